@@ -34,9 +34,26 @@ def solve_batching(values: Values, world_size: int) -> Batching:
     The product of micro-batch and accumulation on one process is the global batch; more
     processes reduce accumulation first, then micro-batch. Raises SettingsError.
     """
-    total, micro = _at_one_process(values)
+    users = [key for key in BATCH_SETTINGS if _is_set(values[key])]
+    total, micro, accumulation = (values[key].value for key in BATCH_SETTINGS)
+    parts = {MICRO: micro or 1, ACCUMULATION: accumulation or 1}
+    product = parts[MICRO] * parts[ACCUMULATION]
+    if total is None or (users and GLOBAL not in users):
+        total, micro = product, parts[MICRO]
+    elif {MICRO, ACCUMULATION} <= {*users} and product != total:
+        problem = f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}"
+        allowed = f"{product}, or two of the three"
+        raise _error(values, GLOBAL, problem, BATCH_SETTINGS, allowed, new=product)
+    elif key := next((key for key in (MICRO, ACCUMULATION) if key in users), None):
+        if total % parts[key]:
+            problem = f"{GLOBAL} {total} is not a multiple of {key} {parts[key]}"
+            new = largest_divisor(total, parts[key])
+            raise _error(values, key, problem, (GLOBAL, key), f"what divides {total}", new=new)
+        micro = parts[key] if key == MICRO else total // parts[key]
+    else:
+        micro = largest_divisor(total, parts[MICRO])
     if total % world_size:
-        keys = [key for key in BATCH_SETTINGS if _is_set(values[key])] or [MICRO, ACCUMULATION]
+        keys = users or [MICRO, ACCUMULATION]
         problem = f"a global batch of {total} cannot be split among {world_size} processes"
         allowed = f"a multiple of {world_size}; or {largest_divisor(total, world_size)} processes"
         fix = batch_line(values, micro, nearest_multiple(total, world_size))
@@ -44,27 +61,6 @@ def solve_batching(values: Values, world_size: int) -> Batching:
     share = total // world_size
     micro = largest_divisor(share, micro)
     return Batching(total, micro, share // micro, world_size)
-
-
-def _at_one_process(values: Values) -> tuple[int, int]:
-    """Global batch and micro-batch of one process."""
-    user_keys = {key for key in BATCH_SETTINGS if _is_set(values[key])}
-    total, micro, accumulation = (values[key].value for key in BATCH_SETTINGS)
-    micro, accumulation = micro or 1, accumulation or 1
-    if total is None or (user_keys and GLOBAL not in user_keys):
-        return micro * accumulation, micro
-    if {MICRO, ACCUMULATION} <= user_keys and micro * accumulation != total:
-        product = micro * accumulation
-        problem = f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}"
-        raise _error(values, GLOBAL, problem, BATCH_SETTINGS, f"{product}, or two of the three", new=product)
-    for key, part in ((MICRO, micro), (ACCUMULATION, accumulation)):
-        if key in user_keys:
-            if total % part:
-                problem = f"{GLOBAL} {total} is not a multiple of {key} {part}"
-                new = largest_divisor(total, part)
-                raise _error(values, key, problem, (GLOBAL, key), f"what divides {total}", new=new)
-            return total, part if key == MICRO else total // part
-    return total, largest_divisor(total, micro)
 
 
 def halvings(numbers: Batching) -> Iterator[Batching]:
@@ -155,9 +151,9 @@ _LR, _LENGTH = "optim.lr", "train.max_steps"
 
 def expected(resolved: Resolved) -> str | None:
     """What `fitted` may change once the samples are counted; None: nothing."""
+    smallest, least = _default_batch(resolved.values), resolved.values[LEAST].value
     if not _may_shrink(resolved):
         return None
-    smallest, least = _default_batch(resolved.values), resolved.values[LEAST].value
     return (
         f"{GLOBAL}: less than {resolved.batching.global_batch} on little data, down to {smallest}, "
         f"so that an epoch keeps {least} steps ({LEAST})"
@@ -177,17 +173,21 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     if least is None:
         return resolved
     counted, notes = f"{samples:,} training samples", list(resolved.notes)
-    changes: dict[str, float | None] = {}
-    old = resolved.batching.global_batch
-    if _may_shrink(resolved) and (new := _batch(resolved, samples)) < old:
-        lr, steps = values[_LR], values[_LENGTH]
+    changes: dict[str, float | None] = {LEAST: None}
+    old, new, lr, steps = resolved.batching.global_batch, 0, values[_LR], values[_LENGTH]
+    seen, is_limited = samples, steps.value is not None and not steps.is_of_user
+    if is_limited:
+        seen = min(samples, steps.value * old)
+    if _may_shrink(resolved):  # to a multiple of the default's
+        unit = math.lcm(_default_batch(values), resolved.world_size)
+        new = max(unit, seen // least // unit * unit)
+    if 0 < new < old:
         if not lr.is_of_user:
             follows = lr.value * math.sqrt(new / old)
             changes[_LR] = float(f"{max(follows, min(lr.value, lr.mode_default)):.6g}")
-        if steps.value is not None and not steps.is_of_user:
+        if is_limited:
             changes[_LENGTH] = max(1, round(steps.value * old / new))
-        others = "".join(f"; {key} {value:g}" for key, value in changes.items())
-        seen = _samples(resolved, samples)
+        others = "".join(f"; {key} {value:g}" for key, value in changes.items() if value is not None)
         what = counted if seen == samples else f"{seen:,} samples of the run"
         few = f"{what} are {seen // old} steps of {old}, and {LEAST} is {least}"
         notes.append(f"{GLOBAL}: {new} instead of {old}: {few}{others}")
@@ -195,9 +195,8 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
         micro = largest_divisor(share, resolved.batching.micro_batch)
         changes |= {GLOBAL: new, MICRO: micro, ACCUMULATION: share // micro}
     origin = Origin(MODE_LAYER, f"fitted to {counted}")
-    changed = {**changes, LEAST: None}
-    changed = {key: value for key, value in changed.items() if value != values[key].value}
-    values = {**values, **{k: values[k].overridden(v, origin) for k, v in changed.items()}}
+    changed = {k: values[k].overridden(v, origin) for k, v in changes.items() if v != values[k].value}
+    values = {**values, **changed}
     tree = nested({key: value.value for key, value in values.items()})
     settings = settings_class(values["model.family"].value).model_validate(tree)
     return replace(resolved, settings=settings, values=values, notes=notes)
@@ -214,17 +213,3 @@ def _default_batch(values: Values) -> int:
     """The global batch of mode default."""
     total, micro, accumulation = (values[key].mode_default for key in BATCH_SETTINGS)
     return int(total or (micro or 1) * (accumulation or 1))
-
-
-def _batch(resolved: Resolved, samples: int) -> int:
-    """The global batch with train.least_steps, if the default's or more has so many."""
-    values = resolved.values
-    unit = math.lcm(_default_batch(values), resolved.world_size)
-    return max(unit, _samples(resolved, samples) // values[LEAST].value // unit * unit)
-
-
-def _samples(resolved: Resolved, samples: int) -> int:
-    """The samples of an epoch, or of a run that the mode limits to fewer."""
-    steps = resolved.values[_LENGTH]
-    is_limited = steps.value is not None and not steps.is_of_user
-    return min(samples, steps.value * resolved.batching.global_batch) if is_limited else samples

@@ -17,6 +17,7 @@ from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.provenance import RESUMED_LAYER, STAGED_MODE, Values
 from launcher.config.schema import PRETRAINED, setting_infos, task_class
 from launcher.config.selection import STAGES, declared_stages, select_stages
+from launcher.config.settings_file import nearest_file
 from models.catalog import FAMILIES, is_custom
 from models.common.hub import HUB
 from training import duration
@@ -178,33 +179,30 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
     """Files that do not exist; and pipes, sockets and devices, which may be read for ever."""
     for key in ("data.path", PRETRAINED, "engine.ds_config"):
         path = values[key].value if key in values else None
-        if path is None or path.startswith((paths.EMBEDDED, HUB)) or _is_there(values, key, path):
+        if path is None or path.startswith((paths.EMBEDDED, HUB)):
             continue
-        full, suggestion = Path(path).expanduser(), errors.nearest_file(path)
+        full = Path(path).expanduser()
+        if path and full.exists():
+            continue
+        if key == "data.path" and values["download.fetch"].value:
+            from launcher.config import feature_checks  # for the runs that download their data
+
+            if feature_checks.will_download(values, path):
+                continue
+        suggestion = nearest_file(path)
         parts = {"new": suggestion, "did_you_mean": suggestion}
         if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
             parts["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
         link = "is a link to a file that does not exist" if full.is_symlink() else "does not exist"
         yield errors.about_value(values, key, f"{link} ({full.absolute()})", **parts)
-    for key in paths.PATHS:
-        if key in values and paths.is_special(key, values):
+    for key in [key for key in paths.PATHS if key in values]:
+        if paths.is_special(key, values):
             allowed = "a file or a folder on disk, not a pipe, socket or device"
             yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
-        text = str(values[key].value) if key in values else ""
+        text = str(values[key].value)
         if redact(text) != text:  # files of the run would name the password
             problem = "is a URL with a password"
             yield errors.about_value(values, key, problem, allowed="a path on this machine")
-
-
-def _is_there(values: Values, key: str, path: str) -> bool:
-    """Whether the file of a setting exists, or will be downloaded."""
-    if path and Path(path).expanduser().exists():
-        return True
-    if key == "data.path" and values["download.fetch"].value:
-        from launcher.config import feature_checks
-
-        return feature_checks.will_download(values, path)
-    return False
 
 
 def _length(values: Values) -> Iterator[Diagnostic]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import Diagnostic, SettingsError, listed, nearest_match, plain, shown
+from launcher.base.diagnostics import Diagnostic, SettingsError, listed, plain, shown
 from launcher.base.disk import SHOWN, problem_of
 from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting, TypedEntry
 from launcher.config.schema import SettingInfo
@@ -79,14 +77,6 @@ def about_data(error: DataError, **parts: Any) -> SettingsError:
     return SettingsError.of(error.message, **(fields | parts))
 
 
-def nearest_file(path: str | Path) -> str | None:
-    """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
-    folder, name = Path(path).expanduser().parent, Path(path).name
-    names = os.listdir(folder) if folder.is_dir() else []
-    suggestion = nearest_match(name, [other for other in names if other != name])  # a link to nothing
-    return suggestion and str(Path(path).parent / suggestion)
-
-
 def impossible_path(entry: TypedEntry) -> Diagnostic | None:
     """The error of a value that no path can be; None: it can. Reads the disk."""
     problem = problem_of(str(entry.value))
@@ -101,23 +91,18 @@ def where(key: str, origin: Origin) -> str:
 
 
 def fix_line(key: str, origin: Origin, value: Any) -> str:
-    """The line to type instead of a value."""
-    option: str | None = "--set"  # no file of ours and of a resumed run is edited
-    if origin.layer in (CLI_LAYER, FILES_LAYER):
-        option = origin.where.split()[0] if origin.layer == CLI_LAYER else None
-    return line(option, key, value)
-
-
-def line(option: str | None, key: str, value: Any) -> str:
-    """The line that sets `key`: with an option; None: of a file."""
-    if option is None:
+    """The line to type instead of a value of `origin`: of a file, or of the command line."""
+    if origin.layer == FILES_LAYER:
         return f"{key.rpartition('.')[2]}: {plain(value)}"
+    # No file of ours and of a resumed run is edited.
+    option = origin.where.split()[0] if origin.layer == CLI_LAYER else "--set"
     if option == "--set":
         is_texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
         text = ",".join(value) if is_texts and value else plain(value)
         return f"--set {shlex.quote(f'{key}={text}')}"
-    space = "" if option.endswith(":") else " "  # --model FAMILY:
-    return f"{option}{space}{plain(value)}"
+    if key == "model.size":  # --model FAMILY:SIZE
+        return f"{origin.where.rpartition(':')[0]}:{value}"
+    return f"{option} {plain(value)}"
 
 
 def custom_task_errors(error: SettingsError, entry: TypedEntry) -> list[Diagnostic]:

@@ -44,15 +44,13 @@ def point_data_path(values: dict[str, Setting]) -> list[str]:
     downloads = declared_targets(values)
     if not downloads or _PATH not in values or not all(target.name for target in downloads):
         return []  # a missing name is reported as an error
-    users = values[_PATH].value if values[_PATH].is_of_user else None
-    folder, is_one = values[_FOLDER].value, len(downloads) == 1
-    path = str(downloads[0].path if is_one else downloads[0].folder)
+    first, users = downloads[0], values[_PATH].value if values[_PATH].is_of_user else None
+    folder, path = values[_FOLDER].value, str(first.folder if downloads[1:] else first.path)
     if values[_ENABLED].value and users is not None:
         folder = folder if will_download(values, users) else users
-    elif values[_ENABLED].value and is_one and downloads[0].kind not in ("zip", "tar"):
-        path = folder = folder or str(Path(FOLDER, downloads[0].path.stem))
-    origin = Origin(MACHINE_LAYER, _fetch_origin(values))
-    lines = []
+    elif values[_ENABLED].value and not downloads[1:] and first.kind not in ("zip", "tar"):
+        path = folder = folder or str(Path(FOLDER, first.path.stem))
+    origin, lines = Origin(MACHINE_LAYER, _fetch_origin(values)), []
     if folder != values[_FOLDER].value:
         values[_FOLDER] = values[_FOLDER].overridden(folder, origin)
         lines = [f"{_FOLDER}: {folder}, the folder that {_ENABLED} watches"]
@@ -71,30 +69,26 @@ def will_download(values: Values, path: str) -> bool:
 def check_download(values: Values) -> Iterator[Diagnostic]:
     """Variables that a file allows, and files that are not declared, are not downloaded, have no
     name, or one local path."""
-    variables = values[VARIABLES]
-    if variables.value and variables.origin.layer != CLI_LAYER:
+    if values[VARIABLES].value and values[VARIABLES].origin.layer != CLI_LAYER:
         problem = "is not on the command line: a file cannot allow itself to send variables"
         yield errors.about_value(values, VARIABLES, problem, fix="remove it")
-    is_fetched, files = values["download.fetch"].value, values[_FILES]
-    if is_fetched and not files.value:
+    is_fetched, files, targets = values["download.fetch"].value, values[_FILES], declared_targets(values)
+    if is_fetched and not targets:
         where = _fetch_origin(values)
         message = f"{where}: download.files declares no URL"
         yield Diagnostic(message, key=_FILES, where=where, allowed=ALLOWED_FILES)
-    is_unused = not is_fetched and files.is_set_by_user
-    if is_unused and _PATH in values and not values[_PATH].is_of_user:
+    if not is_fetched and files.is_set_by_user and _PATH in values and not values[_PATH].is_of_user:
         problem = f"{_FILES} is declared but not downloaded: the run would train on {values[_PATH].value}"
         yield errors.about(values, _FILES, problem, fix="--download-data", severity="warning")
-    seen: set[str] = set()
-    for index, target in enumerate(declared_targets(values)):
-        problem, path = "", target.path.name.casefold()
-        if not target.name:
-            problem = "does not end with a file name"
-        elif path in seen:
-            problem = f"has the local path {target.path}, like another file"
-        if problem:
-            message, allowed = f"{_FILES}[{index}].url '{target.file.url}' {problem}", "a name of its own"
-            yield errors.about(values, _FILES, message, value=target.file.url, allowed=allowed)
-        seen.add(path)
+    paths = [target.path.name.casefold() for target in targets]
+    for index, target in enumerate(targets):
+        problem = (
+            f"has the local path {target.path}, like another file" if paths[index] in paths[:index] else ""
+        )
+        if problem or not target.name:
+            problem = problem if target.name else "does not end with a file name"
+            message = f"{_FILES}[{index}].url '{target.file.url}' {problem}"
+            yield errors.about(values, _FILES, message, value=target.file.url, allowed="a name of its own")
 
 
 def declared_targets(values: Values) -> list[DownloadTarget]:

@@ -86,8 +86,8 @@ def _as_url(value: Any, check: ValidatorFunctionWrapHandler) -> Url:
     return url
 
 
-def _as_name(value: str) -> str:
-    if (error := name_error(value)) is not None:
+def _as_name(value: str | None) -> str | None:
+    if value is not None and (error := name_error(value)) is not None:
         raise ValueError(error)
     return value
 

@@ -66,10 +66,7 @@ def fetch(name: str, *, weights: bool = False) -> str:
         print(f"{name}: downloading to the cache of the hub", file=sys.stderr, flush=True)
         if sys.stderr.isatty():
             enable_progress_bars()
-    patterns = {
-        "allow_patterns": [*_TEXTS, *([_WEIGHTS] if weights else [])],
-        "ignore_patterns": list(_COPIES),
-    }
+    patterns = [*_TEXTS, *([_WEIGHTS] if weights else [])]
     try:
         done = snapshot_download(
             parts["id"],

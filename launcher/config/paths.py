@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import RESUMED_LAYER, Setting, Values
+from launcher.config.schema import config_of
 from models.catalog import is_custom
 from models.common.hub import HUB
 
@@ -47,60 +48,49 @@ def is_same(key: str, old: object, new: object, values: Values) -> bool:
     return are_paths and os.path.realpath(_absolute(old)) == os.path.realpath(_absolute(new))
 
 
-def keep_recorded(values: dict[str, Setting]) -> None:
-    """Name files as the resumed run does, if the user names the same ones by another path.
-
-    The names of groups of samples contain those of files. Reads the disk.
-    """
-    for key, setting in values.items():
-        for old, origin in setting.replaced:
-            is_recorded = origin.layer == RESUMED_LAYER
-            # The commit of the run, if the user names the model again.
-            is_commit = str(setting.value).startswith(HUB) and str(old).startswith(f"{setting.value}@")
-            if is_recorded and (is_commit or is_same(key, old, setting.value, values)):
-                values[key] = replace(setting, value=old)
-
-
 def has_moved(key: str, old: object, new: object, values: Values) -> bool:
     """Whether the path `old` exists no more, and `new` names another one. Reads the disk."""
     are_paths = _are_paths(key, values, old, new)
     return are_paths and not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
 
 
+def keep_recorded(values: dict[str, Setting]) -> None:
+    """Name files as the resumed run does, if the user names the same ones by another path.
+
+    The names of groups of samples contain those of files. Reads the disk.
+    """
+    for key, setting in values.items():
+        for old in [old for old, origin in setting.replaced if origin.layer == RESUMED_LAYER]:
+            # The commit of the run, if the user names the model again.
+            is_commit = str(setting.value).startswith(HUB) and str(old).startswith(f"{setting.value}@")
+            if is_commit or is_same(key, old, setting.value, values):
+                values[key] = replace(setting, value=old)
+
+
 def data_paths(settings: Settings) -> dict[str, Path]:
     """The files and folders of the data that `settings` name, by key. Reads the disk."""
     data: Any = getattr(settings, "data", None)  # of the family
     texts = {key: getattr(data, key[len(_DATA) :], None) for key in PATHS if key.startswith(_DATA)}
-    return {
-        key: Path(_absolute(text))
-        for key, text in texts.items()
-        if isinstance(text, str) and os.path.exists(_absolute(text))
-    }
+    files = {key: Path(_absolute(text)) for key, text in texts.items() if isinstance(text, str)}
+    return {key: path for key, path in files.items() if path.exists()}
 
 
 def is_special(key: str, values: Values) -> bool:
     """Whether a setting names what exists and is neither a file nor a folder. Reads the disk."""
-    if not _are_paths(key, values, values[key].value):
-        return False
     path = Path(_absolute(values[key].value))
-    return path.exists() and not path.is_file() and not path.is_dir()
+    is_path = _are_paths(key, values, values[key].value)
+    return is_path and path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _are_paths(key: str, values: Values, *texts: object) -> bool:
-    return all(isinstance(text, str) and _is_path(key, text, values) for text in texts)
-
-
-def _is_path(key: str, text: str, values: Values) -> bool:
-    if not text or text.startswith((EMBEDDED, HUB)):
-        return False
     family = values["model.family"].value
+    if not all(isinstance(text, str) and text and not text.startswith((EMBEDDED, HUB)) for text in texts):
+        return False
     if not is_custom(family) or key.partition(".")[0] not in ("model", "data"):
-        return key in PATHS and text not in PATHS[key]
-    from launcher.config.task_settings import declared  # for the runs that train one
-
+        return key in PATHS and not any(text in PATHS[key] for text in texts)
     # Only these are known of a custom task, and its data may have a name that is no path.
-    known = (TASK_FOLDER, "data.path", *(stage.loads for stage in declared(family).stages))
-    return key in known and os.path.exists(_absolute(text))
+    known = (TASK_FOLDER, "data.path", *(stage.loads for stage in config_of(family).stages))
+    return key in known and all(os.path.exists(_absolute(text)) for text in texts)
 
 
 def _absolute(path: object) -> str:

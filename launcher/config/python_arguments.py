@@ -29,21 +29,19 @@ EVALUATE = "Run.evaluate"
 
 def as_arguments(diagnostics: Iterable[Diagnostic], call: str) -> list[Diagnostic]:
     """The diagnostics of a Python call, such as `train`: what was typed is one of its arguments."""
-    names = _OF_KEYS | ({"data.path": "data"} if call == EVALUATE else {})
-
-    def where(one: Diagnostic) -> str | None:
-        if not (one.where or "").startswith(("--", "command line", "the command line")):
-            return one.where
-        if one.key is None:
-            return f"{call}()"
-        is_option = one.key in names or one.key.startswith("--")
-        name = names.get(one.key) or one.key[2:].replace("-", "_")
-        return f"{call}({name}={one.value!r})" if is_option else _setting(call, one.key, one.value)
-
-    return [replace(diagnostic, where=where(diagnostic)) for diagnostic in diagnostics]
+    names, typed = _OF_KEYS | ({"data.path": "data"} if call == EVALUATE else {}), []
+    for one in diagnostics:
+        if (one.where or "").startswith(("--", "command line", "the command line")):
+            name = names.get(one.key or "")
+            if one.key is not None and one.key.startswith("--"):
+                name = name or one.key[2:].replace("-", "_")
+            where = f"{call}({name}={one.value!r})" if name else _setting(call, one.key, one.value)
+            one = replace(one, where=where if one.key else f"{call}()")
+        typed.append(one)
+    return typed
 
 
-def _setting(call: str, key: str, value: Any) -> str:
+def _setting(call: str, key: str | None, value: Any) -> str:
     return f"{call}(settings={{{key!r}: {value!r}}})"
 
 
@@ -83,14 +81,13 @@ def check_types(given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, no
     """
     wrong = []
     for name, (value, kind) in given.items():
-        problem, paths = None, list[str]()
+        problem = None
         is_other = isinstance(value, bool) and bool not in kind
         if (value is not None or not none) and (is_other or not isinstance(value, kind)):
             problem = f"is of type {type(value).__name__}, not {' or '.join(t.__name__ for t in kind)}"
-        elif PathLike in kind and name in ("config", "out", "resume", "folder"):
+        elif name in ("config", "out", "resume", "folder"):
             several: Any = [value] if isinstance(value, str | PathLike | int) else value or ()
-            paths = [str(path) for path in several]
-        problem = next(filter(None, [problem, *map(problem_of, paths)]), None)
+            problem = next(filter(None, (problem_of(str(path)) for path in several)), None)
         if problem:
             message = f"{name} {repr(value)[:SHOWN]} {problem}"
             wrong.append(Diagnostic(message, value=value, where=f"{call}({name}={value!r})"))

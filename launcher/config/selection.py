@@ -109,7 +109,7 @@ def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Iterator[TypedEntry]:
         family, size = split_model_name(args.model)
         typed.append(("model.family", family, "--model", f"--model {args.model}"))
         if size or args.model.endswith(":"):
-            typed.append(("model.size", size, f"--model {family}:", f"--model {args.model}"))
+            typed.append(("model.size", size, "--model", f"--model {args.model}"))
     if args.mode is not None and args.mode_file is None:  # --mode NAME, --fast, --stage NAME
         is_long = args.mode_option == "--mode"
         typed.append(("mode", args.mode, "--mode", f"--mode {args.mode}" if is_long else args.mode_option))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -69,13 +70,20 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
         ) from None
 
 
+def nearest_file(path: str | Path) -> str | None:
+    """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
+    folder, name = Path(path).expanduser().parent, Path(path).name
+    names = os.listdir(folder) if folder.is_dir() else []
+    suggestion = nearest_match(name, [other for other in names if other != name])  # a link to nothing
+    return suggestion and str(Path(path).parent / suggestion)
+
+
 def _read_text(path: Path, option: str) -> str:
     parts: dict[str, Any] = {"value": str(path), "where": f"{option} {path}"}
     try:
         file_stat = path.stat()
         if not stat.S_ISREG(file_stat.st_mode) and not stat.S_ISDIR(file_stat.st_mode):
             problem = "is not a regular file"
-            parts["allowed"] = "a file on disk, not a pipe or a device"
         elif file_stat.st_size > _MAX_BYTES:
             problem = f"has {file_stat.st_size:,} bytes, too many for settings"
             parts["allowed"] = f"at most {_MAX_BYTES:,} bytes"
@@ -86,10 +94,8 @@ def _read_text(path: Path, option: str) -> str:
         problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
         parts |= {"where": f"{path}:{line}", "fix": "save the file as UTF-8"}
     except FileNotFoundError:
-        problem, folder = f"does not exist ({path.absolute()})", path.parent
-        names = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
-        if like := nearest_match(path.name, names):
-            parts |= {"did_you_mean": str(folder / like), "fix": f"{option} {folder / like}"}
+        problem, like = f"does not exist ({path.absolute()})", nearest_file(path)
+        parts |= {"did_you_mean": like, "fix": like and f"{option} {like}"}
     except OSError as error:
         problem = f"cannot be read: {(error.strerror or str(error)).lower()}"
     raise SettingsError.of(f"{path} {problem}", **parts)

@@ -18,6 +18,7 @@ from launcher.config.presets import FamilyFile
 from launcher.config.settings_file import MAPPINGS, Line
 from models.catalog import Stage
 from models.common.config import Fold, SplitSeed
+from training.settings import flat
 
 _OURS = ("family", "size", "folder")
 """The settings that every task has in its section `model`."""
@@ -85,33 +86,19 @@ def _section(cls: type, name: str, head: dict[str, Any]) -> type[BaseModel]:
     section = getattr(cls, name, Nothing)
     if not (isinstance(section, type) and issubclass(section, BaseModel)):
         raise _error(cls, f"{cls.__name__}.{name} is not a pydantic BaseModel", "a BaseModel")
-    _check_fields(section, section, name)
+    if taken := [key for key in _OURS if name == "Model" and key in section.model_fields]:
+        raise _error(section, f"{name}.{taken[0]} is a setting of every task, not one of its own", _FIELDS)
     try:
-        create_model(name, __base__=section, __cls_kwargs__={"validate_default": True})()
+        defaults = create_model(name, __base__=section, __cls_kwargs__={"validate_default": True})()
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, (name, *first["loc"])))
-        raise _error(section, f"the default of {cls.__name__}.{key} is invalid: {first['msg']}") from None
+        message = f"{cls.__name__}.{key} has no valid default: {first['msg']}"
+        raise _error(section, message, _FIELDS) from None
+    if wrong := [key for key, value in flat(defaults.model_dump()).items() if not _is_plain(value)]:
+        raise _error(section, f"{name}.{wrong[0]} cannot be written into a settings file", _FIELDS)
     closed = {"extra": "forbid", "frozen": True}
     return create_model(name, __base__=(section, create_model("Head", **head)), __cls_kwargs__=closed)
-
-
-def _check_fields(section: type[BaseModel], inner: type[BaseModel], path: str) -> None:
-    """Raise SettingsError for a field of `inner`, a class within `section`, that is no setting."""
-    for key, info in inner.model_fields.items():
-        kind = info.annotation
-        default = None if info.is_required() else info.get_default(call_default_factory=True)
-        problem = ""
-        if path == "Model" and key in _OURS:
-            problem = "cannot be a setting of its own: every task has one of that name"
-        elif isinstance(kind, type) and issubclass(kind, BaseModel):
-            _check_fields(section, kind, f"{path}.{key}")
-        elif info.is_required():
-            problem = "has no default"
-        elif not _is_plain(default):
-            problem = "cannot be written into a settings file"
-        if problem:
-            raise _error(section, f"{path}.{key} {problem}", _FIELDS)
 
 
 def _is_plain(value: Any) -> bool:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _MOST_LEFT_OUT = 0.1
 """Largest share of an epoch that is dropped without a warning."""
-_NAMED = 3
 SPLIT = ("data.split_seed", "data.fold")
 SPLIT_FIX = "in the task, split with self.split_groups(groups); or remove it"
 _OF_LAUNCHER = (Continual, Report, Download)
@@ -51,9 +50,15 @@ def check_before_training(
     """
     diagnostics: list[Diagnostic] = []
     if not train_plan.experience:  # which has a length and a schedule of its own
-        steps, steps_per_epoch = train_plan.total_steps, train_plan.steps_per_epoch
-        diagnostics += check_train_plan(resolved, steps, steps_per_epoch)
-        diagnostics += _short_profile(resolved, train_plan)
+        diagnostics += check_train_plan(resolved, train_plan.total_steps, train_plan.steps_per_epoch)
+        profiled, last = resolved.settings.log.profile, train_plan.end_step
+        most = last - PROFILE_WARMUP
+        if (
+            profiled is not None and profiled > most and not train_plan.first_step
+        ):  # a resumed run has few left
+            problem = f"needs {profiled + PROFILE_WARMUP} steps, and the run has {last}"
+            new = most if most > 0 else None
+            diagnostics.append(errors.about_value(resolved.values, "log.profile", problem, new=new))
     diagnostics += _left_out(resolved, train_plan)
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
     if wrong := [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]:
@@ -81,32 +86,23 @@ def check_splits(task: Task, folder: Path) -> None:
         where = "data('train') and data('val') of the task"
         raise DataError("the task trains and validates on the same samples", where=where, allowed=allowed)
     if shared := overlapping_groups(folder):
-        message = f"{len(shared)} groups are in two splits, such as {', '.join(shared[:_NAMED])}"
+        message = f"{len(shared)} groups are in two splits, such as {', '.join(shared[:3])}"
         raise DataError(message, where=str(folder / SPLIT_FILE), allowed=allowed)
-
-
-def _short_profile(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
-    """An error if a new run has fewer steps than its profile; a resumed one may have few left."""
-    key, steps = "log.profile", resolved.settings.log.profile
-    most = train_plan.end_step - PROFILE_WARMUP
-    if steps is None or steps <= most or train_plan.first_step:
-        return
-    problem = f"needs {steps + PROFILE_WARMUP} steps, and the run has {train_plan.end_step}"
-    yield errors.about_value(resolved.values, key, problem, new=most if most > 0 else None)
 
 
 def _left_out(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
     """Warn if much of an epoch is dropped as a partial batch."""
     dropped, batch = train_plan.dropped_samples, train_plan.global_batch
     length = train_plan.steps_per_epoch * batch + dropped
-    if dropped <= _MOST_LEFT_OUT * length:
-        return
-    new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
-    is_better = length % new_batch < length % batch
-    micro = resolved.batching.micro_batch
-    fix = batch_line(resolved.values, micro, new_batch) if is_better else "use more data"
-    message = f"{dropped} of {length} samples of an epoch are dropped: they fill no global batch of {batch}"
-    yield errors.about(resolved.values, GLOBAL, message, fix=fix, severity="warning")
+    if dropped > _MOST_LEFT_OUT * length:
+        new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
+        is_better = length % new_batch < length % batch
+        line = batch_line(resolved.values, resolved.batching.micro_batch, new_batch)
+        fix = line if is_better else "use more data"
+        message = (
+            f"{dropped} of {length} samples of an epoch are dropped: they fill no global batch of {batch}"
+        )
+        yield errors.about(resolved.values, GLOBAL, message, fix=fix, severity="warning")
 
 
 class TrackedSettings:

@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher.base.diagnostics import OFF, ON, Diagnostic, fold, listed, nearest_match, plain, shown
 from launcher.config.argument_errors import meant, model_line
-from launcher.config.errors import about_entry, allowed, display_name, line
+from launcher.config.errors import about_entry, allowed, display_name, fix_line
 from launcher.config.options import OPTIONS
 from launcher.config.provenance import BUILT_IN_LAYER, Setting, TypedEntry
 from launcher.config.schema import SettingInfo, sections, setting_infos
@@ -81,7 +81,7 @@ def rejected(info: SettingInfo, entry: TypedEntry, detail: Mapping[str, Any], be
         message = f"{display_name(path)} {shown(value)} {reason}"
     if not parts and not is_name:
         suggestion = _nearest(info, value, kind)
-        fix = suggestion and line(entry.option, entry.key, suggestion)
+        fix = suggestion and fix_line(entry.key, entry.origin, suggestion)
         if entry.key == "model.family" and suggestion is None and isinstance(value, str):
             fix = model_line(value)
             suggestion = fix and meant(fix)

@@ -26,7 +26,6 @@ from requests import exceptions
 
 from launcher.base import disk, environment, redaction
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
-from launcher.config import errors
 from launcher.config.feature_checks import VARIABLES, DownloadTarget, targets
 from launcher.config.feature_settings import Download
 from launcher.download.archive import ArchiveError, unpack
@@ -311,7 +310,7 @@ def _with_variables(shown: str, allowed: Sequence[str]) -> tuple[str, list[str]]
         raise _error(
             f"the URL uses the environment variable {refused[0]}, which the command line does not allow",
             shown,
-            fix=errors.line("--set", VARIABLES, list(dict.fromkeys([*allowed, *names]))),
+            fix=f"--set {VARIABLES}={','.join(dict.fromkeys([*allowed, *names]))}",
         )
     if unset := [name for name in names if name not in variables]:
         message = f"the URL uses the environment variable {unset[0]}, which is not set"

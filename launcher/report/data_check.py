@@ -12,11 +12,12 @@ from typing import Any
 
 from launcher.base import environment, signals
 from launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
-from launcher.config.errors import about_data, nearest_file
+from launcher.config.errors import about_data
 from launcher.config.options import OPTIONS, TRAINING
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import Resolved
 from launcher.config.schema import config_of, model_name, task_with_data
+from launcher.config.settings_file import nearest_file
 from launcher.run import affinity
 from models.base import DataError, Picture, SamplePart
 from models.catalog import FAMILIES, is_custom

@@ -31,12 +31,10 @@ def test_only_modes_may_change_a_value_and_an_unknown_key_is_an_error():
 
 
 def test_an_invalid_value_leaves_that_of_the_lower_layer():
-    values, diagnostics = merge_layers(
-        "language", [layer("--config files", optim__lr="x"), layer("--config files", log__every=3)]
-    )
+    layers = [layer("--config files", optim__lr="x"), layer("--config files", log__every=3)]
+    values, diagnostics = merge_layers("language", [*layers, layer("--config files", train__epochs=3)])
     assert [diagnostic.key for diagnostic in diagnostics] == ["optim.lr"]
     assert (values["optim.lr"].value, values["log.every"].value) == (1e-3, 3)
-    values, _ = merge_layers("language", [layer("--config files", train__epochs=3)])
     assert type(values["train.epochs"].value) is float
 
 
