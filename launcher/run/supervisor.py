@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from launcher.base import environment, library_warnings
+from launcher.base import environment, exit_codes, library_warnings
 from launcher.base.signals import Stopped, deferred, handling, interrupt_blocked
 from launcher.run import rank as rank_process
 from launcher.run import run_end
@@ -181,7 +181,8 @@ def _watch(ranks: RankProcesses) -> RunEnd:
             assert end is not None, "a rank without a report has failed"
             return end
         time.sleep(_POLL_S)
-    return run_end.ended_at_once()
+    text = "ended at once; earlier checkpoints are kept"
+    return run_end.build("stopped", 0, text, exit_code=exit_codes.INTERRUPTED)
 
 
 def _first_failure(ranks: RankProcesses, codes: list[int | None]) -> RunEnd | None:
