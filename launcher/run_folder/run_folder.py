@@ -108,7 +108,7 @@ def check_writable(out: Path, where: str) -> None:
 
     Raises SettingsError.
     """
-    disk.check_writable(out, where, noun="run folder", allowed=_ALLOWED)
+    disk.check_writable(out, where, allowed=_ALLOWED)
     if (name := foreign_name(out)) is None:
         return
     if is_run_folder(out) or (out / STAGES).is_file():
@@ -210,7 +210,7 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     if out is not None:
         check_writable(out, where)
     else:  # only the parent: another run may take the name now, and we use the next
-        disk.check_writable(wanted.parent, where, noun="run folder", allowed=_ALLOWED)
+        disk.check_writable(wanted.parent, where, allowed=_ALLOWED)
     folder: RunFolder | None = None
     try:
         if wanted.exists() and out is not None:
