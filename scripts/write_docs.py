@@ -58,6 +58,7 @@ FIXES = {
     "host": "node7",
 }
 """Values for the commands of the table of faults, as for a run in runs/mine."""
+_VALUE = re.compile(r"{\w+}")
 _COMMAND = re.compile(r"(python|export|timedatectl)( \S+)+")
 """In the text of a fix, whose words follow two spaces."""
 
@@ -112,7 +113,7 @@ def rules() -> list[str]:
 def faults() -> list[str]:
     """A row for each fault, with its message, its likely cause and the next command."""
     rows = (
-        [f.title, f"`{f.seen_by_all}`", f.cause, _COMMAND.sub(r"`\g<0>`", f.fix.format(**FIXES))]
+        [f.title, f"`{_VALUE.sub('…', f.seen)}`", f.cause, _COMMAND.sub(r"`\g<0>`", f.fix.format(**FIXES))]
         for f in FAULTS.values()
     )
     return markdown(["fault", "what you see", "likely cause", "next command"], rows)

@@ -60,10 +60,3 @@ def make_deterministic(environment: MutableMapping[str, str]) -> None:
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-
-
-def detect_anomalies() -> None:
-    """Make autograd name the forward operation behind a NaN gradient; slow."""
-    import torch
-
-    torch.autograd.set_detect_anomaly(True)

@@ -37,39 +37,31 @@ def check_writable(
     folder: Path,
     where: str,
     *,
-    noun: str = "folder",
     allowed: str = "a folder on a disk that you may write to",
-    prefix: str = "",
     needed_bytes: int = 0,
 ) -> None:
-    """Check that `folder` can be written to, or made if it is missing; creates nothing.
+    """Check that `folder`, given at `where`, can be written to, or made if it is missing; creates nothing.
 
-    Messages begin with `prefix` and call it `noun`, given at `where`; its disk must have
-    `needed_bytes` free. Reads the disk. Raises SettingsError.
+    Its disk must have `needed_bytes` free. Reads the disk. Raises SettingsError.
     """
-
-    def error(message: str, fix: str | None = None) -> SettingsError:
-        parts = {"value": str(folder), "where": where, "allowed": allowed, "fix": fix}
-        return SettingsError.of(prefix + message, **parts)
-
-    if redact(str(folder)) != str(folder):  # files in it would name the password
-        raise error(f"{folder} is a URL, not a {noun}")
+    problem, fix = "", None
     try:
-        above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         is_there = folder.exists()
-    except OSError as failed:  # no permission, or the name is too long
-        raise error(f"cannot open {folder}: {failed.strerror or failed}") from failed
-    named = f"the {noun} {folder}" if is_there else f"cannot create the {noun} {folder}: {above}"
-    if not above.is_dir():
-        raise error(f"{named} is a file")
-    if not os.access(above, os.W_OK | os.X_OK | (os.R_OK if is_there else 0)):
-        raise error(f"{named} is not writable")
-    free = shutil.disk_usage(above).free
-    if free < needed_bytes:
-        raise error(
-            f"the {noun} {folder} needs {size(needed_bytes)}, and its disk has {size(free)} free",
-            "free some space, or choose another folder with  --out DIR",
-        )
+        above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if redact(str(folder)) != str(folder):  # files in it would name the password
+            problem = "it is a URL"
+        elif not above.is_dir():
+            problem = f"{above} is a file"
+        elif not os.access(above, os.W_OK | os.X_OK | (os.R_OK if is_there else 0)):
+            problem = f"{above} is not writable"
+        elif (free := shutil.disk_usage(above).free) < needed_bytes:
+            problem = f"it needs {size(needed_bytes)}, and its disk has {size(free)} free"
+            fix = "free some space, or choose another folder with  --out DIR"
+    except OSError as error:  # no permission, or the name is too long
+        problem = error.strerror or str(error)
+    if problem:
+        message, parts = f"cannot write to {folder}: {problem}", {"allowed": allowed, "fix": fix}
+        raise SettingsError.of(message, value=str(folder), where=where, **parts)
 
 
 @contextmanager

@@ -72,9 +72,8 @@ class Process:
 def importing() -> Iterator[None]:
     """Collect no garbage during the imports within, if this process is our own.
 
-    Most objects of a module live as long as the process: searching them for garbage takes a third
-    of the time to import torch, and as long again at exit. Those that exist at the end are never
-    searched.
+    Most objects of a module live as long as the process: searching them for garbage takes a third of the time
+    to import torch, and as long again at exit. Those that exist at the end are never searched.
     """
     if not Process.is_own:
         yield

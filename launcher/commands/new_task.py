@@ -40,7 +40,7 @@ def main(command_line: CommandLine) -> int:
         message = f"Python would import another module '{module}' instead of this file"
         raise error(message, "a name without an installed module")
     text, where = template(class_name), f"--out {folder}" if command_line.out else "the current folder"
-    disk.check_writable(path.parent, where, prefix=f"cannot write {path}: ", needed_bytes=len(text))
+    disk.check_writable(path.parent, where, needed_bytes=len(text))
     try:
         with disk.new_parents(path):
             run_folder.write_new(path, text)

@@ -22,9 +22,8 @@ Files = Mapping[str, FileStamp]
 class Arrivals:
     """Finds the files of a folder that the run has not trained on.
 
-    A file is complete when it is unchanged for `settle_s`, by its change time: no program sets that.
-    Hidden files and files with an ending of unfinished ones are ignored. `now` is in seconds since
-    the epoch.
+    A file is complete when it is unchanged for `settle_s`, by its change time: no program sets that. Hidden
+    files and files with an ending of unfinished ones are ignored. `now` is in seconds since the epoch.
     """
 
     folder: Path

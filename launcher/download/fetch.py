@@ -71,13 +71,12 @@ class _Transient(Exception):
 def fetch(settings: Download, is_shown: bool = False, show_existing: bool = True) -> list[Fetched]:
     """Download all of `settings.files` that do not exist yet; gives all of them.
 
-    A file is complete at its path, or does not exist there: it is downloaded under another name,
-    checked, unpacked and moved. Of several processes that download one file, one does, and the
-    others wait. `is_shown`: lines on stdout, of existing files if `show_existing`; progress on
-    stderr.
+    A file is complete at its path, or does not exist there: it is downloaded under another name, checked,
+    unpacked and moved. Of several processes that download one file, one does, and the others wait.
+    `is_shown`: lines on stdout, of existing files if `show_existing`; progress on stderr.
 
-    Raises SettingsError if the user can fix it (a URL, a checksum, an unsafe archive), FetchError
-    if network, server or disk fail. Touches the network and the disk.
+    Raises SettingsError if the user can fix it (a URL, a checksum, an unsafe archive), FetchError if network,
+    server or disk fail. Touches the network and the disk.
     """
     show = partial(PlainOutput(sys.stdout).write, "notice") if is_shown else str
     files = [_Fetch(target, settings, show).run() for target in targets(settings)]

@@ -8,7 +8,6 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,7 +35,7 @@ from training.logging.result import ResultWriter, single_process
 from training.resources.limits import LimitEnforcer
 from training.resources.memory import CacheClearing
 from training.resources.monitor import RESOURCES, ResourceMonitor, ResourceReader
-from training.storage import Storage, StorageError
+from training.storage import Storage
 from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
@@ -194,10 +193,7 @@ class RankCallbacks:
         """Write a message after the outputs of the run were closed."""
         if self.job.console:
             PlainOutput(sys.stdout).write(kind, text)
-        with suppress(StorageError):  # a full disk is no failure at this point
-            log = LogFileOutput(self.storage)
-            log.write(kind, text)
-            log.close()
+        self.job.log(text)
 
     def _outputs(self) -> list[ConsoleOutput]:
         outputs: list[ConsoleOutput] = [LogFileOutput(self.storage)]

@@ -127,9 +127,12 @@ def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
     if the kernel killed it. Each restart resumes from the newest checkpoint and is printed and
     logged. `show` gets each failure; the last end is returned. Touches the disk.
     """
-    folder = plan.folder
+    folder, resumed = plan.folder, plan.resume
     assert folder is not None, "these ranks have a run folder"
-    newest, begun = _begun(plan)
+    newest = begun = None  # the newest step in the run folder, and the step to resume from
+    if resumed is not None:  # a new run has no checkpoints to look for
+        newest = _newest_step(folder)
+        begun = _newest_step(resumed.source) if resumed.step is None else resumed.step
     max_restarts = plan.resolved.settings.engine.max_restarts
     again, restarts, reductions = plan, 0, 0
     while True:
@@ -141,7 +144,12 @@ def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
             show(end)
         if end.kind == "ended" or end.signals or not folder.is_dir():
             return end
-        resume, step = _resume_point(plan, newest, begun)
+        step = _newest_step(folder)
+        # --reset applies again unless a checkpoint was saved since, which has its effect.
+        if resumed is None or (step is not None and step != newest and step > (begun or 0)):
+            again = replace(again, resume=ResumeRequest(folder))
+        else:
+            again, step = replace(again, resume=resumed), begun
         is_reducible = end.kind == "out of memory" and reductions < MAX_HALVINGS
         smaller = reduced(again.resolved, end.micro_batch) if is_reducible else None
         if smaller is not None:
@@ -156,7 +164,6 @@ def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
             line = f"restart {restarts} of {max_restarts}"
         else:
             return end
-        again = replace(again, resume=resume)
         line += " from the beginning" if step is None else f" from step {step}"
         run_folder.append_log(folder, f"{end.text}\n{end.trace}\n{line}")
         if plan.console:
@@ -168,9 +175,8 @@ def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
 def reduced(resolved: Resolved, micro_batch: int | None = None) -> Resolved | None:
     """The settings with half the micro-batch and the same global batch; None: it cannot be smaller.
 
-    `micro_batch` is the one that ran out of memory; None: that of the settings, which a run may
-    have reduced itself. settings.yaml and origins.json of the restarted run show the new numbers
-    and their origin.
+    `micro_batch` is the one that ran out of memory; None: that of the settings, which a run may have reduced
+    itself. settings.yaml and origins.json of the restarted run show the new numbers and their origin.
     """
     numbers = resolved.batching
     used = micro_batch or numbers.micro_batch
@@ -181,30 +187,10 @@ def reduced(resolved: Resolved, micro_batch: int | None = None) -> Resolved | No
     return None if smaller is None else resolved.with_batching(smaller, reason)
 
 
-def _begun(plan: RunPlan) -> tuple[int | None, int | None]:
-    """Before the first attempt: the newest step in the run folder, and the step to resume from."""
-    if plan.resume is None or plan.folder is None:  # a new run has no checkpoints to look for
-        return None, None
-    from launcher.run_folder.checkpoint_search import newest_step
+def _newest_step(folder: Path) -> int | None:
+    from launcher.run_folder.checkpoint_search import newest_step  # a new run without a failure needs none
 
-    newest, step = newest_step(plan.folder), plan.resume.step
-    return newest, newest_step(plan.resume.source) if step is None else step
-
-
-def _resume_point(plan: RunPlan, newest: int | None, begun: int | None) -> tuple[ResumeRequest, int | None]:
-    """What a restart of `plan` resumes, and from which step; None: from the beginning.
-
-    `newest` and `begun` as in `_begun`. --reset applies again unless a checkpoint was saved since,
-    which contains its effect.
-    """
-    from launcher.run_folder.checkpoint_search import newest_step
-
-    assert plan.folder is not None, "as in `repeat`"
-    saved = newest_step(plan.folder)
-    is_new = saved is not None and saved != newest and saved > (begun or 0)
-    if is_new or plan.resume is None:
-        return ResumeRequest(plan.folder), saved
-    return plan.resume, begun
+    return newest_step(folder)
 
 
 def _finish(plan: RunPlan, folder: RunFolder, end: RunEnd) -> RunEnd:

@@ -29,11 +29,6 @@ class Fault:
     message: str | None = None
     """A regular expression for the texts of libraries and of the system about it."""
 
-    @property
-    def seen_by_all(self) -> str:
-        """What is seen, without the values of a single run."""
-        return re.sub(r"{\w+}", "…", self.seen)
-
 
 FAULTS: Mapping[str, Fault] = {
     "nonfinite_first": Fault(

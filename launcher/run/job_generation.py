@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,10 +17,6 @@ from slurm.environment import (
     read_generation,
     read_rank_environment,
 )
-
-_RANK_0_WAIT_S = 10.0
-"""How long a rank with invalid input waits for rank 0, which has the same, to report it."""
-_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -72,21 +67,14 @@ class JobGeneration:
         return exit_codes.DONE if is_agreed else code
 
     def _counts(self, kind: Kind) -> bool:
-        """Whether the end of this rank is the outcome of the generation.
+        """Whether the end of this rank is the outcome of the generation; the first one published counts.
 
         Rank 0 publishes for all, except after a lost peer, a killed rank or where it is fenced off:
-        without an outcome the job script assumes a crash. Another rank publishes its own failure,
-        if no rank has published yet.
+        without an outcome the job script assumes a crash. Another rank publishes its own failure.
         """
         if self.rank == 0:
             return kind not in ("peer lost", "killed", "fenced")
-        if kind != "invalid input":
-            return kind in ("failed", "out of memory")
-        path = generations.outcome_path(self.run, self.generation)
-        end = time.monotonic() + _RANK_0_WAIT_S
-        while not path.exists() and time.monotonic() < end:
-            time.sleep(_POLL_S)
-        return not path.exists()
+        return kind in ("failed", "out of memory", "invalid input")
 
 
 def read_job_generation(out: Path | None) -> JobGeneration | None:

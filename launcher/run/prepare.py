@@ -83,7 +83,14 @@ def prepare_run_at(
     diagnostics = list(diagnostics)
     decision = None
     try:
-        decision = _decide(args, out, here, launched, chooses_engine)
+        world_size = launched.world_size if launched else None
+        decision = decide(args, out, here, world_size)
+        if chooses_engine and decision.resolved.values[_ENGINE].without(MACHINE_LAYER) == AUTO:
+            from launcher.plan import auto
+            from launcher.plan.target import Described
+
+            described = Described(here, launched.world_size // launched.local_size if launched else 1)
+            decision = auto.decide_engine(args, out, described, world_size, decision=decision)
         resolved = decision.resolved
         engine_options.deepspeed_layout(resolved, resolved.settings.engine)
     except SettingsError as error:
@@ -129,20 +136,6 @@ def _allow_open_files(workers: int) -> None:
         needed = min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def _decide(
-    args: CliArgs, out: Path | None, here: Machine, launched: RankEnvironment | None, chooses_engine: bool
-) -> RunPlan:
-    world_size = launched.world_size if launched else None
-    decision = decide(args, out, here, world_size)
-    if not chooses_engine or decision.resolved.values["engine.name"].without(MACHINE_LAYER) != AUTO:
-        return decision
-    from launcher.plan import auto
-    from launcher.plan.target import Described
-
-    nodes = launched.world_size // launched.local_size if launched else 1
-    return auto.decide_engine(args, out, Described(here, nodes), world_size, decision=decision)
 
 
 def _check_out(out: Path | None, args: CliArgs, decision: RunPlan | None) -> list[Diagnostic]:

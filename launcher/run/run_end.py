@@ -220,12 +220,6 @@ def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
     return replace(end, text="\n".join(lines))
 
 
-def ended_at_once() -> RunEnd:
-    """The end of a run by a second Ctrl-C."""
-    text = "ended at once; earlier checkpoints are kept"
-    return build("stopped", 0, text, exit_code=exit_codes.INTERRUPTED)
-
-
 def exit_now(code: int) -> NoReturn:
     """Exit at once, so that peers see the connection close and do not wait for a time-out."""
     sys.stdout.flush()

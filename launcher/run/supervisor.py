@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from launcher.base import environment, library_warnings
-from launcher.base.signals import Stopped, deferred, handling, interrupt_blocked
+from launcher.base import environment, exit_codes, library_warnings
+from launcher.base.signals import Stopped, deferred, handling, interrupt_blocked, temporary_folder
 from launcher.run import rank as rank_process
 from launcher.run import run_end
 from launcher.run.faults import FAULTS
@@ -128,23 +126,18 @@ def supervise(plan: RunPlan) -> RunEnd:
 
     Touches the disk (a temporary folder) and opens a port on this machine.
     """
-    folder = None
     try:
-        with deferred():  # a signal in between would leave the folder behind
-            folder = Path(tempfile.mkdtemp(prefix="gearshift-"))
-        rank_process.save_plan(plan, folder)
-        with library_warnings.logged(plan.log), _started(folder, plan) as ranks:
-            end = _watch(ranks)
-            limit = time.monotonic() + _GRACE_S
-            while None in ranks.codes() and time.monotonic() < limit:
-                time.sleep(_POLL_S)
-        _log_other_ranks(ranks, end, plan.folder)
-        return replace(end, signals=frozenset(ranks.forwarded))
+        with temporary_folder("gearshift-") as folder:
+            rank_process.save_plan(plan, folder)
+            with library_warnings.logged(plan.log), _started(folder, plan) as ranks:
+                end = _watch(ranks)
+                limit = time.monotonic() + _GRACE_S
+                while None in ranks.codes() and time.monotonic() < limit:
+                    time.sleep(_POLL_S)
+            _log_other_ranks(ranks, end, plan.folder)
+            return replace(end, signals=frozenset(ranks.forwarded))
     except (KeyboardInterrupt, Stopped) as error:
         return run_end.of_error(error, 0)
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -181,7 +174,8 @@ def _watch(ranks: RankProcesses) -> RunEnd:
             assert end is not None, "a rank without a report has failed"
             return end
         time.sleep(_POLL_S)
-    return run_end.ended_at_once()
+    text = "ended at once; earlier checkpoints are kept"
+    return run_end.build("stopped", 0, text, exit_code=exit_codes.INTERRUPTED)
 
 
 def _first_failure(ranks: RankProcesses, codes: list[int | None]) -> RunEnd | None:

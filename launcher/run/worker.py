@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -231,9 +231,15 @@ def _settings(job: RunPlan) -> Settings:
 
 
 def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> World:
-    deterministic, debug = settings.train.deterministic, settings.train.debug
-    if deterministic or debug:
-        cleanup.enter_context(_torch_flags(deterministic=deterministic, debug=debug))
+    if settings.train.deterministic:
+        before = torch.are_deterministic_algorithms_enabled()
+        only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+        cleanup.callback(torch.use_deterministic_algorithms, before, warn_only=only_warns)
+        for name in ("deterministic", "benchmark"):
+            cleanup.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+        seeds.make_deterministic(environment.variables())
+    if settings.train.debug:
+        cleanup.enter_context(torch.autograd.set_detect_anomaly(True))
     if settings.memory.return_freed:
         return_freed()
     always_group = find(resolved.settings.engine.name).always_group
@@ -366,25 +372,6 @@ def _prepare_folder(
 
         is_end = train_plan.first_step >= train_plan.end_step
         prepare_folder(job.resume, job.resolved, storage, resumed, is_end=is_end)
-
-
-@contextmanager
-def _torch_flags(*, deterministic: bool, debug: bool) -> Iterator[None]:
-    """Enable deterministic algorithms and anomaly detection of torch; restore both at the end."""
-    is_deterministic = torch.are_deterministic_algorithms_enabled()
-    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    is_anomalous = torch.is_anomaly_enabled()
-    if deterministic:
-        seeds.make_deterministic(environment.variables())
-    if debug:
-        seeds.detect_anomalies()
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(is_deterministic, warn_only=only_warns)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
-        torch.autograd.set_detect_anomaly(is_anomalous)
 
 
 _PER_MACHINE = ("engine.nproc", "engine.threads", "engine.bind_cores", "loader.", "limits.")

@@ -60,17 +60,13 @@ class ResumableRun:
         return self.result is not None and self.result.get("status") == "completed"
 
 
-class UnreadableRun(SettingsError):
-    """This user may not read a run or one of its checkpoints, which may be whole."""
-
-
-def unreadable(error: CheckpointError | PermissionError, where: str) -> UnreadableRun:
-    """The error for a file or folder of a run that this user may not read."""
+def unreadable(error: CheckpointError | PermissionError, where: str) -> InvalidRecord:
+    """The error for a file or folder of a run that this user may not read, and which may be whole."""
     message = str(error)
     if isinstance(error, PermissionError):
         message = f"{error.filename} cannot be read: {error.strerror}"
     fix = f"chmod -R a+rX {shlex.quote(message.partition(' cannot be read')[0])}  as its owner"
-    return UnreadableRun([Diagnostic(message, where=where, fix=fix)])
+    return InvalidRecord([Diagnostic(message, where=where, fix=fix)])
 
 
 def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
@@ -130,7 +126,7 @@ def _latest(args: CliArgs, where: str) -> ResumableRun | None:
             if (*model_of(values), values.get("mode")) != wanted:
                 continue
             run = _found(folder, None, where)
-        except (UnreadableRun, InvalidRecord):
+        except InvalidRecord:
             raise
         except SettingsError:
             continue
@@ -165,15 +161,13 @@ def _found(folder: Path, step: int | None, where: str) -> ResumableRun:
 def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
     saved = checkpoints(folder)
     if step not in saved:
-        nearest = min(reversed(saved), key=lambda other: abs(other - step), default=None)
-        raise SettingsError.of(
-            f"{folder} has no checkpoint of step {step}",
-            value=step,
-            where=where,
-            allowed=listed([*map(str, saved)], "resume RUN") or "a run with a checkpoint",
-            did_you_mean=None if nearest is None else str(nearest),
-            fix=None if nearest is None else f"{PROGRAM} resume {shlex.quote(str(saved[nearest]))}",
-        )
+        message, parts = f"{folder} has no checkpoint of step {step}", {"allowed": "a run with a checkpoint"}
+        if saved:
+            nearest = min(reversed(saved), key=lambda other: abs(other - step))
+            fix = f"{PROGRAM} resume {shlex.quote(str(saved[nearest]))}"
+            allowed = listed([*map(str, saved)], "resume RUN")
+            parts = {"allowed": allowed, "did_you_mean": str(nearest), "fix": fix}
+        raise SettingsError.of(message, value=step, where=where, **parts)
     try:
         return _read(saved[step], step)
     except CheckpointUnreadable:

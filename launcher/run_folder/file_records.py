@@ -105,10 +105,9 @@ def changed_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str
 def data_digests(paths: Mapping[str, Path]) -> dict[str, str] | None:
     """A digest of each file of the data at `paths`, by the key of its setting and its name in it.
 
-    Up to 4 GiB all content counts; of more, an equal share of each file. Times and absolute paths
-    do not count, nor do hidden files and run folders. A file has those of its name beside it.
-    Above 1000 files, one digest for each key. None: no files, or some that cannot be listed.
-    Reads the disk.
+    Up to 4 GiB all content counts; of more, an equal share of each file. Times and absolute paths do not
+    count, nor do hidden files and run folders. A file has those of its name beside it. Above 1000 files, one
+    digest for each key. None: no files, or some that cannot be listed. Reads the disk.
     """
     try:
         named = {name: file for key, path in paths.items() for name, file in _files(key, path)}

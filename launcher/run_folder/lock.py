@@ -31,11 +31,10 @@ def hold(
 ) -> Iterator[None]:
     """Hold the lock `name` of a folder; in a run folder rank 0 holds it before it reads or writes.
 
-    Waits up to `wait_s` seconds for another process, and prints that once on stderr; but does not
-    wait for an earlier generation than `generation` of the same job, whose node may be lost. The
-    kernel releases the lock however the process ends. Without support by the file system no lock is
-    held. Raises SettingsError if the folder stays locked, and StorageError if the lock file cannot
-    be created. Touches the disk.
+    Waits up to `wait_s` seconds for another process, and prints that once on stderr; but does not wait for an
+    earlier generation than `generation` of the same job, whose node may be lost. The kernel releases the lock
+    however the process ends. Without support by the file system no lock is held. Raises SettingsError if the
+    folder stays locked, and StorageError if the lock file cannot be created. Touches the disk.
     """
     held = [_acquire(folder / name, wait_s, generation)]
 

@@ -6,7 +6,7 @@ import heapq
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -168,39 +168,29 @@ class RunReader:
     def object(self, name: str, adapter: TypeAdapter[Any] = _ANY) -> dict[str, Any] | None:
         """The JSON object in the file `name`; None: there is no file."""
         path = self._folder / name
-        try:
+        with suppress(FileNotFoundError, NotADirectoryError), _reading(path):
             content = read_regular(path)
             if self._redacts:
                 text = content.decode(errors="replace")
                 content = redact_variables(text, environment.variables()).encode()
             return _parsed(content, adapter)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        except ValueError as error:
-            raise _damaged(path, error) from error
+        return None
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         """The lines of metrics.jsonl, without half a line at its end, which a kill left, and
         without lines of other programs. Raises InvalidRecord at the first damaged line.
         """
         path = self._folder / METRICS
-        try:
-            file = open_to_read(path)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        with file:
+        with suppress(FileNotFoundError), _reading(path), open_to_read(path) as file:
             for number, content in enumerate(lines_of(file), start=1):
                 try:
                     line = parse_json(content)
-                    if not isinstance(line, dict) or {"kind", "step"} & set(line):
-                        _METRICS.validate_python(line)
-                        yield line
+                    if isinstance(line, dict) and not {"kind", "step"} & set(line):
+                        continue
+                    _METRICS.validate_python(line)
                 except ValueError as error:
                     raise _damaged(path, error, number) from error
+                yield line
 
     def lines(self, name: str, adapter: TypeAdapter[Any] = _ANY) -> Iterator[dict[str, Any]]:
         """The lines of another file that are as the run writes them; the others are skipped."""
@@ -301,7 +291,16 @@ def _damaged(path: Path, error: ValueError, line: int | None = None) -> InvalidR
     return InvalidRecord([Diagnostic(message, value=str(path), key=key, where=where, fix=fix)])
 
 
-def _unreadable(path: Path, error: OSError) -> InvalidRecord:
-    message = f"{path} cannot be read: {error.strerror or error}"
-    fix_line = f"chmod a+r {shlex.quote(str(path))}" if isinstance(error, PermissionError) else None
-    return InvalidRecord([Diagnostic(message, value=str(path), where=str(path), fix=fix_line)])
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what reading a file raises into InvalidRecord, except that it does not exist."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or error}"
+        fix = f"chmod a+r {shlex.quote(str(path))}" if isinstance(error, PermissionError) else None
+        raise InvalidRecord([Diagnostic(message, value=str(path), where=str(path), fix=fix)]) from error

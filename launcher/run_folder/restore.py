@@ -27,9 +27,8 @@ def load_resume_point(
 
     `folder` is the one that the run writes to.
 
-    Raises SettingsError if the requested checkpoint is damaged or missing, all are damaged, or one
-    cannot be read for lack of permission, and DataError if the data in `facts` is not the data of
-    the checkpoint.
+    Raises SettingsError if the requested checkpoint is damaged or missing, all are damaged, or one cannot be
+    read for lack of permission, and DataError if the data in `facts` is not the data of the checkpoint.
     """
     where = f"--resume {resume.source}"
     try:

@@ -255,15 +255,10 @@ def invalid_parts(args: CliArgs) -> Iterator[Diagnostic]:
     """An error for each unknown argument of --reset, and for any without --resume."""
     for part in args.reset:
         if part not in PARTS:
-            nearest, where = nearest_match(part, PARTS), f"--reset {part}"
-            message, fix = f"unknown --reset '{part}'", nearest and f"--reset {nearest}"
-            parts: dict[str, Any] = {
-                "where": where,
-                "allowed": ", ".join(PARTS),
-                "did_you_mean": nearest,
-                "fix": fix,
-            }
-            yield Diagnostic(message, value=part, **parts)
+            nearest, allowed = nearest_match(part, PARTS), ", ".join(PARTS)
+            parts: dict[str, Any] = {"allowed": allowed, "did_you_mean": nearest}
+            parts |= {"where": f"--reset {part}", "fix": nearest and f"--reset {nearest}"}
+            yield Diagnostic(f"unknown --reset '{part}'", value=part, **parts)
     if args.resume is None:
         part = args.reset[0]
         yield Diagnostic("--reset requires --resume", value=part, where=f"--reset {part}")

@@ -108,7 +108,7 @@ def check_writable(out: Path, where: str) -> None:
 
     Raises SettingsError.
     """
-    disk.check_writable(out, where, noun="run folder", allowed=_ALLOWED)
+    disk.check_writable(out, where, allowed=_ALLOWED)
     if (name := foreign_name(out)) is None:
         return
     if is_run_folder(out) or (out / STAGES).is_file():
@@ -182,9 +182,8 @@ def create(
 ) -> RunFolder:
     """Create the run folder and write settings.yaml and origins.json to it.
 
-    `out` is the folder the user asked for; None: `runs/NAME`, with a number appended if that
-    exists. `fill` writes the other initial files. Raises SettingsError, and leaves nothing behind
-    then. Touches the disk.
+    `out` is the folder the user asked for; None: `runs/NAME`, with a number appended if that exists. `fill`
+    writes the other initial files. Raises SettingsError, and leaves nothing behind then. Touches the disk.
     """
 
     def write(folder: Path) -> None:
@@ -211,10 +210,15 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     if out is not None:
         check_writable(out, where)
     else:  # only the parent: another run may take the name now, and we use the next
-        disk.check_writable(wanted.parent, where, noun="run folder", allowed=_ALLOWED)
+        disk.check_writable(wanted.parent, where, allowed=_ALLOWED)
     folder: RunFolder | None = None
     try:
-        folder = _make(wanted, is_numbered=out is None)
+        if wanted.exists() and out is not None:
+            folder = RunFolder(wanted, (), frozenset(os.listdir(wanted)))
+        else:
+            missing = tuple(parent for parent in wanted.absolute().parents if not parent.exists())
+            wanted.absolute().parent.mkdir(parents=True, exist_ok=True)
+            folder = RunFolder(_made(wanted, is_numbered=out is None), missing, None)
         write(folder.path)
     except FileExistsError as error:
         # Another run was faster; its files stay.
@@ -227,17 +231,14 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     return folder
 
 
-def _make(wanted: Path, *, is_numbered: bool) -> RunFolder:
-    """The folder, made or as it is; `is_numbered`: a new one, with a number if that is taken."""
-    if wanted.exists() and not is_numbered:
-        return RunFolder(wanted, (), frozenset(os.listdir(wanted)))
-    missing = tuple(parent for parent in wanted.absolute().parents if not parent.exists())
-    wanted.absolute().parent.mkdir(parents=True, exist_ok=True)
-    for path in _numbered(wanted) if is_numbered else (wanted,):
+def _made(wanted: Path, *, is_numbered: bool) -> Path:
+    """The new folder `wanted`, or one with a number if that is taken. Raises FileExistsError."""
+    for path in _numbered(wanted) if is_numbered else ():
         with suppress(FileExistsError):
             path.mkdir()
-            return RunFolder(path, missing, None)
-    raise FileExistsError(wanted)
+            return path
+    wanted.mkdir()
+    return wanted
 
 
 def check_regular(folder: Path) -> None:

@@ -119,9 +119,8 @@ def moved_folders(sets: Sequence[str]) -> dict[str, str]:
 def find_saved(word: str, command: str, sets: Sequence[str] = (), *, needs_folder: bool = False) -> SavedRun:
     """What `word`, typed after `command`, names; `sets` are those of moved_folders.
 
-    `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises
-    SettingsError where there is no run or checkpoint, none was saved, or a file of the run is
-    damaged.
+    `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises SettingsError
+    where there is no run or checkpoint, none was saved, or a file of the run is damaged.
     """
     moved, path = moved_folders(sets), Path(word)
     where = f"the command line: {command} {word}"
@@ -296,8 +295,7 @@ def open_checkpoint(run: SavedRun, path: Path) -> tuple[SavedModel, Checkpoint]:
 def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
     """The model of an open checkpoint of `run`; with the EMA, if the run has one, as evaluation.
 
-    Older checkpoints have no settings: then those of the run folder. Reads the disk. Raises
-    SettingsError.
+    Older checkpoints have no settings: then those of the run folder. Reads the disk. Raises SettingsError.
     """
     known, settings = checkpoint.facts.get("settings"), None
     source = (run.folder or checkpoint.folder) / run_folder.SETTINGS
@@ -339,9 +337,8 @@ def _relocated(settings: Mapping[str, Any], moved: Mapping[str, str], source: Pa
 def open_model(argument: str, name: str | None, command: str, sets: Sequence[str] = ()) -> SavedModel:
     """The model that `argument`, typed after `command`, names; of a staged run that of the last.
 
-    `name`: the checkpoint, see SavedRun.chosen; `sets`: arguments as of moved_folders. An export
-    is a model as well. Reads the disk and verifies checksums. Raises SettingsError,
-    CheckpointError.
+    `name`: the checkpoint, see SavedRun.chosen; `sets`: arguments as of moved_folders. An export is a model
+    as well. Reads the disk and verifies checksums. Raises SettingsError, CheckpointError.
     """
     path = Path(argument)
     is_run = run_folder.is_run_folder(path) or (path / manifest.NAME).is_file()

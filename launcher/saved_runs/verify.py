@@ -74,9 +74,8 @@ class VerifyResult:
 def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> VerifyResult:
     """Replay the last interval of the run `argument` in new processes, and compare.
 
-    `args`: engine, processes and data of the replay; by default those of the checkpoint. The run
-    folder is only read; `announce` gets a line before the replay. Raises RerunFailed,
-    CheckpointError, SettingsError.
+    `args`: engine, processes and data of the replay; by default those of the checkpoint. The run folder is
+    only read; `announce` gets a line before the replay. Raises RerunFailed, CheckpointError, SettingsError.
     """
     run = find_saved(argument, "verify", args.sets, needs_folder=True)
     assert run.folder is not None

@@ -36,7 +36,7 @@ def check_room(submission: Submission) -> None:
     for run in submission.runs:
         needed = least_room_bytes(run.begun.resolved)
         where = f"--out {run.folder}"
-        disk.check_writable(run.folder, where, noun="run folder", needed_bytes=needed)
+        disk.check_writable(run.folder, where, needed_bytes=needed)
 
 
 def submit_all(submission: Submission, requested: Allocation) -> list[str]:

@@ -45,6 +45,6 @@ def test_a_file_that_exists_or_cannot_be_written_is_an_error(here, said):
     )
     assert (here / "mine_too.py").read_text() == "precious"
     err = said("new-task", "my_images", "--out", "mine_too.py/there", code=2)
-    assert err.startswith("error: cannot write mine_too.py/there/my_images.py: ")
+    assert err.startswith("error: cannot write to mine_too.py/there: ")
     assert "  where         --out mine_too.py/there\n" in err
     assert names(here) == ["mine_too.py"]

@@ -47,3 +47,12 @@ def test_a_signal_removes_a_temporary_folder_that_is_being_made(tmp_path, monkey
     with handler, pytest.raises(Stopped), temporary_folder("run-", tmp_path):
         raise AssertionError("the signal comes before")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75)]
+)
+def test_ctrl_c_is_130_and_every_other_signal_says_run_again(number, code):
+    handler = Signals()
+    handler.arrived = signal.Signals[number]
+    assert handler.code == code

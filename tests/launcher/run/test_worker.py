@@ -1,13 +1,16 @@
-"""What a rank sets in torch for the time of its run."""
+"""What a rank sets in torch for the time of its run, and the settings that ranks compare before."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 import launcher
 from launcher.config import custom_task
+from launcher.run.worker import consistency_facts
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
+from tests.launcher.given import LAPTOP, resolved
 
 FLAG = "torch.backends.cudnn.benchmark"
 
@@ -26,3 +29,14 @@ def test_cudnn_times_its_kernels_in_a_run_on_images(tmp_path, monkeypatch, is_im
     launcher.train(model=f"{name}:Line", engine="local", settings=settings, console=False)
     assert set(sys.modules[name].SEEN) == {tunes}
     assert not torch.backends.cudnn.benchmark
+
+
+def test_settings_of_one_machine_are_not_compared():
+    larger = replace(LAPTOP, cores=64, ram_bytes=2**40)
+    same = [resolved("loader.workers=2", machine=machine, world_size=2) for machine in (LAPTOP, larger)]
+    assert consistency_facts(same[0]) == consistency_facts(same[1])
+
+
+def test_different_settings_give_different_facts():
+    first, second = (consistency_facts(resolved(f"optim.lr={lr}")) for lr in ("1e-3", "2e-3"))
+    assert {name for name in first if first[name] != second[name]} == {"optim.lr"}

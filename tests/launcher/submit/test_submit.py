@@ -177,7 +177,7 @@ def test_a_folder_with_an_sbatch_pattern_or_without_room_is_an_error(programs, h
     assert submit("--out", "100%", "--dry-run") == 0
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**10))
     assert submit("--out", "mine") == 2
-    needed = rf"error: the run folder {here}/mine needs [0-9.]+ MiB, and its disk has 1.0 KiB free"
+    needed = rf"error: cannot write to {here}/mine: it needs [0-9.]+ MiB, and its disk has 1.0 KiB free"
     assert re.search(needed, capsys.readouterr().err)
     assert os.listdir(here) == [] and programs.calls("sbatch") == []
 
