@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from models.base import Batch
 from models.common.family import Sums
 from models.common.masked_series import interpolated, masked_counts, masked_scores
-from models.eeg_text.batches import masked_values
 from models.eeg_text.config import TOKEN_SAMPLES
+from models.eeg_text.dataset import masked_values
 from models.eeg_text.recordings import words
 from models.eeg_text.texts import SentenceTexts, SentenceTokenizer
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from models.base import DataError
 from models.common.data_files import BadRecords, few
@@ -17,11 +20,11 @@ from models.common.recordings.files import later_parts, notes_of, open_recording
 from models.common.recordings.recording import Event, Recording
 from models.common.table import declared_columns
 from models.eeg_text import formats
-from models.eeg_text.config import Data
-from models.eeg_text.readers import channels, signals, tables
+from models.eeg_text.config import CHANNELS, Data
+from models.eeg_text.readers import channels, tables
 from models.eeg_text.readers.channels import ChannelPicks
 from models.eeg_text.readers.tables import Reading
-from models.eeg_text.recordings import RATE_HZ, Item, Recordings, Use, normalized
+from models.eeg_text.recordings import MOST_UV, RATE_HZ, Item, Recordings, Use, normalized
 
 BLOCK = 8
 """Windows per block, which stay in one split; one window is left out between two blocks."""
@@ -34,6 +37,9 @@ MAX_NAMES = 8
 SHORTEST = 64
 """Shortest segment, in samples at 500 Hz."""
 UNIT = "microvolts, converted from the unit of the file"
+LOW_HZ, HIGH_HZ = 0.5, 50.0
+MARGIN_S = 6.0
+"""Read on both sides of a segment and removed after filtering: 0.5 Hz filters ring for seconds."""
 Cut = tuple[str | None, str, float, int, str, tuple[float, float]]
 """Text, group, start, samples and place of an Item, and the seconds in which it is filtered, without
 EEG of other groups."""
@@ -52,7 +58,7 @@ def read(path: Path, data: Data, use: Use, channel_map: Mapping[str, str] | None
             placed = channels.place(recording, channel_map)
             found = cutter.items(recording, placed)
             if not recording.has_integers:
-                signals.check_values(recording, placed.picks)
+                check_values(recording, placed.picks)
         except DataError as error:
             if data.on_bad == "stop" or len(forms) == 1:
                 raise
@@ -111,9 +117,11 @@ class _Cutter:
         readings = self._readings(recording, notes)
         cuts = self._windows(recording) if readings is None else self._sentences(recording, readings)
         items = []
-        for text, group, start, samples, where, within in cuts:
-            given = (start, samples, within, *self.options)
-            load = partial(signals.read_segment, path, placed, *given)
+        for text, group, start, samples, where, (begin, end) in cuts:
+            piece = recording.piece(start, start + samples / RATE_HZ)
+            assert piece is not None, "windows and sentences are cut from pieces"
+            within = max(begin, piece.start_s), min(end, piece.end_s)
+            load = partial(read_segment, path, placed, start, samples, within, *self.options)
             subject = bids.subject(path) or path.stem
             items.append(Item(text, subject, group, samples, where, load, placed.slots, start))
         self.notes += notes
@@ -224,3 +232,60 @@ class _Cutter:
                 self.bad_records.add(reading.where, problem, fix)
             else:
                 yield reading.text, group, start, samples, reading.where, within
+
+
+def read_segment(
+    path: Path,
+    placed: ChannelPicks,
+    start_s: float,
+    samples: int,
+    within: tuple[float, float],
+    line_hz: int,
+    unit: str | None,
+) -> np.ndarray:
+    """Microvolts [time, 105] of `placed` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
+
+    The mains frequency is filtered out. Reads only the segment and its margins `within` these
+    seconds: no filter sees a gap, or EEG of another split. Raises DataError.
+    """
+    from scipy.signal import resample_poly
+
+    recording, end_s = open_recording(path, unit), start_s + samples / RATE_HZ
+    rate = recording.rate_hz
+    first = round(max(start_s - MARGIN_S, within[0]) * rate)
+    last = round(min(end_s + MARGIN_S, within[1]) * rate)
+    values = _filtered(recording.read(placed.picks, first, last), rate, line_hz)
+    ratio = Fraction(RATE_HZ / rate).limit_denominator(1000)
+    values = resample_poly(values, ratio.numerator, ratio.denominator, axis=1)
+    skipped = round((start_s - first / rate) * RATE_HZ)
+    cut = values[:, max(0, skipped) :][:, :samples].T
+    eeg = np.zeros((samples, CHANNELS), dtype=np.float32)
+    # Of rounding, at an end, a value may be missing.
+    eeg[:, placed.slots] = np.pad(cut, ((0, samples - len(cut)), (0, 0)), mode="edge")
+    return eeg
+
+
+def _filtered(eeg: np.ndarray, rate: float, line_hz: int) -> np.ndarray:
+    from scipy.signal import butter, filtfilt, iirnotch, sosfiltfilt
+
+    band = butter(4, [LOW_HZ, HIGH_HZ], btype="bandpass", fs=rate, output="sos")
+    pad = min(eeg.shape[1] - 1, int(3 * rate))
+    eeg = sosfiltfilt(band, eeg, axis=1, padlen=pad)
+    if line_hz < 0.95 * rate / 2:
+        eeg = filtfilt(*iirnotch(line_hz, 30, fs=rate), eeg, axis=1, padlen=pad)
+    return eeg
+
+
+def check_values(recording: Recording, picks: Sequence[int]) -> None:
+    """Raise DataError for a value that is not finite, or above 1 V; reads a minute at a time."""
+    for first, end in recording.parts():
+        values = np.abs(recording.read(picks, first, end))
+        bad = np.flatnonzero(~(values <= MOST_UV).all(axis=0))  # also where NaN
+        if len(bad):
+            at = (first + int(bad[0])) / recording.rate_hz
+            raise DataError(
+                f"'{recording.path.name}' has a value at {at:.1f} s that is not finite or above 1 V",
+                where=str(recording.path),
+                allowed="finite values in volts",
+                fix="check the unit of its channels, and export the recording again",
+            )
