@@ -111,11 +111,6 @@ def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
     return np.clip(scaled, -LARGEST, LARGEST).astype(np.float32)
 
 
-def read_segment(item: Item, samples: int) -> np.ndarray:
-    """The EEG of an item for the model; see `prepared`. Reads the disk. Raises DataError."""
-    return prepared(item.load(), samples)
-
-
 class SegmentSamples:
     """EEG segments of the items of one split, by index."""
 
@@ -140,7 +135,7 @@ class SegmentSamples:
     def _segment(self, number: int) -> np.ndarray:
         """That of an item; the last one is kept, for its next window."""
         if self._last is None or self._last[0] != number:
-            self._last = number, read_segment(self.items[number], self.rules.most)
+            self._last = number, prepared(self.items[number].load(), self.rules.most)
         return self._last[1]
 
     def given(self, index: int) -> np.ndarray:

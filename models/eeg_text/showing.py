@@ -30,7 +30,7 @@ from models.common.recordings import bids
 from models.common.traces import MARK, TraceRow, draw_traces
 from models.eeg_text import formats
 from models.eeg_text.config import TOKEN_SAMPLES
-from models.eeg_text.dataset import SampleRules, encoder_inputs, masked_values, read_segment
+from models.eeg_text.dataset import SampleRules, encoder_inputs, masked_values, prepared
 from models.eeg_text.metric import encode_inputs, generate, masked_sums, predict_masked, rouge1, word_errors
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.network import pooled
@@ -180,7 +180,7 @@ def _batches(recordings: Recordings, rules: SampleRules, device: torch.device) -
     """Batches of all items. Reads the disk; raises DataError."""
     for at in range(0, len(recordings.items), BATCH):
         chunk = recordings.items[at : at + BATCH]
-        yield placed(encoder_inputs([read_segment(item, rules.most) for item in chunk], rules), device)
+        yield placed(encoder_inputs([prepared(item.load(), rules.most) for item in chunk], rules), device)
 
 
 def sentences_file(

@@ -18,14 +18,14 @@ from models.common.data_files import listed
 from models.common.family import ENCODER, FamilyTask, Sums, path_of
 from models.common.hub import folder_of
 from models.common.layers import check_kernel
-from models.common.masked_series import check_share
+from models.common.masked_series import check_share, masked_scores
 from models.common.predictions import OPTION
 from models.common.split import SPLITS
 from models.common.subwords import TOKENIZER_FILE
 from models.eeg_text import dataset, pretrained, showing
 from models.eeg_text.config import CHANNELS, SIZES, TOKEN_SAMPLES, Data, Model, Size
 from models.eeg_text.dataset import SHORTEST, MaskedSamples, SampleRules, TextSamples
-from models.eeg_text.metric import TextMetric, encode_inputs, masked_metric, predict_masked
+from models.eeg_text.metric import TextMetric, encode_inputs, masked_sums, predict_masked
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.network import EegText, MaskedEeg
 from models.eeg_text.readers import files
@@ -180,7 +180,10 @@ class MaskedEegTask(EegTask):
         return Loss((errors * dataset.masked_values(batch)).sum(), {})
 
     def metric(self) -> Sums:
-        return masked_metric()
+        return Sums(
+            lambda model, batch: masked_sums(predict_masked(model, batch), batch),
+            lambda sums: masked_scores(sums["masked"]),
+        )
 
     predictions = showing.masked_predictions
     answer = showing.features

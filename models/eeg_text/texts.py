@@ -119,6 +119,8 @@ class SentenceTexts:
             key: np.array([start, *tokens[: longest - 1], end], dtype=np.int64)
             for key, tokens in encoded.items()
         }
+        self.mean_length = sum(len(tokens) - 1 for tokens in self.tokens.values()) / len(texts)
+        """Mean number of tokens per sentence, including the end token."""
         self.steps = max(len(self.tokens[key]) for key in splits["train"]) - 1
         """Tokens to generate: those of the longest training sentence, including the end token."""
         evaluated = [keys for name in ("val", "test") if (keys := splits.get(name))]
@@ -140,11 +142,6 @@ class SentenceTexts:
                 others = rng.permutation(len(keys))
                 others = others[others != number][: self.candidate_count - 1]
                 self.candidates[key] = padded[[number, *others]]
-
-    @property
-    def mean_length(self) -> float:
-        """Mean number of tokens per sentence, including the end token."""
-        return sum(len(tokens) - 1 for tokens in self.tokens.values()) / len(self.tokens)
 
     def retrieval_band(self, sentences: int) -> dict[str, float]:
         """The chance of retrieving the true one of the candidates, plus and minus three errors."""

@@ -32,8 +32,6 @@ TEXTS = ("text", *bids.NAMES)
 """Columns of a table of BIDS that may hold the sentences."""
 MANY = 10
 """From this number of subjects on, each subject is a group."""
-MAX_NAMES = 8
-"""Names of dropped channels in the facts."""
 SHORTEST = 64
 """Shortest segment, in samples at 500 Hz."""
 UNIT = "microvolts, converted from the unit of the file"
@@ -49,7 +47,7 @@ def read(path: Path, data: Data, use: Use, channel_map: Mapping[str, str] | None
     """The recordings at `path`, a file or a folder; see files.read. Reads the disk; raises DataError."""
     if data.channels is not None and channel_map is None:
         channel_map = channels.load_channel_map(data.channels)
-    forms = {file: form for file, form in first_parts(path).items() if form in formats.RECORDED}
+    forms = {file: form for file, form in first_parts(path).items() if form != formats.ZUCO}
     has_many = len({bids.subject(file) or file for file in forms}) >= MANY
     cutter, items, dropped = _Cutter(data, use, has_many), list[Item](), set[str]()
     for file in list(forms):
@@ -70,15 +68,12 @@ def read(path: Path, data: Data, use: Use, channel_map: Mapping[str, str] | None
     skipped = cutter.bad_records.finish(data.on_bad, len(items))
     if not items:
         problem = f"'{path}' has no EEG segment of at least {SHORTEST / RATE_HZ:g} s"
-        raise DataError(problem, where="data.path", allowed="; ".join(formats.RECORDED))
-    shown = sorted(dropped)
-    if len(shown) > MAX_NAMES:
-        shown[MAX_NAMES:] = [f"and {len(shown) - MAX_NAMES} more"]
+        raise DataError(problem, where="data.path", allowed="; ".join(formats.FORMATS))
     facts: dict[str, Any] = {
         "format": "; ".join(dict.fromkeys(filter(None, forms.values()))),
         "unit": UNIT,
         "channels": max(len(item.channels) for item in items),
-        "channels_dropped": shown,
+        "channels_dropped": few(sorted(dropped)),
     }
     facts |= {"bad": skipped} if skipped else {}
     facts |= {"notes": few(cutter.notes)} if cutter.notes else {}

@@ -4,7 +4,7 @@ import torch
 
 from models.base import DataError
 from models.common.predictions import FixedDraws
-from models.eeg_text.dataset import SampleRules, encoder_inputs, read_segment
+from models.eeg_text.dataset import SampleRules, encoder_inputs, prepared
 from models.eeg_text.network import pooled
 
 RULES = SampleRules(samples=80, windows=4, seed=0, is_noise=False)
@@ -65,7 +65,7 @@ def test_every_window_is_a_sample_of_masked_pre_training(ready_task, batch_of, c
     samples = task.data("train")
     assert len(samples) == 3 * len(samples.items) == task.facts()["samples"]["train"]
     first = [samples.sample(index, FixedDraws())["eeg"] for index in range(3)]
-    np.testing.assert_array_equal(np.concatenate(first), read_segment(samples.items[0], 480))
+    np.testing.assert_array_equal(np.concatenate(first), prepared(samples.items[0].load(), 480))
     assert samples.item(5) == samples.items[1]
     batch = batch_of(task, 4, "train")
     assert batch["eeg"].shape == (4, 160, 105)
