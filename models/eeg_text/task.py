@@ -110,7 +110,8 @@ class EegTask(FamilyTask):
         self.save_split(split.named)
         rules = SampleRules(self.samples, data.windows, self.rule.seed, self.control == "noise")
         self.rules = replace(rules, windows=rules.count(max(item.samples for item in recordings.items)))
-        of_text, recorded = self.fit_texts(), tuple(SLOTS[channel] for channel in recordings.channels)
+        used: set[int] = set().union(*{item.channels for item in recordings.items})
+        of_text, recorded = self.fit_texts(), tuple(SLOTS[channel] for channel in sorted(used))
         self.trained = TrainedOnEeg(self.size, recorded, recordings.channel_map, **of_text)
         model_facts.save(self.trained, self.context.folder)
         self.splits = {name: self.samples_of(name, split.numbers[name]) for name in SPLITS}
