@@ -45,8 +45,6 @@ FORMATS = (*(name for name, *_ in _KINDS), *_FOLDERS)
 _OF_FILES = tuple(suffix for _, suffixes, _ in _KINDS for suffix in suffixes)
 _OF_FOLDERS = tuple(_FOLDERS.values())
 EMBEDDED = ("embedded:reading", "embedded:reading-small")
-RECORDED = tuple(name for name in FORMATS if name != ZUCO)
-"""Continuous recordings."""
 
 
 def is_hdf5(head: bytes) -> bool:

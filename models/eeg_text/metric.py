@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from models.base import Batch
 from models.common.family import Sums
-from models.eeg_text.batches import masked_values
 from models.eeg_text.config import TOKEN_SAMPLES
-from models.eeg_text.masked_series import interpolated, masked_counts, masked_scores
+from models.eeg_text.dataset import masked_values
+from models.eeg_text.masked_series import interpolated, masked_counts
 from models.eeg_text.recordings import words
 from models.eeg_text.texts import SentenceTexts, SentenceTokenizer
 
@@ -126,14 +126,6 @@ def masked_sums(guess: Tensor, batch: Batch) -> dict[str, Tensor]:
     hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
     lines = interpolated(batch["seen"], batch["seen_mask"] & ~hidden)
     return {"masked": masked_counts(batch["eeg"], guess, lines, masked_values(batch))}
-
-
-def masked_metric() -> Sums:
-    """Errors of masked EEG."""
-    return Sums(
-        lambda model, batch: masked_sums(predict_masked(model, batch), batch),
-        lambda sums: masked_scores(sums["masked"]),
-    )
 
 
 def predict_masked(model: Module, batch: Batch) -> Tensor:

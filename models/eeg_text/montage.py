@@ -37,8 +37,6 @@ INDICES: dict[str, tuple[int, ...]] = {
 }
 """The indices of the channels of each region among the 105."""
 
-REGION_SIZES: tuple[int, ...] = tuple(len(indices) for indices in INDICES.values())
-
 _TEN_TEN = """
 Fp1=E22 Fpz=E15 Fp2=E9 AF7=E26 AF3=E23 AFz=E16 AF4=E3 AF8=E2 F7=E33 F5=E27 F3=E24 F1=E19 Fz=E11
 F2=E4 F4=E124 F6=E123 F8=E122 FT7=E38 FC5=E34 FC3=E28 FC1=E13 FCz=E6 FC2=E112 FC4=E117 FC6=E116

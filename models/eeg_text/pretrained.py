@@ -21,7 +21,7 @@ from models.eeg_text.config import Size
 from models.eeg_text.texts import BartTokenizer
 
 if TYPE_CHECKING:
-    from models.eeg_text.decoder import TextDecoder
+    from models.eeg_text.network import TextDecoder
 
 ALLOWED = (
     f"a local folder of transformers with {CONFIG}, *.safetensors and {TOKENIZER_FILE} of a BART, "
@@ -59,15 +59,7 @@ def size_of(folder: Path, size: Size) -> Size:
 
 def tokenizer_of(folder: Path, size: Size) -> BartTokenizer:
     """The tokenizer of the BART in `folder`. Reads the disk; raises DataError."""
-    tokenizer = BartTokenizer(load_tokenizer(folder / TOKENIZER_FILE, KEY), "pretrained", True)
-    if tokenizer.size > size.vocabulary:
-        raise DataError(
-            f"the tokenizer of {KEY} '{folder}' has {tokenizer.size} entries, "
-            f"and its decoder {size.vocabulary} embeddings",
-            where=str(folder.absolute()),
-            allowed="the tokenizer that the decoder was trained with",
-        )
-    return tokenizer
+    return BartTokenizer(load_tokenizer(folder / TOKENIZER_FILE, KEY), "pretrained", size.vocabulary, True)
 
 
 def load(decoder: TextDecoder, folder: Path) -> str:

@@ -36,7 +36,7 @@ class Item:
     load: Callable[[], np.ndarray]
     """Reads it from the disk: microvolts [time, 105] at 500 Hz, float32, 0 in channels that were
     not recorded. Raises DataError. Can be pickled for other processes."""
-    channels: Sequence[int] = ALL_CHANNELS
+    channels: tuple[int, ...] = ALL_CHANNELS
     """The indices of the recorded channels among the 105."""
     start_s: float | None = None
     """Start within the recording, in seconds; None: unknown."""
@@ -52,11 +52,6 @@ class Recordings:
     """For the user: format, unit of the values and how it is known, what was left out."""
     channel_map: Mapping[str, str] | None = None
     """The content of data.channels."""
-
-    @property
-    def channels(self) -> list[int]:
-        """The indices of the channels that were recorded in any item."""
-        return sorted({channel for of_item in {i.channels for i in self.items} for channel in of_item})
 
 
 def normalized(text: str) -> str:

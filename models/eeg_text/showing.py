@@ -27,10 +27,9 @@ from models.common.predictions import (
 )
 from models.common.recordings import bids
 from models.common.traces import MARK, TraceRow, draw_traces
-from models.eeg_text import batches, formats
-from models.eeg_text.batches import masked_values
+from models.eeg_text import formats
 from models.eeg_text.config import TOKEN_SAMPLES
-from models.eeg_text.dataset import SampleRules, read_segment
+from models.eeg_text.dataset import SampleRules, encoder_inputs, masked_values, prepared
 from models.eeg_text.masked_series import masked_scores
 from models.eeg_text.metric import encode_inputs, generate, masked_sums, predict_masked, rouge1, word_errors
 from models.eeg_text.montage import INDICES, SLOTS
@@ -169,19 +168,15 @@ def predict(task: EegTask, model: Any, path: Path) -> Iterator[Prediction]:
             recordings = files.read(str(file), data, "predict", trained.channel_map)
             for item in recordings.items:
                 trained.check(item, file)
-            given = _batches(recordings, rules, task.context.device)
+            items, device = recordings.items, task.context.device
+            chunks = (items[at : at + BATCH] for at in range(0, len(items), BATCH))
+            eeg = ([prepared(item.load(), rules.most) for item in chunk] for chunk in chunks)
+            given = (placed(encoder_inputs(segments, rules), device) for segments in eeg)
             prediction = task.answer(model, given, recordings, title)
         notes = [f"  note: {note}" for note in recordings.facts.get("notes", ())]
         yield replace(prediction, name=names.of(title), text="\n".join([prediction.text, *notes]))
     inputs = [file for file in formats.candidates(source) if formats.of_file(file)]
     yield from passed_over(source, [*inputs, *filter(None, map(bids.events_path, inputs))])
-
-
-def _batches(recordings: Recordings, rules: SampleRules, device: torch.device) -> Iterator[Batch]:
-    """Batches of all items. Reads the disk; raises DataError."""
-    for at in range(0, len(recordings.items), BATCH):
-        chunk = recordings.items[at : at + BATCH]
-        yield placed(batches.eeg([read_segment(item, rules.most) for item in chunk], rules), device)
 
 
 def sentences_file(

@@ -21,11 +21,11 @@ from models.common.layers import check_kernel
 from models.common.predictions import OPTION
 from models.common.split import SPLITS
 from models.common.subwords import TOKENIZER_FILE
-from models.eeg_text import batches, pretrained, showing
+from models.eeg_text import dataset, pretrained, showing
 from models.eeg_text.config import CHANNELS, SIZES, TOKEN_SAMPLES, Data, Model, Size
 from models.eeg_text.dataset import SHORTEST, MaskedSamples, SampleRules, TextSamples
-from models.eeg_text.masked_series import check_share
-from models.eeg_text.metric import TextMetric, encode_inputs, masked_metric, predict_masked
+from models.eeg_text.masked_series import check_share, masked_scores
+from models.eeg_text.metric import TextMetric, encode_inputs, masked_sums, predict_masked
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.network import EegText, MaskedEeg
 from models.eeg_text.readers import files
@@ -77,7 +77,7 @@ class EegTask(FamilyTask):
 
     Each has `use`, what recordings are read for; `fit_texts`, which checks and fits what depends on
     texts, and gives what TrainedOnEeg tells of them; `samples_of`, the samples of the items of a
-    split, by number; and `answer`, what the model makes of a recording in batches.
+    split, by number; and `answer`, what the model makes of a recording in dataset.
     """
 
     saved_files = (model_facts.FACTS_FILE, TOKENIZER_FILE)
@@ -110,7 +110,8 @@ class EegTask(FamilyTask):
         self.save_split(split.named)
         rules = SampleRules(self.samples, data.windows, self.rule.seed, self.control == "noise")
         self.rules = replace(rules, windows=rules.count(max(item.samples for item in recordings.items)))
-        of_text, recorded = self.fit_texts(), tuple(SLOTS[channel] for channel in recordings.channels)
+        used: set[int] = set().union(*{item.channels for item in recordings.items})
+        of_text, recorded = self.fit_texts(), tuple(SLOTS[channel] for channel in sorted(used))
         self.trained = TrainedOnEeg(self.size, recorded, recordings.channel_map, **of_text)
         model_facts.save(self.trained, self.context.folder)
         self.splits = {name: self.samples_of(name, split.numbers[name]) for name in SPLITS}
@@ -120,9 +121,15 @@ class EegTask(FamilyTask):
         self.trained = model_facts.load(self.context.folder, TrainedOnEeg)
         self.size = self.trained.size
 
+    def build(self) -> Module:
+        model = super().build()
+        encoder: Any = model.encoder
+        if self.model_settings.recompute_regions:
+            encoder.recompute_regions()
+        return model
+
     def blocks(self, model: Any) -> list[Module]:
-        blocks: list[Module] = model.blocks()
-        return blocks
+        return list(model.blocks())
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         return showing.predict(self, model, path)
@@ -162,22 +169,22 @@ class MaskedEegTask(EegTask):
         items, share = self.recordings.items, self.model_settings.mask_share
         return MaskedSamples(items, numbers, self.rules, share, is_training=split == "train")
 
-    def build(self) -> Module:
-        model = MaskedEeg(self.size, self.samples, self.dropout, self.context.attention)
-        if self.model_settings.recompute_regions:
-            model.encoder.recompute_regions()
-        return model
+    def network(self) -> MaskedEeg:
+        return MaskedEeg(self.size, self.samples, self.dropout, self.context.attention)
 
     def collate(self, samples: Sequence[Any]) -> Batch:
-        return batches.masked(samples, self.samples)
+        return dataset.collate_masked(samples, self.samples)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
         """Squared errors, summed over masked values."""
         errors = (predict_masked(model, batch) - batch["eeg"]).square()
-        return Loss((errors * batches.masked_values(batch)).sum(), {})
+        return Loss((errors * dataset.masked_values(batch)).sum(), {})
 
     def metric(self) -> Sums:
-        return masked_metric()
+        return Sums(
+            lambda model, batch: masked_sums(predict_masked(model, batch), batch),
+            lambda sums: masked_scores(sums["masked"]),
+        )
 
     predictions = showing.masked_predictions
     answer = showing.features
@@ -241,14 +248,12 @@ class EegTextTask(EegTask):
             assert self.context.folder is not None, "the facts were loaded from it"
             path = self.context.folder / TOKENIZER_FILE
             inner = subwords.load_tokenizer(path, str(path))
-            self.tokenizer = BartTokenizer(inner, str(path), self.trained.is_pretrained)
+            self.tokenizer = BartTokenizer(inner, str(path), self.size.vocabulary, self.trained.is_pretrained)
 
     def network(self) -> EegText:
         """`model.start` provides all weights, `model.pretrained` those of the text decoder."""
         given = self.tokenizer.pad, self.dropout, self.context.attention, self.trained.is_pretrained
         model = EegText(self.size, self.samples, *given)
-        if self.model_settings.recompute_regions:
-            model.encoder.recompute_regions()
         if self.start is not None:
             self.loaded["start"] = initial_weights.load("model.start", model, self.start, _START)
         elif self.folder is not None:
@@ -264,9 +269,9 @@ class EegTextTask(EegTask):
         """None: words are dropped after the encoder. See models/base.py: HasFrozenEncoder."""
         return None
 
-    def encoder_inputs(self, split: SplitName) -> batches.TextInputs:
+    def encoder_inputs(self, split: SplitName) -> dataset.TextInputs:
         """EEG of a split; in evaluation also noise."""
-        return batches.TextInputs(self.data(split), self.path)
+        return dataset.TextInputs(self.data(split), self.path)
 
     def encode(self, model: Module, batch: Batch) -> dict[str, Tensor]:
         """memory [input, time / 4, width], and samples [input], the number of valid samples."""
@@ -279,14 +284,14 @@ class EegTextTask(EegTask):
             self.data(split).features = cached
 
     def collate(self, samples: Sequence[Any]) -> Batch:
-        return batches.text(samples, self.rules, self.tokenizer.pad)
+        return dataset.collate_text(samples, self.rules, self.tokenizer.pad)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
         eeg, memory = batch.get("eeg"), batch.get("eeg_memory")
         valid, pool = batch.get("eeg_windows", batch["eeg_mask"]), batch.get("eeg_pool")
         logits = model(eeg, valid, batch["text_ids"], memory=memory, pool=pool).float()
         targets = batch["labels"].flatten()
-        nats = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=batches.IGNORE, reduction="sum")
+        nats = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=dataset.IGNORE, reduction="sum")
         return Loss(nats, {})
 
     def metric(self) -> TextMetric:

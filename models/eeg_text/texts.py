@@ -36,8 +36,8 @@ class SentenceByteTokenizer:
 class BartTokenizer:
     """A tokenizer of the tokenizers library with the special tokens of BART."""
 
-    def __init__(self, inner: Any, name: str, is_pretrained: bool = False) -> None:
-        """Raises DataError if a special token is missing.
+    def __init__(self, inner: Any, name: str, limit: int, is_pretrained: bool = False) -> None:
+        """Raises DataError if a special token is missing, or for more than `limit` entries.
 
         `is_pretrained`: sentences begin with </s> <s>, as BART was trained.
         """
@@ -50,6 +50,13 @@ class BartTokenizer:
                 f"tokenizer '{name}' has no token {missing[0]}",
                 where=self._where,
                 allowed=f"bytes, bpe, or one with {PAD} {START} {END} {HIDDEN}, as BART's has",
+            )
+        if self.size > limit:
+            raise DataError(
+                f"tokenizer '{name}' has {self.size} entries; the text decoder has {limit}",
+                where=f"{self._where}, model.size",
+                allowed=f"a tokenizer of at most {limit} entries",
+                fix="" if is_pretrained else "--set model.tokenizer=bytes",
             )
         self.pad, start, self.end, self.hidden = (known[token] for token in (PAD, START, END, HIDDEN))
         self._specials = {self.pad, start, self.end, self.hidden}
@@ -88,15 +95,7 @@ def build_tokenizer(name: str, texts: Iterable[str], limit: int, folder: Path | 
     else:
         path = Path(name).expanduser()
         inner = subwords.load_tokenizer(path / subwords.TOKENIZER_FILE if path.is_dir() else path)
-    tokenizer = BartTokenizer(inner, name)
-    if tokenizer.size > limit:
-        raise DataError(
-            f"the tokenizer has {tokenizer.size} entries; the decoder of this size has {limit}",
-            where="model.tokenizer, model.size",
-            allowed=f"a tokenizer of at most {limit} entries",
-            fix="--set model.tokenizer=bytes",
-        )
-    return tokenizer
+    return BartTokenizer(inner, name, limit)
 
 
 class SentenceTexts:
@@ -120,6 +119,8 @@ class SentenceTexts:
             key: np.array([start, *tokens[: longest - 1], end], dtype=np.int64)
             for key, tokens in encoded.items()
         }
+        self.mean_length = sum(len(tokens) - 1 for tokens in self.tokens.values()) / len(texts)
+        """Mean number of tokens per sentence, including the end token."""
         self.steps = max(len(self.tokens[key]) for key in splits["train"]) - 1
         """Tokens to generate: those of the longest training sentence, including the end token."""
         evaluated = [keys for name in ("val", "test") if (keys := splits.get(name))]
@@ -141,11 +142,6 @@ class SentenceTexts:
                 others = rng.permutation(len(keys))
                 others = others[others != number][: self.candidate_count - 1]
                 self.candidates[key] = padded[[number, *others]]
-
-    @property
-    def mean_length(self) -> float:
-        """Mean number of tokens per sentence, including the end token."""
-        return sum(len(tokens) - 1 for tokens in self.tokens.values()) / len(self.tokens)
 
     def retrieval_band(self, sentences: int) -> dict[str, float]:
         """The chance of retrieving the true one of the candidates, plus and minus three errors."""

@@ -66,12 +66,11 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
     if channel_map is None:
         eeg = [n for n, c in enumerate(recording.channels) if c.kind == "eeg" and not c.is_bad]
         if not eeg:
-            kinds = [channel.kind for channel in recording.channels]
-            counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+            kinds = sorted({channel.kind for channel in recording.channels})
             raise DataError(
                 f"'{file}' has no EEG channel",
                 where=str(recording.path),
-                allowed=f"channels of type eeg that are not marked bad; it has {counts}",
+                allowed=f"channels of type eeg that are not marked bad; it has {', '.join(kinds)}",
                 fix="name channels yourself:  --set data.channels=FILE",
             )
         in_volts = [n for n in eeg if not recording.channels[n].problem]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from models.base import DataError
 from models.common.data_files import BadRecords, few
@@ -17,11 +20,11 @@ from models.common.recordings.files import later_parts, notes_of, open_recording
 from models.common.recordings.recording import Event, Recording
 from models.common.table import declared_columns
 from models.eeg_text import formats
-from models.eeg_text.config import Data
-from models.eeg_text.readers import channels, signals, tables
+from models.eeg_text.config import CHANNELS, Data
+from models.eeg_text.readers import channels, tables
 from models.eeg_text.readers.channels import ChannelPicks
 from models.eeg_text.readers.tables import Reading
-from models.eeg_text.recordings import RATE_HZ, Item, Recordings, Use, normalized
+from models.eeg_text.recordings import MOST_UV, RATE_HZ, Item, Recordings, Use, normalized
 
 BLOCK = 8
 """Windows per block, which stay in one split; one window is left out between two blocks."""
@@ -29,11 +32,12 @@ TEXTS = ("text", *bids.NAMES)
 """Columns of a table of BIDS that may hold the sentences."""
 MANY = 10
 """From this number of subjects on, each subject is a group."""
-MAX_NAMES = 8
-"""Names of dropped channels in the facts."""
 SHORTEST = 64
 """Shortest segment, in samples at 500 Hz."""
 UNIT = "microvolts, converted from the unit of the file"
+LOW_HZ, HIGH_HZ = 0.5, 50.0
+MARGIN_S = 6.0
+"""Read on both sides of a segment and removed after filtering: 0.5 Hz filters ring for seconds."""
 Cut = tuple[str | None, str, float, int, str, tuple[float, float]]
 """Text, group, start, samples and place of an Item, and the seconds in which it is filtered, without
 EEG of other groups."""
@@ -43,7 +47,7 @@ def read(path: Path, data: Data, use: Use, channel_map: Mapping[str, str] | None
     """The recordings at `path`, a file or a folder; see files.read. Reads the disk; raises DataError."""
     if data.channels is not None and channel_map is None:
         channel_map = channels.load_channel_map(data.channels)
-    forms = {file: form for file, form in first_parts(path).items() if form in formats.RECORDED}
+    forms = {file: form for file, form in first_parts(path).items() if form != formats.ZUCO}
     has_many = len({bids.subject(file) or file for file in forms}) >= MANY
     cutter, items, dropped = _Cutter(data, use, has_many), list[Item](), set[str]()
     for file in list(forms):
@@ -52,7 +56,7 @@ def read(path: Path, data: Data, use: Use, channel_map: Mapping[str, str] | None
             placed = channels.place(recording, channel_map)
             found = cutter.items(recording, placed)
             if not recording.has_integers:
-                signals.check_values(recording, placed.picks)
+                check_values(recording, placed.picks)
         except DataError as error:
             if data.on_bad == "stop" or len(forms) == 1:
                 raise
@@ -64,15 +68,12 @@ def read(path: Path, data: Data, use: Use, channel_map: Mapping[str, str] | None
     skipped = cutter.bad_records.finish(data.on_bad, len(items))
     if not items:
         problem = f"'{path}' has no EEG segment of at least {SHORTEST / RATE_HZ:g} s"
-        raise DataError(problem, where="data.path", allowed="; ".join(formats.RECORDED))
-    shown = sorted(dropped)
-    if len(shown) > MAX_NAMES:
-        shown[MAX_NAMES:] = [f"and {len(shown) - MAX_NAMES} more"]
+        raise DataError(problem, where="data.path", allowed="; ".join(formats.FORMATS))
     facts: dict[str, Any] = {
         "format": "; ".join(dict.fromkeys(filter(None, forms.values()))),
         "unit": UNIT,
         "channels": max(len(item.channels) for item in items),
-        "channels_dropped": shown,
+        "channels_dropped": few(sorted(dropped)),
     }
     facts |= {"bad": skipped} if skipped else {}
     facts |= {"notes": few(cutter.notes)} if cutter.notes else {}
@@ -111,9 +112,11 @@ class _Cutter:
         readings = self._readings(recording, notes)
         cuts = self._windows(recording) if readings is None else self._sentences(recording, readings)
         items = []
-        for text, group, start, samples, where, within in cuts:
-            given = (start, samples, within, *self.options)
-            load = partial(signals.read_segment, path, placed, *given)
+        for text, group, start, samples, where, (begin, end) in cuts:
+            piece = recording.piece(start, start + samples / RATE_HZ)
+            assert piece is not None, "windows and sentences are cut from pieces"
+            within = max(begin, piece.start_s), min(end, piece.end_s)
+            load = partial(read_segment, path, placed, start, samples, within, *self.options)
             subject = bids.subject(path) or path.stem
             items.append(Item(text, subject, group, samples, where, load, placed.slots, start))
         self.notes += notes
@@ -224,3 +227,60 @@ class _Cutter:
                 self.bad_records.add(reading.where, problem, fix)
             else:
                 yield reading.text, group, start, samples, reading.where, within
+
+
+def read_segment(
+    path: Path,
+    placed: ChannelPicks,
+    start_s: float,
+    samples: int,
+    within: tuple[float, float],
+    line_hz: int,
+    unit: str | None,
+) -> np.ndarray:
+    """Microvolts [time, 105] of `placed` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
+
+    The mains frequency is filtered out. Reads only the segment and its margins `within` these
+    seconds: no filter sees a gap, or EEG of another split. Raises DataError.
+    """
+    from scipy.signal import resample_poly
+
+    recording, end_s = open_recording(path, unit), start_s + samples / RATE_HZ
+    rate = recording.rate_hz
+    first = round(max(start_s - MARGIN_S, within[0]) * rate)
+    last = round(min(end_s + MARGIN_S, within[1]) * rate)
+    values = _filtered(recording.read(placed.picks, first, last), rate, line_hz)
+    ratio = Fraction(RATE_HZ / rate).limit_denominator(1000)
+    values = resample_poly(values, ratio.numerator, ratio.denominator, axis=1)
+    skipped = round((start_s - first / rate) * RATE_HZ)
+    cut = values[:, max(0, skipped) :][:, :samples].T
+    eeg = np.zeros((samples, CHANNELS), dtype=np.float32)
+    # Of rounding, at an end, a value may be missing.
+    eeg[:, placed.slots] = np.pad(cut, ((0, samples - len(cut)), (0, 0)), mode="edge")
+    return eeg
+
+
+def _filtered(eeg: np.ndarray, rate: float, line_hz: int) -> np.ndarray:
+    from scipy.signal import butter, filtfilt, iirnotch, sosfiltfilt
+
+    band = butter(4, [LOW_HZ, HIGH_HZ], btype="bandpass", fs=rate, output="sos")
+    pad = min(eeg.shape[1] - 1, int(3 * rate))
+    eeg = sosfiltfilt(band, eeg, axis=1, padlen=pad)
+    if line_hz < 0.95 * rate / 2:
+        eeg = filtfilt(*iirnotch(line_hz, 30, fs=rate), eeg, axis=1, padlen=pad)
+    return eeg
+
+
+def check_values(recording: Recording, picks: Sequence[int]) -> None:
+    """Raise DataError for a value that is not finite, or above 1 V; reads a minute at a time."""
+    for first, end in recording.parts():
+        values = np.abs(recording.read(picks, first, end))
+        bad = np.flatnonzero(~(values <= MOST_UV).all(axis=0))  # also where NaN
+        if len(bad):
+            at = (first + int(bad[0])) / recording.rate_hz
+            raise DataError(
+                f"'{recording.path.name}' has a value at {at:.1f} s that is not finite or above 1 V",
+                where=str(recording.path),
+                allowed="finite values in volts",
+                fix="check the unit of its channels, and export the recording again",
+            )

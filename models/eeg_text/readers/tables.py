@@ -94,15 +94,14 @@ def pairs(path: Path, key: str, declared: Mapping[str, str], bad_records: BadRec
         rows = [["" if cell is None else str(cell).strip() for cell in pair] for pair in cells]
     else:
         try:
-            rows = parse_json("".join(TextFile(path).chunks()), list)
-        except ValueError as error:
+            rows = [*parse_json("".join(TextFile(path).chunks()), list)]
+        except (ValueError, TypeError) as error:  # a number is no object
             raise unusable(str(error)) from None
     texts: dict[str, str] = {}
-    for pair in rows if isinstance(rows, list) else ():
-        if not (isinstance(pair, list | tuple) and list(map(type, pair)) == [str, str]):
-            raise unusable("not a table of texts")
-        if texts.setdefault(pair[0], pair[1]) != pair[1]:
-            raise unusable(f"'{pair[0]}' is '{texts[pair[0]]}' and '{pair[1]}'")
-    if not texts:
+    is_pair = [isinstance(row, list | tuple) and list(map(type, row)) == [str, str] for row in rows]
+    if not all(is_pair) or not is_pair:
         raise unusable("not a table of texts")
+    for name, text in rows:
+        if texts.setdefault(name, text) != text:
+            raise unusable(f"'{name}' is '{texts[name]}' and '{text}'")
     return texts

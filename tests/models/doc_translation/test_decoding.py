@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models.doc_translation.decoding import DecoderCache, beam_search
+from models.doc_translation.decoding import beam_search
 
 
 def recomputed(model, memory, count, vocabulary):
@@ -44,27 +44,6 @@ def test_the_cache_gives_the_tokens_of_recomputation(pages):
     written = beam_search(pages.model, pages.memory, 100, pages.vocabulary)
     assert torch.equal(written, recomputed(pages.model, pages.memory, 100, pages.vocabulary))
     assert len(written.unique(dim=0)) == 6 and len(written[0].unique()) > 10
-
-
-def test_a_page_that_has_ended_changes_no_other_page(pages, ending):
-    together = beam_search(pages.model, pages.memory, 40, ending)
-    ends = [row.index(ending.end) if ending.end in row else 40 for row in together.tolist()]
-    assert ends[0] < 4 and len(set(ends)) > 1
-    for number, length in enumerate(ends):
-        alone = beam_search(pages.model, pages.memory[number : number + 1], 40, ending)
-        assert torch.equal(together[number, :length], alone[0, :length])
-
-
-def test_tokens_in_parts_give_the_logits_of_the_whole(pages):
-    tokens = torch.randint(3, 500, (6, 9), generator=torch.Generator().manual_seed(0))
-    cache = DecoderCache()
-    with torch.no_grad():
-        whole = pages.model(memory=pages.memory, decoder_ids=tokens)
-        parts = [
-            pages.model(memory=pages.memory, decoder_ids=part, cache=cache)
-            for part in (tokens[:, :1], tokens[:, 1:6], tokens[:, 6:])
-        ]
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
 
 
 def searched(model, memory, count, vocabulary, beams):
@@ -138,24 +117,6 @@ class Chain(torch.nn.Module):
     def forward(self, memory, decoder_ids, cache):
         cache.state = ()
         return self.table[decoder_ids]
-
-
-def test_a_beam_search_finds_a_likelier_text_than_greedy_decoding():
-    start, end, tempting, certain, other = range(5)
-    chain = Chain(
-        [
-            [0.0, 0.0, 0.6, 0.4, 0.0],
-            [0.0, 1.0, 0.0, 0.0, 0.0],
-            [0.0, 0.3, 0.0, 0.3, 0.4],  # the likeliest first token leads nowhere
-            [0.0, 1.0, 0.0, 0.0, 0.0],
-            [0.0, 0.3, 0.3, 0.4, 0.0],
-        ]
-    )
-    vocabulary, page = SimpleNamespace(start=start, end=end, pad=0), torch.zeros(1, 1, 1)
-    greedily = beam_search(chain, page, 4, vocabulary)[0].tolist()
-    assert until_end(greedily, end) == [tempting, other, certain, end]
-    found = beam_search(chain, page, 4, vocabulary, 2)[0].tolist()
-    assert until_end(found, end) == [certain, end]
 
 
 def test_a_text_that_does_not_end_in_time_competes_with_finished_ones():

@@ -4,6 +4,7 @@ from torch import nn
 
 from models.eeg_text.config import SIZES
 from models.eeg_text.encoder import Encoder, MaskedBatchNorm
+from models.eeg_text.montage import INDICES, SLOTS, UNASSIGNED
 from models.eeg_text.network import EegText, MaskedEeg
 
 TINY = SIZES["tiny"]
@@ -99,14 +100,9 @@ def test_no_token_of_text_sees_a_later_one(eeg, valid):
     assert not torch.equal(before[:, 5:], after[:, 5:])
 
 
-def test_a_frozen_encoder_does_not_change_while_the_decoder_is_trained(eeg, valid):
-    model = text_model(dropout=0.5)
-    model.freeze(model.encoder)
-    before = {name: t.clone() for name, t in model.encoder.state_dict().items()}
-    model.train()
-    torch.testing.assert_close(model(eeg, valid), model(eeg, valid))  # without dropout
-    model(eeg, valid, IDS).sum().backward()
-    assert all(p.grad is None for p in model.encoder.parameters())
-    assert all(p.grad is not None for p in model.decoder.parameters())
-    for name, tensor in model.encoder.state_dict().items():
-        assert torch.equal(tensor, before[name])
+def test_ten_regions_have_their_channels_and_two_channels_are_unassigned():
+    assert sorted(map(len, INDICES.values())) == [4, 4, 6, 9, 9, 9, 11, 11, 15, 25]
+    taken = [SLOTS[index] for indices in INDICES.values() for index in indices]
+    assert len(SLOTS) == 105 and len(set(taken)) == len(taken) == 103
+    assert set(SLOTS) - set(taken) == set(UNASSIGNED)
+    assert SLOTS[0] == "E2" and SLOTS[-1] == "Cz"

@@ -7,9 +7,8 @@ from safetensors.torch import load_file, save_file
 from engines import deferred_init
 from models.eeg_text import pretrained
 from models.eeg_text.config import SIZES
-from models.eeg_text.decoder import TextDecoder
 from models.eeg_text.metric import generate
-from models.eeg_text.network import EegText
+from models.eeg_text.network import EegText, TextDecoder
 from tests.engines.test_deferred_init import Rank
 from tests.models.eeg_text.pretrained_folders import VOCABULARY, save_bart
 from tests.models.errors import error_of

@@ -4,8 +4,7 @@ import torch
 
 from models.base import DataError
 from models.common.predictions import FixedDraws
-from models.eeg_text import batches
-from models.eeg_text.dataset import SampleRules, read_segment
+from models.eeg_text.dataset import SampleRules, encoder_inputs, prepared
 from models.eeg_text.network import pooled
 
 RULES = SampleRules(samples=80, windows=4, seed=0, is_noise=False)
@@ -13,7 +12,7 @@ RULES = SampleRules(samples=80, windows=4, seed=0, is_noise=False)
 
 def test_a_token_of_a_segment_is_the_mean_of_consecutive_tokens():
     lengths = [80, 30, 203]  # one window, one of them short, three windows of 17 tokens
-    batch = batches.eeg([np.ones((n, 105), dtype=np.float32) for n in lengths], RULES)
+    batch = encoder_inputs([np.ones((n, 105), dtype=np.float32) for n in lengths], RULES)
     assert batch["eeg"].shape == (5, 80, 105) and batch["eeg_pool"].shape == (3, 20, 4)
     assert batch["eeg_windows"].sum(1).tolist() == [80, 30, 68, 68, 67]
     assert batch["eeg_mask"].sum(1).tolist() == [80, 30, 68]
@@ -32,7 +31,7 @@ def test_a_segment_of_one_window_has_the_outputs_it_has_without_windows(text_tas
     task = text_task
     model = task.build().eval()
     segments = [task.data("train").given(0), task.data("train").given(1)[:251]]
-    alone, beside = (batches.eeg(segments, SampleRules(480, windows, 0, False)) for windows in (1, 3))
+    alone, beside = (encoder_inputs(segments, SampleRules(480, windows, 0, False)) for windows in (1, 3))
     memory = model(alone["eeg"], alone["eeg_mask"])
     found = model(beside["eeg"], beside["eeg_windows"], pool=beside["eeg_pool"])
     assert torch.equal(beside["eeg_mask"], alone["eeg_mask"])
@@ -66,7 +65,7 @@ def test_every_window_is_a_sample_of_masked_pre_training(ready_task, batch_of, c
     samples = task.data("train")
     assert len(samples) == 3 * len(samples.items) == task.facts()["samples"]["train"]
     first = [samples.sample(index, FixedDraws())["eeg"] for index in range(3)]
-    np.testing.assert_array_equal(np.concatenate(first), read_segment(samples.items[0], 480))
+    np.testing.assert_array_equal(np.concatenate(first), prepared(samples.items[0].load(), 480))
     assert samples.item(5) == samples.items[1]
     batch = batch_of(task, 4, "train")
     assert batch["eeg"].shape == (4, 160, 105)
