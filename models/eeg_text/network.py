@@ -52,7 +52,7 @@ class TextDecoder(nn.Module):
         config._attn_implementation = "sdpa"
         self.text: Any = BartDecoder(config)
         for layer in self.text.layers:
-            attention = layer.encoder_attn
+            attention: Any = layer.encoder_attn
             linears = (attention.q_proj, attention.k_proj, attention.v_proj)
             for linear, scale in zip(linears, (SHARPNESS, SHARPNESS, GAIN), strict=True):
                 nn.init.normal_(linear.weight, std=scale / math.sqrt(linear.in_features))

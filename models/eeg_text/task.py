@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,9 @@ class EegTask(FamilyTask):
     saved_files = (model_facts.FACTS_FILE, TOKENIZER_FILE)
     """In stage encoder no tokenizer."""
     use: Use
+    fit_texts: Callable[[], dict[str, Any]]
+    samples_of: Callable[[SplitName, Sequence[int]], Any]
+    answer: Callable[..., Prediction]
     recordings: Recordings
     rules: SampleRules
     trained: TrainedOnEeg
