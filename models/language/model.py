@@ -153,11 +153,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(size.width, eps=NORM_EPSILON)
         self.mlp = FeedForward(size.width, size.hidden)
 
-    def forward(
-        self, x: Tensor, cosine: Tensor, sine: Tensor, documents: Tensor | None, cache: Cache | None = None
-    ) -> Tensor:
-        """`x` [batch, time, width]; `documents` as in causal_attention."""
-        x = x + self.self_attn(self.input_layernorm(x), cosine, sine, documents, cache)
+    def forward(self, x: Tensor, *places: Any) -> Tensor:
+        """`x` [batch, time, width]; `places` as in Attention.forward."""
+        x = x + self.self_attn(self.input_layernorm(x), *places)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 

@@ -194,11 +194,12 @@ class LanguageTask(FamilyTask):
         return Loss(self._output(model, batch), {})
 
     def metric(self) -> Sums:
-        known = {"has_answers": self.is_chat, "is_noise": self.control == "noise"}
-        return Sums(self._counts, partial(scores, **known))
+        is_noise = self.control == "noise"
+        return Sums(self._counts, partial(scores, has_answers=self.is_chat, is_noise=is_noise))
 
     def _counts(self, model: Module, batch: Batch) -> Mapping[str, Tensor]:
-        return counts(*self._output(model, batch, measure=True), batch)
+        nats, correct = self._output(model, batch, measure=True)
+        return counts(nats, correct, batch)
 
     def _output(self, model: Module, batch: Batch, **options: bool) -> Any:
         extra = {name: batch[name] for name in self.source.inputs}
@@ -253,7 +254,7 @@ class LanguageTask(FamilyTask):
     def facts(self) -> Mapping[str, Any]:
         pretrained = {"pretrained": self.source.coverage} if self.source.coverage else {}
         control = {"control": self._control} if self.control == "noise" else {}
-        return self._facts | super().facts() | pretrained | control
+        return {**self._facts, **super().facts(), **pretrained, **control}
 
     @cached_property
     def _control(self) -> Mapping[str, Mapping[str, float]]:
