@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -99,8 +98,7 @@ def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, 
     """Tokens of each piece in order, and its bytes of text in UTF-8."""
     encode = _encode_texts if corpus.is_text else _encode_exchanges
     batch, letters, total = list[Record](), 0, 0
-    is_quiet = corpus.source.size <= SMALL
-    with nullcontext(lambda done: None) if is_quiet else progress("tokenizing", len(corpus)) as show:
+    with progress("tokenizing", len(corpus)) as show:
         for record in corpus.records():
             batch.append(record)
             letters += len(record.text) + sum(len(turn.text) for turn in record.before)

@@ -27,10 +27,9 @@ _KEY = re.compile(r'"(\w+)"\s*:')
 def recognize(path: Path) -> str | None:
     """Format of a file, or first format found in a folder; None if unknown.
 
-    A folder needs a known format in at least half of its files, and its tables and JSONL of other
-    columns must not be larger than these: else the texts are about the tables. Reads names and the
-    first bytes of the first few hundred files. Tables and JSONL with other columns, and text that
-    is mostly numbers, are not recognized.
+    A folder needs a known format in at least half of its files, and no table or JSONL of other
+    columns: else the texts are about the tables. Reads names and the first bytes of the first few
+    hundred files. Text that is mostly numbers is not recognized.
     """
     if not path.is_dir():
         return _format(path)
@@ -38,9 +37,7 @@ def recognize(path: Path) -> str | None:
     format_of = {file: _format(file) for file in files if suffix_of(file) in SUFFIXES}
     known = [file for file, form in format_of.items() if form is not None]
     tables = [f for f in format_of if f not in known and file_kind(f) not in ("text", "JSON")]
-    sizes = (sum(file.stat().st_size for file in group) for group in (tables, known))
-    is_corpus = known and 2 * len(known) >= len(files) and next(sizes) <= next(sizes)
-    return format_of[known[0]] if is_corpus else None
+    return format_of[known[0]] if known and not tables and 2 * len(known) >= len(files) else None
 
 
 def _format(file: Path) -> str | None:

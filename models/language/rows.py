@@ -120,14 +120,10 @@ class TokenWindows:
         high = min(low + self.length, int(self._blocks[block + 1]))
         first, last = np.searchsorted(self._starts, (low, high - 1), side="right") - 1
         pieces = []
-        for begin, stop, offset in zip(
-            self._starts[first : last + 1],
-            self._starts[first + 1 : last + 2],
-            self._offsets[first : last + 1],
-            strict=True,
-        ):
-            shift = int(offset - begin)
-            pieces.append(self._encoded.read(max(low, begin) + shift, min(high, stop) + shift + 1))
+        for i in range(first, last + 1):
+            begin, stop = max(low, int(self._starts[i])), min(high, int(self._starts[i + 1]))
+            shift = int(self._offsets[i] - self._starts[i])
+            pieces.append(self._encoded.read(begin + shift, stop + shift + 1))
         inputs = np.concatenate([piece[:-1] for piece in pieces]).astype(np.int64)
         labels = np.concatenate([piece[1:] for piece in pieces]).astype(np.int64)
         starts = (self._starts[first + 1 : last + 1] - low).tolist()
@@ -143,8 +139,9 @@ class TokenWindows:
         `min`: under each row's own frequencies, that is the logarithm of the number of its orders.
         A loss below it indicates a leak.
         """
-        counted = (train.sample(i).labels for i in spread_positions(len(train), _COUNTED))
-        frequencies = 1 + sum(np.bincount(labels, minlength=size) for labels in counted)
+        frequencies = np.ones(size, dtype=np.int64)
+        for i in spread_positions(len(train), _COUNTED):
+            frequencies += np.bincount(train.sample(i).labels, minlength=size)
         logp = np.log(frequencies / frequencies.sum())
         chance = orders = 0.0
         for i in range(len(self)):

@@ -194,11 +194,12 @@ class LanguageTask(FamilyTask):
         return Loss(self._output(model, batch), {})
 
     def metric(self) -> Sums:
-        known = {"has_answers": self.is_chat, "is_noise": self.control == "noise"}
-        return Sums(self._counts, partial(scores, **known))
+        is_noise = self.control == "noise"
+        return Sums(self._counts, partial(scores, has_answers=self.is_chat, is_noise=is_noise))
 
     def _counts(self, model: Module, batch: Batch) -> Mapping[str, Tensor]:
-        return counts(*self._output(model, batch, measure=True), batch)
+        nats, correct = self._output(model, batch, measure=True)
+        return counts(nats, correct, batch)
 
     def _output(self, model: Module, batch: Batch, **options: bool) -> Any:
         extra = {name: batch[name] for name in self.source.inputs}
@@ -213,12 +214,17 @@ class LanguageTask(FamilyTask):
         return {LAYERS: self.blocks(model), "embedding": tables, "head": [self.source.head_of(model)]}
 
     def preview(self, model: Module) -> str | None:
-        """The model's continuation of the first validation sample. Collective."""
-        return preview.preview_text(model, self.data("val"), self.tokenizer, self.context.device)
+        """The first validation sample: a text is continued by sampling, a request answered greedily."""
+        [(_, prompt, _, written, _)] = self._predict(model, 1, self.data("val").temperature).rows
+        return f"{prompt}│{written}"
 
     def predictions(self, model: Module) -> Predictions:
-        """Completions of a few validation samples; see preview.predict. Collective."""
-        return preview.predict(model, self.data("val"), self.tokenizer, self.context.device)
+        """Greedy completions of a few validation samples. Collective."""
+        return self._predict(model, 3, 0.0)
+
+    def _predict(self, model: Module, shown: int, temperature: float) -> Predictions:
+        split, device = self.data("val"), self.context.device
+        return preview.predict(model, split, self.tokenizer, device, shown, temperature)
 
     def sample_text(self) -> Sequence[SamplePart]:
         """The first training sample, in the tokenizer's chat template if it has one."""
@@ -253,7 +259,7 @@ class LanguageTask(FamilyTask):
     def facts(self) -> Mapping[str, Any]:
         pretrained = {"pretrained": self.source.coverage} if self.source.coverage else {}
         control = {"control": self._control} if self.control == "noise" else {}
-        return self._facts | super().facts() | pretrained | control
+        return {**self._facts, **super().facts(), **pretrained, **control}
 
     @cached_property
     def _control(self) -> Mapping[str, Mapping[str, float]]:

@@ -116,6 +116,12 @@ def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> dict[str, np.ndar
     entries, bad_records, total = list[tuple[bytes, ...]](), BadRecords(), 0
     chunks = list[list[np.ndarray]]()  # Python objects of many records would take gigabytes
     bad_parts, unusable, notes = list[int](), list[slice](), dict[str, list[str]]()
+
+    def pack() -> None:
+        if entries:
+            chunks.append([np.array(column) for column in zip(*entries, strict=True)])
+            entries.clear()
+
     for part in range(source.parts):
         begin = total
         try:
@@ -123,8 +129,7 @@ def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> dict[str, np.ndar
                 entries.append(_entry(record))
                 total += 1
                 if len(entries) == _CHUNK:
-                    chunks.append([np.array(column) for column in zip(*entries, strict=True)])
-                    entries.clear()
+                    pack()
             if source.note:
                 notes.setdefault(source.note, []).append(source.part_name(part))
         except DataError as error:
@@ -133,8 +138,7 @@ def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> dict[str, np.ndar
             bad_records.add(source.part_name(part), error.message, error.fix)
             bad_parts.append(part)
             unusable.append(slice(begin, total))
-    if entries:
-        chunks.append([np.array(column) for column in zip(*entries, strict=True)])
+    pack()
     is_good = np.ones(total, dtype=bool)
     for records in unusable:
         is_good[records] = False

@@ -54,17 +54,6 @@ def test_each_format_gives_the_same_rows(tmp_path, name, store):
     assert pairs(read(store(tmp_path / name, ROWS))) == [tuple(row.values()) for row in ROWS]
 
 
-def test_json_lines_of_pairs_and_messages(tmp_path):
-    turns = ("system", "user", "assistant", "user", "assistant")
-    talk = messages(*zip(turns, ("brief", "c", "d", "e", "f"), strict=True))
-    corpus = read(rows(tmp_path / "a.jsonl", {"prompt": "a", "response": "b"}, "", talk))
-    assert pairs(corpus) == [("a", "b"), ("c", "d"), ("e", "f")]
-    assert [t.text for t in exchanges(corpus)[2].before] == ["brief", "c", "d", "e"]
-    # All answers of one conversation are in one group.
-    found = groups(corpus)
-    assert found[1] == found[2] != found[0]
-
-
 def test_a_plain_text_file_becomes_documents_of_whole_blocks_or_lines(tmp_path):
     content = "\n\n\n".join(f"block {i}\nsecond line" for i in range(400))
     corpus = read(write(tmp_path / "a.txt", content))
@@ -124,11 +113,13 @@ def test_equal_requests_and_texts_are_one_before_the_split_and_counted(tmp_path)
 
 
 def test_conversations_with_equal_first_request_are_in_one_split(tmp_path):
-    first = [("user", "Hello"), ("assistant", "hi")]
-    talks = (messages(*first, ("user", x), ("assistant", "ok")) for x in ("one", "two", "three"))
-    corpus = read(rows(tmp_path / "a.jsonl", *talks))
-    assert len(set(groups(corpus))) == 1
-    assert pairs(corpus) == [("Hello", "hi"), ("one", "ok"), ("two", "ok"), ("three", "ok")]
+    first = [("system", "brief"), ("user", "Hello"), ("assistant", "hi")]
+    talks = [messages(*first, ("user", x), ("assistant", "ok")) for x in ("one", "two", "three")]
+    corpus = read(rows(tmp_path / "a.jsonl", *talks, "", {"prompt": "a", "response": "b"}))
+    assert pairs(corpus) == [("Hello", "hi"), ("one", "ok"), ("two", "ok"), ("three", "ok"), ("a", "b")]
+    assert [turn.text for turn in exchanges(corpus)[1].before] == ["brief", "Hello", "hi", "one"]
+    *found, other = groups(corpus)
+    assert len(set(found)) == 1 and other not in found
 
 
 def test_a_folder_without_permission_is_an_error(tmp_path):
@@ -183,8 +174,7 @@ def test_compressed_files_give_the_same_records(tmp_path, name, content):
     write(tmp_path / "folder" / "b.tar.gz", gzip.compress(b"ignored"))
     for place in (path, tmp_path / "folder"):
         assert pairs(read(place)) == [("a", "b")]
-    for damaged in (raw[:-12], raw[:12] + bytes([raw[12] ^ 255]) + raw[13:]):
-        assert error_text(write(path, damaged)).startswith("'DATA' cannot be read: ")
+    assert error_text(write(path, raw[:-12])).startswith("'DATA' cannot be read: ")
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,6 @@ def test_texts_beside_tables_of_another_kind_are_no_corpus(tmp_path):
     for name in ("README.md", "LICENSE.txt"):
         (tmp_path / name).write_text("about the data")
     assert recognize(tmp_path) is None
-    (tmp_path / "LICENSE.txt").write_text("a book " * 99)
-    assert recognize(tmp_path) == TEXT
 
 
 def test_a_folder_is_what_most_of_its_files_are(tmp_path):

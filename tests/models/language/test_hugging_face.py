@@ -106,41 +106,26 @@ def test_a_trained_tokenizer_gives_the_same_tokens(make_task, tmp_path):
     assert theirs.eos_token_id == trained.end
 
 
-def test_a_missing_tokenizer_or_pretrained_folder_is_an_error(make_task, tmp_path, downloaded):
-    for folder in (None, tmp_path / "run"):
-        task = make_task(folder, tokenizer="bpe")
+def test_a_missing_tokenizer_or_pretrained_folder_is_an_error(make_task, tmp_path, folder):
+    for run in (None, tmp_path / "run"):
+        task = make_task(run, tokenizer="bpe")
         with pytest.raises(DataError, match="tokenizer"):
             task.write_hugging_face(tmp_path)
-    task = make_task(pretrained=str(downloaded))
-    downloaded.rename(tmp_path / "away")
+    task = make_task(pretrained=str(folder))
+    folder.rename(tmp_path / "away")
     with pytest.raises(DataError):
         task.write_hugging_face(tmp_path)
 
 
-@pytest.fixture
-def downloaded(tmp_path):
-    """A folder of a GPT-2, whose output is tied to its embedding, with its tokenizer."""
-    folder = tmp_path / "gpt2"
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=bpe.train([TEXT], 320).inner, bos_token=bpe.START, eos_token=bpe.END
-    )
-    tokenizer.save_pretrained(folder)
-    config = transformers.GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=64)
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    return folder
-
-
-def test_a_pretrained_model_is_exported_with_its_own_files(make_task, tmp_path, downloaded):
-    task = make_task(pretrained=str(downloaded))
+def test_a_pretrained_model_is_exported_with_its_own_files(make_task, tmp_path, folder):
+    task = make_task(pretrained=str(folder))
     model = task.build().eval()
     with torch.no_grad():
-        model.inner.transformer.wte.weight.add_(0.25)
-    folder = export(task, model, tmp_path / "out")
-    theirs = load_model(folder)
+        model.inner.get_input_embeddings().weight.add_(0.25)
+    out = export(task, model, tmp_path / "out")
+    theirs = load_model(out)
     tokens = torch.arange(60)[None]
     with torch.no_grad():
         assert torch.equal(model(tokens), theirs(tokens).logits)
     assert theirs.dtype == torch.float32
-    assert load_tokenizer(folder)(TEXT) == load_tokenizer(downloaded)(TEXT)
+    assert load_tokenizer(out)(TEXT) == load_tokenizer(folder)(TEXT)
