@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from bisect import bisect_left, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from torch.nn import Module
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from engines import pinned
-from engines.base import EngineError
+from engines.base import Blocks, EngineError
 
 SMALLEST = 2**20
 """Bytes; a copy of less takes as long to start as to run."""
@@ -34,7 +34,7 @@ class ActivationOffload:
     Raises EngineError for a model without two blocks.
     """
 
-    def __init__(self, model: Module, blocks: Sequence[Module], device: torch.device):
+    def __init__(self, model: Module, blocks: Blocks, device: torch.device):
         if len(blocks) < 2:
             raise EngineError("memory.activation_offload needs a model of two blocks or more; leave it out")
         inside = {module for block in blocks for module in block.modules()}

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
 Shape = tuple[int, ...]
+Numbers = Mapping[str, float]
+"""By name, such as the steps of each parameter."""
+Blocks = Sequence["Module"]
 
 
 FACTORS = {"row_var": 1, "col_var": 2}
@@ -202,11 +205,11 @@ class State:
     """Of the parameters."""
     pieces: Sequence[Piece]
     buffers: Mapping[str, Tensor]
-    steps: Mapping[str, float]
+    steps: Numbers
     """Optimizer steps taken, by the names of the parameters that this rank holds."""
     groups: Sequence[Mapping[str, Any]]
     """The options of each parameter group, with "names", its parameters."""
-    loss_scale: Mapping[str, float]
+    loss_scale: Numbers
 
 
 class Engine(Protocol):
@@ -218,7 +221,7 @@ class Engine(Protocol):
     def without_gradient(self) -> Sequence[str]:
         """Trainable parameters without a gradient in the first update; empty until then."""
 
-    def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
+    def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Blocks) -> Module:
         """Place, shard and wrap `model` at its `blocks`, then build its optimizer."""
 
     @property
@@ -260,7 +263,7 @@ class Engine(Protocol):
     def state(self) -> State:
         """Weights, slots, buffers and groups; slots that do not exist yet are created as zeros."""
 
-    def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
+    def load(self, steps: Numbers, loss_scale: Numbers) -> None:
         """Load the counts of another state, after its pieces and buffers were written.
 
         `steps` and `loss_scale` are as in State, of all parameters; an engine without loss scaling

@@ -77,19 +77,17 @@ def _without_values(make: Callable[[], Module]) -> Module | None:
 def _replace_meta(model: Module) -> bool:
     """Give the tensors of `model` memory; whether no two of them share it."""
     tensors = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    new = {key: _empty(tensor) for key, tensor in tensors.items() if tensor.is_meta}
+    new: dict[int, Tensor] = {}
+    for key, tensor in tensors.items():
+        if tensor.is_meta:
+            empty: Tensor = torch.empty_like(tensor, device="cpu")
+            is_trained = isinstance(tensor, Parameter)
+            new[key] = Parameter(empty, tensor.requires_grad) if is_trained else empty
+            new[key].__dict__.update(tensor.__dict__)
     for module in model.modules():
         for own in (module._parameters, module._buffers):
             own.update({name: new.get(id(tensor), tensor) for name, tensor in own.items()})  # type: ignore
     return len({tensor.untyped_storage()._cdata for tensor in tensors.values()}) == len(tensors)
-
-
-def _empty(tensor: Tensor) -> Tensor:
-    empty: Tensor = torch.empty_like(tensor, device="cpu")
-    if isinstance(tensor, Parameter):
-        empty = Parameter(empty, tensor.requires_grad)
-    empty.__dict__.update(tensor.__dict__)
-    return empty
 
 
 def _on_meta() -> list[Tensor]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module
+from torch.nn import Linear
 
-from engines.base import EngineError
+from engines.base import Blocks, EngineError
 
 _FORWARD, _BACKWARD = torch.float8_e4m3fn, torch.float8_e5m2
 _MULTIPLE = 16  # Of elements that the kernels take along each axis
 _SMALLEST = 1e-12
 
 
-def linears_in_fp8(blocks: Sequence[Module]) -> None:
+def linears_in_fp8(blocks: Blocks) -> None:
     """Let the linear layers of `blocks` multiply in 8 bits; names and weights stay.
 
     Layers with a number of features that is not a multiple of 16 stay as they are. Raises

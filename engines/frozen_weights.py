@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding, EmbeddingBag, Module, Parameter
 
-from engines.base import Engine, EngineError, OptimizerSpec, Options, Piece, State
+from engines.base import Blocks, Engine, EngineError, Numbers, OptimizerSpec, Options, Piece, State
 from engines.deferred_init import is_deferred
 from engines.precision import DTYPES, norms_in_fp32
 
@@ -37,7 +37,7 @@ class FrozenWeights:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
+    def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Blocks) -> Module:
         frozen = {name: p for name, p in model.named_parameters() if self._is_rounded(p)}
         values = round_weights(frozen, self._dtype, keeps=self._folder is not None)
         if frozen and not self._is_sharded:
@@ -61,7 +61,7 @@ class FrozenWeights:
         pieces = [replace(p, data=values.get(p.name, p.data)) for p in state.pieces]
         return replace(state, pieces=pieces) if values else state
 
-    def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
+    def load(self, steps: Numbers, loss_scale: Numbers) -> None:
         self._round()
         self._engine.load(steps, loss_scale)
 

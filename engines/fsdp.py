@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 
 from engines import pinned
-from engines.base import Engine, EngineError, OptimizerSpec, Options, State, Update, World
+from engines.base import Blocks, Engine, EngineError, Numbers, OptimizerSpec, Options, State, Update, World
 from engines.device import use_threads
 from engines.frozen_weights import round_weights
 from engines.optimizer_step import EngineWithOptimizerStep
@@ -79,10 +79,17 @@ class FSDP(EngineWithOptimizerStep):
         self._has_full = False
         self._shards = world.local_size if options.hybrid_shard else world.size
         if options.hybrid_shard:
-            _check_nodes(world)
+            is_node = torch.zeros(world.size, dtype=torch.uint8)  # [processes - 1]
+            is_node[world.local_size - 1] = 1
+            sizes = (world.maximum(is_node).nonzero().flatten() + 1).tolist()
+            if len(sizes) > 1:  # on every rank
+                raise EngineError(
+                    "engine.hybrid_shard needs the same number of processes on each node; there are "
+                    f"nodes with {', '.join(map(str, sizes[:-1]))} and {sizes[-1]}"
+                )
         self._replicas: int = world.size // self._shards
 
-    def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
+    def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Blocks) -> Module:
         freeze_empty(model)
         whole = _whole(model)
         self._shapes = shapes_of(model)
@@ -133,7 +140,7 @@ class FSDP(EngineWithOptimizerStep):
         )
         self._restore.append(self._overlapped.close)
 
-    def _shard(self, model: Module, blocks: Sequence[Module], whole: set[Parameter]) -> None:
+    def _shard(self, model: Module, blocks: Blocks, whole: set[Parameter]) -> None:
         axes = {"replicas": self._replicas, "shards": self._shards}
         if self._replicas == 1:
             del axes["replicas"]
@@ -236,7 +243,7 @@ class FSDP(EngineWithOptimizerStep):
         local = tensor.to_local().view(-1)
         return first * (tensor.numel() // tensor.shape[0]), local
 
-    def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
+    def load(self, steps: Numbers, loss_scale: Numbers) -> None:
         load_steps(self._optimizer, self._named, steps)
         self.load_scale(loss_scale)
         self.refresh()
@@ -253,7 +260,7 @@ class FSDP(EngineWithOptimizerStep):
             restore()
 
 
-def independent_blocks(model: Module, blocks: Sequence[Module]) -> list[Module]:
+def independent_blocks(model: Module, blocks: Blocks) -> list[Module]:
     """The blocks that share no parameter with another block or with the rest of `model`.
 
     A parameter tied across the border of a block would be sharded on one side only.
@@ -268,18 +275,6 @@ def independent_blocks(model: Module, blocks: Sequence[Module]) -> list[Module]:
         for block in blocks
         if block is not model and all(len(owners[id(p)]) == 1 for p in block.parameters())
     ]
-
-
-def _check_nodes(world: World) -> None:
-    """Raise EngineError on every rank unless all nodes have the same number of processes."""
-    is_node = torch.zeros(world.size, dtype=torch.uint8)  # [processes - 1]
-    is_node[world.local_size - 1] = 1
-    sizes = (world.maximum(is_node).nonzero().flatten() + 1).tolist()
-    if len(sizes) > 1:
-        raise EngineError(
-            "engine.hybrid_shard needs the same number of processes on each node; there are "
-            f"nodes with {', '.join(map(str, sizes[:-1]))} and {sizes[-1]}"
-        )
 
 
 def _add_in_16_bits(model: Module, whole: Collection[Parameter]) -> None:

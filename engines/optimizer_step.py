@@ -13,7 +13,7 @@ from torch.nn import Module, Parameter
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from engines.base import Update, World
+from engines.base import Numbers, Update, World
 from engines.precision import LossScale
 from engines.state import broadcast_buffers, stored_buffers
 
@@ -59,7 +59,7 @@ class EngineWithOptimizerStep:
         """The state of the loss scale; empty without one."""
         return self._loss_scale.state() if self._loss_scale else {}
 
-    def load_scale(self, loss_scale: Mapping[str, float]) -> None:
+    def load_scale(self, loss_scale: Numbers) -> None:
         """Load the state of a loss scale; ignored without one."""
         if self._loss_scale:
             self._loss_scale.load(loss_scale)

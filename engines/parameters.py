@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import Embedding, EmbeddingBag, Module, Parameter
 from torch.nn.parameter import is_lazy
 
-from engines.base import EngineError
+from engines.base import Blocks, EngineError
 from engines.catalog import ENGINES
 
 _SHARDED = ("fsdp", "fsdp-offload")
@@ -47,7 +47,7 @@ def with_dense_tensors(build: Callable[[], Module]) -> Module:
     return model
 
 
-def check_parameters(model: Module, blocks: Sequence[Module], engine: str, processes: int) -> None:
+def check_parameters(model: Module, blocks: Blocks, engine: str, processes: int) -> None:
     """Raise EngineError for a parameter that `engine` does not train; it names those that do.
 
     Weights are float32 in most models; other types, and several of them, need some engines.
@@ -62,9 +62,7 @@ def check_parameters(model: Module, blocks: Sequence[Module], engine: str, proce
         raise EngineError(f"{reason}; engines that train it: {', '.join(others) or 'none'}")
 
 
-def _reason(
-    named: Mapping[str, Parameter], blocks: Sequence[Module], engine: str, processes: int
-) -> str | None:
+def _reason(named: Mapping[str, Parameter], blocks: Blocks, engine: str, processes: int) -> str | None:
     """Why `engine` cannot train one of these parameters; None: it can."""
     for name, parameter in named.items():
         takes_complex = (*_SHARDED, "local", *["ddp"] * (processes == 1))
@@ -88,9 +86,7 @@ def _reason(
     return None
 
 
-def _joined(
-    named: Mapping[str, Parameter], blocks: Sequence[Module], engine: str
-) -> Iterator[Mapping[str, Parameter]]:
+def _joined(named: Mapping[str, Parameter], blocks: Blocks, engine: str) -> Iterator[Mapping[str, Parameter]]:
     if engine not in _SHARDED:
         real = {n: p for n, p in named.items() if not p.is_complex()}
         yield real

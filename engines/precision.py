@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.nn import GroupNorm, LayerNorm, Module
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map
 
-from engines.base import EngineError, Precision
+from engines.base import EngineError, Numbers, Precision
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
 """The precisions that compute in 16 bits; fp8 has linear layers in 8 bits beside."""
@@ -139,7 +139,7 @@ class LossScale:
         """The scale and the updates since the last overflow, for a checkpoint."""
         return {"value": self.value, "good_updates": float(self.good_updates)}
 
-    def load(self, state: Mapping[str, float]) -> None:
+    def load(self, state: Numbers) -> None:
         """Load the result of `state`; an empty one changes nothing."""
         if not state:
             return

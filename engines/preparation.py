@@ -23,7 +23,7 @@ from torch.utils.checkpoint import (
     noop_context_fn,
 )
 
-from engines.base import EngineError, OptimizerSpec, Options, World
+from engines.base import Blocks, EngineError, OptimizerSpec, Options, World
 from engines.deferred_init import is_deferred
 from engines.precision import autocast_inside
 
@@ -54,7 +54,7 @@ _Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 
 
 def change_forward(
-    model: Module, blocks: Sequence[Module], options: Options, device: torch.device
+    model: Module, blocks: Blocks, options: Options, device: torch.device
 ) -> ActivationOffload | None:
     """Add checkpointing, memory format, autocast, compilation and offload; names stay unchanged.
 
@@ -97,7 +97,7 @@ def change_forward(
 
 
 def _compiled(
-    modules: Sequence[Module], offload: ActivationOffload | None, graph: GraphModule, inputs: Sequence[Any]
+    modules: Blocks, offload: ActivationOffload | None, graph: GraphModule, inputs: Sequence[Any]
 ) -> Any:
     """A backend of torch.compile that leaves `modules` as they are once a compilation failed.
 
@@ -190,9 +190,7 @@ def move_to_device(model: Module, world: World) -> None:
             dist.broadcast(tensor.detach(), 0)
 
 
-def checkpoint_blocks(
-    blocks: Sequence[Module], every: int, kept: Callable[[], _Contexts] | None = None
-) -> None:
+def checkpoint_blocks(blocks: Blocks, every: int, kept: Callable[[], _Contexts] | None = None) -> None:
     """Activation checkpointing of each `every`-th block; 0: of none.
 
     `kept`: contexts that keep the outputs of some operators. Only the instances' `forward` is

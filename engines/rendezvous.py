@@ -127,10 +127,10 @@ def _difference(store: dist.Store, peers: _Peers) -> str:
     for rank, (host, digest, device) in peers.items():
         users[host, device or rank].append(rank)
         by_digest[digest].append(rank)
-    for (host, device), ranks in users.items():
+    for (host, shared), ranks in users.items():
         if len(ranks) > 1:
             return (
-                f"{_ranks(ranks)} on {host} use the same GPU, {device}; start at most one rank "
+                f"{_ranks(ranks)} on {host} use the same GPU, {shared}; start at most one rank "
                 "for each GPU, and let each see its own or all of the node (CUDA_VISIBLE_DEVICES)"
             )
     if len(by_digest) == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from engines.base import OptimizerSpec, Options, State, World
+from engines.base import Blocks, Numbers, OptimizerSpec, Options, State, World
 from engines.optimizer_step import EngineWithOptimizerStep
 from engines.precision import check_precision, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
@@ -51,7 +51,7 @@ class Replicated(EngineWithOptimizerStep):
         self._casts: torch.autocast | None = None
         self._restore_matmul = set_matmul_precision(options.precision)
 
-    def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
+    def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Blocks) -> Module:
         freeze_empty(model)
         move_to_device(model, self.world)
         change_forward(model, blocks, self._options, self.world.device)
@@ -119,7 +119,7 @@ class Replicated(EngineWithOptimizerStep):
             slot_replica=(0, 1) if self._sharding else replica,
         )
 
-    def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
+    def load(self, steps: Numbers, loss_scale: Numbers) -> None:
         load_steps(self._local_optimizer(), self._named, steps)
         self.load_scale(loss_scale)
         self.refresh()

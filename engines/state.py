@@ -19,6 +19,7 @@ from engines.base import (
     EngineError,
     HasSlots,
     MakesSlots,
+    Numbers,
     Piece,
     SharesWork,
     State,
@@ -151,7 +152,7 @@ def stored(tensor: Tensor) -> list[Tensor]:
     return [part for each in inner if isinstance(each, Tensor) for part in stored(each)]
 
 
-def load_steps(optimizer: Optimizer, named: Mapping[str, Parameter], steps: Mapping[str, float]) -> None:
+def load_steps(optimizer: Optimizer, named: Mapping[str, Parameter], steps: Numbers) -> None:
     """Set the step count of each parameter in `optimizer`. Raises KeyError if one is missing."""
     fill_slots(optimizer)
     names = {parameter: name for name, parameter in named.items()}
@@ -173,7 +174,7 @@ def gather_state(
     named: Mapping[str, Parameter],
     optimizer: Optimizer,
     groups: Sequence[Mapping[str, Any]],
-    loss_scale: Mapping[str, float],
+    loss_scale: Numbers,
     interval_of: IntervalOf = full_interval,
     *,
     weight_replica: tuple[int, int],

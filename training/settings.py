@@ -356,9 +356,12 @@ class TrainingSettings(Protocol):
     stop: Stop
     save: Save
     log: Log
-    track: Sequence[str]
     tracking: Tracking
-    precision: str
+
+    @property
+    def track(self) -> Sequence[str]: ...
+    @property
+    def precision(self) -> str: ...
 
 
 class SettingError(ValueError):

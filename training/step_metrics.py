@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from training import throughput
-from training.callbacks.base import Facts, StepMetrics
+from training.callbacks.base import Facts, Numbers, StepMetrics
 from training.resources import memory
 from training.step_timer import BACKWARD, FORWARD, OPTIMIZER, StepTimer
 
@@ -127,7 +127,7 @@ class RunMetrics:
         self._last = None
 
 
-def timing(seconds: Sequence[float], train_plan: TrainPlan) -> Mapping[str, float] | None:
+def timing(seconds: Sequence[float], train_plan: TrainPlan) -> Numbers | None:
     """The "timing" of result.json for steps that took `seconds`; None: there are none.
 
     Seconds per step: median, 10th and 90th percentile. `batches_per_s` (micro-batches of all

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from training.callbacks.base import Numbers
 
 if TYPE_CHECKING:
     import torch
@@ -172,7 +174,7 @@ class StepTimer:
         self.read()
         return {part: self._seconds[part] for part in PARTS}
 
-    def resume(self, facts: Mapping[str, float], wall_s: float) -> None:
+    def resume(self, facts: Numbers, wall_s: float) -> None:
         """Continue from the facts of an earlier process, which took `wall_s`."""
         self._started -= wall_s
         self._seconds |= {part: facts.get(part, 0.0) for part in PARTS}

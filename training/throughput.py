@@ -61,18 +61,13 @@ def _gpu(name: str) -> Gpu:
     )
 
 
-def find_gpu(name: str) -> Gpu | None:
-    """The data sheet of the device with the driver name `name`; None: unknown."""
+def peak_flops(name: str, precision: str) -> float | None:
+    """Dense peak in FLOP/s of the device with the driver name `name`; None: unknown."""
     words = f" {' '.join(name.replace('-', ' ').lower().split())} "
     if any(f" {word.lower()} " in words for word in _OTHER):
         return None
-    return next((_gpu(known) for known in _PEAKS if f" {known.lower()} " in words), None)
-
-
-def peak_flops(name: str, precision: str) -> float | None:
-    """Dense peak in FLOP/s of the device with the driver name `name`; None: unknown."""
-    gpu = find_gpu(name)
-    return None if gpu is None else gpu.peaks.get(precision)
+    known = next((known for known in _PEAKS if f" {known.lower()} " in words), None)
+    return None if known is None else _gpu(known).peaks.get(precision)
 
 
 def mfu(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import Module, Parameter
 
-from engines.base import EngineError, OptimizerSpec, Options, State, Update, World
+from engines.base import Blocks, EngineError, Numbers, OptimizerSpec, Options, State, Update, World
 from engines.deferred_init import is_deferred
 from engines.device import use_threads
 from engines.frozen_weights import round_weights
@@ -55,7 +55,7 @@ class Zero:
         self._undo = ExitStack()
         self._undo.callback(set_matmul_precision(options.precision))
 
-    def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
+    def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Blocks) -> Module:
         self._undo.enter_context(library.side_effects_undone(self.world.device))
         threads = self._options.offload_threads
         # On a CPU the optimizer uses the threads of the forward pass.
@@ -211,7 +211,7 @@ class Zero:
         scale = self._loss_scale.state() if self._loss_scale else {}
         return self._state.gather(self._shapes, groups, scale)
 
-    def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
+    def load(self, steps: Numbers, loss_scale: Numbers) -> None:
         self._state.load_steps(self._names, steps)
         if self._loss_scale:
             self._loss_scale.load(loss_scale)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
-from engines.base import EngineError, Piece, State, World
+from engines.base import EngineError, Numbers, Piece, State, World
 from engines.state import WEIGHT, fill_slots, read_buffers, slot_names, stored_buffers
 
 _MAX_SHOWN = 5
@@ -59,10 +59,7 @@ class ZeroState:
         return self._zero.optimizer
 
     def gather(
-        self,
-        shapes: Mapping[str, tuple[int, ...]],
-        groups: Sequence[Mapping[str, Any]],
-        loss_scale: Mapping[str, float],
+        self, shapes: Mapping[str, tuple[int, ...]], groups: Sequence[Mapping[str, Any]], loss_scale: Numbers
     ) -> State:
         """The current state, with the given `groups`."""
         with self._flat_parameters():
@@ -74,7 +71,11 @@ class ZeroState:
             }
         # Those without elements are not parameters under DeepSpeed.
         pieces = [Piece(WEIGHT, n, 0, torch.empty(0)) for n, s in shapes.items() if 0 in s]
-        pieces += self._frozen_pieces()
+        replica = (0, 1) if self._is_sharded else (self._world.rank, self._world.size)
+        for name, parameter in self._model.named_parameters():
+            if not parameter.requires_grad:
+                start, part = self._working(parameter)
+                pieces += [Piece(WEIGHT, name, start, part, replica)] if part.numel() else []
         steps = {}
         for name, interval in self._intervals():
             held = self.optimizer.state[interval.flat]
@@ -91,7 +92,7 @@ class ZeroState:
             loss_scale=loss_scale,
         )
 
-    def load_steps(self, groups: Sequence[Sequence[str]], steps: Mapping[str, float]) -> None:
+    def load_steps(self, groups: Sequence[Sequence[str]], steps: Numbers) -> None:
         """Set the step counts of the optimizer; `groups` are the names in each of its groups.
 
         DeepSpeed has one count per flat tensor of many parameters, which differ between ranks. So
@@ -171,14 +172,6 @@ class ZeroState:
         start = min(part.numel() * self._world.rank, size)
         return start, part.narrow(0, 0, min(part.numel(), size - start))
 
-    def _frozen_pieces(self) -> Iterator[Piece]:
-        for name, parameter in self._model.named_parameters():
-            if not parameter.requires_grad:
-                start, part = self._working(parameter)
-                if part.numel():
-                    replica = (0, 1) if self._is_sharded else (self._world.rank, self._world.size)
-                    yield Piece(WEIGHT, name, start, part, replica)
-
     @contextmanager
     def _flat_parameters(self) -> Iterator[None]:
         """Put the flat tensors of stage 3 into the optimizer, as DeepSpeed does during a step."""
@@ -191,7 +184,7 @@ class ZeroState:
                 self._zero._clear_fp32_optimizer_param_groups()
 
 
-def _common_count(steps: Mapping[str, float]) -> float:
+def _common_count(steps: Numbers) -> float:
     """The count that all share. Raises EngineError with the parameters that differ."""
     (count, _), *others = Counter(steps.values()).most_common()
     if others:

@@ -10,22 +10,6 @@ from tests.engines.parity import Case, Net, options, spec
 from tests.engines.test_parity import able
 
 
-class Rank:
-    """Rank `rank` of two, alone: what it broadcasts comes back."""
-
-    size = 2
-    device = torch.device("cpu")
-
-    def __init__(self, rank):
-        self.rank = rank
-
-    def broadcast(self, data):
-        return data
-
-    def agree(self, flags):
-        return flags
-
-
 def plain():
     return nn.Sequential(nn.Linear(30, 20), nn.LayerNorm(20), nn.Linear(20, 3))
 

@@ -21,10 +21,6 @@ def main(where):
     preempt.start(train_plan())
     child, reader = fork_a_worker() if where == "forked" else (0, 0)
     print("ready", child, flush=True)
-    if where == "echoed":
-        # From this process, as two signals of one kind from outside may arrive as one.
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
     if where == "busy":
         # Minutes of arithmetic without a line of Python, as in a backward or a collective.
         hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)

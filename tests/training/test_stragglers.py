@@ -4,29 +4,12 @@ import random
 from types import SimpleNamespace
 
 from tests.training.tiny import RecordingCallback
-from tests.training.uneven import train
 from training.callbacks.callback_list import CallbackList
 from training.stragglers import Stragglers
-
-SLOW = {"times": 12, "steps": 2000, "until": 1}
-READS = {"reads": 20, "steps": 2000, "until": 1}
 
 
 def reported(events):
     return [(kind, facts["rank"], facts["what"]) for kind, facts in events]
-
-
-def test_a_rank_that_computes_more_is_named(worlds):
-    first, second = worlds[2].run(train, "ddp", [SLOW])
-    assert reported(first) == [("straggler", 1, "step")]
-    assert first == second
-    facts = first[0][1]
-    assert facts["seconds"] > 1.5 * facts["median_seconds"] > 0
-
-
-def test_a_rank_that_waits_for_its_data_is_named(worlds):
-    first, _ = worlds[2].run(train, "ddp", [READS])
-    assert reported(first) == [("straggler", 1, "data")]
 
 
 def started(rank, *callbacks):
@@ -35,18 +18,25 @@ def started(rank, *callbacks):
     return Stragglers(1.5, world, CallbackList(callbacks), 0)
 
 
-def events_of(computing):
-    """The events of two ranks that compute for so many seconds in each step."""
+def events_of(computing, waits=(0.0, 0.0)):
+    """The events of two ranks that compute for so many seconds in each step, and wait for data."""
     recorder = RecordingCallback()
     ranks = [started(0, recorder), started(1)]
     for step, seconds in enumerate(computing, 1):
-        metrics = SimpleNamespace(step=step, data_time_s=0.0, step_time_s=2 * max(seconds))
-        for rank, computing_s in zip(ranks, seconds, strict=True):
-            rank.note(metrics, computing_s)
+        for rank, computing_s, data_s in zip(ranks, seconds, waits, strict=True):
+            rank.note(
+                SimpleNamespace(step=step, data_time_s=data_s, step_time_s=2 * max(seconds)), computing_s
+            )
         times = [rank.own_times() for rank in ranks]
         for rank in ranks:
             rank.update([a + b for a, b in zip(*times, strict=True)])
     return recorder.events
+
+
+def test_a_rank_that_waits_for_its_data_is_named_with_its_times():
+    ((_, facts),) = events_of([(1.0, 1.0)] * 60, waits=(0.1, 0.9))
+    assert (facts["rank"], facts["what"]) == (1, "data")
+    assert facts["seconds"] > 1.5 * facts["median_seconds"] > 0
 
 
 def test_a_single_slow_step_is_no_straggler():

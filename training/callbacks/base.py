@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Facts = Mapping[str, Any]
 """Values of JSON by name: of an event, a checkpoint, a run."""
+Numbers = Mapping[str, float]
 Emit = Callable[[str, Facts], None]
 """Takes an event: kind and facts."""
 Status = Literal["completed", "stopped", "failed"]
@@ -67,7 +68,7 @@ class Step:
     loss_scale: float | None
     data_s: float
     """Seconds this rank waited for its batches."""
-    lrs: Mapping[str, float] = field(default_factory=dict)
+    lrs: Numbers = field(default_factory=dict)
     """Learning rates of the parts of the model that have a factor."""
 
 
@@ -80,7 +81,7 @@ class StepMetrics:
     samples: int
     units: int
     loss: float
-    parts: Mapping[str, float]
+    parts: Numbers
     grad_norm: float
     lr: float
     skipped: int
@@ -100,7 +101,7 @@ class StepMetrics:
     """With recomputed activations, and with the averaging of gradients over ranks."""
     optimizer_time_s: float | None = None
     """Gradient norm, clipping and update."""
-    lrs: Mapping[str, float] = field(default_factory=dict)
+    lrs: Numbers = field(default_factory=dict)
     """As `Step.lrs`."""
 
 
@@ -110,7 +111,7 @@ class EvalResult:
 
     step: int
     split: str
-    metrics: Mapping[str, float]
+    metrics: Numbers
     is_best: bool
     seconds: float
     final_s: float = 0.0
@@ -136,13 +137,13 @@ class Outcome:
     peak_memory_bytes: Mapping[str, int | None] = field(default_factory=dict)
     experience: Facts | None = None
     """Number of the experience, and the metrics of old and new data before and after it."""
-    timing: Mapping[str, float] | None = None
+    timing: Numbers | None = None
     """As training.step_metrics.timing; None: `train.timing` is off."""
     fault: str | None = None
     """The name of the fault that ended the run; None: another one, or none."""
     test: Facts | None = None
     """Metrics of the test split, and the step of the weights; None: `eval.test` is off."""
-    time_split: Mapping[str, float] | None = None
+    time_split: Numbers | None = None
     """Seconds of the run by part, as StepTimer.summary; None: not measured."""
 
 

@@ -104,9 +104,9 @@ def compare(ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = 
     count, differing, largest, largest_in = 0, 0, 0.0, None
     for key in sorted({**forms[0], **forms[1]}, key=lambda t: (t[0] == BUFFER, t[0] != WEIGHT, t[0])):
         kind, name = key
-        pair = [form.get(key) for form in forms]
-        if pair[0] != pair[1]:
-            shapes.append(Difference("shape", f"{kind} {name}", None, *pair))
+        first_form, second_form = (form.get(key) for form in forms)
+        if first_form != second_form:
+            shapes.append(Difference("shape", f"{kind} {name}", None, first_form, second_form))
             continue
         count += 1
         relative, at = _distance(ours, theirs, kind, name, tolerance is None)
@@ -117,8 +117,8 @@ def compare(ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = 
             largest, largest_in = relative, f"{kind} of {name}"
         if tolerance is None or not relative <= tolerance.of(kind):
             index = tuple(int(i) for i in np.unravel_index(at, ours.shape(*key)))
-            elements = (c.interval(*key, at, at + 1).item() for c in (ours, theirs))
-            values.append(Difference(kind, name, index, *elements))
+            a, b = (c.interval(*key, at, at + 1).item() for c in (ours, theirs))
+            values.append(Difference(kind, name, index, a, b))
     first = next(iter([*shapes, *values, *_beside_tensors(ours, theirs, tolerance)]), None)
     return TensorComparison(count, differing, first, largest, largest_in)
 
@@ -220,7 +220,9 @@ def compare_metrics(
 def _line_differences(first: Line, second: Line, tolerance: Tolerance | None) -> Iterator[Difference]:
     keys = _TRAIN if tolerance is None else _REPRODUCED
     for key in ("metrics",) if first["kind"] == "eval" else keys:
-        within = tolerance and (tolerance.moments if key == "grad_norm" else tolerance.weights)
+        within = None
+        if tolerance is not None:
+            within = tolerance.moments if key == "grad_norm" else tolerance.weights
         ours, theirs = first.get(key), second.get(key)
         values = {key: (ours, theirs)}
         if isinstance(ours, dict) and isinstance(theirs, dict):

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from engines.base import Shape, kind_shape
-from training.callbacks.base import Facts
+from training.callbacks.base import Facts, Numbers
 from training.checkpoint import checksums, manifest, tensor_file
 from training.checkpoint.manifest import (
     CheckpointError,
@@ -59,7 +59,7 @@ class Checkpoint:
         self.shapes: Mapping[str, Shape] = state.shapes
         self.buffer_shapes: Mapping[str, Shape] = state.buffers
         self.groups: list[dict[str, Any]] = state.groups
-        self.loss_scale: Mapping[str, float] = state.loss_scale
+        self.loss_scale: Numbers = state.loss_scale
         self.facts: Facts = state.facts
         self.steps: dict[str, float] = {}
         """Optimizer steps taken, by parameter."""

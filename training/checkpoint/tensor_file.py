@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 
 from engines.base import State, kind_shape
+from training.callbacks.base import Numbers
 from training.checkpoint.checksums import BlockWriter
 from training.checkpoint.manifest import CheckpointError, CheckpointFile
 
@@ -81,7 +82,7 @@ def rank_intervals(state: State, rank: int) -> list[Interval]:
     return intervals
 
 
-def rank_head(intervals: Sequence[Interval], steps: Mapping[str, float]) -> bytes:
+def rank_head(intervals: Sequence[Interval], steps: Numbers) -> bytes:
     """The head of the file of `intervals`, in their order; `steps` by parameter.
 
     Raises CheckpointError for a dtype that the format does not support.

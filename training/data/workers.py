@@ -89,7 +89,7 @@ class RequestLoader:
     def __iter__(self) -> Iterator[MicroBatch]:
         before = set(multiprocessing.active_children())
         # Without the handler of torch, which raises where a worker dies: also in a half update.
-        child = getattr(signal, "SIGCHLD", None)
+        child: Any = getattr(signal, "SIGCHLD", None)
         keeps = child is not None and threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(child) if keeps else None
         try:

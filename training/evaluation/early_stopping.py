@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from training.callbacks.base import Facts
+from training.callbacks.base import Facts, Numbers
 from training.settings import TARGET_FORMS, TARGET_PATTERN
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Target:
             return None
         return Target(self.metric, _SIGNS[goal.direction], self.value)
 
-    def is_reached(self, metrics: Mapping[str, float]) -> bool:
+    def is_reached(self, metrics: Numbers) -> bool:
         """Whether `metrics` are as good or better; NaN and infinities never are.
 
         Requires a direction.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 import torch
 
 from models.base import ChecksMeasures, DataError, HasFinalMetric, SplitName
+from training.callbacks.base import Numbers
 from training.data.loader import EvaluationBatches, on_device
 from training.data.samples import SampleDraws, Samples
 from training.inspection import preview_text
@@ -60,7 +61,7 @@ class SplitResult:
 
     split: str
     samples: int
-    metrics: Mapping[str, float]
+    metrics: Numbers
     preview: str | None
     """Sample outputs as text; None: the task has none."""
     seconds: float

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from models.base import Goal
-from training.callbacks.base import Emit, EvalResult, Facts
+from training.callbacks.base import Emit, EvalResult, Facts, Numbers
 from training.checkpoint.manifest import Score
 from training.evaluation.early_stopping import Direction, EarlyStopping, Target, parse_target
 from training.evaluation.evaluate import evaluate, evaluate_final, metric_names
@@ -54,7 +54,7 @@ class Evaluator:
         self._chosen = used if used < whole else None  # Samples of an evaluation; None: the whole split
         self._scored = self._chosen  # The same of the scores so far
         self._goal: Goal | None = None
-        self._metrics: Mapping[str, float] = {}
+        self._metrics: Numbers = {}
         self.score: Score | None = None
         """Of the last evaluation, if its checkpoint is among the best to keep."""
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from training.callbacks.base import Facts
+from training.callbacks.base import Facts, Numbers
 from training.evaluation.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from training.data.loader import EvaluationBatches
     from training.interruption import Interruption
 
-Metrics = Mapping[str, float]
 OLD, NEW, ALL = "val_old", "val_new", "val"
 """Splits: held-out data of earlier experiences, of the new experience, and of both."""
 
@@ -34,8 +33,8 @@ class Forgetting:
     def __init__(self, number: int, old: Sequence[HeldOutPart], new: HeldOutPart):
         """`number` is that of the experience; `old` has at least one part."""
         self._number, self._old, self._new = number, old, new
-        self._before: Mapping[str, Metrics] | None = None
-        self._after: Mapping[str, Metrics] | None = None
+        self._before: Mapping[str, Numbers] | None = None
+        self._after: Mapping[str, Numbers] | None = None
 
     @property
     def is_before_known(self) -> bool:
@@ -90,7 +89,7 @@ class Forgetting:
             part.batches.close()
 
 
-def mean(parts: Sequence[tuple[int, Metrics]]) -> dict[str, float]:
+def mean(parts: Sequence[tuple[int, Numbers]]) -> dict[str, float]:
     """The mean of each metric by samples, over the parts that have it; NaN if none has."""
     means = {}
     for name in {name: None for _, metrics in parts for name in metrics}:
@@ -101,8 +100,8 @@ def mean(parts: Sequence[tuple[int, Metrics]]) -> dict[str, float]:
     return means
 
 
-def _numbers(splits: Any) -> Mapping[str, Metrics] | None:
-    """Metrics from JSON, where infinities and NaN are strings."""
+def _numbers(splits: Any) -> Mapping[str, Numbers] | None:
+    """Numbers from JSON, where infinities and NaN are strings."""
     if splits is None:
         return None
     return {

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from training.callbacks.base import Emit
+from training.callbacks.base import Emit, Numbers
 from training.stop_reason import StopReason, failed
 
 _BOUNDS = {"min": "at least", "max": "at most"}
 
 
-def check(
-    bands: Mapping[str, Mapping[str, float]], metrics: Mapping[str, float], report: Emit
-) -> StopReason | None:
+def check(bands: Mapping[str, Numbers], metrics: Numbers, report: Emit) -> StopReason | None:
     """A failure of the run if a metric is not at chance: the model found information elsewhere.
 
     A band has "min", "max" and "chance", as far as they are known. Reports an event "control" for

@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import Any
 
 from training import stop_reason
-from training.callbacks.base import EvalResult, Facts, Outcome, RunInfo, StepMetrics
+from training.callbacks.base import EvalResult, Facts, Numbers, Outcome, RunInfo, StepMetrics
 from training.logging.progress import Position
 from training.logging.quantities import amount, counted, duration, real, size
 from training.train_plan import TrainPlan
@@ -73,7 +73,7 @@ def render_status(position: Position, units: str) -> str:
     return "  ".join(text.strip() for text in _numbers(position.last, units))
 
 
-def render_usage(uses: Mapping[str, float]) -> str:
+def render_usage(uses: Numbers) -> str:
     """Memory in use: `ram 63%  gpu 71%`; empty without a reading."""
     return "  ".join(f"{k} {_amount(k, uses[k])}" for k in ("ram", "gpu") if k in uses)
 

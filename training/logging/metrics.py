@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from training.callbacks.base import TEST, Callback, EvalResult, Facts, Outcome, StepMetrics
+from training.callbacks.base import TEST, Callback, EvalResult, Facts, Numbers, Outcome, StepMetrics
 from training.logging.strict_json import encode_bytes
 from training.step_timer import PARTS_OF_STEP
 from training.storage import LineFile, Storage, storage_errors
@@ -26,16 +25,16 @@ class ResourceUsage:
     """Use of the machine by resource: newest and highest; empty without a monitor."""
 
     def __init__(self) -> None:
-        self.newest: Mapping[str, float] = {}
-        self.highest: Mapping[str, float] = {}
+        self.newest: Numbers = {}
+        self.highest: Numbers = {}
 
-    def add(self, uses: Mapping[str, float]) -> None:
+    def add(self, uses: Numbers) -> None:
         """Add a reading; called in the thread of the monitor."""
         highest = {name: max(value, self.highest.get(name, 0.0)) for name, value in uses.items()}
         self.newest, self.highest = uses, {**self.highest, **highest}
 
 
-def usage_fields(uses: Mapping[str, float]) -> dict[str, float]:
+def usage_fields(uses: Numbers) -> dict[str, float]:
     """Uses under their keys in files: `ram_percent`, `temperature_celsius`."""
     return {
         f"{name}_{'celsius' if name == 'temperature' else 'percent'}": round(value, 1)

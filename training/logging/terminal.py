@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from training.callbacks.base import Numbers
 from training.logging import console_text
 from training.logging.outputs import ConsoleOutput, Kind
 from training.logging.printable import printable
@@ -29,7 +30,7 @@ class LiveView:
 
     position: Position
     units: str
-    usage: Mapping[str, float] = field(default_factory=dict)
+    usage: Numbers = field(default_factory=dict)
     """Use of the machine in percent, by resource."""
     event: str | None = None
     """The last event; None: there was none."""

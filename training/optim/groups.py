@@ -48,8 +48,14 @@ def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, tuple[str
     """
     parts = _trained_parts(model, task)
     decay, factors = optim.layer_decay, dict[str, tuple[str, float]]()
-    if unknown := [part for part in optim.groups if part not in parts]:
-        _refuse(optim.groups, unknown[0], list(parts))
+    if unknown := next((part for part in optim.groups if part not in parts), None):
+        raise SettingError(
+            "optim.groups",
+            dict(optim.groups),
+            f"names {unknown!r}, and the model trains no such part",
+            ", ".join(parts) or "none: all parameters belong to the model itself",
+            did_you_mean=next(iter(get_close_matches(unknown, parts, n=1)), None),
+        )
     if decay is not None and LAYERS not in parts:
         raise SettingError(
             "optim.layer_decay",
@@ -88,21 +94,3 @@ def _trained_parts(model: Module, task: object) -> dict[str, list[list[str]]]:
         for part, modules in parts.items()
     }
     return {part: modules for part, modules in held.items() if any(modules)}
-
-
-def _refuse(groups: Mapping[str, float], unknown: str, parts: Sequence[str]) -> None:
-    """Raise SettingError about a part that the model does not have, or does not train."""
-    near = get_close_matches(unknown, parts, n=1)
-    meant = (
-        ", ".join(f"{near[0] if part == unknown else part}: {factor}" for part, factor in groups.items())
-        if near
-        else ""
-    )
-    raise SettingError(
-        "optim.groups",
-        dict(groups),
-        f"names {unknown!r}, and the model trains no such part",
-        ", ".join(parts) or "none: all parameters belong to the model itself",
-        f"--set 'optim.groups={{{meant}}}'" if near else None,
-        near[0] if near else None,
-    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engines.base import Update
+from training.callbacks.base import Numbers
 from training.optim.shards import shard
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Nonfinite:
         self._evaluations = facts.get("evaluations", 0)
         self.has_updated = bool(facts.get("has_updated", True))
 
-    def error_of_evaluation(self, deciding: Mapping[str, float], step: int) -> tuple[str, str] | None:
+    def error_of_evaluation(self, deciding: Numbers, step: int) -> tuple[str, str] | None:
         """The error and its fault if the policy ends the run after this evaluation.
 
         `deciding` are the metrics that decide: the goal, and the validation loss.

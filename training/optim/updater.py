@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from engines.base import LR_FACTOR, PART, Update
 from models.base import TracksProgress
+from training.callbacks.base import Numbers
 from training.checkpoint.tensor_file import EMA
 from training.optim.nonfinite import Nonfinite
 from training.optim.schedule import LrSchedule
@@ -37,7 +38,7 @@ class Updater:
         self._newest: tuple[Update, int] | None = None  # The last update, and the units of its global batch
         self.lr = 0.0
         """Of the update that was prepared last."""
-        self.lrs: Mapping[str, float] = {}
+        self.lrs: Numbers = {}
         """Of the same update, those of parts with a factor."""
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import Action, Callback, Emit, Outcome, Step
+from training.callbacks.base import Action, Callback, Emit, Numbers, Outcome, Step
 from training.resources.monitor import RESOURCES
 from training.train_plan import TrainPlan
 
@@ -124,7 +124,7 @@ class LimitEnforcer(Callback):
         self._emit("limit_given_up", {"over": list(names), **reading.facts()})
 
 
-def _without(limits: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+def _without(limits: Numbers, names: Sequence[str]) -> dict[str, float]:
     return {name: limit for name, limit in limits.items() if name not in names}
 
 
@@ -134,6 +134,6 @@ def _by_resource(limits: Limits | Critical) -> dict[str, float]:
     return {name: limit for name, limit in values.items() if limit is not None}
 
 
-def _over(reading: MachineReading, limits: Mapping[str, float]) -> list[str]:
+def _over(reading: MachineReading, limits: Numbers) -> list[str]:
     values = {name: getattr(reading, name) for name in limits}
     return [name for name, value in values.items() if value is not None and value > limits[name]]

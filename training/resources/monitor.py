@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from training.callbacks.base import Numbers
 from training.logging.metrics import ResourceUsage
 from training.resources import cgroup
 from training.resources.memory import host_bytes
@@ -62,7 +63,7 @@ class MachineReading:
         """The numbers by name, for events.jsonl."""
         return asdict(self)
 
-    def uses(self) -> Mapping[str, float]:
+    def uses(self) -> Numbers:
         """Use by resource, and of the GPU's time, for those that exist; `gpu` by all processes."""
         values = {name: getattr(self, name) for name in (*RESOURCES, "gpu_busy")}
         values["gpu"] = self.gpu_all

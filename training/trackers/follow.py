@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from training.callbacks.base import Facts
+from training.callbacks.base import Facts, Numbers
 from training.callbacks.preemption import ignore_ending
 from training.settings import TRACKERS
 from training.storage import atomic_write, lines_of, open_to_read, read_json
@@ -36,7 +36,7 @@ _POLL_S, _RETRY_S = 1.0, 300.0
 # How long the process sends the rest of a killed run, and how long a later one waits for it.
 _ORPHAN_S, _LOCK_WAIT_S = 60.0, 10.0
 EVENTS, _MOST_LINES = "events.jsonl", 5000
-Row = tuple[int, Mapping[str, float]]
+Row = tuple[int, Numbers]
 """A step, and its numbers by chart."""
 
 

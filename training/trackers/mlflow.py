@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -59,7 +59,10 @@ class Session(Tracker):
             at_server = self._client.create_run(experiment, tags=tags, run_name=run.folder.name)
         self._run = at_server.info.run_id
         self.last_step = int(at_server.data.tags.get(_LAST_STEP, 0))
-        self._send_settings({**run.settings, "run": run.facts}, at_server.data.params)
+        # Parameters of MLflow cannot change: a setting that differs stays as it was sent.
+        settings = flat({**run.settings, "run": run.facts})
+        new = {k: str(v)[:_VALUE_LENGTH] for k, v in settings.items() if k not in at_server.data.params}
+        self._client.log_batch(self._run, params=[mlflow.entities.Param(*item) for item in new.items()])
         self._client.update_run(self._run, status="RUNNING")
         at = urlsplit(server)
         server = server.replace(f"//{at.netloc.rpartition('@')[0]}@", "//")  # the password
@@ -113,9 +116,3 @@ class Session(Tracker):
         name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "gearshift"
         found = self._client.get_experiment_by_name(name)
         return str(found.experiment_id if found else self._client.create_experiment(name))
-
-    def _send_settings(self, settings: Facts, sent: Mapping[str, str]) -> None:
-        """Parameters of MLflow cannot change: a setting that differs stays as it was sent."""
-        values = {key: str(value)[:_VALUE_LENGTH] for key, value in flat(settings).items()}
-        new = [item for item in values.items() if item[0] not in sent]
-        self._client.log_batch(self._run, params=[self._mlflow.entities.Param(*p) for p in new])

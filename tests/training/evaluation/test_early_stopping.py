@@ -76,17 +76,8 @@ def test_a_run_ends_at_the_evaluation_that_reaches_its_target(whole):
     assert {step: found[step] for step in errors(run)} == errors(run)  # the schedule is the same
 
 
-@pytest.mark.parametrize(
-    ("at", "text"),
-    [
-        ("eror <= 1", "stop.at 'eror <= 1' names no metric of this task; allowed: error, "),
-        (
-            "units = 3",
-            "stop.at 'units = 3' does not say which way is better; allowed: 'units <= 3' or 'units >= 3'",
-        ),
-    ],
-)
-def test_an_invalid_target_is_an_error_before_the_first_step(at, text):
+@pytest.mark.parametrize("at", ["eror <= 1", "units = 3"])
+def test_an_invalid_target_is_an_error_before_the_first_step(at):
     with pytest.raises(SettingError) as caught:
         run_tiny(one_rank(), TinyTask(), stop={"at": at})
-    assert str(caught.value).startswith(text)
+    assert (caught.value.key, caught.value.value) == ("stop.at", at)
