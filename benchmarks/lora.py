@@ -71,7 +71,8 @@ class Row:
 
 def save_tokenizer(folder: Path) -> None:
     """A tokenizer with ENTRIES tokens, in the layout of a download."""
-    texts = [turn.text for record in read_conversations() for turn in record.turns]
+    records = read_conversations()
+    texts = [text for each in records for text in (*(turn.text for turn in each.before), each.text)]
     specials = ["<s>", "</s>"]
     inner: tokenizers.Tokenizer = subwords.train_byte_bpe(texts, ENTRIES, specials)
     transformers.PreTrainedTokenizerFast(

@@ -1,11 +1,11 @@
-"""What is shown of a model: translations and features of pages, in reports and for files."""
+"""What is shown of a model, in reports and for files: `task` is the one of the family."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +32,6 @@ from models.doc_translation.metric import Bleu, steds
 from models.doc_translation.model import ENCODERS
 from models.doc_translation.readers.page import Page
 
-if TYPE_CHECKING:
-    from models.doc_translation.task import DocTranslationTask
-
 SHOWN = 3
 TOKENS = 96
 """Maximum tokens per translation in a report; each costs a forward pass."""
@@ -44,13 +41,13 @@ IMAGES = f"images ({', '.join(SUFFIXES)})"
 Samples = Sequence[Mapping[str, Any]]
 
 
-def _written(task: DocTranslationTask, model: Module, samples: Samples, count: int) -> list[str]:
+def _written(task: Any, model: Module, samples: Samples, count: int) -> list[str]:
     batch = placed(task.collate(samples), task.context.device)
     memory = model(batch["page_global"], batch["page_local"])
     return texts(beam_search(model, memory, count, task.vocabulary), task.vocabulary)
 
 
-def preview(task: DocTranslationTask, model: Module) -> str:
+def preview(task: Any, model: Module) -> str:
     """Reference translation of the first page, "│" and the generated one. Collective."""
     (sample,) = few_samples(task.data("val"), 1)
     with evaluating(model):
@@ -58,7 +55,7 @@ def preview(task: DocTranslationTask, model: Module) -> str:
     return f"{printable(sample['reference'])}│{printable(written)}"
 
 
-def pictures(task: DocTranslationTask) -> list[Picture]:
+def pictures(task: Any) -> list[Picture]:
     """Pictures of a few training pages. May read from disk."""
     return [_picture(s, f"page-{number}") for number, s in enumerate(few_samples(task.data("train"), SHOWN))]
 
@@ -69,7 +66,7 @@ def _picture(sample: Mapping[str, Any], name: str) -> Picture:
     return Picture(name, caption, png(Image.fromarray(pixels).resize(_SIZE)))
 
 
-def predictions(task: DocTranslationTask, model: Module) -> Predictions:
+def predictions(task: Any, model: Module) -> Predictions:
     """Translate pages spread over validation, up to TOKENS tokens each. Collective.
 
     References are cut to the same number of tokens for BLEU and STEDS.
@@ -110,7 +107,7 @@ def read(path: Path) -> list[Page]:
 
 
 @torch.no_grad()
-def features(task: DocTranslationTask, model: Any, pages: Sequence[Page]) -> Iterator[Prediction]:
+def features(task: Any, model: Any, pages: Sequence[Page]) -> Iterator[Prediction]:
     """The features of each page by the local encoder, and those by the global one beside them.
 
     Disk access.
@@ -126,7 +123,7 @@ def features(task: DocTranslationTask, model: Any, pages: Sequence[Page]) -> Ite
 
 
 @torch.no_grad()
-def translations(task: DocTranslationTask, model: Module, pages: Sequence[Page]) -> Iterator[Prediction]:
+def translations(task: Any, model: Module, pages: Sequence[Page]) -> Iterator[Prediction]:
     """The translation of each page, as text and as a Markdown file. Disk access."""
     names, vocabulary = DistinctNames(), task.vocabulary
     for page in pages:
@@ -136,7 +133,7 @@ def translations(task: DocTranslationTask, model: Module, pages: Sequence[Page])
         yield Prediction(names.of(page.name), printable(text), {".md": f"{text}\n".encode()})
 
 
-def _views(task: DocTranslationTask, page: Page) -> list[torch.Tensor]:
+def _views(task: Any, page: Page) -> list[torch.Tensor]:
     with input_errors():
         image = page.image()
     return [view.to(task.context.device) for view in images.batches([images.views(image, task.size)])]

@@ -1,4 +1,4 @@
-"""What is shown of a model: sentences, masked EEG and features, in reports and for files."""
+"""What is shown of a model, in reports and for files: `task` is the one of the family."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,9 +39,6 @@ from models.eeg_text.readers.continuous import first_parts
 from models.eeg_text.recordings import RATE_HZ, Item, Recordings, words
 from models.eeg_text.texts import SentenceTokenizer
 
-if TYPE_CHECKING:
-    from models.eeg_text.task import EegTask, EegTextTask, MaskedEegTask
-
 SHOWN = 3
 BATCH = 8
 """Segments of one forward pass."""
@@ -68,7 +65,7 @@ def sentences(
     return [line(tokenizer.decode(row)) for row in tokens]
 
 
-def _few(task: EegTask) -> tuple[Batch, list[Item], list[np.ndarray]]:
+def _few(task: Any) -> tuple[Batch, list[Item], list[np.ndarray]]:
     """A few validation samples, with their items and EEG."""
     split: Any = task.data("val")
     positions = spread_positions(len(split), SHOWN)
@@ -76,7 +73,7 @@ def _few(task: EegTask) -> tuple[Batch, list[Item], list[np.ndarray]]:
     return batch, list(map(split.item, positions)), list(map(split.given, positions))
 
 
-def preview(task: EegTextTask, model: Module) -> str:
+def preview(task: Any, model: Module) -> str:
     """For a few samples, the sentence that was read and the generated one. Collective."""
     batch = _few(task)[0]
     with evaluating(model):
@@ -85,7 +82,7 @@ def preview(task: EegTextTask, model: Module) -> str:
     return "\n".join(f"read       {line(read)}\ngenerated  {text}" for read, text in pairs)
 
 
-def text_predictions(task: EegTextTask, model: Module) -> Predictions:
+def text_predictions(task: Any, model: Module) -> Predictions:
     """Sentences generated for a few samples, and for noise beside them. Collective."""
     batch, items, given = _few(task)
     texts = sentences(model, batch, task.tokenizer, task.texts.steps, "compared")
@@ -100,7 +97,7 @@ def text_predictions(task: EegTextTask, model: Module) -> Predictions:
     return Predictions(columns, rows, pictures)
 
 
-def masked_predictions(task: MaskedEegTask, model: Module) -> Predictions:
+def masked_predictions(task: Any, model: Module) -> Predictions:
     """Masked EEG predicted for a few samples. Collective."""
     batch, items, _ = _few(task)
     guess = predict_masked(model, batch)
@@ -119,7 +116,7 @@ def masked_predictions(task: MaskedEegTask, model: Module) -> Predictions:
     return Predictions(("recording", "reader", "masked_r2", "interpolation_r2"), rows, pictures)
 
 
-def pictures(task: EegTask) -> list[Picture]:
+def pictures(task: Any) -> list[Picture]:
     """A few training samples. May read from the disk."""
     samples, found = task.data("train"), []
     for index in sorted({0, len(samples) // 2, len(samples) - 1}):
@@ -148,7 +145,7 @@ def draw_eeg(
     return Picture(name, caption, draw_traces(rows, ticks, ROW, ROW / 6, title))
 
 
-def predict(task: EegTask, model: Any, path: Path) -> Iterator[Prediction]:
+def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
     """What the task makes of each recording of a file or folder.
 
     A segment is a row of the table beside a continuous recording, or else a window; or a sentence
@@ -180,7 +177,7 @@ def predict(task: EegTask, model: Any, path: Path) -> Iterator[Prediction]:
 
 
 def sentences_file(
-    task: EegTextTask, model: Module, given: Iterator[Batch], recordings: Recordings, title: str
+    task: Any, model: Module, given: Iterator[Batch], recordings: Recordings, title: str
 ) -> Prediction:
     """The sentence of each item: as lines, and as JSON with times."""
     texts = [text for b in given for text in sentences(model, b, task.tokenizer, task.trained.steps)]
@@ -194,9 +191,7 @@ def sentences_file(
 
 
 @torch.no_grad()
-def features(
-    task: MaskedEegTask, model: Any, given: Iterator[Batch], recordings: Recordings, title: str
-) -> Prediction:
+def features(task: Any, model: Any, given: Iterator[Batch], recordings: Recordings, title: str) -> Prediction:
     """The features of each item: a token is 8 ms, or the mean of the windows of a segment."""
     states, masks, items = [], [], recordings.items
     for batch in given:
