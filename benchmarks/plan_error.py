@@ -78,12 +78,6 @@ layers, and with a base in 4 bits; cached features; moments of 16 and 8 bits; fo
 buckets of DeepSpeed."""
 SHOWN = 10  # rows of the table with the largest errors
 _NF4 = "model.quantize=nf4"
-_NEEDED = {
-    "language": ("model.lora.rank=8",),
-    "doc_translation": ("model.freeze_encoder=true",),
-    "eeg_text": ("model.freeze_encoder=true", "feature_cache.mode=off"),
-}
-"""What freezes weights in the families that hold them in 4 bits, and runs them in each step."""
 _CASTS = ("aten::to", "aten::_to_copy", "aten::empty_strided")  # of operands, within kernels
 _CHECKPOINTING = "memory.activation_checkpointing"
 
@@ -310,8 +304,8 @@ def _cases(kind: str, family: str, engine: str) -> Iterator[Case]:
         yield Case(family, engine, ranks, sets=("precision=bf16",))
     elif kind == "frozen" and family == "language":
         yield Case(family, engine, ranks, sets=("precision=bf16", "model.freeze_layers=1"))
-    elif kind == "nf4" and family in _NEEDED and engine in ("local", "fsdp", "zero2"):
-        yield Case(family, engine, ranks, sets=("precision=bf16", *_NEEDED[family], _NF4))
+    elif kind == "nf4" and family == "language" and engine in ("local", "fsdp", "zero2"):
+        yield Case(family, engine, ranks, sets=("precision=bf16", "model.lora.rank=8", _NF4))
     elif kind == "features" and family == "eeg_text" and engine in ("local", "fsdp", "zero2"):
         yield Case(family, engine, ranks, sets=("model.freeze_encoder=true",))
     elif kind == "states" and family == "language":
@@ -391,7 +385,7 @@ def measured_peak(resolved: Resolved, ranks: int, title: str) -> Peak | None:
 
 def _resolve(case: Case, here: Machine, folder: Path) -> Resolved:
     sets = [*case.sets, "train.preview=false"]  # it is between steps, and takes long
-    if _NF4 in case.sets and case.family == "language":
+    if _NF4 in case.sets:
         lora.save_model(folder / "base", 256, 4)
         sets.append(f"model.pretrained={folder / 'base'}")
     if case.bucket is not None:

@@ -113,7 +113,7 @@ _FAMILIES = (
     Family(
         "eeg_text",
         "sentences from EEG during reading, by ten regional encoders and a text decoder",
-        "EegTextTask",
+        "EegTask",
         (
             _encoder("the encoder is pre-trained on masked EEG, without any text"),
             _on_encoder("text", "the text decoder is trained on the outputs of the frozen encoder"),

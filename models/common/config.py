@@ -29,15 +29,6 @@ SplitSeed = Annotated[
     ),
 ]
 
-Quantize = Annotated[
-    Literal["nf4"] | None,
-    Field(
-        description="Hold the linear layers of the frozen encoder in 4 bits; null: in 16 bits, or "
-        "with precision fp32 in 32. Needs bitsandbytes."
-    ),
-]
-
-
 UnitOfChannels = Annotated[
     Literal["uV", "nV", "mV", "V"] | None,
     Field(

@@ -213,8 +213,11 @@ class FamilyTask(ABC):
     def flops_per_sample(self, model: Module) -> float | None:
         """As counted by torch for `example`; None: unknown. Collective if the model is sharded."""
         inputs = self.example()
-        frozen = self.parts[ENCODER] if self.is_frozen else ()
-        return None if inputs is None else count_flops(model, inputs, frozen)
+        return None if inputs is None else count_flops(model, inputs, self.frozen_parts())
+
+    def frozen_parts(self) -> Sequence[str]:
+        """The modules that run for the example and have no backward pass."""
+        return self.parts[ENCODER] if self.is_frozen else ()
 
     def facts(self) -> Mapping[str, Any]:
         """The numbers of groups and samples of each split, and the initial weights."""

@@ -7,16 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import (
-    Control,
-    FamilySection,
-    Fold,
-    Fraction,
-    OnBad,
-    Quantize,
-    SplitSeed,
-    StagedModel,
-)
+from models.common.config import Control, FamilySection, Fold, Fraction, OnBad, SplitSeed, StagedModel
 
 
 @dataclass(frozen=True)
@@ -124,10 +115,6 @@ class Model(StagedModel):
         },
     )
     """Subfolders of `pretrained` that may provide less than 95 % of the weights."""
-    quantize: Annotated[
-        Quantize,
-        Field(json_schema_extra={"only_if": {"model.stage": ["whole"], "model.freeze_encoder": [True]}}),
-    ] = None
     decoder_layers: Annotated[int | None, Field(ge=1, le=1000)] = None
     """Decoder layers. Default: that of the size."""
     take_layers: Annotated[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
@@ -14,7 +13,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from models.common import cache
 from models.common.pictures import open_picture
-from models.doc_translation.readers.page import Collection, Kind, PageBlock, Sheet, draw, font
+from models.doc_translation.readers.page import Collection, Page
+from models.doc_translation.rendering import Kind, PageBlock, draw, font
 
 SUFFIXES = ("a", "o", "e")
 """Endings of adjectives in the target language, by kind of heading."""
@@ -23,6 +23,8 @@ SEED = 2024
 _SOURCE = ("bcdfghjklmnprstvwz", "aeiou", "bdfgklmnprstvxz")
 _TARGET = ("ptkmnlrsh", "aeiou", "nlrsmk")
 _T = TypeVar("_T")
+Sentence = tuple[str, ...]
+"""Source text, then its translation under each kind of heading."""
 
 
 class TranslatedWord(NamedTuple):
@@ -30,31 +32,6 @@ class TranslatedWord(NamedTuple):
 
     read: str
     written: str
-
-
-class SourceSentence(NamedTuple):
-    """Source text, and its translation under each kind of heading."""
-
-    read: str
-    written: tuple[str, ...]
-
-
-class Lexicon(NamedTuple):
-    """All words by kind."""
-
-    nouns: tuple[TranslatedWord, ...]
-    adjectives: tuple[TranslatedWord, ...]
-    verbs: tuple[TranslatedWord, ...]
-    joints: tuple[TranslatedWord, ...]
-
-
-def lexicon(rng: np.random.Generator, counts: tuple[int, int, int, int]) -> Lexicon:
-    """Generate distinct nouns, adjectives, verbs and joints in these `counts`."""
-    total = sum(counts)
-    read = _distinct(rng, total, _SOURCE, (1, 2))
-    written = _distinct(rng, total, _TARGET, (2, 3))
-    words = list(map(TranslatedWord, read, written))
-    return Lexicon(*(tuple(words[a:b]) for a, b in pairwise(np.cumsum((0, *counts)))))
 
 
 def _distinct(
@@ -73,20 +50,10 @@ def _pick(rng: np.random.Generator, items: Sequence[_T]) -> _T:
     return items[int(rng.integers(len(items)))]
 
 
-def phrase(noun: TranslatedWord, adjective: TranslatedWord) -> SourceSentence:
+def phrase(noun: TranslatedWord, adjective: TranslatedWord) -> Sentence:
     """Adjective and noun; the translation has noun first and an agreeing ending."""
-    written = tuple(f"{noun.written} {adjective.written}{suffix}" for suffix in SUFFIXES)
-    return SourceSentence(f"{adjective.read} {noun.read}", written)
-
-
-def joined(parts: Sequence[SourceSentence | TranslatedWord], end: str) -> SourceSentence:
-    """Join `parts` into a sentence that starts with a capital letter in both languages."""
-    texts = [" ".join(part.read for part in parts)]
-    for kind in range(len(SUFFIXES)):
-        written = (p.written if isinstance(p, TranslatedWord) else p.written[kind] for p in parts)
-        texts.append(" ".join(written))
-    read, *translations = (text[:1].upper() + text[1:] + end for text in texts)
-    return SourceSentence(read, tuple(translations))
+    written = (f"{noun.written} {adjective.written}{suffix}" for suffix in SUFFIXES)
+    return (f"{adjective.read} {noun.read}", *written)
 
 
 CARDS_VERSION = 2
@@ -106,27 +73,6 @@ NOUNS, ADJECTIVES = _WORDS[:6], _WORDS[6:]
 _LETTERS, _CELL = 14, (24, 32)
 
 
-@dataclass(frozen=True)
-class Card:
-    """Kind of heading, heading, and two pairs of adjective and noun, rendered as `pixels`."""
-
-    pixels: np.ndarray
-    words: tuple[int, ...]
-    document: str
-    name: str
-
-    def image(self) -> Image.Image:
-        return Image.fromarray(self.pixels)
-
-    def target(self) -> str:
-        kind, heading, *pairs = self.words
-        lines = [
-            phrase(NOUNS[noun], ADJECTIVES[adjective]).written[kind]
-            for adjective, noun in zip(pairs[::2], pairs[1::2], strict=True)
-        ]
-        return f"# {NOUNS[heading].written}\n\n" + "\n".join(lines)
-
-
 def read_cards() -> Collection:
     """COUNT distinct cards, two per document; rendered once, then read from the cache."""
     rng = np.random.default_rng(SEED)
@@ -138,10 +84,17 @@ def read_cards() -> Collection:
     made_from = {"version": CARDS_VERSION, "seed": SEED, "count": COUNT, "words": read_words}
     drawn = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))
     cards = [
-        Card(pixels, tuple(map(int, row)), f"cards {i // 2:04}", f"card {i:04}")
-        for i, (pixels, row) in enumerate(zip(drawn["cards"], words, strict=True))
+        Page(f"cards {i // 2:04}", f"card {i:04}", partial(Image.fromarray, pixels), card_text(*row))
+        for i, (pixels, row) in enumerate(zip(drawn["cards"], words.tolist(), strict=True))
     ]
-    return Collection("embedded:cards", cards, "13a")
+    return Collection("embedded:cards", cards)
+
+
+def card_text(kind: int, heading: int, *pairs: int) -> str:
+    """The translation of a card: kind of heading, heading, and two pairs of adjective and noun."""
+    found = zip(pairs[::2], pairs[1::2], strict=True)
+    lines = [phrase(NOUNS[noun], ADJECTIVES[adjective])[1 + kind] for adjective, noun in found]
+    return f"# {NOUNS[heading].written}\n\n" + "\n".join(lines)
 
 
 def _draw(words: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -152,17 +105,14 @@ def _draw(words: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     nouns, adjectives = (np.stack([_word(w.read) for w in kind]) for kind in (NOUNS, ADJECTIVES))
     kind, heading, *pairs = words.T
     cards = np.full((len(words), HEIGHT, WIDTH), 255, dtype=np.uint8)
-
-    def put(which: np.ndarray, word_images: np.ndarray, top: int, left: int) -> None:
-        cards[which, top : top + _CELL[0], left : left + _CELL[1]] = word_images
-
-    for number, left in enumerate(CARD_HEADINGS):
-        of_kind = np.flatnonzero(kind == number)
-        put(of_kind, nouns[heading[of_kind]], ROWS[0], left)
     every = np.arange(len(words))
-    for top, adjective, noun in zip(ROWS[1:], pairs[::2], pairs[1::2], strict=True):
-        put(every, adjectives[adjective], top, 1)
-        put(every, nouns[noun], top, WIDTH - _CELL[1])
+    cells = [(every, adjectives[pairs[n]], ROWS[1 + n // 2], 1) for n in (0, 2)]
+    cells += [(every, nouns[pairs[n]], ROWS[1 + n // 2], WIDTH - _CELL[1]) for n in (1, 3)]
+    for number, left in enumerate(CARD_HEADINGS):
+        which = np.flatnonzero(kind == number)
+        cells.append((which, nouns[heading[which]], ROWS[0], left))
+    for which, pictures, top, left in cells:
+        cards[which, top : top + _CELL[0], left : left + _CELL[1]] = pictures
     faint = rng.integers(0, 30, (len(words), 1, 1))  # some cards are paler
     for card, paler in zip(cards, faint, strict=True):  # noise takes 8 bytes a pixel
         speckle = rng.integers(0, 12, card.shape)
@@ -181,24 +131,20 @@ def _word(text: str) -> np.ndarray:
 PAGES_VERSION = 1
 """Cache version; increase it when the rendering changes."""
 DOCUMENTS = 300
-COUNTS = (90, 60, 40, 10)
-"""Numbers of nouns, adjectives, verbs and joints."""
+COUNTS = {"nouns": 90, "adjectives": 60, "verbs": 40, "joints": 10}
 SHARED = 1500
 """Sentences shared by all documents."""
 OWN = 0.1
 """Share of sentences that occur in one document only."""
 HEADINGS: tuple[Kind, ...] = ("centered", "ruled", "numbered")
 """Styles of headings, in the order of SUFFIXES, which they select."""
-_Part = tuple[PageBlock, str]
-"""A block and its translation."""
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A page as blocks, and its translation."""
 
     document: int
-    blocks: tuple[PageBlock, ...]
+    blocks: list[PageBlock]
     target: str
 
 
@@ -207,7 +153,11 @@ class Author:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.words: Lexicon = lexicon(rng, COUNTS)
+        total = sum(COUNTS.values())
+        read, written = _distinct(rng, total, _SOURCE, (1, 2)), _distinct(rng, total, _TARGET, (2, 3))
+        words = list(map(TranslatedWord, read, written))
+        edges = pairwise(np.cumsum((0, *COUNTS.values())).tolist())
+        self.words = {kind: words[a:b] for kind, (a, b) in zip(COUNTS, edges, strict=True)}
         self.used: set[str] = set()
         self.shared = [self._new() for _ in range(SHARED)]
 
@@ -218,80 +168,60 @@ class Author:
         return [self._page(number, kind, is_first=page == 0) for page in range(pages)]
 
     def _page(self, number: int, kind: int, is_first: bool) -> Text:
-        parts: list[_Part] = []
+        blocks: list[PageBlock] = []
+        texts: list[str] = []
         if is_first:
             title = self._phrase()
-            parts.append((PageBlock("title", title.read.title()), f"# {title.written[kind]}"))
+            blocks.append(PageBlock("title", title[0].title()))
+            texts.append(f"# {title[1 + kind]}")
         for section in range(1, int(self.rng.integers(2, 4)) + 1):
-            name = self._phrase()
-            read = f"{section} {name.read}" if HEADINGS[kind] == "numbered" else name.read
-            parts.append((PageBlock(HEADINGS[kind], read), f"## {name.written[kind]}"))
+            name, style = self._phrase(), HEADINGS[kind]
+            blocks.append(PageBlock(style, f"{section} {name[0]}" if style == "numbered" else name[0]))
             sentences = [self._sentence() for _ in range(int(self.rng.integers(3, 8)))]
-            block = PageBlock("paragraph", " ".join(sentence.read for sentence in sentences))
-            parts.append((block, " ".join(sentence.written[kind] for sentence in sentences)))
-            parts += self._extra(kind)
-        blocks, texts = zip(*parts, strict=True)
-        return Text(number, tuple(blocks), "\n\n".join(filter(None, texts)))
+            blocks.append(PageBlock("paragraph", " ".join(sentence[0] for sentence in sentences)))
+            texts += [f"## {name[1 + kind]}", " ".join(sentence[1 + kind] for sentence in sentences)]
+            self._extra(1 + kind, blocks, texts)
+        return Text(number, blocks, "\n\n".join(texts))
 
-    def _extra(self, kind: int) -> list[_Part]:
-        """A list, a table, a formula, or nothing."""
+    def _extra(self, written: int, blocks: list[PageBlock], texts: list[str]) -> None:
+        """Add a list, a table, a formula, or nothing."""
         choice = int(self.rng.integers(5))
         if choice == 0:
             items = [self._phrase() for _ in range(3)]
-            listed = "\n".join(f"* {item.written[kind]}" for item in items)
-            first, *others = (PageBlock("bullet", item.read) for item in items)
-            return [(first, listed), *((block, "") for block in others)]
+            blocks += [PageBlock("bullet", item[0]) for item in items]
+            texts.append("\n".join(f"* {item[written]}" for item in items))
         if choice == 1:
             rows = [[self._phrase() for _ in range(2)] for _ in range(int(self.rng.integers(2, 4)))]
-            read = "\n".join("|".join(cell.read for cell in row) for row in rows)
-            cells = (" & ".join(cell.written[kind] for cell in row) for row in rows)
-            written = r" \\ ".join(cells)
-            written = rf"\begin{{tabular}}{{ll}} {written} \end{{tabular}}"
-            return [(PageBlock("table", read), written)]
+            blocks.append(PageBlock("table", "\n".join("|".join(cell[0] for cell in row) for row in rows)))
+            body = r" \\ ".join(" & ".join(cell[written] for cell in row) for row in rows)
+            texts.append(rf"\begin{{tabular}}{{ll}} {body} \end{{tabular}}")
         if choice == 2:
             a, b = (int(n) for n in self.rng.integers(2, 50, 2))
-            return [(PageBlock("formula", f"{a} x + {b} = {a * b}"), rf"\[{a}x+{b}={a * b}\]")]
-        return []
+            blocks.append(PageBlock("formula", f"{a} x + {b} = {a * b}"))
+            texts.append(rf"\[{a}x+{b}={a * b}\]")
 
-    def _sentence(self) -> SourceSentence:
-        if self.rng.random() < OWN:
-            return self._new()
-        return _pick(self.rng, self.shared)
+    def _sentence(self) -> Sentence:
+        return self._new() if self.rng.random() < OWN else _pick(self.rng, self.shared)
 
-    def _new(self) -> SourceSentence:
+    def _new(self) -> Sentence:
         """New sentence: phrase, verb, phrase and sometimes a third phrase."""
         while True:
-            verb = _pick(self.rng, self.words.verbs)
-            parts: list[SourceSentence | TranslatedWord] = [self._phrase(), verb, self._phrase()]
+            verb = _pick(self.rng, self.words["verbs"])
+            parts = [self._phrase(), self._in_all(verb), self._phrase()]
             if self.rng.random() < 0.3:
-                parts += [_pick(self.rng, self.words.joints), self._phrase()]
-            sentence = joined(parts, ".")
-            if sentence.read not in self.used:
-                self.used.add(sentence.read)
+                parts += [self._in_all(_pick(self.rng, self.words["joints"])), self._phrase()]
+            texts = (" ".join(words) for words in zip(*parts, strict=True))
+            sentence = tuple(text[:1].upper() + text[1:] + "." for text in texts)
+            if sentence[0] not in self.used:
+                self.used.add(sentence[0])
                 return sentence
 
-    def _phrase(self) -> SourceSentence:
-        noun = _pick(self.rng, self.words.nouns)
-        return phrase(noun, _pick(self.rng, self.words.adjectives))
+    def _in_all(self, word: TranslatedWord) -> Sentence:
+        return (word.read, *[word.written] * len(SUFFIXES))
 
-
-@dataclass(frozen=True)
-class ScannedPage:
-    """A scanned page as PNG."""
-
-    png: np.ndarray
-    text: Text
-    name: str
-
-    @property
-    def document(self) -> str:
-        return f"document {self.text.document:03}"
-
-    def image(self) -> Image.Image:
-        return open_picture(io.BytesIO(self.png.tobytes()))
-
-    def target(self) -> str:
-        return self.text.target
+    def _phrase(self) -> Sentence:
+        noun = _pick(self.rng, self.words["nouns"])
+        return phrase(noun, _pick(self.rng, self.words["adjectives"]))
 
 
 def read_pages() -> Collection:
@@ -300,12 +230,16 @@ def read_pages() -> Collection:
     texts = [page for number in range(DOCUMENTS) for page in author.document(number)]
     made_from = {"version": PAGES_VERSION, "seed": SEED, "documents": DOCUMENTS}
     arrays = cache.arrays("doc-translation-pages", made_from, lambda: _scans(texts))
-    edges = pairwise((0, *arrays["ends"].tolist()))
-    scans = [
-        ScannedPage(arrays["png"][start:end], text, f"page {i:03}")
-        for i, ((start, end), text) in enumerate(zip(edges, texts, strict=True))
+    scans = np.split(arrays["png"], arrays["ends"][:-1])
+    pages = [
+        Page(f"document {text.document:03}", f"page {i:03}", partial(_decoded, png), text.target)
+        for i, (png, text) in enumerate(zip(scans, texts, strict=True))
     ]
-    return Collection("embedded:pages", scans, "13a")
+    return Collection("embedded:pages", pages)
+
+
+def _decoded(png: np.ndarray) -> Image.Image:
+    return open_picture(io.BytesIO(png.tobytes()))
 
 
 def _scans(texts: list[Text]) -> dict[str, np.ndarray]:
@@ -321,8 +255,7 @@ def _scans(texts: list[Text]) -> dict[str, np.ndarray]:
 def scan(text: Text, rng: np.random.Generator) -> Image.Image:
     """Render a page with random margins and columns, slightly rotated, blurred and speckled."""
     columns = int(rng.integers(1, 3))
-    page = draw(text.blocks, Sheet(margin=int(rng.integers(32, 72)), columns=columns))
-    assert page is not None, "an artificial page fits on its sheet"
+    page = draw(text.blocks, int(rng.integers(32, 72)), columns)
     angle = float(rng.uniform(-1, 1))
     rotated = page.rotate(angle, resample=Image.Resampling.BILINEAR, fillcolor=255)
     dots = np.asarray(rotated.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 0.8))))).copy()

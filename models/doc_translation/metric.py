@@ -31,15 +31,25 @@ def plain_text(markdown: str) -> str:
     return _TABLE_OR_FORMULA.sub("", markdown)
 
 
+_TOKENIZERS = {"zh": "zh", "yue": "zh", **dict.fromkeys(("ja", "ko", "th", "lo", "km", "my"), "char")}
+"""Of sacrebleu by language; 13a, the default, would take a sentence without spaces for a word.
+
+Japanese and Korean by characters: MeCab, which sacrebleu has for them, gives other scores with
+another dictionary.
+"""
+
+
 class Bleu:
     """Corpus BLEU of sacrebleu, from counts that add up over batches and ranks.
 
     Sources: Papineni et al., BLEU, 2002; Post, A Call for Clarity in Reporting BLEU Scores, 2018.
     """
 
-    def __init__(self, tokenize: str) -> None:
+    def __init__(self, language: str) -> None:
+        """`language`: of the texts, such as `zh` or `pt_BR`; it chooses the tokenizer."""
         from sacrebleu.metrics import BLEU
 
+        tokenize = _TOKENIZERS.get(re.split("[-_]", language.lower())[0], "13a")
         # force: no warning about tokenized text, because it is model output.
         self._inner: Any = BLEU(tokenize=tokenize, force=True)
 
@@ -139,11 +149,11 @@ class TranslationMetric:
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, tokenize: str, count: int, beams: int = 1, against_blank: bool = False
+        self, vocabulary: Vocabulary, language: str, count: int, beams: int = 1, against_blank: bool = False
     ) -> None:
         """`count`: tokens generated per page."""
         self.vocabulary, self.count, self.beams = vocabulary, count, beams
-        self.against_blank, self.bleu = against_blank, Bleu(tokenize)
+        self.against_blank, self.bleu = against_blank, Bleu(language)
 
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:

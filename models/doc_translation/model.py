@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.common.hugging_face import cache_name
-from models.common.layers import HasFrozenParts, count_flops
+from models.common.layers import HasFrozenParts
 from models.doc_translation.config import SWIN_PATCH, GlobalEncoder, LocalEncoder, Size
 from models.doc_translation.decoding import DecoderCache
 
@@ -231,16 +231,3 @@ def layers(model: nn.Module) -> list[nn.Module]:
     # By name: their modules differ between versions of transformers.
     names = ("BeitLayer", "DonutSwinLayer", "BertLayer", QueryTransformer.__name__)
     return [module for module in model.modules() if type(module).__name__ in names]
-
-
-def flops_per_sample(size: Size, time: int, is_frozen: bool = False) -> float:
-    """Floating point operations of forward and backward for one page and `time` tokens.
-
-    Backward counts as twice the forward pass, and as nothing for image encoders that are frozen
-    (`is_frozen`).
-    """
-    with torch.device("meta"):
-        model = DocTranslator(size).requires_grad_(False)
-        pages = torch.empty(1, 3, size.whole.pixels, size.whole.pixels), torch.empty(1, 3, *size.local.pixels)
-        ids = torch.zeros(1, time, dtype=torch.int64)
-        return count_flops(model, (*pages, None, ids), ENCODERS if is_frozen else ())

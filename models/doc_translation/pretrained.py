@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +27,9 @@ _PREFIX = re.compile(r"^(beit|donut|swin|bert)\.")
 """Of the names of tensors in a model with a head."""
 
 
-@dataclass
-class TensorMatches:
-    """Tensor names of a part by how the folder matches them."""
-
-    matched: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    """Tensors of the part that the folder lacks."""
-    unexpected: list[str] = field(default_factory=list)
-    """Tensors of the folder without a counterpart in the part."""
-    wrong_shape: list[str] = field(default_factory=list)
-
-    @property
-    def share(self) -> float:
-        """Share of the part's tensors that are filled."""
-        total = len(self.matched) + len(self.missing) + len(self.wrong_shape)
-        return len(self.matched) / total
-
-    def counts(self) -> dict[str, int]:
-        """Number of tensors in each list."""
-        return {name: len(names) for name, names in vars(self).items()}
+Report = dict[str, list[str]]
+"""Tensor names: those of a part that are matched, those that its folder lacks or has in another
+shape, and unexpected ones of the folder."""
 
 
 def load(
@@ -56,7 +38,7 @@ def load(
     parts: Collection[str],
     partial: Sequence[str],
     take_layers: Sequence[int] | None,
-) -> dict[str, TensorMatches]:
+) -> dict[str, Report]:
     """Fill those `parts` of `model` that have a subfolder, and log the result of each.
 
     `parts`: some of PARTS. `take_layers`: numbers of the pretrained decoder layers to use, in
@@ -77,12 +59,13 @@ def load(
         if name == "decoder" and take_layers is not None:
             tensors = _select_layers(tensors, take_layers, folder / name)
         report = reports[name] = fill(getattr(model, PARTS[name]), tensors)
-        counts = ", ".join(f"{count} {what}" for what, count in report.counts().items())
-        log.info("pretrained %s: %s (%.0f %%)", name, counts, 100 * report.share)
-        if report.share < MIN_FILLED and name not in partial:
-            examples = ", ".join((report.missing + report.wrong_shape)[:3])
+        counts = ", ".join(f"{len(names)} {what}" for what, names in report.items())
+        others = report["missing"] + report["wrong_shape"]
+        share = len(report["matched"]) / (len(report["matched"]) + len(others))
+        log.info("pretrained %s: %s (%.0f %%)", name, counts, 100 * share)
+        if share < MIN_FILLED and name not in partial:
             raise DataError(
-                f"'{folder / name}' fills {report.share:.0%} of the part '{name}'; missing: {examples}",
+                f"'{folder / name}' fills {share:.0%} of the part '{name}'; missing: {', '.join(others[:3])}",
                 where=f"model.pretrained; {counts}",
                 allowed=f"at least {MIN_FILLED:.0%}",
                 fix=f"--set 'model.partial=[{name}]'  to accept this",
@@ -121,29 +104,29 @@ def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor | StoredTens
     }
 
 
-def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> TensorMatches:
+def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> Report:
     """Copy tensors of matching name and shape into `part`.
 
     A model prefix, for example `bert.`, is ignored.
     """
     parameters = dict(part.named_parameters())
     known = {_PREFIX.sub("", name): name for name in parameters}
-    report = TensorMatches()
+    report: Report = {"matched": [], "missing": [], "unexpected": [], "wrong_shape": []}
     for name, tensor in tensors.items():
         target = known.get(_PREFIX.sub("", name))
         if target is None:
-            report.unexpected.append(name)
+            report["unexpected"].append(name)
         elif parameters[target].shape != tensor.shape:
-            report.wrong_shape.append(target)
-        elif target not in report.matched:
-            report.matched.append(target)
+            report["wrong_shape"].append(target)
+        elif target not in report["matched"]:
+            report["matched"].append(target)
             if isinstance(tensor, StoredTensor):
                 tensor.read_into(parameters[target])
             else:
                 with torch.no_grad():
                     parameters[target].copy_(tensor)
-    present = {*report.matched, *report.wrong_shape}
-    report.missing = [name for name in parameters if name not in present]
+    present = {*report["matched"], *report["wrong_shape"]}
+    report["missing"] = [name for name in parameters if name not in present]
     return report
 
 

@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch.nn import Module
 
-from models.base import Batch, Context, DataError, Goal, Loss, Picture, Prediction, Predictions, SplitName
-from models.common import initial_weights, model_facts, subwords
-from models.common.data_files import few, files
+from models.base import (
+    Batch,
+    Context,
+    DataError,
+    Draws,
+    Goal,
+    Loss,
+    Picture,
+    Prediction,
+    Predictions,
+    SplitName,
+)
+from models.common import model_facts, subwords
+from models.common.data_files import existing_path, few, files, unknown_embedded, unknown_format
+from models.common.family import ENCODER, FamilyTask, Numbers, padded
 from models.common.hub import folder_of
 from models.common.layers import check_kernel, restrict_blocks
-from models.common.noise_control import samples_of_others
 from models.common.predictions import passed_over, spread_positions
-from models.common.split import SPLITS, SplitRule, atomic_write, save_split, split_groups
+from models.common.split import SPLITS, atomic_write
 from models.common.subwords import TOKENIZER_FILE
-from models.doc_translation import prediction, pretrained, preview
+from models.doc_translation import embedded, formats, images, pretrained, showing
 from models.doc_translation.config import SIZES, Data, Model
-from models.doc_translation.dataset import MAX_GAIN, Pages, PageSample, collate, read
 from models.doc_translation.metric import Bleu, TranslationMetric
-from models.doc_translation.model import ENCODERS, DocTranslator, flops_per_sample, layers
+from models.doc_translation.model import ENCODERS, IGNORE, DocTranslator, layers
+from models.doc_translation.readers import dota
 from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
 
-if TYPE_CHECKING:
-    from models.common.nf4 import Quantizer
-
-GROUPS = "documents"
 SKIPPED_FILE = "left_out.json"
 """File of skipped pages and reasons in the run folder."""
 PROBES = 200
 """Training pages sampled to estimate the lengths of translations."""
-_ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
+MAX_GAIN = 1.0
+"""Maximum BLEU gain of images of other documents over blank pages."""
+MULTIPLE = 8
+"""Rows are padded to a multiple of this, the tile of tensor cores."""
 
 
 @dataclass(frozen=True)
@@ -47,220 +58,214 @@ class _PageFacts:
     """Entries of the embedding of the decoder."""
 
 
-class DocTranslationTask:
-    """Translation of page images; implements models.base.Task."""
+class DocTranslationTask(FamilyTask):
+    """Translation of page images."""
 
-    goal, units = Goal("val_bleu", "max"), "tokens"
-    saved_files: Sequence[str] = (model_facts.FACTS_FILE, TOKENIZER_FILE)
-    """What setup_without_data reads in the run folder."""
-    channels_last = False
+    goal, units, noun = Goal("val_bleu", "max"), "tokens", "documents"
+    saved_files = (model_facts.FACTS_FILE, TOKENIZER_FILE)
+    parts: Mapping[str, Sequence[str]] = {ENCODER: ENCODERS}
     vocabulary: Vocabulary
     collection: Collection
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings without disk access. Raises DataError for invalid sizes."""
+        super().__init__(model, data, context)
         check_kernel(context.attention, context.device)
-        self.context = context
-        size = self.size = SIZES[model.size]
-        self.pretrained = None if model.pretrained is None else folder_of(model.pretrained)
-        self.partial = [] if self.pretrained is None else model.partial
-        self.path, self.control, self.rule = data.path, data.control, SplitRule.of(data, context)
-        self.language, self.split, self.on_bad = data.target, data.split, data.on_bad
-        self._data: dict[SplitName, Pages] = {}
-        self._reports: dict[str, pretrained.TensorMatches] = {}
-        self.loaded: str | None = None
-        self.quantizer: Quantizer | None = None
+        size = SIZES[model.size]
         count, queries = model.decoder_layers or size.decoder_layers, model.queries or size.queries
         self.size = replace(size, decoder_layers=count, queries=queries)
-        self.dropout, self.is_encoder = model.dropout, model.stage == "encoder"
-        # Settings without effect are not read, so that they are reported as unused.
-        self.encoder, self.is_frozen = None, False
-        if not self.is_encoder:
-            self.encoder = None if model.encoder is None else Path(model.encoder).expanduser()
-            self.is_frozen = model.freeze_encoder
-        if self.is_frozen and model.quantize is not None:
-            from models.common.nf4 import Quantizer
-
-            self.quantizer = Quantizer(context.device)
-        self.take_layers = None if self.pretrained is None else model.take_layers
-        self.length = data.seq_len or self.size.positions
-        if self.length > self.size.positions:
+        self.dropout, self.path, self.control = model.dropout, data.path, data.control
+        self.pretrained = None if model.pretrained is None else folder_of(model.pretrained)
+        self.length, self.beams = data.seq_len or size.positions, data.beams
+        if self.length > size.positions:
             raise DataError(
                 f"data.seq_len {self.length} exceeds the positions of this size",
                 where="data.seq_len",
-                allowed=f"at most {self.size.positions}",
-                fix=f"--set data.seq_len={self.size.positions}",
+                allowed=f"at most {size.positions}",
+                fix=f"--set data.seq_len={size.positions}",
             )
         self.count = min(data.max_new_tokens or self.length, self.length)
-        self.beams = data.beams
+        self._reports: dict[str, pretrained.Report] = {}
 
-    def setup(self) -> None:
-        """Read and split the data, train or load the vocabulary; store both in the run folder.
+    def read(self) -> Sequence[Page]:
+        path, data = self.path, self.data_settings
+        if path in formats.EMBEDDED:
+            read = embedded.read_cards if path == "embedded:cards" else embedded.read_pages
+            self.collection = read()
+        elif path.startswith("embedded:"):
+            raise unknown_embedded(path, formats.EMBEDDED)
+        else:
+            source = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
+            if formats.recognize(source) is None:
+                raise unknown_format(source, formats.FORMATS)
+            self.collection = dota.read(source, data.target, data.split, data.on_bad)
+        return self.collection.pages
 
-        Disk access: rank 0 first, then the other ranks. Raises DataError.
-        """
-        collection = self.collection = read(self.path, self.language, self.split, self.on_bad)
-        self.splits = self._split(collection)
-        folder, seed = self.context.folder, self.rule.seed
-        if folder is not None:
-            save_split(self.splits, folder, self.context.reset_data, self.rule)
-            if collection.skipped and not (folder / SKIPPED_FILE).exists():
-                rows = [{"page": page, "why": reason} for page, reason in collection.skipped]
-                atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))
-        by_split: dict[SplitName, list[Page]] = {name: [] for name in SPLITS}
-        side_of = {group: name for name in SPLITS for group in self.splits[name]}
-        for page in collection.pages:
-            if page.document in side_of:
-                by_split[side_of[page.document]].append(page)
-        self.vocabulary = self._fit_vocabulary(by_split["train"])
+    def groups_of(self, records: Sequence[Page]) -> Sequence[str]:
+        return [page.document for page in records]
+
+    def split(self, groups: Iterable[str]) -> Mapping[SplitName, Sequence[str]]:
+        given = self.collection.given
+        if given is None:
+            return super().split(groups)
+        self.rule.refuse_fold("a file gives the split of this data", "--set data.split=article")
+        splits: dict[SplitName, list[str]] = {}
+        for side in SPLITS:
+            documents = given[side]
+            if not documents:
+                raise DataError(
+                    f"the {side} split is empty: none of its pages exists",
+                    where=self.collection.source,
+                    allowed="pages for train, val and test",
+                    fix="--set data.split=article",
+                )
+            order = np.random.default_rng(self.rule.seed).permutation(len(documents))
+            chosen = order[: max(1, round(self.rule.fraction * len(documents)))]
+            splits[side] = sorted(documents[i] for i in chosen)
+        self.save_split(splits)
+        return splits
+
+    def fit(self, train: Numbers) -> None:
+        """The vocabulary of the pretrained decoder if it has one; otherwise that of `train`."""
+        folder, skipped = self.context.folder, self.collection.skipped
+        if folder is not None and skipped and not (folder / SKIPPED_FILE).exists():
+            rows = [{"page": page, "why": reason} for page, reason in skipped]
+            atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))
+        path = None if self.pretrained is None else self.pretrained / "decoder" / TOKENIZER_FILE
+        if path is None or not path.is_file():
+            texts = (self.records[number].target() for number in train)
+            self.vocabulary = load_or_train(texts, self.size.vocabulary, folder)
+        else:
+            self.vocabulary = load(path)
+            self.size = replace(self.size, vocabulary=-(-self.vocabulary.size // 8) * 8)
+            subwords.save_tokenizer(self.vocabulary.inner, folder)
         model_facts.save(_PageFacts(self.size.vocabulary), folder)
-        for number, (name, pages) in enumerate(by_split.items()):
-            shown = None
-            if self.control == "noise":
-                shown = samples_of_others([page.document for page in pages], (seed, number))
-            self._data[name] = Pages(pages, self.vocabulary, self.size, self.length, shown)
 
     def setup_without_data(self) -> None:
-        self.pretrained = self.encoder = None  # their weights are among the trained ones
-        self.quantizer = None  # and those in 4 bits are read as weights
-        folder = self.context.folder
-        count = model_facts.load(folder, _PageFacts).vocabulary
-        self.size = replace(self.size, vocabulary=count)
+        self.forget_initial_weights()
+        folder, self.pretrained = self.context.folder, None
+        self.size = replace(self.size, vocabulary=model_facts.load(folder, _PageFacts).vocabulary)
         assert folder is not None, "the facts were loaded from it"
         self.vocabulary = load(folder / TOKENIZER_FILE)
 
     def continue_from(self, first: DocTranslationTask) -> None:
         """Loss and goal are the same for all pages."""
 
-    def _split(self, collection: Collection) -> dict[SplitName, list[str]]:
-        given = collection.given
-        if given is None:
-            return split_groups((page.document for page in collection.pages), self.rule, GROUPS)
-        self.rule.refuse_fold("a file gives the split of this data", "--set data.split=article")
-        if empty := next((side for side in SPLITS if not given[side]), None):
-            raise DataError(
-                f"the {empty} split is empty: none of its pages exists",
-                where=collection.source,
-                allowed="pages for train, val and test",
-                fix="--set data.split=article",
-            )
-        splits: dict[SplitName, list[str]] = {}
-        for side in SPLITS:
-            documents = given[side]
-            order = np.random.default_rng(self.rule.seed).permutation(len(documents))
-            chosen = order[: max(1, round(self.rule.fraction * len(documents)))]
-            splits[side] = sorted(documents[i] for i in chosen)
-        return splits
-
-    def _fit_vocabulary(self, pages: Sequence[Page]) -> Vocabulary:
-        """Vocabulary of the pretrained decoder if it has one; otherwise trained on `pages`."""
-        path = None if self.pretrained is None else self.pretrained / "decoder" / TOKENIZER_FILE
-        if path is None or not path.is_file():
-            texts = (page.target() for page in pages)
-            return load_or_train(texts, self.size.vocabulary, self.context.folder)
-        vocabulary = load(path)
-        self.size = replace(self.size, vocabulary=-(-vocabulary.size // 8) * 8)
-        subwords.save_tokenizer(vocabulary.inner, self.context.folder)
-        return vocabulary
-
-    def build(self) -> Module:
-        """Build the model on the CPU with random or pretrained weights.
-
-        The encoders of `model.encoder` replace those of `model.pretrained`. Raises DataError.
-        """
-        model = DocTranslator(self.size, self.dropout)
+    def network(self) -> DocTranslator:
+        """The encoders of `model.encoder` replace those of `model.pretrained`."""
+        model, settings = DocTranslator(self.size, self.dropout), self.model_settings
         restrict_blocks(layers(model), self.context.attention)
         if self.pretrained is not None:
             parts = tuple(pretrained.PARTS) if self.encoder is None else ("decoder",)
-            self._reports = pretrained.load(model, self.pretrained, parts, self.partial, self.take_layers)
-        if self.encoder is not None:
-            encoder, prefixes = self.encoder, tuple(f"{name}." for name in ENCODERS)
-            self.loaded = initial_weights.load("model.encoder", model, encoder, _ENCODER, prefixes)
-        if self.is_encoder:
-            model.train_only(model.global_encoder, model.local_encoder)
-        if self.is_frozen:
-            model.freeze(model.global_encoder, model.local_encoder)
-        if self.quantizer is not None:
-            self.quantizer.quantize_frozen(model)
+            partial, chosen = settings.partial, settings.take_layers
+            self._reports = pretrained.load(model, self.pretrained, parts, partial, chosen)
         return model
 
-    def data(self, split: SplitName) -> Pages:
-        return self._data[split]
+    def sample(self, number: int, given: int, draws: Draws) -> dict[str, Any]:
+        """`views`, uint8 [channel, height, width], tokens int64 [time], and texts of one page."""
+        page = self.records[number]
+        text = page.target()
+        labels = self._tokens(text)[: self.length]
+        return {
+            "views": images.views(self.records[given].image(), self.size),
+            "inputs": np.concatenate(([self.vocabulary.start], labels[:-1])),
+            "labels": labels,
+            "reference": text,
+            "meta": (page.document, page.name),
+        }
 
-    def collate(self, samples: Sequence[PageSample]) -> Batch:
-        return collate(samples, self.vocabulary.pad)
+    def _tokens(self, text: str) -> NDArray[np.int64]:
+        return np.append(self.vocabulary.encode(text), self.vocabulary.end)
 
-    def num_units(self, batch: Batch) -> int:
-        return batch["units"]
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
+        """Collate samples, padded at the end to the longest translation in multiples of 8.
+
+        `page_global` and `page_local` as of images.batches; `decoder_ids`, `labels` int64 [batch,
+        time]; `units`, the number of labels; `references`, the whole translations; `meta`, document
+        and page names.
+        """
+        whole, local = images.batches([sample["views"] for sample in samples])
+        inputs, labels = ([sample[name] for sample in samples] for name in ("inputs", "labels"))
+        return {
+            "page_global": whole,
+            "page_local": local,
+            "decoder_ids": padded(inputs, self.vocabulary.pad, multiple=MULTIPLE),
+            "labels": padded(labels, IGNORE, multiple=MULTIPLE),
+            "units": sum(map(len, labels)),
+            "references": [sample["reference"] for sample in samples],
+            "meta": [sample["meta"] for sample in samples],
+        }
 
     def loss(self, model: Module, batch: Batch) -> Loss:
         names = ("page_global", "page_local", "decoder_ids", "labels")
         return Loss(model(**{name: batch[name] for name in names}), {})
 
     def metric(self) -> TranslationMetric:
-        given = self.vocabulary, self.collection.tokenize, self.count
+        given = self.vocabulary, self.collection.language, self.count
         return TranslationMetric(*given, against_blank=self.control == "noise")
 
     def final_metric(self) -> TranslationMetric | None:
         """Scores of translations by beam search; None for one beam."""
         if self.beams == 1:
             return None
-        return TranslationMetric(self.vocabulary, self.collection.tokenize, self.count, self.beams)
+        return TranslationMetric(self.vocabulary, self.collection.language, self.count, self.beams)
 
     def blocks(self, model: Module) -> list[Module]:
         return layers(model)
 
-    def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
-        """As HasParts.model_parts."""
-        return {"encoder": [model.get_submodule(name) for name in ENCODERS]}
-
     def preview(self, model: Module) -> str | None:
         """The translation of the first validation page. Collective."""
-        return preview.preview_text(model, self._data["val"], self.count, self.context.device)
+        return showing.preview(self, model)
 
     def pictures(self) -> Sequence[Picture]:
-        return preview.pictures(self._data["train"])
+        return showing.pictures(self)
 
     def predictions(self, model: Module) -> Predictions:
         """Translations of a few validation pages. Collective."""
-        device, bleu = self.context.device, Bleu(self.collection.tokenize)
-        return preview.predict(model, self._data["val"], self.count, bleu, device)
+        return showing.predictions(self, model)
 
-    def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        pages = prediction.read(path)
-        size, device = self.size, self.context.device
-        if self.is_encoder:
-            yield from prediction.features(model, pages, size, device)
-        else:
-            decoding = self.vocabulary, self.count, self.beams
-            yield from prediction.predict(model, pages, size, *decoding, device)
-        yield from passed_over(path, filter(prediction.is_image, files(path)))
+    def predict(self, model: Module, path: Any) -> Iterator[Prediction]:
+        write = showing.features if self.stage == ENCODER else showing.translations
+        yield from write(self, model, showing.read(path))
+        yield from passed_over(path, filter(showing.is_image, files(path)))
+
+    def example(self) -> Sequence[Any]:
+        size, pixels = self.size, self.size.whole.pixels
+        time = round(float(np.minimum(self._token_counts(), self.length).mean()))
+        ids = torch.zeros(1, time, dtype=torch.int64)
+        return torch.zeros(1, 3, pixels, pixels), torch.zeros(1, 3, *size.local.pixels), None, ids
 
     def flops_per_sample(self, model: Module) -> float | None:
-        counts = np.minimum(self._token_counts(), self.length)
-        return flops_per_sample(self.size, round(float(counts.mean())), self.is_frozen)
+        """Those of a model without values: queries are parameters, whose calls torch does not count."""
+        with torch.device("meta"):
+            return super().flops_per_sample(DocTranslator(self.size).requires_grad_(False))
 
-    def _token_counts(self) -> np.ndarray:
-        pages = self._data["train"]
-        return np.array([pages.count_tokens(i) for i in spread_positions(len(pages), PROBES)])
+    def _token_counts(self) -> NDArray[np.int64]:
+        """Tokens of whole translations, with the end token, of a few training pages."""
+        numbers = self.data("train").numbers
+        probes = numbers[spread_positions(len(numbers), PROBES)]
+        return np.array([len(self._tokens(self.records[number].target())) for number in probes])
 
     def facts(self) -> Mapping[str, Any]:
+        collection = self.collection
         facts: dict[str, Any] = {
-            "source": self.collection.source,
-            "groups": {name: len(self.splits[name]) for name in SPLITS},
-            "samples": {name: len(self.data(name)) for name in SPLITS},
+            "source": collection.source,
+            **super().facts(),
+            "vocabulary": self.vocabulary.size,
+            "seq_len": self.length,
+            "max_new_tokens": self.count,
+            "beams": self.beams,
+            "cut_share": float((self._token_counts() > self.length).mean()),
+            "bleu": Bleu(collection.language).signature,
+            **collection.counts,
         }
-        facts["vocabulary"], facts["seq_len"] = self.vocabulary.size, self.length
-        facts["max_new_tokens"], facts["beams"] = self.count, self.beams
-        facts["cut_share"] = float((self._token_counts() > self.length).mean())
-        facts["bleu"] = Bleu(self.collection.tokenize).signature
-        facts |= self.collection.counts
-        if self.collection.notes:
-            facts["notes"] = few(self.collection.notes)
-        if self.loaded is not None:
-            facts["encoder"] = self.loaded
+        if collection.notes:
+            facts["notes"] = few(collection.notes)
         if self._reports:
-            facts["pretrained"] = {name: r.counts() for name, r in self._reports.items()}
+            facts["pretrained"] = {
+                part: {kind: len(names) for kind, names in report.items()}
+                for part, report in self._reports.items()
+            }
         if self.control == "noise":
             facts["control"] = {"val_bleu_gain": {"max": MAX_GAIN}}
         return facts

@@ -16,38 +16,34 @@ PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 MIN_SIZE = 3 + len(BYTES)
 """Entries required to encode every text."""
-
 TRAINED_ON = 50_000_000
 """Maximum characters of training text; more hardly changes the subwords."""
 
 _PIECES = Regex(r" ?[\p{L}\p{M}]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+")
-_PADS = (PAD, "[PAD]", "<pad>")
-_STARTS = (START, "<s>", "[CLS]", "<bos>")
-_ENDS = (END, "</s>", "[SEP]", "<eos>")
+_SPECIALS = ((PAD, "[PAD]", "<pad>"), (START, "<s>", "[CLS]", "<bos>"), (END, "</s>", "[SEP]", "<eos>"))
+"""Names of the tokens for padding, start and end in the vocabularies of others."""
 
 
 class Vocabulary:
     """Converts text to token ids and back without loss."""
 
-    def __init__(self, inner: tokenizers.Tokenizer, where: str) -> None:
+    def __init__(self, inner: tokenizers.Tokenizer, where: str = "model.vocabulary") -> None:
         """Raises DataError if `inner` has no tokens for padding, start and end."""
         # Otherwise "<|end|>" inside a text would end it, and "<0x0A>" would be decoded.
         inner.encode_special_tokens = True
-        self.inner = inner
-        self.size = max(inner.get_vocab().values()) + 1
+        self.inner, known = inner, inner.get_vocab()
+        self.size = max(known.values()) + 1
         """Number of token ids; every id is below it."""
-        self.pad, self.start, self.end = (self._first(names, where) for names in (_PADS, _STARTS, _ENDS))
-
-    def _first(self, names: Sequence[str], where: str) -> int:
-        candidates = (self.inner.token_to_id(name) for name in names)
-        number = next((number for number in candidates if number is not None), None)
-        if number is None:
-            raise DataError(
-                f"the tokenizer has none of the tokens {', '.join(names)}",
-                where=where,
-                allowed="a tokenizer with tokens for padding, start and end",
-            )
-        return number
+        found = []
+        for names in _SPECIALS:
+            if (name := next(filter(known.__contains__, names), None)) is None:
+                raise DataError(
+                    f"the tokenizer has none of the tokens {', '.join(names)}",
+                    where=where,
+                    allowed="a tokenizer with tokens for padding, start and end",
+                )
+            found.append(known[name])
+        self.pad, self.start, self.end = found
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`, int64, without special tokens."""
@@ -57,8 +53,8 @@ class Vocabulary:
         numbers = list(map(int, tokens))
         if self.end in numbers:
             numbers = numbers[: numbers.index(self.end)]
-        hidden = {self.pad, self.start}
-        return self.inner.decode([t for t in numbers if t not in hidden], skip_special_tokens=False)
+        visible = [t for t in numbers if t not in (self.pad, self.start)]
+        return self.inner.decode(visible, skip_special_tokens=False)
 
 
 def train(texts: Iterable[str], size: int) -> Vocabulary:
@@ -88,7 +84,7 @@ def train(texts: Iterable[str], size: int) -> Vocabulary:
             yield text
 
     inner.train_from_iterator(first_texts(), trainer)
-    return Vocabulary(inner, "model.vocabulary")
+    return Vocabulary(inner)
 
 
 def load(path: Path) -> Vocabulary:
@@ -98,5 +94,4 @@ def load(path: Path) -> Vocabulary:
 
 def load_or_train(texts: Iterable[str], size: int, folder: Path | None) -> Vocabulary:
     """Load the vocabulary of the run folder; if there is none, train and store it there."""
-    inner = subwords.load_or_fit(folder, lambda: train(texts, size).inner)
-    return Vocabulary(inner, "model.vocabulary")
+    return Vocabulary(subwords.load_or_fit(folder, lambda: train(texts, size).inner))

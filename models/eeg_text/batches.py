@@ -14,20 +14,12 @@ from torch import Tensor
 
 from models.base import Batch
 from models.common.data_files import files, identity
+from models.common.family import padded
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.dataset import Features, SampleRules, TextSamples, cut_windows
 
 IGNORE = -100
 """The label that the loss ignores."""
-
-
-def _padded(arrays: Sequence[np.ndarray], length: int, fill: float = 0) -> Tensor:
-    """`arrays`, of any lengths, as one tensor [batch, length, ...]."""
-    shape = (len(arrays), length, *arrays[0].shape[1:])
-    rows = np.full(shape, fill, dtype=arrays[0].dtype)
-    for row, array in zip(rows, arrays, strict=True):
-        row[: len(array)] = array
-    return torch.from_numpy(rows)
 
 
 def _first(lengths: Sequence[int], samples: int) -> Tensor:
@@ -48,25 +40,25 @@ def eeg(given: Sequence[Any], rules: SampleRules, name: str = "eeg") -> dict[str
         lengths = [features.samples for features in given]
         return {f"{name}_memory": memory, f"{name}_mask": _first(lengths, samples)}
     if rules.windows == 1:
-        lengths = list(map(len, given))
-        return {name: _padded(given, samples), f"{name}_mask": _first(lengths, samples)}
-    cuts = [cut_windows(segment, samples) for segment in given]
-    token_count = samples // TOKEN_SAMPLES
-    pool = np.full((len(given), token_count, rules.windows), -1, dtype=np.int64)
-    row, lengths = 0, []
-    for segment_pool, windows in zip(pool, cuts, strict=True):
-        counts = [-(-len(window) // TOKEN_SAMPLES) for window in windows]
-        starts = [(row + number) * token_count for number in range(len(windows))]
-        tokens = np.concatenate([s + np.arange(n) for s, n in zip(starts, counts, strict=True)])
-        count = len(windows)
-        pooled = -(-len(tokens) // count)
-        tokens = np.pad(tokens, (0, pooled * count - len(tokens)), constant_values=-1)
-        segment_pool[:pooled, :count] = tokens.reshape(pooled, -1)
-        lengths.append(min(sum(map(len, windows)), pooled * TOKEN_SAMPLES))
-        row += count
-    every = [window for windows in cuts for window in windows]
+        mask = _first(list(map(len, given)), samples)
+        return {name: padded(given, length=samples), f"{name}_mask": mask}
+    pool = np.full((len(given), samples // TOKEN_SAMPLES, rules.windows), -1, dtype=np.int64)
+    every, lengths = list[np.ndarray](), list[int]()
+    for segment_pool, windows in zip(pool, (cut_windows(s, samples) for s in given), strict=True):
+        first, count = len(every) * pool.shape[1], len(windows)
+        tokens = np.concatenate(
+            [
+                first + n * pool.shape[1] + np.arange(-(-len(window) // TOKEN_SAMPLES))
+                for n, window in enumerate(windows)
+            ]
+        )
+        rows = -(-len(tokens) // count)
+        tokens = np.pad(tokens, (0, rows * count - len(tokens)), constant_values=-1)
+        segment_pool[:rows, :count] = tokens.reshape(rows, count)
+        lengths.append(min(sum(map(len, windows)), rows * TOKEN_SAMPLES))
+        every += windows
     return {
-        name: _padded(every, samples),
+        name: padded(every, length=samples),
         f"{name}_windows": _first(list(map(len, every)), samples),
         f"{name}_pool": torch.from_numpy(pool),
         f"{name}_mask": _first(lengths, samples),
@@ -74,26 +66,24 @@ def eeg(given: Sequence[Any], rules: SampleRules, name: str = "eeg") -> dict[str
 
 
 def masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
-    """eeg, eeg_mask, mask_target [batch, time / 4], recorded [batch, 105], units: masked values.
-
-    `seen`, with its mask, is the input of the encoder if that is not `eeg`.
+    """eeg, the target, and seen, what the encoder gets, each with a mask of valid samples;
+    mask_target [batch, time / 4], recorded [batch, 105], units: masked values.
     """
-    valid = _first([len(s["eeg"]) for s in samples], length)
-    target = _padded([s["hidden"] for s in samples], length // TOKEN_SAMPLES)
-    recorded = torch.from_numpy(np.stack([s["recorded"] for s in samples]))
-    masked_samples = (target.repeat_interleave(TOKEN_SAMPLES, dim=1) & valid).sum(1)
-    batch = {
-        "eeg": _padded([s["eeg"] for s in samples], length),
-        "eeg_mask": valid,
-        "mask_target": target,
-        "recorded": recorded,
-        "units": int((masked_samples * recorded.sum(1)).sum()),
-        "meta": {"subject": [s["subject"] for s in samples]},
-    }
-    if "seen" in samples[0]:
-        batch["seen"] = _padded([s["seen"] for s in samples], length)
-        batch["seen_mask"] = _first([len(s["seen"]) for s in samples], length)
+    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    batch: dict[str, Any] = {"meta": {"subject": columns["subject"]}}
+    for name in ("eeg", "seen"):
+        batch[name] = padded(columns[name], length=length)
+        batch[f"{name}_mask"] = _first(list(map(len, columns[name])), length)
+    batch["mask_target"] = padded(columns["hidden"], length=length // TOKEN_SAMPLES)
+    batch["recorded"] = torch.from_numpy(np.stack(columns["recorded"]))
+    batch["units"] = int(masked_values(batch).sum())
     return batch
+
+
+def masked_values(batch: Batch) -> Tensor:
+    """The values to predict: masked, valid and recorded; [batch, time, 105], bool."""
+    hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1) & batch["eeg_mask"]
+    return hidden[:, :, None] & batch["recorded"][:, None, :]
 
 
 def text(samples: Sequence[dict[str, Any]], rules: SampleRules, pad: int) -> Batch:
@@ -105,31 +95,30 @@ def text(samples: Sequence[dict[str, Any]], rules: SampleRules, pad: int) -> Bat
     [batch, time], in the time of these means.
 
     With cached features, eeg_memory [batch, time / 4, width] instead of eeg. In evaluation also:
-    noise and other, with their masks or features; candidates [batch, candidate, text]; number
-    [batch], the index of the sentence; text, the sentences.
+    compared, the EEG of all, then noise of all, then other EEG, as eeg; candidates [batch,
+    candidate, text]; number [batch], the index of the sentence; text, the sentences.
     """
-    longest = max(len(s["labels"]) for s in samples)
-    labels = _padded([s["labels"] for s in samples], longest, IGNORE)
+    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
     batch: dict[str, Any] = {
-        **eeg([s["eeg"] for s in samples], rules),
-        "text_ids": _padded([s["inputs"] for s in samples], longest, pad),
-        "labels": labels,
-        "units": int((labels != IGNORE).sum()),
-        "meta": {name: [s[name] for s in samples] for name in ("sentence", "subject")},
+        **eeg(columns["eeg"], rules),
+        "text_ids": padded(columns["inputs"], pad),
+        "labels": padded(columns["labels"], IGNORE),
+        "units": sum(map(len, columns["labels"])),
+        "meta": {name: columns[name] for name in ("sentence", "subject")},
     }
-    if "candidates" in samples[0]:
-        for name in ("noise", "other"):
-            batch |= eeg([s[name] for s in samples], rules, name)
-        batch["candidates"] = torch.from_numpy(np.stack([s["candidates"] for s in samples]))
-        batch["number"] = torch.tensor([s["number"] for s in samples])
-        batch["text"] = [s["text"] for s in samples]
+    if "candidates" in columns:
+        batch |= eeg(
+            [given for kind in zip(*columns["compared"], strict=True) for given in kind], rules, "compared"
+        )
+        batch["candidates"] = torch.from_numpy(np.stack(columns["candidates"]))
+        batch["number"], batch["text"] = torch.tensor(columns["number"]), columns["text"]
     return batch
 
 
 class TextInputs:
     """See models/base.py: EncoderInputs."""
 
-    def __init__(self, samples: TextSamples, path: str, control: str) -> None:
+    def __init__(self, samples: TextSamples, path: str) -> None:
         """`path`: of the data. Reads the identities of files, not their contents."""
         self._samples = samples
         source, stamps = Path(path).expanduser(), list[tuple[str | int, ...]]()
@@ -141,16 +130,8 @@ class TextInputs:
         digest = hashlib.sha256()
         for number, i in zip(samples.numbers, samples.items, strict=True):
             digest.update(repr((number, i.where, i.subject, i.group, i.samples)).encode())
-        rules = samples.rules
-        self.made_from = {
-            "data": path,
-            "files": stamps,
-            "items": digest.hexdigest(),
-            "samples": rules.samples,
-            "windows": rules.windows,
-            "control": control,
-            "seed": rules.seed,
-        }
+        items = {"data": path, "files": stamps, "items": digest.hexdigest()}
+        self.made_from = items | {"filter": 2} | vars(samples.rules)
 
     def __len__(self) -> int:
         return self._samples.inputs

@@ -13,7 +13,6 @@ from models.common.config import (
     Fold,
     Fraction,
     OnBad,
-    Quantize,
     SplitSeed,
     UnitOfChannels,
     column_field,
@@ -93,10 +92,6 @@ class Model(FamilySection):
         Field(json_schema_extra={"only_if": {"model.stage": ["text"], "model.freeze_encoder": [True]}}),
     ] = "none"
     """Parts of a frozen encoder to train. top: the layers that join the ten regions."""
-    quantize: Annotated[
-        Quantize,
-        Field(json_schema_extra={"only_if": {"model.stage": ["text"], "model.freeze_encoder": [True]}}),
-    ] = None
     recompute_regions: bool = False
     """Recompute the layers of the ten regions in the backward pass; they hold most activations."""
     tokenizer: Annotated[

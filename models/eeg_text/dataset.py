@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.base import CachedFeatures, DataError, Draws
+from models.base import CachedFeatures, Draws
 from models.common.masked_series import draw_spans
 from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES
 from models.eeg_text.recordings import Item
 from models.eeg_text.texts import SentenceTexts
+
+LARGEST = 10.0
+"""Standard deviations at which EEG is clipped."""
+SHORTEST, LONGEST = 2, 8
+"""Tokens per masked span: 16 to 64 ms."""
+_FLAT_UV = 1e-6
 
 
 def phase_randomised(eeg: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -43,22 +49,6 @@ def random_others(groups: list[str], seed: int) -> np.ndarray:
     while names.any() and (same := names[chosen] == names).any():
         chosen[same] = rng.integers(len(groups), size=int(same.sum()))
     return chosen
-
-
-def retrieval_band(candidates: int, sentences: int) -> dict[str, float]:
-    """The chance of retrieving the true one of `candidates`, plus and minus three errors."""
-    chance = 1 / candidates
-    error = math.sqrt(chance * (1 - chance) / sentences)
-    return {"min": max(0.0, chance - 3 * error), "max": chance + 3 * error, "chance": chance}
-
-
-LARGEST = 10.0
-"""Standard deviations at which EEG is clipped."""
-SHORTEST, LONGEST = 2, 8
-"""Tokens per masked span: 16 to 64 ms."""
-_FLAT_UV = 1e-6
-KEPT_BYTES = 2**27
-"""Memory of a process for the segments that it read last."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +106,7 @@ def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
 
 def read_segment(item: Item, samples: int) -> np.ndarray:
     """The EEG of an item for the model; see `prepared`. Reads the disk. Raises DataError."""
-    eeg = item.load()
-    if not np.isfinite(eeg).all():
-        message, allowed = "EEG has non-finite values", "finite numbers"
-        raise DataError(message, where=item.where, allowed=allowed)
-    return prepared(eeg, samples)
+    return prepared(item.load(), samples)
 
 
 class SegmentSamples:
@@ -131,7 +117,7 @@ class SegmentSamples:
         self.numbers, self.rules = list(numbers), rules
         self.items = [items[n] for n in numbers]
         self.random_others = random_others([item.group for item in self.items], rules.seed)
-        self._kept: dict[int, np.ndarray] = {}
+        self._last: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -141,40 +127,43 @@ class SegmentSamples:
         return self.items[index]
 
     def own(self, index: int) -> np.ndarray:
-        """The recorded EEG of a segment."""
-        if (eeg := self._kept.pop(index, None)) is None:
-            eeg = read_segment(self.items[index], self.rules.most)
-            while sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES - eeg.nbytes:
-                if not self._kept:
-                    return eeg
-                del self._kept[next(iter(self._kept))]
-        if self.rules.windows > 1:  # which are taken one by one
-            self._kept[index] = eeg
-        return eeg
+        """The recorded EEG of a sample."""
+        return self._segment(index)
+
+    def _segment(self, number: int) -> np.ndarray:
+        """That of an item; the last one is kept, for its next window."""
+        if self._last is None or self._last[0] != number:
+            self._last = number, read_segment(self.items[number], self.rules.most)
+        return self._last[1]
 
     def given(self, index: int) -> np.ndarray:
-        """The EEG of a segment; in a noise control, noise with the spectrum of another segment.
+        """The EEG of a sample; in a noise control, noise with the spectrum of another segment.
 
         Not of the same segment: its spectrum and length could reveal the sentence.
         """
         if not self.rules.is_noise:
-            return self.own(index)
+            return self._segment(index)
         other = int(self.random_others[index])
         rng = np.random.default_rng([self.rules.seed, 1, self.numbers[other]])
-        return prepared(phase_randomised(self.own(other), rng), self.rules.most)
+        return prepared(phase_randomised(self._segment(other), rng), self.rules.most)
 
 
-class MaskedSamples:
+class MaskedSamples(SegmentSamples):
     """Windows of EEG with masked spans, by index: all windows of all segments."""
 
-    def __init__(self, segments: SegmentSamples, share: float, is_training: bool) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        numbers: Sequence[int],
+        rules: SampleRules,
+        share: float,
+        is_training: bool,
+    ) -> None:
         """If `is_training`, other spans are masked in each epoch."""
-        self.segments, self.rules = segments, segments.rules
+        super().__init__(items, numbers, rules)
         self.share, self.is_training = share, is_training
         self._windows = [
-            (segment, window)
-            for segment, item in enumerate(segments.items)
-            for window in range(self.rules.count(item.samples))
+            (n, w) for n, item in enumerate(self.items) for w in range(rules.count(item.samples))
         ]
 
     def __len__(self) -> int:
@@ -182,17 +171,17 @@ class MaskedSamples:
 
     def item(self, index: int) -> Item:
         """The item that a window belongs to."""
-        return self.segments.items[self._windows[index][0]]
+        return self.items[self._windows[index][0]]
 
     def own(self, index: int) -> np.ndarray:
-        """The recorded EEG of a window."""
-        segment, window = self._windows[index]
-        return cut_windows(self.segments.own(segment), self.rules.samples)[window]
+        return self._cut(index, super().own)
 
     def given(self, index: int) -> np.ndarray:
-        """The EEG of a window; in a noise control, a window of what SegmentSamples.given gives."""
+        return self._cut(index, super().given)
+
+    def _cut(self, index: int, read: Callable[[int], np.ndarray]) -> np.ndarray:
         segment, window = self._windows[index]
-        windows = cut_windows(self.segments.given(segment), self.rules.samples)
+        windows = cut_windows(read(segment), self.rules.samples)
         return windows[window % len(windows)]  # noise has the length of another segment
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
@@ -203,19 +192,20 @@ class MaskedSamples:
         target, item = self.own(index), self.item(index)
         rng = draws.rng() if self.is_training else np.random.default_rng([self.rules.seed, index])
         tokens = -(-len(target) // TOKEN_SAMPLES)
-        sample = {
+        return {
             "eeg": target,
+            "seen": self.given(index) if self.rules.is_noise else target,
             "hidden": draw_spans(rng, tokens, self.share, SHORTEST, LONGEST),
             "recorded": np.isin(np.arange(CHANNELS), item.channels),
             "subject": item.subject,
         }
-        if self.rules.is_noise:
-            sample["seen"] = self.given(index)
-        return sample
 
 
 class TextSamples(SegmentSamples):
     """EEG with the sentence that was read; in evaluation, with noise, other EEG and candidates."""
+
+    features: CachedFeatures | None = None
+    """Cached ones of the inputs, numbered as in `seen`."""
 
     def __init__(
         self,
@@ -224,11 +214,9 @@ class TextSamples(SegmentSamples):
         rules: SampleRules,
         texts: SentenceTexts,
         word_dropout: float,
-        features: CachedFeatures | None = None,
     ) -> None:
-        """`features`: cached ones of the inputs, numbered as in `seen`."""
         super().__init__(items, numbers, rules)
-        self.texts, self.word_dropout, self.features = texts, word_dropout, features
+        self.texts, self.word_dropout = texts, word_dropout
         self.is_evaluated = any(item.group in texts.candidates for item in self.items)
 
     @property
@@ -251,7 +239,7 @@ class TextSamples(SegmentSamples):
         return Features(row["memory"], int(row["samples"]))
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
-        item, texts = self.items[index], self.texts
+        item, texts, eeg = self.items[index], self.texts, self._input(index)
         tokens = texts.tokens[item.group]
         inputs = tokens[:-1]
         if self.word_dropout:
@@ -259,7 +247,7 @@ class TextSamples(SegmentSamples):
             visible[0] = True
             inputs = np.where(visible, inputs, texts.tokenizer.hidden)
         sample: dict[str, Any] = {
-            "eeg": self._input(index),
+            "eeg": eeg,
             "inputs": inputs,
             "labels": tokens[1:],
             "sentence": item.group,
@@ -267,8 +255,7 @@ class TextSamples(SegmentSamples):
         }
         if item.group in texts.candidates:
             sample |= {
-                "noise": self._input(len(self) + index),
-                "other": self._input(int(self.random_others[index])),
+                "compared": (eeg, *map(self._input, (len(self) + index, int(self.random_others[index])))),
                 "text": texts.text[item.group],
                 "number": texts.number[item.group],
                 "candidates": texts.candidates[item.group],

@@ -20,37 +20,6 @@ embedded:reading-small, tiny does not use the EEG for 200 steps; with these scal
 """
 
 
-def bart(size: Size, pad: int, dropout: float) -> Any:
-    """A BART decoder of `size`, its weights drawn from torch's global generator."""
-    from transformers import BartConfig
-    from transformers.models.bart.modeling_bart import BartDecoder
-
-    config = BartConfig(
-        vocab_size=size.vocabulary,
-        d_model=size.text_width,
-        decoder_layers=size.text_layers,
-        decoder_attention_heads=size.text_heads,
-        decoder_ffn_dim=size.text_hidden,
-        max_position_embeddings=size.text_context,  # the table of BART has two more rows
-        dropout=dropout,
-        attention_dropout=0.0,
-        pad_token_id=pad,
-        init_std=math.sqrt(2 / (5 * size.text_width)),
-        use_cache=False,
-    )
-    config._attn_implementation = "sdpa"
-    decoder = BartDecoder(config)
-    for layer in decoder.layers:
-        attention: Any = layer.encoder_attn
-        for linear, scale in (
-            (attention.q_proj, SHARPNESS),
-            (attention.k_proj, SHARPNESS),
-            (attention.v_proj, GAIN),
-        ):
-            nn.init.normal_(linear.weight, std=scale / math.sqrt(linear.in_features))
-    return decoder
-
-
 class TextDecoder(nn.Module):
     """Logits of the next token from hidden states of EEG and the previous tokens."""
 
@@ -60,19 +29,35 @@ class TextDecoder(nn.Module):
     def __init__(
         self, size: Size, pad: int, dropout: float, kernel: str = "auto", is_pretrained: bool = False
     ) -> None:
+        from transformers import BartConfig
+        from transformers.models.bart.modeling_bart import BartDecoder
+
         super().__init__()
         self.bridge = nn.Linear(size.width, size.text_width)
-        text = bart(size, pad, dropout)
-        restrict_blocks(text.layers, kernel)
-        self.text = text
+        config = BartConfig(
+            vocab_size=size.vocabulary,
+            d_model=size.text_width,
+            decoder_layers=size.text_layers,
+            decoder_attention_heads=size.text_heads,
+            decoder_ffn_dim=size.text_hidden,
+            max_position_embeddings=size.text_context,  # the table of BART has two more rows
+            dropout=dropout,
+            attention_dropout=0.0,
+            pad_token_id=pad,
+            init_std=math.sqrt(2 / (5 * size.text_width)),
+            use_cache=False,
+        )
+        config._attn_implementation = "sdpa"
+        self.text: Any = BartDecoder(config)
+        for layer in self.text.layers:
+            attention = layer.encoder_attn
+            linears = (attention.q_proj, attention.k_proj, attention.v_proj)
+            for linear, scale in zip(linears, (SHARPNESS, SHARPNESS, GAIN), strict=True):
+                nn.init.normal_(linear.weight, std=scale / math.sqrt(linear.in_features))
+        restrict_blocks(self.text.layers, kernel)
         self.output = nn.Linear(size.text_width, size.vocabulary, bias=False)
-        self.output.weight = text.embed_tokens.weight
+        self.output.weight = self.text.embed_tokens.weight
         self.register_buffer("bias", torch.zeros(1, size.vocabulary) if is_pretrained else None)
-
-    @property
-    def layers(self) -> list[nn.Module]:
-        """The layers of the text decoder in order."""
-        return list(self.text.layers)
 
     def forward(self, memory: Tensor, valid: Tensor, ids: Tensor) -> Tensor:
         """Logits [batch, text, vocabulary].

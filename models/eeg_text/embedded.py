@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,8 +63,7 @@ def draw_sentences(
     return list(sentences)
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """The parameters of one set."""
 
     name: str
@@ -84,6 +83,9 @@ class Recipe:
 
 READING = Recipe("reading", 12, 400, SLOTS, FORMS, 0.3, 800, -6.0, 0.7)
 SMALL = Recipe("reading-small", 3, 256, SMALL_SLOTS, FORMS[:1], 0.24, 480, 5.0, 0.95)
+EMBEDDED = dict(zip(formats.EMBEDDED, (READING, SMALL), strict=True))
+CACHED_BYTES = 2**27
+"""A larger set is not cached; simulating a recording takes about 2 ms."""
 
 
 class Readers:
@@ -94,22 +96,13 @@ class Readers:
         self.sentences = draw_sentences(recipe.slots, recipe.forms, recipe.sentences, SEED)
         self.words = sorted({word for words in recipe.slots.values() for word in words})
         rng = np.random.default_rng(SEED)
-        regions = len(INDICES)
-        self._codes = rng.standard_normal((len(self.words), regions, CODES), dtype=np.float32)
-        mixings = np.stack([self._mixing(rng) for _ in range(recipe.subjects)])
+        self._codes = rng.standard_normal((len(self.words), len(INDICES), CODES), dtype=np.float32)
+        mixings = np.stack([_mixing(rng) for _ in range(recipe.subjects)])
         like = recipe.similarity
-        mixed = np.sqrt(like) * self._mixing(rng) + np.sqrt(1 - like) * mixings
+        mixed = np.sqrt(like) * _mixing(rng) + np.sqrt(1 - like) * mixings
         self._mixing_of = mixed.astype(np.float32)
         self._sources = rng.standard_normal((SOURCES, CHANNELS), dtype=np.float32)
         self._sources /= np.sqrt(SOURCES)
-
-    def _mixing(self, rng: np.random.Generator) -> np.ndarray:
-        """The matrix from the codes of all regions to channels; each region reaches its own."""
-        mixing = np.zeros((len(INDICES), CODES, CHANNELS), dtype=np.float32)
-        for number, channels in enumerate(INDICES.values()):
-            shape = (CODES, len(channels))
-            mixing[number][:, channels] = rng.standard_normal(shape, dtype=np.float32)
-        return mixing.reshape(-1, CHANNELS) / np.float32(np.sqrt(CODES))
 
     def __len__(self) -> int:
         return self.recipe.subjects * self.recipe.sentences
@@ -120,20 +113,25 @@ class Readers:
 
     def recording(self, index: int) -> np.ndarray:
         """Microvolts [time, 105], float32; deterministic."""
-        subject, words = self.label(index)
+        (subject, words), samples = self.label(index), self.recipe.samples
         rng = np.random.default_rng([SEED, index])
-        background = _background(rng, self.recipe.samples) @ self._sources
-        background += 0.3 * rng.standard_normal((self.recipe.samples, CHANNELS), dtype=np.float32)
-        evoked = self._evoked(words, subject, rng)
-        gain = np.float32(10 ** (self.recipe.snr_db / 20))
-        return (background + gain * evoked + _blinks(rng, self.recipe.samples)) * NOISE_UV
-
-    def _evoked(self, words: tuple[str, ...], subject: int, rng: np.random.Generator) -> np.ndarray:
+        background = _background(rng, samples) @ self._sources
+        background += 0.3 * rng.standard_normal((samples, CHANNELS), dtype=np.float32)
         onsets = np.arange(len(words)) * self.recipe.word_s + rng.uniform(-0.02, 0.02, len(words))
-        time = np.arange(self.recipe.samples)[:, None] / RATE_HZ
+        time = np.arange(samples)[:, None] / RATE_HZ
         waves = np.exp(-(((time - onsets - DELAY_S) / SPREAD_S) ** 2) / 2).astype(np.float32)
         codes = self._codes[[self.words.index(word) for word in words]].reshape(len(words), -1)
-        return waves @ (codes @ self._mixing_of[subject])
+        gain = np.float32(10 ** (self.recipe.snr_db / 20))
+        evoked = gain * (waves @ (codes @ self._mixing_of[subject]))
+        return (background + evoked + _blinks(rng, samples)) * NOISE_UV
+
+
+def _mixing(rng: np.random.Generator) -> np.ndarray:
+    """The matrix from the codes of all regions to channels; each region reaches its own."""
+    mixing = np.zeros((len(INDICES), CODES, CHANNELS), dtype=np.float32)
+    for number, channels in enumerate(INDICES.values()):
+        mixing[number][:, channels] = rng.standard_normal((CODES, len(channels)), dtype=np.float32)
+    return mixing.reshape(-1, CHANNELS) / np.float32(np.sqrt(CODES))
 
 
 def _background(rng: np.random.Generator, samples: int) -> np.ndarray:
@@ -156,12 +154,6 @@ def _blinks(rng: np.random.Generator, samples: int) -> np.ndarray:
     return blinks
 
 
-EMBEDDED = dict(zip(formats.EMBEDDED, (READING, SMALL), strict=True))
-CACHED_BYTES = 2**27
-"""A larger set is not cached; simulating a recording takes about 2 ms."""
-_VERSION = 1
-
-
 @cache
 def _readers(path: str) -> Readers:
     return Readers(EMBEDDED[path])
@@ -170,29 +162,26 @@ def _readers(path: str) -> Readers:
 @cache
 def _cached(path: str) -> np.ndarray | None:
     """All recordings of a small set, mapped from the cache; None: the set is large."""
-    recipe = EMBEDDED[path]
-    shape = (recipe.subjects * recipe.sentences, recipe.samples, CHANNELS)
+    readers = _readers(path)
+    shape = (len(readers), readers.recipe.samples, CHANNELS)
     if 2 * math.prod(shape) > CACHED_BYTES:
         return None
     names = ("subjects", "sentences", "samples", "snr_db", "similarity")
-    made_from = {name: getattr(recipe, name) for name in names}
-    made_from |= {"version": _VERSION, "seed": SEED}
+    made_from = {name: getattr(readers.recipe, name) for name in names} | {"version": 1, "seed": SEED}
 
     def make() -> dict[str, np.ndarray]:
         made = np.empty(shape, dtype=np.float16)  # precision about 0.001 µV
         for number in range(len(made)):
-            made[number] = _readers(path).recording(number)
+            made[number] = readers.recording(number)
         return {"eeg": made}
 
-    return arrays(f"eeg_text-{recipe.name}", made_from, make)["eeg"]
+    return arrays(f"eeg_text-{readers.recipe.name}", made_from, make)["eeg"]
 
 
 def load(path: str, number: int) -> np.ndarray:
     """Microvolts [time, 105] of a recording, float32. Reads and writes the cache of a small set."""
     cached = _cached(path)
-    if cached is not None:
-        return cached[number].astype(np.float32)
-    return _readers(path).recording(number)
+    return _readers(path).recording(number) if cached is None else cached[number].astype(np.float32)
 
 
 def read(path: str) -> Recordings:
@@ -204,4 +193,4 @@ def read(path: str) -> Recordings:
         text, where = " ".join(words), f"{path}, recording {number}"
         samples, read_eeg = readers.recipe.samples, partial(load, path, number)
         items.append(Item(text, f"S{subject + 1:02d}", text, samples, where, read_eeg))
-    return Recordings(path, "simulated", "microvolts, simulated", items)
+    return Recordings(path, items, {"format": "simulated", "unit": "microvolts, simulated"})

@@ -18,9 +18,8 @@ ZUCO, EDF, BDF, EEGLAB, BRAINVISION, FIF = (
     "BrainVision .vhdr files, with their .eeg and .vmrk",
     "FIF recordings",
 )
-_MFF, _MEF, _CTF = "EGI .mff folders", "MEF3 .mefd folders", "CTF .ds folders"
-_FOLDERS = (_MFF, _MEF, _CTF)
-"""Their recordings are folders."""
+_FOLDERS = {"EGI .mff folders": ".mff", "MEF3 .mefd folders": ".mefd", "CTF .ds folders": ".ds"}
+"""Formats whose recordings are folders, and the ends of their names."""
 _NICOLET = "Nicolet .data recordings, with their .head"
 _KINDS: tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...] = (
     (ZUCO, (".mat",), (_HDF5, _MATLAB)),
@@ -31,22 +30,20 @@ _KINDS: tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...] = (
     (FIF, (".fif", ".fif.gz"), (b"\0\0\0\x64\0\0\0\x1f", b"\x1f\x8b")),
     ("GDF recordings", (".gdf",), (b"GDF ",)),
     ("Neuroscan or ANT .cnt recordings", (".cnt",), (b"Version ", b"RIFF", b"RF64")),
-    (_MFF, (".mff",), ()),
     ("Nihon Kohden .eeg recordings", (".eeg",), (b"EEG-", b"QI-403A", b"DAE-2100D")),
     ("BCI2000 .dat recordings", (".dat",), (b"HeaderLen=", b"BCI2000V=")),
-    ("Curry .cdt or .dap recordings", (".cdt", ".dap"), ()),
-    ("Persyst .lay recordings", (".lay",), ()),
-    ("NEDF recordings", (".nedf",), ()),
-    (_NICOLET, (".data",), ()),
-    ("Blackrock .ns3 recordings", (".ns3",), ()),
-    ("eXimia .nxe recordings", (".nxe",), ()),
-    (_MEF, (".mefd",), ()),
-    (_CTF, (".ds",), ()),
-    ("KIT .sqd or .con recordings", (".sqd", ".con"), ()),
+    ("Curry .cdt or .dap recordings", (".cdt", ".dap"), (b"",)),
+    ("Persyst .lay recordings", (".lay",), (b"",)),
+    ("NEDF recordings", (".nedf",), (b"",)),
+    (_NICOLET, (".data",), (b"",)),
+    ("Blackrock .ns3 recordings", (".ns3",), (b"",)),
+    ("eXimia .nxe recordings", (".nxe",), (b"",)),
+    ("KIT .sqd or .con recordings", (".sqd", ".con"), (b"",)),
 )
-"""Each format, the ends of its names and, if there are any, its first bytes."""
-FORMATS = tuple(name for name, *_ in _KINDS)
-SUFFIXES = tuple(suffix for _, suffixes, _ in _KINDS for suffix in suffixes)
+"""Each format of files, the ends of their names and their first bytes."""
+FORMATS = (*(name for name, *_ in _KINDS), *_FOLDERS)
+_OF_FILES = tuple(suffix for _, suffixes, _ in _KINDS for suffix in suffixes)
+_OF_FOLDERS = tuple(_FOLDERS.values())
 EMBEDDED = ("embedded:reading", "embedded:reading-small")
 RECORDED = tuple(name for name in FORMATS if name != ZUCO)
 """Continuous recordings."""
@@ -59,20 +56,19 @@ def is_hdf5(head: bytes) -> bool:
 
 def of_file(path: Path) -> str | None:
     """The format of a file, by its name and first bytes; None if unknown. Reads the disk."""
-    name, heads = _named(path)
-    if name in _FOLDERS:
-        return name if path.is_dir() else None
-    if name is None or not path.is_file():
-        return None
-    if name == _NICOLET and not path.with_suffix(".head").is_file():
+    name = path.name.lower()
+    if path.is_dir():
+        return next((form for form, suffix in _FOLDERS.items() if name.endswith(suffix)), None)
+    kinds = (kind for kind in _KINDS if name.endswith(kind[1]))
+    form, _, heads = next(kinds, (None, (), ()))
+    if not path.is_file() or (form == _NICOLET and not path.with_suffix(".head").is_file()):
         return None
     try:
         with path.open("rb") as stream:
             head = stream.read(1024)
     except OSError:
         return None
-    is_known = not heads or head.startswith(heads) or (_HDF5 in heads and is_hdf5(head))
-    return name if head and is_known else None
+    return form if head and (head.startswith(heads) or (_HDF5 in heads and is_hdf5(head))) else None
 
 
 def candidates(path: Path) -> list[Path]:
@@ -81,8 +77,8 @@ def candidates(path: Path) -> list[Path]:
         return [path]
     recordings = []
     for folder, folders, names in walk(path):
-        recordings += [folder / n for n in names if _named(folder / n)[0] not in (None, *_FOLDERS)]
-        whole = [name for name in folders if _named(folder / name)[0] in _FOLDERS]
+        whole = [name for name in folders if name.lower().endswith(_OF_FOLDERS)]
+        recordings += [folder / name for name in names if name.lower().endswith(_OF_FILES)]
         recordings += [folder / name for name in whole]
         folders[:] = [name for name in folders if name not in whole]
     return sorted(recordings)
@@ -94,9 +90,3 @@ def recognize(path: Path) -> str | None:
     Reads only names and first bytes.
     """
     return next(filter(None, map(of_file, candidates(path))), None)
-
-
-def _named(path: Path) -> tuple[str | None, tuple[bytes, ...]]:
-    """The format with the suffix of `path`, and its first bytes."""
-    name = path.name.lower()
-    return next((kind[::2] for kind in _KINDS if name.endswith(kind[1])), (None, ()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,92 +13,91 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from models.base import Batch
-from models.common.masked_series import MaskedSeries, interpolated
+from models.common.family import Sums
+from models.common.masked_series import interpolated, masked_counts, masked_scores
+from models.eeg_text.batches import masked_values
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.recordings import words
 from models.eeg_text.texts import SentenceTexts, SentenceTokenizer
 
 INPUTS = ("eeg", "noise", "other")
-"""EEG, noise with its spectrum, EEG of another sentence."""
-_BLEU = 10
-_PER_INPUT = _BLEU + 1  # and word errors
-_PER_SENTENCE = 1 + 2 * len(INPUTS)  # samples; for each input ROUGE-1 and retrieved ones
+"""EEG, noise with its spectrum, EEG of another sentence: `compared` of a batch, in this order."""
 
 
-class TextMetric:
+class TextMetric(Sums):
     """Metrics of generated sentences, compared with those from noise and from other EEG.
 
     Generation is free-running: no token of the true sentence is given.
     """
 
     def __init__(self, texts: SentenceTexts) -> None:
+        super().__init__(self._sums, text_scores)
         self.texts = texts
 
-    @torch.no_grad()
-    def update(self, model: Module, batch: Batch) -> Tensor:
-        """What `batch` adds, float64: nats, tokens, then counts by input, then by sentence.
+    def _sums(self, model: Module, batch: Batch) -> dict[str, Tensor | float]:
+        """Nats and tokens; by input the counts of BLEU and word errors; by sentence its samples,
+        and for each input ROUGE-1 and how often it was retrieved.
 
         Always takes one forward pass of the encoder, one of the decoder for each candidate, and
         one for each generated token.
         """
-        memory, valid = encode_inputs(model, batch, INPUTS)
-        likelihood = self._likelihood(model, memory, valid, batch["candidates"])
+        tokenizer, candidates = self.texts.tokenizer, batch["candidates"]
+        memory, valid = encode_inputs(model, batch, "compared")
+        likelihood = torch.stack(
+            [
+                _likelihood(model, memory, valid, tokens.repeat(len(INPUTS), 1), tokenizer.pad)
+                for tokens in candidates.unbind(1)
+            ],
+            dim=1,
+        )  # [input × batch, candidate]
         # Strictly better than all others: a tie must not favor the first candidate.
-        is_best = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1)
-        tokenizer = self.texts.tokenizer
+        is_best = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1).cpu().numpy()
         written = generate(model, memory, valid, self.texts.steps, tokenizer).cpu().tolist()
-        texts = [words(tokenizer.decode(row)) for row in written]
-        read = [words(text) for text in batch["text"]]
-        rows = len(read)
-        nats = -likelihood[:rows, 0].sum().item()
-        tokens = (batch["candidates"][:, 0, 1:] != tokenizer.pad).sum().item()
-        overall = [np.array([nats, tokens])]
-        by_sentence = np.zeros((self.texts.num_evaluated, _PER_SENTENCE))
-        numbers = batch["number"].cpu().numpy()
+        texts, read = [words(tokenizer.decode(row)) for row in written], [words(t) for t in batch["text"]]
+        overall, numbers = list[np.ndarray](), batch["number"].cpu().numpy()
+        by_sentence = np.zeros((self.texts.num_evaluated, 1 + 2 * len(INPUTS)))
         np.add.at(by_sentence[:, 0], numbers, 1)
         for i in range(len(INPUTS)):
-            pairs = list(zip(texts[i * rows : (i + 1) * rows], read, strict=True))
+            pairs = list(zip(texts[i * len(read) : (i + 1) * len(read)], read, strict=True))
             errors = sum(word_errors(*pair) for pair in pairs)
             overall.append(np.append(sum(bleu_counts(*pair) for pair in pairs), errors))
             np.add.at(by_sentence[:, 1 + 2 * i], numbers, [rouge1(*pair) for pair in pairs])
-            np.add.at(by_sentence[:, 2 + 2 * i], numbers, is_best[i].cpu().numpy())
-        counts = np.concatenate([*overall, by_sentence.ravel()])
-        is_mps = memory.device.type == "mps"  # has no float64
-        return torch.from_numpy(counts).to("cpu" if is_mps else memory.device)
-
-    def _likelihood(self, model: Module, memory: Tensor, valid: Tensor, candidates: Tensor) -> Tensor:
-        """Log-likelihood [input × batch, candidate] of each candidate for each input."""
-        sums = []
-        for number in range(self.texts.candidate_count):
-            tokens = candidates[:, number].repeat(len(INPUTS), 1)
-            logits = model(None, valid, tokens[:, :-1], memory=memory).float()
-            pad = self.texts.tokenizer.pad
-            nats = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], ignore_index=pad, reduction="none")
-            sums.append(-nats.sum(1))
-        return torch.stack(sums, dim=1)
-
-    def result(self, counts: Tensor) -> dict[str, float | None]:
-        """The metrics of the summed counts; those with noise and other EEG have suffixes.
-
-        `val_rouge1_gain` is the ROUGE-1 of EEG above the better of these two. Its standard error
-        counts sentences, not samples, because all readers read the same sentences.
-        """
-        n = counts.cpu().double().numpy()
-        metrics: dict[str, float | None] = {"val_loss": float(n[0] / n[1])}
-        sentences = n[2 + _PER_INPUT * len(INPUTS) :].reshape(-1, _PER_SENTENCE)
-        samples = sentences[:, 0].sum()
-        for i, name in enumerate(INPUTS):
-            end = "" if name == "eeg" else f"_{name}"
-            input_counts = n[2 + _PER_INPUT * i :][:_PER_INPUT]
-            metrics[f"val_rouge1{end}"] = float(sentences[:, 1 + 2 * i].sum() / samples)
-            metrics[f"val_retrieval{end}"] = float(sentences[:, 2 + 2 * i].sum() / samples)
-            for order, score in enumerate(bleu(input_counts[:_BLEU].tolist()), start=1):
-                metrics[f"val_bleu{order}{end}"] = score
-            metrics[f"val_wer{end}"] = float(input_counts[_BLEU] / input_counts[1])
-        return metrics | _gain(sentences)
+            np.add.at(by_sentence[:, 2 + 2 * i], numbers, is_best[i])
+        return {
+            "nats": -likelihood[: len(read), 0].sum(),
+            "tokens": (candidates[:, 0, 1:] != tokenizer.pad).sum(),
+            "overall": torch.from_numpy(np.stack(overall)),
+            "sentences": torch.from_numpy(by_sentence),
+        }
 
 
-def _gain(sentences: np.ndarray) -> dict[str, float | None]:
+def _likelihood(model: Module, memory: Tensor, valid: Tensor, tokens: Tensor, pad: int) -> Tensor:
+    """Log-likelihood [batch] of `tokens` [batch, text]."""
+    logits = model(None, valid, tokens[:, :-1], memory=memory).float()
+    nats = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], ignore_index=pad, reduction="none")
+    return -nats.sum(1)
+
+
+def text_scores(sums: Mapping[str, Tensor]) -> dict[str, float | None]:
+    """The metrics of the sums of TextMetric; those with noise and other EEG have suffixes.
+
+    `val_rouge1_gain` is the ROUGE-1 of EEG above the better of these two. Its standard error
+    counts sentences, not samples, because all readers read the same sentences.
+    """
+    metrics: dict[str, float | None] = {"val_loss": float(sums["nats"] / sums["tokens"])}
+    sentences = sums["sentences"].view(-1, 1 + 2 * len(INPUTS)).cpu().numpy()
+    overall = sums["overall"].view(len(INPUTS), -1).tolist()
+    means = sentences[:, 1:].sum(0) / sentences[:, 0].sum()
+    for i, name in enumerate(INPUTS):
+        end, counts = "" if name == "eeg" else f"_{name}", overall[i]
+        metrics[f"val_rouge1{end}"], metrics[f"val_retrieval{end}"] = means[2 * i : 2 * i + 2].tolist()
+        for order, score in enumerate(bleu(counts), start=1):
+            metrics[f"val_bleu{order}{end}"] = score
+        metrics[f"val_wer{end}"] = counts[-1] / counts[1]
+    return metrics | gain(sentences)
+
+
+def gain(sentences: np.ndarray) -> dict[str, float | None]:
     """The gain, its standard error, and their ratio, from the sums of each sentence.
 
     A single sentence has no error, and no ratio: None.
@@ -112,59 +111,48 @@ def _gain(sentences: np.ndarray) -> dict[str, float | None]:
         residual = differences - present[:, 0] * mean
         error = math.sqrt((residual**2).sum() * count / max(1, count - 1)) / samples
         gains.append((float(mean), error))
-    gain, error = min(gains)
-    in_errors = 0.0 if gain == 0 else gain / error if error else math.copysign(math.inf, gain)
+    best, error = min(gains)
+    in_errors = 0.0 if best == 0 else best / error if error else math.copysign(math.inf, best)
     has_error = count > 1
     return {
-        "val_rouge1_gain": gain,
+        "val_rouge1_gain": best,
         "val_rouge1_gain_se": error if has_error else None,
         "val_rouge1_gain_in_se": in_errors if has_error else None,
     }
 
 
-def masked_values(batch: Batch) -> Tensor:
-    """The values to predict: masked, valid and recorded; [batch, time, 105], bool."""
-    hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1) & batch["eeg_mask"]
-    return hidden[:, :, None] & batch["recorded"][:, None, :]
-
-
-def seen_inputs(batch: Batch) -> tuple[Tensor, Tensor]:
-    """The EEG that the encoder sees, and its valid samples; in a noise control not the target."""
-    return batch.get("seen", batch["eeg"]), batch.get("seen_mask", batch["eeg_mask"])
-
-
-def _lines(batch: Batch) -> Tensor:
-    seen, valid = seen_inputs(batch)
+def masked_sums(guess: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """The sums of a prediction of all values, and of the interpolation of what the encoder sees."""
     hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
-    return interpolated(seen, valid & ~hidden)
+    lines = interpolated(batch["seen"], batch["seen_mask"] & ~hidden)
+    return {"masked": masked_counts(batch["eeg"], guess, lines, masked_values(batch))}
 
 
-MASKED = MaskedSeries(
-    predict=lambda model, batch: model(*seen_inputs(batch), batch["mask_target"]),
-    target=lambda batch: (batch["eeg"], masked_values(batch)),
-    lines=_lines,
-)
+def masked_metric() -> Sums:
+    """Errors of masked EEG."""
+    return Sums(
+        lambda model, batch: masked_sums(predict_masked(model, batch), batch),
+        lambda sums: masked_scores(sums["masked"]),
+    )
 
 
-def encode_inputs(model: Module, batch: Batch, inputs: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """The encoder outputs for `inputs`, concatenated, and their masks of valid samples.
+def predict_masked(model: Module, batch: Batch) -> Tensor:
+    """Predictions of all samples [batch, time, 105]."""
+    guess: Tensor = model(batch["seen"], batch["seen_mask"], batch["mask_target"])
+    return guess.float()
 
-    [input × batch, time / 4, width] and [input × batch, time]. Cached features are used if
-    present. Collective if the model is sharded.
+
+def encode_inputs(model: Module, batch: Batch, name: str) -> tuple[Tensor, Tensor]:
+    """The encoder outputs [input, time / 4, width] for the inputs `name` of a batch, and their masks
+    of valid samples [input, time].
+
+    Cached features are used if present. Collective if the model is sharded.
     """
-    valid = torch.cat([batch[f"{name}_mask"] for name in inputs])
-    if f"{inputs[0]}_memory" in batch:
-        return torch.cat([batch[f"{name}_memory"] for name in inputs]), valid
-    eeg = torch.cat([batch[name] for name in inputs])
-    if f"{inputs[0]}_pool" not in batch:
-        return model(eeg, valid), valid
-    windows = torch.cat([batch[f"{name}_windows"] for name in inputs])
-    pools, before = [], 0
-    for name in inputs:
-        pool = batch[f"{name}_pool"]
-        pools.append(torch.where(pool >= 0, pool + before, pool))
-        before += len(batch[name]) * pool.shape[1]
-    return model(eeg, windows, pool=torch.cat(pools)), valid
+    valid: Tensor = batch[f"{name}_mask"]
+    if (memory := batch.get(f"{name}_memory")) is None:
+        windows, pool = batch.get(f"{name}_windows", valid), batch.get(f"{name}_pool")
+        memory = model(batch[name], windows, pool=pool)
+    return memory, valid
 
 
 @torch.no_grad()
@@ -176,17 +164,12 @@ def generate(
     Always `steps` forward passes over one shape: ranks with shards stay in step, and a compiled
     model is compiled once. Collective if the model is sharded.
     """
-    shape = (memory.shape[0], steps)
-    ids = torch.full(shape, tokenizer.pad, dtype=torch.int64, device=memory.device)
+    ids = torch.full((len(memory), steps + 1), tokenizer.pad, dtype=torch.int64, device=memory.device)
     ids[:, 0] = tokenizer.start
-    written = torch.full_like(ids, tokenizer.pad)
     for at in range(steps):
         # The tokens after `at` have no effect: attention is causal.
-        logits = model(None, valid, ids, memory=memory)[:, at].float()
-        written[:, at] = logits.argmax(-1)
-        if at + 1 < steps:
-            ids[:, at + 1] = written[:, at]
-    return written
+        ids[:, at + 1] = model(None, valid, ids[:, :-1], memory=memory)[:, at].float().argmax(-1)
+    return ids[:, 1:]
 
 
 ORDERS = 4
@@ -216,15 +199,11 @@ def bleu(counts: Sequence[float]) -> list[float]:
 
     Without smoothing: an order without a match is 0.
     """
-    written, read = counts[0], counts[1]
-    if written == 0:
-        return [0.0] * ORDERS
-    penalty = min(1.0, float(np.exp(1 - read / written)))
-    scores, product = [], 1.0
-    for order in range(1, ORDERS + 1):
-        matching, total = counts[2 * order], counts[2 * order + 1]
-        product *= matching / total if total else 0.0
-        scores.append(penalty * product ** (1 / order))
+    written, read = counts[:2]
+    matching, total = np.reshape(counts[2 : 2 + 2 * ORDERS], (ORDERS, 2)).T
+    precision = np.cumprod(matching / np.maximum(total, 1)) ** (1 / np.arange(1, ORDERS + 1))
+    penalty = min(1.0, math.exp(1 - read / written)) if written else 0.0
+    scores: list[float] = (penalty * precision).tolist()
     return scores
 
 

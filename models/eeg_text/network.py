@@ -29,10 +29,6 @@ class EegText(HasFrozenParts):
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
         self.decoder = TextDecoder(size, pad, dropout, kernel, is_pretrained)
 
-    def freeze_encoder(self, trains_top: bool = False) -> None:
-        """Freeze the encoder; with `trains_top`, its ten regions, not its global transformer."""
-        self.freeze(self.encoder.regions if trains_top else self.encoder)
-
     def forward(
         self,
         eeg: Tensor | None,
@@ -59,7 +55,7 @@ class EegText(HasFrozenParts):
         return logits
 
     def blocks(self) -> list[nn.Module]:
-        return [*self.encoder.blocks(), *self.decoder.layers]
+        return [*self.encoder.blocks(), *self.decoder.text.layers]
 
 
 def pooled(states: Tensor, pool: Tensor) -> Tensor:

@@ -78,32 +78,23 @@ def load(decoder: TextDecoder, folder: Path) -> str:
     """
     with load_errors(folder, ALLOWED):
         stored = {name.removeprefix("model."): tensor for name, tensor in stored_tensors(folder).items()}
-    if not stored:
-        raise DataError(
-            f"{KEY} '{folder}' has no *.safetensors",
-            where=str(folder.absolute()),
-            allowed=ALLOWED,
-            fix="save it with  model.save_pretrained(FOLDER)  of transformers",
-        )
     if "shared.weight" in stored:  # with the encoder
         stored.setdefault("decoder.embed_tokens.weight", stored["shared.weight"])
     targets = {f"decoder.{name}": tensor for name, tensor in decoder.text.named_parameters()}
     if "final_logits_bias" in stored:  # BartModel has none
         assert decoder.bias is not None, "it is for pretrained weights"
         targets["final_logits_bias"] = decoder.bias
-    shapes = [
-        wrong_shape(name, stored[name].shape, target.shape)
-        for name, target in targets.items()
-        if name in stored and stored[name].shape != target.shape
-    ]
-    missing = sorted(targets.keys() - stored.keys())
+    both = sorted(targets.keys() & stored.keys())
+    shapes = [(name, stored[name].shape, tuple(targets[name].shape)) for name in both]
     # Other heads and the encoder are not read.
     unexpected = sorted(name for name in stored.keys() - targets if name.startswith("decoder."))
-    if differences := Coverage(missing, shapes, unexpected).render():
+    wrong = [wrong_shape(*shape) for shape in shapes if shape[1] != shape[2]]
+    if differences := Coverage(sorted(targets.keys() - stored.keys()), wrong, unexpected).render():
         raise DataError(
             f"the weights in {KEY} '{folder}' do not fit its {CONFIG}: {differences}",
             where=str((folder / CONFIG).absolute()),
-            allowed="exactly the tensors of its decoder; those of its encoder are not read",
+            allowed="*.safetensors with exactly the tensors of its decoder; its encoder is not read",
+            fix="" if stored else "save it with  model.save_pretrained(FOLDER)  of transformers",
         )
     for name, target in targets.items():
         stored[name].read_into(target)

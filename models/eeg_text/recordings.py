@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from models.base import DataError, SplitName
-from models.common.data_files import OnBad
-from models.common.split import SPLITS, SplitRule, save_split, split_groups
+from models.common.split import SPLITS, SplitRule, split_groups
 from models.eeg_text.config import CHANNELS
 
 RATE_HZ = 500
 MOST_UV = 1e6
 """1 V: no electrode on a head gives more."""
 ALL_CHANNELS = tuple(range(CHANNELS))
+Use = Literal["text", "encoder", "predict"]
+"""What recordings are read for: with text, without it, or all EEG, of which texts are not needed."""
 
 
 @dataclass(frozen=True)
@@ -48,39 +47,16 @@ class Recordings:
     """All EEG segments of a run."""
 
     name: str
-    form: str
-    unit: str
-    """Unit of the values, and how it is known."""
     items: Sequence[Item]
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Counts of unusable segments, by reason."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """Other facts for the user."""
+    facts: Mapping[str, Any]
+    """For the user: format, unit of the values and how it is known, what was left out."""
+    channel_map: Mapping[str, str] | None = None
+    """The content of data.channels."""
 
     @property
     def channels(self) -> list[int]:
         """The indices of the channels that were recorded in any item."""
         return sorted({channel for of_item in {i.channels for i in self.items} for channel in of_item})
-
-
-@dataclass(frozen=True)
-class ReadingOptions:
-    """Options for reading recordings; see config.Data."""
-
-    on_bad: OnBad = "stop"
-    samples: int = 800
-    channels: str | None = None
-    texts: str | None = None
-    line_hz: int = 50
-    needs_text: bool = True
-    """Read the events that BIDS stores beside a recording; otherwise it is cut into windows."""
-    to_predict: bool = False
-    """Read all EEG: texts are not needed, and nothing is left out between splits."""
-    channel_map: Mapping[str, str] | None = None
-    """The content of `channels`, if it was read before."""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """The meaning of a column of a table by its name in lower case."""
-    unit: str | None = None
 
 
 def normalized(text: str) -> str:
@@ -101,15 +77,9 @@ class ItemSplit:
     """The groups of each split, and the indices of their items."""
 
     groups: dict[SplitName, list[str]]
-    readers: dict[SplitName, list[str]]
-    """Empty unless readers are held out."""
     numbers: dict[SplitName, list[int]]
-
-    def save(self, folder: Path, replace: bool, rule: SplitRule) -> None:
-        """Save the split in the run folder, or check it there; see save_split. Raises DataError."""
-        readers = {name: [_READER + r for r in self.readers.get(name, ())] for name in SPLITS}
-        named = {name: [*self.groups[name], *readers[name]] for name in SPLITS}
-        save_split(named, folder, replace, rule)
+    named: dict[SplitName, list[str]]
+    """What the run folder keeps: groups, and readers if they are held out."""
 
 
 def split_items(items: Sequence[Item], by: str, rule: SplitRule) -> ItemSplit:
@@ -118,23 +88,22 @@ def split_items(items: Sequence[Item], by: str, rule: SplitRule) -> ItemSplit:
     With `by` "subject+sentence", items whose reader and sentence are in different splits are left
     out. Raises DataError if a split would be empty, or for a fold of readers and sentences.
     """
-    noun = "sentences or blocks of recordings"
-    groups = split_groups((item.group for item in items), rule, noun)
+    groups = split_groups((item.group for item in items), rule, "sentences or blocks of recordings")
     of_group = {group: name for name in SPLITS for group in groups[name]}
-    readers: dict[SplitName, list[str]] = {}
+    readers: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
     if by == "subject+sentence":
         rule.refuse_fold("both readers and sentences are groups", "--set data.split=sentence")
         known = None
         if rule.earlier is not None:
-            prefix = len(_READER)
-            known = {g[prefix:]: name for g, name in rule.earlier.items() if g.startswith(_READER)}
+            named = ((g, name) for g, name in rule.earlier.items() if g.startswith(_READER))
+            known = {group.removeprefix(_READER): name for group, name in named}
         of_readers = replace(rule, fraction=1.0, earlier=known)
         readers = split_groups((item.subject for item in items), of_readers, "readers")
-    of_reader = {reader: name for name in readers for reader in readers[name]}
+    of_reader = {reader: name for name in SPLITS for reader in readers[name]}
     numbers: dict[SplitName, list[int]] = {name: [] for name in SPLITS}
     for number, item in enumerate(items):
         name = of_group.get(item.group)
-        if name is not None and (not readers or of_reader[item.subject] == name):
+        if name is not None and of_reader.get(item.subject, name) == name:
             numbers[name].append(number)
     for name in SPLITS:
         if not numbers[name]:
@@ -146,4 +115,5 @@ def split_items(items: Sequence[Item], by: str, rule: SplitRule) -> ItemSplit:
             )
         present = {items[n].group for n in numbers[name]}
         groups[name] = [group for group in groups[name] if group in present]
-    return ItemSplit(groups, readers, numbers)
+    named_groups = {name: [*groups[name], *(_READER + reader for reader in readers[name])] for name in SPLITS}
+    return ItemSplit(groups, numbers, named_groups)

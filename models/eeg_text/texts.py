@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from models.common import subwords
 
 PAD, START, END, HIDDEN = "<pad>", "<s>", "</s>", "<mask>"
 """The special tokens of BART."""
+CANDIDATES = 24
+"""Candidates for retrieval, including the true sentence."""
 
 
 class SentenceByteTokenizer:
@@ -40,21 +43,17 @@ class BartTokenizer:
         """
         self._where = "model.pretrained" if is_pretrained else "model.tokenizer"
         inner.encode_special_tokens = True  # otherwise a text that contains </s> would end there
-        self.inner, self.name = inner, name
-        self.size = max(inner.get_vocab().values()) + 1
-        self.pad, start, self.end, self.hidden = map(self._find, (PAD, START, END, HIDDEN))
-        self._specials = {self.pad, start, self.end, self.hidden}
-        self.start, self._before = (self.end, [start]) if is_pretrained else (start, [])
-
-    def _find(self, token: str) -> int:
-        number = self.inner.token_to_id(token)
-        if number is None:
+        self.inner, self.name, known = inner, name, inner.get_vocab()
+        self.size = max(known.values()) + 1
+        if missing := [token for token in (PAD, START, END, HIDDEN) if token not in known]:
             raise DataError(
-                f"tokenizer '{self.name}' has no token {token}",
+                f"tokenizer '{name}' has no token {missing[0]}",
                 where=self._where,
                 allowed=f"bytes, bpe, or one with {PAD} {START} {END} {HIDDEN}, as BART's has",
             )
-        return int(number)
+        self.pad, start, self.end, self.hidden = (known[token] for token in (PAD, START, END, HIDDEN))
+        self._specials = {self.pad, start, self.end, self.hidden}
+        self.start, self._before = (self.end, [start]) if is_pretrained else (start, [])
 
     def encode(self, text: str) -> list[int]:
         with subwords.encode_errors(self._where):
@@ -78,8 +77,8 @@ def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
 def build_tokenizer(name: str, texts: Iterable[str], limit: int, folder: Path | None) -> SentenceTokenizer:
     """The tokenizer that model.tokenizer names, with at most `limit` entries.
 
-    A trained tokenizer is saved in the run folder, and loaded from there if it exists. Reads and
-    writes the disk; raises DataError.
+    One that is trained or loaded is saved in the run folder; a trained one is loaded from there if
+    it exists. Reads and writes the disk; raises DataError.
     """
     if name == "bytes":
         return SentenceByteTokenizer()
@@ -100,10 +99,6 @@ def build_tokenizer(name: str, texts: Iterable[str], limit: int, folder: Path | 
     return tokenizer
 
 
-CANDIDATES = 24
-"""Candidates for retrieval, including the true sentence."""
-
-
 class SentenceTexts:
     """Tokens and candidates of every sentence, by group."""
 
@@ -117,15 +112,14 @@ class SentenceTexts:
     ) -> None:
         """`texts`: a sentence per group. `longest`: the most tokens, including the end token."""
         self.tokenizer, self.text = tokenizer, texts
-        self.cut = 0
+        encoded = {key: tokenizer.encode(text) for key, text in texts.items()}
+        self.cut = sum(len(tokens) >= longest for tokens in encoded.values())
         """Number of truncated sentences."""
-        self.tokens: dict[str, np.ndarray] = {}
-        """Start token, tokens, end token."""
-        for key, text in texts.items():
-            tokens = tokenizer.encode(text)
-            self.cut += len(tokens) >= longest
-            sequence = [tokenizer.start, *tokens[: longest - 1], tokenizer.end]
-            self.tokens[key] = np.array(sequence, dtype=np.int64)
+        start, end = tokenizer.start, tokenizer.end
+        self.tokens = {
+            key: np.array([start, *tokens[: longest - 1], end], dtype=np.int64)
+            for key, tokens in encoded.items()
+        }
         self.steps = max(len(self.tokens[key]) for key in splits["train"]) - 1
         """Tokens to generate: those of the longest training sentence, including the end token."""
         evaluated = [keys for name in ("val", "test") if (keys := splits.get(name))]
@@ -135,24 +129,26 @@ class SentenceTexts:
         self.candidates: dict[str, np.ndarray] = {}
         """Of each sentence of val and test the tokens [candidate, text]: first its own, then those
         of others of its split."""
-        self.number: dict[str, int] = {}
+        self.number = {key: number for keys in evaluated for number, key in enumerate(keys)}
         """The index of such a sentence within its split."""
-        width = max(len(self.tokens[key]) for keys in evaluated for key in keys)
+        width = max(len(self.tokens[key]) for key in self.number)
         for keys in evaluated:
-            self._compare(keys, width, seed)
-
-    def _compare(self, keys: Sequence[str], width: int, seed: int) -> None:
-        padded = np.full((len(keys), width), self.tokenizer.pad, dtype=np.int64)
-        for row, key in zip(padded, keys, strict=True):
-            row[: len(self.tokens[key])] = self.tokens[key]
-        rng = np.random.default_rng([seed, len(keys)])
-        for number, key in enumerate(keys):
-            others = rng.permutation(len(keys))
-            others = others[others != number][: self.candidate_count - 1]
-            self.number[key] = number
-            self.candidates[key] = padded[[number, *others]]
+            padded = np.full((len(keys), width), tokenizer.pad, dtype=np.int64)
+            for row, key in zip(padded, keys, strict=True):
+                row[: len(self.tokens[key])] = self.tokens[key]
+            rng = np.random.default_rng([seed, len(keys)])
+            for number, key in enumerate(keys):
+                others = rng.permutation(len(keys))
+                others = others[others != number][: self.candidate_count - 1]
+                self.candidates[key] = padded[[number, *others]]
 
     @property
     def mean_length(self) -> float:
         """Mean number of tokens per sentence, including the end token."""
         return sum(len(tokens) - 1 for tokens in self.tokens.values()) / len(self.tokens)
+
+    def retrieval_band(self, sentences: int) -> dict[str, float]:
+        """The chance of retrieving the true one of the candidates, plus and minus three errors."""
+        chance = 1 / self.candidate_count
+        error = math.sqrt(chance * (1 - chance) / sentences)
+        return {"min": max(0.0, chance - 3 * error), "max": chance + 3 * error, "chance": chance}

@@ -22,8 +22,8 @@ from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.pictures import count_pages, open_picture
 from models.common.recordings.files import open_recording
+from models.eeg_text.config import Data as EegData
 from models.eeg_text.readers import continuous, zuco
-from models.eeg_text.recordings import ReadingOptions
 from models.event_seg.dataset import find_recordings
 from models.event_seg.formats import recognize
 from models.language.readers.corpus import read_corpus
@@ -184,8 +184,7 @@ def use(path):
     else:
         recording = open_recording(path.with_suffix(".vhdr") if path.suffix == ".vmrk" else path)
         recording.events()
-        options = ReadingOptions("skip", samples=400, channels=None)
-        found = continuous.read(recording.path, options)
+        found = continuous.read(recording.path, EegData(on_bad="skip", seq_len=400), "text")
         reading = ResponseReading(Data(sweeps=2, reject_uv=1000.0))
         list(recordings.read(recording.path, path.name, reading))
     for item in found.items[:2]:

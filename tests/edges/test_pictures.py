@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from PIL.ExifTags import Base
 
 from models.common.pictures import open_picture
-from models.doc_translation import prediction
+from models.doc_translation import showing
 from models.doc_translation.readers import dota
 
 
@@ -95,6 +95,6 @@ def test_training_and_use_show_the_same_pixels(tmp_path):
         (tmp_path / "zh_mmd" / f"{name}.mmd").write_text("正文")
         (tmp_path / "imgs" / f"{name}.png").write_bytes(saved(turned, "PNG", exif=exif))
     trained = dota.read(tmp_path, "zh", "file", "stop").pages[0].image()
-    used = prediction.read(tmp_path / "imgs")[0].image()
+    used = showing.read(tmp_path / "imgs")[0].image()
     assert np.array_equal(np.asarray(trained), np.asarray(used))
     assert np.array_equal(np.asarray(trained.convert("L")), PAGE)

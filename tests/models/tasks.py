@@ -6,15 +6,12 @@ import shutil
 
 import numpy as np
 import torch
-from torch.nn import Linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import launcher
 from launcher.config.schema import task_class
 from models.base import Context
-from models.common.nf4 import Nf4Linear
 from models.common.predictions import FixedDraws
-from training.inspection import architecture
 
 
 class Draws:
@@ -57,25 +54,6 @@ def batch_of(task, count=3, split="train"):
     """The first `count` samples of a split, collated."""
     samples = task.data(split)
     return task.collate([samples.sample(number, FixedDraws()) for number in range(count)])
-
-
-def check_in_4_bits(ready_task, parts, **settings):
-    """Check that all linear layers in `parts` of a model have 4 bits, and nearly keep the loss."""
-    losses, counts, trained = [], [], []
-    for quantize in (None, "nf4"):
-        task = ready_task(freeze_encoder=True, quantize=quantize, **settings)
-        torch.manual_seed(0)
-        model = task.build().train()
-        losses.append(task.loss(model, batch_of(task)).sum)
-        counts.append(architecture(model).parameters)
-        trained.append([name for name, p in model.named_parameters() if p.requires_grad])
-    layers = {type(module) for part in parts(model) for module in part.modules()}
-    assert Nf4Linear in layers and Linear not in layers
-    assert counts[0] == counts[1] and trained[0] == trained[1]
-    wide, narrow = (loss.item() for loss in losses)
-    assert wide != narrow and abs(narrow / wide - 1) < 0.01
-    losses[1].backward()
-    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
 def counts_of(task, model, split, batch):

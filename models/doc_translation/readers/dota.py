@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-
-from PIL import Image
 
 from models.base import DataError, SplitName
 from models.common.data_files import BadRecords, OnBad, files
 from models.common.pictures import open_picture, too_large
 from models.common.text_file import TextFile, parse_json
-from models.doc_translation.readers.page import Collection, bleu_tokenizer, without_number
+from models.doc_translation.readers.page import Collection, Page, without_number
 
 SPLIT_FILE = "split_dataset.json"
 LISTS: Mapping[str, SplitName] = {
@@ -28,34 +26,6 @@ _SIZE_AT = 16
 """Byte of width and height, 4 bytes each. Source: Portable Network Graphics, ISO 15948, 11.2.2."""
 _FIX = f"fetch it again or save it as PNG, or remove its name from {SPLIT_FILE}"
 Split = Literal["file", "article"]
-Names = Mapping[SplitName, list[str]]
-
-
-@dataclass(frozen=True)
-class DotaPage:
-    """A page of the folder `root`; its files are read on access."""
-
-    root: Path
-    name: str
-    language: str
-    notes: list[str]
-    """Encodings that were assumed of texts, of all pages; filled on access."""
-
-    @property
-    def document(self) -> str:
-        """Article of the page."""
-        return without_number(self.name)
-
-    def image(self) -> Image.Image:
-        path = self.root / IMAGES / f"{self.name}.png"
-        return open_picture(path, _FIX)
-
-    def target(self) -> str:
-        file = TextFile(self.root / f"{self.language}_mmd" / f"{self.name}.mmd")
-        text = "".join(file.chunks()).strip()
-        if file.note and not any(note.endswith(file.note) for note in self.notes):
-            self.notes.append(f"{file.path.name} and others: {file.note}")
-        return text
 
 
 def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
@@ -66,52 +36,61 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
     DataError.
     """
     files(root)  # refuses pipes and devices before anything is read
-    names = _names(root)
+    names = _names(root / SPLIT_FILE)
     if split == "file":
         _check_articles(names, root / SPLIT_FILE)
     there = sorted(path.name.removesuffix("_mmd") for path in root.glob("*_mmd") if path.is_dir())
+    texts = f"{language}_mmd"
     if language not in there:
         raise DataError(
             f"'{root}' has no texts in '{language}'",
-            where=f"data.target, {root / f'{language}_mmd'}",
-            allowed=", ".join(there) or f"{language}_mmd",
+            where=f"data.target, {root / texts}",
+            allowed=", ".join(there) or texts,
         )
     images = {path.stem for path in files(root / IMAGES) if path.suffix == ".png"}
-    named = {name for listed in names.values() for name in listed}
-    skipped_pages = [(name, f"not in {SPLIT_FILE}") for name in sorted(images - named)]
-    bad_records = BadRecords("pages")
-    pages: list[DotaPage] = []
-    notes: list[str] = []
-    for name in sorted(named):
-        page = DotaPage(root, name, language, notes)
-        if missing := _missing_file(page):
-            skipped_pages.append((name, missing))
-        elif problem := _png_error(root / IMAGES / f"{name}.png"):
+    left_out = [(name, f"not in {SPLIT_FILE}") for name in sorted(images - names.keys())]
+    bad_records, notes = BadRecords("pages"), list[str]()
+    pages: list[Page] = []
+    for name in sorted(names):
+        image, text = root / IMAGES / f"{name}.png", root / texts / f"{name}.mmd"
+        missing = next((path for path in (image, text) if not path.is_file()), None)
+        if missing is not None:
+            left_out.append((name, f"no {missing.relative_to(root)}"))
+        elif text.stat().st_size < 2:
+            left_out.append((name, f"{text.relative_to(root)} is empty"))
+        elif problem := _png_error(image):
             bad_records.add(f"{IMAGES}/{name}.png", problem, _FIX)
         else:
-            pages.append(page)
+            picture, target = partial(open_picture, image, _FIX), partial(_text, text, notes)
+            pages.append(Page(without_number(name), name, picture, target))
     skipped = bad_records.finish(on_bad, len(pages))
-    skipped_pages += bad_records.rows
+    left_out += bad_records.rows
     if not pages:
         raise DataError(
             f"'{root}' has no page with an image and a text in '{language}'",
-            where=f"{len(skipped_pages)} skipped pages, the first: {skipped_pages[:1]}",
-            allowed=f"{IMAGES}/NAME.png and {language}_mmd/NAME.mmd for names in {SPLIT_FILE}",
+            where=f"{len(left_out)} skipped pages, the first: {left_out[:1]}",
+            allowed=f"{IMAGES}/NAME.png and {texts}/NAME.mmd for names in {SPLIT_FILE}",
         )
     given = None
     if split == "file":
-        page_names = {page.name for page in pages}
-        given = {
-            side: sorted({without_number(name) for name in listed if name in page_names})
-            for side, listed in names.items()
-        }
-    counts = {"skipped_pages": skipped, "left_out_pages": len(skipped_pages) - skipped}
-    return Collection(str(root), pages, bleu_tokenizer(language), given, skipped_pages, counts, notes)
+        sides = {page.document: names[page.name][0] for page in pages}
+        given = {side: sorted(d for d in sides if sides[d] == side) for side in LISTS.values()}
+    counts = {"skipped_pages": skipped, "left_out_pages": len(left_out) - skipped}
+    return Collection(str(root), pages, language, given, left_out, counts, notes)
 
 
-def _names(root: Path) -> Names:
-    """Page names of each split from the split file. Raises DataError."""
-    path, names = root / SPLIT_FILE, dict[SplitName, list[str]]()
+def _text(path: Path, notes: list[str]) -> str:
+    """The translation; `notes`: encodings that were assumed so far, of all pages."""
+    file = TextFile(path)
+    text = "".join(file.chunks()).strip()
+    if file.note and not any(note.endswith(file.note) for note in notes):
+        notes.append(f"{path.name} and others: {file.note}")
+    return text
+
+
+def _names(path: Path) -> dict[str, list[SplitName]]:
+    """The splits of each page by the split file. Raises DataError."""
+    names: dict[str, list[SplitName]] = {}
     try:
         content: Any = parse_json("".join(TextFile(path).chunks()))
         if not isinstance(content, dict):
@@ -120,9 +99,10 @@ def _names(root: Path) -> Names:
             listed = content.get(key)
             if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
                 raise ValueError(f"it has no list of names under '{key}'")
-            if unsafe := [name for name in listed if Path(name).name != name]:
-                raise ValueError(f"it has an invalid file name: {unsafe[0]!r}")
-            names[side] = listed
+            for name in listed:
+                if Path(name).name != name:
+                    raise ValueError(f"it has an invalid file name: {name!r}")
+                names.setdefault(name, []).append(side)
     except ValueError as error:
         raise DataError(
             f"'{path}' cannot be used: {error}",
@@ -132,14 +112,12 @@ def _names(root: Path) -> Names:
     return names
 
 
-def _check_articles(names: Names, path: Path) -> None:
+def _check_articles(names: Mapping[str, list[SplitName]], path: Path) -> None:
     """Raises DataError if pages of one article are in two splits."""
     sides: dict[str, set[str]] = {}
-    for side, listed in names.items():
-        for name in listed:
-            sides.setdefault(without_number(name), set()).add(side)
-    shared = sorted(name for name, splits in sides.items() if len(splits) > 1)
-    if shared:
+    for name, splits in names.items():
+        sides.setdefault(without_number(name), set()).update(splits)
+    if shared := sorted(name for name, splits in sides.items() if len(splits) > 1):
         raise DataError(
             f"{len(shared)} of {len(sides)} articles have pages in two splits, for example "
             f"'{shared[0]}' in {' and '.join(sorted(sides[shared[0]]))}",
@@ -147,16 +125,6 @@ def _check_articles(names: Names, path: Path) -> None:
             allowed="each article in one split, so that evaluation uses unseen articles only",
             fix="--set data.split=article",
         )
-
-
-def _missing_file(page: DotaPage) -> str | None:
-    """The missing or empty file of a page; None: it has both."""
-    image = page.root / IMAGES / f"{page.name}.png"
-    text = page.root / f"{page.language}_mmd" / f"{page.name}.mmd"
-    for path in (image, text):
-        if not path.is_file():
-            return f"no {path.parent.name}/{path.name}"
-    return f"{text.parent.name}/{text.name} is empty" if text.stat().st_size < 2 else None
 
 
 def _png_error(path: Path) -> str | None:

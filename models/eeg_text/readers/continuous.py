@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from models.base import DataError
 from models.common.data_files import BadRecords, few
 from models.common.recordings import bids
-from models.common.recordings import files as recording_files
-from models.common.recordings.files import notes_of, open_recording
+from models.common.recordings.files import later_parts, notes_of, open_recording
 from models.common.recordings.recording import Event, Recording
+from models.common.table import declared_columns
 from models.eeg_text import formats
-from models.eeg_text.readers import raw, tables
-from models.eeg_text.readers.tables import ChannelPicks, Reading
-from models.eeg_text.recordings import RATE_HZ, Item, ReadingOptions, Recordings, normalized
+from models.eeg_text.config import Data
+from models.eeg_text.readers import channels, signals, tables
+from models.eeg_text.readers.channels import ChannelPicks
+from models.eeg_text.readers.tables import Reading
+from models.eeg_text.recordings import RATE_HZ, Item, Recordings, Use, normalized
 
 BLOCK = 8
 """Windows per block, which stay in one split; one window is left out between two blocks."""
@@ -33,47 +34,49 @@ MAX_NAMES = 8
 SHORTEST = 64
 """Shortest segment, in samples at 500 Hz."""
 UNIT = "microvolts, converted from the unit of the file"
+Cut = tuple[str | None, str, float, int, str, tuple[float, float]]
+"""Text, group, start, samples and place of an Item, and the seconds in which it is filtered, without
+EEG of other groups."""
 
 
-def read(path: Path, reading: ReadingOptions) -> Recordings:
-    """The recordings at `path`, a file or a folder. Reads the disk; raises DataError."""
-    channel_map, texts = reading.channel_map, None
-    bad_records = BadRecords("recordings, segments and rows")
-    if reading.channels is not None and channel_map is None:
-        channel_map = tables.load_channel_map(reading.channels)
-    if reading.texts is not None:
-        path_of_texts = Path(reading.texts).expanduser()
-        texts = tables.pairs(path_of_texts, "data.texts", reading.columns, bad_records)
+def read(path: Path, data: Data, use: Use, channel_map: Mapping[str, str] | None = None) -> Recordings:
+    """The recordings at `path`, a file or a folder; see files.read. Reads the disk; raises DataError."""
+    if data.channels is not None and channel_map is None:
+        channel_map = channels.load_channel_map(data.channels)
     forms = {file: form for file, form in first_parts(path).items() if form in formats.RECORDED}
-    items: list[Item] = []
     has_many = len({bids.subject(file) or file for file in forms}) >= MANY
-    said: list[str] = []
-    dropped: set[str] = set()
+    cutter, items, dropped = _Cutter(data, use, has_many), list[Item](), set[str]()
     for file in list(forms):
         try:
-            cuts = _RecordingItems(file, channel_map, texts, reading, has_many)
-            items += cuts.items(bad_records)
+            recording = open_recording(file, data.unit)
+            placed = channels.place(recording, channel_map)
+            found = cutter.items(recording, placed)
+            if not recording.has_integers:
+                signals.check_values(recording, placed.picks)
         except DataError as error:
-            if reading.on_bad == "stop" or len(forms) == 1:
+            if data.on_bad == "stop" or len(forms) == 1:
                 raise
-            bad_records.add(file.name, error.message, error.fix)
+            cutter.bad_records.add(file.name, error.message, error.fix)
             forms[file] = ""
             continue
-        said += [*notes_of(cuts.recording), *cuts.notes]
-        dropped.update(cuts.placed.dropped)
-    skipped = bad_records.finish(reading.on_bad, len(items))
+        items += found
+        dropped.update(placed.dropped)
+    skipped = cutter.bad_records.finish(data.on_bad, len(items))
     if not items:
         problem = f"'{path}' has no EEG segment of at least {SHORTEST / RATE_HZ:g} s"
         raise DataError(problem, where="data.path", allowed="; ".join(formats.RECORDED))
     shown = sorted(dropped)
     if len(shown) > MAX_NAMES:
         shown[MAX_NAMES:] = [f"and {len(shown) - MAX_NAMES} more"]
-    channels = max(len(item.channels) for item in items)
-    notes: dict[str, Any] = {"channels": channels, "channels_dropped": shown}
-    if said:
-        notes["notes"] = few(said)
-    form = "; ".join(dict.fromkeys(filter(None, forms.values())))
-    return Recordings(str(path), form, UNIT, items, Counter(bad=skipped), notes)
+    facts: dict[str, Any] = {
+        "format": "; ".join(dict.fromkeys(filter(None, forms.values()))),
+        "unit": UNIT,
+        "channels": max(len(item.channels) for item in items),
+        "channels_dropped": shown,
+    }
+    facts |= {"bad": skipped} if skipped else {}
+    facts |= {"notes": few(cutter.notes)} if cutter.notes else {}
+    return Recordings(str(path), items, facts, channel_map)
 
 
 def first_parts(path: Path) -> dict[Path, str]:
@@ -83,145 +86,130 @@ def first_parts(path: Path) -> dict[Path, str]:
     for file, form in forms.items():
         if form == formats.FIF:
             with suppress(DataError):  # reading it reports that
-                later.update(part.resolve() for part in recording_files.later_parts(file))
+                later.update(part.resolve() for part in later_parts(file))
     return {file: form for file, form in forms.items() if file.resolve() not in later}
 
 
-class _RecordingItems:
-    """The segments of one recording."""
+class _Cutter:
+    """Cuts recordings into segments; collects notes and bad records."""
 
-    def __init__(
-        self,
-        path: Path,
-        channel_map: Mapping[str, str] | None,
-        texts: Mapping[str, str] | None,
-        reading: ReadingOptions,
-        is_group: bool,
-    ) -> None:
-        """`texts`: of events; `is_group`: all windows are one group. Raises DataError."""
-        self.path, self.texts, self.reading, self.is_group = path, texts, reading, is_group
-        self.notes: list[str] = []
-        self.recording = open_recording(path, reading.unit)
-        self.placed = _placed(self.recording, channel_map)
-        columns = reading.columns.items()
-        self.bids_columns = {name: meaning.removesuffix("_s") for name, meaning in columns}
+    def __init__(self, data: Data, use: Use, has_many: bool) -> None:
+        """`has_many`: all windows of a subject are one group. Reads data.texts; raises DataError."""
+        self.use, self.has_many, self.samples = use, has_many, data.seq_len
+        self.options = data.line_hz, data.unit
+        self.bad_records, self.notes = BadRecords("recordings, segments and rows"), list[str]()
+        self.columns = declared_columns(data.columns)
+        self.bids_columns = {name: meaning.removesuffix("_s") for name, meaning in self.columns.items()}
+        self.texts: dict[str, str] | None = None
+        if use == "text" and data.texts is not None:
+            path = Path(data.texts).expanduser()
+            self.texts = tables.pairs(path, "data.texts", self.columns, self.bad_records)
 
-    def items(self, bad_records: BadRecords) -> list[Item]:
-        """Sentences if their times are known, otherwise windows; without bad ones."""
-        readings = self._readings(bad_records)
-        if not self.recording.has_integers:
-            raw.check_values(self.recording, self.placed.picks)
-        if readings is not None:
-            return list(self._sentences(readings, bad_records))
-        return list(self._all_windows() if self.reading.to_predict else self._windows())
+    def items(self, recording: Recording, placed: ChannelPicks) -> list[Item]:
+        """Sentences if their times are known, otherwise windows; without bad ones. Raises DataError."""
+        path, notes = recording.path, notes_of(recording)
+        readings = self._readings(recording, notes)
+        cuts = self._windows(recording) if readings is None else self._sentences(recording, readings)
+        items = []
+        for text, group, start, samples, where, within in cuts:
+            given = (start, samples, within, *self.options)
+            load = partial(signals.read_segment, path, placed, *given)
+            subject = bids.subject(path) or path.stem
+            items.append(Item(text, subject, group, samples, where, load, placed.slots, start))
+        self.notes += notes
+        return items
 
-    def _item(self, text: str | None, group: str, start_s: float, samples: int, where: str) -> Item:
-        options, placed = (self.reading.line_hz, self.reading.unit), self.placed
-        subject = bids.subject(self.path) or self.path.stem
-        load = partial(raw.read_segment, self.path, placed, start_s, samples, *options)
-        return Item(text, subject, group, samples, where, load, placed.slots, start_s)
+    def _windows(self, recording: Recording) -> Iterator[Cut]:
+        """Windows between gaps; to train, whole ones, of which one is left out between two blocks.
 
-    def _windows(self) -> Iterator[Item]:
-        """Windows between gaps; one is left out between two blocks."""
-        samples, name = self.reading.samples, self.path.name
-        length = samples / RATE_HZ
-        starts = [
-            piece.start_s + number * length
-            for piece in self.recording.pieces
-            for number in range(int(piece.seconds / length + 1e-9))
-        ]
-        whole = bids.subject(self.path) or name
-        for number, start in enumerate(starts):
-            block, position = divmod(number, BLOCK + 1)
-            if position < BLOCK or self.is_group:
-                group = whole if self.is_group else f"{name}, block {block + 1}"
-                yield self._item(None, group, start, samples, f"{name}, {start:.1f} s")
-
-    def _all_windows(self) -> Iterator[Item]:
-        """The whole recording; the last window before a gap or the end may be shorter."""
-        name = self.path.name
-        for piece in self.recording.pieces:
-            total = int(piece.seconds * RATE_HZ + 1e-6)
-            for first in range(0, total, self.reading.samples):
-                samples = min(self.reading.samples, total - first)
-                if samples >= SHORTEST:
-                    start = piece.start_s + first / RATE_HZ
-                    yield self._item(None, name, start, samples, f"{name}, {start:.1f} s")
-
-    def _readings(self, bad_records: BadRecords) -> list[Reading] | None:
-        """The sentences that were read: those of events, or of a table; None: nothing names any."""
-        reading, beside = self.reading, tables.beside(self.path)
-        if self.texts is None and beside is not None:
-            has_text = not reading.to_predict
-            readings, notes = tables.sentences(beside, bad_records, reading.columns, has_text)
-            self.notes += notes
-            return readings
-        of_bids = bids.events_path(self.path) if reading.needs_text else None
-        if self.texts is not None:
-            return self._named(self.texts, of_bids, bad_records)
-        return None if of_bids is None else self._of_bids(of_bids, bad_records)
-
-    def _of_bids(self, path: Path, bad_records: BadRecords) -> list[Reading] | None:
-        """The events of a table of BIDS, whose names are the sentences."""
-        table = bids.read_events(path, bad_records, TEXTS, self.bids_columns)
-        self.notes += table.notes
-        if table.column is not None:
-            named = [event for event in table.events if event.name]
-            return self._timed(named, table.events, {event.name: event.name for event in named})
-        if self.reading.to_predict:
-            return None
-        raise DataError(
-            f"'{path.name}' has no sentences",
-            where=str(path),
-            allowed=f"a filled column of {', '.join(TEXTS)}",
-            fix="name their column:  --set 'data.columns=[NAME=text]'  or name events by  "
-            "--set data.texts=FILE",
-        )
-
-    def _named(
-        self, texts: Mapping[str, str], of_bids: Path | None, bad_records: BadRecords
-    ) -> list[Reading]:
-        """The sentence of each event that `texts` names; first of the events beside the recording.
-
-        Raises DataError if it names none.
+        To predict, the last window before a gap or the end may be shorter.
         """
+        name, length = recording.path.name, self.samples / RATE_HZ
+        shortest = SHORTEST if self.use == "predict" else self.samples
+        windows = [
+            (piece.start_s + first / RATE_HZ, min(self.samples, total - first))
+            for piece in recording.pieces
+            for total in [int(piece.seconds * RATE_HZ + 1e-6)]
+            for first in range(0, total - shortest + 1, self.samples)
+        ]
+        for number, (start, samples) in enumerate(windows):
+            where = (start, samples, f"{name}, {start:.1f} s")
+            block, position = divmod(number, BLOCK + 1)
+            if self.has_many or self.use == "predict":
+                yield None, bids.subject(recording.path) or name, *where, (-inf, inf)
+            elif position < BLOCK:
+                own = windows[number - position :][:BLOCK]
+                within = (own[0][0] - length, own[-1][0] + 2 * length)  # also what is left out around it
+                yield None, f"{name}, block {block + 1}", *where, within
+
+    def _readings(self, recording: Recording, notes: list[str]) -> list[Reading] | None:
+        """The sentences that were read: those of events, or of a table; None: nothing names any.
+
+        Raises DataError for events without any.
+        """
+        beside, texts, name = tables.beside(recording.path), self.texts, recording.path.name
+        if texts is None and beside is not None:
+            return tables.sentences(beside, self.bad_records, self.columns, self.use != "predict", notes)
+        of_bids = None if self.use == "encoder" else bids.events_path(recording.path)
+        sources: Iterable[Sequence[Event]]
+        if texts is None:
+            if of_bids is None:
+                return None
+            table = bids.read_events(of_bids, self.bad_records, TEXTS, self.bids_columns)
+            notes += table.notes
+            texts = {event.name: event.name for event in table.events if event.name}
+            if table.column is None and self.use == "predict":
+                return None
+            if table.column is None:
+                raise DataError(
+                    f"'{of_bids.name}' has no sentences",
+                    where=str(of_bids),
+                    allowed=f"a filled column of {', '.join(TEXTS)}",
+                    fix="name their column:  --set 'data.columns=[NAME=text]'  or name events by  "
+                    "--set data.texts=FILE",
+                )
+            sources = [table.events]
+        else:
+            sources = self._events(recording, of_bids)
         names: set[str] = set()
-        sources: list[Sequence[Event]] = []
-        if of_bids is not None:
-            # Both names of the same rows, whose problems count once.
-            for name, bad in zip(bids.NAMES, (bad_records, BadRecords()), strict=True):
-                sources.append(bids.read_events(of_bids, bad, [name], self.bids_columns).events)
-        for events in (*sources, self.recording.events()):
+        for events in sources:
             if known := [event for event in events if event.name in texts]:
-                return self._timed(known, events, texts)
+                return list(self._timed(known, events, texts, name))
             names |= {event.name for event in events if event.name}
         raise DataError(
-            f"data.texts names no event of '{self.path.name}'",
+            f"data.texts names no event of '{name}'",
             where="data.texts",
             allowed=f"events of the recording: {', '.join(sorted(names)) or 'none'}",
         )
 
+    def _events(self, recording: Recording, of_bids: Path | None) -> Iterator[Sequence[Event]]:
+        """Those of a table of BIDS by each of its names, then those of the recording."""
+        if of_bids is not None:
+            # Both names of the same rows, whose problems count once.
+            for name, bad in zip(bids.NAMES, (self.bad_records, BadRecords()), strict=True):
+                yield bids.read_events(of_bids, bad, [name], self.bids_columns).events
+        yield recording.events()
+
     def _timed(
-        self, known: Iterable[Event], events: Iterable[Event], texts: Mapping[str, str]
-    ) -> list[Reading]:
+        self, known: Sequence[Event], events: Sequence[Event], texts: Mapping[str, str], name: str
+    ) -> Iterator[Reading]:
         """The sentence of each event; one without a duration lasts until the next of `events`."""
-        onsets = sorted({event.onset_s for event in events})
-        readings = []
+        onsets, longest = sorted({event.onset_s for event in events}), self.samples / RATE_HZ
         for event in known:
             later = onsets[bisect_right(onsets, event.onset_s) :][:1]
-            longest = self.reading.samples / RATE_HZ
             lasts = event.duration_s or min([longest, *(t - event.onset_s for t in later)])
-            where = f"{self.path.name}, event {event.name} at {event.onset_s:.2f} s"
-            readings.append(Reading(event.onset_s, lasts, texts[event.name], where))
-        return readings
+            where = f"{name}, event {event.name} at {event.onset_s:.2f} s"
+            yield Reading(event.onset_s, lasts, texts[event.name], where)
 
-    def _sentences(self, readings: list[Reading], bad_records: BadRecords) -> Iterator[Item]:
-        recording = self.recording
-        for reading in readings:
+    def _sentences(self, recording: Recording, readings: list[Reading]) -> Iterator[Cut]:
+        readings = sorted(readings, key=lambda reading: reading.onset_s)
+        onsets, last = [*(reading.onset_s for reading in readings[1:]), inf], -inf
+        for reading, following in zip(readings, onsets, strict=True):
             start, end = reading.onset_s, reading.onset_s + reading.duration_s
+            within, last = (min(start, last), max(end, following)), max(end, last)
             samples, group = round(reading.duration_s * RATE_HZ), normalized(reading.text)
             problem = fix = ""
-            if not group and not self.reading.to_predict:
+            if not group and self.use != "predict":
                 problem = "the text has no words"
             elif samples < SHORTEST:
                 problem = f"{reading.duration_s:g} s is too short"
@@ -233,28 +221,6 @@ class _RecordingItems:
                 elif end > recording.end_s + 1 / RATE_HZ:
                     problem = f"ends at {end:g} s, after the recording ({recording.end_s:g} s)"
             if problem:
-                bad_records.add(reading.where, problem, fix)
+                self.bad_records.add(reading.where, problem, fix)
             else:
-                yield self._item(reading.text, group, start, samples, reading.where)
-
-
-def _placed(recording: Recording, channel_map: Mapping[str, str] | None) -> ChannelPicks:
-    names = dict(enumerate(recording.names))
-    others: list[str] = []
-    if channel_map is None:
-        picks = raw.eeg_channels(recording)
-        others = [name for pick, name in names.items() if pick not in picks]
-        names = {pick: names[pick] for pick in picks}
-    placed = tables.place_channels(names, channel_map)
-    placed = replace(placed, dropped=[*placed.dropped, *others])
-    # A few known names are not enough: names such as E2 mean other electrodes in other systems.
-    if not placed.picks or (channel_map is None and 2 * len(placed.picks) < len(names)):
-        raise DataError(
-            f"only {len(placed.picks)} of the {len(names)} channels of '{recording.path.name}' are "
-            f"known; unknown: {', '.join(placed.dropped[:8])} ...",
-            where=str(recording.path) if channel_map is None else "data.channels",
-            allowed=tables.CHANNELS_ALLOWED,
-            fix="map them:  --set data.channels=FILE",
-        )
-    raw.check_channels(recording, placed.picks)
-    return placed
+                yield reading.text, group, start, samples, reading.where, within

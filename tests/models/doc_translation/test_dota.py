@@ -10,7 +10,7 @@ from tests.models.errors import error_of
 
 def test_pages_of_the_lists_are_read_with_their_image_and_text(dota):
     found = read(dota, "zh", "file", "stop")
-    assert len(found.pages) == 20 and found.tokenize == "zh"
+    assert len(found.pages) == 20 and found.language == "zh"
     page = found.pages[3]
     assert (page.name, page.document) == ("2101.00001_2", "2101.00001")
     assert page.target() == "# 第3页\n\n正文。" and page.image().size == (120, 160)

@@ -10,7 +10,7 @@ from tests.models.doc_translation.test_decoding import Counted
 @pytest.mark.parametrize(("against_blank", "calls"), [(False, 2 + 5), (True, 3 + 10)])
 def test_the_number_of_calls_is_independent_of_the_text(noisy, batch_of, against_blank, calls):
     task, model = noisy
-    metric = TranslationMetric(task.vocabulary, "13a", 5, 1, against_blank)
+    metric = TranslationMetric(task.vocabulary, "", 5, 1, against_blank)
     for count in (1, 4):
         counted = Counted(model)
         found = metric.result(metric.update(counted, batch_of(task, count, "val")))
@@ -28,7 +28,7 @@ def noisy(make_task):
 
 def test_scores_are_those_of_generated_texts_at_the_end_of_a_beam_search(noisy, make_task, batch_of):
     task, model = noisy
-    batch, bleu = batch_of(task, 4, "val"), Bleu("13a")
+    batch, bleu = batch_of(task, 4, "val"), Bleu("")
     references = batch["references"]
     with torch.no_grad():
         memory = model(batch["page_global"], batch["page_local"])
@@ -50,9 +50,13 @@ WRITTEN = ["the cat sat on a mat .", "dogs bark", "一只猫坐在垫子上。",
 REFERENCES = ["the cat sat on the mat .", "the dogs bark", "一只猫坐在那个垫子上。", "rain"]
 
 
-@pytest.mark.parametrize("tokenize", ["zh", "13a"])
-def test_counts_of_parts_give_the_bleu_of_the_whole(tokenize):
-    bleu = Bleu(tokenize)
+@pytest.mark.parametrize(
+    ("language", "tokenize"),
+    [("zh", "zh"), ("zh_Hant", "zh"), ("ja", "char"), ("KO-kr", "char"), ("de", "13a"), ("", "13a")],
+)
+def test_counts_of_parts_give_the_bleu_of_the_whole(language, tokenize):
+    bleu = Bleu(language)
+    assert f"tok:{tokenize}|" in bleu.signature
     parts = [bleu.counts(WRITTEN[:2], REFERENCES[:2]), bleu.counts(WRITTEN[2:], REFERENCES[2:])]
     summed = [sum(pair) for pair in zip(*parts, strict=True)]
     assert len(summed) == SIZE

@@ -44,9 +44,8 @@ def test_each_image_has_its_translation_with_data(without_data, ready_task, card
     folder, pages = card_files
     found = list(task.predict(model, folder))
     full = ready_task()
-    split = full.data("train")
-    object.__setattr__(split, "pages", pages)
-    batch = full.collate([split.sample(i, None) for i in range(3)])
+    full.records = pages
+    batch = full.collate([full.sample(i, i, None) for i in range(3)])
     with torch.no_grad():
         memory = model(batch["page_global"], batch["page_local"])
         expected = texts(beam_search(model, memory, COUNT, full.vocabulary, 4), full.vocabulary)
@@ -99,9 +98,8 @@ def test_stage_encoder_writes_features(without_data, ready_task, card_files):
     found = list(task.predict(model, folder))
     assert [p.name for p in found] == ["a", "b-c", "deep-a"]
     full = ready_task()
-    split = full.data("train")
-    object.__setattr__(split, "pages", pages)
-    batch = full.collate([split.sample(i, None) for i in range(3)])
+    full.records = pages
+    batch = full.collate([full.sample(i, i, None) for i in range(3)])
     seen = {}
     for name in ("global_encoder", "local_encoder"):
         layer = getattr(model, name)

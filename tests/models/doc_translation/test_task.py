@@ -8,8 +8,12 @@ from models.doc_translation.readers.page import without_number
 from tests.models.errors import error_of
 
 
+def pages_of(task, side):
+    return [task.records[number] for number in task.data(side).numbers]
+
+
 def sides_of(task):
-    return {side: {page.document for page in task.data(side).pages} for side in ("train", "val", "test")}
+    return {side: {page.document for page in pages_of(task, side)} for side in ("train", "val", "test")}
 
 
 @pytest.mark.parametrize("kind", ["cards", "dota", "article"])
@@ -19,7 +23,7 @@ def test_no_document_is_in_two_splits(ready_task, dota, kind):
     sides = sides_of(task)
     assert all(sides.values())
     assert sum(map(len, sides.values())) == len(set.union(*sides.values()))
-    train, val = ({page.target() for page in task.data(side).pages} for side in ("train", "val"))
+    train, val = ({page.target() for page in pages_of(task, side)} for side in ("train", "val"))
     assert not train & val
 
 
@@ -64,17 +68,18 @@ def test_the_vocabulary_is_trained_on_training_pages_only(ready_task, dota):
 def test_a_sample_is_its_page_and_the_tokens_that_follow_each_other(cards):
     task = cards
     sample = task.data("train").sample(3, None)
-    assert sample.views[0].shape == (1, 64, 64) and sample.views[1].shape == (1, 96, 64)
-    assert sample.inputs[0] == task.vocabulary.start and sample.labels[-1] == task.vocabulary.end
-    assert sample.inputs[1:].tolist() == sample.labels[:-1].tolist()
-    assert task.vocabulary.decode(sample.labels) == sample.reference
+    assert [view.shape for view in sample["views"]] == [(1, 64, 64), (1, 96, 64)]
+    inputs, labels = sample["inputs"], sample["labels"]
+    assert inputs[0] == task.vocabulary.start and labels[-1] == task.vocabulary.end
+    assert inputs[1:].tolist() == labels[:-1].tolist()
+    assert task.vocabulary.decode(labels) == sample["reference"]
 
 
 def test_a_long_translation_is_truncated_without_an_end_token(ready_task):
     task = ready_task(seq_len=8)
     sample = task.data("train").sample(0, None)
-    assert len(sample.inputs) == len(sample.labels) == 8
-    assert task.vocabulary.end not in sample.labels
+    assert len(sample["inputs"]) == len(sample["labels"]) == 8
+    assert task.vocabulary.end not in sample["labels"]
     assert task.facts()["cut_share"] > 0.5
 
 
@@ -84,10 +89,10 @@ def test_a_batch_is_padded_to_the_longest_and_units_are_its_labels(ready_task, d
     task = ready_task(path=dota)
     samples = [task.data("train").sample(i, None) for i in range(5)]
     batch = task.collate(samples)
-    longest = max(len(sample.labels) for sample in samples)
+    longest = max(len(sample["labels"]) for sample in samples)
     assert batch["decoder_ids"].shape[1] % 8 == 0 and batch["decoder_ids"].shape[1] >= longest
     lengths = (batch["labels"] != -100).sum(1).tolist()
-    assert lengths == [len(sample.labels) for sample in samples]
+    assert lengths == [len(sample["labels"]) for sample in samples]
     assert task.num_units(batch) == sum(lengths)
     assert batch["page_local"].dtype == batch["page_global"].dtype == torch.float32
     assert batch["decoder_ids"].dtype == batch["labels"].dtype == torch.int64
@@ -97,13 +102,12 @@ def test_the_noise_control_shows_another_documents_page_beside_the_true_text(car
     real, noise = cards, make_task(control="noise")
     noise.setup()
     for side in ("train", "val"):
-        pages = real.data(side).pages
+        split = noise.data(side)
         for i in range(5):
             first, other = (task.data(side).sample(i, None) for task in (real, noise))
-            assert first.reference == other.reference
-            assert not (first.views[1] == other.views[1]).all()
-            shown = int(noise.data(side).shown[i])
-            assert pages[shown].document != pages[i].document
+            assert first["reference"] == other["reference"]
+            assert not (first["views"][1] == other["views"][1]).all()
+            assert noise.records[split.given[i]].document != noise.records[split.numbers[i]].document
     assert noise.facts()["control"] == {"val_bleu_gain": {"max": 1.0}}
     assert "control" not in real.facts()
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.eeg_text.config import TOKEN_SAMPLES
-from models.eeg_text.metric import INPUTS, TextMetric, bleu, bleu_counts
+from models.eeg_text.metric import INPUTS, bleu, bleu_counts, gain
 
 
 class Knowing(torch.nn.Module):
@@ -15,7 +15,7 @@ class Knowing(torch.nn.Module):
         super().__init__()
         self.sentences, self.tokenizer, self.calls = sentences, tokenizer, 0
 
-    def forward(self, eeg, valid, ids=None, memory=None):
+    def forward(self, eeg, valid, ids=None, memory=None, pool=None):
         self.calls += 1
         if ids is None:
             return eeg.abs().sum((1, 2))
@@ -69,21 +69,15 @@ def test_passes_do_not_depend_on_the_batch_and_one_has_no_error(text_task, batch
         assert (found["val_rouge1_gain_in_se"] is None) == (rows == 1)
 
 
-def test_the_standard_error_counts_sentences_and_not_readers(text_task):
-    metric = TextMetric(text_task.texts)
+def test_the_standard_error_counts_sentences_and_not_readers():
     rng = np.random.default_rng(0)
     eeg, noise = rng.random(30), rng.random(30)
-
-    def result(readers):
-        table = np.zeros((text_task.texts.num_evaluated, 1 + 2 * len(INPUTS)))
-        table[:30, 0] = readers
-        table[:30, 1], table[:30, 3] = readers * eeg, readers * noise
-        counts = np.concatenate([np.ones(2 + 11 * len(INPUTS)), table.ravel()])
-        return metric.result(torch.from_numpy(counts))
-
     differences = eeg - noise
     for readers in (1, 3):
-        found = result(readers)
+        table = np.zeros((40, 1 + 2 * len(INPUTS)))
+        table[:30, 0] = readers
+        table[:30, 1], table[:30, 3] = readers * eeg, readers * noise
+        found = gain(table)
         assert found["val_rouge1_gain"] == pytest.approx(min(differences.mean(), eeg.mean()))
         assert found["val_rouge1_gain_se"] == pytest.approx(differences.std(ddof=1) / math.sqrt(30))
 

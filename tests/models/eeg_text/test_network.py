@@ -101,7 +101,7 @@ def test_no_token_of_text_sees_a_later_one(eeg, valid):
 
 def test_a_frozen_encoder_does_not_change_while_the_decoder_is_trained(eeg, valid):
     model = text_model(dropout=0.5)
-    model.freeze_encoder()
+    model.freeze(model.encoder)
     before = {name: t.clone() for name, t in model.encoder.state_dict().items()}
     model.train()
     torch.testing.assert_close(model(eeg, valid), model(eeg, valid))  # without dropout

@@ -9,13 +9,12 @@ import torch
 
 from models.common.predictions import FixedDraws
 from models.eeg_text.montage import SLOTS
-from models.eeg_text.preview import sentences
 from models.eeg_text.recordings import RATE_HZ
+from models.eeg_text.showing import sentences
 from tests.models import tasks
 from tests.models.eeg_text.pretrained_folders import save_bart
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf, write_matlab5, write_matlab73
 
-CPU = torch.device("cpu")
 READ_EEG = ("bridge", "encoder_attn.v_proj", "encoder_attn.out_proj")
 """Layers of the text decoder; larger weights make its texts depend on the EEG."""
 
@@ -79,7 +78,7 @@ def test_sentences_are_those_of_a_batch_with_the_data(without_data, text_task, z
     split = text_task.data("train")
     batch = text_task.collate([split.sample(n, FixedDraws()) for n in numbers])
     texts = text_task.texts
-    expected = sentences(model, batch, texts.tokenizer, texts.steps, CPU)
+    expected = sentences(model, batch, texts.tokenizer, texts.steps)
     assert [row["text"] for row in rows(found[0])] == expected and len(set(expected)) == 10
     item = text_task.recordings.items[split.numbers[0]]
     assert rows(found[0])[0] == {

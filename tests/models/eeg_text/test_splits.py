@@ -3,7 +3,7 @@ import json
 import pytest
 
 from models.base import DataError
-from models.common.split import SPLITS, SplitRule
+from models.common.split import SPLITS, SplitRule, save_split
 from models.eeg_text.recordings import Item, normalized, split_items
 from tests.models.errors import error_of
 
@@ -49,12 +49,12 @@ def test_readers_can_be_held_out():
 def test_the_split_is_saved_in_the_run_folder_with_its_readers(tmp_path):
     rule = SplitRule(0.2)
     parts = split_items(items(), "subject+sentence", rule)
-    parts.save(tmp_path, False, rule)
+    save_split(parts.named, tmp_path)
     saved = json.loads((tmp_path / "split.json").read_text())
     assert sum(name.startswith("reader ") for name in saved["val"]) == 1
-    parts.save(tmp_path, False, rule)
+    save_split(parts.named, tmp_path)
     with pytest.raises(DataError, match="has changed since this run started"):
-        split_items(items(), "sentence", rule).save(tmp_path, False, rule)
+        save_split(split_items(items(), "sentence", rule).named, tmp_path)
 
 
 def test_readers_and_sentences_together_have_no_folds():

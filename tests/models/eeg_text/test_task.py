@@ -7,7 +7,7 @@ from models.common.predictions import FixedDraws
 from models.eeg_text.dataset import phase_randomised, prepared
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
 from tests.models.errors import error_of
-from tests.models.tasks import Draws, check_in_4_bits
+from tests.models.tasks import Draws
 
 
 def test_eeg_is_centred_scaled_and_clipped_over_its_own_samples():
@@ -36,7 +36,7 @@ def test_words_are_hidden_from_the_decoder_in_training_only(ready_task, batch_of
 
 def test_candidates_are_the_sentence_first_and_others_of_its_split(text_task):
     texts, samples = text_task.texts, text_task.data("val")
-    split = set(text_task.parts.groups["val"])
+    split = set(text_task.groups["val"])
     for index in range(0, len(samples), 7):
         sample = samples.sample(index, FixedDraws())
         candidates = [texts.tokenizer.decode(row[1:]) for row in sample["candidates"]]
@@ -50,9 +50,11 @@ def test_other_eeg_is_of_another_sentence_and_noise_has_the_own_spectrum(text_ta
         stranger = int(samples.random_others[index])
         item = text_task.recordings.items[samples.numbers[stranger]]
         assert item.group != sample["sentence"]
-        np.testing.assert_array_equal(sample["other"], samples.own(stranger))
-        spectra = [np.abs(np.fft.rfft(sample[name], axis=0)) for name in ("eeg", "noise")]
-        assert abs(np.corrcoef(sample["eeg"].ravel(), sample["noise"].ravel())[0, 1]) < 0.2
+        eeg, noise, other = sample["compared"]
+        np.testing.assert_array_equal(other, samples.own(stranger))
+        np.testing.assert_array_equal(eeg, sample["eeg"])
+        spectra = [np.abs(np.fft.rfft(x, axis=0)) for x in (eeg, noise)]
+        assert abs(np.corrcoef(eeg.ravel(), noise.ravel())[0, 1]) < 0.2
         np.testing.assert_allclose(spectra[0][1:], spectra[1][1:], rtol=0.05, atol=0.5)
 
 
@@ -142,10 +144,6 @@ def test_an_unfrozen_top_is_trained_and_the_regions_are_not(ready_task, batch_of
     assert task.frozen_encoder(model) is None
 
 
-def test_what_is_frozen_of_the_encoder_has_4_bits(ready_task):
-    check_in_4_bits(ready_task, lambda model: [model.encoder.regions], unfreeze="top")
-
-
 def test_operations_are_fewer_where_less_is_trained(ready_task):
     ways = {}, {"freeze_encoder": True, "unfreeze": "top"}, {"freeze_encoder": True}
     tasks = [ready_task(seq_len=160, **way) for way in ways]
@@ -181,7 +179,7 @@ def test_cached_features_give_the_losses_and_metrics_of_the_eeg(ready_task, batc
         if is_cached:
             task.use_features({s: RecordingMetadata(task, model, s) for s in ("train", "val")})
         train, val = batch_of(task), batch_of(task, split="val")
-        assert ("eeg" in train) != is_cached and ("noise" in val) != is_cached
+        assert ("eeg" in train) != is_cached and ("compared" in val) != is_cached
         loss = task.loss(model, train).sum
         found[is_cached] = [loss.item(), *task.metric().update(model, val).tolist()]
     assert len(task.data("val").features.requested) >= 6  # EEG, noise and the EEG of another sentence

@@ -5,7 +5,7 @@ import torch
 from models.base import DataError
 from models.common.predictions import FixedDraws
 from models.eeg_text import batches
-from models.eeg_text.dataset import SampleRules
+from models.eeg_text.dataset import SampleRules, read_segment
 from models.eeg_text.network import pooled
 
 RULES = SampleRules(samples=80, windows=4, seed=0, is_noise=False)
@@ -64,11 +64,10 @@ def test_a_share_too_small_for_any_span_is_an_error(ready_task):
 def test_every_window_is_a_sample_of_masked_pre_training(ready_task, batch_of, control):
     task = ready_task(stage="encoder", seq_len=160, control=control)
     samples = task.data("train")
-    segments = samples.segments
-    assert len(samples) == 3 * len(segments) == task.facts()["samples"]["train"]
+    assert len(samples) == 3 * len(samples.items) == task.facts()["samples"]["train"]
     first = [samples.sample(index, FixedDraws())["eeg"] for index in range(3)]
-    np.testing.assert_array_equal(np.concatenate(first), segments.own(0))
-    assert samples.item(5) == segments.item(1)
+    np.testing.assert_array_equal(np.concatenate(first), read_segment(samples.items[0], 480))
+    assert samples.item(5) == samples.items[1]
     batch = batch_of(task, 4, "train")
     assert batch["eeg"].shape == (4, 160, 105)
     assert torch.isfinite(task.loss(task.build(), batch).sum)

@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.base import DataError
 from models.eeg_text import formats
+from models.eeg_text.config import Data
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.readers import continuous
-from models.eeg_text.recordings import ReadingOptions
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
+from tests.models.errors import error_of
 
 SAMPLE = Path(__file__).parents[5] / "shared/data/eeg"
 needs_sample = pytest.mark.skipif(
@@ -24,14 +24,12 @@ def recording(tmp_path):
     return write_edf(tmp_path / "a.edf", NAMES, 40, make=waves)
 
 
-def error_of(reading, path):
-    with pytest.raises(DataError) as error:
-        continuous.read(path, reading)
-    return error.value
+def read(path, use="text", **data):
+    return continuous.read(path, Data(**data), use)
 
 
 def test_a_recording_is_cut_into_windows_in_blocks_with_gaps_between(recording):
-    found = continuous.read(recording, ReadingOptions())
+    found = read(recording)
     blocks = [item.group for item in found.items]
     assert len(blocks) == 25 - 2  # two windows are gaps
     assert blocks == sorted(blocks) and len(set(blocks)) == 3
@@ -39,21 +37,21 @@ def test_a_recording_is_cut_into_windows_in_blocks_with_gaps_between(recording):
     starts = [item.start_s for item in found.items]
     assert starts[first] - starts[last] == pytest.approx(2 * 1.6)
     assert {item.text for item in found.items} == {None}
-    assert found.form == formats.EDF
+    assert found.facts["format"] == formats.EDF
 
 
 def test_runs_of_one_subject_are_one_group_and_one_reader(tmp_path):
     for number in range(10):
         for run in (1, 2):
             write_edf(tmp_path / f"sub-{number}_run-{run}_eeg.edf", NAMES, 4, make=waves)
-    found = continuous.read(tmp_path, ReadingOptions(needs_text=False))
+    found = read(tmp_path, "encoder")
     subjects = [f"sub-{number}" for number in range(10)]
     assert sorted({item.group for item in found.items}) == subjects
     assert sorted({item.subject for item in found.items}) == subjects
 
 
 def test_eeg_is_in_microvolts_at_500_hz_in_its_channels(recording):
-    item = pickle.loads(pickle.dumps(continuous.read(recording, ReadingOptions()).items))[9]
+    item = pickle.loads(pickle.dumps(read(recording).items))[5]
     eeg = item.load()
     assert eeg.shape == (800, 105) and eeg.dtype == np.float32
     assert len(item.channels) == len(NAMES)
@@ -65,6 +63,27 @@ def test_eeg_is_in_microvolts_at_500_hz_in_its_channels(recording):
         np.testing.assert_allclose(eeg[:, slot], expected, atol=0.4)
 
 
+def test_a_filter_sees_no_eeg_of_another_block_or_sentence(tmp_path):
+    table = "onset_s\tduration_s\ttext\n8\t4\tA child\n14\t2\tThe old man.\n"
+    for name, content in (("windows", ""), ("sentences", table)):
+        loaded = []
+        for artefact in (0.0, 500.0):
+            folder = tmp_path / f"{name} {artefact}"
+            folder.mkdir()
+
+            def make(second, add=artefact):
+                return waves(second) + add * (second < 12) * np.sin(second)
+
+            path = write_edf(folder / "a.edf", NAMES, 28, make=make)
+            if content:
+                path.with_suffix(".tsv").write_text(content)
+            items = read(path).items
+            loaded.append([item.load() for item in items if item.start_s >= 14])
+        assert len(loaded[0]) == (1 if content else 8)
+        for plain, beside_artefact in zip(*loaded, strict=True):
+            np.testing.assert_array_equal(plain, beside_artefact)
+
+
 def test_drift_mains_and_fast_waves_are_filtered_out(tmp_path):
     def make(second):
         time = second + np.arange(512) / 512
@@ -72,7 +91,7 @@ def test_drift_mains_and_fast_waves_are_filtered_out(tmp_path):
         return np.array([*waves, 20 * np.sin(2 * np.pi * 10 * time)])
 
     path = write_edf(tmp_path / "a.edf", ["Fz", "Cz", "Pz", "Oz"], 30, 512, make)
-    eeg = continuous.read(path, ReadingOptions()).items[5].load()
+    eeg = read(path).items[5].load()
     recorded = [FZ, SLOTS.index("Cz"), SLOTS.index("E62"), OZ]
     assert eeg[:, recorded[:3]].std(axis=0).max() < 0.6
     assert eeg[:, OZ].std() == pytest.approx(20 / np.sqrt(2), rel=0.05)
@@ -81,7 +100,7 @@ def test_drift_mains_and_fast_waves_are_filtered_out(tmp_path):
 def test_a_table_beside_a_recording_provides_the_sentences(recording):
     rows = ["onset_s\tduration_s\ttext", "1.5\t2.0\tThe old man.", "10\t1\tA child", "20\t3\tthe OLD man"]  # fmt: skip
     recording.with_suffix(".tsv").write_text("\n".join(rows))
-    found = continuous.read(recording, ReadingOptions())
+    found = read(recording)
     assert [item.text for item in found.items] == ["The old man.", "A child", "the OLD man"]
     assert [item.samples for item in found.items] == [1000, 500, 1500]
     assert found.items[0].group == found.items[2].group
@@ -100,41 +119,42 @@ def test_a_table_beside_a_recording_provides_the_sentences(recording):
 def test_an_impossible_row_is_an_error_or_skipped(recording, row, problem):
     table = recording.with_suffix(".tsv")
     table.write_text(f"onset_s\tduration_s\ttext\n1\t1\tyes\n{row}\n")
-    assert error_of(ReadingOptions(), recording).where == f"a.tsv:3: {problem}"
-    found = continuous.read(recording, ReadingOptions("skip"))
-    assert found.left_out["bad"] == 1 and len(found.items) == 1
+    assert error_of(read, recording).where == f"a.tsv:3: {problem}"
+    found = read(recording, on_bad="skip")
+    assert found.facts["bad"] == 1 and len(found.items) == 1
 
 
 def test_unknown_channels_require_a_map_which_names_electrodes_and_regions(tmp_path):
     path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
-    error = error_of(ReadingOptions(), path)
+    error = error_of(read, path)
     assert error.message.startswith("only 0 of the 13 channels of 'a.edf' are known; unknown: X0, X1, ")
     assert error.fix == "map them:  --set data.channels=FILE"
     positions = tmp_path / "map.csv"
     positions.write_text("channel,place\nx1,Fz\nX2,occipital\nX3,occipital\nX4,Oz\n")
-    found = continuous.read(path, ReadingOptions(channels=str(positions)))
+    found = read(path, channels=str(positions))
     first, second = INDICES["occipital"][:2]
     assert sorted(found.items[0].channels) == sorted([FZ, first, second, OZ])
-    assert found.notes["channels"] == 4
-    assert found.notes["channels_dropped"][-1] == "and 1 more"
+    assert found.facts["channels"] == 4
+    assert found.facts["channels_dropped"][-1] == "and 1 more"
     positions.write_text("channel,place\nX1,occipitol\n")
-    error = error_of(ReadingOptions(channels=str(positions)), path)
+    error = error_of(read, path, channels=str(positions))
     assert error.message == "channel 'X1' is mapped to unknown 'occipitol'"
     assert error.did_you_mean == "occipital"
 
 
 def test_a_low_sampling_rate_is_an_error_and_skipped_among_several(recording):
     path = write_edf(recording.with_name("b.edf"), NAMES, 40, 64, lambda second: waves(second, 64))
-    assert error_of(ReadingOptions(), path).message == "'b.edf' is sampled at 64 Hz"
-    found = continuous.read(recording.parent, ReadingOptions("skip"))
-    assert {item.subject for item in found.items} == {"a"} and found.left_out["bad"] == 1
+    assert error_of(read, path).message == "'b.edf' is sampled at 64 Hz"
+    found = read(recording.parent, on_bad="skip")
+    assert {item.subject for item in found.items} == {"a"} and found.facts["bad"] == 1
 
 
 @needs_sample
 def test_the_eeglab_sample_is_read(tmp_path):
-    found = continuous.read(SAMPLE / "eeglab_data.set", ReadingOptions())
-    assert found.notes == {"channels": 30, "channels_dropped": ["EOG1", "EOG2"]}
+    found = read(SAMPLE / "eeglab_data.set")
+    assert (found.facts["channels"], found.facts["channels_dropped"]) == (30, ["EOG1", "EOG2"])
+    assert "notes" not in found.facts
     assert len({item.group for item in found.items}) == 17
     eeg = found.items[20].load()
     assert 5 < eeg[:, found.items[20].channels].std() < 100  # microvolts
-    assert found.form == formats.EEGLAB
+    assert found.facts["format"] == formats.EEGLAB

@@ -4,8 +4,8 @@ import pytest
 from models.common.recordings import recording as recordings
 from models.common.recordings.files import open_recording
 from models.eeg_text import formats
+from models.eeg_text.config import Data
 from models.eeg_text.readers import continuous
-from models.eeg_text.recordings import ReadingOptions
 from tests.models.eeg_text.readers.writers import (
     CODES,
     EVENTS,
@@ -30,11 +30,8 @@ WRITERS = {
 }
 
 
-def reading(folder, names, **options):
-    """Options with a map of `names` to the electrodes of the test recordings."""
-    lines = [f"{name},{target}" for name, target in zip(names, NAMES, strict=True)]
-    (folder / "map.tsv").write_text("\n".join(["name\tplace", *lines]).replace(",", "\t"))
-    return ReadingOptions(channels=str(folder / "map.tsv"), **options)
+def read(path, **data):
+    return continuous.read(path, Data(**data), "text")
 
 
 def microvolts(found):
@@ -54,9 +51,9 @@ def test_samples_names_and_segments_are_equal_in_every_format(tmp_path, name):
     assert opened.names[: len(NAMES)] == NAMES
     # Half of the step of the 16-bit formats, a tenth of a microvolt.
     np.testing.assert_allclose(microvolts(opened), all_waves(), atol=0.051)
-    found = continuous.read(path, ReadingOptions())
-    edf = continuous.read(WRITERS["a.edf"](tmp_path / "a.edf"), ReadingOptions())
-    assert found.form == formats.of_file(path) and len(found.items) == len(edf.items)
+    found = read(path)
+    edf = read(WRITERS["a.edf"](tmp_path / "a.edf"))
+    assert found.facts["format"] == formats.of_file(path) and len(found.items) == len(edf.items)
     np.testing.assert_allclose(found.items[5].load(), edf.items[5].load(), atol=0.1)
 
 
@@ -81,15 +78,15 @@ def test_events_of_a_channel_are_read_in_pieces_and_name_sentences(tmp_path, mon
         assert events(path) == whole
     texts = tmp_path / "texts.json"
     texts.write_text('{"7": "A child paints."}')
-    found = continuous.read(path, ReadingOptions(texts=str(texts)))
+    found = read(path, texts=str(texts))
     assert [item.text for item in found.items] == ["A child paints."] * 2
     assert [item.start_s for item in found.items] == [2.0, 9.0]
 
 
 def test_channels_of_other_types_and_bad_ones_are_left_out(tmp_path):
-    found = continuous.read(write_fif(tmp_path / "a_raw.fif", bad=["F3"]), ReadingOptions())
-    assert found.notes["channels_dropped"] == ["F3", "STI 014"]
-    assert found.notes["channels"] == len(NAMES) - 1
+    found = read(write_fif(tmp_path / "a_raw.fif", bad=["F3"]))
+    assert found.facts["channels_dropped"] == ["F3", "STI 014"]
+    assert found.facts["channels"] == len(NAMES) - 1
 
 
 def test_a_split_recording_is_read_once(tmp_path):
@@ -102,17 +99,17 @@ def test_a_split_recording_is_read_once(tmp_path):
     mne.io.RawArray(values, info, verbose="error").save(path, split_size="2MB", verbose="error")
     (tmp_path / "map.json").write_text(f'{{"{info.ch_names[0]}": "Fz"}}')
     assert len(list(tmp_path.glob("long_raw*.fif"))) > 1
-    options = ReadingOptions(channels=str(tmp_path / "map.json"))
-    found = continuous.read(tmp_path, options)
+    options = {"channels": str(tmp_path / "map.json")}
+    found = read(tmp_path, **options)
     assert {item.subject for item in found.items} == {"long_raw"}
-    assert len(found.items) == len(continuous.read(path, options).items)
+    assert len(found.items) == len(read(path, **options).items)
 
 
 @pytest.mark.parametrize("name", ["a.set", "a_raw.fif"])
 def test_a_damaged_or_incomplete_file_is_an_error(tmp_path, name):
     path = WRITERS[name](tmp_path / name)
     path.write_bytes(path.read_bytes()[:200])
-    error = error_of(continuous.read, path, ReadingOptions())
+    error = error_of(read, path)
     assert error.message.startswith(f"'{path.name}' cannot be read: ")
     assert error.where.startswith(str(path))
 
@@ -143,7 +140,7 @@ def test_a_recording_of_floats_with_impossible_values_is_refused(tmp_path, value
     rows = all_waves() * 1e-6
     rows[3, RATE_HZ * 2] = value
     path = write_numbers(tmp_path / "a_raw.fif", rows, "eeg")
-    assert error_of(continuous.read, path, ReadingOptions()).where == str(path)
+    assert error_of(read, path).where == str(path)
     write_fif(tmp_path / "b_raw.fif")
-    found = continuous.read(tmp_path, ReadingOptions("skip"))
-    assert {item.subject for item in found.items} == {"b_raw"} and found.left_out["bad"] == 1
+    found = read(tmp_path, on_bad="skip")
+    assert {item.subject for item in found.items} == {"b_raw"} and found.facts["bad"] == 1

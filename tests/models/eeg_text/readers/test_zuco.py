@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from models.base import DataError
+from models.eeg_text.config import Data
 from models.eeg_text.formats import ZUCO, of_file
 from models.eeg_text.readers import files, zuco
-from models.eeg_text.recordings import ReadingOptions
 from tests.models.eeg_text.readers.writers import TEXTS, eeg, write_matlab5, write_matlab73
 from tests.models.errors import error_of
 
@@ -25,8 +25,8 @@ def test_sentences_with_eeg_are_found_and_those_without_counted(path, kind):
     assert [item.text for item in found.items] == [TEXTS[0], TEXTS[1], TEXTS[3]]
     assert [item.samples for item in found.items] == [900, 300, 640]
     assert {item.subject for item in found.items} == {"YAC"}
-    assert found.left_out["without_eeg"] == 1 and found.notes == {"without_eeg": {"YAC": 1}}
-    assert of_file(path) == found.form == ZUCO
+    assert found.facts["without_eeg"] == {"YAC": 1}
+    assert of_file(path) == found.facts["format"] == ZUCO
     items = pickle.loads(pickle.dumps(found.items))
     for number, sentence in enumerate((0, 1, 3)):
         np.testing.assert_allclose(items[number].load(), eeg(sentence).T.astype(np.float32))
@@ -83,7 +83,7 @@ def test_a_bad_file_among_several_is_skipped(tmp_path):
         zuco.read(tmp_path, "stop")
     found = zuco.read(tmp_path, "skip")
     assert sorted({item.subject for item in found.items}) == ["YAC", "YDR"]
-    assert found.left_out["bad"] == 1
+    assert found.facts["bad"] == 1
 
 
 def test_without_a_cache_a_file_is_read_once(path, tmp_path, monkeypatch):
@@ -96,5 +96,5 @@ def test_without_a_cache_a_file_is_read_once(path, tmp_path, monkeypatch):
 def test_columns_of_tables_are_not_those_of_a_mat_file(path):
     write_matlab5(path)
     with pytest.raises(DataError, match="has ZuCo files, which need none") as error:
-        files.read(str(path), ReadingOptions(columns={"a": "text"}))
+        files.read(str(path), Data(columns=["a=text"]), "text")
     assert error.value.fix == "remove data.columns"

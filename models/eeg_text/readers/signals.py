@@ -12,54 +12,27 @@ from models.base import DataError
 from models.common.recordings.files import open_recording
 from models.common.recordings.recording import Recording
 from models.eeg_text.config import CHANNELS
-from models.eeg_text.readers.tables import ChannelPicks
+from models.eeg_text.readers.channels import ChannelPicks
 from models.eeg_text.recordings import MOST_UV, RATE_HZ
 
 LOW_HZ, HIGH_HZ = 0.5, 50.0
-LOWEST_RATE_HZ = 110
-"""Lowest sampling rate that contains 50 Hz."""
 MARGIN_S = 6.0
 """Read on both sides of a segment and removed after filtering: 0.5 Hz filters ring for seconds."""
 
 
-def eeg_channels(recording: Recording) -> list[int]:
-    """Indices of the usable channels of EEG that are not marked bad, each at its own rate.
-
-    Raises DataError if there are none.
-    """
-    eeg = [n for n, c in enumerate(recording.channels) if c.kind == "eeg" and not c.is_bad]
-    if not eeg:
-        kinds = [channel.kind for channel in recording.channels]
-        counts = ", ".join(f"{kinds.count(name)} {name}" for name in dict.fromkeys(kinds))
-        raise DataError(
-            f"'{recording.path.name}' has no EEG channel",
-            where=str(recording.path),
-            allowed=f"channels of type eeg that are not marked bad; it has {counts}",
-            fix="name channels yourself:  --set data.channels=FILE",
-        )
-    volts = [n for n in eeg if not recording.channels[n].problem]
-    check_channels(recording, volts or eeg)
-    return volts
-
-
-def check_channels(recording: Recording, picks: Sequence[int]) -> None:
-    """Raise DataError if the recording is too slow for EEG, or a channel is not in microvolts."""
-    recording.check(picks)
-    if recording.rate_hz < LOWEST_RATE_HZ:
-        raise DataError(
-            f"'{recording.path.name}' is sampled at {recording.rate_hz:g} Hz",
-            where=str(recording.path),
-            allowed=f"at least {LOWEST_RATE_HZ} Hz, for EEG up to {HIGH_HZ:g} Hz",
-        )
-
-
 def read_segment(
-    path: Path, placed: ChannelPicks, start_s: float, samples: int, line_hz: int, unit: str | None = None
+    path: Path,
+    placed: ChannelPicks,
+    start_s: float,
+    samples: int,
+    within: tuple[float, float],
+    line_hz: int,
+    unit: str | None,
 ) -> np.ndarray:
     """Microvolts [time, 105] of `placed` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
 
-    The mains frequency is filtered out. Reads only the segment and its margins, up to the next
-    gap. Raises DataError.
+    The mains frequency is filtered out. Reads only the segment and its margins, up to the next gap
+    and `within` these seconds: no filter sees EEG of another split. Raises DataError.
     """
     from scipy.signal import resample_poly
 
@@ -70,10 +43,10 @@ def read_segment(
         allowed = "what setup found"
         raise DataError(f"'{path.name}' {problem}", where=str(path), allowed=allowed)
     rate, (begin, end) = recording.rate_hz, piece.bounds(recording.rate_hz)
-    first = max(begin, round((start_s - MARGIN_S) * rate))
-    values = recording.read(placed.picks, first, min(end, round((end_s + MARGIN_S) * rate)))
+    first = max(begin, round(max(start_s - MARGIN_S, within[0]) * rate))
+    last = min(end, round(min(end_s + MARGIN_S, within[1]) * rate))
+    values = _filtered(recording.read(placed.picks, first, last), rate, line_hz)
     ratio = Fraction(RATE_HZ / rate).limit_denominator(1000)
-    values = _filtered(values, rate, line_hz)
     values = resample_poly(values, ratio.numerator, ratio.denominator, axis=1)
     skipped = round((start_s - first / rate) * RATE_HZ)
     cut = values[:, max(0, skipped) :][:, :samples].T

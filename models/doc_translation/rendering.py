@@ -1,0 +1,103 @@
+"""Blocks of text rendered as pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+HEIGHT, WIDTH, GAP = 896, 672, 28
+"""Pixels of a page, and between two columns."""
+LETTERS = (22, 20, 18, 16, 14, 12, 11, 10, 9, 8)
+"""Letter heights in pixels, tried in turn until the page fits."""
+LEADING = 1.35
+"""Line height as a multiple of the letter height."""
+_SCALE = {"title": 1.6, "centered": 1.25, "ruled": 1.25, "numbered": 1.25}
+
+Kind = Literal["title", "centered", "ruled", "numbered", "paragraph", "bullet", "formula", "table"]
+
+
+class PageBlock(NamedTuple):
+    """One block of a page. A table has one line per row and `|` between cells."""
+
+    kind: Kind
+    text: str
+
+
+class _Line(NamedTuple):
+    """Text in a column: letter height, left offset, height, and whether a rule is below it."""
+
+    text: str
+    size: int
+    left: float
+    height: float
+    is_ruled: bool = False
+
+
+@lru_cache(maxsize=64)
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of Pillow with letters `size` pixels high."""
+    default = ImageFont.load_default(size)
+    assert isinstance(default, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return default
+
+
+def draw(blocks: Sequence[PageBlock], margin: int, columns: int) -> Image.Image:
+    """A grey page of `blocks` in the largest letters that fit."""
+    width = (WIDTH - 2 * margin - (columns - 1) * GAP) // columns
+    for base in LETTERS:
+        lines = [line for block in blocks for line in _lines(block, base, width)]
+        column, y, placed = 0, float(margin), []
+        for line in lines:
+            if y + line.height > HEIGHT - margin:
+                column, y = column + 1, float(margin)
+            placed.append((line, margin + column * (width + GAP), y))
+            y += line.height
+        if column < columns:
+            break
+    page = Image.new("L", (WIDTH, HEIGHT), 255)
+    pen = ImageDraw.Draw(page)
+    for line, x, y in placed:
+        pen.text((x + line.left, y), line.text, font=font(line.size), fill=0)
+        if line.is_ruled:
+            pen.line((x, y + line.size * 1.2, x + width, y + line.size * 1.2), fill=0, width=2)
+    return page
+
+
+def _lines(block: PageBlock, base: int, width: int) -> list[_Line]:
+    """Lines of a block; the last one includes the gap to the next block."""
+    size = round(base * _SCALE.get(block.kind, 1.0))
+    height = size * LEADING
+    if block.kind == "table":
+        lines = []
+        for cells in (row.split("|") for row in block.text.split("\n")):
+            for n, cell in enumerate(cells):
+                is_last = n == len(cells) - 1
+                lines.append(
+                    _Line(cell.strip(), size, width / len(cells) * n, height if is_last else 0.0, is_last)
+                )
+    else:
+        indent, face = base * 1.2 if block.kind == "bullet" else 0.0, font(size)
+        is_centered = block.kind in ("title", "centered", "formula")
+        lines = [
+            _Line(text, size, (width - face.getlength(text)) / 2 if is_centered else indent, height)
+            for text in _wrapped(block.text, face, width - indent)
+        ]
+    last = lines[-1]
+    is_ruled = last.is_ruled or block.kind == "ruled"
+    lines[-1] = last._replace(height=last.height + base * 0.6, is_ruled=is_ruled)
+    return [_Line("-", size, base * 0.3, 0.0), *lines] if block.kind == "bullet" else lines
+
+
+def _wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
+    """Wrap `text` to lines of at most `width`."""
+    line, *others = text.split(" ")
+    for word in others:
+        if face.getlength(f"{line} {word}") > width:
+            yield line
+            line = word
+        else:
+            line += f" {word}"
+    yield line

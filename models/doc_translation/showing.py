@@ -1,0 +1,142 @@
+"""What is shown of a model: translations and features of pages, in reports and for files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import Module
+
+from models.base import Picture, Prediction, Predictions
+from models.common import data_files
+from models.common.data_files import existing_path, unknown_format
+from models.common.pictures import count_pages, open_picture
+from models.common.predictions import (
+    DistinctNames,
+    evaluating,
+    features_file,
+    few_samples,
+    input_errors,
+    placed,
+    png,
+    printable,
+)
+from models.doc_translation import images
+from models.doc_translation.decoding import beam_search, texts
+from models.doc_translation.metric import Bleu, steds
+from models.doc_translation.model import ENCODERS
+from models.doc_translation.readers.page import Page
+
+if TYPE_CHECKING:
+    from models.doc_translation.task import DocTranslationTask
+
+SHOWN = 3
+TOKENS = 96
+"""Maximum tokens per translation in a report; each costs a forward pass."""
+_SIZE = 480, 640
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+IMAGES = f"images ({', '.join(SUFFIXES)})"
+Samples = Sequence[Mapping[str, Any]]
+
+
+def _written(task: DocTranslationTask, model: Module, samples: Samples, count: int) -> list[str]:
+    batch = placed(task.collate(samples), task.context.device)
+    memory = model(batch["page_global"], batch["page_local"])
+    return texts(beam_search(model, memory, count, task.vocabulary), task.vocabulary)
+
+
+def preview(task: DocTranslationTask, model: Module) -> str:
+    """Reference translation of the first page, "│" and the generated one. Collective."""
+    (sample,) = few_samples(task.data("val"), 1)
+    with evaluating(model):
+        (written,) = _written(task, model, [sample], task.count)
+    return f"{printable(sample['reference'])}│{printable(written)}"
+
+
+def pictures(task: DocTranslationTask) -> list[Picture]:
+    """Pictures of a few training pages. May read from disk."""
+    return [_picture(s, f"page-{number}") for number, s in enumerate(few_samples(task.data("train"), SHOWN))]
+
+
+def _picture(sample: Mapping[str, Any], name: str) -> Picture:
+    pixels = np.ascontiguousarray(sample["views"][1].transpose(1, 2, 0).squeeze())
+    caption = "{1} of {0}, input of the local encoder".format(*sample["meta"])
+    return Picture(name, caption, png(Image.fromarray(pixels).resize(_SIZE)))
+
+
+def predictions(task: DocTranslationTask, model: Module) -> Predictions:
+    """Translate pages spread over validation, up to TOKENS tokens each. Collective.
+
+    References are cut to the same number of tokens for BLEU and STEDS.
+    """
+    count, bleu = min(task.count, TOKENS), Bleu(task.collection.language)
+    samples, rows = few_samples(task.data("val"), SHOWN), list[tuple[str | float, ...]]()
+    for sample, written in zip(samples, _written(task, model, samples, count), strict=True):
+        reference = task.vocabulary.decode(sample["labels"][:count].tolist())
+        scores = bleu.score(bleu.counts([written], [reference])), steds(written, reference)
+        name = "{1} of {0}".format(*sample["meta"])
+        rows.append((name, printable(reference), printable(written), *scores))
+    shown = [_picture(sample, f"page_{number}") for number, sample in enumerate(samples, start=1)]
+    return Predictions(("page", "reference", "translation", "bleu", "steds"), rows, shown)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file has the suffix of an image."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def read(path: Path) -> list[Page]:
+    """The pages of an image or a folder of images, without texts. Disk access; raises DataError.
+
+    Reads only heads of images; a TIFF file may have several pages.
+    """
+    with input_errors():
+        source = existing_path(str(path), IMAGES)
+        pages: list[Page] = []
+        for file in filter(is_image, data_files.files(source)):
+            name = file.relative_to(source) if file != source else Path(file.name)
+            title, count = name.with_suffix("").as_posix(), count_pages(file)
+            for n in range(count):
+                own = f"{title} page {n + 1}" if count > 1 else title
+                pages.append(Page(title, own, partial(open_picture, file, page=n), ""))
+        if not pages:
+            raise unknown_format(path, (IMAGES,))
+        return pages
+
+
+@torch.no_grad()
+def features(task: DocTranslationTask, model: Any, pages: Sequence[Page]) -> Iterator[Prediction]:
+    """The features of each page by the local encoder, and those by the global one beside them.
+
+    Disk access.
+    """
+    names = DistinctNames()
+    for page in pages:
+        encoders = map(model.get_submodule, ENCODERS)
+        states = (e(x).last_hidden_state for e, x in zip(encoders, _views(task, page), strict=True))
+        whole, local = (x.float().cpu().numpy() for x in states)
+        whole = whole[:, 1:]  # the first token belongs to no patch
+        more = {"global_features": whole, "global_mean": whole.mean(1)}
+        yield features_file(names.of(page.name), page.name, [page.name], local, more=more)
+
+
+@torch.no_grad()
+def translations(task: DocTranslationTask, model: Module, pages: Sequence[Page]) -> Iterator[Prediction]:
+    """The translation of each page, as text and as a Markdown file. Disk access."""
+    names, vocabulary = DistinctNames(), task.vocabulary
+    for page in pages:
+        memory = model(*_views(task, page))
+        tokens = beam_search(model, memory, task.count, vocabulary, task.beams, stops_early=True)
+        (text,) = texts(tokens, vocabulary)
+        yield Prediction(names.of(page.name), printable(text), {".md": f"{text}\n".encode()})
+
+
+def _views(task: DocTranslationTask, page: Page) -> list[torch.Tensor]:
+    with input_errors():
+        image = page.image()
+    return [view.to(task.context.device) for view in images.batches([images.views(image, task.size)])]

@@ -1,0 +1,105 @@
+"""Channels of a recording and the electrodes that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from models.base import DataError
+from models.common.data_files import BadRecords
+from models.common.recordings.recording import Recording
+from models.eeg_text.montage import INDICES, NAMES, SLOTS
+from models.eeg_text.readers import tables
+
+LOWEST_RATE_HZ = 110
+"""Lowest sampling rate that contains 50 Hz."""
+ALLOWED = f"electrodes of the 10-10 system or EGI's, such as Fz or E11; regions: {', '.join(INDICES)}"
+
+
+@dataclass(frozen=True)
+class ChannelPicks:
+    """The mapped channels of a recording."""
+
+    picks: list[int]
+    """Indices into the channels of the recording."""
+    slots: tuple[int, ...]
+    """Their indices among the 105 channels."""
+    dropped: list[str]
+    """Names of the other channels."""
+
+
+def electrode(name: str) -> str | None:
+    """The electrode of a channel name, such as `EEG Fp1-REF` or `Fp1.`; None: unknown."""
+    label = name.strip().upper().removeprefix("EEG").strip().split("-")[0].strip(" .")
+    return NAMES.get(label)
+
+
+def load_channel_map(path: str) -> dict[str, str]:
+    """Your map from channel names, in capitals, to electrodes or regions.
+
+    Reads the disk. Raises DataError for an unknown electrode or region.
+    """
+    bad_records = BadRecords()
+    targets = tables.pairs(Path(path).expanduser(), "data.channels", {}, bad_records)
+    bad_records.finish("stop", len(targets))
+    for name, target in targets.items():
+        if target not in INDICES and electrode(target) is None:
+            raise DataError(
+                f"channel '{name}' is mapped to unknown '{target}'",
+                where=f"data.channels, {path}",
+                allowed=ALLOWED,
+                did_you_mean=get_close_matches(target, [*INDICES, *SLOTS], n=1, cutoff=0.0)[0],
+            )
+    return {name.upper(): target for name, target in targets.items()}
+
+
+def place(recording: Recording, channel_map: Mapping[str, str] | None) -> ChannelPicks:
+    """The electrode of each channel; of two channels with one electrode, the first is used.
+
+    With a `channel_map`, only that counts, and a region stands for its next free electrode;
+    otherwise the channels of EEG in volts, of which most must be known: names such as E2 mean other
+    electrodes in other systems. Raises DataError, also for a recording that is too slow.
+    """
+    names, file = dict(enumerate(recording.names)), recording.path.name
+    if channel_map is None:
+        eeg = [n for n, c in enumerate(recording.channels) if c.kind == "eeg" and not c.is_bad]
+        if not eeg:
+            kinds = [channel.kind for channel in recording.channels]
+            counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+            raise DataError(
+                f"'{file}' has no EEG channel",
+                where=str(recording.path),
+                allowed=f"channels of type eeg that are not marked bad; it has {counts}",
+                fix="name channels yourself:  --set data.channels=FILE",
+            )
+        in_volts = [n for n in eeg if not recording.channels[n].problem]
+        recording.check(in_volts or eeg)
+        names = {n: names[n] for n in in_volts}
+    taken: dict[int, int] = {}
+    for pick, name in names.items():
+        target = name if channel_map is None else channel_map.get(name.upper(), "")
+        slots = [SLOTS.index(slot)] if (slot := electrode(target)) else []
+        if channel_map is not None and target in INDICES:
+            slots = [slot for slot in INDICES[target] if slot not in taken]
+        if slots and slots[0] not in taken:
+            taken[slots[0]] = pick
+    used = set(taken.values())
+    dropped = [name for pick, name in enumerate(recording.names) if pick not in used]
+    if not taken or (channel_map is None and 2 * len(taken) < len(names)):
+        raise DataError(
+            f"only {len(taken)} of the {len(names)} channels of '{file}' are known; unknown: "
+            f"{', '.join(dropped[:8])} ...",
+            where=str(recording.path) if channel_map is None else "data.channels",
+            allowed=ALLOWED,
+            fix="map them:  --set data.channels=FILE",
+        )
+    recording.check(list(taken.values()))
+    if recording.rate_hz < LOWEST_RATE_HZ:
+        raise DataError(
+            f"'{file}' is sampled at {recording.rate_hz:g} Hz",
+            where=str(recording.path),
+            allowed=f"at least {LOWEST_RATE_HZ} Hz, for EEG up to 50 Hz",
+        )
+    return ChannelPicks(list(taken.values()), tuple(taken), dropped)
