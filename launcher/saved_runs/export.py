@@ -57,18 +57,13 @@ def plain(source: ExportSource, folder: Path) -> Notes:
     model, checkpoint = source.model, source.checkpoint
     manifest, settings = checkpoint.manifest, model.settings
     of_model = {} if settings is None else settings["model"]
-    shapes = checkpoint.shapes
-    if settings is not None and of_model.get("quantize") and model.base is None:
-        shapes = _write_unquantized(source, folder / MODEL)
-        settings = {**settings, "model": {**of_model, "quantize": None}}
-    else:
-        write_weights(checkpoint, folder / MODEL, model.kind)
+    write_weights(checkpoint, folder / MODEL, model.kind)
     config = {
         "family": of_model.get("family"),
         "size": of_model.get("size"),
         **({} if settings is None else saved_model.task_settings(settings)),
         "base": model.base,
-        "parameters": sum(prod(shape) for shape in shapes.values()),
+        "parameters": sum(map(prod, checkpoint.shapes.values())),
         "weights": model.kind,
         "step": manifest.step,
         "samples": manifest.samples,
@@ -90,17 +85,6 @@ def plain(source: ExportSource, folder: Path) -> Notes:
             copy = shutil.copytree if file.is_dir() else shutil.copyfile
             copy(file, folder / file.name)
     return {}
-
-
-def _write_unquantized(source: ExportSource, path: Path) -> Mapping[str, tuple[int, ...]]:
-    """Write a model with its weights in 4 bits as fp32, like the others; the shapes of weights."""
-    from models.common.initial_weights import save
-
-    trained, step = source.model, source.checkpoint.manifest.step
-    model = trained.load(trained.task("cpu"))
-    with storage_errors(path):
-        save(model, path, {"format": "pt", "kind": trained.kind, "step": str(step)})
-    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
 
 def hugging_face(source: ExportSource, folder: Path) -> Notes:
@@ -235,10 +219,8 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
         if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
             metrics = line["metrics"]
     source = ExportSource(model, checkpoint, task, metrics)
-    from models.common.nf4 import exported_elements  # imports torch
-
     # Adapters need less; merged into their base, weights need more.
-    elements = sum(exported_elements(*each) for each in checkpoint.shapes.items())
+    elements = sum(map(prod, checkpoint.shapes.values()))
     needed = 4 * elements if format_name != "adapter" else 0  # fp32
     disk.check_writable(folder, where, needed_bytes=needed)
     disk.check_writable(folder.parent, where)

@@ -58,17 +58,13 @@ class FamilyTask(ABC):
         self.groups: Mapping[SplitName, Sequence[str]] = {}
         """The groups of each split, after setup."""
         self.encoder: Path | None = None
-        self.is_frozen, self.stage, self.quantizer = False, "whole", None
+        self.is_frozen, self.stage = False, "whole"
         self.loaded: dict[str, str] = {}
         """What initial weights were loaded, by setting."""
         if ENCODER in self.parts:
             self.stage = model.stage
             if self.stage != ENCODER:
                 self.encoder, self.is_frozen = path_of(model.encoder), model.freeze_encoder
-            if self.is_frozen and getattr(model, "quantize", None) is not None:
-                from models.common.nf4 import Quantizer
-
-                self.quantizer = Quantizer(context.device)
 
     @cached_property
     def rule(self) -> SplitRule:
@@ -131,7 +127,7 @@ class FamilyTask(ABC):
 
     def forget_initial_weights(self) -> None:
         """For `setup_without_data`: the initial weights are among the trained ones."""
-        self.encoder = self.quantizer = None
+        self.encoder = None
 
     def network(self) -> HasFrozenParts:
         """The model with random weights, drawn from torch's global generator."""
@@ -152,8 +148,6 @@ class FamilyTask(ABC):
             model.freeze(*encoder)
         if self.stage == ENCODER:
             model.train_only(*encoder)
-        if self.quantizer is not None:
-            self.quantizer.quantize_frozen(model)
         return model
 
     def data(self, split: SplitName) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -11,14 +11,11 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import Module
 
 from models.base import DataError
-from models.common import nf4
 from models.common.hugging_face import stored_tensors
-from models.common.nf4 import BITS
 
 ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file"
 _MODEL, _MANIFEST, _STATE = "model.safetensors", "manifest.json", "state.json"
@@ -58,7 +55,6 @@ class InitialWeights:
 
     A safetensors file is read as it is. Of a checkpoint without model.safetensors the tensors are
     joined from the files of its processes. Parameters that have an average give the average.
-    Weights in 4 bits are made from their bits, which needs bitsandbytes.
     """
 
     def __init__(self, path: Path, setting: str) -> None:
@@ -75,33 +71,9 @@ class InitialWeights:
             self.shapes = {name: tensor.shape for name, tensor in self._stored.items()}
             if source.is_dir():
                 self._list(source)
-            self._bits = self._name_quantized()
-
-    def _name_quantized(self) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Put weights into `shapes` for their bits; the names and shapes of those, by weight."""
-        quantized = {}
-        for codes in [name for name in self.shapes if name.endswith(f".{BITS[0]}")]:
-            names = [codes.removesuffix(BITS[0]) + kind for kind in BITS]
-            if all(name in self.shapes for name in names):
-                bits = {name: self.shapes.pop(name) for name in names}
-                outputs, pairs = bits[codes]
-                weight = codes.removesuffix(BITS[0]) + "weight"
-                self.shapes[weight], quantized[weight] = (outputs, 2 * pairs), bits
-        return quantized
 
     def read_into(self, name: str, tensor: Tensor) -> None:
         """Overwrite `tensor`, of the stored shape. Reads the disk. Raises DataError."""
-        if name in self._bits:
-            bits = {n: torch.empty(s, dtype=torch.uint8) for n, s in self._bits[name].items()}
-            for each, values in bits.items():
-                self._read_into(each, values)
-            nf4.library()
-            with torch.no_grad():
-                tensor.copy_(nf4.weight_of(tensor.shape, tensor.dtype, *bits.values()))
-            return
-        self._read_into(name, tensor)
-
-    def _read_into(self, name: str, tensor: Tensor) -> None:
         with self._read_errors(), torch.no_grad():
             if name in self._stored:
                 self._stored[name].read_into(tensor)
@@ -175,11 +147,6 @@ def load(setting: str, model: Module, path: Path, allowed: str, parts: tuple[str
     for name, tensor in tensors.items():
         stored.read_into(name, tensor)
     return f"loaded {len(tensors)}/{len(tensors)} tensors from {stored.path}"
-
-
-def save(model: Module, path: Path, facts: Mapping[str, str]) -> None:
-    """Write the tensors of `model` and `facts` into a safetensors file, tied ones once."""
-    save_file(_own(model), path, dict(facts))
 
 
 def _own(module: Module) -> dict[str, Tensor]:

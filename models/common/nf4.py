@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from math import prod
 from typing import Any
 
 import torch
@@ -13,10 +11,6 @@ from torch import Tensor, nn
 
 from models.base import DataError
 from models.common.hugging_face import StoredTensor
-from models.common.layers import HasFrozenParts
-
-BITS = ("codes", "scales", "constants")
-"""Buffers of a layer, from which its weight is made."""
 
 _BLOCK, _SCALES, _TABLE = 64, 256, 256
 """Weights of a scale, scales of an fp32 scale, and values of an 8-bit code of a scale."""
@@ -35,13 +29,8 @@ class Nf4Linear(nn.Module):
     scales: Tensor
     constants: Tensor
 
-    def __init__(
-        self, weight: Tensor, bias: nn.Parameter | None, table: Tensor, *, is_stored: bool = False
-    ) -> None:
-        """`weight` [out, in] on the device that computes the bits, `table` the codes of scales.
-
-        `is_stored`: checkpoints have the bits; needs an even number of inputs.
-        """
+    def __init__(self, weight: Tensor, bias: nn.Parameter | None, table: Tensor) -> None:
+        """`weight` [out, in] on the device that computes the bits, `table` the codes of scales."""
         super().__init__()
         self.shape = tuple(weight.shape)
         self.quantized_elements = weight.numel()
@@ -52,10 +41,8 @@ class Nf4Linear(nn.Module):
         scales, of_scales = _ops.quantize_blockwise(largest - mean, table, _SCALES)
         # As bytes: a cast of the whole model to another dtype leaves them alone.
         constants = torch.cat([table, mean[None], of_scales]).view(torch.uint8)
-        if is_stored:
-            codes = codes.view(len(weight), -1)  # so that its shape tells that of the weight
-        for name, bits in zip(BITS, (codes, scales, constants), strict=True):
-            self.register_buffer(name, bits.cpu(), persistent=is_stored)
+        for name, bits in {"codes": codes, "scales": scales, "constants": constants}.items():
+            self.register_buffer(name, bits.cpu(), persistent=False)
 
     def weight_in(self, dtype: torch.dtype) -> Tensor:
         """The weight [out, in]."""
@@ -69,7 +56,7 @@ class Nf4Linear(nn.Module):
 
 
 def weight_of(shape: Any, dtype: torch.dtype, *bits: Tensor) -> Tensor:
-    """The weight that `bits`, in the order of BITS, stand for."""
+    """The weight that `bits` stand for: codes, scales and constants."""
     codes, scales, constants = bits
     table, mean, of_scales = constants.view(torch.float32).tensor_split([_TABLE, _TABLE + 1])
     largest = _ops.dequantize_blockwise(scales, of_scales, table, _SCALES, torch.float32).add_(mean)
@@ -135,35 +122,21 @@ class Quantizer:
         for name in layers.values():
             self._replace(inner, name)
 
-    def quantize_frozen(self, model: HasFrozenParts) -> None:
-        """Replace the linear layers of the frozen parts of `model`; checkpoints have their bits."""
-        for part in model.frozen:
-            for name, layer in list(part.named_modules()):
-                if type(layer) is nn.Linear:
-                    self._replace(part, name, is_stored=True)
-            part.eval()
-
     def round(self, inner: Any) -> None:
         """Round the weights of a model without adapters as `quantize` does, and keep its layers."""
         for layer in _linears(inner.requires_grad_(False)).values():
             rounded = self._in_4_bits(layer).weight_in(layer.weight.dtype)
             layer.weight.data = rounded.t().contiguous() if _is_transposed(layer) else rounded
 
-    def _replace(self, inner: Any, name: str, *, is_stored: bool = False) -> None:
+    def _replace(self, inner: Any, name: str) -> None:
         parent, _, last = name.rpartition(".")
-        layer = self._in_4_bits(inner.get_submodule(name), is_stored=is_stored)
+        layer = self._in_4_bits(inner.get_submodule(name))
         setattr(inner.get_submodule(parent), last, layer)
 
-    def _in_4_bits(self, layer: Any, *, is_stored: bool = False) -> Nf4Linear:
+    def _in_4_bits(self, layer: Any) -> Nf4Linear:
         weight = layer.weight.detach().to(self._device)
         weight = weight.t().contiguous() if _is_transposed(layer) else weight
-        return Nf4Linear(weight, layer.bias, self._table, is_stored=is_stored)
-
-
-def exported_elements(name: str, shape: Sequence[int]) -> int:
-    """Elements that an export has for a tensor of a checkpoint: a byte of codes is two weights."""
-    layer, _, last = name.rpartition(".")
-    return prod(shape) * (2 if layer and last == BITS[0] else 1)
+        return Nf4Linear(weight, layer.bias, self._table)
 
 
 def library() -> Any:

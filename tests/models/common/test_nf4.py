@@ -1,12 +1,9 @@
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from models.common import initial_weights
-from models.common.layers import HasFrozenParts
-from models.common.nf4 import Nf4Linear, Quantizer
+from models.common.nf4 import Quantizer
 
 CPU = torch.device("cpu")
 SLOW = pytest.mark.slow
@@ -16,46 +13,6 @@ def layer(outputs=24, inputs=70, bias=True):
     torch.manual_seed(1)
     plain = nn.Linear(inputs, outputs, bias=bias).requires_grad_(False)
     return plain, Quantizer(CPU)._in_4_bits(plain)
-
-
-class Parts(HasFrozenParts):
-    """A frozen part, and a trained layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.part = nn.Sequential(nn.Linear(32, 96), nn.LayerNorm(96), nn.Linear(96, 8, bias=False))
-        self.head = nn.Linear(8, 2)
-
-
-@pytest.fixture
-def stored(tmp_path):
-    """A model with a frozen part in 4 bits, and a file with its state."""
-    torch.manual_seed(0)
-    model = Parts()
-    model.freeze(model.part)
-    Quantizer(CPU).quantize_frozen(model)
-    save_file(model.state_dict(), tmp_path / "model.safetensors")
-    return model, tmp_path / "model.safetensors"
-
-
-def test_linear_layers_of_frozen_parts_have_4_bits_and_others_stay(stored):
-    model, _ = stored
-    rounded = [name for name, module in model.named_modules() if isinstance(module, Nf4Linear)]
-    assert rounded == ["part.0", "part.2"]
-    assert [n for n, p in model.named_parameters() if p.requires_grad] == ["head.weight", "head.bias"]
-    assert not any(module.training for module in model.part.modules())
-    assert {"part.0.codes", "part.2.scales", "part.0.bias"} <= model.state_dict().keys()
-
-
-def test_stored_bits_are_loaded_as_the_weights_they_stand_for(stored):
-    model, path = stored
-    plain = Parts()
-    summary = initial_weights.load("model.start", plain, path, "any")
-    assert summary == f"loaded 7/7 tensors from {path}"
-    for number in (0, 2):
-        weight = model.part[number].weight_in(torch.float32)
-        assert torch.equal(plain.part[number].weight, weight)
-    assert torch.equal(plain.head.weight, model.head.weight)
 
 
 @pytest.mark.parametrize("bias", [True, False])
