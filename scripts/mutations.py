@@ -74,7 +74,7 @@ engines/rendezvous.py | engines/test_rendezvous.py | ranks with other settings m
 models/common/split.py | models/common/test_split.py | test patients are trained on
     used[:held] + used[2 * held :] => used[:held] + used[held:]
 models/language/rows.py | models/language/test_rows.py | padding counts as units
-    "units": int((labels != IGNORE).sum()) => "units": labels.size
+    "units": int((labels != IGNORE).sum()) => "units": labels.numel()
 models/language/rows.py | models/language/test_rows.py | labels are the inputs themselves
     labels = tokens[1:].copy() => labels = tokens[:-1].copy()
 models/doc_translation/metric.py | models/doc_translation/test_metric.py | BLEU ignores the language

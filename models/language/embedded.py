@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.language.readers.records import Record, Turn, normalized
+from models.language.readers.records import Record, Turn, document, normalized
 
 LARGEST = 64 * 1024
 """Maximum bytes of a source file; a longer one would dominate a split."""
@@ -41,11 +41,7 @@ def _topics() -> list[Record]:
         topics = import_module("pydoc_data.topics").topics
     except ImportError:
         return []
-    return [_document(f"topics/{name}", text.strip()) for name, text in sorted(topics.items())]
-
-
-def _document(name: str, text: str) -> Record:
-    return Record(name, name, text)
+    return [document(f"topics/{name}", text.strip()) for name, text in sorted(topics.items())]
 
 
 def _sources(library: Path) -> list[Record]:
@@ -64,7 +60,7 @@ def _sources(library: Path) -> list[Record]:
         if total > SOURCE_BYTES:
             break
         text = raw.decode("utf-8", errors="replace").replace("\r\n", "\n")
-        documents.append(_document(f"source/{name}", text))
+        documents.append(document(f"source/{name}", text))
     return documents
 
 

@@ -90,15 +90,26 @@ def generate(
 
     When `window` tokens are in use, the older half is dropped. `sampling` has a temperature.
     """
-    written, context, shown = list[int](), 0, 0
+    tokens = new = fitting(prompt, window, sampling.max_tokens)
+    generator, logits_after = torch.Generator().manual_seed(sampling.seed), model.begin()
     # `context`: the first token before the next text; `shown`: the first without text so far.
+    written, context, shown = list[int](), 0, 0
 
     def new_text() -> str:
         # Some tokenizers decode a word without the blank before it unless a token precedes it.
         before = tokenizer.decode(written[context:shown])
         return tokenizer.decode(written[context:])[len(before) :]
 
-    for token in _tokens_after(model, prompt, sampling, tokenizer, window):
+    for _ in range(sampling.max_tokens):
+        if len(tokens) >= window:
+            tokens = new = _newest(tokens, max(2, window // 2))
+            logits_after = model.begin()
+        with torch.no_grad():
+            logits = logits_after(new).float().cpu()[: tokenizer.size]
+        token = choose(logits, sampling, generator)
+        if token == tokenizer.end:
+            break
+        tokens, new = [*tokens, token], [token]
         written.append(token)
         text = new_text()
         if text and not text.endswith("\N{REPLACEMENT CHARACTER}"):  # the start of a character
@@ -106,24 +117,3 @@ def generate(
             context, shown = shown, len(written)
     if text := new_text():
         yield text
-
-
-@torch.no_grad()
-def _tokens_after(
-    model: Transformer | Pretrained,
-    prompt: Sequence[int],
-    sampling: Sampling,
-    tokenizer: Tokenizer,
-    window: int,
-) -> Iterator[int]:
-    tokens = new = fitting(prompt, window, sampling.max_tokens)
-    generator, logits_after = torch.Generator().manual_seed(sampling.seed), model.begin()
-    for _ in range(sampling.max_tokens):
-        if len(tokens) >= window:
-            tokens = new = _newest(tokens, max(2, window // 2))
-            logits_after = model.begin()
-        token = choose(logits_after(new).float().cpu()[: tokenizer.size], sampling, generator)
-        if token == tokenizer.end:
-            return
-        tokens, new = [*tokens, token], [token]
-        yield token

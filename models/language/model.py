@@ -253,16 +253,9 @@ class Transformer(HasFrozenParts):
 
 
 def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:
-    """Layers of a decoder in order.
-
-    The first list of `count` modules; otherwise the longest list of modules of one class. By length
-    alone, the experts of a layer could be taken for layers.
-    """
-    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
-    for found in lists:
-        if len(found) == count:
-            return found
-    return max((x for x in lists if len({type(m) for m in x}) == 1), key=len, default=[])
+    """Layers of a decoder in order: the first list of `count` modules."""
+    lists = (list(module) for module in model.modules() if isinstance(module, nn.ModuleList))
+    return next((modules for modules in lists if len(modules) == count), [])
 
 
 class BuiltIn:

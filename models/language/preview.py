@@ -18,8 +18,7 @@ from models.language.tokenizer import Tokenizer
 
 END = "[end]"
 """The end token in a sample as text."""
-PROMPT_TOKENS, PREVIEW_TOKENS, PREDICTED_TOKENS = 96, 96, 48
-SHOWN = 3
+PROMPT_TOKENS, WRITTEN_TOKENS = 96, 64
 COLUMNS = ("source", "prompt", "target", "generated", "token accuracy")
 
 
@@ -76,27 +75,29 @@ def continue_tokens(
     return [row[start : start + count] for row, start in zip(tokens.tolist(), starts, strict=True)]
 
 
-def prompt_and_target(split: Samples, index: int, targets: int) -> tuple[str, list[int], list[int]]:
-    """Name of a row, the last tokens before its answer and the first ones of it; each at most half a row.
+def predict(
+    model: Module, split: Samples, tokenizer: Tokenizer, device: torch.device, shown: int, temperature: float
+) -> Predictions:
+    """Completions of rows spread over a split, beside the targets; prompts and they take half a row each.
 
-    A text begins with its prompt.
+    The prompt of a text is its beginning, that of a conversation what is before the answer.
+    Collective.
     """
-    row, half = split.sample(index), split.length // 2
-    tokens, first = [*row.inputs.tolist(), int(row.labels[-1])], int((row.labels != IGNORE).argmax()) + 1
-    most = min(PROMPT_TOKENS, half)
-    cut = first if first > 1 else min(most, len(tokens) - 1)
-    return row.name, tokens[max(0, cut - most) : cut], tokens[cut : cut + min(targets, half)]
-
-
-def preview_text(model: Module, split: Samples, tokenizer: Tokenizer, device: torch.device) -> str:
-    """The prompt of the first sample, "│" and the model's continuation. Collective.
-
-    A text is continued by seeded sampling, a request is answered greedily.
-    """
-    _, prompt, _ = prompt_and_target(split, 0, 0)
-    sampling = Sampling(min(PREVIEW_TOKENS, split.length // 2), split.temperature)
-    [written] = continue_tokens(model, [prompt], sampling, tokenizer.pad, device)
-    return f"{readable(prompt, tokenizer)}│{readable(written, tokenizer)}"
+    half, found = split.length // 2, []
+    for row in (split.sample(index) for index in spread_positions(len(split), shown)):
+        tokens, first = [*row.inputs.tolist(), int(row.labels[-1])], int((row.labels != IGNORE).argmax()) + 1
+        most = min(PROMPT_TOKENS, half)
+        cut = first if first > 1 else min(most, len(tokens) - 1)
+        target = tokens[cut : cut + min(WRITTEN_TOKENS, half)]
+        found.append((row.name, tokens[max(0, cut - most) : cut], target))
+    sampling = Sampling(min(WRITTEN_TOKENS, half), temperature)
+    generated = continue_tokens(model, [prompt for _, prompt, _ in found], sampling, tokenizer.pad, device)
+    table: list[tuple[str | float, ...]] = []
+    for (name, prompt, target), written in zip(found, generated, strict=True):
+        texts = [readable(part, tokenizer) for part in (prompt, target, written)]
+        accuracy = float(np.mean(np.array(target) == np.array(written[: len(target)])))
+        table.append((name, *texts, accuracy))
+    return Predictions(COLUMNS, table)
 
 
 def readable(tokens: list[int], tokenizer: Tokenizer) -> str:
@@ -104,21 +105,3 @@ def readable(tokens: list[int], tokenizer: Tokenizer) -> str:
     if tokenizer.end in tokens:
         tokens = tokens[: tokens.index(tokenizer.end)]
     return printable(tokenizer.decode(tokens))
-
-
-def predict(model: Module, split: Samples, tokenizer: Tokenizer, device: torch.device) -> Predictions:
-    """Greedy completions of rows spread over a split, beside the targets.
-
-    One forward pass per token of the longest target. Collective.
-    """
-    shown = spread_positions(len(split), SHOWN)
-    rows = [prompt_and_target(split, index, PREDICTED_TOKENS) for index in shown]
-    greedy = Sampling(max(len(target) for *_, target in rows), temperature=0.0)
-    generated = continue_tokens(model, [prompt for _, prompt, _ in rows], greedy, tokenizer.pad, device)
-    table: list[tuple[str | float, ...]] = []
-    for (name, prompt, target), tokens in zip(rows, generated, strict=True):
-        written = tokens[: len(target)]
-        texts = [readable(part, tokenizer) for part in (prompt, target, written)]
-        accuracy = float(np.mean(np.array(target) == np.array(written)))
-        table.append((name, *texts, accuracy))
-    return Predictions(COLUMNS, table)

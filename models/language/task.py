@@ -214,12 +214,17 @@ class LanguageTask(FamilyTask):
         return {LAYERS: self.blocks(model), "embedding": tables, "head": [self.source.head_of(model)]}
 
     def preview(self, model: Module) -> str | None:
-        """The model's continuation of the first validation sample. Collective."""
-        return preview.preview_text(model, self.data("val"), self.tokenizer, self.context.device)
+        """The first validation sample: a text is continued by sampling, a request answered greedily."""
+        [(_, prompt, _, written, _)] = self._predict(model, 1, self.data("val").temperature).rows
+        return f"{prompt}│{written}"
 
     def predictions(self, model: Module) -> Predictions:
-        """Completions of a few validation samples; see preview.predict. Collective."""
-        return preview.predict(model, self.data("val"), self.tokenizer, self.context.device)
+        """Greedy completions of a few validation samples. Collective."""
+        return self._predict(model, 3, 0.0)
+
+    def _predict(self, model: Module, shown: int, temperature: float) -> Predictions:
+        split, device = self.data("val"), self.context.device
+        return preview.predict(model, split, self.tokenizer, device, shown, temperature)
 
     def sample_text(self) -> Sequence[SamplePart]:
         """The first training sample, in the tokenizer's chat template if it has one."""

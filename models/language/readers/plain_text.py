@@ -8,7 +8,7 @@ from itertools import groupby, islice, zip_longest
 from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.text_file import TextFile
-from models.language.readers.records import Record, Turn, exchanges
+from models.language.readers.records import Record, Turn, document, exchanges
 
 PART = 1 << 18
 """Characters after which a text is cut: the tokenizers library takes some hundred bytes for each."""
@@ -25,10 +25,10 @@ def records_of(lines: Iterable[str], name: str) -> Iterator[Record]:
         buffer.append(line)
         size += len(line) + 1
         if size >= PART:
-            yield Record(name, name, "\n".join(buffer))
+            yield document(name, "\n".join(buffer))
             buffer, size = [], 0
     if any(line.strip() for line in buffer):
-        yield Record(name, name, "\n".join(buffer))
+        yield document(name, "\n".join(buffer))
 
 
 def read_whole(file: TextFile, name: str) -> Iterator[Record]:
@@ -57,15 +57,10 @@ def read_documents(file: TextFile, name: str) -> Iterator[Record]:
             buffer += [""] if in_block else []
             is_full = in_block and size >= minimum
         if is_full:
-            yield _document(name, number, buffer)
+            yield document(f"{name}#{number:06}", "\n".join(buffer).rstrip("\n"))
             number, size, buffer = number + 1, 0, []
     if buffer:
-        yield _document(name, number, buffer)
-
-
-def _document(name: str, number: int, lines: list[str]) -> Record:
-    name = f"{name}#{number:06}"
-    return Record(name, name, "\n".join(lines).rstrip("\n"))
+        yield document(f"{name}#{number:06}", "\n".join(buffer).rstrip("\n"))
 
 
 def read_parallel(requests: TextFile, answers: TextFile, bad_records: BadRecords) -> Iterator[Record]:

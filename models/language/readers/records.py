@@ -31,6 +31,11 @@ class Record:
     """Kind of request; the noise control permutes answers between kinds."""
 
 
+def document(name: str, text: str) -> Record:
+    """The record of a text."""
+    return Record(name, name, text)
+
+
 def exchanges(turns: Sequence[Turn], where: str, group: str = "", label: str = "") -> list[Record]:
     """One record per answer that is learned. By default the first request is group and label."""
     opening = normalized(next((turn.text for turn in turns if turn.role == "user"), ""))

@@ -35,3 +35,18 @@ def train():
             optimizer.step()
 
     return run
+
+
+@pytest.fixture
+def make(folder, tmp_path, ready_task):
+    """A task with adapters of `folder`; settings of adapters, or of the model."""
+    from models.language.config import Lora
+    from tests.models.language.test_pretrained import TEXT
+
+    def made(quantize=None, start=None, **settings):
+        path = tmp_path / "text.txt"
+        path.write_text(TEXT, encoding="utf-8")
+        given = {"path": path, "pretrained": str(folder), "seq_len": 32, "start": start}
+        return ready_task(**given, lora=Lora(rank=4, **settings), quantize=quantize)
+
+    return made

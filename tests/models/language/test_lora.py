@@ -7,22 +7,23 @@ from safetensors.torch import save_file
 from models.language.config import Lora
 from models.language.pretrained import add_adapters
 from tests.models.errors import error_of
-from tests.models.language.adapters import exported
 from tests.models.language.test_pretrained import CONFIGS, TEXT, batch_of
 
 
-@pytest.fixture
-def make(folder, tmp_path, ready_task):
-    """A task with adapters of `folder`."""
+def exported(task, folder):
+    """Random adapters, written to `folder`/adapter and merged to `folder`/merged.
 
-    def made(**settings):
-        path = tmp_path / "text.txt"
-        path.write_text(TEXT, encoding="utf-8")
-        lora = Lora(rank=4, **settings)
-        task = ready_task(path=path, pretrained=str(folder), seq_len=32, lora=lora)
-        return task
-
-    return made
+    Returns tokens [2, 9] and the logits of the model with these adapters.
+    """
+    model = task.build().eval()
+    torch.manual_seed(0)
+    weights = {n: p.data.normal_(std=0.2) for n, p in model.named_parameters() if p.requires_grad}
+    ids = torch.randint(10, 300, (2, 9))
+    expected = model(ids)
+    for name, is_merged in (("adapter", False), ("merged", True)):
+        (folder / name).mkdir()
+        task.write_adapted(weights, folder / name, merged=is_merged)
+    return ids, expected
 
 
 def test_only_adapters_are_trained_and_begin_without_effect(make, folder):
@@ -85,21 +86,14 @@ def test_exported_adapters_and_the_merged_model_give_equal_logits(make, folder, 
 
 
 @one_kind
-def test_adapters_start_from_those_of_another_run(make, folder, tmp_path, ready_task):
-    first = make()
-    model = first.build()
+def test_adapters_start_from_those_of_another_run(make, tmp_path):
+    model = make().build()
     adapters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     with torch.no_grad():
         for parameter in adapters.values():
             parameter.add_(0.1)
     save_file(adapters, tmp_path / "adapters.safetensors")
-    task = ready_task(
-        path=tmp_path / "text.txt",
-        pretrained=str(folder),
-        seq_len=32,
-        lora=Lora(rank=4),
-        start=str(tmp_path / "adapters.safetensors"),
-    )
+    task = make(start=str(tmp_path / "adapters.safetensors"))
     found = dict(task.build().named_parameters())
     assert all(torch.equal(found[name], parameter) for name, parameter in adapters.items())
     count = len(adapters)

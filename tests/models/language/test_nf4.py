@@ -6,10 +6,9 @@ import pytest
 import torch
 import transformers
 
-from models.language.config import Lora
 from tests.models.errors import error_of
-from tests.models.language.adapters import exported
-from tests.models.language.test_pretrained import TEXT, batch_of
+from tests.models.language.test_lora import exported
+from tests.models.language.test_pretrained import batch_of
 from training.inspection import architecture
 
 CPU = torch.device("cpu")
@@ -19,19 +18,6 @@ THEIRS = transformers.BitsAndBytesConfig(
 
 
 one_kind = pytest.mark.parametrize("folder", ["llama"], indirect=True)
-
-
-@pytest.fixture
-def make(folder, tmp_path, ready_task):
-    """A task with adapters of `folder`, whose layers have 4 bits unless asked otherwise."""
-
-    def made(quantize="nf4"):
-        path = tmp_path / "text.txt"
-        path.write_text(TEXT, encoding="utf-8")
-        given = {"path": path, "pretrained": str(folder), "seq_len": 32}
-        return ready_task(**given, lora=Lora(rank=4), quantize=quantize)
-
-    return made
 
 
 def theirs_in_4_bits(folder):
@@ -46,14 +32,14 @@ def theirs_in_4_bits(folder):
 
 
 def test_logits_are_those_of_transformers_with_bitsandbytes(make, folder):
-    model, ids = make().build().eval(), torch.randint(10, 300, (2, 9))
+    model, ids = make("nf4").build().eval(), torch.randint(10, 300, (2, 9))
     expected = theirs_in_4_bits(folder)(ids).logits
     torch.testing.assert_close(model(ids), expected, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(make(None).build().eval()(ids), expected, atol=1e-3)
+    assert not torch.allclose(make().build().eval()(ids), expected, atol=1e-3)
 
 
 def test_only_adapters_are_trained_and_all_weights_are_counted(make):
-    task, in_32 = make(), make(None)
+    task, in_32 = make("nf4"), make()
     model, plain = task.build(), in_32.build()
     assert [n for n, p in model.named_parameters() if p.requires_grad] == [
         n for n, p in plain.named_parameters() if p.requires_grad
@@ -66,7 +52,7 @@ def test_only_adapters_are_trained_and_all_weights_are_counted(make):
 
 
 def test_exported_adapters_and_the_merged_model_give_the_trained_logits(make, folder, tmp_path):
-    ids, expected = exported(make(), tmp_path)
+    ids, expected = exported(make("nf4"), tmp_path)
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").float().eval()
     torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-4, atol=1e-4)
     adapted = peft.PeftModel.from_pretrained(theirs_in_4_bits(folder), tmp_path / "adapter").eval()
@@ -76,6 +62,6 @@ def test_exported_adapters_and_the_merged_model_give_the_trained_logits(make, fo
 @one_kind
 def test_without_bitsandbytes_the_error_has_the_command(make, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    error = error_of(make)
+    error = error_of(make, "nf4")
     assert error.message == ("model.quantize nf4 needs the package bitsandbytes, which is not installed")
     assert error.where == "model.quantize" and error.fix == "pip install 'bitsandbytes>=0.50'"

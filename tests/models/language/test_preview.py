@@ -1,5 +1,4 @@
 import torch
-from torch import nn
 
 from models.base import SamplePart, Sampling
 from models.language.config import SIZES
@@ -9,23 +8,6 @@ from models.language.readers.records import Turn
 from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
 
 CPU = torch.device("cpu")
-
-
-class Counting(nn.Module):
-    """Records the shapes of forward passes."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner, self.shapes = inner, []
-
-    def forward(self, tokens):
-        self.shapes.append(tuple(tokens.shape))
-        return self.inner(tokens)
-
-
-def model():
-    torch.manual_seed(0)
-    return Transformer(SIZES["tiny"])
 
 
 def test_a_sample_as_text_says_what_counts_in_the_loss():
@@ -40,6 +22,7 @@ def test_a_sample_as_text_says_what_counts_in_the_loss():
 
 def test_each_call_takes_as_many_forward_passes_over_one_shape_and_keeps_the_mode():
     for training in (True, False):
-        counting = Counting(model()).train(training)
-        continue_tokens(counting, [[257, 72]], Sampling(7, 0.8), 256, CPU)
-        assert counting.shapes == [(1, 9)] * 7 and counting.training is training
+        model, shapes = Transformer(SIZES["tiny"]).train(training), []
+        model.register_forward_pre_hook(lambda _, given, shapes=shapes: shapes.append(tuple(given[0].shape)))
+        continue_tokens(model, [[257, 72]], Sampling(7, 0.8), 256, CPU)
+        assert shapes == [(1, 9)] * 7 and model.training is training
