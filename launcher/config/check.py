@@ -14,8 +14,8 @@ from launcher.base.diagnostics import Diagnostic, nearest_match, plain
 from launcher.base.redaction import redact
 from launcher.config import errors, paths
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.provenance import RESUMED_LAYER, STAGED_MODE, Values
-from launcher.config.schema import PRETRAINED, setting_infos, task_class
+from launcher.config.provenance import PROFILE_LAYER, RESUMED_LAYER, STAGED_MODE, USER_LAYERS, Values
+from launcher.config.schema import PRETRAINED, config_of, setting_infos, task_class
 from launcher.config.selection import STAGES, declared_stages, select_stages
 from launcher.config.settings_file import nearest_file
 from models.catalog import FAMILIES, is_custom
@@ -128,7 +128,7 @@ def check_settings(values: Values) -> list[Diagnostic]:
             parts = {"fix" if str(row.fix).startswith("--") else "new": row.fix, "allowed": row.allowed}
             parts["severity"] = "warning" if row.warns else "error"
             found.append(errors.about_value(values, row.key, row.problem, **parts))
-    for check in (_stages, _trackers, _paths, _length, _batch, _no_effect):
+    for check in (_stages, _trackers, _paths, _length, _batch, _promised_sizes, _no_effect):
         found += check(values)
     if values[_CONTINUAL].value and "data.path" not in values:
         where = errors.where(_CONTINUAL, values[_CONTINUAL].origin)
@@ -242,7 +242,10 @@ def too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterato
 
 
 def _batch(values: Values) -> Iterator[Diagnostic]:
-    """Warn if micro-batch or accumulation change the global batch."""
+    """Warn if the user's micro-batch or accumulation change the global batch.
+
+    An error is a mode that promises to keep it, with numbers that do not divide.
+    """
     keys = [key for key in (MICRO, ACCUMULATION) if values[key].is_of_user]
     shipped = (values[MICRO].shipped or 1) * (values[ACCUMULATION].shipped or 1)
     new = (values[MICRO].value or 1) * (values[ACCUMULATION].value or 1)
@@ -256,6 +259,26 @@ def _batch(values: Values) -> Iterator[Diagnostic]:
             fix=f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm",
             severity="warning",
         )
+    default = (values[MICRO].mode_default or 1) * (values[ACCUMULATION].mode_default or 1)
+    is_kept = values["promise"].value.get("global_batch") == {"at_least": 1, "at_most": 1}
+    layers = {values[key].origin.layer for key in (GLOBAL, MICRO, ACCUMULATION)}
+    if is_kept and shipped != default and layers.isdisjoint((PROFILE_LAYER, *USER_LAYERS)):
+        problem = f"promises a global batch of {default}, and gives {shipped}"
+        yield errors.about_value(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
+
+
+def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
+    """Sizes of no family in the user's promises, which would never be checked."""
+    for promises, origin in values["promise"].all_values:
+        for measure, bounds in promises.items() if origin.layer in USER_LAYERS else ():
+            known = {
+                size for name in (*FAMILIES, values["model.family"].value) for size in config_of(name).SIZES
+            }
+            for name in set((bounds or {}).get("sizes") or ()) - known:
+                message, like = f"unknown size {name!r} in promise.{measure}", nearest_match(name, known)
+                where = errors.where("promise", origin)
+                parts = {"where": where, "allowed": ", ".join(sorted(known)), "did_you_mean": like}
+                yield errors.about(values, "promise", message, **parts)
 
 
 def _no_effect(values: Values) -> Iterator[Diagnostic]:

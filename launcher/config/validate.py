@@ -51,11 +51,11 @@ def check_before_training(
     diagnostics: list[Diagnostic] = []
     if not train_plan.experience:  # which has a length and a schedule of its own
         diagnostics += check_train_plan(resolved, train_plan.total_steps, train_plan.steps_per_epoch)
+    if not train_plan.experience and not train_plan.first_step:  # a resumed run has few steps left
+        diagnostics += _idle_patience(resolved, train_plan)
         profiled, last = resolved.settings.log.profile, train_plan.end_step
         most = last - PROFILE_WARMUP
-        if (
-            profiled is not None and profiled > most and not train_plan.first_step
-        ):  # a resumed run has few left
+        if profiled is not None and profiled > most:
             problem = f"needs {profiled + PROFILE_WARMUP} steps, and the run has {last}"
             new = most if most > 0 else None
             diagnostics.append(errors.about_value(resolved.values, "log.profile", problem, new=new))
@@ -88,6 +88,20 @@ def check_splits(task: Task, folder: Path) -> None:
     if shared := overlapping_groups(folder):
         message = f"{len(shared)} groups are in two splits, such as {', '.join(shared[:3])}"
         raise DataError(message, where=str(folder / SPLIT_FILE), allowed=allowed)
+
+
+def _idle_patience(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
+    """Warn if the run has too few evaluations for a patience that the user set."""
+    values, steps = resolved.values, train_plan.end_step
+    count = train_plan.evaluations(0, steps - 1)
+    for key, also in (("stop.patience", "stop.patience"), ("schedule.patience", "schedule.name")):
+        patience, is_set = values[key].value, values[key].is_set_by_user or values[also].is_set_by_user
+        if patience is None or count > patience or not is_set or why_ineffective(values, key):
+            continue
+        every = (steps - 1) // (patience + 1)
+        problem = f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}"
+        fix = errors.fix_line("eval.every", values["eval.every"].origin, every) if every else None
+        yield errors.about_value(values, key, problem, fix=fix, severity="warning")
 
 
 def _left_out(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:

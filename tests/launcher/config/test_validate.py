@@ -10,7 +10,7 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.config import check, validate
 from launcher.config.check import check_settings
-from launcher.config.provenance import Origin
+from launcher.config.provenance import Origin, Setting
 from launcher.config.schema import setting_infos
 from launcher.config.validate import TrackedSettings, check_train_plan
 from models.base import DataError
@@ -93,6 +93,22 @@ def test_a_mode_that_changes_nothing_warns():
     assert messages == ["mode 'fast' changes nothing"]
 
 
+def test_a_mode_that_keeps_the_batch_needs_numbers_that_divide():
+    values = dict(resolved(model="language", mode="conservative").values)
+    halved = values["train.accumulation"]
+    values["train.accumulation"] = Setting(2, halved.origin, [(3, origin) for _, origin in halved.replaced])
+    [diagnostic] = check_settings(values)
+    assert (diagnostic.key, diagnostic.severity) == ("mode", "error")
+    assert diagnostic.fix == "--set train.global_batch=48"
+
+
+def test_a_promise_of_a_size_that_no_family_has_is_refused():
+    known = "promise={step_time: {at_most: 1, sizes: [tiny]}}"
+    assert found(known, model="language:tiny", mode="fast") == []
+    [error] = refused(known.replace("tiny", "tinny"), model="language:tiny", mode="fast")
+    assert (error.key, error.did_you_mean) == ("promise", "tiny")
+
+
 def test_a_missing_path_is_an_error_with_the_closest_match(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recordings").mkdir()
@@ -128,6 +144,31 @@ def test_many_dropped_samples_are_reported(capsys, steps, dropped, warns):
     train_plan = TrainPlan(30, world_size=1, units="tokens", global_batch=8, **fields)
     validate.check_before_training(run, train_plan, TrackedSettings(run.settings), prints=True)
     assert ("samples of an epoch are dropped" in capsys.readouterr().err) is warns
+
+
+PLATEAU = ("schedule.name=plateau", "schedule.patience=2")
+
+
+@pytest.mark.parametrize(
+    ("sets", "plan", "needs"),
+    [
+        (("stop.patience=3",), {}, 4),
+        (("stop.patience=3",), {"eval_every": 8}, 4),
+        (("stop.patience=3",), {"eval_every": 7}, None),  # at 7, 14, 21, 28 of 30 steps
+        (("stop.patience=3",), {"eval_every": 8, "first_step": 3}, None),  # it has waited before
+        (("stop.patience=3",), {"eval_every": 7, "stop_after": 28}, 4),
+        (PLATEAU, {"eval_each_epoch": True}, 3),
+        (PLATEAU, {"eval_every": 9}, None),
+    ],
+)
+def test_a_patience_with_too_few_evaluations_warns(capsys, sets, plan, needs):
+    run = resolved(*sets, batch_size="8")
+    fields = {"steps_per_epoch": 10, "global_batch": 8, "micro_batch": 8, "accumulation": 1, **plan}
+    train_plan = TrainPlan(30, world_size=1, units="tokens", **fields)
+    validate.check_before_training(run, train_plan, TrackedSettings(run.settings), prints=True)
+    err = capsys.readouterr().err
+    assert ("cannot act" in err) is (needs is not None)
+    assert needs is None or f" {needs} evaluations" in err
 
 
 def test_one_split_for_two_uses_or_a_group_in_two_splits_is_refused(tmp_path):
