@@ -86,7 +86,7 @@ launcher/config/layers.py | launcher/config/test_resolve.py | a mode overrides t
 launcher/config/layers.py | launcher/config/test_layers.py | an unknown key is accepted
     diagnostics.append(_value_errors().unknown_key(family, entry)) => continue
 launcher/config/batching.py | launcher/config/test_batching.py | global batch is no product
-    return micro * accumulation, micro => return micro + accumulation, micro
+    product = parts[MICRO] * parts => product = parts[MICRO] + parts
 launcher/compare/promises.py | launcher/compare/test_promises.py | a broken promise is kept
     measured <= highest => measured >= highest
 launcher/plan/placement.py | launcher/plan/test_placement.py | a plan without optimizer state

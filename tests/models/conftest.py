@@ -1,8 +1,18 @@
 """What tests of all families do with a task."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from engines import deferred_init
 from tests.models import tasks
+
+
+@pytest.fixture
+def rank_alone(monkeypatch):
+    """Makes a rank of two, alone: what it broadcasts stays as it is."""
+    monkeypatch.setattr(deferred_init.dist, "broadcast", lambda *_: None)
+    return lambda rank: SimpleNamespace(size=2, rank=rank, agree=lambda flags: flags)
 
 
 @pytest.fixture

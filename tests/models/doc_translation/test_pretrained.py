@@ -11,7 +11,6 @@ from engines import deferred_init
 from models.doc_translation import model as model_parts
 from models.doc_translation.config import SIZES
 from models.doc_translation.pretrained import PARTS
-from tests.engines.test_deferred_init import Rank
 from tests.models.errors import error_of
 
 TINY = SIZES["tiny"]
@@ -72,11 +71,11 @@ def test_every_part_gets_the_weights_of_its_folder(make_task, saved, caplog):
     assert "pretrained global: 41 matched, 0 missing, 0 unexpected, 0 wrong_shape" in caplog.text
 
 
-def test_only_rank_0_reads_the_weights(ready_task, saved):
+def test_only_rank_0_reads_the_weights(ready_task, saved, rank_alone):
     folder, parts = saved
     task = ready_task(pretrained=str(folder))
     for rank in (0, 1):
-        model, _ = deferred_init.build(task.build, Rank(rank))
+        model, _ = deferred_init.build(task.build, rank_alone(rank))
         for name in ("local", "decoder"):
             for key, value in parts[name].named_parameters():
                 own = model.get_parameter(f"{PARTS[name]}.{key}")

@@ -9,7 +9,6 @@ from models.eeg_text import pretrained
 from models.eeg_text.config import SIZES
 from models.eeg_text.metric import generate
 from models.eeg_text.network import EegText, TextDecoder
-from tests.engines.test_deferred_init import Rank
 from tests.models.eeg_text.pretrained_folders import VOCABULARY, save_bart
 from tests.models.errors import error_of
 
@@ -108,12 +107,12 @@ def test_a_task_trains_with_the_decoder_of_the_folder(ready_task, batch_of, tmp_
     assert task.flops_per_sample(model) > 0
 
 
-def test_only_rank_0_reads_the_weights(ready_task, tmp_path):
+def test_only_rank_0_reads_the_weights(ready_task, tmp_path, rank_alone):
     theirs = save_bart(tmp_path)
     task = ready_task(pretrained=str(tmp_path))
     values = dict(theirs.get_decoder().named_parameters())
     for rank in (0, 1):
-        model, _ = deferred_init.build(task.build, Rank(rank))
+        model, _ = deferred_init.build(task.build, rank_alone(rank))
         for part, own in model.decoder.text.named_parameters():
             assert deferred_init.is_deferred(own) and (rank or torch.equal(own, values[part])), part
 

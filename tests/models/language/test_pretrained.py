@@ -14,7 +14,6 @@ from models.language import subword_tokenizers as bpe
 from models.language.head import Head
 from models.language.model import decoder_layers
 from models.language.pretrained import PLAIN_HEADS, Pretrained
-from tests.engines.test_deferred_init import Rank
 from tests.models.errors import error_of
 from training.optim.groups import lr_factors
 from training.settings import Optim
@@ -142,10 +141,10 @@ def test_a_base_model_without_its_prefix_is_read(tmp_path):
 
 
 @tied_and_untied
-def test_only_rank_0_reads_the_weights(task):
+def test_only_rank_0_reads_the_weights(task, rank_alone):
     expected = task.build().state_dict()
     for rank in (0, 1):
-        model, weights = deferred_init.build(task.build, Rank(rank))
+        model, weights = deferred_init.build(task.build, rank_alone(rank))
         assert all(map(is_deferred, model.parameters()))
         assert len(weights._tensors) == len(list(model.parameters()))
         for name, value in expected.items():

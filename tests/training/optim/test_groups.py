@@ -41,4 +41,3 @@ def test_an_unknown_or_frozen_part_is_refused_with_the_parts_of_the_model():
         assert (error.key, error.did_you_mean) == ("optim.groups", near)
         assert error.allowed == "layers, embedding, norm"
         assert f"names {part!r}" in error.problem
-        assert error.fix == (near and "--set 'optim.groups={layers: 0.5, norm: 2.0}'")
