@@ -274,7 +274,7 @@ def make_folder(run: Path, number: int, source: Path, names: Iterable[str]) -> N
         # What the first task fitted, such as a tokenizer: every experience uses it.
         folder.task_files.mkdir(parents=True)
         for file in run_folder.task_files(run):
-            if not file.is_symlink() and file.name not in (SPLIT_FILE, experiences.NAME):
+            if not file.is_symlink() and file.name not in (SPLIT_FILE, run_folder.EXPERIENCES):
                 shutil.copyfile(file, folder.task_files / file.name)
 
 

@@ -246,7 +246,7 @@ def last_line(end: RunEnd) -> str:
     """The run folder and the next command; empty: there is no folder. Reads the folder."""
     if (folder := end.folder) is None:
         return ""
-    from launcher.run_folder import checkpoint_search, experiences  # after the training
+    from launcher.run_folder import checkpoint_search  # after the training
 
     where, quoted = f"run folder {folder}", shlex.quote(str(folder))
     if (folder / run_folder.REPORT).is_file():
@@ -254,7 +254,7 @@ def last_line(end: RunEnd) -> str:
     if end.exit_code == exit_codes.FAILURE:
         where += f"; details: {folder / run_folder.LOG}"
     if end.exit_code == exit_codes.DONE:
-        if (folder / experiences.NAME).exists():
+        if (folder / run_folder.EXPERIENCES).exists():
             return f"{where}; continue: {PROGRAM} resume {quoted}"
         if following := next_command(folder):
             return f"{where}; {following}"

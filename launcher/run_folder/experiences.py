@@ -11,10 +11,10 @@ from pydantic import TypeAdapter
 
 from launcher.run_folder.file_records import FileRecord, changed_files
 from launcher.run_folder.reader import RunReader
+from launcher.run_folder.run_folder import EXPERIENCES
 from training.logging.strict_json import encode_bytes
 from training.storage import atomic_write, storage_errors
 
-NAME = "experiences.json"
 FOLDER = "experiences"
 """The folder of the run that holds a folder for each experience."""
 _FORMAT = 1
@@ -101,7 +101,7 @@ class Ledger:
 
     def save(self, run: Path) -> None:
         """Write the ledger into the run folder, atomically. Raises StorageError."""
-        path = run / NAME
+        path = run / EXPERIENCES
         content = {"format": _FORMAT, "experiences": [asdict(e) for e in self.experiences]}
         with storage_errors(path):
             atomic_write(path, encode_bytes(content, indent=1) + b"\n")
@@ -112,7 +112,7 @@ _LEDGER = TypeAdapter(Ledger)
 
 def load(run: Path) -> Ledger | None:
     """The ledger of a run folder; None if it has none. Raises InvalidRecord. Reads the disk."""
-    content = RunReader(run).object(NAME, _LEDGER)
+    content = RunReader(run).object(EXPERIENCES, _LEDGER)
     return None if content is None else _LEDGER.validate_python(content)
 
 

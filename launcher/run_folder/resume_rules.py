@@ -18,7 +18,7 @@ from launcher.config.resolve import resolve
 from launcher.config.resumed_settings import Base
 from launcher.config.schema import model_name, setting_infos
 from launcher.config.selection import read_user
-from launcher.run_folder import checkpoint_search, experiences, run_folder
+from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from training import train_plan
@@ -158,7 +158,7 @@ def _is_left(
     limits = [(train.epochs, "epochs"), (train.max_steps, "steps")]
     limits += [(stop, "steps")] if isinstance(stop, int) else []
     is_longer = all(limit is None or limit > (result.get(unit) or 0) for limit, unit in limits)
-    return is_longer or (run.folder / experiences.NAME).exists()
+    return is_longer or (run.folder / run_folder.EXPERIENCES).exists()
 
 
 def _nothing_left(run: ResumableRun, resolved: Resolved, request: ResumeRequest) -> RunPlan:

@@ -24,6 +24,8 @@ from training.storage import Storage, StorageError, is_file, open_staged, publis
 
 LOG = "log.txt"
 RESULT = "result.json"
+EXPERIENCES = "experiences.json"
+"""In the folder of a continual run: the files of each experience."""
 STAGES = "stages.json"
 """In the folder of a staged run: the names of its stages and their run folders."""
 METRICS = "metrics.jsonl"

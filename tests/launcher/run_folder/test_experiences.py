@@ -1,7 +1,7 @@
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.run_folder import experiences
+from launcher.run_folder import experiences, run_folder
 from launcher.run_folder.experiences import Experience, Ledger
 from launcher.run_folder.file_records import FileRecord
 
@@ -24,7 +24,7 @@ def test_a_saved_ledger_loads_unchanged(tmp_path):
 
 @pytest.mark.parametrize("text", ["", '{"experiences": [{"files": {}}]}'])
 def test_an_invalid_file_raises_an_error_that_names_it(tmp_path, text):
-    (tmp_path / experiences.NAME).write_text(text)
+    (tmp_path / run_folder.EXPERIENCES).write_text(text)
     with pytest.raises(SettingsError, match=r"experiences\.json"):
         experiences.load(tmp_path)
 
