@@ -29,27 +29,27 @@ class Continual(Section):
 
     enabled: bool = False
     """Watch the folder data.path after training, and train on new files."""
-    replay: Annotated[float, Field(ge=0, lt=1, json_schema_extra=_ON)] = 0.5
+    replay: float = Field(default=0.5, ge=0, lt=1, json_schema_extra=_ON)
     """Share of an experience's samples that is replayed from older data."""
-    epochs: Annotated[float, Field(gt=0, le=10**6, json_schema_extra=_ON)] = 1.0
+    epochs: float = Field(default=1.0, gt=0, le=10**6, json_schema_extra=_ON)
     """Epochs over the new data of an experience."""
-    max_steps: Annotated[Steps | None, Field(ge=1, json_schema_extra=_ON)] = None
+    max_steps: Steps | None = Field(default=None, ge=1, json_schema_extra=_ON)
     """Maximum steps of one experience."""
-    lr_scale: Annotated[float, Field(gt=0, le=1, json_schema_extra=_ON)] = 0.3
+    lr_scale: float = Field(default=0.3, gt=0, le=1, json_schema_extra=_ON)
     """Peak learning rate of an experience, as a share of optim.lr."""
-    warmup: Annotated[Duration, Field(json_schema_extra=_ON)] = "5%"
+    warmup: Duration = Field(default="5%", json_schema_extra=_ON)
     """Learning-rate warm-up of an experience."""
-    min_files: Annotated[int, Field(ge=1, le=10**9, json_schema_extra=_ON)] = 1
+    min_files: int = Field(default=1, ge=1, le=10**9, json_schema_extra=_ON)
     """Minimum new files per experience."""
-    min_samples: Annotated[Samples, Field(ge=1, json_schema_extra=_ON)] = 1
+    min_samples: Samples = Field(default=1, ge=1, json_schema_extra=_ON)
     """Minimum new training samples per experience."""
-    check_every_s: Annotated[Seconds, Field(gt=0, le=DAY_S)] = 10.0
+    check_every_s: Seconds = Field(default=10.0, gt=0, le=DAY_S)
     """Seconds between two checks for new files."""
-    settle_s: Annotated[Seconds, Field(ge=0, le=DAY_S)] = 5.0
+    settle_s: Seconds = Field(default=5.0, ge=0, le=DAY_S)
     """A file is complete when size and time stay unchanged this long."""
-    quiet_s: Annotated[Seconds | None, Field(gt=0, le=10**8)] = None
+    quiet_s: Seconds | None = Field(default=None, gt=0, le=10**8)
     """Stop after this long without new files; null: never."""
-    max_hours: Annotated[float | None, Field(gt=0, le=10**5, json_schema_extra=_ON)] = None
+    max_hours: float | None = Field(default=None, gt=0, le=10**5, json_schema_extra=_ON)
     """Stop after N hours and save a checkpoint; null: never."""
 
 
@@ -108,7 +108,7 @@ class File(Section):
     """File name; default: the last part of the URL."""
     unpack: Literal["auto", "no"] = "auto"
     """auto: an archive becomes a folder, a compressed file itself."""
-    size: Annotated[int | None, Field(ge=0, le=10**18, json_schema_extra={"unit": "bytes"})] = None
+    size: int | None = Field(default=None, ge=0, le=10**18, json_schema_extra={"unit": "bytes"})
     """Size of the file."""
 
 
@@ -132,9 +132,9 @@ class Download(Section):
     """Environment variables that URLs may use, as ${NAME}; only the command line can set it."""
     folder: str | None = None
     """Folder for the files; default: downloads/, several files in a subfolder of it."""
-    max_gb: Annotated[float, Field(gt=0, le=10**6, json_schema_extra={"unit": "10^9 bytes"})] = 100.0
+    max_gb: float = Field(default=100.0, gt=0, le=10**6, json_schema_extra={"unit": "10^9 bytes"})
     """Maximum size of a file, downloaded and unpacked."""
-    retries: Annotated[int, Field(ge=0, le=1000)] = 5
+    retries: int = Field(default=5, ge=0, le=1000)
     """Retries in a row after a broken connection."""
-    timeout_s: Annotated[float, Field(gt=0, le=DAY_S)] = 30.0
+    timeout_s: float = Field(default=30.0, gt=0, le=DAY_S)
     """Seconds without data before a retry."""

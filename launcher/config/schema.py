@@ -38,9 +38,9 @@ AUTO = "auto"
 class Bounds(engines.EngineSection):
     """What a mode promises of one measure."""
 
-    at_least: Annotated[float | None, Field(ge=0)] = None
+    at_least: float | None = Field(default=None, ge=0)
     """Not less than this."""
-    at_most: Annotated[float | None, Field(ge=0)] = None
+    at_most: float | None = Field(default=None, ge=0)
     """Not more than this."""
     sizes: list[str] | None = None
     """Only where mode default trains one of these sizes, and a mode for a smaller one chooses it;

@@ -67,11 +67,11 @@ class LossSettings(FamilySection):
     amplitude: Weight = 1.0
     """Loss weight of the amplitude of wave V."""
     # `class` is a keyword of Python, so only the key can have that name.
-    class_: Annotated[Weight, Field(alias="class")] = 1.5
+    class_: Weight = Field(default=1.5, alias="class")
     """Loss weight of the kind of hearing loss."""
     threshold: Weight = 0.8
     """Loss weight of the threshold."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of each class label spread over all classes."""
 
 
@@ -82,7 +82,7 @@ class Curriculum(FamilySection):
     """Start of existence, latency and amplitude of wave V."""
     threshold: Epochs = 10.0
     """Start of the threshold."""
-    class_: Annotated[Epochs, Field(alias="class")] = 3.0
+    class_: Epochs = Field(default=3.0, alias="class")
     """Start of the hearing loss."""
     ramp: Epochs = 5.0
     """Length of the ramp of a loss term from 0 to its weight."""
@@ -138,9 +138,9 @@ class Data(FamilySection):
     classes: Classes = Field(default_factory=list)
     """What labels of the column hear_loss mean that are neither a class nor its number, such as
     "SNHL=sensorineural"; unknown: the response has no label."""
-    sweeps: Annotated[int, Field(ge=2, le=10**6)] = 1000
+    sweeps: int = Field(default=1000, ge=2, le=10**6)
     """Sweeps of a recording to average into one response."""
-    reject_uv: Annotated[float, Field(gt=0, le=10**9, json_schema_extra={"unit": "microvolts"})] = 40.0
+    reject_uv: float = Field(default=40.0, gt=0, le=10**9, json_schema_extra={"unit": "microvolts"})
     """Exclude sweeps beyond this amplitude from the average."""
     channel: str | None = None
     """Channel of a recording. Default: its first EEG channel."""

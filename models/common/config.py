@@ -79,10 +79,10 @@ class StagedModel(FamilySection):
 
     stage: Literal["whole", "encoder"] = "whole"
     """whole: train the model. encoder: train its encoder, and freeze the rest."""
-    encoder: Annotated[str | None, Field(json_schema_extra=_WHOLE)] = None
+    encoder: str | None = Field(default=None, json_schema_extra=_WHOLE)
     """Initial weights of the encoder: the run folder of a stage encoder, or a safetensors file.
     Default: random."""
-    freeze_encoder: Annotated[bool, Field(json_schema_extra=_WHOLE)] = False
+    freeze_encoder: bool = Field(default=False, json_schema_extra=_WHOLE)
     """Do not train the encoder."""
 
 

@@ -115,7 +115,7 @@ class Model(StagedModel):
         },
     )
     """Subfolders of `pretrained` that may provide less than 95 % of the weights."""
-    decoder_layers: Annotated[int | None, Field(ge=1, le=1000)] = None
+    decoder_layers: int | None = Field(default=None, ge=1, le=1000)
     """Decoder layers. Default: that of the size."""
     take_layers: Annotated[
         list[Annotated[int, Field(ge=0, le=1000)]] | None,
@@ -128,9 +128,9 @@ class Model(StagedModel):
     ] = None
     """Layers of the pretrained decoder to load, numbered from 0; the others are dropped. Default:
     the first ones."""
-    queries: Annotated[int | None, Field(ge=2, le=65536)] = None
+    queries: int | None = Field(default=None, ge=2, le=65536)
     """Query tokens per encoder. Default: that of the size."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout probability in the decoder."""
 
     @property
@@ -166,9 +166,9 @@ class Data(FamilySection):
     fraction: Fraction = 1.0
     split_seed: SplitSeed = None
     fold: Fold = None
-    seq_len: Annotated[int | None, Field(ge=8, le=65536)] = None
+    seq_len: int | None = Field(default=None, ge=8, le=65536)
     """Tokens per translation. Default: the positions of the size."""
-    max_new_tokens: Annotated[int | None, Field(ge=1, le=65536)] = None
+    max_new_tokens: int | None = Field(default=None, ge=1, le=65536)
     """Tokens generated per page in evaluation, always exactly this many. Default: data.seq_len."""
-    beams: Annotated[int, Field(ge=1, le=1000)] = 4
+    beams: int = Field(default=4, ge=1, le=1000)
     """Beams of the beam search at the end of a run, beside greedy decoding; 1: no beam search."""

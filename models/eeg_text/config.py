@@ -85,7 +85,7 @@ class Model(FamilySection):
     """Local folder of a BART in the layout of transformers, or hf:OWNER/NAME with or without
     @REVISION: its decoder, with sizes, weights and tokenizer, replaces the text decoder of the
     size."""
-    freeze_encoder: Annotated[bool, Field(json_schema_extra=_TEXT)] = False
+    freeze_encoder: bool = Field(default=False, json_schema_extra=_TEXT)
     """Train the text decoder only."""
     unfreeze: Annotated[
         Literal["none", "top"],
@@ -99,9 +99,9 @@ class Model(FamilySection):
     ] = "bpe"
     """bytes, bpe (trained on the training sentences, stored in the run folder), or a local
     tokenizer.json or its folder. With `pretrained`, the folder's own."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of all layers."""
-    word_dropout: Annotated[float, Field(ge=0, lt=1, json_schema_extra=_TEXT)] = 0.1
+    word_dropout: float = Field(default=0.1, ge=0, lt=1, json_schema_extra=_TEXT)
     """Share of the decoder's training inputs to mask."""
     mask_share: Annotated[
         float, Field(gt=0, lt=1, json_schema_extra={"only_if": {"model.stage": ["encoder"]}})
@@ -126,11 +126,11 @@ class Data(FamilySection):
     fraction: Fraction = 1.0
     split_seed: SplitSeed = None
     fold: Fold = None
-    seq_len: Annotated[int, Field(ge=64, le=10**6, multiple_of=TOKEN_SAMPLES)] = 800
+    seq_len: int = Field(default=800, ge=64, le=10**6, multiple_of=TOKEN_SAMPLES)
     """EEG samples at 500 Hz in a window; longer segments have several windows."""
-    windows: Annotated[int, Field(ge=1, le=10**5)] = 16
+    windows: int = Field(default=16, ge=1, le=10**5)
     """Maximum windows per segment; longer segments are cropped to the windows in their center."""
-    text_len: Annotated[int, Field(ge=4, le=65536, json_schema_extra=_TEXT)] = 128
+    text_len: int = Field(default=128, ge=4, le=65536, json_schema_extra=_TEXT)
     """Maximum tokens per sentence, with the end token; longer sentences are truncated."""
     split: Literal["sentence", "subject+sentence"] = "sentence"
     """Unit of the split: sentences only, or readers too."""
@@ -144,5 +144,5 @@ class Data(FamilySection):
     """What columns of tables beside recordings and of `texts` mean whose names are not known, such
     as "start=onset_s"; other meanings: duration_s, text, event (of `texts`), ignore."""
     unit: UnitOfChannels = None
-    line_hz: Annotated[int, Field(ge=50, le=60, json_schema_extra={"unit": "Hz"})] = 50
+    line_hz: int = Field(default=50, ge=50, le=60, json_schema_extra={"unit": "Hz"})
     """Mains frequency to filter out."""

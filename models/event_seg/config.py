@@ -96,7 +96,7 @@ class Data(FamilySection):
     fraction: Fraction = 1.0
     split_seed: SplitSeed = None
     fold: Fold = None
-    downsample: Annotated[int, Field(ge=1, le=8)] = 1
+    downsample: int = Field(default=1, ge=1, le=8)
     """Sensor pixels per sample pixel, along each axis."""
     window_ms: Annotated[
         float | None, Field(gt=0, le=3_600_000, json_schema_extra={"unit": "milliseconds"})
