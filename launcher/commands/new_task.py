@@ -25,11 +25,14 @@ def main(command_line: CommandLine) -> int:
     """Write the file and print the command that trains it; the exit code. Raises SettingsError."""
     name, folder = command_line.argument, command_line.out or Path()
 
-    def error(message: str, allowed: str) -> SettingsError:
-        return SettingsError.of(message, value=name, where=f"command line: new-task {name}", allowed=allowed)
+    def error(message: str, allowed: str, fix: str | None = None) -> SettingsError:
+        where = f"command line: new-task {name}"
+        return SettingsError.of(message, value=name, where=where, allowed=allowed, fix=fix)
 
     if not _NAME.fullmatch(name) or iskeyword(name):
-        raise error(f"'{name}' is not a valid task name", _ALLOWED)
+        plain = re.sub(r"\W", "_", name.removesuffix(".py"))
+        fix = f"{PROGRAM} new-task {plain}" if _NAME.fullmatch(plain) and not iskeyword(plain) else None
+        raise error(f"'{name}' is not a valid task name", _ALLOWED, fix)
     module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     class_name = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     path = folder / f"{module}.py"

@@ -78,6 +78,25 @@ def find(
         yield _error(f"{call} requires {command.operand}", call, allowed=allowed)
 
 
+def of_other_form(
+    command: Command, arguments: Sequence[str], positionals: Sequence[str]
+) -> Iterator[Diagnostic]:
+    """The error of a command line that is clearly meant for another form. Reads the disk."""
+    message = line = ""
+    if command.name == "compare" and positionals and all(map(_is_run, positionals)):
+        message, line = "compare measures modes and engines, no runs", f"report {shlex.join(positionals)}"
+    elif command.name == "data" and len(positionals) == 1 and "--data" in arguments[:-1]:
+        path = arguments[arguments.index("--data") + 1]
+        line = shlex.join([command.name, *positionals, path])
+        message = f"{command.name} {positionals[0]} takes its path as an argument"
+    if line:
+        yield _error(message, shlex.join([command.name, *arguments]), fix=f"{PROGRAM} {line}")
+
+
+def _is_run(text: str) -> bool:
+    return not problem_of(text) and (Path(text).expanduser() / "settings.yaml").is_file()
+
+
 def _unknown_option(command: Command, words: Sequence[str], position: int, argv: Sequence[str]) -> Diagnostic:
     """The error of an unknown option; the second of its `words` is most likely its value.
 
@@ -134,7 +153,7 @@ def model_line(name: str) -> str | None:
     path, quoted = Path(name).expanduser(), shlex.quote(name)
     if problem_of(name):
         return None
-    if (path / "settings.yaml").is_file():
+    if _is_run(name):
         return f"--resume {quoted}"
     is_model = name.startswith(HUB) or (path / "config.json").is_file()
     return f"--set {PRETRAINED}={quoted}" if is_model else f"--data {quoted}" if path.is_dir() else None

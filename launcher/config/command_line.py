@@ -99,6 +99,8 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     if is_wrong or len({*modes.values()}) > 1 or positionals[most:] or is_left_out or is_other or is_short:
         from launcher.config import argument_errors
 
+        if other := [*argument_errors.of_other_form(command, arguments, positionals)]:
+            return CommandLine(replace(command, adds_errors=False), diagnostics=other, flags=frozenset(given))
         diagnostics += argument_errors.find(command, arguments, positionals, most, modes)
     if impossible := list(_impossible_paths(command, [argument, *more, operand], given)):
         diagnostics += impossible

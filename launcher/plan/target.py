@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -124,11 +125,13 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     known, gpu = throughput.gpus(), None
     if (text := values.get(GPU.flag)) is not None:
         gpu = {_joined(each): entry for each, entry in known.items()}.get(_joined(text))
-        candidates = ", ".join(each for each in known if _joined(text) in _joined(each))
+        candidates = [each for each in known if _joined(text) in _joined(each)]
         if gpu is None:
-            wrong(GPU.flag, f"unknown GPU '{text}'", allowed=candidates or ", ".join(known))
+            fastest = max(candidates, key=lambda each: known[each].peaks.get("bf16", 0), default=None)
+            parts = {"did_you_mean": fastest, "fix": fastest and f"{GPU.flag} {shlex.quote(fastest)}"}
+            wrong(GPU.flag, f"unknown GPU '{text}'", allowed=", ".join(candidates or known), **parts)
         elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
-            allowed = f"{candidates}; or {GPU_MEMORY.flag} SIZE beside it"
+            allowed = f"{', '.join(candidates)}; or {GPU_MEMORY.flag} SIZE beside it"
             wrong(GPU.flag, f"GPUs of the name {gpu.name} differ in memory", allowed=allowed)
     if gpus is None and (memory is not None or gpu is not None):
         gpus = here.gpus or 1

@@ -77,8 +77,7 @@ def prepare_run_at(
 ) -> RunPlan:
     """As `prepare_run`, for a given machine and rank environment, such as those of a cluster.
 
-    `chooses_engine`: engine auto plans for this machine, and so does a default micro-batch on a
-    GPU. Otherwise the number of processes decides.
+    `chooses_engine`: engine auto plans for this machine. Otherwise the number of processes decides.
     """
     diagnostics = list(diagnostics)
     decision = None

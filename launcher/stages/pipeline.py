@@ -304,7 +304,8 @@ def from_of(args: CliArgs, stage: Stage | None) -> tuple[CliArgs, list[Diagnosti
         return rest, refused(what, f"{FROM.flag}  with a new run", "leave it out")
     if stage is None:
         what = " needs a stage, but none is selected"
-        return rest, refused(what, "with  --mode staged --stage NAME")
+        fix = f"--set model.start={shlex.quote(args.weights)}"
+        return rest, refused(what, "with  --mode staged --stage NAME", fix)
     if stage.loads is None:
         what = f": stage {stage.name} starts from random weights"
         return rest, refused(what, "with a later stage", "leave it out")

@@ -47,6 +47,8 @@ CASES = [
     ("--model tiny", {}, "model.family", "--model tiny"),
     ("submit --exclusive", {}, None, "command line: --exclusive"),
     ("data check mien.jsonl", DATA, None, "command line: data check mien.jsonl"),
+    ("new-task my-task.py", {}, None, "command line: new-task my-task.py"),
+    ("plan --gpu H100", {}, None, "--gpu H100"),
     ("export runs/mine --format safetensor", {}, "--format", "command line: --format safetensor"),
     ("plan --model language:tiny --ram 8", {}, None, "--ram 8"),
     ("plan --model language:tiny --engine local --nodes 2", {}, "engine.name", "--nodes 2"),
@@ -99,6 +101,23 @@ def test_an_error_has_its_key_its_place_and_a_fix_that_works(here, capsys, typed
     fix = error["fix"] or ""
     if key and typed.startswith("--") and fix.startswith("--") and not fix.split()[1].isupper():
         assert main([*pasted(shlex.split(typed), fix), "--dry-run"]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "fix"),
+    [
+        ("compare runs/mine", "report runs/mine"),
+        ("data check --data mine.jsonl", "data check mine.jsonl"),
+        ("new-task my-task.py", "new-task my_task"),
+        ("--from runs/mine", "--set model.start=runs/mine"),
+    ],
+)
+def test_a_first_guess_gets_the_command_that_was_meant(here, capsys, typed, fix):
+    Path("mine.jsonl").write_text(REQUESTS)
+    assert main([*shlex.split(typed), "--json"]) == 2
+    [error] = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert error["fix"].removeprefix(f"{PROGRAM} ") == fix
+    assert main(shlex.split(fix) + ["--dry-run"] * fix.startswith("--")) == 0, capsys.readouterr().err
 
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
