@@ -70,12 +70,12 @@ class LimitEnforcer(Callback):
 
     def step(self, step: Step) -> Action:
         """Check a new reading; after a throttling step, take one."""
-        reading = None if self._is_awaited else self._monitor.take()
-        if self._measures:
+        reading, measures = None if self._is_awaited else self._monitor.take(), self._measures
+        if measures:
             self._measures, reading = False, self._monitor.read()
             over = _over(reading, self._limits) or _over(reading, self._critical)
             self._emit("relieved", {"still_over": over, **reading.facts()})
-        return Action.NOTHING if reading is None else self._check(reading)
+        return Action.NOTHING if reading is None else self._check(reading, warns=not measures)
 
     def throttled(self, available: Action) -> None:
         self._left = available | Action.FREE_MEMORY
@@ -84,7 +84,7 @@ class LimitEnforcer(Callback):
     def end(self, outcome: Outcome) -> None:
         self._monitor.stop()
 
-    def _check(self, reading: MachineReading) -> Action:
+    def _check(self, reading: MachineReading, warns: bool) -> Action:
         critical, over = _over(reading, self._critical), _over(reading, self._limits)
         if "disk" in over:  # no step frees one
             over.remove("disk")
@@ -95,8 +95,9 @@ class LimitEnforcer(Callback):
             self._taken = Action.NOTHING if self._calm >= CALM else self._taken
             return Action.NOTHING
         self._warnings, self._calm = self._warnings + 1, 0
-        facts = {"over": over or critical, "warnings": self._warnings, **reading.facts()}
-        self._emit("limit_warning", facts)
+        if warns:  # else the event "relieved" has told
+            facts = {"over": over or critical, "warnings": self._warnings, **reading.facts()}
+            self._emit("limit_warning", facts)
         if not critical and self._warnings < WARNINGS:
             return Action.NOTHING
         return self._relieve([*dict.fromkeys([*over, *critical])], critical, reading)

@@ -90,7 +90,7 @@ def test_a_machine_still_critical_after_throttling_saves_and_ends(machine_of, at
     machine = machine_of(at_start)
     assert machine.steps(FULL) == [FREE]
     assert machine.throttled(FULL) == STOP
-    assert machine.kinds[-4:] == ["throttled", "relieved", "limit_warning", "pressure"]
+    assert machine.kinds[-4:] == ["limit_warning", "throttled", "relieved", "pressure"]
     assert all(facts["ram"] == 99.0 for _, facts in machine.events)
 
 
@@ -140,7 +140,7 @@ def test_a_lasting_critical_reading_takes_every_step_and_ends_without_another_in
     assert machine.throttled(FULL, WORKERS | SMALLER) == WORKERS
     assert machine.throttled(FULL, SMALLER) == SMALLER
     assert machine.throttled(FULL, SMALLER) == STOP
-    assert machine.kinds[-2:] == ["limit_warning", "pressure"]
+    assert machine.kinds[-2:] == ["relieved", "pressure"]
 
 
 def test_a_limit_exceeded_again_soon_after_relief_takes_the_next_step(machine):
