@@ -93,7 +93,7 @@ launcher/plan/placement.py | launcher/plan/test_placement.py | a plan without op
     held[:, Kind.OPTIMIZER] = weights, optimizer => held[:, Kind.OPTIMIZER] = weights, 0
 launcher/saved_runs/verify.py | launcher/test_nothing_compared.py | nothing compared counts as identical
     if state.tensors == 0: => if state.tensors < 0:
-launcher/base/signals.py | launcher/base/test_exit_codes.py | a signal ends as a failure
+launcher/base/signals.py | launcher/base/test_signals.py | a signal ends as a failure
     else exit_codes.RUN_AGAIN => else exit_codes.FAILURE
 launcher/base/redaction.py | launcher/base/test_redaction.py | a secret stays in a text
     text.replace(value, f"[{name}]") => text.replace(value, value)

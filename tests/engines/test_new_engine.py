@@ -1,14 +1,11 @@
 """A new engine is one file and one line of the catalog: it trains, plans, and crosses."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import extended
+
 LINE = """
 from engines import catalog
 catalog.ENGINES["steady"] = catalog.Entry("steady", "one by one", "tests.engines.steady", "steady")
@@ -20,21 +17,7 @@ RUN += ["--set", "train.preview=false", "--set", "log.every=1"]
 @pytest.fixture
 def launch(tmp_path):
     """A command of a program whose catalog has one more line, in each of its processes."""
-    (tmp_path / "sitecustomize.py").write_text(LINE)
-    path = os.pathsep.join((str(tmp_path), str(ROOT)))
-
-    def run(*words):
-        done = subprocess.run(
-            [sys.executable, "-m", "launcher", *words],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return run
+    return extended.command(tmp_path, LINE)
 
 
 def losses(run):

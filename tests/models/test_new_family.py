@@ -1,18 +1,15 @@
 """A new family is one folder, a file of settings and a line of the catalog."""
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import ds_configs
+from tests import extended
 
-ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent / "new_family"
 LINE = """
 import models
@@ -43,21 +40,7 @@ def launch(tmp_path):
     """A command of a program whose catalog has one more family, in each of its processes."""
     shutil.copytree(Path(ds_configs.__file__).parent, tmp_path / "ds")
     shutil.copy(FOLDER / "flowers" / "flowers.yaml", tmp_path / "ds" / "models")
-    (tmp_path / "sitecustomize.py").write_text(LINE.format(folder=str(FOLDER), presets=str(tmp_path / "ds")))
-    path = os.pathsep.join((str(tmp_path), str(ROOT)))
-
-    def run(*words):
-        done = subprocess.run(
-            [sys.executable, "-m", "launcher", *words],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return run
+    return extended.command(tmp_path, LINE.format(folder=str(FOLDER), presets=str(tmp_path / "ds")))
 
 
 def test_it_has_less_than_a_hundred_lines_of_code():
