@@ -12,7 +12,7 @@ from typing import Any
 
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
-from launcher.compare.study import Study, judge
+from launcher.compare.study import Study, decide
 from launcher.config.provenance import CliArgs
 from training.logging.console_text import render_part
 
@@ -78,7 +78,7 @@ def check(
         except _NotMeasured as reason:
             why = str(reason)
         if name == QUALITY and measured is not None and study and row.study and base and base.study:
-            measured, kept, why = judge(study, bounds, row.study, base.study)
+            measured, kept, why = decide(study, bounds, row.study, base.study)
         elif measured is not None:
             lowest, highest = bounds.get("at_least"), bounds.get("at_most")
             kept = (lowest is None or measured >= lowest) and (highest is None or measured <= highest)

@@ -249,7 +249,7 @@ def figures(
     return StudyFigures(goal, is_less, *counts, failed, groups, means, other, differences)
 
 
-def judge(
+def decide(
     study: Study, promised: Mapping[str, Any], row: StudyFigures, base: StudyFigures
 ) -> tuple[float | None, bool | None, str | None]:
     """The ratio of the goal's means, whether a promise of it is kept, and why it is open.
@@ -268,7 +268,7 @@ def judge(
     if not names or min(*ours, *theirs) < 0 or not (sum(ours) and sum(theirs)):
         return None, None, "no ratio is possible"
     above, below = (theirs, ours) if row.less_is_better else (ours, theirs)
-    verdicts = []
+    decisions = []
     for side, sign in (("at_least", 1), ("at_most", -1)):
         if (bound := promised.get(side)) is None:
             continue
@@ -278,7 +278,7 @@ def judge(
         pairs = zip(names, above, below, strict=True)
         mean = study.mean({name: sign * (a - bound * b) for name, a, b in pairs})
         low, high = (mean.interval if mean else None) or (-inf, inf)
-        verdicts.append(False if high < 0 else None if low < 0 else True)
-    kept = False if False in verdicts else None if None in verdicts else True
+        decisions.append(False if high < 0 else None if low < 0 else True)
+    kept = False if False in decisions else None if None in decisions else True
     why = None if kept is not None else "not decided" if names[1:] else "not decided: use --seeds 3"
     return sum(above) / sum(below), kept, why

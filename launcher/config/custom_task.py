@@ -98,7 +98,7 @@ def name_of(cls: type) -> str:
 def folder_for(name: object, recorded: object, file: Path, where: str) -> str | None:
     """The folder of the module of the task `name`, by the `recorded` one; None: not recorded.
 
-    `file`, of a run or of somebody else, has recorded it at `where`, and is data, whoever made it: a
+    `file`, of a run or of another person, has recorded it at `where`, and is data, whoever made it: a
     module of the working directory comes first, and the folder counts if it is the very path it was,
     and outside of the folder of `file`. Else the module is that of the Python path. Another one than
     recorded is said once. Reads the disk. Raises SettingsError if there is none.

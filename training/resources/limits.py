@@ -34,7 +34,7 @@ class LimitEnforcer(Callback):
     A reading over a limit is a warning. Three in a row, or one critical value, request relief, and the
     machine is measured again after the next step: unused memory is released first, then come fewer
     workers, smaller micro-batches (once, if a value is critical), and at last the run saves and ends.
-    CALM readings under all limits begin anew.
+    After CALM readings under all limits the first step comes first again.
 
     A limit that is exceeded before the first step cannot be the run's doing: it is reported once,
     and only the critical value of that resource counts from then on. A disk that is over its
@@ -95,14 +95,14 @@ class LimitEnforcer(Callback):
             self._taken = Action.NOTHING if self._calm >= CALM else self._taken
             return Action.NOTHING
         self._warnings, self._calm = self._warnings + 1, 0
-        if warns:  # else the event "relieved" has told
+        if warns:  # else the event "relieved" has the reading
             facts = {"over": over or critical, "warnings": self._warnings, **reading.facts()}
             self._emit("limit_warning", facts)
         if not critical and self._warnings < WARNINGS:
             return Action.NOTHING
-        return self._relieve([*dict.fromkeys([*over, *critical])], critical, reading)
+        return self._next_step([*dict.fromkeys([*over, *critical])], critical, reading)
 
-    def _relieve(self, over: Sequence[str], critical: Sequence[str], reading: MachineReading) -> Action:
+    def _next_step(self, over: Sequence[str], critical: Sequence[str], reading: MachineReading) -> Action:
         """Request what is left and helps; else end the run, or stop watching what is `over`."""
         used = self._taken & (Action.FREE_MEMORY | (Action.SMALLER_BATCH if critical else Action.NOTHING))
         for action, helps in _HELPS.items() if "disk" not in critical else ():

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from launcher.compare.measurements import read
-from launcher.compare.study import ComparisonRound, Estimate, Study, estimate, figures, judge
+from launcher.compare.study import ComparisonRound, Estimate, Study, decide, estimate, figures
 from launcher.run_folder import run_folder
 from tests.launcher.compare.runs_on_disk import run
 
@@ -101,21 +101,21 @@ def test_a_mean_is_over_folds_each_the_mean_of_its_seeds_and_differences_are_pai
 def test_a_fold_without_a_value_and_a_failed_run_are_named_and_judge_nothing(made):
     base = made(of_folds())
     row = made(of_folds(**{"fold2-seed1": None}))
-    assert row.is_partial and judge(FOLDS, PROMISE, row, base)[:2] == (None, None)
+    assert row.is_partial and decide(FOLDS, PROMISE, row, base)[:2] == (None, None)
     losses = of_folds()
     del losses["fold3-seed2"]
     row = made(losses, failed={"fold3-seed2": "no memory"})
-    _, kept, why = judge(FOLDS, PROMISE, row, base)
+    _, kept, why = decide(FOLDS, PROMISE, row, base)
     assert kept is None and "fold3-seed2" in why
     assert made({"fold1-seed1": None}).goal.estimate is None
-    other = judge(FOLDS, PROMISE, made(of_folds(), groups="abd"), base)
+    other = decide(FOLDS, PROMISE, made(of_folds(), groups="abd"), base)
     assert other[:2] == (None, None)  # other groups validate
 
 
 def test_a_promise_of_quality_is_judged_by_its_interval(made):
     base = made(of_folds())
     for scale, kept in ((1.0, True), (0.9, True), (1.2, False)):
-        measured, *found = judge(FOLDS, PROMISE, made(of_folds(scale)), base)
+        measured, *found = decide(FOLDS, PROMISE, made(of_folds(scale)), base)
         assert found == [kept, None], scale
         assert measured == pytest.approx(1 / scale)  # inverted: less is better
     for bounds, kept in (
@@ -123,4 +123,4 @@ def test_a_promise_of_quality_is_judged_by_its_interval(made):
         ({"at_least": 0.9, "at_most": 0.99}, False),
         ({"at_most": 1.01, "at_least": None}, True),
     ):
-        assert judge(FOLDS, bounds, base, base)[1] is kept
+        assert decide(FOLDS, bounds, base, base)[1] is kept
