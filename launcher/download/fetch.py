@@ -1,20 +1,23 @@
-"""Download of the files that settings declare, unless they exist already."""
+"""Download of the files that settings declare, and unpacking of untrusted archives."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import lzma
 import math
 import re
 import shlex
 import shutil
+import stat
 import sys
+import tarfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from http.client import responses
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
@@ -28,23 +31,19 @@ from launcher.base import disk, environment, redaction
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
 from launcher.config.feature_checks import VARIABLES, DownloadTarget, targets
 from launcher.config.feature_settings import Download
-from launcher.download.archive import ArchiveError, unpack
 from launcher.run_folder import lock
-from models.common.data_files import identity, progress
+from models.common.data_files import progress
 from slurm.environment import RankEnvironment
 from training.logging.outputs import PlainOutput
-from training.logging.quantities import duration, size
-from training.storage import StorageError, atomic_write, open_staged, read_regular
+from training.logging.quantities import size
+from training.storage import StorageError, atomic_write, read_regular
+
+if not hasattr(tarfile, "data_filter"):  # before Python 3.10.12 and 3.11.4
+    from backports import tarfile  # type: ignore[no-redef]
 
 _PIECE_BYTES = 1 << 16
-_BROKEN = (
-    *(exceptions.ConnectionError, exceptions.Timeout),
-    *(exceptions.ChunkedEncodingError, exceptions.ContentDecodingError),
-)
-_LOGIN = (
-    "put user and password into ~/.netrc, or use  https://${USER}:${PASSWORD}@HOST/…  with "
-    "environment variables"
-)
+_UNSAFE = re.compile(r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\x00-\x1f\x7f]")
+"""An absolute path, a drive, a way upwards, a backslash or a control character."""
 
 
 @dataclass(frozen=True)
@@ -52,273 +51,79 @@ class Fetched:
     """A declared file that exists now, as it is recorded beside it."""
 
     path: Path
-    """The file, or what its archive was unpacked to."""
     url: str
     """Without secrets."""
     sha256: str
-    """Of the downloaded file, before it was unpacked."""
+    """Of the downloaded file, before it was unpacked; so is the size."""
     size: int
-    stamp: tuple[int, ...] = ()
-    """The identity of a file that was not unpacked: as long as it stays, it is not read again."""
     is_new: bool = False
     """Whether this call downloaded it."""
 
 
-class _Transient(Exception):
-    """One attempt failed; a retry may succeed."""
-
-
-def fetch(settings: Download, is_shown: bool = False, show_existing: bool = True) -> list[Fetched]:
+def fetch(settings: Download, is_shown: bool = False, ranks: RankEnvironment | None = None) -> list[Fetched]:
     """Download all of `settings.files` that do not exist yet; gives all of them.
 
-    A file is complete at its path, or does not exist there: it is downloaded under another name, checked,
-    unpacked and moved. Of several processes that download one file, one does, and the others wait.
-    `is_shown`: lines on stdout, of existing files if `show_existing`; progress on stderr.
+    A file is complete at its path, or does not exist there: it is downloaded and unpacked in another folder,
+    checked and moved. Of several processes that download one file, one does, and the others wait. `ranks`: on
+    several machines, which may share no disk, the files must exist. `is_shown`: with lines on stdout.
 
     Raises SettingsError if the user can fix it (a URL, a checksum, an unsafe archive), FetchError if network,
     server or disk fail. Touches the network and the disk.
     """
-    show = partial(PlainOutput(sys.stdout).write, "notice") if is_shown else str
-    files = [_Fetch(target, settings, show).run() for target in targets(settings)]
-    for fetched in files:
-        if show_existing and not fetched.is_new:
-            show(f"{fetched.path} exists already, as declared")
+    show, files = partial(PlainOutput(sys.stdout).write, "notice") if is_shown else str, list[Fetched]()
+    for target in targets(settings):
+        try:
+            if (file := _existing(target)) is not None:
+                show(f"{file.path} exists already, as declared")
+            elif ranks is not None and ranks.world_size > ranks.local_size:
+                message = f"{target.path} does not exist; on several machines the files are not downloaded"
+                raise _error(
+                    message, target, fix=f"{PROGRAM} data fetch  with the same settings on each disk"
+                )
+            else:
+                disk.check_writable(target.folder, "download.folder")
+                name = f"{target.name}.lock"
+                with disk.new_parents(target.state / name), lock.hold(target.state, math.inf, name):
+                    try:  # another process may be first
+                        file = _existing(target) or _download(target, settings, show)
+                    finally:
+                        (target.state / name).unlink(missing_ok=True)
+        except (StorageError, OSError) as error:
+            fix = "free disk space or change the permissions, or set  --set download.folder=DIR"
+            raise FetchError(f"{target.path}: {error}", str(target.file.url), fix) from error
+        files.append(file)
     return files
 
 
-def fetch_for_run(settings: Any, ranks: RankEnvironment | None, is_shown: bool, is_main: bool) -> None:
-    """Download the files of a run, if it requests that; `is_shown`: with progress.
-
-    Of the processes that torchrun or srun started on one machine, one downloads; `is_main` marks
-    the one that reports existing files. On several machines the files must exist, because the
-    machines may share no disk. Raises SettingsError and FetchError.
-    """
-    if not settings.download.fetch:
-        return
-    several = ranks is not None and ranks.world_size > ranks.local_size
-    for target in targets(settings.download) if several else ():
-        if not target.path.exists():
-            problem = "does not exist; on several machines the files are not downloaded"
-            fix = f"{PROGRAM} data fetch  with the same settings first, on each disk"
-            raise _error(f"{target.path} {problem}", target.file.url, fix=fix)
-    fetch(settings.download, is_shown, is_main)
-
-
-def _error(message: str, url: str, **parts: object) -> SettingsError:
+def _error(message: str, target: DownloadTarget, **parts: object) -> SettingsError:
     """An error that the user can fix: wrong URL, file or archive; `parts`: allowed, fix."""
-    return SettingsError.of(message, value=url, where=str(url), **parts)
+    return SettingsError.of(message, value=target.file.url, where=str(target.file.url), **parts)
 
 
-class _Fetch:
-    """The download of one target into its place."""
+def _existing(target: DownloadTarget) -> Fetched | None:
+    """The file at the target's path; None if it has to be downloaded.
 
-    def __init__(self, target: DownloadTarget, settings: Download, show: Any) -> None:
-        self._target, self._settings, self._show = target, settings, show
-        self._url = target.file.url
-        """As declared, without secrets where it is shown."""
-        self._record = target.state / f"{target.path.name}.record.json"
-
-    def run(self) -> Fetched:
-        target = self._target
-        try:
-            if (found := self._find()) is not None:  # also in a read-only folder
-                return found
-            disk.check_writable(target.folder, "download.folder")
-            name = f"{target.name}.lock"
-            with disk.new_parents(target.state / name):
-                try:
-                    with lock.hold(target.state, math.inf, name):
-                        return self._find() or self._download()  # another process may be first
-                except SettingsError:  # an invalid download leaves nothing
-                    if [path.name for path in target.state.iterdir()] == [name]:
-                        (target.state / name).unlink()
-                    raise
-        except (StorageError, OSError) as error:
-            cause = error.error if isinstance(error, StorageError) else error
-            message = f"cannot write {cause.filename or target.folder}: {cause.strerror or cause}"
-            fix = "free disk space or change the permissions, or set  --set download.folder=DIR"
-            raise FetchError(message, str(self._url), fix) from error
-
-    def _find(self) -> Fetched | None:
-        """The file at the target's path; None if it has to be downloaded.
-
-        Raises SettingsError if another file is there: files of the user are never replaced.
-        """
-        path, url, declared = self._target.path, str(self._url), self._target.file.sha256 or ""
-        if not path.exists():
-            return None
-        try:
-            record = TypeAdapter(Fetched).validate_json(read_regular(self._record))
-        except (OSError, ValueError):  # the user may have copied the file
-            record = Fetched(path, url, declared, path.stat().st_size, (-1,))
-        stamp, problem = self._stamp(path), ""
-        if stamp != record.stamp and (not stamp or _sha256(path) != record.sha256):
-            problem = "is not the declared file, or was changed"
-        elif declared not in ("", record.sha256):
-            problem = f"has the checksum {record.sha256}, not the declared one"
-        elif not declared and record.url != url:
-            problem = f"was downloaded from {record.url}"
-        if problem:
-            fix = f"--set download.folder=DIR  for another folder, or  rm -r {shlex.quote(str(path))}"
-            raise _error(f"{path} {problem}", self._url, fix=fix)
-        if stamp != record.stamp:
-            with suppress(OSError):  # a read-only folder: the file is read again the next time
-                self._write_record(replace(record, stamp=stamp))
-        return replace(record, path=path, is_new=False)
-
-    def _stamp(self, path: Path) -> tuple[int, ...]:
-        return identity(path) if self._target.kind is None and path.is_file() else ()
-
-    def _write_record(self, record: Fetched) -> None:
-        self._record.parent.mkdir(exist_ok=True)
-        atomic_write(self._record, TypeAdapter(Fetched).dump_json(record, indent=1))
-
-    def _download(self) -> Fetched:
-        target, limit = self._target, int(self._settings.max_gb * 10**9)
-        url, secrets = _with_variables(self._url, self._settings.variables)
-        self._show(f"{target.path}: downloading {self._url}")
-        part, folder = (target.state / f"{target.name}.{end}" for end in ("part", "unpacking"))
-        shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed
-        try:
-            sha256, total = self._transferred(url, secrets, part)
-            new = part
-            if target.kind is not None:
-                new = folder / target.path.name
-                folder.mkdir()
-                unpack(part, target.kind, new, limit)
-            if new.is_dir():
-                members = [path for path in new.iterdir() if path.name != "__MACOSX"]
-                new = members[0] if len(members) == 1 and members[0].is_dir() else new
-            record = Fetched(target.path, str(self._url), sha256, total, self._stamp(new), True)
-            self._write_record(record)  # first: after a kill the next start downloads again
-            new.replace(target.path)
-        except ArchiveError as error:
-            fix = "unpack: no  to keep it as it is"
-            raise _error(f"{target.name} {error}", self._url, fix=fix) from None
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            part.unlink(missing_ok=True)
-        add = f"; to check it the next time, write  sha256: {sha256}"
-        checked = add if target.file.sha256 is None else ", checksum correct"
-        self._show(f"{target.path}: {size(total)} downloaded{checked}")
-        return record
-
-    def _transferred(self, url: str, secrets: Sequence[str], part: Path) -> tuple[str, int]:
-        """Transfer `url` to the file `part`, again after a broken connection; SHA-256 and size."""
-        name, retries, cause = self._target.name, self._settings.retries, ""
-        for number in range(retries + 1):
-            try:
-                with self._opened(url, secrets) as (total, pieces):
-                    return self._written(part, total, pieces)
-            except exceptions.SSLError as error:
-                fix = "put the certificate of its authority into REQUESTS_CA_BUNDLE=FILE"
-                message = f"no secure connection to the server: {_reason(error)}"
-                raise _error(message, self._url, fix=fix) from None
-            except (_Transient, *_BROKEN) as error:
-                cause = _reason(error)
-            except (ValueError, exceptions.TooManyRedirects):  # no host, or another scheme
-                message = "this URL, or the one it redirects to, is not a usable http or https URL"
-                raise _error(message, self._url) from None
-            if number < retries:
-                wait_s = min(60.0, 2.0**number)
-                self._show(f"{name}: {cause}; again in {duration(wait_s)}")
-                time.sleep(wait_s)
-        raise FetchError(f"cannot download {name}: {cause}", self._url, "run the same command again later")
-
-    @contextmanager
-    def _opened(self, url: str, secrets: Sequence[str]) -> Iterator[tuple[int | None, Iterator[bytes]]]:
-        """The size of the file, None: unknown; and its bytes. Raises _Transient, SettingsError."""
-        if urlsplit(url).scheme == "file":
-            path = Path(url2pathname(urlsplit(url).path))
-            if not path.is_file():
-                fix = "leave out --download-data  and type  --data PATH  for a folder"
-                raise _error("cannot read the file: it is none", self._url, fix=fix)
-            with path.open("rb") as file:
-                yield path.stat().st_size, iter(partial(file.read, _PIECE_BYTES), b"")
-            return
-        headers = {"User-Agent": "gearshift", "Accept-Encoding": "identity"}
-        with requests.Session() as session:
-            session.max_redirects = 10
-            session.hooks["response"].append(partial(check_redirect, self._url, secrets))
-            with session.get(url, headers=headers, stream=True, timeout=self._settings.timeout_s) as response:
-                status = response.status_code
-                message = f"the server responds {status} {responses.get(status, '')}".rstrip()
-                if status in (408, 425, 429) or 500 <= status < 600:
-                    raise _Transient(message)
-                if status != 200:
-                    fix = _LOGIN if status in (401, 403) else "check whether the URL opens in a browser"
-                    raise _error(message, self._url, fix=fix)
-                length = response.headers.get("Content-Length", "")
-                is_known = length.isdecimal() and "Transfer-Encoding" not in response.headers
-                yield int(length) if is_known else None, response.iter_content(_PIECE_BYTES)
-
-    def _written(self, part: Path, total: int | None, pieces: Iterator[bytes]) -> tuple[str, int]:
-        """Write the `pieces` to `part`; SHA-256 and size, which are those that were declared."""
-        name, file, done, digest = self._target.name, self._target.file, 0, hashlib.sha256()
-
-        def check(key: str, value: object, declared: object) -> None:
-            if declared is not None and value != declared:
-                message = f"{name} has {key} {value}: not the declared one"
-                fix = f"check the URL; if the file changed, set  {key}: {value}"
-                raise _error(message, self._url, allowed=str(declared), fix=fix)
-
-        if total is not None:
-            check("size", total, file.size)
-        total_mb = None if total is None else total // 10**6
-        with open_staged(part) as out, progress(f"{name}, MB", total_mb) as update:
-            for piece in chain([b""], pieces):
-                done += len(piece)
-                if max(done, total or 0) > self._settings.max_gb * 10**9:
-                    message = f"{name} has {size(max(done, total or 0))} or more"
-                    allowed = f"at most {self._settings.max_gb:g} GB (download.max_gb)"
-                    raise _error(message, self._url, allowed=allowed)
-                digest.update(piece)
-                out.write(piece)
-                update(done // 10**6)
-        if done < (total or 0):
-            raise _Transient(f"only {done} of {total} bytes arrived")
-        check("size", done, file.size)
-        check("sha256", digest.hexdigest(), file.sha256)
-        return digest.hexdigest(), done
-
-
-def check_redirect(shown: str, secrets: Sequence[str], response: Any, **_: object) -> None:
-    """Refuse a redirect from https to http, and one of a secret to another host.
-
-    requests drops the password there. `shown`: the declared URL. Raises SettingsError.
+    A file that was not unpacked is read if its checksum is declared; else only its size is compared.
+    Raises SettingsError if another file is there: files of the user are never replaced.
     """
-    new = urljoin(response.url, response.headers.get("Location", ""))
-    if response.url.startswith("https:") and new.startswith("http:"):
-        raise _error("the server redirects from https to http", shown)
-    hosts = {urlsplit(url).hostname or "" for url in (response.url, new)}
-    if len(hosts) == 1 or all(map(redaction.is_here, hosts)):
-        return
-    values = "|".join(re.escape(value) for value in secrets if value)
-    if values and re.search(rf"(?<!\w)({values})(?!\w)", unquote(new)):
-        raise _error("the server redirects to another host with a variable of the URL", shown)
+    path, declared, is_file = target.path, target.file.sha256, target.kind is None
+    if not path.exists():
+        return None
+    try:
+        record = TypeAdapter(Fetched).validate_json(read_regular(_record(target)))
+    except (OSError, ValueError):  # the user may have copied the file
+        record = Fetched(path, "", "", path.stat().st_size)
+    if declared and is_file and path.is_file():
+        record = replace(record, sha256=_sha256(path))
+    is_same = record.sha256 == declared if declared else record.url == str(target.file.url)
+    if not is_same or (is_file and path.stat().st_size != record.size):
+        fix = f"--set download.folder=DIR  for another folder, or  rm -r {shlex.quote(str(path))}"
+        raise _error(f"{path} exists, and is not the declared file", target, fix=fix)
+    return replace(record, path=path, is_new=False)
 
 
-def _with_variables(shown: str, allowed: Sequence[str]) -> tuple[str, list[str]]:
-    """The URL with its variables replaced, and their values. Raises SettingsError.
-
-    Only those that the user allows are sent, and nobody between here and the host can read them.
-    """
-    text = shown.unredacted if isinstance(shown, redaction.Url) else shown
-    names, variables = redaction.variables_of(text), environment.variables()
-    if refused := [name for name in names if name not in allowed]:
-        raise _error(
-            f"the URL uses the environment variable {refused[0]}, which the command line does not allow",
-            shown,
-            fix=f"--set {VARIABLES}={','.join(dict.fromkeys([*allowed, *names]))}",
-        )
-    if unset := [name for name in names if name not in variables]:
-        message = f"the URL uses the environment variable {unset[0]}, which is not set"
-        raise _error(message, shown)
-    url = redaction.expand_variables(text, variables)
-    if names and not redaction.is_private(url):
-        message = "the URL would send an environment variable without encryption"
-        raise _error(message, shown, allowed="https, or http to this machine")
-    return url, [variables[name] for name in names]
+def _record(target: DownloadTarget) -> Path:
+    return target.state / f"{target.path.name}.record.json"
 
 
 def _sha256(path: Path) -> str:
@@ -329,11 +134,159 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _reason(error: Exception) -> str:
-    """Why a transfer failed, without the URL, which may contain a secret."""
-    if isinstance(error, _Transient):
-        return str(error)
-    if "timed out" in str(error):
-        return "the server does not respond"
-    causes = re.findall(r"\[Errno -?\d+\] ([\w ]+)", str(error))
-    return causes[-1].lower() if causes else f"the connection broke ({type(error).__name__})"
+def _download(target: DownloadTarget, settings: Download, show: Callable[[str], object]) -> Fetched:
+    """Download, check and unpack the target in a folder of its own, then move it to its path."""
+    show(f"{target.path}: downloading {target.file.url}")
+    folder = target.state / f"{target.name}.new"
+    shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed
+    folder.mkdir()
+    try:
+        new = folder / target.name
+        _transfer(target, settings, new)
+        fetched = Fetched(target.path, str(target.file.url), _sha256(new), new.stat().st_size, is_new=True)
+        for key in ("size", "sha256"):
+            value, declared = getattr(fetched, key), getattr(target.file, key)
+            if declared not in (None, value):
+                fix = f"check the URL; if the file changed, set  {key}: {value}"
+                message = f"{target.name} has {key} {value}: not the declared one"
+                raise _error(message, target, allowed=str(declared), fix=fix)
+        if target.kind is not None:
+            archive, new = new, folder / "unpacked"
+            _unpack(target, archive, new, settings.max_gb)
+        if new.is_dir():
+            members = [path for path in new.iterdir() if path.name != "__MACOSX"]
+            new = members[0] if len(members) == 1 and members[0].is_dir() else new
+        # First: after a kill the next start downloads again.
+        atomic_write(_record(target), TypeAdapter(Fetched).dump_json(fetched, indent=1))
+        new.replace(target.path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    show(f"{target.path}: {size(fetched.size)} downloaded, with the checksum  sha256: {fetched.sha256}")
+    return fetched
+
+
+def _transfer(target: DownloadTarget, settings: Download, part: Path) -> None:
+    """Write the bytes of the target to the file `part`, again after a broken connection."""
+    (url, secrets), name, cause = _url(target, settings.variables), target.name, ""
+    allowed, limit = f"at most {settings.max_gb:g} GB (download.max_gb)", settings.max_gb * 10**9
+    if urlsplit(url).scheme == "file":
+        path = Path(url2pathname(urlsplit(url).path))
+        if not path.is_file() or path.stat().st_size > limit:
+            raise _error("this is no file, or it is too large", target, allowed=f"a file of {allowed}")
+        shutil.copyfile(path, part)
+        return
+
+    options: dict[str, Any] = {
+        "timeout": settings.timeout_s,
+        "headers": {"User-Agent": "gearshift", "Accept-Encoding": "identity"},
+        "hooks": {"response": partial(check_redirect, target, secrets)},
+    }
+    for attempt in range(settings.retries + 1):
+        time.sleep(min(2**attempt // 2, 60))
+        try:
+            with requests.get(url, stream=True, **options) as response, part.open("wb") as out:
+                code = response.status_code
+                message = f"the server responds {code} {response.reason}"
+                if code in (408, 425, 429) or code >= 500:
+                    raise exceptions.HTTPError(message)
+                if code != 200:
+                    fix = "check whether the URL opens in a browser; put a login into ~/.netrc"
+                    raise _error(message, target, fix=fix)
+                total = int(response.headers.get("Content-Length", 0))
+                with progress(f"{name}, MB", total // 10**6 or None) as update:
+                    for piece in response.iter_content(_PIECE_BYTES):
+                        out.write(piece)
+                        if max(out.tell(), total) > limit:
+                            raise _error(f"{name} is too large", target, allowed=allowed)
+                        update(out.tell() // 10**6)
+                if out.tell() >= total:
+                    return
+                cause = "the connection broke"
+        except (exceptions.SSLError, exceptions.TooManyRedirects, ValueError) as error:
+            kind = type(error).__name__  # its text may contain a secret
+            message = f"this URL, or the one it redirects to, cannot be opened by http or https: {kind}"
+            raise _error(message, target) from None
+        except exceptions.RequestException as error:
+            cause = str(error) if isinstance(error, exceptions.HTTPError) else type(error).__name__
+    message = f"cannot download {name}: {cause}"
+    raise FetchError(message, str(target.file.url), "run the same command again later")
+
+
+def check_redirect(target: DownloadTarget, secrets: str, response: requests.Response, **_: object) -> None:
+    """Refuse a redirect from https to http, and one of a secret (a pattern) to another host.
+
+    requests drops the password there. Raises SettingsError.
+    """
+    new = urljoin(response.url, response.headers.get("Location", ""))
+    if response.url.startswith("https:") and new.startswith("http:"):
+        raise _error("the server redirects from https to http", target)
+    if urlsplit(response.url).hostname != urlsplit(new).hostname and re.search(secrets, unquote(new)):
+        raise _error("the server redirects to another host with a variable of the URL", target)
+
+
+def _url(target: DownloadTarget, allowed: Sequence[str]) -> tuple[str, str]:
+    """The URL with its secrets and the values of its variables; a pattern that matches the values.
+
+    Only variables that the user allows are sent, and nobody between here and the host can read them. Raises
+    SettingsError.
+    """
+    text = getattr(target.file.url, "unredacted", target.file.url)
+    names, variables = redaction.variables_of(text), environment.variables()
+    for name in names:
+        if name not in allowed:
+            fix = f"--set {VARIABLES}={','.join(dict.fromkeys([*allowed, *names]))}"
+            message = f"the URL uses the environment variable {name}, which the command line does not allow"
+            raise _error(message, target, fix=fix)
+        if not variables.get(name):
+            raise _error(f"the URL uses the environment variable {name}, which is not set", target)
+    url = redaction.expand_variables(text, variables)
+    if names and not redaction.is_private(url):
+        message = "the URL would send an environment variable without encryption"
+        raise _error(message, target, allowed="https, or http to this machine")
+    values = "|".join(re.escape(variables[name]) for name in names)
+    return url, rf"(?<!\w)({values})(?!\w)" if names else r"(?!)"
+
+
+def _unpack(target: DownloadTarget, archive: Path, out: Path, max_gb: float) -> None:
+    """Unpack `archive` to the new file or folder `out`, at most `max_gb`; links are refused.
+
+    Raises SettingsError; `out` may then exist. Touches the disk.
+    """
+    written = 0
+
+    def check(name: str, count: int, is_plain: bool = True) -> None:
+        """Count the bytes of a member, and check it before it is written."""
+        nonlocal written
+        written += count
+        if count < 0 or written > max_gb * 10**9:
+            raise ValueError(f"more than {max_gb:g} GB (download.max_gb)")
+        if not is_plain or _UNSAFE.search(name):
+            raise ValueError(f"'{name}' is a link, a device or an unsafe path")
+
+    try:
+        if target.kind == "zip":  # zipfile never gives more bytes than a header states
+            with zipfile.ZipFile(archive) as opened:
+                for info in opened.infolist():
+                    info.filename = info.filename.replace("\\", "/")  # some programs of Windows
+                    check(info.filename, info.file_size, not stat.S_ISLNK(info.external_attr >> 16))
+                    opened.extract(info, out)
+        elif target.kind == "tar":  # its first bytes tell its compression
+            with tarfile.open(archive) as tar:
+                for member in tar:
+                    check(member.name, member.size, member.isreg() or member.isdir())
+                    tar.extract(member, out, set_attrs=False, filter="data")
+                stream: Any = tar.fileobj
+                while piece := stream.read(_PIECE_BYTES):  # up to the checksum of the compressed stream
+                    if piece.strip(b"\0"):  # tarfile takes a broken header for the end
+                        raise tarfile.ReadError("a header is broken")
+        else:
+            openers: dict[Any, Any] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+            with openers[target.kind](archive, "rb") as stream, out.open("xb") as file:
+                for piece in iter(partial(stream.read, _PIECE_BYTES), b""):
+                    check("", len(piece))
+                    file.write(piece)
+    except Exception as error:  # these libraries share no class of errors
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk
+        fix = "unpack: no  to keep it as it is"
+        raise _error(f"{target.name} cannot be unpacked: {error}", target, fix=fix) from None

@@ -53,12 +53,13 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
     train = train or train_ranks
     settings = plan.resolved.settings
     if settings.download.fetch or is_of_hub(settings.model):
-        from launcher.download.fetch import fetch_for_run
+        from launcher.download.fetch import fetch
 
         try:
             with signals.stoppable():
                 fetch_weights(settings.model)
-                fetch_for_run(settings, plan.launched, console, plan.is_rank_0)
+                if settings.download.fetch:
+                    fetch(settings.download, console and plan.is_rank_0, plan.launched)
         except (FetchError, Stopped, KeyboardInterrupt) as error:
             end = run_end.of_error(error, plan.launched.rank if plan.launched else 0)
             show(end)

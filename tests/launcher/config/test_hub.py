@@ -83,7 +83,7 @@ def test_data_fetch_downloads_all_that_is_read(server, capsys):
     assert main(["data", "fetch", NAME, "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == {"model": PINNED, "path": str(folder_of(PINNED))}
-    assert printed.err == f"{PINNED}: downloading to the cache of the hub\n"
+    assert printed.err == f"{NAME}: downloading to the cache of the hub\n"
     assert server.sent == {*TEXTS, "model.safetensors"}
 
 
@@ -94,21 +94,21 @@ def test_the_token_of_the_environment_is_sent(server, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "message", "fix"),
+    ("status", "code", "fix"),
     [
-        (404, "RepoNotFound", "does not exist on the hub, or is private", "HF_TOKEN"),
-        (401, "RepoNotFound", "does not exist on the hub, or is private", "HF_TOKEN"),
-        (403, "GatedRepo", "is gated", "accept its terms on its page, and set HF_TOKEN"),
-        (401, "GatedRepo", "is gated", "accept its terms on its page, and set HF_TOKEN"),
-        (404, "RevisionNotFound", "has no such revision", None),
-        (503, None, "responds 503", "data fetch hf:org/other"),
+        (404, "RepoNotFound", "HF_TOKEN"),
+        (401, "RepoNotFound", "HF_TOKEN"),
+        (403, "GatedRepo", "HF_TOKEN"),
+        (401, "GatedRepo", "HF_TOKEN"),
+        (404, "RevisionNotFound", None),
+        (503, None, "data fetch hf:org/other"),
     ],
 )
-def test_what_the_hub_refuses_is_one_error(server, status, code, message, fix):
+def test_what_the_hub_refuses_is_one_error(server, status, code, fix):
     server.refuse("org/other", status, code)
     (error,) = refused(f"{PRETRAINED}=hf:org/other", model="language")
     assert error.key == PRETRAINED and error.where == f"--set {PRETRAINED}=hf:org/other"
-    assert message in error.message and (fix or "") in (error.fix or "")
+    assert fix in error.fix if fix else error.fix is None
 
 
 def test_without_a_network_only_the_cache_is_used(server, monkeypatch):
@@ -117,19 +117,15 @@ def test_without_a_network_only_the_cache_is_used(server, monkeypatch):
     hub.fetch.cache_clear()
     assert hub.fetch(NAME, weights=True) == PINNED
     error = error_of("hf:org/other")
-    assert error.message == (
-        f"hf:org/other is not in the cache of the hub ({server.cache}), and "
-        f"{constants.ENDPOINT} cannot be reached"
-    )
+    assert error.fix.startswith("python -m launcher data fetch hf:org/other  ")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    error = error_of("hf:org/other")
-    assert error.message.endswith("and HF_HUB_OFFLINE forbids to download it")
+    assert error_of("hf:org/other").fix == error.fix
 
 
 def test_a_rank_of_torchrun_downloads_nothing(server, monkeypatch):
     set_torchrun(monkeypatch, 1)
     error = error_of(NAME)
-    assert error.message.endswith("and ranks download nothing") and not server.logins
+    assert not server.logins
     assert error.fix.startswith(f"python -m launcher data fetch {NAME}  ")
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
@@ -137,13 +133,13 @@ def test_a_rank_of_torchrun_downloads_nothing(server, monkeypatch):
     set_torchrun(monkeypatch, 1)
     hub.fetch.cache_clear()
     assert hub.fetch(NAME) == PINNED
-    assert "ranks download nothing" in error_of(NAME, weights=True).message
+    assert error_of(NAME, weights=True).fix == error.fix
 
 
 def test_a_model_without_safetensors_is_refused(server, model):
     (model / "model.safetensors").unlink()
     server.add("org/pickle", model, NEWER)
-    assert "has no *.safetensors among its files" in error_of("hf:org/pickle", weights=True).message
+    assert "*.safetensors" in error_of("hf:org/pickle", weights=True).message
 
 
 def test_no_name_is_an_error_before_any_request(server, capsys):
@@ -159,4 +155,4 @@ def test_a_cache_that_cannot_be_written_is_an_error(server, monkeypatch):
     blocked.parent.mkdir()
     blocked.write_text("no folder")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", os.fspath(blocked))
-    assert "cannot be written to the cache" in error_of(NAME).message
+    assert str(blocked) in error_of(NAME).message

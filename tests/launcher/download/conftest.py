@@ -39,7 +39,7 @@ class Fetcher:
         self.capsys.readouterr()
         self.waited.clear()
         try:
-            return fetch(declared, is_shown=True, show_existing=False)
+            return fetch(declared, is_shown=True)
         finally:
             self.printed = self.capsys.readouterr().out.splitlines()
 

@@ -11,7 +11,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
-from launcher.download.fetch import fetch_for_run
+from launcher.download.fetch import fetch
 from launcher.run import run_end
 from launcher.run.execute import execute_run
 from launcher.run.prepare import prepare_run
@@ -50,7 +50,7 @@ def test_a_failed_download_exits_with_its_code_and_leaves_no_run_folder(server, 
 
 def test_a_signal_of_the_scheduler_ends_a_download(server):
     url = server.on("/data.jsonl", Response(length=1 << 20, keeps_open=True))
-    part = Path("downloads/.fetch/data.jsonl.part")
+    part = Path("downloads/.fetch/data.jsonl.new/data.jsonl")
 
     def has_bytes():
         with suppress(FileNotFoundError):  # a new part replaces that of an earlier attempt
@@ -72,10 +72,18 @@ def rank_environment(rank, machines):
     return RankEnvironment(rank, 2, rank if machines == 1 else 0, 2 // machines, 0, "h", 1, "torchrun")
 
 
-def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server, capfd):
-    settings = prepare_run(arguments(server.on("/data.jsonl")), None, []).resolved.settings
+def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server):
+    settings = prepare_run(arguments(server.on("/data.jsonl")), None, []).resolved.settings.download
     with ThreadPoolExecutor() as pool:
         environments = [rank_environment(rank, 1) for rank in range(2)]
-        list(pool.map(fetch_for_run, [settings] * 2, environments, [True] * 2, [True, False]))
+        list(pool.map(fetch, [settings] * 2, [True, False], environments))
     assert len(server.requests) == 1 and Path("downloads/data.jsonl").read_bytes() == BODY
-    assert capfd.readouterr().out.count(": downloading ") == 1
+
+
+def test_on_several_machines_the_file_must_exist(server):
+    settings = prepare_run(arguments(server.on("/data.jsonl")), None, []).resolved.settings.download
+    with pytest.raises(SettingsError):
+        fetch(settings, False, rank_environment(0, 2))
+    assert not server.requests and not Path("downloads").exists()
+    fetch(settings)
+    assert not fetch(settings, False, rank_environment(0, 2))[0].is_new
