@@ -14,7 +14,7 @@ from launcher.run_folder import lock, run_folder
 from launcher.run_folder.reader import RunReader
 from training.settings import TRACK_PATTERN, TRACKER_FORMS
 from training.trackers.follow import Run
-from training.trackers.process import Follower
+from training.trackers.process import Trackers
 
 _WAIT_S = 600.0
 
@@ -43,15 +43,14 @@ def main(command_line: CommandLine) -> int:
             origins={key: f"{each['layer']}: {each['origin']}" for key, each in values.items()},
             facts={name: result[name] for name in names if name in result},
         )
-        follower = Follower(run)
-        in_time = follower.end(_WAIT_S)
-    said = list(follower.said())
-    for _, kind, text in said:
-        if kind == "notice":
-            print(text)
-    reason = "its process has ended" if in_time else f"not finished within {_WAIT_S:g} s"
-    errors = [f"{label}: {text}" for label, kind, text in said if kind != "notice"]
-    errors += [f"{label}: {reason}" for label in sorted(follower.unsettled)]
+        errors: list[str] = []
+
+        def report(kind: str, label: str, text: str) -> None:
+            print(text) if kind == "notice" else errors.append(f"error: {label}: {text}")
+
+        trackers = Trackers(run, _WAIT_S, lambda kind, facts: None, report)
+        trackers.begin(run)
+        trackers.finish(_WAIT_S)
     for error in errors:
-        print(f"error: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
     return exit_codes.FAILURE if errors else exit_codes.DONE

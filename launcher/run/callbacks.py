@@ -28,6 +28,7 @@ from training.callbacks.preemption import Deadline, Emit, Preemption
 from training.health import Health
 from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
+from training.logging.console_text import render_row
 from training.logging.events import EventsWriter
 from training.logging.metrics import MetricsWriter, ResourceUsage
 from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
@@ -189,8 +190,9 @@ class RankCallbacks:
         )
         return Trackers(run, settings.tracking.wait_s, emit, self._report)
 
-    def _report(self, kind: Literal["notice", "warning"], text: str) -> None:
+    def _report(self, kind: Literal["notice", "warning"], label: str, text: str) -> None:
         """Write a message after the outputs of the run were closed."""
+        text = render_row(label, text) if kind == "notice" else f"{label}: {text}"
         if self.job.console:
             PlainOutput(sys.stdout).write(kind, text)
         self.job.log(text)

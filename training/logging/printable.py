@@ -1,6 +1,9 @@
-"""Texts without the control codes of a terminal: names and data may contain any."""
+"""Texts without the control codes of a terminal, and errors as texts of one line."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 def printable(text: str) -> str:
@@ -9,3 +12,17 @@ def printable(text: str) -> str:
         return text
     shown = (c if c.isprintable() or c in "\n\t" else " " if c.isspace() else "�" for c in text)
     return "".join(shown)
+
+
+@contextmanager
+def caught(tell: Callable[[str], object]) -> Iterator[None]:
+    """Tell an error in one line, and continue: the border of the trackers, and of a task's samples."""
+    try:
+        yield
+    except Exception as error:
+        tell(describe(error))
+
+
+def describe(error: BaseException) -> str:
+    """The type of `error` and the first line of its message."""
+    return f"{type(error).__name__}: " + str(error).strip().partition("\n")[0]

@@ -9,9 +9,8 @@ import os
 import secrets
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from training.callbacks.base import Facts, Numbers
 from training.callbacks.preemption import ignore_ending
+from training.logging.printable import caught
 from training.settings import TRACKERS
 from training.storage import atomic_write, lines_of, open_to_read, read_json
 
@@ -33,15 +33,10 @@ NAMES: Mapping[str, str] = {
 """Keys of a line and their chart. `parts` go below train/, resource use below machine/."""
 # Times between two looks at the files, and between two attempts to reach a tracker.
 _POLL_S, _RETRY_S = 1.0, 300.0
-# How long the process sends the rest of a killed run, and how long a later one waits for it.
-_ORPHAN_S, _LOCK_WAIT_S = 60.0, 10.0
+_ORPHAN_S = 60.0  # how long the process sends the rest of a killed run, and a later one waits for it
 EVENTS, _MOST_LINES = "events.jsonl", 5000
 Row = tuple[int, Numbers]
 """A step, and its numbers by chart."""
-
-
-class TrackerError(Exception):
-    """A message for the user, such as what to set up."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +85,18 @@ class Tracker:
 
 
 class Lines:
-    """The whole lines of a growing file, each once. Reads disk."""
+    """The whole lines of a growing file of JSON, each once. Reads disk."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._at = path, 0
 
-    def new(self, most: int | None = None) -> list[bytes]:
+    def new(self, most: int | None = None) -> list[Any]:
         lines: list[bytes] = []
         with suppress(FileNotFoundError), open_to_read(self._path) as file:
             file.seek(self._at)
             lines += islice(lines_of(file), most)
         self._at += sum(map(len, lines))
-        return lines
+        return list(map(json.loads, lines))
 
 
 class _Following:
@@ -109,9 +104,9 @@ class _Following:
 
     def __init__(self, run: Run, track: str, over: threading.Event, say: Callable[..., None]) -> None:
         """`say` takes kind and text."""
-        self._run, self._over, self._say, self._done = run, over, say, run.begun
+        self._run, self._over, self._say = run, over, say
         self._name, _, self._project = track.partition(":")
-        self._went_back, self._has_warned = run.went_back, False
+        self._went_back, self._has_warned, self._events_done = run.went_back, False, run.begun
 
     def follow(self) -> None:
         """Try until the run is over and everything is sent; after a failure start again later."""
@@ -126,88 +121,62 @@ class _Following:
         self._say("settled", "")
 
     def _send(self) -> None:
-        folder = self._run.folder
-        self._metrics, self._events = Lines(folder / "metrics.jsonl"), Lines(folder / EVENTS)
-        self._newest = self._events_read = 0
-        self._stopped: Facts | None = None
-        self._samples: dict[int, str] = {}
-        self._eval_s: dict[int, float] = {}
+        """Open the run at the tracker; send what it lacks, and what comes until the run is over."""
+        folder, is_over, newest, number = self._run.folder, False, 0, 0
+        metrics, events, lines = Lines(folder / "metrics.jsonl"), Lines(folder / EVENTS), list[Any]()
+        stopped: Facts | None = None
+        samples, eval_s = dict[int, str](), dict[int, float]()
+        tracker = self._open()
+        self._say(*tracker.notice)
+        while lines or not is_over:
+            if not lines:
+                is_over = self._over.wait(_POLL_S)  # before the lines, which then are all
+            lines = metrics.new(_MOST_LINES)  # before the events: a line comes after its event
+            for event in events.new():
+                number += 1
+                kind, step, facts = event["kind"], event["step"], event["facts"]
+                if kind in ("started", "stopped"):
+                    stopped = facts if kind == "stopped" else None
+                elif kind == "evaluated" and facts["split"] == "val":
+                    eval_s[step] = facts["seconds"]
+                elif kind == "predicted":
+                    samples[step] = facts["file"]
+                elif kind == "saved" and number > self._events_done:
+                    self._upload(tracker, step, folder / "checkpoints" / facts["folder"])
+            self._events_done = max(self._events_done, number)
+            rows: dict[int, dict[str, float]] = {}
+            for line in lines:
+                if "step" in line:  # else of another program
+                    newest = line["step"]
+                    values = chart_values({**line, "eval_s": eval_s.get(newest)})
+                    rows.setdefault(newest, {}).update(values)
+            batch: list[Row] = []
+            for step in sorted({*rows, *(step for step in samples if step <= newest)}):
+                name = samples.pop(step, None)
+                if step > tracker.last_step:
+                    batch.append((step, rows.get(step, {})))
+                    if name is not None:
+                        tracker.log(batch)
+                        batch = []
+                        with self._warned("samples could not be sent: "):
+                            table = read_json(folder / "samples" / name)
+                            for picture in table["pictures"]:
+                                picture["path"] = str(folder / "samples" / Path(picture["file"]).name)
+                            tracker.log_samples(step, table)
+            tracker.log(batch)
+        exit_code = 1 if stopped is None else stopped["exit_code"]
+        result = {} if stopped is None else read_json(folder / "result.json")
+        tracker.finish(summary(result), exit_code, will_resume=exit_code == 75)
+
+    def _open(self) -> Tracker:
+        """The run at the tracker; another one there if the user let the run go back."""
         session = importlib.import_module(TRACKERS[self._name].module).Session
-        self._tracker: Tracker = session(self._run, self._project, self._id())
-        if self._went_back and self._tracker.last_step > self._run.first_step:
-            self._tracker.finish({}, 0, will_resume=False)
-            self._tracker = session(self._run, self._project, self._id(is_new=True))
+        tracker: Tracker = session(self._run, self._project, self._id())
+        if self._went_back and tracker.last_step > self._run.first_step:
+            tracker.finish({}, 0, will_resume=False)
+            tracker = session(self._run, self._project, self._id(is_new=True))
         self._went_back = False
-        self._say(*self._tracker.notice)
-        is_over = False
-        while not is_over:
-            is_over = self._over.wait(_POLL_S)  # before the lines, which then are all
-            while self._send_new():
-                pass
-        exit_code = (self._stopped or {"exit_code": 1})["exit_code"]
-        result = read_json(folder / "result.json") if self._stopped is not None else None
-        self._tracker.finish(summary(result or {}), exit_code, will_resume=exit_code == 75)
-
-    def _send_new(self) -> bool:
-        """Send what is new; whether there were lines."""
-        lines = self._metrics.new(_MOST_LINES)  # before the events: a line comes after its event
-        for event in map(json.loads, self._events.new()):
-            self._take(event["kind"], event["step"], event["facts"])
-        rows: dict[int, dict[str, float]] = {}
-        for line in map(json.loads, lines):
-            if "step" in line:  # else of another program
-                self._newest = line["step"]
-                values = chart_values({**line, "eval_s": self._eval_s.get(self._newest)})
-                rows.setdefault(self._newest, {}).update(values)
-        due = {step: name for step, name in self._samples.items() if step <= self._newest}
-        self._samples = {s: name for s, name in self._samples.items() if s not in due}
-        batch: list[Row] = []
-        for step in sorted({*rows, *due}):
-            if step > self._tracker.last_step:
-                batch.append((step, rows.get(step, {})))
-                if step in due:
-                    self._tracker.log(batch)
-                    batch = []
-                    with self._warned("samples could not be sent: "):
-                        self._tracker.log_samples(step, read_samples(self._run.folder, due[step]))
-        self._tracker.log(batch)
-        return bool(lines)
-
-    def _take(self, kind: str, step: int, facts: Facts) -> None:
-        """Note an event, and carry it out if it is of this process."""
-        self._events_read += 1
-        if kind == "started":
-            if self._events_read > self._run.begun:
-                os._exit(0)  # a later process has taken over the run, and continues it
-            self._stopped = None
-            self._samples = {s: n for s, n in self._samples.items() if s <= facts["first_step"]}
-        elif kind == "stopped":
-            self._stopped = facts
-        elif kind == "evaluated" and facts["split"] == "val":
-            self._eval_s[step] = facts["seconds"]
-        elif kind == "predicted":
-            self._samples[step] = facts["file"]
-        if self._events_read <= self._done:
-            return
-        self._done = self._events_read
-        if kind == "saved" and self._run.checkpoints != "none":
-            best, folder = (self._run.folder / path for path in ("best", f"checkpoints/{facts['folder']}"))
-            is_best, is_full = best.resolve() == folder.resolve(), self._run.checkpoints == "all"
-            weights = ("model.safetensors", "manifest.json")
-            with self._warned("a checkpoint could not be sent: "):
-                if folder.is_dir() and (is_full or is_best):  # else the run has removed it
-                    files = [path for path in sorted(folder.iterdir()) if is_full or path.name in weights]
-                    self._tracker.upload(step, files, is_best)
-
-    def _warned(self, what: str = "") -> AbstractContextManager[None]:
-        """Tell an error once; a server that accepts metrics may still refuse files."""
-
-        def warn(error: str) -> None:
-            if not self._has_warned:
-                self._say("warning", what + error)
-            self._has_warned = True
-
-        return caught(warn)
+        return tracker
 
     def _id(self, is_new: bool = False) -> str:
         """The id of the run at this tracker, which is stored in its folder. Touches disk."""
@@ -217,18 +186,27 @@ class _Following:
                 return str(read_json(path)["id"])
         path.parent.mkdir(exist_ok=True)
         made = secrets.token_hex(4)
-        atomic_write(path, (json.dumps({"id": made}) + "\n").encode())
+        atomic_write(path, json.dumps({"id": made}).encode())
         return made
 
+    def _upload(self, tracker: Tracker, step: int, folder: Path) -> None:
+        is_best = (self._run.folder / "best").resolve() == folder.resolve()
+        is_full = self._run.checkpoints == "all"
+        with self._warned("a checkpoint could not be sent: "):
+            if folder.is_dir() and (is_full or (is_best and self._run.checkpoints == "best")):
+                weights = ("model.safetensors", "manifest.json")
+                files = [path for path in sorted(folder.iterdir()) if is_full or path.name in weights]
+                tracker.upload(step, files, is_best)
 
-def read_samples(run: Path, name: str) -> dict[str, Any]:
-    """A file of launcher.run.samples, with paths of its pictures. Reads disk."""
-    samples: dict[str, Any] = read_json(run / "samples" / name)
-    # As below, and as training/logging/strict_json.py wrote them.
-    numbers = ("NaN", "Infinity", "-Infinity")
-    rows = [[float(cell) if cell in numbers else cell for cell in row] for row in samples["rows"]]
-    pictures = [{**each, "path": str(run / "samples" / each["file"])} for each in samples["pictures"]]
-    return {**samples, "rows": rows, "pictures": pictures}
+    def _warned(self, what: str = "") -> AbstractContextManager[None]:
+        """Tell the first error; a server that accepts metrics may still refuse files."""
+
+        def warn(error: str) -> None:
+            if not self._has_warned:
+                self._say("warning", what + error)
+            self._has_warned = True
+
+        return caught(warn)
 
 
 def chart_values(line: Facts) -> dict[str, float]:
@@ -255,26 +233,11 @@ def summary(result: Facts) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-@contextmanager
-def caught(tell: Callable[[str], object]) -> Iterator[None]:
-    """Tell an error in one line, and continue: the border of the trackers, and of a task's samples."""
-    try:
-        yield
-    except Exception as error:
-        tell(describe(error))
-
-
-def describe(error: BaseException) -> str:
-    """The type of `error` and the first line of its message; of a TrackerError the message."""
-    text = str(error).strip().partition("\n")[0]
-    return text if isinstance(error, TrackerError) else f"{type(error).__name__}: {text}"
-
-
 def main() -> None:
     """Follow the run that the file with the number in the first argument describes."""
     ignore_ending()  # they are the run's, which then ends us
     os.nice(5)  # training comes first, also with few cores
-    output, writing = os.fdopen(os.dup(1), "w", encoding="utf-8"), threading.Lock()
+    output = os.dup(1)
     with open(os.devnull, "wb") as nowhere:  # the user does not need what trackers print
         os.dup2(nowhere.fileno(), 1)
     with os.fdopen(int(sys.argv[1])) as file:
@@ -284,21 +247,14 @@ def main() -> None:
     def follow(track: str) -> None:
         label = TRACKERS[track.partition(":")[0]].label
 
-        def say(*words: str) -> None:
-            with writing:
-                output.write(json.dumps([label, *words]) + "\n")
-                output.flush()
+        def say(kind: str, text: str) -> None:
+            with suppress(BrokenPipeError):  # the run was killed
+                os.write(output, json.dumps([label, kind, text]).encode() + b"\n")
 
         _Following(run, track, over, say).follow()
 
-    with suppress(OSError):  # a file system without locks
-        folder = os.open(run.folder, os.O_RDONLY)
-        for _ in range(100):
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:  # an earlier process still sends the rest
-                time.sleep(_LOCK_WAIT_S / 100)
+    with suppress(OSError):  # a file system without locks; else an earlier process sends the rest first
+        fcntl.flock(os.open(run.folder, os.O_RDONLY), fcntl.LOCK_EX)
     threads = [threading.Thread(target=follow, args=(text,)) for text in run.track]
     for thread in threads:
         thread.start()

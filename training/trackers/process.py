@@ -1,4 +1,4 @@
-"""The process of the trackers, as the run sees it: its start, what it says, and its end."""
+"""The process of the trackers, as the run sees it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from training.callbacks.base import Callback, Emit, Outcome, StepMetrics
-from training.logging.console_text import render_row
 from training.settings import TRACKERS
 from training.trackers.follow import EVENTS, Lines, Run
 from training.train_plan import TrainPlan
 
 # A stopped run waits this long: its grace period may be short, and the rest is sent later.
 _STOPPED_WAIT_S = 5.0
+Kind = Literal["notice", "warning"]
 _ENDED = "its process has ended"
 _ROOT = str(Path(__file__).resolve().parents[2])
 # The working directory is not searched: it may hold packages with the names of ours.
@@ -30,112 +30,99 @@ _CODE = (
 )
 
 
-class Follower:
-    """The process of training.trackers.follow; signals of the run do not reach it.
-
-    Only `end` waits.
-    """
-
-    def __init__(self, run: Run) -> None:
-        """Raises OSError if it cannot be started."""
-        self.unsettled = {TRACKERS[text.partition(":")[0]].label for text in run.track}
-        """Trackers that have not said that they have everything, or why not."""
-        with tempfile.TemporaryFile() as file:  # a pipe could be full
-            file.write(json.dumps(asdict(run), default=str).encode())
-            file.seek(0)
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _CODE, _ROOT, str(file.fileno())],
-                pass_fds=[file.fileno()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        assert self.process.stdout
-        self._output, self._said = self.process.stdout.fileno(), b""
-        os.set_blocking(self._output, False)
-
-    def said(self) -> Iterator[tuple[str, str, str]]:
-        """What it said since the last call: tracker, "notice" or "warning", and a text."""
-        with suppress(BlockingIOError):
-            while data := os.read(self._output, 65536):
-                self._said += data
-        *lines, self._said = self._said.split(b"\n")
-        for label, kind, text in map(json.loads, lines):
-            if kind == "settled":
-                self.unsettled.discard(label)
-            else:
-                yield label, kind, text
-
-    def end(self, wait_s: float) -> bool:
-        """Tell it that the run is over, and wait; whether it ended in time. Else it is killed."""
-        assert self.process.stdin
-        with suppress(OSError):  # it has ended
-            self.process.stdin.write(b"\n")  # data-loader workers may keep the pipe open
-            self.process.stdin.close()
-        try:
-            self.process.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            return False
-        return True
-
-
 @dataclass
 class Trackers(Callback):
-    """Starts the process of the trackers and passes on what it says; for rank 0. Never raises."""
+    """The process of training.trackers.follow, and what it says; for rank 0.
+
+    Never raises, and only `finish` waits. Signals of the run do not reach the process.
+    """
 
     run: Run
     wait_s: float
     emit: Emit
-    """Send an event (kind, facts) to all callbacks while the run trains."""
-    report: Callable[[Literal["notice", "warning"], str], None]
-    """Print a line after the run has ended."""
-    _follower: Follower | None = field(default=None, init=False)
+    """Send an event to all callbacks while the run trains."""
+    report: Callable[[Kind, str, str], None]
+    """Print the label of a tracker and a text after the run has ended."""
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _said: bytes = field(default=b"", init=False)
+    _unsettled: set[str] = field(default_factory=set, init=False)
+    """Trackers that have not said that they have everything, or why not."""
     _is_over: bool = field(default=False, init=False)
 
     def start(self, train_plan: TrainPlan) -> None:
         planned = ("world_size", "global_batch", "total_steps")
         facts = {**self.run.facts, **{name: getattr(train_plan, name) for name in planned}}
         begun = len(Lines(self.run.folder / EVENTS).new())
-        run = replace(self.run, facts=facts, begun=begun, first_step=train_plan.first_step)
+        self.begin(replace(self.run, facts=facts, begun=begun, first_step=train_plan.first_step))
+
+    def begin(self, run: Run) -> None:
+        """Start the process."""
+        self._unsettled = {TRACKERS[text.partition(":")[0]].label for text in run.track}
         try:
-            self._follower = Follower(run)
+            with tempfile.TemporaryFile() as file:  # a pipe could be full
+                file.write(json.dumps(asdict(run), default=str).encode())
+                file.seek(0)
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _CODE, _ROOT, str(file.fileno())],
+                    pass_fds=[file.fileno()],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
         except OSError as error:
-            self._warn("trackers", f"their process cannot be started: {error}")
+            self._tell("warning", "trackers", f"their process cannot be started: {error}")
+        else:
+            assert self._process.stdout
+            os.set_blocking(self._process.stdout.fileno(), False)
 
     def logged(self, line: StepMetrics) -> None:
         self._pass_on()
 
     def end(self, outcome: Outcome) -> None:
-        self._is_over, wait_s = True, self.wait_s
-        if outcome.status != "completed":
-            wait_s = min(wait_s, _STOPPED_WAIT_S)
-        if self._follower is not None:
-            in_time = self._follower.end(wait_s)
-            self._pass_on(_ENDED if in_time else f"sending took longer than {wait_s:g} s")
+        is_done = outcome.status == "completed"
+        self.finish(self.wait_s if is_done else min(self.wait_s, _STOPPED_WAIT_S))
+
+    def finish(self, wait_s: float) -> None:
+        """Tell the process that the run is over, and wait for its end; after `wait_s` it is killed."""
+        self._is_over, why = True, _ENDED
+        if (process := self._process) is None:
+            return
+        assert process.stdin
+        with suppress(OSError):  # it has ended
+            process.stdin.write(b"\n")  # data-loader workers may keep the pipe open
+            process.stdin.close()
+        try:
+            process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            why = f"sending took longer than {wait_s:g} s"
+        self._pass_on(why)
 
     def _pass_on(self, why: str = _ENDED) -> None:
-        """Print what the process said, and `why` trackers lack something once it has ended."""
-        if (follower := self._follower) is None:
+        """Tell what the process said, and `why` trackers lack something once it has ended."""
+        if (process := self._process) is None:
             return
-        has_ended = follower.process.poll() is not None  # asked before its last lines are read
-        for label, kind, text in follower.said():
-            if kind == "warning":
-                self._warn(label, text)
-            elif self._is_over:
-                self.report("notice", render_row(label, text))
+        assert process.stdout
+        has_ended = process.poll() is not None  # asked before its last lines are read
+        *lines, self._said = (self._said + (process.stdout.read() or b"")).split(b"\n")
+        for label, kind, text in map(json.loads, lines):
+            if kind == "settled":
+                self._unsettled.discard(label)
             else:
-                self.emit("tracked", {"by": label, "text": text})
+                self._tell(kind, label, text)
         if has_ended:
-            self._follower = None
-            for label in sorted(follower.unsettled):
-                self._warn(label, why)
+            self._process = None
+            for label in sorted(self._unsettled):
+                self._tell("warning", label, why)
 
-    def _warn(self, label: str, text: str) -> None:
-        text = f"{label}: {text}; to send what it lacks:  {self.run.command}"
-        if self._is_over:
-            self.report("warning", text)
+    def _tell(self, kind: Kind, label: str, text: str) -> None:
+        if kind == "warning" and self.run.command is not None:
+            text = f"{text}; to send what it lacks:  {self.run.command}"
+        if self._is_over or self.run.command is None:
+            self.report(kind, label, text)
+        elif kind == "warning":
+            self.emit("warning", {"text": f"{label}: {text}"})
         else:
-            self.emit("warning", {"text": text})
+            self.emit("tracked", {"by": label, "text": text})

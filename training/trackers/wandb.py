@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from training.callbacks.base import Facts
+from training.logging.printable import describe
 from training.settings import nested
-from training.trackers.follow import Row, Run, Tracker, TrackerError, describe
+from training.trackers.follow import Row, Run, Tracker
 
 STEP = "global_step"
 """The x axis of all charts."""
@@ -31,7 +32,6 @@ _SETTINGS: Facts = {
     "x_transaction_log_flush_interval": 1.0,
     "init_timeout": _INIT_S,
 }
-_MISSING = "–"  # The cell of a value that is unknown: of training.inspection
 
 
 class Session(Tracker):
@@ -43,27 +43,22 @@ class Session(Tracker):
         import wandb
 
         self._wandb, self._folder, is_finished = wandb, run.folder, run.command is None
-        wandb.run = None  # of an earlier attempt
-        with suppress(Exception):
-            wandb.teardown()
-        mode = "online" if is_finished else wandb.setup().settings.mode
-        kind, why = "notice", "W&B is set to offline" if mode in ("offline", "dryrun") else ""
+        kind, is_offline = "notice", not is_finished and wandb.setup().settings.mode in ("offline", "dryrun")
+        why = "W&B is set to offline"
         try:
-            why = why or ("" if self._is_logged_in() else "not logged in")
-            if why and is_finished:
-                raise TrackerError(f"{why}; run wandb login, or set WANDB_API_KEY")
-            self._run = self._open(run, project, id_, is_online=not why)
+            self._run = self._open(run, project, id_, "offline" if is_offline else "online")
         except wandb.errors.Error as error:
-            if why or is_finished:
+            if is_offline or is_finished:
                 raise
-            kind, why = "warning", describe(error)
-            self._run = self._open(run, project, id_, is_online=False)
+            # A usage error: nobody has logged in.
+            kind, why = "notice" if isinstance(error, wandb.errors.UsageError) else "warning", describe(error)
+            is_offline, self._run = True, self._open(run, project, id_, "offline")
         more = f"; to send it:  {run.command}" if kind == "notice" else ""  # else it is added
-        self.notice = kind, f"recorded offline ({why}){more}" if why else self._run.url
+        self.notice = kind, f"recorded offline ({why}){more}" if is_offline else self._run.url
         # A file that is offline has the whole run: the earlier ones are void.
         self.last_step = max(self._run.starting_step - 1, 0) if self._run.resumed else 0
         for path in run.folder.glob(f"wandb/*run-*-{id_}/run-{id_}.wandb"):
-            if not why or str(path.parent) not in self._run.dir:
+            if not is_offline or str(path.parent) not in self._run.dir:
                 path.with_name(f"{path.name}.synced").touch()  # `wandb sync` skips it
         self._run.define_metric("*", step_metric=STEP)
 
@@ -72,9 +67,8 @@ class Session(Tracker):
             self._run.log({STEP: step, **values}, step=step)
 
     def log_samples(self, step: int, samples: Facts) -> None:
-        columns = [_column(cells) for cells in zip(*samples["rows"], strict=True)]
-        data = [list(row) for row in zip(*columns, strict=True)]
-        table = self._wandb.Table(columns=samples["columns"], data=data)
+        columns, rows = samples["columns"], samples["rows"]
+        table = self._wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
         pictures = {
             f"samples/{each['name']}": self._wandb.Image(each["path"], caption=each["caption"])
             for each in samples["pictures"]
@@ -98,15 +92,10 @@ class Session(Tracker):
             self._run.mark_preempting()
         self._run.finish(exit_code=exit_code)
 
-    def _is_logged_in(self) -> bool:
-        with suppress(self._wandb.errors.UsageError, ValueError):
-            try:
-                return bool(self._wandb.login(prompt=False))
-            except TypeError:  # a version without the parameter `prompt`
-                return bool(self._wandb.api.api_key)
-        return False
-
-    def _open(self, run: Run, project: str, id_: str, is_online: bool) -> Any:
+    def _open(self, run: Run, project: str, id_: str, mode: str) -> Any:
+        self._wandb.run = None  # of an earlier attempt
+        with suppress(Exception):
+            self._wandb.teardown()
         settings = {**_SETTINGS, "x_stats_pid": run.pid}
         known = self._wandb.Settings.model_fields  # which differ between versions
         entity, _, project = project.rpartition("/")
@@ -117,17 +106,10 @@ class Session(Tracker):
             name=os.environ.get("WANDB_NAME") or run.folder.name,
             tags=[run.facts[name] for name in ("model", "mode", "engine") if name in run.facts],
             dir=str(run.folder),
-            mode="online" if is_online else "offline",
+            mode=mode,
             resume="allow",
             settings=self._wandb.Settings(**{k: v for k, v in settings.items() if k in known}),
         )
         config = {**nested(run.settings), "origins": nested(run.origins), "run": run.facts}
         opened.config.update(config, allow_val_change=True)
         return opened
-
-
-def _column(cells: Sequence[str | float | None]) -> Sequence[str | float | None]:
-    """All text, or all numbers with None for an unknown one: W&B takes no other column."""
-    if any(isinstance(cell, str) and cell != _MISSING for cell in cells):
-        return [cell if isinstance(cell, str) else f"{cell:.4g}" for cell in cells]
-    return [None if cell == _MISSING else cell for cell in cells]

@@ -35,6 +35,10 @@ class Server(LocalServer):
         facts = {"experiment_id": self.experiments[name], "name": name}
         return {"experiment": facts | {"lifecycle_stage": "active"}}
 
+    def experiments_get(self, asked):
+        name = next(name for name, id_ in self.experiments.items() if id_ == asked["experiment_id"])
+        return self.experiments_get_by_name({"experiment_name": name})
+
     def experiments_create(self, asked):
         self.experiments[asked["name"]] = str(len(self.experiments) + 1)
         return {"experiment_id": self.experiments[asked["name"]]}

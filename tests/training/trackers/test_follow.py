@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 
 from training.settings import TRACKERS
+from training.trackers import follow
 from training.trackers.follow import Run, Tracker, _Following
 
 LINES = 7
@@ -25,6 +26,7 @@ class Session(Tracker):
 
 def test_lines_that_are_written_while_the_run_ends_are_sent(tmp_path, monkeypatch):
     monkeypatch.setitem(TRACKERS, "recorded", replace(TRACKERS["tensorboard"], module=__name__))
+    monkeypatch.setattr(follow, "_MOST_LINES", LINES // 2)
     lines = [{"kind": "train", "step": step, "loss": 1.0} for step in range(1, LINES + 1)]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     stopped = {"kind": "stopped", "step": LINES, "facts": {"exit_code": 0}}

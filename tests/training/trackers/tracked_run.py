@@ -52,7 +52,7 @@ class Generation:
             run,
             tracking.wait_s,
             emit=lambda kind, facts: self.printed.append((kind, str(facts["text"]))),
-            report=lambda kind, text: self.printed.append((kind, text)),
+            report=lambda kind, label, text: self.printed.append((kind, text)),
         )
         writers = MetricsWriter(storage), ResultWriter(about, storage)
         samples = SamplesWriter(storage, events.event)
@@ -63,7 +63,7 @@ class Generation:
     @property
     def process(self):
         """The process of the trackers."""
-        return self.trackers._follower.process
+        return self.trackers._process
 
     def log(self, *steps, **changes):
         """Log each of `steps`, with the loss 1/step."""
