@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -38,7 +37,6 @@ def main(command_line: CommandLine) -> int:
         run = Run(
             folder=folder.absolute(),
             track=[to] if to else values.get("track", {}).get("value") or ["wandb"],
-            pid=os.getpid(),
             settings={key: setting["value"] for key, setting in values.items()},
             origins={key: f"{each['layer']}: {each['origin']}" for key, each in values.items()},
             facts={name: result[name] for name in names if name in result},

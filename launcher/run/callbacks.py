@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import sys
@@ -178,7 +177,6 @@ class RankCallbacks:
         run = Run(
             folder=folder.absolute(),
             track=settings.track,
-            pid=os.getpid(),
             settings=_without_secrets({key: item.value for key, item in values}),
             origins=_without_secrets(
                 {key: f"{item.origin.layer}: {item.origin.where}" for key, item in values}

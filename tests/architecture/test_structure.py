@@ -49,7 +49,7 @@ THEIRS = {
     },
     "training": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard"),
-        *("mlflow", "pynvml"),
+        *("mlflow", "PIL", "pynvml"),
     },
     "launcher": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab"),

@@ -43,7 +43,6 @@ Row = tuple[int, Numbers]
 class Run:
     folder: Path
     track: Sequence[str]
-    pid: int
     settings: Facts
     """Each value by its dotted key."""
     origins: Mapping[str, str]
@@ -56,8 +55,6 @@ class Run:
     """Those to upload: none, best or all."""
     command: str | None = None
     """What sends the trackers what they lack; None: the run is finished, and this is it."""
-    begun: int = sys.maxsize
-    """Events before this process."""
 
 
 class Tracker:
@@ -106,7 +103,7 @@ class _Following:
         """`say` takes kind and text."""
         self._run, self._over, self._say = run, over, say
         self._name, _, self._project = track.partition(":")
-        self._went_back, self._has_warned, self._events_done = run.went_back, False, run.begun
+        self._went_back, self._has_warned, self._newest_saved = run.went_back, False, run.first_step
 
     def follow(self) -> None:
         """Try until the run is over and everything is sent; after a failure start again later."""
@@ -122,7 +119,7 @@ class _Following:
 
     def _send(self) -> None:
         """Open the run at the tracker; send what it lacks, and what comes until the run is over."""
-        folder, is_over, newest, number = self._run.folder, False, 0, 0
+        folder, is_over, newest = self._run.folder, False, 0
         metrics, events, lines = Lines(folder / "metrics.jsonl"), Lines(folder / EVENTS), list[Any]()
         stopped: Facts | None = None
         samples, eval_s = dict[int, str](), dict[int, float]()
@@ -133,7 +130,6 @@ class _Following:
                 is_over = self._over.wait(_POLL_S)  # before the lines, which then are all
             lines = metrics.new(_MOST_LINES)  # before the events: a line comes after its event
             for event in events.new():
-                number += 1
                 kind, step, facts = event["kind"], event["step"], event["facts"]
                 if kind in ("started", "stopped"):
                     stopped = facts if kind == "stopped" else None
@@ -141,9 +137,9 @@ class _Following:
                     eval_s[step] = facts["seconds"]
                 elif kind == "predicted":
                     samples[step] = facts["file"]
-                elif kind == "saved" and number > self._events_done:
+                elif kind == "saved" and step > self._newest_saved:
+                    self._newest_saved = step
                     self._upload(tracker, step, folder / "checkpoints" / facts["folder"])
-            self._events_done = max(self._events_done, number)
             rows: dict[int, dict[str, float]] = {}
             for line in lines:
                 if "step" in line:  # else of another program

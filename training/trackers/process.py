@@ -15,7 +15,7 @@ from typing import Literal
 
 from training.callbacks.base import Callback, Emit, Outcome, StepMetrics
 from training.settings import TRACKERS
-from training.trackers.follow import EVENTS, Lines, Run
+from training.trackers.follow import Run
 from training.train_plan import TrainPlan
 
 # A stopped run waits this long: its grace period may be short, and the rest is sent later.
@@ -52,8 +52,7 @@ class Trackers(Callback):
     def start(self, train_plan: TrainPlan) -> None:
         planned = ("world_size", "global_batch", "total_steps")
         facts = {**self.run.facts, **{name: getattr(train_plan, name) for name in planned}}
-        begun = len(Lines(self.run.folder / EVENTS).new())
-        self.begin(replace(self.run, facts=facts, begun=begun, first_step=train_plan.first_step))
+        self.begin(replace(self.run, facts=facts, first_step=train_plan.first_step))
 
     def begin(self, run: Run) -> None:
         """Start the process."""

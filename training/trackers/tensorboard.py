@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import struct
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from training.callbacks.base import Facts
 from training.trackers.follow import Row, Run, Tracker
@@ -39,15 +40,9 @@ class Session(Tracker):
                 self._writer.add_scalar(tag, value, step)
 
     def log_samples(self, step: int, samples: Facts) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        for picture in samples["pictures"]:  # add_image would decode and encode it again
-            png = Path(picture["path"]).read_bytes()
-            width, height = struct.unpack(">II", png[16:24])  # of the PNG header
-            size = {"width": width, "height": height}
-            image = Summary.Image(**size, colorspace=3, encoded_image_string=png)
-            value = Summary.Value(tag=f"samples/{picture['name']}", image=image)
-            self._writer.file_writer.add_summary(Summary(value=[value]), step)
+        for picture in samples["pictures"]:
+            image = np.asarray(Image.open(picture["path"]).convert("RGB"))
+            self._writer.add_image(f"samples/{picture['name']}", image, step, dataformats="HWC")
         captions = [f"{each['name']}: {_escape(each['caption'])}" for each in samples["pictures"]]
         table = _table(samples["columns"], samples["rows"])
         self._writer.add_text("samples/table", "\n\n".join([table, *captions]), step)

@@ -16,7 +16,6 @@ from training.trackers.follow import Row, Run, Tracker
 
 STEP = "global_step"
 """The x axis of all charts."""
-_INIT_S = 30.0  # How long the server may take to open a run; later it counts as unreachable
 # Data that W&B would collect by itself and that must not leave the machine: code, its git remote
 # and changes, command line, host and user, packages, output.
 _SETTINGS: Facts = {
@@ -30,7 +29,7 @@ _SETTINGS: Facts = {
     "x_disable_machine_info": True,
     "x_save_requirements": False,
     "x_transaction_log_flush_interval": 1.0,
-    "init_timeout": _INIT_S,
+    "init_timeout": 30.0,  # seconds; later the server counts as unreachable
 }
 
 
@@ -96,7 +95,7 @@ class Session(Tracker):
         self._wandb.run = None  # of an earlier attempt
         with suppress(Exception):
             self._wandb.teardown()
-        settings = {**_SETTINGS, "x_stats_pid": run.pid}
+        settings = {**_SETTINGS, "x_stats_pid": os.getppid()}
         known = self._wandb.Settings.model_fields  # which differ between versions
         entity, _, project = project.rpartition("/")
         opened = self._wandb.init(

@@ -34,6 +34,6 @@ def test_lines_that_are_written_while_the_run_ends_are_sent(tmp_path, monkeypatc
     (tmp_path / "result.json").write_text("{}")
     over, said = threading.Event(), []
     over.set()
-    run = Run(tmp_path, ["recorded"], 0, {}, {}, {})
+    run = Run(tmp_path, ["recorded"], {}, {}, {})
     _Following(run, "recorded", over, lambda *words: said.append(words[0])).follow()
     assert sent == list(range(1, LINES + 1)) and said == ["notice", "settled"]

@@ -1,6 +1,5 @@
 """Generations of a run as trackers see them, without training: growing files and a process."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +39,6 @@ class Generation:
         run = Run(
             folder=self.folder,
             track=self.names,
-            pid=os.getpid(),
             settings={"optim.lr": 1e-3, "mode": "lite", "train.debug": False},
             origins={"optim.lr": "config: mine.yaml:3", "mode": "command line: --lite"},
             facts={"model": "language:tiny", "mode": "lite", "engine": "ddp"},
