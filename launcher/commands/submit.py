@@ -19,7 +19,7 @@ from launcher.plan import auto
 from launcher.run_folder import run_folder
 from launcher.submit import allocation, jobs, queueing
 from launcher.submit.allocation import Allocation
-from launcher.submit.jobs import SlurmJob, Submission, SubmittedRun
+from launcher.submit.jobs import SlurmJob, Submission
 from slurm import sbatch
 
 _SHOWN = 3
@@ -64,16 +64,14 @@ def main(command_line: CommandLine) -> int:
 
 def _dry_run(submission: Submission, requested: Allocation) -> str:
     parts = [submission.line] if submission.line else []
-    commands: list[str] = []
+    test = shlex.join(sbatch.test_command(requested.passthrough))
+    commands = ["commands", f"  {test} < {shlex.quote(str(submission.jobs[0].script))}"]
     for number, job in enumerate(submission.jobs):
         parts.append(f"{_title(job, requested)}\n\n{job.script}\n{indent(job.text, '  ').rstrip()}")
         if job.lines is not None:
             parts.append(f"{job.script.with_name(run_folder.LINES)}\n{indent(job.lines, '  ').rstrip()}")
-        if number == 0:
-            test = shlex.join(sbatch.test_command(requested.passthrough))
-            commands.append(f"  {test} < {shlex.quote(str(job.script))}")
-        commands.append(f"  {shlex.join(sbatch.command(job.script, _options(requested, number)))}")
-    return "\n\n".join([*parts, "\n".join(["commands", *commands])])
+        commands.append(f"  {shlex.join(_command(job, requested, number))}")
+    return "\n\n".join([*parts, "\n".join(commands)])
 
 
 def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]) -> str:
@@ -81,8 +79,9 @@ def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]
     lines = [submission.line] if submission.line else []
     for job_id, job in zip(ids, submission.jobs, strict=True):
         lines.append(f"job      {job_id}  {_title(job, requested)}")
-        lines += [f"folder   {_named(run)}{run.folder}" for run in job.runs[:_SHOWN]]
-        lines += [f"log      {_named(run)}{job.log(job_id, run)}" for run in job.runs[:_SHOWN]]
+        named = [(f"{run.name}: " if run.name else "", run) for run in job.runs[:_SHOWN]]
+        lines += [f"folder   {name}{run.folder}" for name, run in named]
+        lines += [f"log      {name}{job.log(job_id, run)}" for name, run in named]
         if len(job.runs) > _SHOWN:
             lines.append(f"         and {len(job.runs) - _SHOWN} more in {job.folder}")
     first, run = submission.jobs[0], submission.jobs[0].runs[0]
@@ -95,43 +94,42 @@ def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]
 
 def _as_json(submission: Submission, requested: Allocation, ids: Sequence[str] = ()) -> dict[str, Any]:
     """The submission for programs; without `ids` the jobs are not submitted."""
-    rows = []
-    for number, (job, job_id) in enumerate(zip_longest(submission.jobs, ids)):
-        runs = [
-            {
-                "name": run.name or None,
-                "folder": run.folder,
-                "log": job.log(job_id or "%j", run),
-                "world_size": run.begun.resolved.batching.world_size,
-            }
-            for run in job.runs
-        ]
-        command = sbatch.command(job.script, _options(requested, number))
-        row = {"id": job_id, "script": job.script, "command": command, "text": job.text}
-        rows.append({**row, "lines": job.lines, "runs": runs})
-    return {"folder": submission.folder, "jobs": rows}
+    jobs = [
+        {
+            "id": job_id,
+            "script": job.script,
+            "command": _command(job, requested, number),
+            "text": job.text,
+            "lines": job.lines,
+            "runs": [
+                {
+                    "name": run.name or None,
+                    "folder": run.folder,
+                    "log": job.log(job_id or "%j", run),
+                    "world_size": run.begun.resolved.batching.world_size,
+                }
+                for run in job.runs
+            ],
+        }
+        for number, (job, job_id) in enumerate(zip_longest(submission.jobs, ids))
+    ]
+    return {"folder": submission.folder, "jobs": jobs}
 
 
-def _options(requested: Allocation, number: int) -> list[str]:
-    return [*requested.passthrough, *(queueing.dependency("ID") if number else [])]
+def _command(job: SlurmJob, requested: Allocation, number: int) -> list[str]:
+    options = queueing.dependency("ID") if number else []
+    return sbatch.command(job.script, [*requested.passthrough, *options])
 
 
 def _title(job: SlurmJob, requested: Allocation) -> str:
     """`language:small, mode fast, engine ddp on 2 nodes × 4 processes`."""
-    settings = job.runs[0].begun.resolved.settings
-    nodes = requested.nodes
-    count = counted(nodes[-1], "node")
-    if len(nodes) > 1:
-        count = f"{nodes[0]} to {count}"
-    engine = AUTO if auto.is_asked(job.runs[0].begun.resolved) else settings.engine.name
-    launcher = ", torchrun" if requested.is_torchrun else ""
-    stage = f", stage {job.runs[0].name}" if job.runs[0].name and job.lines is None else ""
-    many = f"{counted(len(job.runs), 'run')} of " if job.lines is not None else ""
-    return redact(
-        f"{many}{model_name(settings.model)}, mode {settings.mode}{stage}, engine "
-        f"{engine} on {count} × {counted(requested.ranks, 'process')}{launcher}"
-    )
-
-
-def _named(run: SubmittedRun) -> str:
-    return f"{run.name}: " if run.name else ""
+    resolved, nodes = job.runs[0].begun.resolved, requested.nodes
+    parts = [model_name(resolved.settings.model), f"mode {resolved.settings.mode}"]
+    if job.lines is not None:
+        parts[0] = f"{counted(len(job.runs), 'run')} of {parts[0]}"
+    elif job.runs[0].name:
+        parts.append(f"stage {job.runs[0].name}")
+    engine = AUTO if auto.is_asked(resolved) else resolved.settings.engine.name
+    count = (f"{nodes[0]} to " if nodes[1:] else "") + counted(nodes[-1], "node")
+    parts.append(f"engine {engine} on {count} × {counted(requested.ranks, 'process')}")
+    return redact(", ".join([*parts, *["torchrun"] * requested.is_torchrun]))

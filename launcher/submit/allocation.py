@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from pathlib import Path
 
 from launcher.base import environment
@@ -61,8 +60,7 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
 
     Runs the site file in a subshell.
     """
-    environ = _site(environment.variables(), diagnostics)
-    values = {}
+    environ, values, passthrough = _site(diagnostics), dict[str, str](), command_line.passthrough
     for flag, text in command_line.values.items():
         allowed, pattern = _FORMATS.get(flag, ("text on one line", _LINE))
         match = pattern.fullmatch(text)
@@ -71,13 +69,18 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
             continue
         message, where = f"invalid {flag} {text!r}", f"command line: {flag} {text}"
         diagnostics.append(Diagnostic(message, key=flag, value=text, where=where, allowed=allowed))
-    diagnostics += _misplaced(command_line.passthrough)
-    header = sbatch.header(environ)
-    header.update({o.flag[2:]: values[o.flag] for o in SBATCH if o.flag in values})
-    header.setdefault("nodes", "1")
-    array = header.pop("array", None)
-    gpus = _gpus(header, command_line.passthrough)
-    cpus = values.get("--cpus-per-task")
+    ours = {option.flag[2:]: values.get(option.flag) for option in SBATCH}
+    for argument in passthrough:
+        where = f"command line: -- … {argument}"
+        if (name := sbatch.option_of(argument)) in ours:
+            message, allowed = f"{argument} must precede -- : submit reads it", f"--{name} before  -- "
+        elif name in _RESERVED:
+            message, allowed = f"submit sets {argument} itself", "other sbatch options"
+        else:
+            continue
+        diagnostics.append(Diagnostic(message, value=argument, where=where, allowed=allowed))
+    header = {"nodes": "1", **sbatch.header(environ), **{k: text for k, text in ours.items() if text}}
+    array, gpus, cpus = header.pop("array", None), _gpus(header, passthrough), values.get("--cpus-per-task")
     ranks = values.get("--ranks-per-node") or environ.get(RANKS, "")
     count = int(ranks) if re.fullmatch(r"[1-9]\d*", ranks) else gpus or 1
     # sbatch takes the script for one task per node, and each rank needs at least one CPU. With
@@ -85,23 +88,18 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     if cpus is not None or (count > 1 and not gpus and "cpus-per-task" not in header):
         header["cpus-per-task"] = str(int(cpus or 1) * count)
     is_torchrun = "--torchrun" in command_line.flags or environ.get(_LAUNCH) == "torchrun"
-    variables = {}
-    if "--ranks-per-node" in values:
-        variables[RANKS] = values["--ranks-per-node"]
-    if is_torchrun:
-        variables[_LAUNCH] = "torchrun"
+    variables = {RANKS: values.get("--ranks-per-node"), _LAUNCH: "torchrun" if is_torchrun else None}
     # Unless the site selects one, the job uses this Python.
     if not any(environ.get(name) for name in (*_PYTHON, sbatch.SITE_VARIABLE)):
         variables[_PYTHON[0]] = str(Path(sys.executable).absolute())
-    if variables:
-        exported = (f"{name}={value}" for name, value in variables.items())
+    if exported := [f"{name}={value}" for name, value in variables.items() if value]:
         header["export"] = ",".join([header.get("export") or "ALL", *exported])
     nodes = _NODES.fullmatch(header["nodes"] or "")
-    min_nodes, max_nodes = (int(nodes[1]), int(nodes[2] or nodes[1])) if nodes else (1, 1)
+    first, last = (int(nodes[1]), int(nodes[2] or nodes[1])) if nodes else (1, 1)
     return Allocation(
         header=header,
-        passthrough=command_line.passthrough,
-        nodes=range(min_nodes, max(min_nodes, max_nodes) + 1),
+        passthrough=passthrough,
+        nodes=range(first, max(first, last) + 1),
         ranks=count,
         gpus=gpus,
         cpus=int(cpus) if cpus else None,
@@ -110,9 +108,10 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     )
 
 
-def _site(environ: Mapping[str, str], diagnostics: list[Diagnostic]) -> Mapping[str, str]:
+def _site(diagnostics: list[Diagnostic]) -> Mapping[str, str]:
     """The environment after the site file; without the variables of a job that we run in."""
-    outside = dict(environ) if "SLURM_JOB_ID" not in environ else sbatch.environment(environ)
+    environ = environment.variables()
+    outside = sbatch.environment(environ) if "SLURM_JOB_ID" in environ else dict(environ)
     path = sbatch.find_site_file(environ, FOLDER)
     if path is None:
         return outside
@@ -124,21 +123,6 @@ def _site(environ: Mapping[str, str], diagnostics: list[Diagnostic]) -> Mapping[
         message = f"site file {path} failed: {error}"
         diagnostics.append(Diagnostic(message, value=str(path), where=where, allowed=allowed))
         return outside
-
-
-def _misplaced(passthrough: Sequence[str]) -> Iterator[Diagnostic]:
-    """An error for each option after `--` that submit must set or see."""
-    ours = {option.flag[2:] for option in SBATCH}
-    for argument, following in zip_longest(passthrough, passthrough[1:], fillvalue=""):
-        name, where = sbatch.option_of(argument), f"command line: -- … {argument}"
-        if name in ours:
-            value = argument.partition("=")[2] if argument.startswith("--") else argument[2:]
-            message, allowed = f"{argument} must precede -- : submit reads it", "before  -- "
-            fix = shlex.join([f"--{name}", value or following])
-            yield Diagnostic(message, value=argument, where=where, allowed=allowed, fix=fix)
-        elif name in _RESERVED:
-            message, allowed = f"submit sets {argument} itself", "other sbatch options"
-            yield Diagnostic(message, value=argument, where=where, allowed=allowed)
 
 
 def _gpus(header: Mapping[str, str | None], passthrough: Sequence[str]) -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
-from launcher.config.command_line import CommandLine
+from launcher.config.command_line import RUN, CommandLine, parse
 from launcher.config.errors import about_value
 from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.schema import PRETRAINED
@@ -20,15 +21,17 @@ from launcher.run.prepare import check_processes, prepare_run_at
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.run_plan import RunPlan
 from launcher.stages.pipeline import Pipeline, prepare_pipeline, selected, with_weights
-from launcher.submit import sweep
 from launcher.submit.allocation import FOLDER, Allocation
-from launcher.submit.options import MODE_FLAGS, SWEEP, run_arguments
+from launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
 from models.common.hub import HUB
 from slurm import script
 from slurm.environment import SLURM_FOLDER, RankEnvironment
 
 _FIRST = "GEARSHIFT_SWEEP_FIRST"
 """The index of the first line of lines.txt, if it is not 1."""
+_PART = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
+_MOST = 100_000
+"""The largest index; Slurm's own limit, MaxArraySize, is lower on almost every cluster."""
 _MARK = re.compile("%[0-9]*[A-Za-z%]")
 
 
@@ -126,52 +129,105 @@ def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
 
 
 def _array(command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]) -> Submission:
-    """A job array: one run and one folder per element. Reads the file of --sweep."""
+    """A job array: one run and one folder per index, with the line of --sweep that has its number."""
+    errors, warnings, runs, texts = (
+        list(diagnostics),
+        list[Diagnostic](),
+        list[SubmittedRun](),
+        dict[int, str](),
+    )
+    numbers, _, throttle = (requested.array or "").partition("%")
+    origin, path = f"{ARRAY.flag} {requested.array}", command_line.values.get(SWEEP.flag)
     try:
-        elements, throttle = sweep.read(command_line, requested.array)
+        lines = _lines(Path(path)) if path else {}
+        wanted = lines if requested.array is None else _indices(numbers, origin)
+        if path and (missing := [number for number in wanted if number not in lines]):
+            message, allowed = f"{path} has no line for element {missing[0]}", f"lines {_ranges(lines)}"
+            raise SettingsError.of(message, value=missing[0], where=origin, allowed=allowed)
     except SettingsError as error:
-        raise SettingsError([*diagnostics, *error.diagnostics]) from error
+        raise SettingsError([*errors, *error.diagnostics]) from error
     folder = None if command_line.out is None else command_line.out.absolute()
-    runs: list[SubmittedRun] = []
-    errors, warnings = list(diagnostics), list[Diagnostic]()
     # An earlier array may have written to the folder.
     jobs_only = folder is not None and run_folder.has_only_jobs(folder / SLURM_FOLDER)
     if folder is not None and not (jobs_only and (folder / SLURM_FOLDER / run_folder.LINES).is_file()):
         errors += run_folder.writing_errors(folder, f"--out {command_line.out}")
-    texts: dict[int, str] = {}
-    first = min(1, *(element.index for element in elements))
-    for element in elements:
-        line = element.command_line
+    shared = run_arguments(command_line.argv)
+    for number in wanted:
+        text, where = lines.get(number, ""), f"{path}:{number}" if path else origin
+        try:
+            words = shlex.split(text)
+        except ValueError as error:
+            errors.append(Diagnostic(f"cannot parse a line of options: {error}", value=text, where=where))
+            continue
+        if wrong := [word for word in words if word.partition("=")[0] in ALLOCATED]:
+            message = f"{wrong[0]} applies to all runs of an array, not to one line"
+            errors.append(Diagnostic(message, where=f"{where}: {wrong[0]}", allowed="options of  run"))
+            continue
+        line = parse(RUN, [*shared, *words])
         args, invalid = with_weights(line.args)
         if selected(line.args):
             message = f"mode {STAGED_MODE} needs one job per stage: an array element is one job"
-            invalid.append(Diagnostic(message, where=element.where, allowed="--stage NAME"))
+            invalid.append(Diagnostic(message, where=where, allowed="--stage NAME"))
         try:
             begun = _prepare(args, line.out, [*line.diagnostics, *invalid], requested)
         except SettingsError as error:
             for new in error.diagnostics:
-                if element.arguments and new.severity == "error":  # the line may have caused it
-                    new = replace(new, where=": ".join(filter(None, (element.where, new.where))))
-                if new not in errors:
-                    errors.append(new)
+                if words and new.severity == "error":  # the line may have caused it
+                    new = replace(new, where=": ".join(filter(None, (where, new.where))))
+                errors += [new] if new not in errors else []
             continue
-        if folder is None:
-            folder = run_folder.unused_path(f"sweep-{begun.name}").absolute()
-        out = line.out.absolute() if line.out else folder / str(element.index)
+        folder = folder or run_folder.unused_path(f"sweep-{begun.name}").absolute()
+        out = line.out.absolute() if line.out else folder / str(number)
         if not run_folder.is_run_folder(out):
             errors += run_folder.writing_errors(out, f"--out {out}")
-        runs.append(SubmittedRun(out, begun, str(element.index)))
-        arguments = [*run_arguments(element.arguments), *_pinned(begun), f"--out={out}"]
-        texts[element.index] = shlex.join(arguments)
+        runs.append(SubmittedRun(out, begun, str(number)))
+        texts[number] = shlex.join([*run_arguments(words), *_pinned(begun), f"--out={out}"])
         warnings += [new for new in begun.resolved.warnings if new not in warnings]
     if errors or folder is None:
         raise SettingsError(errors)
-    header = {**requested.header, "array": sweep.indices(texts) + throttle}
+    header = {**requested.header, "array": _ranges(texts) + (f"%{throttle}" if throttle else "")}
+    first = min(1, *texts)
     if first == 0:
         header["export"] = f"{header.get('export') or 'ALL'},{_FIRST}=0"
-    arguments = [str(folder / SLURM_FOLDER / run_folder.LINES), *run_arguments(command_line.argv)]
-    lines = "".join(f"{texts.get(n, '')}\n" for n in range(first, max(texts) + 1))
-    return Submission(folder, [_job("sweep", header, folder, arguments, runs, lines)], warnings)
+    arguments = [str(folder / SLURM_FOLDER / run_folder.LINES), *shared]
+    content = "".join(f"{texts.get(number, '')}\n" for number in range(first, max(texts) + 1))
+    return Submission(folder, [_job("sweep", header, folder, arguments, runs, content)], warnings)
+
+
+def _lines(path: Path) -> dict[int, str]:
+    """The lines of options by number from 1, without comments (`#`) and empty lines."""
+    where = f"{SWEEP.flag} {path}"
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise SettingsError.of(f"cannot read {path}: {reason}", value=str(path), where=where) from error
+    lines = {number: text for number, text in enumerate(texts, 1) if text.partition("#")[0].strip()}
+    if not lines:
+        allowed = "one line of options per run, such as  --lr 1e-3 --seed 1"
+        raise SettingsError.of(f"{path} is empty", value=str(path), where=where, allowed=allowed)
+    return lines
+
+
+def _indices(numbers: str, where: str) -> list[int]:
+    """The indices of a range such as `0-6:2,9`."""
+    indices: set[int] = set()
+    for part in numbers.split(","):
+        match = _PART.fullmatch(part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if match is None or last < first or last > _MOST:
+            allowed = f"a range: 1-8, 0-30:10, 1,4,7 or 1-8%2, up to {_MOST}"
+            message = f"invalid {ARRAY.flag} {numbers!r}"
+            raise SettingsError.of(message, value=numbers, where=where, allowed=allowed)
+        indices.update(range(first, last + 1, int(match[3] or 1)))
+    return sorted(indices)
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """The value of --array: `1-4,7`."""
+    groups = groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])
+    spans = [[number for _, number in group] for _, group in groups]
+    return ",".join(f"{span[0]}-{span[-1]}" if span[1:] else f"{span[0]}" for span in spans)
 
 
 def _job(

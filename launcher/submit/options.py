@@ -51,6 +51,8 @@ SUBMIT = (
     *(option for option in OPTIONS if option.group == OUTPUT and option != _DRY_RUN),
     replace(_DRY_RUN, sentence="Show the job script and the sbatch command; write nothing. Needs no Slurm."),
 )
+ALLOCATED = {option.flag for option in SUBMIT} - {*BY_FLAG}
+"""Flags that are no options of a run."""
 _COMMAND = Command("submit", "", "", SUBMIT)
 _REPLACED = ("--out", "--dry-run", "--json")
 """Options of a run that the job sets itself."""

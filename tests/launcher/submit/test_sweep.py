@@ -61,7 +61,7 @@ def test_a_folder_with_files_of_the_user_is_an_error(programs, here, capsys):
     [
         ("--lr 1\n--lr fast\n", [], "s.txt:2: --lr fast"),
         ("--lr 1\n--nodes 2\n", [], "--nodes applies to all runs of an array, not to one line"),
-        ("--lr 'a\n", [], "cannot parse a line of options: no closing quotation"),
+        ("--lr 'a\n", [], "s.txt:1"),
         ("\n# nothing\n", [], "s.txt is empty"),
         ("--lr 1\n", ["--array", "2"], "s.txt has no line for element 2"),
         ("--lr 1\n", ["--array", "5-2"], "invalid --array '5-2'"),
