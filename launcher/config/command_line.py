@@ -72,10 +72,9 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     if "-h" in arguments or HELP.flag in arguments:
         return CommandLine(command, flags=frozenset({HELP.flag}))
     by_flag = {option.flag: option for option in command.options}
-    given: dict[str, list[str]] = {}
+    given, modes = dict[str, list[str]](), dict[str, str]()
     positionals: list[str] = []
-    modes: dict[str, str] = {}
-    is_wrong = any(EMPTY.fullmatch(argument) for argument in arguments)
+    is_wrong = any(map(EMPTY.fullmatch, arguments))
     for _, words, is_known in split_options(command, arguments):
         flag, is_joined, value = words[0].partition("=")
         option = by_flag.get(flag)
@@ -89,7 +88,7 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
             positionals.append(words[0])
         else:
             is_wrong = True
-    most = len(positionals) if command.repeats_argument else bool(command.argument) + bool(command.operand)
+    most = command.most(positionals)
     argument, *more = positionals[:most] or [""]
     operand = more.pop() if command.operand and more else ""
     is_left_out = command.argument and not argument and command.requires_argument
@@ -97,11 +96,11 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     is_short = command.requires_operand(argument) and not operand
     diagnostics: list[Diagnostic] = []
     if is_wrong or len({*modes.values()}) > 1 or positionals[most:] or is_left_out or is_other or is_short:
-        from launcher.config import argument_errors
+        from launcher.config import input_errors
 
-        if other := [*argument_errors.of_other_form(command, arguments, positionals)]:
+        if other := [*input_errors.of_other_form(command, arguments, positionals)]:
             return CommandLine(replace(command, adds_errors=False), diagnostics=other, flags=frozenset(given))
-        diagnostics += argument_errors.find(command, arguments, positionals, most, modes)
+        diagnostics += input_errors.of_arguments(command, arguments, positionals, modes)
     if impossible := list(_impossible_paths(command, [argument, *more, operand], given)):
         diagnostics += impossible
         command = replace(command, adds_errors=False)  # further checks would open the paths
@@ -154,7 +153,7 @@ def _cli_args(
     default = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED_MODE)
     mode_option, mode = [default, *modes.items()][-1]
     if stage is not None:
-        filled = [TypedEntry("stages", [stage], Origin(CLI_LAYER, f"{STAGE.flag} {stage}"), STAGE.flag)]
+        filled = [TypedEntry("stages", [stage], Origin(CLI_LAYER, f"{STAGE.flag} {stage}"))]
     is_resume = command.name == "resume"
     return CliArgs(
         model=last.get("--model"),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, listed, plain, shown
 from launcher.base.disk import SHOWN, problem_of
-from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting, TypedEntry
+from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, TypedEntry, Values
 from launcher.config.schema import SettingInfo
 from models.base import DataError
 from training.settings import SettingError
@@ -36,37 +35,29 @@ def allowed(info: SettingInfo) -> str:
     return f"{text}, or null" if info.nullable and info.default is not None else text
 
 
-def about(
-    values: Mapping[str, Setting], key: str, message: str, *, new: Any = None, **parts: Any
-) -> Diagnostic:
-    """A diagnostic of the setting `key`; `parts` are fields beside or instead of its own.
+def about_entry(entry: TypedEntry, message: str, **parts: Any) -> Diagnostic:
+    """The error of an entry; `parts` are fields beside or instead of its own."""
+    fields = {"key": entry.key, "value": entry.value, "order": entry.origin.order}
+    return Diagnostic(message, **{**fields, "where": where(entry.key, entry.origin), **parts})
 
-    `new`: a value that removes it, for the line to type.
-    """
-    value = values[key]
-    fields: dict[str, Any] = {"key": key, "value": value.value, "where": where(key, value.origin)}
+
+def about(values: Values, key: str, message: str, *, new: Any = None, **parts: Any) -> Diagnostic:
+    """As `about_entry`, of the setting `key`; `new`: a value that removes it, for the line to type."""
+    entry = TypedEntry(key, values[key].value, values[key].origin)
     if new is not None:
-        fields["fix"] = fix_line(key, value.origin, new)
-    return Diagnostic(message, **(fields | parts))
+        parts = {"fix": fix_line(key, entry.origin, new), **parts}
+    return about_entry(entry, message, **parts)
 
 
-def about_value(values: Mapping[str, Setting], key: str, problem: str, **parts: Any) -> Diagnostic:
+def about_value(values: Values, key: str, problem: str, **parts: Any) -> Diagnostic:
     """As `about`, with the message `KEY VALUE problem`."""
     return about(values, key, f"{key} {shown(values[key].value)} {problem}", **parts)
 
 
-def about_entry(entry: TypedEntry, message: str, **parts: Any) -> Diagnostic:
-    """The error of an entry; `parts` are fields beside or instead of its own."""
-    fields = {"key": entry.key, "value": entry.value, "order": entry.order}
-    fields["where"] = where(entry.key, entry.origin)
-    return Diagnostic(message, **(fields | parts))
-
-
 def about_setting(error: SettingError, resolved: Resolved) -> Diagnostic:
     """What `error` says of a setting of `resolved`."""
+    parts = {name: getattr(error, name) for name in ("value", "allowed", "fix", "did_you_mean")}
     message = f"{error.key} {shown(error.value)} {error.problem}"
-    parts = {"value": error.value, "allowed": error.allowed, "fix": error.fix}
-    parts["did_you_mean"] = error.did_you_mean
     return about(resolved.values, error.key, message, **parts)
 
 
@@ -112,5 +103,5 @@ def custom_task_errors(error: SettingsError, entry: TypedEntry) -> list[Diagnost
         if one.key == entry.key:
             fix = one.fix or (one.did_you_mean and fix_line(entry.key, entry.origin, one.did_you_mean))
             one = replace(one, where="; ".join(filter(None, (named_at, one.where))), fix=fix)
-        errors.append(replace(one, order=entry.order))
+        errors.append(replace(one, order=entry.origin.order))
     return errors

@@ -243,6 +243,10 @@ class Command:
         """The command as a user types it."""
         return PROGRAM if self.name == DEFAULT else f"{PROGRAM} {self.name}"
 
+    def most(self, positionals: Sequence[str]) -> int:
+        """How many of these positional arguments it takes."""
+        return len(positionals) if self.repeats_argument else bool(self.argument) + bool(self.operand)
+
     def requires_operand(self, argument: str | None) -> bool:
         """Whether an operand has to follow `argument`."""
         return self.operand is not None and argument not in self.optional_operand

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.config.presets import TASK_FOLDER
-from launcher.config.provenance import RESUMED_LAYER, Setting, Values
+from launcher.config.provenance import Setting, Values
 from launcher.config.schema import config_of
 from models.catalog import is_custom
 from models.common.hub import HUB
@@ -54,17 +54,16 @@ def has_moved(key: str, old: object, new: object, values: Values) -> bool:
     return are_paths and not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
 
 
-def keep_recorded(values: dict[str, Setting]) -> None:
-    """Name files as the resumed run does, if the user names the same ones by another path.
+def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> None:
+    """Name files as the resumed run has `recorded` them, if the user names the same by another path.
 
     The names of groups of samples contain those of files. Reads the disk.
     """
-    for key, setting in values.items():
-        for old in [old for old, origin in setting.replaced if origin.layer == RESUMED_LAYER]:
-            # The commit of the run, if the user names the model again.
-            is_commit = str(setting.value).startswith(HUB) and str(old).startswith(f"{setting.value}@")
-            if is_commit or is_same(key, old, setting.value, values):
-                values[key] = replace(setting, value=old)
+    for key in values.keys() & recorded.keys():
+        new, old = values[key].value, recorded[key]
+        # The commit of the run, if the user names the model again.
+        if is_same(key, old, new, values) or (str(new).startswith(HUB) and str(old).startswith(f"{new}@")):
+            values[key] = replace(values[key], value=old)
 
 
 def data_paths(settings: Settings) -> dict[str, Path]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from launcher.base.disk import SHOWN, problem_of
+from launcher.config.input_errors import nearest_key
 from launcher.config.schema import FIRST_RUN, setting_infos
 from launcher.config.settings_file import MAPPINGS
-from launcher.config.value_errors import nearest_key
 
 KINDS: dict[str, tuple[type, ...]] = {
     **{"model": (str, type), "mode": (str,), "engine": (str,), "nproc": (int,)},

@@ -66,28 +66,19 @@ class Base:
         and batch are solved again for `engine`, with the same global batch. `is_placed`: torchrun
         or srun started the processes.
         """
-        left_out = self._left_out(new_keys, engine) | set(_PLACED if is_placed else ())
-        least = self.entries.get(LEAST)
-        is_solved = least is None or least.value is None  # else it ended before it read its data
-        chosen = self.chosen(self.entries)
-        return [
-            self._as_set(entry)
-            for key, entry in self.entries.items()
-            if key not in left_out
-            and ((is_solved and key in (GLOBAL, MICRO)) or key in chosen)
-            and not self._is_shipped(key, below)
-        ]
-
-    def _left_out(self, new_keys: Collection[str], engine: str | None) -> set[str]:
-        """The keys that follow from the new arguments, though these set others."""
-        keys, new, before = {ACCUMULATION}, set(new_keys), self.entries.get("engine.name")
+        new, before, least = {*new_keys}, self.entries.get("engine.name"), self.entries.get(LEAST)
+        left_out = {ACCUMULATION, *(_PLACED if is_placed else ())}
         if "engine.name" in new:
-            keys |= {key for key in self.entries if self._is_auto(key)}
+            left_out |= {key for key in self.entries if self._is_auto(key)}
         if engine is not None and (before is None or engine != before.value):
-            keys |= {*ENGINES[engine].settings, *(["engine.nproc"] if ENGINES[engine].processes else [])}
+            left_out |= {*ENGINES[engine].settings, *(["engine.nproc"] if ENGINES[engine].processes else [])}
         pairs = [(MICRO, {ACCUMULATION}), (MICRO, {GLOBAL}), (GLOBAL, {MICRO, ACCUMULATION})]
-        pairs.append(("train.max_steps", {"train.epochs"}))
-        return keys | {key for key, causes in pairs if causes <= new}
+        left_out |= {key for key, causes in (*pairs, ("train.max_steps", {"train.epochs"})) if causes <= new}
+        kept = {*self.chosen(self.entries)}
+        if least is None or least.value is None:  # else it ended before it read its data
+            kept |= {GLOBAL, MICRO}
+        entries = [self._as_set(entry) for key, entry in self.entries.items() if key in kept - left_out]
+        return [entry for entry in entries if not self._is_shipped(entry, below)]
 
     def _layer(self, key: str) -> str | None:
         layer = self.origins.get(key, {}).get("layer")
@@ -97,18 +88,18 @@ class Base:
         origin = str(self.origins.get(key, {}).get("origin"))
         return self._layer(key) == MACHINE_LAYER and origin.startswith(BY_AUTO)
 
-    def _is_shipped(self, key: str, below: Values) -> bool:
+    def _is_shipped(self, entry: TypedEntry, below: Values) -> bool:
         """Whether Gearshift itself chose the value, and still does."""
-        if self._layer(key) in (None, *USER_LAYERS) or key == GLOBAL or key not in below:
+        if self._layer(entry.key) in (None, *USER_LAYERS) or entry.key == GLOBAL:
             return False
-        return bool(self._as_set(self.entries[key]).value == below[key].value)
+        return entry.key in below and bool(entry.value == below[entry.key].value)
 
     def _as_set(self, entry: TypedEntry) -> TypedEntry:
         """The micro-batch as it was set, before it was solved for the number of processes."""
-        origin = self.origins.get(entry.key, {})
         if entry.key != MICRO or self._layer(MICRO) != MACHINE_LAYER or self._is_auto(MICRO):
             return entry
-        below = [old for old in origin.get("replaced") or [] if old.get("layer") != MACHINE_LAYER]
+        replaced = self.origins[MICRO].get("replaced") or []
+        below = [old for old in replaced if old.get("layer") != MACHINE_LAYER]
         asked = below[0].get("value") if below else None
         total = self.entries[GLOBAL].value if GLOBAL in self.entries else None
         fits = type(asked) is int and type(total) is int and asked > 0 and total % asked == 0
@@ -128,8 +119,7 @@ def read(folder: Path, task_folder: object = None) -> Base:
         from launcher.config.custom_task import add_search_folder, folder_for
 
         if recorded is not None:
-            where = f"{recorded.where} {TASK_FOLDER}"
-            task_folder = folder_for(family, recorded.value, path, where)
+            task_folder = folder_for(family, recorded.value, path, f"{recorded.where} {TASK_FOLDER}")
             lines[TASK_FOLDER] = recorded._replace(value=task_folder)
         add_search_folder(task_folder)
         try:
@@ -140,11 +130,10 @@ def read(folder: Path, task_folder: object = None) -> Base:
     elif family not in FAMILIES:
         what = f"{path} does not hold the settings of a run: it names no known model family"
         raise SettingsError.of(what, where=str(path), allowed=", ".join(FAMILIES))
-    typed = [replace(entry, option="--set") for entry in entries(RESUMED_LAYER, lines.values())]
     try:
         content = read_json(folder / ORIGINS)
     except (OSError, ValueError):
         content = None  # all settings then count as set by the user
     content = content if isinstance(content, dict) else {}
     origins = {key: value for key, value in content.items() if isinstance(value, dict)}
-    return Base({entry.key: entry for entry in typed}, origins)
+    return Base({entry.key: entry for entry in entries(RESUMED_LAYER, lines.values())}, origins)

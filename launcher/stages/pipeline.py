@@ -135,7 +135,7 @@ def _new(
     entries: list[PipelineStage] = []
     for number, stage in enumerate(stages, start=1):
         where = f"stage {number} of {len(stages)}"
-        turn = TypedEntry(STAGES, [stage.name], Origin(CLI_LAYER, where), STAGE.flag)
+        turn = TypedEntry(STAGES, [stage.name], Origin(CLI_LAYER, where))
         filled = [*(args.filled if number == 1 else ()), turn, *_weights(stage, entries)]
         made = _prepared(replace(args, sets=sets, filled=filled), invalid, prepare_stage)
         if out is None and number == 1 and made is not None:
@@ -157,7 +157,7 @@ def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[TypedEntry]
     if stage.loads is None or not before:
         return []
     origin = Origin(CLI_LAYER, f"stage {before[-1].name} of this run")
-    return [TypedEntry(stage.loads, str(before[-1].folder), origin, FROM.flag)]
+    return [TypedEntry(stage.loads, str(before[-1].folder), origin)]
 
 
 def _prepared(args: CliArgs, diagnostics: list[Diagnostic], prepare_stage: Prepare) -> RunPlan | None:
@@ -190,7 +190,7 @@ def _resumed(
     pipeline: Path, args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], prepare_stage: Prepare
 ) -> Pipeline:
     invalid = list(diagnostics)
-    useless = {str(entry.option): entry.origin.where for entry in args.filled}
+    useless = {entry.origin.where.partition(" ")[0]: entry.origin.where for entry in args.filled}
     if args.weights is not None:
         useless[FROM.flag] = f"{FROM.flag} {args.weights}"
     if out is not None and out.resolve() != pipeline.resolve():
@@ -314,7 +314,7 @@ def from_of(args: CliArgs, stage: Stage | None) -> tuple[CliArgs, list[Diagnosti
         value = str(weights_in(args.weights, stage))
     except SettingsError as error:
         diagnostics = list(error.diagnostics)
-    filled = TypedEntry(stage.loads, value, Origin(CLI_LAYER, option), FROM.flag)
+    filled = TypedEntry(stage.loads, value, Origin(CLI_LAYER, option))
     return replace(rest, filled=[*args.filled, filled]), diagnostics
 
 

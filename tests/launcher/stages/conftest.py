@@ -34,7 +34,7 @@ def prepared(here):
 
     def prepare(model=EEG, mode="staged", stage=None, out=None, **args):
         origin = Origin(CLI_LAYER, f"--stage {stage}")
-        filled = [TypedEntry("stages", [stage], origin, "--stage")] if stage else []
+        filled = [TypedEntry("stages", [stage], origin)] if stage else []
         given = CliArgs(model=model, mode=mode, filled=filled, **args)
         try:
             return pipeline.prepare(given, out and Path(out), [])
