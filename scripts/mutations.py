@@ -86,7 +86,7 @@ launcher/config/resolve.py | launcher/config/test_resolve.py | a file overrides 
 launcher/config/resolve.py | launcher/config/test_layers.py | an unknown key is accepted
     invalid.append(_input_errors().unknown_key(family, entry)) => continue
 launcher/config/batching.py | launcher/config/test_batching.py | global batch is no product
-    product = parts[MICRO] * parts => product = parts[MICRO] + parts
+    parts[0], parts[0] * parts[1] => parts[0], parts[0] + parts[1]
 launcher/compare/promises.py | launcher/compare/test_promises.py | a broken promise is kept
     measured <= highest => measured >= highest
 launcher/plan/placement.py | launcher/plan/test_placement.py | a plan without optimizer state

@@ -56,9 +56,10 @@ class Adaptation:
 
     def replace(self, key: str, new: Any, reason: str) -> None:
         """Override a default, and note why if the mode that the user named set it."""
-        old, where = self.get(key), self.values[key].origin.where
-        if self.values[key].origin.layer == MODE_LAYER:
-            self.notes.append(f"{key}: {plain(new)} instead of {plain(old)} of {where}: {reason}")
+        old = self.values[key]
+        if old.origin.layer == MODE_LAYER:
+            note = f"{key}: {plain(new)} instead of {plain(old.value)} of {old.origin.where}: {reason}"
+            self.notes.append(note)
         self.fill(key, new, reason)
 
     def prefer(self, key: str, new: Any, reason: str) -> None:
@@ -69,17 +70,14 @@ class Adaptation:
     def reject(self, key: str, new: Any, reason: str, allowed: str | None = None) -> None:
         """Report a user's setting that is impossible here; replace a default."""
         if key in self.keys.user:
+            allowed = allowed or errors.allowed(setting_infos(self.get("model.family"))[key])
             self.report(key, new, f"is impossible here: {reason}", allowed)
         else:
             self.replace(key, new, reason)
 
-    def report(
-        self, key: str, new: Any, problem: str, allowed: str | None = None, is_warning: bool = False
-    ) -> None:
-        """Report an allowed value that is impossible here; `new` is possible."""
-        parts: dict[str, Any] = {"new": plain(new), "did_you_mean": plain(new)}
-        parts["allowed"] = allowed or errors.allowed(setting_infos(self.get("model.family"))[key])
-        parts["severity"] = "warning" if is_warning else "error"
+    def report(self, key: str, new: Any, problem: str, allowed: str, severity: Any = "error") -> None:
+        """Report a value that has a `problem`, unlike `new`."""
+        parts = {"new": plain(new), "did_you_mean": plain(new), "allowed": allowed, "severity": severity}
         self.diagnostics.append(errors.about_value(self.values, key, problem, **parts))
 
 
@@ -128,9 +126,10 @@ def _processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -
         limit, what = (1, "GPU") if run.device == "mps" else (limit, what)
         if nproc > limit:
             # A larger machine may be rehearsed: its processes share the cores.
-            is_warning = what == "cores" and nproc <= limit * _REHEARSED
-            problem = f"is more than the {limit} {what} of this machine{', which they share' * is_warning}"
-            run.report("engine.nproc", limit, problem, f"1 to {limit}", is_warning)
+            is_rehearsed = what == "cores" and nproc <= limit * _REHEARSED
+            problem = f"is more than the {limit} {what} of this machine{', which they share' * is_rehearsed}"
+            severity = "warning" if is_rehearsed else "error"
+            run.report("engine.nproc", limit, problem, f"1 to {limit}", severity)
     run.nproc, run.size = nproc, world_size or nproc
     if chosen is not None:
         run.fill("engine.name", chosen.engine, chosen.where)
@@ -283,7 +282,7 @@ def _context(run: Adaptation) -> None:
     if key in run.keys.user:
         problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
         allowed = f"8 to {limit}, the positions of {folder / 'config.json'}"
-        run.report(key, limit, problem, allowed, is_warning=True)
+        run.report(key, limit, problem, allowed, "warning")
     else:
         run.notes.append(f"{key}: {limit} instead of {length}, the context of {name}")
     run.fill(key, limit, f"the context of {name}")

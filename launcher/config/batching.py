@@ -24,32 +24,32 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
     processes reduce accumulation first, then micro-batch. Raises SettingsError.
     """
     users = [key for key in BATCH_SETTINGS if key in keys.user and values[key].value is not None]
-    total, micro, accumulation = (values[key].value for key in BATCH_SETTINGS)
-    parts = {MICRO: micro or 1, ACCUMULATION: accumulation or 1}
-    product = parts[MICRO] * parts[ACCUMULATION]
-    if total is None or (users and GLOBAL not in users):
-        total, micro = product, parts[MICRO]
+    total, *parts = (values[key].value or 1 for key in BATCH_SETTINGS)
+    micro, product = parts[0], parts[0] * parts[1]
+    if values[GLOBAL].value is None or (users and GLOBAL not in users):
+        total = product
     elif {MICRO, ACCUMULATION} <= {*users} and product != total:
-        problem = f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}"
+        problem = f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {parts[1]}"
         allowed = f"{product}, or two of the three"
         raise _error(values, GLOBAL, problem, BATCH_SETTINGS, allowed, new=product)
-    elif key := next((key for key in (MICRO, ACCUMULATION) if key in users), None):
-        if total % parts[key]:
-            problem = f"{GLOBAL} {total} is not a multiple of {key} {parts[key]}"
-            new = largest_divisor(total, parts[key])
-            raise _error(values, key, problem, (GLOBAL, key), f"what divides {total}", new=new)
-        micro = parts[key] if key == MICRO else total // parts[key]
     else:
-        micro = largest_divisor(total, parts[MICRO])
+        for key, part in zip((MICRO, ACCUMULATION), parts, strict=True):
+            if key in users and total % part:
+                problem, new = (
+                    f"{GLOBAL} {total} is not a multiple of {key} {part}",
+                    largest_divisor(total, part),
+                )
+                raise _error(values, key, problem, (GLOBAL, key), f"what divides {total}", new=new)
+        is_divided = ACCUMULATION in users and MICRO not in users
+        micro = total // parts[1] if is_divided else largest_divisor(total, micro)
     if total % world_size:
         tied = users or [MICRO, ACCUMULATION]
         problem = f"a global batch of {total} cannot be split among {world_size} processes"
         allowed = f"a multiple of {world_size}; or {largest_divisor(total, world_size)} processes"
         fix = batch_line(values, keys, micro, nearest_multiple(total, world_size))
         raise _error(values, tied[0], problem, tied, allowed, fix=fix)
-    share = total // world_size
-    micro = largest_divisor(share, micro)
-    return Batching(total, micro, share // micro, world_size)
+    micro = largest_divisor(total // world_size, micro)
+    return Batching(total, micro, total // world_size // micro, world_size)
 
 
 def halvings(numbers: Batching) -> Iterator[Batching]:

@@ -281,15 +281,16 @@ def _batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
 
 def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
     """Sizes of no family in the user's promises, which would never be checked."""
-    families, setting = (*FAMILIES, values["model.family"].value), values["promise"]
-    for promises, origin in setting.all_values if setting.origin.layer in USER_LAYERS else ():
-        sizes = [(m, size) for m, bounds in promises.items() for size in (bounds or {}).get("sizes") or ()]
-        known = {size for name in families for size in config_of(name).SIZES} if sizes else set()
-        for measure, name in sizes if origin.layer in USER_LAYERS else ():
-            if name not in known:
+    users = [one for one in values["promise"].all_values if one[1].layer in USER_LAYERS]
+    families = (*FAMILIES, values["model.family"].value) if users else ()
+    known = {size for name in families for size in config_of(name).SIZES}
+    for promises, origin in users:
+        for measure, bounds in promises.items():
+            for name in {*((bounds or {}).get("sizes") or ())} - known:
                 message, like = f"unknown size {name!r} in promise.{measure}", nearest_match(name, known)
                 parts = {"allowed": ", ".join(sorted(known)), "did_you_mean": like}
-                yield errors.about(values, "promise", message, where=errors.where("promise", origin), **parts)
+                where = errors.where("promise", origin)
+                yield errors.about(values, "promise", message, where=where, **parts)
 
 
 def _no_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
@@ -310,24 +311,22 @@ def _stages(values: Values) -> Iterator[Diagnostic]:
     """Errors of mode staged, of the names in `stages`, and of missing first weights."""
     family, mode, names = (values[key].value for key in ("model.family", "mode", STAGES))
     stages = declared_stages(family)
-    known = [stage.name for stage in stages]
     chosen = select_stages(names, stages)
     if not stages:
         able = ", ".join(name for name, each in FAMILIES.items() if each.stages)
         for key in [key for key, is_set in (("mode", mode == STAGED_MODE), (STAGES, names)) if is_set]:
-            problem = f"needs stages, and {family} declares none"
-            fix = "--mode resource-efficient  to lower peak memory in one run"
-            yield errors.about_value(values, key, problem, allowed=f"families with stages: {able}", fix=fix)
+            parts = {"allowed": f"families with stages: {able}", "fix": "--mode resource-efficient"}
+            yield errors.about_value(values, key, f"needs stages, and {family} declares none", **parts)
     elif names and mode != STAGED_MODE:
-        problem = f"needs mode staged, and the mode is {mode}"
-        yield errors.about_value(values, STAGES, problem, fix="--mode staged")
+        yield errors.about_value(values, STAGES, "needs mode staged", fix="--mode staged")
     elif names and [stage.name for stage in chosen] != list(names):
-        near = [nearest_match(name, known) for name in names]
-        corrected = ",".join(name for name in known if name in near)
-        is_option = values[STAGES].origin.where.startswith("--stage ")
-        new = None if None in near else corrected if is_option else f"[{corrected}]"
-        problem = f"is not a list of stages of {family} in their order"
-        yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), new=new)
+        known, problem = (
+            [stage.name for stage in stages],
+            f"is not a list of stages of {family} in their order",
+        )
+        like = {nearest_match(name, known) for name in names}
+        new = [name for name in known if name in like]
+        yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), new=new or None)
     elif len(names) == 1 and chosen[0].loads is not None and values[chosen[0].loads].value is None:
         earlier = " or ".join(chosen[0].of)
         yield Diagnostic(

@@ -85,15 +85,15 @@ def fix_line(key: str, origin: Origin, value: Any) -> str:
     """The line to type instead of a value of `origin`: of a file, or of the command line."""
     if origin.layer == FILES_LAYER:
         return f"{key.rpartition('.')[2]}: {plain(value)}"
+    is_texts = isinstance(value, list) and value and all(isinstance(item, str) for item in value)
+    text = ",".join(value) if is_texts else plain(value)
     # No file of ours and of a resumed run is edited.
     option = origin.where.split()[0] if origin.layer == CLI_LAYER else "--set"
     if option == "--set":
-        is_texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        text = ",".join(value) if is_texts and value else plain(value)
         return f"--set {shlex.quote(f'{key}={text}')}"
     if key == "model.size":  # --model FAMILY:SIZE
-        return f"{origin.where.rpartition(':')[0]}:{value}"
-    return f"{option} {plain(value)}"
+        text = f"{origin.where.split()[1].rpartition(':')[0]}:{value}"
+    return f"{option} {text}"
 
 
 def custom_task_errors(error: SettingsError, entry: TypedEntry) -> list[Diagnostic]:

@@ -12,10 +12,9 @@ from typing import Any
 from launcher.base.diagnostics import OFF, ON, PROGRAM, Diagnostic, fold, listed, nearest_match, plain, shown
 from launcher.base.disk import problem_of
 from launcher.config.errors import about_entry, allowed, display_name, fix_line
-from launcher.config.options import BY_FLAG, EMPTY, HELP, Command, info_of, is_readable, names, split_options
+from launcher.config.options import BY_FLAG, EMPTY, HELP, Command, info_of, names
 from launcher.config.provenance import BUILT_IN_LAYER, Setting, TypedEntry
-from launcher.config.schema import PRETRAINED, SettingInfo, sections, setting_infos
-from models.common.hub import HUB
+from launcher.config.schema import SettingInfo, sections, setting_infos
 from slurm.sbatch import SWITCHES, option_of
 
 # Settings.
@@ -46,13 +45,11 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     here = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == section}
     anywhere = {key.rpartition(".")[2]: key for key in keys}
     anywhere |= {flag[2:]: option.key for flag, option in BY_FLAG.items() if option.key in keys}
+    same = {fold(part): key for table in (anywhere, here) for part, key in table.items()}.get(fold(last))
     for table in (here, anywhere):
-        if same := [key for part, key in table.items() if fold(part) == fold(last)]:
-            return same[0]
-    part = nearest_match(last, here) or nearest_match(last, anywhere)
-    if part is not None:
-        return here.get(part) or anywhere[part]
-    return None if section else nearest_match(name, keys)
+        if same is None and (part := nearest_match(last, table)):
+            return table[part]
+    return same or (None if section else nearest_match(name, keys))
 
 
 def rejected(info: SettingInfo, entry: TypedEntry, failure: Mapping[str, Any], below: Setting) -> Diagnostic:
@@ -82,9 +79,6 @@ def rejected(info: SettingInfo, entry: TypedEntry, failure: Mapping[str, Any], b
     if not parts and name is None:
         suggestion = _nearest(info, value, kind)
         fix = suggestion and fix_line(key, entry.origin, suggestion)
-        if key == "model.family" and suggestion is None and isinstance(value, str):
-            fix = _model_line(value)
-            suggestion = fix and _meant(fix)
     is_shown = not parts and name is None and below.origin.layer != BUILT_IN_LAYER
     return about_entry(
         replace(entry, key=path),
@@ -124,23 +118,25 @@ def _error(message: str, where: str, **parts: Any) -> Diagnostic:
 
 
 def of_arguments(
-    command: Command, arguments: Sequence[str], positionals: Sequence[str], modes: Mapping[str, str]
+    command: Command,
+    arguments: Sequence[str],
+    wrong: Sequence[tuple[int, Sequence[str]]],
+    positionals: Sequence[str],
+    modes: Mapping[str, str],
 ) -> Iterator[Diagnostic]:
-    """The errors of a command line with its positional arguments.
+    """The errors of a command line: of its `wrong` options, by position, and positional arguments.
 
     `modes`: the mode by each option that selects one.
     """
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if EMPTY.fullmatch(argument):  # most likely a variable of the shell that is not set
-            flag = argument or before
-            where = argument or f'{before} ""'.strip()
-            yield _error(f"an empty value after '{flag}'" if flag else "an empty value", where, value="")
-    by_flag = {option.flag: option for option in command.options}
-    for position, words, is_known in split_options(command, arguments):
-        option = by_flag.get(words[0].partition("=")[0])
-        if not is_known:
+            flag, where = argument or before, argument or f'{before} ""'.strip()
+            yield _error(f"an empty value after '{flag}'", where, value="")
+    by_flag = {option.flag: option for option in (*command.options, HELP)}
+    for position, words in wrong:
+        if (option := by_flag.get(words[0].partition("=")[0])) is None:
             yield _unknown_option(command, words, position, arguments)
-        elif option is not None and not is_readable(option, words):
+        else:
             message = f"option '{option.flag}' {'needs a' if option.metavar else 'takes no'} value"
             yield _error(message, option.flag, allowed=option.form)
     if len({*modes.values()}) > 1:
@@ -149,21 +145,19 @@ def of_arguments(
         message = f"mode is set twice, to {first} and to {second}"
         yield _error(message, where, key="mode", value=second, fix="remove one of them")
     for argument in positionals[command.most(positionals) :]:
-        line = _model_line(argument)
-        if "=" in argument and argument.partition("=")[0] in names("keys"):
-            line = f"--set {shlex.quote(argument)}"
-        line = line if line and line.split()[0] in by_flag else None
-        parts = {"allowed": f"options; see  {command.call} --help", "did_you_mean": line and _meant(line)}
-        yield _error(f"unexpected argument '{argument}'", argument, value=argument, fix=line, **parts)
+        allowed = f"options; see  {command.call} --help"
+        fix = f"--set {shlex.quote(argument)}" if argument.partition("=")[0] in names("keys") else None
+        fix = f"--resume {shlex.quote(argument)}" if _is_run(argument) else fix
+        yield _error(f"unexpected argument '{argument}'", argument, value=argument, allowed=allowed, fix=fix)
     argument, choices, call = "".join(positionals[:1]), ", ".join(command.choices), command.name
-    if not argument and command.argument and command.requires_argument:
-        if not positionals:  # an empty one is an error of its own
-            form = choices or command.allowed or f"{PROGRAM} {call} {command.argument}"
-            yield _error(f"{call} requires {command.argument}", call, allowed=form)
-    elif argument and command.choices and argument not in command.choices:
-        parts = {"value": argument, "allowed": choices}
-        parts["did_you_mean"] = nearest_match(argument, command.choices)
-        yield _error(f"unknown {command.argument} {argument!r}", f"{call} {argument}", **parts)
+    if argument and command.choices and argument not in command.choices:
+        parts = {"allowed": choices, "did_you_mean": nearest_match(argument, command.choices)}
+        yield _error(
+            f"unknown {command.argument} {argument!r}", f"{call} {argument}", value=argument, **parts
+        )
+    elif command.argument and command.requires_argument and not positionals:
+        allowed = choices or command.allowed or f"{PROGRAM} {call} {command.argument}"
+        yield _error(f"{call} requires {command.argument}", call, allowed=allowed)
     elif command.requires_operand(argument) and not positionals[1:]:
         call, form = f"{call} {argument or command.choices[0]}", command.operand
         yield _error(f"{call} requires {form}", call, allowed=f"{PROGRAM} {call} {form}")
@@ -171,17 +165,17 @@ def of_arguments(
 
 def of_other_form(
     command: Command, arguments: Sequence[str], positionals: Sequence[str]
-) -> Iterator[Diagnostic]:
+) -> Diagnostic | None:
     """The error of a command line that is clearly meant for another form. Reads the disk."""
-    message = line = ""
-    if command.name == "compare" and positionals and all(map(_is_run, positionals)):
-        message, line = "compare measures modes and engines, no runs", f"report {shlex.join(positionals)}"
-    elif command.name == "data" and len(positionals) == 1 and "--data" in arguments[:-1]:
-        path = arguments[arguments.index("--data") + 1]
-        line = shlex.join([command.name, *positionals, path])
-        message = f"{command.name} {positionals[0]} takes its path as an argument"
-    if line:
-        yield _error(message, shlex.join([command.name, *arguments]), fix=f"{PROGRAM} {line}")
+    name, where = command.name, shlex.join([command.name, *arguments])
+    if name == "compare" and positionals and all(map(_is_run, positionals)):
+        fix = f"{PROGRAM} report {shlex.join(positionals)}"
+        return _error("compare measures modes and engines, no runs", where, fix=fix)
+    if name == "data" and len(positionals) == 1 and "--data" in arguments[:-1]:
+        call, path = f"data {positionals[0]}", arguments[arguments.index("--data") + 1]
+        fix = f"{PROGRAM} {call} {shlex.quote(path)}"
+        return _error(f"{call} takes its path as an argument", where, fix=fix)
+    return None
 
 
 def _is_run(text: str) -> bool:
@@ -195,59 +189,36 @@ def _unknown_option(command: Command, words: Sequence[str], position: int, argv:
     option, or --set.
     """
     argument, (flag, is_joined, text) = words[0], words[0].partition("=")
+    text, name, line = text if is_joined else "".join(words[1:]), flag, None
     options = {option.flag: option for option in (*command.options, HELP)}
-    order, name = (_ORDER, position), flag
+    parts = {"order": (_ORDER, position), "allowed": f"{len(options)} options; see  {command.call} --help"}
     theirs = option_of(argument) if command.passthrough is not None else None
-    theirs = "gpus-per-node" if theirs == "gpus" else theirs  # theirs counts those of all nodes
-    text = text if is_joined else "".join(words[1:])
-    is_short = len(argument) > 2 and not argument.startswith("--")
-    if theirs is not None and f"--{theirs}" not in options:
-        moved = words[:1] if is_joined or is_short or theirs in SWITCHES else words
-        ours = [*argv[: position - 1], *argv[position - 1 + len(moved) :]]
-        return _error(
-            f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
-            argument,
-            value=argument,
-            order=order,
-            allowed=f"options of {command.passthrough} at the end, after  -- ",
-            fix=f"{command.call} {shlex.join([*ours, '--', *moved])}",
-        )
-    if theirs is not None:  # sbatch's letter for one of our options: `-o here`, `-ohere`
-        name, text = f"--{theirs}", argument[2:] if is_short else text
-    near, key, line = nearest_match(name, options), _key_of(name.lstrip("-")), None
+    if theirs is not None:  # sbatch's letter may be that of one of our options: `-o here`, `-ohere`
+        name = "--gpus-per-node" if theirs == "gpus" else f"--{theirs}"  # theirs counts those of all nodes
+        is_short = len(argument) > 2 and not argument.startswith("--")
+        text = argument[2:] if is_short else text
+        if name not in options:
+            moved = words[:1] if is_joined or is_short or theirs in SWITCHES else words
+            ours = [*argv[: position - 1], *argv[position - 1 + len(moved) :]]
+            fix = f"{command.call} {shlex.join([*ours, '--', *moved])}"
+            message = f"option '{flag}' belongs to {command.passthrough}, not to {command.name}"
+            return _error(message, argument, **parts, value=argument, fix=fix)
+    # A dotted key, or the last part of a single one.
+    last = {
+        key for key in names("keys") if fold(name.lstrip("-")) in map(fold, (key, key.rpartition(".")[2]))
+    }
+    near, key = nearest_match(name, options), last.pop() if len(last) == 1 and "--set" in options else None
     quoted = shlex.quote(text) if text else ""
-    if near is not None and (fold(near) == fold(name) or key is None or "--set" not in options):
+    if near is not None and (fold(near) == fold(name) or key is None):
         line = f"{near} {quoted if options[near].metavar else ''}".rstrip()
-    elif key is not None and "--set" in options:
+    elif key is not None:
         info = info_of(key)
         is_switch = info is not None and info.type == "true or false"
         line = f"--set {key}={quoted or ('true' if is_switch else 'VALUE')}"
-    parts = {"allowed": f"{len(options)} options; see  {command.call} --help", "fix": line}
-    parts["did_you_mean"] = line and _meant(line)
-    return _error(f"unknown option '{flag}'", argument, value=flag, order=order, **parts)
-
-
-def _key_of(name: str) -> str | None:
-    """The setting for a dotted key, or for the last part of a single one."""
-    keys = names("keys")
-    for part in (lambda key: key, lambda key: key.rpartition(".")[2]):
-        same = [key for key in keys if fold(part(key)) == fold(name)]
-        if len(same) == 1:
-            return same[0]
-    return None
+    meant = line and _meant(line)
+    return _error(f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=meant, fix=line)
 
 
 def _meant(line: str) -> str:
     """The options of a line to type, without the value of a setting: `--set optim.lr`."""
     return re.split(r" (?=--)|=", line)[0]
-
-
-def _model_line(name: str) -> str | None:
-    """The option that takes `name`, which is no model here: of the hub, or a folder. Reads the disk."""
-    path, quoted = Path(name).expanduser(), shlex.quote(name)
-    if problem_of(name):
-        return None
-    if _is_run(name):
-        return f"--resume {quoted}"
-    is_model = name.startswith(HUB) or (path / "config.json").is_file()
-    return f"--set {PRETRAINED}={quoted}" if is_model else f"--data {quoted}" if path.is_dir() else None

@@ -137,20 +137,18 @@ class KeySets:
                 for key, setting in values.items()
             }
 
-        unset, shipped = without(*USER_LAYERS), without(*USER_LAYERS, ENGINE_LAYER)
-        defaults = without(*USER_LAYERS, ENGINE_LAYER, MODE_LAYER)
-        user = frozenset(key for key, setting in values.items() if setting.origin.layer in USER_LAYERS)
+        unset, layers = (
+            without(*USER_LAYERS),
+            {k: [o.layer for _, o in s.all_values] for k, s in values.items()},
+        )
+        user = frozenset(key for key in values if layers[key][0] in USER_LAYERS)
         return cls(
-            user,
-            frozenset(key for key in user if values[key].value != unset[key]),
-            frozenset(
-                key
-                for key, setting in values.items()
-                if any(origin.layer == MODE_LAYER for _, origin in setting.all_values)
-            ),
-            frozenset(key for key, setting in values.items() if setting.value == AUTO),
-            shipped,
-            defaults,
+            user=user,
+            decided=frozenset(key for key in user if values[key].value != unset[key]),
+            mode=frozenset(key for key in values if MODE_LAYER in layers[key]),
+            auto=frozenset(key for key in values if values[key].value == AUTO),
+            shipped=without(*USER_LAYERS, ENGINE_LAYER),
+            defaults=without(*USER_LAYERS, ENGINE_LAYER, MODE_LAYER),
         )
 
 

@@ -22,8 +22,9 @@ CHANGES = {"scale", "at_least", "at_most", "smaller_of"}
 _MAX_BYTES = 1 << 18
 _MAX_VALUES = 10_000
 _MAX_DEPTH = 50
-_MAX_DIGITS = 1000
 """Bounds of a file, far above those of real settings: a few aliases can stand for billions."""
+_SHOWN = 20
+"""Characters of a number in a message."""
 _LONG_TEXT = 100
 """Characters of a text that count as one more value."""
 
@@ -58,16 +59,13 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
     `name` is the file in messages. Reads the disk. Raises SettingsError if it does not exist or is
     invalid.
     """
-    text, name = _read_text(path, option), name or str(path)
-    form = "JSON" if path.suffix == ".json" else "YAML"
+    form, parse = ("JSON", parse_json) if path.suffix == ".json" else ("YAML", parse_yaml)
     try:
-        return list(parse_json(text, name) if form == "JSON" else parse_yaml(text, name))
+        return list(parse(_read_text(path, option), name or str(path)))
     except Unreadable as broken:
-        raise SettingsError.of(
-            f"{path} cannot be read as {form}: {broken.problem}",
-            where=f"{path}:{broken.line}:{broken.column}",
-            order=(0, broken.line),
-        ) from None
+        message, where = f"{path} cannot be read as {form}: {broken.problem}", (broken.line, broken.column)
+        place = ":".join(map(str, (path, *where)))
+        raise SettingsError.of(message, where=place, order=(0, broken.line)) from None
 
 
 def nearest_file(path: str | Path) -> str | None:
@@ -244,14 +242,12 @@ def parse_yaml_scalar(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.match(text):
-        if len(text) > _MAX_DIGITS:
-            raise ValueError(f"a whole number of {len(text):,} digits")
         try:
             return int(text, 0)
-        except ValueError:
-            decimal = text[0].strip("0123456789") + text.lstrip("+-0")
-            what = f"{text} has two meanings, by its leading 0"
-            raise ValueError(f"{what}; write {decimal}, or as a text '{text}'") from None
+        except ValueError:  # or of more digits than Python reads
+            raise ValueError(
+                f"{text[:_SHOWN]} is no number: it has a leading 0, or too many digits"
+            ) from None
     if _FLOAT.match(text):
         return float(text)
     if match := _INFINITE.match(text):
