@@ -25,7 +25,7 @@ from launcher.config.options import (
     is_readable,
     split_options,
 )
-from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, TypedEntry
+from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
 
 RUN = Command(
     DEFAULT,
@@ -140,7 +140,7 @@ def _cli_args(
     argument: str,
 ) -> CliArgs:
     """The settings among the parsed arguments."""
-    options, filled, stage = {}, [], last.get(STAGE.flag)
+    options, filled, stage = {}, {}, last.get(STAGE.flag)
     for option in command.options:
         if option.flag in last and option.key is not None and option.key not in ("mode", "engine.name"):
             text = ",".join(given[option.flag]) if option.repeats else last[option.flag]
@@ -148,7 +148,7 @@ def _cli_args(
     default = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED_MODE)
     mode_option, mode = [default, *modes.items()][-1]
     if stage is not None:
-        filled = [TypedEntry("stages", [stage], Origin(CLI_LAYER, f"{STAGE.flag} {stage}"))]
+        filled["stages"] = Setting([stage], Origin(CLI_LAYER, f"{STAGE.flag} {stage}"))
     is_resume = command.name == "resume"
     return CliArgs(
         model=last.get("--model"),

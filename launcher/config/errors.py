@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, listed, plain, shown
 from launcher.base.disk import SHOWN, problem_of
-from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, TypedEntry, Values
+from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Values
 from launcher.config.schema import SettingInfo
 from models.base import DataError
 from training.settings import SettingError
@@ -35,18 +35,15 @@ def allowed(info: SettingInfo) -> str:
     return f"{text}, or null" if info.nullable and info.default is not None else text
 
 
-def about_entry(entry: TypedEntry, message: str, **parts: Any) -> Diagnostic:
-    """The error of an entry; `parts` are fields beside or instead of its own."""
-    fields = {"key": entry.key, "value": entry.value, "order": entry.origin.order}
-    return Diagnostic(message, **{**fields, "where": where(entry.key, entry.origin), **parts})
+def about(values: Values, key: str, message: str, /, *, new: Any = None, **parts: Any) -> Diagnostic:
+    """A diagnostic of the setting `key`; `parts` are fields beside or instead of its own.
 
-
-def about(values: Values, key: str, message: str, *, new: Any = None, **parts: Any) -> Diagnostic:
-    """As `about_entry`, of the setting `key`; `new`: a value that removes it, for the line to type."""
-    entry = TypedEntry(key, values[key].value, values[key].origin)
-    if new is not None:
-        parts = {"fix": fix_line(key, entry.origin, new), **parts}
-    return about_entry(entry, message, **parts)
+    `new`: a value that removes it, for the line to type.
+    """
+    value, origin = values[key].value, values[key].origin
+    fields = {"key": key, "value": value, "where": where(key, origin), "order": origin.order}
+    fix = {} if new is None else {"fix": fix_line(key, origin, new)}
+    return Diagnostic(message, **{**fields, **fix, **parts})
 
 
 def about_value(values: Values, key: str, problem: str, **parts: Any) -> Diagnostic:
@@ -68,11 +65,11 @@ def about_data(error: DataError, **parts: Any) -> SettingsError:
     return SettingsError.of(error.message, **(fields | parts))
 
 
-def impossible_path(entry: TypedEntry) -> Diagnostic | None:
+def impossible_path(values: Values, key: str) -> Diagnostic | None:
     """The error of a value that no path can be; None: it can. Reads the disk."""
-    problem = problem_of(str(entry.value))
-    message = f"{display_name(entry.key)} {shown(str(entry.value)[:SHOWN])} {problem}"
-    return about_entry(entry, message) if problem else None
+    text = str(values[key].value)
+    problem = problem_of(text)
+    return about(values, key, f"{display_name(key)} {shown(text[:SHOWN])} {problem}") if problem else None
 
 
 def where(key: str, origin: Origin) -> str:
@@ -96,12 +93,14 @@ def fix_line(key: str, origin: Origin, value: Any) -> str:
     return f"{option} {text}"
 
 
-def custom_task_errors(error: SettingsError, entry: TypedEntry) -> list[Diagnostic]:
-    """The errors of a custom task, with the place where the user named it in `entry`."""
-    errors, named_at = [], where(entry.key, entry.origin)
+def custom_task_errors(error: SettingsError, values: Values) -> list[Diagnostic]:
+    """The errors of a custom task, with the place where the user named it in `values`."""
+    key, errors = "model.family", []
+    origin = values[key].origin
     for one in error.diagnostics:
-        if one.key == entry.key:
-            fix = one.fix or (one.did_you_mean and fix_line(entry.key, entry.origin, one.did_you_mean))
-            one = replace(one, where="; ".join(filter(None, (named_at, one.where))), fix=fix)
-        errors.append(replace(one, order=entry.origin.order))
+        if one.key == key:
+            fix = one.fix or (one.did_you_mean and fix_line(key, origin, one.did_you_mean))
+            place = "; ".join(filter(None, (where(key, origin), one.where)))
+            one = replace(one, where=place, fix=fix)
+        errors.append(replace(one, order=origin.order))
     return errors

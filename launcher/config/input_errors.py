@@ -5,35 +5,32 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import OFF, ON, PROGRAM, Diagnostic, fold, listed, nearest_match, plain, shown
 from launcher.base.disk import problem_of
-from launcher.config.errors import about_entry, allowed, display_name, fix_line
+from launcher.config.errors import about, allowed, display_name
 from launcher.config.options import BY_FLAG, EMPTY, HELP, Command, info_of, names
-from launcher.config.provenance import BUILT_IN_LAYER, Setting, TypedEntry
+from launcher.config.provenance import BUILT_IN_LAYER, Setting, Values
 from launcher.config.schema import SettingInfo, sections, setting_infos
 from slurm.sbatch import SWITCHES, option_of
 
 # Settings.
 
 
-def unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
-    """A key that does not exist, or a section that is given a value."""
-    infos, known = setting_infos(family), sections(family)
-    above = entry.key.rpartition(".")[0]
-    message, section, suggestion = f"unknown setting '{entry.key}'", above if above in known else "", None
-    if entry.key in known:
-        message = f"'{entry.key}' is a section, not a setting: it cannot be {shown(entry.value)}"
-        section = entry.key
-    elif above in infos and infos[above].type == "mapping":
-        suggestion = above
+def unknown_key(family: str, layer: Values, key: str) -> Diagnostic:
+    """A key of `layer` that does not exist, or a section that is given a value."""
+    infos, known, above = setting_infos(family), sections(family), key.rpartition(".")[0]
+    message, section, suggestion = f"unknown setting '{key}'", above if above in known else "", None
+    if key in known:
+        message = f"'{key}' is a section, not a setting: it cannot be {shown(layer[key].value)}"
+        section = key
     else:
-        suggestion = nearest_key(entry.key, infos)
-    here = [key.rpartition(".")[2] for key in (*infos, *known) if key.rpartition(".")[0] == section]
-    return about_entry(entry, message, allowed=listed(here, "explain"), did_you_mean=suggestion)
+        is_inside = above in infos and infos[above].type == "mapping"
+        suggestion = above if is_inside else nearest_key(key, infos)
+    here = [name.rpartition(".")[2] for name in (*infos, *known) if name.rpartition(".")[0] == section]
+    return about(layer, key, message, allowed=listed(here, "explain"), did_you_mean=suggestion)
 
 
 def nearest_key(name: str, keys: Collection[str]) -> str | None:
@@ -52,23 +49,23 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     return same or (None if section else nearest_match(name, keys))
 
 
-def rejected(info: SettingInfo, entry: TypedEntry, failure: Mapping[str, Any], below: Setting) -> Diagnostic:
+def rejected(info: SettingInfo, setting: Setting, failure: Mapping[str, Any], below: Setting) -> Diagnostic:
     """The error of a value, or of a part of it, from loc, type and ctx of pydantic's `failure`.
 
     `below` is the value that it overrides.
     """
-    kind, message, path, key = failure["type"], failure["msg"], entry.key, entry.key
+    kind, message, path, key = failure["type"], failure["msg"], info.key, info.key
     parts = list(failure["loc"][key.count(".") + 1 :]) if "mapping" in info.type else []
     name = parts.pop() if parts and (parts[-1] == "[key]" or kind in ("extra_forbidden", "missing")) else None
     if any(isinstance(part, int) for part in parts):  # an item of a list
         path += "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    value, suggestion, fix = failure.get("input") if parts else entry.value, None, None
+    value, more = failure.get("input") if parts else setting.value, dict[str, Any]()
     if kind == "missing":
         message = f"{path} has no {name}"
     elif name is not None:
-        name = parts[-1] if name == "[key]" else name
+        name = str(parts[-1] if name == "[key]" else name)
         message = f"unknown name '{name}' in {path}"
-        suggestion = nearest_match(str(name), re.findall(r"\w+", str(info.allowed)))
+        more["did_you_mean"] = nearest_match(name, re.findall(r"\w+", str(info.allowed)))
     elif isinstance(value, str) and isinstance(info.allowed, tuple):
         message = f"unknown {display_name(path)} {shown(value)}"
     else:
@@ -77,18 +74,10 @@ def rejected(info: SettingInfo, entry: TypedEntry, failure: Mapping[str, Any], b
             reason = "is not understood"
         message = f"{display_name(path)} {shown(value)} {reason}"
     if not parts and name is None:
-        suggestion = _nearest(info, value, kind)
-        fix = suggestion and fix_line(key, entry.origin, suggestion)
-    is_shown = not parts and name is None and below.origin.layer != BUILT_IN_LAYER
-    return about_entry(
-        replace(entry, key=path),
-        message,
-        value=value,
-        overrides=(below.value, below.origin.where) if is_shown else None,
-        allowed=allowed(info),
-        did_you_mean=suggestion,
-        fix=fix,
-    )
+        more["did_you_mean"] = more["new"] = _nearest(info, value, kind)
+        if below.origin.layer != BUILT_IN_LAYER:
+            more["overrides"] = (below.value, below.origin.where)
+    return about({path: setting}, path, message, value=value, allowed=allowed(info), **more)
 
 
 def _nearest(info: SettingInfo, value: Any, kind: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Settings with their origins: typed entries, resolved values, and the settings of a run."""
+"""Settings with their origins, the arguments of a run, and its resolved settings."""
 
 from __future__ import annotations
 
@@ -63,27 +63,6 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class TypedEntry:
-    """A value of a settings file or the command line, before it is checked."""
-
-    key: str
-    value: Any
-    origin: Origin
-
-
-Layer = Sequence[TypedEntry]
-"""The entries of one source, all with the same layer in their origins."""
-
-
-def entries(layer: str, lines: Iterable[Line], position: int = -1) -> list[TypedEntry]:
-    """The entries of a file's lines; `position` is that of the file on the command line."""
-    return [
-        TypedEntry(key, value, Origin(layer, where, order=(position, int(where.rpartition(":")[2]))))
-        for key, value, where in lines
-    ]
-
-
-@dataclass(frozen=True)
 class Setting:
     """A resolved value with its origin, and the values it overrides, newest first: for showing."""
 
@@ -102,7 +81,15 @@ class Setting:
 
 
 Values = Mapping[str, Setting]
-"""Every setting by its dotted key."""
+"""Every setting by its dotted key; or those of a layer, all with the same layer in their origins."""
+
+
+def layer_of(layer: str, lines: Iterable[Line], position: int = -1) -> dict[str, Setting]:
+    """The settings of a file's lines; `position` is that of the file on the command line."""
+    return {
+        key: Setting(value, Origin(layer, where, order=(position, int(where.rpartition(":")[2]))))
+        for key, value, where in lines
+    }
 
 
 @dataclass(frozen=True)
@@ -213,7 +200,7 @@ class CliArgs:
     """For messages: `--resume`, or `resume` of the command."""
     reset: Sequence[str] = ()
     """State to reinitialize, of ResetPart."""
-    filled: Layer = ()
+    filled: Values = field(default_factory=dict)
     """Settings that follow from an option of another kind: from --stage and --from."""
     weights: str | None = None
     """The value of --from: where the first weights of a stage come from."""

@@ -28,13 +28,11 @@ from launcher.config.provenance import (
     Chosen,
     CliArgs,
     KeySets,
-    Layer,
     Origin,
     Resolved,
     Setting,
-    TypedEntry,
     Values,
-    entries,
+    layer_of,
 )
 from launcher.config.schema import (
     FIRST_RUN,
@@ -55,6 +53,7 @@ if TYPE_CHECKING:
     from launcher.config.resumed_settings import Base
 
 PROMISE, _SIZE = "promise", "model.size"
+_NO_MODEL = Origin(FAMILY_LAYER, "no model named")
 
 
 def resolve(
@@ -78,7 +77,7 @@ def resolve(
     values = {key: Setting(info.default, built_in) for key, info in setting_infos(family).items()}
     invalid = stack(family, values, _shipped_layers(choice, mode_file))
     if base is not None:
-        new_keys = {entry.key for layer in users for entry in layer}
+        new_keys = {key for layer in users for key in layer}
         users.insert(0, base.over(values, new_keys, choice.engine, world_size is not None))
     invalid += stack(family, values, users)
     if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
@@ -150,43 +149,38 @@ def fetch_weights(model: Any) -> None:
         hub.fetch(model.pretrained, weights=True)
 
 
-def _shipped_layers(choice: Choice, mode_file: Layer) -> Iterator[Layer]:
+def _shipped_layers(choice: Choice, mode_file: Values) -> Iterator[Values]:
     """The layers of family, mode, limits profile and engine; the built-in one is the schema's own."""
-    file, size, mode, infos = choice.file, choice.size or "", choice.mode, setting_infos(choice.family)
+    file, size, infos = choice.file, choice.size or "", setting_infos(choice.family)
 
-    def general(layer: str, name: str, folder: str = "modes") -> Layer:
-        """The entries of a file for all families, without those of `model` and `data` it lacks."""
-        lines = presets.mode(name, folder).lines
-        return entries(
-            layer, [e for e in lines if e.key in infos or not e.key.startswith(("model.", "data."))]
+    def general(layer: str, folder: str, name: str | None) -> Values:
+        """The settings of a file for all families, without those of `model` and `data` it lacks."""
+        lines = presets.mode(name, folder).lines if name is not None else ()
+        return layer_of(
+            layer, (e for e in lines if e.key in infos or not e.key.startswith(("model.", "data.")))
         )
 
-    declared = {entry.key: entry for entry in entries(FAMILY_LAYER, file.block("declared"))}
-    max_steps = declared.get("train.max_steps")
-    if max_steps is not None and max_steps.value is not None:
+    declared = layer_of(FAMILY_LAYER, file.block("declared"))
+    if "train.max_steps" in declared and declared["train.max_steps"].value is not None:
         # The limit of steps of a custom task overrides the epochs of all such tasks.
-        declared.setdefault("train.epochs", replace(max_steps, key="train.epochs", value=None))
-    yield entries(FAMILY_LAYER, file.block("default"))
-    yield list(declared.values())
-    if not choice.model_named:
-        yield [TypedEntry(_SIZE, FIRST_RUN[1], Origin(FAMILY_LAYER, "no model named"))]
+        declared.setdefault("train.epochs", replace(declared["train.max_steps"], value=None))
+    first_run = {} if choice.model_named else {_SIZE: Setting(FIRST_RUN[1], _NO_MODEL)}
+    yield from (layer_of(FAMILY_LAYER, file.block("default")), declared, first_run)
     for path in (("sizes", size), *(("given", key) for key in choice.given)):
-        yield entries(FAMILY_LAYER, file.block(*path))
-    if mode is not None:
-        yield general(MODE_LAYER, mode)
-    for kind, name in (("modes", mode), ("stages", choice.stage)):
+        yield layer_of(FAMILY_LAYER, file.block(*path))
+    yield general(MODE_LAYER, "modes", choice.mode)
+    for kind, name in (("modes", choice.mode), ("stages", choice.stage)):
         if name is not None:
-            yield entries(MODE_LAYER, file.block(kind, name))
-            yield entries(MODE_LAYER, file.block("sizes", size, kind, name))
+            yield layer_of(MODE_LAYER, file.block(kind, name))
+            yield layer_of(MODE_LAYER, file.block("sizes", size, kind, name))
     yield mode_file
-    if choice.profile is not None:
-        yield general(PROFILE_LAYER, choice.profile, "profiles")
+    yield general(PROFILE_LAYER, "profiles", choice.profile)
     if choice.engine is not None:
         origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
-        yield [TypedEntry(key, value, origin) for key, value in ENGINES[choice.engine].settings.items()]
+        yield {key: Setting(value, origin) for key, value in ENGINES[choice.engine].settings.items()}
 
 
-def stack(family: str, values: dict[str, Setting], layers: Iterable[Layer]) -> list[Diagnostic]:
+def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> list[Diagnostic]:
     """Put `layers` on top of `values`, lowest first; the errors in them.
 
     An invalid value is left out, so that all errors of one start are found together. What a mode
@@ -195,52 +189,45 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Layer]) -> l
     infos, sizes, default = setting_infos(family), tuple(config_of(family).SIZES), dict[str, Setting]()
     invalid: list[Diagnostic] = []
     for layer in layers:
-        known: dict[str, TypedEntry] = {}
-        for entry in layer:
-            if entry.key not in infos:
-                if entry.value is not None or entry.key not in sections(family):  # an empty section
-                    invalid.append(_input_errors().unknown_key(family, entry))
-            # Of two arguments the later counts; a file must not have a key both nested and dotted.
-            elif entry.key in known and entry.origin.layer != CLI_LAYER:
-                message = f"{entry.key} is set twice, first in {known[entry.key].origin.where}"
-                invalid.append(errors.about_entry(entry, message, fix="remove one of them"))
-            else:
-                known[entry.key] = entry
-        name = layer[0].origin.layer if layer else None
+        name = next((setting.origin.layer for setting in layer.values()), None)
         if name == MODE_LAYER and not default:
             default = dict(values)
-        before, new = default if name == MODE_LAYER else dict(values), {}
-        for key, entry in known.items():
-            if name in (MODE_LAYER, PROFILE_LAYER) and presets.is_change(entry.value):
-                value, how = presets.apply_change(entry.value, before[key].value, sizes)
-                entry = replace(entry, value=value, origin=replace(entry.origin, how=how))
-            value, wrong = _read(family, entry, values[key])
+        before, new = default if name == MODE_LAYER else dict(values), dict[str, Setting]()
+        for key, setting in layer.items():
+            if key not in infos:
+                if setting.value is not None or key not in sections(family):  # an empty section
+                    invalid.append(_input_errors().unknown_key(family, layer, key))
+                continue
+            if name in (MODE_LAYER, PROFILE_LAYER) and presets.is_change(setting.value):
+                value, how = presets.apply_change(setting.value, before[key].value, sizes)
+                setting = Setting(value, replace(setting.origin, how=how))
+            value, wrong = _read(family, key, setting, values[key])
             invalid += wrong
             if not wrong:
                 value = {**values[key].value, **value} if key == PROMISE else value
-                new[key] = values[key].overridden(value, entry.origin)
+                new[key] = values[key].overridden(value, setting.origin)
         values.update(new)
     return invalid
 
 
-def _read(family: str, entry: TypedEntry, below: Setting) -> tuple[Any, Collection[Diagnostic]]:
-    """The value of an entry as the schema reads it, and the errors in it; `below`: what it overrides."""
-    key, info = entry.key, setting_infos(family)[entry.key]
-    if message := unseen_by_schema(info, entry.value):
+def _read(family: str, key: str, setting: Setting, below: Setting) -> tuple[Any, Collection[Diagnostic]]:
+    """The value of a setting as the schema reads it, and the errors in it; `below`: what it overrides."""
+    info, layer = setting_infos(family)[key], {key: setting}
+    if message := unseen_by_schema(info, setting.value):
         unseen = {"type": "unseen", "loc": (), "msg": message}
-        return None, [_input_errors().rejected(info, entry, unseen, below)]
-    if key in PATHS and (impossible := errors.impossible_path(entry)):
+        return None, [_input_errors().rejected(info, setting, unseen, below)]
+    if key in PATHS and (impossible := errors.impossible_path(layer, key)):
         return None, [impossible]
     try:
-        tree = settings_class(family).model_validate(nested({key: entry.value}), strict=True)
+        tree = settings_class(family).model_validate(nested({key: setting.value}), strict=True)
     except ValidationError as error:
         first: dict[str | None, Diagnostic] = {}
         for failure in error.errors(include_url=False):
             # Without any of this setting, a custom task rejects several together: see `resolve`.
             if len(failure["loc"]) > key.count("."):
-                rejected = _input_errors().rejected(info, entry, {**failure}, below)
+                rejected = _input_errors().rejected(info, setting, {**failure}, below)
                 first.setdefault(rejected.key, rejected)
-        return entry.value, first.values()
+        return setting.value, first.values()
     value: Any = tree.model_dump(exclude_unset=True, by_alias=True)
     for part in key.split("."):
         value = value[part]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,10 +22,10 @@ from launcher.config.provenance import (
     MODE_LAYER,
     STAGED_MODE,
     CliArgs,
-    Layer,
     Origin,
-    TypedEntry,
-    entries,
+    Setting,
+    Values,
+    layer_of,
 )
 from launcher.config.schema import (
     FIRST_RUN,
@@ -49,7 +49,7 @@ CHOICES = (*MODEL_CHOICES, "mode", STAGES, "limits.profile", "engine.name")
 
 
 @lru_cache(maxsize=8)
-def read_user(args: CliArgs) -> tuple[list[Layer], list[Diagnostic]]:
+def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
     """The layers of the user, lowest first, and the errors of files and arguments. Reads each file once.
 
     A mode file, the files of --config, and the arguments: their values are texts, since types
@@ -57,33 +57,34 @@ def read_user(args: CliArgs) -> tuple[list[Layer], list[Diagnostic]]:
     """
     wrong: list[Diagnostic] = []
 
-    def file(layer: str, path: Path, position: int, option: str) -> list[TypedEntry]:
+    def file(layer: str, path: Path, position: int, option: str) -> Values:
         try:
-            return entries(layer, read_lines(path, option), position)
+            return layer_of(layer, read_lines(path, option), position)
         except SettingsError as error:
             of_file = error.diagnostics
             wrong.extend(replace(d, order=(position, d.order[1] if d.order else 0)) for d in of_file)
-            return []
+            return {}
 
     # A mode of the user's own is above the one that it names.
-    mode = [] if args.mode_file is None else file(MODE_LAYER, args.mode_file, COMMAND_LINE, "--mode")
-    for entry in mode:
-        if entry.key in MODEL_CHOICES:
-            allowed, message = "--model and --set on the command line", f"a mode file cannot set {entry.key}"
-            wrong.append(errors.about_entry(entry, message, allowed=allowed, fix="remove it"))
-    mode = [entry for entry in mode if entry.key not in (*MODEL_CHOICES, "sentence")]
+    mode = {} if args.mode_file is None else file(MODE_LAYER, args.mode_file, COMMAND_LINE, "--mode")
+    for key in [key for key in MODEL_CHOICES if key in mode]:
+        allowed = "--model and --set on the command line"
+        wrong.append(
+            errors.about(mode, key, f"a mode file cannot set {key}", allowed=allowed, fix="remove it")
+        )
+    mode = {key: setting for key, setting in mode.items() if key not in (*MODEL_CHOICES, "sentence")}
     files = [file(FILES_LAYER, path, n, "--config") for n, path in enumerate(args.configs)]
-    return [mode, *files, list(_arguments(args, wrong))], wrong
+    return [mode, *files, _arguments(args, wrong)], wrong
 
 
-def highest(layers: Sequence[Layer]) -> dict[str, TypedEntry]:
-    """The entry of the highest layer for each key."""
-    return {entry.key: entry for layer in layers for entry in layer}
+def highest(layers: Sequence[Values]) -> dict[str, Setting]:
+    """The setting of the highest layer for each key."""
+    return {key: setting for layer in layers for key, setting in layer.items()}
 
 
-def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Iterator[TypedEntry]:
-    """The settings on the command line; for one key the later entry counts."""
-    typed: list[tuple[str, Any, str]] = []
+def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Values:
+    """The settings on the command line; for one key the later argument counts."""
+    typed: list[tuple[str, str, str]] = []  # key, text, argument
     if args.model is not None:
         family, size = split_model_name(args.model)
         typed.append(("model.family", family, f"--model {args.model}"))
@@ -103,36 +104,38 @@ def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Iterator[TypedEntry]:
             message, form = f"--set {text} has no value", "--set KEY=VALUE; for example  --set optim.lr=1e-3"
             order = (COMMAND_LINE, len(typed))
             wrong.append(Diagnostic(message, where=f"--set {text}", allowed=form, order=order))
-    for number, (key, value, argument) in enumerate(typed, 1):
-        yield TypedEntry(key, value, Origin(CLI_LAYER, redact(argument), order=(COMMAND_LINE, number)))
-    for implied in args.filled:
-        origin = replace(implied.origin, order=(COMMAND_LINE, len(typed) + 1))
-        yield replace(implied, origin=origin)
+    settings = {
+        key: Setting(text, Origin(CLI_LAYER, redact(argument), order=(COMMAND_LINE, number)))
+        for number, (key, text, argument) in enumerate(typed, 1)
+    }
+    last = (COMMAND_LINE, len(typed) + 1)
+    filled = {k: replace(s, origin=replace(s.origin, order=last)) for k, s in args.filled.items()}
+    return {**settings, **filled}
 
 
-def _with_value(entry: TypedEntry, info: SettingInfo | None) -> TypedEntry:
+def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
     """An argument with the value of its text: as typed if the setting is a text, else YAML.
 
     The brackets of a list of texts may be left out. Raises Unreadable.
     """
-    text, origin = entry.value, entry.origin
+    text, origin = setting.value, setting.origin
     if origin.layer != CLI_LAYER or not isinstance(text, str):
-        return entry
+        return setting
     if info is None or info.type in ("text", "one of"):
         is_null = info is not None and info.nullable and text in ("null", "~")
-        return replace(entry, value=None) if is_null else entry
-    if info.type == "true or false" and text == "true" and not origin.where.startswith("--set "):
+        return Setting(None if is_null else text, origin)
+    if info.type == "true or false" and not origin.where.startswith("--set "):
         origin = replace(origin, where=origin.where.removesuffix(" true"))  # of an option without a value
     if info.type == "list of texts" and not text.startswith("["):
-        return replace(entry, value=[item.strip() for item in text.split(",")])
-    return TypedEntry(entry.key, parse_yaml_value(text), origin)
+        return Setting([item.strip() for item in text.split(",")], origin)
+    return Setting(parse_yaml_value(text), origin)
 
 
 @dataclass(frozen=True)
 class Choice:
     """What decides which layers there are; an invalid choice is None."""
 
-    users: Sequence[Layer]
+    users: Sequence[Values]
     """The layers of the user, with values of the family's types; the first is a mode file."""
     family: str
     file: presets.FamilyFile
@@ -169,37 +172,39 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     (*files, arguments), invalid = read_user(args)
     before = {} if base is None else base.chosen(CHOICES)
 
-    def counting(layers: Sequence[Layer]) -> dict[str, TypedEntry]:
-        """The entries that count: of new arguments the engine, and the folder of a task."""
+    def counting(layers: Sequence[Values]) -> dict[str, Setting]:
+        """The settings that count: of new arguments the engine, and the folder of a task."""
         new = highest(layers)
         return {**new, **before, **{key: new[key] for key in ("engine.name", TASK_FOLDER) if key in new}}
 
     typed = counting([*files, arguments])
 
     def valid(key: str, options: Any, default: str | None = None) -> str | None:
-        if (entry := typed.get(key)) is None:
+        if key not in typed:
             return default
-        return entry.value if isinstance(entry.value, str) and entry.value in options else None
+        value = typed[key].value
+        return value if isinstance(value, str) and value in options else None
 
-    name, diagnostics = typed.get("model.family"), list[Diagnostic]()
+    name, diagnostics = typed["model.family"].value if "model.family" in typed else None, list[Diagnostic]()
     family = valid("model.family", FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
-    if name is not None and isinstance(name.value, str) and is_custom(name.value):
+    if isinstance(name, str) and is_custom(name):
         is_usable, diagnostics = _custom_task(name, typed)
-        family = name.value if is_usable else family
-    infos, config, known, wrong = setting_infos(family), config_of(family), [], list(invalid)
-    for entry in arguments:
+        family = name if is_usable else family
+    infos, config, wrong = setting_infos(family), config_of(family), list(invalid)
+    known: dict[str, Setting] = {}
+    for key, setting in arguments.items():
         try:
-            known.append(_with_value(entry, infos.get(entry.key)))
+            known[key] = _with_value(setting, infos.get(key))
         except Unreadable as error:
-            message = f"{entry.origin.where} cannot be read: {error.problem}"
-            wrong.append(errors.about_entry(entry, message, key=None, value=None))
+            message = f"{setting.origin.where} cannot be read: {error.problem}"
+            wrong.append(errors.about(arguments, key, message, key=None, value=None))
     users = [*files, known]
     typed = counting(users)
     # The settings with a block of their own in the family's file; one without effect does not count.
     file = config.file if is_custom(family) else presets.family(family)
     blocks = [key for key in infos if any(line.key.startswith(f"given.{key}.") for line in file.lines)]
     given = (highest(users) if base is None else {**base.chosen(blocks), **highest(users)}).items()
-    values = {key: entry.value for key, entry in given if key in blocks and entry.value is not None}
+    values = {key: setting.value for key, setting in given if key in blocks and setting.value is not None}
     values = {key: value for key, value in values.items() if {*infos[key].unless} <= {*values}}
     is_named = not typed.keys().isdisjoint(MODEL_CHOICES[:2])
     is_named = is_named or replaces_size(family, values.get(PRETRAINED))
@@ -227,29 +232,28 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     )
 
 
-def _custom_task(name: TypedEntry, typed: Mapping[str, TypedEntry]) -> tuple[bool, list[Diagnostic]]:
+def _custom_task(name: str, typed: dict[str, Setting]) -> tuple[bool, list[Diagnostic]]:
     """Whether the class of the task `name` can be used, and errors. Loads it."""
     from launcher.config import custom_task  # for the runs that train one
 
-    folder = typed.get(TASK_FOLDER)
+    folder, wrong = typed.get(TASK_FOLDER), list[Diagnostic]()
     try:
         if folder is not None and folder.origin.layer == FILES_LAYER:  # which is data
             file, where = folder.origin.where.rpartition(":")[0], errors.where(TASK_FOLDER, folder.origin)
-            path = custom_task.folder_for(name.value, folder.value, Path(file), where)
-            folder = replace(folder, value=path)
-        if folder is not None and (impossible := errors.impossible_path(folder)):
+            folder = replace(folder, value=custom_task.folder_for(name, folder.value, Path(file), where))
+        if folder is not None and (impossible := errors.impossible_path({TASK_FOLDER: folder}, TASK_FOLDER)):
             return False, [impossible]
         custom_task.add_search_folder(folder and folder.value)
-        sizes = config_of(name.value).SIZES
+        sizes = config_of(name).SIZES
     except SettingsError as error:
-        return False, errors.custom_task_errors(error, name)
-    wrong, home = [], custom_task.task_folder(name.value)
-    if not sizes and (size := typed.get("model.size")) is not None:
-        message = f"{name.value} has no sizes, so size {size.value!r} cannot be chosen"
-        wrong.append(errors.about_entry(size, message))
+        return False, errors.custom_task_errors(error, typed)
+    home = custom_task.task_folder(name)
+    if not sizes and "model.size" in typed:
+        message = f"{name} has no sizes, so size {typed['model.size'].value!r} cannot be chosen"
+        wrong.append(errors.about(typed, "model.size", message))
     if folder is not None and folder.value is not None and os.path.realpath(folder.value) != home:
-        message = f"{name.value} is loaded from {home or 'an installed package'}, not from {folder.value}"
-        wrong.append(errors.about_entry(folder, message, allowed="the folder of the module"))
+        message = f"{name} is loaded from {home or 'an installed package'}, not from {folder.value}"
+        wrong.append(errors.about(typed, TASK_FOLDER, message, allowed="the folder of the module"))
     return True, wrong
 
 

@@ -180,6 +180,7 @@ class _Reader:
     def __init__(self, name: str) -> None:
         self._name = name
         self._count = 0
+        self._lines: dict[str, int] = {}
 
     def lines(self, node: yaml.MappingNode, prefix: str, depth: int) -> Iterator[Line]:
         """The settings of a section; an empty one has none."""
@@ -189,8 +190,15 @@ class _Reader:
             names = {str(inner.value) for inner, _ in child.value} if is_section else set()
             if is_section and not (names and names <= CHANGES):
                 yield from self.lines(child, f"{dotted}.", depth + 1)
-            else:
-                yield Line(dotted, self.value(child, depth + 1), f"{self._name}:{mark.line + 1}")
+                continue
+            where = f"{self._name}:{mark.line + 1}"
+            if dotted in self._lines:  # both nested and dotted
+                message = f"{dotted} is set twice, first in {self._name}:{self._lines[dotted]}"
+                raise SettingsError.of(
+                    message, key=dotted, where=f"{where} {dotted}", fix="remove one of them"
+                )
+            self._lines[dotted] = mark.line + 1
+            yield Line(dotted, self.value(child, depth + 1), where)
 
     def value(self, node: Any, depth: int) -> Any:
         """The value of a node. Raises Unreadable."""

@@ -16,7 +16,7 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.base.signals import temporary_folder
 from launcher.config import machine
-from launcher.config.provenance import FILES_LAYER, CliArgs, Origin, Resolved, TypedEntry
+from launcher.config.provenance import FILES_LAYER, CliArgs, Origin, Resolved, Setting
 from launcher.config.resolve import resolve
 from launcher.config.settings_file import MAPPINGS
 from launcher.run import affinity, supervisor
@@ -82,9 +82,9 @@ def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved
     if recorded and new_path and os.path.realpath(new_path) == os.path.realpath(recorded):
         del options["data.path"]  # names of samples contain that of the recorded file
     origin = Origin(FILES_LAYER, _ORIGIN)
-    entries = [TypedEntry(key, value, origin) for key, value in values.items() if key not in options]
+    filled = {key: Setting(value, origin) for key, value in values.items() if key not in options}
     try:
-        arguments = CliArgs(engine=args.engine, options=options, filled=entries)
+        arguments = CliArgs(engine=args.engine, options=options, filled=filled)
         return resolve(arguments, machine.detect_machine())
     except SettingsError as error:
         fixes = {"data.path": "--data PATH"}  # this command takes no settings

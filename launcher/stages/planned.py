@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import selection
-from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, TypedEntry
+from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Setting
 from launcher.config.selection import choose
 from launcher.plan import auto
 from launcher.plan.target import Described
@@ -47,8 +47,8 @@ def planned_runs(described: Described, args: CliArgs, diagnostics: list[Diagnost
     declared = {stage.name: stage for stage in selection.declared_stages(choice.family)}
     loads = declared[choice.stage].loads if choice.stage else None
     if loads is not None:  # the first weights of a later stage alone need not exist
-        any_run = TypedEntry(loads, "RUN", Origin(CLI_LAYER, "any run: a plan reads no weights"))
-        args = replace(args, filled=[any_run, *args.filled])
+        any_run = Setting("RUN", Origin(CLI_LAYER, "any run: a plan reads no weights"))
+        args = replace(args, filled={loads: any_run, **args.filled})
     try:
         part = PlannedRun(args, resolve_with(described, args, ()))
     except SettingsError as error:

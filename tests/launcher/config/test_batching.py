@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from launcher.config.batching import largest_divisor, may_grow, nearest_multiple, solve_batching
-from launcher.config.provenance import Batching, KeySets, Origin, TypedEntry
+from launcher.config.provenance import Batching, KeySets, Origin, Setting
 from tests.launcher.given import ONE_GPU, refused, resolved, stacked
 
 
@@ -46,7 +46,7 @@ def test_batch_settings_of_the_user_are_kept_as_far_as_they_divide(sets, world_s
 
 def test_a_batch_factor_of_the_user_overrides_a_default_global_batch():
     layers = [
-        [TypedEntry(f"train.{key}", value, Origin(name, name))]
+        {f"train.{key}": Setting(value, Origin(name, name))}
         for name, key, value in (
             ("family", "global_batch", 64),
             ("family", "accumulation", 4),

@@ -1,12 +1,12 @@
 """Layers override one another, and a mode skips settings that a family does not have."""
 
-from launcher.config.provenance import Origin, TypedEntry
+from launcher.config.provenance import Origin, Setting
 from tests.launcher.given import stacked
 
 
 def layer(name, **values):
     dotted = {key.replace("__", "."): value for key, value in values.items()}
-    return [TypedEntry(key, v, Origin(name, name)) for key, v in dotted.items()]
+    return {key: Setting(v, Origin(name, name)) for key, v in dotted.items()}
 
 
 def test_a_change_is_of_the_default_and_not_of_the_general_mode():
@@ -25,8 +25,7 @@ def test_only_modes_may_change_a_value_and_an_unknown_key_is_an_error():
         ("mode", "train.speed", 2),
         ("mode", "data.downsample", 2),  # of another family
     ):
-        entry = TypedEntry(key, value, Origin(name, name))
-        _, diagnostics = stacked([[entry]])
+        _, diagnostics = stacked([{key: Setting(value, Origin(name, name))}])
         assert [diagnostic.key for diagnostic in diagnostics] == [key]
 
 
