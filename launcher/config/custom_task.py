@@ -21,9 +21,9 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 
 from launcher.base import environment
 from launcher.base.diagnostics import SettingsError, from_here, nearest_match
-from launcher.config import presets
+from launcher.config import presets, settings_file
 from launcher.config.presets import TASK_FOLDER, FamilyFile
-from launcher.config.settings_file import MAPPINGS, Line
+from launcher.config.settings_file import Line
 from models.base import Task
 from models.catalog import Stage
 from models.common.config import Fold, SplitSeed
@@ -329,14 +329,8 @@ def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
         texts = enumerate(inspect.getsourcelines(owner)[0], int(line))
         where = next((f"{place}:{n}" for n, text in texts if re.match(rf"\s+{name}\s*[:=]", text)), where)
 
-    def lines(value: Any, key: str) -> Iterator[Line]:
-        if isinstance(value, Mapping) and not key.endswith(MAPPINGS):
-            for inner, child in value.items():
-                yield from lines(child, f"{key}.{inner}" if key else inner)
-        else:
-            yield Line(f"{block}{key}", list(value) if isinstance(value, tuple) else value, where)
-
-    return lines(_mapping(cls, name), "")
+    for key, value in settings_file.flat(_mapping(cls, name)):
+        yield Line(f"{block}{key}", list(value) if isinstance(value, tuple) else value, where)
 
 
 def _undeclared(cls: type, message: str, allowed: str) -> SettingsError:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -46,6 +46,16 @@ class Unreadable(Exception):
         self.problem = problem
         self.line = line
         self.column = column
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of a tree by dotted key; a key of it may be dotted, too."""
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and not f".{key}".endswith(_WHOLE):
+            yield from flat(value, f"{key}.")
+        else:
+            yield key, value
 
 
 def read_values(path: Path) -> dict[str, Any]:

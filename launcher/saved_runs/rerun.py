@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base import environment, exit_codes
@@ -18,7 +17,7 @@ from launcher.base.signals import temporary_folder
 from launcher.config import machine
 from launcher.config.provenance import FILES_LAYER, CliArgs, Origin, Resolved, Setting
 from launcher.config.resolve import resolve
-from launcher.config.settings_file import MAPPINGS
+from launcher.config.settings_file import flat
 from launcher.run import affinity, supervisor
 from launcher.run.run_end import RunEnd
 from launcher.run_folder import run_folder
@@ -66,7 +65,7 @@ def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved
     """
     model.check_pretrained()
     assert model.settings is not None, "a run folder has settings"
-    values = dict(_flat(model.settings)) | {"engine.name": written.engine, "engine.nproc": written.world_size}
+    values = dict(flat(model.settings)) | {"engine.name": written.engine, "engine.nproc": written.world_size}
     values.pop("train.accumulation", None)  # computed from batch and world size
     options = dict(args.options)
     if args.engine is not None:
@@ -90,16 +89,6 @@ def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved
         fixes = {"data.path": "--data PATH"}  # this command takes no settings
         errors = [replace(one, fix=fixes.get(one.key or "")) for one in error.diagnostics]
         raise SettingsError(errors) from error
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The value of each dotted key."""
-    for name, value in tree.items():
-        key = f"{above}{name}"
-        if isinstance(value, Mapping) and key not in MAPPINGS:
-            yield from _flat(value, f"{key}.")
-        else:
-            yield key, value
 
 
 @contextmanager
