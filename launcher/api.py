@@ -15,16 +15,9 @@ from launcher.base.diagnostics import SettingsError, render
 from launcher.commands import run as run_command
 from launcher.config import custom_task
 from launcher.config.errors import about_data
+from launcher.config.input_errors import EVALUATE, KINDS, as_arguments, check_types, no_argument, text_of
 from launcher.config.provenance import CliArgs
-from launcher.config.python_arguments import (
-    EVALUATE,
-    KINDS,
-    as_arguments,
-    check_types,
-    flat,
-    no_argument,
-    text_of,
-)
+from launcher.config.settings_file import flat
 from launcher.report.report import refresh
 from launcher.report.watched_run import WatchedRun
 from launcher.run.run_end import RunEnd

@@ -81,12 +81,12 @@ models/doc_translation/metric.py | models/doc_translation/test_metric.py | BLEU 
     BLEU(tokenize=tokenize, force=True) => BLEU(force=True)
 models/event_seg/readers/prophesee_format.py | models/event_seg/test_prophesee_format.py | repeated TIME_HIGH
     keeps = is_high[sets] & ( => keeps = False & is_high[sets] & (
-launcher/config/layers.py | launcher/config/test_resolve.py | a mode overrides the command line
-    merge_layers(family, [*shipped, *users]) => merge_layers(family, [*users, *shipped])
-launcher/config/layers.py | launcher/config/test_layers.py | an unknown key is accepted
-    diagnostics.append(_value_errors().unknown_key(family, entry)) => continue
+launcher/config/resolve.py | launcher/config/test_resolve.py | a file overrides the command line
+    stack(family, values, users) => stack(family, values, users[::-1])
+launcher/config/resolve.py | launcher/config/test_layers.py | an unknown key is accepted
+    invalid.append(_input_errors().unknown_key(family, layer, key)) => pass
 launcher/config/batching.py | launcher/config/test_batching.py | global batch is no product
-    product = parts[MICRO] * parts => product = parts[MICRO] + parts
+    parts[0], parts[0] * parts[1] => parts[0], parts[0] + parts[1]
 launcher/compare/promises.py | launcher/compare/test_promises.py | a broken promise is kept
     measured <= highest => measured >= highest
 launcher/plan/placement.py | launcher/plan/test_placement.py | a plan without optimizer state

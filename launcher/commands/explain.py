@@ -11,8 +11,8 @@ from launcher.commands.catalog import SCHEMA
 from launcher.config import machine, render
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import allowed
-from launcher.config.layers import PROMISE
 from launcher.config.provenance import Resolved, Setting
+from launcher.config.resolve import PROMISE
 from launcher.config.schema import setting_infos, settings_class
 from launcher.plan import auto
 from launcher.plan.ladder import ENGINE
@@ -89,7 +89,7 @@ def _section(resolved: Resolved, key: str) -> dict[str, Setting]:
     section = {name: value for name, value in resolved.values.items() if name.startswith(prefix)}
     if section:
         return section
-    from launcher.config.value_errors import nearest_key
+    from launcher.config.input_errors import nearest_key
 
     sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
     suggestion = nearest_key(key, [*resolved.values, *sections])

@@ -188,7 +188,7 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, limits: ComparisonL
     if resolved.device != "cpu":  # a GPU waits for each logged line
         lines = 10 if limits.steps is None else max(1, min(10, limits.steps // 5))
     for key, value in (("log.every", lines), ("train.preview", "false")):
-        if not resolved.values[key].is_of_user:
+        if key not in resolved.keys.user:
             sets.append(f"{key}={value}")
     name = resolved.settings.engine.name
     is_auto = engine == AUTO or resolved.chosen is not None

@@ -15,10 +15,10 @@ from typing import Any
 from launcher.base.diagnostics import SettingsError, counted, plain
 from launcher.base.signals import temporary_folder
 from launcher.compare.measurements import RunMeasurements
+from launcher.config.check import SPLIT_FIX
 from launcher.config.errors import about_data
 from launcher.config.provenance import Resolved
 from launcher.config.schema import task_with_data
-from launcher.config.validate import SPLIT_FIX
 from launcher.run_folder.reader import RunReader
 from models.base import DataError
 from models.catalog import is_custom
@@ -94,7 +94,7 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
                 where, allowed = f"the command line: --folds {folds}", f"2 to {groups}, or {BY_GROUP}"
                 parts = {"where": where, "allowed": allowed, "fix": f"--folds {groups}"}
                 raise SettingsError.of(message, value=str(folds), **parts)
-    if count and fold.is_set_by_user:
+    if count and FOLD in resolved.keys.decided:
         message = f"--folds sets {FOLD}, which is {plain(fold.value)} already"
         fix = f"leave out --folds or {FOLD}"
         raise SettingsError.of(message, key=FOLD, where=fold.origin.where, fix=fix)

@@ -11,7 +11,16 @@ from launcher.base.diagnostics import Diagnostic, counted, plain
 from launcher.config import errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
 from launcher.config.machine import Machine
-from launcher.config.provenance import MACHINE_LAYER, MODE_LAYER, Batching, Chosen, Origin, Setting, Values
+from launcher.config.provenance import (
+    MACHINE_LAYER,
+    MODE_LAYER,
+    Batching,
+    Chosen,
+    KeySets,
+    Origin,
+    Setting,
+    Values,
+)
 from launcher.config.schema import PRETRAINED, config_of, setting_infos
 from models.common.hub import folder_of
 
@@ -26,6 +35,7 @@ class Adaptation:
     """The settings, the machine and the results of the rules below."""
 
     values: dict[str, Setting]
+    keys: KeySets
     machine: Machine
     device: str
     """cuda, xpu, mps or cpu."""
@@ -47,49 +57,49 @@ class Adaptation:
     def replace(self, key: str, new: Any, reason: str) -> None:
         """Override a default, and note why if the mode that the user named set it."""
         old = self.values[key]
-        self.fill(key, new, reason)
         if old.origin.layer == MODE_LAYER:
-            self.notes.append(
-                f"{key}: {plain(new)} instead of {plain(old.value)} of {old.origin.where}: {reason}"
-            )
+            note = f"{key}: {plain(new)} instead of {plain(old.value)} of {old.origin.where}: {reason}"
+            self.notes.append(note)
+        self.fill(key, new, reason)
 
     def prefer(self, key: str, new: Any, reason: str) -> None:
         """Replace another default; what the user set stays."""
-        if not self.values[key].is_of_user and self.get(key) != new:
+        if key not in self.keys.user and self.get(key) != new:
             self.replace(key, new, reason)
 
     def reject(self, key: str, new: Any, reason: str, allowed: str | None = None) -> None:
         """Report a user's setting that is impossible here; replace a default."""
-        if self.values[key].is_of_user:
+        if key in self.keys.user:
+            allowed = allowed or errors.allowed(setting_infos(self.get("model.family"))[key])
             self.report(key, new, f"is impossible here: {reason}", allowed)
         else:
             self.replace(key, new, reason)
 
-    def report(
-        self, key: str, new: Any, problem: str, allowed: str | None = None, is_warning: bool = False
-    ) -> None:
-        """Report an allowed value that is impossible here; `new` is possible."""
-        parts: dict[str, Any] = {"new": plain(new), "did_you_mean": plain(new)}
-        parts["allowed"] = allowed or errors.allowed(setting_infos(self.get("model.family"))[key])
-        parts["severity"] = "warning" if is_warning else "error"
+    def report(self, key: str, new: Any, problem: str, allowed: str, severity: Any = "error") -> None:
+        """Report a value that has a `problem`, unlike `new`."""
+        parts = {"new": plain(new), "did_you_mean": plain(new), "allowed": allowed, "severity": severity}
         self.diagnostics.append(errors.about_value(self.values, key, problem, **parts))
 
 
 def adapt(
-    values: dict[str, Setting], machine: Machine, world_size: int | None = None, chosen: Chosen | None = None
+    values: dict[str, Setting],
+    keys: KeySets,
+    machine: Machine,
+    world_size: int | None = None,
+    chosen: Chosen | None = None,
 ) -> Adaptation:
     """Adapt `values` to the machine and to data that is downloaded.
 
     `world_size` and `chosen` as in resolve.resolve.
     """
     device = values["device"].value
-    run = Adaptation(values, machine, machine.device if device == "auto" else device)
+    run = Adaptation(values, keys, machine, machine.device if device == "auto" else device)
     if machine.unused and device == "auto" and run.device in ("cuda", "cpu"):
         run.notes.append(f"device: {run.device}: {machine.unused}")
-    if values["download.fetch"].value:
+    if run.get("download.fetch"):
         from launcher.config import feature_checks  # for the runs that download their data
 
-        run.notes += feature_checks.point_data_path(values)
+        run.notes += feature_checks.point_data_path(values, keys)
     _processes(run, world_size, chosen)
     for rule in (_precision, _micro_batch, _loader, _memory, _optimizer, _length, _compile, _context):
         rule(run)
@@ -103,8 +113,7 @@ def adapt(
 
 def _processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -> None:
     """Decide processes and engine; fill in those that are not set."""
-    engine = ENGINES.get(chosen.engine if chosen else run.get("engine.name"))
-    nproc = run.get("engine.nproc")
+    engine, nproc = ENGINES.get(chosen.engine if chosen else run.get("engine.name")), run.get("engine.nproc")
     gpus = run.machine.gpus if run.device in ("cuda", "xpu") else 0
     if nproc is None:
         nproc, reason = max(1, gpus), f"one per GPU: {gpus}" if gpus else "no GPU: one process"
@@ -114,13 +123,13 @@ def _processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -
             run.fill("engine.nproc", nproc, reason)
     elif world_size is None:
         limit, what = (gpus, "GPUs") if gpus else (run.machine.cores, "cores")
-        if run.device == "mps":
-            limit, what = 1, "GPU"
+        limit, what = (1, "GPU") if run.device == "mps" else (limit, what)
         if nproc > limit:
             # A larger machine may be rehearsed: its processes share the cores.
-            is_warning = what == "cores" and nproc <= limit * _REHEARSED
-            problem = f"is more than the {limit} {what} of this machine{', which they share' * is_warning}"
-            run.report("engine.nproc", limit, problem, f"1 to {limit}", is_warning)
+            is_rehearsed = what == "cores" and nproc <= limit * _REHEARSED
+            problem = f"is more than the {limit} {what} of this machine{', which they share' * is_rehearsed}"
+            severity = "warning" if is_rehearsed else "error"
+            run.report("engine.nproc", limit, problem, f"1 to {limit}", severity)
     run.nproc, run.size = nproc, world_size or nproc
     if chosen is not None:
         run.fill("engine.name", chosen.engine, chosen.where)
@@ -128,10 +137,10 @@ def _processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -
         run.fill("engine.name", by_processes(run.size), counted(run.size, "process"))
 
 
-def batch_notes(values: Values, solved: Batching) -> Iterator[str]:
+def batch_notes(values: Values, keys: KeySets, solved: Batching) -> Iterator[str]:
     """Announce a micro-batch that differs from the one that the user or the mode set."""
     asked = values[MICRO]
-    is_chosen = asked.origin.layer == MODE_LAYER or asked.is_of_user
+    is_chosen = asked.origin.layer == MODE_LAYER or MICRO in keys.user
     if is_chosen and asked.value not in (None, solved.micro_batch):
         yield f"{MICRO}: {solved.micro_batch} instead of {asked.value}: {solved}"
 
@@ -147,9 +156,10 @@ def _precision(run: Adaptation) -> None:
             run.notes.append(f"{key}: fp16 with loss scaling: {reason}")
         run.fill(key, new, reason)
     elif device == "cpu" and precision in ("fp16", "tf32", "fp8"):
-        is_native = machine.cpu_bf16 and precision != "tf32"
-        reason = "no GPU, and this CPU computes in bf16" if is_native else "no GPU"
-        run.reject(key, "bf16" if is_native else "fp32", reason, "fp32, bf16 on a CPU")
+        new, reason = "fp32", "no GPU"
+        if machine.cpu_bf16 and precision != "tf32":
+            new, reason = "bf16", "no GPU, and this CPU computes in bf16"
+        run.reject(key, new, reason, "fp32, bf16 on a CPU")
     elif device == "cpu" and precision == "bf16" and not machine.cpu_bf16:
         run.prefer(key, "fp32", "no GPU, and this CPU has no bf16")
     elif device == "mps" and precision in ("fp16", "bf16", "tf32", "fp8"):
@@ -164,21 +174,20 @@ def _micro_batch(run: Adaptation) -> None:
     The global batch is the one of the mode. A larger micro-batch occupies an idle GPU; to a CPU it
     only costs memory. The default needs no checkpointing for it.
     """
-    pair = micro, accumulation = (run.values[MICRO], run.values[ACCUMULATION])
-    is_of_mode = any(setting.origin.layer == MODE_LAYER for setting in pair)
-    if run.device != "cpu" or not is_of_mode or any(setting.is_of_user for setting in pair):
+    key, defaults = "memory.activation_checkpointing", run.keys.defaults
+    is_of_mode = not run.keys.mode.isdisjoint((MICRO, ACCUMULATION))
+    if run.device != "cpu" or not is_of_mode or not run.keys.user.isdisjoint((MICRO, ACCUMULATION)):
         return
-    default, count = (setting.without(MODE_LAYER) or 1 for setting in pair)
-    whole = run.get(GLOBAL) or (micro.value or 1) * (accumulation.value or 1)
-    if whole <= default * count:
+    micro, default = run.get(MICRO) or 1, defaults[MICRO] or 1
+    whole = run.get(GLOBAL) or micro * (run.get(ACCUMULATION) or 1)
+    if whole <= default * (defaults[ACCUMULATION] or 1):
         return
-    smaller = largest_divisor(whole, min(micro.value or 1, default))
+    smaller = largest_divisor(whole, min(micro, default))
     reason = "no GPU: larger micro-batches take memory, and a CPU gains little from them"
     run.replace(MICRO, smaller, reason)
     run.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
-    key = "memory.activation_checkpointing"
     if run.values[key].origin.layer == MODE_LAYER:
-        run.replace(key, run.values[key].without(MODE_LAYER), f"{MICRO} is not larger than the default's")
+        run.replace(key, defaults[key], f"{MICRO} is not larger than the default's")
 
 
 def _loader(run: Adaptation) -> None:
@@ -235,18 +244,18 @@ def _optimizer(run: Adaptation) -> None:
 def _compile(run: Adaptation) -> None:
     """What can be compiled; CUDA graphs read and write at the addresses of their recording."""
     key, lacks, engine = "compile", run.machine.compiler_lacks(run.device), ENGINES[run.get("engine.name")]
-    if run.get(key) == "auto":
-        pays = run.device == "cuda" and not lacks
-        reason = "a GPU and a compiler" if pays else f"slower on {run.device}"
-        if run.device == "cuda" and lacks:
-            reason = f"it needs {lacks}"
+    compiled, is_gpu = run.get(key), run.device == "cuda"
+    if compiled == "auto":
+        new, reason = ("on", "a GPU and a compiler") if is_gpu else ("off", f"slower on {run.device}")
+        if is_gpu and lacks:
+            new, reason = "off", f"it needs {lacks}"
             run.notes.append(f"{key}: off: {reason}")
-        run.fill(key, "on" if pays else "off", reason)
-    elif run.get(key) != "off" and run.device in ("cuda", "cpu") and lacks:
+        run.fill(key, new, reason)
+    elif compiled != "off" and run.device in ("cuda", "cpu") and lacks:
         run.reject(key, "off", f"it needs {lacks}")
-    elif run.get(key) == "graphs" and run.device != "cuda":
+    elif compiled == "graphs" and not is_gpu:
         run.reject(key, "off", "no NVIDIA GPU")
-    elif run.get(key) == "graphs" and (engine.shards_parameters or run.get("memory.activation_offload")):
+    elif compiled == "graphs" and (engine.shards_parameters or run.get("memory.activation_offload")):
         what = f"engine {engine.name}" if engine.shards_parameters else "memory.activation_offload"
         run.reject(key, "on", f"{what} moves tensors, and CUDA graphs have fixed addresses")
 
@@ -255,25 +264,25 @@ def _length(run: Adaptation) -> None:
     """The user's epochs override a shipped limit of steps, and a limit of steps shipped epochs."""
     pair = ("train.epochs", "train.max_steps")
     for key, other in (pair, pair[::-1]):
-        setting, limit = run.values[key], run.values[other]
-        if setting.is_of_user and None not in (setting.value, limit.value) and not limit.is_of_user:
-            run.replace(other, None, f"{setting.origin.where} sets the length")
+        is_users = key in run.keys.user and other not in run.keys.user
+        if is_users and None not in (run.get(key), run.get(other)):
+            run.replace(other, None, f"{run.values[key].origin.where} sets the length")
 
 
 def _context(run: Adaptation) -> None:
     """Samples are no longer than the context of a pretrained model; also those of the user."""
-    key, name = "data.seq_len", run.values.get(PRETRAINED)
+    key, name = "data.seq_len", run.get(PRETRAINED) if PRETRAINED in run.values else None
     context_of = getattr(config_of(run.get("model.family")), "context_of", None)
-    if context_of is None or name is None or name.value is None:
+    if context_of is None or name is None:
         return
-    length, folder = run.get(key), folder_of(name.value)
+    length, folder = run.get(key), folder_of(name)
     limit = context_of(folder)
     if limit is None or length is None or length <= limit:
         return
-    if run.values[key].is_of_user:
+    if key in run.keys.user:
         problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
         allowed = f"8 to {limit}, the positions of {folder / 'config.json'}"
-        run.report(key, limit, problem, allowed, is_warning=True)
+        run.report(key, limit, problem, allowed, "warning")
     else:
-        run.notes.append(f"{key}: {limit} instead of {length}, the context of {name.value}")
-    run.fill(key, limit, f"the context of {name.value}")
+        run.notes.append(f"{key}: {limit} instead of {length}, the context of {name}")
+    run.fill(key, limit, f"the context of {name}")

@@ -9,18 +9,7 @@ from typing import Any
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config import errors
-from launcher.config.provenance import (
-    BATCH_SETTINGS,
-    MODE_LAYER,
-    USER_LAYERS,
-    Batching,
-    Origin,
-    Resolved,
-    Setting,
-    Values,
-)
-from launcher.config.schema import settings_class
-from training.settings import nested
+from launcher.config.provenance import BATCH_SETTINGS, MODE_LAYER, Batching, KeySets, Origin, Resolved, Values
 
 GLOBAL, MICRO, ACCUMULATION = BATCH_SETTINGS
 LEAST = "train.least_steps"
@@ -28,39 +17,39 @@ MOST_DROPPED = 0.02
 """Share of the samples that a proposed global batch may drop in each epoch."""
 
 
-def solve_batching(values: Values, world_size: int) -> Batching:
+def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
     """The numbers for a world size.
 
     The product of micro-batch and accumulation on one process is the global batch; more
     processes reduce accumulation first, then micro-batch. Raises SettingsError.
     """
-    users = [key for key in BATCH_SETTINGS if _is_set(values[key])]
-    total, micro, accumulation = (values[key].value for key in BATCH_SETTINGS)
-    parts = {MICRO: micro or 1, ACCUMULATION: accumulation or 1}
-    product = parts[MICRO] * parts[ACCUMULATION]
-    if total is None or (users and GLOBAL not in users):
-        total, micro = product, parts[MICRO]
+    users = [key for key in BATCH_SETTINGS if key in keys.user and values[key].value is not None]
+    total, *parts = (values[key].value or 1 for key in BATCH_SETTINGS)
+    micro, product = parts[0], parts[0] * parts[1]
+    if values[GLOBAL].value is None or (users and GLOBAL not in users):
+        total = product
     elif {MICRO, ACCUMULATION} <= {*users} and product != total:
-        problem = f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}"
+        problem = f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {parts[1]}"
         allowed = f"{product}, or two of the three"
         raise _error(values, GLOBAL, problem, BATCH_SETTINGS, allowed, new=product)
-    elif key := next((key for key in (MICRO, ACCUMULATION) if key in users), None):
-        if total % parts[key]:
-            problem = f"{GLOBAL} {total} is not a multiple of {key} {parts[key]}"
-            new = largest_divisor(total, parts[key])
-            raise _error(values, key, problem, (GLOBAL, key), f"what divides {total}", new=new)
-        micro = parts[key] if key == MICRO else total // parts[key]
     else:
-        micro = largest_divisor(total, parts[MICRO])
+        for key, part in zip((MICRO, ACCUMULATION), parts, strict=True):
+            if key in users and total % part:
+                problem, new = (
+                    f"{GLOBAL} {total} is not a multiple of {key} {part}",
+                    largest_divisor(total, part),
+                )
+                raise _error(values, key, problem, (GLOBAL, key), f"what divides {total}", new=new)
+        is_divided = ACCUMULATION in users and MICRO not in users
+        micro = total // parts[1] if is_divided else largest_divisor(total, micro)
     if total % world_size:
-        keys = users or [MICRO, ACCUMULATION]
+        tied = users or [MICRO, ACCUMULATION]
         problem = f"a global batch of {total} cannot be split among {world_size} processes"
         allowed = f"a multiple of {world_size}; or {largest_divisor(total, world_size)} processes"
-        fix = batch_line(values, micro, nearest_multiple(total, world_size))
-        raise _error(values, keys[0], problem, keys, allowed, fix=fix)
-    share = total // world_size
-    micro = largest_divisor(share, micro)
-    return Batching(total, micro, share // micro, world_size)
+        fix = batch_line(values, keys, micro, nearest_multiple(total, world_size))
+        raise _error(values, tied[0], problem, tied, allowed, fix=fix)
+    micro = largest_divisor(total // world_size, micro)
+    return Batching(total, micro, total // world_size // micro, world_size)
 
 
 def halvings(numbers: Batching) -> Iterator[Batching]:
@@ -81,9 +70,8 @@ def larger(numbers: Batching) -> Iterator[Batching]:
 
 def may_grow(resolved: Resolved) -> bool:
     """Whether the memory of a GPU may decide the micro-batch: neither user nor mode has set it."""
-    layers = {origin.layer for key in (MICRO, ACCUMULATION) for _, origin in resolved.values[key].all_values}
-    is_gpu, several = resolved.device != "cpu", resolved.batching.accumulation > 1
-    return is_gpu and several and layers.isdisjoint((MODE_LAYER, *USER_LAYERS))
+    is_set = not {MICRO, ACCUMULATION}.isdisjoint(resolved.keys.user | resolved.keys.mode)
+    return resolved.device != "cpu" and resolved.batching.accumulation > 1 and not is_set
 
 
 def largest_divisor(number: int, limit: int) -> int:
@@ -107,17 +95,15 @@ def proposed_batch(samples: int, max_samples: int, world_size: int) -> int | Non
     return min(sizes, key=lambda size: (max(MOST_DROPPED * samples, samples % size), -size), default=None)
 
 
-def batch_line(values: Values, micro: int, total: int) -> str:
+def batch_line(values: Values, keys: KeySets, micro: int, total: int) -> str:
     """The options that set the global batch, with micro-batch and accumulation where they are set.
 
     What the user set is kept as far as it divides the batch; else there is a micro-batch `micro`.
     """
-    new = {GLOBAL: total}
-    if _is_set(values[MICRO]):
-        micro = largest_divisor(total, values[MICRO].value)
-        new[MICRO] = micro
-    if _is_set(values[ACCUMULATION]):
-        asked = values[ACCUMULATION].value
+    new, (asked_micro, asked) = {GLOBAL: total}, (values[MICRO].value, values[ACCUMULATION].value)
+    if MICRO in keys.user and asked_micro is not None:
+        new[MICRO] = micro = largest_divisor(total, asked_micro)
+    if ACCUMULATION in keys.user and asked is not None:
         new[ACCUMULATION] = total // micro if MICRO in new else largest_divisor(total, asked)
     return " ".join(f"--set {key}={value}" for key, value in new.items())
 
@@ -125,17 +111,12 @@ def batch_line(values: Values, micro: int, total: int) -> str:
 def check_fills(resolved: Resolved, samples: int) -> None:
     """Raise SettingsError if the training `samples` do not fill one global batch."""
     numbers = resolved.batching
-    if samples >= numbers.global_batch:
-        return
-    total = proposed_batch(samples, numbers.global_batch, numbers.world_size)
-    fix = total and batch_line(resolved.values, numbers.micro_batch, total)
-    parts = {"value": numbers.global_batch, "allowed": f"1 to {samples}, or more data", "fix": fix}
-    message = f"{GLOBAL} {numbers.global_batch} exceeds the {samples} training samples"
-    raise SettingsError([errors.about(resolved.values, GLOBAL, message, **parts)])
-
-
-def _is_set(value: Setting) -> bool:
-    return value.is_of_user and value.value is not None
+    if samples < numbers.global_batch:
+        total = proposed_batch(samples, numbers.global_batch, numbers.world_size)
+        fix = total and batch_line(resolved.values, resolved.keys, numbers.micro_batch, total)
+        parts = {"value": numbers.global_batch, "allowed": f"1 to {samples}, or more data", "fix": fix}
+        message = f"{GLOBAL} {numbers.global_batch} exceeds the {samples} training samples"
+        raise SettingsError([errors.about(resolved.values, GLOBAL, message, **parts)])
 
 
 def _error(
@@ -151,9 +132,9 @@ _LR, _LENGTH = "optim.lr", "train.max_steps"
 
 def expected(resolved: Resolved) -> str | None:
     """What `fitted` may change once the samples are counted; None: nothing."""
-    smallest, least = _default_batch(resolved.values), resolved.values[LEAST].value
     if not _may_shrink(resolved):
         return None
+    smallest, least = _default_batch(resolved.keys), resolved.values[LEAST].value
     return (
         f"{GLOBAL}: less than {resolved.batching.global_batch} on little data, down to {smallest}, "
         f"so that an epoch keeps {least} steps ({LEAST})"
@@ -169,47 +150,39 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     generalize better, 2017, section 4). A limit of steps keeps its samples. What the user set
     stays. The settings of the result have no least_steps: a resumed run keeps its batch.
     """
-    values, least = resolved.values, resolved.values[LEAST].value
+    values, keys, least = resolved.values, resolved.keys, resolved.values[LEAST].value
     if least is None:
         return resolved
-    counted, notes = f"{samples:,} training samples", list(resolved.notes)
-    changes: dict[str, float | None] = {LEAST: None}
-    old, new, lr, steps = resolved.batching.global_batch, 0, values[_LR], values[_LENGTH]
-    seen, is_limited = samples, steps.value is not None and not steps.is_of_user
-    if is_limited:
-        seen = min(samples, steps.value * old)
-    if _may_shrink(resolved):  # to a multiple of the default's
-        unit = math.lcm(_default_batch(values), resolved.world_size)
-        new = max(unit, seen // least // unit * unit)
-    if 0 < new < old:
-        if not lr.is_of_user:
-            follows = lr.value * math.sqrt(new / old)
-            changes[_LR] = float(f"{max(follows, min(lr.value, lr.mode_default)):.6g}")
+    notes, changes = list(resolved.notes), dict[str, float | None]({LEAST: None})
+    old, lr, steps = resolved.batching.global_batch, values[_LR].value, values[_LENGTH].value
+    is_limited = steps is not None and _LENGTH not in keys.user
+    seen = min(samples, steps * old) if is_limited else samples
+    unit = math.lcm(_default_batch(keys), resolved.world_size)
+    new = max(unit, seen // least // unit * unit)
+    if _may_shrink(resolved) and new < old:
+        if _LR not in keys.user:
+            changes[_LR] = float(f"{max(lr * math.sqrt(new / old), min(lr, keys.defaults[_LR])):.6g}")
         if is_limited:
-            changes[_LENGTH] = max(1, round(steps.value * old / new))
+            changes[_LENGTH] = max(1, round(steps * old / new))
         others = "".join(f"; {key} {value:g}" for key, value in changes.items() if value is not None)
-        what = counted if seen == samples else f"{seen:,} samples of the run"
+        what = f"{samples:,} training samples" if seen == samples else f"{seen:,} samples of the run"
         few = f"{what} are {seen // old} steps of {old}, and {LEAST} is {least}"
         notes.append(f"{GLOBAL}: {new} instead of {old}: {few}{others}")
         share = new // resolved.world_size
         micro = largest_divisor(share, resolved.batching.micro_batch)
         changes |= {GLOBAL: new, MICRO: micro, ACCUMULATION: share // micro}
-    origin = Origin(MODE_LAYER, f"fitted to {counted}")
-    changed = {k: values[k].overridden(v, origin) for k, v in changes.items() if v != values[k].value}
-    values = {**values, **changed}
-    tree = nested({key: value.value for key, value in values.items()})
-    settings = settings_class(values["model.family"].value).model_validate(tree)
-    return replace(resolved, settings=settings, values=values, notes=notes)
+    origin = Origin(MODE_LAYER, f"fitted to {samples:,} training samples")
+    return resolved.changed(changes, origin, notes=notes)
 
 
 def _may_shrink(resolved: Resolved) -> bool:
     """Whether the batch is larger than the default's, and not of the user."""
-    values, total = resolved.values, resolved.batching.global_batch
-    is_set = any(values[key].is_of_user for key in BATCH_SETTINGS)
-    return values[LEAST].value is not None and not is_set and total > _default_batch(values)
+    is_set = not resolved.keys.user.isdisjoint(BATCH_SETTINGS)
+    is_larger = resolved.batching.global_batch > _default_batch(resolved.keys)
+    return resolved.values[LEAST].value is not None and not is_set and is_larger
 
 
-def _default_batch(values: Values) -> int:
+def _default_batch(keys: KeySets) -> int:
     """The global batch of mode default."""
-    total, micro, accumulation = (values[key].mode_default for key in BATCH_SETTINGS)
+    total, micro, accumulation = (keys.defaults[key] for key in BATCH_SETTINGS)
     return int(total or (micro or 1) * (accumulation or 1))

@@ -1,27 +1,44 @@
-"""Checks of the resolved settings that need no data: errors and warnings before a start."""
+"""Checks of settings, before a start and once the data is read; and settings that nothing reads."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.util import find_spec
 from operator import not_
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, nearest_match, plain
+from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match, plain, render
 from launcher.base.redaction import redact
 from launcher.config import errors, paths
-from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.provenance import PROFILE_LAYER, RESUMED_LAYER, STAGED_MODE, USER_LAYERS, Values
+from launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO, batch_line, proposed_batch
+from launcher.config.feature_settings import Continual, Download, Report
+from launcher.config.provenance import (
+    BATCH_SETTINGS,
+    RESUMED_LAYER,
+    STAGED_MODE,
+    USER_LAYERS,
+    KeySets,
+    Resolved,
+    Values,
+)
 from launcher.config.schema import PRETRAINED, config_of, setting_infos, task_class
 from launcher.config.selection import STAGES, declared_stages, select_stages
 from launcher.config.settings_file import nearest_file
+from models.base import DataError
 from models.catalog import FAMILIES, is_custom
 from models.common.hub import HUB
 from training import duration
-from training.settings import TRACKERS
+from training.settings import PROFILE_WARMUP, TRACKERS
+
+if TYPE_CHECKING:
+    from models.base import Task
+    from training.train_plan import TrainPlan
 
 _CONTINUAL = "continual.enabled"
 _OF_OPTIMIZER = [
@@ -120,27 +137,29 @@ ROWS = (
 )
 
 
-def check_settings(values: Values) -> list[Diagnostic]:
+def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
     """The errors and warnings that need no data."""
     now, found = {key: setting.value for key, setting in values.items()}, list[Diagnostic]()
     for row in ROWS:
-        if row.key in now and (values[row.key].is_set_by_user or not row.warns) and row.when(now):
+        if row.key in now and (row.key in keys.decided or not row.warns) and row.when(now):
             parts = {"fix" if str(row.fix).startswith("--") else "new": row.fix, "allowed": row.allowed}
             parts["severity"] = "warning" if row.warns else "error"
             found.append(errors.about_value(values, row.key, row.problem, **parts))
-    for check in (_stages, _trackers, _paths, _length, _batch, _promised_sizes, _no_effect):
+    for check in (_stages, _trackers, _paths, _promised_sizes):
         found += check(values)
-    if values[_CONTINUAL].value and "data.path" not in values:
+    for check_of_user in (_length, _batch, _no_effect):
+        found += check_of_user(values, keys)
+    if now[_CONTINUAL] and "data.path" not in values:
         where = errors.where(_CONTINUAL, values[_CONTINUAL].origin)
         message = f"{_CONTINUAL} needs a task with the setting data.path"
         found.append(Diagnostic(message, key="data.path", where=where))
-    elif values[_CONTINUAL].value and (problem := why_ineffective(values, "data.path")):
+    elif now[_CONTINUAL] and (problem := why_ineffective(values, "data.path")):
         problem += "; continual learning trains on new files there"
         found.append(errors.about_value(values, "data.path", problem))
-    if any(values[f"download.{name}"].value for name in ("fetch", "files", "variables")):
+    if any(now[f"download.{name}"] for name in ("fetch", "files", "variables")):
         from launcher.config import feature_checks  # for the runs that download their data
 
-        found += feature_checks.check_download(values)
+        found += feature_checks.check_download(values, keys)
     return found
 
 
@@ -189,8 +208,8 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
 
             if feature_checks.will_download(values, path):
                 continue
-        suggestion = nearest_file(path)
-        parts = {"new": suggestion, "did_you_mean": suggestion}
+        like = nearest_file(path)
+        parts = {"new": like, "did_you_mean": like}
         if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
             parts["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
         link = "is a link to a file that does not exist" if full.is_symlink() else "does not exist"
@@ -199,96 +218,88 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         if paths.is_special(key, values):
             allowed = "a file or a folder on disk, not a pipe, socket or device"
             yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
-        text = str(values[key].value)
-        if redact(text) != text:  # files of the run would name the password
+        if redact(text := str(values[key].value)) != text:  # files of the run would name the password
             problem = "is a URL with a password"
             yield errors.about_value(values, key, problem, allowed="a path on this machine")
 
 
-def _length(values: Values) -> Iterator[Diagnostic]:
+def _length(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     """What never happens before the end of a run of so many steps."""
     warmup, max_steps = values["schedule.warmup"].value, values["train.max_steps"].value
     if max_steps is not None:
         if isinstance(warmup, int):
-            yield from long_warmup(values, warmup, max_steps)
-        yield from too_rare(values, max_steps, None)
+            yield from _long_warmup(values, keys, warmup, max_steps)
+        yield from _too_rare(values, keys, max_steps, None)
 
 
-def long_warmup(values: Values, steps: int, total: int) -> Iterator[Diagnostic]:
+def _long_warmup(values: Values, keys: KeySets, steps: int, total: int) -> Iterator[Diagnostic]:
     """The error of a warm-up as long as the run, unless it is cut, with a note."""
     key = "schedule.warmup"
-    if steps < total or values["schedule.warmup_cap"].value is not None:
-        return
-    yield errors.about_value(
-        values,
-        key,
-        f"is {steps} steps, and the run has {total}: the learning rate would never reach its peak",
-        allowed=f"less than {total} steps",
-        new="10%",
-        severity="error" if values[key].is_set_by_user else "warning",
-    )
+    if steps >= total and values["schedule.warmup_cap"].value is None:
+        problem = f"is {steps} steps, and the run has {total}: the learning rate would never reach its peak"
+        parts = {"allowed": f"less than {total} steps", "new": "10%"}
+        severity = "error" if key in keys.decided else "warning"
+        yield errors.about_value(values, key, problem, severity=severity, **parts)
 
 
-def too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterator[Diagnostic]:
-    """Warnings for the user's intervals above the `total` steps of the run."""
+def _too_rare(values: Values, keys: KeySets, total: int, per_epoch: int | None) -> Iterator[Diagnostic]:
+    """Warnings for the user's intervals above the `total` steps of the run; `per_epoch`: if known."""
     for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
-        every, is_known = values[key].value, steps_per_epoch is not None
-        if not values[key].is_set_by_user or not (isinstance(every, int) or (is_known and every)):
+        every = values[key].value
+        if key not in keys.decided or not (isinstance(every, int) or (per_epoch is not None and every)):
             continue
-        steps = duration.steps(every, steps_per_epoch or 1, total)
-        if steps > total:
+        if (steps := duration.steps(every, per_epoch or 1, total)) > total:
             problem = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
             yield errors.about_value(values, key, problem, new=max(1, total // 2), severity="warning")
 
 
-def _batch(values: Values) -> Iterator[Diagnostic]:
+def _batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     """Warn if the user's micro-batch or accumulation change the global batch.
 
     An error is a mode that promises to keep it, with numbers that do not divide.
     """
-    keys = [key for key in (MICRO, ACCUMULATION) if values[key].is_of_user]
-    shipped = (values[MICRO].shipped or 1) * (values[ACCUMULATION].shipped or 1)
-    new = (values[MICRO].value or 1) * (values[ACCUMULATION].value or 1)
-    if keys and new != shipped and not values[GLOBAL].is_of_user:
+    now = {key: values[key].value for key in BATCH_SETTINGS}
+    new, shipped, default = (
+        (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1) for numbers in (now, keys.shipped, keys.defaults)
+    )
+    users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
+    if users and new != shipped and GLOBAL not in keys.user:
         yield errors.about(
             values,
             GLOBAL,
-            f"the global batch is {new} instead of {shipped}, by {' and '.join(keys)}",
+            f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
             value=new,
-            where="; ".join(errors.where(key, values[key].origin) for key in keys),
+            where="; ".join(errors.where(key, values[key].origin) for key in users),
             fix=f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm",
             severity="warning",
         )
-    default = (values[MICRO].mode_default or 1) * (values[ACCUMULATION].mode_default or 1)
     is_kept = values["promise"].value.get("global_batch") == {"at_least": 1, "at_most": 1}
-    layers = {values[key].origin.layer for key in (GLOBAL, MICRO, ACCUMULATION)}
-    if is_kept and shipped != default and layers.isdisjoint((PROFILE_LAYER, *USER_LAYERS)):
+    if is_kept and shipped != default and keys.user.isdisjoint(BATCH_SETTINGS):
         problem = f"promises a global batch of {default}, and gives {shipped}"
         yield errors.about_value(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
 
 
 def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
     """Sizes of no family in the user's promises, which would never be checked."""
-    for promises, origin in values["promise"].all_values:
-        for measure, bounds in promises.items() if origin.layer in USER_LAYERS else ():
-            known = {
-                size for name in (*FAMILIES, values["model.family"].value) for size in config_of(name).SIZES
-            }
-            for name in set((bounds or {}).get("sizes") or ()) - known:
+    users = [one for one in values["promise"].all_values if one[1].layer in USER_LAYERS]
+    families = (*FAMILIES, values["model.family"].value) if users else ()
+    known = {size for name in families for size in config_of(name).SIZES}
+    for promises, origin in users:
+        for measure, bounds in promises.items():
+            for name in {*((bounds or {}).get("sizes") or ())} - known:
                 message, like = f"unknown size {name!r} in promise.{measure}", nearest_match(name, known)
+                parts = {"allowed": ", ".join(sorted(known)), "did_you_mean": like}
                 where = errors.where("promise", origin)
-                parts = {"where": where, "allowed": ", ".join(sorted(known)), "did_you_mean": like}
-                yield errors.about(values, "promise", message, **parts)
+                yield errors.about(values, "promise", message, where=where, **parts)
 
 
-def _no_effect(values: Values) -> Iterator[Diagnostic]:
+def _no_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     """Modes and settings that change nothing."""
     mode = values["mode"].value
-    others = [setting for key, setting in values.items() if key != "promise"]
-    if mode != "default" and all(each.shipped == each.mode_default for each in others):
+    if mode != "default" and keys.changed <= {"promise"}:
         yield errors.about_value(values, "mode", "changes nothing", severity="warning")
     for key, setting in values.items():
-        if setting.is_set_by_user and (problem := why_ineffective(values, key)):
+        if key in keys.decided and (problem := why_ineffective(values, key)):
             # Without it a run may not fit. In a pipeline it is that of another stage.
             is_needed = key == _QUANTIZE and setting.value is not None and mode != STAGED_MODE
             is_error = is_needed or values["unread_settings"].value == "error"
@@ -300,24 +311,22 @@ def _stages(values: Values) -> Iterator[Diagnostic]:
     """Errors of mode staged, of the names in `stages`, and of missing first weights."""
     family, mode, names = (values[key].value for key in ("model.family", "mode", STAGES))
     stages = declared_stages(family)
-    known = [stage.name for stage in stages]
     chosen = select_stages(names, stages)
     if not stages:
         able = ", ".join(name for name, each in FAMILIES.items() if each.stages)
         for key in [key for key, is_set in (("mode", mode == STAGED_MODE), (STAGES, names)) if is_set]:
-            problem = f"needs stages, and {family} declares none"
-            fix = "--mode resource-efficient  to lower peak memory in one run"
-            yield errors.about_value(values, key, problem, allowed=f"families with stages: {able}", fix=fix)
+            parts = {"allowed": f"families with stages: {able}", "fix": "--mode resource-efficient"}
+            yield errors.about_value(values, key, f"needs stages, and {family} declares none", **parts)
     elif names and mode != STAGED_MODE:
-        problem = f"needs mode staged, and the mode is {mode}"
-        yield errors.about_value(values, STAGES, problem, fix="--mode staged")
+        yield errors.about_value(values, STAGES, "needs mode staged", fix="--mode staged")
     elif names and [stage.name for stage in chosen] != list(names):
-        near = [nearest_match(name, known) for name in names]
-        corrected = ",".join(name for name in known if name in near)
-        is_option = values[STAGES].origin.where.startswith("--stage ")
-        new = None if None in near else corrected if is_option else f"[{corrected}]"
-        problem = f"is not a list of stages of {family} in their order"
-        yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), new=new)
+        known, problem = (
+            [stage.name for stage in stages],
+            f"is not a list of stages of {family} in their order",
+        )
+        like = {nearest_match(name, known) for name in names}
+        new = [name for name in known if name in like]
+        yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), new=new or None)
     elif len(names) == 1 and chosen[0].loads is not None and values[chosen[0].loads].value is None:
         earlier = " or ".join(chosen[0].of)
         yield Diagnostic(
@@ -327,3 +336,159 @@ def _stages(values: Values) -> Iterator[Diagnostic]:
             allowed=f"--from RUN, a run of stage {earlier}; or all stages, --mode staged",
             fix="--from RUN",
         )
+
+
+_MOST_LEFT_OUT = 0.1
+"""Largest share of an epoch that is dropped without a warning."""
+SPLIT = ("data.split_seed", "data.fold")
+SPLIT_FIX = "in the task, split with self.split_groups(groups); or remove it"
+_OF_LAUNCHER = (Continual, Report, Download)
+BY_THE_LAUNCHER = frozenset(
+    {
+        *("mode", "promise", "stages", "unread_settings", "model.family", "model.size"),
+        *("engine.name", "engine.nproc", "engine.max_restarts", "limits.profile"),
+        *BATCH_SETTINGS,
+        LEAST,
+        *(f"{section.__name__.lower()}.{name}" for section in _OF_LAUNCHER for name in section.model_fields),
+    }
+)
+"""Settings that take effect before the run starts or after it; the run must read the others."""
+
+
+def check_before_training(
+    resolved: Resolved, train_plan: TrainPlan, settings: TrackedSettings, prints: bool
+) -> None:
+    """Check lengths against the data, and find unused settings.
+
+    Everything that reads settings must be built by now. Raises SettingsError; warnings go to
+    stderr if this rank `prints`.
+    """
+    diagnostics: list[Diagnostic] = []
+    if not train_plan.experience:  # which has a length and a schedule of its own
+        diagnostics += check_train_plan(resolved, train_plan.total_steps, train_plan.steps_per_epoch)
+    if not train_plan.experience and not train_plan.first_step:  # a resumed run has few steps left
+        diagnostics += _idle_patience(resolved, train_plan)
+        profiled, last = resolved.settings.log.profile, train_plan.end_step
+        most = last - PROFILE_WARMUP
+        if profiled is not None and profiled > most:
+            problem = f"needs {profiled + PROFILE_WARMUP} steps, and the run has {last}"
+            new = most if most > 0 else None
+            diagnostics.append(errors.about_value(resolved.values, "log.profile", problem, new=new))
+    diagnostics += _left_out(resolved, train_plan)
+    diagnostics += unused_diagnostics(resolved, settings_read(settings))
+    if wrong := [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]:
+        raise SettingsError(wrong)
+    if diagnostics and prints:
+        print(render(diagnostics), file=sys.stderr)
+
+
+def check_train_plan(resolved: Resolved, total_steps: int, steps_per_epoch: int) -> list[Diagnostic]:
+    """The errors and warnings that need the number of samples."""
+    values, keys = resolved.values, resolved.keys
+    warmup = duration.steps(values["schedule.warmup"].value, steps_per_epoch, total_steps)
+    return [
+        *_too_rare(values, keys, total_steps, steps_per_epoch),
+        *_long_warmup(values, keys, warmup, total_steps),
+    ]
+
+
+def check_splits(task: Task, folder: Path) -> None:
+    """Check that training and validation share no samples. Reads the run folder.
+
+    Raises DataError if two splits are one object, or share groups.
+    """
+    from models.common.split import SPLIT_FILE, overlapping_groups  # imports numpy
+
+    allowed = "each group, a recording, patient or document, in one of train, val and test"
+    if task.data("train") is task.data("val"):
+        where = "data('train') and data('val') of the task"
+        raise DataError("the task trains and validates on the same samples", where=where, allowed=allowed)
+    if shared := overlapping_groups(folder):
+        message = f"{len(shared)} groups are in two splits, such as {', '.join(shared[:3])}"
+        raise DataError(message, where=str(folder / SPLIT_FILE), allowed=allowed)
+
+
+def _idle_patience(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
+    """Warn if the run has too few evaluations for a patience that the user set."""
+    values, steps = resolved.values, train_plan.end_step
+    count = train_plan.evaluations(0, steps - 1)
+    for key, also in (("stop.patience", "stop.patience"), ("schedule.patience", "schedule.name")):
+        patience, is_set = values[key].value, not resolved.keys.decided.isdisjoint((key, also))
+        if patience is None or count > patience or not is_set or why_ineffective(values, key):
+            continue
+        every = (steps - 1) // (patience + 1)
+        problem = f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}"
+        fix = errors.fix_line("eval.every", values["eval.every"].origin, every) if every else None
+        yield errors.about_value(values, key, problem, fix=fix, severity="warning")
+
+
+def _left_out(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
+    """Warn if much of an epoch is dropped as a partial batch."""
+    dropped, batch = train_plan.dropped_samples, train_plan.global_batch
+    length = train_plan.steps_per_epoch * batch + dropped
+    if dropped > _MOST_LEFT_OUT * length:
+        new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
+        is_better = length % new_batch < length % batch
+        line = batch_line(resolved.values, resolved.keys, resolved.batching.micro_batch, new_batch)
+        fix = line if is_better else "use more data"
+        message = (
+            f"{dropped} of {length} samples of an epoch are dropped: they fill no global batch of {batch}"
+        )
+        yield errors.about(resolved.values, GLOBAL, message, fix=fix, severity="warning")
+
+
+class TrackedSettings:
+    """The settings, or a section of them, by attribute; records each setting that is read.
+
+    Sections share one record. Nothing can be written.
+    """
+
+    __slots__ = ("_prefix", "_seen", "_settings")
+
+    def __init__(self, settings: BaseModel, prefix: str = "", seen: set[str] | None = None) -> None:
+        self._settings, self._prefix, self._seen = settings, prefix, set() if seen is None else seen
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # copying and pickling look up names that settings never have
+            raise AttributeError(name)
+        value = getattr(self._settings, name)
+        key = self._prefix + name.rstrip("_")  # `async_`, for `async` is a Python keyword
+        if isinstance(value, BaseModel):
+            return TrackedSettings(value, f"{key}.", self._seen)
+        self._seen.add(key)
+        return value
+
+    def __repr__(self) -> str:
+        return f"TrackedSettings({self._settings!r})"
+
+
+def retracked(view: TrackedSettings, settings: BaseModel) -> TrackedSettings:
+    """A view of other settings with the record of `view`."""
+    return TrackedSettings(settings, seen=view._seen)
+
+
+def settings_read(view: TrackedSettings) -> frozenset[str]:
+    """The keys that were read through a view or any of its sections."""
+    return frozenset(view._seen)
+
+
+def unused_keys(values: Values, read: Collection[str]) -> list[str]:
+    """The settings that a layer above built-in changed, that have an effect, and that nothing read."""
+    infos = setting_infos(values["model.family"].value)
+    keys = [key for key in values if key not in read and key not in BY_THE_LAUNCHER]
+    changed = [key for key in keys if values[key].value != infos[key].default]
+    return [key for key in changed if why_ineffective(values, key) is None]
+
+
+def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> Iterator[Diagnostic]:
+    """Diagnostics for the user's settings that nothing read.
+
+    One of a split is an error: the result would pass for that of a fold.
+    """
+    is_strict = resolved.settings.unread_settings == "error"
+    for key in unused_keys(resolved.values, read):
+        if key in resolved.keys.decided:
+            severity = "error" if is_strict or key in SPLIT else "warning"
+            parts = {"fix": SPLIT_FIX if key in SPLIT else "remove it", "severity": severity}
+            problem = "is unused: nothing in this run reads it"
+            yield errors.about_value(resolved.values, key, problem, **parts)

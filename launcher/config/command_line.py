@@ -25,7 +25,7 @@ from launcher.config.options import (
     is_readable,
     split_options,
 )
-from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, TypedEntry
+from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
 
 RUN = Command(
     DEFAULT,
@@ -72,11 +72,9 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     if "-h" in arguments or HELP.flag in arguments:
         return CommandLine(command, flags=frozenset({HELP.flag}))
     by_flag = {option.flag: option for option in command.options}
-    given: dict[str, list[str]] = {}
-    positionals: list[str] = []
-    modes: dict[str, str] = {}
-    is_wrong = any(EMPTY.fullmatch(argument) for argument in arguments)
-    for _, words, is_known in split_options(command, arguments):
+    given, modes = dict[str, list[str]](), dict[str, str]()
+    positionals, wrong = list[str](), list[tuple[int, Sequence[str]]]()
+    for position, words, is_known in split_options(command, arguments):
         flag, is_joined, value = words[0].partition("=")
         option = by_flag.get(flag)
         if option is not None and is_readable(option, words):
@@ -88,20 +86,18 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         elif option is None and is_known:
             positionals.append(words[0])
         else:
-            is_wrong = True
-    most = len(positionals) if command.repeats_argument else bool(command.argument) + bool(command.operand)
-    argument, *more = positionals[:most] or [""]
+            wrong.append((position, words))
+    argument, *more = positionals[: command.most(positionals)] or [""]
     operand = more.pop() if command.operand and more else ""
-    is_left_out = command.argument and not argument and command.requires_argument
-    is_other = argument and command.choices and argument not in command.choices
-    is_short = command.requires_operand(argument) and not operand
     diagnostics: list[Diagnostic] = []
-    if is_wrong or len({*modes.values()}) > 1 or positionals[most:] or is_left_out or is_other or is_short:
-        from launcher.config import argument_errors
+    may_be_wrong = wrong or positionals or command.argument or len({*modes.values()}) > 1
+    if may_be_wrong or any(map(EMPTY.fullmatch, arguments)):
+        from launcher.config import input_errors
 
-        if other := [*argument_errors.of_other_form(command, arguments, positionals)]:
-            return CommandLine(replace(command, adds_errors=False), diagnostics=other, flags=frozenset(given))
-        diagnostics += argument_errors.find(command, arguments, positionals, most, modes)
+        if other := input_errors.of_other_form(command, arguments, positionals):
+            alone = replace(command, adds_errors=False)
+            return CommandLine(alone, diagnostics=[other], flags=frozenset(given))
+        diagnostics += input_errors.of_arguments(command, arguments, wrong, positionals, modes)
     if impossible := list(_impossible_paths(command, [argument, *more, operand], given)):
         diagnostics += impossible
         command = replace(command, adds_errors=False)  # further checks would open the paths
@@ -125,17 +121,15 @@ def _impossible_paths(
     command: Command, arguments: Sequence[str], given: Mapping[str, Sequence[str]]
 ) -> Iterator[Diagnostic]:
     """The errors of arguments, and of options for files, that no file can have as its name."""
-    texts: list[tuple[str, str | None, str, str]] = [(command.name, None, text, text) for text in arguments]
-    for option in command.options:
-        # --set is checked by its key; --input may be a text
-        if option.metavar and option.values in PATH_VALUES and option.flag != INPUT:
-            for text in given.get(option.flag, [])[0 if option.repeats else -1 :]:
-                moved, _, folder = text.partition("=") if option.flag == "--set" else (option.key, "", text)
-                texts.append((option.flag, moved, text, folder))
-    for name, key, text, path in texts:
+    texts = [(command.name, None, text) for text in arguments]
+    # --set of a run is checked by its key; --input may be a text
+    files = [o for o in command.options if o.metavar and o.values in PATH_VALUES and o.flag != INPUT]
+    texts += [(o.flag, o.key, text) for o in files for text in given.get(o.flag, ())]
+    for name, key, text in texts:
+        moved, _, path = text.partition("=") if name == "--set" else (key, "", text)
         if problem := path and problem_of(path):
             where = f"command line: {name} {text}"
-            yield Diagnostic(f"{name} {shown(text[:SHOWN])} {problem}", key=key, value=text, where=where)
+            yield Diagnostic(f"{name} {shown(text[:SHOWN])} {problem}", key=moved, value=text, where=where)
 
 
 def _cli_args(
@@ -146,7 +140,7 @@ def _cli_args(
     argument: str,
 ) -> CliArgs:
     """The settings among the parsed arguments."""
-    options, filled, stage = {}, [], last.get(STAGE.flag)
+    options, filled, stage = {}, {}, last.get(STAGE.flag)
     for option in command.options:
         if option.flag in last and option.key is not None and option.key not in ("mode", "engine.name"):
             text = ",".join(given[option.flag]) if option.repeats else last[option.flag]
@@ -154,7 +148,7 @@ def _cli_args(
     default = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED_MODE)
     mode_option, mode = [default, *modes.items()][-1]
     if stage is not None:
-        filled = [TypedEntry("stages", [stage], Origin(CLI_LAYER, f"{STAGE.flag} {stage}"), STAGE.flag)]
+        filled["stages"] = Setting([stage], Origin(CLI_LAYER, f"{STAGE.flag} {stage}"))
     is_resume = command.name == "resume"
     return CliArgs(
         model=last.get("--model"),

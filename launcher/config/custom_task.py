@@ -1,23 +1,33 @@
-"""Custom tasks, `package.module:Class`: finding the module and the class."""
+"""Custom tasks, `package.module:Class`: finding the class, and the settings that it declares."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import os
+import re
 import site
 import sys
 import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError, create_model
+
 from launcher.base import environment
 from launcher.base.diagnostics import SettingsError, from_here, nearest_match
-from launcher.config.presets import TASK_FOLDER
+from launcher.config import presets, settings_file
+from launcher.config.presets import TASK_FOLDER, FamilyFile
+from launcher.config.settings_file import Line
 from models.base import Task
+from models.catalog import Stage
+from models.common.config import Fold, SplitSeed
+from training.settings import flat
 
 KEY = "model.family"
 LEGAL = "package.module:Class, where Python finds the module from here"
@@ -42,24 +52,14 @@ def load_task_class(name: str) -> type:
     Raises SettingsError, with file and line if they are known.
     """
     module_name, _, class_name = name.partition(":")
-    module = sys.modules.get(module_name) or _module(module_name, class_name)
+    module = sys.modules.get(module_name) or _module(module_name, name)
     task_class = getattr(module, class_name, None)
     if isinstance(task_class, type):
         if missing := _missing(task_class):
-            raise _error(
-                f"class '{class_name}' is not a task: it lacks {', '.join(missing)}",
-                name,
-                where=class_location(task_class),
-                allowed="the methods of models.base.Task; models.custom.CustomTask has most of them",
-            )
+            message = f"class '{class_name}' is not a task: it lacks {', '.join(missing)}"
+            allowed = "the methods of models.base.Task; models.custom.CustomTask has most of them"
+            raise _error(message, name, where=class_location(task_class), allowed=allowed)
         return task_class
-    home = Path(module.__file__ or "").absolute()
-    if module_name == MAIN and home.is_relative_to(environment.ROOT / "launcher"):
-        raise _error(
-            f"class '{class_name}' is of a script or notebook, which this process does not run",
-            name,
-            allowed="one process that the script starts itself; or a class in a module",
-        )
     classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
     tasks = [cls.__name__ for cls in classes if cls.__module__ == module.__name__ and not _missing(cls)]
     suggestion = nearest_match(class_name, tasks)
@@ -79,15 +79,11 @@ def name_of(cls: type) -> str:
     """
     name, module = f"{cls.__module__}:{cls.__qualname__}", sys.modules.get(cls.__module__)
     if module is None or getattr(module, cls.__qualname__, None) is not cls:
-        raise _error(
-            f"class '{cls.__qualname__}' is not what '{cls.__module__}' has by this name",
-            name,
-            where=class_location(cls),
-            allowed="a class at the top of a module, script or notebook, as it is there now",
-        )
+        message = f"class '{cls.__qualname__}' is not what '{cls.__module__}' has by this name"
+        allowed = "a class at the top of a module, script or notebook, as it is there now"
+        raise _error(message, name, where=class_location(cls), allowed=allowed)
     file = getattr(module, "__file__", None) or ""
-    script = Path(file).stem if file.endswith(".py") else ""
-    script = script if module.__spec__ is None else module.__spec__.name
+    script = module.__spec__.name if module.__spec__ else Path(file).stem if file.endswith(".py") else ""
     # Other processes import the script under the name of its file, and this one must not run it.
     is_name = cls.__module__ == MAIN and all(part.isidentifier() for part in script.split("."))
     is_same = is_name and sys.modules.setdefault(script, module) is module
@@ -114,15 +110,12 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
     if top not in sys.modules:
         spec = PathFinder.find_spec(top, [str(here), *sys.path])
         if spec is None:
-            raise SettingsError.of(
-                f"{name} is not loaded from {TASK_FOLDER} '{recorded}': it has moved, or a run names itself",
-                key=TASK_FOLDER,
-                value=recorded,
-                where=where,
-                allowed="a module in the working directory or on the Python path; or its folder, "
-                "named on the command line by who trusts it",
-                fix=f"--set {TASK_FOLDER}=DIR",
+            message = (
+                f"{name} is not loaded from {TASK_FOLDER} '{recorded}', which has moved or is of the run"
             )
+            allowed = "a module in the working directory or on the Python path, or its folder"
+            parts = {"value": recorded, "where": where, "fix": f"--set {TASK_FOLDER}=DIR"}
+            raise SettingsError.of(message, key=TASK_FOLDER, allowed=allowed, **parts)
         place = Path(next(iter(spec.submodule_search_locations or [str(spec.origin)])))
         if place.parent.resolve() != folder:
             print(f"note: {name} is loaded from {place}, not from {recorded}", file=sys.stderr)
@@ -141,12 +134,9 @@ def check_not_importing() -> None:
     """Raise SettingsError if this process is just importing a task: a script that trains then."""
     if _importing:
         module = _importing[-1]
-        raise _error(
-            f"'{module}' trains while a process imports it, to find its task",
-            module,
-            where=_where(getattr(sys.modules.get(module), "__file__", None), None),
-            fix='put what trains below  if __name__ == "__main__":',
-        )
+        message = f"'{module}' trains while a process imports it, to find its task"
+        where = _where(getattr(sys.modules.get(module), "__file__", None), None)
+        raise _error(message, module, where=where, fix='put what trains below  if __name__ == "__main__":')
 
 
 _importing: list[str] = []
@@ -173,12 +163,14 @@ def class_location(cls: type) -> str:
     return _where(file, line) or f"class {cls.__name__}"
 
 
-def _module(name: str, class_name: str) -> ModuleType:
-    full, path = f"{name}:{class_name}", Path(name)
+def _module(name: str, full: str) -> ModuleType:
+    """The module of the task `full`, imported."""
+    path = Path(name)
     if "/" in name or path.suffix == ".py":
-        parts = path.with_suffix("").parts if not path.is_absolute() and ".." not in path.parts else ()
-        suggestion = f"{'.'.join(parts) or path.stem}:{class_name}"
-        fix = None if parts else f"--model {suggestion} --set {TASK_FOLDER}={path.parent}"
+        is_inside = not path.is_absolute() and ".." not in path.parts
+        module = ".".join(path.with_suffix("").parts) if is_inside else path.stem
+        suggestion = f"{module}:{full.partition(':')[2]}"
+        fix = None if is_inside else f"--model {suggestion} --set {TASK_FOLDER}={path.parent}"
         message = f"'{name}' is a file, not the name of a module"
         raise _error(message, full, allowed=LEGAL, did_you_mean=suggestion, fix=fix)
     add_search_folder(None)
@@ -189,34 +181,32 @@ def _module(name: str, class_name: str) -> ModuleType:
     except SettingsError:  # of check_not_importing
         raise
     except (Exception, SystemExit) as error:  # the user's module may raise anything
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing is not None and f"{name}.".startswith(f"{missing}."):
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise _error(f"module '{name}' does not exist", full, allowed=LEGAL) from None
-        last_line = traceback.format_exception_only(error)[-1].strip()
         folders = (environment.ROOT / package for package in (*environment.PACKAGES, "launcher"))
         ours = ("<frozen", *_installed(), *(f"{folder}{os.sep}" for folder in folders))
         frames = traceback.extract_tb(error.__traceback__)
         places = [(f.filename, f.lineno) for f in frames if not f.filename.startswith(ours)]
         if isinstance(error, SyntaxError):
             places = [(error.filename or "", error.lineno)]
-        where = _where(*places[-1]) if places else None
+        last_line = traceback.format_exception_only(error)[-1].strip()
         message = f"module '{name}' cannot be imported: {last_line}"
-        raise _error(message, full, where=where) from error
+        raise _error(message, full, where=_where(*places[-1]) if places else None) from error
     finally:
         _importing.pop()
 
 
 def _installed() -> tuple[str, ...]:
     """The folders of installed packages, and of Python's library."""
-    library = os.path.dirname(os.__file__)
-    return (*site.getsitepackages(), site.getusersitepackages(), library)
+    return (*site.getsitepackages(), site.getusersitepackages(), os.path.dirname(os.__file__))
 
 
 def _missing(cls: type) -> list[str]:
+    """The public names of a task that `cls` lacks, and its abstract methods."""
     named = [*Task.__annotations__, *(n for n, v in vars(Task).items() if inspect.isfunction(v))]
     abstract = getattr(cls, "__abstractmethods__", frozenset[str]())
-    missing = [n for n in named if n[0] != "_" and (not hasattr(cls, n) or n in abstract)]
-    return [*missing, *sorted(abstract - set(missing))]
+    missing = [name for name in named if name[0] != "_" and not hasattr(cls, name)]
+    return [*missing, *sorted(abstract)]
 
 
 def _where(file: str | None, line: int | None) -> str | None:
@@ -228,3 +218,120 @@ def _where(file: str | None, line: int | None) -> str | None:
 
 def _error(what: str, name: str, **parts: Any) -> SettingsError:
     return SettingsError.of(what, key=KEY, value=name, **parts)
+
+
+# What a class declares.
+
+_OURS = ("family", "size", "folder")
+"""The settings that every task has in its section `model`."""
+_PLAIN = (bool, int, float, str, type(None))
+_SPLIT: dict[str, Any] = {"split_seed": (SplitSeed, None), "fold": (Fold, None)}
+"""Settings of the data that a task reads with CustomTask.split_groups, unless it declares its own
+of that name."""
+_FIELDS = "true or false, numbers, texts, lists of them, and classes of such fields"
+
+
+class Nothing(BaseModel):
+    """No setting of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Declared:
+    """What the config module of a family holds, see models.catalog.Family, and its file and stages."""
+
+    Model: type[BaseModel]
+    Data: type[BaseModel]
+    SIZES: Mapping[str, Any]
+    """No size has a number of parameters that is known before it is built."""
+    file: FamilyFile
+    """`defaults`, `sizes` and stages of the class, above the defaults of all custom tasks."""
+    stages: tuple[Stage, ...]
+
+
+def declared(name: str) -> Declared:
+    """What the class of the task `name` declares. Imports its module. Raises SettingsError."""
+    return _declared(load_task_class(name), name)
+
+
+@cache
+def _declared(cls: type, name: str) -> Declared:
+    head: dict[str, Any] = {
+        "family": (str, Field(name, description="The task: package.module:Class.")),
+        "folder": (
+            str | None,
+            Field(task_folder(name), description="Folder of the task's module; null: installed."),
+        ),
+    }
+    if sizes := dict.fromkeys(_mapping(cls, "sizes")):
+        size = Field(next(iter(sizes)), description="The size, of those that the task declares.")
+        head["size"] = (str, size)
+    model, data = _section(cls, "Model", head), _section(cls, "Data", _SPLIT)
+    blocks = (("defaults", "declared."), ("sizes", "sizes."), ("stage_settings", "stages."))
+    own = [line for attribute, block in blocks for line in _lines(cls, attribute, block)]
+    stages = tuple(getattr(cls, "stages", ()))
+    names = [stage.name for stage in stages if isinstance(stage, Stage)]
+    keys = [f"model.{key}" for key in model.model_fields] + [f"data.{key}" for key in data.model_fields]
+    if (
+        len({*names}) < len(stages)
+        or not {stage.loads for stage in stages} <= {None, *keys}
+        or not {*_mapping(cls, "stage_settings")} <= {*names}
+    ):
+        allowed = "each a models.catalog.Stage of another name, which loads a setting"
+        message = f"{cls.__name__}.stages, with stage_settings by their names, is not understood"
+        raise _undeclared(cls, message, allowed)
+    return Declared(model, data, sizes, FamilyFile([*presets.file("custom_task").lines, *own]), stages)
+
+
+def _section(cls: type, name: str, head: dict[str, Any]) -> type[BaseModel]:
+    """The class of settings within a task, frozen, refusing other keys, after the fields of `head`.
+
+    Raises SettingsError if it is invalid.
+    """
+    section = getattr(cls, name, Nothing)
+    if not (isinstance(section, type) and issubclass(section, BaseModel)):
+        raise _undeclared(cls, f"{cls.__name__}.{name} is not a pydantic BaseModel", "a BaseModel")
+    try:
+        defaults = create_model(name, __base__=section, __cls_kwargs__={"validate_default": True})()
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, (cls.__name__, name, *first["loc"])))
+        raise _undeclared(section, f"{key} has no valid default: {first['msg']}", _FIELDS) from None
+    for key, value in flat(defaults.model_dump()).items():
+        if name == "Model" and key in _OURS:
+            message = f"{name}.{key} is a setting of every task, not one of its own"
+            raise _undeclared(section, message, _FIELDS)
+        if not _is_plain(value):
+            raise _undeclared(section, f"{name}.{key} cannot be written into a settings file", _FIELDS)
+    closed = {"extra": "forbid", "frozen": True}
+    return create_model(name, __base__=(section, create_model("Head", **head)), __cls_kwargs__=closed)
+
+
+def _is_plain(value: Any) -> bool:
+    return all(map(_is_plain, value)) if isinstance(value, list) else type(value) in _PLAIN
+
+
+def _mapping(cls: type, name: str) -> Mapping[str, Any]:
+    """A mapping of the class, for example `defaults`. Raises SettingsError if it is not one."""
+    mapping = getattr(cls, name, {})
+    parts = [mapping, *(mapping.values() if isinstance(mapping, Mapping) and name != "defaults" else ())]
+    if not all(isinstance(part, Mapping) and all(type(key) is str and key for key in part) for part in parts):
+        allowed = "settings by key, in `sizes` and `stage_settings` by name: {'small': {'model.width': 8}}"
+        raise _undeclared(cls, f"{cls.__name__}.{name} is not understood", allowed)
+    return mapping
+
+
+def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
+    """The settings in a mapping of the class, as those of a `block` of a family's file."""
+    owner = next((base for base in cls.__mro__ if name in vars(base)), cls)
+    place, _, line = class_location(owner).rpartition(":")
+    where = f"{place}:{line}" if line.isdigit() else f"{line}:1"
+    if line.isdigit():
+        texts = enumerate(inspect.getsourcelines(owner)[0], int(line))
+        where = next((f"{place}:{n}" for n, text in texts if re.match(rf"\s+{name}\s*[:=]", text)), where)
+
+    for key, value in settings_file.flat(_mapping(cls, name)):
+        yield Line(f"{block}{key}", list(value) if isinstance(value, tuple) else value, where)
+
+
+def _undeclared(cls: type, message: str, allowed: str) -> SettingsError:
+    return SettingsError.of(message, key=KEY, where=class_location(cls), allowed=allowed)

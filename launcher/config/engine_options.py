@@ -9,8 +9,8 @@ from engines.base import Options
 from engines.catalog import ENGINES
 from engines.settings import EngineSettings
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
-from launcher.config.provenance import MACHINE_LAYER, Resolved
-from launcher.config.schema import AUTO, Settings
+from launcher.config.provenance import Resolved
+from launcher.config.schema import Settings
 from launcher.config.settings_file import read_lines
 from training.settings import nested
 
@@ -30,7 +30,7 @@ def engine_options(settings: Settings, resolved: Resolved, channels_last: bool) 
         precision=settings.precision,
         compile=settings.compile != "off",
         graphs=settings.compile == "graphs",
-        eager_on_failure=resolved.values["compile"].without(MACHINE_LAYER) == AUTO,
+        eager_on_failure="compile" in resolved.keys.auto,
         activation_checkpointing=every,
         keep_products=checkpointing == "selective",
         activation_offload=settings.memory.activation_offload,

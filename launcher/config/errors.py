@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, listed, plain, shown
 from launcher.base.disk import SHOWN, problem_of
-from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting, TypedEntry
+from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Values
 from launcher.config.schema import SettingInfo
 from models.base import DataError
 from training.settings import SettingError
@@ -36,37 +35,26 @@ def allowed(info: SettingInfo) -> str:
     return f"{text}, or null" if info.nullable and info.default is not None else text
 
 
-def about(
-    values: Mapping[str, Setting], key: str, message: str, *, new: Any = None, **parts: Any
-) -> Diagnostic:
+def about(values: Values, key: str, message: str, /, *, new: Any = None, **parts: Any) -> Diagnostic:
     """A diagnostic of the setting `key`; `parts` are fields beside or instead of its own.
 
     `new`: a value that removes it, for the line to type.
     """
-    value = values[key]
-    fields: dict[str, Any] = {"key": key, "value": value.value, "where": where(key, value.origin)}
-    if new is not None:
-        fields["fix"] = fix_line(key, value.origin, new)
-    return Diagnostic(message, **(fields | parts))
+    value, origin = values[key].value, values[key].origin
+    fields = {"key": key, "value": value, "where": where(key, origin), "order": origin.order}
+    fix = {} if new is None else {"fix": fix_line(key, origin, new)}
+    return Diagnostic(message, **{**fields, **fix, **parts})
 
 
-def about_value(values: Mapping[str, Setting], key: str, problem: str, **parts: Any) -> Diagnostic:
+def about_value(values: Values, key: str, problem: str, **parts: Any) -> Diagnostic:
     """As `about`, with the message `KEY VALUE problem`."""
     return about(values, key, f"{key} {shown(values[key].value)} {problem}", **parts)
 
 
-def about_entry(entry: TypedEntry, message: str, **parts: Any) -> Diagnostic:
-    """The error of an entry; `parts` are fields beside or instead of its own."""
-    fields = {"key": entry.key, "value": entry.value, "order": entry.order}
-    fields["where"] = where(entry.key, entry.origin)
-    return Diagnostic(message, **(fields | parts))
-
-
 def about_setting(error: SettingError, resolved: Resolved) -> Diagnostic:
     """What `error` says of a setting of `resolved`."""
+    parts = {name: getattr(error, name) for name in ("value", "allowed", "fix", "did_you_mean")}
     message = f"{error.key} {shown(error.value)} {error.problem}"
-    parts = {"value": error.value, "allowed": error.allowed, "fix": error.fix}
-    parts["did_you_mean"] = error.did_you_mean
     return about(resolved.values, error.key, message, **parts)
 
 
@@ -77,11 +65,11 @@ def about_data(error: DataError, **parts: Any) -> SettingsError:
     return SettingsError.of(error.message, **(fields | parts))
 
 
-def impossible_path(entry: TypedEntry) -> Diagnostic | None:
+def impossible_path(values: Values, key: str) -> Diagnostic | None:
     """The error of a value that no path can be; None: it can. Reads the disk."""
-    problem = problem_of(str(entry.value))
-    message = f"{display_name(entry.key)} {shown(str(entry.value)[:SHOWN])} {problem}"
-    return about_entry(entry, message) if problem else None
+    text = str(values[key].value)
+    problem = problem_of(text)
+    return about(values, key, f"{display_name(key)} {shown(text[:SHOWN])} {problem}") if problem else None
 
 
 def where(key: str, origin: Origin) -> str:
@@ -94,23 +82,25 @@ def fix_line(key: str, origin: Origin, value: Any) -> str:
     """The line to type instead of a value of `origin`: of a file, or of the command line."""
     if origin.layer == FILES_LAYER:
         return f"{key.rpartition('.')[2]}: {plain(value)}"
+    is_texts = isinstance(value, list) and value and all(isinstance(item, str) for item in value)
+    text = ",".join(value) if is_texts else plain(value)
     # No file of ours and of a resumed run is edited.
     option = origin.where.split()[0] if origin.layer == CLI_LAYER else "--set"
     if option == "--set":
-        is_texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        text = ",".join(value) if is_texts and value else plain(value)
         return f"--set {shlex.quote(f'{key}={text}')}"
     if key == "model.size":  # --model FAMILY:SIZE
-        return f"{origin.where.rpartition(':')[0]}:{value}"
-    return f"{option} {plain(value)}"
+        text = f"{origin.where.split()[1].rpartition(':')[0]}:{value}"
+    return f"{option} {text}"
 
 
-def custom_task_errors(error: SettingsError, entry: TypedEntry) -> list[Diagnostic]:
-    """The errors of a custom task, with the place where the user named it in `entry`."""
-    errors, named_at = [], where(entry.key, entry.origin)
+def custom_task_errors(error: SettingsError, values: Values) -> list[Diagnostic]:
+    """The errors of a custom task, with the place where the user named it in `values`."""
+    key, errors = "model.family", []
+    origin = values[key].origin
     for one in error.diagnostics:
-        if one.key == entry.key:
-            fix = one.fix or (one.did_you_mean and fix_line(entry.key, entry.origin, one.did_you_mean))
-            one = replace(one, where="; ".join(filter(None, (named_at, one.where))), fix=fix)
-        errors.append(replace(one, order=entry.order))
+        if one.key == key:
+            fix = one.fix or (one.did_you_mean and fix_line(key, origin, one.did_you_mean))
+            place = "; ".join(filter(None, (where(key, origin), one.where)))
+            one = replace(one, where=place, fix=fix)
+        errors.append(replace(one, order=origin.order))
     return errors

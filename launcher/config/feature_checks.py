@@ -11,7 +11,7 @@ from launcher.base import redaction
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
 from launcher.config.feature_settings import ALLOWED_FILES, Download, File, safe_name
-from launcher.config.provenance import CLI_LAYER, MACHINE_LAYER, Origin, Setting, Values
+from launcher.config.provenance import CLI_LAYER, MACHINE_LAYER, KeySets, Origin, Setting, Values
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"
@@ -35,7 +35,7 @@ def check_run_folder(folder: Path, values: Values) -> None:
         raise SettingsError([errors.about(values, _PATH, message, **parts)])
 
 
-def point_data_path(values: dict[str, Setting]) -> list[str]:
+def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     """Set `data.path` to the files to download, unless the user set it; gives lines to announce.
 
     Continual learning watches a folder: a single file is downloaded into one of its own, and files
@@ -44,7 +44,7 @@ def point_data_path(values: dict[str, Setting]) -> list[str]:
     downloads = declared_targets(values)
     if not downloads or _PATH not in values or not all(target.name for target in downloads):
         return []  # a missing name is reported as an error
-    first, users = downloads[0], values[_PATH].value if values[_PATH].is_of_user else None
+    first, users = downloads[0], values[_PATH].value if _PATH in keys.user else None
     folder, path = values[_FOLDER].value, str(first.folder if downloads[1:] else first.path)
     if values[_ENABLED].value and users is not None:
         folder = folder if will_download(values, users) else users
@@ -66,18 +66,18 @@ def will_download(values: Values, path: str) -> bool:
     return bool(values["download.fetch"].value) and any(map(Path(path).is_relative_to, folders))
 
 
-def check_download(values: Values) -> Iterator[Diagnostic]:
+def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     """Variables that a file allows, and files that are not declared, are not downloaded, have no
     name, or one local path."""
     if values[VARIABLES].value and values[VARIABLES].origin.layer != CLI_LAYER:
         problem = "is not on the command line: a file cannot allow itself to send variables"
         yield errors.about_value(values, VARIABLES, problem, fix="remove it")
-    is_fetched, files, targets = values["download.fetch"].value, values[_FILES], declared_targets(values)
+    is_fetched, targets = values["download.fetch"].value, declared_targets(values)
     if is_fetched and not targets:
         where = _fetch_origin(values)
         message = f"{where}: download.files declares no URL"
         yield Diagnostic(message, key=_FILES, where=where, allowed=ALLOWED_FILES)
-    if not is_fetched and files.is_set_by_user and _PATH in values and not values[_PATH].is_of_user:
+    if not is_fetched and _FILES in keys.decided and _PATH in values and _PATH not in keys.user:
         problem = f"{_FILES} is declared but not downloaded: the run would train on {values[_PATH].value}"
         yield errors.about(values, _FILES, problem, fix="--download-data", severity="warning")
     paths = [target.path.name.casefold() for target in targets]

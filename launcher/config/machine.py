@@ -145,14 +145,11 @@ def _equal_gpus(states: Sequence[GpuState | None]) -> list[int]:
 def _cores(group: Path) -> int:
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    quota, period = "", ""  # of the control group
-    if len(whole := _text(group / "cpu.max").split()) == 2:  # version 2: both in one file
-        quota, period = whole
-    else:
-        quota = _text(group / "cpu/cpu.cfs_quota_us").strip()
-        period = _text(group / "cpu/cpu.cfs_period_us").strip()
-    if quota.isdigit() and period.isdigit():  # max and -1: no limit
-        cores = min(cores, math.ceil(int(quota) / int(period)))
+    # Version 2 of control groups has both in one file, version 1 in two.
+    files = ("cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+    limit = " ".join(_text(group / name) for name in files).split()
+    if len(limit) == 2 and all(map(str.isdigit, limit)):  # max and -1: no limit
+        cores = min(cores, math.ceil(int(limit[0]) / int(limit[1])))
     return max(1, cores)
 
 
@@ -162,13 +159,8 @@ def _ram_bytes(group: Path) -> int | None:
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        limit = _text(group / name).strip()
-        if limit.isdigit():
-            whole = min(whole, int(limit))
-            break
-    group_memory = cgroup.memory()
-    return whole if group_memory is None else min(whole, group_memory.limit)
+    limit = cgroup.memory(group)
+    return whole if limit is None else min(whole, limit.limit)
 
 
 def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:

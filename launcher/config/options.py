@@ -182,11 +182,9 @@ DEFAULT_SPLIT = "test"
 def names(kind: str) -> list[str]:
     """All `models` (with their sizes), `modes`, ..., or setting `keys`; see options.Values."""
     if kind == "models":
-        sized = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
-        return [*FAMILIES, *sized]
+        return [*FAMILIES, *(f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES)]
     if kind == "stages":
-        stage_names = (stage.name for family in FAMILIES for stage in stages_of(family))
-        return list(dict.fromkeys(stage_names))
+        return list(dict.fromkeys(stage.name for family in FAMILIES for stage in stages_of(family)))
     if kind == "keys":
         return sorted({key for family in FAMILIES for key in setting_infos(family)})
     closed = {"modes": presets.modes(), "engines": (*ENGINES, AUTO), "trackers": TRACKERS}
@@ -242,6 +240,10 @@ class Command:
     def call(self) -> str:
         """The command as a user types it."""
         return PROGRAM if self.name == DEFAULT else f"{PROGRAM} {self.name}"
+
+    def most(self, positionals: Sequence[str]) -> int:
+        """How many of these positional arguments it takes."""
+        return len(positionals) if self.repeats_argument else bool(self.argument) + bool(self.operand)
 
     def requires_operand(self, argument: str | None) -> bool:
         """Whether an operand has to follow `argument`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.config.presets import TASK_FOLDER
-from launcher.config.provenance import RESUMED_LAYER, Setting, Values
+from launcher.config.provenance import Setting, Values
 from launcher.config.schema import config_of
 from models.catalog import is_custom
 from models.common.hub import HUB
@@ -17,16 +17,14 @@ from models.common.hub import HUB
 if TYPE_CHECKING:
     from launcher.config.schema import Settings
 
-_DOWNLOADS = "download.folder"
+_DOWNLOADS, _DATA = "download.folder", "data."
 PATHS: Mapping[str, Collection[str]] = {
     **dict.fromkeys(("engine.ds_config", "feature_cache.folder", _DOWNLOADS, TASK_FOLDER), ()),
     **dict.fromkeys(("model.encoder", "model.pretrained", "model.start"), ()),
     "model.tokenizer": ("bytes", "bpe"),
-    **dict.fromkeys(("data.path", "data.answers"), ()),
-    **dict.fromkeys(("data.channels", "data.texts"), ()),
+    **dict.fromkeys(("data.path", "data.answers", "data.channels", "data.texts"), ()),
 }
 """The settings of the families that are paths, and their values that are none."""
-_DATA = "data."
 EMBEDDED = "embedded:"
 """How the names of built-in data begin."""
 
@@ -44,27 +42,25 @@ def kept_values(values: Values) -> dict[str, Any]:
 
 def is_same(key: str, old: object, new: object, values: Values) -> bool:
     """Whether two values of a setting are paths of the same file or folder. Reads the disk."""
-    are_paths = _are_paths(key, values, old, new)
-    return are_paths and os.path.realpath(_absolute(old)) == os.path.realpath(_absolute(new))
+    return _are_paths(key, values, old, new) and _absolute(old, links=False) == _absolute(new, links=False)
 
 
 def has_moved(key: str, old: object, new: object, values: Values) -> bool:
     """Whether the path `old` exists no more, and `new` names another one. Reads the disk."""
-    are_paths = _are_paths(key, values, old, new)
-    return are_paths and not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
+    there = [os.path.exists(_absolute(path)) for path in (old, new)]
+    return _are_paths(key, values, old, new) and there == [False, True]
 
 
-def keep_recorded(values: dict[str, Setting]) -> None:
-    """Name files as the resumed run does, if the user names the same ones by another path.
+def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> None:
+    """Name files as the resumed run has `recorded` them, if the user names the same by another path.
 
     The names of groups of samples contain those of files. Reads the disk.
     """
-    for key, setting in values.items():
-        for old in [old for old, origin in setting.replaced if origin.layer == RESUMED_LAYER]:
-            # The commit of the run, if the user names the model again.
-            is_commit = str(setting.value).startswith(HUB) and str(old).startswith(f"{setting.value}@")
-            if is_commit or is_same(key, old, setting.value, values):
-                values[key] = replace(setting, value=old)
+    for key in values.keys() & recorded.keys():
+        new, old = values[key].value, recorded[key]
+        # The commit of the run, if the user names the model again.
+        if is_same(key, old, new, values) or (str(new).startswith(HUB) and str(old).startswith(f"{new}@")):
+            values[key] = replace(values[key], value=old)
 
 
 def data_paths(settings: Settings) -> dict[str, Path]:
@@ -78,20 +74,21 @@ def data_paths(settings: Settings) -> dict[str, Path]:
 def is_special(key: str, values: Values) -> bool:
     """Whether a setting names what exists and is neither a file nor a folder. Reads the disk."""
     path = Path(_absolute(values[key].value))
-    is_path = _are_paths(key, values, values[key].value)
-    return is_path and path.exists() and not path.is_file() and not path.is_dir()
+    is_there = _are_paths(key, values, values[key].value) and path.exists()
+    return is_there and not path.is_file() and not path.is_dir()
 
 
 def _are_paths(key: str, values: Values, *texts: object) -> bool:
     family = values["model.family"].value
     if not all(isinstance(text, str) and text and not text.startswith((EMBEDDED, HUB)) for text in texts):
         return False
-    if not is_custom(family) or key.partition(".")[0] not in ("model", "data"):
+    if not is_custom(family) or not key.startswith(("model.", _DATA)):
         return key in PATHS and not any(text in PATHS[key] for text in texts)
     # Only these are known of a custom task, and its data may have a name that is no path.
     known = (TASK_FOLDER, "data.path", *(stage.loads for stage in config_of(family).stages))
     return key in known and all(os.path.exists(_absolute(text)) for text in texts)
 
 
-def _absolute(path: object) -> str:
-    return os.path.abspath(os.path.expanduser(str(path)))
+def _absolute(path: object, links: bool = True) -> str:
+    """`path` as an absolute one, its links kept or followed."""
+    return (os.path.abspath if links else os.path.realpath)(os.path.expanduser(str(path)))

@@ -55,12 +55,13 @@ class FamilyFile:
 
 @cache
 def _names(folder: str) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in (FOLDER / folder).glob("*.yaml")))
+    names = sorted(path.stem for path in (FOLDER / folder).glob("*.yaml"))
+    return tuple(sorted(names, key=lambda name: name != "default"))
 
 
 def modes() -> tuple[str, ...]:
     """The names of all modes, `default` first."""
-    return tuple(sorted(_names("modes"), key=lambda name: name != "default"))
+    return _names("modes")
 
 
 def profiles() -> tuple[str, ...]:
@@ -71,9 +72,8 @@ def profiles() -> tuple[str, ...]:
 @cache
 def mode(name: str, folder: str = "modes") -> Mode:
     """One mode by its name; of the folder `profiles`, a limits profile. Reads the disk."""
-    lines = file(f"{folder}/{name}").lines
-    sentence = next(line.value for line in lines if line.key == "sentence")
-    return Mode(name, sentence, [line for line in lines if line.key != "sentence"])
+    lines = {line.key: line for line in file(f"{folder}/{name}").lines}
+    return Mode(name, lines.pop("sentence").value, [*lines.values()])
 
 
 def family(name: str) -> FamilyFile:

@@ -1,15 +1,17 @@
-"""Settings with their origins: typed entries, resolved values, and the settings of a run."""
+"""Settings with their origins, the arguments of a run, and its resolved settings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from launcher.base.diagnostics import Diagnostic, counted, plain
-from launcher.config.schema import AUTO
+from launcher.config.schema import AUTO, settings_class
 from launcher.config.settings_file import Line
+from training.settings import nested
 
 BUILT_IN_LAYER = "built-in"
 FAMILY_LAYER = "family"
@@ -40,6 +42,10 @@ ResetPart = Literal["optimizer", "schedule", "data"]
 DEFAULT_MODE = "default"
 STAGED_MODE = "staged"
 """The mode that trains in stages."""
+COMMAND_LINE = 1000
+"""Position of the command line in the order of diagnostics: after all files."""
+BY_AUTO = f"engine {AUTO}"
+"""How the origins of settings begin that engine auto set."""
 
 
 @dataclass(frozen=True)
@@ -52,24 +58,13 @@ class Origin:
     """`mine.yaml:12`, `--engine zero2`, `ds_configs/modes/fast.yaml:4`, `built-in`, or a reason."""
     how: str = ""
     """How a mode computed it from the default: `16 × 0.25`."""
-
-
-@dataclass(frozen=True)
-class TypedEntry:
-    """A value of a settings file or the command line, before it is checked."""
-
-    key: str
-    value: Any
-    origin: Origin
-    option: str | None = None
-    """The option that set it; None: a file."""
-    order: tuple[int, int] = (0, 0)
-    """Position of the source, and line in it."""
+    order: tuple[int, int] = field(default=(COMMAND_LINE + 1, 0), compare=False)
+    """Position of the source, and line in it: the order in which diagnostics are shown."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A resolved value with its origin, and the values it overrides, newest first."""
+    """A resolved value with its origin, and the values it overrides, newest first: for showing."""
 
     value: Any
     origin: Origin
@@ -80,37 +75,68 @@ class Setting:
         """The value and those it overrides with their origins, newest first."""
         return [(self.value, self.origin), *self.replaced]
 
-    def without(self, *layers: str) -> Any:
-        """The value as it would be without some layers."""
-        return next(value for value, origin in self.all_values if origin.layer not in layers)
-
-    @property
-    def is_of_user(self) -> bool:
-        """Whether the value is of a layer of the user."""
-        return self.origin.layer in USER_LAYERS
-
-    @property
-    def is_set_by_user(self) -> bool:
-        """Whether the user decided the value; repeating that of a lower layer does not count."""
-        return self.is_of_user and bool(self.value != self.without(*USER_LAYERS))
-
-    @property
-    def mode_default(self) -> Any:
-        """The value in mode default, before the user's settings."""
-        return self.without(*USER_LAYERS, MODE_LAYER, *FITTED_LAYERS)
-
-    @property
-    def shipped(self) -> Any:
-        """The value of mode and family, before the user's settings."""
-        return self.without(*USER_LAYERS, *FITTED_LAYERS)
-
     def overridden(self, value: Any, origin: Origin) -> Setting:
         """The setting with a new value on top."""
         return Setting(value, origin, tuple(self.all_values))
 
 
 Values = Mapping[str, Setting]
-"""Every setting by its dotted key."""
+"""Every setting by its dotted key; or those of a layer, all with the same layer in their origins."""
+
+
+def layer_of(layer: str, lines: Iterable[Line], position: int = -1) -> dict[str, Setting]:
+    """The settings of a file's lines; `position` is that of the file on the command line."""
+    return {
+        key: Setting(value, Origin(layer, where, order=(position, int(where.rpartition(":")[2]))))
+        for key, value, where in lines
+    }
+
+
+@dataclass(frozen=True)
+class KeySets:
+    """Who set which settings: computed once from the layers, and handed to the rules."""
+
+    user: frozenset[str] = frozenset()
+    """Keys that the user set, or set when the resumed run began."""
+    decided: frozenset[str] = frozenset()
+    """Of these, those whose value is another one than without the user."""
+    mode: frozenset[str] = frozenset()
+    """Keys that the mode sets."""
+    auto: frozenset[str] = frozenset()
+    """Keys whose value is auto before it is adapted to the machine."""
+    shipped: Mapping[str, Any] = field(default_factory=dict)
+    """The value of each key by mode and family, without the user."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """The same in mode default."""
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """Keys whose default the mode changed."""
+        return frozenset(key for key in self.mode if self.shipped[key] != self.defaults[key])
+
+    @classmethod
+    def of(cls, values: Values) -> KeySets:
+        """The sets of values that are not adapted to a machine yet."""
+
+        def without(*layers: str) -> dict[str, Any]:
+            return {
+                key: next(value for value, origin in setting.all_values if origin.layer not in layers)
+                for key, setting in values.items()
+            }
+
+        unset, layers = (
+            without(*USER_LAYERS),
+            {k: [o.layer for _, o in s.all_values] for k, s in values.items()},
+        )
+        user = frozenset(key for key in values if layers[key][0] in USER_LAYERS)
+        return cls(
+            user=user,
+            decided=frozenset(key for key in user if values[key].value != unset[key]),
+            mode=frozenset(key for key in values if MODE_LAYER in layers[key]),
+            auto=frozenset(key for key in values if values[key].value == AUTO),
+            shipped=without(*USER_LAYERS, ENGINE_LAYER),
+            defaults=without(*USER_LAYERS, ENGINE_LAYER, MODE_LAYER),
+        )
 
 
 @dataclass(frozen=True)
@@ -147,10 +173,6 @@ class Chosen:
         return f"{BY_AUTO}: {self.reason}"
 
 
-BY_AUTO = f"engine {AUTO}"
-"""How the origins of settings begin that engine auto set."""
-
-
 def keys_of(sets: Sequence[str]) -> set[str]:
     """The settings of KEY=VALUE texts; all batch numbers with one, since they are tied."""
     keys = {text.partition("=")[0].strip() for text in sets}
@@ -178,7 +200,7 @@ class CliArgs:
     """For messages: `--resume`, or `resume` of the command."""
     reset: Sequence[str] = ()
     """State to reinitialize, of ResetPart."""
-    filled: Sequence[TypedEntry] = ()
+    filled: Values = field(default_factory=dict)
     """Settings that follow from an option of another kind: from --stage and --from."""
     weights: str | None = None
     """The value of --from: where the first weights of a stage come from."""
@@ -226,9 +248,8 @@ class Batching:
 class Resolved:
     """The settings of a run with their origins, and what was decided for this machine."""
 
-    settings: Any
-    """The frozen pydantic model of schema.settings_class."""
     values: Values
+    keys: KeySets
     world_size: int
     nproc: int
     """Processes on this machine."""
@@ -244,27 +265,24 @@ class Resolved:
     unpromised: Mapping[str, str] = field(default_factory=dict)
     """By measure, why a promise is outside of its scope."""
 
+    @cached_property
+    def settings(self) -> Any:
+        """The values as the frozen pydantic model of `schema.settings_class`."""
+        plain = {key: setting.value for key, setting in self.values.items()}
+        return settings_class(plain["model.family"]).model_validate(nested(plain))
+
     @property
     def batching(self) -> Batching:
         """The batch numbers, as the settings hold them."""
-        train = self.settings.train
-        return Batching(train.global_batch, train.micro_batch, train.accumulation, self.world_size)
+        return Batching(*(self.values[key].value for key in BATCH_SETTINGS), self.world_size)
+
+    def changed(self, changes: Mapping[str, Any], origin: Origin, **fields: Any) -> Resolved:
+        """The same run with other values, of which those that differ are of `origin`, and `fields`."""
+        differing = {key: value for key, value in changes.items() if value != self.values[key].value}
+        new = {key: self.values[key].overridden(value, origin) for key, value in differing.items()}
+        return replace(self, values={**self.values, **new}, **fields)
 
     def with_batching(self, batching: Batching, reason: str) -> Resolved:
         """The same run with other batch numbers; `reason` is the origin of those that differ."""
-        numbers = {name: getattr(batching, name) for name in BATCH_KEYS}
-        origin, values = Origin(MACHINE_LAYER, reason), dict(self.values)
-        for name, number in numbers.items():
-            if values[f"train.{name}"].value != number:
-                values[f"train.{name}"] = values[f"train.{name}"].overridden(number, origin)
-        train = self.settings.train.model_copy(update=numbers)
-        settings = self.settings.model_copy(update={"train": train})
-        return replace(self, settings=settings, values=values, world_size=batching.world_size)
-
-
-def entries(layer: str, lines: Iterable[Line], position: int = -1) -> list[TypedEntry]:
-    """The entries of a file's lines; `position` is that of the file on the command line."""
-    return [
-        TypedEntry(key, value, Origin(layer, where), order=(position, int(where.rpartition(":")[2])))
-        for key, value, where in lines
-    ]
+        changes = {f"train.{name}": getattr(batching, name) for name in BATCH_KEYS}
+        return self.changed(changes, Origin(MACHINE_LAYER, reason), world_size=batching.world_size)

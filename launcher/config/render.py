@@ -54,18 +54,12 @@ def render_origins(resolved: Resolved) -> str:
 
 
 def render_scalar(value: Any) -> str:
-    """A value in YAML's flow style, on one line, that reads back as itself."""
-    if isinstance(value, str):
-        is_bare = _BARE.fullmatch(value) is not None
-        with suppress(ValueError):  # a number with two readings
-            if is_bare and parse_yaml_scalar(value) == value:
+    """A value on one line that reads back as itself: JSON, and simple texts without quotes."""
+    if isinstance(value, str) and _BARE.fullmatch(value):
+        with suppress(ValueError):  # it is no number either
+            if parse_yaml_scalar(value) == value:
                 return value
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(render_scalar(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {render_scalar(item)}" for key, item in value.items()) + "}"
-    return plain(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _origin(origin: Origin) -> dict[str, str]:
@@ -90,19 +84,17 @@ _VALUE = 20
 
 def render_tree(values: Values, history: bool) -> str:
     """The settings by section; with `history` each value that a layer replaced, newest first."""
-    lines: list[str] = []
-    section: list[str] = []
+    lines, section = list[str](), list[str]()
     for key, value in sorted(values.items(), key=lambda item: "." in item[0]):
         *above, name = key.split(".")
         for depth in range(len(above)):
             if above[: depth + 1] != section[: depth + 1]:
-                lines += ["", above[0]] if not depth else ["  " * depth + above[depth]]
+                lines += [*([] if depth else [""]), "  " * depth + above[depth]]
         section = above
-        left = "  " * len(above) + name
-        origin = describe_origin(value.origin)
+        left, origin = "  " * len(above) + name, describe_origin(value.origin)
         lines.append(f"{left:<{_NAME}} {plain(value.value):<{_VALUE}} {origin}")
-        replaced = describe_overridden(value) if history else []
-        lines += [f"{'':<{_NAME}} {'':<{_VALUE}}   replaced {line}" for line in replaced]
+        for line in describe_overridden(value) if history else ():
+            lines.append(f"{'':<{_NAME}} {'':<{_VALUE}}   replaced {line}")
     return "\n".join(lines) + "\n"
 
 

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config import adapt, batching, check, paths, presets
-from launcher.config.layers import is_of_mode, scoped, stack_layers
+from pydantic import ValidationError
+
+from engines.catalog import ENGINES
+from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.config import adapt, batching, check, errors, paths, presets
 from launcher.config.machine import Machine
+from launcher.config.paths import PATHS
+from launcher.config.presets import BOUNDS, TASK_FOLDER
 from launcher.config.provenance import (
     BATCH_SETTINGS,
+    BUILT_IN_LAYER,
+    CLI_LAYER,
+    COMMAND_LINE,
     DEFAULT_MODE,
+    ENGINE_LAYER,
     FAMILY_LAYER,
+    MODE_LAYER,
+    PROFILE_LAYER,
     Chosen,
     CliArgs,
+    KeySets,
+    Origin,
     Resolved,
+    Setting,
     Values,
+    layer_of,
 )
-from launcher.config.schema import FIRST_RUN, PRETRAINED, config_of, is_of_hub, settings_class
-from launcher.config.selection import COMMAND_LINE, Choice, choose
+from launcher.config.schema import (
+    FIRST_RUN,
+    PRETRAINED,
+    config_of,
+    is_of_hub,
+    sections,
+    setting_infos,
+    settings_class,
+    unseen_by_schema,
+)
+from launcher.config.selection import Choice, choose
 from models.catalog import is_custom
 from models.common.hub import HUB
 from training.settings import nested
@@ -28,7 +52,8 @@ from training.settings import nested
 if TYPE_CHECKING:
     from launcher.config.resumed_settings import Base
 
-_LAST = (COMMAND_LINE + 1, 0)
+PROMISE, _SIZE = "promise", "model.size"
+_NO_MODEL = Origin(FAMILY_LAYER, "no model named")
 
 
 def resolve(
@@ -46,47 +71,71 @@ def resolve(
     choice = choose(args, base)
     if chosen is not None:
         choice = replace(choice, engine=chosen.engine)
-    values, entries, diagnostics = stack_layers(choice, base, world_size is not None)
-    paths.keep_recorded(values)
-    pinned: list[str] = []
+    # The layers, lowest first.
+    family, (mode_file, *users) = choice.family, choice.users
+    built_in = Origin(BUILT_IN_LAYER, BUILT_IN_LAYER)
+    values = {key: Setting(info.default, built_in) for key, info in setting_infos(family).items()}
+    invalid = stack(family, values, _shipped_layers(choice, mode_file))
+    if base is not None:
+        new_keys = {key for layer in users for key in layer}
+        users.insert(0, base.over(values, new_keys, choice.engine, world_size is not None))
+    invalid += stack(family, values, users)
+    if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
+        found = setting_infos(family)[TASK_FOLDER].default
+        values[TASK_FOLDER] = replace(values[TASK_FOLDER], value=found)
+    # Of a custom task that cannot be used, that is the only error: its settings are unknown.
+    known = {diagnostic.key for diagnostic in choice.diagnostics}
+    unknown = ("model.", "data.") if "model.family" in known else ()
+    diagnostics = [*choice.invalid, *choice.diagnostics]
+    diagnostics += [d for d in invalid if d.key not in known and not (d.key or "").startswith(unknown)]
+    keys = KeySets.of(values)
+
+    # What the machine and the files on it change.
+    if base is not None:
+        paths.keep_recorded(values, base.settings)
+    notes: list[str] = []
     name = values[PRETRAINED].value if PRETRAINED in values else None
-    if isinstance(name, str) and name.startswith(HUB) and not is_custom(choice.family):
+    if isinstance(name, str) and name.startswith(HUB) and not is_custom(family):
         from launcher.config import hub  # for the runs that name one
 
         try:
-            pinned = hub.pin(values)
+            notes = hub.pin(values)
         except SettingsError as error:
             diagnostics += error.diagnostics
-    run = adapt.adapt(values, machine, world_size, chosen)
-    values["promise"], unpromised = scoped(values, choice, run.device)
-    diagnostics += [*run.diagnostics, *check.check_settings(values)]
+    run = adapt.adapt(values, keys, machine, world_size, chosen)
+    values[PROMISE], unpromised = _scoped(values[PROMISE], _scope_size(choice, values, keys), run.device)
+
+    diagnostics += [*run.diagnostics, *check.check_settings(values, keys)]
     solved, wrong = None, {d.key for d in diagnostics if d.severity == "error"}
     if wrong.isdisjoint((*BATCH_SETTINGS, "engine.nproc", "engine.name")):
         try:
-            solved = batching.solve_batching(values, run.size)
+            solved = batching.solve_batching(values, keys, run.size)
         except SettingsError as error:
             diagnostics += error.diagnostics
     # In the order of the user's settings; those of other layers last.
-    orders = {entry.key: entry.order for entry in entries}
-    diagnostics = [d if d.order else replace(d, order=orders.get(d.key or "", _LAST)) for d in diagnostics]
-    diagnostics.sort(key=lambda diagnostic: diagnostic.order or _LAST)
-    errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
-    if errors or solved is None:
-        raise SettingsError(errors)
-    notes = [*_model_notes(choice, values, machine), *pinned, *run.notes, *adapt.batch_notes(values, solved)]
-    tree = nested({key: setting.value for key, setting in values.items()})
-    return Resolved(
-        settings=settings_class(choice.family).model_validate(tree, strict=True),
+    diagnostics.sort(key=lambda diagnostic: diagnostic.order or (COMMAND_LINE + 1, 0))
+    if solved is None or any(diagnostic.severity == "error" for diagnostic in diagnostics):
+        raise SettingsError([diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"])
+    notes = [*_model_notes(choice, values, keys, machine), *notes, *run.notes]
+    resolved = Resolved(
         values=values,
+        keys=keys,
         world_size=run.size,
         nproc=run.nproc,
-        promises={k: bounds for k, bounds in values["promise"].value.items() if bounds},
-        unpromised=unpromised,
-        notes=notes,
+        promises={k: bounds for k, bounds in values[PROMISE].value.items() if bounds},
+        notes=[*notes, *adapt.batch_notes(values, keys, solved)],
         device=run.device,
         warnings=diagnostics,
         chosen=chosen,
+        unpromised=unpromised,
     ).with_batching(solved, str(solved))
+    try:
+        resolved.settings  # noqa: B018
+    except ValidationError as error:  # a custom task rejects several settings together
+        key, message = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
+        together = errors.about(values, "model.family", f"{key}: {message}", key=key)
+        raise SettingsError([together]) from None
+    return resolved
 
 
 def fetch_weights(model: Any) -> None:
@@ -100,23 +149,153 @@ def fetch_weights(model: Any) -> None:
         hub.fetch(model.pretrained, weights=True)
 
 
-def _model_notes(choice: Choice, values: Values, machine: Machine) -> Iterator[str]:
+def _shipped_layers(choice: Choice, mode_file: Values) -> Iterator[Values]:
+    """The layers of family, mode, limits profile and engine; the built-in one is the schema's own."""
+    file, size, infos = choice.file, choice.size or "", setting_infos(choice.family)
+
+    def general(layer: str, folder: str, name: str | None) -> Values:
+        """The settings of a file for all families, without those of `model` and `data` it lacks."""
+        lines = presets.mode(name, folder).lines if name is not None else ()
+        return layer_of(
+            layer, (e for e in lines if e.key in infos or not e.key.startswith(("model.", "data.")))
+        )
+
+    declared = layer_of(FAMILY_LAYER, file.block("declared"))
+    if "train.max_steps" in declared and declared["train.max_steps"].value is not None:
+        # The limit of steps of a custom task overrides the epochs of all such tasks.
+        declared.setdefault("train.epochs", replace(declared["train.max_steps"], value=None))
+    first_run = {} if choice.model_named else {_SIZE: Setting(FIRST_RUN[1], _NO_MODEL)}
+    yield from (layer_of(FAMILY_LAYER, file.block("default")), declared, first_run)
+    for path in (("sizes", size), *(("given", key) for key in choice.given)):
+        yield layer_of(FAMILY_LAYER, file.block(*path))
+    yield general(MODE_LAYER, "modes", choice.mode)
+    for kind, name in (("modes", choice.mode), ("stages", choice.stage)):
+        if name is not None:
+            yield layer_of(MODE_LAYER, file.block(kind, name))
+            yield layer_of(MODE_LAYER, file.block("sizes", size, kind, name))
+    yield mode_file
+    yield general(PROFILE_LAYER, "profiles", choice.profile)
+    if choice.engine is not None:
+        origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
+        yield {key: Setting(value, origin) for key, value in ENGINES[choice.engine].settings.items()}
+
+
+def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> list[Diagnostic]:
+    """Put `layers` on top of `values`, lowest first; the errors in them.
+
+    An invalid value is left out, so that all errors of one start are found together. What a mode
+    changes is the default below all layers of modes.
+    """
+    infos, sizes, default = setting_infos(family), tuple(config_of(family).SIZES), dict[str, Setting]()
+    invalid: list[Diagnostic] = []
+    for layer in layers:
+        name = next((setting.origin.layer for setting in layer.values()), None)
+        if name == MODE_LAYER and not default:
+            default = dict(values)
+        before, new = default if name == MODE_LAYER else dict(values), dict[str, Setting]()
+        for key, setting in layer.items():
+            if key not in infos:
+                if setting.value is not None or key not in sections(family):  # an empty section
+                    invalid.append(_input_errors().unknown_key(family, layer, key))
+                continue
+            if name in (MODE_LAYER, PROFILE_LAYER) and presets.is_change(setting.value):
+                value, how = presets.apply_change(setting.value, before[key].value, sizes)
+                setting = Setting(value, replace(setting.origin, how=how))
+            value, wrong = _read(family, key, setting, values[key])
+            invalid += wrong
+            if not wrong:
+                value = {**values[key].value, **value} if key == PROMISE else value
+                new[key] = values[key].overridden(value, setting.origin)
+        values.update(new)
+    return invalid
+
+
+def _read(family: str, key: str, setting: Setting, below: Setting) -> tuple[Any, Collection[Diagnostic]]:
+    """The value of a setting as the schema reads it, and the errors in it; `below`: what it overrides."""
+    info, layer = setting_infos(family)[key], {key: setting}
+    if message := unseen_by_schema(info, setting.value):
+        unseen = {"type": "unseen", "loc": (), "msg": message}
+        return None, [_input_errors().rejected(info, setting, unseen, below)]
+    if key in PATHS and (impossible := errors.impossible_path(layer, key)):
+        return None, [impossible]
+    try:
+        tree = settings_class(family).model_validate(nested({key: setting.value}), strict=True)
+    except ValidationError as error:
+        first: dict[str | None, Diagnostic] = {}
+        for failure in error.errors(include_url=False):
+            # Without any of this setting, a custom task rejects several together: see `resolve`.
+            if len(failure["loc"]) > key.count("."):
+                rejected = _input_errors().rejected(info, setting, {**failure}, below)
+                first.setdefault(rejected.key, rejected)
+        return setting.value, first.values()
+    value: Any = tree.model_dump(exclude_unset=True, by_alias=True)
+    for part in key.split("."):
+        value = value[part]
+    return value, ()
+
+
+def _input_errors() -> ModuleType:
+    """The module of these errors, which only they need."""
+    from launcher.config import input_errors
+
+    return input_errors
+
+
+def _scope_size(choice: Choice, values: Values, keys: KeySets) -> str | None:
+    """The size that mode default would train; None: no size, or the user's instead of the mode's."""
+    if choice.size is None or _SIZE not in values:
+        return None
+    if _SIZE not in keys.changed:
+        return str(values[_SIZE].value)
+    # A file may repeat the size of the mode, as the settings.yaml of a run does.
+    is_of_mode = _SIZE not in keys.decided and values[_SIZE].origin.layer != CLI_LAYER
+    return keys.defaults[_SIZE] if is_of_mode else None
+
+
+def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, dict[str, str]]:
+    """The promises that a run on `device` is given, and by measure why not the others.
+
+    Of the layers that promise a measure the highest one counts whose scope has the run. A promise
+    of a GPU stays on a CPU, where a comparison plans it; one that is withdrawn stays null.
+    """
+    given, reasons = dict[str, Any](), dict[str, str]()
+
+    def outside(bounds: Mapping[str, Any]) -> str:
+        """Why the run is outside of the scope of `bounds`; empty: it is inside."""
+        ends = [f"{word} {bounds[end]:g}" for end, word in BOUNDS.items() if bounds.get(end) is not None]
+        sizes, limits = bounds.get("sizes"), " and ".join(ends)
+        if sizes is not None and size not in sizes:
+            instead = ", where the mode chooses the size" if size is None else f", not {size}"
+            return f"{limits} at size {' or '.join(sizes)}{instead}"
+        return f"{limits} on a CPU" if bounds.get("device") == "cpu" and device != "cpu" else ""
+
+    for promises, origin in setting.all_values:
+        for measure, bounds in promises.items():
+            reason = f"withdrawn by {origin.where}" if bounds is None else outside(bounds)
+            if measure not in given and reason:
+                reasons.setdefault(measure, reason)
+            if bounds is None or not reason:
+                given.setdefault(measure, bounds)
+    given = {measure: given[measure] for measure in setting.value if measure in given}
+    if given != setting.value:
+        setting = setting.overridden(given, replace(setting.origin, how="those that apply"))
+    return setting, reasons
+
+
+def _model_notes(choice: Choice, values: Values, keys: KeySets, machine: Machine) -> Iterator[str]:
     """Announce the model of a first run, and a default size that is slow here or a mode leaves."""
-    lines = presets.mode(choice.mode or DEFAULT_MODE).lines
-    change = next((line.value for line in lines if line.key == "model.size"), None)
-    size, device = values.get("model.size"), values["device"].value
-    on_cpu = (machine.device if device == "auto" else device) == "cpu"
-    if choice.size is None:
-        size = None
+    lines, device = presets.mode(choice.mode or DEFAULT_MODE).lines, values["device"].value
+    change = next((line.value for line in lines if line.key == _SIZE), None)
+    size = values[_SIZE] if _SIZE in values and choice.size is not None else None
     if not choice.model_named:
         is_changed = choice.size != FIRST_RUN[1]
         changed = f"; mode {choice.mode} makes it {choice.size}" if is_changed else ""
         yield f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}"
-    elif on_cpu and size is not None and not is_custom(choice.family):
+    elif "cpu" in (device, machine.device if device == "auto" else "") and not is_custom(choice.family):
         smallest = next(iter(config_of(choice.family).SIZES))
-        if size.origin.layer == FAMILY_LAYER and size.value != smallest:
+        if size is not None and size.origin.layer == FAMILY_LAYER and size.value != smallest:
             quick = f"--model {choice.family}:{smallest}"
             yield f"no size named: {size.value}, which is slow on a CPU; a quick size is  {quick}"
-    if change and (size is None or not (size.is_of_user or is_of_mode(size))):
+    if change and (size is None or _SIZE not in keys.user | keys.changed):
         names = " or ".join(change["smaller_of"])
         yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"

@@ -18,9 +18,9 @@ from launcher.config.provenance import (
     MACHINE_LAYER,
     RESUMED_LAYER,
     USER_LAYERS,
-    TypedEntry,
+    Setting,
     Values,
-    entries,
+    layer_of,
 )
 from launcher.config.render import ORIGINS, SETTINGS
 from launcher.config.schema import config_of
@@ -36,18 +36,18 @@ _PLACED = ("engine.nproc", "engine.max_restarts")
 class Base:
     """The settings of a run as its folder has them."""
 
-    entries: Mapping[str, TypedEntry]
-    """Each setting of settings.yaml by its key."""
+    entries: Values
+    """The settings of settings.yaml."""
     origins: Mapping[str, Mapping[str, Any]]
     """origins.json: value, layer and overridden values by key."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """The values of settings.yaml by dotted key."""
-        return {key: entry.value for key, entry in self.entries.items()}
+        return {key: setting.value for key, setting in self.entries.items()}
 
-    def chosen(self, keys: Collection[str]) -> dict[str, TypedEntry]:
-        """The entries of `keys`, except those that were chosen for the engine or the machine.
+    def chosen(self, keys: Collection[str]) -> dict[str, Setting]:
+        """The settings of `keys`, except those that were chosen for the engine or the machine.
 
         What engine auto chose stays.
         """
@@ -57,37 +57,27 @@ class Base:
             if key in self.entries and (self._layer(key) not in FITTED_LAYERS or self._is_auto(key))
         }
 
-    def over(
-        self, below: Values, new_keys: Collection[str], engine: str | None, is_placed: bool
-    ) -> list[TypedEntry]:
+    def over(self, below: Values, new_keys: Collection[str], engine: str | None, is_placed: bool) -> Values:
         """The layer above the shipped values `below`; `new_keys` override it.
 
         Values that Gearshift chose for the old engine and machine are left out: engine, processes
         and batch are solved again for `engine`, with the same global batch. `is_placed`: torchrun
         or srun started the processes.
         """
-        left_out = self._left_out(new_keys, engine) | set(_PLACED if is_placed else ())
-        least = self.entries.get(LEAST)
-        is_solved = least is None or least.value is None  # else it ended before it read its data
-        chosen = self.chosen(self.entries)
-        return [
-            self._as_set(entry)
-            for key, entry in self.entries.items()
-            if key not in left_out
-            and ((is_solved and key in (GLOBAL, MICRO)) or key in chosen)
-            and not self._is_shipped(key, below)
-        ]
-
-    def _left_out(self, new_keys: Collection[str], engine: str | None) -> set[str]:
-        """The keys that follow from the new arguments, though these set others."""
-        keys, new, before = {ACCUMULATION}, set(new_keys), self.entries.get("engine.name")
+        new, before, left_out = {*new_keys}, self.settings, {ACCUMULATION, *(_PLACED if is_placed else ())}
         if "engine.name" in new:
-            keys |= {key for key in self.entries if self._is_auto(key)}
-        if engine is not None and (before is None or engine != before.value):
-            keys |= {*ENGINES[engine].settings, *(["engine.nproc"] if ENGINES[engine].processes else [])}
+            left_out |= {key for key in self.entries if self._is_auto(key)}
+        if engine not in (None, before.get("engine.name")):
+            left_out |= {*ENGINES[engine].settings, *(["engine.nproc"] if ENGINES[engine].processes else [])}
         pairs = [(MICRO, {ACCUMULATION}), (MICRO, {GLOBAL}), (GLOBAL, {MICRO, ACCUMULATION})]
-        pairs.append(("train.max_steps", {"train.epochs"}))
-        return keys | {key for key, causes in pairs if causes <= new}
+        left_out |= {key for key, causes in (*pairs, ("train.max_steps", {"train.epochs"})) if causes <= new}
+        kept = {*self.chosen(before)}
+        if before.get(LEAST) is None:  # else it ended before it read its data
+            kept |= {GLOBAL, MICRO}
+        layer = {key: self.entries[key] for key in before if key in kept - left_out}
+        if MICRO in layer:
+            layer[MICRO] = self._micro_as_set()
+        return {key: setting for key, setting in layer.items() if not self._is_shipped(key, setting, below)}
 
     def _layer(self, key: str) -> str | None:
         layer = self.origins.get(key, {}).get("layer")
@@ -97,22 +87,20 @@ class Base:
         origin = str(self.origins.get(key, {}).get("origin"))
         return self._layer(key) == MACHINE_LAYER and origin.startswith(BY_AUTO)
 
-    def _is_shipped(self, key: str, below: Values) -> bool:
+    def _is_shipped(self, key: str, setting: Setting, below: Values) -> bool:
         """Whether Gearshift itself chose the value, and still does."""
-        if self._layer(key) in (None, *USER_LAYERS) or key == GLOBAL or key not in below:
-            return False
-        return bool(self._as_set(self.entries[key]).value == below[key].value)
+        is_users = self._layer(key) in (None, *USER_LAYERS) or key == GLOBAL
+        return not is_users and key in below and bool(setting.value == below[key].value)
 
-    def _as_set(self, entry: TypedEntry) -> TypedEntry:
+    def _micro_as_set(self) -> Setting:
         """The micro-batch as it was set, before it was solved for the number of processes."""
-        origin = self.origins.get(entry.key, {})
-        if entry.key != MICRO or self._layer(MICRO) != MACHINE_LAYER or self._is_auto(MICRO):
-            return entry
-        below = [old for old in origin.get("replaced") or [] if old.get("layer") != MACHINE_LAYER]
-        asked = below[0].get("value") if below else None
-        total = self.entries[GLOBAL].value if GLOBAL in self.entries else None
+        if self._layer(MICRO) != MACHINE_LAYER or self._is_auto(MICRO):
+            return self.entries[MICRO]
+        replaced = self.origins[MICRO].get("replaced") or []
+        below = [old.get("value") for old in replaced if old.get("layer") != MACHINE_LAYER]
+        asked, total = below[0] if below else None, self.settings.get(GLOBAL)
         fits = type(asked) is int and type(total) is int and asked > 0 and total % asked == 0
-        return replace(entry, value=asked) if fits else entry
+        return replace(self.entries[MICRO], value=asked) if fits else self.entries[MICRO]
 
 
 def read(folder: Path, task_folder: object = None) -> Base:
@@ -128,23 +116,21 @@ def read(folder: Path, task_folder: object = None) -> Base:
         from launcher.config.custom_task import add_search_folder, folder_for
 
         if recorded is not None:
-            where = f"{recorded.where} {TASK_FOLDER}"
-            task_folder = folder_for(family, recorded.value, path, where)
+            task_folder = folder_for(family, recorded.value, path, f"{recorded.where} {TASK_FOLDER}")
             lines[TASK_FOLDER] = recorded._replace(value=task_folder)
         add_search_folder(task_folder)
         try:
             config_of(str(family))
         except SettingsError as error:
-            [named] = entries(RESUMED_LAYER, [lines["model.family"]])
+            named = layer_of(RESUMED_LAYER, [lines["model.family"]])
             raise SettingsError(errors.custom_task_errors(error, named)) from None
     elif family not in FAMILIES:
         what = f"{path} does not hold the settings of a run: it names no known model family"
         raise SettingsError.of(what, where=str(path), allowed=", ".join(FAMILIES))
-    typed = [replace(entry, option="--set") for entry in entries(RESUMED_LAYER, lines.values())]
     try:
         content = read_json(folder / ORIGINS)
     except (OSError, ValueError):
         content = None  # all settings then count as set by the user
     content = content if isinstance(content, dict) else {}
     origins = {key: value for key, value in content.items() if isinstance(value, dict)}
-    return Base({entry.key: entry for entry in typed}, origins)
+    return Base(layer_of(RESUMED_LAYER, lines.values()), origins)

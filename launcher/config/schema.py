@@ -124,9 +124,9 @@ def config_of(family: str) -> Any:
     Raises SettingsError for such a task that cannot be used.
     """
     if is_custom(family):
-        from launcher.config import task_settings  # for the runs that train one
+        from launcher.config import custom_task  # for the runs that train one
 
-        return task_settings.declared(family)
+        return custom_task.declared(family)
     return importlib.import_module(FAMILIES[family].config)
 
 
@@ -164,7 +164,7 @@ PRETRAINED = "model.pretrained"
 def model_name(model: Any) -> str:
     """`FAMILY:SIZE` or `FAMILY:FOLDER` of the section `model`; a custom task may have no sizes."""
     part = model_part(model.family, getattr(model, "size", None), getattr(model, "pretrained", None))
-    return model.family if part is None else f"{model.family}:{part}"
+    return ":".join(filter(None, (model.family, part)))
 
 
 def model_part(family: str, size: str | None, pretrained: str | None) -> str | None:
@@ -172,11 +172,11 @@ def model_part(family: str, size: str | None, pretrained: str | None) -> str | N
 
     None: neither.
     """
-    if pretrained is None or not replaces_size(family, pretrained):
+    if not replaces_size(family, pretrained):
         return size
-    if pretrained.startswith(HUB):
-        pretrained = pretrained.removeprefix(HUB).partition("@")[0]
-    name = os.path.basename(os.path.abspath(os.path.expanduser(pretrained)))
+    if str(pretrained).startswith(HUB):
+        pretrained = str(pretrained).removeprefix(HUB).partition("@")[0]
+    name = os.path.basename(os.path.abspath(os.path.expanduser(str(pretrained))))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "pretrained"
 
 
@@ -232,10 +232,9 @@ def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
         return next(filter(None, (unseen_by_schema(info, item) for item in items)), None)
     if isinstance(value, str):
         return "should be known" if isinstance(info.allowed, tuple) and value not in info.allowed else None
-    if isinstance(value, float) and not math.isfinite(value):
-        return "should be finite"
     # No tensor holds a larger whole number.
-    return "should be less than 2**63" if isinstance(value, int) and abs(value) >= 2**63 else None
+    is_number = not isinstance(value, int | float) or (math.isfinite(value) and abs(value) < 2**63)
+    return None if is_number else "should be finite, and below 2**63"
 
 
 def setting_infos(family: str) -> dict[str, SettingInfo]:
@@ -278,20 +277,19 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 def _info(key: str, info: FieldInfo) -> SettingInfo:
     """What a field of the schema says of a setting."""
-    parts = _members(info.annotation)
-    kinds = [kind for part in parts if part is not NoneType for kind in _members(_bare(part))]
-    fields = [*_fields(info.annotation), info]
+    parts = [*_parts(info.annotation), info]
+    fields = [part for part in parts if isinstance(part, FieldInfo)]
+    kinds = [each for each in parts if each is not NoneType and (isinstance(each, type) or get_origin(each))]
     extra: dict[str, Any] = {}
     for each in fields:
         extra |= each.json_schema_extra if isinstance(each.json_schema_extra, dict) else {}
-    first, args = kinds[0], get_args(kinds[0])
-    word, allowed = _TYPES.get(first, "mapping"), extra.get("allowed")
+    word, allowed = _TYPES.get(kinds[0], "mapping"), extra.get("allowed")
     if set(kinds) == {int, str}:
         word, allowed = "length", duration.FORMS
-    elif get_origin(first) is Literal and len(kinds) == 1:
-        word, allowed = "one of", args
-    elif get_origin(first) is list and len(kinds) == 1:
-        word = f"list of {_TYPES.get(_bare(args[0]), 'mapping')}s"
+    elif get_origin(kinds[0]) is Literal and len(kinds) == 1:
+        word, allowed = "one of", get_args(kinds[0])
+    elif get_origin(kinds[0]) is list and len(kinds) == 1:
+        word = f"list of {_TYPES.get(next(_parts(get_args(kinds[0])[0])), 'mapping')}s"
     metadata = [item for each in fields for item in each.metadata]
     bounds = {b: getattr(m, b) for b in _BOUNDS for m in metadata if getattr(m, b, None) is not None}
     return SettingInfo(
@@ -309,16 +307,11 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
     )
 
 
-def _fields(annotation: Any) -> Iterator[FieldInfo]:
-    """What types within an annotation say of their values."""
-    for part in get_args(annotation):
-        yield from [part] if isinstance(part, FieldInfo) else _fields(part)
-
-
-def _bare(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    is_union = get_origin(annotation) in (Union, UnionType)
-    return get_args(annotation) if is_union else (annotation,)
+def _parts(annotation: Any) -> Iterator[Any]:
+    """The types of an annotation, and what is said of them and of the items of a list."""
+    inner = (part for item in get_args(annotation) for part in _parts(item))
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        yield from inner
+    else:
+        yield annotation
+        yield from (part for part in inner if isinstance(part, FieldInfo))

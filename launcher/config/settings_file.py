@@ -6,7 +6,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,8 +22,9 @@ CHANGES = {"scale", "at_least", "at_most", "smaller_of"}
 _MAX_BYTES = 1 << 18
 _MAX_VALUES = 10_000
 _MAX_DEPTH = 50
-_MAX_DIGITS = 1000
 """Bounds of a file, far above those of real settings: a few aliases can stand for billions."""
+_SHOWN = 20
+"""Characters of a number in a message."""
 _LONG_TEXT = 100
 """Characters of a text that count as one more value."""
 
@@ -47,6 +48,16 @@ class Unreadable(Exception):
         self.column = column
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of a tree by dotted key; a key of it may be dotted, too."""
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and not f".{key}".endswith(_WHOLE):
+            yield from flat(value, f"{key}.")
+        else:
+            yield key, value
+
+
 def read_values(path: Path) -> dict[str, Any]:
     """The value of each dotted key of a file. Reads the disk. Raises SettingsError."""
     return {line.key: line.value for line in read_lines(path)}
@@ -58,16 +69,13 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
     `name` is the file in messages. Reads the disk. Raises SettingsError if it does not exist or is
     invalid.
     """
-    text, name = _read_text(path, option), name or str(path)
-    form = "JSON" if path.suffix == ".json" else "YAML"
+    form, parse = ("JSON", parse_json) if path.suffix == ".json" else ("YAML", parse_yaml)
     try:
-        return list(parse_json(text, name) if form == "JSON" else parse_yaml(text, name))
+        return list(parse(_read_text(path, option), name or str(path)))
     except Unreadable as broken:
-        raise SettingsError.of(
-            f"{path} cannot be read as {form}: {broken.problem}",
-            where=f"{path}:{broken.line}:{broken.column}",
-            order=(0, broken.line),
-        ) from None
+        message, where = f"{path} cannot be read as {form}: {broken.problem}", (broken.line, broken.column)
+        place = ":".join(map(str, (path, *where)))
+        raise SettingsError.of(message, where=place, order=(0, broken.line)) from None
 
 
 def nearest_file(path: str | Path) -> str | None:
@@ -182,6 +190,7 @@ class _Reader:
     def __init__(self, name: str) -> None:
         self._name = name
         self._count = 0
+        self._lines: dict[str, int] = {}
 
     def lines(self, node: yaml.MappingNode, prefix: str, depth: int) -> Iterator[Line]:
         """The settings of a section; an empty one has none."""
@@ -191,8 +200,15 @@ class _Reader:
             names = {str(inner.value) for inner, _ in child.value} if is_section else set()
             if is_section and not (names and names <= CHANGES):
                 yield from self.lines(child, f"{dotted}.", depth + 1)
-            else:
-                yield Line(dotted, self.value(child, depth + 1), f"{self._name}:{mark.line + 1}")
+                continue
+            where = f"{self._name}:{mark.line + 1}"
+            if dotted in self._lines:  # both nested and dotted
+                message = f"{dotted} is set twice, first in {self._name}:{self._lines[dotted]}"
+                raise SettingsError.of(
+                    message, key=dotted, where=f"{where} {dotted}", fix="remove one of them"
+                )
+            self._lines[dotted] = mark.line + 1
+            yield Line(dotted, self.value(child, depth + 1), where)
 
     def value(self, node: Any, depth: int) -> Any:
         """The value of a node. Raises Unreadable."""
@@ -244,14 +260,12 @@ def parse_yaml_scalar(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.match(text):
-        if len(text) > _MAX_DIGITS:
-            raise ValueError(f"a whole number of {len(text):,} digits")
         try:
             return int(text, 0)
-        except ValueError:
-            decimal = text[0].strip("0123456789") + text.lstrip("+-0")
-            what = f"{text} has two meanings, by its leading 0"
-            raise ValueError(f"{what}; write {decimal}, or as a text '{text}'") from None
+        except ValueError:  # or of more digits than Python reads
+            raise ValueError(
+                f"{text[:_SHOWN]} is no number: it has a leading 0, or too many digits"
+            ) from None
     if _FLOAT.match(text):
         return float(text)
     if match := _INFINITE.match(text):

@@ -96,7 +96,7 @@ def with_larger_batch(resolved: Resolved, described: Described) -> Resolved:
 
 def is_asked(resolved: Resolved) -> bool:
     """Whether the user named engine auto."""
-    return bool(resolved.values[ENGINE].without(MACHINE_LAYER) == AUTO)
+    return ENGINE in resolved.keys.auto
 
 
 def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:

@@ -101,7 +101,7 @@ def climb(
     """
     keys = {batching.MICRO, batching.ACCUMULATION}
     smaller: list[Change] = [{}]
-    if not (keeps_given and any(resolved.values[key].is_of_user for key in keys)):
+    if not (keeps_given and keys & resolved.keys.user):
         smaller += [  # with the global batch, which would change as well
             {batching.MICRO: numbers.micro_batch, batching.GLOBAL: numbers.global_batch}
             for numbers in batching.halvings(resolved.batching)
@@ -145,7 +145,7 @@ def _exists(rung: Rung, resolved: Resolved, plan: Plan, keeps_given: bool) -> bo
     return lacks[rung.saves] and all(
         key in values
         and why_ineffective(values, key) is None
-        and not (keeps_given and values[key].is_of_user)
+        and not (keeps_given and key in resolved.keys.user)
         for key in rung.change
     )
 

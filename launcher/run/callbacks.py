@@ -69,15 +69,11 @@ class RankCallbacks:
             for callback in callbacks:
                 callback.event(kind, facts)
 
-        values, profile = job.resolved.values, settings.log.profile
+        profile = settings.log.profile
         chosen = [
             name
             for name in RESOURCES
-            if any(
-                values[key].is_set_by_user
-                for key in (f"limits.{name}", f"limits.critical.{name}")
-                if key in values
-            )
+            if any(key in job.resolved.keys.decided for key in (f"limits.{name}", f"limits.critical.{name}"))
         ]
         if self.world.rank == 0:
             job_summary = single_process

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.config.check import TrackedSettings
 from launcher.config.feature_settings import Continual
 from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
-from launcher.config.schema import settings_class, task_class
-from launcher.config.validate import TrackedSettings
+from launcher.config.schema import task_class
 from launcher.run_folder import experiences, run_folder
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
 from launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest
 from models.base import Context, ContinualTask, DataError, Task
-from training.settings import nested
 from training.storage import Storage
 
 if TYPE_CHECKING:
@@ -83,14 +82,10 @@ def resolve_experience(resolved: Resolved, spec: ExperienceSpec) -> Resolved:
             # Each experience has its own loaders to evaluate with: their workers end with them.
             ("loader.persistent", False, "enabled", ""),
         ]
-    values = dict(resolved.values)
     for key, value, source, formula in changes:
-        if values[key].value != value:
-            origin = Origin(MACHINE_LAYER, f"continual.{source}", formula)
-            values[key] = values[key].overridden(value, origin)
-    tree = nested({key: value.value for key, value in values.items()})
-    settings = settings_class(values["model.family"].value).model_validate(tree)
-    return replace(resolved, settings=settings, values=values)
+        origin = Origin(MACHINE_LAYER, f"continual.{source}", formula)
+        resolved = resolved.changed({key: value}, origin)
+    return resolved
 
 
 def record_settings(resolved: Resolved, spec: ExperienceSpec) -> None:

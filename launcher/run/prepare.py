@@ -14,8 +14,8 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counte
 from launcher.config import engine_options, errors, machine
 from launcher.config.machine import Machine
 from launcher.config.options import FORCE
-from launcher.config.provenance import CLI_LAYER, FILES_LAYER, MACHINE_LAYER, CliArgs, Resolved, Values
-from launcher.config.schema import AUTO, config_of, model_name
+from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
+from launcher.config.schema import config_of, model_name
 from launcher.run import affinity
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import RunPlan
@@ -84,7 +84,7 @@ def prepare_run_at(
     try:
         world_size = launched.world_size if launched else None
         decision = decide(args, out, here, world_size)
-        if chooses_engine and decision.resolved.values[_ENGINE].without(MACHINE_LAYER) == AUTO:
+        if chooses_engine and _ENGINE in decision.resolved.keys.auto:
             from launcher.plan import auto
             from launcher.plan.target import Described
 

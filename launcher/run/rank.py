@@ -18,13 +18,11 @@ from typing import TYPE_CHECKING, NoReturn
 from pydantic import TypeAdapter
 
 from launcher.base import environment, exit_codes, library_warnings, signals
-from launcher.config import schema
 from launcher.config.presets import TASK_FOLDER
 from launcher.run import affinity, run_end
 from launcher.run.run_end import RunEnd, exit_now
 from launcher.run_folder.run_plan import RunPlan
 from models.catalog import is_custom
-from training.settings import nested
 
 if TYPE_CHECKING:
     from training.callbacks.base import Outcome
@@ -73,8 +71,7 @@ def save_plan(plan: RunPlan, folder: Path) -> None:
 
     Without warnings: they have been shown.
     """
-    # `load_plan` builds the settings again from the values.
-    plain = replace(plan, resolved=replace(plan.resolved, settings=None, warnings=()))
+    plain = replace(plan, resolved=replace(plan.resolved, warnings=()))
     content = TypeAdapter(RunPlan).dump_python(plain, mode="json")
     (folder / _FILE).write_text(json.dumps(content), encoding="utf-8")
 
@@ -82,13 +79,12 @@ def save_plan(plan: RunPlan, folder: Path) -> None:
 def load_plan(folder: Path) -> RunPlan:
     """Read the plan that `save_plan` wrote; reports go to the same folder. Touches the disk."""
     plan = TypeAdapter(RunPlan).validate_python(json.loads((folder / _FILE).read_bytes()))
-    plain = {key: value.value for key, value in plan.resolved.values.items()}
-    if is_custom(plain["model.family"]):
+    values = plan.resolved.values
+    if is_custom(values["model.family"].value):
         from launcher.config import custom_task  # for the runs that train one
 
-        custom_task.add_search_folder(plain.get(TASK_FOLDER))
-    settings = schema.settings_class(plain["model.family"]).model_validate(nested(plain))
-    return replace(plan, resolved=replace(plan.resolved, settings=settings), reports=folder)
+        custom_task.add_search_folder(values[TASK_FOLDER].value)
+    return replace(plan, reports=folder)
 
 
 def stacks_file(folder: Path, rank: int) -> Path:

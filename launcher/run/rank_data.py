@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import signals
-from launcher.config import validate
+from launcher.config import check
 from launcher.config.schema import Settings, task_class
 from launcher.run_folder.run_plan import RunPlan
 from models.base import Context, Task
@@ -92,7 +92,7 @@ def load_data(
         build_task = task_class(model.family)
     task = build_task(model, data, context)
     world.rank_0_first(task.setup)
-    validate.check_splits(task, folder)
+    check.check_splits(task, folder)
     if job.experience is None or not job.experience.number:
         return RankData(0, task.data("train"), [task])
     from launcher.run.experience import load_experience

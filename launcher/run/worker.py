@@ -23,12 +23,12 @@ from engines.state import WEIGHT, stored
 from engines.world import open_world
 from launcher.base import environment, signals
 from launcher.base.diagnostics import SettingsError
-from launcher.config import paths, validate
+from launcher.config import check, paths
 from launcher.config.batching import check_fills
+from launcher.config.check import TrackedSettings
 from launcher.config.engine_options import engine_options
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
-from launcher.config.validate import TrackedSettings
 from launcher.run import rank_data, run_end
 from launcher.run.callbacks import RankCallbacks
 from launcher.run_folder import lock, run_folder
@@ -91,7 +91,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     data = rank_data.load_data(job, settings, storage.path, world, resumed)
     if settings.train.least_steps is not None:
         job = _fitted(job, data, storage, world)
-        resolved, tracked = job.resolved, validate.retracked(tracked, _settings(job))
+        resolved, tracked = job.resolved, check.retracked(tracked, _settings(job))
         settings = cast(Settings, tracked)
     task, seed = data.tasks[0], settings.train.seed
     samples = Samples(task, data.train, seed)
@@ -154,7 +154,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     run = TrainingRun(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting, test
     )
-    validate.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
+    check.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
     if world.rank == 0:
         _prepare_folder(job, storage, resumed, train_plan, world)
     batches = Batches(samples, order, train_plan, *loading)

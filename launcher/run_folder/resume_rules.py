@@ -17,7 +17,6 @@ from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.resumed_settings import Base
 from launcher.config.schema import model_name, setting_infos
-from launcher.config.selection import read_user
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
@@ -90,10 +89,9 @@ def decide(
 
 
 def _base(run: ResumableRun, args: CliArgs) -> Base:
-    choices = read_user(args).read_for().highest  # as given now, not those of the run
-    moved = choices.get(TASK_FOLDER)
-    new_folder = moved.value if moved is not None and moved.option is not None else None
-    base = resumed_settings.read(run.folder, new_folder)
+    layers, _ = selection.read_user(args)  # as given now, not those of the run
+    choices, moved = selection.highest(layers), selection.highest(layers[-1:]).get(TASK_FOLDER)
+    base = resumed_settings.read(run.folder, None if moved is None else moved.value)
     family, given = base.entries["model.family"].value, choices.get("model.family")
     if given is not None and given.value != family:
         raise SettingsError.of(
@@ -203,7 +201,7 @@ def differences(
         setting = resolved.values[key]
         if key == "train.epochs" and setting.value is None and setting.replaced:
             continue  # follows from train.max_steps
-        if key not in before and not setting.is_set_by_user:
+        if key not in before and key not in resolved.keys.decided:
             continue
         old = before.get(key, leaf.default)
         if setting.value != old and not paths.is_same(key, old, setting.value, resolved.values):

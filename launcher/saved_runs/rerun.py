@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.base.signals import temporary_folder
 from launcher.config import machine
-from launcher.config.provenance import FILES_LAYER, CliArgs, Origin, Resolved, TypedEntry
+from launcher.config.provenance import FILES_LAYER, CliArgs, Origin, Resolved, Setting
 from launcher.config.resolve import resolve
-from launcher.config.settings_file import MAPPINGS
+from launcher.config.settings_file import flat
 from launcher.run import affinity, supervisor
 from launcher.run.run_end import RunEnd
 from launcher.run_folder import run_folder
@@ -66,7 +65,7 @@ def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved
     """
     model.check_pretrained()
     assert model.settings is not None, "a run folder has settings"
-    values = dict(_flat(model.settings)) | {"engine.name": written.engine, "engine.nproc": written.world_size}
+    values = dict(flat(model.settings)) | {"engine.name": written.engine, "engine.nproc": written.world_size}
     values.pop("train.accumulation", None)  # computed from batch and world size
     options = dict(args.options)
     if args.engine is not None:
@@ -82,24 +81,14 @@ def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved
     if recorded and new_path and os.path.realpath(new_path) == os.path.realpath(recorded):
         del options["data.path"]  # names of samples contain that of the recorded file
     origin = Origin(FILES_LAYER, _ORIGIN)
-    entries = [TypedEntry(key, value, origin) for key, value in values.items() if key not in options]
+    filled = {key: Setting(value, origin) for key, value in values.items() if key not in options}
     try:
-        arguments = CliArgs(engine=args.engine, options=options, filled=entries)
+        arguments = CliArgs(engine=args.engine, options=options, filled=filled)
         return resolve(arguments, machine.detect_machine())
     except SettingsError as error:
         fixes = {"data.path": "--data PATH"}  # this command takes no settings
         errors = [replace(one, fix=fixes.get(one.key or "")) for one in error.diagnostics]
         raise SettingsError(errors) from error
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The value of each dotted key."""
-    for name, value in tree.items():
-        key = f"{above}{name}"
-        if isinstance(value, Mapping) and key not in MAPPINGS:
-            yield from _flat(value, f"{key}.")
-        else:
-            yield key, value
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config.check import why_ineffective
 from launcher.config.options import FROM, STAGE
-from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Resolved, TypedEntry
+from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Resolved, Setting
 from launcher.config.selection import STAGES, choose, declared_stages, select_stages
 from launcher.config.settings_file import read_values
 from launcher.run.prepare import prepare_run
@@ -135,8 +135,8 @@ def _new(
     entries: list[PipelineStage] = []
     for number, stage in enumerate(stages, start=1):
         where = f"stage {number} of {len(stages)}"
-        turn = TypedEntry(STAGES, [stage.name], Origin(CLI_LAYER, where), STAGE.flag)
-        filled = [*(args.filled if number == 1 else ()), turn, *_weights(stage, entries)]
+        turn = {STAGES: Setting([stage.name], Origin(CLI_LAYER, where))}
+        filled = {**(args.filled if number == 1 else {}), **turn, **_weights(stage, entries)}
         made = _prepared(replace(args, sets=sets, filled=filled), invalid, prepare_stage)
         if out is None and number == 1 and made is not None:
             folder = run_folder.unused_path(made.name)
@@ -151,13 +151,13 @@ def _new(
     return Pipeline(folder, entries, line=line)
 
 
-def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[TypedEntry]:
+def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> dict[str, Setting]:
     """The setting that loads the weights of the latest matching stage before this one."""
     before = [entry for entry in entries if entry.name in stage.of]
     if stage.loads is None or not before:
-        return []
+        return {}
     origin = Origin(CLI_LAYER, f"stage {before[-1].name} of this run")
-    return [TypedEntry(stage.loads, str(before[-1].folder), origin, FROM.flag)]
+    return {stage.loads: Setting(str(before[-1].folder), origin)}
 
 
 def _prepared(args: CliArgs, diagnostics: list[Diagnostic], prepare_stage: Prepare) -> RunPlan | None:
@@ -190,7 +190,7 @@ def _resumed(
     pipeline: Path, args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], prepare_stage: Prepare
 ) -> Pipeline:
     invalid = list(diagnostics)
-    useless = {str(entry.option): entry.origin.where for entry in args.filled}
+    useless = {each.origin.where.partition(" ")[0]: each.origin.where for each in args.filled.values()}
     if args.weights is not None:
         useless[FROM.flag] = f"{FROM.flag} {args.weights}"
     if out is not None and out.resolve() != pipeline.resolve():
@@ -314,8 +314,8 @@ def from_of(args: CliArgs, stage: Stage | None) -> tuple[CliArgs, list[Diagnosti
         value = str(weights_in(args.weights, stage))
     except SettingsError as error:
         diagnostics = list(error.diagnostics)
-    filled = TypedEntry(stage.loads, value, Origin(CLI_LAYER, option), FROM.flag)
-    return replace(rest, filled=[*args.filled, filled]), diagnostics
+    filled = {stage.loads: Setting(value, Origin(CLI_LAYER, option))}
+    return replace(rest, filled={**args.filled, **filled}), diagnostics
 
 
 def weights_in(word: str, stage: Stage) -> Path:

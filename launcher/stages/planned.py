@@ -8,8 +8,7 @@ from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import selection
-from launcher.config.options import FROM
-from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, TypedEntry
+from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Setting
 from launcher.config.selection import choose
 from launcher.plan import auto
 from launcher.plan.target import Described
@@ -48,9 +47,8 @@ def planned_runs(described: Described, args: CliArgs, diagnostics: list[Diagnost
     declared = {stage.name: stage for stage in selection.declared_stages(choice.family)}
     loads = declared[choice.stage].loads if choice.stage else None
     if loads is not None:  # the first weights of a later stage alone need not exist
-        origin = Origin(CLI_LAYER, "any run: a plan reads no weights")
-        any_run = TypedEntry(loads, "RUN", origin, FROM.flag)
-        args = replace(args, filled=[any_run, *args.filled])
+        any_run = Setting("RUN", Origin(CLI_LAYER, "any run: a plan reads no weights"))
+        args = replace(args, filled={loads: any_run, **args.filled})
     try:
         part = PlannedRun(args, resolve_with(described, args, ()))
     except SettingsError as error:
@@ -70,4 +68,8 @@ def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Re
             return decide(with_sets, None, described.machine, world_size).resolved
         return auto.decide_engine(with_sets, None, described, world_size).resolved
 
-    return selection.without_first_weights(described.resolve(decided))
+    resolved = described.resolve(decided)
+    stages = selection.declared_stages(resolved.settings.model.family)
+    first = [stage.loads for stage in stages if stage.loads and stage.name in resolved.settings.stages]
+    values = {key: replace(resolved.values[key], value=None) for key in first}  # they do not matter
+    return replace(resolved, values={**resolved.values, **values})

@@ -256,8 +256,8 @@ def _job(
 def _pinned(run: RunPlan) -> list[str]:
     """The commit of a model of the hub: a requeued job loads it, too."""
     setting = run.resolved.values.get(PRETRAINED)
-    is_of_hub = setting is not None and setting.is_set_by_user and str(setting.value).startswith(HUB)
-    return [f"--set={PRETRAINED}={setting.value}"] if setting is not None and is_of_hub else []
+    is_users = setting is not None and PRETRAINED in run.resolved.keys.decided
+    return [f"--set={PRETRAINED}={setting.value}"] if is_users and str(setting.value).startswith(HUB) else []
 
 
 def _prepare(

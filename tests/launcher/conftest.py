@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.__main__ import main
-from launcher.config import schema
-from launcher.config.provenance import Origin, Resolved, Setting
-from training.settings import nested
+from launcher.config.provenance import KeySets, Origin, Resolved, Setting
 
 BUILT_IN = Origin("built-in", "built-in")
 
@@ -47,9 +45,7 @@ def two_ranks():
         "train.seed": Setting(7, Origin("command line", "--seed 7"), [(0, BUILT_IN)]),
         "optim.lr": Setting(1e-05, Origin("--config files", "mine.yaml:3"), [(1e-3, BUILT_IN)]),
     }
-    plain = nested({key: value.value for key, value in values.items()})
-    settings = schema.settings_class("language").model_validate(plain)
-    return Resolved(settings, values, 2, 2, {}, ["a note"], "cpu")
+    return Resolved(values, KeySets.of(values), 2, 2, {}, ["a note"], "cpu")
 
 
 @pytest.fixture(scope="session")

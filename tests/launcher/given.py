@@ -10,8 +10,9 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config.machine import Machine
-from launcher.config.provenance import CliArgs
-from launcher.config.resolve import resolve
+from launcher.config.provenance import CliArgs, Origin, Setting
+from launcher.config.resolve import resolve, stack
+from launcher.config.schema import setting_infos
 
 ROOT = Path(__file__).resolve().parents[2]
 LAPTOP = Machine(2, 8 * 2**30, 0, "cpu", cpu_bf16=False, gpu_bf16=False, compiler=True)
@@ -40,6 +41,13 @@ def resolved(
         options={SHORT[name]: (f"--{name.replace('_', '-')}", o) for name, o in options.items()},
     )
     return resolve(cli_args, machine, world_size)
+
+
+def stacked(layers, family="language"):
+    """The built-in values below `layers`, and the errors in them."""
+    built_in = Origin("built-in", "built-in")
+    values = {key: Setting(info.default, built_in) for key, info in setting_infos(family).items()}
+    return values, stack(family, values, layers)
 
 
 def refused(*sets, **options):

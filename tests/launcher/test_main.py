@@ -117,8 +117,8 @@ from launcher.__main__ import main
 code = main(sys.argv[1:])
 rooms = ("stages", "continual", "compare", "plan", "download", "doctor", "verify")
 unused = {f"launcher.{room}" for room in rooms} | {"engines.zero"}
-words = ("argument_errors", "value_errors")
-unused |= {f"launcher.config.{name}" for name in (*words, "custom_task", "task_settings")}
+words = ("input_errors",)
+unused |= {f"launcher.config.{name}" for name in (*words, "custom_task")}
 of_runs = ("supervisor", "experience", "job_generation", "dry_run")
 unused |= {f"launcher.run.{name}" for name in of_runs} | {"slurm.address"}
 print("UNUSED", sorted(unused & set(sys.modules)), code, file=sys.stderr)

@@ -5,9 +5,8 @@ from itertools import product
 import pytest
 
 from launcher.config.batching import largest_divisor, may_grow, nearest_multiple, solve_batching
-from launcher.config.layers import merge_layers
-from launcher.config.provenance import Batching, Origin, TypedEntry
-from tests.launcher.given import ONE_GPU, refused, resolved
+from launcher.config.provenance import Batching, KeySets, Origin, Setting
+from tests.launcher.given import ONE_GPU, refused, resolved, stacked
 
 
 def numbers(*sets, world_size=1, **options):
@@ -47,14 +46,15 @@ def test_batch_settings_of_the_user_are_kept_as_far_as_they_divide(sets, world_s
 
 def test_a_batch_factor_of_the_user_overrides_a_default_global_batch():
     layers = [
-        [TypedEntry(f"train.{key}", value, Origin(name, name))]
+        {f"train.{key}": Setting(value, Origin(name, name))}
         for name, key, value in (
             ("family", "global_batch", 64),
             ("family", "accumulation", 4),
             ("--config files", "micro_batch", 8),
         )
     ]
-    assert solve_batching(merge_layers("language", layers)[0], 2) == Batching(32, 8, 2, 2)
+    values, _ = stacked(layers)
+    assert solve_batching(values, KeySets.of(values), 2) == Batching(32, 8, 2, 2)
 
 
 def test_an_indivisible_batch_is_an_error_with_a_line_that_resolves():

@@ -8,8 +8,8 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.base.diagnostics import render as render_errors
 from launcher.config import custom_task, presets, render
+from launcher.config.check import unused_diagnostics
 from launcher.config.provenance import CliArgs
-from launcher.config.validate import unused_diagnostics
 from launcher.run_folder import checkpoint_search
 from launcher.run_folder.start import decide
 from tests.launcher.custom_tasks import BODY, EXAMPLES, HEAD, LINE, write

@@ -1,6 +1,5 @@
 """A custom task is found by its module and class, and errors in it have their line."""
 
-import importlib
 import sys
 
 import pytest
@@ -68,7 +67,7 @@ def test_a_missing_module_or_a_file_is_an_error(here):
         assert error_text(f"{file}:Line").endswith(f"\n  fix           {fix}")
 
 
-def test_a_class_that_is_missing_or_lacks_methods_is_an_error(here, monkeypatch):
+def test_a_class_that_is_missing_or_lacks_methods_is_an_error(here):
     name = write(here, HEAD + LINE + BODY)
     assert error_text(f"{name}:Lien") == (
         "error: module 'NAME' has no class 'Lien'\n"
@@ -85,9 +84,6 @@ def test_a_class_that_is_missing_or_lacks_methods_is_an_error(here, monkeypatch)
     name = write(here, "class Line:\n    goal = units = channels_last = None\n")
     lacks = "it lacks setup, build, data, collate, num_units, loss, metric"
     assert lacks in error_text(f"{name}:Line")
-    monkeypatch.setitem(sys.modules, "__main__", importlib.import_module("launcher.run.rank"))
-    text = error_text("__main__:Line")
-    assert "class 'Line' is of a script or notebook, which this process does not run" in text
 
 
 def test_a_module_that_raises_is_an_error_with_its_line(here):

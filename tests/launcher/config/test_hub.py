@@ -10,7 +10,6 @@ from huggingface_hub import constants
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config import hub, paths
-from launcher.config.provenance import RESUMED_LAYER, Origin
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import PRETRAINED, model_name
 from models.common.hub import folder_of, name_of
@@ -72,10 +71,10 @@ def test_a_branch_a_tag_and_a_commit_can_be_named(server, model):
 
 def test_a_resumed_run_keeps_its_commit_where_the_model_is_named_again(server):
     values = dict(resolved(f"{PRETRAINED}={PINNED}", model="language").values)
-    typed, recorded = values[PRETRAINED], Origin(RESUMED_LAYER, "settings.yaml:3")
+    typed = values[PRETRAINED]
     for text, kept in ((NAME, PINNED), (f"{NAME}@v2", f"{NAME}@v2"), ("hf:org/t", "hf:org/t")):
-        values[PRETRAINED] = replace(typed, value=text, replaced=[(PINNED, recorded)])
-        paths.keep_recorded(values)
+        values[PRETRAINED] = replace(typed, value=text)
+        paths.keep_recorded(values, {PRETRAINED: PINNED})
         assert values[PRETRAINED].value == kept
 
 

@@ -51,7 +51,7 @@ def test_the_values_name_the_samples_and_keep_what_they_override():
     )
     lr = run.values["optim.lr"]
     assert lr.origin == Origin("mode", "fitted to 6,000 training samples")
-    assert lr.replaced[0][0] == 2e-4 and lr.mode_default == 1e-4
+    assert lr.replaced[0][0] == 2e-4 and run.keys.defaults["optim.lr"] == 1e-4
 
 
 def test_a_run_that_the_mode_limits_to_few_steps_keeps_its_samples():

@@ -24,6 +24,7 @@ def test_detection_finds_at_least_one_core():
 
 
 def test_the_limits_of_a_container_count_as_its_cores_and_memory(tmp_path):
+    (tmp_path / "memory.current").write_text("0")
     for limit, counts in (("max", False), ("1073741824", True)):
         (tmp_path / "memory.max").write_text(limit)
         assert (machine.detect_machine(tmp_path).ram_bytes == 2**30) == counts

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from launcher.config.provenance import LAYERS, CliArgs, Origin, Setting
+from launcher.config.provenance import LAYERS, CliArgs, KeySets, Origin, Setting
 from launcher.config.resolve import resolve
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, refused, resolved
@@ -170,7 +170,15 @@ def value(*pairs):
 
 
 def test_only_a_changed_value_is_a_decision_of_the_user():
-    setting = value((2, "--config files"), (2, "family"), (1, "built-in"))
-    assert not setting.is_set_by_user
-    assert value((3, "command line"), (3, "--config files"), (2, "family")).is_set_by_user
-    assert value((1, "--config files"), (2, "mode"), (1, "built-in")).is_set_by_user
+    values = {
+        "repeated": value((2, "--config files"), (2, "family"), (1, "built-in")),
+        "typed": value((3, "command line"), (3, "--config files"), (2, "family")),
+        "back": value((1, "--config files"), (2, "mode"), (1, "built-in")),
+        "of the mode": value((2, "mode"), (1, "built-in")),
+        "open": value(("auto", "engine"), (1, "family"), (1, "built-in")),
+    }
+    keys = KeySets.of(values)
+    assert (keys.user, keys.decided) == ({"repeated", "typed", "back"}, {"typed", "back"})
+    assert (keys.mode, keys.auto) == ({"back", "of the mode"}, {"open"})
+    assert [keys.shipped[key] for key in values] == [2, 2, 2, 2, 1]
+    assert [keys.defaults[key] for key in values] == [2, 2, 1, 1, 1]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from launcher.config.check import TrackedSettings
 from launcher.config.schema import task_class
-from launcher.config.validate import TrackedSettings
 from launcher.continual.loop import make_folder
 from launcher.run.experience import load_experience, resolve_experience
 from launcher.run.rank_data import RankData

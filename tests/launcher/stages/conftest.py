@@ -6,7 +6,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, TypedEntry
+from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Setting
 from launcher.stages import pipeline
 from tests.launcher.stages.halves import halves
 
@@ -34,7 +34,7 @@ def prepared(here):
 
     def prepare(model=EEG, mode="staged", stage=None, out=None, **args):
         origin = Origin(CLI_LAYER, f"--stage {stage}")
-        filled = [TypedEntry("stages", [stage], origin, "--stage")] if stage else []
+        filled = {"stages": Setting([stage], origin)} if stage else {}
         given = CliArgs(model=model, mode=mode, filled=filled, **args)
         try:
             return pipeline.prepare(given, out and Path(out), [])
