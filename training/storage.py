@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 # Bounds of a JSON file and of a line, far above those that a run writes.
-_MOST_BYTES, _MOST_LINE_BYTES, _MOST_LEVELS = 1 << 28, 1 << 24, 64
+MOST_BYTES, _MOST_LINE_BYTES, _MOST_LEVELS = 1 << 28, 1 << 24, 64
 
 
 class StorageError(Exception):
@@ -78,8 +78,8 @@ def lines_of(file: IO[bytes]) -> Iterator[bytes]:
 def read_regular(path: Path) -> bytes:
     """The content of a regular file. Raises OSError, and ValueError where it is too large."""
     with open_to_read(path) as file:
-        if os.fstat(file.fileno()).st_size > _MOST_BYTES:
-            raise ValueError(f"more than {_MOST_BYTES:,} bytes")
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
         return file.read()
 
 

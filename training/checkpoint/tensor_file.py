@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,8 +14,7 @@ from safetensors import safe_open
 
 from engines.base import State, kind_shape
 from training.callbacks.base import Numbers
-from training.checkpoint.checksums import BlockWriter
-from training.checkpoint.manifest import CheckpointError, CheckpointFile
+from training.checkpoint.manifest import CheckpointError, CheckpointFile, write_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,14 +95,20 @@ def write_rank_file(path: Path, first: bytes, intervals: Sequence[Interval]) -> 
 
     Copies one staging buffer at a time. Touches disk. Raises StorageError.
     """
-    with BlockWriter(path) as writer:
-        writer.write(first)
+
+    def chunks() -> Iterator[memoryview | bytes]:
+        yield first
         for interval in intervals:
             # A view if it is on the CPU in its dtype already.
             for part in interval.data.split(_STAGING_BYTES // interval.dtype.itemsize):
-                on_host = part.to("cpu", interval.dtype).contiguous()
-                writer.write(on_host.view(torch.uint8).numpy().data)
-    return writer.file()
+                yield as_bytes(part.to("cpu", interval.dtype))
+
+    return write_file(path, chunks())
+
+
+def as_bytes(tensor: Tensor) -> memoryview:
+    """The memory of `tensor`, which is on the CPU; a copy unless it is contiguous."""
+    return tensor.detach().contiguous().view(torch.uint8).numpy().data
 
 
 # The dtypes of the safetensors format.
@@ -154,17 +159,14 @@ def read_head(path: Path) -> tuple[dict[str, tuple[Form, int]], Mapping[str, str
     Touches disk. Raises OSError, and SafetensorError unless the tensors follow one another from the
     end of the head to the end of the file; ValueError or KeyError for a dtype that torch lacks.
     """
-    with safe_open(path, "pt"):  # the library checks the head, and hides the offsets
-        pass
-    with path.open("rb") as stream:
+    with (
+        safe_open(path, "pt"),
+        path.open("rb") as stream,
+    ):  # the library checks the head, and hides the offsets
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         table = json.loads(stream.read(length))
-    metadata = table.pop(_METADATA, {})
-    entries = {
-        key: (
-            (_BY_NAME[fields["dtype"]], fields["shape"]),
-            _LENGTH_BYTES + length + fields["data_offsets"][0],
-        )
+    metadata, first = table.pop(_METADATA, {}), _LENGTH_BYTES + length
+    return {
+        key: ((_BY_NAME[fields["dtype"]], fields["shape"]), first + fields["data_offsets"][0])
         for key, fields in table.items()
-    }
-    return entries, metadata
+    }, metadata

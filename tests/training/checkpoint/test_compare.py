@@ -85,11 +85,11 @@ def test_a_tensor_missing_on_one_side_or_of_another_shape_is_named(compared):
     kinds = whole()
     del kinds["exp_avg"]["scalar"]
     found = compared(state(kinds))
-    assert found.first == Difference("shape", "exp_avg scalar", None, "[] float32", None)
+    assert found.first == Difference("shape", "exp_avg scalar", None, "[] torch.float32", None)
     for tensors in kinds.values():
         tensors["odd|name"] = tensors["odd|name"][:6]
     found = compared(state(kinds))
-    assert (found.first.first, found.first.second) == ("[7] float32", "[6] float32")
+    assert (found.first.first, found.first.second) == ("[7] torch.float32", "[6] torch.float32")
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import torch
 
 from engines.environment import RankInfo
 from engines.world import ProcessWorld
-from training.checkpoint.host_copy import HostCopy
 from training.checkpoint.tensor_file import Interval
+from training.checkpoint.writer import HostCopy
 
 pytestmark = pytest.mark.gpu
 
