@@ -66,6 +66,4 @@ def prepare_folder(
     run_folder.rewrite_settings(storage, resolved)
     metrics.truncate(storage, step, point.fact("evaluated_at") if point else None, is_end=is_end)
     if resume.source.resolve() == storage.path.resolve():
-        for damaged in point.damaged if point else ():
-            retention.mark_damaged(storage, damaged)
-        retention.set_aside(storage, step)
+        retention.set_aside(storage, step, point.damaged if point else ())

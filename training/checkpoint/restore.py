@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from engines.base import LR_FACTOR, PART
 from training.agreement import attempt
 from training.callbacks.base import Facts
 from training.checkpoint.manifest import CheckpointError
@@ -20,60 +19,44 @@ _AT_ONCE = 2**20  # Elements that are read together: 4 MiB of fp32
 _MAX_ERRORS = 8
 
 
-def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True) -> None:
+def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: str = WEIGHT) -> None:
     """Load a verified `checkpoint` into `engine`. Collective; touches disk.
 
     Each rank reads the parts that it holds. Parameter groups keep the options that the engine was
-    built with, except the learning rate. Without `slots`, only weights and buffers are restored.
-    Raises CheckpointError if the model differs, before anything is changed, and EngineError if the
-    engine cannot hold the step counts; both on every rank.
+    built with. Without `slots`, only weights and buffers are restored; with another `kind`, such as
+    "ema", those of that kind instead of the weights, where there are some. Raises CheckpointError if
+    the model differs, before anything is changed, and EngineError if the engine cannot hold the step
+    counts; both on every rank.
     """
-    state = engine.state()
+    state, kinds = engine.state(), checkpoint.used_kind(kind)
 
     def fill_state() -> None:
-        fill(checkpoint, (piece for piece in state.pieces if slots or piece.kind == WEIGHT))
+        weights = [replace(p, kind=kinds[p.name]) for p in state.pieces if p.kind == WEIGHT]
+        fill(checkpoint, [*weights, *(p for p in state.pieces if slots and p.kind != WEIGHT)])
         for name, buffer in state.buffers.items():
             buffer.copy_(checkpoint.tensor(BUFFER, name))
 
     _together(engine.world, lambda: check(checkpoint, state, slots))
     _together(engine.world, fill_state)
-    if not slots:
+    if slots:
+        engine.load(checkpoint.steps, checkpoint.loss_scale)
+    else:
         engine.refresh()
-        return
-    stored = {name: group["lr"] for group in checkpoint.groups for name in group["names"]}
-    for group, named in zip(engine.groups, state.groups, strict=True):
-        group["lr"] = stored[named["names"][0]]
-    engine.load(checkpoint.steps, checkpoint.loss_scale)
-
-
-def restore_average(checkpoint: Checkpoint, engine: Engine) -> None:
-    """Load the moving average of `checkpoint`, if it has one, instead of the weights. Collective.
-
-    Touches disk. Raises CheckpointError on every rank.
-    """
-    averaged = set(checkpoint.names(EMA))
-    if not averaged:
-        return
-    weights = (piece for piece in engine.state().pieces if piece.kind == WEIGHT)
-    pieces = [replace(piece, kind=EMA) for piece in weights if piece.name in averaged]
-    _together(engine.world, lambda: fill(checkpoint, pieces))
-    engine.refresh()
 
 
 def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
     """Check that `checkpoint` fits `state`. Raises CheckpointError with the differences by name.
 
-    Compares names and shapes of parameters and buffers, and with `slots` the kinds of slots and the
-    members of parameter groups. A rank checks the slots that it holds.
+    Compares names and shapes of parameters and buffers, and with `slots` the kinds of slots. A rank
+    checks the slots that it holds.
     """
     forms = {n: (s, checkpoint.dtype(BUFFER, n)) for n, s in checkpoint.buffer_shapes.items()}
     # With their dtype: a copy would round them.
     buffers = {name: (tuple(buffer.shape), buffer.dtype) for name, buffer in state.buffers.items()}
     errors = _differing("parameter", checkpoint.shapes, state.shapes) + _differing("buffer", forms, buffers)
     if slots and not errors:
-        groups = (_group_of_each(groups) for groups in (checkpoint.groups, state.groups))
-        errors = _differing("optimizer state of", *_slots(checkpoint, state))
-        errors = [f"{error}; fix: --reset optimizer" for error in errors + _differing("group of", *groups)]
+        differing = _differing("optimizer state of", *_slots(checkpoint, state))
+        errors = [f"{error}; fix: --reset optimizer" for error in differing]
     if errors:
         if (more := len(errors) - _MAX_ERRORS) > 0:
             errors[_MAX_ERRORS:] = [f"and {more} more"]
@@ -110,18 +93,6 @@ def _slots(checkpoint: Checkpoint, state: State) -> list[dict[str, list[str]]]:
     for name in held.keys() & state.steps.keys() - checkpoint.steps.keys():
         held[name].add("steps")
     return [{name: sorted(kinds) for name, kinds in side.items()} for side in (stored, held)]
-
-
-def _group_of_each(groups: Sequence[Facts]) -> dict[str, int]:
-    """The group of each parameter; groups that differ in their learning rate only are one."""
-    kinds: list[dict[str, Any]] = []
-    group_of: dict[str, int] = {}
-    for group in groups:
-        kind = {k: v for k, v in group.items() if k not in ("names", "lr", LR_FACTOR, PART)}
-        if kind not in kinds:
-            kinds.append(kind)
-        group_of |= dict.fromkeys(group["names"], kinds.index(kind))
-    return group_of
 
 
 def _together(world: World, action: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -92,20 +93,6 @@ def settle(storage: Storage, newest: Path, keep: Keep) -> None:
     _delete(newest.with_name(f"{_REPLACED}{newest.name}"))
 
 
-def set_aside(storage: Storage, after_step: int) -> None:
-    """Rename the checkpoints after `after_step`, from which the run is resumed.
-
-    They become `superseded-step-…`, with a number if that exists, and are never deleted. The links
-    then point to the remaining checkpoints. Touches disk.
-    """
-    _rename(storage, [step for step in steps(storage.path) if step > after_step], "superseded")
-
-
-def mark_damaged(storage: Storage, step: int) -> None:
-    """Rename the damaged checkpoint of `step` to `damaged-step-…`. Touches disk."""
-    _rename(storage, [step], "damaged")
-
-
 def steps(run: Path) -> list[int]:
     """The steps of the checkpoints in `run`, complete or not. Reads the disk."""
     folder = run / CHECKPOINTS
@@ -122,10 +109,15 @@ def _complete(run: Path) -> list[Manifest]:
     return complete
 
 
-def _rename(storage: Storage, renamed: list[int], prefix: str) -> None:
+def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) -> None:
+    """Rename the checkpoints after `after_step`, from which the run is resumed.
+
+    They become `superseded-step-…`, those of `damaged` steps `damaged-step-…`, with a number if that
+    exists, and are never deleted. The links then point to the remaining checkpoints. Touches disk.
+    """
     storage.check()
     run = storage.path
-    left = [checkpoint for checkpoint in _complete(run) if checkpoint.step not in renamed]
+    left = [checkpoint for checkpoint in _complete(run) if checkpoint.step <= after_step]
     # The links first, so that they always point to a checkpoint.
     newest = [manifest.step_folder(checkpoint.step) for checkpoint in left[-1:]]
     for link, names in ((LAST, newest), (BEST, _by_score(left))):
@@ -133,13 +125,13 @@ def _rename(storage: Storage, renamed: list[int], prefix: str) -> None:
             _link(storage, link, names[0])
         elif (run / link).is_symlink():
             storage.remove_file(link)
-    for step in renamed:
-        folder = run / CHECKPOINTS / manifest.step_folder(step)
-        aside = folder.with_name(f"{prefix}-{folder.name}")
-        others = (aside.with_name(f"{aside.name}-{number}") for number in count(2))
-        folder.rename(next(path for path in chain([aside], others) if not path.exists()))
-    if renamed:
-        sync(run / CHECKPOINTS)
+    for step in steps(run):
+        if step > after_step:
+            folder = run / CHECKPOINTS / manifest.step_folder(step)
+            name = f"{'damaged' if step in damaged else 'superseded'}-{folder.name}"
+            names = chain([name], (f"{name}-{number}" for number in count(2)))
+            folder.rename(next(path for name in names if not (path := folder.with_name(name)).exists()))
+            sync(folder.parent)
 
 
 def _kept(complete: list[Manifest], keep: Keep) -> list[str]:

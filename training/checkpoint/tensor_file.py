@@ -99,9 +99,10 @@ def write_rank_file(path: Path, first: bytes, intervals: Sequence[Interval]) -> 
     def chunks() -> Iterator[memoryview | bytes]:
         yield first
         for interval in intervals:
-            # A view if it is on the CPU in its dtype already.
-            for part in interval.data.split(_STAGING_BYTES // interval.dtype.itemsize):
-                yield as_bytes(part.to("cpu", interval.dtype))
+            step = _STAGING_BYTES // interval.dtype.itemsize
+            for start in range(0, interval.data.numel(), step):
+                # A view if it is on the CPU in its dtype already.
+                yield as_bytes(interval.data[start : start + step].to("cpu", interval.dtype))
 
     return write_file(path, chunks())
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from engines.base import OptimizerSpec, Options
 from engines.catalog import build_engine
-from tests.training.checkpoint.states import BUFFERS, GROUPS, bits, saving, state, whole
+from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import check, restore
@@ -81,7 +81,6 @@ def test_the_whole_state_is_restored(tmp_path, alone, optimizer):
         assert bits(piece.data) == bits(checkpoint.tensor(piece.kind, piece.name)), piece.name
     assert state.steps == {"matrix": 2.0, "vector": 2.0}
     assert state.buffers["seen"] == 3
-    assert [group["lr"] for group in state.groups] == [0.5, 0.5]
 
 
 def test_nothing_is_written_into_another_model(tmp_path, alone):
@@ -107,10 +106,6 @@ def with_momentum():
     return replace(adam, pieces=renamed)
 
 
-def grouped(*names):
-    return [{**group, "names": members} for group, members in zip(GROUPS, names, strict=True)]
-
-
 @pytest.mark.parametrize(
     ("changed", "name"),
     [
@@ -120,8 +115,6 @@ def grouped(*names):
         ({"buffers": {**BUFFERS, "counts": torch.zeros(3, 2, dtype=torch.int64)}}, "buffer 'counts'"),
         ({"buffers": {**BUFFERS, "half": torch.zeros(2)}}, "buffer 'half' is"),
         ({"pieces": with_momentum().pieces}, "'odd|name' is ['exp_avg', 'exp_avg_sq']"),
-        ({"groups": grouped(["embed.weight", "scalar"], ["odd|name", "empty"])}, "'scalar'"),
-        ({"groups": grouped(["embed.weight"], ["odd|name", "scalar", "empty", "frozen"])}, "'frozen'"),
     ],
 )
 def test_a_state_that_does_not_fit_is_named(checkpoint, changed, name):
@@ -129,7 +122,7 @@ def test_a_state_that_does_not_fit_is_named(checkpoint, changed, name):
         check(checkpoint, replace(state(whole()), **changed))
     assert str(caught.value).startswith(f"{checkpoint.folder} does not fit the model:\n  ")
     assert name in str(caught.value)
-    assert ("--reset optimizer" in str(caught.value)) == bool({"pieces", "groups"} & changed.keys())
+    assert ("--reset optimizer" in str(caught.value)) == ("pieces" in changed)
 
 
 def restore_with_another_shape_on_rank_one(world, folder):

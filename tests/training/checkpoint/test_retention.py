@@ -89,7 +89,7 @@ def test_a_damaged_checkpoint_is_renamed_and_never_linked_again(tmp_path, alone)
     saver = saving(tmp_path, alone)
     for step in (10, 20):
         save(saver, step, loss=1 / step)
-    retention.mark_damaged(Storage(tmp_path), 20)
+    set_aside(Storage(tmp_path), 10, [20])
     assert open_checkpoint(tmp_path / "last").manifest.step == 10
     assert open_checkpoint(tmp_path / "best").manifest.step == 10
     save(saver, 30, periodic=False)
