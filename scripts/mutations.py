@@ -62,7 +62,7 @@ training/checkpoint/manifest.py | training/checkpoint/test_reader.py | a wrong c
 training/checkpoint/retention.py | training/checkpoint/test_retention.py | a kept checkpoint is deleted
     *periodic[-keep.last :]] => *periodic[-keep.last :][1:]]
 training/checkpoint/compare.py | training/checkpoint/test_compare.py | tensors are compared with themselves
-    ours.view(bits) != theirs.view(bits) => ours.view(bits) != ours.view(bits)
+    != theirs.view(torch.uint8) => != ours.view(torch.uint8)
 training/trackers/follow.py | training/trackers/test_follow.py | the last lines are not sent
     while self._send_new(): => while not is_over and self._send_new():
 engines/ddp.py | engines/test_ddp.py | gradients of the first step are not exchanged

@@ -14,6 +14,8 @@ from typing import IO, Any
 
 # Bounds of a JSON file and of a line, far above those that a run writes.
 MOST_BYTES, _MOST_LINE_BYTES, _MOST_LEVELS = 1 << 28, 1 << 24, 64
+_FIXES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
+_FIXES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable")
 
 
 class StorageError(Exception):
@@ -232,11 +234,5 @@ def sync(folder: Path) -> None:
 
 
 def _reason(error: OSError) -> str:
-    reason = error.strerror or str(error)
-    if error.errno == errno.EDQUOT:
-        return f"{reason}; delete some of your files, or choose another folder with --out"
-    if error.errno == errno.ENOSPC:
-        return f"{reason}; free some space, or choose another folder with --out"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{reason}; make it writable, or choose another folder with --out"
-    return reason
+    reason, fix = error.strerror or str(error), _FIXES.get(error.errno or 0)
+    return f"{reason}; {fix}, or choose another folder with --out" if fix else reason

@@ -20,7 +20,6 @@ _IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"}
 _REPRODUCED = ("loss", "grad_norm", "lr", "samples", "tokens")
 # Numbers that do not depend on machine and time.
 _LOGGED = (*_REPRODUCED, "epoch", "parts", "loss_scale", "metrics")
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 Line = Facts
 Numbers = Mapping[tuple[str, str], Any]
@@ -114,8 +113,8 @@ def compare(ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = 
             distances[f"{kind} of {name}"] = relative
             if first is None and (tolerance is None or not relative <= tolerance.of(kind)):
                 index = tuple(int(i) for i in np.unravel_index(at, ours.shape(kind, name)))
-                pair = (side.interval(kind, name, at, at + 1).item() for side in (ours, theirs))
-                first = Difference(kind, name, index, *pair)
+                a, b = (side.interval(kind, name, at, at + 1).item() for side in (ours, theirs))
+                first = Difference(kind, name, index, a, b)
     largest_in = max(distances, key=distances.__getitem__, default=None)
     return TensorComparison(count, len(distances), first, max(distances.values(), default=0.0), largest_in)
 
@@ -127,15 +126,14 @@ def _distance(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> tu
     """
     squares, at, largest, start = torch.zeros(3, dtype=torch.float64), None, -1.0, 0
     for ours, theirs in zip(first.parts(kind, name), second.parts(kind, name), strict=True):
-        bits = _BITS[ours.dtype.itemsize]
-        differs = ours.view(bits) != theirs.view(bits)
+        differs = (ours.view(torch.uint8) != theirs.view(torch.uint8)).view(len(ours), -1).any(1)
         a, b = ours.double(), theirs.double()
         apart = (a - b).abs().nan_to_num(nan=math.inf)
         if not ours.is_floating_point():
-            apart.masked_fill_(differs, math.inf)
-        apart.masked_fill_(~differs, -1.0)  # also where both are the same NaN or infinity
-        finite = (x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for x in (a, b))
-        squares += torch.stack([x.square().sum() for x in (apart.clamp(min=0.0), *finite)])
+            apart.fill_(math.inf)
+        apart[~differs] = -1.0  # also where both are the same NaN or infinity
+        parts = (apart.clamp(min=0.0), a[a.isfinite()], b[b.isfinite()])
+        squares += torch.stack([x.square().sum() for x in parts])
         if float(apart.max()) > largest:
             at, largest = start + int(apart.argmax()), float(apart.max())
         start += len(ours)
@@ -143,18 +141,25 @@ def _distance(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> tu
     return norm / (max(norms) or 1.0), at
 
 
-def _numbers(checkpoint: Checkpoint) -> dict[tuple[str, str], Any]:
-    """The forms of tensors, and the numbers of state.json and the manifest, by kind and name."""
-    numbers: dict[tuple[str, str], Any] = {
-        ("shape", f"{kind} {name}"): f"{list(checkpoint.shape(kind, name))} {checkpoint.dtype(kind, name)}"
+def _numbers(checkpoint: Checkpoint) -> Numbers:
+    """The forms of tensors, and the numbers of state.json and the manifest."""
+    forms = {
+        f"{kind} {name}": f"{list(checkpoint.shape(kind, name))} {checkpoint.dtype(kind, name)}"
         for kind in (*checkpoint.kinds, BUFFER)
         for name in checkpoint.names(kind)
     }
-    numbers |= {("samples", ""): checkpoint.manifest.samples, ("groups", ""): len(checkpoint.groups)}
-    numbers |= {("steps", name): count for name, count in checkpoint.steps.items()}
-    numbers |= {("loss_scale", name): value for name, value in checkpoint.loss_scale.items()}
-    groups = enumerate(checkpoint.groups)
-    return numbers | {("groups", f"{n}.{name}"): v for n, group in groups for name, v in group.items()}
+    groups = {str(number): group for number, group in enumerate(checkpoint.groups)}
+    counts = _flat("samples", {"": checkpoint.manifest.samples}) | _flat("steps", checkpoint.steps)
+    scale = _flat("loss_scale", checkpoint.loss_scale)
+    return _flat("shape", forms) | counts | _flat("groups", groups) | scale
+
+
+def _flat(kind: str, values: Facts) -> dict[tuple[str, str], Any]:
+    """`values` by kind and name; those of a mapping as `metrics.val_loss`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= {f"{key}.{n}": v for n, v in value.items()} if isinstance(value, dict) else {key: value}
+    return {(kind, name): value for name, value in flat.items()}
 
 
 def _differing(
@@ -190,7 +195,9 @@ def compare_metrics(
     # By step, kind (training first) and split; the later of two lines: the run had gone back.
     ours, theirs = (
         {
-            (line["step"], line["kind"] == "eval", str(line.get("split", ""))): _logged(line, keys)
+            (line["step"], line["kind"] == "eval", str(line.get("split", ""))): _flat(
+                line["kind"], {key: line.get(key) for key in keys}
+            )
             for line in lines
             if line.get("kind") in kinds and after < line["step"] <= upto
         }
@@ -200,12 +207,3 @@ def compare_metrics(
     differences = (d for key in both for d in _differing(ours[key], theirs[key], tolerance, key[0]))
     logged = any(step > after + 1 or is_evaluation for step, is_evaluation, _ in theirs)
     return MetricsComparison(len(both), next(differences, None), is_missing=logged and not both)
-
-
-def _logged(line: Line, keys: Iterable[str]) -> Numbers:
-    """The numbers of a line by kind and name, such as `metrics.val_loss`."""
-    values: dict[str, Any] = {}
-    for key in keys:
-        value = line.get(key)
-        values |= {f"{key}.{n}": v for n, v in value.items()} if isinstance(value, dict) else {key: value}
-    return {(line["kind"], name): value for name, value in values.items()}

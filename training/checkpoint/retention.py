@@ -129,8 +129,8 @@ def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) 
         if step > after_step:
             folder = run / CHECKPOINTS / manifest.step_folder(step)
             name = f"{'damaged' if step in damaged else 'superseded'}-{folder.name}"
-            names = chain([name], (f"{name}-{number}" for number in count(2)))
-            folder.rename(next(path for name in names if not (path := folder.with_name(name)).exists()))
+            free = chain([name], (f"{name}-{number}" for number in count(2)))
+            folder.rename(next(path for name in free if not (path := folder.with_name(name)).exists()))
             sync(folder.parent)
 
 

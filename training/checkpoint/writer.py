@@ -227,8 +227,6 @@ class CheckpointWriter:
         if self._world.rank != 0:
             return
         self._storage.check()
-        if not self._storage.path.is_dir():
-            raise CheckpointError(f"{self._storage.path} was moved or deleted during the run")
         folder = retention.unfinished(self._storage, self._step)
         with storage_errors(folder):
             self._folder.mkdir(exist_ok=True)

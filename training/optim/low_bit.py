@@ -288,7 +288,8 @@ class Blockwise(Tensor):
             shape = given[0] if given else this.shape
             return Blockwise(this.blocks, [this.numel()] if -1 in shape else shape, this.first)
         if func is _aten.slice.Tensor:
-            chosen = range(this.numel())[slice(*given[1:3], None)]
+            start, stop = [*given[1:3], None, None][:2]
+            chosen = range(this.numel())[start:stop]
             return Blockwise(this.blocks, [len(chosen)], this.first + chosen.start)
         read = partial(tree_map_only, cls, cls.read)
         if func is not _aten.copy_.default:

@@ -96,7 +96,7 @@ def test_a_tensor_missing_on_one_side_or_of_another_shape_is_named(compared):
     ("change", "position"),
     [
         ({"steps": {"embed.weight": 4.0}}, "steps of embed.weight"),
-        ({"groups": [{"names": ["embed.weight"], "lr": 0.2}]}, "groups"),
+        ({"groups": [{"names": ["embed.weight"], "lr": 0.2}]}, "groups of 0.lr"),
         ({"loss_scale": {"scale": 1.0}}, "loss_scale of scale"),
     ],
 )
