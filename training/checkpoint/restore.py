@@ -23,10 +23,10 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
     """Load a verified `checkpoint` into `engine`. Collective; touches disk.
 
     Each rank reads the parts that it holds. Parameter groups keep the options that the engine was
-    built with. Without `slots`, only weights and buffers are restored; with another `kind`, such as
-    "ema", those of that kind instead of the weights, where there are some. Raises CheckpointError if
-    the model differs, before anything is changed, and EngineError if the engine cannot hold the step
-    counts; both on every rank.
+    built with, except the learning rate. Without `slots`, only weights and buffers are restored;
+    with another `kind`, such as "ema", those of that kind replace weights where there are some.
+    Raises CheckpointError if the model differs, before anything is changed, and EngineError if the
+    engine cannot hold the step counts; both on every rank.
     """
     state, kinds = engine.state(), checkpoint.used_kind(kind)
 
@@ -38,10 +38,13 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
 
     _together(engine.world, lambda: check(checkpoint, state, slots))
     _together(engine.world, fill_state)
-    if slots:
-        engine.load(checkpoint.steps, checkpoint.loss_scale)
-    else:
+    if not slots:
         engine.refresh()
+        return
+    stored = {name: group["lr"] for group in checkpoint.groups for name in group["names"]}
+    for group, named in zip(engine.groups, state.groups, strict=True):
+        group["lr"] = stored.get(named["names"][0], group["lr"])
+    engine.load(checkpoint.steps, checkpoint.loss_scale)
 
 
 def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import safe_open
 
-from engines.base import State, kind_shape
+from engines.base import Piece, State, kind_shape
 from training.callbacks.base import Numbers
 from training.checkpoint.manifest import CheckpointError, CheckpointFile, write_file
 
@@ -29,24 +28,13 @@ BUFFER = "buffer"
 _STAGING_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True)
-class Interval:
-    kind: str
-    name: str
-    start: int
-    data: Tensor
-    """Flat; on any device."""
-    dtype: torch.dtype
-    """The dtype in the file."""
+def file_dtype(piece: Piece) -> torch.dtype:
+    """The dtype of a piece in the file."""
+    return piece.data.dtype if piece.kind == BUFFER else torch.float32
 
-    @property
-    def key(self) -> str:
-        """`weight|blocks.0.norm|1024`: kind, name, first element."""
-        return f"{self.kind}|{self.name}|{self.start}"
 
-    @property
-    def bytes(self) -> int:
-        return self.data.numel() * self.dtype.itemsize
+def file_bytes(piece: Piece) -> int:
+    return piece.data.numel() * file_dtype(piece).itemsize
 
 
 def parse_key(key: str) -> tuple[str, str, int]:
@@ -59,50 +47,46 @@ def parse_key(key: str) -> tuple[str, str, int]:
     return kind, name, int(start)
 
 
-def rank_intervals(state: State, rank: int) -> list[Interval]:
-    """The intervals that `rank` writes: its own pieces, an even part of each that has replicas.
-
-    Rank 0 also writes the buffers, in their own dtype; parameters and slots are written as fp32.
-    """
-    intervals = []
+def rank_pieces(state: State, rank: int) -> list[Piece]:
+    """What `rank` writes: its own pieces, an even part of each that has replicas; rank 0 also buffers."""
+    pieces = []
     for piece in state.pieces:
         flat = piece.data.detach().reshape(-1)
         (replica, replicas), size = piece.replica, flat.numel()
         first, last = size * replica // replicas, size * (replica + 1) // replicas
         is_empty = prod(kind_shape(piece.kind, state.shapes[piece.name])) == 0
         if last > first or (is_empty and rank == 0):
-            interval = Interval(piece.kind, piece.name, piece.start + first, flat[first:last], torch.float32)
-            intervals.append(interval)
-    if rank == 0:
-        # The widest first: each is then aligned to its width, for readers that map the file.
-        for name, buffer in sorted(state.buffers.items(), key=lambda pair: -pair[1].itemsize):
-            flat = buffer.detach().reshape(-1)
-            intervals.append(Interval(BUFFER, name, 0, flat, flat.dtype))
-    return intervals
+            pieces.append(Piece(piece.kind, piece.name, piece.start + first, flat[first:last]))
+    # The widest first: each is then aligned to its width, for readers that map the file.
+    buffers = sorted(state.buffers.items(), key=lambda pair: -pair[1].itemsize) if rank == 0 else ()
+    pieces += [Piece(BUFFER, name, 0, buffer.detach().reshape(-1)) for name, buffer in buffers]
+    return pieces
 
 
-def rank_head(intervals: Sequence[Interval], steps: Numbers) -> bytes:
-    """The head of the file of `intervals`, in their order; `steps` by parameter.
+def rank_head(pieces: Sequence[Piece], steps: Numbers) -> bytes:
+    """The head of the file of `pieces`, in their order; `steps` by parameter.
 
-    Raises CheckpointError for a dtype that the format does not support.
+    A key is `weight|blocks.0.norm|1024`: kind, name, first element. Raises CheckpointError for a
+    dtype that the format does not support.
     """
-    entries = {i.key: (i.dtype, (i.data.numel(),)) for i in intervals}
+    entries = {f"{p.kind}|{p.name}|{p.start}": (file_dtype(p), (p.data.numel(),)) for p in pieces}
     return file_head(entries, {"steps": json.dumps({n: float(c) for n, c in steps.items()})})
 
 
-def write_rank_file(path: Path, first: bytes, intervals: Sequence[Interval]) -> CheckpointFile:
-    """Write a file of the head `first` and the elements of `intervals`.
+def write_rank_file(path: Path, first: bytes, pieces: Sequence[Piece]) -> CheckpointFile:
+    """Write a file of the head `first` and the elements of `pieces`.
 
     Copies one staging buffer at a time. Touches disk. Raises StorageError.
     """
 
     def chunks() -> Iterator[memoryview | bytes]:
         yield first
-        for interval in intervals:
-            step = _STAGING_BYTES // interval.dtype.itemsize
-            for start in range(0, interval.data.numel(), step):
+        for piece in pieces:
+            dtype = file_dtype(piece)
+            step = _STAGING_BYTES // dtype.itemsize
+            for start in range(0, piece.data.numel(), step):
                 # A view if it is on the CPU in its dtype already.
-                yield as_bytes(interval.data[start : start + step].to("cpu", interval.dtype))
+                yield as_bytes(piece.data[start : start + step].to("cpu", dtype))
 
     return write_file(path, chunks())
 

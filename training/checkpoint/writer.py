@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, TypeVar
 import psutil
 import torch
 
-from engines.base import State, World
+from engines.base import Piece, State, World
 from training.agreement import attempt, first_error
 from training.callbacks.base import Facts
 from training.checkpoint import manifest, reader, resume_point, retention, room, tensor_file
 from training.checkpoint.manifest import CheckpointError, Manifest, Score
 from training.checkpoint.retention import Keep
-from training.checkpoint.tensor_file import EMA, WEIGHT, Interval
+from training.checkpoint.tensor_file import EMA, WEIGHT, file_bytes, file_dtype
 from training.resources import cgroup
 from training.storage import Storage, StorageError, storage_errors, sync
 
@@ -51,12 +51,12 @@ class HostCopy:
         self._world = world
         self._buffer: Tensor | None = None
 
-    def take(self, intervals: Sequence[Interval]) -> list[Interval] | None:
-        """A copy of `intervals` in their dtype of the file; None: a rank lacks the memory.
+    def take(self, pieces: Sequence[Piece]) -> list[Piece] | None:
+        """A copy of `pieces` in their dtype of the file; None: a rank lacks the memory.
 
         Collective. Valid until the next copy.
         """
-        world, sizes = self._world, [-(-each.bytes // _ALIGNMENT) * _ALIGNMENT for each in intervals]
+        world, sizes = self._world, [-(-file_bytes(piece) // _ALIGNMENT) * _ALIGNMENT for piece in pieces]
         is_held = self._buffer is not None and self._buffer.numel() >= sum(sizes)
         # Ranks of one machine share its memory, and all check before any of them allocates.
         needed = int(world.maximum(torch.tensor([0 if is_held else sum(sizes)]))) * world.local_size
@@ -71,9 +71,9 @@ class HostCopy:
             return None
         assert self._buffer is not None
         copied, is_cuda = [], world.device.type == "cuda"
-        for each, part in zip(intervals, self._buffer[: sum(sizes)].split(sizes), strict=True):
-            target = part[: each.bytes].view(each.dtype)
-            copied.append(replace(each, data=target.copy_(each.data, non_blocking=is_cuda)))
+        for piece, part in zip(pieces, self._buffer[: sum(sizes)].split(sizes), strict=True):
+            target = part[: file_bytes(piece)].view(file_dtype(piece))
+            copied.append(replace(piece, data=target.copy_(piece.data, non_blocking=is_cuda)))
         if is_cuda:
             torch.cuda.current_stream(world.device).synchronize()
         return copied
@@ -141,15 +141,15 @@ class CheckpointWriter:
         """
         self._finish()
         self._step, rank = step, self._world.rank
-        intervals = tensor_file.rank_intervals(state, rank)
+        pieces = tensor_file.rank_pieces(state, rank)
 
         def rendered() -> tuple[bytes, bytes]:
             # Now: changes during the write must not reach the files.
-            head = tensor_file.rank_head(intervals, state.steps)
+            head = tensor_file.rank_head(pieces, state.steps)
             return head, b"" if rank else manifest.render_state(state, facts)
 
         head, content = self._on_all_ranks(rendered)
-        own = len(head) + sum(interval.bytes for interval in intervals)
+        own = len(head) + sum(map(file_bytes, pieces))
         needed = int(self._world.sum(torch.tensor([own])))
         if score is not None:
             needed += 4 * sum(prod(shape) for shape in state.shapes.values())
@@ -158,8 +158,8 @@ class CheckpointWriter:
         folder = retention.unfinished(self._storage, step)
         self._deadline = time.monotonic() + self.visibility_timeout_s
         self._on_all_ranks(lambda: self._wait_for(folder))
-        copies = self._copy.take(intervals) if self._copy is not None else None
-        written = intervals if copies is None else copies
+        copies = self._copy.take(pieces) if self._copy is not None else None
+        written = pieces if copies is None else copies
         self._deadline = math.inf
         self._shard = _Background(partial(_write_shard, folder / manifest.rank_file(rank), head, written))
         if rank == 0:
@@ -298,9 +298,9 @@ class CheckpointWriter:
             raise CheckpointError(f"the checkpoint of step {self._step} cannot be saved: {error}")
 
 
-def _write_shard(path: Path, head: bytes, intervals: Sequence[Interval]) -> None:
+def _write_shard(path: Path, head: bytes, pieces: Sequence[Piece]) -> None:
     """Write what this rank holds, and tell rank 0 that it is complete."""
-    file = tensor_file.write_rank_file(path, head, intervals)
+    file = tensor_file.write_rank_file(path, head, pieces)
     complete = path.with_name(f"{file.name}.part")
     staged = complete.with_name(f".{complete.name}")
     with storage_errors(staged):

@@ -81,6 +81,7 @@ def test_the_whole_state_is_restored(tmp_path, alone, optimizer):
         assert bits(piece.data) == bits(checkpoint.tensor(piece.kind, piece.name)), piece.name
     assert state.steps == {"matrix": 2.0, "vector": 2.0}
     assert state.buffers["seen"] == 3
+    assert [group["lr"] for group in state.groups] == [0.5, 0.5]
 
 
 def test_nothing_is_written_into_another_model(tmp_path, alone):
