@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from engines.base import Piece
 from models.base import Batch, SplitName
 from models.custom import CustomTask
 from models.language.config import SIZES
 from models.language.model import Transformer
 from training.checkpoint import tensor_file
 from training.checkpoint.manifest import CheckpointFile
-from training.checkpoint.tensor_file import Interval
 
 MOMENTS = ("forward", "backward", "optimizer step", "evaluation", "save")
 MOMENT, BYTES, BEGAN = "BALLAST_MOMENT", "BALLAST_BYTES", "BALLAST_BEGAN"
@@ -87,8 +87,8 @@ def _hook(task: Ballast) -> None:
     register_optimizer_step_pre_hook(lambda *_: _tasks[-1].allocate("optimizer step"))
     write = tensor_file.write_rank_file
 
-    def written(path: Path, first: bytes, intervals: Sequence[Interval]) -> CheckpointFile:
-        file = write(path, first, intervals)
+    def written(path: Path, first: bytes, pieces: Sequence[Piece]) -> CheckpointFile:
+        file = write(path, first, pieces)
         _tasks[-1].allocate("save")  # the shard is on disk, the checkpoint is not complete
         return file
 

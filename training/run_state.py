@@ -204,7 +204,7 @@ class TrainingRun:
     def _start_agreement(self, micro_batches: Sequence[MicroBatch]) -> None:
         flags = int(self._requests) | (_NONFINITE if self._has_nonfinite else 0)
         flags |= WORKER_DIED if self._batches.error is not None else 0
-        flags |= _SAVED if self._checkpoints.has_finished_write else 0
+        flags |= _SAVED if self._checkpoints.writer.is_settled else 0
         self._requests, self._asked_of = Action.NOTHING, self._checkpoints.saved_step
         # Without batches, after the last step or without a worker: the same terms as other ranks.
         units: Units = total_units(micro_batch.num_units for micro_batch in micro_batches)
@@ -297,8 +297,8 @@ class TrainingRun:
                 self.step,
                 average.joined(state) if average else state,
                 self._facts(),
-                periodic=self._plan.saves_at(self.step),
-                score=score,
+                self._plan.saves_at(self.step),
+                score,
             )
 
     def _facts(self) -> dict[str, Any]:
@@ -406,7 +406,7 @@ class TrainingRun:
                 self._checkpoints.wait()
             except CheckpointError as unsaved:
                 self._callbacks.event("warning", {"text": str(unsaved)})
-        self._checkpoints.abandon()
+        self._checkpoints.writer.abandon()
         reason = stop_reason.failed(f"{type(error).__name__}: {error}")
         self._end(reason, self._metrics.peaks.local(self._engine.world.device))
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 # Bounds of a JSON file and of a line, far above those that a run writes.
-_MOST_BYTES, _MOST_LINE_BYTES, _MOST_LEVELS = 1 << 28, 1 << 24, 64
+MOST_BYTES, _MOST_LINE_BYTES, _MOST_LEVELS = 1 << 28, 1 << 24, 64
+_FIXES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
+_FIXES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable")
 
 
 class StorageError(Exception):
@@ -78,8 +80,8 @@ def lines_of(file: IO[bytes]) -> Iterator[bytes]:
 def read_regular(path: Path) -> bytes:
     """The content of a regular file. Raises OSError, and ValueError where it is too large."""
     with open_to_read(path) as file:
-        if os.fstat(file.fileno()).st_size > _MOST_BYTES:
-            raise ValueError(f"more than {_MOST_BYTES:,} bytes")
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
         return file.read()
 
 
@@ -232,11 +234,5 @@ def sync(folder: Path) -> None:
 
 
 def _reason(error: OSError) -> str:
-    reason = error.strerror or str(error)
-    if error.errno == errno.EDQUOT:
-        return f"{reason}; delete some of your files, or choose another folder with --out"
-    if error.errno == errno.ENOSPC:
-        return f"{reason}; free some space, or choose another folder with --out"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{reason}; make it writable, or choose another folder with --out"
-    return reason
+    reason, fix = error.strerror or str(error), _FIXES.get(error.errno or 0)
+    return f"{reason}; {fix}, or choose another folder with --out" if fix else reason

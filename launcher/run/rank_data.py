@@ -140,10 +140,10 @@ def uses_feature_cache(settings: Settings, task: Task, model: Module, module: Mo
         "compile": settings.compile,
         "attention": settings.memory.attention,
     }
-    location = feature_cache.CacheLocation(cache_folder(), computed)
 
     def show(text: str) -> None:
         if engine.world.rank == 0:
             print(text, file=sys.stderr, flush=True)
 
-    return feature_cache.use(task, model, module, engine, settings.feature_cache, location, show)
+    given = settings.feature_cache, cache_folder(), computed, show
+    return feature_cache.use(task, model, module, engine, *given)

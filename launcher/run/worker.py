@@ -38,6 +38,7 @@ from training import seeds
 from training.callbacks.base import TEST, Outcome
 from training.checkpoint import retention, room
 from training.checkpoint.retention import Keep
+from training.checkpoint.tensor_file import EMA
 from training.checkpoint.writer import CheckpointWriter
 from training.data.fingerprint import fingerprint
 from training.data.loader import Batches
@@ -114,7 +115,8 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     if resumed is not None:
         from training.checkpoint.restore import restore
 
-        restore(resumed.checkpoint, engine, slots=job.split is None and "optimizer" not in resumed.reset)
+        keeps_slots = job.split is None and "optimizer" not in resumed.reset
+        restore(resumed.checkpoint, engine, keeps_slots, WEIGHT if job.split is None else EMA)
     # Without the optimizer state, which no loader worker needs.
     slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
     unused = [part for slot in slots for part in stored(slot)]
@@ -122,10 +124,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     micro_batch = resolved.batching.micro_batch
     test = None if evaluated is None else SplitSamples(evaluated, micro_batch, *loading)
     if job.split is not None:
-        from training.checkpoint.restore import restore_average
-
-        assert resumed is not None and test is not None
-        restore_average(resumed.checkpoint, engine)
+        assert test is not None
         return evaluate_split(task, module, job.split, test)
     is_cached = not data.number and isinstance(task, HasFrozenEncoder)
     if is_cached and rank_data.uses_feature_cache(settings, task, model, module, engine):

@@ -17,7 +17,7 @@ from launcher.config.settings_file import read_values
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import InvalidRecord, RunReader
 from models.catalog import FAMILIES
-from training.checkpoint import base_weights, checksums, manifest
+from training.checkpoint import base_weights, manifest
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
 from training.storage import is_file, parse_json
 from training.train_plan import StartSteps
@@ -191,7 +191,7 @@ def _newest_intact(folder: Path) -> SavedCheckpoint | None:
 
 def _read(checkpoint: Path, step: int) -> SavedCheckpoint:
     files = manifest.read(checkpoint).files
-    checksums.check(checkpoint, tuple(file for file in files if file.name == manifest.STATE))
+    manifest.check_files(checkpoint, (file for file in files if file.name == manifest.STATE))
     path = checkpoint / manifest.STATE
     try:
         content = path.read_bytes()

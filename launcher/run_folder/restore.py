@@ -32,25 +32,25 @@ def load_resume_point(
     """
     where = f"--resume {resume.source}"
     try:
-        choice = resume_point.choose(resume.source, world, resume.step)
+        checkpoint, damaged = resume_point.choose(resume.source, world, resume.step)
     except CheckpointUnreadable as error:
         raise checkpoint_search.unreadable(error, where) from error
     except CheckpointError as error:
         allowed = "another step, or auto for the newest intact checkpoint"
         where = f"--resume {resume.step}"
         raise SettingsError.of(str(error), where=where, allowed=allowed) from error
-    if choice.checkpoint is None and choice.damaged:
-        reasons = "; ".join(choice.damaged.values())
+    if checkpoint is None and damaged:
+        reasons = "; ".join(damaged.values())
         message = f"all checkpoints of {resume.source} are damaged: {reasons}"
         allowed = "a run folder with an intact checkpoint; or a new run, with another --out"
         raise SettingsError.of(message, value=str(resume.source), where=where, allowed=allowed)
-    if choice.checkpoint is None:
+    if checkpoint is None:
         return None
     reset = frozenset(resume.reset)
-    if choice.checkpoint.facts.get("experience", 0) != facts["experience"]:
+    if checkpoint.facts.get("experience", 0) != facts["experience"]:
         reset |= {"data", "schedule"}  # the checkpoint was saved before this experience
     is_fork = resume.until is None and resume.source.resolve() != folder.resolve()
-    point = ResumePoint(choice.checkpoint, reset, resume.changes, choice.damaged, is_fork)
+    point = ResumePoint(checkpoint, reset, resume.changes, damaged, is_fork)
     point.check_data(facts["data"])
     return point
 
@@ -66,6 +66,4 @@ def prepare_folder(
     run_folder.rewrite_settings(storage, resolved)
     metrics.truncate(storage, step, point.fact("evaluated_at") if point else None, is_end=is_end)
     if resume.source.resolve() == storage.path.resolve():
-        for damaged in point.damaged if point else ():
-            retention.mark_damaged(storage, damaged)
-        retention.set_aside(storage, step)
+        retention.set_aside(storage, step, point.damaged if point else ())

@@ -52,7 +52,7 @@ def plain(source: ExportSource, folder: Path) -> None:
     Disk access.
     """
     from training.checkpoint.manifest import MODEL
-    from training.checkpoint.weights import write_weights
+    from training.checkpoint.reader import write_weights
 
     model, checkpoint = source.model, source.checkpoint
     manifest, settings = checkpoint.manifest, model.settings
@@ -89,7 +89,7 @@ def plain(source: ExportSource, folder: Path) -> None:
 def hugging_face(source: ExportSource, folder: Path) -> None:
     """Write a folder that transformers loads. Disk access. Raises DataError."""
     from training.checkpoint.manifest import MODEL
-    from training.checkpoint.weights import write_weights
+    from training.checkpoint.reader import write_weights
 
     task = source.task
     if has_adapters(task):

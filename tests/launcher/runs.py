@@ -36,7 +36,15 @@ def saved(folder, step, resolved, state=None, steps_per_epoch=None):
         CheckpointFile(name, len(content), (zlib.crc32(content),)) for name, content in files.items()
     )
     files[manifest.NAME], files[manifest.CHECKSUM_NAME] = manifest.render(
-        Manifest(step, step * 8, "local", 1, True, {}, listed)
+        Manifest(
+            step=step,
+            samples=step * 8,
+            engine="local",
+            world_size=1,
+            periodic=True,
+            libraries={},
+            files=listed,
+        )
     )
     for name, content in files.items():
         (checkpoint / name).write_bytes(content)

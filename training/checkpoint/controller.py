@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.callbacks.base import Facts
 from training.checkpoint.manifest import CheckpointError, step_of
 
 if TYPE_CHECKING:
-    from engines.base import Engine, State
+    from engines.base import Engine
     from training.callbacks.callback_list import CallbackList
-    from training.checkpoint.manifest import Score
     from training.checkpoint.reader import Checkpoint
     from training.checkpoint.writer import CheckpointWriter
     from training.settings import Save
@@ -25,7 +24,7 @@ class CheckpointController:
     """
 
     def __init__(self, settings: Save, writer: CheckpointWriter, callbacks: CallbackList, first_step: int):
-        self._writer, self._callbacks, self._waited_s = writer, callbacks, 0.0
+        self.writer, self._callbacks, self._waited_s = writer, callbacks, 0.0
         self._in_background, self._is_required = settings.async_, settings.required
         self._loads_best = settings.load_best and settings.keep_best > 0
         self.saves_last = settings.last
@@ -35,32 +34,22 @@ class CheckpointController:
         self.saved_step = first_step
         """The step of the newest checkpoint, or the first step: its state is on disk."""
 
-    @property
-    def has_finished_write(self) -> bool:
-        """A background write of this rank has ended or failed, and was not reported yet."""
-        return self._writer.is_settled
-
-    def save(self, step: int, state: State, facts: Facts, periodic: bool, score: Score | None) -> None:
-        """Save `state` of `step`. Raises CheckpointError if `save.required` is on."""
+    def save(self, step: int, *state: Any) -> None:
+        """Save the `state` of `step`, as CheckpointWriter.save. Raises as `wait`."""
         self.wait()
         self.saved_step, began = step, time.perf_counter()
-        try:
-            self._writer.save(step, state, facts, periodic, score)
-        except CheckpointError as error:
-            self._failed(error)
+        self._attempt(lambda: self.writer.save(step, *state))
         self._waited_s = time.perf_counter() - began
         if not self._in_background:
             self.wait()
 
     def wait(self) -> None:
-        """Wait until the last save is on disk, and report it. Raises as `save`."""
+        """Wait until the last save is on disk, and report it.
+
+        Raises CheckpointError if it failed and `save.required` is on.
+        """
         began = time.perf_counter()
-        try:
-            folder = self._writer.wait()
-        except CheckpointError as error:
-            self._failed(error)
-            return
-        if folder is not None:
+        if folder := self._attempt(self.writer.wait):
             step, waited_s = step_of(folder.name), self._waited_s + time.perf_counter() - began
             assert step is not None, folder
             self._callbacks.saved(folder, step, waited_s)
@@ -77,10 +66,9 @@ class CheckpointController:
             return step
         self.wait()
         try:
-            checkpoint = self._writer.checkpoint(best["step"])
+            checkpoint = self.writer.checkpoint(best["step"])
         except CheckpointError as error:
-            text = f"kept the last weights; the best, of step {best['step']}: {error}"
-            self._callbacks.event("warning", {"text": text})
+            self._callbacks.event("warning", {"text": f"kept the last weights, not the best: {error}"})
             return step
         from training.checkpoint.restore import restore
 
@@ -89,12 +77,12 @@ class CheckpointController:
         self._callbacks.event("best_loaded", dict(best))
         return int(best["step"])
 
-    def abandon(self) -> None:
-        """After a failure: let the write of a lone process end. Not collective."""
-        self._writer.abandon()
-
-    def _failed(self, error: CheckpointError) -> None:
-        if self._is_required:
-            raise error
-        text = f"{error}; training continues because save.required is off"
-        self._callbacks.event("warning", {"text": text})
+    def _attempt(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except CheckpointError as error:
+            if self._is_required:
+                raise
+            text = f"{error}; training continues because save.required is off"
+            self._callbacks.event("warning", {"text": text})
+            return None

@@ -1,11 +1,14 @@
-"""The JSON files of a checkpoint: manifest.json with sizes and checksums, and state.json."""
+"""The files of a checkpoint: manifest.json with sizes and checksums, state.json, and how they are written."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import stat
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,13 +17,11 @@ from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from training.callbacks.base import Facts
 from training.logging.strict_json import encode_bytes
-from training.storage import parse_json
+from training.storage import MOST_BYTES, read_regular, storage_errors
 
 if TYPE_CHECKING:
     from engines.base import State
 
-FORMAT = "gearshift-checkpoint"
-VERSION = 2
 NAME = "manifest.json"
 STATE = "state.json"
 """Everything except tensors: shapes, groups, loss scale and the facts of the loop."""
@@ -29,10 +30,9 @@ MODEL = "model.safetensors"
 """The weights alone, for other programs; in checkpoints with a score."""
 BLOCK_BYTES = 16 * 2**20
 """Files have one checksum per block, so that several threads and ranks can verify a file."""
-LARGEST_JSON = 64 * 2**20
-"""Larger files are not read into memory."""
 RANK_FILE = re.compile(r"^rank-[0-9]{5,}\.safetensors$")
 _STEP_FOLDER = re.compile(r"^step-([0-9]{8,})$")
+_THREADS, _READ_BYTES = 4, 2**20
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Shapes = Mapping[str, tuple[Count, ...]]
@@ -80,14 +80,16 @@ class Score:
         return self.value if self.direction == "min" else -self.value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The content of manifest.json."""
 
+    format: Literal["gearshift-checkpoint"] = "gearshift-checkpoint"
+    version: Literal[2] = 2
     step: Count
     samples: Count
     engine: str
-    world_size: Count
+    world_size: Annotated[int, Field(ge=1, lt=2**63)]
     periodic: bool
     """Whether `save.every` required it; others are the best, the last, or requested."""
     libraries: Mapping[str, str]
@@ -109,8 +111,10 @@ class StateFile:
     """Of the loop."""
 
 
-_MANIFEST, _FILE, _STATE = (TypeAdapter(Manifest), TypeAdapter(CheckpointFile), TypeAdapter(StateFile))
-_STEPS = TypeAdapter(dict[str, Annotated[FiniteFloat, Field(ge=0)]])
+FILE = TypeAdapter(CheckpointFile)
+STEPS = TypeAdapter(dict[str, Annotated[FiniteFloat, Field(ge=0)]])
+"""Optimizer steps by parameter."""
+_MANIFEST, _STATE = TypeAdapter(Manifest), TypeAdapter(StateFile)
 
 
 def step_folder(step: int) -> str:
@@ -127,24 +131,59 @@ def rank_file(rank: int) -> str:
     return f"rank-{rank:05d}.safetensors"
 
 
+def write_file(path: Path, chunks: Iterable[memoryview | bytes]) -> CheckpointFile:
+    """Write the new file `path`, with checksums, and sync it to the device. Holds no data.
+
+    A chunk is bytes one by one (a memoryview of format "B"). Touches disk. Raises StorageError.
+    """
+    size, checksums = 0, list[int]()
+    with storage_errors(path), path.open("xb", buffering=0) as stream:
+        for chunk in chunks:
+            rest = memoryview(chunk)
+            while rest:
+                if (filled := size % BLOCK_BYTES) == 0:
+                    checksums.append(0)
+                count = stream.write(rest[: BLOCK_BYTES - filled])
+                checksums[-1] = zlib.crc32(rest[:count], checksums[-1])
+                size, rest = size + count, rest[count:]
+        os.fsync(stream.fileno())
+    return CheckpointFile(path.name, size, tuple(checksums))
+
+
+def check_files(folder: Path, files: Iterable[CheckpointFile], part: int = 0, parts: int = 1) -> None:
+    """Compare the blocks of `files` with their checksums; with `parts`, every `parts`-th block.
+
+    Raises CheckpointError with the first wrong file and offset. Touches disk.
+    """
+    blocks = [
+        (folder / file.name, number * BLOCK_BYTES, checksum)
+        for file in files
+        for number, checksum in enumerate(file.crc32)
+    ][part::parts]
+    with ThreadPoolExecutor(_THREADS, "checksum") as pool:
+        found = pool.map(lambda block: _block_checksum(*block[:2]), blocks)
+        for (path, start, checksum), actual in zip(blocks, found, strict=True):
+            if actual != checksum:
+                raise CheckpointError(f"{path} is damaged: wrong checksum of the block at byte {start}")
+
+
+def _block_checksum(path: Path, start: int) -> int:
+    # Read, not mapped: an unreadable sector would kill the process.
+    checksum, left = 0, BLOCK_BYTES
+    try:
+        with path.open("rb", buffering=0) as stream:
+            stream.seek(start)
+            while chunk := stream.read(min(left, _READ_BYTES)):
+                checksum, left = zlib.crc32(chunk, checksum), left - len(chunk)
+    except OSError as error:
+        raise read_error(path, error) from error
+    return checksum
+
+
 def render(manifest: Manifest) -> tuple[bytes, bytes]:
     """The content of manifest.json, and of manifest.sha256, which `sha256sum -c` reads."""
-    content = encode_bytes({"format": FORMAT, "version": VERSION, **asdict(manifest)}, indent=1)
-    digest = hashlib.sha256(content).hexdigest()
-    return content, f"{digest}  {NAME}\n".encode()
-
-
-def render_part(file: CheckpointFile) -> bytes:
-    """The file by which a rank reports that its shard is complete."""
-    return encode_bytes(asdict(file))
-
-
-def read_part(path: Path) -> CheckpointFile:
-    """The report of a rank at `path`. Raises CheckpointError if it is not one."""
-    try:
-        return _FILE.validate_json(path.read_bytes(), strict=True)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not the report of a shard: {error}") from error
+    content = encode_bytes(asdict(manifest), indent=1)
+    return content, f"{hashlib.sha256(content).hexdigest()}  {NAME}\n".encode()
 
 
 def read(folder: Path) -> Manifest:
@@ -153,87 +192,53 @@ def read(folder: Path) -> Manifest:
     Raises CheckpointError; CheckpointUnreadable without permission. Touches disk; does not read the
     content of the files.
     """
-    content = _read_small(folder / NAME)
-    checksum = _read_small(folder / CHECKSUM_NAME).decode("ascii", "replace").split()
-    if checksum != [hashlib.sha256(content).hexdigest(), NAME]:
-        raise CheckpointError(f"{folder / NAME} is damaged: wrong checksum")
     path = folder / NAME
+    content, checksum = (_read_small(folder / name) for name in (NAME, CHECKSUM_NAME))
+    if checksum.split() != [hashlib.sha256(content).hexdigest().encode(), NAME.encode()]:
+        raise CheckpointError(f"{path} is damaged: wrong checksum")
     try:
-        fields = parse_json(content)
-        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-            raise CheckpointError(f"{path} is not the manifest of a checkpoint")
-        if (version := fields.get("version")) != VERSION:
-            raise CheckpointError(f"{path} has format version {version!r}; this program reads {VERSION}")
         manifest = _MANIFEST.validate_json(content, strict=True)
-        names = sorted(file.name for file in manifest.files)
-        ranks = list(map(rank_file, range(min(manifest.world_size, len(names)))))
-        if not ranks or names not in (sorted([*ranks, STATE]), sorted([*ranks, STATE, MODEL])):
-            raise ValueError(f"files of {manifest.world_size} ranks: {', '.join(names[:8])}")
-        for file in manifest.files:
-            if len(file.crc32) != -(-file.bytes // BLOCK_BYTES):
-                raise ValueError(f"{file.name} does not have one checksum per {BLOCK_BYTES} bytes")
-            if file.name == STATE and file.bytes > LARGEST_JSON:
-                raise ValueError(f"{STATE} is too large")
-    except ValueError as error:
-        text = str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise CheckpointError(f"{path} is no manifest: {text}") from error
-    named = step_of(folder.resolve().name)
-    if named is not None and named != manifest.step:
-        raise CheckpointError(f"{folder} is named for step {named} but holds step {manifest.step}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path} is no manifest: {place}: {first['msg']}") from error
+    names = sorted(file.name for file in manifest.files)
+    expected = [STATE, *map(rank_file, range(min(manifest.world_size, len(names))))]
+    if names not in (sorted(expected), sorted([*expected, MODEL])):
+        raise CheckpointError(f"{path} is no manifest of {manifest.world_size} ranks")
+    if step_of(folder.resolve().name) not in (None, manifest.step):
+        raise CheckpointError(f"{folder} holds step {manifest.step}")
     for file in manifest.files:
-        size = _regular_size(folder / file.name)
-        if size != file.bytes:
-            raise CheckpointError(f"{folder / file.name} is damaged: {size} bytes instead of {file.bytes}")
+        try:
+            status = (folder / file.name).lstat()  # a link could point outside the folder
+        except OSError as error:
+            raise read_error(folder / file.name, error) from error
+        if not stat.S_ISREG(status.st_mode) or status.st_size != file.bytes:
+            raise CheckpointError(f"{folder / file.name} is damaged: no file of {file.bytes} bytes")
+        if len(file.crc32) != -(-file.bytes // BLOCK_BYTES):
+            raise CheckpointError(f"{path} has {len(file.crc32)} checksums of {file.name}")
     return manifest
 
 
 def _read_small(path: Path) -> bytes:
-    if _regular_size(path) > LARGEST_JSON:
-        raise CheckpointError(f"{path} is too large")
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise read_error(path, error) from error
-
-
-def _regular_size(path: Path) -> int:
-    """The size of the regular file `path`; a link could point outside the folder."""
-    try:
-        status = path.lstat()
-    except OSError as error:
-        raise read_error(path, error) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError(f"{path} is not a regular file")
-    return status.st_size
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def render_state(state: State, facts: Facts) -> bytes:
     """The content of state.json as bytes. Raises CheckpointError if it is too large to read."""
-    content = encode_bytes(
-        {
-            "shapes": state.shapes,
-            "buffers": {name: tuple(buffer.shape) for name, buffer in state.buffers.items()},
-            "groups": state.groups,
-            "loss_scale": state.loss_scale,
-            "facts": facts,
-        }
-    )
-    if len(content) > LARGEST_JSON:
+    buffers = {name: tuple(buffer.shape) for name, buffer in state.buffers.items()}
+    parts = {"groups": state.groups, "loss_scale": state.loss_scale, "facts": facts}
+    content = encode_bytes({"shapes": state.shapes, "buffers": buffers, **parts})
+    if len(content) > MOST_BYTES:
         raise CheckpointError(f"{STATE} would have {len(content)} bytes")
     return content
 
 
 def read_state(path: Path) -> StateFile:
-    """Read state.json at `path`. Raises OSError, and ValueError or KeyError for other content."""
-    state = _STATE.validate_json(path.read_bytes(), strict=True)
-    if not all(isinstance(name, str) for group in state.groups for name in group["names"]):
-        raise ValueError("invalid parameter groups")
-    return state
-
-
-def parse_steps(text: str) -> dict[str, float]:
-    """Parse optimizer steps by parameter from the metadata of a file. Raises ValueError."""
-    return _STEPS.validate_json(text, strict=True)
+    """Read state.json at `path`. Raises OSError, and ValueError for other content."""
+    return _STATE.validate_json(read_regular(path), strict=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from engines.base import LR_FACTOR, PART
 from training.agreement import attempt
 from training.callbacks.base import Facts
 from training.checkpoint.manifest import CheckpointError
@@ -18,22 +15,24 @@ if TYPE_CHECKING:
     from engines.base import Engine, Piece, State, World
     from training.checkpoint.reader import Checkpoint
 
-_CHUNK_BYTES = 16 * 2**20
+_AT_ONCE = 2**20  # Elements that are read together: 4 MiB of fp32
 _MAX_ERRORS = 8
 
 
-def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True) -> None:
+def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: str = WEIGHT) -> None:
     """Load a verified `checkpoint` into `engine`. Collective; touches disk.
 
     Each rank reads the parts that it holds. Parameter groups keep the options that the engine was
-    built with, except the learning rate. Without `slots`, only weights and buffers are restored.
+    built with, except the learning rate. Without `slots`, only weights and buffers are restored;
+    with another `kind`, such as "ema", those of that kind replace weights where there are some.
     Raises CheckpointError if the model differs, before anything is changed, and EngineError if the
     engine cannot hold the step counts; both on every rank.
     """
-    state = engine.state()
+    state, kinds = engine.state(), checkpoint.used_kind(kind)
 
     def fill_state() -> None:
-        fill(checkpoint, [piece for piece in state.pieces if slots or piece.kind == WEIGHT])
+        weights = [replace(p, kind=kinds[p.name]) for p in state.pieces if p.kind == WEIGHT]
+        fill(checkpoint, [*weights, *(p for p in state.pieces if slots and p.kind != WEIGHT)])
         for name, buffer in state.buffers.items():
             buffer.copy_(checkpoint.tensor(BUFFER, name))
 
@@ -44,105 +43,59 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True) -> None:
         return
     stored = {name: group["lr"] for group in checkpoint.groups for name in group["names"]}
     for group, named in zip(engine.groups, state.groups, strict=True):
-        group["lr"] = stored[named["names"][0]]
+        group["lr"] = stored.get(named["names"][0], group["lr"])
     engine.load(checkpoint.steps, checkpoint.loss_scale)
-
-
-def restore_average(checkpoint: Checkpoint, engine: Engine) -> None:
-    """Load the moving average of `checkpoint`, if it has one, instead of the weights. Collective.
-
-    Touches disk. Raises CheckpointError on every rank.
-    """
-    if EMA not in checkpoint.kinds:
-        return
-    averaged = set(checkpoint.names(EMA))
-    weights = (piece for piece in engine.state().pieces if piece.kind == WEIGHT)
-    pieces = [replace(piece, kind=EMA) for piece in weights if piece.name in averaged]
-    _together(engine.world, lambda: fill(checkpoint, pieces))
-    engine.refresh()
 
 
 def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
     """Check that `checkpoint` fits `state`. Raises CheckpointError with the differences by name.
 
-    Compares names and shapes of parameters and buffers, and with `slots` the kinds of slots and the
-    members of parameter groups. A rank checks the slots that it holds.
+    Compares names and shapes of parameters and buffers, and with `slots` the kinds of slots. A rank
+    checks the slots that it holds.
     """
-    buffers = {name: tuple(buffer.shape) for name, buffer in state.buffers.items()}
-    errors = [
-        *_differing("parameter", checkpoint.shapes, state.shapes),
-        *_differing("buffer", checkpoint.buffer_shapes, buffers),
-    ]
-    if not errors:
-        stored = {name: checkpoint.dtype(BUFFER, name) for name in buffers}
-        ours = {name: buffer.dtype for name, buffer in state.buffers.items()}
-        errors = [*_differing("buffer", stored, ours)]  # a copy would round it
+    forms = {n: (s, checkpoint.dtype(BUFFER, n)) for n, s in checkpoint.buffer_shapes.items()}
+    # With their dtype: a copy would round them.
+    buffers = {name: (tuple(buffer.shape), buffer.dtype) for name, buffer in state.buffers.items()}
+    errors = _differing("parameter", checkpoint.shapes, state.shapes) + _differing("buffer", forms, buffers)
     if slots and not errors:
-        stored_slots, held = _slots(checkpoint, state)
-        groups = (_group_of_each(groups) for groups in (checkpoint.groups, state.groups))
-        errors = [*_differing("optimizer state of", stored_slots, held), *_differing("group of", *groups)]
-        errors = [f"{error}; fix: --reset optimizer" for error in errors]
+        differing = _differing("optimizer state of", *_slots(checkpoint, state))
+        errors = [f"{error}; fix: --reset optimizer" for error in differing]
     if errors:
         if (more := len(errors) - _MAX_ERRORS) > 0:
             errors[_MAX_ERRORS:] = [f"and {more} more"]
         raise CheckpointError("\n  ".join([f"{checkpoint.folder} does not fit the model:", *errors]))
 
 
-def fill(checkpoint: Checkpoint, pieces: Sequence[Piece]) -> None:
+def fill(checkpoint: Checkpoint, pieces: Iterable[Piece]) -> None:
     """Read `pieces` of any kind from `checkpoint` into their data, in bounded chunks.
 
     Raises KeyError for a tensor that the checkpoint does not have. Touches disk.
     """
     for piece in pieces:
-        flat, stored = piece.data.detach(), checkpoint.dtype(piece.kind, piece.name)
-        is_plain = type(flat) is Tensor and flat.dtype == stored
-        if is_plain and flat.device.type == "cpu" and flat.is_contiguous():
-            # From the file into the tensor, without a copy.
-            checkpoint.read(piece.kind, piece.name, piece.start, flat)
-            continue
-        length = _CHUNK_BYTES // stored.itemsize
-        for first in range(0, flat.numel(), length):
-            chunk = flat[first : first + length]
-            start = piece.start + first
+        flat = piece.data.detach()
+        for first in range(0, flat.numel(), _AT_ONCE):
+            chunk, start = flat[first : first + _AT_ONCE], piece.start + first
             chunk.copy_(checkpoint.interval(piece.kind, piece.name, start, start + chunk.numel()))
 
 
-def _differing(what: str, stored: Facts, ours: Facts) -> Iterator[str]:
-    for name in {**ours, **stored}:
-        there, here = (side.get(name, "nothing") for side in (stored, ours))
-        if there != here:
-            there, here = (list(value) if isinstance(value, tuple) else value for value in (there, here))
-            yield f"{what} '{name}' is {there} in the checkpoint and {here} in the model"
+def _differing(what: str, stored: Facts, ours: Facts) -> list[str]:
+    sides = ((name, *(side.get(name, "nothing") for side in (stored, ours))) for name in {**ours, **stored})
+    return [f"{what} '{n}' is {a} in the checkpoint and {b} in the model" for n, a, b in sides if a != b]
 
 
-def _slots(checkpoint: Checkpoint, state: State) -> tuple[dict[str, str], dict[str, str]]:
+def _slots(checkpoint: Checkpoint, state: State) -> list[dict[str, list[str]]]:
     """The optimizer slots, and the count of steps, of parameters whose slots this rank holds."""
-    stored = {kind: set(checkpoint.names(kind)) for kind in checkpoint.kinds if kind not in (EMA, WEIGHT)}
     held: dict[str, set[str]] = {}
     for piece in state.pieces:
         if piece.kind != WEIGHT and 0 not in state.shapes[piece.name]:  # not every engine has those
             held.setdefault(piece.name, set()).add(piece.kind)
-    theirs = {name: {kind for kind, names in stored.items() if name in names} for name in held}
-    for kinds, steps in ((held, state.steps), (theirs, checkpoint.steps)):
-        for name in held.keys() & state.steps.keys() & steps.keys():
-            kinds[name].add("steps")
-    first, second = (
-        {name: ", ".join(sorted(kinds)) or "nothing" for name, kinds in side.items()}
-        for side in (theirs, held)
-    )
-    return first, second
-
-
-def _group_of_each(groups: Sequence[Facts]) -> dict[str, int]:
-    """The group of each parameter; groups that differ in their learning rate only are one."""
-    kinds: list[dict[str, Any]] = []
-    group_of: dict[str, int] = {}
-    for group in groups:
-        kind = {k: v for k, v in group.items() if k not in ("names", "lr", LR_FACTOR, PART)}
-        if kind not in kinds:
-            kinds.append(kind)
-        group_of |= dict.fromkeys(group["names"], kinds.index(kind))
-    return group_of
+    stored: dict[str, set[str]] = {name: set() for name in held}
+    for kind in set(checkpoint.kinds) - {EMA, WEIGHT}:
+        for name in held.keys() & checkpoint.names(kind):
+            stored[name].add(kind)
+    for name in held.keys() & state.steps.keys() - checkpoint.steps.keys():
+        held[name].add("steps")
+    return [{name: sorted(kinds) for name, kinds in side.items()} for side in (stored, held)]
 
 
 def _together(world: World, action: Callable[[], None]) -> None:

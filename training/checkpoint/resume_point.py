@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from models.base import DataError
 from training.callbacks.base import Emit, Facts
-from training.checkpoint import checksums, manifest, retention
-from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
-from training.checkpoint.reader import Checkpoint, open_checkpoint
+from training.checkpoint import manifest, retention
+from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
+from training.checkpoint.reader import Checkpoint
 from training.train_plan import StartSteps
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 _DAMAGED, _UNREADABLE = 1, 2  # Flags that the ranks agree on
 _SHOWN = 3  # Changed files that are named
+_DATA = {
+    "samples": "{1} training samples instead of {0}",
+    "fingerprint": "the training samples differ",
+    "validation": "the validation samples differ",
+}
 
 
 @dataclass(frozen=True)
@@ -87,82 +93,59 @@ class ResumePoint:
 
 def changed_data(before: Facts, now: Facts) -> str | None:
     """How the data of two checkpoints differs, by all that both tell of it; None: it does not."""
-    old, new = (data.get("files") for data in (before, now))
+    old, new = before.get("files"), now.get("files")
     if old is not None and new is not None and old != new:
-        files = [f"{name} is gone" for name in sorted(old.keys() - new.keys())]
-        files += [f"{name} is new" for name in sorted(new.keys() - old.keys())]
-        files += [f"{n} has changed" for n in sorted(old) if n in new and old[n] != new[n]]
+        files = [
+            f"{name} is {'gone' if name not in new else 'changed' if name in old else 'new'}"
+            for name in sorted({**old, **new})
+            if old.get(name) != new.get(name)
+        ]
         more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
         return ", ".join(files[:_SHOWN]) + more
-    texts = {
-        "samples": "{1} training samples instead of {0}",
-        "fingerprint": "the training samples differ",
-        "validation": "the validation samples differ",
-    }
-    for name, text in texts.items():
+    for name, text in _DATA.items():
         if name in before and name in now and before[name] != now[name]:
             return text.format(before[name], now[name])
     return None
 
 
-@dataclass(frozen=True)
-class ChosenCheckpoint:
-    """A checkpoint with all checksums verified; None: there is none."""
-
-    checkpoint: Checkpoint | None
-    damaged: Mapping[int, str]
-    """Errors of later checkpoints by step, as far as this rank knows them."""
-
-
-def choose(run: Path, world: World, step: int | None) -> ChosenCheckpoint:
+def choose(run: Path, world: World, step: int | None) -> tuple[Checkpoint | None, dict[int, str]]:
     """The newest whole checkpoint of `run`, or the one of `step`. Collective; touches disk.
 
-    Each rank verifies a part of the checksums before any byte is used. Raises CheckpointError on
-    every rank if the one of `step` is missing or damaged, and CheckpointUnreadable if a rank may
-    not read one: it may be whole. First completes a rename that a kill interrupted.
+    And the errors of later, damaged ones by step, as far as this rank knows them. Each rank verifies
+    a part of the checksums before any byte is used. Raises CheckpointError on every rank if the one
+    of `step` is missing or damaged, and CheckpointUnreadable if a rank may not read one: it may be
+    whole. First completes a rename that a kill interrupted.
     """
+    steps: list[int] = []
     if world.rank == 0:
         retention.recover(run)
-    candidates = [step] if step is not None else _steps(run, world)
+        steps = retention.steps(run)
+    steps = json.loads(world.broadcast(json.dumps(steps).encode())) if step is None else [step]
     damaged: dict[int, str] = {}
-    for candidate in candidates:
-        folder = run / retention.CHECKPOINTS / manifest.step_folder(candidate)
+    for candidate in reversed(steps):
         try:
-            return ChosenCheckpoint(_verified(folder, world), damaged)
+            folder = run / retention.CHECKPOINTS / manifest.step_folder(candidate)
+            return _verified(folder, world), damaged
+        except CheckpointUnreadable:
+            raise
         except CheckpointError as error:
-            if step is not None or isinstance(error, CheckpointUnreadable):
+            if step is not None:
                 raise
             damaged[candidate] = str(error)
-    return ChosenCheckpoint(None, damaged)
-
-
-def _steps(run: Path, world: World) -> list[int]:
-    """The steps of the checkpoints that rank 0 sees, the newest first. Collective."""
-    present: list[int] = []
-    folder = run / retention.CHECKPOINTS
-    if world.rank == 0 and folder.is_dir():
-        try:
-            steps = [manifest.step_of(entry.name) for entry in folder.iterdir()]
-        except OSError as error:  # the other ranks notice that this one ends
-            raise read_error(folder, error) from error
-        present = sorted((step for step in steps if step is not None), reverse=True)
-    text = world.broadcast(",".join(map(str, present)).encode()).decode()
-    return [int(step) for step in text.split(",") if step]
+    return None, damaged
 
 
 def _verified(folder: Path, world: World) -> Checkpoint:
     """The checkpoint in `folder`. Raises CheckpointError on every rank."""
-    error: Exception | None = None
+    error: CheckpointError | None = None
     try:
         written = manifest.read(folder)
-        checksums.check(folder, written.files, world.rank, world.size)
-        checkpoint = open_checkpoint(folder, verify=False)
-    except (OSError, CheckpointError) as raised:
+        manifest.check_files(folder, written.files, world.rank, world.size)
+        checkpoint = Checkpoint(folder, written)
+    except CheckpointError as raised:
         error = raised
     kind = _UNREADABLE if isinstance(error, CheckpointUnreadable) else _DAMAGED
-    flags = world.agree(kind if error is not None else 0)
-    if flags & _UNREADABLE:
-        raise CheckpointUnreadable(str(error or f"{folder} cannot be read by another rank"))
-    if flags:
-        raise CheckpointError(str(error or f"{folder} is damaged, as another rank found"))
+    if flags := world.agree(kind if error else 0):
+        raised_by_all = CheckpointUnreadable if flags & _UNREADABLE else CheckpointError
+        raise raised_by_all(str(error or f"another rank cannot use {folder}"))
     return checkpoint

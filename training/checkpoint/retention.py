@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 
 from training.checkpoint import manifest
@@ -53,19 +56,17 @@ def publish(storage: Storage, step: int) -> Path:
     return final
 
 
-def recover(run: Path) -> list[str]:
-    """Restore checkpoints whose replacement was not completed; returns their names.
+def recover(run: Path) -> None:
+    """Restore checkpoints whose replacement was not completed.
 
     The one process that resumes the run calls this before it looks for checkpoints. Touches disk.
     """
-    folder, names = run / CHECKPOINTS, []
-    for older in sorted(folder.glob(f"{_REPLACED}*")):
+    folder = run / CHECKPOINTS
+    for older in folder.glob(f"{_REPLACED}*"):
         final = folder / older.name.removeprefix(_REPLACED)
         if not final.exists():
             older.rename(final)
             sync(folder)
-            names.append(final.name)
-    return names
 
 
 def sweep(run: Path) -> None:
@@ -76,113 +77,85 @@ def sweep(run: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def settle(storage: Storage, newest: Path, keep: Keep) -> list[str]:
+def settle(storage: Storage, newest: Path, keep: Keep) -> None:
     """Link `newest` as the last one, link the best, and delete those that `keep` does not keep.
 
-    Returns the names of deleted checkpoints. Incomplete checkpoints are never deleted.
+    Incomplete checkpoints are never deleted.
     """
     complete = _complete(storage.path)
     _link(storage, LAST, newest.name)
     if best := _by_score(complete):
-        _link(storage, BEST, manifest.step_folder(best[0].step))
+        _link(storage, BEST, best[0])
     # Whatever the links point to stays, also a best one without a score.
-    remaining = _kept(complete, keep) | {_target(storage.path, LAST), _target(storage.path, BEST)}
-    names = [manifest.step_folder(checkpoint.step) for checkpoint in complete]
-    doomed = [name for name in names if name not in remaining]
-    for name in doomed:
-        _delete(storage.path / CHECKPOINTS / name)
+    remaining = {*_kept(complete, keep), *((storage.path / link).resolve().name for link in (LAST, BEST))}
+    for name in {manifest.step_folder(checkpoint.step) for checkpoint in complete} - remaining:
+        _delete(newest.with_name(name))
     _delete(newest.with_name(f"{_REPLACED}{newest.name}"))
-    return doomed
 
 
-def set_aside(storage: Storage, after_step: int) -> list[str]:
-    """Rename the checkpoints after `after_step`, from which the run is resumed; the new names.
-
-    They become `superseded-step-…`, with a number if that exists, and are never deleted. The links
-    then point to the remaining checkpoints. Touches disk.
-    """
-    steps = sorted(_steps(storage.path))
-    return _rename(storage, [step for step in steps if step > after_step], "superseded")
-
-
-def mark_damaged(storage: Storage, step: int) -> str:
-    """Rename the damaged checkpoint of `step` to `damaged-step-…`; the new name. Touches disk."""
-    return _rename(storage, [step], "damaged")[0]
-
-
-def _steps(run: Path) -> dict[int, Path]:
+def steps(run: Path) -> list[int]:
+    """The steps of the checkpoints in `run`, complete or not. Reads the disk."""
     folder = run / CHECKPOINTS
-    entries = folder.iterdir() if folder.is_dir() else ()
-    steps = {manifest.step_of(entry.name): entry for entry in entries if not entry.is_symlink()}
-    return {step: entry for step, entry in steps.items() if step is not None}
+    names = [entry.name for entry in folder.iterdir() if not entry.is_symlink()] if folder.is_dir() else []
+    return sorted(step for step in map(manifest.step_of, names) if step is not None)
 
 
 def _complete(run: Path) -> list[Manifest]:
     """The checkpoints of `run` whose files have the right sizes, by step."""
     complete = []
-    for _, folder in sorted(_steps(run).items()):
-        try:
-            complete.append(manifest.read(folder))
-        except CheckpointError:
-            continue
+    for step in steps(run):
+        with suppress(CheckpointError):
+            complete.append(manifest.read(run / CHECKPOINTS / manifest.step_folder(step)))
     return complete
 
 
-def _rename(storage: Storage, steps: list[int], prefix: str) -> list[str]:
+def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) -> None:
+    """Rename the checkpoints after `after_step`, from which the run is resumed.
+
+    They become `superseded-step-…`, those of `damaged` steps `damaged-step-…`, with a number if that
+    exists, and are never deleted. The links then point to the remaining checkpoints. Touches disk.
+    """
     storage.check()
     run = storage.path
-    left = [checkpoint for checkpoint in _complete(run) if checkpoint.step not in steps]
-    best = _by_score(left)
+    left = [checkpoint for checkpoint in _complete(run) if checkpoint.step <= after_step]
     # The links first, so that they always point to a checkpoint.
-    for link, target in ((LAST, left[-1:]), (BEST, best[:1])):
-        if target:
-            _link(storage, link, manifest.step_folder(target[0].step))
+    newest = [manifest.step_folder(checkpoint.step) for checkpoint in left[-1:]]
+    for link, names in ((LAST, newest), (BEST, _by_score(left))):
+        if names:
+            _link(storage, link, names[0])
         elif (run / link).is_symlink():
             storage.remove_file(link)
-    names = []
-    for step in steps:
-        folder = run / CHECKPOINTS / manifest.step_folder(step)
-        name = f"{prefix}-{folder.name}"
-        new_names = (name, *(f"{name}-{number}" for number in range(2, 10**6)))
-        aside = next(path for n in new_names if not (path := folder.with_name(n)).exists())
-        folder.rename(aside)
-        names.append(aside.name)
-    if names:
-        sync(run / CHECKPOINTS)
-    return names
+    for step in steps(run):
+        if step > after_step:
+            folder = run / CHECKPOINTS / manifest.step_folder(step)
+            name = f"{'damaged' if step in damaged else 'superseded'}-{folder.name}"
+            free = chain([name], (f"{name}-{number}" for number in count(2)))
+            folder.rename(next(path for name in free if not (path := folder.with_name(name)).exists()))
+            sync(folder.parent)
 
 
-def _kept(complete: list[Manifest], keep: Keep) -> set[str]:
+def _kept(complete: list[Manifest], keep: Keep) -> list[str]:
     periodic = [checkpoint for checkpoint in complete if checkpoint.periodic]
     forever = [c for c in periodic if c.step == keep.at or (keep.every and c.step % keep.every == 0)]
     newest = [*complete[-1:], *periodic[-keep.last :]]
-    kept = [*newest, *_by_score(complete)[: keep.best], *forever]
-    return {manifest.step_folder(checkpoint.step) for checkpoint in kept}
+    return [*_by_score(complete)[: keep.best], *(manifest.step_folder(c.step) for c in [*newest, *forever])]
 
 
-def _by_score(complete: list[Manifest]) -> list[Manifest]:
-    """Those with a score, the best first; of equal ones the earlier first.
+def _by_score(complete: list[Manifest]) -> list[str]:
+    """The names of those with a score, the best first; of equal ones the earlier first.
 
     Scores by another metric than the newest one, or on other data or samples, cannot be compared
     and are omitted.
     """
-    scored = [(written.score, written) for written in complete if written.score is not None]
-    ranked = [
-        (score.rank, written.step, written)
-        for score, written in scored
-        if replace(score, value=0.0) == replace(scored[-1][0], value=0.0)
+    scored = [(written.score, written.step) for written in complete if written.score is not None]
+    comparable = [each for each in scored if replace(each[0], value=0.0) == replace(scored[-1][0], value=0.0)]
+    return [
+        manifest.step_folder(step) for _, step in sorted((score.rank, step) for score, step in comparable)
     ]
-    return [written for _, _, written in sorted(ranked, key=lambda entry: entry[:2])]
 
 
 def _link(storage: Storage, link: str, name: str) -> None:
     storage.atomic_link(link, os.path.join(CHECKPOINTS, name))
-
-
-def _target(run: Path, link: str) -> str | None:
-    """The name of the checkpoint that a link points to; None: there is no link."""
-    path = run / link
-    return Path(os.readlink(path)).name if path.is_symlink() else None
 
 
 def _delete(folder: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import safe_open
 
-from engines.base import State, kind_shape
+from engines.base import Piece, State, kind_shape
 from training.callbacks.base import Numbers
-from training.checkpoint.checksums import BlockWriter
-from training.checkpoint.manifest import CheckpointError, CheckpointFile
+from training.checkpoint.manifest import CheckpointError, CheckpointFile, write_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,24 +28,13 @@ BUFFER = "buffer"
 _STAGING_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True)
-class Interval:
-    kind: str
-    name: str
-    start: int
-    data: Tensor
-    """Flat; on any device."""
-    dtype: torch.dtype
-    """The dtype in the file."""
+def file_dtype(piece: Piece) -> torch.dtype:
+    """The dtype of a piece in the file."""
+    return piece.data.dtype if piece.kind == BUFFER else torch.float32
 
-    @property
-    def key(self) -> str:
-        """`weight|blocks.0.norm|1024`: kind, name, first element."""
-        return f"{self.kind}|{self.name}|{self.start}"
 
-    @property
-    def bytes(self) -> int:
-        return self.data.numel() * self.dtype.itemsize
+def file_bytes(piece: Piece) -> int:
+    return piece.data.numel() * file_dtype(piece).itemsize
 
 
 def parse_key(key: str) -> tuple[str, str, int]:
@@ -60,50 +47,53 @@ def parse_key(key: str) -> tuple[str, str, int]:
     return kind, name, int(start)
 
 
-def rank_intervals(state: State, rank: int) -> list[Interval]:
-    """The intervals that `rank` writes: its own pieces, an even part of each that has replicas.
-
-    Rank 0 also writes the buffers, in their own dtype; parameters and slots are written as fp32.
-    """
-    intervals = []
+def rank_pieces(state: State, rank: int) -> list[Piece]:
+    """What `rank` writes: its own pieces, an even part of each that has replicas; rank 0 also buffers."""
+    pieces = []
     for piece in state.pieces:
         flat = piece.data.detach().reshape(-1)
         (replica, replicas), size = piece.replica, flat.numel()
         first, last = size * replica // replicas, size * (replica + 1) // replicas
         is_empty = prod(kind_shape(piece.kind, state.shapes[piece.name])) == 0
         if last > first or (is_empty and rank == 0):
-            interval = Interval(piece.kind, piece.name, piece.start + first, flat[first:last], torch.float32)
-            intervals.append(interval)
-    if rank == 0:
-        # The widest first: each is then aligned to its width, for readers that map the file.
-        for name, buffer in sorted(state.buffers.items(), key=lambda pair: -pair[1].itemsize):
-            flat = buffer.detach().reshape(-1)
-            intervals.append(Interval(BUFFER, name, 0, flat, flat.dtype))
-    return intervals
+            pieces.append(Piece(piece.kind, piece.name, piece.start + first, flat[first:last]))
+    # The widest first: each is then aligned to its width, for readers that map the file.
+    buffers = sorted(state.buffers.items(), key=lambda pair: -pair[1].itemsize) if rank == 0 else ()
+    pieces += [Piece(BUFFER, name, 0, buffer.detach().reshape(-1)) for name, buffer in buffers]
+    return pieces
 
 
-def rank_head(intervals: Sequence[Interval], steps: Numbers) -> bytes:
-    """The head of the file of `intervals`, in their order; `steps` by parameter.
+def rank_head(pieces: Sequence[Piece], steps: Numbers) -> bytes:
+    """The head of the file of `pieces`, in their order; `steps` by parameter.
 
-    Raises CheckpointError for a dtype that the format does not support.
+    A key is `weight|blocks.0.norm|1024`: kind, name, first element. Raises CheckpointError for a
+    dtype that the format does not support.
     """
-    entries = {i.key: (i.dtype, (i.data.numel(),)) for i in intervals}
+    entries = {f"{p.kind}|{p.name}|{p.start}": (file_dtype(p), (p.data.numel(),)) for p in pieces}
     return file_head(entries, {"steps": json.dumps({n: float(c) for n, c in steps.items()})})
 
 
-def write_rank_file(path: Path, first: bytes, intervals: Sequence[Interval]) -> CheckpointFile:
-    """Write a file of the head `first` and the elements of `intervals`.
+def write_rank_file(path: Path, first: bytes, pieces: Sequence[Piece]) -> CheckpointFile:
+    """Write a file of the head `first` and the elements of `pieces`.
 
     Copies one staging buffer at a time. Touches disk. Raises StorageError.
     """
-    with BlockWriter(path) as writer:
-        writer.write(first)
-        for interval in intervals:
-            # A view if it is on the CPU in its dtype already.
-            for part in interval.data.split(_STAGING_BYTES // interval.dtype.itemsize):
-                on_host = part.to("cpu", interval.dtype).contiguous()
-                writer.write(on_host.view(torch.uint8).numpy().data)
-    return writer.file()
+
+    def chunks() -> Iterator[memoryview | bytes]:
+        yield first
+        for piece in pieces:
+            dtype = file_dtype(piece)
+            step = _STAGING_BYTES // dtype.itemsize
+            for start in range(0, piece.data.numel(), step):
+                # A view if it is on the CPU in its dtype already.
+                yield as_bytes(piece.data[start : start + step].to("cpu", dtype))
+
+    return write_file(path, chunks())
+
+
+def as_bytes(tensor: Tensor) -> memoryview:
+    """The memory of `tensor`, which is on the CPU; a copy unless it is contiguous."""
+    return tensor.detach().contiguous().view(torch.uint8).numpy().data
 
 
 # The dtypes of the safetensors format.
@@ -154,17 +144,14 @@ def read_head(path: Path) -> tuple[dict[str, tuple[Form, int]], Mapping[str, str
     Touches disk. Raises OSError, and SafetensorError unless the tensors follow one another from the
     end of the head to the end of the file; ValueError or KeyError for a dtype that torch lacks.
     """
-    with safe_open(path, "pt"):  # the library checks the head, and hides the offsets
-        pass
-    with path.open("rb") as stream:
+    with (
+        safe_open(path, "pt"),
+        path.open("rb") as stream,
+    ):  # the library checks the head, and hides the offsets
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         table = json.loads(stream.read(length))
-    metadata = table.pop(_METADATA, {})
-    entries = {
-        key: (
-            (_BY_NAME[fields["dtype"]], fields["shape"]),
-            _LENGTH_BYTES + length + fields["data_offsets"][0],
-        )
+    metadata, first = table.pop(_METADATA, {}), _LENGTH_BYTES + length
+    return {
+        key: ((_BY_NAME[fields["dtype"]], fields["shape"]), first + fields["data_offsets"][0])
         for key, fields in table.items()
-    }
-    return entries, metadata
+    }, metadata

@@ -2,82 +2,109 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
+import psutil
 import torch
 
-from engines.base import State, World
+from engines.base import Piece, State, World
 from training.agreement import attempt, first_error
 from training.callbacks.base import Facts
-from training.checkpoint import manifest, retention, room, tensor_file
-from training.checkpoint.checksums import BlockWriter
-from training.checkpoint.host_copy import HostCopy
-from training.checkpoint.manifest import CheckpointError, CheckpointFile, Manifest, Score
+from training.checkpoint import manifest, reader, resume_point, retention, room, tensor_file
+from training.checkpoint.manifest import CheckpointError, Manifest, Score
 from training.checkpoint.retention import Keep
-from training.checkpoint.tensor_file import EMA, WEIGHT, Interval
+from training.checkpoint.tensor_file import EMA, WEIGHT, file_bytes, file_dtype
+from training.resources import cgroup
 from training.storage import Storage, StorageError, storage_errors, sync
 
 if TYPE_CHECKING:
-    from training.checkpoint.reader import Checkpoint
+    from torch import Tensor
 
 _LIBRARIES = ("torch", "numpy", "deepspeed", "fairscale", "transformers")
 _POLL_S = 0.02
+_ALIGNMENT = 64
+# Stays free for training, which continues during the write.
+_SPARE_BYTES = 512 * 2**20
 
 T = TypeVar("T")
 
 
-def _write_shard(path: Path, head: bytes, intervals: Sequence[Interval]) -> None:
-    """Write what this rank holds, and tell rank 0 that it is complete."""
-    file = tensor_file.write_rank_file(path, head, intervals)
-    complete = path.with_name(f"{file.name}.part")
-    staged = complete.with_name(f".{complete.name}")
-    with storage_errors(staged):
-        staged.write_bytes(manifest.render_part(file))
-        staged.replace(complete)
+class HostCopy:
+    """Host memory for a copy of a rank's shard, pinned for CUDA devices.
+
+    It grows to the largest copy so far and is kept: a second copy needs no new pages.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._buffer: Tensor | None = None
+
+    def take(self, pieces: Sequence[Piece]) -> list[Piece] | None:
+        """A copy of `pieces` in their dtype of the file; None: a rank lacks the memory.
+
+        Collective. Valid until the next copy.
+        """
+        world, sizes = self._world, [-(-file_bytes(piece) // _ALIGNMENT) * _ALIGNMENT for piece in pieces]
+        is_held = self._buffer is not None and self._buffer.numel() >= sum(sizes)
+        # Ranks of one machine share its memory, and all check before any of them allocates.
+        needed = int(world.maximum(torch.tensor([0 if is_held else sum(sizes)]))) * world.local_size
+        if world.agree(int(needed > 0 and needed > _available_bytes())):
+            return None
+        if not is_held:
+            self._buffer = None  # first: both together may be too much
+            with suppress(OSError):
+                self._buffer = world.host_memory(sum(sizes))
+        if world.agree(int(self._buffer is None)):
+            self._buffer = None
+            return None
+        assert self._buffer is not None
+        copied, is_cuda = [], world.device.type == "cuda"
+        for piece, part in zip(pieces, self._buffer[: sum(sizes)].split(sizes), strict=True):
+            target = part[: file_bytes(piece)].view(file_dtype(piece))
+            copied.append(replace(piece, data=target.copy_(piece.data, non_blocking=is_cuda)))
+        if is_cuda:
+            torch.cuda.current_stream(world.device).synchronize()
+        return copied
 
 
-class _BackgroundWrite:
-    """Runs `write` and then `commit` (rank 0 only) on a thread, without collectives."""
+def _available_bytes() -> int:
+    """Memory that this process may still allocate, minus a reserve; may be negative."""
+    free, share = psutil.virtual_memory().available, cgroup.memory()
+    return (free if share is None else min(free, share.limit - share.used)) - _SPARE_BYTES
 
-    def __init__(self, write: Callable[[], None], commit: Callable[[_BackgroundWrite], None] | None) -> None:
-        self.written = Event()
-        """The shard of this rank is on disk, or its write failed."""
-        self.done = Event()
-        """`commit` has ended too."""
+
+class _Background(Thread):
+    """Runs `work`, which has no collective, on a thread, and keeps its error.
+
+    A process that ends does not wait for it: then there is no checkpoint.
+    """
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        super().__init__(name="checkpoint", daemon=True)
         self.error: str | None = None
-        """Why it failed; valid after one of the two events."""
-        self.canceled = Event()
-        """From the main thread: some rank could not write, there will be no checkpoint."""
-        self.all_written = Event()
-        """From the main thread: every rank has written its shard."""
-        self._write, self._commit = write, commit
-        # A process that ends otherwise does not wait for the thread: then there is no checkpoint.
-        Thread(target=self._run, name="checkpoint", daemon=True).start()
+        self._work = work
+        self.start()
 
-    def _run(self) -> None:
+    def run(self) -> None:
         try:
-            self._write()
-            self.written.set()
-            if self._commit is not None:
-                self._commit(self)
+            self._work()
         except (OSError, StorageError, CheckpointError) as error:
             self.error = str(error)
         except BaseException as error:
             self.error = f"{type(error).__name__}: {error}"
             raise
-        finally:
-            self.written.set()
-            self.done.set()
 
 
 class CheckpointWriter:
@@ -97,7 +124,9 @@ class CheckpointWriter:
         self._storage, self._world, self._engine, self._keep = storage, world, engine, keep
         self._folder = storage.path / retention.CHECKPOINTS
         self._copy = HostCopy(world) if in_background else None
-        self._write: _BackgroundWrite | None = None
+        self._shard: _Background | None = None
+        self._commit: _Background | None = None
+        self._deadline = 0.0  # For files of other ranks; infinite while they are being written
         self._step = 0
         self._complete: Path | None = None
         if world.rank == 0:
@@ -112,20 +141,30 @@ class CheckpointWriter:
         """
         self._finish()
         self._step, rank = step, self._world.rank
-        intervals = tensor_file.rank_intervals(state, rank)
-        head = self._on_all_ranks(lambda: tensor_file.rank_head(intervals, state.steps))
-        own = len(head) + sum(interval.bytes for interval in intervals)
+        pieces = tensor_file.rank_pieces(state, rank)
+
+        def rendered() -> tuple[bytes, bytes]:
+            # Now: changes during the write must not reach the files.
+            head = tensor_file.rank_head(pieces, state.steps)
+            return head, b"" if rank else manifest.render_state(state, facts)
+
+        head, content = self._on_all_ranks(rendered)
+        own = len(head) + sum(map(file_bytes, pieces))
         needed = int(self._world.sum(torch.tensor([own])))
         if score is not None:
             needed += 4 * sum(prod(shape) for shape in state.shapes.values())
             needed += sum(buffer.nbytes for buffer in state.buffers.values())
         self._on_all_ranks(lambda: self._make_folder(needed))
-        self._on_all_ranks(self._wait_for_folder)
-        commit = self._on_all_ranks(lambda: self._prepare(state, facts, periodic, score))
-        copies = self._copy.take(intervals) if self._copy is not None else None
-        written = intervals if copies is None else copies
-        path = self._unfinished / manifest.rank_file(rank)
-        self._write = _BackgroundWrite(partial(_write_shard, path, head, written), commit)
+        folder = retention.unfinished(self._storage, step)
+        self._deadline = time.monotonic() + self.visibility_timeout_s
+        self._on_all_ranks(lambda: self._wait_for(folder))
+        copies = self._copy.take(pieces) if self._copy is not None else None
+        written = pieces if copies is None else copies
+        self._deadline = math.inf
+        self._shard = _Background(partial(_write_shard, folder / manifest.rank_file(rank), head, written))
+        if rank == 0:
+            draft = self._draft(int(facts["samples"]), periodic, score)
+            self._commit = _Background(partial(self._publish, draft, content, folder))
         if copies is None:
             self._finish()
 
@@ -135,10 +174,9 @@ class CheckpointWriter:
 
         Not collective, and cheap.
         """
-        if self._write is None:
+        if self._shard is None:
             return self._complete is not None
-        is_done = self._write.done.is_set()
-        return is_done and (self._world.rank == 0 or self._write.error is not None)
+        return self._shard.error is not None or (self._commit is not None and not self._commit.is_alive())
 
     def wait(self) -> Path | None:
         """Wait for the last save; the folder that was completed since the last call, or None.
@@ -149,14 +187,12 @@ class CheckpointWriter:
         complete, self._complete = self._complete, None
         return complete
 
-    def checkpoint(self, step: int) -> Checkpoint:
+    def checkpoint(self, step: int) -> reader.Checkpoint:
         """The checkpoint of `step`, with all checksums verified. Collective; touches disk.
 
         Raises CheckpointError if it is missing or damaged.
         """
-        from training.checkpoint import resume_point
-
-        checkpoint = resume_point.choose(self._storage.path, self._world, step).checkpoint
+        checkpoint, _ = resume_point.choose(self._storage.path, self._world, step)
         assert checkpoint is not None, "choose returns a named step or raises"
         return checkpoint
 
@@ -165,130 +201,88 @@ class CheckpointWriter:
 
         Of several processes the others may be dead already: their checkpoint stays incomplete.
         """
-        if self._write is not None and self._world.size == 1:
-            self._write.done.wait()
+        if self._shard is not None and self._commit is not None and self._world.size == 1:
+            self._shard.join()
+            self._deadline = 0.0  # if it failed
+            self._commit.join()
 
     def _finish(self) -> None:
-        if self._write is None:
+        if self._shard is None:
             return
-        write = self._write
-        write.written.wait()
-        error = first_error(self._world, write.error)
+        self._shard.join()
+        error, own = first_error(self._world, self._shard.error), None
+        # Every shard is on disk and soon visible; or rank 0 need not wait for those that failed.
+        self._deadline = 0.0 if error else time.monotonic() + self.visibility_timeout_s
+        if self._commit is not None:
+            self._commit.join()
+            own = self._commit.error
         if error is None:
-            write.all_written.set()
-            if self._world.rank == 0:
-                write.done.wait()
-            error = first_error(self._world, write.error)
-        if error is not None:
-            # All ranks agreed on the failure, so no rank writes there any more.
-            write.canceled.set()
-            write.done.wait()
-        self._write = None
+            error = first_error(self._world, own)
+        self._shard = self._commit = None
         self._check(error)
         self._complete = self._folder / manifest.step_folder(self._step)
-
-    @property
-    def _unfinished(self) -> Path:
-        return retention.unfinished(self._storage, self._step)
 
     def _make_folder(self, needed: int) -> None:
         """Make the folder to write to, if there is room for `needed` bytes. Rank 0 only."""
         if self._world.rank != 0:
             return
         self._storage.check()
-        run = self._storage.path
-        if not run.is_dir():
-            raise CheckpointError(f"{run} was moved or deleted during the run")
-        with storage_errors(self._folder):
+        folder = retention.unfinished(self._storage, self._step)
+        with storage_errors(folder):
             self._folder.mkdir(exist_ok=True)
-            lack = room.lacking(self._folder, needed)
-        if lack is not None:
-            raise CheckpointError(lack)
-        shutil.rmtree(self._unfinished, ignore_errors=True)
-        with storage_errors(self._unfinished):
-            self._unfinished.mkdir()
+            if lack := room.lacking(self._folder, needed):
+                raise CheckpointError(lack)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
 
-    def _wait_for_folder(self) -> None:
-        def poll() -> bool:
-            time.sleep(_POLL_S)
-            return True
-
-        self._wait_for(self._unfinished, poll)
-
-    def _prepare(
-        self, state: State, facts: Facts, periodic: bool, score: Score | None
-    ) -> Callable[[_BackgroundWrite], None] | None:
-        """What rank 0 does once its shard is written; None: another rank."""
-        if self._world.rank != 0:
-            return None
+    def _draft(self, samples: int, periodic: bool, score: Score | None) -> Manifest:
+        """The manifest, without files."""
         # Versions of the libraries that are loaded; imports none.
         loaded = {name: sys.modules[name] for name in _LIBRARIES if name in sys.modules}
-        draft = Manifest(
+        versions = {name: str(module.__version__) for name, module in loaded.items()}
+        return Manifest(
             step=self._step,
-            samples=int(facts["samples"]),
+            samples=samples,
             engine=self._engine,
             world_size=self._world.size,
             periodic=periodic,
-            libraries={
-                "python": platform.python_version(),
-                **{name: str(module.__version__) for name, module in loaded.items()},
-            },
+            libraries={"python": platform.python_version(), **versions},
             files=(),
             score=score,
         )
-        # Rendered now: changes during the write must not reach the file.
-        return partial(self._commit, draft, manifest.render_state(state, facts), self._unfinished)
 
-    def _commit(self, draft: Manifest, state: bytes, folder: Path, write: _BackgroundWrite) -> None:
+    def _publish(self, draft: Manifest, state: bytes, folder: Path) -> None:
         """Wait for all shards, write the other files and the manifest last, and publish `folder`.
 
-        On the writing thread. Raises CheckpointError, StorageError, OSError.
+        On a thread of rank 0. Raises CheckpointError, StorageError, OSError.
         """
-        files = [self._reported_shard(folder, rank, write) for rank in range(draft.world_size)]
-        files.append(_written(folder / manifest.STATE, state))
+        files = []
+        for rank in range(draft.world_size):
+            complete = folder / f"{manifest.rank_file(rank)}.part"
+            self._wait_for(complete)
+            files.append(manifest.FILE.validate_json(complete.read_bytes()))
+            complete.unlink()
+        files.append(manifest.write_file(folder / manifest.STATE, [state]))
         if draft.score is not None:
-            from training.checkpoint.reader import Checkpoint
-            from training.checkpoint.weights import write_weights
-
             # The weights that were evaluated: their moving average if there is one.
-            source = Checkpoint(folder, replace(draft, files=tuple(files)))
+            source = reader.Checkpoint(folder, replace(draft, files=tuple(files)))
             kind = EMA if EMA in source.kinds else WEIGHT
-            files.append(write_weights(source, folder / manifest.MODEL, kind))
+            files.append(reader.write_weights(source, folder / manifest.MODEL, kind))
         content, checksum = manifest.render(replace(draft, files=tuple(files)))
-        _written(folder / manifest.CHECKSUM_NAME, checksum)
-        _written(folder / manifest.NAME, content)
+        manifest.write_file(folder / manifest.CHECKSUM_NAME, [checksum])
+        manifest.write_file(folder / manifest.NAME, [content])
         sync(folder)
-        final = retention.publish(self._storage, draft.step)
-        try:
-            retention.settle(self._storage, final, self._keep)
-        except OSError as error:
-            raise CheckpointError(
-                f"{final} is complete, but its links or older checkpoints cannot be changed: {error}"
-            ) from error
+        retention.settle(self._storage, retention.publish(self._storage, draft.step), self._keep)
 
-    def _reported_shard(self, folder: Path, rank: int, write: _BackgroundWrite) -> CheckpointFile:
-        def poll() -> bool:
-            if write.canceled.wait(_POLL_S):
-                raise CheckpointError("another rank could not write its shard")
-            return write.all_written.is_set()
-
-        path = folder / f"{manifest.rank_file(rank)}.part"
-        self._wait_for(path, poll)
-        file = manifest.read_part(path)
-        path.unlink()
-        return file
-
-    def _wait_for(self, path: Path, poll: Callable[[], bool]) -> None:
-        """Wait for what another rank has made, or will have once `poll`, which waits, is true."""
-        deadline = None
+    def _wait_for(self, path: Path) -> None:
+        """Wait for what another rank makes."""
         while not path.exists():
-            if poll():
-                deadline = deadline or time.monotonic() + self.visibility_timeout_s
-                if time.monotonic() > deadline:
-                    raise CheckpointError(
-                        f"another rank made {path}, which did not appear within"
-                        f" {self.visibility_timeout_s:g} s; all nodes must share the run folder"
-                    )
+            if time.monotonic() > self._deadline:
+                raise CheckpointError(
+                    f"another rank made {path}, which did not appear within"
+                    f" {self.visibility_timeout_s:g} s; all nodes must share the run folder"
+                )
+            time.sleep(_POLL_S)
 
     def _on_all_ranks(self, action: Callable[[], T]) -> T:
         """Run `action` on every rank; if it fails on one, all raise CheckpointError."""
@@ -300,11 +294,15 @@ class CheckpointWriter:
         """Raise CheckpointError for the `error` that ranks agreed on."""
         if error is not None:
             if self._world.rank == 0:
-                shutil.rmtree(self._unfinished, ignore_errors=True)
+                shutil.rmtree(retention.unfinished(self._storage, self._step), ignore_errors=True)
             raise CheckpointError(f"the checkpoint of step {self._step} cannot be saved: {error}")
 
 
-def _written(path: Path, data: bytes) -> CheckpointFile:
-    with BlockWriter(path) as writer:
-        writer.write(data)
-    return writer.file()
+def _write_shard(path: Path, head: bytes, pieces: Sequence[Piece]) -> None:
+    """Write what this rank holds, and tell rank 0 that it is complete."""
+    file = tensor_file.write_rank_file(path, head, pieces)
+    complete = path.with_name(f"{file.name}.part")
+    staged = complete.with_name(f".{complete.name}")
+    with storage_errors(staged):
+        staged.write_bytes(manifest.FILE.dump_json(file))
+        staged.replace(complete)

@@ -1,4 +1,4 @@
-"""The feature cache: outputs of a frozen encoder, computed once before training."""
+"""The feature cache: outputs of a frozen encoder, computed once before training, a file per batch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-import time
+import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,6 @@ import torch
 
 from models.base import EncoderInputs, HasFrozenEncoder, SplitName
 from training.agreement import attempt
-from training.callbacks.base import Facts
 from training.data.fingerprint import add, probes, weights_digest
 from training.data.loader import on_device
 from training.logging.quantities import size
@@ -27,144 +24,35 @@ from training.settings import SettingError
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from engines.base import Engine, World
+    from engines.base import Engine
     from models.base import Task
     from training.settings import FeatureCache
 
-Show = Callable[[str], object]
-"""Shows a line of text; on one rank only."""
 BATCH = 8
 """Inputs per forward pass: constant, so that the features are the same for any number of ranks and
 any micro-batch. The number of rows of a matrix may change the rounding of its products."""
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 HALVES = (torch.bfloat16, torch.float16)
 """Stored as fp32, as numpy has no bfloat16."""
-_KILLED_S = 86400.0  # Without a write in it, a draft is of a killed process
-_FACTS, _SPARE_BYTES = "made_from.json", 64 * 2**20
+_SPARE_BYTES = 64 * 2**20
 
 
 class Rows:
-    """Rows by number, mapped from .npy files on access; can be pickled for other processes."""
+    """The features of a split by number of input, mapped on access; can be pickled."""
 
-    def __init__(self, folder: Path, first: int = 0) -> None:
-        """Row 0 is the row `first` of the files. Raises OSError, and ValueError for a short file."""
-        self._first, self._paths = first, sorted(folder.glob("*.npy"))
-        for path in self._paths:
-            np.load(path, mmap_mode="r")
-        if not self._paths or not (folder / _FACTS).is_file():
-            raise ValueError(f"{folder} is incomplete")
+    def __init__(self, folder: Path, split: SplitName) -> None:
+        self._folder, self._split = folder, split
+
+    def path(self, batch: int) -> Path:
+        """The .npy file of a batch: a record for each input."""
+        return self._folder / f"{self._split}-{batch:08d}.npy"
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
-        """A copy of row `number` of each array."""
+        """A copy of the row of input `number` in each array."""
+        batch, row = divmod(number, BATCH)
         # Mapped per row: pages of a permanent mapping would count as memory of this process.
-        row = self._first + number
-        return {path.stem: np.array(np.load(path, mmap_mode="r")[row]) for path in self._paths}
-
-
-def read(folder: Path) -> Rows | None:
-    """The rows in `folder`; None: there are none, or they are incomplete. Touches disk."""
-    try:
-        return Rows(folder)
-    except (OSError, ValueError):
-        return None
-
-
-def draft(final: Path, rows: Mapping[str, np.ndarray], count: int) -> Path:
-    """A temporary folder beside `final` with files for `count` rows like `rows`. Raises OSError.
-
-    Deletes drafts of killed processes.
-    """
-    for left in final.parent.glob(f".{final.name}-*"):
-        if time.time() - max(path.stat().st_mtime for path in (left, *left.iterdir())) > _KILLED_S:
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-    for name, array in rows.items():
-        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", array.dtype, (count, *array.shape[1:]))
-    return folder
-
-
-def write(folder: Path, number: int, rows: Mapping[str, np.ndarray]) -> None:
-    """Write `rows` of each array into a draft, from row `number` on. Raises OSError."""
-    for name, array in rows.items():
-        start = np.lib.format.open_memmap(folder / f"{name}.npy", "r").offset
-        # Not into the mapped file: on a full disk that would kill the process.
-        with (folder / f"{name}.npy").open("r+b") as stream:
-            stream.seek(start + number * array[:1].nbytes)
-            stream.write(np.ascontiguousarray(array).tobytes())
-
-
-def finish(folder: Path, final: Path, facts: Facts) -> None:
-    """Sync the files of all ranks, and give the draft its name. Raises OSError."""
-    (folder / _FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True), encoding="utf-8")
-    for path in folder.iterdir():
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-    if read(final) is None:  # else another run was first
-        shutil.rmtree(final, ignore_errors=True)
-        folder.replace(final)
-
-
-@dataclass(frozen=True)
-class CacheLocation:
-    """The folder of the cache, and what features depend on beside weights and data."""
-
-    folder: Path
-    """The default folder."""
-    computed: Mapping[str, str]
-    """Precision and kernel: equal for runs that share features."""
-
-
-def _make(
-    rows: Callable[[SplitName, int], dict[str, np.ndarray]],
-    counts: Mapping[SplitName, int],
-    final: Path,
-    facts: Facts,
-    limit: float,
-    world: World,
-    show: Show,
-) -> str | None:
-    """Store the features of all inputs in `final`, `rows` by batch; the reason if impossible. Collective."""
-    first, total, folder = rows("train", 0), sum(counts.values()), None
-    needed = sum(array[:1].nbytes for array in first.values()) * total
-    if needed > limit:
-        return f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
-
-    def begin() -> Path | None:
-        if world.rank != 0:
-            return None
-        show(f"feature cache: {size(needed)} in {final}")
-        final.parent.mkdir(parents=True, exist_ok=True)
-        if (free := shutil.disk_usage(final.parent).free) < needed + _SPARE_BYTES:
-            raise OSError(f"it needs {size(needed)}, and {final.parent} has {size(free)} free")
-        return draft(final, first, total)
-
-    def make(folder: Path) -> None:
-        error: OSError | None = None
-        batches = [(split, n) for split in SPLITS for n in range(0, counts[split], BATCH)]
-        for turn in range(0, len(batches), world.size):
-            # All ranks take equally many forward passes: a sharded model gathers weights in each.
-            number = turn + world.rank
-            split, start = batches[min(number, len(batches) - 1)]
-            made = rows(split, start)
-            try:
-                if number < len(batches) and error is None:
-                    write(folder, start + (counts["train"] if split == "val" else 0), made)
-            except OSError as raised:
-                error = raised
-        if error is not None:
-            raise error
-
-    try:
-        folder, error = attempt(world, begin, OSError)
-        if error is None:
-            name = world.broadcast(folder.name.encode() if folder else None).decode()
-            _, error = attempt(world, lambda: make(final.parent / name), OSError)
-        if error is None:
-            _, error = attempt(world, lambda: finish(folder, final, facts) if folder else None, OSError)
-        return error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        record = np.load(self.path(batch), mmap_mode="r")[row]
+        return {name: np.array(record[name]) for name in record.dtype.names}
 
 
 def use(
@@ -173,57 +61,57 @@ def use(
     module: Module,
     engine: Engine,
     settings: FeatureCache,
-    location: CacheLocation,
-    show: Show,
+    default: Path,
+    computed: Mapping[str, Any],
+    show: Callable[[str], object],
 ) -> bool:
     """Let `task` return samples with cached features of its frozen encoder; True if it does.
 
-    Features are computed now, or were by an earlier run. If that is impossible, `show` shows the
-    reason and the encoder runs in each step. `module` is the prepared `model`; both have the
-    initial weights of the run. Collective; touches disk. Raises DataError, and SettingError if
-    `feature_cache.mode` is on and impossible.
+    Computes those that no earlier run has stored. If that is impossible, `show`, which is silent on
+    other ranks than 0, shows the reason, and the encoder runs in each step. `module` is the prepared
+    `model`; both have the initial weights of the run. `computed`: what features depend on beside
+    weights and data; `default`: the folder of all caches. Collective; touches disk. Raises DataError,
+    and SettingError if `feature_cache.mode` is on and impossible.
     """
-    part = task.frozen_encoder(model) if isinstance(task, HasFrozenEncoder) else None
-    if not isinstance(task, HasFrozenEncoder) or part is None or settings.mode == "off":
+    if not isinstance(task, HasFrozenEncoder) or settings.mode == "off":
         return False
+    part = task.frozen_encoder(model)
+    if part is None:
+        return False
+    root = Path(settings.folder or default).expanduser()
     if change := task.varying_inputs():
-        return _off(f"{change} changes the inputs of the encoder in each epoch", settings.mode, show)
-    world, inputs = engine.world, {split: task.encoder_inputs(split) for split in SPLITS}
-    facts: dict[str, Any] = {
-        "version": 1,
-        "encoder": weights_digest(engine.state(), part, world),
-        "computed": {**location.computed, "device": world.device.type, "torch": torch.__version__},
-    }
-    if world.rank == 0:
-        facts["inputs"] = {split: _identity(inputs[split]) for split in SPLITS}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    root = Path(settings.folder or location.folder).expanduser()
-    folder = root / f"features-{world.broadcast(digest.encode()).decode()}"
-
-    def rows(split: SplitName, first: int) -> dict[str, np.ndarray]:
-        """The features of a batch; the last batch is filled with the first inputs."""
-        count = len(inputs[split])
-        batch = inputs[split].batch([(first + n) % count for n in range(BATCH)])
-        made = task.encode(module, on_device(batch, world.device))
-        whole = {name: x.float() if x.dtype in HALVES else x for name, x in made.items()}
-        return {name: x[: min(BATCH, count - first)].cpu().numpy() for name, x in whole.items()}
-
-    if not world.agree(int(read(folder) is None)):
-        show(f"feature cache: read from {folder}")
+        reason: str | None = f"{change} changes the inputs of the encoder in each epoch"
     else:
+        folder = _folder(task, part, engine, root, computed)
         module.eval()
         try:
             with torch.no_grad():
-                counts = {split: len(inputs[split]) for split in SPLITS}
-                reason = _make(rows, counts, folder, facts, settings.limit_gb * 1e9, world, show)
+                reason = _complete(task, module, engine, folder, settings.limit_gb * 1e9, show)
         finally:
             module.train()
-        if reason is None and world.agree(int(read(folder) is None)):
-            reason = f"not all ranks see {folder}; set feature_cache.folder to a shared folder"
-        if reason is not None:
-            return _off(reason, settings.mode, show)
-    task.use_features({"train": Rows(folder), "val": Rows(folder, len(inputs["train"]))})
+    if reason is not None:
+        if settings.mode == "on":
+            raise SettingError("feature_cache.mode", "on", f"is impossible: {reason}", "auto, off")
+        show(f"feature cache: off, the encoder runs in each step: {reason}")
+        return False
+    task.use_features({split: Rows(folder, split) for split in SPLITS})
     return True
+
+
+def _folder(
+    task: HasFrozenEncoder, part: str, engine: Engine, root: Path, computed: Mapping[str, Any]
+) -> Path:
+    """The folder below `root` of all that the features depend on. Collective."""
+    world = engine.world
+    facts: dict[str, Any] = {
+        "version": 2,
+        "encoder": weights_digest(engine.state(), part, world),
+        "computed": {**computed, "device": world.device.type, "torch": torch.__version__},
+    }
+    if world.rank == 0:
+        facts["inputs"] = {split: _identity(task.encoder_inputs(split)) for split in SPLITS}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return root / f"features-{world.broadcast(digest.encode()).decode()}"
 
 
 def _identity(inputs: EncoderInputs) -> dict[str, Any]:
@@ -234,8 +122,83 @@ def _identity(inputs: EncoderInputs) -> dict[str, Any]:
     return {"made_from": inputs.made_from, "count": len(inputs), "probes": digest.hexdigest()}
 
 
-def _off(reason: str, mode: str, show: Show) -> bool:
-    if mode == "on":
-        raise SettingError("feature_cache.mode", mode, f"is impossible: {reason}", "auto, off")
-    show(f"feature cache: off, the encoder runs in each step: {reason}")
-    return False
+def _complete(
+    task: HasFrozenEncoder,
+    module: Module,
+    engine: Engine,
+    folder: Path,
+    limit: float,
+    show: Callable[[str], object],
+) -> str | None:
+    """Compute the files that `folder` lacks, shared by the ranks; the reason if impossible. Collective."""
+    world, inputs = engine.world, {split: task.encoder_inputs(split) for split in SPLITS}
+    files = {
+        Rows(folder, split).path(number): (split, number * BATCH)
+        for split in SPLITS
+        for number in range(-(-len(inputs[split]) // BATCH))
+    }
+    names = [path.name for path in files if not path.exists()]
+    missing = [folder / name for name in json.loads(world.broadcast(json.dumps(names).encode()))]
+    if not missing:
+        show(f"feature cache: read from {folder}")
+
+    def records(path: Path) -> np.ndarray:
+        """The features of a batch; the last batch is filled with the first inputs."""
+        split, first = files[path]
+        count = len(inputs[split])
+        batch = inputs[split].batch([(first + n) % count for n in range(BATCH)])
+        made = {name: x.cpu() for name, x in task.encode(module, on_device(batch, world.device)).items()}
+        arrays = {name: (x.float() if x.dtype in HALVES else x).numpy() for name, x in made.items()}
+        form = [(name, array.dtype, array.shape[1:]) for name, array in arrays.items()]
+        rows = np.empty(min(BATCH, count - first), form)
+        for name, array in arrays.items():
+            rows[name] = array[: len(rows)]
+        return rows
+
+    def make_room() -> None:
+        if world.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            left = needed * len(missing) // len(files) + _SPARE_BYTES
+            if (free := shutil.disk_usage(folder).free) < left:
+                raise OSError(f"it needs {size(left)}, and {folder} has {size(free)} free")
+
+    def make() -> None:
+        error: OSError | None = None
+        for turn in range(0, len(missing), world.size):
+            # All ranks take equally many forward passes: a sharded model gathers weights in each.
+            number = turn + world.rank
+            path = missing[min(number, len(missing) - 1)]
+            rows = records(path)
+            try:
+                if number < len(missing):
+                    _store(path, rows)
+            except OSError as raised:
+                error = raised
+        if error is not None:
+            raise error
+
+    if missing:
+        needed = records(missing[0])[:1].nbytes * sum(map(len, inputs.values()))
+        if needed > limit:
+            return f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
+        show(f"feature cache: {size(needed)} in {folder}")
+        for action in (make_room, make):
+            _, error = attempt(world, action, OSError)
+            if error is not None:
+                return error
+    if world.agree(int(not all(path.exists() for path in files))):
+        return f"not all ranks see {folder}; set feature_cache.folder to a shared folder"
+    return None
+
+
+def _store(path: Path, rows: np.ndarray) -> None:
+    """Write the file of a batch whole or not at all; other runs may write the same. Raises OSError."""
+    staged = path.with_name(f".{uuid.uuid4().hex}")
+    try:
+        with staged.open("xb") as file:
+            np.save(file, rows)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)

@@ -92,8 +92,6 @@ def _of(data: Tensor, start: int, name: str) -> Tensor:
     for first in range(0, data.numel(), _AT_ONCE):
         part = data[first : first + _AT_ONCE].detach().float().cpu()
         places = torch.arange(len(part)) + (start + first + key)
-        mixed = part.view(torch.int32).long().add_(1).mul_(places.mul_(2).add_(1))
-        mixed ^= mixed >> 29
-        mixed.mul_(_MIX)
-        total += (mixed ^ (mixed >> 32)).sum()
+        # Odd factors: any change of one element changes the sum.
+        total += (part.view(torch.int32).long() * places.mul_(_MIX).bitwise_or_(1)).sum()
     return total

@@ -52,9 +52,7 @@ class Batches:
         self._plan, self._world, self._order = train_plan, world, order
         # Copies on a stream of their own take place while the GPU computes.
         self._copies = torch.cuda.Stream(world.device) if world.device.type == "cuda" else None
-        self._source = RequestLoader(
-            samples, _Requests(order, train_plan, world), world, loader, watch, unused
-        )
+        self._source = RequestLoader(samples, self._requests(), world, loader, watch, unused)
         self._arriving = iter(self._source)
 
     @property
@@ -94,10 +92,18 @@ class Batches:
             micro_batch=size,
             accumulation=self.micro_batch * self.accumulation // size,
         )
-        requests = _Requests(self._order, self._plan, self._world)
-        self._source.begin(requests, self.workers if workers is None else workers)
+        self._source.begin(self._requests(), self.workers if workers is None else workers)
         self._arriving = iter(self._source)
         self._ahead, self.error = [], None
+
+    def _requests(self) -> Iterator[Request]:
+        """The requests of this rank, micro-batch by micro-batch, to the end of the run."""
+        plan, world = self._plan, self._world
+        for step in range(plan.first_step, plan.last_step):
+            order_step = step - plan.data_start
+            epoch, share = self._order.share(order_step, world.rank, world.size, plan.micro_batch)
+            for indices in share:
+                yield epoch, indices
 
     def take(self) -> list[MicroBatch]:
         """The micro-batches of the next step, on the device or being copied to it.
@@ -191,22 +197,6 @@ class EvaluationBatches:
 
     def close(self) -> None:
         self._source.close()
-
-
-class _Requests:
-    """The requests of a rank, micro-batch by micro-batch, to the end of the run."""
-
-    def __init__(self, order: DataOrder, train_plan: TrainPlan, world: World):
-        self._order, self._plan, self._world = order, train_plan, world
-
-    def __iter__(self) -> Iterator[Request]:
-        train_plan, world = self._plan, self._world
-        for step in range(train_plan.first_step, train_plan.last_step):
-            epoch, share = self._order.share(
-                step - train_plan.data_start, world.rank, world.size, train_plan.micro_batch
-            )
-            for indices in share:
-                yield epoch, indices
 
 
 def _moved(loaded: MicroBatch, device: torch.device) -> MicroBatch:

@@ -57,15 +57,12 @@ class RequestLoader:
         self._world, self._settings, self._watch = world, loader, watch
         self._iterator: Any = None
         self._workers: set[BaseProcess] = set()
-        self._build(requests, loader.workers)
+        self.begin(requests, loader.workers)
 
     def begin(self, requests: Iterable[Request], workers: int) -> None:
         """End the workers; the next iteration loads `requests` with new `workers`."""
         self.close()
         self._iterator = None  # with its prefetched batches
-        self._build(requests, workers)
-
-    def _build(self, requests: Iterable[Request], workers: int) -> None:
         loader, device = self._settings, self._world.device
         pin_memory = loader.pin_memory
         self.workers = workers

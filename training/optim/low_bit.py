@@ -29,13 +29,7 @@ _SMALLEST = 1e-30  # Blocks below it are zeros: the products of codes and smalle
 _ODD = (1013904243, -1640531527, -2048144789, -1028477387)
 _LAST = 255  # The code of 1, and of all elements of a block of zeros
 _LOW = 0xFFFF  # The bits of fp32 that bf16 lacks
-_COMPILED_ON = ("cuda",)  # Types of devices; fused loops of a CPU gain little
-# What torch's compiler, triton and a C compiler may raise.
-_COMPILATION_ERRORS = (
-    *(RuntimeError, OSError, ImportError, AttributeError, TypeError, ValueError),
-    *(LookupError, ArithmeticError, AssertionError, SubprocessError),
-)
-_failed: list[str] = []  # Why the codec is not compiled in this process
+_COMPILED_ON = {"cuda"}  # Types of devices; fused loops of a CPU gain little
 log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 _aten = torch.ops.aten
@@ -185,17 +179,17 @@ def _nearest_codes(values: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor]:
 def _as_one(function: Callable[..., _Result], *given: Tensor) -> _Result:
     """`function` of `given`, in one kernel on a GPU: each operator moves all elements.
 
-    After a compilation that failed, with a warning, the operators run one after the other.
+    Where there is no compiler, with a warning, the operators run one after the other.
     """
-    if given[0].device.type in _COMPILED_ON and not _failed:
+    device = given[0].device.type
+    if device in _COMPILED_ON:
         try:
             return _compiled(function)(*given)
         except torch.OutOfMemoryError:
             raise
-        except _COMPILATION_ERRORS as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            log.warning(f"torch.compile failed; optim.state runs without it: {reason}")
-            _failed.append(reason)
+        except (RuntimeError, ImportError, OSError, SubprocessError) as error:
+            log.warning(f"torch.compile failed; optim.state runs without it: {error!r:.200}")
+            _COMPILED_ON.discard(device)
     return function(*given)
 
 
@@ -220,7 +214,7 @@ class Blockwise(Tensor):
     """A tensor that is read and written as fp32, and stored as codes of 8 bits.
 
     Each block of BLOCK elements has a scale, its largest absolute value. Decoding and encoding
-    again gives the same values. It can be copied from and to, flattened, cut and split; any other
+    again gives the same values. It can be copied from and to, flattened and cut; any other
     operator gets its values as a new tensor.
     """
 
@@ -284,9 +278,6 @@ class Blockwise(Tensor):
                 whole[(block - span.start) * BLOCK :][:BLOCK] = values
         return whole
 
-    def _part(self, start: int, stop: int) -> Blockwise:
-        return Blockwise(self.blocks, [stop - start], self.first + start)
-
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -297,12 +288,9 @@ class Blockwise(Tensor):
             shape = given[0] if given else this.shape
             return Blockwise(this.blocks, [this.numel()] if -1 in shape else shape, this.first)
         if func is _aten.slice.Tensor:
-            _, start, stop = (*given, *(0, None, None)[len(given) :])[:3]
+            start, stop = [*given[1:3], None, None][:2]
             chosen = range(this.numel())[start:stop]
-            return this._part(chosen.start, max(chosen.start, chosen.stop))
-        if func is _aten.split.Tensor:
-            starts = range(0, this.numel(), given[0])
-            return [this._part(n, min(n + given[0], this.numel())) for n in starts]
+            return Blockwise(this.blocks, [len(chosen)], this.first + chosen.start)
         read = partial(tree_map_only, cls, cls.read)
         if func is not _aten.copy_.default:
             return func(*read(args), **read(kwargs or {}))

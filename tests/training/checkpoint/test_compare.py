@@ -85,18 +85,18 @@ def test_a_tensor_missing_on_one_side_or_of_another_shape_is_named(compared):
     kinds = whole()
     del kinds["exp_avg"]["scalar"]
     found = compared(state(kinds))
-    assert found.first == Difference("shape", "exp_avg scalar", None, "[] float32", None)
+    assert found.first == Difference("shape", "exp_avg scalar", None, "[] torch.float32", None)
     for tensors in kinds.values():
         tensors["odd|name"] = tensors["odd|name"][:6]
     found = compared(state(kinds))
-    assert (found.first.first, found.first.second) == ("[7] float32", "[6] float32")
+    assert (found.first.first, found.first.second) == ("[7] torch.float32", "[6] torch.float32")
 
 
 @pytest.mark.parametrize(
     ("change", "position"),
     [
         ({"steps": {"embed.weight": 4.0}}, "steps of embed.weight"),
-        ({"groups": [{"names": ["embed.weight"], "lr": 0.2}]}, "groups"),
+        ({"groups": [{"names": ["embed.weight"], "lr": 0.2}]}, "groups of 0.lr"),
         ({"loss_scale": {"scale": 1.0}}, "loss_scale of scale"),
     ],
 )

@@ -40,7 +40,7 @@ def make_controller(saver, recorder, **settings):
 
 
 def write(controller, step):
-    controller.save(step, None, {}, periodic=True, score=None)
+    controller.save(step, None, {}, True, None)
 
 
 def test_a_save_that_failed_in_the_background_ends_the_run_or_is_a_warning():

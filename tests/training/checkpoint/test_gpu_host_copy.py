@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from engines.base import Piece
 from engines.environment import RankInfo
 from engines.world import ProcessWorld
-from training.checkpoint.host_copy import HostCopy
-from training.checkpoint.tensor_file import Interval
+from training.checkpoint.writer import HostCopy
 
 pytestmark = pytest.mark.gpu
 
@@ -14,8 +14,7 @@ pytestmark = pytest.mark.gpu
 def test_a_copy_is_in_pinned_memory_and_equal():
     device = torch.device("cuda", 0)
     intervals = [
-        Interval("weight", name, 0, torch.randn(size, device=device), torch.float32)
-        for name, size in (("w", 2**20), ("b", 7))
+        Piece("weight", name, 0, torch.randn(size, device=device)) for name, size in (("w", 2**20), ("b", 7))
     ]
     copy = HostCopy(ProcessWorld(RankInfo(), device, 0.0))
     taken = copy.take(intervals)
@@ -28,7 +27,7 @@ def test_a_released_copy_leaves_no_error_to_the_next_kernel():
     device = torch.device("cuda", 0)
     for _ in range(3):
         copy = HostCopy(ProcessWorld(RankInfo(), device, 0.0))
-        assert copy.take([Interval("weight", "w", 0, torch.ones(2**18), torch.float32)])
+        assert copy.take([Piece("weight", "w", 0, torch.ones(2**18))])
         del copy
         torch.ones(1, device=device).add_(1)
         torch.cuda.synchronize()

@@ -8,8 +8,7 @@ from safetensors.torch import load_file
 
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
-from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.weights import write_weights
+from training.checkpoint.reader import open_checkpoint, write_weights
 
 
 def averaged(rank=0, size=1):

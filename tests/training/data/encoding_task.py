@@ -8,7 +8,7 @@ from engines.catalog import build_engine
 from models.base import Loss
 from tests.engines.parity import Case, options
 from tests.training.tiny import TinyTask, make_settings
-from training.data.feature_cache import CacheLocation, use
+from training.data.feature_cache import use
 from training.optim import optimizer
 from training.settings import FeatureCache
 
@@ -109,9 +109,8 @@ def encoded(world, folder, task=None, engine="local", weights=0, elsewhere=None,
     module.train()
     messages = []
     try:
-        location = CacheLocation(folder, {"precision": "fp32"})
         cache = FeatureCache(folder=elsewhere, **settings)
-        does = use(task, model, module, made, cache, location, messages.append)
+        does = use(task, model, module, made, cache, folder, {"precision": "fp32"}, messages.append)
         assert module.training and not any(p.requires_grad for p in model.encoder.parameters())
     finally:
         made.close()

@@ -1,11 +1,14 @@
 """A frozen encoder runs over the data once; its features are cached under a unique key."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
 from engines.world import open_world
 from tests.training.data.encoding_task import EncodingTask, Net, encoded
+from training.data.feature_cache import Rows
 from training.settings import SettingError
 
 
@@ -77,3 +80,34 @@ def test_a_cache_above_the_limit_is_not_written_and_an_error_if_it_must_be(world
     assert found["messages"][0].endswith("it needs 416 B, and feature_cache.limit_gb is 4e-07")
     with pytest.raises(SettingError, match="'on' is impossible: it needs 416 B"):
         encoded(world, tmp_path, mode="on", limit_gb=4e-7)
+
+
+def test_what_a_killed_run_or_a_full_disk_left_out_is_computed_by_the_next_run(world, tmp_path, monkeypatch):
+    saves, save = [], np.save
+
+    def full(file, array):
+        saves.append(file.name)
+        save(file, array)
+        if len(saves) == 3:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    found = encoded(world, tmp_path)
+    assert not found["does"] and found["messages"][-1].endswith("No space left on device")
+    monkeypatch.undo()
+    (folder,) = tmp_path.iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *(f"train-0000000{number}.npy" for number in (0, 1)),
+        "val-00000000.npy",
+    ]
+    again = encoded(world, tmp_path)
+    assert again["does"] and again["passes"] == 2  # the missing one, and for the shape
+    np.testing.assert_allclose(memories(again, "train"), expected("train"), rtol=1e-6)
+
+
+def test_rows_are_pickled_for_workers_and_read_by_numpy_alone(world, tmp_path):
+    encoded(world, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    row = pickle.loads(pickle.dumps(Rows(folder, "train")))[17]["memory"]
+    np.testing.assert_array_equal(row, np.load(folder / "train-00000002.npy")["memory"][1])
+    assert row.flags.owndata
