@@ -198,12 +198,12 @@ def identity(path: Path) -> tuple[int, int, int, int]:
 def cause_of(error: Exception) -> str:
     """The first line of a library's error, after its kind unless that says no more."""
     line = str(error).strip().split("\n")[0]
-    is_plain = line and (type(error) is Exception or isinstance(error, OSError))
+    is_plain = line and (type(error) in (Exception, ValueError) or isinstance(error, OSError))
     return line if is_plain else f"{type(error).__name__}: {line}"
 
 
 @contextmanager
-def library_errors(message: str, where: str, *, allowed: str, fix: str) -> Iterator[None]:
+def library_errors(message: str, where: str, *, allowed: str, fix: str = "") -> Iterator[None]:
     """Raises any exception of a library that reads a file as one DataError; hides its warnings.
 
     For damaged files h5py, scipy, MNE and openpyxl raise exceptions of many types, also

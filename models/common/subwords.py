@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from models.base import DataError
-from models.common.data_files import cause_of, unreadable_file
+from models.common.data_files import library_errors, unreadable_file
 from models.common.split import write_if_changed
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -43,14 +43,9 @@ def load_tokenizer(path: Path, where: str = "model.tokenizer") -> tokenizers.Tok
         data = path.read_bytes()
     except OSError as error:
         raise unreadable_file(path, error, where) from None
-    try:
+    allowed = "the tokenizer.json of the tokenizers library"
+    with library_errors(f"'{path}' is not a tokenizer", where, allowed=allowed):
         return tokenizers.Tokenizer.from_buffer(data)
-    except Exception as error:  # the library raises plain Exception for a malformed file
-        raise DataError(
-            f"'{path}' is not a tokenizer: {cause_of(error)}",
-            where=where,
-            allowed="the tokenizer.json of the tokenizers library",
-        ) from None
 
 
 @contextmanager
