@@ -176,7 +176,7 @@ class DocTranslationTask(FamilyTask):
         }
 
     def _tokens(self, text: str) -> NDArray[np.int64]:
-        return np.append(self.vocabulary.encode(text), self.vocabulary.end)
+        return np.array([*self.vocabulary.encode(text), self.vocabulary.end], np.int64)
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
         """Collate samples, padded at the end to the longest translation in multiples of 8.

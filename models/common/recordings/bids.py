@@ -11,7 +11,8 @@ from pathlib import Path
 from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.recordings.recording import Event
-from models.common.table import MISSING, open_table, renamed
+from models.common.table import MISSING, Table, renamed
+from models.common.text_file import TextFile
 
 NAMES = ("trial_type", "value")
 """The columns that may name an event; the first of them that is filled does."""
@@ -57,7 +58,7 @@ def read_events(
     by its name in lower case. A row without an onset is a bad record; adds to `notes` how the table
     was read. Reads the disk. Raises DataError.
     """
-    table = open_table(path)
+    table = Table(TextFile(path))
     header = renamed(table.header, declared)
     for name in needed:
         if (count := header.count(name)) != 1:

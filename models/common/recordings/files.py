@@ -12,7 +12,7 @@ from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
-from models.common.data_files import check_matlab5, identity, listed, unreadable_file
+from models.common.data_files import identity, listed, unreadable_file
 from models.common.recordings import edf
 from models.common.recordings.recording import (
     STIM,
@@ -58,10 +58,8 @@ def _opened(path: Path, as_it_is: tuple[int, ...], unit: str | None) -> Recordin
         if not (0 < rate < inf and raw.n_times):
             raise ValueError(f"{raw.n_times} samples at {rate:g} Hz")
         if not channels:
-            of_format = (
-                (getattr(raw, "_raw_extras", None) or [{}])[0] if path.suffix.lower() == ".gdf" else {}
-            )
-            counts = of_format.get("n_samps", [1] * len(raw.ch_names))
+            is_gdf = path.suffix.lower() == ".gdf"  # the one other format of channels with several rates
+            counts = raw._raw_extras[0]["n_samps"] if is_gdf else [1] * len(raw.ch_names)
             rates = [rate * count / max(counts) for count in counts]
             kinds = zip(raw.get_channel_types(), rates, strict=True)
             channels = [Channel("", kind, r, 1.0 if kind == STIM else 1e6) for kind, r in kinds]
@@ -88,8 +86,6 @@ def _raw(path: Path) -> tuple[Any, str]:
     suffix, options = path.suffix.lower(), {"preload": False, "verbose": "warning"}
     if suffix == ".ahdr":  # older versions of MNE do not know it
         return mne.io.read_raw_brainvision(str(path), **options), ""
-    if suffix == ".set":
-        check_matlab5(path)
     if path.name.lower().endswith((".fif", ".fif.gz")):
         _check_tags(path)
     try:

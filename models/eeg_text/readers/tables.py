@@ -8,7 +8,7 @@ from typing import Any
 
 from models.base import DataError
 from models.common.data_files import BadRecords, existing_path
-from models.common.table import is_table, open_table, renamed
+from models.common.table import Table, is_table, renamed
 from models.common.text_file import TextFile, parse_json
 from models.eeg_text.config import EVENT, TEXT
 
@@ -31,7 +31,7 @@ def pairs(path: Path, key: str, declared: Mapping[str, str], bad_records: BadRec
     try:
         rows: list[Any]
         if is_table(path):
-            table = open_table(path)
+            table = Table(TextFile(path))
             header = renamed(table.header, declared)
             columns = [header.index(name) for name in (EVENT, TEXT) if name in header]
             if len(columns) < 2:

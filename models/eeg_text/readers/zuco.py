@@ -13,7 +13,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.data_files import BadRecords, check_matlab5, hdf5_problem, identity, library_errors
+from models.common.data_files import BadRecords, hdf5_problem, identity, library_errors
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.recordings import MOST_UV, Item, Use, normalized
@@ -82,7 +82,6 @@ def _lacks(path: Path, name: str) -> DataError:
 def _matlab5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     from scipy.io import loadmat
 
-    check_matlab5(path)
     content = loadmat(path, variable_names=[_GROUP], struct_as_record=False, squeeze_me=True)
     if _GROUP not in content:
         raise _lacks(path, _GROUP)
