@@ -47,11 +47,9 @@ def arrays(
             np.save(new(key), array, allow_pickle=False)
 
     try:
-        _write(entry, facts, write)
-        written = _read(entry, facts)
+        return _write(entry, facts, write)
     except OSError:
-        written = None
-    return written or _unwritten.setdefault(facts, made)
+        return _unwritten.setdefault(facts, made)
 
 
 def streamed(
@@ -64,11 +62,7 @@ def streamed(
     entry, facts = _entry(name, made_from)
     cached = _read(entry, facts)
     try:
-        if cached is None:
-            _write(entry, facts, write)
-            cached = _read(entry, facts)
-        if cached is None:
-            raise OSError("what was written cannot be read back")
+        return _write(entry, facts, write) if cached is None else cached
     except OSError as error:
         raise DataError(
             f"cannot write the cache: {error.strerror or error}",
@@ -76,7 +70,6 @@ def streamed(
             allowed=f"a writable folder with about {2 * size / 1e9:.2g} GB of free space",
             fix=f"export {CACHE_VARIABLE}=FOLDER",
         ) from None
-    return cached
 
 
 def in_memory(write: Callable[[Open], None]) -> dict[str, np.ndarray]:
@@ -108,10 +101,10 @@ def _read(entry: Path, facts: str) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> None:
+def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> dict[str, np.ndarray]:
     """Write to a temporary folder and rename it: other processes see all of it or nothing.
 
-    Temporary folders of killed processes, which no process locks, are removed.
+    Temporary folders of killed processes, which no process locks, are removed. Raises OSError.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
     for left in entry.parent.glob(f".{entry.name}-*"):
@@ -124,14 +117,15 @@ def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> None:
                 opened.enter_context(_locked(partial))
             write(lambda key: opened.enter_context((partial / f"{key}.npy").open("wb")))
         (partial / _FACTS).write_text(facts, encoding="utf-8")
-        if entry.exists() and _read(entry, facts) is None:
+        if _read(entry, facts) is None:
             shutil.rmtree(entry, ignore_errors=True)
-        partial.replace(entry)
-    except OSError:
-        if _read(entry, facts) is None:  # otherwise another process was first
-            raise
+            with suppress(OSError):  # another process was first
+                partial.replace(entry)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # absent once it was renamed
+    if (written := _read(entry, facts)) is None:
+        raise OSError("what was written cannot be read back")
+    return written
 
 
 @contextmanager
@@ -154,7 +148,7 @@ class ArrayFile:
     def __init__(self, file: BinaryIO, dtype: np.dtype | type) -> None:
         """`file` is open for writing and empty; the caller closes it."""
         self._file, self._dtype, self.length = file, np.dtype(dtype), 0
-        self._header = self._write_header()
+        self._write_header()
 
     def append(self, array: np.ndarray) -> None:
         """Append a vector."""
@@ -162,15 +156,11 @@ class ArrayFile:
         self.length += len(array)
 
     def finish(self) -> None:
-        """Write the final length into the header."""
-        end = self._file.tell()
+        """Write the final length into the header, in which the format leaves room for it."""
         self._file.seek(0)
-        # The format leaves room in the header for a shape that grows.
-        if self._write_header() != self._header:
-            raise ValueError(f"no room in the header for a length of {self.length}")
-        self._file.seek(end)
+        self._write_header()
+        self._file.seek(0, os.SEEK_END)
 
-    def _write_header(self) -> int:
+    def _write_header(self) -> None:
         facts = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.length,)}
         np.lib.format.write_array_header_1_0(self._file, facts)
-        return self._file.tell()

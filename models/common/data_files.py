@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 import sys
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
@@ -58,7 +56,6 @@ def hdf5_problem(dataset: Any) -> str | None:
 _MOST_RATIO, ALWAYS_UNPACKED = 200, 1 << 26
 """Bytes that a packed byte may stand for, and that any file may unpack to. Gzip reaches 1,000, with
 data that repeats one letter; logs and tables reach 10 to 50."""
-_MATLAB_COMPRESSED = 15
 
 
 def check_expansion(path: Path, unpacked: int) -> None:
@@ -72,28 +69,6 @@ def check_expansion(path: Path, unpacked: int) -> None:
             allowed=f"at most {most:,} bytes for a file of this size",
             fix="store it unpacked, if it is what it should be",
         )
-
-
-def check_matlab5(path: Path) -> None:
-    """As `check_expansion`, of what the compressed variables of a MATLAB 5 file say of their sizes.
-
-    Source: MAT-File Format, MathWorks, 2014. Raises OSError.
-    """
-    unpacked = 0
-    with path.open("rb") as file:
-        version = file.read(128)[124:]
-        order = "<" if version.endswith(b"IM") else ">"
-        if version not in (b"\0\1IM", b"\1\0MI"):
-            return  # HDF5, MATLAB 7.3
-        while len(head := file.read(8)) == 8:
-            kind, size = struct.unpack(f"{order}II", head)
-            start = file.tell()
-            if kind == _MATLAB_COMPRESSED:
-                with suppress(zlib.error, struct.error):  # damaged: the reader says so
-                    inner = zlib.decompressobj().decompress(file.read(min(size, 64)), 8)
-                    unpacked += struct.unpack(f"{order}II", inner)[1]
-            file.seek(start + size)
-    check_expansion(path, unpacked)
 
 
 OnBad = Literal["stop", "skip"]
@@ -198,12 +173,12 @@ def identity(path: Path) -> tuple[int, int, int, int]:
 def cause_of(error: Exception) -> str:
     """The first line of a library's error, after its kind unless that says no more."""
     line = str(error).strip().split("\n")[0]
-    is_plain = line and (type(error) is Exception or isinstance(error, OSError))
+    is_plain = line and (type(error) in (Exception, ValueError) or isinstance(error, OSError))
     return line if is_plain else f"{type(error).__name__}: {line}"
 
 
 @contextmanager
-def library_errors(message: str, where: str, *, allowed: str, fix: str) -> Iterator[None]:
+def library_errors(message: str, where: str, *, allowed: str, fix: str = "") -> Iterator[None]:
     """Raises any exception of a library that reads a file as one DataError; hides its warnings.
 
     For damaged files h5py, scipy, MNE and openpyxl raise exceptions of many types, also

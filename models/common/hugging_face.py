@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import DataError
-from models.common.data_files import cause_of
+from models.common.data_files import library_errors, listed
 
 KEY, CONFIG = "model.pretrained", "config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -43,17 +43,9 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def load_errors(folder: Path, allowed: str) -> Iterator[None]:
     """Raise what transformers raises, of many kinds by version and architecture, as DataError."""
-    try:
-        with quiet():
-            yield
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(
-            f"{KEY} '{folder}' cannot be loaded: {cause_of(error)}",
-            where=str(folder / CONFIG),
-            allowed=allowed,
-        ) from None
+    message = f"{KEY} '{folder}' cannot be loaded"
+    with library_errors(message, str(folder / CONFIG), allowed=allowed), quiet():
+        yield
 
 
 def read_config(folder: Path, allowed: str) -> Any:
@@ -76,7 +68,12 @@ def read_tokenizer(folder: Path) -> Any:
     """The tokenizer in `folder`, or its tokenizer.json alone. Disk access; raises DataError."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    try:
+    with library_errors(
+        f"transformers cannot load a tokenizer from '{folder}'",
+        str(folder.absolute()),
+        allowed=f"the tokenizer of the pretrained model, best with {TOKENIZER}",
+        fix="save it with  AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)",
+    ):
         if (folder / TOKENIZER).is_file() and not (folder / TOKENIZER_CONFIG).is_file():
             return PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER))
         with quiet():
@@ -84,14 +81,7 @@ def read_tokenizer(folder: Path) -> Any:
         files = {TOKENIZER, *tokenizer.vocab_files_names.values()} - {TOKENIZER_CONFIG}
         if tokenizer.vocab_files_names and not any((folder / name).is_file() for name in files):
             raise ValueError(f"none of {', '.join(sorted(files))} exists")  # it would be empty
-    except Exception as error:  # OSError, ValueError, KeyError, ImportError and others
-        raise DataError(
-            f"transformers cannot load a tokenizer from '{folder}': {cause_of(error)}",
-            where=str(folder.absolute()),
-            allowed=f"the tokenizer of the pretrained model, best with {TOKENIZER}",
-            fix="save it with  AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)",
-        ) from None
-    return tokenizer
+        return tokenizer
 
 
 def without_values(kind: Any, config: Any) -> Any:
@@ -115,31 +105,29 @@ def without_values(kind: Any, config: Any) -> Any:
 class Coverage:
     """Which tensors of a model its files have, by name."""
 
+    matched: Sequence[str] = ()
     missing: Sequence[str] = ()
-    wrong_shape: Sequence[str] = ()
-    """With both shapes."""
     unexpected: Sequence[str] = ()
     """In the files only."""
+    wrong_shape: Sequence[str] = ()
 
     @property
     def random(self) -> Sequence[str]:
         """The tensors that are initialized at random."""
-        return (*self.missing, *(text.partition(" ")[0] for text in self.wrong_shape))
+        return (*self.missing, *self.wrong_shape)
 
     def render(self) -> str:
         """The first names of each kind, and how many more there are; empty: nothing differs."""
         kinds = {"missing": self.missing, "another shape": self.wrong_shape, "unexpected": self.unexpected}
-        return "; ".join(
-            f"{kind}: {', '.join(names[:_NAMED])}"
-            + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-            for kind, names in kinds.items()
-            if names
-        )
+        return "; ".join(f"{kind}: {listed(names, _NAMED)}" for kind, names in kinds.items() if names)
 
 
-def wrong_shape(name: str, stored: Sequence[int], expected: Sequence[int]) -> str:
-    """An entry of `Coverage.wrong_shape`."""
-    return f"{name} {list(stored)} instead of {list(expected)}"
+def compare(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Coverage:
+    """Which of `tensors` the `stored` ones, which have a shape, can overwrite."""
+    both = sorted(tensors.keys() & stored.keys())
+    matched = [name for name in both if tuple(tensors[name].shape) == tuple(stored[name].shape)]
+    missing, unexpected = (sorted(a.keys() - b.keys()) for a, b in ((tensors, stored), (stored, tensors)))
+    return Coverage(matched, missing, unexpected, [name for name in both if name not in matched])
 
 
 def from_pretrained(kind: Any, folder: Path) -> tuple[Any, Coverage]:
@@ -150,8 +138,9 @@ def from_pretrained(kind: Any, folder: Path) -> tuple[Any, Coverage]:
     options = {"use_safetensors": True, "ignore_mismatched_sizes": True}
     with quiet(), torch.device("cpu"):  # it refuses a model without values, as other ranks build one
         inner, report = kind.from_pretrained(str(folder), output_loading_info=True, **options, **_LOCAL)
-    shapes = sorted(wrong_shape(*entry) for entry in report["mismatched_keys"])
-    return inner, Coverage(sorted(report["missing_keys"]), shapes, sorted(report["unexpected_keys"]))
+    missing, unexpected = (sorted(report[name]) for name in ("missing_keys", "unexpected_keys"))
+    shapes = sorted(name for name, *_ in report["mismatched_keys"])
+    return inner, Coverage((), missing, unexpected, shapes)
 
 
 @dataclass(frozen=True)

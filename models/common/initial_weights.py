@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import Module
 
 from models.base import DataError
-from models.common.hugging_face import stored_tensors
+from models.common.data_files import library_errors, listed
+from models.common.hugging_face import StoredTensor, compare, stored_tensors, weights_of
 
 ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file"
 _MODEL, _MANIFEST, _STATE = "model.safetensors", "manifest.json", "state.json"
 _PARTS = ("best", "last")
 _KINDS = ("buffer", "ema", "weight")
 """Tensors of a model in the files of a checkpoint; the average counts before the weight."""
-_FAULTS = (*(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError), SafetensorError)
 
 
-class _Part(NamedTuple):
-    """An interval of a flattened tensor: its first element, its file and its name there."""
+@dataclass(frozen=True)
+class JoinedTensor:
+    """A tensor of a checkpoint, whose intervals are in the files of several processes."""
 
-    start: int
-    file: Path
-    key: str
-    length: int
+    shape: tuple[int, ...]
+    pieces: list[tuple[int, int, Path, str]]
+    """First element, number of elements, file, and name there."""
+
+    def read_into(self, tensor: Tensor) -> None:
+        """Overwrite `tensor` with the values. Disk access."""
+        parts = []
+        for _, _, path, key in sorted(self.pieces):
+            # Opened for each tensor: mapped data stays in memory until the file is closed.
+            with safe_open(path, "pt") as file:
+                parts.append(file.get_tensor(key).clone())
+        with torch.no_grad():
+            tensor.copy_(torch.cat(parts).reshape(self.shape))
 
 
 def find(path: Path) -> Path | None:
@@ -62,63 +71,37 @@ class InitialWeights:
         source = find(path)
         if source is None:
             raise DataError(f"{setting} '{path}' has no weights", where=setting, allowed=ALLOWED)
-        self.path, self._setting = source, setting
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.path, self._message = source, f"{setting} '{source}' cannot be read"
+        self.tensors: Mapping[str, StoredTensor | JoinedTensor]
+        with library_errors(self._message, str(source), allowed=ALLOWED):
+            self.tensors = stored_tensors(source) if source.is_file() else _joined(source)
+        self.shapes = {name: tensor.shape for name, tensor in self.tensors.items()}
         """Shape of each parameter and buffer."""
-        self._parts: dict[str, list[_Part]] = {}
-        with self._read_errors():
-            self._stored = stored_tensors(source) if source.is_file() else {}
-            self.shapes = {name: tensor.shape for name, tensor in self._stored.items()}
-            if source.is_dir():
-                self._list(source)
 
     def read_into(self, name: str, tensor: Tensor) -> None:
         """Overwrite `tensor`, of the stored shape. Reads the disk. Raises DataError."""
-        with self._read_errors(), torch.no_grad():
-            if name in self._stored:
-                self._stored[name].read_into(tensor)
-                return
-            parts = []
-            for part in self._parts[name]:
-                # Opened for each tensor: mapped data stays in memory until the file is closed.
-                with safe_open(part.file, "pt") as file:
-                    parts.append(file.get_tensor(part.key).clone())
-            tensor.copy_(torch.cat(parts).reshape(self.shapes[name]))
+        with library_errors(self._message, str(self.path), allowed=ALLOWED):
+            self.tensors[name].read_into(tensor)
 
-    def _list(self, folder: Path) -> None:
-        manifest = json.loads((folder / _MANIFEST).read_bytes())
-        state = json.loads((folder / _STATE).read_bytes())
-        names = [str(file["name"]) for file in manifest["files"]]
-        parts: dict[tuple[str, str], list[_Part]] = {}
-        for shard in (folder / name for name in names if name.startswith("rank-")):
-            with safe_open(shard, "pt") as file:
-                for key in list(file.keys()):
-                    kind, rest = key.split("|", 1)
-                    name, start = rest.rsplit("|", 1)
-                    (length,) = file.get_slice(key).get_shape()
-                    if kind in _KINDS:
-                        pieces = parts.setdefault((kind, name), [])
-                        pieces.append(_Part(int(start), shard, key, length))
-        shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
-        buffers = {name: tuple(shape) for name, shape in state["buffers"].items()}
-        self.shapes = shapes | buffers
-        for name, shape in self.shapes.items():
-            pieces = next((parts[kind, name] for kind in _KINDS if (kind, name) in parts), [])
-            self._parts[name] = sorted(pieces)
-            if sum(part.length for part in pieces) != prod(shape):
-                raise ValueError(f"{name} is incomplete")
 
-    @contextmanager
-    def _read_errors(self) -> Iterator[None]:
-        """Raises what reading raises as DataError."""
-        try:
-            yield
-        except _FAULTS as error:
-            raise DataError(
-                f"{self._setting} '{self.path}' cannot be read: {error}",
-                where=str(self.path),
-                allowed=ALLOWED,
-            ) from None
+def _joined(folder: Path) -> dict[str, JoinedTensor]:
+    manifest = json.loads((folder / _MANIFEST).read_bytes())
+    state = json.loads((folder / _STATE).read_bytes())
+    pieces: dict[tuple[str, str], list[tuple[int, int, Path, str]]] = {}
+    for shard in (folder / file["name"] for file in manifest["files"] if file["name"].startswith("rank-")):
+        with safe_open(shard, "pt") as file:
+            for key in list(file.keys()):
+                kind, rest = key.split("|", 1)
+                name, start = rest.rsplit("|", 1)
+                (length,) = file.get_slice(key).get_shape()
+                pieces.setdefault((kind, name), []).append((int(start), length, shard, key))
+    joined = {}
+    for name, shape in (state["shapes"] | state["buffers"]).items():
+        parts = next((pieces[kind, name] for kind in _KINDS if (kind, name) in pieces), [])
+        if sum(length for _, length, *_ in parts) != prod(shape):
+            raise ValueError(f"{name} is incomplete")
+        joined[name] = JoinedTensor(tuple(shape), parts)
+    return joined
 
 
 def load(setting: str, model: Module, path: Path, allowed: str, parts: tuple[str, ...] = ("",)) -> str:
@@ -128,29 +111,17 @@ def load(setting: str, model: Module, path: Path, allowed: str, parts: tuple[str
     begin with one of `parts` count, of the model and of what is stored. One tensor at a time is in
     memory. Reads the disk. Raises DataError unless these names and shapes match exactly.
     """
-    stored = InitialWeights(path, setting)
-    tensors = {name: tensor for name, tensor in _own(model).items() if name.startswith(parts)}
-    shapes = {name: shape for name, shape in stored.shapes.items() if name.startswith(parts)}
-    expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wrong = [n for n in sorted({*expected, *shapes}) if expected.get(n) != shapes.get(n)]
-    # Missing and extra ones first, which say more than a shape.
-    wrong.sort(key=lambda name: name in expected and name in shapes)
-    if wrong:
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    weights = InitialWeights(path, setting)
+    tensors = {name: tensor for name, tensor in weights_of(model).items() if name.startswith(parts)}
+    coverage = compare(tensors, {n: tensor for n, tensor in weights.tensors.items() if n.startswith(parts)})
+    if wrong := [*coverage.unexpected, *coverage.random]:
         what = "encoder" if setting.endswith(".encoder") else "model"
-        matching = len(set(tensors) - set(wrong))
+        matching = len(coverage.matched)
         raise DataError(
-            f"{setting} '{stored.path}' is another {what}: {matching} of {len(tensors)} tensors match",
-            where=f"{wrong[0]}{more}",
+            f"{setting} '{weights.path}' is another {what}: {matching} of {len(tensors)} tensors match",
+            where=listed(wrong, 1),
             allowed=f"{allowed}, of the same model.size",
         )
     for name, tensor in tensors.items():
-        stored.read_into(name, tensor)
-    return f"loaded {len(tensors)}/{len(tensors)} tensors from {stored.path}"
-
-
-def _own(module: Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name; tied ones once, under their first name."""
-    first = dict(module.named_parameters())
-    every = dict(module.named_parameters(remove_duplicate=False))
-    return {n: t for n, t in module.state_dict().items() if n in first or n not in every}
+        weights.read_into(name, tensor)
+    return f"loaded {len(tensors)}/{len(tensors)} tensors from {weights.path}"

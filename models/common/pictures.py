@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, ImageOps
 
-from models.base import DataError
+from models.common.data_files import library_errors
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
 """Formats of Pillow that are read. Others are not: some run programs, such as Ghostscript."""
@@ -24,6 +22,7 @@ MAX_PIXELS = 2**26
 _FIX = "fetch it again, or save it as PNG in the program that made it"
 _DEPTHS = (8, 10, 12, 14, 16)
 """Bits of scanners and cameras."""
+_SILENT = logging.NullHandler()
 _ROWS = 256
 """Rows that are scaled together, to save memory."""
 _PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339
@@ -40,9 +39,9 @@ def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Imag
     white; grey of 32 bits above that, by its brightest pixel; signed and float by its range, unless
     all of a float lies in [0, 1]. Of an animation, the first frame. Disk access; raises DataError.
     """
-    with _one_error(file, fix), Image.open(file, formats=FORMATS) as image:
-        if too_large(*image.size):
-            raise Image.DecompressionBombError
+    with _errors(file, fix), Image.open(file, formats=FORMATS) as image:
+        if problem := too_large(*image.size):
+            raise ValueError(problem)
         if page:
             image.seek(page)
         is_wide = _has_16_bits(image)
@@ -56,7 +55,7 @@ def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Imag
 
 def count_pages(file: Path) -> int:
     """Pages of a TIFF file; 1 for all others. Reads heads; raises DataError."""
-    with _one_error(file, _FIX), Image.open(file, formats=FORMATS) as image:
+    with _errors(file, _FIX), Image.open(file, formats=FORMATS) as image:
         return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
 
 
@@ -67,35 +66,11 @@ def too_large(width: int, height: int) -> str | None:
     return f"{width:,} × {height:,} pixels, more than {MAX_PIXELS:,}"
 
 
-@contextmanager
-def _one_error(file: Path | IO[bytes], fix: str) -> Iterator[None]:
-    """One DataError for whatever Pillow raises, and none of its warnings on the console.
-
-    For a damaged file its plugins raise nearly any exception: struct.error, KeyError, ....
-    """
-    silent = logging.NullHandler()
-    logging.getLogger("PIL").addHandler(silent)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except DataError:
-        raise
-    except Exception as error:
-        problem = f"{type(error).__name__}: {error}"
-        if isinstance(error, UnidentifiedImageError):  # its text repeats the path
-            problem = "its content has no known format"
-        if isinstance(error, Image.DecompressionBombError):  # Pillow has a limit of its own, too
-            problem, fix = f"it has more than {MAX_PIXELS:,} pixels", "make it smaller"
-        raise DataError(
-            f"'{_name(file)}' is not a readable image: {problem}", where="data.path", allowed=ALLOWED, fix=fix
-        ) from None
-    finally:
-        logging.getLogger("PIL").removeHandler(silent)
-
-
-def _name(file: Path | IO[bytes]) -> str:
-    return str(file) if isinstance(file, Path) else "the picture"
+def _errors(file: Path | IO[bytes], fix: str) -> AbstractContextManager[None]:
+    """One DataError for whatever Pillow raises, and none of its warnings on the console."""
+    logging.getLogger("PIL").addHandler(_SILENT)
+    name = file if isinstance(file, Path) else "the picture"
+    return library_errors(f"'{name}' is not a readable image", "data.path", allowed=ALLOWED, fix=fix)
 
 
 def _eight_bits(image: Image.Image, is_wide: bool, facts: dict[int, Any]) -> Image.Image:

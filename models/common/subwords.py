@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from models.base import DataError
-from models.common.data_files import cause_of, unreadable_file
+from models.common.data_files import library_errors, unreadable_file
 from models.common.split import write_if_changed
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -43,14 +43,9 @@ def load_tokenizer(path: Path, where: str = "model.tokenizer") -> tokenizers.Tok
         data = path.read_bytes()
     except OSError as error:
         raise unreadable_file(path, error, where) from None
-    try:
+    allowed = "the tokenizer.json of the tokenizers library"
+    with library_errors(f"'{path}' is not a tokenizer", where, allowed=allowed):
         return tokenizers.Tokenizer.from_buffer(data)
-    except Exception as error:  # the library raises plain Exception for a malformed file
-        raise DataError(
-            f"'{path}' is not a tokenizer: {cause_of(error)}",
-            where=where,
-            allowed="the tokenizer.json of the tokenizers library",
-        ) from None
 
 
 @contextmanager
@@ -69,6 +64,48 @@ def encode_errors(where: str) -> Iterator[None]:
             where=where,
             allowed="a tokenizer whose patterns end on each text",
         ) from None
+
+
+class SubwordTokenizer:
+    """Converts text to token ids and back; special tokens written in a text are plain text."""
+
+    def __init__(
+        self, inner: tokenizers.Tokenizer, specials: Sequence[Sequence[str]], where: str = "model.tokenizer"
+    ) -> None:
+        """`specials`: the names that padding, start, end and others may have.
+
+        Raises DataError if `inner` has none of the names of one of them.
+        """
+        inner.encode_special_tokens = True  # otherwise "</s>" inside a text would end it
+        self.inner, self.where, known = inner, where, inner.get_vocab()
+        self.size = max(known.values()) + 1
+        """Number of token ids; every id is below it."""
+        self.specials: list[int] = []
+        for names in specials:
+            if (name := next(filter(known.__contains__, names), None)) is None:
+                raise DataError(
+                    f"the tokenizer has none of the tokens {', '.join(names)}",
+                    where=where,
+                    allowed=f"a tokenizer with {', '.join(' or '.join(names) for names in specials)}",
+                )
+            self.specials.append(known[name])
+        self.pad, self.start, self.end, *_ = self.specials
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of `text`, without special tokens."""
+        with encode_errors(self.where):
+            return list(self.inner.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of `tokens` before the first end token."""
+        visible = [token for token in truncate_at(tokens, self.end) if token not in self.specials]
+        return str(self.inner.decode(visible, skip_special_tokens=False))
+
+
+def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
+    """The `tokens` before the first `end`."""
+    numbers = list(map(int, tokens))
+    return numbers[: numbers.index(end)] if end in numbers else numbers
 
 
 def load_or_fit(folder: Path | None, fit: Callable[[], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:

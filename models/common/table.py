@@ -63,40 +63,35 @@ def is_table(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def open_table(path: Path, name: str | None = None) -> Table:
-    """The table in a file; `name` names it in messages. Reads the disk. Raises DataError."""
-    if path.suffix.lower() == SHEET:
-        return SheetTable(path, name or path.name)
-    return TextTable(TextFile(path), name or path.name)
+class Table:
+    """A table of text, or the first sheet of a spreadsheet, read row by row. Source: RFC 4180."""
 
+    def __init__(self, file: TextFile, name: str = "") -> None:
+        """`name` names it in messages. Reads the header. Raises DataError if there is none."""
+        self.file, self.name, self._marks, self._sheets = file, name or file.path.name, set[str](), [""]
+        self._is_sheet, self._delimiter = file.path.suffix.lower() == SHEET, ""
+        """A sheet need not store empty cells at the end of a row, and has no delimiter."""
+        self._rows = self._rows_of_sheet() if self._is_sheet else self._rows_of_text()
+        filled = ((line, cells) for line, cells in self._rows if not _is_blank(cells))
+        self.header_line, header = next(filled, (1, ()))
+        self.header = [x.strip(_INVISIBLE) if isinstance(x, str) else x for x in header]
+        """The names of the columns."""
+        while len(self.header) > 1 and not self.header[-1] and not self._is_sheet:
+            self.header.pop()  # a delimiter at the end of each row
+        if not self.header:
+            raise DataError(f"'{self.name}' has an empty first sheet", where=str(file.path))
 
-class TextTable:
-    """A table of text, read row by row. Source: RFC 4180."""
-
-    def __init__(self, file: TextFile, name: str) -> None:
-        """Reads the header. Raises DataError if there is none."""
-        self.file, self.name = file, name
-        file.first_line()  # raises DataError if the file is empty
-        delimiter = _delimiter(next(file.chunks())[:_HEAD], file)
+    def _rows_of_text(self) -> Iterator[tuple[int, Sequence[Any]]]:
+        """Rows, each with the number of its first line. Raises DataError for a stray quote."""
+        self.file.first_line()  # raises DataError if the file is empty
+        self._delimiter = _delimiter(next(self.file.chunks())[:_HEAD], self.file)
         csv.field_size_limit(_LONGEST_CELL)
         # Strict, and no row after an error, where the reader would go on inside of a cell.
-        self._reader = csv.reader(file.lines_with_ends(), delimiter=delimiter, strict=True)
-        filled = (row for row in self._rows() if not _is_blank(row[1]))
-        self.header_line, header = next(filled, (1, []))
-        self.header: list[str] = [column.strip(_INVISIBLE) for column in header]
-        """The names of the columns."""
-        while len(self.header) > 1 and not self.header[-1]:
-            self.header.pop()  # a delimiter at the end of each row
-        self._numbers = _Numbers(delimiter)
-        self.number = self._numbers.parse
-
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Rows, each with the number of its first line. Raises DataError for a stray quote."""
-        line = self._reader.line_num + 1
+        reader, line = csv.reader(self.file.lines_with_ends(), delimiter=self._delimiter, strict=True), 1
         try:
-            for row in self._reader:
+            for row in reader:
                 yield line, row
-                line = self._reader.line_num + 1
+                line = reader.line_num + 1
         except csv.Error as error:
             raise DataError(
                 f"'{self.name}' has a quoted cell that does not end, or not at a delimiter: {error}",
@@ -105,25 +100,71 @@ class TextTable:
                 fix=f"close or double the quote of the row that begins in line {line}",
             ) from None
 
+    def _rows_of_sheet(self) -> Iterator[tuple[int, Sequence[Any]]]:
+        """Rows of the first sheet, with their numbers. Raises DataError."""
+        from openpyxl import load_workbook
+
+        path = self.file.path
+        with library_errors(
+            "the workbook cannot be read",
+            str(path),
+            allowed="a workbook (.xlsx) that opens in a spreadsheet program",
+            fix="open it in a spreadsheet program, and save it again or as CSV",
+        ):
+            try:
+                with ZipFile(path) as parts:
+                    unpacked = sum(part.file_size for part in parts.infolist())
+                check_expansion(path, unpacked)
+                book = load_workbook(path, read_only=True, data_only=True)
+            except OSError as error:
+                raise unreadable_file(path, error) from None
+            with closing(book):
+                self._sheets = [sheet.title for sheet in book.worksheets]
+                yield from enumerate(book.worksheets[0].iter_rows(values_only=True), start=1)
+
     def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, Sequence[Any]]]:
         """Line and cells of each row, as many as columns; blank rows are left out. Once only.
 
         A row of text with another number of cells is a bad record. Raises DataError.
         """
         width = len(self.header)
-        for line, cells in self._rows():
+        for line, cells in self._rows:
             is_blank = _is_blank(cells)
-            if len(cells) > width and _is_blank(cells[width:]):
-                del cells[width:]  # a delimiter at the end of each row
-            if len(cells) == width and (width == 1 or not is_blank):
+            if self._is_sheet:
+                cells = (*cells[:width], *[None] * (width - len(cells)))
+            elif _is_blank(cells[width:]):
+                cells = cells[:width]  # a delimiter at the end of each row
+            if len(cells) == width and not (is_blank and (self._is_sheet or width > 1)):
                 yield line, cells
             elif not is_blank:
                 bad_records.add(f"{self.name}:{line}", f"{len(cells)} of {width} columns")
 
+    def number(self, cell: Any, name: str) -> float:
+        """The number in a cell of the column `name`; NaN for none. Raises ValueError.
+
+        A table has either decimal points or decimal commas.
+        """
+        if isinstance(cell, int | float):
+            return float(cell)
+        text = "" if cell is None else str(cell).strip()
+        if text.lower() in MISSING:
+            return nan
+        number = text if self._delimiter == "," else text.replace(",", ".")
+        if not _IS_NUMBER.fullmatch(number):
+            raise ValueError(f"{name} '{cell}' is not a number")
+        self._marks.update(mark for mark in ".," if mark in text)
+        if len(self._marks) > 1:
+            raise ValueError(
+                f"{name} '{text}': the table has decimal commas and decimal points; one is allowed"
+            )
+        return float(number)
+
     @property
-    def notes(self) -> Sequence[str]:
+    def notes(self) -> list[str]:
         """What was assumed of the file: complete once it was read."""
-        return [note for note in (self.file.note, *self._numbers.notes) if note]
+        first, others = self._sheets[0], len(self._sheets) - 1
+        sheets = f"sheet '{first}'; {others} other sheet{'s' * (others > 1)} not read" if others else ""
+        return [note for note in (self.file.note, "decimal comma" * ("," in self._marks), sheets) if note]
 
 
 def _delimiter(head: str, file: TextFile) -> str:
@@ -142,90 +183,6 @@ def _delimiter(head: str, file: TextFile) -> str:
             fix="put names with delimiters into quotes",
         )
     return delimiters[0] if delimiters else "\t" if ".tsv" in file.path.name.lower() else ","
-
-
-class _Numbers:
-    """Numbers of the cells of one table, which has either decimal points or decimal commas."""
-
-    def __init__(self, delimiter: str | None) -> None:
-        self._allows_comma = delimiter != ","
-        self._marks: set[str] = set()
-
-    @property
-    def notes(self) -> list[str]:
-        return ["decimal comma"] if "," in self._marks else []
-
-    def parse(self, cell: Any, name: str) -> float:
-        """The number in a cell of the column `name`; NaN for none. Raises ValueError."""
-        if isinstance(cell, int | float):
-            return float(cell)
-        text = "" if cell is None else str(cell).strip()
-        if text.lower() in MISSING:
-            return nan
-        number = text.replace(",", ".") if self._allows_comma else text
-        if not _IS_NUMBER.fullmatch(number):
-            raise ValueError(f"{name} '{cell}' is not a number")
-        self._marks.update(mark for mark in ".," if mark in text)
-        if len(self._marks) > 1:
-            raise ValueError(
-                f"{name} '{text}': the table has decimal commas and decimal points; one is allowed"
-            )
-        return float(number)
-
-
-class SheetTable:
-    """The first sheet of a spreadsheet; as TextTable."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        """Reads the header. Raises DataError if it is no workbook, or empty."""
-        self._path, self.name, self._sheets = path, name, [""]
-        self._cells = enumerate(self._read(), start=1)
-        self.header: Sequence[Any]
-        filled = (row for row in self._cells if not _is_blank(row[1]))
-        self.header_line, self.header = next(filled, (1, ()))
-        if not self.header:
-            raise DataError(f"'{name}' has an empty first sheet", where=str(path))
-        self._numbers = _Numbers(None)
-        self.number = self._numbers.parse
-
-    def _read(self) -> Iterator[Sequence[Any]]:
-        """The rows of the sheet. Raises DataError."""
-        from openpyxl import load_workbook
-
-        message, allowed = (
-            "the workbook cannot be read",
-            "a workbook (.xlsx) that opens in a spreadsheet program",
-        )
-        fix = "open it in a spreadsheet program, and save it again or as CSV"
-        with library_errors(message, str(self._path), allowed=allowed, fix=fix):
-            try:
-                with ZipFile(self._path) as parts:
-                    unpacked = sum(part.file_size for part in parts.infolist())
-                check_expansion(self._path, unpacked)
-                book = load_workbook(self._path, read_only=True, data_only=True)
-            except OSError as error:
-                raise unreadable_file(self._path, error) from None
-            with closing(book):
-                self._sheets = [sheet.title for sheet in book.worksheets]
-                yield from book.worksheets[0].iter_rows(values_only=True)
-
-    def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, Sequence[Any]]]:
-        """As those of TextTable."""
-        width = len(self.header)
-        for line, cells in self._cells:
-            if not _is_blank(cells):
-                # A sheet need not store empty cells at the end of a row.
-                yield line, (*cells[:width], *[None] * (width - len(cells)))
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What was assumed of the file: complete once it was read."""
-        first, count = self._sheets[0], len(self._sheets) - 1
-        others = f"{count} other sheet{'s are' if count > 1 else ' is'} not read"
-        return [*self._numbers.notes, *([f"sheet '{first}'; {others}"] if count else [])]
-
-
-Table = TextTable | SheetTable
 
 
 def _is_blank(cells: Sequence[Any]) -> bool:

@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from io import IncrementalNewlineDecoder
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -157,14 +158,10 @@ class TextFile:
         yield "".join(buffer)
 
     def lines_with_ends(self) -> Iterator[str]:
-        """Lines with their line ends; the last one may have none, and none is empty."""
-        lines = self.lines()
-        last = next(lines)
-        for line in lines:
-            yield f"{last}\n"
-            last = line
-        if last:
-            yield last
+        """Lines with their line ends, also the last one; none is empty."""
+        for line, following in pairwise(chain(self.lines(), [None])):
+            if line or following is not None:
+                yield f"{line}\n"
 
     def first_line(self) -> str:
         """The first non-blank line."""
@@ -176,12 +173,3 @@ class TextFile:
                 allowed="a file with text",
             )
         return first
-
-    def length(self, limit: int) -> int:
-        """Number of characters in the file, at most `limit`."""
-        total = 0
-        for chunk in self.chunks():
-            total += len(chunk)
-            if total >= limit:
-                return limit
-        return total

@@ -13,7 +13,16 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import DataError
-from models.common.hugging_face import StoredTensor, StoredWeights, from_pretrained, load_errors, read_config
+from models.common.data_files import listed
+from models.common.hugging_face import (
+    Coverage,
+    StoredTensor,
+    StoredWeights,
+    compare,
+    from_pretrained,
+    load_errors,
+    read_config,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,18 +36,13 @@ _PREFIX = re.compile(r"^(beit|donut|swin|bert)\.")
 """Of the names of tensors in a model with a head."""
 
 
-Report = dict[str, list[str]]
-"""Tensor names: those of a part that are matched, those that its folder lacks or has in another
-shape, and unexpected ones of the folder."""
-
-
 def load(
     model: Module,
     folder: Path,
     parts: Collection[str],
     partial: Sequence[str],
     take_layers: Sequence[int] | None,
-) -> dict[str, Report]:
+) -> dict[str, Coverage]:
     """Fill those `parts` of `model` that have a subfolder, and log the result of each.
 
     `parts`: some of PARTS. `take_layers`: numbers of the pretrained decoder layers to use, in
@@ -58,14 +62,14 @@ def load(
         tensors = _tensors(folder / name, name == "decoder")
         if name == "decoder" and take_layers is not None:
             tensors = _select_layers(tensors, take_layers, folder / name)
-        report = reports[name] = fill(getattr(model, PARTS[name]), tensors)
-        counts = ", ".join(f"{len(names)} {what}" for what, names in report.items())
-        others = report["missing"] + report["wrong_shape"]
-        share = len(report["matched"]) / (len(report["matched"]) + len(others))
+        coverage = reports[name] = fill(getattr(model, PARTS[name]), tensors)
+        counts = ", ".join(f"{len(names)} {what}" for what, names in vars(coverage).items())
+        share = len(coverage.matched) / (len(coverage.matched) + len(coverage.random))
         log.info("pretrained %s: %s (%.0f %%)", name, counts, 100 * share)
         if share < MIN_FILLED and name not in partial:
+            missing = listed(coverage.random, 3)
             raise DataError(
-                f"'{folder / name}' fills {share:.0%} of the part '{name}'; missing: {', '.join(others[:3])}",
+                f"'{folder / name}' fills {share:.0%} of the part '{name}'; missing: {missing}",
                 where=f"model.pretrained; {counts}",
                 allowed=f"at least {MIN_FILLED:.0%}",
                 fix=f"--set 'model.partial=[{name}]'  to accept this",
@@ -104,30 +108,22 @@ def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor | StoredTens
     }
 
 
-def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> Report:
+def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> Coverage:
     """Copy tensors of matching name and shape into `part`.
 
     A model prefix, for example `bert.`, is ignored.
     """
-    parameters = dict(part.named_parameters())
-    known = {_PREFIX.sub("", name): name for name in parameters}
-    report: Report = {"matched": [], "missing": [], "unexpected": [], "wrong_shape": []}
-    for name, tensor in tensors.items():
-        target = known.get(_PREFIX.sub("", name))
-        if target is None:
-            report["unexpected"].append(name)
-        elif parameters[target].shape != tensor.shape:
-            report["wrong_shape"].append(target)
-        elif target not in report["matched"]:
-            report["matched"].append(target)
-            if isinstance(tensor, StoredTensor):
-                tensor.read_into(parameters[target])
+    parameters = {_PREFIX.sub("", name): tensor for name, tensor in part.named_parameters()}
+    stored = {_PREFIX.sub("", name): tensor for name, tensor in tensors.items()}
+    coverage = compare(parameters, stored)
+    with torch.no_grad():
+        for name in coverage.matched:
+            source = stored[name]
+            if isinstance(source, StoredTensor):
+                source.read_into(parameters[name])
             else:
-                with torch.no_grad():
-                    parameters[target].copy_(tensor)
-    present = {*report["matched"], *report["wrong_shape"]}
-    report["missing"] = [name for name in parameters if name not in present]
-    return report
+                parameters[name].copy_(source)
+    return coverage
 
 
 def _select_layers(

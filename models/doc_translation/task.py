@@ -28,6 +28,7 @@ from models.common import model_facts, subwords
 from models.common.data_files import existing_path, few, files, unknown_embedded, unknown_format
 from models.common.family import ENCODER, FamilyTask, Numbers, padded
 from models.common.hub import folder_of
+from models.common.hugging_face import Coverage
 from models.common.layers import check_kernel, restrict_blocks
 from models.common.predictions import passed_over, spread_positions
 from models.common.split import SPLITS, atomic_write
@@ -85,7 +86,7 @@ class DocTranslationTask(FamilyTask):
                 fix=f"--set data.seq_len={size.positions}",
             )
         self.count = min(data.max_new_tokens or self.length, self.length)
-        self._reports: dict[str, pretrained.Report] = {}
+        self._reports: dict[str, Coverage] = {}
 
     def read(self) -> Sequence[Page]:
         path, data = self.path, self.data_settings
@@ -175,7 +176,7 @@ class DocTranslationTask(FamilyTask):
         }
 
     def _tokens(self, text: str) -> NDArray[np.int64]:
-        return np.append(self.vocabulary.encode(text), self.vocabulary.end)
+        return np.array([*self.vocabulary.encode(text), self.vocabulary.end], np.int64)
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
         """Collate samples, padded at the end to the longest translation in multiples of 8.
@@ -263,7 +264,7 @@ class DocTranslationTask(FamilyTask):
             facts["notes"] = few(collection.notes)
         if self._reports:
             facts["pretrained"] = {
-                part: {kind: len(names) for kind, names in report.items()}
+                part: {kind: len(names) for kind, names in vars(report).items()}
                 for part, report in self._reports.items()
             }
         if self.control == "noise":

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from models.base import DataError
 from models.common import subwords
+from models.common.subwords import SubwordTokenizer
 
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
@@ -24,37 +23,12 @@ _SPECIALS = ((PAD, "[PAD]", "<pad>"), (START, "<s>", "[CLS]", "<bos>"), (END, "<
 """Names of the tokens for padding, start and end in the vocabularies of others."""
 
 
-class Vocabulary:
+class Vocabulary(SubwordTokenizer):
     """Converts text to token ids and back without loss."""
 
     def __init__(self, inner: tokenizers.Tokenizer, where: str = "model.vocabulary") -> None:
         """Raises DataError if `inner` has no tokens for padding, start and end."""
-        # Otherwise "<|end|>" inside a text would end it, and "<0x0A>" would be decoded.
-        inner.encode_special_tokens = True
-        self.inner, known = inner, inner.get_vocab()
-        self.size = max(known.values()) + 1
-        """Number of token ids; every id is below it."""
-        found = []
-        for names in _SPECIALS:
-            if (name := next(filter(known.__contains__, names), None)) is None:
-                raise DataError(
-                    f"the tokenizer has none of the tokens {', '.join(names)}",
-                    where=where,
-                    allowed="a tokenizer with tokens for padding, start and end",
-                )
-            found.append(known[name])
-        self.pad, self.start, self.end = found
-
-    def encode(self, text: str) -> np.ndarray:
-        """Tokens of `text`, int64, without special tokens."""
-        return np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        numbers = list(map(int, tokens))
-        if self.end in numbers:
-            numbers = numbers[: numbers.index(self.end)]
-        visible = [t for t in numbers if t not in (self.pad, self.start)]
-        return self.inner.decode(visible, skip_special_tokens=False)
+        super().__init__(inner, _SPECIALS, where)
 
 
 def train(texts: Iterable[str], size: int) -> Vocabulary:

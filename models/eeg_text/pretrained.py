@@ -7,15 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.base import DataError
-from models.common.hugging_face import (
-    CONFIG,
-    KEY,
-    Coverage,
-    load_errors,
-    read_config,
-    stored_tensors,
-    wrong_shape,
-)
+from models.common.hugging_face import CONFIG, KEY, compare, load_errors, read_config, stored_tensors
 from models.common.subwords import TOKENIZER_FILE, load_tokenizer
 from models.eeg_text.config import Size
 from models.eeg_text.texts import BartTokenizer
@@ -76,12 +68,9 @@ def load(decoder: TextDecoder, folder: Path) -> str:
     if "final_logits_bias" in stored:  # BartModel has none
         assert decoder.bias is not None, "it is for pretrained weights"
         targets["final_logits_bias"] = decoder.bias
-    both = sorted(targets.keys() & stored.keys())
-    shapes = [(name, stored[name].shape, tuple(targets[name].shape)) for name in both]
     # Other heads and the encoder are not read.
-    unexpected = sorted(name for name in stored.keys() - targets if name.startswith("decoder."))
-    wrong = [wrong_shape(*shape) for shape in shapes if shape[1] != shape[2]]
-    if differences := Coverage(sorted(targets.keys() - stored.keys()), wrong, unexpected).render():
+    stored = {n: tensor for n, tensor in stored.items() if n in targets or n.startswith("decoder.")}
+    if differences := compare(targets, stored).render():
         raise DataError(
             f"the weights in {KEY} '{folder}' do not fit its {CONFIG}: {differences}",
             where=str((folder / CONFIG).absolute()),

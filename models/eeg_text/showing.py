@@ -35,7 +35,6 @@ from models.eeg_text.metric import encode_inputs, generate, masked_sums, predict
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.network import pooled
 from models.eeg_text.readers import files
-from models.eeg_text.readers.continuous import first_parts
 from models.eeg_text.recordings import RATE_HZ, Item, Recordings, words
 from models.eeg_text.texts import SentenceTokenizer
 
@@ -155,7 +154,7 @@ def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
     rules = SampleRules(data.seq_len, data.windows, task.context.seed, is_noise=False)
     with input_errors():
         source = existing_path(str(path), "; ".join(formats.FORMATS))
-        paths = list(first_parts(source))
+        paths = list(files.first_parts(source))
         if not paths:
             raise unknown_format(path, formats.FORMATS)
     for file in paths:

@@ -11,6 +11,7 @@ import numpy as np
 
 from models.base import DataError, SplitName
 from models.common import subwords
+from models.common.subwords import SubwordTokenizer, truncate_at
 
 PAD, START, END, HIDDEN = "<pad>", "<s>", "</s>", "<mask>"
 """The special tokens of BART."""
@@ -33,7 +34,7 @@ class SentenceByteTokenizer:
         return bytes(known).decode("utf-8", errors="replace")
 
 
-class BartTokenizer:
+class BartTokenizer(SubwordTokenizer):
     """A tokenizer of the tokenizers library with the special tokens of BART."""
 
     def __init__(self, inner: Any, name: str, limit: int, is_pretrained: bool = False) -> None:
@@ -41,44 +42,25 @@ class BartTokenizer:
 
         `is_pretrained`: sentences begin with </s> <s>, as BART was trained.
         """
-        self._where = "model.pretrained" if is_pretrained else "model.tokenizer"
-        inner.encode_special_tokens = True  # otherwise a text that contains </s> would end there
-        self.inner, self.name, known = inner, name, inner.get_vocab()
-        self.size = max(known.values()) + 1
-        if missing := [token for token in (PAD, START, END, HIDDEN) if token not in known]:
-            raise DataError(
-                f"tokenizer '{name}' has no token {missing[0]}",
-                where=self._where,
-                allowed=f"bytes, bpe, or one with {PAD} {START} {END} {HIDDEN}, as BART's has",
-            )
+        where = "model.pretrained" if is_pretrained else "model.tokenizer"
+        super().__init__(inner, [[PAD], [START], [END], [HIDDEN]], where)
+        self.name, self.hidden, self._before = name, self.specials[3], list[int]()
+        if is_pretrained:
+            self.start, self._before = self.end, [self.start]
         if self.size > limit:
             raise DataError(
                 f"tokenizer '{name}' has {self.size} entries; the text decoder has {limit}",
-                where=f"{self._where}, model.size",
+                where=f"{where}, model.size",
                 allowed=f"a tokenizer of at most {limit} entries",
                 fix="" if is_pretrained else "--set model.tokenizer=bytes",
             )
-        self.pad, start, self.end, self.hidden = (known[token] for token in (PAD, START, END, HIDDEN))
-        self._specials = {self.pad, start, self.end, self.hidden}
-        self.start, self._before = (self.end, [start]) if is_pretrained else (start, [])
 
     def encode(self, text: str) -> list[int]:
-        with subwords.encode_errors(self._where):
-            return [*self._before, *self.inner.encode(text, add_special_tokens=False).ids]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        visible = [t for t in truncate_at(tokens, self.end) if t not in self._specials]
-        return str(self.inner.decode(visible, skip_special_tokens=False))
+        return self._before + super().encode(text)
 
 
 SentenceTokenizer = SentenceByteTokenizer | BartTokenizer
 """`hidden` replaces inputs that are hidden from the decoder; `decode` ends at the first `end`."""
-
-
-def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
-    """The `tokens` before the first `end`."""
-    numbers = list(map(int, tokens))
-    return numbers[: numbers.index(end)] if end in numbers else numbers
 
 
 def build_tokenizer(name: str, texts: Iterable[str], limit: int, folder: Path | None) -> SentenceTokenizer:

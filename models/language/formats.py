@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models.base import DataError
 from models.common.data_files import first_files
-from models.common.table import TextTable
+from models.common.table import Table
 from models.common.text_file import TextFile
 from models.language.readers.columns import columns_in, is_sample
 from models.language.readers.files import FORMATS, SUFFIXES, file_kind, suffix_of
@@ -49,7 +49,7 @@ def _format(file: Path) -> str | None:
             with file.open("rb") as opened:
                 return _PARQUET if opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC else None
         if kind == "CSV":
-            names, form = TextTable(TextFile(file), file.name).header, _CSV
+            names, form = Table(TextFile(file), file.name).header, _CSV
         else:
             head = next(TextFile(file).chunks(_HEAD)).lstrip()
             form = _JSON if kind == "JSON" and head.startswith("[") else _JSONL

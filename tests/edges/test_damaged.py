@@ -23,7 +23,7 @@ from models.common.data_files import BadRecords
 from models.common.pictures import count_pages, open_picture
 from models.common.recordings.files import open_recording
 from models.eeg_text.config import Data as EegData
-from models.eeg_text.readers import continuous, zuco
+from models.eeg_text.readers import files as eeg_files
 from models.event_seg.dataset import find_recordings
 from models.event_seg.formats import recognize
 from models.language.readers.corpus import read_corpus
@@ -180,11 +180,11 @@ def events(path, name):
 def use(path):
     """All that training reads: segments, events and the first samples."""
     if path.suffix == ".mat":
-        found = zuco.read(path, "skip")
+        found = eeg_files.read(str(path), EegData(on_bad="skip"), "encoder")
     else:
         recording = open_recording(path.with_suffix(".vhdr") if path.suffix == ".vmrk" else path)
         recording.events()
-        found = continuous.read(recording.path, EegData(on_bad="skip", seq_len=400), "text")
+        found = eeg_files.read(str(recording.path), EegData(on_bad="skip", seq_len=400), "encoder")
         reading = ResponseReading(Data(sweeps=2, reject_uv=1000.0))
         list(recordings.read(recording.path, path.name, reading))
     for item in found.items[:2]:

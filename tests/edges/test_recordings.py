@@ -9,7 +9,7 @@ from models.base import DataError
 from models.common.recordings.files import open_recording
 from models.eeg_text.config import Data
 from models.eeg_text.montage import SLOTS
-from models.eeg_text.readers import continuous
+from models.eeg_text.readers import files
 from tests.edges.edf_files import Signal, write_edf
 
 RATE = 250
@@ -30,7 +30,7 @@ def samples(recording, pick=0):
 
 def error_of(path, **reading):
     with pytest.raises(DataError) as error:
-        continuous.read(path, Data(**reading), "text")
+        files.read(str(path), Data(**reading), "text")
     return error.value
 
 
@@ -41,7 +41,7 @@ def test_of_channels_of_several_rates_those_of_the_fastest_are_read(tmp_path):
         Signal("Resp chest", 10, np.zeros(400)),
     ]
     path = write_edf(tmp_path / "a.edf", signals)
-    found = continuous.read(path, Data(), "text")
+    found = files.read(str(path), Data(), "encoder")
     assert found.facts["channels_dropped"] == ["Pz", "Resp chest"]
     eeg = found.items[5].load()
     start = found.items[5].start_s
@@ -134,14 +134,14 @@ def test_gdf_is_read_in_the_channels_of_its_fastest_rate(tmp_path):
     assert recording.rate_hz == 250
     np.testing.assert_allclose(samples(recording)[:250], sine(250, 1), atol=0.1)
     path = write_gdf(tmp_path / "b.gdf", [500, 125, 500])
-    assert continuous.read(path, Data(), "text").facts["channels_dropped"] == ["Pz"]
+    assert files.read(str(path), Data(), "encoder").facts["channels_dropped"] == ["Pz"]
 
 
 def test_the_events_of_bids_are_the_sentences_of_a_recording(tmp_path):
     path = write_edf(tmp_path / "sub-01_eeg.edf", [Signal("Cz", RATE, noise()), Signal("Pz", RATE, noise())])
     rows = "onset\tduration\ttrial_type\n2.0\tn/a\tthe old man\n4.0\t0\tn/a\n4.5\t0.5\ta child\n"
     (tmp_path / "sub-01_events.tsv").write_text(rows)
-    found = continuous.read(path, Data(), "text")
+    found = files.read(str(path), Data(), "text")
     assert [(item.text, item.start_s) for item in found.items] == [("the old man", 2.0), ("a child", 4.5)]
     assert [item.samples for item in found.items] == [800, 250]
     for text in (

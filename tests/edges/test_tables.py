@@ -7,7 +7,8 @@ from itertools import product
 import pytest
 
 from models.common.data_files import BadRecords
-from models.common.table import open_table
+from models.common.table import Table
+from models.common.text_file import TextFile
 from models.language.readers.corpus import read_corpus
 from tests.models.errors import error_of
 
@@ -21,7 +22,7 @@ def table(delimiter=",", end="\n", quote='"', rows=ROWS):
 
 def read(path):
     """The names, the rows, the problems and the notes of a table."""
-    found, bad = open_table(path), BadRecords()
+    found, bad = Table(TextFile(path)), BadRecords()
     rows = [tuple(cells) for _, cells in found.rows(bad)]
     return tuple(found.header), rows, bad.rows, list(found.notes)
 
@@ -88,7 +89,7 @@ def test_what_is_no_text_is_refused(tmp_path, kind):
 def numbers(tmp_path, *cells, delimiter=";"):
     rows = [("x", "y"), *((cell, "1") for cell in cells)]
     quote = '"' if delimiter == "," else ""
-    found = open_table(write(tmp_path / "a.csv", table(delimiter, quote=quote, rows=rows)))
+    found = Table(TextFile(write(tmp_path / "a.csv", table(delimiter, quote=quote, rows=rows))))
     return [found.number(cells[0], "x") for _, cells in found.rows(BadRecords())], found.notes
 
 

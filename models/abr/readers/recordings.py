@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from models.abr.responses import ResponseOrigin, ResponseReading, ResponseRow, resample
 from models.base import DataError
 from models.common.recordings import bids
-from models.common.recordings.files import notes_of, open_recording
-from models.common.recordings.recording import Recording
+from models.common.recordings.files import open_recording
+from models.common.recordings.recording import Event, Recording
 
 BAND_HZ = (100.0, 3000.0)
 WINDOW_MS = 10.0
@@ -46,7 +46,7 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
         channel = _channel(recording, reading.settings.channel)
         recording.check([channel])
         kinds = _stimuli(recording, reading)
-        reading.notes += notes_of(recording)
+        reading.notes += recording.notes
         if not kinds:
             fix = "name its stimuli in  NAME_events.tsv  of BIDS beside it"
             reading.bad_records.add(name, "no annotation that could be a stimulus", fix)
@@ -142,14 +142,12 @@ def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, NDArra
 
     Those of the table of BIDS beside the recording come first; then its annotations and events.
     """
-    beside, events = bids.events_path(recording.path), None
+    events, beside = list[Event](), bids.events_path(recording.path)
     if beside is not None:
-        table = bids.read_events(beside, reading.bad_records)
-        if table.column is not None:
-            reading.notes += table.notes
-            events = [event for event in table.events if event.name]
+        rows = bids.read_events(beside, reading.bad_records, reading.notes)
+        events = [event for event in rows if event.name]
     kinds: dict[str, list[float]] = {}
-    for event in recording.events() if events is None else events:
+    for event in events or recording.events():
         if not event.name.lower().startswith(_NO_STIMULUS):
             kinds.setdefault(event.name, []).append(event.onset_s)
     return {kind: np.sort(np.array(onsets)) for kind, onsets in kinds.items()}

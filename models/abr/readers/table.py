@@ -14,7 +14,8 @@ from models.abr.config import CLASS_NAMES, COLUMNS, POINTS, UNKNOWN
 from models.abr.responses import UNKNOWN_CLASS, ResponseOrigin, ResponseReading, ResponseRow
 from models.base import DataError
 from models.common.data_files import IGNORE, listed
-from models.common.table import columns_option, declared_columns, open_table
+from models.common.table import Table, columns_option, declared_columns
+from models.common.text_file import TextFile
 
 REQUIRED = ("patient_id", "intensity", "hear_loss")
 LABELS = ("hear_loss", "v_latency", "v_amplitude", "threshold")
@@ -71,7 +72,7 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
 
     Raises DataError if the file is not such a table, or lacks a column.
     """
-    table, settings = open_table(path, name), reading.settings
+    table, settings = Table(TextFile(path), name), reading.settings
     declared, classes = declared_columns(settings.columns), declared_columns(settings.classes)
     names = list(map(name_of, table.header))
     columns = find_columns(names, declared, path, reading.has_labels)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 
 from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.recordings.recording import Event
-from models.common.table import MISSING, open_table, renamed
+from models.common.table import MISSING, Table, renamed
+from models.common.text_file import TextFile
 
 NAMES = ("trial_type", "value")
 """The columns that may name an event; the first of them that is filled does."""
@@ -19,18 +20,6 @@ _KINDS = ("_eeg", "_ieeg", "_meg", "_emg", "_nirs")
 """Ends of names of recordings, which tables of events do not have."""
 _EVENTS = "_events.tsv"
 NO_COLUMNS: Mapping[str, str] = {}
-
-
-@dataclass(frozen=True)
-class EventTable:
-    """The events of a recording by a table beside it."""
-
-    path: Path
-    column: str | None
-    """The column of their names; None: the table has none."""
-    events: tuple[Event, ...]
-    """By onset; the name is empty where the table has `n/a`, and the duration 0."""
-    notes: tuple[str, ...]
 
 
 def events_path(recording: Path) -> Path | None:
@@ -57,44 +46,48 @@ def subject(recording: Path) -> str:
 def read_events(
     path: Path,
     bad_records: BadRecords,
+    notes: list[str],
     names: Sequence[str] = NAMES,
     declared: Mapping[str, str] = NO_COLUMNS,
-) -> EventTable:
-    """The events in a table; onsets are seconds after the first sample of the recording.
+    needed: Sequence[str] = ("onset", "duration"),
+) -> list[Event]:
+    """The events in a table, by onset, which is in seconds after the first sample of the recording.
 
-    `names`: the columns that may name them; `declared`: the meaning of a column by its name in
-    lower case. A row without an onset is a bad record. Reads the disk. Raises DataError.
+    `names`: the columns that may name them; the name is empty where the table has `n/a`, and the
+    duration 0. `needed`: columns of onset, duration and others. `declared`: the meaning of a column
+    by its name in lower case. A row without an onset is a bad record; adds to `notes` how the table
+    was read. Reads the disk. Raises DataError.
     """
-    table = open_table(path)
+    table = Table(TextFile(path))
     header = renamed(table.header, declared)
-    if missing := [name for name in ("onset", "duration") if name not in header]:
-        raise DataError(
-            f"'{path.name}' has no column {missing[0]}",
-            where=f"{path}:{table.header_line}",
-            allowed="a table of events of BIDS: onset, duration and trial_type or value",
-            fix="write the columns as BIDS names them, or rename the table",
-        )
-    columns = [name for name in names if name in header]
+    for name in needed:
+        if (count := header.count(name)) != 1:
+            raise DataError(
+                f"'{path.name}' has {count or 'no'} column{'s' * (count > 1)} {name} among: "
+                f"{', '.join(map(str, table.header))}",
+                where=f"{path}:{table.header_line}",
+                allowed=f"one column each of {', '.join(needed)}; names in {' or '.join(names) or 'none'}",
+                fix="rename the columns of the table",
+            )
     rows = []
     for line, cells in table.rows(bad_records):
-        row = dict(zip(header, cells, strict=True))
+        row, where = dict(zip(header, cells, strict=True)), f"{path.name}:{line}"
         try:
-            onset, lasts = (table.number(row[name], name) for name in ("onset", "duration"))
+            onset, lasts = (table.number(row[name], name) for name in needed[:2])
             if isnan(onset):
-                raise ValueError(f"onset is '{row['onset']}'")
+                raise ValueError(f"{needed[0]} is '{row[needed[0]]}'")
         except ValueError as error:
-            bad_records.add(f"{path}:{line}", str(error), "write a number of seconds")
+            bad_records.add(where, str(error), "write a number of seconds")
             continue
-        rows.append((onset, 0.0 if isnan(lasts) else lasts, row))
-    column = next((c for c in columns if any(_name(row[c]) for *_, row in rows)), None)
-    events = [Event(on, lasts, _name(row[column]) if column else "") for on, lasts, row in rows]
+        texts = {name: _name(row[name]) for name in names if name in row}
+        rows.append((Event(onset, 0.0 if isnan(lasts) else lasts, "", where), texts))
+    column = next((name for name in names if any(texts.get(name) for _, texts in rows)), "")
+    events = [replace(event, name=texts.get(column, "")) for event, texts in rows]
     unnamed = sum(not event.name for event in events)
-    notes = [f"{path.name}: {note}" for note in table.notes]
+    notes += [f"{path.name}: {note}" for note in table.notes]
     if column and unnamed:
-        count = f"{unnamed} of {len(events)} rows"
-        notes.append(f"{path.name}: {count} have no {column} (n/a) and are left out")
-    events.sort(key=lambda event: event.onset_s)
-    return EventTable(path, column, tuple(events), tuple(notes))
+        notes.append(f"{path.name}: {unnamed} of {len(events)} rows have no {column} and are left out")
+    return sorted(events, key=lambda event: event.onset_s)
 
 
 def _name(cell: object) -> str:

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from models.base import DataError
+from models.common.data_files import library_errors
 
 STIM = "stim"
 """The kind of a channel of events."""
 _COMPOSITE = ("STI101", "STI 014")
 """Event channels that join the lines of the others in one number."""
+_TRIGGER_BITS = 0xFFFF
+"""The bits of the channel Status of BioSemi that are triggers; the others are its own state."""
 _PART_S = 60
 """Seconds of a recording that are in memory at once while it is read whole."""
 _TOLERANCE_S = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass
 class Channel:
     """A channel as the file describes it."""
 
     name: str
     kind: str
     """eeg, stim, eog, misc, ..., as MNE names the types of channels."""
-    is_bad: bool = False
-    """Whether the recording marks it as bad."""
+    rate_hz: float
+    scale: float
+    """Microvolts of 1 as MNE gives it; of event channels 1."""
     problem: str = ""
     """Why its values are not microvolts; empty: they are."""
+    is_bad: bool = False
+    """Whether the recording marks it as bad."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +61,14 @@ class RecordingPiece:
 
 @dataclass(frozen=True)
 class Event:
-    """An annotation, a marker, or a change of an event channel."""
+    """An annotation, a marker, a change of an event channel, or a row of a table."""
 
     onset_s: float
     """By the clock of the recording."""
     duration_s: float
     name: str
+    where: str = ""
+    """File and line of a row."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +76,15 @@ class Recording:
     """An open recording; only its samples are still on the disk."""
 
     path: Path
+    raw: Any
+    """The recording of MNE."""
     rate_hz: float
     """Of all channels without a problem."""
-    channels: tuple[Channel, ...]
-    pieces: tuple[RecordingPiece, ...]
-    annotations: tuple[Event, ...]
-    notes: tuple[str, ...]
+    channels: Sequence[Channel]
+    pieces: Sequence[RecordingPiece]
+    annotations: Sequence[Event]
+    notes: Sequence[str]
     """What the user should know about how the file was read."""
-    read_samples: Callable[[Sequence[int], int, int], np.ndarray]
-    """Reads samples [channel, time]; see `read`."""
-    has_integers: bool = False
-    """Whether the file stores integers, so that all values are finite."""
-    files: tuple[Path, ...] = ()
-    """The files of samples."""
 
     @property
     def names(self) -> list[str]:
@@ -115,7 +122,16 @@ class Recording:
         Raises DataError.
         """
         self.check(picks)
-        return self.read_samples(picks, first, last)
+        order = np.argsort(picks)  # MNE reads channels in file order
+        with recording_errors(self.path):
+            samples = self.raw[np.asarray(picks)[order], first:last][0]
+        values = np.empty_like(samples)
+        values[order] = samples
+        for row, channel in zip(values, (self.channels[pick] for pick in picks), strict=True):
+            row *= channel.scale
+            if channel.kind == STIM and self.path.suffix.lower() == ".bdf":
+                row[:] = row.astype(np.int64) & _TRIGGER_BITS
+        return values
 
     def parts(self) -> Iterator[tuple[int, int]]:
         """First sample and end of each part that is read at once."""
@@ -133,17 +149,40 @@ class Recording:
         """
         events = list(self.annotations)
         stim = [n for n, channel in enumerate(self.channels) if channel.kind == STIM]
-        joined = [n for n in stim if self.names[n] in _COMPOSITE]
-        for pick in joined[:1] or stim:
-            events += self._changes(pick)
+        for pick in [n for n in stim if self.channels[n].name in _COMPOSITE][:1] or stim:
+            before = np.zeros(0)
+            for first, last in self.parts():
+                values = self.read([pick], first, last)[0]
+                before = before if len(before) else values[:1]
+                changed = np.flatnonzero((np.diff(values, prepend=before) != 0) & (values > 0))
+                events += [
+                    Event((first + n) / self.rate_hz, 0.0, f"{values[n]:.0f}") for n in changed.tolist()
+                ]
+                before = values[-1:]
         return sorted(events, key=lambda event: (event.onset_s, event.duration_s, event.name))
 
-    def _changes(self, pick: int) -> Iterator[Event]:
-        before = np.zeros(0)
-        for first, last in self.parts():
-            values = self.read([pick], first, last)[0]
-            before = before if len(before) else values[:1]
-            changed = np.flatnonzero((np.diff(values, prepend=before) != 0) & (values > 0))
-            for sample in changed:
-                yield Event((first + int(sample)) / self.rate_hz, 0.0, f"{values[sample]:.0f}")
-            before = values[-1:]
+
+@contextmanager
+def recording_errors(path: Path) -> Iterator[list[str]]:
+    """Raises any exception of MNE as a DataError about `path`; gives its warnings, each once.
+
+    Nothing reaches the terminal.
+    """
+    from mne.utils import catch_logging
+
+    notes: list[str] = []
+    with (
+        library_errors(
+            f"'{path.name}' cannot be read",
+            str(path),
+            allowed="a continuous, complete recording",
+            fix="copy it and the files beside it again, or export it again from the program that recorded it",
+        ),
+        warnings.catch_warnings(record=True) as shown,
+        catch_logging(),
+    ):
+        warnings.simplefilter("always")
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.simplefilter("ignore", category)
+        yield notes
+    notes += dict.fromkeys(" ".join(str(warning.message).strip().split("\n")[0].split()) for warning in shown)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from models.base import DataError
-from models.common.data_files import BadRecords, few
-from models.common.recordings import bids
-from models.common.recordings.files import later_parts, notes_of, open_recording
+from models.common.data_files import BadRecords
+from models.common.recordings import bids, edf
+from models.common.recordings.files import open_recording
 from models.common.recordings.recording import Event, Recording
 from models.common.table import declared_columns
-from models.eeg_text import formats
-from models.eeg_text.config import CHANNELS, Data
+from models.eeg_text.config import CHANNELS, COLUMNS, Data
 from models.eeg_text.readers import channels, tables
 from models.eeg_text.readers.channels import ChannelPicks
-from models.eeg_text.readers.tables import Reading
-from models.eeg_text.recordings import MOST_UV, RATE_HZ, Item, Recordings, Use, normalized
+from models.eeg_text.recordings import MOST_UV, RATE_HZ, Item, Use, normalized
 
 BLOCK = 8
 """Windows per block, which stay in one split; one window is left out between two blocks."""
@@ -43,72 +39,35 @@ Cut = tuple[str | None, str, float, int, str, tuple[float, float]]
 EEG of other groups."""
 
 
-def read(path: Path, data: Data, use: Use, channel_map: Mapping[str, str] | None = None) -> Recordings:
-    """The recordings at `path`, a file or a folder; see files.read. Reads the disk; raises DataError."""
-    if data.channels is not None and channel_map is None:
-        channel_map = channels.load_channel_map(data.channels)
-    forms = {file: form for file, form in first_parts(path).items() if form != formats.ZUCO}
-    has_many = len({bids.subject(file) or file for file in forms}) >= MANY
-    cutter, items, dropped = _Cutter(data, use, has_many), list[Item](), set[str]()
-    for file in list(forms):
-        try:
-            recording = open_recording(file, data.unit)
-            placed = channels.place(recording, channel_map)
-            found = cutter.items(recording, placed)
-            if not recording.has_integers:
-                check_values(recording, placed.picks)
-        except DataError as error:
-            if data.on_bad == "stop" or len(forms) == 1:
-                raise
-            cutter.bad_records.add(file.name, error.message, error.fix)
-            forms[file] = ""
-            continue
-        items += found
-        dropped.update(placed.dropped)
-    skipped = cutter.bad_records.finish(data.on_bad, len(items))
-    if not items:
-        problem = f"'{path}' has no EEG segment of at least {SHORTEST / RATE_HZ:g} s"
-        raise DataError(problem, where="data.path", allowed="; ".join(formats.FORMATS))
-    facts: dict[str, Any] = {
-        "format": "; ".join(dict.fromkeys(filter(None, forms.values()))),
-        "unit": UNIT,
-        "channels": max(len(item.channels) for item in items),
-        "channels_dropped": few(sorted(dropped)),
-    }
-    facts |= {"bad": skipped} if skipped else {}
-    facts |= {"notes": few(cutter.notes)} if cutter.notes else {}
-    return Recordings(str(path), items, facts, channel_map)
+class Cutter:
+    """Cuts continuous recordings into segments; collects notes, bad records and unused channels."""
 
-
-def first_parts(path: Path) -> dict[Path, str]:
-    """The formats of the recordings of a file or folder; of split ones, that of the first part."""
-    forms = {file: form for file in formats.candidates(path) if (form := formats.of_file(file))}
-    later: set[Path] = set()
-    for file, form in forms.items():
-        if form == formats.FIF:
-            with suppress(DataError):  # reading it reports that
-                later.update(part.resolve() for part in later_parts(file))
-    return {file: form for file, form in forms.items() if file.resolve() not in later}
-
-
-class _Cutter:
-    """Cuts recordings into segments; collects notes and bad records."""
-
-    def __init__(self, data: Data, use: Use, has_many: bool) -> None:
-        """`has_many`: all windows of a subject are one group. Reads data.texts; raises DataError."""
-        self.use, self.has_many, self.samples = use, has_many, data.seq_len
-        self.options = data.line_hz, data.unit
-        self.bad_records, self.notes = BadRecords("recordings, segments and rows"), list[str]()
+    def __init__(
+        self,
+        files: Sequence[Path],
+        data: Data,
+        use: Use,
+        channel_map: Mapping[str, str] | None,
+        bad_records: BadRecords,
+    ) -> None:
+        """`files`: all that will be cut. Reads data.channels and data.texts; raises DataError."""
+        self.channel_map = channel_map
+        if data.channels is not None and channel_map is None:
+            self.channel_map = channels.load_channel_map(data.channels)
+        self.has_many = len({bids.subject(file) or file for file in files}) >= MANY
+        """Whether all windows of a subject are one group."""
+        self.use, self.samples, self.options = use, data.seq_len, (data.line_hz, data.unit)
+        self.bad_records, self.notes, self.dropped = bad_records, list[str](), set[str]()
         self.columns = declared_columns(data.columns)
-        self.bids_columns = {name: meaning.removesuffix("_s") for name, meaning in self.columns.items()}
         self.texts: dict[str, str] | None = None
         if use == "text" and data.texts is not None:
             path = Path(data.texts).expanduser()
-            self.texts = tables.pairs(path, "data.texts", self.columns, self.bad_records)
+            self.texts = tables.pairs(path, "data.texts", self.columns, bad_records)
 
-    def items(self, recording: Recording, placed: ChannelPicks) -> list[Item]:
+    def read(self, path: Path) -> list[Item]:
         """Sentences if their times are known, otherwise windows; without bad ones. Raises DataError."""
-        path, notes = recording.path, notes_of(recording)
+        recording = open_recording(path, self.options[1])
+        placed, notes = channels.place(recording, self.channel_map), [*recording.notes]
         readings = self._readings(recording, notes)
         cuts = self._windows(recording) if readings is None else self._sentences(recording, readings)
         items = []
@@ -119,7 +78,10 @@ class _Cutter:
             load = partial(read_segment, path, placed, start, samples, within, *self.options)
             subject = bids.subject(path) or path.stem
             items.append(Item(text, subject, group, samples, where, load, placed.slots, start))
+        if path.suffix.lower() not in edf.SUFFIXES:  # which has integers
+            check_values(recording, placed.picks)
         self.notes += notes
+        self.dropped.update(placed.dropped)
         return items
 
     def _windows(self, recording: Recording) -> Iterator[Cut]:
@@ -145,72 +107,54 @@ class _Cutter:
                 within = (own[0][0] - length, own[-1][0] + 2 * length)  # also what is left out around it
                 yield None, f"{name}, block {block + 1}", *where, within
 
-    def _readings(self, recording: Recording, notes: list[str]) -> list[Reading] | None:
-        """The sentences that were read: those of events, or of a table; None: nothing names any.
+    def _readings(self, recording: Recording, notes: list[str]) -> list[Event] | None:
+        """The sentences that were read, as names of events; None: no event and no table names any.
 
         Raises DataError for events without any.
         """
-        beside, texts, name = tables.beside(recording.path), self.texts, recording.path.name
-        if texts is None and beside is not None:
-            return tables.sentences(beside, self.bad_records, self.columns, self.use != "predict", notes)
-        of_bids = None if self.use == "encoder" else bids.events_path(recording.path)
-        sources: Iterable[Sequence[Event]]
-        if texts is None:
-            if of_bids is None:
-                return None
-            table = bids.read_events(of_bids, self.bad_records, TEXTS, self.bids_columns)
-            notes += table.notes
-            texts = {event.name: event.name for event in table.events if event.name}
-            if table.column is None and self.use == "predict":
-                return None
-            if table.column is None:
-                raise DataError(
-                    f"'{of_bids.name}' has no sentences",
-                    where=str(of_bids),
-                    allowed=f"a filled column of {', '.join(TEXTS)}",
-                    fix="name their column:  --set 'data.columns=[NAME=text]'  or name events by  "
-                    "--set data.texts=FILE",
-                )
-            sources = [table.events]
-        else:
-            sources = self._events(recording, of_bids)
-        names: set[str] = set()
+        texts, path, declared = self.texts, recording.path, self.columns
+        if texts is None and (beside := tables.beside(path)) is not None:
+            needed = COLUMNS[:2] if self.use == "predict" else COLUMNS
+            return bids.read_events(beside, self.bad_records, notes, needed[2:], declared, needed)
+        of_bids = None if self.use == "encoder" else bids.events_path(path)
+        declared = {name: meaning.removesuffix("_s") for name, meaning in declared.items()}
+        sources: list[list[Event]] = []
+        if of_bids is not None and texts is None:
+            sources = [bids.read_events(of_bids, self.bad_records, notes, TEXTS, declared)]
+            texts = {event.name: event.name for event in sources[0] if event.name}
+        elif of_bids is not None:
+            # Both names of the same rows, whose problems and notes count once.
+            for name, bad in zip(bids.NAMES, (self.bad_records, BadRecords()), strict=True):
+                sources.append(bids.read_events(of_bids, bad, [], [name], declared))
+        if texts is None or (not texts and self.use == "predict"):
+            return None
+        if self.texts is not None:
+            sources.append(recording.events())
         for events in sources:
+            onsets = sorted({event.onset_s for event in events})
             if known := [event for event in events if event.name in texts]:
-                return list(self._timed(known, events, texts, name))
-            names |= {event.name for event in events if event.name}
+                return [self._timed(event, onsets, texts[event.name], path.name) for event in known]
+        names = sorted({event.name for events in sources for event in events} - {""})
         raise DataError(
-            f"data.texts names no event of '{name}'",
-            where="data.texts",
-            allowed=f"events of the recording: {', '.join(sorted(names)) or 'none'}",
+            f"no event of '{path.name}' names a sentence",
+            where=str(of_bids) if self.texts is None else "data.texts",
+            allowed=f"one of {', '.join(names)}" if names else f"a column {' or '.join(TEXTS)}",
+            fix="name their column:  --set 'data.columns=[NAME=text]'  or name events by  "
+            "--set data.texts=FILE",
         )
 
-    def _events(self, recording: Recording, of_bids: Path | None) -> Iterator[Sequence[Event]]:
-        """Those of a table of BIDS by each of its names, then those of the recording."""
-        if of_bids is not None:
-            # Both names of the same rows, whose problems count once.
-            for name, bad in zip(bids.NAMES, (self.bad_records, BadRecords()), strict=True):
-                yield bids.read_events(of_bids, bad, [name], self.bids_columns).events
-        yield recording.events()
+    def _timed(self, event: Event, onsets: Sequence[float], text: str, name: str) -> Event:
+        """The sentence of an event; one without a duration lasts until the next of `onsets`."""
+        later = onsets[bisect_right(onsets, event.onset_s) :][:1]
+        lasts = event.duration_s or min([self.samples / RATE_HZ, *(t - event.onset_s for t in later)])
+        return Event(event.onset_s, lasts, text, f"{name}, event {event.name} at {event.onset_s:.2f} s")
 
-    def _timed(
-        self, known: Sequence[Event], events: Sequence[Event], texts: Mapping[str, str], name: str
-    ) -> Iterator[Reading]:
-        """The sentence of each event; one without a duration lasts until the next of `events`."""
-        onsets, longest = sorted({event.onset_s for event in events}), self.samples / RATE_HZ
-        for event in known:
-            later = onsets[bisect_right(onsets, event.onset_s) :][:1]
-            lasts = event.duration_s or min([longest, *(t - event.onset_s for t in later)])
-            where = f"{name}, event {event.name} at {event.onset_s:.2f} s"
-            yield Reading(event.onset_s, lasts, texts[event.name], where)
-
-    def _sentences(self, recording: Recording, readings: list[Reading]) -> Iterator[Cut]:
-        readings = sorted(readings, key=lambda reading: reading.onset_s)
+    def _sentences(self, recording: Recording, readings: list[Event]) -> Iterator[Cut]:
         onsets, last = [*(reading.onset_s for reading in readings[1:]), inf], -inf
         for reading, following in zip(readings, onsets, strict=True):
             start, end = reading.onset_s, reading.onset_s + reading.duration_s
             within, last = (min(start, last), max(end, following)), max(end, last)
-            samples, group = round(reading.duration_s * RATE_HZ), normalized(reading.text)
+            samples, group = round(reading.duration_s * RATE_HZ), normalized(reading.name)
             problem = fix = ""
             if not group and self.use != "predict":
                 problem = "the text has no words"
@@ -226,7 +170,7 @@ class _Cutter:
             if problem:
                 self.bad_records.add(reading.where, problem, fix)
             else:
-                yield reading.text, group, start, samples, reading.where, within
+                yield reading.name, group, start, samples, reading.where, within
 
 
 def read_segment(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from models.base import DataError
-from models.common.data_files import existing_path, unknown_embedded, unknown_format
+from models.common.data_files import BadRecords, existing_path, few, unknown_embedded, unknown_format
+from models.common.recordings.files import open_recording
 from models.eeg_text import embedded, formats
 from models.eeg_text.config import Data
-from models.eeg_text.recordings import Recordings, Use
+from models.eeg_text.readers import continuous, zuco
+from models.eeg_text.recordings import RATE_HZ, Item, Recordings, Use
 
 
 def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None = None) -> Recordings:
@@ -22,37 +29,62 @@ def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None 
     if path.startswith("embedded:"):
         raise unknown_embedded(path, formats.EMBEDDED)
     source = existing_path(path, "; ".join((*formats.FORMATS, ", ".join(formats.EMBEDDED))))
-    names = {name for file in formats.candidates(source) if (name := formats.of_file(file))}
-    if not names:
+    forms = first_parts(source)
+    of_zuco = [file for file, form in forms.items() if form == formats.ZUCO]
+    others = [file for file in forms if file not in of_zuco]
+    if not forms:
         raise unknown_format(source, formats.FORMATS)
-    parts = []
-    if formats.ZUCO in names:
-        from models.eeg_text.readers import zuco
-
-        if names == {formats.ZUCO} and data.columns:
-            raise DataError(
-                f"data.columns names columns of tables, and '{source}' has ZuCo files, which need none",
-                where="data.columns",
-                fix="remove data.columns",
-            )
-        parts.append(zuco.read(source, data.on_bad, use))
-    if names != {formats.ZUCO}:
-        from models.eeg_text.readers import continuous
-
-        parts.append(continuous.read(source, data, use, channel_map))
-    items = [item for part in parts for item in part.items]
+    if not others and data.columns:
+        raise DataError(
+            f"data.columns names columns of tables, and '{source}' has ZuCo files, which need none",
+            where="data.columns",
+            fix="remove data.columns",
+        )
+    bad_records, missing = BadRecords("recordings, segments and rows"), Counter[str]()
+    cutter = continuous.Cutter(others, data, use, channel_map, bad_records) if others else None
+    read_zuco = partial(zuco.read, use=use, bad_records=bad_records, missing=missing)
+    items: list[Item] = []
+    for file in [*of_zuco, *others]:
+        try:
+            items += read_zuco(file) if cutter is None or forms[file] == formats.ZUCO else cutter.read(file)
+        except DataError as error:
+            if data.on_bad == "stop" or len(forms) == 1:
+                raise
+            bad_records.add(file.name, error.message, error.fix)
+            del forms[file]
+    skipped = bad_records.finish(data.on_bad, len(items))
+    if not items:
+        problem = f"'{source}' has no EEG segment of at least {continuous.SHORTEST / RATE_HZ:g} s"
+        raise DataError(problem, where="data.path", allowed="; ".join(formats.FORMATS))
     without = sum(item.text is None for item in items)
     if use == "text" and without:
-        some = "any of the" if without == len(items) else f"{without} of the"
         raise DataError(
-            f"no text for {some} {len(items)} EEG segments",
-            where=parts[0].name,
+            f"no text for {without} of {len(items)} EEG segments",
+            where=str(source),
             allowed="a table beside each recording: its name with .tsv or .csv and the columns "
             "onset_s, duration_s, text; or NAME_events.tsv of BIDS; or  --set data.texts=FILE  "
             "(events to sentences)",
             fix="without text, pre-train the encoder:  --set model.stage=encoder",
         )
-    facts = {key: value for part in parts for key, value in part.facts.items()}
-    for key in ("format", "unit"):
-        facts[key] = "; ".join(part.facts[key] for part in parts)
-    return Recordings(parts[0].name, items, facts, parts[-1].channel_map)
+    facts: dict[str, Any] = {
+        "format": "; ".join(dict.fromkeys(forms.values())),
+        "unit": "; ".join(unit for files, unit in ((of_zuco, zuco.UNIT), (others, continuous.UNIT)) if files),
+    }
+    facts |= {"bad": skipped} if skipped else {}
+    facts |= {"without_eeg": dict(sorted(missing.items()))} if missing else {}
+    if cutter is not None:
+        facts["channels"] = max((len(i.channels) for i in items if i.start_s is not None), default=0)
+        facts["channels_dropped"] = few(sorted(cutter.dropped))
+        facts |= {"notes": few(cutter.notes)} if cutter.notes else {}
+    return Recordings(str(source), items, facts, cutter.channel_map if cutter else None)
+
+
+def first_parts(path: Path) -> dict[Path, str]:
+    """The formats of the recordings of a file or folder; of split ones, that of the first part."""
+    forms = {file: form for file in formats.candidates(path) if (form := formats.of_file(file))}
+    later: set[Path] = set()
+    for file, form in forms.items():
+        if form == formats.FIF:
+            with suppress(DataError):  # reading it reports that
+                later.update(Path(name).resolve() for name in open_recording(file).raw.filenames[1:])
+    return {file: form for file, form in forms.items() if file.resolve() not in later}

@@ -1,69 +1,22 @@
-"""Tables beside recordings: sentences with their times, and pairs of texts."""
+"""Pairs of texts, and the table of sentences beside a recording."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import isnan
 from pathlib import Path
 from typing import Any
 
 from models.base import DataError
-from models.common.data_files import IGNORE, BadRecords, existing_path
-from models.common.table import columns_option, is_table, open_table, renamed
+from models.common.data_files import BadRecords, existing_path
+from models.common.table import Table, is_table, renamed
 from models.common.text_file import TextFile, parse_json
-from models.eeg_text.config import COLUMNS, EVENT, TEXT
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A sentence that was read, with its time."""
-
-    onset_s: float
-    duration_s: float
-    text: str
-    where: str
+from models.eeg_text.config import EVENT, TEXT
 
 
 def beside(recording: Path) -> Path | None:
     """The table of sentences beside a recording: its name with .tsv or .csv. Reads the disk."""
     paths = (recording.with_suffix(suffix) for suffix in (".tsv", ".csv"))
     return next((path for path in paths if path.is_file()), None)
-
-
-def sentences(
-    path: Path, bad_records: BadRecords, declared: Mapping[str, str], has_text: bool, notes: list[str]
-) -> list[Reading]:
-    """The rows of a table of sentences; adds to `notes` how it was read.
-
-    `declared`: the meaning of a column by its name in lower case. Unless `has_text`, the column
-    `text` is not read. A row without numbers is a bad record. Reads the disk; raises DataError.
-    """
-    table = open_table(path)
-    header = renamed(table.header, declared)
-    names = COLUMNS if has_text else COLUMNS[:2]
-    for name in names:
-        if (count := header.count(name)) != 1:
-            raise DataError(
-                f"'{path.name}' has {count or 'no'} column{'s' * (count > 1)} {name} among: "
-                f"{', '.join(map(str, table.header))}",
-                where=f"{path}:{table.header_line}",
-                allowed=f"one column each of {', '.join(names)}",
-                fix="rename those that are not meant" if count else columns_option({"NAME": name}),
-            )
-    columns, readings = [header.index(name) for name in names], []
-    for number, row in table.rows(bad_records):
-        where, cells = f"{path.name}:{number}", [row[column] for column in columns]
-        try:
-            times = [table.number(cell, name) for cell, name in zip(cells[:2], COLUMNS, strict=False)]
-            if any(map(isnan, times)):
-                raise ValueError(f"{COLUMNS[0 if isnan(times[0]) else 1]} has no number")
-        except ValueError as error:
-            bad_records.add(where, str(error), "write numbers of seconds")
-            continue
-        readings.append(Reading(times[0], times[1], "".join(cells[2:]).strip(), where))
-    notes += [f"{path.name}: {note}" for note in table.notes]
-    return readings
 
 
 def pairs(path: Path, key: str, declared: Mapping[str, str], bad_records: BadRecords) -> dict[str, str]:
@@ -74,34 +27,29 @@ def pairs(path: Path, key: str, declared: Mapping[str, str], bad_records: BadRec
     """
     allowed = 'a JSON object {"name": "..."} or a CSV of two columns, each name once'
     path = existing_path(str(path), allowed, key)
-
-    def unusable(reason: str, fix: str = "") -> DataError:
-        return DataError(f"{key} '{path}' cannot be used: {reason}", where=key, allowed=allowed, fix=fix)
-
-    rows: list[Any]
-    if is_table(path):
-        table = open_table(path)
-        header = renamed(table.header, declared)
-        chosen = [number for number, name in enumerate(header) if name]
-        if {EVENT, TEXT} <= {*header}:
-            chosen = [header.index(EVENT), header.index(TEXT)]
-        if len(chosen) != 2:
-            names = list(map(str, table.header))
-            meanings = dict(zip(names, (EVENT, TEXT, *[IGNORE] * len(names)), strict=False))
-            fix = columns_option(meanings) if key == "data.texts" and names[2:] else ""
-            raise unusable(f"it has the columns {', '.join(names)}", fix)
-        cells = ([row[number] for number in chosen] for _, row in table.rows(bad_records))
-        rows = [["" if cell is None else str(cell).strip() for cell in pair] for pair in cells]
-    else:
-        try:
-            rows = [*parse_json("".join(TextFile(path).chunks()), list)]
-        except (ValueError, TypeError) as error:  # a number is no object
-            raise unusable(str(error)) from None
     texts: dict[str, str] = {}
-    is_pair = [isinstance(row, list | tuple) and list(map(type, row)) == [str, str] for row in rows]
-    if not all(is_pair) or not is_pair:
-        raise unusable("not a table of texts")
-    for name, text in rows:
-        if texts.setdefault(name, text) != text:
-            raise unusable(f"'{name}' is '{texts[name]}' and '{text}'")
+    try:
+        rows: list[Any]
+        if is_table(path):
+            table = Table(TextFile(path))
+            header = renamed(table.header, declared)
+            columns = [header.index(name) for name in (EVENT, TEXT) if name in header]
+            if len(columns) < 2:
+                columns = [number for number, name in enumerate(header) if name]
+            if len(columns) != 2:
+                raise ValueError(f"of {', '.join(map(str, table.header))} none are {EVENT} and {TEXT}")
+            cells = ([row[number] for number in columns] for _, row in table.rows(bad_records))
+            rows = [tuple("" if cell is None else str(cell).strip() for cell in pair) for pair in cells]
+        else:
+            rows = [*parse_json("".join(TextFile(path).chunks()), list)]
+        for row in rows:
+            if not isinstance(row, tuple) or list(map(type, row)) != [str, str]:
+                raise ValueError("not a table of texts")
+            name, text = row
+            if texts.setdefault(name, text) != text:
+                raise ValueError(f"'{name}' is '{texts[name]}' and '{text}'")
+        if not texts:
+            raise ValueError("it is empty")
+    except (ValueError, TypeError) as error:  # a number is no object
+        raise DataError(f"{key} '{path}' cannot be used: {error}", where=key, allowed=allowed) from None
     return texts

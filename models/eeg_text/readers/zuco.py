@@ -13,51 +13,34 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.data_files import BadRecords, OnBad, check_matlab5, hdf5_problem, identity, library_errors
+from models.common.data_files import BadRecords, hdf5_problem, identity, library_errors
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
-from models.eeg_text.recordings import MOST_UV, Item, Recordings, Use, normalized
+from models.eeg_text.recordings import MOST_UV, Item, Use, normalized
 
 UNIT = "microvolts, as ZuCo documents"
-ALLOWED = "results<SUBJECT>_<TASK>.mat of ZuCo, with sentenceData of content and rawData"
 _GROUP = "sentenceData"
 _NOTHING = np.zeros((0, CHANNELS), dtype=np.float32)
 
 
-def read(path: Path, on_bad: OnBad, use: Use = "text") -> Recordings:
-    """The sentences of a file, or of all ZuCo files of a folder, that have EEG.
+def read(file: Path, use: Use, bad_records: BadRecords, missing: Counter[str]) -> list[Item]:
+    """The sentences of a file that have EEG; counts those without in `missing`, by reader.
 
-    Sentences without EEG are counted by reader. Reads the disk; raises DataError.
+    Reads the disk; raises DataError.
     """
-    items: list[Item] = []
-    bad_records, missing = BadRecords("sentences"), Counter[str]()
-    paths = [p for p in formats.candidates(path) if formats.of_file(p) == formats.ZUCO]
-    for file in paths:
-        try:
-            arrays = sentence_arrays(file)
-        except DataError as error:
-            if on_bad == "stop" or len(paths) == 1:
-                raise
-            bad_records.add(file.name, error.message, error.fix)
-            continue
-        subject = file.stem.removeprefix("results").split("_")[0]  # YAC of resultsYAC_NR.mat
-        lengths = np.diff(arrays["offsets"]).tolist()
-        sentences = zip(json.loads(bytes(arrays["texts"])), lengths, strict=True)
-        for number, ((text, problem), samples) in enumerate(sentences):
-            where, group = f"{file.name}, sentence {number + 1}", normalized(text)
-            if problem or (samples and not group and use != "predict"):
-                bad_records.add(where, problem or "content has no words")
-            elif not samples:
-                missing[subject] += 1
-            else:
-                items.append(Item(text, subject, group, samples, where, partial(read_eeg, file, number)))
-    skipped = bad_records.finish(on_bad, len(items))
-    if not items:
-        raise DataError(f"no sentence of '{path}' has EEG", where="data.path", allowed=ALLOWED)
-    facts: dict[str, Any] = {"format": formats.ZUCO, "unit": UNIT}
-    facts |= {"bad": skipped} if skipped else {}
-    facts |= {"without_eeg": dict(sorted(missing.items()))} if missing else {}
-    return Recordings(str(path), items, facts)
+    items, arrays = list[Item](), sentence_arrays(file)
+    subject = file.stem.removeprefix("results").split("_")[0]  # YAC of resultsYAC_NR.mat
+    lengths = np.diff(arrays["offsets"]).tolist()
+    sentences = zip(json.loads(bytes(arrays["texts"])), lengths, strict=True)
+    for number, ((text, problem), samples) in enumerate(sentences):
+        where, group = f"{file.name}, sentence {number + 1}", normalized(text)
+        if problem or (samples and not group and use != "predict"):
+            bad_records.add(where, problem or "content has no words")
+        elif not samples:
+            missing[subject] += 1
+        else:
+            items.append(Item(text, subject, group, samples, where, partial(read_eeg, file, number)))
+    return items
 
 
 def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
@@ -99,7 +82,6 @@ def _lacks(path: Path, name: str) -> DataError:
 def _matlab5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     from scipy.io import loadmat
 
-    check_matlab5(path)
     content = loadmat(path, variable_names=[_GROUP], struct_as_record=False, squeeze_me=True)
     if _GROUP not in content:
         raise _lacks(path, _GROUP)

@@ -43,7 +43,7 @@ def read_documents(file: TextFile, name: str) -> Iterator[Record]:
     Blocks stay whole, up to PART. In a text without blank lines every line is a block.
     """
     file.first_line()  # raises DataError if the file is empty
-    minimum = min(PIECE, file.length(PIECE * PIECES) // PIECES)
+    minimum = min(PIECE, len(next(file.chunks())) // PIECES)
     blocks = (True for is_text, _ in groupby(file.lines(), lambda line: line.strip() != "") if is_text)
     by_line = len(list(islice(blocks, 2))) == 1
     number, size, buffer = 0, 0, list[str]()

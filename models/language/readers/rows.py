@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from models.base import DataError
 from models.common.data_files import BadRecords, check_expansion
-from models.common.table import TextTable
+from models.common.table import Table
 from models.common.text_file import TextFile, parse_json
 
 _BATCH = 16
@@ -59,7 +59,7 @@ def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
     A first column without a name is left out: pandas and R write the names of rows into it. Other
     ones are named by their place. Raises DataError.
     """
-    table = TextTable(file, name)
+    table = Table(file, name)
     header = [column or f"column {n}" for n, column in enumerate(table.header, start=1)]
     first = 0 if table.header[0] else 1
     column, uses = Counter(column.lower() for column in header).most_common(1)[0]

@@ -29,7 +29,6 @@ def test_lines_are_those_of_the_whole_text(tmp_path, text, encoding):
     file = TextFile(tmp_path / "a.txt")
     assert list(file.lines()) == whole.split("\n")
     assert "".join(file.chunks()) == whole
-    assert file.length(50) == min(50, len(whole))
 
 
 def test_a_small_file_that_unpacks_to_far_more_than_real_data_is_an_error(tmp_path):

@@ -87,7 +87,7 @@ def test_the_vocabulary_of_a_pretrained_decoder_is_kept(make_task, ready_task, t
     later = make_task(tmp_path / "run", pretrained=str(tmp_path / "folder"), encoder="deleted")
     later.setup_without_data()
     assert later.size == task.size != first.size
-    assert later.vocabulary.encode("korm duna").tolist() == (first.vocabulary.encode("korm duna").tolist())
+    assert later.vocabulary.encode("korm duna") == first.vocabulary.encode("korm duna")
     rows = later.build().decoder.bert.embeddings.word_embeddings.weight.shape[0]
     assert rows == task.size.vocabulary
 

@@ -211,7 +211,7 @@ def test_weights_that_do_not_cover_the_configuration_are_refused(llama):
     inner, coverage = pretrained.load_inner(llama, allow_missing=True)
     assert len(inner.model.layers) == 4 and len(coverage.random) == 9
     edit_config(llama, num_hidden_layers=3, intermediate_size=48)
-    shape = r"another shape: model\.layers\.0\.mlp\.down_proj\.weight \[32, 64\] instead of \[32, 48\]"
+    shape = r"another shape: model\.layers\.0\.mlp\.down_proj\.weight"
     with pytest.raises(DataError, match=rf"{shape}, .* and 6 more"):
         pretrained.load_inner(llama)
     assert len(pretrained.load_inner(llama, allow_missing=True)[1].wrong_shape) == 9

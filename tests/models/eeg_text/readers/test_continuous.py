@@ -7,7 +7,7 @@ import pytest
 from models.eeg_text import formats
 from models.eeg_text.config import Data
 from models.eeg_text.montage import INDICES, SLOTS
-from models.eeg_text.readers import continuous
+from models.eeg_text.readers import files
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
 from tests.models.errors import error_of
 
@@ -24,8 +24,8 @@ def recording(tmp_path):
     return write_edf(tmp_path / "a.edf", NAMES, 40, make=waves)
 
 
-def read(path, use="text", **data):
-    return continuous.read(path, Data(**data), use)
+def read(path, **data):
+    return files.read(str(path), Data(**data), "encoder")
 
 
 def test_a_recording_is_cut_into_windows_in_blocks_with_gaps_between(recording):
@@ -44,7 +44,7 @@ def test_runs_of_one_subject_are_one_group_and_one_reader(tmp_path):
     for number in range(10):
         for run in (1, 2):
             write_edf(tmp_path / f"sub-{number}_run-{run}_eeg.edf", NAMES, 4, make=waves)
-    found = read(tmp_path, "encoder")
+    found = read(tmp_path)
     subjects = [f"sub-{number}" for number in range(10)]
     assert sorted({item.group for item in found.items}) == subjects
     assert sorted({item.subject for item in found.items}) == subjects

@@ -5,7 +5,7 @@ from models.common.recordings import recording as recordings
 from models.common.recordings.files import open_recording
 from models.eeg_text import formats
 from models.eeg_text.config import Data
-from models.eeg_text.readers import continuous
+from models.eeg_text.readers import files
 from tests.models.eeg_text.readers.writers import (
     CODES,
     EVENTS,
@@ -30,8 +30,8 @@ WRITERS = {
 }
 
 
-def read(path, **data):
-    return continuous.read(path, Data(**data), "text")
+def read(path, use="encoder", **data):
+    return files.read(str(path), Data(**data), use)
 
 
 def microvolts(found):
@@ -78,7 +78,7 @@ def test_events_of_a_channel_are_read_in_pieces_and_name_sentences(tmp_path, mon
         assert events(path) == whole
     texts = tmp_path / "texts.json"
     texts.write_text('{"7": "A child paints."}')
-    found = read(path, texts=str(texts))
+    found = read(path, "text", texts=str(texts))
     assert [item.text for item in found.items] == ["A child paints."] * 2
     assert [item.start_s for item in found.items] == [2.0, 9.0]
 

@@ -6,7 +6,7 @@ import pytest
 from models.base import DataError
 from models.eeg_text.config import Data
 from models.eeg_text.formats import ZUCO, of_file
-from models.eeg_text.readers import files, zuco
+from models.eeg_text.readers import files
 from tests.models.eeg_text.readers.writers import TEXTS, eeg, write_matlab5, write_matlab73
 from tests.models.errors import error_of
 
@@ -19,9 +19,13 @@ def path(tmp_path):
     return tmp_path / "resultsYAC_NR.mat"
 
 
+def read(path, on_bad="stop"):
+    return files.read(str(path), Data(on_bad=on_bad), "text")
+
+
 @every_kind
 def test_sentences_with_eeg_are_found_and_those_without_counted(path, kind):
-    found = zuco.read(WRITERS[kind](path), "stop")
+    found = read(WRITERS[kind](path))
     assert [item.text for item in found.items] == [TEXTS[0], TEXTS[1], TEXTS[3]]
     assert [item.samples for item in found.items] == [900, 300, 640]
     assert {item.subject for item in found.items} == {"YAC"}
@@ -33,14 +37,14 @@ def test_sentences_with_eeg_are_found_and_those_without_counted(path, kind):
     assert len(items[0].channels) == 105
     if kind == "5":  # a changed file is indexed again
         WRITERS[kind](path, {2: eeg(2, 200)})
-        assert len(zuco.read(path, "stop").items) == 4
+        assert len(read(path).items) == 4
 
 
 @every_kind
 @pytest.mark.parametrize("length", [70, 105])  # shorter than the channels; as many: by the file
 def test_the_axis_of_105_is_the_channel_axis(path, kind, length):
     own = eeg(1, length)
-    found = zuco.read(WRITERS[kind](path, {1: own if kind == "5" else own.T}), "stop")
+    found = read(WRITERS[kind](path, {1: own if kind == "5" else own.T}))
     np.testing.assert_allclose(found.items[1].load(), own.T.astype(np.float32))
 
 
@@ -50,10 +54,10 @@ def test_bad_eeg_is_an_error_or_skipped(path, kind):
     broken[3, 5], huge[3, 5] = np.nan, 1e30
     wrong = {0: huge, 1: broken, 3: odd}
     WRITERS[kind](path, {n: raw if kind == "5" else raw.T for n, raw in wrong.items()})
-    where = error_of(zuco.read, path, "stop").where
+    where = error_of(read, path).where
     assert all(f"resultsYAC_NR.mat, sentence {n}: rawData" in where for n in (1, 2, 4))
-    with pytest.raises(DataError, match=r"no sentence of .* has EEG"):
-        zuco.read(path, "skip")
+    with pytest.raises(DataError, match=r"no EEG segment"):
+        read(path, "skip")
 
 
 @every_kind
@@ -61,17 +65,17 @@ def test_a_truncated_file_is_an_error(path, kind):
     whole = WRITERS[kind](path).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"'resultsYAC_NR\.mat' cannot be read: "):
-        zuco.read(path, "stop")
+        read(path)
 
 
 def test_a_file_without_sentence_data_is_an_error(path):
     from scipy.io import savemat
 
     savemat(path, {"other": np.zeros(3)})
-    error = error_of(zuco.read, path, "stop")
+    error = error_of(read, path)
     assert error.message == "'resultsYAC_NR.mat' has no sentenceData"
     write_matlab73(path, leave_out=("rawData",))
-    error = error_of(zuco.read, path, "stop")
+    error = error_of(read, path)
     assert error.message == "'resultsYAC_NR.mat' has no sentenceData/rawData"
 
 
@@ -80,15 +84,15 @@ def test_a_bad_file_among_several_is_skipped(tmp_path):
     write_matlab73(tmp_path / "resultsYDR_TSR.mat")
     (tmp_path / "resultsYFR_NR.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(128) + bytes(40))
     with pytest.raises(DataError):
-        zuco.read(tmp_path, "stop")
-    found = zuco.read(tmp_path, "skip")
+        read(tmp_path)
+    found = read(tmp_path, "skip")
     assert sorted({item.subject for item in found.items}) == ["YAC", "YDR"]
     assert found.facts["bad"] == 1
 
 
 def test_without_a_cache_a_file_is_read_once(path, tmp_path, monkeypatch):
     monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "resultsYAC_NR.mat" / "below"))
-    items = zuco.read(write_matlab5(path), "stop").items
+    items = read(write_matlab5(path)).items
     monkeypatch.setattr("scipy.io.loadmat", None)
     np.testing.assert_allclose(items[1].load(), eeg(1).T.astype(np.float32))
 
