@@ -16,7 +16,7 @@ from torch.nn import Module
 from models.base import HasPredictions
 from training.callbacks.base import Action
 from training.interruption import Interrupted
-from training.trackers.follow import caught
+from training.logging.printable import caught
 
 if TYPE_CHECKING:
     from engines.base import Engine

@@ -10,8 +10,8 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from training.callbacks.base import Facts, Numbers
 from training.callbacks.preemption import ignore_ending
+from training.logging.printable import caught
 from training.settings import TRACKERS
 from training.storage import atomic_write, lines_of, open_to_read, read_json
 
@@ -38,10 +39,6 @@ _ORPHAN_S, _LOCK_WAIT_S = 60.0, 10.0
 EVENTS, _MOST_LINES = "events.jsonl", 5000
 Row = tuple[int, Numbers]
 """A step, and its numbers by chart."""
-
-
-class TrackerError(Exception):
-    """A message for the user, such as what to set up."""
 
 
 @dataclass(frozen=True)
@@ -253,21 +250,6 @@ def summary(result: Facts) -> dict[str, Any]:
     values |= {f"result/peak_{name}_bytes": value for name, value in peaks}
     values |= {f"best/{name}": value for name, value in (result.get("best") or {}).items()}
     return {name: value for name, value in values.items() if value is not None}
-
-
-@contextmanager
-def caught(tell: Callable[[str], object]) -> Iterator[None]:
-    """Tell an error in one line, and continue: the border of the trackers, and of a task's samples."""
-    try:
-        yield
-    except Exception as error:
-        tell(describe(error))
-
-
-def describe(error: BaseException) -> str:
-    """The type of `error` and the first line of its message; of a TrackerError the message."""
-    text = str(error).strip().partition("\n")[0]
-    return text if isinstance(error, TrackerError) else f"{type(error).__name__}: {text}"
 
 
 def main() -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from training.callbacks.base import Facts
+from training.logging.printable import TrackerError
 from training.settings import flat
-from training.trackers.follow import Row, Run, Tracker, TrackerError
+from training.trackers.follow import Row, Run, Tracker
 
 # Tags: the run folder that a run belongs to, and the newest step that it has.
 _ID, _LAST_STEP = "gearshift.id", "gearshift.last_step"

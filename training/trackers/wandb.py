@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from training.callbacks.base import Facts
+from training.logging.printable import TrackerError, describe
 from training.settings import nested
-from training.trackers.follow import Row, Run, Tracker, TrackerError, describe
+from training.trackers.follow import Row, Run, Tracker
 
 STEP = "global_step"
 """The x axis of all charts."""

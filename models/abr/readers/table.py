@@ -13,8 +13,9 @@ import numpy as np
 from models.abr.config import CLASS_NAMES, COLUMNS, POINTS, UNKNOWN
 from models.abr.responses import UNKNOWN_CLASS, ResponseOrigin, ResponseReading, ResponseRow
 from models.base import DataError
+from models.common.config import declared_columns
 from models.common.data_files import IGNORE, listed
-from models.common.table import columns_option, declared_columns, open_table
+from models.common.table import columns_option, open_table
 
 REQUIRED = ("patient_id", "intensity", "hear_loss")
 LABELS = ("hear_loss", "v_latency", "v_amplitude", "threshold")

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError
+from models.common.config import declared_columns
 from models.common.data_files import BadRecords, few
 from models.common.recordings import bids
 from models.common.recordings.files import later_parts, notes_of, open_recording
 from models.common.recordings.recording import Event, Recording
-from models.common.table import declared_columns
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS, Data
 from models.eeg_text.readers import channels, tables
