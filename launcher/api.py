@@ -34,7 +34,7 @@ from launcher.run_folder.run_plan import RunPlan
 from launcher.saved_runs import evaluate, export, predict, saved_model
 from launcher.saved_runs.rerun import RerunFailed
 from launcher.saved_runs.saved_model import find_saved
-from launcher.stages import record
+from launcher.stages.pipeline import summarize
 from models.base import DataError, Prediction
 from training.checkpoint.manifest import CheckpointError
 from training.storage import StorageError
@@ -277,7 +277,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
         newest = [snapshot for snapshot in snapshots if snapshot.state != "not started"] or snapshots[:1]
         result = RunReader(path).result() or {}
         if stages:
-            result = record.summarize(stages)
+            result = summarize(stages)
     last = newest[-1]
     if not last.has_ended or last.state == "killed":  # it has no result
         position = None if last.view is None else last.view.position

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from engines.catalog import ENGINES, Entry, missing
 from launcher.base import environment
@@ -37,12 +39,23 @@ _FILES, _FILES_PER_WORKER = 64, 8
 _ENGINE = "engine.name"
 
 
-def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> RunPlan:
+def collected(invalid: Sequence[Diagnostic], prepare: Callable[[], RunPlan]) -> RunPlan:
+    """What `prepare` gives. Raises SettingsError with those `invalid` ones and its own."""
+    try:
+        plan = prepare()
+    except SettingsError as error:
+        raise SettingsError([*invalid, *error.diagnostics]) from error
+    if invalid:
+        raise SettingsError(invalid)
+    return plan
+
+
+def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
     """Resolve and check everything; starts nothing. Reads settings files and JSON of runs.
 
-    Raises SettingsError with `diagnostics` and all further errors.
+    Raises SettingsError with all errors.
     """
-    diagnostics, variables = list(diagnostics), environment.variables()
+    invalid, variables = list[Diagnostic](), environment.variables()
     launched = generation = None
     try:
         generation = read_generation(variables)
@@ -52,52 +65,48 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
 
             launched = reachable(launched, variables)
     except InvalidEnvironment as error:
-        diagnostics.append(Diagnostic(error.message, where="the environment", allowed=error.allowed))
+        invalid = [Diagnostic(error.message, where="the environment", allowed=error.allowed)]
     here = machine.detect_machine()
     if launched is not None:
         here = here.for_ranks(launched.local_size, launched.cpus)
-    ready = prepare_run_at(args, out, diagnostics, here, launched, generation, chooses_engine=True)
-    if ready.nothing_left is None and not args.force:
-        ranks = launched.local_size if launched else ready.resolved.nproc
-        count = parameters(ready.resolved)
-        if lacking := list(check_memory(ready.resolved, here, count, ranks)):
+    plan = collected(invalid, partial(prepare_run_at, args, out, here, launched, generation, is_here=True))
+    if plan.nothing_left is None and not args.force:
+        ranks = launched.local_size if launched else plan.resolved.nproc
+        if lacking := list(check_memory(plan.resolved, here, parameters(plan.resolved), ranks)):
             raise SettingsError(lacking)
-    return ready
+    return plan
 
 
 def prepare_run_at(
     args: CliArgs,
     out: Path | None,
-    diagnostics: list[Diagnostic],
     here: Machine,
     launched: RankEnvironment | None,
     generation: Generation | None = None,
     *,
-    chooses_engine: bool = False,
+    is_here: bool = False,
 ) -> RunPlan:
     """As `prepare_run`, for a given machine and rank environment, such as those of a cluster.
 
-    `chooses_engine`: engine auto plans for this machine. Otherwise the number of processes decides.
+    `is_here`: engine auto plans for this machine. Otherwise the number of processes decides.
     """
-    diagnostics = list(diagnostics)
-    decision = None
+    diagnostics, decision = list[Diagnostic](), None
+    world_size = launched.world_size if launched else None
     try:
-        world_size = launched.world_size if launched else None
         decision = decide(args, out, here, world_size)
-        if chooses_engine and decision.resolved.values[_ENGINE].without(MACHINE_LAYER) == AUTO:
+        if is_here and decision.resolved.values[_ENGINE].without(MACHINE_LAYER) == AUTO:
             from launcher.plan import auto
             from launcher.plan.target import Described
 
             described = Described(here, launched.world_size // launched.local_size if launched else 1)
             decision = auto.decide_engine(args, out, described, world_size, decision=decision)
-        resolved = decision.resolved
-        engine_options.deepspeed_layout(resolved, resolved.settings.engine)
+        engine_options.deepspeed_layout(decision.resolved, decision.resolved.settings.engine)
     except SettingsError as error:
         diagnostics += error.diagnostics
     if launched is None or launched.rank == 0:
         diagnostics += _check_out(out, args, decision)
     if launched is not None and decision is not None:
-        diagnostics += _check_launched(launched, decision)
+        diagnostics += _check_launched(launched, decision.resolved)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
     resolved, settings, resume = decision.resolved, decision.resolved.settings, decision.resume
@@ -108,13 +117,12 @@ def prepare_run_at(
         is_continual = experience.is_left(resume)
     _allow_open_files(settings.loader.workers)
     ranks = launched.local_size if launched else resolved.nproc
-    model, engine = model_name(settings.model), settings.engine.name
     plan = replace(
         decision,
         launched=launched,
         generation=generation,
         out=out,
-        name=run_folder.default_name(model, settings.mode, engine, datetime.now()),
+        name=name_of(settings),
         threads=affinity.threads(settings.engine, here.cores, ranks, environment.variables(), is_continual),
         nothing_left=None if is_continual else decision.nothing_left,
         is_continual=is_continual,
@@ -125,6 +133,12 @@ def prepare_run_at(
 
         feature_checks.check_run_folder(plan.destination, resolved.values)
     return plan
+
+
+def name_of(settings: Any) -> str:
+    """The name of the run folder without --out."""
+    model = model_name(settings.model)
+    return run_folder.default_name(model, settings.mode, settings.engine.name, datetime.now())
 
 
 def _allow_open_files(workers: int) -> None:
@@ -148,15 +162,15 @@ def _check_out(out: Path | None, args: CliArgs, decision: RunPlan | None) -> lis
     return run_folder.writing_errors(out, f"--out {out}")
 
 
-def _check_launched(launched: RankEnvironment, decision: RunPlan) -> Iterator[Diagnostic]:
+def _check_launched(launched: RankEnvironment, resolved: Resolved) -> Iterator[Diagnostic]:
     """Errors for settings that ranks of torchrun or srun cannot keep."""
-    source, key, values = launched.source, "engine.max_restarts", decision.resolved.values
+    source, key, values = launched.source, "engine.max_restarts", resolved.values
     yield from check_processes(values, launched.local_size, source)
     if value := values[key].value:
         message = f"{key} {value}, but only {source}, which started the processes, can restart them"
         allowed = f"0 under {source}; a second start with  --resume auto  resumes"
         yield errors.about(values, key, message, allowed=allowed)
-    if decision.resolved.settings.continual.enabled:
+    if resolved.settings.continual.enabled:
         from launcher.config import feature_checks  # for the runs that learn continually
 
         yield from feature_checks.check_launcher(source, values)
