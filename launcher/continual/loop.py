@@ -82,8 +82,7 @@ class Clock:
             self.signals.add(number)
             self._stop.set()
 
-        is_main = threading.current_thread() is threading.main_thread()
-        with handling(heeded() if is_main else (), record):
+        with handling(heeded(), record):
             yield
 
 

@@ -95,7 +95,8 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
             show(end)
         return end
     # In a control group that limits memory the kernel then kills a rank instead of this process.
-    may_start = environment.Process.is_own and signals.job_signals() is None
+    handler = signals.installed()
+    may_start = environment.Process.is_own and (handler is None or not handler.in_job)
     if not plan.starts_processes and not (may_start and cgroup.memory() is not None):
         return repeat(plan, _train_here, show)
     from launcher.run.supervisor import supervise

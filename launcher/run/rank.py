@@ -113,7 +113,8 @@ def serve(folder: Path) -> None:
         # Not the current parent: the supervisor may have been killed already.
         _end_with_parent(int(environment.variables().get(SUPERVISOR, os.getppid())))
         try:
-            signals.unblock_interrupt()
+            # A Ctrl-C since the start of this process raises KeyboardInterrupt here.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             plan = load_plan(folder)
         except BaseException as error:  # as in `run`
             end = run_end.of_error(error, rank)

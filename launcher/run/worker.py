@@ -29,8 +29,7 @@ from launcher.config.engine_options import engine_options
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
-from launcher.run import rank_data, run_end
-from launcher.run.callbacks import RankCallbacks
+from launcher.run import callbacks, rank_data, run_end
 from launcher.run_folder import lock, run_folder
 from launcher.run_folder.run_plan import RunPlan
 from models.base import DataError, HasBaseWeights, HasFrozenEncoder, Task
@@ -144,15 +143,14 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         experience=data.number,
     )
     evaluation, forgetting = data.evaluation(seed, settings.eval.samples, micro_batch, *loading)
-    factory = RankCallbacks(job, storage, world)
     counts = (evaluation if forgetting is None else forgetting).counts()
-    info = factory.run_info(data, built, len(samples), train_plan, counts)
-    callbacks = factory.build(settings, info)
-    save = settings.save
+    facts_of = {"samples": len(samples), "evaluated": counts}
+    info = callbacks.run_info(job, data, built, storage.path, world.device, **facts_of)
+    called, save = callbacks.build(job, settings, storage, world, info), settings.save
     keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at)
     writer = CheckpointWriter(storage, world, resolved.settings.engine.name, keep, save.async_)
     run = TrainingRun(
-        settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting, test
+        settings, train_plan, called, evaluation, writer, facts, resumed, peaks, forgetting, test
     )
     validate.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
     if world.rank == 0:
