@@ -38,7 +38,9 @@ from training.storage import Storage
 from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
-    from launcher.run.rank_data import RankData
+    from collections.abc import Sequence
+
+    from models.base import Task
 
 
 def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info: RunInfo) -> list[Callback]:
@@ -96,13 +98,23 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
 
 
 def run_info(
-    job: RunPlan, data: RankData, built: Architecture, folder: Path, device: torch.device, **facts: Any
+    job: RunPlan,
+    tasks: Sequence[Task],
+    built: Architecture,
+    samples: int,
+    evaluated: tuple[int, int],
+    folder: Path,
+    device: torch.device,
 ) -> RunInfo:
-    """The names and numbers of the run that do not change; `facts` are further fields of RunInfo."""
+    """The names and numbers of the run that do not change; `evaluated` as in RunInfo."""
     settings, chosen = job.resolved.settings, job.resolved.chosen
-    of_data, name = data.tasks[-1].facts(), device.type
+    of_data, name, notes = tasks[-1].facts(), device.type, [*job.resolved.notes]
     if job.experience is not None and "source" in of_data:
         of_data = {**of_data, "source": settings.data.path}  # not the folder of links to its files
+    if job.experience is not None and job.experience.number:
+        new = len(tasks[-1].data("train"))
+        counts = f"{new} new and {samples - new} replayed samples per epoch"
+        notes.append(f"experience {job.experience.number}: {counts}")
     if name == "cuda":
         name = torch.cuda.get_device_name(device)
     return RunInfo(
@@ -114,14 +126,15 @@ def run_info(
         parameters=built.parameters,
         trainable_parameters=built.trained,
         architecture=built.digest,
+        samples=samples,
         folder=folder,
         data=of_data,
-        notes=[*job.resolved.notes, *data.notes],
-        loss_changes=isinstance(data.tasks[0], TracksProgress),
+        notes=notes,
+        evaluated=evaluated,
+        loss_changes=isinstance(tasks[0], TracksProgress),
         stage=settings.stages[0] if settings.stages else None,
         environment=_environment(name),
         predicted_memory_bytes=None if chosen is None else chosen.predicted_memory_bytes,
-        **facts,
     )
 
 
