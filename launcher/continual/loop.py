@@ -1,4 +1,4 @@
-"""The loop of continual learning: wait for data, train on it as an experience, report."""
+"""Continual learning: wait for data, train on it as an experience, report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime
@@ -17,14 +17,13 @@ from typing import Any
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError, counted
 from launcher.base.signals import Stopped, handling
-from launcher.continual.arrivals import Arrivals, list_files
 from launcher.run import execute, run_end
 from launcher.run.experience import record_settings, recorded_settings, spec_of
 from launcher.run.run_end import RunEnd
 from launcher.run.supervisor import supervise
 from launcher.run_folder import checkpoint_search, experiences, lock, run_folder
 from launcher.run_folder.experiences import Experience, Ledger
-from launcher.run_folder.file_records import record_files
+from launcher.run_folder.file_records import FileRecord, FileStamp, changed_files, record_files, stamp_of
 from launcher.run_folder.reader import RunReader
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from training.callbacks.base import Outcome
@@ -33,6 +32,13 @@ from training.logging.events import append_event
 from training.logging.printable import printable
 from training.logging.strict_json import encode_bytes
 from training.storage import Storage, StorageError, atomic_write, storage_errors
+
+_UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".swp", ".lock", "~")
+"""Endings of files that get another name when they are complete."""
+_MAX_SETTLE_TIMES = 10
+"""Complete files wait for files that are still written, at most this many times `settle_s`."""
+Files = Mapping[str, FileRecord]
+"""Files as they were taken, by their path below the watched folder."""
 
 
 def train_continually(plan: RunPlan, show: execute.Show) -> RunEnd:
@@ -86,6 +92,90 @@ class Clock:
             yield
 
 
+class Arrivals:
+    """Finds the files of a folder that the run has not trained on.
+
+    A file is complete when it is unchanged for `settle_s`, by its change time: no program sets that.
+    Hidden files and files with an ending of unfinished ones are ignored; `note` gets a line for the
+    user about any other ignored file. `now` is in seconds since the epoch.
+    """
+
+    def __init__(self, folder: Path, settle_s: float, min_files: int, note: Callable[[str], object]) -> None:
+        self._folder, self._settle_s, self._min_files, self._note = folder, settle_s, min_files, note
+        self._ignored, self._last_scan = dict[str, FileStamp](), dict[str, FileStamp]()
+        self._ready_since: float | None = None
+        self.changed_at: float | None = None
+        """When a new or changed file was last seen."""
+
+    def first_files(self, now: float) -> Files | None:
+        """The files at the start of the run; None while some are still being written."""
+        complete, growing = self._scan({}, now)
+        if not growing and not complete:
+            return {}
+        return record_files(self._folder, complete) if self._is_ready(growing, complete, now, 1) else None
+
+    def new_files(self, ledger: Ledger, now: float) -> Files:
+        """The files of the next experience; empty if it cannot start yet."""
+        known, postponed = ledger.known_files(), ledger.postponed
+        complete, growing = self._scan(known, now)
+        for name in sorted(known.keys() & complete.keys()):
+            self._ignored[name] = complete.pop(name)
+            if any(changed_files(self._folder, {name: known[name]})):
+                self._note(f"{name} changed after it was trained on: ignored")
+        tried = postponed.files if postponed is not None else {}
+        fresh = {n: s for n, s in complete.items() if n not in tried or tried[n].stamp != s}
+        if not self._is_ready(growing, fresh, now, self._min_files):
+            return {}
+        files, names = dict[str, FileRecord](), {file.digest: name for name, file in known.items()}
+        for name, file in record_files(self._folder, complete).items():
+            if (other := names.setdefault(file.digest, name)) == name:
+                files[name] = file
+            else:
+                self._ignored[name] = file.stamp
+                self._note(f"{name} has the same content as {other}: ignored")
+        return files if files.keys() & fresh.keys() else {}
+
+    def _scan(self, known: Files, now: float) -> tuple[dict[str, FileStamp], dict[str, FileStamp]]:
+        """The complete files and the growing ones, without `known` and ignored ones."""
+        stamps = {
+            name: stamp
+            for name, stamp in list_files(self._folder).items()
+            if self._ignored.get(name) != stamp and not (name in known and known[name].stamp == stamp)
+        }
+        new = {name: stamp for name, stamp in stamps.items() if name not in known}
+        if new.items() - self._last_scan.items():
+            self.changed_at = now
+        self._last_scan = new
+        growing = {name: s for name, s in stamps.items() if now - s.ctime_ns / 1e9 < self._settle_s}
+        return {name: stamp for name, stamp in stamps.items() if name not in growing}, growing
+
+    def _is_ready(self, growing: Sized, fresh: Sized, now: float, least: int) -> bool:
+        """Whether enough files are complete, and no other file is expected soon."""
+        if len(fresh) < least:
+            self._ready_since = None
+            return False
+        if self._ready_since is None:
+            self._ready_since = now
+        if growing and now - self._ready_since < _MAX_SETTLE_TIMES * self._settle_s:
+            return False
+        self._ready_since = None
+        return True
+
+
+def list_files(folder: Path) -> dict[str, FileStamp]:
+    """The files below `folder` that may be complete, by their path, in order. Reads the disk."""
+    stamps = {}
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.startswith(".") or name.lower().endswith(_UNFINISHED):
+                continue
+            path = Path(root, name)
+            if (stamp := stamp_of(path)) is not None:
+                stamps[path.relative_to(folder).as_posix()] = stamp
+    return stamps
+
+
 class ContinualLoop:
     """Watches a folder, and starts the ranks of a run for each experience. Touches the disk."""
 
@@ -95,7 +185,8 @@ class ContinualLoop:
         self._plan, self._train, self._clock, self._folder = plan, train, clock, plan.folder
         self._settings, self._resume = plan.resolved.settings.continual, plan.resume
         self._source = Path(plan.resolved.settings.data.path).expanduser()
-        self._arrivals = Arrivals(self._source, self._settings.settle_s, self._settings.min_files)
+        waits = self._settings.settle_s, self._settings.min_files
+        self._arrivals = Arrivals(self._source, *waits, self._print)
         self._ledger = Ledger()
         hours = self._settings.max_hours
         self._deadline = None if hours is None else clock.now() + 3600 * hours
@@ -135,7 +226,7 @@ class ContinualLoop:
             return Ledger([Experience(0, files, "training")])
         return Ledger([Experience(0, files, "trained", end_step=self._step)])
 
-    def _first_files(self) -> Mapping[str, Any]:
+    def _first_files(self) -> Files:
         """The records of the files of the first data. Raises SettingsError."""
         clock = self._clock
         while (files := self._arrivals.first_files(clock.now())) is None:
@@ -225,16 +316,13 @@ class ContinualLoop:
                 if quiet_at is not None and clock.now() >= quiet_at:
                     return f"no new files for {quiet_s:g} s", exit_codes.DONE
                 files = arrivals.new_files(self._ledger, clock.now())
-                for note in arrivals.notes:
-                    self._print(note)
-                arrivals.notes.clear()
                 if files:
                     self._plan_experience(files)
                     return None
                 ends = (at - clock.now() for at in (quiet_at, self._deadline) if at is not None)
                 clock.wait(max(0.0, min([self._settings.check_every_s, *ends])))
 
-    def _plan_experience(self, files: Mapping[str, Any]) -> None:
+    def _plan_experience(self, files: Files) -> None:
         """Record the next experience, of the new `files`."""
         number, settings = self._ledger.next_number, recorded_settings(self._settings)
         new = Experience(number, files, start_step=self._step or 0, settings=settings)
