@@ -87,7 +87,7 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
         return end
     # In a control group that limits memory the kernel then kills a rank instead of this process.
     handler = signals.installed()
-    may_start = environment.Process.is_own and (handler is None or not handler.in_job)
+    may_start = environment.is_own_process and (handler is None or not handler.in_job)
     if not plan.starts_processes and not (may_start and cgroup.memory() is not None):
         return repeat(plan, _train_here, show)
     from launcher.run.supervisor import supervise

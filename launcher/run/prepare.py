@@ -210,25 +210,22 @@ def least_room_bytes(resolved: Resolved) -> int:
 
 def first_line(ready: RunPlan) -> str:
     """The first line for the user, before torch is imported."""
-    settings = ready.resolved.settings
-    chosen = ready.resolved.chosen
-    before = [line for line in (ready.line, chosen and chosen.line) if line]
-    return "".join(f"{line}\n" for line in before) + (
-        f"{model_name(settings.model)}, mode {settings.mode}, "
-        f"engine {settings.engine.name} on {processes_of(ready)}; run folder {ready.destination}"
-    )
+    settings, chosen = ready.resolved.settings, ready.resolved.chosen
+    what = f"{model_name(settings.model)}, mode {settings.mode}, engine {settings.engine.name}"
+    line = f"{what} on {processes_of(ready)}; run folder {ready.destination}"
+    return "\n".join(text for text in (ready.line, chosen and chosen.line, line) if text)
 
 
 def processes_of(ready: RunPlan) -> str:
     """`cuda, 2 processes, 4 threads each`."""
-    resolved = ready.resolved
-    threads = f", {counted(ready.threads, 'thread')} each" if ready.threads else ""
-    if ready.launched is not None:
-        count = counted(resolved.batching.world_size, "process")
-        return f"{resolved.device}, one of {count} started by {ready.launched.source}{threads}"
-    if not ready.starts_processes:
+    resolved, launched = ready.resolved, ready.launched
+    if launched is None and not ready.starts_processes:
         return f"{resolved.device}, in this process"
-    return f"{resolved.device}, {counted(resolved.nproc, 'process')}{threads}"
+    text = counted(resolved.batching.world_size if launched else resolved.nproc, "process")
+    if launched is not None:
+        text = f"one of {text} started by {launched.source}"
+    threads = f", {counted(ready.threads, 'thread')} each" if ready.threads else ""
+    return f"{resolved.device}, {text}{threads}"
 
 
 def check_memory(
@@ -241,41 +238,34 @@ def check_memory(
     """
     if parameters is None:
         return
-    engine = ENGINES[resolved.settings.engine.name]
+    settings, device, world_size = resolved.settings, resolved.device, resolved.world_size
+    is_16_bit, state_bytes = settings.precision not in ("fp32", "tf32"), settings.optim.least_bytes
+    limit = here.tensor_bytes(ranks_per_node, world_size // ranks_per_node) if device == "cuda" else None
 
     def lacks(engine: Entry) -> list[str]:
-        return list(_lacks(engine, parameters, resolved, here, ranks_per_node))
+        """Each kind of memory of which there is too little: what is needed, and what there is."""
+        weight_bytes, lacking = 2 if is_16_bit and engine.shards_parameters else 4, []
+        placement = engine.placed(settings.engine.offload)
+        needed = placement.state_bytes(parameters, world_size, weight_bytes, state_bytes)
+        host = ranks_per_node * (needed.host + (needed.device if device == "cpu" else 0))
+        if limit is not None and needed.device > limit:
+            lacking.append(f"{size(needed.device)} of {size(limit)} on a GPU")
+        if here.ram_bytes is not None and host > here.ram_bytes * (1 - _FREE):
+            ranks = counted(ranks_per_node, "process")
+            lacking.append(f"{size(host)} of {size(here.ram_bytes)} in main memory ({ranks})")
+        return lacking
 
-    if not (lacking := lacks(engine)):
+    name = settings.engine.name
+    if not (lacking := lacks(ENGINES[name])):
         return
     others = (e for e in ENGINES.values() if e.processes is None and not missing(e))
     fitting = next((other.name for other in others if not lacks(other)), None)
     yield Diagnostic(
-        f"{model_name(resolved.settings.model)} does not fit under engine {engine.name}: weights, "
-        f"gradients and optimizer state take {'; '.join(lacking)}",
+        f"{model_name(settings.model)} does not fit under engine {name}: weights, gradients and "
+        f"optimizer state take {'; '.join(lacking)}",
         key=_ENGINE,
-        value=engine.name,
+        value=name,
         where=resolved.values[_ENGINE].origin.where,
         allowed=f"an engine and a size that fit, see  {PROGRAM} plan; to start anyway: {FORCE.flag}",
         fix=None if fitting is None else f"--engine {fitting}",
     )
-
-
-def _lacks(
-    engine: Entry, parameters: int, resolved: Resolved, here: Machine, ranks_per_node: int
-) -> Iterator[str]:
-    """Each kind of memory of which there is too little: what is needed, and what there is."""
-    settings, device = resolved.settings, resolved.device
-    # What one rank holds at least.
-    is_half = settings.precision not in ("fp32", "tf32") and engine.shards_parameters
-    weight_bytes, state_bytes = 2 if is_half else 4, settings.optim.least_bytes
-    placement = engine.placed(settings.engine.offload)
-    needed = placement.state_bytes(parameters, resolved.world_size, weight_bytes, state_bytes)
-    host = ranks_per_node * (needed.host + (needed.device if device == "cpu" else 0))
-    nodes = resolved.world_size // ranks_per_node
-    limit = here.tensor_bytes(ranks_per_node, nodes) if device == "cuda" else None
-    if limit is not None and needed.device > limit:
-        yield f"{size(needed.device)} of {size(limit)} on a GPU"
-    if here.ram_bytes is not None and host > here.ram_bytes * (1 - _FREE):
-        ranks = counted(ranks_per_node, "process")
-        yield f"{size(host)} of {size(here.ram_bytes)} in main memory ({ranks})"

@@ -102,7 +102,7 @@ def serve(folder: Path) -> None:
     The exit code is 0 for every end that all ranks agreed on: the supervisor reads the agreed code
     from what is saved.
     """
-    environment.Process.is_own = True
+    environment.is_own_process = True
     rank = int(environment.variables().get("RANK", 0))
     try:
         stacks = stacks_file(folder, rank).open("w", encoding="utf-8")
