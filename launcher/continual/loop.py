@@ -252,7 +252,8 @@ class ContinualLoop:
         for needed in (e for e in self._ledger.experiences if e.number in numbers):
             if missing := experiences.missing_file(self._folder, needed):
                 of = "" if needed.number == experience.number else f" of experience {needed.number}"
-                return self._postpone(experience, f"{missing}{of} changed or is gone")
+                self._postpone(experience, f"{missing}{of} changed or is gone")
+                return None
         spec = spec_of(self._folder, experience, self._deadline)
         if experience.number:
             record_settings(self._plan.resolved, spec)
@@ -260,7 +261,8 @@ class ContinualLoop:
         end = self._train(replace(self._plan, experience=spec, resume=resume))
         self._clock.signals |= end.signals
         if experience.number and end.kind == "invalid input":
-            return self._postpone(experience, end.text.removeprefix("error: "))
+            self._postpone(experience, end.text.removeprefix("error: "))
+            return None
         outcome = end.outcome or {}
         if outcome.get("status") == "completed":
             step, forgetting = int(outcome["steps"]), outcome.get("experience")
