@@ -101,7 +101,7 @@ def program() -> NoReturn:
         from launcher.run_folder.generations import start_publisher
 
         handler.start_job(start_publisher(sys.argv, environment.variables()))
-    environment.Process.is_own = True
+    environment.is_own_process = True
     code = main()
     handler.finish()
     if code == exit_codes.INTERRUPTED:

@@ -27,7 +27,7 @@ from launcher.run_folder.run_plan import RunPlan
 from launcher.saved_runs import evaluate, export, predict, saved_model
 from launcher.saved_runs.rerun import RerunFailed
 from launcher.saved_runs.saved_model import find_saved
-from launcher.stages import record
+from launcher.stages.pipeline import summarize
 from models.base import DataError, Prediction
 from training.checkpoint.manifest import CheckpointError
 from training.storage import StorageError
@@ -172,9 +172,9 @@ class Run:
         fields |= {"--top-k": top_k, "--seed": seed}
         numbers = {flag: str(value) for flag, value in fields.items() if value is not None}
         check_types({"inputs": (inputs, (Iterable, PathLike))}, "Run.predict", none=False)
-        given = _listed(inputs)
-        for number, text in enumerate(given):
-            check_types({f"inputs[{number}]": (text, (str, PathLike))}, "Run.predict", none=False)
+        given = {f"inputs[{number}]": text for number, text in enumerate(_listed(inputs))}
+        kinds = {name: (text, (str, PathLike)) for name, text in given.items()}
+        check_types(kinds, "Run.predict", none=False)
         with _errors("Run.predict"):
             sampling, invalid = predict.sampling(numbers)
             if invalid:
@@ -182,8 +182,7 @@ class Run:
             folder = self._require_folder("predict")
             predictor = predict.open_predictor(folder, _name(checkpoint))
             task, family = predictor.task, predictor.saved.family
-            texts = [str(text) for text in given]
-            prepared = predict.prepare(texts, task, family, folder, numbers)
+            prepared = predict.prepare([*map(str, given.values())], task, family, folder, numbers)
             return list(predict.of_prepared(prepared, task, predictor.load(), sampling))
 
     def export(
@@ -267,16 +266,13 @@ def open_run(folder: str | PathLike[str]) -> Run:
         if not stages and not run_folder.is_run_folder(path):
             raise checkpoint_search.no_run(path, "open_run()", "resume")
         snapshots = [WatchedRun(stage).snapshot() for stage in stages.values() or (path,)]
-        newest = [snapshot for snapshot in snapshots if snapshot.state != "not started"] or snapshots[:1]
-        result = RunReader(path).result() or {}
-        if stages:
-            result = record.summarize(stages)
-    last = newest[-1]
+        begun = [snapshot for snapshot in snapshots if snapshot.state != "not started"]
+        last = (begun or snapshots[:1])[-1]
+        result = summarize(stages) if stages else dict(RunReader(path).result() or {})
     if not last.has_ended or last.state == "killed":  # it has no result
         position = None if last.view is None else last.view.position
         logged = None if position is None else position.last
-        result = {
-            **result,
+        result |= {
             "status": last.state,
             "steps": 0 if position is None else position.step,
             "epochs": None if logged is None else logged.epoch,
@@ -284,8 +280,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
             "samples_per_s": None if logged is None else logged.samples_per_s,
         }
     peaks = result.get("peak_memory_bytes") or {"device": None, "host": None}
-    result = {**result, "peak_memory_bytes": peaks, "reason": last.reason}
-    return _run_of(result, path, stages)
+    return _run_of({**result, "peak_memory_bytes": peaks, "reason": last.reason}, path, stages)
 
 
 def _run_of(result: Mapping[str, Any], folder: Path | None, stages: Mapping[str, Path]) -> Run:

@@ -67,16 +67,10 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
     """The diagnostics for JSON: one object each, with all fields."""
+    names = ("value", "where")
     return [
-        _redacted(
-            {
-                **asdict(diagnostic),
-                "overrides": dict(zip(("value", "where"), diagnostic.overrides, strict=True))
-                if diagnostic.overrides
-                else None,
-            }
-        )
-        for diagnostic in diagnostics
+        _redacted({**asdict(d), "overrides": d.overrides and dict(zip(names, d.overrides, strict=True))})
+        for d in diagnostics
     ]
 
 

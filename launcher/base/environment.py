@@ -20,6 +20,8 @@ from types import ModuleType
 PACKAGES = frozenset({"engines", "models", "training", "slurm", "ds_configs"})
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds this program's packages."""
+is_own_process = False
+"""Whether this program started the process, and may change what is of the whole process."""
 
 
 def variables() -> MutableMapping[str, str]:
@@ -62,12 +64,6 @@ def python_path() -> str:
     return os.pathsep.join(filter(None, (root, given)))
 
 
-class Process:
-    """What only a process that this program started may change."""
-
-    is_own = False
-
-
 @contextmanager
 def importing() -> Iterator[None]:
     """Collect no garbage during the imports within, if this process is our own.
@@ -75,7 +71,7 @@ def importing() -> Iterator[None]:
     Most objects of a module live as long as the process: searching them for garbage takes a third of the time
     to import torch, and as long again at exit. Those that exist at the end are never searched.
     """
-    if not Process.is_own:
+    if not is_own_process:
         yield
         return
     gc.disable()

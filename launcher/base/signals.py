@@ -56,9 +56,8 @@ class Signals:
         self.ends_at_once = self.defers = False
         self.is_answered = threading.Event()
         """An exception of a signal was caught: the program ends by itself."""
-        self._publish: Publish | None = None
-        self._start_is_over = False
-        self._decided: int | None = None
+        self._in_job: Callable[[signal.Signals], None] | None = None
+        """Of a run in a job: what a signal does, in the thread that reads it."""
         self._lock = threading.Lock()
         self._process = os.getpid()
 
@@ -83,7 +82,14 @@ class Signals:
 
     def start_job(self, publish: Publish) -> None:
         """A run in a job starts; signals blocked since the start of the process come now."""
-        self._publish, numbers = publish, {*heeded()} - {signal.SIGINT}
+
+        def stop(number: signal.Signals) -> None:
+            text = f"stopped by {number.name} before anything was saved; run again"
+            if publish(text):
+                os.write(2, f"{text}\n".encode())
+            os._exit(exit_codes.RUN_AGAIN)
+
+        self._in_job, numbers = stop, {*heeded()} - {signal.SIGINT}
         for number in numbers:
             signal.signal(number, self)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
@@ -91,7 +97,7 @@ class Signals:
     @property
     def in_job(self) -> bool:
         """Whether a run in a job starts, or has started, in this process."""
-        return self._publish is not None
+        return self._in_job is not None
 
     def end_start(self, code: int | None = None) -> None:
         """The start of a run in a job is over: the training handles signals, or has ended.
@@ -100,7 +106,8 @@ class Signals:
         to report first.
         """
         with self._lock:
-            self._decided, self._start_is_over = code, True
+            if self.in_job:
+                self._in_job = lambda number: None if code is None else os._exit(code)
 
     def caused(self, error: BaseException) -> bool:
         """Whether a signal caused `error`; a library may turn its exception into another one."""
@@ -139,19 +146,13 @@ class Signals:
         self.clean_up()
 
     def _take(self, number: signal.Signals) -> None:
-        if self._publish is None:
+        if self._in_job is None:
             is_handled = self.defers or signal.getsignal(number) is self
             if is_handled and not self.is_answered.wait(_LIMIT_S):
                 self.end(number)
         elif number is not signal.SIGINT:
             with self._lock:
-                if not self._start_is_over:
-                    text = f"stopped by {number.name} before anything was saved; run again"
-                    if self._publish(text):
-                        os.write(2, f"{text}\n".encode())
-                    os._exit(exit_codes.RUN_AGAIN)
-                if self._decided is not None:
-                    os._exit(self._decided)
+                self._in_job(number)
 
     def end(self, number: signal.Signals) -> NoReturn:
         """End the process at once, with its children."""
@@ -171,15 +172,9 @@ def installed() -> Signals | None:
     return next((handler for handler in handlers if isinstance(handler, Signals)), None)
 
 
-def job_signals() -> Signals | None:
-    """The Signals of a run in a job that handles SIGTERM now."""
-    handler = signal.getsignal(signal.SIGTERM)
-    return handler if isinstance(handler, Signals) and handler.in_job else None
-
-
 def end_start(code: int | None = None) -> None:
     """As Signals.end_start."""
-    if (handler := job_signals()) is not None:
+    if (handler := installed()) is not None:
         handler.end_start(code)
 
 
@@ -280,9 +275,10 @@ def kill_children() -> None:
 def handling(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
     """Handle the signals `numbers` with `handler`, and restore the earlier handlers at the end.
 
-    For the main thread: only it may set handlers.
+    Does nothing outside of the main thread: only it may set handlers.
     """
-    before = {number: signal.signal(number, handler) for number in numbers}
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in numbers if is_main}
     try:
         yield
     finally:
@@ -300,8 +296,7 @@ def deferred() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    arrived: list[int] = []
-    handler = installed() or Signals()
+    arrived, handler = list[int](), installed() or Signals()
     before, handler.defers = handler.defers, True
     try:
         with handling(heeded(), lambda number, _: arrived.append(number)):
@@ -310,18 +305,3 @@ def deferred() -> Iterator[None]:
         handler.defers = before
     for number in arrived:
         signal.raise_signal(number)
-
-
-@contextmanager
-def interrupt_blocked() -> Iterator[None]:
-    """Processes started within get a Ctrl-C only when they call `unblock_interrupt`."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def unblock_interrupt() -> None:
-    """Raise KeyboardInterrupt for a Ctrl-C since the start of this process, and for later ones."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

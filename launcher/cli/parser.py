@@ -11,9 +11,8 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
-from launcher.commands.catalog import ALIASES, COMMANDS
 from launcher.config import presets
-from launcher.config.command_line import CommandLine, parse
+from launcher.config.command_line import RUN, CommandLine, parse
 from launcher.config.options import DEFAULT, HELP, Command, Option, choices, names
 from launcher.config.provenance import LAYERS
 from launcher.config.schema import FIRST_RUN, setting_infos
@@ -41,11 +40,13 @@ def read(argv: Sequence[str]) -> CommandLine:
     if argv and argv[0] == _HELP:
         argv = [*argv[1:], HELP.flag]
     if not argv or argv[0].startswith("-"):
-        return parse(COMMANDS[DEFAULT], argv)
+        return parse(RUN, argv)
+    from launcher.commands.catalog import ALIASES, COMMANDS  # with the options of all others
+
     command = COMMANDS.get(ALIASES.get(argv[0], argv[0]))
     if command is not None:
         return parse(command, argv[1:])
-    nearest, parsed = nearest_match(argv[0], [*COMMANDS, *ALIASES, _HELP]), parse(COMMANDS[DEFAULT], argv[1:])
+    nearest, parsed = nearest_match(argv[0], [*COMMANDS, *ALIASES, _HELP]), parse(RUN, argv[1:])
     error = Diagnostic(
         f"unknown command '{argv[0]}'",
         value=argv[0],
@@ -61,6 +62,8 @@ def read(argv: Sequence[str]) -> CommandLine:
 
 def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """A parser with the options of `run` and a subparser for each command; and these by name."""
+    from launcher.commands.catalog import COMMANDS
+
     root = argparse.ArgumentParser(
         prog=PROGRAM,
         usage=f"{PROGRAM} [COMMAND] [OPTIONS]",
@@ -81,7 +84,7 @@ def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]
             add_help=False,
         )
         _add_arguments(parsers[command.name], command)
-    _add_arguments(root, COMMANDS[DEFAULT])
+    _add_arguments(root, RUN)
     return root, parsers
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, SettingsError, listed, plain
@@ -18,18 +20,24 @@ from launcher.plan import auto
 from launcher.plan.ladder import ENGINE
 from launcher.plan.target import Described
 from launcher.run.experience import resolve_next_start
+from launcher.run.prepare import name_of
+from launcher.run_folder.run_plan import RunPlan
 from launcher.stages import pipeline
 
 
 def main(command_line: CommandLine) -> int:
     """Print the settings, a section or one setting, for each stage. Raises SettingsError."""
     args, out, key = command_line.args, command_line.out, command_line.argument
-    stages = pipeline.prepare_pipeline(args, out, command_line.diagnostics)
-    if stages is not None and stages.left:
-        runs = {stage.name: begun.resolved for stage, begun in stages.left}
-        titles = [f"{stages.title(stage)}\n\n" for stage, _ in stages.left]
-    else:
-        runs, titles = {"": _resolved(command_line)}, [""]
+    here = Described(machine.detect_machine())
+
+    def prepare(args: CliArgs, out: Path | None) -> RunPlan:
+        decision = auto.decide_engine(args, out, here)
+        resolved = resolve_next_start(decision.resolved, decision.resume)
+        return replace(decision, resolved=resolved, name=name_of(resolved.settings))
+
+    ready = pipeline.prepare(args, out, command_line.diagnostics, prepare)
+    left = pipeline.runs_of(ready) or [("", "", prepare(args, out))]
+    runs, titles = {name: plan.resolved for name, _, plan in left}, [title for _, title, _ in left]
     if SCHEMA.flag in command_line.flags:
         schema = settings_class(next(iter(runs.values())).settings.model.family).model_json_schema()
         # Files may have dotted keys beside sections.
@@ -38,20 +46,6 @@ def main(command_line: CommandLine) -> int:
     contents = {name: _as_json(resolved, key) for name, resolved in runs.items()}
     texts = (title + _text(resolved, key) for title, resolved in zip(titles, runs.values(), strict=True))
     return output.show(command_line, contents.get("", contents), "\n".join(texts).removesuffix("\n"))
-
-
-def _resolved(command_line: CommandLine) -> Resolved:
-    args, errors = pipeline.with_weights(command_line.args)
-    diagnostics = [*command_line.diagnostics, *errors]
-    try:
-        here = Described(machine.detect_machine())
-        decision = auto.decide_engine(args, command_line.out, here)
-        resolved = resolve_next_start(decision.resolved, decision.resume)
-    except SettingsError as error:
-        raise SettingsError([*diagnostics, *error.diagnostics]) from None
-    if diagnostics:
-        raise SettingsError(diagnostics)
-    return resolved
 
 
 def _as_json(resolved: Resolved, key: str) -> dict[str, Any]:

@@ -6,19 +6,22 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, plain
 from launcher.commands import output
-from launcher.config import machine
+from launcher.config import machine, selection
 from launcher.config.command_line import CommandLine
 from launcher.config.options import PLANNED_MACHINE, split_options
-from launcher.config.provenance import keys_of
-from launcher.plan import ladder, target
+from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Setting, keys_of
+from launcher.plan import auto, ladder, target
 from launcher.plan.target import Described
 from launcher.run import affinity
-from launcher.stages.planned import PlannedRun, planned_runs, resolve_with
+from launcher.run_folder.run_plan import RunPlan
+from launcher.run_folder.start import decide
+from launcher.stages import pipeline
 
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan
@@ -29,35 +32,65 @@ def main(command_line: CommandLine) -> int:
 
     Raises SettingsError.
     """
-    diagnostics = list(command_line.diagnostics)
+    diagnostics, given = list(command_line.diagnostics), list[CliArgs]()
     described = target.describe(command_line.values, machine.detect_machine(), diagnostics)
-    parts = planned_runs(described, command_line.args, diagnostics)
+
+    def prepare(args: CliArgs, out: Path | None) -> RunPlan:
+        if (stage := selection.choose(args).stage) is not None:
+            declared = selection.declared_stages(selection.choose(args).family)
+            loads = {each.name: each.loads for each in declared}[stage]
+            if loads is not None:  # the first weights of a later stage alone need not exist
+                any_run = Setting("RUN", Origin(CLI_LAYER, "any run: a plan reads no weights"))
+                args = replace(args, filled={loads: any_run, **args.filled})
+        plan = RunPlan(resolve_with(described, args, ()), out=out, name="plan")
+        given.append(args)
+        return plan
+
+    parts = pipeline.runs_of(pipeline.prepare(command_line.args, None, diagnostics, prepare))
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from launcher.plan import render
 
-    plans = [_planned(described, part) for part in parts]
-    contents = {part.name: _as_json(plan, steps) for part, plan, steps in plans}
-    command = partial(_run_command, command_line)
-    texts = [
-        f"{part.title}\n\n" * bool(part.title) + render.text(part.resolved, plan, steps, command)
-        for part, plan, steps in plans
-    ]
+    contents, texts, command = {}, [], partial(_run_command, command_line)
+    for args, (name, title, part) in zip(given, parts, strict=True):
+        resolved, plan, steps = _planned(described, args, part.resolved)
+        contents[name] = _as_json(plan, steps)
+        texts.append(title + render.text(resolved, plan, steps, command))
     return output.show(command_line, contents.get("", contents), "\n\n".join(texts))
 
 
-def _planned(described: Described, part: PlannedRun) -> tuple[PlannedRun, Plan, Sequence[ladder.Step]]:
+def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Resolved:
+    """The settings with `sets`; those of a stage without first weights. Raises SettingsError."""
+    with_sets = args.with_sets(sets)
+
+    def decided(world_size: int | None) -> Resolved:
+        is_count = world_size is None and described.nodes > 1  # of the processes of a node
+        if sets or is_count:  # an advice names its engine
+            return decide(with_sets, None, described.machine, world_size).resolved
+        return auto.decide_engine(with_sets, None, described, world_size).resolved
+
+    resolved = described.resolve(decided)
+    stages = selection.declared_stages(resolved.settings.model.family)
+    first = [stage.loads for stage in stages if stage.loads and stage.name in resolved.settings.stages]
+    values = {key: replace(resolved.values[key], value=None) for key in first}  # they do not matter
+    return replace(resolved, values={**resolved.values, **values})
+
+
+def _planned(
+    described: Described, args: CliArgs, resolved: Resolved
+) -> tuple[Resolved, Plan, list[ladder.Step]]:
+    """The settings that are planned, their plan, and the steps of the ladder if it does not fit."""
     from launcher.plan.plan import open_planner
 
-    with open_planner(part.resolved, described) as planner:
+    with open_planner(resolved, described) as planner:
 
         def plan_with(change: ladder.Change) -> Plan:
             sets = [f"{key}={plain(value)}" for key, value in change.items()]
-            return planner.plan(resolve_with(described, part.args, sets))
+            return planner.plan(resolve_with(described, args, sets))
 
-        part = replace(part, resolved=planner.fitted(part.resolved))
-        plan = planner.plan(part.resolved)
-        steps = ladder.climb(part.resolved, plan, plan_with) if plan.fits is False else ()
-        return part, plan, list(steps)
+        resolved = planner.fitted(resolved)
+        plan = planner.plan(resolved)
+        steps = ladder.climb(resolved, plan, plan_with) if plan.fits is False else ()
+        return resolved, plan, list(steps)
 
 
 def _as_json(plan: Plan, steps: Sequence[ladder.Step]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -14,7 +15,7 @@ from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.selection import choose
 from launcher.run import execute, run_end
 from launcher.run.execute import Show
-from launcher.run.prepare import first_line, prepare_run
+from launcher.run.prepare import collected, first_line, prepare_run
 from launcher.run.run_end import RunEnd
 from launcher.run_folder.run_plan import RunPlan
 from slurm.environment import JOB_VARIABLE
@@ -51,7 +52,7 @@ def main(command_line: CommandLine) -> int:
 def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> RunPlan | Pipeline:
     """The run, or all runs of a pipeline of stages; starts nothing. Raises SettingsError."""
     if args.resume is None and args.weights is None and choose(args).mode != STAGED_MODE:
-        return prepare_run(args, out, list(diagnostics))
+        return collected(diagnostics, partial(prepare_run, args, out))
     from launcher.stages import pipeline
 
     return pipeline.prepare(args, out, diagnostics)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,9 @@ def render_plan(ready: RunPlan) -> str:
 
 def plan_as_json(ready: RunPlan) -> dict[str, Any]:
     """The JSON of --dry-run."""
-    resolved = ready.resolved
+    resolved, facts = ready.resolved, {"started": ready.starts_processes, "threads": ready.threads}
+    # The ranks that this program would start: none under torchrun or srun.
+    ranks = range(resolved.nproc if ready.launched is None else 0)
     return {
         "settings": nested({key: value.value for key, value in resolved.values.items()}),
         "batching": asdict(resolved.batching),
@@ -41,7 +43,7 @@ def plan_as_json(ready: RunPlan) -> dict[str, Any]:
         "parameters": parameters(resolved),
         "folder": str(ready.destination),
         "resume": None if ready.resume is None else ready.resume.as_json(),
-        "processes": _processes(ready),
+        "processes": [{"rank": rank, **facts} for rank in ranks],
         "fetch": [
             {"url": str(target.file.url), "path": str(target.path), "is_there": target.path.exists()}
             for target in _to_fetch(resolved.settings)
@@ -85,11 +87,3 @@ def _to_fetch(settings: Any) -> list[DownloadTarget]:
     from launcher.config.feature_checks import targets  # for the runs that download their data
 
     return targets(settings.download)
-
-
-def _processes(ready: RunPlan) -> list[Mapping[str, Any]]:
-    """The ranks this program would start; none under torchrun or srun."""
-    if ready.launched is not None:
-        return []
-    facts = {"started": ready.starts_processes, "threads": ready.threads}
-    return [{"rank": rank, **facts} for rank in range(ready.resolved.nproc)]

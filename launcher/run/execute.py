@@ -50,42 +50,33 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
     `show` gets each failure. The folder of a run that did not train, because of invalid data, is
     removed; that of a resumed run stays as it was. Raises SettingsError.
     """
-    train = train or train_ranks
-    settings = plan.resolved.settings
-    if settings.download.fetch or is_of_hub(settings.model):
-        from launcher.download.fetch import fetch
-
-        try:
-            with signals.stoppable():
-                fetch_weights(settings.model)
-                if settings.download.fetch:
-                    fetch(settings.download, console and plan.is_rank_0, plan.launched)
-        except (FetchError, Stopped, KeyboardInterrupt) as error:
-            end = run_end.of_error(error, plan.launched.rank if plan.launched else 0)
-            show(end)
-            return end
-    affinity.limit_spinning(environment.variables())
-    if not plan.is_rank_0:
-        return train(plan, show)
-    folder = None
+    train, folder, settings = train or train_ranks, None, plan.resolved.settings
     try:
         with signals.stoppable():
+            if is_of_hub(settings.model):
+                fetch_weights(settings.model)
+            if settings.download.fetch:
+                from launcher.download.fetch import fetch
+
+                fetch(settings.download, console and plan.is_rank_0, plan.launched)
+            affinity.limit_spinning(environment.variables())
+            if not plan.is_rank_0:
+                return train(plan, show)
             with signals.deferred():
                 folder = _create_folder(plan)
             explain = partial(run_end.explained, resolved=plan.resolved, folder=folder.path)
             with at_signal(folder.discard):
                 plan = replace(plan, folder=folder.path, console=console)
                 end = explain(train(plan, lambda end: show(explain(end))))
-    except (Stopped, KeyboardInterrupt) as error:  # between the parts that handle signals
-        end = run_end.of_error(error, 0)
+    except (FetchError, Stopped, KeyboardInterrupt) as error:  # between the parts that handle signals
+        end = run_end.of_error(error, plan.launched.rank if plan.launched else 0)
         show(end)
     if folder is None:
         return end
     if end.kind == "ended" and end.text:
         show(end)
     with signals.deferred():
-        end = _finish(plan, folder, end)
-    return end
+        return _finish(plan, folder, end)
 
 
 def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
@@ -96,7 +87,8 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
             show(end)
         return end
     # In a control group that limits memory the kernel then kills a rank instead of this process.
-    may_start = environment.Process.is_own and signals.job_signals() is None
+    handler = signals.installed()
+    may_start = environment.is_own_process and (handler is None or not handler.in_job)
     if not plan.starts_processes and not (may_start and cgroup.memory() is not None):
         return repeat(plan, _train_here, show)
     from launcher.run.supervisor import supervise
@@ -152,8 +144,7 @@ def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
         else:
             again, step = replace(again, resume=resumed), begun
         is_reducible = end.kind == "out of memory" and reductions < MAX_HALVINGS
-        smaller = reduced(again.resolved, end.micro_batch) if is_reducible else None
-        if smaller is not None:
+        if is_reducible and (smaller := _reduced(again.resolved, end.micro_batch)) is not None:
             reductions, numbers = reductions + 1, smaller.batching
             again = replace(again, resolved=smaller)
             line = f"restart with micro-batches of {numbers.micro_batch}"
@@ -173,19 +164,18 @@ def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
         gc.collect()
 
 
-def reduced(resolved: Resolved, micro_batch: int | None = None) -> Resolved | None:
+def _reduced(resolved: Resolved, micro_batch: int | None) -> Resolved | None:
     """The settings with half the micro-batch and the same global batch; None: it cannot be smaller.
 
-    `micro_batch` is the one that ran out of memory; None: that of the settings, which a run may have reduced
-    itself. settings.yaml and origins.json of the restarted run show the new numbers and their origin.
+    `micro_batch` is the one that ran out of memory, which a run may have reduced itself; None: that of the
+    settings. settings.yaml and origins.json of the restarted run show the new numbers and their origin.
     """
     numbers = resolved.batching
     used = micro_batch or numbers.micro_batch
     accumulation = numbers.micro_batch * numbers.accumulation // used
     failed = replace(numbers, micro_batch=used, accumulation=accumulation)
     smaller = next(batching.halvings(failed), None)
-    reason = "reduced after out of memory"
-    return None if smaller is None else resolved.with_batching(smaller, reason)
+    return None if smaller is None else resolved.with_batching(smaller, "reduced after out of memory")
 
 
 def _newest_step(folder: Path) -> int | None:
@@ -201,9 +191,9 @@ def _finish(plan: RunPlan, folder: RunFolder, end: RunEnd) -> RunEnd:
 
         if not generations.is_latest(folder.path, plan.generation):
             return end  # a later generation of the job writes to it now
-    did_nothing = end.did_nothing
-    if end.outcome is not None and end.outcome["status"] == "stopped":
-        did_nothing |= not end.outcome["steps"]  # a signal before the first step
+    outcome = end.outcome or {"status": ""}
+    # Also at a signal before the first step.
+    did_nothing = end.did_nothing or (outcome["status"] == "stopped" and not outcome["steps"])
     if did_nothing and folder.discard():
         return end
     if folder.is_resumed and did_nothing:  # do not write to the log either
@@ -215,12 +205,12 @@ def _finish(plan: RunPlan, folder: RunFolder, end: RunEnd) -> RunEnd:
 
 def _create_folder(plan: RunPlan) -> RunFolder:
     """The run folder: that of the resumed run, a new one, or a fork."""
-    if plan.resume is None or not run_folder.is_run_folder(plan.resume.source):
+    source = None if plan.resume is None else plan.resume.source
+    if source is None or not run_folder.is_run_folder(source):
         return run_folder.create(plan.resolved, plan.out, plan.name)
-    if plan.resume.source.resolve() == plan.destination.resolve():
+    if source.resolve() == plan.destination.resolve():
         return run_folder.open_existing(plan.destination)
-    fill = partial(copy_run, plan.resume.source)
-    return run_folder.create(plan.resolved, plan.out, plan.name, fill)
+    return run_folder.create(plan.resolved, plan.out, plan.name, partial(copy_run, source))
 
 
 def copy_run(source: Path, folder: Path) -> None:
@@ -247,24 +237,22 @@ def last_line(end: RunEnd) -> str:
     """The run folder and the next command; empty: there is no folder. Reads the folder."""
     if (folder := end.folder) is None:
         return ""
-    from launcher.run_folder import checkpoint_search  # after the training
-
-    where, quoted = f"run folder {folder}", shlex.quote(str(folder))
+    where, resume = f"run folder {folder}", f"{PROGRAM} resume {shlex.quote(str(folder))}"
     if (folder / run_folder.REPORT).is_file():
         where += f"; report: {folder / run_folder.REPORT}"
-    if end.exit_code == exit_codes.FAILURE:
-        where += f"; details: {folder / run_folder.LOG}"
     if end.exit_code == exit_codes.DONE:
         if (folder / run_folder.EXPERIENCES).exists():
-            return f"{where}; continue: {PROGRAM} resume {quoted}"
+            return f"{where}; continue: {resume}"
         if following := next_command(folder):
             return f"{where}; {following}"
-    elif checkpoint_search.newest_step(folder) is not None:
-        return f"{where}; resume: {PROGRAM} resume {quoted}"
-    elif end.exit_code == exit_codes.FAILURE:
-        return where
-    settings = shlex.quote(str(folder / run_folder.SETTINGS))
-    return f"{where}; run again: {PROGRAM} --config {settings}"
+    else:
+        has_failed = end.exit_code == exit_codes.FAILURE
+        where += f"; details: {folder / run_folder.LOG}" if has_failed else ""
+        if _newest_step(folder) is not None:
+            return f"{where}; resume: {resume}"
+        if has_failed:
+            return where
+    return f"{where}; run again: {PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
 
 
 def next_command(folder: Path, shown: Path | None = None) -> str | None:
@@ -273,16 +261,14 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
     `shown`: the folder to name in the command, such as that of all stages. None: the task is
     custom, or nothing was saved. Reads the folder.
     """
-    from launcher.run_folder import checkpoint_search
-
     try:
         values = read_values(folder / run_folder.SETTINGS)
     except SettingsError:
         return None
     path, family = str(values.get("data.path", "")), FAMILIES.get(str(values.get("model.family")))
-    without = [stage.name for stage in family.stages if not stage.predicts] if family else []
-    is_saved = checkpoint_search.newest_step(folder) is not None
-    if family is None or not is_saved or values.get("model.stage") in without:
+    if family is None or _newest_step(folder) is None:
+        return None
+    if values.get("model.stage") in [stage.name for stage in family.stages if not stage.predicts]:
         return None
     if path.startswith(EMBEDDED) and path not in family.prompts:
         return f"train on your own data: {PROGRAM} --model {family.name} --data FOLDER"

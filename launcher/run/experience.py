@@ -117,8 +117,8 @@ def is_left(resume: ResumeRequest) -> bool:
 
 def load_experience(
     spec: ExperienceSpec, first: Task, context: Context, settings: Any, world: World
-) -> tuple[ReplayMixture, list[Task]]:
-    """The training data of an experience, and a task for each one that it replays, then its own.
+) -> tuple[list[Task], ReplayMixture]:
+    """A task for the first data, for each experience that is replayed, and its own; its training data.
 
     Collective. `first` is the task of the first data, set up.
 
@@ -155,7 +155,7 @@ def load_experience(
             allowed=f"at least {least}",
         )
     old = [task.data("train") for task in tasks[:-1]]
-    return ReplayMixture(new, old, spec.settings["replay"]), tasks
+    return tasks, ReplayMixture(new, old, spec.settings["replay"])
 
 
 def data_settings(settings: Any, folder: ExperienceFolder) -> Any:

@@ -58,23 +58,15 @@ class JobGeneration:
     def end(self, kind: Kind, code: int, text: str) -> int:
         """Publish how this rank ended; the exit code of this process.
 
-        That is 0 for every end that all ranks agreed on: srun and torchrun treat any other code as
-        a failed rank, and the job script reads the outcome file. Touches the disk.
-        """
-        if self._counts(kind):
-            generations.publish_outcome(self.run, self.generation, code, text)
-        is_agreed = kind == "ended" and code != exit_codes.FAILURE
-        return exit_codes.DONE if is_agreed else code
-
-    def _counts(self, kind: Kind) -> bool:
-        """Whether the end of this rank is the outcome of the generation; the first one published counts.
-
         Rank 0 publishes for all, except after a lost peer, a killed rank or where it is fenced off:
-        without an outcome the job script assumes a crash. Another rank publishes its own failure.
+        without an outcome the job script assumes a crash. Another rank publishes its own failure. The
+        first outcome counts. The code is 0 for every end that all ranks agreed on: srun and torchrun
+        treat any other one as a failed rank, and the job script reads the outcome. Touches the disk.
         """
-        if self.rank == 0:
-            return kind not in ("peer lost", "killed", "fenced")
-        return kind in ("failed", "out of memory", "invalid input")
+        of_all, of_one = ("peer lost", "killed", "fenced"), ("failed", "out of memory", "invalid input")
+        if kind in of_one or (self.rank == 0 and kind not in of_all):
+            generations.publish_outcome(self.run, self.generation, code, text)
+        return exit_codes.DONE if kind == "ended" and code != exit_codes.FAILURE else code
 
 
 def read_job_generation(out: Path | None) -> JobGeneration | None:

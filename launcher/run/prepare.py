@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from engines.catalog import ENGINES, Entry, missing
 from launcher.base import environment
@@ -37,12 +39,23 @@ _FILES, _FILES_PER_WORKER = 64, 8
 _ENGINE = "engine.name"
 
 
-def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> RunPlan:
+def collected(invalid: Sequence[Diagnostic], prepare: Callable[[], RunPlan]) -> RunPlan:
+    """What `prepare` gives. Raises SettingsError with those `invalid` ones and its own."""
+    try:
+        plan = prepare()
+    except SettingsError as error:
+        raise SettingsError([*invalid, *error.diagnostics]) from error
+    if invalid:
+        raise SettingsError(invalid)
+    return plan
+
+
+def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
     """Resolve and check everything; starts nothing. Reads settings files and JSON of runs.
 
-    Raises SettingsError with `diagnostics` and all further errors.
+    Raises SettingsError with all errors.
     """
-    diagnostics, variables = list(diagnostics), environment.variables()
+    invalid, variables = list[Diagnostic](), environment.variables()
     launched = generation = None
     try:
         generation = read_generation(variables)
@@ -52,52 +65,48 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
 
             launched = reachable(launched, variables)
     except InvalidEnvironment as error:
-        diagnostics.append(Diagnostic(error.message, where="the environment", allowed=error.allowed))
+        invalid = [Diagnostic(error.message, where="the environment", allowed=error.allowed)]
     here = machine.detect_machine()
     if launched is not None:
         here = here.for_ranks(launched.local_size, launched.cpus)
-    ready = prepare_run_at(args, out, diagnostics, here, launched, generation, chooses_engine=True)
-    if ready.nothing_left is None and not args.force:
-        ranks = launched.local_size if launched else ready.resolved.nproc
-        count = parameters(ready.resolved)
-        if lacking := list(check_memory(ready.resolved, here, count, ranks)):
+    plan = collected(invalid, partial(prepare_run_at, args, out, here, launched, generation, is_here=True))
+    if plan.nothing_left is None and not args.force:
+        ranks = launched.local_size if launched else plan.resolved.nproc
+        if lacking := list(check_memory(plan.resolved, here, parameters(plan.resolved), ranks)):
             raise SettingsError(lacking)
-    return ready
+    return plan
 
 
 def prepare_run_at(
     args: CliArgs,
     out: Path | None,
-    diagnostics: list[Diagnostic],
     here: Machine,
     launched: RankEnvironment | None,
     generation: Generation | None = None,
     *,
-    chooses_engine: bool = False,
+    is_here: bool = False,
 ) -> RunPlan:
     """As `prepare_run`, for a given machine and rank environment, such as those of a cluster.
 
-    `chooses_engine`: engine auto plans for this machine. Otherwise the number of processes decides.
+    `is_here`: engine auto plans for this machine. Otherwise the number of processes decides.
     """
-    diagnostics = list(diagnostics)
-    decision = None
+    diagnostics, decision = list[Diagnostic](), None
+    world_size = launched.world_size if launched else None
     try:
-        world_size = launched.world_size if launched else None
         decision = decide(args, out, here, world_size)
-        if chooses_engine and _ENGINE in decision.resolved.keys.auto:
+        if is_here and _ENGINE in decision.resolved.keys.auto:
             from launcher.plan import auto
             from launcher.plan.target import Described
 
             described = Described(here, launched.world_size // launched.local_size if launched else 1)
             decision = auto.decide_engine(args, out, described, world_size, decision=decision)
-        resolved = decision.resolved
-        engine_options.deepspeed_layout(resolved, resolved.settings.engine)
+        engine_options.deepspeed_layout(decision.resolved, decision.resolved.settings.engine)
     except SettingsError as error:
         diagnostics += error.diagnostics
     if launched is None or launched.rank == 0:
         diagnostics += _check_out(out, args, decision)
     if launched is not None and decision is not None:
-        diagnostics += _check_launched(launched, decision)
+        diagnostics += _check_launched(launched, decision.resolved)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
     resolved, settings, resume = decision.resolved, decision.resolved.settings, decision.resume
@@ -108,13 +117,12 @@ def prepare_run_at(
         is_continual = experience.is_left(resume)
     _allow_open_files(settings.loader.workers)
     ranks = launched.local_size if launched else resolved.nproc
-    model, engine = model_name(settings.model), settings.engine.name
     plan = replace(
         decision,
         launched=launched,
         generation=generation,
         out=out,
-        name=run_folder.default_name(model, settings.mode, engine, datetime.now()),
+        name=name_of(settings),
         threads=affinity.threads(settings.engine, here.cores, ranks, environment.variables(), is_continual),
         nothing_left=None if is_continual else decision.nothing_left,
         is_continual=is_continual,
@@ -125,6 +133,12 @@ def prepare_run_at(
 
         feature_checks.check_run_folder(plan.destination, resolved.values)
     return plan
+
+
+def name_of(settings: Any) -> str:
+    """The name of the run folder without --out."""
+    model = model_name(settings.model)
+    return run_folder.default_name(model, settings.mode, settings.engine.name, datetime.now())
 
 
 def _allow_open_files(workers: int) -> None:
@@ -148,15 +162,15 @@ def _check_out(out: Path | None, args: CliArgs, decision: RunPlan | None) -> lis
     return run_folder.writing_errors(out, f"--out {out}")
 
 
-def _check_launched(launched: RankEnvironment, decision: RunPlan) -> Iterator[Diagnostic]:
+def _check_launched(launched: RankEnvironment, resolved: Resolved) -> Iterator[Diagnostic]:
     """Errors for settings that ranks of torchrun or srun cannot keep."""
-    source, key, values = launched.source, "engine.max_restarts", decision.resolved.values
+    source, key, values = launched.source, "engine.max_restarts", resolved.values
     yield from check_processes(values, launched.local_size, source)
     if value := values[key].value:
         message = f"{key} {value}, but only {source}, which started the processes, can restart them"
         allowed = f"0 under {source}; a second start with  --resume auto  resumes"
         yield errors.about(values, key, message, allowed=allowed)
-    if decision.resolved.settings.continual.enabled:
+    if resolved.settings.continual.enabled:
         from launcher.config import feature_checks  # for the runs that learn continually
 
         yield from feature_checks.check_launcher(source, values)
@@ -196,25 +210,22 @@ def least_room_bytes(resolved: Resolved) -> int:
 
 def first_line(ready: RunPlan) -> str:
     """The first line for the user, before torch is imported."""
-    settings = ready.resolved.settings
-    chosen = ready.resolved.chosen
-    before = [line for line in (ready.line, chosen and chosen.line) if line]
-    return "".join(f"{line}\n" for line in before) + (
-        f"{model_name(settings.model)}, mode {settings.mode}, "
-        f"engine {settings.engine.name} on {processes_of(ready)}; run folder {ready.destination}"
-    )
+    settings, chosen = ready.resolved.settings, ready.resolved.chosen
+    what = f"{model_name(settings.model)}, mode {settings.mode}, engine {settings.engine.name}"
+    line = f"{what} on {processes_of(ready)}; run folder {ready.destination}"
+    return "\n".join(text for text in (ready.line, chosen and chosen.line, line) if text)
 
 
 def processes_of(ready: RunPlan) -> str:
     """`cuda, 2 processes, 4 threads each`."""
-    resolved = ready.resolved
-    threads = f", {counted(ready.threads, 'thread')} each" if ready.threads else ""
-    if ready.launched is not None:
-        count = counted(resolved.batching.world_size, "process")
-        return f"{resolved.device}, one of {count} started by {ready.launched.source}{threads}"
-    if not ready.starts_processes:
+    resolved, launched = ready.resolved, ready.launched
+    if launched is None and not ready.starts_processes:
         return f"{resolved.device}, in this process"
-    return f"{resolved.device}, {counted(resolved.nproc, 'process')}{threads}"
+    text = counted(resolved.batching.world_size if launched else resolved.nproc, "process")
+    if launched is not None:
+        text = f"one of {text} started by {launched.source}"
+    threads = f", {counted(ready.threads, 'thread')} each" if ready.threads else ""
+    return f"{resolved.device}, {text}{threads}"
 
 
 def check_memory(
@@ -227,41 +238,34 @@ def check_memory(
     """
     if parameters is None:
         return
-    engine = ENGINES[resolved.settings.engine.name]
+    settings, device, world_size = resolved.settings, resolved.device, resolved.world_size
+    is_16_bit, state_bytes = settings.precision not in ("fp32", "tf32"), settings.optim.least_bytes
+    limit = here.tensor_bytes(ranks_per_node, world_size // ranks_per_node) if device == "cuda" else None
 
     def lacks(engine: Entry) -> list[str]:
-        return list(_lacks(engine, parameters, resolved, here, ranks_per_node))
+        """Each kind of memory of which there is too little: what is needed, and what there is."""
+        weight_bytes, lacking = 2 if is_16_bit and engine.shards_parameters else 4, []
+        placement = engine.placed(settings.engine.offload)
+        needed = placement.state_bytes(parameters, world_size, weight_bytes, state_bytes)
+        host = ranks_per_node * (needed.host + (needed.device if device == "cpu" else 0))
+        if limit is not None and needed.device > limit:
+            lacking.append(f"{size(needed.device)} of {size(limit)} on a GPU")
+        if here.ram_bytes is not None and host > here.ram_bytes * (1 - _FREE):
+            ranks = counted(ranks_per_node, "process")
+            lacking.append(f"{size(host)} of {size(here.ram_bytes)} in main memory ({ranks})")
+        return lacking
 
-    if not (lacking := lacks(engine)):
+    name = settings.engine.name
+    if not (lacking := lacks(ENGINES[name])):
         return
     others = (e for e in ENGINES.values() if e.processes is None and not missing(e))
     fitting = next((other.name for other in others if not lacks(other)), None)
     yield Diagnostic(
-        f"{model_name(resolved.settings.model)} does not fit under engine {engine.name}: weights, "
-        f"gradients and optimizer state take {'; '.join(lacking)}",
+        f"{model_name(settings.model)} does not fit under engine {name}: weights, gradients and "
+        f"optimizer state take {'; '.join(lacking)}",
         key=_ENGINE,
-        value=engine.name,
+        value=name,
         where=resolved.values[_ENGINE].origin.where,
         allowed=f"an engine and a size that fit, see  {PROGRAM} plan; to start anyway: {FORCE.flag}",
         fix=None if fitting is None else f"--engine {fitting}",
     )
-
-
-def _lacks(
-    engine: Entry, parameters: int, resolved: Resolved, here: Machine, ranks_per_node: int
-) -> Iterator[str]:
-    """Each kind of memory of which there is too little: what is needed, and what there is."""
-    settings, device = resolved.settings, resolved.device
-    # What one rank holds at least.
-    is_half = settings.precision not in ("fp32", "tf32") and engine.shards_parameters
-    weight_bytes, state_bytes = 2 if is_half else 4, settings.optim.least_bytes
-    placement = engine.placed(settings.engine.offload)
-    needed = placement.state_bytes(parameters, resolved.world_size, weight_bytes, state_bytes)
-    host = ranks_per_node * (needed.host + (needed.device if device == "cpu" else 0))
-    nodes = resolved.world_size // ranks_per_node
-    limit = here.tensor_bytes(ranks_per_node, nodes) if device == "cuda" else None
-    if limit is not None and needed.device > limit:
-        yield f"{size(needed.device)} of {size(limit)} on a GPU"
-    if here.ram_bytes is not None and host > here.ram_bytes * (1 - _FREE):
-        ranks = counted(ranks_per_node, "process")
-        yield f"{size(host)} of {size(here.ram_bytes)} in main memory ({ranks})"

@@ -98,7 +98,7 @@ def serve(folder: Path) -> None:
     The exit code is 0 for every end that all ranks agreed on: the supervisor reads the agreed code
     from what is saved.
     """
-    environment.Process.is_own = True
+    environment.is_own_process = True
     rank = int(environment.variables().get("RANK", 0))
     try:
         stacks = stacks_file(folder, rank).open("w", encoding="utf-8")
@@ -109,7 +109,8 @@ def serve(folder: Path) -> None:
         # Not the current parent: the supervisor may have been killed already.
         _end_with_parent(int(environment.variables().get(SUPERVISOR, os.getppid())))
         try:
-            signals.unblock_interrupt()
+            # A Ctrl-C since the start of this process raises KeyboardInterrupt here.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             plan = load_plan(folder)
         except BaseException as error:  # as in `run`
             end = run_end.of_error(error, rank)

@@ -110,14 +110,16 @@ def build(
     kind: Kind, rank: int, text: str, trace: str = "", exit_code: int | None = None, **parts: Any
 ) -> RunEnd:
     """The end of `rank` on this host, now, without secrets of the environment."""
-    variables = environment.variables()
-    text, trace = (redact_variables(part, variables) for part in (text, trace))
+
+    def clean(text: str) -> str:
+        return redact_variables(text, environment.variables())
+
     parts["diagnostics"] = [
-        replace(one, **{k: redact_variables(v, variables) for k, v in vars(one).items() if type(v) is str})
+        replace(one, **{name: clean(value) for name, value in vars(one).items() if type(value) is str})
         for one in parts.get("diagnostics", ())
     ]
     code = _CODES.get(kind, exit_codes.FAILURE) if exit_code is None else exit_code
-    return RunEnd(kind, code, rank, text=text, trace=trace, **parts)
+    return RunEnd(kind, code, rank, text=clean(text), trace=clean(trace), **parts)
 
 
 def agreed(outcome: Mapping[str, Any], rank: int) -> RunEnd:

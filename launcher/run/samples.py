@@ -37,9 +37,13 @@ class SamplesWriter(Callback):
 
     def sampled(self, predictions: Predictions, when: str, step: int) -> None:
         """Replace the samples of that time."""
-        from models.common.pictures import small
 
-        self._write(predictions, when, step, lambda png: small(png, SIDE, BYTES))
+        def small(png: bytes) -> bytes:
+            from models.common import pictures  # for tasks with pictures
+
+            return pictures.small(png, SIDE, BYTES)
+
+        self._write(predictions, when, step, small)
 
     def predicted(self, predictions: Predictions, step: int) -> None:
         """Write those of an evaluation, and an event that names the file."""

@@ -8,10 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from launcher.base import environment, exit_codes, library_warnings
-from launcher.base.signals import Stopped, deferred, handling, interrupt_blocked, temporary_folder
+from launcher.base.signals import Stopped, deferred, handling, temporary_folder
 from launcher.run import rank as rank_process
 from launcher.run import run_end
 from launcher.run.faults import FAULTS
@@ -80,15 +78,21 @@ class RankProcesses:
             # The agent of torch sets this when it owns the store, as this process does.
             shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
             shared[TOKEN] = secrets.token_hex()
-        for rank in range(nproc):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
-            is_shown = console and not rank
-            with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
-                command = [sys.executable, "-m", MODULE, str(self.folder)]
-                process = subprocess.Popen(
-                    command, env=shared | own, start_new_session=True, stdout=output, stderr=output
-                )
-                self.processes.append(process)
+        # A rank that is interrupted while it imports this program would print a traceback, and an
+        # interrupted import may fail in other ways: it takes a Ctrl-C later.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for rank in range(nproc):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
+                is_shown = console and not rank
+                with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
+                    command = [sys.executable, "-m", MODULE, str(self.folder)]
+                    process = subprocess.Popen(
+                        command, env=shared | own, start_new_session=True, stdout=output, stderr=output
+                    )
+                    self.processes.append(process)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def forward(self, number: int, frame: object) -> None:
         """Forward a signal to the ranks, which save and end; a second Ctrl-C ends them at once."""
@@ -129,30 +133,21 @@ def supervise(plan: RunPlan) -> RunEnd:
     try:
         with temporary_folder("gearshift-") as folder:
             rank_process.save_plan(plan, folder)
-            with library_warnings.logged(plan.log), _started(folder, plan) as ranks:
-                end = _watch(ranks)
-                limit = time.monotonic() + _GRACE_S
-                while None in ranks.codes() and time.monotonic() < limit:
-                    time.sleep(_POLL_S)
+            ranks = RankProcesses(folder)
+            with library_warnings.logged(plan.log), handling(heeded(), ranks.forward):
+                try:
+                    with deferred():
+                        ranks.start(plan.resolved.nproc, plan.threads, plan.console)
+                    end = _watch(ranks)
+                    limit = time.monotonic() + _GRACE_S
+                    while None in ranks.codes() and time.monotonic() < limit:
+                        time.sleep(_POLL_S)
+                finally:
+                    ranks.end()
             _log_other_ranks(ranks, end, plan.folder)
             return replace(end, signals=frozenset(ranks.forwarded))
     except (KeyboardInterrupt, Stopped) as error:
         return run_end.of_error(error, 0)
-
-
-@contextmanager
-def _started(folder: Path, plan: RunPlan) -> Iterator[RankProcesses]:
-    ranks = RankProcesses(folder)
-    is_main = threading.current_thread() is threading.main_thread()
-    with handling(heeded() if is_main else (), ranks.forward):
-        try:
-            # A rank that is interrupted while it imports this program would print a traceback, and
-            # an interrupted import may fail in other ways.
-            with deferred(), interrupt_blocked():
-                ranks.start(plan.resolved.nproc, plan.threads, plan.console)
-            yield ranks
-        finally:
-            ranks.end()
 
 
 def _watch(ranks: RankProcesses) -> RunEnd:

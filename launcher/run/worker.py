@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -28,20 +29,20 @@ from launcher.config.batching import check_fills
 from launcher.config.check import TrackedSettings
 from launcher.config.engine_options import engine_options
 from launcher.config.provenance import Resolved
-from launcher.config.schema import Settings
-from launcher.run import rank_data, run_end
-from launcher.run.callbacks import RankCallbacks
+from launcher.config.schema import Settings, task_class
+from launcher.run import callbacks, run_end
 from launcher.run_folder import lock, run_folder
 from launcher.run_folder.run_plan import RunPlan
-from models.base import DataError, HasBaseWeights, HasFrozenEncoder, Task
+from models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
 from training import seeds
+from training.agreement import first_error
 from training.callbacks.base import TEST, Outcome
 from training.checkpoint import retention, room
 from training.checkpoint.retention import Keep
 from training.checkpoint.tensor_file import EMA
 from training.checkpoint.writer import CheckpointWriter
 from training.data.fingerprint import fingerprint
-from training.data.loader import Batches
+from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.workers import DataWatchdog
@@ -58,9 +59,10 @@ from training.train_plan import TrainPlan, solve
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from launcher.run.rank_data import RankData
+    from models.base import Split, SplitName
     from training.checkpoint.base_weights import BaseWeights
     from training.checkpoint.resume_point import ResumePoint
+    from training.evaluation.forgetting import Forgetting
 
 
 def work(job: RunPlan) -> Outcome | SplitResult:
@@ -89,18 +91,19 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     peaks = PeakMemory()  # before the data and the model, so that they count
     files = _file_digests(job, world)
     resumed = _resume_point(job, files, storage, world)
-    data = rank_data.load_data(job, settings, storage.path, world, resumed)
+    tasks, train_split = load_data(job, settings, storage.path, world, resumed)
+    task, number = tasks[0], job.experience.number if job.experience else 0
     if settings.train.least_steps is not None:
-        job = _fitted(job, data, storage, world)
+        job = _fitted(job, len(task.data("train") if number else train_split), storage, world)
         resolved, tracked = job.resolved, check.retracked(tracked, _settings(job))
         settings = cast(Settings, tracked)
-    task, seed = data.tasks[0], settings.train.seed
-    samples = Samples(task, data.train, seed)
+    seed, micro_batch = settings.train.seed, resolved.batching.micro_batch
+    samples = Samples(task, train_split, seed)
     split = TEST if settings.eval.test and job.split is None else job.split
     evaluated = None if split is None else samples_of(task, split, seed)
     check_fills(resolved, len(samples))
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
-    facts = _facts(resolved, data, files, order, world)
+    facts = _facts(job, task, samples, files, order, world)
     _check_data(job, task, facts, resumed)
     model, initial, base = _build_model(job, settings, storage, task, resumed, world)
     built = architecture(model)  # before the engine shards its parameters
@@ -121,13 +124,12 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
     unused = [part for slot in slots for part in stored(slot)]
     loading = (world, settings.loader, watchdog, unused)
-    micro_batch = resolved.batching.micro_batch
     test = None if evaluated is None else SplitSamples(evaluated, micro_batch, *loading)
     if job.split is not None:
         assert test is not None
         return evaluate_split(task, module, job.split, test)
-    is_cached = not data.number and isinstance(task, HasFrozenEncoder)
-    if is_cached and rank_data.uses_feature_cache(settings, task, model, module, engine):
+    is_cached = not number and isinstance(task, HasFrozenEncoder)
+    if is_cached and _caches_features(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)
     train_plan = solve(
         settings,
@@ -140,18 +142,16 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         first_step=resumed.step if resumed else 0,
         starts=resumed.starts if resumed else None,
         until=job.resume.until if job.resume else None,
-        experience=data.number,
+        experience=number,
     )
-    evaluation, forgetting = data.evaluation(seed, settings.eval.samples, micro_batch, *loading)
-    factory = RankCallbacks(job, storage, world)
+    evaluation, forgetting = _evaluation(tasks, number, settings, micro_batch, loading)
     counts = (evaluation if forgetting is None else forgetting).counts()
-    info = factory.run_info(data, built, len(samples), train_plan, counts)
-    callbacks = factory.build(settings, info)
-    save = settings.save
+    info = callbacks.run_info(job, tasks, built, len(samples), counts, storage.path, world.device)
+    called, save = callbacks.build(job, settings, storage, world, info), settings.save
     keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at)
     writer = CheckpointWriter(storage, world, resolved.settings.engine.name, keep, save.async_)
     run = TrainingRun(
-        settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting, test
+        settings, train_plan, called, evaluation, writer, facts, resumed, peaks, forgetting, test
     )
     check.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
     if world.rank == 0:
@@ -160,23 +160,116 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     return train(task, engine, module, batches, run)
 
 
+def load_data(
+    job: RunPlan, settings: Settings, folder: Path, world: World, resumed: ResumePoint | None
+) -> tuple[Sequence[Task], Split]:
+    """A task for each experience, the newest last, of which the first builds the model; training data.
+
+    Of a run that does not learn continually it is one task. Collective.
+    """
+    is_reset = job.resume is not None and "data" in job.resume.reset
+    context = Context(
+        seed=settings.train.seed,
+        eval_share=settings.eval.share,
+        folder=folder,
+        device=world.device,
+        attention=settings.memory.attention,
+        reset_data=is_reset,
+        earlier_splits=_earlier_splits(job.resolved, folder, world, resumed if is_reset else None),
+    )
+    model, data = (getattr(settings, name) for name in ("model", "data"))  # of the family
+    with signals.deferred():
+        build_task = task_class(model.family)
+    task = build_task(model, data, context)
+    world.rank_0_first(task.setup)
+    check.check_splits(task, folder)
+    if job.experience is None or not job.experience.number:
+        return [task], task.data("train")
+    from launcher.run.experience import load_experience
+
+    return load_experience(job.experience, task, context, job.resolved.settings, world)
+
+
+_OF_SPLIT = ("eval.share", "train.seed", "data.split_seed", "data.fold", "data.split")
+"""Settings by which groups are drawn; if one of them changes, all groups are drawn again."""
+
+
+def _earlier_splits(
+    resolved: Resolved, folder: Path, world: World, reset: ResumePoint | None
+) -> dict[str, SplitName] | None:
+    """The splits of groups that the data of an earlier start had, which they keep. Collective.
+
+    Of the run in `folder`, if its data is `reset` and its groups are drawn as before; or of the run
+    whose weights a new run starts with: none of its training groups may validate. Rank 0 reads.
+    """
+    from models.common.split import SPLIT_FILE, load_sides
+
+    values = {key: setting.value for key, setting in resolved.values.items()}
+    earlier: dict[str, SplitName] = {}
+    if world.rank == 0:
+        earlier = load_sides(folder, only_earlier=True)
+        before = None if reset is None else reset.fact("settings", {})
+        if before is not None and all(before.get(k) == values.get(k) for k in _OF_SPLIT):
+            earlier |= load_sides(folder)
+        start, is_new = values.get("model.start"), not (folder / SPLIT_FILE).exists()
+        if start is not None and is_new and values.get("data.fold") is None:
+            path = Path(start).expanduser()
+            runs = (p for p in (path, *path.parents[:3]) if (p / SPLIT_FILE).is_file())
+            earlier = next(map(load_sides, runs), {})
+    return json.loads(world.broadcast(json.dumps(earlier).encode())) or None
+
+
+def _evaluation(
+    tasks: Sequence[Task], number: int, settings: Settings, micro_batch: int, loading: Sequence[Any]
+) -> tuple[EvaluationBatches, Forgetting | None]:
+    """The validation batches, and what measures forgetting in experience `number`; None: the first data.
+
+    The chance of a noise control is that of the whole split. Raises DataError if a split is empty.
+    """
+    parts = []
+    for task in tasks:
+        samples = Samples(task, task.data("val"), settings.train.seed)
+        limit = None if task.facts().get("control") else settings.eval.samples
+        parts.append(EvaluationBatches(samples, micro_batch, *loading, limit=limit))
+    if not number:
+        return parts[0], None
+    from training.evaluation.forgetting import Forgetting, HeldOutPart  # of an experience only
+
+    *old, new = map(HeldOutPart, tasks, parts)
+    return parts[0], Forgetting(number, old, new)
+
+
+def _caches_features(settings: Settings, task: Task, model: Module, module: Module, engine: Engine) -> bool:
+    """Whether the samples of `task` are cached outputs of its frozen encoder from now on."""
+    from models.common.data_files import cache_folder  # for tasks with such an encoder
+    from training.data import feature_cache
+
+    computed = {key: getattr(settings, key) for key in ("precision", "compile")}
+    computed["attention"] = settings.memory.attention
+    location = feature_cache.CacheLocation(cache_folder(), computed)
+
+    def show(text: str) -> None:
+        if engine.world.rank == 0:
+            print(text, file=sys.stderr, flush=True)
+
+    return feature_cache.use(task, model, module, engine, settings.feature_cache, location, show)
+
+
 def _facts(
-    resolved: Resolved, data: RankData, files: dict[str, str] | None, order: DataOrder, world: World
+    job: RunPlan, task: Task, samples: Samples, files: dict[str, str] | None, order: DataOrder, world: World
 ) -> dict[str, Any]:
     """What a checkpoint says of the run, and a resumed run is compared with. Collective."""
-    task = data.tasks[0]
-    samples, validation = (Samples(task, split, order.seed) for split in (data.train, task.data("val")))
     return {
-        "settings": paths.kept_values(resolved.values),
+        "settings": paths.kept_values(job.resolved.values),
         "data": {
             "samples": len(samples),
             "fingerprint": fingerprint(samples, world),
-            "validation": fingerprint(validation, world),
+            "validation": fingerprint(Samples(task, task.data("val"), order.seed), world),
             "files": files,
             "global_batch": order.global_batch,
             "seed": order.seed,
         },
-        "experience": data.number,
+        "experience": job.experience.number if job.experience else 0,
     }
 
 
@@ -251,15 +344,14 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
     return world
 
 
-def _fitted(job: RunPlan, data: RankData, storage: Storage, world: World) -> RunPlan:
+def _fitted(job: RunPlan, samples: int, storage: Storage, world: World) -> RunPlan:
     """`job` with the batch for the first data of its run; rank 0 records it in the run folder."""
     from launcher.config.batching import fitted
 
-    first = data.tasks[0].data("train") if data.number else data.train
-    job = replace(job, resolved=fitted(job.resolved, len(first)))
+    job = replace(job, resolved=fitted(job.resolved, samples))
     if world.rank == 0 and job.resume is None:  # a resumed run records its settings as it begins
         run_folder.rewrite_settings(storage, job.resolved)
-    if world.rank == 0 and job.experience is not None and data.number:
+    if world.rank == 0 and job.experience is not None and job.experience.number:
         from launcher.run.experience import record_settings
 
         record_settings(job.resolved, job.experience)
@@ -326,16 +418,15 @@ def _check_room(resolved: Resolved, run: Path, model: Module, world: World, *, o
 
     Raises SettingsError on every rank.
     """
-    save = resolved.settings.save
+    save, lack = resolved.settings.save, None
     if not save.required or not (save.last or save.every or save.keep_best):
         return
-    lack = None
     if world.rank == 0:
-        needed = room.checkpoint_bytes(model, resolved.settings, only_trained=only_trained)
-        folder = run / retention.CHECKPOINTS
-        lack = room.lacking(folder if folder.is_dir() else run, needed)
-    text = world.broadcast((lack or "").encode()).decode()
-    if text:
+        needed, folder = room.checkpoint_bytes(model, resolved.settings, only_trained=only_trained), run
+        if (run / retention.CHECKPOINTS).is_dir():
+            folder = run / retention.CHECKPOINTS
+        lack = room.lacking(folder, needed)
+    if text := first_error(world, lack):
         raise SettingsError.of(
             f"there is no room for a checkpoint: {text}",
             value=str(run),

@@ -7,7 +7,6 @@ import shlex
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from launcher.base import exit_codes, signals
@@ -21,8 +20,7 @@ from launcher.run.prepare import first_line
 from launcher.run.run_end import RunEnd
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.run_folder import RunFolder
-from launcher.stages import record
-from launcher.stages.pipeline import Pipeline
+from launcher.stages.pipeline import Pipeline, save_result, save_stages
 from training.logging.quantities import duration, real, size
 
 
@@ -51,7 +49,7 @@ def train_stages(pipeline: Pipeline, console: bool, show: Show, announce: Callab
                         raise KeyboardInterrupt
                     raise Stopped(signal.Signals(min(end.signals)).name)
                 codes[stage.name] = end.exit_code
-                record.write(pipeline.folder, pipeline.folders, codes)
+                save_result(pipeline.folder, pipeline.folders, codes)
                 if not is_done:
                     break
     except (KeyboardInterrupt, Stopped) as error:
@@ -63,7 +61,7 @@ def train_stages(pipeline: Pipeline, console: bool, show: Show, announce: Callab
     if new_folder is not None and end.did_nothing and not has_trained:
         new_folder.discard()
         return end
-    result = record.write(pipeline.folder, pipeline.folders, codes)
+    result = save_result(pipeline.folder, pipeline.folders, codes)
     if all(ready.resolved.settings.report.enabled for _, ready in pipeline.left):
         write_at_end(pipeline.folder)
     return replace(end, folder=pipeline.folder, pipeline=result)
@@ -74,8 +72,7 @@ def make(pipeline: Pipeline) -> RunFolder:
 
     Touches the disk. Raises SettingsError, and has left nothing behind then.
     """
-    names = [entry.name for entry in pipeline.entries]
-    made = run_folder.create_with(pipeline.folder, "", lambda folder: record.save(folder, names))
+    made = run_folder.create_with(pipeline.folder, "", lambda folder: save_stages(folder, pipeline.entries))
     try:
         for entry, ready in pipeline.left:
             run_folder.create(ready.resolved, entry.folder, "")
@@ -100,11 +97,22 @@ def summary(end: RunEnd) -> str:
         return ""
     stages = end.result["stages"]
     width = max(len(stage["name"]) for stage in stages)
-    lines = [f"  {stage['name']:<{width}}  {_stage(stage)}" for stage in stages]
-    return "\n".join([*lines, _last_line(end, end.folder)])
+    lines = [f"  {stage['name']:<{width}}  {_facts(stage)}" for stage in stages]
+    where, last = f"run folder {end.folder}", end.folder / stages[-1]["folder"]
+    if end.exit_code != exit_codes.DONE:
+        failed = [stage["folder"] for stage in stages if stage["status"] == "failed"]
+        where += f"; log: {end.folder / failed[0] / run_folder.LOG}" if failed else ""
+        where += f"; resume: {PROGRAM} resume {shlex.quote(str(end.folder))}"
+    elif following := next_command(last, end.folder):
+        where += f"; {following}"
+    elif checkpoint_search.newest_step(last) is not None:
+        command = f"{PROGRAM} export {shlex.quote(str(last))} --format safetensors"
+        where += f"; export the model: {command}"
+    return "\n".join([*lines, where])
 
 
-def _stage(stage: Mapping[str, Any]) -> str:
+def _facts(stage: Mapping[str, Any]) -> str:
+    """How a stage ended, and what it measured."""
     if stage["parameters"] is None:
         return str(stage["status"])
     content = [f"{stage['status']}, {stage['parameters']:,} parameters"]
@@ -114,22 +122,4 @@ def _stage(stage: Mapping[str, Any]) -> str:
         content.append(f"peak {size(peak[kind])} on the {kind}")
     if (best := stage["best"]) is not None:
         content.append(f"{best['metric']} {real(best['value'])} at step {best['step']}")
-    content.append(duration(stage["wall_s"]))
-    return ", ".join(content)
-
-
-def _last_line(end: RunEnd, folder: Path) -> str:
-    where = f"run folder {folder}"
-    stages = end.result["stages"]
-    if end.exit_code == exit_codes.DONE:
-        last = folder / stages[-1]["folder"]
-        if checkpoint_search.newest_step(last) is None:
-            return where
-        if following := next_command(last, folder):
-            return f"{where}; {following}"
-        command = f"{PROGRAM} export {shlex.quote(str(last))} --format safetensors"
-        return f"{where}; export the model: {command}"
-    failed = [stage["folder"] for stage in stages if stage["status"] == "failed"]
-    if failed:
-        where += f"; log: {folder / failed[0] / run_folder.LOG}"
-    return f"{where}; resume: {PROGRAM} resume {shlex.quote(str(folder))}"
+    return ", ".join([*content, duration(stage["wall_s"])])

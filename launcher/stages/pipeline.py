@@ -1,28 +1,37 @@
-"""A pipeline of stages, resolved as a whole before the first one starts."""
+"""A pipeline of stages: resolved as a whole before the first one starts, and its files."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config.check import why_ineffective
 from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Resolved, Setting
 from launcher.config.selection import STAGES, choose, declared_stages, select_stages
 from launcher.config.settings_file import read_values
-from launcher.run.prepare import prepare_run
+from launcher.run.prepare import collected, prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.checkpoint_search import AUTO
 from launcher.run_folder.reader import RunReader
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
-from launcher.stages import record
 from models.catalog import Stage
 from training.checkpoint import retention
 from training.checkpoint.manifest import MODEL, NAME
+from training.logging.strict_json import encode, encode_bytes
+from training.storage import atomic_write, storage_errors
+
+_STATUSES = {exit_codes.DONE: "completed", exit_codes.FAILURE: "failed", exit_codes.INVALID_INPUT: "failed"}
+_KEPT = ("status", "steps", "parameters", "best", "peak_memory_bytes", "wall_s", "time_split")
+"""Keys of the result of each stage that the pipeline's result repeats."""
+Prepare = Callable[[CliArgs, Path | None], RunPlan]
+"""Prepares one run, as `launcher.run.prepare` does."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,7 @@ class Pipeline:
         """The result of stages that were all completed before; None: some are left. Reads the disk."""
         if self.left:
             return None
-        result = record.summarize(self.folders)
-        return {"folder": str(self.folder), **result, "reason": "nothing is left to do"}
+        return {"folder": str(self.folder), **summarize(self.folders), "reason": "nothing is left to do"}
 
     def title(self, stage: PipelineStage) -> str:
         """`stage 1 of 2: encoder, what is trained there`."""
@@ -84,48 +92,40 @@ class Pipeline:
 
         for run in runs:
             for warning in run.warnings:
-                key = warning.key if warning.key in run.values else None
-                is_of_other = key and not is_used(key, run) and any(is_used(key, r) for r in runs)
-                if not is_of_other:
-                    _add(distinct, warning)
+                key = warning.key or ""
+                if key not in run.values or is_used(key, run) or not any(is_used(key, r) for r in runs):
+                    _add(distinct, [warning])
         return distinct
 
 
-Prepare = Callable[[CliArgs, Path | None, list[Diagnostic]], RunPlan]
-"""Prepares one run, as `launcher.run.prepare` does."""
-
-
-def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> RunPlan | Pipeline:
-    """Resolve one run, or all runs of a pipeline; start nothing.
+def prepare(
+    args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], prepare_one: Prepare = prepare_run
+) -> RunPlan | Pipeline:
+    """Resolve one run, or all runs of a pipeline, each by `prepare_one`; start nothing.
 
     Reads settings files and the JSON of resumed runs. Raises SettingsError with `diagnostics` and
     all other errors.
     """
-    if (pipeline := prepare_pipeline(args, out, diagnostics)) is not None:
-        return pipeline
-    args, wrong = with_weights(args)
-    return prepare_run(args, out, [*diagnostics, *wrong])
-
-
-def prepare_pipeline(
-    args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], prepare_stage: Prepare = prepare_run
-) -> Pipeline | None:
-    """The pipeline, each stage by `prepare_stage`; None for a single run, which is not resolved."""
     if args.resume is not None and (folder := _find(args, out)) is not None:
-        return _resumed(folder, args, out, diagnostics, prepare_stage)
-    stages = selected(args) if args.resume in (None, AUTO) else ()
-    return _new(stages, args, out, diagnostics, prepare_stage) if stages else None
+        return _resumed(folder, args, out, list(diagnostics), prepare_one)
+    if args.resume in (None, AUTO) and (stages := selected(args)):
+        return _new(stages, args, out, list(diagnostics), prepare_one)
+    args, wrong = with_weights(args)
+    return collected([*diagnostics, *wrong], partial(prepare_one, args, out))
+
+
+def runs_of(ready: RunPlan | Pipeline) -> list[tuple[str, str, RunPlan]]:
+    """Name and title of each run that is left, and its plan; a single run has no name."""
+    if isinstance(ready, RunPlan):
+        return [("", "", ready)]
+    return [(entry.name, f"{ready.title(entry)}\n\n", plan) for entry, plan in ready.left]
 
 
 def _new(
-    stages: Sequence[Stage],
-    args: CliArgs,
-    out: Path | None,
-    diagnostics: Sequence[Diagnostic],
-    prepare_stage: Prepare,
+    stages: Sequence[Stage], args: CliArgs, out: Path | None, invalid: list[Diagnostic], prepare_one: Prepare
 ) -> Pipeline:
-    args, wrong = from_of(args, stages[0])
-    invalid = [*diagnostics, *wrong]
+    args, wrong = with_weights(args, stages[0])
+    invalid += wrong
     line = None
     if args.resume is not None:
         line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
@@ -134,18 +134,16 @@ def _new(
     folder = out or run_folder.PARENT / STAGED_MODE
     entries: list[PipelineStage] = []
     for number, stage in enumerate(stages, start=1):
-        where = f"stage {number} of {len(stages)}"
-        turn = {STAGES: Setting([stage.name], Origin(CLI_LAYER, where))}
-        filled = {**(args.filled if number == 1 else {}), **turn, **_weights(stage, entries)}
-        made = _prepared(replace(args, sets=sets, filled=filled), invalid, prepare_stage)
-        if out is None and number == 1 and made is not None:
+        turn = Setting([stage.name], Origin(CLI_LAYER, f"stage {number} of {len(stages)}"))
+        filled = {**({} if entries else args.filled), STAGES: turn, **_weights(stage, entries)}
+        made = _prepared(replace(args, sets=sets, filled=filled), invalid, prepare_one)
+        if out is None and not entries and made is not None:
             folder = run_folder.unused_path(made.name)
-        inner = folder / record.child(number, stage.name)
+        inner = folder / f"{number}-{stage.name}"
         if made is not None:
             made = replace(made, out=inner, resume=ResumeRequest(inner), separate=True)
         entries.append(PipelineStage(stage.name, stage.sentence, inner, made))
-    where = f"--out {folder}" if out else "no --out was given"
-    invalid += run_folder.writing_errors(folder, where)
+    invalid += run_folder.writing_errors(folder, f"--out {folder}" if out else "no --out was given")
     if invalid:
         raise SettingsError(invalid)
     return Pipeline(folder, entries, line=line)
@@ -160,13 +158,12 @@ def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> dict[str, Settin
     return {stage.loads: Setting(str(before[-1].folder), origin)}
 
 
-def _prepared(args: CliArgs, diagnostics: list[Diagnostic], prepare_stage: Prepare) -> RunPlan | None:
-    """One stage; None: it has errors, which are added to `diagnostics` once."""
+def _prepared(args: CliArgs, invalid: list[Diagnostic], prepare_one: Prepare) -> RunPlan | None:
+    """One stage; None: it has errors, which are added to `invalid` once."""
     try:
-        made = prepare_stage(args, None, [])
+        made = prepare_one(args, None)
     except SettingsError as error:
-        for diagnostic in error.diagnostics:
-            _add(diagnostics, diagnostic)
+        _add(invalid, error.diagnostics)
         return None
     if made.launched is not None:  # ranks of torchrun or srun cannot end between stages
         source = made.launched.source
@@ -176,48 +173,42 @@ def _prepared(args: CliArgs, diagnostics: list[Diagnostic], prepare_stage: Prepa
             allowed=f"one stage at a time under {source}",
             fix=f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage",
         )
-        _add(diagnostics, started)
+        _add(invalid, [started])
     return made
 
 
-def _add(diagnostics: list[Diagnostic], diagnostic: Diagnostic) -> None:
-    known = [(other.message, other.where) for other in diagnostics]
-    if (diagnostic.message, diagnostic.where) not in known:
-        diagnostics.append(diagnostic)
+def _add(known: list[Diagnostic], diagnostics: Sequence[Diagnostic]) -> None:
+    """Add those that are not among the `known` ones."""
+    for new in diagnostics:
+        if (new.message, new.where) not in [(other.message, other.where) for other in known]:
+            known.append(new)
 
 
 def _resumed(
-    pipeline: Path, args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], prepare_stage: Prepare
+    pipeline: Path, args: CliArgs, out: Path | None, invalid: list[Diagnostic], prepare_one: Prepare
 ) -> Pipeline:
-    invalid = list(diagnostics)
+    folders = RunReader(pipeline).stages()
     useless = {each.origin.where.partition(" ")[0]: each.origin.where for each in args.filled.values()}
     if args.weights is not None:
         useless[FROM.flag] = f"{FROM.flag} {args.weights}"
     if out is not None and out.resolve() != pipeline.resolve():
         useless["--out"] = f"--out {out}"
-    folders = RunReader(pipeline).stages()
+    single = f"leave out {{}}  or resume the folder of one stage: {', '.join(map(str, folders.values()))}"
     for option, where in useless.items():
         message = f"{option} has no effect on the resumed stages of {pipeline}"
-        fix = (
-            f"leave out {option}  or resume the folder of one stage: {', '.join(map(str, folders.values()))}"
-        )
-        invalid.append(Diagnostic(message, key=option, where=where, fix=fix))
+        invalid.append(Diagnostic(message, key=option, where=where, fix=single.format(option)))
     try:
         family = _settings(folders).get("model.family")
-        of_family = declared_stages(family) if family is not None else ()
+        declared = {stage.name: stage for stage in declared_stages(family)} if family else {}
     except SettingsError:  # such as a custom task that was moved; preparing its run reports that
-        of_family = ()
-    declared = {stage.name: stage for stage in of_family}
+        declared = {}
     entries: list[PipelineStage] = []
     for name, folder in folders.items():
-        stage = declared.get(name, Stage(name, ""))
-        made = None
-        if not record.is_completed(folder):
-            filled = _weights(stage, entries)
-            content = replace(args, resume=str(folder), weights=None, filled=filled)
-            if checkpoint_search.newest_step(folder) is None:
-                content = replace(content, reset=())
-            made = _prepared(content, invalid, prepare_stage)
+        stage, made = declared.get(name, Stage(name, "")), None
+        if not _is_completed(folder):
+            is_new = checkpoint_search.newest_step(folder) is None
+            content = replace(args, resume=str(folder), weights=None, filled=_weights(stage, entries))
+            made = _prepared(replace(content, reset=()) if is_new else content, invalid, prepare_one)
         if made is not None:
             line = made.line if (folder / run_folder.METRICS).exists() else None
             made = replace(made, separate=True, line=line)
@@ -227,11 +218,8 @@ def _resumed(
     left = [entry.name for entry in entries if entry.start is not None]
     line = f"resuming {pipeline}: {', '.join(left)}"
     if not left:
-        last = shlex.quote(str(entries[-1].folder))
-        line = (
-            f"nothing to do: all stages of {pipeline} are completed; "
-            f"to train one longer: {PROGRAM} resume {last} --epochs N --reset schedule"
-        )
+        longer = f"{PROGRAM} resume {shlex.quote(str(entries[-1].folder))} --epochs N --reset schedule"
+        line = f"nothing to do: all stages of {pipeline} are completed; to train one longer: {longer}"
     return Pipeline(pipeline, entries, True, line)
 
 
@@ -250,7 +238,7 @@ def _find(args: CliArgs, out: Path | None) -> Path | None:
         is_of_model = list(stages) == names and (
             checkpoint_search.model_of(_settings(stages)) == (choice.family, choice.model)
         )
-        if is_of_model and not all(map(record.is_completed, stages.values())):
+        if is_of_model and not all(map(_is_completed, stages.values())):
             return folder
     return None
 
@@ -277,38 +265,32 @@ def selected(args: CliArgs) -> tuple[Stage, ...]:
     return chosen if is_legal and len(chosen) > 1 else ()
 
 
-def with_weights(args: CliArgs) -> tuple[CliArgs, list[Diagnostic]]:
-    """The arguments of a single run with --from as a setting, and its errors.
+def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, list[Diagnostic]]:
+    """The arguments with --from as a setting of `stage`, by default of the selected one; its errors.
 
     Reads settings files, and looks at names.
     """
     if args.weights is None:
         return args, []
-    choice = choose(args)
-    declared = {stage.name: stage for stage in declared_stages(choice.family)}
-    return from_of(args, declared.get(choice.stage or ""))
-
-
-def from_of(args: CliArgs, stage: Stage | None) -> tuple[CliArgs, list[Diagnostic]]:
-    """The arguments with --from as a setting of `stage`, and its errors."""
-    if args.weights is None:
-        return args, []
+    if stage is None:
+        choice = choose(args)
+        declared = {stage.name: stage for stage in declared_stages(choice.family)}
+        stage = declared.get(choice.stage or "")
     option, rest = f"{FROM.flag} {args.weights}", replace(args, weights=None)
 
-    def refused(what: str, allowed: str, fix: str | None = None) -> list[Diagnostic]:
-        message = f"{option}{what}"
-        return [Diagnostic(message, key=FROM.flag, where=option, allowed=allowed, fix=fix)]
+    def refused(what: str, allowed: str, fix: str) -> tuple[CliArgs, list[Diagnostic]]:
+        return rest, [Diagnostic(f"{option}{what}", FROM.flag, where=option, allowed=allowed, fix=fix)]
 
     if args.resume not in (None, AUTO):
         what = ": a resumed run loads weights from its own checkpoint"
-        return rest, refused(what, f"{FROM.flag}  with a new run", "leave it out")
+        return refused(what, f"{FROM.flag}  with a new run", "leave it out")
     if stage is None:
         what = " needs a stage, but none is selected"
         fix = f"--set model.start={shlex.quote(args.weights)}"
-        return rest, refused(what, "with  --mode staged --stage NAME", fix)
+        return refused(what, "with  --mode staged --stage NAME", fix)
     if stage.loads is None:
         what = f": stage {stage.name} starts from random weights"
-        return rest, refused(what, "with a later stage", "leave it out")
+        return refused(what, "with a later stage", "leave it out")
     value, diagnostics = args.weights, []
     try:
         value = str(weights_in(args.weights, stage))
@@ -323,23 +305,72 @@ def weights_in(word: str, stage: Stage) -> Path:
 
     Of a run the best checkpoint, or else the last, or else the newest one.
     """
-    path, where = Path(word), f"--from {word}"
+    path, what = Path(word), f"'{word}' does not exist"
     if path.is_file():
         return path
-    what = f"'{word}' does not exist"
     if path.is_dir():
+        what = f"'{path}' holds no weights for stage {stage.name}"
         if folders := RunReader(path).stages():
-            matching = [folder for name, folder in folders.items() if name in stage.of]
-            if not matching:
-                what = f"{path} has no stage {' or '.join(stage.of)}"
-                allowed = f"it has {', '.join(folders)}"
-                raise SettingsError.of(what, value=str(path), where=where, allowed=allowed)
-            path = matching[-1]
+            path = next((f for name, f in reversed(list(folders.items())) if name in stage.of), path)
         steps = sorted((path / retention.CHECKPOINTS).glob("step-*"), reverse=True)
         for folder in (path, path / retention.BEST, path / retention.LAST, *steps):
             # A complete checkpoint, or an export; the best one is found by the folder of the run.
             if any((folder / name).is_file() for name in (MODEL, NAME)):
                 return path if folder.name == retention.BEST else folder
-        what = f"'{path}' holds no weights for stage {stage.name}"
     allowed = "a run folder, one of its checkpoints, an export or a safetensors file"
-    raise SettingsError.of(what, key=FROM.flag, value=word, where=where, allowed=allowed)
+    raise SettingsError.of(what, key=FROM.flag, value=word, where=f"--from {word}", allowed=allowed)
+
+
+def save_stages(folder: Path, stages: Sequence[PipelineStage]) -> None:
+    """Write the stages of the pipeline in `folder`. Raises OSError. Touches the disk."""
+    content = [{"name": stage.name, "folder": stage.folder.name} for stage in stages]
+    run_folder.write_new(folder / run_folder.STAGES, encode({"stages": content}, indent=2) + "\n")
+
+
+def _is_completed(folder: Path) -> bool:
+    """Whether the run of a stage is completed. Reads the disk."""
+    return (RunReader(folder).result() or {}).get("status") == "completed"
+
+
+def save_result(folder: Path, stages: Mapping[str, Path], codes: Mapping[str, int]) -> dict[str, Any]:
+    """Write and give the result of the pipeline in `folder`, as `summarize`. Raises StorageError."""
+    result, path = summarize(stages, codes), folder / run_folder.RESULT
+    with storage_errors(path):
+        atomic_write(path, encode_bytes(result, indent=2) + b"\n")
+    return result
+
+
+def summarize(folders: Mapping[str, Path], codes: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """The result of a pipeline, from those in the `folders` of its stages. Reads the disk.
+
+    `codes` holds the exit codes of this start.
+    """
+    stages, results = [], []
+    for name, folder in folders.items():
+        result, code = RunReader(folder).result() or {}, (codes or {}).get(name)
+        status = _STATUSES.get(code, "stopped") if code is not None else result.get("status", "waiting")
+        if status == "completed":
+            code = exit_codes.DONE
+        facts = {key: result.get(key) for key in _KEPT}
+        stages.append({"name": name, "folder": folder.name, **facts, "status": status, "exit_code": code})
+        results += [result] if result else []
+    last: Mapping[str, Any] = results[-1] if results else {}
+    peaks = _known(results, "peak_memory_bytes")
+    kinds = list(dict.fromkeys(kind for peak in peaks for kind in peak))
+    statuses = {stage["status"] for stage in stages}
+    status = "failed" if "failed" in statuses else "stopped"
+    return {
+        "status": "completed" if statuses == {"completed"} else status,
+        **{key: sum(_known(results, key)) for key in ("steps", "epochs", "wall_s")},
+        **{key: last.get(key) for key in ("model", "mode", "engine", "world_size")},
+        "parameters": max(_known(results, "parameters"), default=None),
+        "best": last.get("best"),
+        # The largest peak of each kind of memory over stages; None: not measured.
+        "peak_memory_bytes": {kind: max(_known(peaks, kind), default=None) for kind in kinds},
+        "samples_per_s": last.get("samples_per_s"),
+        "stages": stages,
+    }
+
+
+def _known(results: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    return [result[key] for result in results if result.get(key) is not None]

@@ -20,7 +20,7 @@ from launcher.config.schema import PRETRAINED
 from launcher.run.prepare import check_processes, prepare_run_at
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.run_plan import RunPlan
-from launcher.stages.pipeline import Pipeline, prepare_pipeline, selected, with_weights
+from launcher.stages.pipeline import Pipeline, prepare, selected, with_weights
 from launcher.submit.allocation import FOLDER, Allocation
 from launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
 from models.common.hub import HUB
@@ -94,12 +94,14 @@ def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
     if requested.array is not None or SWEEP.flag in command_line.values:
         return _array(command_line, requested, diagnostics)
 
-    def prepare_stage(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> RunPlan:
+    def prepare_one(args: CliArgs, out: Path | None) -> RunPlan:
         # Each stage is a job of its own: this process is none of its ranks.
-        return replace(_prepare(args, out, diagnostics, requested), launched=None)
+        return replace(_prepare(args, out, [], requested), launched=None)
 
     args, out, argv = command_line.args, command_line.out, command_line.argv
-    if stages := prepare_pipeline(args, out, list(diagnostics), prepare_stage):
+    begun = prepare(args, out, diagnostics, prepare_one)
+    if isinstance(begun, Pipeline):
+        stages = begun
         # A job for each remaining stage, which reads its settings from the folder of the stage.
         arguments = run_arguments(argv, ("--resume",)) if stages.is_resumed else []
         jobs = []
@@ -112,8 +114,6 @@ def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
         made = None if stages.is_resumed else stages
         folder = stages.folder.absolute()
         return Submission(folder, jobs, stages.warnings, stages.line, made)
-    args, errors = with_weights(args)
-    begun = _prepare(args, out, [*diagnostics, *errors], requested)
     is_new = begun.out is None and begun.resume is None  # a default name gets a free folder
     folder = (run_folder.unused_path(begun.name) if is_new else begun.destination).absolute()
     resumes_newest = args.resume == checkpoint_search.AUTO and out is None  # the newest of now
@@ -278,7 +278,7 @@ def _prepare(
         source: Literal["torchrun", "srun"] = "torchrun" if requested.is_torchrun else "srun"
         rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source) if is_world else None
         try:
-            begun = prepare_run_at(args, out, [], node, rank_0)
+            begun = prepare_run_at(args, out, node, rank_0)
         except SettingsError as error:
             known = {diagnostic.message for diagnostic in errors}
             errors += [new for new in error.diagnostics if new.message not in known]

@@ -92,3 +92,9 @@ def column_field(meanings: Sequence[str], example: str) -> Any:
         pattern=rf"^.+=({'|'.join(meanings)})$",
         json_schema_extra={"allowed": f"a column and its meaning, such as '{example}'"},
     )
+
+
+def declared_columns(columns: Sequence[str]) -> dict[str, str]:
+    """The meaning of each column of the setting, by its name in lower case."""
+    parts = (column.rpartition("=") for column in columns)
+    return {name.strip().lower(): meaning for name, _, meaning in parts}

@@ -16,7 +16,6 @@ from torch.nn import Module, ModuleDict, ModuleList, Sequential
 from torch.utils.data import default_collate
 
 from models.base import Batch, Context, DataError, Draws, Goal, Loss, Metric, NumUnits, Split, SplitName
-from models.common import initial_weights
 from models.common.layers import HasFrozenParts, count_flops
 from models.common.split import SPLITS, SplitRule, save_split, split_groups
 
@@ -140,7 +139,8 @@ class FamilyTask:
         model = self.network()
         if self.encoder is not None:
             prefixes = tuple(f"{name}." for name in self.parts[ENCODER])
-            load = initial_weights.load
+            from models.common.initial_weights import load  # with safetensors, for this setting only
+
             self.loaded[ENCODER] = load("model.encoder", model, self.encoder, _ENCODER_WEIGHTS, prefixes)
         encoder = self.model_parts(model).get(ENCODER, ())
         if self.is_frozen:

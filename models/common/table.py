@@ -22,12 +22,6 @@ _IS_PLAIN = re.compile(r"[^\[\]{},:#\"'&*!|>%@`]+")
 """What needs no quotes in a list of YAML."""
 
 
-def declared_columns(columns: Sequence[str]) -> dict[str, str]:
-    """The meaning of each column of the setting, by its name in lower case."""
-    parts = (column.rpartition("=") for column in columns)
-    return {name.strip().lower(): meaning for name, _, meaning in parts}
-
-
 def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
     """The names of the columns of a table, replaced by their meanings; empty if ignored."""
     names = [str("" if name is None else name).strip() for name in header]

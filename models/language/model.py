@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from models.base import Context, DataError
 from models.common import layers
-from models.common.hugging_face import CONFIG
 from models.common.layers import HasFrozenParts
 from models.language.config import SIZES, Model, Size
 from models.language.head import Head, compute_dtype
@@ -309,4 +308,4 @@ class BuiltIn:
             "attention_dropout": 0.0, "tie_word_embeddings": True, "torch_dtype": "float32",
             **special_tokens,
         }  # fmt: skip
-        return {CONFIG: config, GENERATION: special_tokens}
+        return {"config.json": config, GENERATION: special_tokens}

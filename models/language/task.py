@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,17 +13,16 @@ from torch import Tensor
 from torch.nn import Embedding, Module
 
 from models.base import LAYERS, Batch, Context, DataError, Loss, Predictions, Prompt, SamplePart, Sampling
-from models.common import initial_weights, layers, model_facts
+from models.common import layers, model_facts
+from models.common.config import declared_columns
 from models.common.family import FamilyTask, Sums, path_of
 from models.common.hub import folder_of
 from models.common.model_facts import FACTS_FILE
-from models.common.table import declared_columns
-from models.language import generate, preview
+from models.language import preview
 from models.language.config import Data, Model
 from models.language.dataset import build_splits, read
 from models.language.metric import counts, scores
 from models.language.model import BuiltIn, decoder_layers
-from models.language.readers.files import SUFFIXES
 from models.language.rows import Dialogues, Row, Rules, TokenWindows, collate
 from models.language.tokenizer import ByteTokenizer, Tokenizer
 
@@ -49,7 +48,6 @@ class LanguageTask(FamilyTask):
 
     units = "tokens"
     saved_files = ("tokenizer.json", FACTS_FILE)
-    prompt_suffixes = SUFFIXES
     tokenizer: Tokenizer
     """After setup and setup_without_data, like the next one."""
     is_chat: bool
@@ -172,6 +170,8 @@ class LanguageTask(FamilyTask):
         if self.start is not None:
             adapters = tuple(name for name, p in model.named_parameters() if p.requires_grad)
             names = adapters if self.has_adapters else ("",)
+            from models.common import initial_weights
+
             loaded = initial_weights.load("model.start", model, self.start, _START, names)
             self.loaded["start"] = loaded
         if count > len(blocks):
@@ -230,19 +230,31 @@ class LanguageTask(FamilyTask):
         """The first training sample, in the tokenizer's chat template if it has one."""
         return preview.sample_text(self.data("train").sample(0), self.tokenizer)
 
+    @property
+    def prompt_suffixes(self) -> Collection[str]:
+        from models.language.readers.files import SUFFIXES
+
+        return SUFFIXES
+
     def answers_requests(self) -> bool:
         return self.is_chat
 
     def prompts(self, path: Path) -> Sequence[Prompt]:
         """The prompts in a file; see read_prompts. Raises DataError."""
-        return generate.read_prompts(path, self.columns, self.on_bad)
+        from models.language.generate import read_prompts
+
+        return read_prompts(path, self.columns, self.on_bad)
 
     def dropped_tokens(self, prompt: Prompt, sampling: Sampling) -> int:
+        from models.language import generate
+
         tokens = generate.tokens(prompt, self.tokenizer, is_request=self.is_chat)
         return len(tokens) - len(generate.fitting(tokens, self._window, sampling.max_tokens))
 
     def generate(self, model: Any, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
         """As in previews, the default is to answer greedily and to continue a text by sampling."""
+        from models.language import generate
+
         if sampling.temperature is None:
             kind = Dialogues if self.is_chat else TokenWindows
             sampling = replace(sampling, temperature=kind.temperature)

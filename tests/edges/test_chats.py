@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from models.common.table import declared_columns
+from models.common.config import declared_columns
 from models.language.generate import read_prompts, tokens
 from models.language.readers.corpus import read_corpus
 from models.language.tokenizer import ByteTokenizer, prompt_and_answer

@@ -13,8 +13,9 @@ import numpy as np
 from models.abr.config import CLASS_NAMES, COLUMNS, POINTS, UNKNOWN
 from models.abr.responses import UNKNOWN_CLASS, ResponseOrigin, ResponseReading, ResponseRow
 from models.base import DataError
+from models.common.config import declared_columns
 from models.common.data_files import IGNORE, listed
-from models.common.table import Table, columns_option, declared_columns
+from models.common.table import Table, columns_option
 from models.common.text_file import TextFile
 
 REQUIRED = ("patient_id", "intensity", "hear_loss")

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from models.base import DataError
+from models.common.config import declared_columns
 from models.common.data_files import BadRecords
 from models.common.recordings import bids, edf
 from models.common.recordings.files import open_recording
 from models.common.recordings.recording import Event, Recording
-from models.common.table import declared_columns
 from models.eeg_text.config import CHANNELS, COLUMNS, Data
 from models.eeg_text.readers import channels, tables
 from models.eeg_text.readers.channels import ChannelPicks

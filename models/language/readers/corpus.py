@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, compress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from models.base import DataError, SplitName
 from models.common import cache
 from models.common.data_files import BadRecords, OnBad
 from models.common.split import SPLITS
-from models.language.readers.files import FileSource, RecordSource
-from models.language.readers.records import Record, normalized
+from models.language.readers.records import Record, RecordSource, normalized
+
+if TYPE_CHECKING:
+    from models.language.readers.files import FileSource
 
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
@@ -98,6 +101,8 @@ def read_corpus(
     `columns`: declared ones, see columns_in. Reads the files once, or their cached index. Raises
     DataError.
     """
+    from models.language.readers.files import FileSource  # with all its formats
+
     source = FileSource(path, answers, columns or {})
     if source.size <= SMALL:
         return Corpus(source, _scan(source, on_bad))

@@ -1,10 +1,10 @@
-"""Sources of records: the files under a path, or records in memory."""
+"""The files under a path as a source of records."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -57,24 +57,6 @@ def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]
     """The rows of a file, as training and use read them; None: it is a text. Raises DataError."""
     kind = file_kind(file.path)
     return _ROWS[kind](file, name, bad_records) if kind in _ROWS else None
-
-
-class RecordSource:
-    """Records in memory; one part."""
-
-    format, size, stamp, parts, ignored, note = "embedded", 0, "", 1, 0, ""
-
-    def __init__(self, name: str, records: Sequence[Record]) -> None:
-        self.name, self._records = name, records
-
-    def part_name(self, part: int) -> str:
-        return self.name
-
-    def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        return iter(self._records)
-
-    def current_stamp(self) -> str:
-        return self.stamp
 
 
 class FileSource:

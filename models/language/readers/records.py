@@ -1,10 +1,12 @@
-"""What the readers yield: texts, and answers with the turns before them."""
+"""What the readers yield: texts, and answers with the turns before them; and a source in memory."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from models.common.data_files import BadRecords
 
 
 @dataclass(frozen=True)
@@ -50,3 +52,21 @@ def exchanges(turns: Sequence[Turn], where: str, group: str = "", label: str = "
 def normalized(text: str) -> str:
     """`text` in lower case with single spaces, for comparing requests."""
     return " ".join(text.lower().split())
+
+
+class RecordSource:
+    """Records in memory; one part."""
+
+    format, size, stamp, parts, ignored, note = "embedded", 0, "", 1, 0, ""
+
+    def __init__(self, name: str, records: Sequence[Record]) -> None:
+        self.name, self._records = name, records
+
+    def part_name(self, part: int) -> str:
+        return self.name
+
+    def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
+        return iter(self._records)
+
+    def current_stamp(self) -> str:
+        return self.stamp

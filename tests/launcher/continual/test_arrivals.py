@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from launcher.continual.arrivals import Arrivals, list_files
+from launcher.continual.loop import Arrivals, list_files
 from launcher.run_folder.experiences import Experience, Ledger
 from launcher.run_folder.file_records import record_files
 
@@ -27,16 +27,16 @@ def scans(arrivals, known, *times):
 
 
 def test_files_unchanged_for_settle_s_are_first_data(folder, tmp_path_factory):
-    arrivals, now = Arrivals(folder, SETTLE, 1), time.time()
+    arrivals, now = Arrivals(folder, SETTLE, 1, print), time.time()
     assert arrivals.first_files(now) is None  # whatever its modification time is
     (folder / "b.txt").write_text("second")
     assert list(arrivals.first_files(now + SETTLE + 1)) == ["a.txt", "b.txt"]
     empty = tmp_path_factory.mktemp("empty")
-    assert Arrivals(empty, SETTLE, 1).first_files(now) == {}
+    assert Arrivals(empty, SETTLE, 1, print).first_files(now) == {}
 
 
 def test_new_files_are_returned_together_when_complete(folder):
-    known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, 1)
+    known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, 1, print)
     scans(arrivals, known, 0, 10)
     assert arrivals.changed_at is None
     (folder / "b.txt").write_text("second")
@@ -44,22 +44,23 @@ def test_new_files_are_returned_together_when_complete(folder):
     assert arrivals.changed_at < time.time() + 1  # the first scan with a new file
     (folder / "c.part").write_text("third")
     (folder / "c.part").rename(folder / "c.txt")
-    assert scans(Arrivals(folder, SETTLE, 1), known, 0, SETTLE + 1) == [[], ["b.txt", "c.txt"]]
+    assert scans(Arrivals(folder, SETTLE, 1, print), known, 0, SETTLE + 1) == [[], ["b.txt", "c.txt"]]
 
 
 def test_a_changed_or_copied_file_is_noted_once_and_ignored(folder):
-    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1)
+    notes = []
+    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1, notes.append)
     (folder / "copy.txt").write_text("first")
     os.utime(folder / "a.txt", (3000, 3000))  # the same content is no change
     assert scans(arrivals, known, 0, 1) == [[], []]
-    assert arrivals.notes == ["copy.txt has the same content as a.txt: ignored"]
+    assert notes == ["copy.txt has the same content as a.txt: ignored"]
     (folder / "a.txt").write_text("other")
     assert scans(arrivals, known, 2, 3) == [[], []]
-    assert arrivals.notes[1:] == ["a.txt changed after it was trained on: ignored"]
+    assert notes[1:] == ["a.txt changed after it was trained on: ignored"]
 
 
 def test_files_of_a_postponed_experience_are_returned_with_the_next_ones(folder):
-    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1)
+    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1, print)
     (folder / "b.txt").write_text("second")
     found = arrivals.new_files(known, time.time())
     known = known.updated(Experience(1, found, "postponed", reason="too few"))

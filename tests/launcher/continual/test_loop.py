@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.continual.loop import ContinualLoop, Reporter
+from launcher.continual.loop import ContinualLoop
 from launcher.run import run_end
 from launcher.run_folder import experiences
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
@@ -97,8 +97,7 @@ def start(tmp_path):
         clock = clock or Clock(scheduled)
         ranks = ranks or Ranks(settings)
         plan = RunPlan(settings, resume, folder=folder, is_trained=is_trained)
-        loop = ContinualLoop(plan, ranks, Reporter(folder, False), clock)
-        return loop.run(), ranks, clock
+        return ContinualLoop(plan, ranks, clock).run(), ranks, clock
 
     run.data, run.folder = data, tmp_path / "run"
     run.settings = resolved("continual.enabled=true", data=str(data))

@@ -29,7 +29,7 @@ def begun(*files, retries=1):
     """The report of a run that stops after its download; and what it reported."""
     reports = []
 
-    ready = prepare_run(arguments(*files).with_sets([f"download.retries={retries}"]), None, [])
+    ready = prepare_run(arguments(*files).with_sets([f"download.retries={retries}"]), None)
     ranks = Mock(return_value=run_end.of_error(SettingsError([]), 0))
     return execute_run(ready, False, reports.append, ranks), reports
 
@@ -73,7 +73,7 @@ def rank_environment(rank, machines):
 
 
 def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server):
-    settings = prepare_run(arguments(server.on("/data.jsonl")), None, []).resolved.settings.download
+    settings = prepare_run(arguments(server.on("/data.jsonl")), None).resolved.settings.download
     with ThreadPoolExecutor() as pool:
         environments = [rank_environment(rank, 1) for rank in range(2)]
         list(pool.map(fetch, [settings] * 2, [True, False], environments))
@@ -81,7 +81,7 @@ def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server):
 
 
 def test_on_several_machines_the_file_must_exist(server):
-    settings = prepare_run(arguments(server.on("/data.jsonl")), None, []).resolved.settings.download
+    settings = prepare_run(arguments(server.on("/data.jsonl")), None).resolved.settings.download
     with pytest.raises(SettingsError):
         fetch(settings, False, rank_environment(0, 2))
     assert not server.requests and not Path("downloads").exists()

@@ -12,7 +12,6 @@ from launcher.config.check import TrackedSettings
 from launcher.config.schema import task_class
 from launcher.continual.loop import make_folder
 from launcher.run.experience import load_experience, resolve_experience
-from launcher.run.rank_data import RankData
 from launcher.run_folder.experiences import folder_of
 from launcher.run_folder.run_plan import ExperienceSpec
 from models.base import Context, DataError
@@ -59,9 +58,8 @@ class ContinualRun:
         first = task_class(view.model.family)(view.model, view.data, context)
         first.setup()
         if not spec.number:
-            return RankData(0, first.data("train"), [first])
-        train, tasks = load_experience(spec, first, context, run.settings, one_rank())
-        return RankData(spec.number, train, tasks)
+            return [first], first.data("train")
+        return load_experience(spec, first, context, run.settings, one_rank())
 
 
 @pytest.fixture
@@ -96,7 +94,7 @@ def test_new_text_uses_the_tokenizer_of_the_first_data(new_run):
     fitted = sorted(path.name for path in run.folder.iterdir() if path.is_file())
     before = {name: (run.folder / name).read_bytes() for name in fitted}
     run.add(*texts(run, "b", "zzz qqq xxx", 4))
-    first, new = run.load().tasks
+    (first, new), _ = run.load()
     old, added = first.tokenizer, new.tokenizer
     assert list(added.encode("zzz alpha")) == list(old.encode("zzz alpha"))
     assert {name: (run.folder / name).read_bytes() for name in fitted} == before
@@ -109,11 +107,9 @@ def test_new_text_uses_the_tokenizer_of_the_first_data(new_run):
 def test_replay_gives_its_share_beside_new_data_without_a_bad_file(of_text):
     (of_text.source / "bad.txt").write_bytes(b"\xff\xfe\x00 no text \x00\xff")
     of_text.add(*texts(of_text, "b", "gamma delta", 4), "bad.txt")
-    found = of_text.load(replay=0.5)
-    new = len(found.tasks[1].data("train"))
-    assert len(found.train) == 2 * new
-    assert found.notes == [f"experience 1: {new} new and {new} replayed samples per epoch"]
-    assert [len(task.data("val")) > 0 for task in found.tasks] == [True, True]
+    tasks, train = of_text.load(replay=0.5)
+    assert len(train) == 2 * len(tasks[1].data("train"))
+    assert [len(task.data("val")) > 0 for task in tasks] == [True, True]
 
 
 def test_a_group_seen_again_stays_in_its_split(new_run):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.run import rank
 from launcher.run.execute import copy_run, execute_run, last_line
-from launcher.run.prepare import prepare_run
+from launcher.run.prepare import collected, prepare_run
 from launcher.run_folder import run_folder
 from models.base import DataError
 from tests.launcher.given import resolved, set_torchrun
@@ -46,7 +47,7 @@ def train(monkeypatch):
 @pytest.fixture
 def run(train):
     """Runs the tiny run with the given work."""
-    return lambda work, out=None: train(work, prepare_run(TINY, out, []))
+    return lambda work, out=None: train(work, prepare_run(TINY, out))
 
 
 def ends(code, reason="as it was"):
@@ -116,7 +117,7 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
     # Saved settings of a run on two processes: torchrun has started those already.
     (here / "mine.yaml").write_text("engine: {nproc: 2, name: ddp}\n")
     cli_args = CliArgs(model="language:tiny", configs=[here / "mine.yaml"])
-    ready = prepare_run(cli_args, None, [])
+    ready = prepare_run(cli_args, None)
     end, _ = train(work, ready)
     first = number == 0
     assert seen == [(os.getpid(), end.folder, first, 2)]
@@ -128,7 +129,7 @@ def test_under_torchrun_restarts_are_refused_with_all_errors_and_nothing_is_crea
     set_torchrun(monkeypatch, rank=0)
     cli_args = CliArgs(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})
     with pytest.raises(SettingsError) as refused:
-        prepare_run(cli_args, Path("old"), [Diagnostic("an unknown argument")])
+        collected([Diagnostic("an unknown argument")], partial(prepare_run, cli_args, Path("old")))
     first, second = refused.value.diagnostics
     assert first.message == "an unknown argument"
     assert (second.key, second.where) == ("engine.max_restarts", "--max-restarts 2")
@@ -141,7 +142,7 @@ def resume_run(here, train):
     trained(Path("old"), resolved(nproc="1"), 10)
 
     def carry_out(work, out=None):
-        return train(work, prepare_run(CliArgs(resume="old"), out, []))[0]
+        return train(work, prepare_run(CliArgs(resume="old"), out))[0]
 
     return carry_out
 

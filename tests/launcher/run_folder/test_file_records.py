@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from launcher.continual.arrivals import list_files
+from launcher.continual.loop import list_files
 from launcher.run_folder import file_records
 from launcher.run_folder.file_records import changed_files, data_digests, record_files
 

@@ -8,9 +8,17 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Setting
 from launcher.stages import pipeline
+from launcher.stages.pipeline import PipelineStage, save_stages
 from tests.launcher.stages.halves import halves
 
 EEG = "eeg_text:tiny"
+
+
+def saved_stages(folder, *names):
+    """Write the file of a pipeline with stages of these names."""
+    folders = [folder / f"{number}-{name}" for number, name in enumerate(names, start=1)]
+    entries = [PipelineStage(name, "", path, None) for name, path in zip(names, folders, strict=True)]
+    save_stages(folder, entries)
 
 
 @pytest.fixture

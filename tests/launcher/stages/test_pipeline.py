@@ -3,7 +3,7 @@
 import os
 
 from launcher.run_folder.run_plan import RunPlan
-from launcher.stages import record
+from launcher.stages.pipeline import save_stages
 from tests.launcher.given import set_torchrun
 from tests.launcher.runs import ended, trained
 
@@ -57,7 +57,7 @@ def test_one_stage_is_an_ordinary_run_and_all_that_ranks_of_torchrun_train(prepa
 def ready(pipeline, *completed):
     """The folder of a pipeline; the `completed` stages have a checkpoint and a result."""
     pipeline.folder.mkdir(parents=True)
-    record.save(pipeline.folder, [entry.name for entry in pipeline.entries])
+    save_stages(pipeline.folder, pipeline.entries)
     for entry, stage in pipeline.left:
         steps = [8] if entry.name in completed else []
         trained(entry.folder, stage.resolved, *steps)

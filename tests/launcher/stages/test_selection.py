@@ -2,9 +2,9 @@
 
 import pytest
 
-from launcher.stages import record
 from launcher.stages.pipeline import weights_in
 from models.catalog import Stage
+from tests.launcher.stages.conftest import saved_stages
 
 UPPER = Stage("upper", "train the upper half", loads="model.start", of=("lower", "middle"))
 STEP = "checkpoints/step-00000002"
@@ -38,6 +38,6 @@ def test_the_best_checkpoint_is_used_else_the_last_else_the_newest(tmp_path, fil
 
 def test_the_latest_matching_stage_is_used(tmp_path):
     stages = ["lower", "middle", "upper"]
-    record.save(tmp_path, stages)
+    saved_stages(tmp_path, *stages)
     write_files(tmp_path, *(f"{n}-{name}/best/model.safetensors" for n, name in enumerate(stages, 1)))
     assert found(tmp_path) == tmp_path / "2-middle"

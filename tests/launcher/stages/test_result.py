@@ -5,18 +5,19 @@ import json
 import pytest
 
 from launcher.run_folder.reader import RunReader
-from launcher.stages import record
+from launcher.stages.pipeline import save_result
+from tests.launcher.stages.conftest import saved_stages
 
 
 def written(folder, codes, **stages):
     """The result of a pipeline with these results of its stages; None: no result."""
-    record.save(folder, list(stages))
+    saved_stages(folder, *stages)
     folders = RunReader(folder).stages()
     for name, result in stages.items():
         folders[name].mkdir()
         if result is not None:
             (folders[name] / "result.json").write_text(json.dumps(result))
-    return record.write(folder, folders, codes)
+    return save_result(folder, folders, codes)
 
 
 def result(status="completed", steps=4, parameters=10, device=None, host=100, **more):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.run.rank_data import load_data
+from launcher.run.worker import load_data
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from models.base import DataError
 from models.common.split import load_sides

@@ -1,0 +1,27 @@
+"""What a plain run loads of this program: it pays for what it uses only."""
+
+import json
+
+from scripts.structure import PACKAGES
+from tests.launcher.given import python
+
+MOST_MODULES, MOST_LINES = 173, 24_300
+"""Measured; fewer are better, and a new one has to be worth it in every run."""
+PROGRAM = """
+import json, sys
+from launcher.__main__ import main
+assert main(["--max-steps", "3", "--engine", "local", "--set", "device=cpu", "--out", "run"]) == 0
+print(json.dumps({name: getattr(module, "__file__", None) for name, module in sys.modules.items()}))
+"""
+
+
+def test_a_plain_run_loads_no_more_of_our_modules_than_it_uses(tmp_path):
+    done = python("-c", PROGRAM, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    files = json.loads(done.stdout.splitlines()[-1])
+    ours = {file for name, file in files.items() if file and name.split(".")[0] in PACKAGES}
+    lines = 0
+    for file in ours:
+        with open(file, encoding="utf-8") as text:
+            lines += sum(1 for _ in text)
+    assert len(ours) <= MOST_MODULES and lines <= MOST_LINES, (len(ours), lines)
