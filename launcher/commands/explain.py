@@ -13,7 +13,7 @@ from launcher.commands.catalog import SCHEMA
 from launcher.config import machine, render
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import allowed
-from launcher.config.provenance import Resolved, Setting
+from launcher.config.provenance import CliArgs, Resolved, Setting
 from launcher.config.resolve import PROMISE
 from launcher.config.schema import setting_infos, settings_class
 from launcher.plan import auto
