@@ -302,7 +302,7 @@ def _resume_point(
 ) -> ResumePoint | None:
     if job.resume is None:
         return None
-    from launcher.run_folder.restore import load_resume_point
+    from launcher.run_folder.checkpoint_search import load_resume_point
 
     facts = {"experience": job.experience.number if job.experience else 0, "data": {"files": files}}
     return load_resume_point(job.resume, facts, world, storage.path)
@@ -368,7 +368,7 @@ def _prepare_folder(
 
         record_start(storage, job.generation, resumed.step if resumed else 0, world.size)
     if job.resume is not None:
-        from launcher.run_folder.restore import prepare_folder
+        from launcher.run_folder.checkpoint_search import prepare_folder
 
         is_end = train_plan.first_step >= train_plan.end_step
         prepare_folder(job.resume, job.resolved, storage, resumed, is_end=is_end)
