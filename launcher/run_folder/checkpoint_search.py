@@ -164,13 +164,10 @@ def newest(*files: str, parent: Path = run_folder.PARENT) -> list[Path]:
 def _found(folder: Path, step: int | None, where: str) -> ResumableRun:
     saved = checkpoints(folder)
     if step is not None and step not in saved:
-        message, parts = f"{folder} has no checkpoint of step {step}", {"allowed": "a run with a checkpoint"}
+        message, allowed = f"{folder} has no checkpoint of step {step}", "a run with a checkpoint"
         if saved:
-            nearest = min(reversed(saved), key=lambda other: abs(other - step))
-            fix = f"{PROGRAM} resume {shlex.quote(str(saved[nearest]))}"
             allowed = listed([*map(str, saved)], "resume RUN")
-            parts = {"allowed": allowed, "did_you_mean": str(nearest), "fix": fix}
-        raise SettingsError.of(message, value=step, where=where, **parts)
+        raise SettingsError.of(message, value=step, where=where, allowed=allowed)
     try:
         checkpoint = _newest_intact(saved if step is None else {step: saved[step]})
     except CheckpointUnreadable:

@@ -107,25 +107,18 @@ def _numbered(path: Path) -> Iterator[Path]:
     yield from (path.with_name(f"{path.name}-{number}") for number in count(2))
 
 
-def check_writable(out: Path, where: str) -> None:
-    """Check that a run may write to `out`, which the user gave at `where`; creates nothing.
-
-    Raises SettingsError.
-    """
-    disk.check_writable(out, where, allowed=_ALLOWED)
-    if (name := foreign_name(out)) is not None:
-        is_used = is_run_folder(out) or (out / STAGES).is_file()
-        what = f"the folder {out} is not empty and not a run folder: it has {name}"
-        raise _in_use(out, where) if is_used else _error(out, where, what)
-
-
 def writing_errors(out: Path, where: str) -> list[Diagnostic]:
-    """The errors of `check_writable`."""
+    """Why no run may write to `out`, which the user gave at `where`; creates nothing. Reads the disk."""
     try:
-        check_writable(out, where)
+        disk.check_writable(out, where, allowed=_ALLOWED)
     except SettingsError as error:
         return error.diagnostics
-    return []
+    if (name := foreign_name(out)) is None:
+        return []
+    if is_run_folder(out) or (out / STAGES).is_file():
+        return [_in_use(out, where)]
+    message = f"the folder {out} is not empty and not a run folder: it has {name}"
+    return [Diagnostic(message, value=str(out), where=where, allowed=_ALLOWED)]
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -210,7 +203,8 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     where = f"--out {out}" if out is not None else "no --out was given"
     wanted = PARENT / name if out is None else out
     if out is not None:
-        check_writable(out, where)
+        if errors := writing_errors(out, where):
+            raise SettingsError(errors)
     else:  # only the parent: another run may take the name now, and we use the next
         disk.check_writable(wanted.parent, where, allowed=_ALLOWED)
     folder: RunFolder | None = None
@@ -231,12 +225,12 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
         write(folder.path)
     except FileExistsError as error:
         # Another run was faster; its files stay.
-        raise _in_use(wanted, where) from error
+        raise SettingsError([_in_use(wanted, where)]) from error
     except OSError as error:
         if folder is not None:
             folder.discard()
-        reason = error.strerror or str(error)
-        raise _error(wanted, where, f"cannot write the run folder {wanted}: {reason}") from error
+        message = f"cannot write the run folder {wanted}: {error.strerror or error}"
+        raise SettingsError.of(message, value=str(wanted), where=where, allowed=_ALLOWED) from error
     return folder
 
 
@@ -338,13 +332,9 @@ def append_log(folder: Path, text: str) -> None:
         Storage(folder).append_line(LOG, text.rstrip().encode(errors="backslashreplace"))
 
 
-def _in_use(out: Path, where: str) -> SettingsError:
-    fix = f"{PROGRAM} resume {shlex.quote(str(out))}"
-    return _error(out, where, f"the run folder {out} contains another run", fix)
-
-
-def _error(out: Path, where: str, what: str, fix: str | None = None) -> SettingsError:
-    return SettingsError.of(what, value=str(out), where=where, allowed=_ALLOWED, fix=fix)
+def _in_use(out: Path, where: str) -> Diagnostic:
+    message, fix = f"the run folder {out} contains another run", f"{PROGRAM} resume {shlex.quote(str(out))}"
+    return Diagnostic(message, value=str(out), where=where, allowed=_ALLOWED, fix=fix)
 
 
 def _size(file: Path) -> int:
