@@ -142,13 +142,13 @@ class Run:
         args = CliArgs(engine=engine, options={**options, **_processes(nproc)})
         with _errors(EVALUATE):
             name, folder = _name(checkpoint), str(self._last_stage("evaluate"))
-            prepared = evaluate.prepare(folder, name, evaluate.parse_split(split), args)
-            task = prepared.resolved.settings.model.family
-            custom_task.check_importable(task, "Run.evaluate()")
-            facts = evaluate.evaluate(prepared)
-        if evaluate.record(prepared.folder, facts) is not None:
-            refresh(prepared.folder)
-        return {**facts, "checkpoint": str(prepared.model.path)}
+            split = evaluate.parse_split(split)
+            saved, resolved = evaluate.prepare(folder, name, args)
+            custom_task.check_importable(saved.family, "Run.evaluate()")
+            facts = evaluate.evaluate(saved, resolved, split, None if data is None else str(data))
+        if evaluate.record(Path(folder), facts) is not None:
+            refresh(Path(folder))
+        return {**facts, "checkpoint": str(saved.path)}
 
     def predict(
         self,

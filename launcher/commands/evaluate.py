@@ -14,18 +14,20 @@ from training.checkpoint.manifest import CheckpointError
 def main(command_line: CommandLine) -> int:
     """Evaluate, record and print; the exit code. Raises SettingsError."""
     try:
-        argument, values = command_line.argument, command_line.values
+        args, values = command_line.args, command_line.values
         split = evaluate.parse_split(values.get("--split"))
-        evaluation = evaluate.prepare(argument, values.get("--checkpoint"), split, command_line.args)
+        model, resolved = evaluate.prepare(command_line.argument, values.get("--checkpoint"), args)
+        title = evaluate.describe(model, resolved)
         if not command_line.as_json and sys.stderr.isatty():
-            print(f"evaluating {evaluation.describe()}", file=sys.stderr, flush=True)
-        facts = evaluate.evaluate(evaluation)
+            print(f"evaluating {title}", file=sys.stderr, flush=True)
+        facts = evaluate.evaluate(model, resolved, split, args.options.get("data.path", ("", None))[1])
     except (RerunFailed, CheckpointError) as error:
         return output.show_failure(command_line, error, {})
-    saved = evaluate.record(evaluation.folder, facts)
+    assert model.folder is not None, "it was found in its run"
+    saved = evaluate.record(model.folder, facts)
     if saved is not None:
         from launcher.report import report
 
-        report.refresh(evaluation.folder)
-    content = {**facts, "checkpoint": evaluation.model.path, "file": saved, "error": None}
-    return output.show(command_line, content, evaluate.render(evaluation, facts, saved))
+        report.refresh(model.folder)
+    content = {**facts, "checkpoint": model.path, "file": saved, "error": None}
+    return output.show(command_line, content, evaluate.render(title, facts, saved))

@@ -8,15 +8,9 @@ from pathlib import Path
 from launcher.base import environment, exit_codes
 from launcher.config.provenance import CliArgs
 from launcher.run.run_end import Kind
-from launcher.run_folder import generations, lock, run_folder
+from launcher.run_folder import generations, run_folder
 from launcher.run_folder.checkpoint_search import AUTO, newest_step
-from slurm.environment import (
-    SLURM_FOLDER,
-    Generation,
-    InvalidEnvironment,
-    read_generation,
-    read_rank_environment,
-)
+from slurm.environment import Generation, InvalidEnvironment, read_generation, read_rank_environment
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ class JobGeneration:
         here, other = self.run.resolve(), Path(args.resume).resolve()
         is_own = args.resume == AUTO or args.resume.isdigit() or here in (other, *other.parents)
         if self.rank == 0 and not is_own:
-            run_folder.clear_except(self.run, {SLURM_FOLDER, lock.NAME})
+            run_folder.clear(self.run)
         return args
 
     def claim(self) -> None:

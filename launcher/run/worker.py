@@ -246,13 +246,13 @@ def _caches_features(settings: Settings, task: Task, model: Module, module: Modu
 
     computed = {key: getattr(settings, key) for key in ("precision", "compile")}
     computed["attention"] = settings.memory.attention
-    location = feature_cache.CacheLocation(cache_folder(), computed)
 
     def show(text: str) -> None:
         if engine.world.rank == 0:
             print(text, file=sys.stderr, flush=True)
 
-    return feature_cache.use(task, model, module, engine, settings.feature_cache, location, show)
+    given = settings.feature_cache, cache_folder(), computed, show
+    return feature_cache.use(task, model, module, engine, *given)
 
 
 def _facts(
@@ -393,7 +393,7 @@ def _resume_point(
 ) -> ResumePoint | None:
     if job.resume is None:
         return None
-    from launcher.run_folder.restore import load_resume_point
+    from launcher.run_folder.checkpoint_search import load_resume_point
 
     facts = {"experience": job.experience.number if job.experience else 0, "data": {"files": files}}
     return load_resume_point(job.resume, facts, world, storage.path)
@@ -458,7 +458,7 @@ def _prepare_folder(
 
         record_start(storage, job.generation, resumed.step if resumed else 0, world.size)
     if job.resume is not None:
-        from launcher.run_folder.restore import prepare_folder
+        from launcher.run_folder.checkpoint_search import prepare_folder
 
         is_end = train_plan.first_step >= train_plan.end_step
         prepare_folder(job.resume, job.resolved, storage, resumed, is_end=is_end)

@@ -1,45 +1,60 @@
-"""Find the run and the checkpoint named by --resume or by a command."""
+"""The run and the checkpoint that --resume or a command names: found by their JSON, loaded by ranks."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, FiniteFloat, TypeAdapter
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, from_here, listed, nearest_match
-from launcher.config.provenance import CliArgs
+from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
 from launcher.config.settings_file import read_values
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import InvalidRecord, RunReader
+from launcher.run_folder.run_plan import ResumeRequest
 from models.catalog import FAMILIES
-from training.checkpoint import base_weights, manifest
-from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
-from training.storage import is_file, parse_json
+from training.checkpoint import manifest, retention
+from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
+from training.logging import metrics
+from training.storage import Storage, is_file
 from training.train_plan import StartSteps
+
+if TYPE_CHECKING:
+    from engines.base import World
+    from training.checkpoint.resume_point import ResumePoint
 
 AUTO = "auto"
 _ALLOWED = "auto, a run folder, one of its checkpoints, or the number of a step"
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, CheckpointError)
 
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """A checkpoint as described by its JSON; its tensors are not read."""
+    """What state.json tells of a checkpoint; its tensors are not read."""
 
     step: int
-    settings: Mapping[str, Any] | None
-    """All settings by dotted key; None: written by an older version."""
-    checked: frozenset[str] = frozenset()
-    """Settings whose new value the ranks compare with the checkpoint."""
+    settings: Mapping[str, Any]
+    """By dotted key."""
     starts: StartSteps = field(default_factory=StartSteps)
     """The steps at which its data order and its schedule began."""
-    steps_per_epoch: int | None = None
-    """None: unknown, or no step was taken since the data order began."""
+    epoch: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    """Since the data order began."""
+    base: Mapping[str, str] | None = None
+    """Its pretrained weights, which the ranks compare with those of a new folder."""
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """None: unknown, or no step was taken since the data order began."""
+        return round((self.step - self.starts.data) / self.epoch) if self.epoch else None
+
+
+_SAVED = TypeAdapter(SavedCheckpoint)
 
 
 @dataclass(frozen=True)
@@ -60,13 +75,17 @@ class ResumableRun:
         return self.result is not None and self.result.get("status") == "completed"
 
 
-def unreadable(error: CheckpointError | PermissionError, where: str) -> InvalidRecord:
-    """The error for a file or folder of a run that this user may not read, and which may be whole."""
-    message = str(error)
-    if isinstance(error, PermissionError):
-        message = f"{error.filename} cannot be read: {error.strerror}"
-    fix = f"chmod -R a+rX {shlex.quote(message.partition(' cannot be read')[0])}  as its owner"
-    return InvalidRecord([Diagnostic(message, where=where, fix=fix)])
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Name a file or folder of a run that this user may not read, and which may be whole."""
+    try:
+        yield
+    except (CheckpointUnreadable, PermissionError) as error:
+        message = str(error)
+        if isinstance(error, PermissionError):
+            message = f"{error.filename} cannot be read: {error.strerror}"
+        fix = f"chmod -R a+rX {shlex.quote(message.partition(' cannot be read')[0])}  as its owner"
+        raise InvalidRecord([Diagnostic(message, where=where, fix=fix)]) from error
 
 
 def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
@@ -75,24 +94,21 @@ def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
     Reads JSON and settings files only. Raises SettingsError.
     """
     argument = args.resume or AUTO
-    where, step = f"{args.resume_option} {argument}", None
-    try:
+    where, path, step = f"{args.resume_option} {argument}", Path(argument), None
+    with reading(where):
         if argument == AUTO:
             if out is None:
                 return _latest(args, where)
             run = _found(out, None, where) if run_folder.is_run_folder(out) else None
             return run if run and (run.checkpoint or run.is_completed) else None
-        path = Path(argument)
         if argument.isdigit():
             path, step = out or next(iter(newest(run_folder.SETTINGS)), run_folder.PARENT), int(argument)
         folder, checkpoint = around(path)
         if folder is None:
             raise no_run(path, where, "resume")
-        if checkpoint is not None:
-            step = manifest.step_of(checkpoint.resolve().name)
-        return _found(folder, step, where)
-    except PermissionError as error:
-        raise unreadable(error, where) from error
+        return _found(
+            folder, step if checkpoint is None else manifest.step_of(checkpoint.resolve().name), where
+        )
 
 
 def around(path: Path) -> tuple[Path | None, Path | None]:
@@ -108,8 +124,8 @@ def around(path: Path) -> tuple[Path | None, Path | None]:
 def newest_step(folder: Path) -> int | None:
     """The step of the newest checkpoint with intact JSON; None: there is none, or this user may
     not read it. Reads the disk."""
-    with suppress(CheckpointUnreadable, PermissionError):
-        newest = _newest_intact(folder)
+    with suppress(CheckpointError, PermissionError):
+        newest = _newest_intact(checkpoints(folder))
         return None if newest is None else newest.step
     return None
 
@@ -117,13 +133,10 @@ def newest_step(folder: Path) -> int | None:
 def _latest(args: CliArgs, where: str) -> ResumableRun | None:
     """The newest incomplete run of the same model and mode with a checkpoint."""
     choice = choose(args)
-    if choice.diagnostics:
-        return None
-    wanted = (choice.family, choice.model, choice.mode)
-    for folder in newest(run_folder.SETTINGS):
+    for folder in [] if choice.diagnostics else newest(run_folder.SETTINGS):
         try:
             values = read_values(folder / run_folder.SETTINGS)
-            if (*model_of(values), values.get("mode")) != wanted:
+            if (*model_of(values), values.get("mode")) != (choice.family, choice.model, choice.mode):
                 continue
             run = _found(folder, None, where)
         except InvalidRecord:
@@ -149,65 +162,41 @@ def newest(*files: str, parent: Path = run_folder.PARENT) -> list[Path]:
 
 
 def _found(folder: Path, step: int | None, where: str) -> ResumableRun:
+    saved = checkpoints(folder)
+    if step is not None and step not in saved:
+        message, allowed = f"{folder} has no checkpoint of step {step}", "a run with a checkpoint"
+        if saved:
+            allowed = listed([*map(str, saved)], "resume RUN")
+        raise SettingsError.of(message, value=step, where=where, allowed=allowed)
     try:
-        checkpoint = _newest_intact(folder) if step is None else _checkpoint_at(folder, step, where)
-    except CheckpointUnreadable as error:
-        raise unreadable(error, where) from error
-    if checkpoint is None and (saved := checkpoints(folder)):
-        _checkpoint_at(folder, max(saved), where)  # raises with the reason
+        checkpoint = _newest_intact(saved if step is None else {step: saved[step]})
+    except CheckpointUnreadable:
+        raise
+    except CheckpointError as error:
+        raise SettingsError.of(str(error), value=step, where=where, allowed=_ALLOWED) from error
     return ResumableRun(folder, step, checkpoint, RunReader(folder).check())
 
 
-def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
-    saved = checkpoints(folder)
-    if step not in saved:
-        message, parts = f"{folder} has no checkpoint of step {step}", {"allowed": "a run with a checkpoint"}
-        if saved:
-            nearest = min(reversed(saved), key=lambda other: abs(other - step))
-            fix = f"{PROGRAM} resume {shlex.quote(str(saved[nearest]))}"
-            allowed = listed([*map(str, saved)], "resume RUN")
-            parts = {"allowed": allowed, "did_you_mean": str(nearest), "fix": fix}
-        raise SettingsError.of(message, value=step, where=where, **parts)
-    try:
-        return _read(saved[step], step)
-    except CheckpointUnreadable:
-        raise
-    except _DAMAGE as error:
-        message = f"cannot use the checkpoint of step {step}: {error}"
-        raise SettingsError.of(message, value=step, where=where, allowed=_ALLOWED) from error
+def _newest_intact(saved: dict[int, Path]) -> SavedCheckpoint | None:
+    """The newest of the checkpoints whose JSON is intact; None: there are no checkpoints.
 
-
-def _newest_intact(folder: Path) -> SavedCheckpoint | None:
-    """The newest checkpoint of a run whose JSON is intact. Raises CheckpointUnreadable."""
-    for step, checkpoint in reversed(checkpoints(folder).items()):
+    Raises CheckpointError about the newest if all are damaged, and CheckpointUnreadable.
+    """
+    damage: CheckpointError | None = None
+    for step, folder in reversed(saved.items()):
         try:
-            return _read(checkpoint, step)
-        except CheckpointUnreadable:
+            files = (file for file in manifest.read(folder).files if file.name == manifest.STATE)
+            manifest.check_files(folder, files)
+            facts = manifest.read_state(folder / manifest.STATE).facts
+            return _SAVED.validate_python({**facts, "step": step})
+        except (CheckpointUnreadable, PermissionError):
             raise
-        except _DAMAGE:
-            continue  # the ranks report what is damaged
+        except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:  # ranks report it
+            text = f"cannot use the checkpoint of step {step}: {folder}: {error}"
+            damage = damage or CheckpointError(text)
+    if damage is not None:
+        raise damage
     return None
-
-
-def _read(checkpoint: Path, step: int) -> SavedCheckpoint:
-    files = manifest.read(checkpoint).files
-    manifest.check_files(checkpoint, (file for file in files if file.name == manifest.STATE))
-    path = checkpoint / manifest.STATE
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise read_error(path, error) from error
-    try:
-        facts = parse_json(content)["facts"]
-        settings = facts.get("settings")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error!r}") from error
-    if settings is not None and not isinstance(settings, dict):
-        raise CheckpointError(f"{path} has no settings")
-    checked = frozenset({PRETRAINED} if base_weights.FACT in facts else ())
-    starts, epoch = StartSteps(**facts.get("starts", {})), facts.get("epoch")
-    per_epoch = round((step - starts.data) / epoch) if epoch else None
-    return SavedCheckpoint(step, settings, checked, starts, per_epoch)
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
@@ -215,28 +204,72 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
     Raises PermissionError.
     """
-    by_step = {}
-    home = folder / run_folder.CHECKPOINTS
+    by_step, home = {}, folder / run_folder.CHECKPOINTS
     for entry in home.iterdir() if home.is_dir() else ():
-        step = manifest.step_of(entry.name)
-        if step is not None and entry.is_dir():
+        if (step := manifest.step_of(entry.name)) is not None and entry.is_dir():
             by_step[step] = entry
     return dict(sorted(by_step.items()))
 
 
 def no_run(path: Path, where: str, command: str) -> SettingsError:
     """The error for a `path`, typed for `command`, that is no run folder. Reads the disk."""
-    message, nearest = f"run folder '{path}' does not exist ({path.absolute()})", None
+    message, nearest, other = f"run folder '{path}' does not exist ({path.absolute()})", None, None
     if path.exists():
         message = f"'{path}' is not a run folder: it has no {run_folder.ORIGINS} beside {run_folder.SETTINGS}"
-    with suppress(OSError):
-        beside = [p.name for p in sorted(path.parent.iterdir()) if run_folder.is_run_folder(p)]
-        nearest = nearest_match(path.name, beside)
-    other = None if nearest is None else path.parent / nearest
     if stages := RunReader(path).stages():
-        message, nearest = f"'{path}' contains several runs, one per stage", None
-        other = list(stages.values())[-1]
-    fix = other and f"{PROGRAM} {command} {shlex.quote(str(other))}"
-    return SettingsError.of(
-        message, value=str(path), where=where, allowed=_ALLOWED, did_you_mean=nearest, fix=fix
-    )
+        message, other = f"'{path}' contains several runs, one per stage", list(stages.values())[-1]
+    else:
+        with suppress(OSError):
+            beside = [p.name for p in sorted(path.parent.iterdir()) if run_folder.is_run_folder(p)]
+            nearest = nearest_match(path.name, beside)
+            other = path.parent / nearest if nearest else None
+    parts: dict[str, Any] = {"allowed": _ALLOWED, "did_you_mean": nearest}
+    parts["fix"] = other and f"{PROGRAM} {command} {shlex.quote(str(other))}"
+    return SettingsError.of(message, value=str(path), where=where, **parts)
+
+
+def load_resume_point(
+    resume: ResumeRequest, facts: Mapping[str, Any], world: World, folder: Path
+) -> ResumePoint | None:
+    """The checkpoint to resume from, verified byte by byte; None: there is none. Collective.
+
+    `folder` is the one that the run writes to. Imports torch. Raises SettingsError if the requested
+    checkpoint is damaged or missing, all are damaged, or one cannot be read for lack of permission, and
+    DataError if the data in `facts` is not the data of the checkpoint.
+    """
+    from training.checkpoint.resume_point import ResumePoint
+    from training.checkpoint.resume_point import choose as choose_checkpoint
+
+    try:
+        with reading(f"--resume {resume.source}"):
+            checkpoint, damaged = choose_checkpoint(resume.source, world, resume.step)
+        if checkpoint is None and damaged:
+            reasons = "; ".join(damaged.values())
+            raise CheckpointError(f"all checkpoints of {resume.source} are damaged: {reasons}")
+    except CheckpointError as error:
+        where = f"--resume {resume.source if resume.step is None else resume.step}"
+        allowed = "another step, auto for the newest intact checkpoint, or a new run with another --out"
+        raise SettingsError.of(str(error), value=str(resume.source), where=where, allowed=allowed) from error
+    if checkpoint is None:
+        return None
+    reset = frozenset(resume.reset)
+    if checkpoint.facts.get("experience", 0) != facts["experience"]:
+        reset |= {"data", "schedule"}  # the checkpoint was saved before this experience
+    is_fork = resume.until is None and resume.source.resolve() != folder.resolve()
+    point = ResumePoint(checkpoint, reset, resume.changes, damaged, is_fork)
+    point.check_data(facts["data"])
+    return point
+
+
+def prepare_folder(
+    resume: ResumeRequest, resolved: Resolved, storage: Storage, point: ResumePoint | None, *, is_end: bool
+) -> None:
+    """Rewrite the settings, remove metrics after the resume point, set later checkpoints aside.
+
+    `is_end`: no step is left. For rank 0. Touches the disk.
+    """
+    step = point.step if point else 0
+    run_folder.rewrite_settings(storage, resolved)
+    metrics.truncate(storage, step, point.fact("evaluated_at") if point else None, is_end=is_end)
+    if resume.source.resolve() == storage.path.resolve():
+        retention.set_aside(storage, step, point.damaged if point else ())

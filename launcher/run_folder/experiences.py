@@ -80,8 +80,8 @@ class Ledger:
 
     def updated(self, experience: Experience) -> Ledger:
         """The ledger with `experience` added, or replaced if its number exists."""
-        others = [other for other in self.experiences if other.number != experience.number]
-        return Ledger(sorted([*others, experience], key=lambda other: other.number))
+        before, after = self.experiences[: experience.number], self.experiences[experience.number + 1 :]
+        return Ledger([*before, experience, *after])
 
     def rewound_to(self, step: int) -> Ledger:
         """The ledger as it was at `step`: experiences that started later are dropped."""
@@ -97,7 +97,7 @@ class Ledger:
     @property
     def next_number(self) -> int:
         """The number of the next experience."""
-        return self.experiences[-1].number + 1 if self.experiences else 0
+        return len(self.experiences)
 
     def save(self, run: Path) -> None:
         """Write the ledger into the run folder, atomically. Raises StorageError."""

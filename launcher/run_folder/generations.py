@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,6 @@ OUTCOMES = {0: "done", 1: "failed", 2: "invalid", 75: "again", 130: "again"}
 _OUT = "--out"
 _CLAIMED = "claimed"
 _STARTED = "began"
-_LINE_FILES = re.compile(r"(metrics|events|events-rank[0-9]+)\.jsonl|log\.txt")
 
 
 def start_publisher(argv: Sequence[str], environ: Mapping[str, str]) -> Callable[[str], bool]:
@@ -79,13 +77,19 @@ def has_predecessor(run: Path, generation: Generation) -> bool:
     return is_owner and any(generation.follows(claim) for claim in known)
 
 
+def owner(run: Path, generation: Generation) -> Generation:
+    """The latest generation of the job that claimed `run` last; if `generation` has not, it will next.
+
+    The claim of a delayed generation comes behind those of its successors. Reads the disk.
+    """
+    known = claimed(run)
+    known += [] if generation in known else [generation]
+    return max(claim for claim in known if claim.job == known[-1].job)
+
+
 def is_latest(run: Path, generation: Generation) -> bool:
     """Whether no later generation and no other job after it has claimed `run`. Reads the disk."""
-    known = claimed(run)
-    # The claim of a delayed generation comes behind those of its successors.
-    since = known[known.index(generation) :] if generation in known else []
-    is_replaced = any(claim.job != generation.job for claim in since)
-    return not is_replaced and not any(claim.follows(generation) for claim in known)
+    return owner(run, generation) == generation
 
 
 def claimed(run: Path) -> list[Generation]:
@@ -105,11 +109,8 @@ class FencedOff(OSError):
     """A later generation has claimed the run: this one can no longer write to it."""
 
     def __init__(self, run: Path, generation: Generation) -> None:
-        known = claimed(run)
-        later = max((claim for claim in known if claim.job == known[-1].job), default=generation)
-        owner = "another run" if later == generation else later.description_for(generation)
-        text = f"{generation.description} is fenced off: {owner} has claimed {run}"
-        super().__init__(errno.EPERM, text)
+        later = owner(run, generation).description_for(generation)
+        super().__init__(errno.EPERM, f"{generation.description} is fenced off: {later} has claimed {run}")
 
     def __str__(self) -> str:
         return str(self.strerror)
@@ -127,8 +128,8 @@ def take_over(run: Path, generation: Generation) -> None:
         claim(run, generation)
     if not is_latest(run, generation):
         raise FencedOff(run, generation)
-    for path in sorted(run.iterdir()):
-        if _LINE_FILES.fullmatch(path.name):
+    for path in (*sorted(run.glob("*.jsonl")), run / "log.txt"):
+        if path.exists():
             with storage_errors(path):
                 content = path.read_bytes()
                 Storage(run).atomic_write(path.name, content[: content.rfind(b"\n") + 1])
@@ -147,10 +148,11 @@ def fencing(run: Path, generation: Generation) -> Iterator[Storage]:
 
     try:
         yield Storage(run, check)
-    except Exception as error:
-        if isinstance(error, FencedOff) or is_latest(run, generation):
-            raise
-        raise FencedOff(run, generation) from error
+    except FencedOff:
+        raise
+    except Exception:
+        check()
+        raise
 
 
 def starts(run: Path, generation: Generation) -> list[Mapping[str, Any]]:

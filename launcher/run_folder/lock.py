@@ -76,44 +76,33 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
     """The open lock file, locked."""
     end, is_reported = time.monotonic() + wait_s, False
     with storage_errors(path):
-        file = _open(path)
-        try:
-            while not _is_locked(file) or _is_replaced(file, path):
-                is_replaced = _is_replaced(file, path)
+        while True:
+            file = open_regular(path, os.O_RDWR | os.O_CREAT)
+            try:
+                if _is_locked(file) and not _is_replaced(file, path):
+                    with suppress(OSError):  # a full disk: the content is only for a message
+                        suffix = "" if generation is None else f" {generation}"
+                        os.ftruncate(file, 0)
+                        os.pwrite(file, f"{os.getpid()}@{socket.gethostname()}{suffix}\n".encode(), 0)
+                    return file
                 holder, is_lost = _holder(file, generation)
-                if is_replaced or is_lost:
-                    former, file = file, _open(path) if is_replaced else _replaced(path)
-                    os.close(former)
-                    continue
-                if time.monotonic() > end:
-                    message, value = f"the run folder {path.parent} is in use by {holder}", str(path.parent)
-                    fix = "wait for that run or stop it; or choose another folder with  --out DIR"
-                    raise SettingsError.of(message, value=value, fix=fix)
-                if not is_reported:
-                    print(f"{path.parent} is in use by {holder}; waiting", file=sys.stderr)
-                    is_reported = True
-                time.sleep(_POLL_S)
-            with suppress(OSError):  # a full disk: the content is only for a message
-                suffix = "" if generation is None else f" {generation}"
-                os.ftruncate(file, 0)
-                os.pwrite(file, f"{os.getpid()}@{socket.gethostname()}{suffix}\n".encode(), 0)
-        except BaseException:
+            except BaseException:
+                os.close(file)
+                raise
             os.close(file)
-            raise
-    return file
-
-
-def _open(path: Path) -> int:
-    return open_regular(path, os.O_RDWR | os.O_CREAT)
-
-
-def _replaced(path: Path) -> int:
-    """A new lock file under the same name: the lock of a lost process no longer counts."""
-    staged = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    file = _open(staged)
-    _is_locked(file)  # no other process knows its name
-    staged.replace(path)
-    return file
+            if is_lost:  # the lock of a new file is free
+                staged = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+                os.close(open_regular(staged, os.O_RDWR | os.O_CREAT))
+                staged.replace(path)
+                continue
+            if time.monotonic() > end:
+                message, value = f"the run folder {path.parent} is in use by {holder}", str(path.parent)
+                fix = "wait for that run or stop it; or choose another folder with  --out DIR"
+                raise SettingsError.of(message, value=value, fix=fix)
+            if not is_reported:
+                print(f"{path.parent} is in use by {holder}; waiting", file=sys.stderr)
+                is_reported = True
+            time.sleep(_POLL_S)
 
 
 def _is_replaced(file: int, path: Path) -> bool:

@@ -30,8 +30,6 @@ from training.storage import lines_of, open_to_read, parse_json, read_regular
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]
 _Number = float | Literal["NaN", "Infinity", "-Infinity"]
-_PARSED_BYTES, _NEWEST_BYTES = 8_000_000, 1_000_000
-"""About how much of many lines is parsed; the newest are parsed each."""
 
 
 class InvalidRecord(SettingsError):
@@ -216,7 +214,7 @@ class RunReader:
 
 
 class FollowedLines:
-    """The new "train" lines and events of a run; of many lines, only some of the older ones."""
+    """The new "train" lines and events of a run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -236,26 +234,16 @@ class FollowedLines:
 
     def new(self) -> Iterator[dict[str, Any]]:
         """The lines since the last call. Reads the disk."""
-        events = []
-        for content, _ in self._lines(EVENTS):
-            with suppress(ValueError):
-                events.append(_parsed(content, _EVENT))
+        events = list(self._lines(EVENTS, _EVENT))
         # The metrics of a step precede its events; two generations are not mixed.
         start = max((n for n, e in enumerate(events) if e["kind"] == "started"), default=-1)
         yield from events[: start + 1]
         later = sorted(events[start + 1 :], key=_step)
-        yield from heapq.merge(self._train_lines(), later, key=_step)
+        train = (line for line in self._lines(METRICS, _METRICS) if line["kind"] == "train")
+        yield from heapq.merge(train, later, key=_step)
 
-    def _train_lines(self) -> Iterator[dict[str, Any]]:
-        for number, (line, left) in enumerate(self._lines(METRICS)):
-            if left > _NEWEST_BYTES and number % (left // _PARSED_BYTES + 1):
-                continue  # parsing takes 6 µs, all else 1 µs
-            with suppress(ValueError):
-                if (content := _parsed(line, _METRICS))["kind"] == "train":
-                    yield content
-
-    def _lines(self, name: str) -> Iterator[tuple[bytes, int]]:
-        """Each complete line since the last call, and the bytes after it."""
+    def _lines(self, name: str, adapter: TypeAdapter[Any]) -> Iterator[dict[str, Any]]:
+        """Each complete and valid line since the last call."""
         with suppress(OSError), open_to_read(self._folder / name) as file:
             stat = os.fstat(file.fileno())
             inode, end = self._read.get(name, (stat.st_ino, 0))
@@ -265,7 +253,8 @@ class FollowedLines:
             for line in lines_of(file):
                 end += len(line)
                 self._read[name] = inode, end
-                yield line, stat.st_size - end
+                with suppress(ValueError):
+                    yield _parsed(line, adapter)
 
 
 def _step(line: Mapping[str, Any]) -> int:

@@ -16,7 +16,7 @@ from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.resumed_settings import Base
-from launcher.config.schema import model_name, setting_infos
+from launcher.config.schema import PRETRAINED, model_name, setting_infos
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
@@ -36,12 +36,8 @@ RESET_EFFECTS: Mapping[str, str] = {
 RULES: Mapping[Rule, Sequence[str]] = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
 """Settings and sections; the longest matching key applies."""
 LENGTH = ("train.epochs", "train.max_steps")
-_STOPS = ("stop.after", "stop.at")
-_WARMUP, _CAP, _DECAY = "schedule.warmup", "schedule.warmup_cap", "schedule.decay"
-_OF_RATES = (*LENGTH, "schedule.name", _WARMUP, _CAP, _DECAY)
+_RATES = (*LENGTH, "schedule.name", "schedule.warmup", "schedule.warmup_cap", "schedule.decay")
 """Settings that may change without --reset if the earlier steps had the same learning rates."""
-_AT_PEAK = ("constant", "plateau", "wsd")
-"""Schedules that keep the peak after the warm-up, wsd until its decay."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +61,17 @@ def decide(
     """As `start.decide`, for a start with --resume or --reset. Raises SettingsError."""
     diagnostics = list(invalid_parts(args))
     run, base = None, None
-    if args.resume is not None:
-        try:
-            run = checkpoint_search.find(args, out)
-            base = None if run is None else _base(run, args)
-        except SettingsError as error:
-            diagnostics += error.diagnostics
+    try:
+        if args.resume is not None and (run := checkpoint_search.find(args, out)) is not None:
+            base = _base(run.folder, args)
+    except SettingsError as error:
+        diagnostics += error.diagnostics
     try:
         resolved = resolve(args, machine, world_size, base, chosen)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from None
     if run is not None and base is not None:
-        return _resumed(args, out, resolved, run, base, diagnostics)
+        return _resumed(args, out, resolved, run, base.settings, diagnostics)
     if diagnostics:
         raise SettingsError(diagnostics)
     option = f"{args.resume_option} {args.resume}"
@@ -88,14 +83,14 @@ def decide(
     return RunPlan(resolved, line=f"{option}: no run of {model}, mode {mode}, to resume; starting a new run")
 
 
-def _base(run: ResumableRun, args: CliArgs) -> Base:
+def _base(folder: Path, args: CliArgs) -> Base:
     layers, _ = selection.read_user(args)  # as given now, not those of the run
     choices, moved = selection.highest(layers), selection.highest(layers[-1:]).get(TASK_FOLDER)
-    base = resumed_settings.read(run.folder, None if moved is None else moved.value)
+    base = resumed_settings.read(folder, None if moved is None else moved.value)
     family, given = base.entries["model.family"].value, choices.get("model.family")
     if given is not None and given.value != family:
         raise SettingsError.of(
-            f"model {given.value} differs from {family}, used by {run.folder}",
+            f"model {given.value} differs from {family}, used by {folder}",
             key="model.family",
             value=given.value,
             where=given.origin.where,
@@ -109,38 +104,43 @@ def _resumed(
     out: Path | None,
     resolved: Resolved,
     run: ResumableRun,
-    base: Base,
+    settings: Mapping[str, Any],
     diagnostics: list[Diagnostic],
 ) -> RunPlan:
-    checkpoint, folder = run.checkpoint, run.folder
-    before: Mapping[str, Any] = base.settings
-    checked = frozenset[str]()
-    if checkpoint is not None:
-        before, checked = checkpoint.settings or before, checkpoint.checked
-    changed = differences(before, resolved, checked, checkpoint)
+    checkpoint, folder, result = run.checkpoint, run.folder, run.result or {}
+    changed = differences(settings if checkpoint is None else checkpoint.settings, resolved, checkpoint)
     is_left = _is_left(run, changed, resolved, args.reset)
     if not is_left:  # the new length changes nothing: it needs no --reset
         changed = [change for change in changed if change.key not in LENGTH]
+    again = f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
     if checkpoint is not None:
         diagnostics += errors_of(changed, args.reset, resolved, f"{folder} until step {checkpoint.step}")
     elif run.is_completed and (args.reset or is_left):
         message = f"{folder} was completed, and has no checkpoint left to train on from"
-        where, fix = f"{args.resume_option} {args.resume}", _again(folder)
-        diagnostics.append(Diagnostic(message, value=str(folder), where=where, fix=fix))
-    elif not run.is_completed:
-        changed = []
+        where = f"{args.resume_option} {args.resume}"
+        diagnostics.append(Diagnostic(message, value=str(folder), where=where, fix=again))
     if diagnostics:
         raise SettingsError(diagnostics)
     reset = [part for part in PARTS if part in args.reset]
-    request = ResumeRequest(folder, run.requested_step, reset, [change.line for change in changed])
+    lines = [] if checkpoint is None and not run.is_completed else [change.line for change in changed]
+    request = ResumeRequest(folder, run.requested_step, reset, lines)
+    if not is_left:
+        steps, stops = result.get("steps") or 0, ("stop.after", "stop.at")
+        words = [PROGRAM, "resume", shlex.quote(str(folder)), f"--max-steps {2 * steps} --reset schedule"]
+        words += [f"--set {key}=null" for key in stops if resolved.values[key].value is not None]
+        hint = f"to train longer: {' '.join(words)}"
+        if checkpoint is None:
+            hint = f"it has no checkpoint left; to train again: {again}"
+        line = f"nothing to do: {folder} was completed at step {steps}; {hint}"
+        names = [field.name for field in fields(Outcome) if field.name not in ("exit_code", "fault")]
+        left = {name: result.get(name) for name in names} | {"reason": "nothing to do"}
+        return RunPlan(resolved, request, line, {"folder": str(folder), **left})
     if checkpoint is None:
-        line = f"{folder} has no checkpoint yet; restarting from the beginning"
-    else:
-        line = f"resuming {folder} from step {checkpoint.step}"
-        if out is not None and out.resolve() != folder.resolve():
-            line = f"forking {folder} at step {checkpoint.step} into {out}"
-        line = "; ".join([line, *(RESET_EFFECTS[part] for part in reset)])
-    return RunPlan(resolved, request, line) if is_left else _nothing_left(run, resolved, request)
+        return RunPlan(resolved, request, f"{folder} has no checkpoint yet; restarting from the beginning")
+    line = f"resuming {folder} from step {checkpoint.step}"
+    if out is not None and out.resolve() != folder.resolve():
+        line = f"forking {folder} at step {checkpoint.step} into {out}"
+    return RunPlan(resolved, request, "; ".join([line, *(RESET_EFFECTS[part] for part in reset)]))
 
 
 def _is_left(
@@ -159,25 +159,6 @@ def _is_left(
     return is_longer or (run.folder / run_folder.EXPERIENCES).exists()
 
 
-def _nothing_left(run: ResumableRun, resolved: Resolved, request: ResumeRequest) -> RunPlan:
-    """The plan of a completed run, whose line tells what trains it longer."""
-    result = run.result or {}
-    steps = result.get("steps") or 0
-    stops = "".join(f" --set {key}=null" for key in _STOPS if resolved.values[key].value is not None)
-    hint = f"to train longer: {PROGRAM} resume {shlex.quote(str(run.folder))} --max-steps {2 * steps}"
-    hint += f" --reset schedule{stops}"
-    if run.checkpoint is None:
-        hint = f"it has no checkpoint left; to train again: {_again(run.folder)}"
-    line = f"nothing to do: {run.folder} was completed at step {steps}; {hint}"
-    names = [field.name for field in fields(Outcome) if field.name not in ("exit_code", "fault")]
-    left = {**{name: result.get(name) for name in names}, "reason": "nothing to do"}
-    return RunPlan(resolved, request, line, {"folder": str(run.folder), **left})
-
-
-def _again(folder: Path) -> str:
-    return f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
-
-
 def rule_of(key: str) -> Rule:
     """The rule for a change of the setting `key`. Raises ValueError without a rule."""
     pairs = ((start, rule) for rule, starts in RULES.items() for start in starts)
@@ -185,68 +166,64 @@ def rule_of(key: str) -> Rule:
 
 
 def differences(
-    before: Mapping[str, Any],
-    resolved: Resolved,
-    checked: Collection[str] = (),
-    checkpoint: SavedCheckpoint | None = None,
+    before: Mapping[str, Any], resolved: Resolved, checkpoint: SavedCheckpoint | None = None
 ) -> list[SettingChange]:
     """The settings that differ from `before`, in the order of declaration.
 
-    A setting missing in `before` counts only if the user set it; another path of the same file or
-    folder is no difference. Those in `checked` may change: the ranks compare their new values with
-    the checkpoint. Reads the disk.
+    A setting missing in `before` counts only if the user set it; another path of the same file or folder
+    is no difference. Reads the disk.
     """
-    changes = []
+    changes, values = [], resolved.values
     for key, leaf in setting_infos(resolved.settings.model.family).items():
-        setting = resolved.values[key]
+        setting, old = values[key], before.get(key, leaf.default)
         if key == "train.epochs" and setting.value is None and setting.replaced:
             continue  # follows from train.max_steps
         if key not in before and key not in resolved.keys.decided:
             continue
-        old = before.get(key, leaf.default)
-        if setting.value != old and not paths.is_same(key, old, setting.value, resolved.values):
-            rule = "free" if key in checked else _rule(key, before, resolved, checkpoint)
-            changes.append(SettingChange(key, old, setting.value, rule))
+        if setting.value != old and not paths.is_same(key, old, setting.value, values):
+            is_free = _is_free(key, before, resolved, checkpoint)
+            changes.append(SettingChange(key, old, setting.value, "free" if is_free else rule_of(key)))
     return changes
 
 
-def _rule(
+def _is_free(
     key: str, before: Mapping[str, Any], resolved: Resolved, checkpoint: SavedCheckpoint | None
-) -> Rule:
+) -> bool:
+    """Whether `key` may change whatever its rule: what it decides stays, or the ranks compare it."""
     now = {key: setting.value for key, setting in resolved.values.items()}
-    if key in _OF_RATES and _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, None)):
-        return "free"
+    if key == PRETRAINED and checkpoint is not None and checkpoint.base is not None:
+        return True  # the ranks compare its weights
+    if key in _RATES and _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, {})):
+        return True
     stages = selection.declared_stages(now["model.family"])
     if now["mode"] == provenance.STAGED_MODE and key in {stage.loads for stage in stages}:
-        return "free"  # the checkpoint contains the first weights of a stage
-    rule = rule_of(key)
-    if rule == "data" and paths.has_moved(key, before.get(key), now[key], resolved.values):
-        return "free"  # the ranks compare the content with that of the checkpoint
-    return rule
+        return True  # the checkpoint contains the first weights of a stage
+    # The ranks compare the content of moved data with that of the checkpoint.
+    return rule_of(key) == "data" and paths.has_moved(key, before.get(key), now[key], resolved.values)
 
 
 def _has_same_rates(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: SavedCheckpoint) -> bool:
-    """Whether the steps up to the checkpoint have the same learning rates by both settings."""
-    names = {settings.get("schedule.name") for settings in (before, now)}
-    warmup, other = (_warmup(settings, checkpoint) for settings in (before, now))
-    return warmup is not None and warmup == other and (len(names) == 1 or "plateau" not in names)
+    """Whether the steps up to the checkpoint have the same learning rates by both settings.
 
-
-def _warmup(settings: Mapping[str, Any], checkpoint: SavedCheckpoint) -> int | None:
-    """The steps of the warm-up; None: the rate has left the peak since, or that is not known."""
-    name, per_epoch, starts = settings.get("schedule.name"), checkpoint.steps_per_epoch, checkpoint.starts
-    warmup, cap = settings.get(_WARMUP, 0), settings.get(_CAP)
-    needs_epoch = name == "wsd" or isinstance(warmup, str) or isinstance(cap, str)
-    if name not in _AT_PEAK or (per_epoch is None and needs_epoch):
-        return None
-    epochs, max_steps = map(settings.get, LENGTH)
-    total = train_plan.total_steps(epochs, max_steps, per_epoch or 1, starts.data)
-    steps = warmup_steps(warmup, cap, per_epoch or 1, max(1, total - starts.schedule))
-    if name == "wsd":
-        decay = train_plan.decay_start(settings[_DECAY], total, per_epoch or 1, starts.schedule)
-        if checkpoint.step > max(starts.schedule + steps, decay):
-            return None
-    return steps
+    They do if both keep the peak after as many steps of warm-up, as wsd does until its decay.
+    """
+    warmups, names = set(), set()
+    per_epoch, starts = checkpoint.steps_per_epoch, checkpoint.starts
+    for settings in (before, now):
+        name, epochs, max_steps, cap = map(settings.get, ("schedule.name", *LENGTH, "schedule.warmup_cap"))
+        warmup = settings.get("schedule.warmup", 0)
+        is_fixed = name != "wsd" and isinstance(warmup, int) and not isinstance(cap, str)
+        if name not in ("constant", "plateau", "wsd") or (per_epoch is None and not is_fixed):
+            return False
+        total = train_plan.total_steps(epochs, max_steps, per_epoch or 1, starts.data)
+        steps = warmup_steps(warmup, cap, per_epoch or 1, max(1, total - starts.schedule))
+        if name == "wsd":
+            decay = train_plan.decay_start(settings["schedule.decay"], total, per_epoch or 1, starts.schedule)
+            if checkpoint.step > max(starts.schedule + steps, decay):
+                return False
+        warmups.add(steps)
+        names.add(name)
+    return len(warmups) == 1 and (len(names) == 1 or "plateau" not in names)
 
 
 def invalid_parts(args: CliArgs) -> Iterator[Diagnostic]:

@@ -7,8 +7,8 @@ import re
 import secrets
 import shlex
 import shutil
-from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
@@ -19,6 +19,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import render
 from launcher.config.provenance import Resolved
 from launcher.config.render import ORIGINS, SETTINGS
+from launcher.run_folder import lock
 from slurm.environment import SLURM_FOLDER
 from training.storage import Storage, StorageError, is_file, open_staged, publish_new, storage_errors
 
@@ -59,13 +60,13 @@ _JOB_FILES = re.compile(r"\..*|log|next|crashes|saved|outcome\..*|lines\.txt|gen
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run, and what it contained before the run."""
+    """The folder of a run, and what is to be removed if it does not train."""
 
     path: Path
-    created_parents: tuple[Path, ...]
+    created_parents: tuple[Path, ...] = ()
     """Parent folders created for it, the innermost first."""
-    existing: frozenset[str] | None
-    """Names it contained before the run; None: it was created for the run."""
+    is_new: bool = False
+    """It was created for the run; else it was there, with at most the files of a job."""
     is_resumed: bool = False
     """The run in it started earlier: nothing may be removed."""
     copied_bytes: int = 0
@@ -78,10 +79,11 @@ class RunFolder:
         """
         if self.is_resumed or has_trained(self.path, self.copied_bytes):
             return False
-        if self.existing is None:
+        if self.is_new:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
-            clear_except(self.path, self.existing)
+            clear(self.path)
+            (self.path / lock.NAME).unlink(missing_ok=True)
         for parent in self.created_parents:
             try:
                 parent.rmdir()
@@ -105,26 +107,18 @@ def _numbered(path: Path) -> Iterator[Path]:
     yield from (path.with_name(f"{path.name}-{number}") for number in count(2))
 
 
-def check_writable(out: Path, where: str) -> None:
-    """Check that a run may write to `out`, which the user gave at `where`; creates nothing.
-
-    Raises SettingsError.
-    """
-    disk.check_writable(out, where, allowed=_ALLOWED)
-    if (name := foreign_name(out)) is None:
-        return
-    if is_run_folder(out) or (out / STAGES).is_file():
-        raise _in_use(out, where)
-    raise _error(out, where, f"the folder {out} is not empty and not a run folder: it has {name}")
-
-
 def writing_errors(out: Path, where: str) -> list[Diagnostic]:
-    """The errors of `check_writable`."""
+    """Why no run may write to `out`, which the user gave at `where`; creates nothing. Reads the disk."""
     try:
-        check_writable(out, where)
+        disk.check_writable(out, where, allowed=_ALLOWED)
     except SettingsError as error:
         return error.diagnostics
-    return []
+    if (name := foreign_name(out)) is None:
+        return []
+    if is_run_folder(out) or (out / STAGES).is_file():
+        return [_in_use(out, where)]
+    message = f"the folder {out} is not empty and not a run folder: it has {name}"
+    return [Diagnostic(message, value=str(out), where=where, allowed=_ALLOWED)]
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -168,10 +162,12 @@ def check_free(folder: Path, out: Path | None) -> None:
     raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)
 
 
-def clear_except(folder: Path, names: Collection[str]) -> None:
-    """Remove everything in `folder` except `names`. Touches the disk."""
+def clear(folder: Path) -> None:
+    """Remove what a run has written to its folder, but not the files of its job, nor the lock, which another
+    process may hold. Touches the disk.
+    """
     for entry in folder.iterdir():
-        if entry.name in names:
+        if entry.name in (SLURM_FOLDER, lock.NAME):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
@@ -189,12 +185,9 @@ def create(
     """
 
     def write(folder: Path) -> None:
-        origins = _stage(folder / ORIGINS, render.render_origins(resolved))
-        try:
+        with _staged(folder / ORIGINS, render.render_origins(resolved)) as origins:
             write_new(folder / SETTINGS, render.render_settings(resolved))
             origins.replace(folder / ORIGINS)
-        finally:
-            origins.unlink(missing_ok=True)
         fill(folder)
         (folder / LOG).touch()
 
@@ -210,37 +203,35 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     where = f"--out {out}" if out is not None else "no --out was given"
     wanted = PARENT / name if out is None else out
     if out is not None:
-        check_writable(out, where)
+        if errors := writing_errors(out, where):
+            raise SettingsError(errors)
     else:  # only the parent: another run may take the name now, and we use the next
         disk.check_writable(wanted.parent, where, allowed=_ALLOWED)
     folder: RunFolder | None = None
     try:
-        if wanted.exists() and out is not None:
-            folder = RunFolder(wanted, (), frozenset(os.listdir(wanted)))
+        if out is not None and out.exists():
+            folder = RunFolder(out)
         else:
             missing = tuple(parent for parent in wanted.absolute().parents if not parent.exists())
             wanted.absolute().parent.mkdir(parents=True, exist_ok=True)
-            folder = RunFolder(_made(wanted, is_numbered=out is None), missing, None)
+            for path in _numbered(wanted):
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:
+                    if out is not None:
+                        raise
+            folder = RunFolder(path, missing, is_new=True)
         write(folder.path)
     except FileExistsError as error:
         # Another run was faster; its files stay.
-        raise _in_use(wanted, where) from error
+        raise SettingsError([_in_use(wanted, where)]) from error
     except OSError as error:
         if folder is not None:
             folder.discard()
-        reason = error.strerror or str(error)
-        raise _error(wanted, where, f"cannot write the run folder {wanted}: {reason}") from error
+        message = f"cannot write the run folder {wanted}: {error.strerror or error}"
+        raise SettingsError.of(message, value=str(wanted), where=where, allowed=_ALLOWED) from error
     return folder
-
-
-def _made(wanted: Path, *, is_numbered: bool) -> Path:
-    """The new folder `wanted`, or one with a number if that is taken. Raises FileExistsError."""
-    for path in _numbered(wanted) if is_numbered else ():
-        with suppress(FileExistsError):
-            path.mkdir()
-            return path
-    wanted.mkdir()
-    return wanted
 
 
 def check_regular(folder: Path) -> None:
@@ -284,7 +275,7 @@ def check_existing(folder: Path, where: str) -> None:
 def open_existing(folder: Path) -> RunFolder:
     """The folder of a run to resume; nothing is written. Raises SettingsError."""
     check_existing(folder, f"the run in {folder}")
-    return RunFolder(folder, (), frozenset(), is_resumed=True)
+    return RunFolder(folder, is_resumed=True)
 
 
 def rewrite_settings(storage: Storage, resolved: Resolved) -> None:
@@ -293,31 +284,28 @@ def rewrite_settings(storage: Storage, resolved: Resolved) -> None:
     For rank 0 after all ranks have restored their state: until then the folder stays as it was.
     Touches the disk. Raises StorageError.
     """
-    with storage_errors(storage.path / SETTINGS):
-        storage.atomic_write(SETTINGS, render.render_settings(resolved).encode())
-    with storage_errors(storage.path / ORIGINS):
-        storage.atomic_write(ORIGINS, render.render_origins(resolved).encode())
+    texts = {SETTINGS: render.render_settings(resolved), ORIGINS: render.render_origins(resolved)}
+    for name, text in texts.items():
+        with storage_errors(storage.path / name):
+            storage.atomic_write(name, text.encode())
 
 
 def write_new(path: Path, text: str) -> None:
     """Write a file that does not exist yet, completely or not at all. Raises OSError."""
-    staged = _stage(path, text)
-    try:
+    with _staged(path, text) as staged:
         publish_new(staged, path)
-    finally:
-        staged.unlink(missing_ok=True)
 
 
-def _stage(path: Path, text: str) -> Path:
-    """Write `text` under a hidden name beside `path`; the path of that file. Raises OSError."""
+@contextmanager
+def _staged(path: Path, text: str) -> Iterator[Path]:
+    """A file with `text` under a hidden name beside `path`, for the block. Raises OSError."""
     staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with open_staged(staged) as file:
             file.write(text.encode())
-    except OSError:
+        yield staged
+    finally:
         staged.unlink(missing_ok=True)
-        raise
-    return staged
 
 
 def has_trained(folder: Path, copied_bytes: int = 0) -> bool:
@@ -344,13 +332,9 @@ def append_log(folder: Path, text: str) -> None:
         Storage(folder).append_line(LOG, text.rstrip().encode(errors="backslashreplace"))
 
 
-def _in_use(out: Path, where: str) -> SettingsError:
-    fix = f"{PROGRAM} resume {shlex.quote(str(out))}"
-    return _error(out, where, f"the run folder {out} contains another run", fix)
-
-
-def _error(out: Path, where: str, what: str, fix: str | None = None) -> SettingsError:
-    return SettingsError.of(what, value=str(out), where=where, allowed=_ALLOWED, fix=fix)
+def _in_use(out: Path, where: str) -> Diagnostic:
+    message, fix = f"the run folder {out} contains another run", f"{PROGRAM} resume {shlex.quote(str(out))}"
+    return Diagnostic(message, value=str(out), where=where, allowed=_ALLOWED, fix=fix)
 
 
 def _size(file: Path) -> int:

@@ -4,57 +4,32 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import SettingsError, counted, nearest_match
+from launcher.base.diagnostics import SettingsError, counted
 from launcher.config.options import DEFAULT_SPLIT, SPLITS
 from launcher.config.provenance import CliArgs, ResetPart, Resolved
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from launcher.saved_runs import rerun, saved_model
-from launcher.saved_runs.saved_model import SavedModel, find_saved
+from launcher.saved_runs.saved_model import SavedModel, find_saved, unknown_name
 from training.logging.console_text import render_row
 from training.logging.quantities import duration, real
 from training.logging.strict_json import encode_bytes
 from training.storage import Storage, StorageError
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """A checkpoint of a run, and what it is evaluated on."""
-
-    model: SavedModel
-    split: str
-    resolved: Resolved
-    other_data: str | None
-    """The data of --data; None: that of the run."""
-
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        assert self.model.folder is not None
-        return self.model.folder
-
-    def describe(self) -> str:
-        """`step 200 of runs/x, EMA, local on 1 process`."""
-        processes = counted(self.resolved.batching.world_size, "process")
-        return self.model.describe(f"{self.resolved.settings.engine.name} on {processes}")
-
-
 def parse_split(split: str | None) -> str:
     """The split of --split. Raises SettingsError."""
-    if split is None or split in SPLITS:
-        return split or DEFAULT_SPLIT
-    parts = {"allowed": ", ".join(SPLITS), "did_you_mean": nearest_match(split, SPLITS)}
-    where = f"command line: --split {split}"
-    raise SettingsError.of(f"unknown split '{split}'", key="--split", value=split, where=where, **parts)
+    if split is not None and split not in SPLITS:
+        raise SettingsError([unknown_name("--split", split, SPLITS)])
+    return split or DEFAULT_SPLIT
 
 
-def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evaluation:
-    """The evaluation of the checkpoint `name`, see SavedRun.chosen, of the run `argument`.
+def prepare(argument: str, name: str | None, args: CliArgs) -> tuple[SavedModel, Resolved]:
+    """The checkpoint `name`, see SavedRun.chosen, of the run `argument`, and the settings to evaluate it.
 
     `args`: engine, processes and data; by default those of the checkpoint. Imports torch. Reads the
     disk. Raises SettingsError, CheckpointError.
@@ -68,37 +43,40 @@ def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evalu
             where=str(run.folder),
             allowed="a run without --continuous-learning",
         )
-    return Evaluation(model, split, resolved, args.options.get("data.path", ("", None))[1])
+    return model, resolved
 
 
-def evaluate(evaluation: Evaluation) -> dict[str, Any]:
+def describe(model: SavedModel, resolved: Resolved) -> str:
+    """`step 200 of runs/x, EMA, local on 1 process`."""
+    processes = counted(resolved.batching.world_size, "process")
+    return model.describe(f"{resolved.settings.engine.name} on {processes}")
+
+
+def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None) -> dict[str, Any]:
     """The facts of the finished evaluation. Starts new processes; the run folder is only read.
 
-    Raises RerunFailed, and SettingsError for data that cannot be evaluated.
+    `data`: that of --data; None: that of the run. Raises RerunFailed, and SettingsError for data that cannot
+    be evaluated.
     """
-    model, resolved = evaluation.model, evaluation.resolved
-    reset: tuple[ResetPart, ...] = () if evaluation.other_data is None else ("data",)
+    assert model.folder is not None, "it was found in its run"
+    reset: tuple[ResetPart, ...] = () if data is None else ("data",)
 
     def plan(source: Path) -> RunPlan:
-        resume = ResumeRequest(source, step=model.step, reset=reset)
-        return RunPlan(resolved, resume, split=evaluation.split)
+        return RunPlan(resolved, ResumeRequest(source, step=model.step, reset=reset), split=split)
 
-    with rerun.rerun(plan, evaluation.folder, model.path, model.step, "evaluation") as end:
+    with rerun.rerun(plan, model.folder, model.path, model.step, "evaluation") as end:
         measured = end.outcome
     assert measured is not None, "ranks that are done have measured"
     return {
         "kind": "eval",
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "step": model.step,
-        "split": measured["split"],
-        "metrics": measured["metrics"],
-        "samples": measured["samples"],
+        **{key: measured[key] for key in ("split", "metrics", "samples")},
         "weights": model.kind,
         "engine": resolved.settings.engine.name,
         "world_size": resolved.batching.world_size,
-        "data": evaluation.other_data,
-        "seconds": measured["seconds"],
-        "preview": measured["preview"],
+        "data": data,
+        **{key: measured[key] for key in ("seconds", "preview")},
     }
 
 
@@ -116,11 +94,11 @@ def record(folder: Path, facts: Mapping[str, Any]) -> Path | None:
     return folder / run_folder.EVALUATIONS
 
 
-def render(evaluation: Evaluation, facts: Mapping[str, Any], saved: Path | None) -> str:
+def render(title: str, facts: Mapping[str, Any], saved: Path | None) -> str:
     """The result as text."""
     metrics = "  ".join(f"{name} {real(value)}" for name, value in facts["metrics"].items())
     samples = counted(facts["samples"], "sample")
-    lines = [evaluation.describe(), render_row(facts["split"], metrics)]
+    lines = [title, render_row(facts["split"], metrics)]
     lines.append(render_row("samples", f"{samples} in {duration(facts['seconds'])}"))
     if saved is not None:
         lines.append(render_row("saved", str(saved)))

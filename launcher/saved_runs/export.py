@@ -5,18 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import disk, library_warnings, signals
-from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
 from launcher.saved_runs import saved_model
-from launcher.saved_runs.saved_model import SavedModel, SavedRun
+from launcher.saved_runs.saved_model import SavedModel, SavedRun, unknown_name
 from models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
 from training.checkpoint.base_weights import has_adapters
 from training.logging.strict_json import encode
@@ -24,18 +23,6 @@ from training.storage import storage_errors
 
 if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
-
-
-@dataclass(frozen=True)
-class ExportSource:
-    """The model to export, and the checkpoint with its tensors."""
-
-    model: SavedModel
-    checkpoint: Checkpoint
-    task: Task | None
-    """Built without its data; None: of the format safetensors, which needs none."""
-    metrics: Mapping[str, Any] | None
-    """The metrics of the evaluation at the checkpoint's step; None: there is none."""
 
 
 class ExportError(Exception):
@@ -46,7 +33,7 @@ Notes = dict[str, str]
 """By title."""
 
 
-def plain(source: ExportSource, folder: Path) -> None:
+def plain(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: Path) -> None:
     """Write model.safetensors by parameter name, config.json, and the files that `predict` needs.
 
     Disk access.
@@ -54,20 +41,18 @@ def plain(source: ExportSource, folder: Path) -> None:
     from training.checkpoint.manifest import MODEL
     from training.checkpoint.reader import write_weights
 
-    model, checkpoint = source.model, source.checkpoint
-    manifest, settings = checkpoint.manifest, model.settings
-    of_model = {} if settings is None else settings["model"]
+    manifest = checkpoint.manifest
     write_weights(checkpoint, folder / MODEL, model.kind)
     config = {
-        "family": of_model.get("family"),
-        "size": of_model.get("size"),
-        **({} if settings is None else saved_model.task_settings(settings)),
+        "family": model.family,
+        "size": model.settings.get("model.size"),
+        **model.task_settings(),
         "base": model.base,
         "parameters": sum(prod(shape) for shape in checkpoint.shapes.values()),
         "weights": model.kind,
         "step": manifest.step,
         "samples": manifest.samples,
-        "metrics": source.metrics,
+        "metrics": _metrics(model),
         "engine": manifest.engine,
         "world_size": manifest.world_size,
         "libraries": manifest.libraries,
@@ -77,37 +62,35 @@ def plain(source: ExportSource, folder: Path) -> None:
         path.write_text(encode(config, indent=2) + "\n", encoding="utf-8")
         # What the task needs to be built without its data; the class of a custom task may be gone.
         names: Sequence[str] = ()
-        if settings is not None:
-            with suppress(SettingsError):
-                names = getattr(saved_model.task_class_of(settings), "saved_files", ())
+        with suppress(SettingsError):
+            names = getattr(model.task_class(), "saved_files", ())
         files = [model.folder / name for name in names if model.folder is not None]
         for file in filter(Path.exists, files):
             copy = shutil.copytree if file.is_dir() else shutil.copyfile
             copy(file, folder / file.name)
 
 
-def hugging_face(source: ExportSource, folder: Path) -> None:
+def hugging_face(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: Path) -> None:
     """Write a folder that transformers loads. Disk access. Raises DataError."""
     from training.checkpoint.manifest import MODEL
     from training.checkpoint.reader import write_weights
 
-    task = source.task
     if has_adapters(task):
-        adapter(source, folder, merged=True)
+        adapter(model, checkpoint, task, folder, merged=True)
         return
     assert isinstance(task, HasHuggingFaceFormat)
     with storage_errors(folder):
         task.write_hugging_face(folder)
-    stored = {**source.checkpoint.shapes, **source.checkpoint.buffer_shapes}
-    names = {name: task.hugging_face_name(name) for name in stored}
-    write_weights(source.checkpoint, folder / MODEL, source.model.kind, names)
+    names = {name: task.hugging_face_name(name) for name in (*checkpoint.shapes, *checkpoint.buffer_shapes)}
+    write_weights(checkpoint, folder / MODEL, model.kind, names)
 
 
-def adapter(source: ExportSource, folder: Path, merged: bool = False) -> None:
+def adapter(
+    model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: Path, merged: bool = False
+) -> None:
     """Write a folder that peft loads, or the `merged` model. Disk access. Raises DataError."""
-    task, checkpoint, kind = source.task, source.checkpoint, source.model.kind
     assert isinstance(task, HasBaseWeights)
-    stored = set(checkpoint.names(kind))
+    stored, kind = set(checkpoint.names(model.kind)), model.kind
     weights = {
         name: checkpoint.tensor(kind if name in stored else saved_model.WEIGHT, name)
         for name in checkpoint.shapes
@@ -116,7 +99,7 @@ def adapter(source: ExportSource, folder: Path, merged: bool = False) -> None:
         task.write_adapted(weights, folder, merged=merged)
 
 
-def onnx(source: ExportSource, folder: Path) -> Notes:
+def onnx(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: Path) -> Notes:
     """Write model.onnx, and compare its outputs with those of the model.
 
     Disk access. Raises DataError, ExportError.
@@ -124,15 +107,14 @@ def onnx(source: ExportSource, folder: Path) -> Notes:
     import torch
     from onnxruntime import InferenceSession
 
-    task = source.task
-    assert task is not None and isinstance(task, HasOnnxFormat)
-    model, inputs = task.onnx_model(source.model.load(task))
+    assert isinstance(task, HasOnnxFormat)
+    network, inputs = task.onnx_model(model.load(task))
     with torch.no_grad():
-        result = model.eval()(*inputs.values())
+        result = network.eval()(*inputs.values())
     expected = {"output": result} if isinstance(result, torch.Tensor) else result
     path, batch = folder / "model.onnx", torch.export.Dim("batch")
     program = torch.onnx.export(
-        model,
+        network,
         tuple(inputs.values()),
         input_names=list(inputs),
         output_names=list(expected),
@@ -162,37 +144,45 @@ ONNX_TOLERANCE = 1e-4
 """Largest difference of an output, as a share of its largest value: fp32 in another order."""
 
 
-def dcp(source: ExportSource, folder: Path) -> None:
+def dcp(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: Path) -> None:
     """Write the state of the model as torch.distributed.checkpoint reads it. Disk access."""
-    from torch.distributed import checkpoint
+    from torch.distributed import checkpoint as format_of_torch
 
-    assert source.task is not None
-    state = source.model.load(source.task).state_dict()
+    assert task is not None
+    state = model.load(task).state_dict()
     with storage_errors(folder):
-        checkpoint.save(state, checkpoint_id=folder)
+        format_of_torch.save(state, checkpoint_id=folder)
 
 
-FORMATS: dict[str, Callable[[ExportSource, Path], Notes | None]] = {
+FORMATS: dict[str, Callable[[SavedModel, Checkpoint, Task | None, Path], Notes | None]] = {
     "hf": hugging_face,
     "safetensors": plain,
     "adapter": adapter,
     "onnx": onnx,
     "dcp": dcp,
 }
-"""The function that writes each format into an empty folder; it gives notes for the user."""
+"""What writes each format into an empty folder, and may give notes for the user. The task is built without
+its data; None for safetensors, which needs none."""
 
 
 def invalid_format(format_name: str | None) -> list[Diagnostic]:
     """The error of --format; empty: it is valid."""
     if format_name in FORMATS:
         return []
-    nearest = nearest_match(format_name, FORMATS) if format_name else None
-    message, where = "export requires --format", "export"
     if format_name:
-        message, where = f"unknown --format '{format_name}'", f"--format {format_name}"
-    fix, where = f"--format {nearest or next(iter(FORMATS))}", f"command line: {where}"
-    parts: dict[str, Any] = {"allowed": ", ".join(FORMATS), "did_you_mean": nearest, "fix": fix}
-    return [Diagnostic(message, key="--format", value=format_name, where=where, **parts)]
+        return [unknown_name("--format", format_name, [*FORMATS])]
+    fix = f"--format {next(iter(FORMATS))}"
+    parts: dict[str, Any] = {"where": "command line: export", "allowed": ", ".join(FORMATS), "fix": fix}
+    return [Diagnostic("export requires --format", key="--format", **parts)]
+
+
+def _metrics(model: SavedModel) -> Mapping[str, Any] | None:
+    """The metrics of the evaluation at the step of the model; None: there is none."""
+    metrics = None
+    for line in RunReader(model.folder).metrics() if model.folder is not None else ():
+        if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
+            metrics = line["metrics"]
+    return metrics
 
 
 def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str) -> dict[str, Any]:
@@ -206,11 +196,6 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     run_folder.check_free(folder, out)
     model, checkpoint = saved_model.open_checkpoint(run, path)
     task = None if format_name == "safetensors" else _task(model, format_name)
-    metrics = None
-    for line in RunReader(model.folder).metrics() if model.folder is not None else ():
-        if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
-            metrics = line["metrics"]
-    source = ExportSource(model, checkpoint, task, metrics)
     # Adapters need less; merged into their base, weights need more.
     elements = sum(prod(shape) for shape in checkpoint.shapes.values())
     needed = 4 * elements if format_name != "adapter" else 0  # fp32
@@ -224,7 +209,7 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     ):
         made = hidden / folder.name
         made.mkdir()
-        notes = FORMATS[format_name](source, made) or {}
+        notes = FORMATS[format_name](model, checkpoint, task, made) or {}
         made.replace(folder)
     return {
         "folder": str(folder),
@@ -232,7 +217,7 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
         "checkpoint": str(path),
         "step": model.step,
         "weights": model.kind,
-        "metrics": source.metrics,
+        "metrics": _metrics(model),
         "files": {
             str(file.relative_to(folder)): file.stat().st_size
             for file in sorted(folder.rglob("*"))
@@ -257,22 +242,15 @@ def _task(model: SavedModel, format_name: str) -> Task:
         "onnx": isinstance(task, HasOnnxFormat),
         "dcp": not is_adapted,
     }
+    where = f"command line: --format {format_name}"
     if not supports[format_name]:
         allowed = [name for name, is_supported in supports.items() if is_supported]
         adapted = "with adapters" if is_adapted else "without adapters"
-        raise SettingsError.of(
-            f"--format {format_name} is not supported for '{model.family}' trained {adapted}",
-            value=format_name,
-            where=f"command line: --format {format_name}",
-            allowed=", ".join(allowed),
-            fix=f"--format {allowed[0]}",
-        )
+        message = f"--format {format_name} is not supported for '{model.family}' trained {adapted}"
+        parts = {"allowed": ", ".join(allowed), "fix": f"--format {allowed[0]}"}
+        raise SettingsError.of(message, value=format_name, where=where, **parts)
     needed = ("onnx", "onnxscript", "onnxruntime") if format_name == "onnx" else ()
     if missing := [name for name in needed if find_spec(name) is None]:
-        raise SettingsError.of(
-            f"--format onnx requires {', '.join(missing)}",
-            value=format_name,
-            where="command line: --format onnx",
-            fix="pip install 'gearshift[onnx]'",
-        )
+        message, fix = f"--format onnx requires {', '.join(missing)}", "pip install 'gearshift[onnx]'"
+        raise SettingsError.of(message, value=format_name, where=where, fix=fix)
     return task

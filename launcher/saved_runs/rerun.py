@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -10,14 +9,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from engines.catalog import ENGINES
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.base.signals import temporary_folder
 from launcher.config import machine
-from launcher.config.provenance import FILES_LAYER, CliArgs, Origin, Resolved, Setting
+from launcher.config.provenance import RESUMED_LAYER, CliArgs, Origin, Resolved, Setting
 from launcher.config.resolve import resolve
-from launcher.config.settings_file import flat
+from launcher.config.resumed_settings import Base
 from launcher.run import affinity, supervisor
 from launcher.run.run_end import RunEnd
 from launcher.run_folder import run_folder
@@ -60,31 +58,19 @@ def _check(end: RunEnd, noun: str) -> None:
 def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved:
     """The settings of a model for new processes, with the engine and number of them of `args`.
 
-    By default, those that wrote the checkpoint; its pretrained weights exist. Reads the disk.
-    Raises SettingsError.
+    By default, those that wrote the checkpoint, as for a resumed run; its pretrained weights exist. Reads the
+    disk. Raises SettingsError.
     """
     model.check_pretrained()
-    assert model.settings is not None, "a run folder has settings"
-    values = dict(flat(model.settings)) | {"engine.name": written.engine, "engine.nproc": written.world_size}
-    values.pop("train.accumulation", None)  # computed from batch and world size
-    options = dict(args.options)
-    if args.engine is not None:
-        del values["engine.name"]
+    values = {**model.settings, "engine.name": written.engine, "engine.nproc": written.world_size}
     if args.engine not in (None, written.engine):
         values["unread_settings"] = "warn"
-        entry = ENGINES.get(args.engine)
-        of_engine = entry.settings if entry is not None else {}  # what it sets itself
-        is_alone = entry is not None and entry.processes is not None
-        for key in ("engine.ds_config", *of_engine, *(["engine.nproc"] if is_alone else [])):
-            values.pop(key, None)
-    recorded, new_path = values.get("data.path"), options.get("data.path", ("", ""))[1]
-    if recorded and new_path and os.path.realpath(new_path) == os.path.realpath(recorded):
-        del options["data.path"]  # names of samples contain that of the recorded file
-    origin = Origin(FILES_LAYER, _ORIGIN)
-    filled = {key: Setting(value, origin) for key, value in values.items() if key not in options}
+        values.pop("engine.ds_config", None)
+    origin = Origin(RESUMED_LAYER, _ORIGIN)
+    entries = {key: Setting(value, origin) for key, value in values.items()}
+    arguments = CliArgs(engine=args.engine, options=args.options)
     try:
-        arguments = CliArgs(engine=args.engine, options=options, filled=filled)
-        return resolve(arguments, machine.detect_machine())
+        return resolve(arguments, machine.detect_machine(), None, Base(entries, {}))
     except SettingsError as error:
         fixes = {"data.path": "--data PATH"}  # this command takes no settings
         errors = [replace(one, fix=fixes.get(one.key or "")) for one in error.diagnostics]

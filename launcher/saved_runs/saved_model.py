@@ -6,16 +6,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
-from launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.config import custom_task, hub
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.schema import PRETRAINED, config_of, task_class
-from launcher.config.settings_file import read_values
 from launcher.run import affinity
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.reader import RunReader
@@ -23,6 +20,7 @@ from models.base import Context, HasBaseWeights, Task, WorksWithoutData
 from models.catalog import FAMILIES, is_custom
 from models.common.hub import HUB, folder_of
 from training.checkpoint import base_weights, manifest, retention
+from training.checkpoint.manifest import CheckpointError
 from training.settings import nested
 from training.storage import read_json
 
@@ -35,23 +33,8 @@ EXPORT_CONFIG = "config.json"
 AVERAGE, WEIGHT = "ema", "weight"
 _MOVABLE = (PRETRAINED, TASK_FOLDER)
 """Settings of a finished run that name a folder, which may have moved."""
-
-
-@dataclass
-class _Facts:
-    written_by: dict[str, Any]
-    reset: list[str]
-    changes: list[str]
-
-
-@dataclass
-class _Resumed:
-    kind: Literal["resumed"]
-    step: int
-    facts: _Facts
-
-
-_RESUMED: TypeAdapter[Any] = TypeAdapter(_Resumed)
+_OF_TASK = ("model", "data", "train", "eval")
+"""The sections of the settings that a task is built from."""
 
 
 @dataclass(frozen=True)
@@ -72,35 +55,29 @@ class SavedRun:
 
         Reads the disk. Raises SettingsError if there is none of that name.
         """
-        link = None if self.folder is None else self.folder / retention.BEST
-        best = link if link is not None and link.is_dir() else None
         if name is None and self.named is not None:
             return self.named
-        if name in (None, retention.BEST) and best is not None:
-            return best
-        if name in (None, retention.LAST) and self.checkpoints:
-            return self.checkpoints[max(self.checkpoints)]
-        if name is not None and name.isdigit() and int(name) in self.checkpoints:
-            return self.checkpoints[int(name)]
-        name = name or retention.LAST
-        steps = [str(step) for step in self.checkpoints]
-        names = ([retention.BEST] if best is not None else []) + [retention.LAST, *steps]
-        raise SettingsError.of(
-            f"no checkpoint '{name}' in {self.folder or self.named}",
-            value=name,
-            where=f"command line: --checkpoint {name}",
-            allowed=", ".join(names),
-            did_you_mean=nearest_match(name, names),
-        )
+        named = {str(step): path for step, path in self.checkpoints.items()}
+        if named:
+            named = {retention.LAST: self.checkpoints[max(self.checkpoints)], **named}
+        if self.folder is not None and (best := self.folder / retention.BEST).is_dir():
+            named = {retention.BEST: best, **named}
+        if name is None:
+            return next(iter(named.values()))
+        if name in named:
+            return named[name]
+        parts = {"allowed": ", ".join(named), "did_you_mean": nearest_match(name, named)}
+        where = f"command line: --checkpoint {name}"
+        message = f"no checkpoint '{name}' in {self.folder or self.named}"
+        raise SettingsError.of(message, value=name, where=where, **parts)
 
-    def restarts(self, after: int, upto: int) -> dict[int, Mapping[str, Any]]:
-        """The facts of the resumes from checkpoints of the steps [`after`, `upto`). Reads the disk.
 
-        Of several at one step the last counts: the results of the others were replaced.
-        """
-        events = RunReader(self.folder).lines(run_folder.EVENTS, _RESUMED) if self.folder else ()
-        facts = {event["step"]: event["facts"] for event in events}
-        return {step: facts[step] for step in sorted(facts) if after <= step < upto}
+def unknown_name(flag: str, name: str, names: Sequence[str]) -> Diagnostic:
+    """The error of an option whose argument is none of `names`."""
+    nearest, where = nearest_match(name, names), f"command line: {flag} {name}"
+    parts: dict[str, Any] = {"allowed": ", ".join(names), "did_you_mean": nearest}
+    parts["fix"] = f"{flag} {nearest or names[0]}"
+    return Diagnostic(f"unknown {flag} '{name}'", key=flag, value=name, where=where, **parts)
 
 
 def moved_folders(sets: Sequence[str]) -> dict[str, str]:
@@ -122,24 +99,22 @@ def find_saved(word: str, command: str, sets: Sequence[str] = (), *, needs_folde
     `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises SettingsError
     where there is no run or checkpoint, none was saved, or a file of the run is damaged.
     """
-    moved, path = moved_folders(sets), Path(word)
-    where = f"the command line: {command} {word}"
-    try:
+    moved, path, where = moved_folders(sets), Path(word), f"the command line: {command} {word}"
+    with checkpoint_search.reading(where):
         folder, named = checkpoint_search.around(path)
         if folder is None and named is None:
             raise checkpoint_search.no_run(path, where, command)
         if folder is not None:
             RunReader(folder).check()
-        checkpoints = checkpoint_search.checkpoints(folder) if folder is not None else {}
-    except PermissionError as error:
-        raise checkpoint_search.unreadable(error, where) from error
-    if not checkpoints and named is None:
-        message = f"{path} has no checkpoint"
-        allowed = "a run with a checkpoint; see save.every and save.last"
-        raise SettingsError.of(message, value=word, where=where, allowed=allowed)
-    if needs_folder and not checkpoints:
-        message = f"'{word}' is a checkpoint outside of its run folder"
-        allowed = "a run folder, or a checkpoint in one"
+        checkpoints = {} if folder is None else checkpoint_search.checkpoints(folder)
+    if not checkpoints and (named is None or needs_folder):
+        message, allowed = (
+            f"{path} has no checkpoint",
+            "a run with a checkpoint; see save.every and save.last",
+        )
+        if named is not None:
+            message = f"'{word}' is a checkpoint outside of its run folder"
+            allowed = "a run folder, or a checkpoint in one"
         raise SettingsError.of(message, value=word, where=where, allowed=allowed)
     return SavedRun(folder, named, checkpoints, moved)
 
@@ -152,8 +127,8 @@ class SavedModel:
     """The checkpoint, or the export."""
     folder: Path | None
     """The folder with the saved files of the task; None: a checkpoint outside of its run."""
-    settings: Mapping[str, Any] | None
-    """The settings of the run as a tree; of an export, those that a task reads. None: unknown."""
+    settings: Mapping[str, Any]
+    """The settings of the run by dotted key; of an export, those that a task reads."""
     step: int
     kind: str
     """Which weights: "weight", or "ema"."""
@@ -164,9 +139,8 @@ class SavedModel:
 
     @property
     def family(self) -> str:
-        """The family, or the name of the custom task; the settings are known."""
-        assert self.settings is not None
-        return str(self.settings["model"]["family"])
+        """The family, or the name of the custom task."""
+        return str(self.settings["model.family"])
 
     def describe(self, *more: str) -> str:
         """`step 200 of runs/x, EMA`, followed by `more`."""
@@ -178,7 +152,7 @@ class SavedModel:
 
         Reads the disk; a model of the hub is downloaded. Raises SettingsError.
         """
-        folder = (self.settings or {}).get("model", {}).get("pretrained")
+        folder = self.settings.get(PRETRAINED)
         if folder is None:
             return
         where = f"the command line: --set {PRETRAINED}={folder}" if self.has_moved else str(self.path)
@@ -186,11 +160,9 @@ class SavedModel:
             hub.fetch(folder, weights=True)
         path = folder_of(folder)
         if not path.is_dir():
-            message, fix = (
-                f"{PRETRAINED} '{folder}' is not a folder",
-                f"--set {PRETRAINED}=DIR  if it has moved",
-            )
-            raise SettingsError.of(f"{message} ({path.absolute()})", value=folder, where=where, fix=fix)
+            message = f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})"
+            fix = f"--set {PRETRAINED}=DIR  if it has moved"
+            raise SettingsError.of(message, value=folder, where=where, fix=fix)
         if self.has_moved:
             self.check_base(path, where)
 
@@ -201,33 +173,51 @@ class SavedModel:
         """
         known = self.base or {"sha256": "unknown", "folder": "its own path"}
         if base_weights.digest(folder) != known["sha256"]:
-            raise SettingsError.of(
-                f"the weights in '{folder}' are not those that the checkpoint of step {self.step} "
-                "was trained on",
-                value=str(folder),
-                where=where,
-                allowed=f"the weights with sha256 {known['sha256']}, once in {known['folder']}",
+            message = (
+                f"the checkpoint of step {self.step} was trained on other weights than those in '{folder}'"
             )
+            allowed = f"the weights with sha256 {known['sha256']}, once in {known['folder']}"
+            raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)
+
+    def task_class(self) -> Callable[[Any, Any, Context], Task]:
+        """What builds the task. Imports torch. Raises SettingsError."""
+        if is_custom(self.family):
+            custom_task.add_search_folder(self.settings.get(TASK_FOLDER))
+        elif self.family not in FAMILIES:
+            message, allowed = (
+                f"unknown model family '{self.family}'",
+                f"{', '.join(FAMILIES)}; or a custom task",
+            )
+            raise SettingsError.of(message, value=self.family, allowed=allowed)
+        return task_class(self.family)
+
+    def task_settings(self) -> dict[str, Any]:
+        """The settings that the task is built from, as a tree."""
+        tree = {section: {} for section in _OF_TASK} | nested(self.settings)
+        seed, share = tree["train"]["seed"], tree["eval"]["share"]
+        return {
+            "model": tree["model"],
+            "data": tree["data"],
+            "train": {"seed": seed},
+            "eval": {"share": share},
+        }
 
     def task(self, device: str) -> Task:
         """The task, without its data. Imports torch. Raises SettingsError, DataError."""
         import torch
 
-        settings = self.settings
-        if settings is None:
-            message = "the checkpoint is outside of its run folder and has no settings"
-            raise SettingsError.of(message, allowed="a checkpoint in its run folder")
-        build, config = task_class_of(settings), config_of(self.family)
+        build, config = self.task_class(), config_of(self.family)
         try:
+            settings = self.task_settings()
             model = config.Model.model_validate(settings["model"])
-            data = config.Data.model_validate(settings.get("data", {}))
-        except ValidationError as error:
-            key, reason = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
-            message = "the settings of the checkpoint are not those of this version"
-            allowed = "a checkpoint of the same version"
-            raise SettingsError.of(f"{message}: {key}: {reason}", allowed=allowed) from None
-        seed, share = settings["train"]["seed"], settings["eval"]["share"]
-        return build(model, data, Context(seed, share, self.folder, torch.device(device)))
+            data = config.Data.model_validate(settings["data"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"the settings of the checkpoint are not those of this version: {error}"
+            raise SettingsError.of(message, allowed="a checkpoint of the same version") from None
+        context = Context(
+            settings["train"]["seed"], settings["eval"]["share"], self.folder, torch.device(device)
+        )
+        return build(model, data, context)
 
     def load(self, task: Task) -> Module:
         """The trained model of `task` on its CPU, in evaluation mode; prepares the task for it.
@@ -257,27 +247,6 @@ class SavedModel:
         return model.eval()
 
 
-def task_class_of(settings: Mapping[str, Any]) -> Callable[[Any, Any, Context], Task]:
-    """What builds the task of `settings`. Imports torch. Raises SettingsError."""
-    family = settings["model"]["family"]
-    if is_custom(family):
-        custom_task.add_search_folder(settings["model"].get("folder"))
-    elif family not in FAMILIES:
-        allowed = f"{', '.join(FAMILIES)}; or a custom task"
-        raise SettingsError.of(f"unknown model family '{family}'", value=family, allowed=allowed)
-    return task_class(family)
-
-
-def task_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `settings` that a task is built from, as a tree."""
-    return {
-        "model": settings.get("model", {}),
-        "data": settings.get("data", {}),
-        "train": {"seed": settings["train"]["seed"]},
-        "eval": {"share": settings["eval"]["share"]},
-    }
-
-
 def open_checkpoint(run: SavedRun, path: Path) -> tuple[SavedModel, Checkpoint]:
     """The model of the checkpoint at `path` of `run`, whose checksums and numbers are verified.
 
@@ -295,18 +264,16 @@ def open_checkpoint(run: SavedRun, path: Path) -> tuple[SavedModel, Checkpoint]:
 def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
     """The model of an open checkpoint of `run`; with the EMA, if the run has one, as evaluation.
 
-    Older checkpoints have no settings: then those of the run folder. Reads the disk. Raises SettingsError.
+    Reads the disk. Raises SettingsError, CheckpointError.
     """
-    known, settings = checkpoint.facts.get("settings"), None
+    settings = checkpoint.facts.get("settings")
+    if not isinstance(settings, dict) or "model.family" not in settings:
+        raise CheckpointError(f"{checkpoint.folder / manifest.STATE} has no settings of a run")
     source = (run.folder or checkpoint.folder) / run_folder.SETTINGS
-    if isinstance(known, dict):
-        settings = nested(known)
-    elif run.folder is not None:
-        settings = nested(read_values(source))
     return SavedModel(
         checkpoint.folder,
         run.folder,
-        settings and _relocated(settings, run.moved, source),
+        _relocated(settings, run.moved, source),
         checkpoint.manifest.step,
         AVERAGE if AVERAGE in checkpoint.kinds else WEIGHT,
         checkpoint.facts.get(base_weights.FACT),
@@ -319,19 +286,15 @@ def _relocated(settings: Mapping[str, Any], moved: Mapping[str, str], source: Pa
 
     `moved`: see SavedRun; `source`: the file or folder with the settings. Raises SettingsError.
     """
-    model = dict(settings["model"])
+    now, folder, family = dict(settings), moved.get(TASK_FOLDER), settings["model.family"]
     if (pretrained := moved.get(PRETRAINED)) is not None:
-        model["pretrained"] = pretrained
-        if pretrained.startswith(HUB):
-            model["pretrained"] = hub.fetch(pretrained)
-    if "folder" in model:
-        where, folder = f"{source} {TASK_FOLDER}", moved.get(TASK_FOLDER)
-        model["folder"] = (
-            custom_task.folder_for(model["family"], model["folder"], source, where)
-            if folder is None
-            else os.path.realpath(os.path.expanduser(folder))
-        )
-    return {**settings, "model": model}
+        now[PRETRAINED] = hub.fetch(pretrained) if pretrained.startswith(HUB) else pretrained
+    if TASK_FOLDER in now and folder is not None:
+        now[TASK_FOLDER] = os.path.realpath(os.path.expanduser(folder))
+    elif TASK_FOLDER in now:
+        where = f"{source} {TASK_FOLDER}"
+        now[TASK_FOLDER] = custom_task.folder_for(family, now[TASK_FOLDER], source, where)
+    return now
 
 
 def open_model(argument: str, name: str | None, command: str, sets: Sequence[str] = ()) -> SavedModel:
@@ -357,13 +320,16 @@ def open_model(argument: str, name: str | None, command: str, sets: Sequence[str
 
 
 def _open_export(path: Path, command: str, moved: Mapping[str, str]) -> SavedModel:
+    file = path / EXPORT_CONFIG
     try:
-        config = read_json(path / EXPORT_CONFIG)
-        settings = _relocated(task_settings(config), moved, path / EXPORT_CONFIG)
+        config = read_json(file)
+        sections = ((section, config[section].items()) for section in _OF_TASK)
+        settings = {f"{section}.{key}": value for section, items in sections for key, value in items}
+        settings = _relocated(settings, moved, file)
         return SavedModel(path, path, settings, config["step"], config["weights"], config["base"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise SettingsError.of(
-            f"'{path / EXPORT_CONFIG}' does not describe a model of this version",
+            f"'{file}' does not describe a model of this version",
             where=f"command line: {command} {path}",
             allowed="a run folder, one of its checkpoints, or an export as safetensors",
             fix=f"{PROGRAM} export RUN --format safetensors",

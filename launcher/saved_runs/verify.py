@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
 
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError, counted
@@ -28,6 +31,18 @@ if TYPE_CHECKING:
 _TOLERANCES = {"fp32": (1e-4, 1e-2)}
 _LOW_PRECISION = (2e-2, 0.5)
 """Relative tolerances of weights and of moments; measured: docs/results.md."""
+
+
+@dataclass(frozen=True)
+class _Resumed:
+    """The facts of an event of that kind."""
+
+    written_by: dict[str, Any]
+    reset: tuple[ResetPart, ...]
+    changes: list[str]
+
+
+_RESUMED = TypeAdapter(_Resumed)
 
 
 @dataclass(frozen=True)
@@ -127,15 +142,20 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
         break
     else:
         notes.append("no earlier checkpoint: replayed from the start of the run")
-    restarts, changed = run.restarts(start, end), []
-    for step, facts in restarts.items():
-        writer = tuple(facts["written_by"].get(name) for name in ("engine", "world_size"))
-        changes = [*(f"--reset {part}" for part in facts["reset"]), *facts["changes"]]
+    restarts, changed = dict[int, _Resumed](), list[str]()
+    for event in RunReader(run.folder).events() if run.folder is not None else ():
+        # Of several at one step the last counts: the results of the others were replaced.
+        if event["kind"] == "resumed" and start <= event["step"] < end:
+            with suppress(ValueError):
+                restarts[event["step"]] = _RESUMED.validate_python(event["facts"])
+    for step, resumed in sorted(restarts.items()):
+        writer = tuple(resumed.written_by.get(name) for name in ("engine", "world_size"))
+        changes = [*(f"--reset {part}" for part in resumed.reset), *resumed.changes]
         if writer != (last.manifest.engine, last.manifest.world_size):
             changes.insert(0, f"from engine {writer[0]}, world size {writer[1]}")
         if changes and step > start:
             changed.append(f"the run was resumed with changes at step {step}: {'; '.join(changes)}")
-    reset = tuple(restarts[start]["reset"]) if start in restarts else ()
+    reset = restarts[start].reset if start in restarts else ()
     return last, Replay(run.checkpoints.get(start), start, end, reset, tuple(changed)), [*notes, *changed]
 
 

@@ -20,18 +20,16 @@ def begun(folder, resolved, at=0):
     return folder
 
 
-def saved(folder, step, resolved, state=None, steps_per_epoch=None):
-    """A checkpoint of a run, without a tensor; `state` replaces the content of state.json."""
+def saved(folder, step, resolved, facts=None, steps_per_epoch=None):
+    """A checkpoint of a run, without a tensor; `facts` replaces those of state.json, or all of it."""
     checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
     checkpoint.mkdir(parents=True)
     settings = paths.kept_values(resolved.values)
     nothing = {"shapes": {}, "buffers": {}, "groups": [], "loss_scale": {}}
     epoch = {} if steps_per_epoch is None else {"epoch": step / steps_per_epoch}
-    content = encode_bytes({**nothing, "facts": {"settings": settings, **epoch}})
-    files = {
-        manifest.STATE: content if state is None else state,
-        manifest.rank_file(0): tensor_file.file_head({}, {"steps": "{}"}),
-    }
+    facts = {"settings": settings, **epoch} if facts is None else facts
+    content = facts if isinstance(facts, bytes) else encode_bytes({**nothing, "facts": facts})
+    files = {manifest.STATE: content, manifest.rank_file(0): tensor_file.file_head({}, {"steps": "{}"})}
     listed = tuple(
         CheckpointFile(name, len(content), (zlib.crc32(content),)) for name, content in files.items()
     )

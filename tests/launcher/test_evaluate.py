@@ -60,7 +60,7 @@ def test_a_wrong_argument_or_a_damaged_checkpoint_is_named_and_nothing_noted(run
     monkeypatch.chdir(run.parent)
     for args, first, allowed in (
         (["copy", "--checkpoint", "5"], "no checkpoint '5' in copy", "best, last, 2, 4, 6"),
-        (["copy", "--split", "tset"], "unknown split 'tset'", "train, val, test"),
+        (["copy", "--split", "tset"], "'tset'", "train, val, test"),
         (["cpoy"], "run folder 'cpoy' does not exist", "did you mean  copy"),
     ):
         err = evaluate(*args, code=2)

@@ -7,6 +7,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import resume_rules
+from launcher.run_folder.checkpoint_search import SavedCheckpoint
 from launcher.saved_runs import saved_model
 from launcher.saved_runs.saved_model import SavedRun, model_of
 from tests.launcher.given import resolved
@@ -24,7 +25,7 @@ def folder(tmp_path):
 @pytest.fixture
 def checkpoint(folder):
     """A checkpoint of a run that started from the folder."""
-    settings = {"model.pretrained": str(folder), "model.size": "full"}
+    settings = {"model.family": "language", "model.pretrained": str(folder), "model.size": "full"}
     fact = {"folder": str(folder), "sha256": base_weights.digest(folder)}
     return SimpleNamespace(
         folder=folder.parent / "step-1",
@@ -48,7 +49,7 @@ def test_the_new_folder_replaces_the_old_one_in_the_settings(folder, checkpoint)
     assert error_of(run, checkpoint).fix == "--set model.pretrained=DIR  if it has moved"
     run = replace(run, moved=saved_model.moved_folders([f"model.pretrained={folder}"]))
     model_of(run, checkpoint).check_pretrained()
-    assert model_of(run, checkpoint).settings == {"model": {"pretrained": str(folder), "size": "full"}}
+    assert model_of(run, checkpoint).settings["model.pretrained"] == str(folder)
 
 
 def test_other_weights_and_a_run_without_a_checksum_are_refused(folder, checkpoint):
@@ -64,6 +65,6 @@ def test_a_resumed_run_may_change_the_folder_if_the_ranks_compare_its_weights(fo
     now = resolved(f"model.pretrained={folder}", model="language")
     before = {key: value.value for key, value in now.values.items()}
     before["model.pretrained"] = "elsewhere"
-    for checked, rule in (((), "never"), (("model.pretrained",), "free")):
-        (found,) = resume_rules.differences(before, now, checked)
+    for base, rule in ((None, "never"), ({"folder": "elsewhere"}, "free")):
+        (found,) = resume_rules.differences(before, now, SavedCheckpoint(2, before, base=base))
         assert (found.key, found.rule) == ("model.pretrained", rule)

@@ -68,12 +68,10 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_run_with_no_other_does_not_re
         assert lines[0].startswith(f"{CANNOT} 10: ") and "state.json is damaged" in lines[0]
 
 
-@pytest.mark.parametrize("state", [b'{"facts": {"settings": 3}}', b"\xff"])
-def test_a_folder_without_a_state_is_no_checkpoint_and_an_older_one_has_no_settings(state):
-    saved(begun(Path("runs/a"), TINY), 10, TINY, state)
+@pytest.mark.parametrize("facts", [{"settings": 3}, {}, {"settings": {}, "starts": {"data": "x"}}, b"\xff"])
+def test_a_folder_without_a_valid_state_is_no_checkpoint(facts):
+    saved(begun(Path("runs/a"), TINY), 10, TINY, facts)
     assert refused("runs/a")[0].startswith(f"{CANNOT} 10: ")
-    saved(begun(Path("runs/old"), TINY), 10, TINY, b'{"facts": {"step": 10}}')
-    assert find("runs/old").checkpoint == checkpoint_search.SavedCheckpoint(10, None)
 
 
 def test_auto_takes_the_newest_run_of_the_same_model_and_mode_that_is_not_completed():

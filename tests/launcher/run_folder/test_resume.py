@@ -12,7 +12,7 @@ from launcher.config.render import render_settings
 from launcher.run_folder.run_plan import ResumeRequest
 from launcher.run_folder.start import decide
 from tests.launcher.given import LAPTOP, SHORT, resolved
-from tests.launcher.runs import ended, saved, trained
+from tests.launcher.runs import ended, trained
 
 
 @pytest.fixture(autouse=True)
@@ -60,10 +60,6 @@ def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_s
     lines = refused()
     assert "schedule.warmup 4 differs from 5" in lines[0]
     assert lines[1].startswith("  where         runs/x/settings.yaml:")
-    # Those of an older version are in its folder only.
-    trained(Path("runs/old"), resolved("schedule.warmup=3"))
-    saved(Path("runs/old"), 10, resolved(), b'{"facts": {}}')
-    assert "schedule.warmup 4 differs from 3" in refused("runs/old", "schedule.warmup=4")[0]
 
 
 DONE = "nothing to do: runs/x was completed at step 60; to train longer: "

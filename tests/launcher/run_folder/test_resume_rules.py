@@ -80,7 +80,7 @@ WSD = ("schedule.name=wsd", "schedule.warmup=5", "schedule.warmup_cap=null", "sc
     ],
 )
 def test_a_run_may_become_longer_before_the_decay_of_wsd(step, options, rules):
-    checkpoint = SavedCheckpoint(step, None, steps_per_epoch=30)
+    checkpoint = SavedCheckpoint(step, {}, epoch=step / 30)
     old, now = before(*WSD, max_steps="100"), resolved(*WSD, **options)
     changed = resume_rules.differences(old, now, checkpoint=checkpoint)
     assert {each.rule for each in changed} == rules
@@ -101,7 +101,7 @@ def test_a_run_may_become_longer_before_the_decay_of_wsd(step, options, rules):
     ],
 )
 def test_a_schedule_may_change_if_earlier_steps_had_the_same_learning_rates(old, new, rule):
-    checkpoint = SavedCheckpoint(60, None, steps_per_epoch=30)
+    checkpoint = SavedCheckpoint(60, {}, epoch=2.0)
     was, now = before(*WSD, *old, max_steps="100"), resolved(*WSD, *new, max_steps="500")
     changed = resume_rules.differences(was, now, checkpoint=checkpoint)
     assert {each.rule for each in changed} == {rule}
@@ -113,6 +113,6 @@ def test_epochs_and_the_decay_count_from_where_a_reset_began_them():
     old = before(*WSD, "train.max_steps=null", epochs="4")
     now = resolved(*WSD, "train.max_steps=null", epochs="8")
     for step, rule in ((52, "free"), (53, "schedule")):
-        checkpoint = SavedCheckpoint(step, None, starts=starts, steps_per_epoch=10)
+        checkpoint = SavedCheckpoint(step, {}, starts, (step - 20) / 10)
         (found,) = resume_rules.differences(old, now, checkpoint=checkpoint)
         assert (found.key, found.rule) == ("train.epochs", rule)

@@ -160,3 +160,11 @@ def test_a_fork_that_trained_nothing_is_discarded(here):
     created = run_folder.create(resolved(), here / "mine", NAME, fill)
     (created.path / "metrics.jsonl").write_text("{}\n{}\n")
     assert not created.discard()
+
+
+def test_a_folder_that_was_there_keeps_the_files_of_its_job_only(here):
+    write(here / "mine/slurm/job.sbatch")
+    created = run_folder.create(resolved(), here / "mine", NAME)
+    (created.path / ".lock").touch()
+    assert created.discard()
+    assert names(here) == ["mine", "mine/slurm", "mine/slurm/job.sbatch"]
