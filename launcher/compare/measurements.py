@@ -69,9 +69,9 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     `goal`: what it was to reach. Raises SettingsError if one of its files is damaged.
     """
     reader = RunReader(folder)
-    result, events = reader.result(), list(reader.events())
+    result, events = reader.result(), [(line["kind"], line["facts"]) for line in reader.events()]
     lines = [line for line in reader.metrics() if line["kind"] == "train"]
-    plan = next((line["facts"] for line in events if line["kind"] == "started"), None)
+    plan = next((facts for kind, facts in events if kind == "started"), None)
     if result is None or plan is None or not lines:
         return None
     ends, units, each = np.array(
@@ -81,25 +81,28 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     counted = ends - windows >= warmup(int(ends[-1]))
     counted |= not counted.any()
     seconds, counted_s = each.repeat(windows), each[counted].repeat(windows[counted])
-    facts = [line["facts"] for line in events if line["kind"] == "evaluated"]
-    evaluations, at_s, step = list[dict[str, Any]](), 0.0, 0
-    for item in facts:
+    if goal is not None and (best := result["best"]) is not None:
+        goal = goal.directed(Goal(best["metric"], best["direction"]))
+    evaluations, final_s, at_s, step, reached_at_s = list[dict[str, Any]](), 0.0, 0.0, 0, None
+    for kind, item in events:
+        if kind != "evaluated":
+            continue
+        final_s += item.get("final_s", 0.0)
         if item.get("split") != TEST:
             took = item["seconds"] - item.get("final_s", 0.0)
             at_s, step = at_s + took + float(seconds[step : item["step"]].sum()), item["step"]
             evaluations.append({**item, "seconds": took, "at_s": at_s})
-    if goal is not None and (best := result["best"]) is not None:
-        goal = goal.directed(Goal(best["metric"], best["direction"]))
-    reached = (item["at_s"] for item in evaluations if goal and goal.is_reached(item["metrics"]))
+            if reached_at_s is None and goal and goal.is_reached(item["metrics"]):
+                reached_at_s = at_s
     losses = zip((windows * each).cumsum().tolist(), (line["loss"] for line in lines), strict=True)
     return RunMeasurements(
         result,
         TrainPlan(**plan),
         seconds,
         counted_s,
-        units_per_s=float(np.diff(units, prepend=0)[counted].sum() / counted_s.sum()),
-        losses=[(at, loss) for at, loss in losses if isinstance(loss, float | int)],
-        evaluations=evaluations,
-        final_s=sum(item.get("final_s", 0.0) for item in facts),
-        reached_at_s=next(reached, None),
+        float(np.diff(units, prepend=0)[counted].sum() / counted_s.sum()),
+        [(at, loss) for at, loss in losses if isinstance(loss, float | int)],
+        evaluations,
+        final_s,
+        reached_at_s,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from launcher.compare.measurements import RunMeasurements
+from launcher.compare.measurements import Points, RunMeasurements
 from launcher.compare.study import StudyFigures
 
 NOT_RUN = "not run"
@@ -35,7 +35,7 @@ class PromiseResult:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """The figures of one mode under one engine; None: not measured."""
+    """The figures of one mode under one engine, as in compare.json; None: not measured."""
 
     model: str
     mode: str
@@ -54,14 +54,12 @@ class ComparisonRow:
     """The data, by its name or path."""
     global_batch: int | None = None
     steps: int | None = None
-    """Steps taken per repeat."""
+    """Taken per repeat; `total_steps` are those of the whole training plan."""
     total_steps: int | None = None
-    """Steps of the whole training plan."""
     steps_per_epoch: int | None = None
     step_s: float | None = None
-    """Median over the steps of all repeats, without warm-up."""
+    """Median over the steps of all repeats, without warm-up; `step_spread_s` are their quartiles."""
     step_spread_s: tuple[float, float] | None = None
-    """First and third quartile of the same steps."""
     step_mean_s: float | None = None
     """Mean step of the median repeat, from which longer times are computed."""
     evaluation_s: float | None = None
@@ -81,14 +79,14 @@ class ComparisonRow:
     metric: Mapping[str, Any] | None = None
     """The best evaluation: metric, value, step, direction."""
     evaluated: tuple[int | None, int | None] = (None, None)
-    """Samples of an evaluation, and of the split; None: no evaluation."""
+    """Samples of an evaluation, and of the split."""
     study: StudyFigures | None = None
-    """What folds and seeds show of the candidate; None: there are none, or it is a stage."""
+    """None: there are no folds and seeds, or it is a stage."""
     time_to_metric_s: float | None = None
     never_reached: bool = False
-    curve: Sequence[tuple[float, float]] = ()
-    """Points (seconds of training, metric) of the first repeat."""
-    losses: Sequence[tuple[float, float]] = ()
+    curve: Points = ()
+    """Seconds of training and metric, of the first repeat."""
+    losses: Points = ()
     folders: Sequence[str] = ()
     promises: Sequence[PromiseResult] = ()
     unpromised: Mapping[str, str] = field(default_factory=dict)
@@ -99,17 +97,10 @@ class ComparisonRow:
         """Mode, engine and stage."""
         return f"{self.mode} {self.engine}" + (f" · {self.stage}" if self.stage else "")
 
-    @property
-    def failure(self) -> str:
-        """`fast local failed: REASON`."""
-        is_failed = self.error != NOT_RUN
-        return f"{self.name} failed: {self.error}" if is_failed else f"{self.name}: {NOT_RUN}"
-
 
 def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool = False) -> ComparisonRow:
     """`row` with the figures of its `runs`, one per repeat; `has_goal`: they were to reach a metric."""
-    first, plan = runs[0], runs[0].plan
-    result, per_epoch = first.result, plan.steps_per_epoch
+    first, plan, result = runs[0], runs[0].plan, runs[0].result
     low, middle, high = np.percentile(np.concatenate([run.counted_s for run in runs]), (25, 50, 75)).tolist()
     mean = median(float(run.counted_s.mean()) for run in runs)
     means = [fmean(item["seconds"] for item in run.evaluations) for run in runs if run.evaluations]
@@ -118,10 +109,10 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool
     if means or not results:  # else no evaluation was timed
         evaluations_s = results * median(means or [0.0])
         times = {
-            "epoch_s": per_epoch * mean + evaluations_s * min(1.0, per_epoch / steps),
+            "epoch_s": plan.steps_per_epoch * mean + evaluations_s * min(1.0, plan.steps_per_epoch / steps),
             "total_s": steps * mean + evaluations_s + median(run.final_s for run in runs),
             "extrapolated": {
-                "epoch": any(len(run.seconds) < per_epoch for run in runs),
+                "epoch": any(len(run.seconds) < plan.steps_per_epoch for run in runs),
                 "total": not all(run.is_whole for run in runs),
             },
         }
@@ -139,7 +130,7 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool
         global_batch=plan.global_batch,
         steps=len(first.seconds),
         total_steps=plan.total_steps,
-        steps_per_epoch=per_epoch,
+        steps_per_epoch=plan.steps_per_epoch,
         step_s=middle,
         step_spread_s=(low, high),
         step_mean_s=mean,
@@ -162,15 +153,15 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool
 
 def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow:
     """The `row` of staged training: total time of all stages, memory of the largest."""
-    last, totals = stages[-1], [item.total_s for item in stages]
+    times = [item.total_s for item in stages if item.total_s is not None]
+    of_last = ("samples", "source", "global_batch", "metric", "evaluated", "never_reached")
     largest = ("parameters", "device_peak_bytes", "host_peak_bytes", "peak_memory_bytes")
-    of_last = ("samples", "source", "global_batch", "metric", "evaluated")
-    fields: dict[str, Any] = {name: getattr(last, name) for name in of_last}
+    fields: dict[str, Any] = {name: getattr(stages[-1], name) for name in of_last}
     fields |= {name: _largest(getattr(item, name) for item in stages) for name in largest}
     return replace(
         row,
         repeats=min(item.repeats for item in stages),
-        total_s=None if None in totals else sum(total or 0 for total in totals),
+        total_s=sum(times) if len(times) == len(stages) else None,
         extrapolated={"epoch": False, "total": any(item.extrapolated["total"] for item in stages)},
         **fields,
     )
