@@ -14,7 +14,7 @@ from launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
 from launcher.compare.study import Estimate, StudyFigures
 from launcher.report import page
-from launcher.report.plots import Plot, PlotLine, as_json, thinned
+from launcher.report.page import Plot, PlotLine, as_json, thinned
 from training.evaluation.early_stopping import Target
 from training.logging.console_text import render_part
 from training.logging.quantities import amount, counted, duration, real, size

@@ -28,7 +28,7 @@ def text(
 def _head(resolved: Resolved, plan: Plan) -> Iterator[str]:
     settings, target = resolved.settings, plan.target
     where = f"{counted(target.nodes, 'node')} × " if target.nodes > 1 else ""
-    trained = "" if plan.trainable == plan.parameters else f", {plan.trainable:,} of them trained"
+    trained = "" if plan.trace.trainable == plan.parameters else f", {plan.trace.trainable:,} of them trained"
     yield f"model        {model_name(settings.model)}, {plan.parameters:,} parameters{trained}"
     yield f"mode         {settings.mode}, {settings.precision}"
     yield (f"engine       {plan.engine} on {where}{counted(target.ranks_per_node, 'rank')}, {target.device}")
@@ -37,8 +37,8 @@ def _head(resolved: Resolved, plan: Plan) -> Iterator[str]:
         for other in resolved.chosen.others:
             yield f"             {other}"
     yield f"step         {resolved.batching}"
-    yield f"operations   {amount(plan.flops * target.ranks)}FLOP per step"
-    yield f"traffic      {size(plan.sent_bytes)} sent per rank and step"
+    yield f"operations   {amount(plan.trace.flops * target.ranks)}FLOP per step"
+    yield f"traffic      {size(plan.placed.sent_bytes)} sent per rank and step"
     yield f"checkpoint   {size(plan.checkpoint_bytes)}"
     yield f"length       {counted(plan.steps, 'step')}"
     yield f"time         {_time(plan.seconds)}"

@@ -10,7 +10,7 @@ from launcher.compare.rows import ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
 from launcher.compare.study import ComparisonRound, Estimate, MetricValues, Study, StudyFigures
 from tests.launcher.browser import browser, open_page
-from tests.launcher.report.test_data_page import Outline
+from tests.launcher.report.test_page import Outline
 
 FACTS = {"command": "cmd <b>", "machine": "2 cores", "device": "cpu", "at": "2026-01-02"}
 TWICE = Study([ComparisonRound("1"), ComparisonRound("2")])
