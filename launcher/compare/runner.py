@@ -17,8 +17,7 @@ from typing import Any
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.base.signals import handling, kill_children
-from launcher.compare import measurements, rows
-from launcher.compare import study as studies
+from launcher.compare import rows
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from launcher.compare.promises import BYTES, CARD, GPU_MEMORY, check
 from launcher.compare.rows import ComparisonRow
@@ -138,13 +137,13 @@ def _candidate_rows(
         notes=tuple(item.resolved.notes),
         folders=tuple(str(folder.relative_to(comparison.folder)) for folder in folders.values()),
     )
-    found, parts = dict[str, tuple[Path, measurements.RunMeasurements | None]](), list[ComparisonRow]()
+    found, parts = dict[str, tuple[Path, rows.RunMeasurements | None]](), list[ComparisonRow]()
     try:
         for stage in (item.stages or (None,)) if folders else ():
             found = {}
             for name, folder in folders.items():
                 inner = folder if stage is None else RunReader(folder).stages()[stage]
-                found[name] = inner, measurements.read(inner, until)
+                found[name] = inner, rows.read(inner, until)
             known = [run for _, run in found.values() if run is not None]
             part = row if stage is None else replace(row, stage=stage, folders=())
             took_none = replace(part, error=error or "it took no step")
@@ -153,7 +152,7 @@ def _candidate_rows(
             row = rows.staged(row, parts) if item.stages else parts.pop()
         if study.title:
             base = (reference.name, reference.study) if reference and reference.study else None
-            row = replace(row, study=studies.figures(study, found, failed, base))
+            row = replace(row, study=rows.figures(study, found, failed, base))
     except SettingsError as damaged:
         return [replace(row, error=damaged.diagnostics[0].message)]
     return [row, *parts]

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from itertools import product
-from math import inf, isfinite, sqrt
-from pathlib import Path
+from math import inf, sqrt
 from statistics import fmean, stdev
 from typing import Any
 
 from launcher.base.diagnostics import SettingsError, counted, plain
 from launcher.base.signals import temporary_folder
-from launcher.compare.measurements import RunMeasurements
 from launcher.config.errors import about_data
 from launcher.config.provenance import Resolved
 from launcher.config.schema import task_with_data
@@ -204,45 +201,6 @@ class StudyFigures:
     def is_partial(self) -> bool:
         """Whether the means are those of fewer runs than planned."""
         return len(self.goal.values) < self.planned
-
-
-def figures(
-    study: Study,
-    runs: Mapping[str, tuple[Path, RunMeasurements | None]],
-    failed: Mapping[str, str],
-    reference: tuple[str, StudyFigures] | None = None,
-) -> StudyFigures:
-    """The figures of one candidate, from the folders and measurements of its finished runs by round.
-
-    `reference`: name and figures of what it is compared with. Reads the disk. Raises SettingsError
-    if a file is damaged.
-    """
-    from models.common.split import SPLIT_FILE  # imports numpy
-
-    values, groups = defaultdict[str, dict[str, float]](dict), dict[str, str | None]()
-    goal, less_is_better = None, False
-    for name, (folder, run) in runs.items():
-        validating = (RunReader(folder).object(SPLIT_FILE) or {}).get("val")
-        groups[name] = validating and sha256(repr(validating).encode()).hexdigest()[:16]
-        if run is None or not run.evaluations:
-            continue
-        metrics = run.evaluations[-1]["metrics"]
-        if best := run.result["best"]:
-            metrics = {e["step"]: e["metrics"] for e in run.evaluations}.get(best["step"], metrics)
-            metrics = {**metrics, best["metric"]: best["value"]}
-            goal, less_is_better = best["metric"], best["direction"] == "min"
-        for metric, value in metrics.items():
-            values[metric] |= {name: float(value)} if isfinite(float(value)) else {}
-    others = reference[1].metrics if reference else {}
-    differences = {}
-    for metric in filter(others.__contains__, values):
-        theirs = others[metric].values
-        pairs = {at: ours - theirs[at] for at, ours in values[metric].items() if at in theirs}
-        if paired := study.mean(pairs):
-            differences[metric] = paired
-    means = {metric: MetricValues(study.mean(each), each) for metric, each in values.items()}
-    other, counts = reference and reference[0], (len(study.rounds), len(runs))
-    return StudyFigures(goal, less_is_better, *counts, failed, groups, means, other, differences)
 
 
 def decide(

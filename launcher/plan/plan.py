@@ -45,7 +45,7 @@ from launcher.plan.step_trace import (
     untraced,
 )
 from launcher.plan.storages import Kind, Storages
-from launcher.plan.target import Described, PlanTarget
+from launcher.plan.target import MARGIN, MEASURED, TRACED, UNCOMPILED, Described, PlanTarget
 from launcher.plan.time import UNKNOWN, Seconds
 from models.base import Batch, DataError, HasFrozenEncoder, Task
 from training.checkpoint import base_weights, room
@@ -58,17 +58,12 @@ from training.train_plan import TrainPlan, solve
 if TYPE_CHECKING:
     import numpy as np
 
-MARGIN = 0.06
-"""Of a node's main memory that stays free: fragmentation, other programs."""
 HEAP = 0.6
 """Of gradients, activations and temporaries on a CPU: what glibc keeps of freed blocks, in a heap
 with holes, unless `memory.return_freed` is on. Measured by benchmarks.plan_host."""
 GATHERED = 1.5
 """Of all weights, under FSDP on a CPU: gloo copies what it sends, and the heap keeps the blocks of
 gathered weights. Measured by benchmarks.plan_host on two ranks."""
-TRACED = "traced on tensors without values"
-MEASURED = "measured on this CPU"
-UNCOMPILED = "planned as if not compiled: an upper bound"
 _CPU = torch.device("cpu")
 _TRIED, _TRIED_S = 8, 1.0
 """Micro-batches of which the largest is traced, and the time for them."""

@@ -17,6 +17,11 @@ from launcher.config.provenance import Resolved
 from training import throughput
 from training.throughput import Gpu
 
+MARGIN = 0.06
+"""Of a node's main memory that stays free: fragmentation, other programs."""
+TRACED = "traced on tensors without values"
+MEASURED = "measured on this CPU"
+UNCOMPILED = "planned as if not compiled: an upper bound"
 _COUNT = TypeAdapter(Annotated[int, Field(ge=1)])
 _SIZE = TypeAdapter(Annotated[ByteSize, Field(ge=1)])
 
