@@ -32,7 +32,8 @@ from launcher.config.options import GPU_MEMORY, GPUS, RAM
 from launcher.config.provenance import CliArgs
 from launcher.plan import target
 from launcher.plan.ladder import RUNGS, TRAINED, Change, Rung, Step, climb
-from launcher.plan.plan import MARGIN, Plan, open_planner
+from launcher.plan.plan import Plan, open_planner
+from launcher.plan.target import MARGIN
 from training.logging.quantities import size
 
 GPUS_GIB = (4, 6, 8, 12, 16, 24, 48, 80)

@@ -51,7 +51,7 @@ from launcher.config import presets
 from launcher.config.machine import Machine, detect_machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
-from launcher.plan import subject
+from launcher.plan import plan as planning
 from launcher.plan.plan import Plan, plan_run
 from launcher.plan.target import Described
 from launcher.run import rank as rank_process
@@ -349,12 +349,12 @@ def measure(case: Case, here: Machine) -> Row | None:
 
 def predicted(resolved: Resolved, here: Machine) -> Plan:
     """The plan for the largest micro-batch of the measured steps."""
-    with patch.object(subject, "_largest", _largest_measured):
+    with patch.object(planning, "_largest", _largest_measured):
         return plan_run(resolved, Described(here))
 
 
 def _largest_measured(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
-    """As subject._largest, of all ranks."""
+    """As plan._largest, of all ranks."""
     found: list[MicroBatch] = []
     for step, rank in product(STEPS, range(plan.world_size)):
         epoch, shares = order.share(step - 1, rank, plan.world_size, plan.micro_batch)

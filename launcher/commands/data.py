@@ -20,7 +20,7 @@ from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import PRETRAINED, config_of
-from launcher.report import data_check, data_page, page
+from launcher.report import data_check, page
 from launcher.report.data_check import Findings, Match, find_families
 from models.catalog import split_model_name
 from models.common.hub import HUB, folder_of
@@ -34,12 +34,12 @@ def main(command_line: CommandLine) -> int:
     """Check data and write the page, or download; gives the exit code. Raises SettingsError."""
     if command_line.argument == "fetch":
         return _fetch_model(command_line) if command_line.operand else _fetch(command_line)
-    path, out, args = command_line.operand, command_line.out or data_page.DEFAULT_FOLDER, command_line.args
+    path, out, args = command_line.operand, command_line.out or data_check.DEFAULT_FOLDER, command_line.args
     origin = f"command line: data check {path}"
-    data_page.check_folder(out, f"--out {out}" if command_line.out else "default of --out")
+    data_check.check_folder(out, f"--out {out}" if command_line.out else "default of --out")
     family = None if args.model is None else _resolved(args, path).settings.model.family
     findings = inspect_matches(path, origin, find_families(path, family, origin), args)
-    written = data_page.write(findings, out)
+    written = data_check.write(findings, out)
     names = ("path", "model", "format", "facts", "overlapping_groups", "sample")
     content = {name: getattr(findings, name) for name in names}
     content["text"] = [asdict(part) for part in findings.text]
@@ -89,9 +89,9 @@ def _lines(findings: Findings, written: Path, args: CliArgs) -> Iterator[str]:
     facts = [
         ("read by", findings.model),
         *page.fact_rows(findings.facts),
-        ("overlap", data_page.overlap(findings)),
+        ("overlap", data_check.overlap(findings)),
     ]
-    parts = [(f"a sample, {name}", text) for name, text in data_page.sample_rows(findings)]
+    parts = [(f"a sample, {name}", text) for name, text in data_check.sample_rows(findings)]
     for name, text in (*facts, *parts, *shapes):
         first, *more = [line for part in text.splitlines() for line in wrap(part, _WIDTH)] or [""]
         yield f"  {name:<{_LABEL}} {first}"

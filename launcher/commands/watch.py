@@ -56,7 +56,7 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
     """Redraw the runs until all have ended or Ctrl-C; their last state stays."""
     from rich.console import Console
 
-    from launcher.report.watch_view import WatchScreen
+    from launcher.report.watched_run import WatchScreen
     from training.logging.terminal import TerminalOutput
 
     output, ended = TerminalOutput(sys.stdout), 0
@@ -78,9 +78,9 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
 
 
 def _print(runs: Sequence[WatchedRun], as_json: bool) -> None:
-    from launcher.report import watch_view
+    from launcher.report import watched_run
 
     for run in runs:
         snapshot = run.snapshot()
-        text = printable(watch_view.plain(snapshot))
-        print(encode(watch_view.as_json(snapshot)) if as_json else text)
+        text = printable(watched_run.plain(snapshot))
+        print(encode(watched_run.as_json(snapshot)) if as_json else text)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
 
 from launcher.base import disk
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
@@ -24,31 +26,28 @@ from launcher.stages.pipeline import Pipeline
 from training.evaluation.early_stopping import Target, parse_target
 from training.settings import TARGET_FORMS
 
-_MOST = 10**6
-RUNS, JSON_FILE, PAGE = "runs", "compare.json", "compare.html"
 BASELINE = "default"
 """The mode that promises refer to; always compared."""
-
-
-@dataclass(frozen=True)
-class ComparisonLimits:
-    """How far each run goes; all None: to its end."""
-
-    steps: int | None = None
-    epochs: float | None = None
-    until: Target | None = None
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether runs may end before their training plan, to save time."""
-        return self.steps is not None or self.epochs is not None
-
-    @property
-    def sets(self) -> list[str]:
-        """The limits as values of --set."""
-        if self.is_cut:
-            return [f"stop.after={self.steps or f'{self.epochs:g} epochs'}"]
-        return [] if self.until is None else [f"stop.at={self.until.text()}"]
+_MOST = 10**6
+_COUNT = (
+    TypeAdapter(Annotated[int, Field(ge=1, le=_MOST)]).validate_python,
+    f"a whole number, 1 to {_MOST:,}",
+)
+_FOLDS: TypeAdapter[Any] = TypeAdapter(Literal["groups"] | Annotated[int, Field(ge=2, le=_MOST)])
+_EPOCHS = TypeAdapter(Annotated[float, Field(gt=0, le=1e9)])
+_OPTIONS: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    "--steps": _COUNT,
+    "--epochs": (_EPOCHS.validate_python, "a number above 0"),
+    "--until": (parse_target, TARGET_FORMS),
+    "--repeat": _COUNT,
+    "--folds": (
+        _FOLDS.validate_python,
+        f"a whole number, at least 2; or {studies.BY_GROUP}: each group is a fold",
+    ),
+    "--seeds": _COUNT,
+}
+"""How the value of an option is parsed, and what is allowed."""
+_EXCLUSIVE = (("--steps", "--epochs", "--until"), ("--repeat", "--folds"), ("--repeat", "--seeds"))
 
 
 @dataclass(frozen=True)
@@ -64,36 +63,48 @@ class ModeCandidate:
     """The resolved settings of each stage; empty: one run."""
     warnings: Sequence[Diagnostic] = ()
 
-    def promised(self, stage: str | None = None) -> tuple[dict[str, Any], dict[str, str]]:
-        """The promises of the mode, and why others are outside of their scope.
-
-        Of staged training those that all stages share; of a `stage` those that it has alone.
-        """
-        found: list[dict[str, Any]] = []
-        for name in ("promises", "unpromised"):
-            first, *others = (getattr(run, name) for run in (*self.stages.values(), self.resolved))
-            given = {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
-            if stage is not None:
-                alone = getattr(self.stages[stage], name).items()
-                given = {k: v for k, v in alone if k not in given}
-            found.append(given)
-        return found[0], found[1]
-
     @property
     def name(self) -> str:
         """Mode and engine."""
         return f"{self.mode} {self.engine}"
 
+    def promised(self, stage: str | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+        """The promises of the mode, and why others are outside of their scope.
+
+        Of staged training those that all stages share; of a `stage` those that it has alone.
+        """
+        runs = [*self.stages.values(), self.resolved]
+
+        def of_stage(by_run: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> dict[str, Any]:
+            shared = {k: v for k, v in by_run[0].items() if all(other.get(k) == v for other in by_run)}
+            return shared if stage is None else {k: v for k, v in own.items() if k not in shared}
+
+        own = self.resolved if stage is None else self.stages[stage]
+        return (
+            of_stage([run.promises for run in runs], own.promises),
+            of_stage([run.unpromised for run in runs], own.unpromised),
+        )
+
 
 @dataclass(frozen=True)
 class PlannedComparison:
-    """A comparison that is ready to start."""
+    """A comparison that is ready to start. Without steps, epochs and target, runs are complete."""
 
     candidates: Sequence[ModeCandidate]
-    limits: ComparisonLimits
     folder: Path
-    warnings: Sequence[Diagnostic]
     study: Study
+    warnings: Sequence[Diagnostic] = ()
+    steps: int | None = None
+    epochs: float | None = None
+    until: Target | None = None
+
+    @property
+    def limits(self) -> list[str]:
+        """How far each run goes, as values of --set."""
+        if self.until is not None:
+            return [f"stop.at={self.until.text()}"]
+        is_whole = self.steps is None and self.epochs is None
+        return [] if is_whole else [f"stop.after={self.steps or f'{self.epochs:g} epochs'}"]
 
     @property
     def repeats(self) -> int:
@@ -111,7 +122,7 @@ class PlannedComparison:
     def run_folder(self, number: int, entry: ComparisonRound) -> Path:
         """The run folder of a candidate in a round."""
         item = self.candidates[number]
-        return self.folder / RUNS / f"{item.mode}-{item.engine}-{entry.name}"
+        return self.folder / "runs" / f"{item.mode}-{item.engine}-{entry.name}"
 
 
 def decide(command_line: CommandLine) -> PlannedComparison:
@@ -120,14 +131,18 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     Reads the data if there are folds.
     """
     values, out, args = command_line.values, command_line.out, command_line.args
-    errors, warnings = list(command_line.diagnostics), list[Diagnostic]()
-    numbers = {flag: _option(values, flag, errors) for flag in _OPTIONS}
-    steps, epochs, until, repeats, folds, seeds = numbers.values()
-    limits = ComparisonLimits(steps, epochs, until)
-    for flags in (("--steps", "--epochs", "--until"), ("--repeat", "--folds"), ("--repeat", "--seeds")):
-        if len(given := [flag for flag in flags if flag in values]) > 1:
-            message, where = f"{' and '.join(given)} exclude each other", f"the command line: {given[0]}"
-            errors.append(Diagnostic(message, where=where, fix=f"leave out {given[0]}"))
+    errors, given = list(command_line.diagnostics), dict[str, Any]()
+    for flag, (parse, allowed) in _OPTIONS.items():
+        text = values.get(flag)
+        try:
+            given[flag] = None if text is None else parse(text)
+        except ValueError:
+            where = f"the command line: {flag} {text}"
+            errors.append(Diagnostic(f"{flag} '{text}' is invalid", value=text, where=where, allowed=allowed))
+    for flags in _EXCLUSIVE:
+        if len(both := [flag for flag in flags if flag in values]) > 1:
+            message, where = f"{' and '.join(both)} exclude each other", f"the command line: {both[0]}"
+            errors.append(Diagnostic(message, where=where, fix=f"leave out {both[0]}"))
     modes, engines = (
         [name for part in values.get(flag, "").split(",") if (name := part.strip())]
         for flag in ("--modes", "--engines")
@@ -136,33 +151,35 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         message, where = "compare needs --modes or --engines", "the command line: compare"
         allowed, fix = "names separated by commas", "--modes default,fast"
         errors.append(Diagnostic(message, where=where, allowed=allowed, fix=fix))
-    study, ready = Study.of_repeats(repeats or 1), list[ModeCandidate]()
+    steps, epochs, until, repeats, folds, seeds = map(given.get, _OPTIONS)
+    comparison = PlannedComparison([], Path(), Study.of_repeats(repeats or 1), [], steps, epochs, until)
+    args = replace(args, sets=[*args.sets, *comparison.limits])
     pairs = list(product(dict.fromkeys((BASELINE, *modes)), dict.fromkeys(engines) or [args.engine]))
+    study, candidates = comparison.study, list[ModeCandidate]()
     try:
         if (folds or seeds) and not errors:
-            first = _candidate(args, BASELINE, pairs[0][1], limits)
-            study = studies.plan(folds, seeds, first.resolved)
+            study = studies.plan(folds, seeds, _candidate(args, BASELINE, pairs[0][1], steps).resolved)
             args = args.with_sets(study.rounds[0].sets)
     except SettingsError as error:
         errors += error.diagnostics
     for mode, engine in pairs:
-        if engine is None and ready and ready[0].resolved.chosen is not None:
-            engine = ready[0].engine  # engine auto may choose another one for each mode
+        if engine is None and candidates and candidates[0].resolved.chosen is not None:
+            engine = candidates[0].engine  # engine auto may choose another one for each mode
         try:
-            ready.append(_candidate(args, mode, engine, limits))
-            warnings += ready[-1].warnings
+            candidates.append(_candidate(args, mode, engine, steps))
         except SettingsError as error:
             errors += error.diagnostics
     where = "no --out was given" if out is None else f"--out {out}"
-    model = model_name(ready[0].resolved.settings.model) if ready else "model"
+    model = model_name(candidates[0].resolved.settings.model) if candidates else "model"
     name = f"compare-{model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = run_folder.unused_path(name) if out is None else out
     errors += run_folder.writing_errors(folder, where)
     if errors:
         raise SettingsError(_once(errors))
-    needed = max(least_room_bytes(item.resolved) for item in ready)
+    needed = max(least_room_bytes(item.resolved) for item in candidates)
     disk.check_writable(folder, where, needed_bytes=needed)
-    return PlannedComparison(ready, limits, folder, _once(warnings), study)
+    warnings = _once([warning for item in candidates for warning in item.warnings])
+    return replace(comparison, candidates=candidates, folder=folder, study=study, warnings=warnings)
 
 
 def _once(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
@@ -170,12 +187,11 @@ def _once(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
     return list({render([diagnostic]): diagnostic for diagnostic in diagnostics}.values())
 
 
-def _candidate(args: CliArgs, mode: str, engine: str | None, limits: ComparisonLimits) -> ModeCandidate:
+def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) -> ModeCandidate:
     """One mode under one engine. Raises SettingsError where that run is invalid."""
-    sets = [*args.sets, *limits.sets]
-    arguments = replace(args, mode=mode, mode_option="--mode", engine=engine, sets=sets)
+    arguments = replace(args, mode=mode, mode_option="--mode", engine=engine)
     ready = pipeline.prepare(arguments, None, [])
-    stages = {}
+    stages = dict[str, Resolved]()
     if isinstance(ready, Pipeline):
         stages = {link.name: begun.resolved for link, begun in ready.left}
         warnings, resolved = ready.warnings, list(stages.values())[-1]
@@ -184,54 +200,14 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, limits: ComparisonL
         raise SettingsError.of(what, where="the environment", allowed="a plain shell")
     else:
         warnings, resolved = list(ready.resolved.warnings), ready.resolved
-    lines = 1
+    every = 1
     if resolved.device != "cpu":  # a GPU waits for each logged line
-        lines = 10 if limits.steps is None else max(1, min(10, limits.steps // 5))
-    for key, value in (("log.every", lines), ("train.preview", "false")):
-        if key not in resolved.keys.user:
-            sets.append(f"{key}={value}")
+        every = 10 if steps is None else max(1, min(10, steps // 5))
+    added = {"log.every": every, "train.preview": "false"}
+    sets = [f"{key}={value}" for key, value in added.items() if key not in resolved.keys.user]
     name = resolved.settings.engine.name
     is_auto = engine == AUTO or resolved.chosen is not None
-    content = replace(arguments, sets=sets, engine=name if is_auto else engine)
-    label = mode
-    if arguments.mode_file is not None and arguments.mode_file.stem not in presets.modes():
-        label = arguments.mode_file.stem
-    return ModeCandidate(label.replace("/", "-"), name, content, resolved, stages, warnings)
-
-
-def _number(kind: type, least: float, most: float) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        if not least <= (number := kind(text)) <= most:
-            raise ValueError
-        return number
-
-    return parse
-
-
-_COUNT = (_number(int, 1, _MOST), f"a whole number, 1 to {_MOST:,}")
-_FOLDS = _number(int, 2, _MOST)
-_OPTIONS: Mapping[str, tuple[Callable[[str], Any], str]] = {
-    "--steps": _COUNT,
-    "--epochs": (_number(float, 1e-9, 1e9), "a number above 0"),
-    "--until": (parse_target, TARGET_FORMS),
-    "--repeat": _COUNT,
-    "--folds": (
-        lambda text: text if text == studies.BY_GROUP else _FOLDS(text),
-        f"a whole number, at least 2; or {studies.BY_GROUP}: each group is a fold",
-    ),
-    "--seeds": _COUNT,
-}
-"""How the value of an option is parsed, and what is allowed."""
-
-
-def _option(values: Mapping[str, str], flag: str, errors: list[Diagnostic]) -> Any:
-    """The value of an option; None: it is not given, or invalid."""
-    parse, allowed = _OPTIONS[flag]
-    if (text := values.get(flag)) is None:
-        return None
-    try:
-        return parse(text)
-    except ValueError:
-        where = f"the command line: {flag} {text}"
-        errors.append(Diagnostic(f"{flag} '{text}' is invalid", value=text, where=where, allowed=allowed))
-        return None
+    arguments = replace(arguments, sets=[*args.sets, *sets], engine=name if is_auto else engine)
+    path = arguments.mode_file
+    label = mode if path is None or path.stem in presets.modes() else path.stem
+    return ModeCandidate(label.replace("/", "-"), name, arguments, resolved, stages, warnings)

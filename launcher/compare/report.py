@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from launcher.compare.candidates import JSON_FILE, PAGE, PlannedComparison
+from launcher.compare.candidates import PlannedComparison
 from launcher.compare.promises import BYTES
-from launcher.compare.rows import ComparisonRow, PromiseResult
+from launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
 from launcher.compare.study import Estimate, StudyFigures
 from launcher.report import page
-from launcher.report.plots import Plot, PlotLine, as_json, thinned
+from launcher.report.page import Plot, PlotLine, as_json, thinned
 from training.evaluation.early_stopping import Target
 from training.logging.console_text import render_part
 from training.logging.quantities import amount, counted, duration, real, size
@@ -23,6 +23,7 @@ from training.storage import atomic_write, storage_errors
 
 Table = tuple[str, Sequence[Sequence[str]]]
 """Its caption, and its lines below a head."""
+JSON_FILE, PAGE = "compare.json", "compare.html"
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _NOTHING = "–"
 _MARKS = {True: "✓", False: "✗", None: ""}
@@ -35,20 +36,19 @@ def write(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Comp
 
     `facts`: command, machine, device, and the time `at` which it began. Raises StorageError.
     """
-    limits, study, rows = comparison.limits, comparison.study, []
-    for row in outcome.rows:
-        curves = {name: thinned(getattr(row, name), _MOST_POINTS) for name in ("curve", "losses")}
-        rows.append({**asdict(row), **curves})
     content = {
         **facts,
-        "steps": limits.steps,
-        "epochs": limits.epochs,
-        "until": None if limits.until is None else limits.until.text(),
+        "steps": comparison.steps,
+        "epochs": comparison.epochs,
+        "until": comparison.until and comparison.until.text(),
         "repeats": comparison.repeats,
-        "folds": study.folds,
-        "seeds": study.seeds,
+        "folds": comparison.study.folds,
+        "seeds": comparison.study.seeds,
         "warnings": list(outcome.warnings),
-        "rows": rows,
+        "rows": [
+            asdict(row) | {name: thinned(getattr(row, name), _MOST_POINTS) for name in ("curve", "losses")}
+            for row in outcome.rows
+        ],
     }
     text = encode(content, indent=2)
     with storage_errors(comparison.folder):
@@ -61,11 +61,10 @@ def write(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Comp
 def text(comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome) -> str:
     """The whole comparison for a terminal; the paths of the files last."""
     lines = ["", title(comparison, facts)]
-    for _, rows in tables(outcome.rows, comparison.limits.until):
+    for _, rows in tables(outcome.rows, comparison.until):
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines.append("")
-        for row in rows:
-            lines.append("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip())
+        cells = [[f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)] for row in rows]
+        lines += ["", *("  ".join(row).rstrip() for row in cells)]
     lines += ["", *notes(outcome.rows), *(f"note: {warning}" for warning in outcome.warnings)]
     folder = comparison.folder
     return "\n".join([*lines, "", f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"])
@@ -78,9 +77,9 @@ def render(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Com
     plots = []
     for name, field in ((metric, "curve"), ("Training loss", "losses")):
         lines = [
-            PlotLine(row.name, [(x, y if math.isfinite(y) else None) for x, y in points], color)
+            PlotLine(row.name, [(x, y if math.isfinite(y) else None) for x, y in getattr(row, field)], color)
             for color, row in enumerate(rows)
-            if (points := getattr(row, field))
+            if getattr(row, field)
         ]
         plots += [Plot(f"{name} over the seconds of training", "number", lines)] if lines else []
     return page.render(
@@ -90,7 +89,7 @@ def render(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Com
         line=f"{title(comparison, facts)}; {facts['at']}",
         command=facts["command"],
         warnings=list(outcome.warnings),
-        tables=tables(rows, comparison.limits.until),
+        tables=tables(rows, comparison.until),
         notes=[*notes(rows), *(f"{row.name}: {note}" for row in rows for note in row.notes)],
     )
 
@@ -99,73 +98,62 @@ def title(comparison: PlannedComparison, facts: Mapping[str, str]) -> str:
     """Machine, limits as settings, and repeats."""
     study, repeats = comparison.study, comparison.repeats
     often = f", on {study.title}, in turns" if study.title else f", {repeats} times in turns" * (repeats > 1)
-    return f"on {facts['machine']}; each run {' '.join(comparison.limits.sets) or 'to completion'}{often}"
+    return f"on {facts['machine']}; each run {' '.join(comparison.limits) or 'to completion'}{often}"
 
 
 def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
     """What was measured, the paired differences of a study, and the promises; each with a head."""
     measured = [_measured(row, until) for row in rows]
-    compared, promised = [], []
+    compared = [("paired difference", "mean ± sd [95% interval]", "")]
+    promised = [("mode", "promise", "promised", "measured", "")]
     for row in rows:
         if row.study is not None and (mean := row.study.differences.get(row.study.metric or "")):
             verdict = "larger than the noise" if mean.is_larger_than_noise else "not larger"
             compared.append((f"{row.name} − {row.study.reference}", _mean(row.study, mean), verdict))
-        promised += [
-            (row.name, p.name, _bounds(p), _figure(p), "≈" * p.planned + _MARKS[p.kept]) for p in row.promises
-        ]
-        promised += [
-            (row.name, name, _NOTHING, f"not promised: {why}", "") for name, why in row.unpromised.items()
-        ]
-    paired = "Paired differences, on the same folds and seeds"
+        promised += [(row.name, *_promise(item)) for item in row.promises]
+        promised += [(row.name, k, _NOTHING, f"not promised: {why}", "") for k, why in row.unpromised.items()]
     found: list[Table] = [
         ("Measured", [list(measured[0]), *(list(cells.values()) for cells in measured)]),
-        (paired, [("paired difference", "mean ± sd [95% interval]", ""), *compared]),
-        ("Promised, beside mode default", [("mode", "promise", "promised", "measured", ""), *promised]),
+        ("Paired differences, on the same folds and seeds", compared),
+        ("Promised, beside mode default", promised),
     ]
     return [(caption, lines) for caption, lines in found if lines[1:]]
 
 
 def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
     """The cells of a row by the head of their column."""
-    star = {name: " *" * is_so for name, is_so in row.extrapolated.items()}
-    best = _NOTHING
+
+    def cell(render: Callable[[Any], str], value: float | None, star: str = "") -> str:
+        return _NOTHING if value is None else render(value) + " *" * row.extrapolated.get(star, False)
+
+    best = step = _NOTHING
     if row.study is not None:
         best = _mean(row.study, row.study.goal.estimate)
     elif row.metric is not None:
         best = f"{row.metric['metric']} {real(float(row.metric['value']))}"
+    if row.step_s is not None and row.step_spread_s is not None:
+        low, high = row.step_spread_s
+        scale, places, unit = (1e3, 1, "ms") if row.step_s < 1 else (1, 2, "s")
+        step = f"{scale * row.step_s:.{places}f} {unit} ± {scale * (high - low) / 2:.{places}f}"
     cells = {
         "mode": row.mode if row.stage is None else f"{row.mode} · {row.stage}",
         "engine": row.engine,
-        "samples": _of("{:,}".format, row.samples),
-        "parameters": _of(amount, row.parameters),
-        "step": step(row),
-        "epoch": _of(lambda s: duration(s) + star["epoch"], row.epoch_s),
-        "whole run": _of(lambda s: duration(s) + star["total"], row.total_s),
-        "samples/s": _of(amount, row.samples_per_s),
-        "units/s": _of(lambda speed: f"{amount(speed)} {row.units}", row.units_per_s),
-        "device": _of(size, row.device_peak_bytes),
-        "host": _of(size, row.host_peak_bytes),
-        "growth": _of(size, row.peak_memory_bytes),
+        "samples": cell("{:,}".format, row.samples),
+        "parameters": cell(amount, row.parameters),
+        "step": step,
+        "epoch": cell(duration, row.epoch_s, "epoch"),
+        "whole run": cell(duration, row.total_s, "total"),
+        "samples/s": cell(amount, row.samples_per_s),
+        "units/s": cell(lambda speed: f"{amount(speed)} {row.units}", row.units_per_s),
+        "device": cell(size, row.device_peak_bytes),
+        "host": cell(size, row.host_peak_bytes),
+        "growth": cell(size, row.peak_memory_bytes),
         "best metric": best,
     }
     if until is not None:
-        reached = _of(duration, row.time_to_metric_s)
+        reached = cell(duration, row.time_to_metric_s)
         cells[f"to {until.text()}"] = "never reached" if row.never_reached else reached
     return cells
-
-
-def _of(render: Callable[[Any], str], value: float | None) -> str:
-    return _NOTHING if value is None else render(value)
-
-
-def step(row: ComparisonRow) -> str:
-    """Median and half the interquartile range: `38.2 ms ± 0.4`."""
-    if row.step_s is None or row.step_spread_s is None:
-        return _NOTHING
-    spread = (row.step_spread_s[1] - row.step_spread_s[0]) / 2
-    if row.step_s < 1:
-        return f"{row.step_s * 1e3:.1f} ms ± {spread * 1e3:.1f}"
-    return f"{row.step_s:.2f} s ± {spread:.2f}"
 
 
 def _mean(study: StudyFigures, mean: Estimate | None) -> str:
@@ -179,41 +167,39 @@ def _mean(study: StudyFigures, mean: Estimate | None) -> str:
     return text + " †" * study.is_partial
 
 
-def _bounds(item: PromiseResult) -> str:
-    """`at most 0.34`, `1`, `0.5 to 0.7`; bytes with their unit."""
-    ends = {side: _number(item, end) for side in ("at_least", "at_most") if (end := item.promised.get(side))}
-    if len(ends) == 2:
-        return " to ".join(dict.fromkeys(ends.values()))
-    return "".join(f"{side.replace('_', ' ')} {end}" for side, end in ends.items()) or _NOTHING
+def _promise(item: PromiseResult) -> tuple[str, str, str, str]:
+    """Name, bounds as `at most 0.34`, `1` or `0.5 to 0.7`, measurement, and mark."""
 
+    def number(value: float) -> str:
+        return size(value) if item.name.endswith(BYTES) else f"{value:.3g}"
 
-def _figure(item: PromiseResult) -> str:
+    ends = {side: number(end) for side in ("at_least", "at_most") if (end := item.promised.get(side))}
+    bounds = " to ".join(dict.fromkeys(ends.values())) or _NOTHING
+    if len(ends) == 1:
+        bounds = f"{next(iter(ends)).replace('_', ' ')} {bounds}"
+    figure = "not measured" if item.measured is None else number(item.measured)
     if item.kept is False and item.measured is None:
-        return item.why or _NOTHING
-    figure = "not measured" if item.measured is None else _number(item, item.measured)
-    return figure if item.why in (None, figure) else f"{figure} ({item.why})"
-
-
-def _number(item: PromiseResult, value: float) -> str:
-    return size(value) if item.name.endswith(BYTES) else f"{value:.3g}"
+        figure = item.why or _NOTHING
+    elif item.why not in (None, figure):
+        figure += f" ({item.why})"
+    return item.name, bounds, figure, "≈" * item.planned + _MARKS[item.kept]
 
 
 def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
     """Failures, and explanations of the marks in the tables."""
     for row in rows:
         if row.error is not None:
-            yield row.failure
+            yield f"{row.name}: {NOT_RUN}" if row.error == NOT_RUN else f"{row.name} failed: {row.error}"
         if row.study is not None:
             study, values = row.study, row.study.goal.values
             yield from (f"† {row.name} {name} failed: {error}" for name, error in study.failed.items())
             if len(values) < study.planned:
                 yield f"† {row.name}: {study.metric} of {len(values)} of {counted(study.planned, 'run')}"
+        if part := render_part(*row.evaluated):
+            yield f"best metric of {row.name}: over {part}"
     if any(is_so for row in rows for is_so in row.extrapolated.values()):
         yield "* extrapolated from the steps that were run"
     if all(row.device_peak_bytes is None for row in rows):
         yield "device memory: not measured, no GPU"
     if any(item.planned for row in rows for item in row.promises):
         yield "≈ planned, not measured: there is no GPU"
-    for row in rows:
-        if part := render_part(*row.evaluated):
-            yield f"best metric of {row.name}: over {part}"

@@ -1,19 +1,119 @@
-"""A row of the comparison: the repeats of one mode under one engine, summarized."""
+"""A row of the comparison: the repeats of one mode under one engine, read from their run folders."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from math import isfinite
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
-from launcher.compare.measurements import RunMeasurements
-from launcher.compare.study import StudyFigures
+from launcher.compare.study import MetricValues, Study, StudyFigures
+from launcher.run_folder.reader import RunReader
+from models.base import Goal
+from models.common.split import SPLIT_FILE
+from training.callbacks.base import TEST
+from training.evaluation.early_stopping import Target
+from training.step_metrics import warmup
+from training.train_plan import TrainPlan
 
 NOT_RUN = "not run"
 """The error of a row without a run, after an interruption."""
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class RunMeasurements:
+    """One run that took at least a step. Where a line covers several steps, each took their mean."""
+
+    result: Mapping[str, Any]
+    """result.json."""
+    plan: TrainPlan
+    seconds: np.ndarray
+    """Of each step."""
+    counted_s: np.ndarray
+    """Of each step without warm-up; a line that holds a warm-up step is left out whole."""
+    units_per_s: float
+    """Of the counted steps."""
+    losses: Points
+    """Seconds of training, evaluations left out, and the loss of each line."""
+    evaluations: Sequence[Mapping[str, Any]]
+    """The facts of each event "evaluated" of the validation split; their `seconds` are without the
+    metrics that only the end of a run has, `at_s` are seconds of training with evaluations."""
+    final_s: float
+    """Seconds for the metrics that only the end of a run has."""
+    reached_at_s: float | None
+    """Seconds of training until an evaluation reached the metric of --until; None: never."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the run took its whole training plan."""
+        is_cut = self.plan.stop_after is not None or self.reached_at_s is not None
+        return len(self.seconds) >= self.plan.total_steps or not is_cut
+
+    @property
+    def planned(self) -> tuple[int, int]:
+        """Steps and evaluations of the whole plan; of a run that ended earlier by itself, its own."""
+        total, taken = self.plan.total_steps, len(self.seconds)
+        if self.is_whole:
+            return taken, len(self.evaluations)
+        at_end = bool(self.evaluations) and self.evaluations[-1]["step"] == taken
+        return total, self.plan.evaluations(0, total) + (at_end and not self.plan.evaluates_at(total))
+
+    def curve(self, metric: str) -> Points:
+        """Seconds of training and value, one per evaluation."""
+        values = [(item["at_s"], item["metrics"].get(metric)) for item in self.evaluations]
+        return [(at, value) for at, value in values if isinstance(value, float | int)]
+
+
+def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
+    """The measurements of the run in `folder`; None: it took no step. Reads the disk.
+
+    `goal`: what it was to reach. Raises SettingsError if one of its files is damaged.
+    """
+    reader = RunReader(folder)
+    result, events = reader.result(), [(line["kind"], line["facts"]) for line in reader.events()]
+    lines = [line for line in reader.metrics() if line["kind"] == "train"]
+    plan = next((facts for kind, facts in events if kind == "started"), None)
+    if result is None or plan is None or not lines:
+        return None
+    ends, units, each = np.array(
+        [[line[key] for key in ("step", "tokens", "step_time_s")] for line in lines]
+    ).T
+    windows = np.diff(ends, prepend=0).astype(int)
+    counted = ends - windows >= warmup(int(ends[-1]))
+    counted |= not counted.any()
+    seconds, counted_s = each.repeat(windows), each[counted].repeat(windows[counted])
+    if goal is not None and (best := result["best"]) is not None:
+        goal = goal.directed(Goal(best["metric"], best["direction"]))
+    evaluations, final_s, at_s, step, reached_at_s = list[dict[str, Any]](), 0.0, 0.0, 0, None
+    for kind, item in events:
+        if kind != "evaluated":
+            continue
+        final_s += item.get("final_s", 0.0)
+        if item.get("split") != TEST:
+            took = item["seconds"] - item.get("final_s", 0.0)
+            at_s, step = at_s + took + float(seconds[step : item["step"]].sum()), item["step"]
+            evaluations.append({**item, "seconds": took, "at_s": at_s})
+            if reached_at_s is None and goal and goal.is_reached(item["metrics"]):
+                reached_at_s = at_s
+    losses = zip((windows * each).cumsum().tolist(), (line["loss"] for line in lines), strict=True)
+    return RunMeasurements(
+        result,
+        TrainPlan(**plan),
+        seconds,
+        counted_s,
+        float(np.diff(units, prepend=0)[counted].sum() / counted_s.sum()),
+        [(at, loss) for at, loss in losses if isinstance(loss, float | int)],
+        evaluations,
+        final_s,
+        reached_at_s,
+    )
 
 
 @dataclass(frozen=True)
@@ -35,7 +135,7 @@ class PromiseResult:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """The figures of one mode under one engine; None: not measured."""
+    """The figures of one mode under one engine, as in compare.json; None: not measured."""
 
     model: str
     mode: str
@@ -54,14 +154,12 @@ class ComparisonRow:
     """The data, by its name or path."""
     global_batch: int | None = None
     steps: int | None = None
-    """Steps taken per repeat."""
+    """Taken per repeat; `total_steps` are those of the whole training plan."""
     total_steps: int | None = None
-    """Steps of the whole training plan."""
     steps_per_epoch: int | None = None
     step_s: float | None = None
-    """Median over the steps of all repeats, without warm-up."""
+    """Median over the steps of all repeats, without warm-up; `step_spread_s` are their quartiles."""
     step_spread_s: tuple[float, float] | None = None
-    """First and third quartile of the same steps."""
     step_mean_s: float | None = None
     """Mean step of the median repeat, from which longer times are computed."""
     evaluation_s: float | None = None
@@ -81,14 +179,14 @@ class ComparisonRow:
     metric: Mapping[str, Any] | None = None
     """The best evaluation: metric, value, step, direction."""
     evaluated: tuple[int | None, int | None] = (None, None)
-    """Samples of an evaluation, and of the split; None: no evaluation."""
+    """Samples of an evaluation, and of the split."""
     study: StudyFigures | None = None
-    """What folds and seeds show of the candidate; None: there are none, or it is a stage."""
+    """None: there are no folds and seeds, or it is a stage."""
     time_to_metric_s: float | None = None
     never_reached: bool = False
-    curve: Sequence[tuple[float, float]] = ()
-    """Points (seconds of training, metric) of the first repeat."""
-    losses: Sequence[tuple[float, float]] = ()
+    curve: Points = ()
+    """Seconds of training and metric, of the first repeat."""
+    losses: Points = ()
     folders: Sequence[str] = ()
     promises: Sequence[PromiseResult] = ()
     unpromised: Mapping[str, str] = field(default_factory=dict)
@@ -99,17 +197,10 @@ class ComparisonRow:
         """Mode, engine and stage."""
         return f"{self.mode} {self.engine}" + (f" · {self.stage}" if self.stage else "")
 
-    @property
-    def failure(self) -> str:
-        """`fast local failed: REASON`."""
-        is_failed = self.error != NOT_RUN
-        return f"{self.name} failed: {self.error}" if is_failed else f"{self.name}: {NOT_RUN}"
-
 
 def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool = False) -> ComparisonRow:
     """`row` with the figures of its `runs`, one per repeat; `has_goal`: they were to reach a metric."""
-    first, plan = runs[0], runs[0].plan
-    result, per_epoch = first.result, plan.steps_per_epoch
+    first, plan, result = runs[0], runs[0].plan, runs[0].result
     low, middle, high = np.percentile(np.concatenate([run.counted_s for run in runs]), (25, 50, 75)).tolist()
     mean = median(float(run.counted_s.mean()) for run in runs)
     means = [fmean(item["seconds"] for item in run.evaluations) for run in runs if run.evaluations]
@@ -118,10 +209,10 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool
     if means or not results:  # else no evaluation was timed
         evaluations_s = results * median(means or [0.0])
         times = {
-            "epoch_s": per_epoch * mean + evaluations_s * min(1.0, per_epoch / steps),
+            "epoch_s": plan.steps_per_epoch * mean + evaluations_s * min(1.0, plan.steps_per_epoch / steps),
             "total_s": steps * mean + evaluations_s + median(run.final_s for run in runs),
             "extrapolated": {
-                "epoch": any(len(run.seconds) < per_epoch for run in runs),
+                "epoch": any(len(run.seconds) < plan.steps_per_epoch for run in runs),
                 "total": not all(run.is_whole for run in runs),
             },
         }
@@ -139,7 +230,7 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool
         global_batch=plan.global_batch,
         steps=len(first.seconds),
         total_steps=plan.total_steps,
-        steps_per_epoch=per_epoch,
+        steps_per_epoch=plan.steps_per_epoch,
         step_s=middle,
         step_spread_s=(low, high),
         step_mean_s=mean,
@@ -162,15 +253,15 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool
 
 def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow:
     """The `row` of staged training: total time of all stages, memory of the largest."""
-    last, totals = stages[-1], [item.total_s for item in stages]
+    times = [item.total_s for item in stages if item.total_s is not None]
+    of_last = ("samples", "source", "global_batch", "metric", "evaluated", "never_reached")
     largest = ("parameters", "device_peak_bytes", "host_peak_bytes", "peak_memory_bytes")
-    of_last = ("samples", "source", "global_batch", "metric", "evaluated")
-    fields: dict[str, Any] = {name: getattr(last, name) for name in of_last}
+    fields: dict[str, Any] = {name: getattr(stages[-1], name) for name in of_last}
     fields |= {name: _largest(getattr(item, name) for item in stages) for name in largest}
     return replace(
         row,
         repeats=min(item.repeats for item in stages),
-        total_s=None if None in totals else sum(total or 0 for total in totals),
+        total_s=sum(times) if len(times) == len(stages) else None,
         extrapolated={"epoch": False, "total": any(item.extrapolated["total"] for item in stages)},
         **fields,
     )
@@ -178,3 +269,40 @@ def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow
 
 def _largest(values: Iterable[int | None]) -> int | None:
     return max((value for value in values if value is not None), default=None)
+
+
+def figures(
+    study: Study,
+    runs: Mapping[str, tuple[Path, RunMeasurements | None]],
+    failed: Mapping[str, str],
+    reference: tuple[str, StudyFigures] | None = None,
+) -> StudyFigures:
+    """The figures of one candidate, from the folders and measurements of its finished runs by round.
+
+    `reference`: name and figures of what it is compared with. Reads the disk. Raises SettingsError
+    if a file is damaged.
+    """
+    values, groups = defaultdict[str, dict[str, float]](dict), dict[str, str | None]()
+    goal, less_is_better = None, False
+    for name, (folder, run) in runs.items():
+        validating = (RunReader(folder).object(SPLIT_FILE) or {}).get("val")
+        groups[name] = validating and sha256(repr(validating).encode()).hexdigest()[:16]
+        if run is None or not run.evaluations:
+            continue
+        metrics = run.evaluations[-1]["metrics"]
+        if best := run.result["best"]:
+            metrics = {e["step"]: e["metrics"] for e in run.evaluations}.get(best["step"], metrics)
+            metrics = {**metrics, best["metric"]: best["value"]}
+            goal, less_is_better = best["metric"], best["direction"] == "min"
+        for metric, value in metrics.items():
+            values[metric] |= {name: float(value)} if isfinite(float(value)) else {}
+    others = reference[1].metrics if reference else {}
+    differences = {}
+    for metric in filter(others.__contains__, values):
+        theirs = others[metric].values
+        pairs = {at: ours - theirs[at] for at, ours in values[metric].items() if at in theirs}
+        if paired := study.mean(pairs):
+            differences[metric] = paired
+    means = {metric: MetricValues(study.mean(each), each) for metric, each in values.items()}
+    other, counts = reference and reference[0], (len(study.rounds), len(runs))
+    return StudyFigures(goal, less_is_better, *counts, failed, groups, means, other, differences)

@@ -1,4 +1,4 @@
-"""Run all candidates in turns and summarize their runs as rows."""
+"""Run all candidates in turns, plan those that need a GPU, and summarize their runs as rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +17,9 @@ from typing import Any
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.base.signals import handling, kill_children
-from launcher.compare import measurements, rows
-from launcher.compare import study as studies
+from launcher.compare import rows
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
-from launcher.compare.measurements import RunMeasurements
-from launcher.compare.promises import Peaks, check, plan_peaks
+from launcher.compare.promises import BYTES, CARD, GPU_MEMORY, check
 from launcher.compare.rows import ComparisonRow
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
@@ -33,6 +31,8 @@ from training.callbacks.preemption import heeded
 
 Ended = dict[str, Path | str]
 """The folders of the ended runs of one candidate by round, or their errors."""
+Peaks = dict[str | None, float]
+"""Planned peaks of a candidate in bytes by stage, the largest under None; empty: there is no plan."""
 _GRACE_S = 4.0
 """Seconds that an interrupted run has to end; after that, or at a second Ctrl-C, it is killed."""
 
@@ -69,7 +69,7 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
     warnings, code = list[str](), None
     if (load := os.getloadavg()[0]) >= 1:
         warnings.append(f"other programs use about {load:.1f} cores: times and ratios are unreliable")
-    turns, title, peaks = list(comparison.turns), comparison.study.title, Peaks()
+    turns, title, peaks = list(comparison.turns), comparison.study.title, dict[str, Peaks]()
 
     def end(number: int, frame: object) -> None:
         is_key = number == signal.SIGINT
@@ -88,33 +88,34 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
                 runs[entry.name] = error or folder
                 if error is not None:
                     report_line(f"  failed: {error}")
-            peaks = plan_peaks(comparison, arguments, variables())
+            peaks = plan_peaks(comparison)
     except ComparisonInterrupted as interrupted:
         code = interrupted.args[0]
         warnings.append("interrupted: not all runs were made")
     return ComparisonOutcome(_rows(comparison, ended, peaks), warnings, code)
 
 
-def _rows(comparison: PlannedComparison, ended: Sequence[Ended], peaks: Peaks) -> list[ComparisonRow]:
+def _rows(
+    comparison: PlannedComparison, ended: Sequence[Ended], peaks: Mapping[str, Peaks]
+) -> list[ComparisonRow]:
     """The rows of all candidates, mode default first, each followed by those of its stages."""
-    wholes: dict[tuple[str, str], ComparisonRow] = {}
-    results = []
+    wholes, results = dict[tuple[str, str], ComparisonRow](), list[ComparisonRow]()
     for item, runs in zip(comparison.candidates, ended, strict=True):
         is_base = item.mode == BASELINE
         # Mode default is compared with that of the first engine.
         engine = comparison.candidates[0].engine if is_base else item.engine
         group = _candidate_rows(comparison, item, runs, wholes.get((BASELINE, engine)))
         wholes[item.mode, item.engine] = group[0]
+        ours, theirs = (peaks.get(f"{mode} {item.engine}", {}) for mode in (item.mode, BASELINE))
         for row in group:
             promised, unpromised = item.promised(row.stage)
             kept = check(
                 promised,
                 row,
                 None if is_base else wholes[BASELINE, item.engine],
-                is_cut=comparison.limits.is_cut,
-                has_goal=comparison.limits.until is not None,
+                is_cut=bool(comparison.limits),
                 study=comparison.study,
-                planned=peaks.get((row.mode, row.engine, row.stage)),
+                planned=(ours[row.stage], theirs[None]) if row.stage in ours and theirs else None,
             )
             results.append(replace(row, promises=tuple(kept), unpromised=unpromised))
     return results
@@ -124,38 +125,36 @@ def _candidate_rows(
     comparison: PlannedComparison, item: ModeCandidate, runs: Ended, reference: ComparisonRow | None
 ) -> list[ComparisonRow]:
     """The row of a candidate, followed by one per stage in staged training."""
-    study, until = comparison.study, comparison.limits.until
+    study, until = comparison.study, comparison.until
     folders = {name: end for name, end in runs.items() if isinstance(end, Path)}
     failed = {name: end for name, end in runs.items() if isinstance(end, str)}
+    error = next(iter(failed.values())) if failed and not (study.title and folders) else None
     row = ComparisonRow(
         model=model_name(item.resolved.settings.model),
         mode=item.mode,
         engine=item.engine,
-        error=next(iter(failed.values())) if failed and not (study.title and folders) else None,
+        error=error or (None if folders else rows.NOT_RUN),
         notes=tuple(item.resolved.notes),
         folders=tuple(str(folder.relative_to(comparison.folder)) for folder in folders.values()),
     )
-    if not folders:
-        row = replace(row, error=row.error or rows.NOT_RUN)
-    found, parts = dict[str, tuple[Path, RunMeasurements | None]](), list[ComparisonRow]()
+    found, parts = dict[str, tuple[Path, rows.RunMeasurements | None]](), list[ComparisonRow]()
     try:
         for stage in (item.stages or (None,)) if folders else ():
-            inside = {
-                name: folder if stage is None else RunReader(folder).stages()[stage]
-                for name, folder in folders.items()
-            }
-            found = {name: (folder, measurements.read(folder, until)) for name, folder in inside.items()}
+            found = {}
+            for name, folder in folders.items():
+                inner = folder if stage is None else RunReader(folder).stages()[stage]
+                found[name] = inner, rows.read(inner, until)
             known = [run for _, run in found.values() if run is not None]
-            part = replace(row, stage=stage, folders=row.folders if stage is None else ())
-            took_none = replace(part, error=row.error or "it took no step")
+            part = row if stage is None else replace(row, stage=stage, folders=())
+            took_none = replace(part, error=error or "it took no step")
             parts.append(rows.measured(part, known, until is not None) if known else took_none)
         if parts:
             row = rows.staged(row, parts) if item.stages else parts.pop()
         if study.title:
             base = (reference.name, reference.study) if reference and reference.study else None
-            row = replace(row, study=studies.figures(study, found, failed, base))
-    except SettingsError as error:  # a damaged file
-        return [replace(row, error=error.diagnostics[0].message)]
+            row = replace(row, study=rows.figures(study, found, failed, base))
+    except SettingsError as damaged:
+        return [replace(row, error=damaged.diagnostics[0].message)]
     return [row, *parts]
 
 
@@ -166,14 +165,16 @@ def run(args: CliArgs, folder: Path) -> str | None:
     nothing of the run is left then.
     """
     command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}", "--json"]
-    pipes: dict[str, Any] = {
-        "stdin": subprocess.DEVNULL,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-    }
-    # Its own session: Ctrl-C reaches it once, through this process.
-    pipes |= {"text": True, "errors": "replace", "start_new_session": True}
-    process = subprocess.Popen(command, env=variables(), **pipes)
+    process = subprocess.Popen(
+        command,
+        env=_variables(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # Ctrl-C reaches it once, through this process
+    )
     try:
         stdout, stderr = process.communicate()
     except ComparisonInterrupted:
@@ -193,10 +194,46 @@ def run(args: CliArgs, folder: Path) -> str | None:
             shutil.rmtree(checkpoints, ignore_errors=True)
             for link in run_folder.LINKS:
                 (checkpoints.parent / link).unlink(missing_ok=True)
-    return None if process.returncode == exit_codes.DONE else first_line(stdout, stderr)
+    if process.returncode == exit_codes.DONE:
+        return None
+    text = (stderr.strip().splitlines() or ["it ended without a message"])[-1].strip()
+    with suppress(ValueError, AttributeError):
+        value: Any = json.loads(stdout)
+        messages = [each["message"] for each in value.get("diagnostics") or ()]
+        text = next(filter(None, (*messages, value.get("error"), value.get("reason"))), text)
+    return text.splitlines()[0].removeprefix("error: ")
 
 
-def variables() -> dict[str, str]:
+def plan_peaks(comparison: PlannedComparison) -> dict[str, Peaks]:
+    """By name the planned peaks of the candidates that promise memory of a GPU and have none, and of
+    mode default under their engines. Those whose plan fails are empty.
+    """
+    planned = dict[str, Peaks]()
+    for item in comparison.candidates:
+        measures = {name for run in (item.resolved, *item.stages.values()) for name in run.promises}
+        if item.resolved.device != "cpu" or not measures & {GPU_MEMORY, GPU_MEMORY + BYTES}:
+            continue
+        bases = [o for o in comparison.candidates if (o.mode, o.engine) == (BASELINE, item.engine)]
+        for each in (*bases, item):
+            if each.name not in planned:
+                planned[each.name] = _planned(each, comparison.limits)
+    return planned
+
+
+def _planned(item: ModeCandidate, limits: Sequence[str]) -> Peaks:
+    args = replace(item.args, sets=[text for text in item.args.sets if text not in limits])
+    line = [sys.executable, "-m", "launcher", "plan", *arguments(args.with_sets(["device=auto"])), "--json"]
+    line += [f"--gpu={CARD}", f"--gpus={item.resolved.nproc}"]
+    done = subprocess.run(line, capture_output=True, text=True, env=_variables())
+    if done.returncode:
+        return {}
+    content: Any = json.loads(done.stdout)
+    plans = {None: content} if "engine" in content else content
+    totals = {name: plan["device_peak_bytes"]["total"] for name, plan in plans.items()}
+    return {None: max(totals.values()), **totals}
+
+
+def _variables() -> dict[str, str]:
     """The environment of a run: in a Slurm job the comparison is a generation; its runs are not."""
     known = environment.variables()
     inherited = {name: value for name, value in known.items() if name not in JOB_VARIABLES}
@@ -205,20 +242,9 @@ def variables() -> dict[str, str]:
 
 def arguments(args: CliArgs) -> list[str]:
     """The command-line arguments of `run` for `args`."""
-    words = [f"--model={args.model}"] if args.model is not None else []
-    words += [f"--mode={args.mode}"] if args.mode is not None else []
-    words += [f"--engine={args.engine}"] if args.engine is not None else []
+    named = {"model": args.model, "mode": args.mode, "engine": args.engine}
+    words = [f"--{name}={value}" for name, value in named.items() if value is not None]
     words += [f"--config={path}" for path in args.configs]
     for flag, text in args.options.values():
         words.append(flag if BY_FLAG[flag].metavar is None else f"{flag}={text}")
     return [*words, *(f"--set={text}" for text in args.sets)]
-
-
-def first_line(stdout: str, stderr: str) -> str:
-    """The first line of the error in the JSON output, or else the last line of stderr."""
-    text = next(reversed(stderr.strip().splitlines()), "it ended without a message").strip()
-    with suppress(ValueError, AttributeError):
-        value: Any = json.loads(stdout)
-        messages = [each["message"] for each in value.get("diagnostics") or ()]
-        text = next(filter(None, (*messages, value.get("error"), value.get("reason"))), text)
-    return text.splitlines()[0].removeprefix("error: ")

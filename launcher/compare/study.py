@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from itertools import product
-from math import inf, isfinite, sqrt
-from pathlib import Path
+from math import inf, sqrt
 from statistics import fmean, stdev
 from typing import Any
 
 from launcher.base.diagnostics import SettingsError, counted, plain
 from launcher.base.signals import temporary_folder
-from launcher.compare.measurements import RunMeasurements
 from launcher.config.check import SPLIT_FIX
 from launcher.config.errors import about_data
 from launcher.config.provenance import Resolved
@@ -65,10 +62,10 @@ class Study:
 
     def mean(self, values: Mapping[str, float]) -> Estimate | None:
         """Of values by round, over folds, each the mean of its seeds, or over seeds; None: no value."""
-        units: dict[str, list[float]] = {}
+        units = defaultdict[str, list[float]](list)
         for entry in self.rounds:
             if entry.name in values:
-                units.setdefault(entry.unit, []).append(values[entry.name])
+                units[entry.unit].append(values[entry.name])
         share = 1 / self.folds if self.folds else 0.0
         return estimate([fmean(unit) for unit in units.values()], share) if units else None
 
@@ -79,33 +76,30 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
     Reads the data if there are folds. Raises SettingsError.
     """
     fold, seed, split = (resolved.values[key] for key in (FOLD, SEED, SPLIT_SEED))
-    can_split, count = True, 0
-    if folds is not None or is_custom(resolved.settings.model.family):
-        try:
+    count, shared = 0, list[str]()
+    try:
+        if folds is not None or is_custom(resolved.settings.model.family):
             groups = count_groups(resolved)
-        except SettingsError:
-            if folds is not None:
-                raise
-            can_split = False  # a custom task has a split of its own
-        else:
             count = groups if folds == BY_GROUP else int(folds or 0)
             if count > groups:
                 message = f"--folds {folds} is more than there are groups beside those for test: {groups}"
                 where, allowed = f"the command line: --folds {folds}", f"2 to {groups}, or {BY_GROUP}"
                 parts = {"where": where, "allowed": allowed, "fix": f"--folds {groups}"}
                 raise SettingsError.of(message, value=str(folds), **parts)
+        # Of all modes alike, with the share of mode default.
+        split_seed = seed.value if split.value is None else split.value
+        shared = [f"{SPLIT_SEED}={split_seed}", f"eval.share={resolved.settings.eval.share}"]
+    except SettingsError:
+        if folds is not None:
+            raise  # otherwise a custom task has a split of its own
     if count and FOLD in resolved.keys.decided:
         message = f"--folds sets {FOLD}, which is {plain(fold.value)} already"
         fix = f"leave out --folds or {FOLD}"
         raise SettingsError.of(message, key=FOLD, where=fold.origin.where, fix=fix)
-    of_all = []
-    if can_split:  # of all modes alike, with the share of mode default
-        split_seed = seed.value if split.value is None else split.value
-        of_all = [f"{SPLIT_SEED}={split_seed}", f"eval.share={resolved.settings.eval.share}"]
     rounds = []
     for of_seed, of_fold in product(range(seeds or 1), range(count or 1)):
         names = [f"fold{of_fold + 1}"] * bool(count) + [f"seed{of_seed + 1}"] * bool(seeds)
-        sets = [f"{SEED}={seed.value + of_seed}", *of_all]
+        sets = [f"{SEED}={seed.value + of_seed}", *shared]
         sets += [f"{FOLD}={of_fold + 1}/{folds}"] * bool(count)
         rounds.append(ComparisonRound("-".join(names), sets, names[0]))
     return Study(rounds, count or None, seeds, folds == BY_GROUP)
@@ -209,46 +203,6 @@ class StudyFigures:
         return len(self.goal.values) < self.planned
 
 
-def figures(
-    study: Study,
-    runs: Mapping[str, tuple[Path, RunMeasurements | None]],
-    failed: Mapping[str, str],
-    reference: tuple[str, StudyFigures] | None = None,
-) -> StudyFigures:
-    """The figures of one candidate, from the folders and measurements of its finished runs by round.
-
-    `reference`: name and figures of what it is compared with. Reads the disk. Raises SettingsError
-    if a file is damaged.
-    """
-    from models.common.split import SPLIT_FILE  # imports numpy
-
-    values, groups = defaultdict[str, dict[str, float]](dict), dict[str, str | None]()
-    goals = list[tuple[str, bool]]()
-    for name, (folder, run) in runs.items():
-        validating = (RunReader(folder).object(SPLIT_FILE) or {}).get("val")
-        groups[name] = validating and sha256(repr(validating).encode()).hexdigest()[:16]
-        if run is None or not run.evaluations:
-            continue
-        best = run.result["best"]
-        found = [each for each in run.evaluations if best and each["step"] == best["step"]]
-        metrics = {**(found or run.evaluations)[-1]["metrics"]}
-        if best is not None:
-            metrics[best["metric"]] = best["value"]
-            goals.append((best["metric"], best["direction"] == "min"))
-        for metric, value in metrics.items():
-            values[metric] |= {name: float(value)} if isfinite(float(value)) else {}
-    others = reference[1].metrics if reference else {}
-    differences = {}
-    for metric, ours in values.items():
-        theirs = others[metric].values if metric in others else {}
-        if paired := study.mean({at: ours[at] - theirs[at] for at in ours if at in theirs}):
-            differences[metric] = paired
-    goal, is_less = goals[0] if goals else (None, False)
-    means = {metric: MetricValues(study.mean(each), each) for metric, each in values.items()}
-    other, counts = reference and reference[0], (len(study.rounds), len(runs))
-    return StudyFigures(goal, is_less, *counts, failed, groups, means, other, differences)
-
-
 def decide(
     study: Study, promised: Mapping[str, Any], row: StudyFigures, base: StudyFigures
 ) -> tuple[float | None, bool | None, str | None]:
@@ -268,7 +222,7 @@ def decide(
     if not names or min(*ours, *theirs) < 0 or not (sum(ours) and sum(theirs)):
         return None, None, "no ratio is possible"
     above, below = (theirs, ours) if row.less_is_better else (ours, theirs)
-    decisions = []
+    kept: bool | None = True
     for side, sign in (("at_least", 1), ("at_most", -1)):
         if (bound := promised.get(side)) is None:
             continue
@@ -278,7 +232,9 @@ def decide(
         pairs = zip(names, above, below, strict=True)
         mean = study.mean({name: sign * (a - bound * b) for name, a, b in pairs})
         low, high = (mean.interval if mean else None) or (-inf, inf)
-        decisions.append(False if high < 0 else None if low < 0 else True)
-    kept = False if False in decisions else None if None in decisions else True
+        if high < 0:
+            kept = False
+        elif low < 0 and kept:
+            kept = None
     why = None if kept is not None else "not decided" if names[1:] else "not decided: use --seeds 3"
     return sum(above) / sum(below), kept, why

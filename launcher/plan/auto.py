@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,61 +38,66 @@ def decide_engine(
     world_size: int | None = None,
     decision: RunPlan | None = None,
 ) -> RunPlan:
-    """As `decide`, with the engine that fits and is fastest, unless one is named.
+    """As `decide`, with the engine that fits and is fastest, if engine auto is named.
 
-    Plans where engine auto is named; otherwise the number of processes decides. A default
-    micro-batch on a GPU is planned too, see `with_larger_batch`. `decision` is that of `decide`, if
-    the caller has it. Reads the data then. Raises SettingsError.
+    Otherwise the number of processes decides. A default micro-batch on a GPU is planned too, see
+    `larger_batch`. `decision` is that of `decide`, if the caller has it. Reads the data to plan.
+    Raises SettingsError.
     """
 
     def decide_with(chosen: Chosen | None) -> RunPlan:
         return decide(args, out, described.machine, world_size, chosen)
 
-    def choose(planner: Planner) -> Chosen | None:
+    decision = decision or decide_with(None)
+    resolved = decision.resolved
+    is_open = resolved.values[ENGINE].origin.layer == MACHINE_LAYER  # no resumed run has chosen it
+    if decision.nothing_left is not None or not is_asked(resolved):
+        return decision
+
+    def choose() -> tuple[Chosen | None, tuple[Batching, str] | None]:
+        from launcher.plan.plan import open_planner
+
         def plan_with(change: Change) -> Plan:
             return planner.plan(decide_with(Chosen(change, "")).resolved)
 
-        return best(list(_candidates(resolved, described, plan_with)))
+        with suppress(SettingsError), open_planner(resolved, described) as planner:
+            chosen = best(list(_candidates(resolved, described, plan_with))) if is_open else None
+            if chosen is not None and chosen.changes:  # memory is tight
+                return chosen, None
+            return chosen, larger_batch(planner, decide_with(chosen).resolved)
+        return None, None  # nothing can be planned: the run will say why
 
-    decision = decision or decide_with(None)
-    resolved = decision.resolved
-    if decision.nothing_left is not None or not is_asked(resolved):
+    if not is_open and not may_grow(resolved):
         return decision
-    chosen = None
-    if resolved.values[ENGINE].origin.layer == MACHINE_LAYER:  # no resumed run has chosen it
-        chosen = _planned(f"engine {AUTO}", resolved, described, choose)
-    if chosen is not None:  # else nothing fits, or nothing can be planned: the run will say why
+    print(f"engine {AUTO}: planning", file=sys.stderr, flush=True)
+    chosen, grown = _in_child(choose) or (None, None)
+    if chosen is not None:  # else nothing fits
         decision = decide_with(chosen)
-        if chosen.changes:  # memory is tight
-            return decision
-    return replace(decision, resolved=with_larger_batch(decision.resolved, described))
+    if grown is None:
+        return decision
+    resolved, (numbers, reason) = decision.resolved, grown
+    note = f"{MICRO}: {numbers.micro_batch} instead of {resolved.batching.micro_batch}: {reason}"
+    resolved = replace(resolved.with_batching(numbers, reason), notes=[*resolved.notes, note])
+    return replace(decision, resolved=resolved)
 
 
-def with_larger_batch(resolved: Resolved, described: Described) -> Resolved:
+def larger_batch(planner: Planner, resolved: Resolved) -> tuple[Batching, str] | None:
     """The same global batch in fewer micro-batches, where starting kernels takes most of the time.
 
-    The largest micro-batch that fits by the plan; on a GPU of known memory, unless the user or the
-    mode set another. One that computes long enough stays.
+    The largest micro-batch that fits by the plan, and the reason; on a GPU of known memory, unless the
+    user or the mode set another. None: the one that is set stays, such as one that computes long enough.
     """
-
-    def grown(planner: Planner) -> tuple[Batching, str] | None:
-        plan = planner.plan(resolved)
-        saved = plan.start_s * (1 - 1 / plan.accumulation)
-        if plan.fits is not True or saved < _EQUAL * plan.cost:
-            return None
-        for numbers in larger(resolved.batching):
-            plan = planner.plan(resolved.with_batching(numbers, ""))
-            if plan.fits is True:
-                return numbers, f"planned {plan.needs}"
+    if not may_grow(resolved):
         return None
-
-    if not may_grow(resolved) or described.target(resolved).device_bytes is None:
-        return resolved
-    if (found := _planned(MICRO, resolved, described, grown)) is None:
-        return resolved
-    numbers, needed = found
-    note = f"{MICRO}: {numbers.micro_batch} instead of {resolved.batching.micro_batch}: {needed}"
-    return replace(resolved.with_batching(numbers, needed), notes=[*resolved.notes, note])
+    plan = planner.plan(resolved)
+    saved = plan.start_s * (1 - 1 / plan.batching.accumulation)
+    if plan.fits is not True or saved < _EQUAL * plan.cost:
+        return None
+    for numbers in larger(resolved.batching):
+        plan = planner.plan(resolved.with_batching(numbers, ""))
+        if plan.fits is True:
+            return numbers, f"planned {plan.needs}"
+    return None
 
 
 def is_asked(resolved: Resolved) -> bool:
@@ -119,24 +125,6 @@ def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:
     reason = f"planned {first.needs}" + (f"; too much: {', '.join(tried)}" if tried else "")
     device = None if first.target.device == "cpu" else first.device_bytes
     return Chosen(settings, reason, others, {"device": device, "host": first.rank_host_bytes})
-
-
-def _planned(
-    subject: str, resolved: Resolved, described: Described, function: Callable[[Planner], Any]
-) -> Any:
-    """What `function` returns for a planner, in a child; None: nothing can be planned."""
-    print(f"{subject}: planning", file=sys.stderr, flush=True)
-
-    def work() -> Any:
-        from launcher.plan.plan import open_planner
-
-        try:
-            with open_planner(resolved, described) as planner:
-                return function(planner)
-        except SettingsError:
-            return None
-
-    return _in_child(work)
 
 
 def _in_child(function: Callable[[], Any]) -> Any:

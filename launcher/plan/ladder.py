@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -167,34 +168,21 @@ def first_fit(
 ) -> tuple[int, Plan] | None:
     """The first of `changes` that fits; otherwise the last, which saves most. None: it does not exist.
 
-    Between one that fits and one that does not, memory is taken to be linear in the micro-batch: the
-    next plan is where that says, so that few are made. `is_likely`: the first is planned first.
+    Each needs less than those before it. `is_likely`: the first is planned first.
     """
     plans: dict[int, Plan] = {}
+    last = len(changes) - 1
 
     def fits(at: int) -> bool:
         with suppress(SettingsError):  # a combination that does not exist
             plans[at] = plan_with(changes[at])
         return at in plans and plans[at].fits is not False
 
-    low, high = 0, len(changes) - 1
-    for at in dict.fromkeys((low, high) if is_likely else (high, low)):
-        if fits(at):
-            if at == low:
-                return low, plans[low]
-        elif at == high:
-            return (high, plans[high]) if high in plans else None
-    while high - low > 1:
-        at = (low + high) // 2
-        if low in plans:
-            (more, most), (less, least) = ((plans[n].micro_batch, plans[n].use) for n in (low, high))
-            limit = less + (1 - least) / (most - least) * (more - less)
-            sizes = [changes[n].get(batching.MICRO, more) for n in range(low + 1, high)]
-            if (too_large := sum(size > limit for size in sizes)) == len(sizes):
-                break
-            at = low + 1 + too_large
-        low, high = (low, at) if fits(at) else (at, high)
-    return high, plans[high]
+    if is_likely and fits(0):
+        return 0, plans[0]
+    if last not in plans and fits(last):
+        last = bisect_left(range(last), True, lo=int(is_likely), key=fits)
+    return (last, plans[last]) if last in plans else None
 
 
 def taken(steps: Sequence[Step]) -> Step | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.nn import Module
+from torch.utils._pytree import tree_leaves
 
 from engines.base import EngineError, Options
 from engines.catalog import ENGINES, Entry, build_engine, by_processes
@@ -20,38 +24,49 @@ from engines.frozen_weights import round_weights
 from engines.precision import DTYPES, norms_in_fp32
 from engines.world import ProcessWorld
 from launcher.base.diagnostics import SettingsError
+from launcher.base.signals import temporary_folder
 from launcher.config import batching
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_data, about_setting
-from launcher.config.provenance import Resolved
+from launcher.config.provenance import Batching, Resolved
 from launcher.config.resolve import fetch_weights
-from launcher.config.schema import config_of
+from launcher.config.schema import config_of, task_with_data
 from launcher.plan import time
-from launcher.plan.placement import FP32_BYTES, Ranks, as_traced, replicated, zero
-from launcher.plan.step_trace import UNTRACED_ERRORS, StepTrace, Subject, hidden_gpus, trace_step, untraced
-from launcher.plan.storages import Kind
-from launcher.plan.subject import TaskData, batch_bytes, read_task
-from launcher.plan.target import Described, PlanTarget
+from launcher.plan.placement import FP32_BYTES, Placed, Ranks, as_traced, replicated, zero
+from launcher.plan.step_trace import (
+    UNTRACED_ERRORS,
+    StepTrace,
+    Subject,
+    build,
+    cleared_caches,
+    copied,
+    hidden_gpus,
+    trace_step,
+    untraced,
+)
+from launcher.plan.storages import Kind, Storages
+from launcher.plan.target import MARGIN, MEASURED, TRACED, UNCOMPILED, Described, PlanTarget
 from launcher.plan.time import UNKNOWN, Seconds
-from models.base import DataError
+from models.base import Batch, DataError, HasFrozenEncoder, Task
 from training.checkpoint import base_weights, room
+from training.data.order import DataOrder
+from training.data.samples import MicroBatch, Samples
 from training.logging.quantities import size
-from training.settings import SettingError, TrainingSettings
+from training.settings import FeatureCache, SettingError, TrainingSettings
+from training.train_plan import TrainPlan, solve
 
-MARGIN = 0.06
-"""Of a node's main memory that stays free: fragmentation, other programs."""
+if TYPE_CHECKING:
+    import numpy as np
+
 HEAP = 0.6
 """Of gradients, activations and temporaries on a CPU: what glibc keeps of freed blocks, in a heap
 with holes, unless `memory.return_freed` is on. Measured by benchmarks.plan_host."""
 GATHERED = 1.5
 """Of all weights, under FSDP on a CPU: gloo copies what it sends, and the heap keeps the blocks of
 gathered weights. Measured by benchmarks.plan_host on two ranks."""
-TRACED = "traced on tensors without values"
-MEASURED = "measured on this CPU"
-UNCOMPILED = "planned as if not compiled: an upper bound"
 _CPU = torch.device("cpu")
-
-
+_TRIED, _TRIED_S = 8, 1.0
+"""Micro-batches of which the largest is traced, and the time for them."""
 _GPU_SPEEDS, _CPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10), (3e10, 5e9, 5e8, 5e9)
 """What a rank does in a second, roughly: operations, bytes in memory, bytes sent, and to the host
 and back. Only ratios between engines count."""
@@ -65,28 +80,14 @@ class Plan:
 
     engine: str
     target: PlanTarget
-    device: Mapping[Kind, int]
-    """Bytes of each kind at the peak of a rank."""
-    offloaded_bytes: int
-    """Of a rank, in host memory instead."""
-    copied_bytes: int
-    """Of it, to the host and back in a step."""
+    batching: Batching
+    trace: StepTrace
+    placed: Placed
     host_bytes: int
     """Of a node: the processes with what they offload, and on a CPU their peaks."""
     rank_host_bytes: int
     """Of it, one rank, without its loader workers."""
-    sent_bytes: float
-    """That a rank sends per step."""
     checkpoint_bytes: int
-    parameters: int
-    trainable: int
-    flops: float
-    """Of one step of a rank."""
-    launches: float
-    """Kernels that a rank starts in a step, not compiled."""
-    global_batch: int
-    micro_batch: int
-    accumulation: int
     steps: int
     seconds: Seconds = UNKNOWN
     untraced: str | None = None
@@ -95,45 +96,53 @@ class Plan:
     """Whether the run is compiled, and so the plan an upper bound of its memory."""
 
     @property
-    def device_bytes(self) -> int:
-        """The peak of a rank."""
-        return sum(self.device.values())
+    def device(self) -> Mapping[Kind, int]:
+        """Bytes of each kind at the peak of a rank."""
+        return self.placed.device
 
     @property
-    def _shares(self) -> tuple[float, float]:
-        """What the peaks of a rank and of a node are of what they may be; 0: it is unknown."""
-        device, ram = self.target.device_bytes, self.target.ram_bytes
-        on_device = self.device_bytes / device if device else float(device is not None) * 2
-        return on_device, self.host_bytes / (ram * (1 - MARGIN)) if ram else 0.0
+    def device_bytes(self) -> int:
+        """The peak of a rank."""
+        return self.placed.device_bytes
+
+    @property
+    def offloaded_bytes(self) -> int:
+        """Of a rank, in host memory instead."""
+        return self.placed.offloaded_bytes + self.trace.offloaded
+
+    @property
+    def copied_bytes(self) -> int:
+        """To the host and back in a step."""
+        return 2 * (self.placed.offloaded_bytes + self.batching.accumulation * self.trace.offloaded)
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all weights, those in 4 bits too."""
+        return self.trace.parameters + self.trace.quantized
 
     @property
     def lacks_device(self) -> bool:
         """Whether the peak of a rank is more than the memory of a GPU for tensors."""
-        return self._shares[0] > 1
+        return self.target.device_bytes is not None and self.device_bytes > self.target.device_bytes
 
     @property
     def lacks_ram(self) -> bool:
         """Whether the peak of a node leaves less than MARGIN of its main memory."""
-        return self._shares[1] > 1
-
-    @property
-    def use(self) -> float:
-        """The share of the memory that decides: above 1, it does not fit."""
-        return max(self._shares)
+        return bool(self.target.ram_bytes) and self.host_bytes > (self.target.ram_bytes or 0) * (1 - MARGIN)
 
     @property
     def fits(self) -> bool | None:
         """Whether the peaks are below the memory of the target; None: it is unknown."""
         if self.lacks_device or self.lacks_ram:
             return False
-        is_gpu, target = self.target.device != "cpu", self.target
-        is_unknown = target.ram_bytes is None or (is_gpu and target.device_bytes is None)
+        target = self.target
+        is_unknown = target.ram_bytes is None or (target.device != "cpu" and target.device_bytes is None)
         return None if is_unknown else True
 
     @property
     def start_s(self) -> float:
         """Estimated seconds to start the kernels of a step."""
-        return self.launches * (_CPU_START_S if self.target.device == "cpu" else _GPU_START_S)
+        return self.trace.launches * (_CPU_START_S if self.target.device == "cpu" else _GPU_START_S)
 
     @property
     def cost(self) -> float:
@@ -143,7 +152,7 @@ class Plan:
         """
         speeds = _CPU_SPEEDS if self.target.device == "cpu" else _GPU_SPEEDS
         update = 2 * (self.device[Kind.OPTIMIZER] + self.device[Kind.WEIGHTS])
-        work = (self.flops, update, self.sent_bytes, self.copied_bytes)
+        work = (self.trace.flops, update, self.placed.sent_bytes, self.copied_bytes)
         return sum(n / speed for n, speed in zip(work, speeds, strict=True)) + self.start_s
 
     @property
@@ -171,13 +180,13 @@ class Plan:
                 **{kind.name.lower(): n for kind, n in self.device.items()},
             },
             "host_peak_bytes": self.host_bytes,
-            "bytes_per_step": round(self.sent_bytes),
+            "bytes_per_step": round(self.placed.sent_bytes),
             "checkpoint_bytes": self.checkpoint_bytes,
             "parameters": self.parameters,
-            "trainable_parameters": self.trainable,
-            "flops_per_step": self.flops * self.target.ranks,
-            "global_batch": self.global_batch,
-            "micro_batch": self.micro_batch,
+            "trainable_parameters": self.trace.trainable,
+            "flops_per_step": self.trace.flops * self.target.ranks,
+            "global_batch": self.batching.global_batch,
+            "micro_batch": self.batching.micro_batch,
             "steps": self.steps,
             "seconds": asdict(self.seconds),
             "fits": self.fits,
@@ -199,17 +208,17 @@ def open_planner(
 ) -> Iterator[Planner]:
     """The planner of `resolved`. Reads its data, and touches no GPU. Raises SettingsError.
 
-    A model of the hub is downloaded where its shapes are in its files of weights only.
-    `process_bytes`: see Planner.
+    A model of the hub is downloaded where its shapes are in its files of weights only. Files of the
+    task go into a temporary folder. `process_bytes`: see Planner.
     """
     model = resolved.settings.model
     if not getattr(config_of(model.family), "PLANNED_BY_CONFIG", False):
         fetch_weights(model)
-    with ExitStack() as stack:
-        stack.enter_context(hidden_gpus())
+    with hidden_gpus(), temporary_folder("gearshift-plan-") as folder:
         with _settings_errors(resolved):
-            data = stack.enter_context(read_task(resolved))
-        yield Planner(data, described, process_bytes)
+            task = task_with_data(resolved.settings, folder)
+            planner = Planner(task, resolved.settings, described, process_bytes)
+        yield planner
 
 
 @contextmanager
@@ -230,8 +239,10 @@ class Planner:
     Imports no DeepSpeed and opens no process group that outlives a call.
     """
 
-    def __init__(self, data: TaskData, described: Described, process_bytes: int | None) -> None:
-        self._data = data
+    def __init__(self, task: Task, settings: Any, described: Described, process_bytes: int | None) -> None:
+        self._task, self._model = task, settings.model
+        self._encoded = _use_features(task, settings.feature_cache)
+        self._samples = Samples(task, task.data("train"), settings.train.seed)
         self._described = described
         self._traces: dict[str, tuple[StepTrace, int, str | None]] = {}
         """With the bytes of a checkpoint, and why a step was measured."""
@@ -244,16 +255,32 @@ class Planner:
 
         Raises SettingsError.
         """
-        if resolved.settings.model != self._data.model:
+        if resolved.settings.model != self._model:
             with open_planner(resolved, self._described, self._process_bytes) as other:
                 return other.plan(resolved)
         resolved = self.fitted(resolved)
         with _settings_errors(resolved):
-            return self._predict(resolved, self._data.subject(resolved))
+            return self._predict(resolved, self.subject(resolved))
 
     def fitted(self, resolved: Resolved) -> Resolved:
         """The run with the batch that it would use for its data."""
-        return batching.fitted(resolved, len(self._data.samples))
+        return batching.fitted(resolved, len(self._samples))
+
+    def subject(self, resolved: Resolved) -> Subject:
+        """The training of the task with the batch numbers of `resolved`. Raises DataError."""
+        settings, numbers = resolved.settings, resolved.batching
+        batching.check_fills(resolved, len(self._samples))
+        order = DataOrder(len(self._samples), numbers.global_batch, settings.train.seed)
+        plan = solve(
+            settings,
+            samples=order.length,
+            global_batch=numbers.global_batch,
+            micro_batch=numbers.micro_batch,
+            world_size=numbers.world_size,
+            units=self._task.units,
+        )
+        micro_batch = _largest(self._samples, order, plan)
+        return Subject(self._task, settings, plan, micro_batch, encoded=self._encoded)
 
     def _predict(self, resolved: Resolved, subject: Subject) -> Plan:
         settings, numbers = resolved.settings, resolved.batching
@@ -279,8 +306,7 @@ class Planner:
             placed = as_traced(trace, ranks, offloads=engine.placement.offloads, on_cpu=is_cpu)
         else:
             placed = replicated(trace, ranks, engine.placement)
-        offloaded_bytes = placed.offloaded_bytes + trace.offloaded
-        rank_bytes = (self._process_bytes or 0) + offloaded_bytes
+        rank_bytes = (self._process_bytes or 0) + placed.offloaded_bytes + trace.offloaded
         workers = settings.loader.workers
         beside = workers * settings.loader.prefetch * batch_bytes(subject.micro_batch)
         if is_cpu:
@@ -294,44 +320,36 @@ class Planner:
             # Loader workers are forks: they keep the pages of the weights as they were at their
             # start, which the next update copies. All share these. Forks inherit no pinned memory.
             beside += placed.device[Kind.WEIGHTS] if workers else 0
-        seconds, parameters = UNKNOWN, trace.parameters + trace.quantized
-        if target.gpu is not None:
-            val_samples = len(subject.task.data("val"))
-            seconds = time.by_data_sheet(
-                target.gpu,
-                settings.precision,
-                target,
-                engine.placement,
-                parameters,
-                subject.train_plan,
-                min(val_samples, settings.eval.samples or val_samples),
-                flops=trace.flops,
-                moved=time.moved_bytes(placed.device, trace.trainable, numbers.accumulation, trace.offloaded),
-                sent=placed.sent_bytes,
-                copied=2 * numbers.accumulation * trace.offloaded,
-            )
-        return Plan(
-            engine=engine.name,
-            target=target,
-            device=placed.device,
-            offloaded_bytes=offloaded_bytes,
-            copied_bytes=2 * (placed.offloaded_bytes + numbers.accumulation * trace.offloaded),
+        plan = Plan(
+            engine.name,
+            target,
+            numbers,
+            trace,
+            placed,
             host_bytes=target.ranks_per_node * (rank_bytes + beside),
             rank_host_bytes=rank_bytes,
-            sent_bytes=placed.sent_bytes,
             checkpoint_bytes=checkpoint_bytes,
-            parameters=parameters,
-            trainable=trace.trainable,
-            flops=trace.flops,
-            launches=trace.launches,
-            global_batch=numbers.global_batch,
-            micro_batch=numbers.micro_batch,
-            accumulation=numbers.accumulation,
             steps=subject.train_plan.end_step,
-            seconds=seconds,
             untraced=obstacle,
             is_compiled=settings.compile != "off",
         )
+        if target.gpu is None:
+            return plan
+        val_samples = len(subject.task.data("val"))
+        seconds = time.by_data_sheet(
+            target.gpu,
+            settings.precision,
+            target,
+            engine.placement,
+            plan.parameters,
+            subject.train_plan,
+            min(val_samples, settings.eval.samples or val_samples),
+            flops=trace.flops,
+            moved=time.moved_bytes(placed.device, trace.trainable, numbers.accumulation, trace.offloaded),
+            sent=placed.sent_bytes,
+            copied=2 * numbers.accumulation * trace.offloaded,
+        )
+        return replace(plan, seconds=seconds)
 
     def _trace(
         self, engine: Entry, subject: Subject, target: PlanTarget, options: Options
@@ -396,3 +414,57 @@ def _shares_work(engine: Entry, settings: TrainingSettings) -> bool:
 def _rounds(engine: Entry, options: Options) -> bool:
     """Whether weights have 16 bits, as DeepSpeed keeps them beside those in fp32."""
     return engine.ds_config is not None and options.precision in DTYPES
+
+
+def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
+    """Let `task` return samples with cached features, if a run does; inputs of one encoder pass.
+
+    None: the encoder runs in each step. Whether the disk has room is not looked at.
+    """
+    if not isinstance(task, HasFrozenEncoder) or cache.mode == "off" or task.varying_inputs():
+        return None
+    from training.data import feature_cache
+
+    storages = Storages()
+    try:
+        model = build(task, storages)
+        if task.frozen_encoder(model) is None:
+            return None
+        first = task.encoder_inputs("train")
+        batch = first.batch([n % len(first) for n in range(feature_cache.BATCH)])
+        given = copied(batch, storages)
+        with cleared_caches(), storages.computing(), torch.no_grad():
+            made = task.encode(model, given)
+    except UNTRACED_ERRORS:  # the encoder needs values
+        return None
+    inputs = {split: task.encoder_inputs(split) for split in feature_cache.SPLITS}
+    rows: dict[str, np.ndarray] = {}
+    for name, values in made.items():
+        kept = torch.float32 if values.dtype in feature_cache.HALVES else values.dtype
+        rows[name] = torch.zeros(values.shape[1:], dtype=kept, device="cpu").numpy()
+    needed = sum(row.nbytes for row in rows.values()) * sum(map(len, inputs.values()))
+    if needed > cache.limit_gb * 1e9:
+        return None
+    task.use_features({split: defaultdict(lambda: rows) for split in inputs})
+    return batch
+
+
+def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
+    """The largest of a few micro-batches in bytes: padding differs."""
+    batches: list[MicroBatch] = []
+    end = monotonic() + _TRIED_S
+    for step in range(order.steps_per_epoch):
+        epoch, shares = order.share(step, 0, plan.world_size, plan.micro_batch)
+        for share in shares:
+            micro_batch = samples[epoch, share]
+            if isinstance(micro_batch, DataError):
+                raise micro_batch
+            batches.append(micro_batch)
+            if len(batches) == _TRIED or monotonic() > end:
+                return max(batches, key=batch_bytes)
+    return max(batches, key=batch_bytes)
+
+
+def batch_bytes(given: MicroBatch) -> int:
+    """Bytes of its tensors."""
+    return sum(leaf.nbytes for leaf in tree_leaves(given.batch) if isinstance(leaf, Tensor))

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,9 +16,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Module
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import DefaultDeviceType
 
 from engines import pinned
@@ -115,10 +114,9 @@ def trace_step(
     DynamicOutputShapeException and DataDependentOutputException if it depends on values.
     """
     task, settings, plan = subject.task, subject.settings, subject.train_plan
-    tracing = Tracing(subject.is_fake)
-    storages = tracing.storages
+    storages = Storages(subject.is_fake)
     with cleared_caches(), storages.resizes():
-        model = tracing.build(task)
+        model = build(task, storages)
         change(model)
         # Without references to them: an engine may replace and free parameters.
         sizes = [p.numel() for p in model.parameters()]
@@ -139,12 +137,12 @@ def trace_step(
         # Several ranks hold those of the next step as well: they agree on it early.
         count = plan.accumulation * (2 if plan.world_size > 1 else 1)
         batch, num_units = subject.micro_batch.batch, subject.micro_batch.num_units
-        batches = [MicroBatch(tracing.copied(batch), num_units) for _ in range(count)]
+        batches = [MicroBatch(copied(batch, storages), num_units) for _ in range(count)]
         start = len(storages.changes)
         if subject.encoded is not None:
             assert isinstance(task, HasFrozenEncoder)
-            given = tracing.copied(subject.encoded)
-            with tracing.computing(), torch.no_grad(), storages.during(Phase.FORWARD):
+            given = copied(subject.encoded, storages)
+            with storages.computing(), torch.no_grad(), storages.during(Phase.FORWARD):
                 task.encode(module, given)
             del given
         encoding, flops = len(storages.changes) - start, storages.flops
@@ -152,16 +150,14 @@ def trace_step(
         storages.sent = 0.0
         most = min(MICRO_BATCHES, plan.accumulation)
         traced = 1 if repeats else most
-        forward = _Forward(storages)
         for parameter in module.parameters():
             if parameter.requires_grad:
-                note = partial(_note_gradient, storages)
-                parameter.register_post_accumulate_grad_hook(note)
+                parameter.register_post_accumulate_grad_hook(storages.complete)
         last = max(plan.total_steps - 1, 0)
         updater.prepare(task, engine, last)
         units = total_units([num_units] * traced)
-        with tracing.computing(), _offload_recorded(storages), storages.during(Phase.BACKWARD):
-            done = accumulate(task, engine, module, batches[:traced], units, lambda: forward)
+        with storages.computing(), _offload_recorded(storages), storages.during(Phase.BACKWARD):
+            done = accumulate(task, engine, module, batches[:traced], units, storages.forward_pass)
         gradients = (p.grad for p in module.parameters() if p.grad is not None)
         storages.label(gradients, Kind.GRADIENTS)
         with storages, storages.during(Phase.UPDATE):
@@ -183,7 +179,7 @@ def trace_step(
         slot_bytes,
         (storages.flops - flops) * plan.accumulation / traced,
         passes * plan.accumulation / traced + update,
-        storages.sent + (plan.accumulation - traced) * forward.sent_before_last,
+        storages.sent + (plan.accumulation - traced) * storages.sent_before_last,
         quantized,
         buffer_bytes,
         storages.host_bytes,
@@ -208,48 +204,30 @@ def hidden_gpus() -> Iterator[None]:
         yield
 
 
-class Tracing:
-    """Records the storages of what is computed, on fake tensors or real ones."""
+def build(task: Task, storages: Storages) -> Module:
+    """The model. What cannot move or convert fake tensors is replaced."""
 
-    def __init__(self, is_fake: bool) -> None:
-        self._is_fake = is_fake
-        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self.storages = Storages(self._mode)
+    def set_data(parameter: Tensor, converted: Tensor) -> None:
+        parameter.data = converted.data
 
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Inside, new tensors are fake, and all are recorded."""
-        with ExitStack() as stack:
-            if self._is_fake:
-                stack.enter_context(self._mode)
-            stack.enter_context(self.storages)  # after the mode: it sees what the mode returns
-            yield
+    whole = patch.object(nn.utils, "skip_init", lambda kind, *args, **kw: kind(*args, **kw))
+    with storages.computing(), whole, patch.object(torch.utils, "swap_tensors", set_data):
+        return task.build()
 
-    def build(self, task: Task) -> Module:
-        """The model. What cannot move or convert fake tensors is replaced."""
 
-        def set_data(parameter: Tensor, converted: Tensor) -> None:
-            parameter.data = converted.data
+def copied(batch: Batch, storages: Storages) -> Batch:
+    """`batch` with copies of its tensors, which are activations."""
 
-        whole = patch.object(nn.utils, "skip_init", lambda kind, *args, **kw: kind(*args, **kw))
-        with self.computing(), whole, patch.object(torch.utils, "swap_tensors", set_data):
-            return task.build()
-
-    def copied(self, batch: Batch) -> Batch:
-        """`batch` with copies of its tensors."""
-
-        def copied(value: Any) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            if not self._is_fake:
-                return value.clone()
-            # A new one: the mode has one fake tensor for each real one.
-            return self._mode.from_tensor(torch.empty_like(value))
-
-        made = tree_map(copied, batch)
-        tensors = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
-        self.storages.label(tensors, Kind.ACTIVATIONS)
+    def copy(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        # A new one: the mode has one fake tensor for each real one.
+        mode = storages.mode
+        made = value.clone() if mode is None else mode.from_tensor(torch.empty_like(value))
+        storages.label([made], Kind.ACTIVATIONS)
         return made
+
+    return tree_map(copy, batch)
 
 
 @contextmanager
@@ -269,35 +247,6 @@ def cleared_caches() -> Iterator[None]:
             for cache in (x for owner in owners for x in owner if type(x) is _LruCache):
                 if cache.__module__.partition(".")[0] not in _NO_TENSORS:
                     cache.cache_clear()
-
-
-class _Forward:
-    """Enters the forward phase again and again.
-
-    What a backward pass leaves to the next micro-batch are gradients, what a forward pass leaves
-    to its backward pass are activations.
-    """
-
-    def __init__(self, storages: Storages):
-        self._storages = storages
-        self.sent_before_last = 0.0
-        """Bytes of collectives before the last micro-batch."""
-
-    def __enter__(self) -> None:
-        self.sent_before_last = self._storages.sent
-        self._storages.keep(Phase.BACKWARD, Kind.GRADIENTS)
-        self._storages.computed = 0
-        self._storages.phase = Phase.FORWARD
-
-    def __exit__(self, *error: Any) -> None:
-        self._storages.phase = Phase.BACKWARD
-        self._storages.keep(Phase.FORWARD, Kind.ACTIVATIONS)
-
-
-def _note_gradient(storages: Storages, parameter: Tensor) -> None:
-    assert parameter.grad is not None
-    storages.label([parameter.grad], Kind.GRADIENTS)
-    storages.computed += parameter.numel()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -94,16 +94,19 @@ class Storages(TorchDispatchMode):
     """Records the storages that operators return while it is on, real and fake ones.
 
     Those on the meta device have no bytes, and neither have fake tensors of another mode than
-    `mode`: DTensor makes some of the whole size, once, to learn the shapes of its shards. A number
+    its own: DTensor makes some of the whole size, once, to learn the shapes of its shards. A number
     that the program reads from a fake tensor is 1.
     """
 
-    def __init__(self, mode: FakeTensorMode) -> None:
+    def __init__(self, is_fake: bool = True) -> None:
+        """`is_fake`: new tensors inside `computing` are fake."""
         super().__init__()
-        self._mode = mode
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True) if is_fake else None
         self.phase = Phase.SETUP
         self.sent = 0.0
         """Bytes that this rank sends in collectives, with ring algorithms."""
+        self.sent_before_last = 0.0
+        """Of them, before the last micro-batch."""
         self.flops = 0
         """Of products, convolutions and attention."""
         self.launches: Counter[Phase] = Counter()
@@ -134,7 +137,7 @@ class Storages(TorchDispatchMode):
         result = func(*args, **kwargs)
         leaves = [result] if isinstance(result, Tensor) else tree_leaves(result)
         tensors = [leaf for leaf in leaves if type(leaf) in _COUNTED]
-        if any(getattr(tensor, "fake_mode", self._mode) is not self._mode for tensor in tensors):
+        if any(getattr(tensor, "fake_mode", self.mode) is not self.mode for tensor in tensors):
             return result
         for tensor in tensors:
             if tensor.device.type != "meta":
@@ -159,6 +162,12 @@ class Storages(TorchDispatchMode):
                     self._change(storage._cdata, _Life(life.size, self.phase, kind))
 
     @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Inside, all is recorded, and new tensors are fake."""
+        with self.mode or nullcontext(), self:  # after the mode: it sees what the mode returns
+            yield
+
+    @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
         """Inside, the step is in `phase`."""
         before, self.phase = self.phase, phase
@@ -166,6 +175,26 @@ class Storages(TorchDispatchMode):
             yield
         finally:
             self.phase = before
+
+    @contextmanager
+    def forward_pass(self) -> Iterator[None]:
+        """Inside, the step is in the forward phase of a micro-batch, and then in its backward phase.
+
+        What a backward pass leaves to the next micro-batch are gradients, what a forward pass leaves
+        to its backward pass are activations.
+        """
+        self.sent_before_last = self.sent
+        self.keep(Phase.BACKWARD, Kind.GRADIENTS)
+        self.computed, self.phase = 0, Phase.FORWARD
+        yield
+        self.phase = Phase.BACKWARD
+        self.keep(Phase.FORWARD, Kind.ACTIVATIONS)
+
+    def complete(self, parameter: Tensor) -> None:
+        """The backward pass has completed the gradient of `parameter`."""
+        assert parameter.grad is not None
+        self.label([parameter.grad], Kind.GRADIENTS)
+        self.computed += parameter.numel()
 
     def keep(self, phase: Phase, kind: Kind) -> None:
         """Temporaries of `phase` that are not freed by now were `kind` from the start."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ByteSize, Field, TypeAdapter
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold
@@ -16,12 +17,13 @@ from launcher.config.provenance import Resolved
 from training import throughput
 from training.throughput import Gpu
 
-_UNITS = {
-    **{f"{letter}b": 10 ** (3 * power) for power, letter in enumerate("kmgt", start=1)},
-    **{f"{letter}{b}": 1 << 10 * n for n, letter in enumerate("kmgt", 1) for b in ("", "ib")},
-}
-"""Bytes; a letter alone is binary."""
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+MARGIN = 0.06
+"""Of a node's main memory that stays free: fragmentation, other programs."""
+TRACED = "traced on tensors without values"
+MEASURED = "measured on this CPU"
+UNCOMPILED = "planned as if not compiled: an upper bound"
+_COUNT = TypeAdapter(Annotated[int, Field(ge=1)])
+_SIZE = TypeAdapter(Annotated[ByteSize, Field(ge=1)])
 
 
 @dataclass(frozen=True)
@@ -99,27 +101,25 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     def wrong(flag: str, problem: str, **parts: Any) -> None:
         diagnostics.append(Diagnostic(problem, where=f"{flag} {values[flag]}", **parts))
 
-    def count(flag: str) -> int | None:
-        text = values.get(flag)
-        if text is None or (text.isdigit() and int(text) > 0):
-            return None if text is None else int(text)
-        wrong(flag, f"{flag} {text} is not a count", allowed="1 or more")
-        return None
+    def number(flag: str, adapter: TypeAdapter[int], text: str, allowed: str) -> int | None:
+        try:
+            return None if flag not in values else adapter.validate_python(text)
+        except ValueError:
+            wrong(flag, f"{flag} {values[flag]} is invalid", allowed=allowed)
+            return None
 
     def size(flag: str) -> int | None:
-        if (text := values.get(flag)) is None:
-            return None
-        match = _SIZE.fullmatch(text.strip())
-        number, unit = match.groups() if match else ("", "")
-        scale = _UNITS.get(unit.casefold(), 0)
-        if scale and float(number) > 0:
-            return round(float(number) * scale)
-        fix = f"{flag} {number}GiB" if match and not unit else None
+        text = values.get(flag, "").strip()
         allowed = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
-        wrong(flag, f"{flag} {text} is not a size", allowed=allowed, fix=fix)
-        return None
+        if text[-1:].isdigit():
+            wrong(flag, f"{flag} {text} has no unit", allowed=allowed, fix=f"{flag} {text}GiB")
+            return None
+        # A letter alone is binary.
+        return number(flag, _SIZE, f"{text}iB" if text[-1:] in "kKmMgGtT" else text, allowed)
 
-    gpus, nodes = count(GPUS.flag), count(NODES.flag) or 1
+    gpus, nodes = (
+        number(each.flag, _COUNT, values.get(each.flag, ""), "1 or more") for each in (GPUS, NODES)
+    )
     memory, ram = size(GPU_MEMORY.flag), size(RAM.flag)
     machine = here if ram is None else replace(here, ram_bytes=ram)
     known, gpu = throughput.gpus(), None
@@ -140,7 +140,7 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
         machine = replace(machine, gpus=gpus, device="cuda", gpu_bf16=has_bf16)
     if memory is None and gpu is not None:
         memory = gpu.memory_bytes
-    return Described(machine, nodes, memory, gpu, is_here=nodes == 1 and gpus is None)
+    return Described(machine, nodes or 1, memory, gpu, is_here=nodes in (None, 1) and gpus is None)
 
 
 def _joined(name: str) -> str:

@@ -1,27 +1,36 @@
-"""Inspection of data: the families that read it, its format, facts, splits, and a sample."""
+"""Inspection of data: the families that read it, its format, facts, splits, and a sample; and its page."""
 
 from __future__ import annotations
 
 import importlib
 import re
 import shlex
+from base64 import b64encode
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.base import environment, signals
-from launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
+from launcher.base import disk, environment, signals
+from launcher.base.diagnostics import PROGRAM, SettingsError, counted, nearest_match
 from launcher.config.errors import about_data
 from launcher.config.options import OPTIONS, TRAINING
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import Resolved
 from launcher.config.schema import config_of, model_name, task_with_data
 from launcher.config.settings_file import nearest_file
+from launcher.report import page
 from launcher.run import affinity
 from models.base import DataError, Picture, SamplePart
 from models.catalog import FAMILIES, is_custom
 from models.common.data_files import check_kind
+from training.storage import atomic_write
+
+DEFAULT_FOLDER = Path("data-check")
+PAGE = "data.html"
+SHOWN = 600
+"""Characters of each part of a sample."""
+_TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 @dataclass(frozen=True)
@@ -148,3 +157,61 @@ def _unknown(
     fix = nearest and f"{PROGRAM} data check {shlex.quote(nearest)}"
     parts = {"allowed": allowed, "did_you_mean": nearest, "fix": fix}
     return SettingsError.of(message, value=path, where=origin, **parts)
+
+
+def render(findings: Findings) -> bytes:
+    """The page: tables and pictures in one file, without scripts or links to the network."""
+    groups = findings.overlapping_groups
+    return page.render(
+        _TEMPLATE,
+        title=f"Data: {findings.path}",
+        path=findings.path,
+        line="; ".join(filter(None, (findings.format, f"read by {findings.model}"))),
+        facts=page.fact_rows(findings.facts),
+        parts_of_sample=sample_rows(findings),
+        sample=page.fact_rows(findings.sample),
+        state="quiet" if groups is None else "bad" if groups else "good",
+        overlap=overlap(findings),
+        pictures=[(b64encode(picture.png).decode(), picture.caption) for picture in findings.pictures],
+    )
+
+
+def overlap(findings: Findings) -> str:
+    """The line about groups in two splits."""
+    groups = findings.overlapping_groups
+    if groups is None:
+        return "unknown: the task has no groups"
+    if not groups:
+        return "none: no group is in two splits"
+    are = "is" if len(groups) == 1 else "are"
+    return f"{counted(len(groups), 'group')} {are} in two splits: {page.fact_text(groups[:10])}"
+
+
+def sample_rows(findings: Findings) -> list[tuple[str, str]]:
+    """Name and text of each part of the sample, up to SHOWN characters of each."""
+    return [
+        ("learned" if part.in_loss else "given", part.text[:SHOWN] + "…" * (len(part.text) > SHOWN))
+        for part in findings.text
+    ]
+
+
+def check_folder(folder: Path, origin: str) -> None:
+    """Refuse a folder whose data.html is of another program; `origin` is the option.
+
+    Reads the disk. Raises SettingsError.
+    """
+    disk.check_writable(folder, origin)
+    if (folder / PAGE).exists() and not page.is_page(folder / PAGE):
+        message, allowed = f"{folder / PAGE} is of another program", "another folder"
+        raise SettingsError.of(message, value=str(folder), where=origin, allowed=allowed)
+
+
+def write(findings: Findings, folder: Path) -> Path:
+    """Write the page. Touches the disk. Raises SettingsError."""
+    try:
+        with disk.new_parents(folder / PAGE):
+            atomic_write(folder / PAGE, render(findings))
+    except OSError as error:
+        message = f"cannot write {error.filename or folder}: {error.strerror or error}"
+        raise SettingsError.of(message, value=str(folder), where=f"--out {folder}") from error
+    return folder / PAGE

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import signals
-from launcher.report import curves, events, facts, page, run_record, samples
+from launcher.report import curves, facts, page, run_record, samples
 from launcher.report.run_record import RunRecord
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import InvalidRecord
@@ -31,7 +31,7 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
         single=single,
         runs=runs,
         facts=facts,
-        events=events,
+        events=curves,
         fact_rows=page.fact_rows,
         outcomes=[
             (run.name, facts.title(run), facts.status(run)[0], *facts.figures(run).values()) for run in runs

@@ -10,7 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from launcher.report.plots import BUCKETS, Point, halved
+from launcher.report.page import BUCKETS, Point, halved
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.reader import RunReader
 from training.checkpoint import manifest

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from launcher.report import run_record
-from launcher.report.plots import BUCKETS
+from launcher.report.page import BUCKETS
 from launcher.report.watched_run import WatchedRun
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended

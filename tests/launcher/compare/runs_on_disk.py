@@ -2,7 +2,7 @@
 
 import json
 
-from launcher.compare.measurements import read
+from launcher.compare.rows import read
 from launcher.run_folder import run_folder
 from training.logging.strict_json import encode
 from training.train_plan import TrainPlan

@@ -7,8 +7,8 @@ import pytest
 
 from launcher.cli.parser import read
 from launcher.compare.candidates import decide
-from launcher.compare.promises import CARD, check, plan_peaks
-from launcher.compare.runner import arguments
+from launcher.compare.promises import CARD, check
+from launcher.compare.runner import plan_peaks
 from tests.launcher.compare.test_promises import row
 
 
@@ -28,7 +28,7 @@ def peaks(monkeypatch, tmp_path):
         monkeypatch.setattr(subprocess, "run", ran)
         modes = ",".join([*answers][1:])
         line = ["compare", "--model", "eeg_text:tiny", "--steps", "2", "--modes", modes, *more]
-        return plan_peaks(decide(read(line)), arguments, {}), commands
+        return plan_peaks(decide(read(line))), commands
 
     return peaks
 
@@ -42,16 +42,15 @@ def test_each_candidate_is_planned_once(peaks):
     found, commands = peaks({**answers, "benchmark": None})  # benchmark promises nothing of a GPU
     assert [command[-2] for command in commands] == [f"--gpu={CARD}"] * 2
     assert "--set=stop.after=2" not in commands[0]
-    assert found == {("resource-efficient", "local", None): (3 * 2**30, 30 * 2**30)}
+    assert found == {"default local": {None: 30 * 2**30}, "resource-efficient local": {None: 3 * 2**30}}
 
 
 def test_staged_training_takes_the_largest_stage_and_a_plan_that_fails_leaves_it_open(peaks):
     staged = {"encoder": plan_of(3), "text": plan_of(4)}
     promise = ("--set", "promise={device_peak: {at_most: 0.5}}")
     found, commands = peaks({"default": plan_of(9), "staged": staged}, *promise)
-    of_stages = {stage: peak for (mode, _, stage), (peak, *_) in found.items() if mode == "staged"}
-    assert of_stages == {None: 4, "encoder": 3, "text": 4} and len(commands) == 2
-    assert peaks({"default": None, "staged": staged}, *promise)[0] == {}
+    assert found["staged local"] == {None: 4, "encoder": 3, "text": 4} and len(commands) == 2
+    assert peaks({"default": None, "staged": staged}, *promise)[0]["default local"] == {}
 
 
 @pytest.mark.parametrize(("peak", "kept"), [(4, True), (6, False)])

@@ -5,16 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.compare import report
-from launcher.compare.candidates import ComparisonLimits, PlannedComparison
+from launcher.compare.candidates import PlannedComparison
 from launcher.compare.rows import ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
 from launcher.compare.study import ComparisonRound, Estimate, MetricValues, Study, StudyFigures
 from tests.launcher.browser import browser, open_page
-from tests.launcher.report.test_data_page import Outline
+from tests.launcher.report.test_page import Outline
 
 FACTS = {"command": "cmd <b>", "machine": "2 cores", "device": "cpu", "at": "2026-01-02"}
 TWICE = Study([ComparisonRound("1"), ComparisonRound("2")])
-COMPARISON = PlannedComparison([], ComparisonLimits(steps=6), Path("runs/x"), [], TWICE)
+COMPARISON = PlannedComparison([], Path("runs/x"), TWICE, steps=6)
 PROMISES = (
     PromiseResult("total_time", {"at_most": 0.34}, 0.2, True),
     PromiseResult("step_time", {"at_least": None, "at_most": 0.5}, 0.75, False),
@@ -60,7 +60,8 @@ def test_the_table_shows_every_row_and_then_the_promises():
     assert ["fast local", "parameters", "1", "1", "✓"] in content
     assert ["fast local", "host_peak_bytes", "at most 1.0 GiB", "512.0 MiB", "✓"] in content
     assert "note: the machine was busy" in lines
-    assert report.step(full("x", step_s=2.0, step_spread_s=(1.5, 2.5))) == "2.00 s ± 0.50"
+    slow = report.tables([full("x", step_s=2.0, step_spread_s=(1.5, 2.5))], None)
+    assert slow[0][1][1][4] == "2.00 s ± 0.50"
 
 
 def test_a_study_shows_means_paired_differences_and_what_is_missing():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from launcher.compare import runner
-from launcher.compare.candidates import ComparisonLimits, ModeCandidate, PlannedComparison
+from launcher.compare.candidates import ModeCandidate, PlannedComparison
 from launcher.compare.study import ComparisonRound, Study
 from launcher.config.provenance import CliArgs
 from tests.launcher.compare.runs_on_disk import run
@@ -28,7 +28,7 @@ def rows(tmp_path):
     def make(*pairs):
         candidates, found = map(list, zip(*pairs, strict=True))
         study = Study([ComparisonRound("1")])
-        planned = PlannedComparison(candidates, ComparisonLimits(steps=3), tmp_path, [], study)
+        planned = PlannedComparison(candidates, tmp_path, study, steps=3)
         return runner._rows(planned, found, {})
 
     return make
@@ -54,7 +54,7 @@ def test_each_engine_is_compared_with_mode_default_under_the_same_engine(rows, t
 def test_a_study_compares_modes_under_their_engine_and_engines_under_mode_default(tmp_path):
     candidates = [candidate(mode, engine) for mode in ("default", "fast") for engine in ("a", "b")]
     study = Study([ComparisonRound("seed1", (), "seed1")], seeds=1)
-    planned = PlannedComparison(candidates, ComparisonLimits(), tmp_path, [], study)
+    planned = PlannedComparison(candidates, tmp_path, study)
     folders = [planned.run_folder(number, study.rounds[0]) for number in range(4)]
     runs = [{"seed1": folder(path, 1.0)} for path in folders]
     found = runner._rows(planned, runs, {})

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from launcher.compare.measurements import read
-from launcher.compare.study import ComparisonRound, Estimate, Study, decide, estimate, figures
+from launcher.compare.rows import figures, read
+from launcher.compare.study import ComparisonRound, Estimate, Study, decide, estimate
 from launcher.run_folder import run_folder
 from tests.launcher.compare.runs_on_disk import run
 

@@ -10,6 +10,7 @@ from launcher.__main__ import main
 from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
 from launcher.config.provenance import Batching, Chosen, CliArgs
 from launcher.plan import auto
+from launcher.plan.plan import open_planner
 from launcher.plan.target import Described
 from launcher.run_folder.start import decide
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
@@ -74,12 +75,13 @@ def small_steps():
 
 @pytest.mark.slow
 def test_a_default_micro_batch_on_a_gpu_is_the_largest_that_fits(small_steps):
-    whole = auto.with_larger_batch(small_steps, gpus(1, 2**30))
-    assert whole.batching == Batching(8, 8, 1, 1)
-    assert whole.notes[-1].startswith("train.micro_batch: 8 instead of 1: ")
-    assert " of 1.0 GiB" in whole.values["train.micro_batch"].origin.where
-    less = auto.with_larger_batch(small_steps, gpus(1, 16 * MIB))
-    assert less.batching == Batching(8, 4, 2, 1)
+    def grown(memory):
+        with open_planner(small_steps, gpus(1, memory)) as planner:
+            return auto.larger_batch(planner, small_steps)
+
+    numbers, reason = grown(2**30)
+    assert numbers == Batching(8, 8, 1, 1) and " of 1.0 GiB" in reason
+    assert grown(16 * MIB)[0] == Batching(8, 4, 2, 1)
 
 
 def candidate(engine, cost, fits=True):

@@ -38,7 +38,7 @@ def test_every_family_under_every_engine(family):
             found = planner.plan(under(engine))
             assert found.engine == engine
             assert found.device_bytes > found.parameters / 2, engine
-            assert (found.sent_bytes > 0) == (engine != "local"), engine
+            assert (found.placed.sent_bytes > 0) == (engine != "local"), engine
 
 
 @pytest.mark.slow
@@ -56,12 +56,12 @@ def test_a_pretrained_language_model_is_planned_from_its_config_alone(tmp_path, 
         named = (given[0], "model.pretrained=hf:org/tiny")
         assert plan(*sets, *named, model="language", engine="local").device == found.device
     assert found.device_bytes == pytest.approx(whole.device_bytes, rel=1e-3)
-    assert (found.flops, found.checkpoint_bytes) == (whole.flops, whole.checkpoint_bytes)
-    assert found.parameters > 320 * 32 and found.trainable < found.parameters
+    assert (found.trace.flops, found.checkpoint_bytes) == (whole.trace.flops, whole.checkpoint_bytes)
+    assert found.parameters > 320 * 32 and found.trace.trainable < found.parameters
     # Adapters have fp32 weights, which checkpoints have alone.
-    held = 2 * found.parameters + 2 * found.trainable
+    held = 2 * found.parameters + 2 * found.trace.trainable
     assert found.device[Kind.WEIGHTS] == pytest.approx(held, rel=0.01)
-    assert found.checkpoint_bytes == 4 * 4 * found.trainable
+    assert found.checkpoint_bytes == 4 * 4 * found.trace.trainable
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_a_base_in_4_bits_takes_half_a_byte_a_weight(tmp_path, engine):
         return plan("data.seq_len=32", *given, *sets, **named)
 
     wide, narrow = planned("null"), planned("nf4")
-    assert narrow.parameters == wide.parameters and narrow.trainable == wide.trainable
+    assert narrow.parameters == wide.parameters and narrow.trace.trainable == wide.trace.trainable
     assert narrow.checkpoint_bytes == wide.checkpoint_bytes
     linear = 3 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 1024)
     saved = wide.device[Kind.WEIGHTS] - narrow.device[Kind.WEIGHTS]
@@ -95,7 +95,7 @@ def test_a_custom_task_and_the_template_are_planned(tmp_path, monkeypatch):
     line = write(tmp_path, HEAD + LINE + BODY)
     assert plan(model=f"{line}:Line").parameters == 2 * 4 + 4 + 4 + 1
     shapes = write(tmp_path, template("Shapes"))
-    assert plan(model=f"{shapes}:Shapes").flops > 0
+    assert plan(model=f"{shapes}:Shapes").trace.flops > 0
     broken = write(tmp_path, HEAD + LINE + BODY.replace('batch["target"]', 'batch["goal"]'))
     with pytest.raises(KeyError, match="goal"):  # an error of the task itself is not hidden
         plan(model=f"{broken}:Line")

@@ -34,7 +34,7 @@ SAVES = {
 }
 
 
-def planned(needs, limit, micro, cost=1.0):
+def planned(needs, limit, cost=1.0):
     """A plan on a GPU of `limit` bytes."""
     return SimpleNamespace(
         device=needs,
@@ -44,8 +44,6 @@ def planned(needs, limit, micro, cost=1.0):
         lacks_ram=False,
         target=SimpleNamespace(device="cuda", ranks=1),
         cost=cost,
-        micro_batch=micro,
-        use=needs / limit if limit else 2.0,
     )
 
 
@@ -61,7 +59,7 @@ def climbed(limit, *sets, **options):
         micro = change.get("train.micro_batch", 8)
         smaller = {8: 0, 4: 5, 2: 10, 1: 15}[micro]
         saved = smaller + sum(n for key, n in SAVES.items() if key in change)
-        return planned(100 - saved, limit, micro, cost=1 + (8 / micro - 1) / 2)
+        return planned(100 - saved, limit, cost=1 + (8 / micro - 1) / 2)
 
     return list(climb(run, plan_with({}), plan_with, ORDER, **options)), tried
 
@@ -118,7 +116,7 @@ def test_what_fits_is_found_with_few_plans(least, absent):
         tried.append(number)
         if number in absent:
             raise SettingsError.of("no such combination")
-        return SimpleNamespace(fits=number >= least, micro_batch=8 - number, use=(9 - number) / (9 - least))
+        return SimpleNamespace(fits=number >= least)
 
     changes = [{"number": number, "train.micro_batch": 8 - number} for number in range(8)]
     at, plan = first_fit(changes, plan_with)
@@ -152,4 +150,4 @@ def test_each_rung_of_a_small_run_fits_where_it_needs_no_more():
             take = taken(steps(step.plan.device_bytes))
             assert take is not None and take.plan.device_bytes <= step.plan.device_bytes
             assert names.index(take.name) <= names.index(step.name)
-            assert take.plan.global_batch == 8
+            assert take.plan.batching.global_batch == 8

@@ -13,7 +13,6 @@ from launcher.config.engine_options import engine_options
 from launcher.plan.plan import open_planner, plan_run
 from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
-from launcher.plan.subject import read_task
 from launcher.plan.target import Described
 from models.abr import loss
 from models.language.config import SIZES
@@ -54,8 +53,8 @@ def test_a_fake_step_holds_what_a_real_one_holds(family, sets):
     run = resolved(*sets, model=f"{family}:tiny")
     options = engine_options(run.settings, run, channels_last=False)
     peaks = []
-    with read_task(run) as data:
-        subject = data.subject(run)
+    with open_planner(run, Described(LAPTOP)) as planner:
+        subject = planner.subject(run)
         for is_fake in (True, False):
             peaks.append(peak(trace_step(replace(subject, is_fake=is_fake), alone(options))))
     assert peaks[0] == (pytest.approx(peaks[1][0], rel=0.005), peaks[1][1])
@@ -67,7 +66,7 @@ def test_weights_gradients_and_optimizer_of_adamw():
     assert found.device[Kind.WEIGHTS] == pytest.approx(weights, rel=0.01)  # and tables
     assert found.device[Kind.OPTIMIZER] == 2 * weights
     assert found.checkpoint_bytes == 4 * weights  # the best one has the weights twice
-    assert found.flops > 6 * found.parameters * 8 * 128
+    assert found.trace.flops > 6 * found.parameters * 8 * 128
 
 
 OFFLOADED = ("memory.activation_offload=true", "compile=off", "precision=fp32")
@@ -79,8 +78,8 @@ def test_a_fake_step_with_offload_holds_what_a_real_one_holds_without_the_host(r
     sets = (f"memory.activation_checkpointing={recomputed}", "train.micro_batch=8")
     run = resolved(*OFFLOADED, *sets, "train.global_batch=8", **LONG)
     options = engine_options(run.settings, run, channels_last=False)
-    with read_task(run) as data:
-        subject = data.subject(run)
+    with open_planner(run, Described(LAPTOP)) as planner:
+        subject = planner.subject(run)
         fake, real = (
             trace_step(replace(subject, is_fake=is_fake), alone(options)) for is_fake in (True, False)
         )

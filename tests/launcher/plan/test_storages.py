@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from launcher.plan.storages import Kind, Phase, Storages
 
@@ -15,11 +14,8 @@ def held(storages):
 
 @pytest.mark.parametrize("is_fake", [False, True])
 def test_storages_count_until_they_are_freed_and_views_do_not(is_fake):
-    mode = FakeTensorMode()
-    storages = Storages(mode)
-    if is_fake:
-        mode.__enter__()
-    with storages:
+    storages = Storages(is_fake)
+    with storages.computing():
         first = torch.zeros(100)
         view = first[10:].view(9, 10)
         assert held(storages) == {Kind.TEMPORARIES: 400}
@@ -29,12 +25,10 @@ def test_storages_count_until_they_are_freed_and_views_do_not(is_fake):
         assert held(storages) == {Kind.TEMPORARIES: 800}
         del view, second
         assert held(storages) == {}
-    if is_fake:
-        mode.__exit__(None, None, None)
 
 
 def test_a_label_changes_the_kind_from_then_on():
-    storages = Storages(FakeTensorMode())
+    storages = Storages()
     with storages:
         weight = torch.zeros(10)
     storages.label([weight], Kind.WEIGHTS)
@@ -44,7 +38,7 @@ def test_a_label_changes_the_kind_from_then_on():
 
 
 def test_what_outlives_a_phase_was_of_a_kind_from_the_start():
-    storages = Storages(FakeTensorMode())
+    storages = Storages()
     with storages, storages.during(Phase.FORWARD):
         kept = torch.zeros(10)
         torch.zeros(20)
@@ -57,7 +51,7 @@ def test_what_outlives_a_phase_was_of_a_kind_from_the_start():
 
 
 def test_resized_storages_count_with_their_new_size():
-    storages = Storages(FakeTensorMode())
+    storages = Storages()
     with storages, storages.resizes():
         gathered = torch.zeros(10)
         gathered.untyped_storage().resize_(0)
@@ -68,13 +62,13 @@ def test_resized_storages_count_with_their_new_size():
 
 
 def test_operations_of_products_and_attention_with_their_backward_pass():
-    storages = Storages(FakeTensorMode())
+    storages = Storages()
     layer, x = nn.Linear(8, 16), torch.zeros(4, 8, requires_grad=True)
     with storages:
         layer(x).sum().backward()
     assert storages.flops == 3 * 2 * 4 * 8 * 16
     q = torch.zeros(2, 4, 32, 8, requires_grad=True)
-    storages = Storages(FakeTensorMode())
+    storages = Storages()
     with storages:
         nn.functional.scaled_dot_product_attention(q, q, q).sum().backward()
     product = 2 * 2 * 4 * 32 * 32 * 8

@@ -11,8 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from engines.catalog import ENGINES, build_engine
 from launcher.config.engine_options import engine_options
-from launcher.plan.plan import plan_run
-from launcher.plan.subject import read_task
+from launcher.plan.plan import open_planner, plan_run
 from launcher.plan.target import Described
 from tests.engines.pool import Pool
 from tests.launcher.given import LAPTOP, resolved
@@ -59,8 +58,8 @@ def counted(world, engine, sets):
     """The bytes that this rank sends in the last of a few steps."""
     run = run_of(engine, world.size, *sets)
     options = engine_options(run.settings, run, channels_last=False)
-    with read_task(run) as data:
-        subject = data.subject(run)
+    with open_planner(run, Described(LAPTOP)) as planner:
+        subject = planner.subject(run)
         task, plan = subject.task, subject.train_plan
         model = task.build()
         blocks = task.blocks(model)
@@ -95,5 +94,5 @@ def test_bytes_per_step_are_those_that_processes_send(tmp_path):
     with closing(Pool(ranks)) as pool:
         for engine, sets in cases:
             by_rank = pool.run(counted, engine, sets)
-            expected = plan_run(run_of(engine, ranks, *sets), Described(LAPTOP)).sent_bytes
+            expected = plan_run(run_of(engine, ranks, *sets), Described(LAPTOP)).placed.sent_bytes
             assert sum(by_rank) / ranks == pytest.approx(expected, rel=1e-3), (engine, sets)

@@ -7,8 +7,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from launcher.report.watch_view import WatchScreen, plain
-from launcher.report.watched_run import WatchedRun
+from launcher.report.watched_run import WatchedRun, WatchScreen, plain
 from launcher.run_folder import lock, run_folder
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended

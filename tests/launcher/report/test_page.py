@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from launcher.report import data_page
+from launcher.report import data_check
 from launcher.report.data_check import Findings
 from models.base import Picture, SamplePart
 
@@ -42,7 +42,7 @@ class Outline(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html():
-    return data_page.render(FOUND).decode()
+    return data_check.render(FOUND).decode()
 
 
 def test_the_page_is_well_formed_and_loads_nothing(html):
@@ -59,4 +59,4 @@ def test_a_sample_shows_what_counts_in_the_loss_and_names_are_escaped(html):
     (image,) = [a for tag, a in Outline(html).attributes if tag == "img"]
     assert image["alt"] == 'a "page" of it'
     assert '<tr><th scope="row">given</th><td>User: &lt;a&gt;\nAssistant: </td></tr>' in html
-    assert f'<tr><th scope="row">learned</th><td>{"b" * data_page.SHOWN}…</td></tr>' in html
+    assert f'<tr><th scope="row">learned</th><td>{"b" * data_check.SHOWN}…</td></tr>' in html
