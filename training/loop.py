@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from training.accumulate import accumulate
 from training.callbacks.base import THROTTLING, Action, Outcome
-from training.resources.oom import OomFallback, OutOfMemory, is_out_of_memory
+from training.resources.oom import OutOfMemory, is_out_of_memory
 from training.step_timer import DATA, OPTIMIZER
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Tra
     """
     try:
         run.start(task, engine, module, batches)
-        oom_fallback = OomFallback(engine, module, batches, run.throttle.halve_for_oom)
         timer, forward = run.timer, run.timer.forward
         while not run.is_over:
             with timer.within(DATA):
@@ -40,7 +39,7 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Tra
                 break
             run.agree_ahead(batches)
             run.updater.prepare(task, engine, run.step)
-            accumulated = oom_fallback.run(
+            accumulated = run.throttle.without_oom(
                 partial(accumulate, task, engine, module, micro_batches, units, forward), run.step
             )
             if accumulated is None:

@@ -108,7 +108,7 @@ class TrainingRun:
         )
         self.timer.start(clock_of(engine.world.device))
         self._preview.start(task, module, engine, self.updater, self._interruption)
-        self.throttle = Throttle(engine, self._callbacks, self.timer, batches, self._validation)
+        self.throttle = Throttle(engine, module, self._callbacks, self.timer, batches, self._validation)
         module.train()
         if self.step == 0:
             check_measures(task, module, batches.micro_batch, engine.world)

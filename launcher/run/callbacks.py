@@ -34,7 +34,7 @@ from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
 from training.logging.result import ResultWriter, single_process
 from training.resources.limits import LimitEnforcer
 from training.resources.memory import CacheClearing
-from training.resources.monitor import RESOURCES, ResourceMonitor, ResourceReader
+from training.resources.monitor import RESOURCES, MachineReader, ResourceMonitor
 from training.storage import Storage
 from training.train_plan import TrainPlan
 
@@ -55,8 +55,7 @@ class RankCallbacks:
         """All callbacks of this rank; rank 0 also writes files and to the console."""
         job, device, limits = self.job, self.world.device, settings.limits
         is_replay = job.resume is not None and job.resume.until is not None  # of verify
-        reader = ResourceReader(device, self.storage.path)
-        usage = ResourceUsage()
+        usage, reader = ResourceUsage(), MachineReader(device, self.storage.path)
         monitor = ResourceMonitor(reader.read, limits.check_every_s, usage)
         events = EventsWriter(self.storage, self.world.rank)
         callbacks: list[Callback] = [events]
