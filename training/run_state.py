@@ -23,7 +23,7 @@ from training.optim.updater import Updater
 from training.resources.memory import synchronize
 from training.resources.throttle import Throttle
 from training.step_metrics import RunMetrics, timing
-from training.step_timer import DATA, EVALUATION, SAVING, StepTimer, clock_of
+from training.step_timer import DATA, EVALUATION, SAVING, Clock, StepTimer
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -106,7 +106,8 @@ class TrainingRun:
         self._interruption = Interruption(
             engine.world, self._callbacks.requested, gathers_weights=engine.gathers_weights
         )
-        self.timer.start(clock_of(engine.world.device))
+        device = engine.world.device
+        self.timer.start(None if device.type == "mps" else Clock(device))
         self._preview.start(task, module, engine, self.updater, self._interruption)
         self.throttle = Throttle(engine, module, self._callbacks, self.timer, batches, self._validation)
         module.train()
@@ -134,7 +135,7 @@ class TrainingRun:
             from training.stragglers import Stragglers  # of several ranks only
 
             self._stragglers = Stragglers(self._straggler_ratio, engine.world, self._callbacks, self.step)
-        self.timer.begin_steps(partial(synchronize, engine.world.device))
+        self.timer.begin_steps(partial(synchronize, device))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

@@ -33,6 +33,7 @@ from training.inspection import quantized_elements
 from training.optim import optimizer
 from training.optim.updater import Updater
 from training.settings import TrainingSettings
+from training.step_timer import BACKWARD
 from training.train_plan import TrainPlan
 
 _LruCache = type(lru_cache(len))
@@ -161,7 +162,7 @@ def trace_step(
         updater.prepare(task, engine, last)
         units = total_units([num_units] * traced)
         with tracing.computing(), _offload_recorded(storages), storages.during(Phase.BACKWARD):
-            done = accumulate(task, engine, module, batches[:traced], units, lambda: forward)
+            done = accumulate(task, engine, module, batches[:traced], units, forward.enter)
         gradients = (p.grad for p in module.parameters() if p.grad is not None)
         storages.label(gradients, Kind.GRADIENTS)
         with storages, storages.during(Phase.UPDATE):
@@ -272,7 +273,7 @@ def cleared_caches() -> Iterator[None]:
 
 
 class _Forward:
-    """Enters the forward phase again and again.
+    """Enters the forward and the backward phase again and again.
 
     What a backward pass leaves to the next micro-batch are gradients, what a forward pass leaves
     to its backward pass are activations.
@@ -283,15 +284,15 @@ class _Forward:
         self.sent_before_last = 0.0
         """Bytes of collectives before the last micro-batch."""
 
-    def __enter__(self) -> None:
+    def enter(self, part: str) -> None:
+        if part == BACKWARD:
+            self._storages.phase = Phase.BACKWARD
+            self._storages.keep(Phase.FORWARD, Kind.ACTIVATIONS)
+            return
         self.sent_before_last = self._storages.sent
         self._storages.keep(Phase.BACKWARD, Kind.GRADIENTS)
         self._storages.computed = 0
         self._storages.phase = Phase.FORWARD
-
-    def __exit__(self, *error: Any) -> None:
-        self._storages.phase = Phase.BACKWARD
-        self._storages.keep(Phase.FORWARD, Kind.ACTIVATIONS)
 
 
 def _note_gradient(storages: Storages, parameter: Tensor) -> None:
