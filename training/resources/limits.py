@@ -126,7 +126,8 @@ class LimitEnforcer(Callback):
 
 
 def _by_resource(limits: Limits | Critical) -> dict[str, float]:
-    return {name: limit for name, limit in limits if name in RESOURCES and limit is not None}
+    values = {name: getattr(limits, name, None) for name in RESOURCES}  # CPU use has no critical limit
+    return {name: limit for name, limit in values.items() if limit is not None}
 
 
 def _over(reading: Reading, limits: Numbers) -> list[str]:

@@ -136,6 +136,6 @@ class Trackers(Callback):
     def _warn(self, label: str, text: str) -> None:
         text = f"{label}: {text}; to send what it lacks:  {self.run.command}"
         if self._is_over:
-            self.report("warning", text)
+            self.report("warning", render_row("warning", text))
         else:
             self.emit("warning", {"text": text})
