@@ -16,6 +16,7 @@ from launcher.run_folder.run_plan import RunPlan
 from models.base import Context, Task
 from training.data.loader import EvaluationBatches
 from training.data.samples import ReplayMixture, Samples
+from training.evaluation.held_out import HeldOut, HeldOutPart
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from launcher.config.provenance import Resolved
     from models.base import Split, SplitName
     from training.checkpoint.resume_point import ResumePoint
-    from training.evaluation.forgetting import Forgetting
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,8 @@ class RankData:
         new = len(self.train) - old
         return [f"experience {self.number}: {new} new and {old} replayed samples per epoch"]
 
-    def evaluation(
-        self, seed: int, max_samples: int | None, size: int, world: World, *loading: Any
-    ) -> tuple[EvaluationBatches, Forgetting | None]:
-        """The validation batches, and what measures forgetting; None for the first data.
+    def held_out(self, seed: int, max_samples: int | None, size: int, world: World, *loading: Any) -> HeldOut:
+        """The held-out data of all tasks.
 
         `max_samples` of each evaluation; the chance of a noise control is that of the whole split.
         `size`: of a micro-batch; `loading`: the last arguments of EvaluationBatches.
@@ -61,13 +59,8 @@ class RankData:
             samples = Samples(task, task.data("val"), seed)
             capped = None if task.facts().get("control") else max_samples
             batches = EvaluationBatches(samples, size, world, *loading, limit=capped)
-            parts.append(batches)
-        if not self.number:
-            return parts[0], None
-        from training.evaluation.forgetting import Forgetting, HeldOutPart  # of an experience only
-
-        held_out = list(map(HeldOutPart, self.tasks, parts))
-        return parts[0], Forgetting(self.number, held_out[:-1], held_out[-1])
+            parts.append(HeldOutPart(task, batches))
+        return HeldOut(parts, self.number)
 
 
 def load_data(

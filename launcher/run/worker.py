@@ -143,17 +143,14 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         until=job.resume.until if job.resume else None,
         experience=data.number,
     )
-    evaluation, forgetting = data.evaluation(seed, settings.eval.samples, micro_batch, *loading)
+    held_out = data.held_out(seed, settings.eval.samples, micro_batch, *loading)
     factory = RankCallbacks(job, storage, world)
-    counts = (evaluation if forgetting is None else forgetting).counts()
-    info = factory.run_info(data, built, len(samples), train_plan, counts)
+    info = factory.run_info(data, built, len(samples), train_plan, held_out.counts())
     callbacks = factory.build(settings, info)
     save = settings.save
     keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at)
     writer = CheckpointWriter(storage, world, resolved.settings.engine.name, keep, save.async_)
-    run = TrainingRun(
-        settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting, test
-    )
+    run = TrainingRun(settings, train_plan, callbacks, held_out, writer, facts, resumed, peaks, test)
     validate.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
     if world.rank == 0:
         _prepare_folder(job, storage, resumed, train_plan, world)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from training.callbacks.base import Action
@@ -35,7 +35,7 @@ class Throttle:
         callbacks: CallbackList,
         timer: StepTimer,
         batches: Batches,
-        validation: EvaluationBatches,
+        validation: Sequence[EvaluationBatches],
     ):
         self._engine, self._callbacks, self._timer = engine, callbacks, timer
         self._batches, self._validation = batches, validation
@@ -52,15 +52,16 @@ class Throttle:
 
         True: batches already taken for the next step must be taken again.
         """
-        batches, validation = self._batches, self._validation
-        workers = max(batches.workers, validation.workers)
+        batches = self._batches
+        workers = max(source.workers for source in (batches, *self._validation))
         has_fewer = Action.FEWER_WORKERS in actions and workers > 0
         is_smaller = Action.SMALLER_BATCH in actions and batches.smaller is not None
         with self._timer.paused():
             if has_fewer:
                 self._callbacks.event("fewer_workers", {"from": workers, "to": workers // 2})
                 batches.begin(step, workers=batches.workers // 2)
-                validation.use_workers(validation.workers // 2)
+                for source in self._validation:
+                    source.use_workers(source.workers // 2)
                 workers //= 2
             if is_smaller:
                 self._halve_micro_batch(step)
