@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from training.checkpoint.manifest import Score
     from training.checkpoint.resume_point import ResumePoint
     from training.checkpoint.writer import CheckpointWriter
-    from training.data.loader import Batches
+    from training.data.loader import Batches, EvaluationBatches
     from training.data.samples import MicroBatch
-    from training.evaluation.evaluate import SplitSamples
     from training.evaluation.held_out import HeldOut
     from training.resources.memory import PeakMemory
     from training.settings import TrainingSettings
@@ -61,7 +60,7 @@ class TrainingRun:
         constant_facts: Facts,
         resume_point: ResumePoint | None = None,
         peak_memory: PeakMemory | None = None,
-        test: SplitSamples | None = None,
+        test: EvaluationBatches | None = None,
     ):
         """`constant_facts` go into every checkpoint.
 
@@ -380,7 +379,7 @@ class TrainingRun:
             )
             self._has_other_weights = weights_step != self.step
             if self._test is not None and self._plan.until is None:  # a replay has another best
-                began, count = time.perf_counter(), len(self._test.samples)
+                began, count = time.perf_counter(), self._test.samples
                 with self.timer.paused(EVALUATION), self.updater.averaged(self._engine):
                     metrics = measure(self._task, self._module, self._test, self._interruption)
                 seconds = time.perf_counter() - began

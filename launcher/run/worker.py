@@ -40,11 +40,11 @@ from training.checkpoint import retention, room
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
 from training.data.fingerprint import fingerprint
-from training.data.loader import Batches
+from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.workers import DataWatchdog
-from training.evaluation.evaluate import SplitResult, SplitSamples, evaluate_split, samples_of
+from training.evaluation.evaluate import SplitResult, evaluate_split, samples_of
 from training.inspection import architecture
 from training.loop import train
 from training.optim import optimizer
@@ -120,13 +120,13 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     unused = [part for slot in slots for part in stored(slot)]
     loading = (world, settings.loader, watchdog, unused)
     micro_batch = resolved.batching.micro_batch
-    test = None if evaluated is None else SplitSamples(evaluated, micro_batch, *loading)
+    test = None if evaluated is None else EvaluationBatches(evaluated, micro_batch, *loading)
     if job.split is not None:
         from training.checkpoint.restore import restore_average
 
         assert resumed is not None and test is not None
         restore_average(resumed.checkpoint, engine)
-        return evaluate_split(task, module, job.split, test)
+        return evaluate_split(task, module, job.split, test, world)
     is_cached = not data.number and isinstance(task, HasFrozenEncoder)
     if is_cached and rank_data.uses_feature_cache(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)

@@ -21,7 +21,6 @@ from training.checkpoint.restore import fill
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
-from training.evaluation.evaluate import SplitSamples
 from training.evaluation.held_out import HeldOut, HeldOutPart
 from training.loop import train
 from training.optim import optimizer
@@ -275,7 +274,7 @@ def run_tiny(
     most = made.eval.samples
     validation = EvaluationBatches(samples, micro_batch, world, made.loader, limit=most)
     held_out = HeldOut([HeldOutPart(task, validation)])
-    test = SplitSamples(samples, micro_batch, world, made.loader) if has_test else None
+    test = EvaluationBatches(samples, micro_batch, world, made.loader) if has_test else None
     run = TrainingRun(made, train_plan, [callback], held_out, shelf, {}, before, test=test)
     outcome = train(task, built, module, batches, run)
     weights = {p.name: p.data.clone() for p in built.state().pieces if p.kind == "weight"}
