@@ -166,7 +166,7 @@ class Evaluator:
         return check_noise(bands, self._metrics, report) if bands and self._metrics else None
 
     def facts(self) -> dict[str, Any]:
-        facts = {"metrics": dict(self._metrics), "samples": self._scored}
+        facts: dict[str, Any] = {"metrics": dict(self._metrics), "samples": self._scored}
         if self._held_out.number:
             facts["forgetting"] = {"before": self._before, "after": self._after}
         return {**self._early_stopping.facts(), **facts}

@@ -56,7 +56,8 @@ class MachineReader:
         with suppress(OSError):  # the folder is gone
             disk = psutil.disk_usage(str(self._folder)).percent
         ram, swap = psutil.virtual_memory(), psutil.swap_memory()
-        celsius = (cpu_celsius(), gpu and gpu.celsius)
+        gpu_celsius, gpu_busy = (gpu.celsius, gpu.busy_percent) if gpu else (None, None)
+        celsius = (cpu_celsius(), gpu_celsius)
         return {
             "ram": _of_container(ram, cgroup.memory()),
             "swap": _of_container(swap, cgroup.swap()) if swap.total else None,
@@ -64,7 +65,7 @@ class MachineReader:
             "cpu": self._cpu_percent(),
             "disk": disk,
             "temperature": max((value for value in celsius if value is not None), default=None),
-            "gpu_busy": gpu and gpu.busy_percent,
+            "gpu_busy": gpu_busy,
             **device_uses(self._device, gpu),
         }
 

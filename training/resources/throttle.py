@@ -53,7 +53,7 @@ class Throttle:
         True: batches already taken for the next step must be taken again.
         """
         batches = self._batches
-        workers = max(source.workers for source in (batches, *self._validation))
+        workers = max(batches.workers, *(source.workers for source in self._validation))
         has_fewer = Action.FEWER_WORKERS in actions and workers > 0
         is_smaller = Action.SMALLER_BATCH in actions and batches.smaller is not None
         with self._timer.paused():
