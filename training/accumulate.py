@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -78,9 +77,10 @@ def by_term(value: _Value | Mapping[str, _Value]) -> Mapping[str, _Value]:
 
 
 def total_units(num_units: Iterable[NumUnits]) -> dict[str, int]:
-    total = Counter[str]()
+    total: dict[str, int] = {}
     for value in num_units:
-        total.update(by_term(value))  # also of no units, which keeps the term
+        for term, count in by_term(value).items():
+            total[term] = total.get(term, 0) + count
     return total
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import re
 import resource
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,13 @@ _VM_HWM = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
 
 def host_bytes() -> int:
     """Resident memory of this process, without its loader workers."""
-    return psutil.Process().memory_info().rss
+    return _process(os.getpid()).memory_info().rss
+
+
+@cache
+def _process(pid: int) -> psutil.Process:
+    """Made once: to find when a process started takes longer than to read its memory."""
+    return psutil.Process(pid)
 
 
 def device_bytes(device: torch.device) -> int | None:
