@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.distributed as dist
@@ -14,8 +14,6 @@ from engines.base import Engine, Piece, World
 from engines.device import trim_heap
 from engines.state import WEIGHT
 
-_CHUNK_BYTES = 4 * 2**20
-_TRIM_BYTES = 32 * 2**20
 _MARK = "_gearshift_deferred"
 # What a model raises that needs a value; a fault of its own is raised again with values.
 _READS_VALUES = (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AssertionError)
@@ -102,34 +100,21 @@ class DeferredWeights:
         self._tensors = dict(tensors)
 
     def write(self, engine: Engine) -> None:
-        """Write the values into the weights that each rank holds under `engine`. Collective."""
+        """Write the values into the weights that each rank holds under `engine`. Collective.
+
+        One parameter after the other is whole on the device, and then freed.
+        """
         if not self._tensors:
             return
         held: dict[str, list[Piece]] = {name: [] for name in self._tensors}
         for piece in engine.state().pieces:
             if piece.kind == WEIGHT and piece.name in held:
                 held[piece.name].append(piece)
-        freed = 0
-        for name in list(self._tensors):
-            tensor = self._tensors.pop(name).detach().reshape(-1)
-            length = _CHUNK_BYTES // tensor.itemsize
-            for start in range(0, tensor.numel(), length):
-                self._write(tensor[start : start + length], start, held[name], engine.world)
-            freed += tensor.nbytes
-            del tensor
-            if freed >= _TRIM_BYTES:  # glibc may keep them, in a heap full of holes
-                trim_heap()
-                freed = 0
+        for name, pieces in held.items():
+            values = self._tensors.pop(name).detach().reshape(-1).to(engine.world.device)
+            dist.broadcast(values, 0)
+            for piece in pieces:
+                piece.data.detach().copy_(values[piece.start :][: piece.data.numel()])
+        del values
+        trim_heap()  # glibc may keep them, in a heap full of holes
         engine.refresh()
-
-    def _write(self, values: Tensor, start: int, pieces: Sequence[Piece], world: World) -> None:
-        """Write the elements of rank 0 from `start` on. Collective."""
-        is_first = world.rank == 0
-        values = values.to(world.device) if is_first else torch.empty_like(values, device=world.device)
-        dist.broadcast(values, 0)
-        for piece in pieces:
-            first = max(start, piece.start)
-            end = min(start + values.numel(), piece.start + piece.data.numel())
-            if first < end:
-                part = values[first - start : end - start]
-                piece.data.detach()[first - piece.start : end - piece.start].copy_(part)

@@ -48,6 +48,7 @@ class EngineWithOptimizerStep:
         self._clip_norm = clip_norm
         self._replicas = replicas
         self._whole = dict.fromkeys(whole)  # in one order on all ranks
+        self._sharded = [p for p in named.values() if p not in self._whole]
         self._is_first = True
 
     @property
@@ -77,8 +78,7 @@ class EngineWithOptimizerStep:
             self.without_gradient = [name for name, p in trained if p.grad is None]
             self._is_first = False
         average(self._whole, self.world)
-        sharded = (p for p in self._named.values() if p not in self._whole)
-        gradients, whole = gradients_of(sharded), gradients_of(self._whole)
+        gradients, whole = gradients_of(self._sharded), gradients_of(self._whole)
         norm = global_norm(gradients, self.world, self._replicas, whole)
         clip, scale = self._clip_norm, self._loss_scale
         if scale is None:
@@ -141,9 +141,8 @@ def average(parameters: Iterable[Parameter], world: World) -> None:
     The gradient of a rank that did not use a parameter counts as zero; a parameter that no rank
     used keeps no gradient.
     """
-    parameters = list(parameters)
-    if world.size == 1 or not parameters:
-        return
+    if world.size == 1 or not (parameters := list(parameters)):
+        return  # without a walk through all modules, which takes as long as a small layer
     used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
     reached = [p for p, u in zip(parameters, world.maximum(used).tolist(), strict=True) if u]
     for dtype in dict.fromkeys(p.dtype for p in reached):

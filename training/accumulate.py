@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
 from models.base import NumUnits
+from training.step_timer import BACKWARD, FORWARD
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,13 +43,13 @@ def accumulate(
     module: Module,
     micro_batches: Sequence[MicroBatch],
     units: Units,
-    forward: Callable[[], AbstractContextManager[None]] = nullcontext,
+    enter: Callable[[str], None] = lambda part: None,
 ) -> Accumulated:
     """Leave the gradient of the mean loss over `units` of all ranks in the engine. Collective.
 
     A loss is a sum over units. Dividing it by the units of the whole global batch gives the
     gradient of one big batch for any accumulation, padding and split over ranks. A loss of several
-    terms is the sum of their means. Each forward pass runs inside `forward`.
+    terms is the sum of their means. `enter` is told the part of the step that begins.
     """
     # Engines average gradients over ranks; a term without units has only sums of 0.
     scales = {term: engine.world.size / max(count, 1) for term, count in units.items()}
@@ -59,8 +58,9 @@ def accumulate(
     parts: dict[str, Tensor] = {}
     for number, micro_batch in enumerate(micro_batches, start=1):
         with engine.accumulate(last=number == len(micro_batches)):
-            with forward():
-                result = task.loss(module, micro_batch.batch)
+            enter(FORWARD)
+            result = task.loss(module, micro_batch.batch)
+            enter(BACKWARD)
             terms = by_term(result.sum)
             loss = reduce(add, [terms[term] * scale for term, scale in scales.items()])
             engine.backward(loss)
@@ -77,9 +77,10 @@ def by_term(value: _Value | Mapping[str, _Value]) -> Mapping[str, _Value]:
 
 
 def total_units(num_units: Iterable[NumUnits]) -> dict[str, int]:
-    total = Counter[str]()
+    total: dict[str, int] = {}
     for value in num_units:
-        total.update(by_term(value))  # also of no units, which keeps the term
+        for term, count in by_term(value).items():
+            total[term] = total.get(term, 0) + count
     return total
 
 

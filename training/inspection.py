@@ -14,8 +14,6 @@ import torch
 from torch.nn import Module
 
 from models.base import HasPredictions
-from training.callbacks.base import Action
-from training.interruption import Interrupted
 from training.logging.printable import caught
 
 if TYPE_CHECKING:
@@ -30,8 +28,6 @@ _MAX_NAMES = 8
 _DIGEST_LETTERS = 16
 MISSING = "–"
 """The cell of a value that is unknown."""
-_OTHER_RANK = "another rank could not make them"
-_FAILED = 1 << 15  # A rank could not make its predictions; above the bits of Action
 Event = tuple[str, dict[str, object]]
 """Kind and facts of an event."""
 
@@ -155,61 +151,25 @@ class Preview:
             return None
         if self._newest is not None and self._newest[0] == step:
             return self._newest[1]
-        with torch.no_grad(), self._averaged(), _not_compiled():
-            predictions, error = _predict_on_all_ranks(task, self._module, self._interruption)
-        if predictions is None:
+        predictions, failures = None, list[str]()
+        self._module.eval()
+        try:
+            with (
+                torch.no_grad(),
+                self._averaged(),
+                _not_compiled(),
+                self._interruption.watching(self._module, failures),
+                caught(failures.append),
+            ):
+                predictions = _plain(task.predictions(self._module))
+        finally:
+            self._module.train()
+        if failures or predictions is None:
             self._can_predict = False
-            self._callbacks.event("warning", {"text": f"predictions are disabled: {error}"})
+            self._callbacks.event("warning", {"text": f"predictions are disabled: {failures[0]}"})
             return None
         self._newest = step, predictions
         return predictions
-
-
-def _predict_on_all_ranks(
-    task: HasPredictions, module: Module, interruption: Interruption
-) -> tuple[Predictions | None, str]:
-    """The predictions of `task` on every rank; or None on every rank, and the error.
-
-    Collective. Raises Interrupted. `module` is in evaluation mode meanwhile, and in training mode
-    afterwards.
-    """
-    predictions, failures = None, list[str]()
-    module.eval()
-    try:
-        with caught(failures.append):
-            predictions = _plain(task.predictions(_InStep(module, interruption)))
-    except _OtherRankFailed:
-        return None, _OTHER_RANK
-    finally:
-        module.train()
-    if interruption.world.agree(_FAILED if predictions is None else 0):
-        return None, failures[0] if failures else _OTHER_RANK
-    return predictions, ""
-
-
-class _OtherRankFailed(BaseException):
-    """A rank will not call the model any more."""
-
-
-class _InStep(Module):
-    """Calls a module only if all ranks are about to.
-
-    Sharded engines gather weights in a call, and would wait for a rank that could not read its
-    samples until the run times out. Raises Interrupted on all ranks in the same call.
-    """
-
-    def __init__(self, module: Module, interruption: Interruption) -> None:
-        super().__init__()
-        self.module, self._interruption = module, interruption
-        self.training = module.training
-
-    def forward(self, *inputs: Any, **named: Any) -> Any:
-        agreed = self._interruption.world.agree(int(self._interruption.requested()))
-        if agreed & _FAILED:
-            raise _OtherRankFailed
-        if agreed:
-            raise Interrupted(Action(agreed))
-        return self.module(*inputs, **named)
 
 
 def _plain(predictions: Predictions) -> Predictions:

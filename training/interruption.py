@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ENDING = Action.SIGNAL | Action.INTERRUPT
 """The actions that end an evaluation before its end."""
+_FAILED = 1 << 10  # A flag above those of ENDING
+_OTHER_RANK = "another rank could not make them"
 
 
 class Interrupted(BaseException):
@@ -34,6 +36,10 @@ class Interrupted(BaseException):
 
 class _RankInterrupted(BaseException):
     """This rank leaves a forward pass, and agrees with the others afterwards."""
+
+
+class _OtherRankFailed(BaseException):
+    """A rank will not call the model any more."""
 
 
 class Interruption:
@@ -87,22 +93,39 @@ class Interruption:
             yield batch
 
     @contextmanager
-    def watching(self, module: Module) -> Iterator[None]:
-        """Within, calls of `module` are checked, and all at the end. Collective."""
+    def watching(self, module: Module, failures: list[str] | None = None) -> Iterator[None]:
+        """Within, calls of `module` are checked, and all at the end. Collective.
+
+        A rank whose work fails within adds to `failures`; then all ranks end theirs, and have an
+        entry. Blocks that are compiled must run as they are meanwhile.
+        """
         # A module that is compiled as a whole would be compiled again with the hook.
-        # A module that is compiled as a whole would be compiled again with the hook.
-        hooked = module if getattr(module, "_compiled_call_impl", None) is None else Module()
+        is_eager = failures is not None or getattr(module, "_compiled_call_impl", None) is None
+        hooked = module if is_eager else Module()
+
+        def check() -> bool:
+            agreed = self.world.agree(int(self.requested()) | (_FAILED if failures else 0))
+            if agreed & ENDING:
+                raise Interrupted(Action(agreed & ENDING))
+            return bool(agreed & _FAILED)
 
         def before_call(*_: Any) -> None:
             if self._agrees_on_calls:
-                self.check()
+                if check():
+                    raise _OtherRankFailed
             elif self.requested():
                 raise _RankInterrupted
 
         hook = hooked.register_forward_pre_hook(before_call, prepend=True)
-        with suppress(_RankInterrupted):
-            try:
-                yield
-            finally:
-                hook.remove()
-        self.check()
+        has_failed = True
+        try:
+            with suppress(_RankInterrupted):
+                try:
+                    yield
+                finally:
+                    hook.remove()
+            has_failed = check()
+        except _OtherRankFailed:
+            pass
+        if has_failed and failures is not None and not failures:
+            failures.append(_OTHER_RANK)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from training.accumulate import accumulate
 from training.callbacks.base import THROTTLING, Action, Outcome
-from training.resources.oom import OomFallback, OutOfMemory, is_out_of_memory
-from training.step_timer import DATA, OPTIMIZER
+from training.resources.oom import OutOfMemory, is_out_of_memory
+from training.step_timer import DATA, OPTIMIZER, OTHER
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -28,11 +28,11 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Tra
     """
     try:
         run.start(task, engine, module, batches)
-        oom_fallback = OomFallback(engine, module, batches, run.throttle.halve_for_oom)
-        timer, forward = run.timer, run.timer.forward
+        enter = run.timer.enter
         while not run.is_over:
-            with timer.within(DATA):
-                micro_batches = batches.take()
+            enter(DATA)
+            micro_batches = batches.take()
+            enter(OTHER)
             units, actions = run.agree(micro_batches)
             if actions and _act(actions, run):
                 continue  # with other batches
@@ -40,13 +40,14 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Tra
                 break
             run.agree_ahead(batches)
             run.updater.prepare(task, engine, run.step)
-            accumulated = oom_fallback.run(
-                partial(accumulate, task, engine, module, micro_batches, units, forward), run.step
+            accumulated = run.throttle.without_oom(
+                partial(accumulate, task, engine, module, micro_batches, units, enter), run.step
             )
             if accumulated is None:
                 continue  # with smaller micro-batches
-            with timer.within(OPTIMIZER):
-                update = run.updater.take(engine, accumulated, run.step + 1)
+            enter(OPTIMIZER)
+            update = run.updater.take(engine, accumulated, run.step + 1)
+            enter(OTHER)
             run.record(accumulated, update, batches.waited_s)
             if due := run.due():  # follows from the step number: ranks need not agree
                 _act(due, run)

@@ -23,7 +23,7 @@ from training.optim.updater import Updater
 from training.resources.memory import synchronize
 from training.resources.throttle import Throttle
 from training.step_metrics import RunMetrics, timing
-from training.step_timer import DATA, EVALUATION, SAVING, StepTimer, clock_of
+from training.step_timer import DATA, EVALUATION, SAVING, Clock, StepTimer
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from training.checkpoint.writer import CheckpointWriter
     from training.data.loader import Batches, EvaluationBatches
     from training.data.samples import MicroBatch
-    from training.evaluation.evaluate import SplitSamples
-    from training.evaluation.forgetting import Forgetting
+    from training.evaluation.held_out import HeldOut
     from training.resources.memory import PeakMemory
     from training.settings import TrainingSettings
     from training.stop_reason import StopReason
@@ -56,15 +55,14 @@ class TrainingRun:
         settings: TrainingSettings,
         train_plan: TrainPlan,
         callbacks: Sequence[Callback],
-        validation: EvaluationBatches,
+        held_out: HeldOut,
         writer: CheckpointWriter,
         constant_facts: Facts,
         resume_point: ResumePoint | None = None,
         peak_memory: PeakMemory | None = None,
-        forgetting: Forgetting | None = None,
-        test: SplitSamples | None = None,
+        test: EvaluationBatches | None = None,
     ):
-        """`constant_facts` go into every checkpoint; `forgetting` evaluates an experience.
+        """`constant_facts` go into every checkpoint.
 
         `test` is the test split to evaluate at the end; None: it is not.
         The engine already has the state of `resume_point`. Raises ValueError for a bad duration.
@@ -82,8 +80,8 @@ class TrainingRun:
         self._asked_of: int | None = None  # The step saved last when the agreement was started
         self._callbacks, self._callbacks_started = CallbackList(callbacks), False
         self.updater = Updater(settings, train_plan)
-        self._evaluator = Evaluator(settings, validation, forgetting, train_plan.data_start)
-        self._validation, self._test = validation, test
+        self._evaluator = Evaluator(settings, held_out, train_plan.data_start)
+        self._held_out, self._test = held_out, test
         self._test_result: Facts | None = None
         self._evaluated_at: int | None = None
         self._owes_evaluation, self._has_other_weights = False, False
@@ -106,13 +104,15 @@ class TrainingRun:
         self._interruption = Interruption(
             engine.world, self._callbacks.requested, gathers_weights=engine.gathers_weights
         )
-        self.timer.start(clock_of(engine.world.device))
+        device = engine.world.device
+        self.timer.start(None if device.type == "mps" else Clock(device))
         self._preview.start(task, module, engine, self.updater, self._interruption)
-        self.throttle = Throttle(engine, self._callbacks, self.timer, batches, self._validation)
+        validation = [part.batches for part in self._held_out.parts]
+        self.throttle = Throttle(engine, module, self._callbacks, self.timer, batches, validation)
         module.train()
         if self.step == 0:
             check_measures(task, module, batches.micro_batch, engine.world)
-        self._evaluator.start(task, module, self._interruption)  # before callbacks write anything
+        self._evaluator.start(module, self._interruption)  # before callbacks write anything
         self._callbacks_started = True
         self._callbacks.start(self._plan)
         for text in self.updater.warnings:
@@ -134,7 +134,7 @@ class TrainingRun:
             from training.stragglers import Stragglers  # of several ranks only
 
             self._stragglers = Stragglers(self._straggler_ratio, engine.world, self._callbacks, self.step)
-        self.timer.begin_steps(partial(synchronize, engine.world.device))
+        self.timer.begin_steps(partial(synchronize, device))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -259,7 +259,6 @@ class TrainingRun:
         with self.timer.paused(EVALUATION), self._interruptible():
             with self.updater.averaged(self._engine):
                 results = self._evaluator.evaluate(
-                    self._task,
                     self._module,
                     self._interruption,
                     self.step,
@@ -380,7 +379,7 @@ class TrainingRun:
             )
             self._has_other_weights = weights_step != self.step
             if self._test is not None and self._plan.until is None:  # a replay has another best
-                began, count = time.perf_counter(), len(self._test.samples)
+                began, count = time.perf_counter(), self._test.samples
                 with self.timer.paused(EVALUATION), self.updater.averaged(self._engine):
                     metrics = measure(self._task, self._module, self._test, self._interruption)
                 seconds = time.perf_counter() - began
@@ -389,7 +388,7 @@ class TrainingRun:
                 self._test_result = {"step": weights_step, "metrics": metrics}
             self._preview.samples("after", weights_step)
         if self._stop is None or not self._stop.exit_code:
-            leak = self._evaluator.check_noise_control(self._task, self._callbacks.event)
+            leak = self._evaluator.check_noise_control(self._callbacks.event)
             self._stop = leak or self._stop
             if self.updater.idle:
                 self._fail(*self.updater.idle)
@@ -428,7 +427,7 @@ class TrainingRun:
             experience=self._evaluator.experience,
             test=self._test_result,
         )
-        self._evaluator.close()
+        self._held_out.close()
         if self._callbacks_started:
             self._callbacks_started = False
             self._callbacks.end(outcome)

@@ -21,31 +21,27 @@ MAX_MARKS = 256
 """Marks that are not read yet, from which those that have passed are read."""
 
 
-class HostClock:
-    """Marks moments of a device that computes while the host waits."""
-
-    def mark(self) -> Any:
-        return time.perf_counter()
-
-    def seconds(self, begin: Any, end: Any, wait: bool) -> float | None:
-        """How far two marks are apart; None: the second has not passed, and we do not `wait`."""
-        return float(end - begin)
-
-
-class DeviceClock(HostClock):
-    """For an asynchronous device, whose marks are events in its queue."""
+class Clock:
+    """Marks moments of a device: events in its queue, or on a CPU the time."""
 
     def __init__(self, device: torch.device):
-        import torch  # not at the top: `compare` reads metrics without it
+        self._new_event: Callable[..., Any] | None = None
+        if device.type != "cpu":
+            import torch  # not at the top: `compare` reads metrics without it
 
-        self._event = torch.get_device_module(device).Event
+            self._new_event = torch.get_device_module(device).Event
 
     def mark(self) -> Any:
-        event = self._event(enable_timing=True)
+        if self._new_event is None:
+            return time.perf_counter()
+        event = self._new_event(enable_timing=True)
         event.record()
         return event
 
     def seconds(self, begin: Any, end: Any, wait: bool) -> float | None:
+        """How far two marks are apart; None: the second has not passed, and we do not `wait`."""
+        if self._new_event is None:
+            return float(end - begin)
         try:
             if not wait and not end.query():
                 return None
@@ -55,19 +51,12 @@ class DeviceClock(HostClock):
         return float(begin.elapsed_time(end)) / 1000
 
 
-def clock_of(device: torch.device) -> HostClock | None:
-    """The clock of what is computed on `device`; None: there is none for a device of its type."""
-    if device.type in ("cuda", "xpu"):
-        return DeviceClock(device)
-    return HostClock() if device.type == "cpu" else None
-
-
 class StepTimer:
     """Adds up the seconds of each part; every moment belongs to one part.
 
-    Marks of an asynchronous device are events in its queue, which are read after they have passed.
-    So no step waits for the device, a part is the time of the device, and waiting for data that
-    overlaps with computing counts as computing.
+    Marks of an asynchronous device are read after they have passed. So no step waits for the device,
+    a part is the time of the device, and waiting for data that overlaps with computing counts as
+    computing.
     """
 
     def __init__(self, times_each_step: bool = False, now: Callable[[], float] = time.perf_counter) -> None:
@@ -77,14 +66,14 @@ class StepTimer:
         self._times_each_step = times_each_step
         self.step_seconds: list[float] = []
         """Of each step, without pauses, if each is timed."""
-        self._clock: HostClock | None = None
+        self._clock: Clock | None = None
         self._begin: Any = None
         self._part = OTHER
         self._marks: deque[tuple[str, Any]] = deque()  # The end of each part, until it is read
         self._seconds = dict.fromkeys((*PARTS, OTHER), 0.0)
-        # Updates that were read, and the seconds of each part after the last of them.
-        self._steps, self._after_step = 0, self._seconds.copy()
-        self._at_means = self._steps, self._after_step
+        # Updates that were read since the last means, and the seconds of each part before and after them.
+        self._steps, self._before = 0, self._seconds.copy()
+        self._after = self._before
 
     @property
     def wall_s(self) -> float:
@@ -115,7 +104,7 @@ class StepTimer:
         began, self._line_began = self._line_began, self._now() - self._paused_s
         return self._line_began - began
 
-    def start(self, clock: HostClock | None) -> None:
+    def start(self, clock: Clock | None) -> None:
         """Measure parts with `clock`; None: the device has none, and they are not measured."""
         self._clock = clock
         if clock is not None:
@@ -139,13 +128,6 @@ class StepTimer:
         finally:
             self.enter(OTHER)
 
-    @contextmanager
-    def forward(self) -> Iterator[None]:
-        """Around each forward pass: what follows it is backward."""
-        self.enter(FORWARD)
-        yield
-        self.enter(BACKWARD)
-
     def read(self, wait: bool = False) -> None:
         """Read the marks that have passed; with `wait` all of them."""
         while self._clock is not None and self._marks:
@@ -156,7 +138,7 @@ class StepTimer:
             self._seconds[part] += seconds
             self._begin = end
             if part == OPTIMIZER:
-                self._steps, self._after_step = self._steps + 1, self._seconds.copy()
+                self._steps, self._after = self._steps + 1, self._seconds.copy()
 
     def means(self) -> dict[str, float]:
         """Mean seconds of forward, backward and optimizer in the steps since the last call.
@@ -164,10 +146,9 @@ class StepTimer:
         Of the steps that the device has ended; empty: none.
         """
         self.read()
-        (steps, before), now = self._at_means, self._after_step
-        self._at_means = self._steps, now
-        count = self._steps - steps
-        return {part: (now[part] - before[part]) / count for part in PARTS_OF_STEP} if count else {}
+        steps, before, after = self._steps, self._before, self._after
+        self._steps, self._before = 0, after
+        return {part: (after[part] - before[part]) / steps for part in PARTS_OF_STEP if steps}
 
     def facts(self) -> dict[str, float]:
         """The seconds of each part so far, as JSON, for `resume`."""
@@ -178,8 +159,7 @@ class StepTimer:
         """Continue from the facts of an earlier process, which took `wall_s`."""
         self._started -= wall_s
         self._seconds |= {part: facts.get(part, 0.0) for part in PARTS}
-        self._after_step = self._seconds.copy()
-        self._at_means = self._steps, self._after_step
+        self._before = self._after = self._seconds.copy()
 
     def summary(self, wall_s: float) -> dict[str, float] | None:
         """The "time_split" of result.json, which adds up to `wall_s`; None: nothing is measured."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,6 @@ if TYPE_CHECKING:
     import torch
 
 _FILE = Path(__file__).with_name("peak_flops.json")
-# Dense peaks in TFLOP/s by source: of fp32 (CUDA or vector cores), and of tf32, bf16, fp16 and fp8 with
-# fp32 accumulation (tensor or matrix cores; half of the sparse figure where a data sheet gives no
-# other). None or missing: the device lacks the format. All words of a name must be in what the driver
-# reports. Also the memory, its bandwidth, and that of the links to other GPUs in both directions
-# together; missing: variants differ.
-_PEAKS: dict[str, dict[str, float | None]] = {
-    name: peaks
-    for devices in json.loads(_FILE.read_text("utf-8")).values()
-    for name, peaks in devices.items()
-}
 _FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8")
 # The name of a listed chip with one of these has other clocks, or is a part of the chip.
 _OTHER = ("MIG", "Laptop", "Max", "Ti", "D")
@@ -40,25 +31,23 @@ class Gpu:
     """To other GPUs of its node, in one direction."""
 
 
+@cache
 def gpus() -> dict[str, Gpu]:
-    return {name: _gpu(name) for name in _PEAKS}
+    """The known GPUs; all words of a name must be in what the driver reports.
 
-
-def _gpu(name: str) -> Gpu:
-    facts = _PEAKS[name]
-
-    def scaled(key: str, factor: float) -> float | None:
-        figure = facts.get(key)
-        return None if figure is None else figure * factor
-
-    memory = scaled("memory_gib", 2**30)
-    return Gpu(
-        name,
-        {key: peak for key in _FORMATS if (peak := scaled(key, 1e12)) is not None},
-        None if memory is None else round(memory),
-        scaled("memory_gb_per_s", 1e9),
-        scaled("link_gb_per_s", 1e9 / 2),
-    )
+    The file has dense peaks in TFLOP/s by source: of fp32 (CUDA or vector cores), and of tf32, bf16,
+    fp16 and fp8 with fp32 accumulation (tensor or matrix cores; half of the sparse figure where a
+    data sheet gives no other); null or missing: the device lacks the format. Also the memory, its
+    bandwidth, and that of the links to other GPUs in both directions together; missing: variants
+    differ.
+    """
+    known, units = {}, {"memory_gib": 2**30, "memory_gb_per_s": 1e9, "link_gb_per_s": 1e9 / 2}
+    for devices in json.loads(_FILE.read_text("utf-8")).values():
+        for name, facts in devices.items():
+            peaks = {key: facts[key] * 1e12 for key in _FORMATS if facts.get(key) is not None}
+            figures = [None if facts.get(key) is None else facts[key] * unit for key, unit in units.items()]
+            known[name] = Gpu(name, peaks, *figures)
+    return known
 
 
 def peak_flops(name: str, precision: str) -> float | None:
@@ -66,8 +55,8 @@ def peak_flops(name: str, precision: str) -> float | None:
     words = f" {' '.join(name.replace('-', ' ').lower().split())} "
     if any(f" {word.lower()} " in words for word in _OTHER):
         return None
-    known = next((known for known in _PEAKS if f" {known.lower()} " in words), None)
-    return None if known is None else _gpu(known).peaks.get(precision)
+    known = next((gpu for name, gpu in gpus().items() if f" {name.lower()} " in words), None)
+    return None if known is None else known.peaks.get(precision)
 
 
 def mfu(

@@ -157,7 +157,7 @@ def trace_step(
         updater.prepare(task, engine, last)
         units = total_units([num_units] * traced)
         with storages.computing(), _offload_recorded(storages), storages.during(Phase.BACKWARD):
-            done = accumulate(task, engine, module, batches[:traced], units, storages.forward_pass)
+            done = accumulate(task, engine, module, batches[:traced], units, storages.enter)
         gradients = (p.grad for p in module.parameters() if p.grad is not None)
         storages.label(gradients, Kind.GRADIENTS)
         with storages, storages.during(Phase.UPDATE):

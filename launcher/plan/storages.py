@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from engines.state import stored
+from training.step_timer import BACKWARD
 
 _COUNTED = (Tensor, Parameter, FakeTensor)
 _DEVICE = torch.ops.prim.device.default
@@ -176,19 +177,19 @@ class Storages(TorchDispatchMode):
         finally:
             self.phase = before
 
-    @contextmanager
-    def forward_pass(self) -> Iterator[None]:
-        """Inside, the step is in the forward phase of a micro-batch, and then in its backward phase.
+    def enter(self, part: str) -> None:
+        """The forward or the backward phase of a micro-batch begins.
 
         What a backward pass leaves to the next micro-batch are gradients, what a forward pass leaves
         to its backward pass are activations.
         """
+        if part == BACKWARD:
+            self.phase = Phase.BACKWARD
+            self.keep(Phase.FORWARD, Kind.ACTIVATIONS)
+            return
         self.sent_before_last = self.sent
         self.keep(Phase.BACKWARD, Kind.GRADIENTS)
         self.computed, self.phase = 0, Phase.FORWARD
-        yield
-        self.phase = Phase.BACKWARD
-        self.keep(Phase.FORWARD, Kind.ACTIVATIONS)
 
     def complete(self, parameter: Tensor) -> None:
         """The backward pass has completed the gradient of `parameter`."""

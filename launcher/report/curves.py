@@ -143,8 +143,8 @@ def text_of(event: Mapping[str, Any]) -> str:
             return f"started: steps {facts['first_step'] + 1:,} to {facts['total_steps']:,}"
         if kind == "stopped":
             return ": ".join(filter(None, (str(facts["status"]), str(facts["reason"] or ""))))
-        text = console_text.render_urgent(kind, facts) or console_text.render_notice(kind, facts)
-        if text:
+        if line := console_text.describe(kind, facts):
+            text = line[1] if line[0] == console_text.WARNING else console_text.render_row(*line)
             return " ".join(text.split())
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         pass  # of another version

@@ -33,7 +33,7 @@ from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
 from training.logging.result import ResultWriter, single_process
 from training.resources.limits import LimitEnforcer
 from training.resources.memory import CacheClearing
-from training.resources.monitor import RESOURCES, ResourceMonitor, ResourceReader
+from training.resources.monitor import RESOURCES, MachineReader, ResourceMonitor
 from training.storage import Storage
 from training.train_plan import TrainPlan
 
@@ -50,7 +50,7 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
     """
     device, limits, folder = world.device, settings.limits, storage.path
     usage = ResourceUsage()
-    monitor = ResourceMonitor(ResourceReader(device, folder).read, limits.check_every_s, usage)
+    monitor = ResourceMonitor(MachineReader(device, folder).read, limits.check_every_s, usage)
     events = EventsWriter(storage, world.rank)
     callbacks: list[Callback] = [events]
 
@@ -182,7 +182,7 @@ def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emi
 
     def report(kind: Literal["notice", "warning"], label: str, text: str) -> None:
         """Write a message after the outputs of the run were closed."""
-        text = render_row(label, text) if kind == "notice" else f"{label}: {text}"
+        text = render_row(label, text) if kind == "notice" else render_row("warning", f"{label}: {text}")
         if job.console:
             PlainOutput(sys.stdout).write(kind, text)
         job.log(text)

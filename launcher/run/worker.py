@@ -46,7 +46,8 @@ from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.workers import DataWatchdog
-from training.evaluation.evaluate import SplitResult, SplitSamples, evaluate_split, samples_of
+from training.evaluation.evaluate import SplitResult, evaluate_split, samples_of
+from training.evaluation.held_out import HeldOut, HeldOutPart
 from training.inspection import architecture
 from training.loop import train
 from training.optim import optimizer
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from models.base import Split, SplitName
     from training.checkpoint.base_weights import BaseWeights
     from training.checkpoint.resume_point import ResumePoint
-    from training.evaluation.forgetting import Forgetting
 
 
 def work(job: RunPlan) -> Outcome | SplitResult:
@@ -124,10 +124,10 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
     unused = [part for slot in slots for part in stored(slot)]
     loading = (world, settings.loader, watchdog, unused)
-    test = None if evaluated is None else SplitSamples(evaluated, micro_batch, *loading)
+    test = None if evaluated is None else EvaluationBatches(evaluated, micro_batch, *loading)
     if job.split is not None:
         assert test is not None
-        return evaluate_split(task, module, job.split, test)
+        return evaluate_split(task, module, job.split, test, world)
     is_cached = not number and isinstance(task, HasFrozenEncoder)
     if is_cached and _caches_features(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)
@@ -144,15 +144,12 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         until=job.resume.until if job.resume else None,
         experience=number,
     )
-    evaluation, forgetting = _evaluation(tasks, number, settings, micro_batch, loading)
-    counts = (evaluation if forgetting is None else forgetting).counts()
-    info = callbacks.run_info(job, tasks, built, len(samples), counts, storage.path, world.device)
+    held_out = _held_out(tasks, number, settings, micro_batch, loading)
+    info = callbacks.run_info(job, tasks, built, len(samples), held_out.counts(), storage.path, world.device)
     called, save = callbacks.build(job, settings, storage, world, info), settings.save
     keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at)
     writer = CheckpointWriter(storage, world, resolved.settings.engine.name, keep, save.async_)
-    run = TrainingRun(
-        settings, train_plan, called, evaluation, writer, facts, resumed, peaks, forgetting, test
-    )
+    run = TrainingRun(settings, train_plan, called, held_out, writer, facts, resumed, peaks, test)
     check.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
     if world.rank == 0:
         _prepare_folder(job, storage, resumed, train_plan, world)
@@ -219,10 +216,10 @@ def _earlier_splits(
     return json.loads(world.broadcast(json.dumps(earlier).encode())) or None
 
 
-def _evaluation(
+def _held_out(
     tasks: Sequence[Task], number: int, settings: Settings, micro_batch: int, loading: Sequence[Any]
-) -> tuple[EvaluationBatches, Forgetting | None]:
-    """The validation batches, and what measures forgetting in experience `number`; None: the first data.
+) -> HeldOut:
+    """The held-out data of all tasks in experience `number`.
 
     The chance of a noise control is that of the whole split. Raises DataError if a split is empty.
     """
@@ -230,13 +227,8 @@ def _evaluation(
     for task in tasks:
         samples = Samples(task, task.data("val"), settings.train.seed)
         limit = None if task.facts().get("control") else settings.eval.samples
-        parts.append(EvaluationBatches(samples, micro_batch, *loading, limit=limit))
-    if not number:
-        return parts[0], None
-    from training.evaluation.forgetting import Forgetting, HeldOutPart  # of an experience only
-
-    *old, new = map(HeldOutPart, tasks, parts)
-    return parts[0], Forgetting(number, old, new)
+        parts.append(HeldOutPart(task, EvaluationBatches(samples, micro_batch, *loading, limit=limit)))
+    return HeldOut(parts, number)
 
 
 def _caches_features(settings: Settings, task: Task, model: Module, module: Module, engine: Engine) -> bool:

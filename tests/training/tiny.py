@@ -21,7 +21,7 @@ from training.checkpoint.restore import fill
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
-from training.evaluation.evaluate import SplitSamples
+from training.evaluation.held_out import HeldOut, HeldOutPart
 from training.loop import train
 from training.optim import optimizer
 from training.run_state import TrainingRun
@@ -273,8 +273,9 @@ def run_tiny(
     samples = Samples(task, task.data("val"), made.train.seed)
     most = made.eval.samples
     validation = EvaluationBatches(samples, micro_batch, world, made.loader, limit=most)
-    test = SplitSamples(samples, micro_batch, world, made.loader) if has_test else None
-    run = TrainingRun(made, train_plan, [callback], validation, shelf, {}, before, test=test)
+    held_out = HeldOut([HeldOutPart(task, validation)])
+    test = EvaluationBatches(samples, micro_batch, world, made.loader) if has_test else None
+    run = TrainingRun(made, train_plan, [callback], held_out, shelf, {}, before, test=test)
     outcome = train(task, built, module, batches, run)
     weights = {p.name: p.data.clone() for p in built.state().pieces if p.kind == "weight"}
     built.close()

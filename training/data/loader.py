@@ -191,10 +191,6 @@ class EvaluationBatches:
         for number, loaded in enumerate(self._source):
             yield _moved(loaded, self._device), number < self._counted
 
-    def counts(self) -> tuple[int, int]:
-        """Samples of an evaluation, and of the whole split."""
-        return self.samples, self.split_samples
-
     def close(self) -> None:
         self._source.close()
 

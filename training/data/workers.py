@@ -116,7 +116,9 @@ class RequestLoader:
             raise
 
     def _raise_if_died(self, wait_s: float) -> None:
-        ended = wait([worker.sentinel for worker in self._workers], wait_s if self._workers else 0)
+        if not self._workers:
+            return
+        ended = wait([worker.sentinel for worker in self._workers], wait_s)
         for worker in self._workers:
             if worker.sentinel in ended:
                 worker.join(_ENDING_S)  # its files close a moment before it has an exit code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from engines.base import World
     from models.base import Metric, Task
     from training.data.samples import MicroBatch
-    from training.data.workers import DataWatchdog
-    from training.settings import Loader
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
@@ -69,22 +67,6 @@ class SplitResult:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class SplitSamples:
-    samples: Samples
-    micro_batch: int
-    world: World
-    loader: Loader
-    watch: DataWatchdog | None = None
-    unused: Sequence[Tensor] = ()
-
-    def batches(self) -> EvaluationBatches:
-        """The micro-batches of this rank; starts the workers. Close them after use."""
-        return EvaluationBatches(
-            self.samples, self.micro_batch, self.world, self.loader, self.watch, self.unused
-        )
-
-
 def samples_of(task: Task, split: str, seed: int) -> Samples:
     """The samples of `split`. Raises DataError that names the splits of `task` if it has none."""
 
@@ -102,9 +84,13 @@ def samples_of(task: Task, split: str, seed: int) -> Samples:
     return Samples(task, task.data(split), seed)
 
 
-def measure(task: Task, module: Module, chosen: SplitSamples, interruption: Interruption) -> dict[str, float]:
-    """All metrics of a split, those of the end of a run included. As `evaluate`. Collective."""
-    batches = chosen.batches()
+def measure(
+    task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
+) -> dict[str, float]:
+    """All metrics of a split, those of the end of a run included. As `evaluate`. Collective.
+
+    Ends the workers.
+    """
     try:
         metrics = evaluate(task, module, batches, interruption)
         return {**metrics, **evaluate_final(task, module, batches, interruption)}
@@ -112,17 +98,19 @@ def measure(task: Task, module: Module, chosen: SplitSamples, interruption: Inte
         batches.close()
 
 
-def evaluate_split(task: Task, module: Module, split: str, chosen: SplitSamples) -> SplitResult:
+def evaluate_split(
+    task: Task, module: Module, split: str, batches: EvaluationBatches, world: World
+) -> SplitResult:
     """The metrics of the present weights; their preview with split val, which it shows.
 
     Collective.
     """
-    never = Interruption(chosen.world)  # a signal ends this process at once
+    never = Interruption(world)  # a signal ends this process at once
     began = time.perf_counter()
-    metrics = measure(task, module, chosen, never)
+    metrics = measure(task, module, batches, never)
     seconds = time.perf_counter() - began
     preview = preview_text(task, module, never) if split == "val" else None
-    return SplitResult(split, len(chosen.samples), metrics, preview, seconds)
+    return SplitResult(split, batches.samples, metrics, preview, seconds)
 
 
 def check_measures(task: Task, module: Module, micro_batch: int, world: World) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,68 +13,55 @@ from models.base import Goal
 from training.callbacks.base import Emit, EvalResult, Facts, Numbers
 from training.checkpoint.manifest import Score
 from training.evaluation.early_stopping import Direction, EarlyStopping, Target, parse_target
-from training.evaluation.evaluate import evaluate, evaluate_final, metric_names
+from training.evaluation.evaluate import evaluate_final, metric_names
+from training.evaluation.held_out import ALL, NEW, OLD, HeldOut
 from training.interruption import Interrupted
 from training.settings import SettingError
+from training.stop_reason import StopReason, failed
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from models.base import Task
-    from training.data.loader import EvaluationBatches
-    from training.evaluation.forgetting import Forgetting
     from training.interruption import Interruption
     from training.settings import TrainingSettings
-    from training.stop_reason import StopReason
 
 _DIRECTIONS: tuple[Direction, ...] = ("min", "max")
+_BOUNDS = {"min": "at least", "max": "at most"}
 
 
 class Evaluator:
     """Evaluates the validation split by `eval.metric`, or the goal of the family. Collective."""
 
-    def __init__(
-        self,
-        settings: TrainingSettings,
-        batches: EvaluationBatches,
-        forgetting: Forgetting | None = None,
-        data_start: int = 0,
-    ):
-        """With `forgetting`, evaluates old and new held-out data of an experience.
-
-        `data_start` is the step at which the data order began.
-        """
-        self._forgetting, self._data_start = forgetting, data_start
+    def __init__(self, settings: TrainingSettings, held_out: HeldOut, data_start: int = 0):
+        """`data_start` is the step at which the data order began."""
+        self._held_out, self._data_start = held_out, data_start
+        self._task, self._batches = held_out.parts[0]
         self._metric, self._stop_at = settings.eval.metric, settings.stop.at
         self._target: Target | None = None
         self._new_early_stopping = partial(EarlyStopping, settings.stop, settings.save.keep_best)
         self._early_stopping = self._new_early_stopping()
-        self._batches = batches
-        used, whole = self._samples("val")
+        used, whole = held_out.counts()
         self._chosen = used if used < whole else None  # Samples of an evaluation; None: the whole split
         self._scored = self._chosen  # The same of the scores so far
         self._goal: Goal | None = None
         self._metrics: Numbers = {}
+        # Of old and new data before an experience and in its last evaluation.
+        self._before: Mapping[str, Numbers] | None = None
+        self._after: Mapping[str, Numbers] | None = None
         self.score: Score | None = None
         """Of the last evaluation, if its checkpoint is among the best to keep."""
 
-    def _samples(self, split: str) -> tuple[int, int]:
-        """Samples of an evaluation of `split`, and of the whole split."""
-        if self._forgetting is not None:
-            return self._forgetting.samples(split)
-        return self._batches.counts()
-
-    def start(self, task: Task, module: Module, interruption: Interruption) -> None:
+    def start(self, module: Module, interruption: Interruption) -> None:
         """Resolve `eval.metric` and `stop.at`. Raises SettingError for an unknown metric."""
-        self._goal = task.goal
+        self._goal = goal = self._task.goal
         target = None if self._stop_at is None else parse_target(self._stop_at)
-        if self._metric is None and (target is None or target.metric == task.goal.metric):
-            names = [task.goal.metric]
+        if self._metric is None and (target is None or target.metric == goal.metric):
+            names = [goal.metric]
         else:
             # One forward pass now: a typing error must not end the run at its first evaluation.
-            names = metric_names(task, module, self._batches, interruption)
+            names = metric_names(self._task, module, self._batches, interruption)
         if self._metric is not None:
-            self._goal = goal_of(self._metric, task.goal, names)
+            self._goal = goal_of(self._metric, goal, names)
         if target is not None:
             self._target = target_of(target, self._goal, names)
 
@@ -85,19 +72,12 @@ class Evaluator:
 
         `averaged` puts the average of the weights in place.
         """
-        if self._forgetting is not None and not self._forgetting.is_before_known:
+        if self._held_out.number and self._before is None:
             with averaged:
-                self._forgetting.evaluate_before(module, interruption)
+                self._before = self._held_out.measure(module, interruption)
 
     def evaluate(
-        self,
-        task: Task,
-        module: Module,
-        interruption: Interruption,
-        step: int,
-        *,
-        is_last: bool,
-        is_due: bool,
+        self, module: Module, interruption: Interruption, step: int, *, is_last: bool, is_due: bool
     ) -> Sequence[EvalResult]:
         """The results after `step` updates by split; the last one decides about the best.
 
@@ -107,13 +87,8 @@ class Evaluator:
         assert self._goal is not None
         with self._undone_if_interrupted():
             began = time.perf_counter()
-            parts: dict[str, dict[str, float]] = {}
-            if self._forgetting is None:
-                metrics = evaluate(task, module, self._batches, interruption)
-            else:
-                parts = self._forgetting.evaluate(module, interruption)
-                metrics = parts.pop("val")
-            self._metrics = metrics
+            self._after = measured = self._held_out.measure(module, interruption)
+            self._metrics = metrics = measured[ALL]
             if self._scored != self._chosen:  # scores on other samples cannot be compared
                 self._early_stopping, self._scored = self._new_early_stopping(), self._chosen
             # A goal that is undefined decides nothing, but is no success either.
@@ -125,16 +100,18 @@ class Evaluator:
                 self.score = Score(self._goal.metric, value, self._goal.direction, *where)
             seconds, final_s = time.perf_counter() - began, 0.0
             # An experience compares metrics before and after it; those of the end have no before.
-            if self._forgetting is None and (is_last or self.reason_to_stop is not None):
-                final = evaluate_final(task, module, self._batches, interruption)
+            if not self._held_out.number and (is_last or self.reason_to_stop is not None):
+                final = evaluate_final(self._task, module, self._batches, interruption)
                 metrics = {**metrics, **final}
                 final_s = time.perf_counter() - began - seconds
+            counts = self._held_out.counts
             results = [
-                EvalResult(step, split, measured, False, seconds, 0.0, *self._samples(split))
-                for split, measured in parts.items()
+                EvalResult(step, split, measured[split], False, seconds, 0.0, *counts(split))
+                for split in measured
+                if split != ALL
             ]
-            times, counts = (seconds + final_s, final_s), self._samples("val")
-            return [*results, EvalResult(step, "val", metrics, is_best, *times, *counts)]
+            times = (seconds + final_s, final_s)
+            return [*results, EvalResult(step, ALL, metrics, is_best, *times, *counts())]
 
     @contextmanager
     def _undone_if_interrupted(self) -> Iterator[None]:
@@ -166,7 +143,7 @@ class Evaluator:
         if best is None or self._goal is None:
             return None
         score = {"metric": self._goal.metric, **best}
-        whole = self._samples("val")[1]
+        _, whole = self._held_out.counts()
         counts = {"samples": self._scored or whole, "split_samples": whole}
         return {**score, "direction": self._goal.direction, **counts}
 
@@ -183,19 +160,16 @@ class Evaluator:
         noun = "evaluation" if waited == 1 else "evaluations"
         return f"stop.patience: {self._goal.metric} did not improve in {waited} {noun}"
 
-    def check_noise_control(self, task: Task, report: Emit) -> StopReason | None:
+    def check_noise_control(self, report: Emit) -> StopReason | None:
         """A failure of the run if its noise control is not at chance in the last evaluation."""
-        bands = task.facts().get("control")
-        if not bands or not self._metrics:
-            return None
-        from training.evaluation import noise_control  # for data without information only
-
-        return noise_control.check(bands, self._metrics, report)
+        bands = self._task.facts().get("control")
+        return check_noise(bands, self._metrics, report) if bands and self._metrics else None
 
     def facts(self) -> dict[str, Any]:
-        forgetting = {} if self._forgetting is None else {"forgetting": self._forgetting.facts()}
-        newest = {"metrics": dict(self._metrics), "samples": self._scored}
-        return {**self._early_stopping.facts(), **newest, **forgetting}
+        facts: dict[str, Any] = {"metrics": dict(self._metrics), "samples": self._scored}
+        if self._held_out.number:
+            facts["forgetting"] = {"before": self._before, "after": self._after}
+        return {**self._early_stopping.facts(), **facts}
 
     def resume(self, facts: Facts, *, keeps_best: bool = True) -> None:
         """Continue from the facts of an earlier process.
@@ -205,23 +179,23 @@ class Evaluator:
         best: Facts = {} if keeps_best else {"best": None, "best_values": ()}
         self._early_stopping.resume({**facts, **best})
         self._scored = facts.get("samples")
-        known = facts.get("metrics", {})
-        self._metrics = {name: float(value) for name, value in known.items()}
-        if self._forgetting is not None:
-            self._forgetting.resume(facts.get("forgetting", {}))
+        self._metrics = _numbers(facts.get("metrics", {}))
+        sides = (facts.get("forgetting", {}).get(name) for name in ("before", "after"))
+        self._before, self._after = (
+            side and {split: _numbers(metrics) for split, metrics in side.items()} for side in sides
+        )
 
     @property
     def experience(self) -> dict[str, Any] | None:
         """Metrics of old and new data before and after an experience; None: there is none."""
-        summary = None if self._forgetting is None else self._forgetting.summary()
-        if summary is None or self._goal is None:
+        before, after = self._before, self._after
+        if before is None or after is None or self._goal is None:
             return None
-        return {"number": summary["number"], "metric": self._goal.metric, **summary}
-
-    def close(self) -> None:
-        self._batches.close()
-        if self._forgetting is not None:
-            self._forgetting.close()
+        sides = {
+            name: {"before": before[split], "after": after[split]}
+            for name, split in (("old", OLD), ("new", NEW))
+        }
+        return {"number": self._held_out.number, "metric": self._goal.metric, **sides}
 
 
 def target_of(target: Target, goal: Goal, names: list[str]) -> Target:
@@ -258,3 +232,30 @@ def _check_name(key: str, written: str, name: str, names: list[str]) -> None:
 def _undirected(key: str, written: str, allowed: list[str]) -> SettingError:
     text = " or ".join(f"'{each}'" for each in allowed)
     return SettingError(key, written, "does not say which way is better", text)
+
+
+def check_noise(bands: Mapping[str, Numbers], metrics: Numbers, report: Emit) -> StopReason | None:
+    """A failure of the run if a metric is not at chance: the model found information elsewhere.
+
+    A band has "min", "max" and "chance", as far as they are known. Reports an event "control" for
+    each metric that has a bound, with a text such as `iou 0.31, not at most 0.13 (chance 0.1)`.
+    """
+    leaks = []
+    for name, band in bands.items():
+        bounds = [f"{text} {band[key]:.4g}" for key, text in _BOUNDS.items() if key in band]
+        if not bounds or name not in metrics:
+            continue
+        value = metrics[name]
+        # NaN is outside.
+        at_chance = band.get("min", -math.inf) <= value <= band.get("max", math.inf)
+        chance = f" (chance {band['chance']:.4g})" if "chance" in band else ""
+        text = f"{name} {value:.4g}, {'' if at_chance else 'not '}{' and '.join(bounds)}{chance}"
+        report("control", {"text": text, "metric": name, "value": value, "at_chance": at_chance, **band})
+        if not at_chance:
+            leaks.append(text)
+    return failed(f"the noise control leaks: {'; '.join(leaks)}") if leaks else None
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers from JSON, where infinities and NaN are strings."""
+    return {name: float(value) for name, value in metrics.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,14 +65,11 @@ class ConsoleReporter(Callback):
         if kind == "preview":
             for output in self._outputs:
                 output.write_block(f"{facts['when']} training", str(facts["text"]))
-        elif kind == "resumed":
-            self._write("head", console_text.render_resumed(facts))
-        elif (notice := console_text.render_notice(kind, facts)) is not None:
-            self._write("notice", notice)
-            self._advice += [notice] if kind == "advice" else []
-        elif (text := console_text.render_urgent(kind, facts)) is not None:
-            self._write("warning", text)
-            self._advice += [console_text.render_row("warning", text)] if "fault" in facts else []
+        elif (line := console_text.describe(kind, facts)) is not None:
+            label, text = line[0], console_text.render_row(*line)
+            kinds: Mapping[str, Kind] = {"resumed": "head", console_text.WARNING: "warning"}
+            self._write(kinds.get(label, "notice"), text)
+            self._advice += [text] if label == "advice" or "fault" in facts else []
         else:
             self._write("log", console_text.render_event(kind, facts))
 

@@ -88,12 +88,12 @@ def describe_event(kind: str, step: int, facts: Facts) -> str | None:
         return f"saved checkpoint of step {facts['step']}"
     if kind == "resumed":
         return f"resumed from {facts['checkpoint']}"
-    text = render_urgent(kind, facts)
-    return None if text is None else f"step {step}: {text}"
+    label, text = describe(kind, facts) or ("", "")
+    return f"step {step}: {text}" if label == WARNING else None
 
 
-def _amount(resource: str, value: float, form: str = ".0f") -> str:
-    return f"{value:{form}}{' °C' if resource == 'temperature' else '%'}"
+def _amount(resource: str, value: float) -> str:
+    return f"{value:.0f}{' °C' if resource == 'temperature' else '%'}"
 
 
 def render_evaluation(result: EvalResult, total_steps: int) -> str:
@@ -109,33 +109,17 @@ def render_saved(name: str, step: int, total_steps: int) -> str:
     return render_row("saved", f"{_step(step, total_steps)}  {name}")
 
 
-def render_resumed(facts: Facts) -> str:
-    """The checkpoint a run resumes from, and what has changed since."""
-    by = facts["written_by"]
-    processes = counted(by["world_size"], "process")
-    lines = [f"from {facts['checkpoint']}, written by {by['engine']} on {processes}"]
-    lines += [f"{part} is reinitialized" for part in facts["reset"]]
-    return render_row("resumed", "\n".join([*lines, *facts["changes"]]))
-
-
-def render_notice(kind: str, facts: Facts) -> str | None:
-    """An event that every user wants to see; None: another kind."""
-    if kind not in _NOTICES or (kind == "advice" and "is_end" in facts):
+def describe(kind: str, facts: Facts) -> tuple[str, str] | None:
+    """Label and text of an event that every user wants to see; None: it is for the log only."""
+    if kind not in _EVENTS or (kind == "advice" and "is_end" in facts):
         return None
-    label, form = _NOTICES[kind]
-    text = form.format_map(facts) if isinstance(form, str) else form(facts)
-    return render_row(label.format_map(facts), text)
-
-
-def render_urgent(kind: str, facts: Facts) -> str | None:
-    """The warning for an event that needs attention; None: the event is for the log only."""
-    form = _URGENT.get(kind)
-    if form is None or not isinstance(form, str):
-        return form and form(facts)
+    label, form = _EVENTS[kind]
+    if not isinstance(form, str):
+        return label, form(facts)
     # Use of the resources that are over their limit.
     over = facts.get("over") or facts.get("critical") or []
     use = ", ".join(f"{name} {_amount(name, facts[name])}" for name in over)
-    return form.format_map({**facts, "use": use})
+    return label.format_map(facts), form.format_map({**facts, "use": use})
 
 
 def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None) -> list[str]:
@@ -241,27 +225,44 @@ def _experience(facts: Facts) -> str:
     return f"{facts['number']} trained: {name} on {', '.join(texts)}"
 
 
-# Label and text by kind of event.
-_NOTICES: Mapping[str, tuple[str, str | Callable[[Facts], str]]] = {
+def _resumed(facts: Facts) -> str:
+    by = facts["written_by"]
+    processes = counted(by["world_size"], "process")
+    lines = [f"from {facts['checkpoint']}, written by {by['engine']} on {processes}"]
+    lines += [f"{part} is reinitialized" for part in facts["reset"]]
+    return "\n".join([*lines, *facts["changes"]])
+
+
+WARNING = "warning"
+"""The label of an event that needs attention."""
+# Label and text by kind of event. Braces hold a fact, or `use`; a function renders more than that.
+_EVENTS: Mapping[str, tuple[str, str | Callable[[Facts], str]]] = {
+    "resumed": ("resumed", _resumed),
     "experience_trained": ("experience", _experience),
     "best_loaded": ("weights", "loaded from the best step, {step}"),
     "advice": ("advice", "{seen}: {cause}; fix:  {fix}"),
     "profiled": ("profile", "{trace}: {steps} steps from {first_step}; open it in https://ui.perfetto.dev"),
     "control": ("control", "{text}"),
     "tracked": ("{by}", "{text}"),
-}
-# Text by kind of event. Braces hold a fact, or `use`; a function renders more than that.
-_URGENT: Mapping[str, str | Callable[[Facts], str]] = {
-    "warning": "{text}",
-    "signal": _signal,
-    "deadline": "--max-hours reached: saving and stopping after this step",
-    "limit_exceeded_at_start": ("{use}, over its limit before the run: only limits.critical applies to it"),
-    "throttled": "{use}, over its limit: releasing unused memory",
-    "pressure": "{use}, still over its limit: saving and stopping; see limits.*",
-    "limit_given_up": "{use}, over its limit, and throttling does not help: no longer watched",
-    "disk_filling": "{use}, over its limit: free some space, or saving will fail",
-    "straggler": "rank {rank} on {host} is slow: {what} {seconds:.3g} s a step, others {median_seconds:.3g}",
-    "fewer_workers": "loader workers {from} → {to}, to use less of the machine",
-    "out_of_memory": "out of memory in step {at}: {text}",
-    "smaller_micro_batch": ("micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays"),
+    "warning": (WARNING, "{text}"),
+    "signal": (WARNING, _signal),
+    "deadline": (WARNING, "--max-hours reached: saving and stopping after this step"),
+    "limit_exceeded_at_start": (
+        WARNING,
+        "{use}, over its limit before the run: only limits.critical applies to it",
+    ),
+    "throttled": (WARNING, "{use}, over its limit: releasing unused memory"),
+    "pressure": (WARNING, "{use}, still over its limit: saving and stopping; see limits.*"),
+    "limit_given_up": (WARNING, "{use}, over its limit, and throttling does not help: no longer watched"),
+    "disk_filling": (WARNING, "{use}, over its limit: free some space, or saving will fail"),
+    "straggler": (
+        WARNING,
+        "rank {rank} on {host} is slow: {what} {seconds:.3g} s a step, others {median_seconds:.3g}",
+    ),
+    "fewer_workers": (WARNING, "loader workers {from} → {to}, to use less of the machine"),
+    "out_of_memory": (WARNING, "out of memory in step {at}: {text}"),
+    "smaller_micro_batch": (
+        WARNING,
+        "micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays",
+    ),
 }

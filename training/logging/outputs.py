@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from training.logging.console_text import render_row
 from training.logging.printable import printable
 from training.storage import Storage
 
@@ -66,8 +65,6 @@ class PlainOutput(ConsoleOutput):
     def write(self, kind: Kind, text: str) -> None:
         if kind == "log" or self._stream is None:
             return
-        if kind == "warning":
-            text = render_row("warning", text)
         encoding = self._stream.encoding or "utf-8"
         # A file may have an encoding without × or the model's characters.
         text = printable(text).encode(encoding, "replace").decode(encoding)
@@ -86,8 +83,6 @@ class LogFileOutput(ConsoleOutput):
         self._file, self._now = storage.open_lines("log.txt"), now
 
     def write(self, kind: Kind, text: str) -> None:
-        if kind == "warning":
-            text = render_row("warning", text)
         time = self._now().isoformat(" ", timespec="seconds")
         for line in printable(text).splitlines():
             self._file.write(f"{time}  {line}".encode())

@@ -73,8 +73,6 @@ class TerminalOutput(ConsoleOutput):
     def write(self, kind: Kind, text: str) -> None:
         if kind in _HIDDEN:
             return
-        if kind == "warning":
-            text = console_text.render_row("warning", text)
         styled = Text(printable(text), style=_STYLES.get(kind, ""))
         if kind in ("head", "summary"):
             styled.highlight_regex(r"(?m)^\S+", "bold cyan")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,10 +14,6 @@ VMSTAT = Path("/proc/vmstat")
 # Version 1 writes "no limit" as the largest number of whole pages.
 _UNLIMITED = 1 << 60
 _KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
-# Limit and use by version.
-_MEMORY = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
-_SWAP = ("memory.swap.max", "memory.swap.current")
-_KILL_COUNT = {1: "memory.oom_control", 2: "memory.events"}
 # Counts of memory.stat that the kernel takes back before it kills a process.
 _DROPPABLE = re.compile(r"^(?:total_(?:in)?active_file|(?:in)?active_file|slab_reclaimable) (\d+)$", re.M)
 
@@ -41,12 +37,21 @@ def memory(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
     File pages that can be dropped are not counted as used, as in the kernel's MemAvailable.
     Source: Linux, Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
     """
-    return _tightest(_share(folder, *_MEMORY[version]) for folder, version in _folders(mount, membership))
+    shares = []
+    for group in _groups(mount, membership):
+        stat = _text(group / "memory.stat")
+        # Version 1 counts a group alone, and with "total_" those below it, too.
+        dropped = sum(map(int, _DROPPABLE.findall(stat[max(stat.find("total_"), 0) :])))
+        shares += _shares(group, "memory.max", "memory.current", dropped)
+        shares += _shares(group, "memory.limit_in_bytes", "memory.usage_in_bytes", dropped)
+    return min(shares, key=lambda share: share.limit, default=None)
 
 
 def swap(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
     """The same of swap; None: no limit, or control groups of version 1."""
-    return _tightest(_share(folder, *_SWAP) for folder, _ in _folders(mount, membership))
+    groups = _groups(mount, membership)
+    shares = [s for group in groups for s in _shares(group, "memory.swap.max", "memory.swap.current")]
+    return min(shares, key=lambda share: share.limit, default=None)
 
 
 def oom_kills(mount: Path = MOUNT, membership: Path = MEMBERSHIP, vmstat: Path = VMSTAT) -> int | None:
@@ -55,49 +60,32 @@ def oom_kills(mount: Path = MOUNT, membership: Path = MEMBERSHIP, vmstat: Path =
     Those of this process's group; of the whole machine if that group does not count them. The
     kernel counts a kill before its victim ends.
     """
-    groups = _folders(mount, membership)
-    for file in (*(folder / _KILL_COUNT[version] for folder, version in groups), vmstat):
-        with suppress(OSError):
-            if match := _KILLS.search(file.read_text()):
-                return int(match[1])
-    return None
+    names = ("memory.events", "memory.oom_control")
+    files = [group / name for group in _groups(mount, membership) for name in names]
+    counts = (match[1] for file in (*files, vmstat) if (match := _KILLS.search(_text(file))))
+    return next(map(int, counts), None)
 
 
-def _folders(mount: Path, membership: Path) -> Iterator[tuple[Path, int]]:
-    """Each memory group that this process is in, inner first, and its version, 1 or 2.
-
-    A container may see only the mount.
-    """
-    lines: list[str] = []
-    with suppress(OSError):  # not Linux
-        lines = membership.read_text().splitlines()
-    for line in lines:
+def _groups(mount: Path, membership: Path) -> Iterator[Path]:
+    """The folder of each memory group of this process, inner first; a container may see only the mount."""
+    for line in _text(membership).splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        root, version = (mount / "memory", 1) if controllers else (mount, 2)
-        inside = PurePosixPath(path.lstrip("/"))
-        for part in (inside, *inside.parents):
-            yield root / part, version
+        if not controllers or "memory" in controllers.split(","):  # of version 2, or of memory
+            inside = PurePosixPath(path.lstrip("/"))
+            for part in (inside, *inside.parents):
+                yield (mount / "memory" if controllers else mount) / part
 
 
-def _share(folder: Path, limit_file: str, use_file: str) -> Share | None:
-    """None: there is no limit, or the files do not exist."""
-    with suppress(OSError, ValueError):  # "max" is no number
-        limit, used = (int((folder / name).read_text()) for name in (limit_file, use_file))
-        if "swap" not in use_file:
-            used = max(0, used - _droppable(folder))
-        return Share(limit, used) if 0 < limit < _UNLIMITED else None
-    return None
+def _shares(group: Path, limit_file: str, use_file: str, dropped: int = 0) -> list[Share]:
+    """The limit of `group` if the files exist and have one, which "max" is not."""
+    with suppress(ValueError):
+        limit, used = (int(_text(group / name)) for name in (limit_file, use_file))
+        return [Share(limit, max(0, used - dropped))] if 0 < limit < _UNLIMITED else []
+    return []
 
 
-def _droppable(folder: Path) -> int:
+def _text(file: Path) -> str:
+    """The content of `file`; empty if it cannot be read, as on other systems than Linux."""
     with suppress(OSError):
-        text = (folder / "memory.stat").read_text()
-        # Version 1 counts a group alone, and with "total_" those below it, too.
-        return sum(map(int, _DROPPABLE.findall(text[max(text.find("total_"), 0) :])))
-    return 0
-
-
-def _tightest(shares: Iterable[Share | None]) -> Share | None:
-    return min(filter(None, shares), key=lambda share: share.limit, default=None)
+        return file.read_text()
+    return ""

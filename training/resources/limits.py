@@ -10,7 +10,7 @@ from training.resources.monitor import RESOURCES
 from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
-    from training.resources.monitor import MachineReading, ResourceMonitor
+    from training.resources.monitor import Reading, ResourceMonitor
     from training.settings import Critical, Limits
 
 WARNINGS = 3
@@ -47,6 +47,7 @@ class LimitEnforcer(Callback):
     ) -> None:
         """`chosen`: the resources whose limits the user set."""
         self._chosen = [name for name in chosen if name != "cpu"]  # which has no first reading
+        # Those that are still watched.
         self._limits, self._critical = _by_resource(limits), _by_resource(limits.critical)
         self._monitor, self._emit = monitor, emit
         self._warnings = self._calm = 0
@@ -58,14 +59,15 @@ class LimitEnforcer(Callback):
     def start(self, train_plan: TrainPlan) -> None:
         reading = self._monitor.read()
         for name in self._chosen:
-            if getattr(reading, name) is None:
+            if reading[name] is None:
                 text = f"limits.{name} cannot act: this machine reports no {name}"
                 self._emit("warning", {"text": text})
         if "disk" in _over(reading, self._critical):
-            self._ignore(["disk"], reading)
+            self._give_up(["disk"], reading)
         if exceeded := _over(reading, self._limits):
-            self._limits = _without(self._limits, exceeded)
-            self._emit("limit_exceeded_at_start", {"over": exceeded, **reading.facts()})
+            for name in exceeded:
+                del self._limits[name]
+            self._emit("limit_exceeded_at_start", {"over": exceeded, **reading})
         self._monitor.start()
 
     def step(self, step: Step) -> Action:
@@ -74,7 +76,7 @@ class LimitEnforcer(Callback):
         if measures:
             self._measures, reading = False, self._monitor.read()
             over = _over(reading, self._limits) or _over(reading, self._critical)
-            self._emit("relieved", {"still_over": over, **reading.facts()})
+            self._emit("relieved", {"still_over": over, **reading})
         return Action.NOTHING if reading is None else self._check(reading, warns=not measures)
 
     def throttled(self, available: Action) -> None:
@@ -84,57 +86,49 @@ class LimitEnforcer(Callback):
     def end(self, outcome: Outcome) -> None:
         self._monitor.stop()
 
-    def _check(self, reading: MachineReading, warns: bool) -> Action:
+    def _check(self, reading: Reading, warns: bool) -> Action:
+        """The throttling step that is left and helps; else the end, or a resource is given up."""
         critical, over = _over(reading, self._critical), _over(reading, self._limits)
-        if "disk" in over:  # no step frees one
+        if "disk" in over:  # a warning only
             over.remove("disk")
-            self._limits = _without(self._limits, ["disk"])
-            self._emit("disk_filling", {"over": ["disk"], **reading.facts()})
+            del self._limits["disk"]
+            self._emit("disk_filling", {"over": ["disk"], **reading})
         if not over and not critical:
             self._warnings, self._calm = 0, self._calm + 1
             self._taken = Action.NOTHING if self._calm >= CALM else self._taken
             return Action.NOTHING
         self._warnings, self._calm = self._warnings + 1, 0
         if warns:  # else the event "relieved" has the reading
-            facts = {"over": over or critical, "warnings": self._warnings, **reading.facts()}
-            self._emit("limit_warning", facts)
+            self._emit("limit_warning", {"over": over or critical, "warnings": self._warnings, **reading})
         if not critical and self._warnings < WARNINGS:
             return Action.NOTHING
-        return self._next_step([*dict.fromkeys([*over, *critical])], critical, reading)
-
-    def _next_step(self, over: Sequence[str], critical: Sequence[str], reading: MachineReading) -> Action:
-        """Request what is left and helps; else end the run, or stop watching what is `over`."""
+        over = [*dict.fromkeys([*over, *critical])]
         used = self._taken & (Action.FREE_MEMORY | (Action.SMALLER_BATCH if critical else Action.NOTHING))
         for action, helps in _HELPS.items() if "disk" not in critical else ():
             if action in self._left & ~used and helps.intersection(over):
                 if action is Action.FREE_MEMORY:
-                    self._emit("throttled", {"critical": critical, "over": over, **reading.facts()})
+                    self._emit("throttled", {"critical": critical, "over": over, **reading})
                 self._taken |= action
                 self._is_awaited = True
                 return action
-        fatal = [name for name in over if name not in _NEVER_FATAL or name in critical]
-        if fatal:
-            self._emit("pressure", {"over": fatal, **reading.facts()})
+        if fatal := [name for name in over if name not in _NEVER_FATAL or name in critical]:
+            self._emit("pressure", {"over": fatal, **reading})
             return Action.LIMIT_EXCEEDED | Action.SAVE
-        self._ignore(over, reading)
+        self._give_up(over, reading)
         return Action.NOTHING
 
-    def _ignore(self, names: Sequence[str], reading: MachineReading) -> None:
+    def _give_up(self, names: Sequence[str], reading: Reading) -> None:
         """Watch these no longer: nothing that a run does helps."""
-        self._limits, self._critical = (_without(by, names) for by in (self._limits, self._critical))
-        self._emit("limit_given_up", {"over": list(names), **reading.facts()})
-
-
-def _without(limits: Numbers, names: Sequence[str]) -> dict[str, float]:
-    return {name: limit for name, limit in limits.items() if name not in names}
+        for name in names:
+            self._limits.pop(name, None)
+            self._critical.pop(name, None)
+        self._emit("limit_given_up", {"over": names, **reading})
 
 
 def _by_resource(limits: Limits | Critical) -> dict[str, float]:
-    # CPU use has no critical limit.
-    values = {name: getattr(limits, name, None) for name in RESOURCES}
+    values = {name: getattr(limits, name, None) for name in RESOURCES}  # CPU use has no critical limit
     return {name: limit for name, limit in values.items() if limit is not None}
 
 
-def _over(reading: MachineReading, limits: Numbers) -> list[str]:
-    values = {name: getattr(reading, name) for name in limits}
-    return [name for name, value in values.items() if value is not None and value > limits[name]]
+def _over(reading: Reading, limits: Numbers) -> list[str]:
+    return [name for name, limit in limits.items() if (reading[name] or 0) > limit]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import re
 import resource
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -26,12 +28,17 @@ if TYPE_CHECKING:
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _STATUS = Path("/proc/self/status")
 _VM_HWM = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
-_ACCELERATORS = ("cuda", "xpu", "mps")
 
 
 def host_bytes() -> int:
     """Resident memory of this process, without its loader workers."""
-    return psutil.Process().memory_info().rss
+    return _process(os.getpid()).memory_info().rss
+
+
+@cache
+def _process(pid: int) -> psutil.Process:
+    """Made once: to find when a process started takes longer than to read its memory."""
+    return psutil.Process(pid)
 
 
 def device_bytes(device: torch.device) -> int | None:
@@ -40,14 +47,13 @@ def device_bytes(device: torch.device) -> int | None:
     The peak and not the present use: between two steps the activations are freed. mps keeps no
     peak: what its driver holds now.
     """
-    import torch
-
-    if device.type == "mps":
-        return torch.mps.driver_allocated_memory()
-    if device.type not in _ACCELERATORS:
+    if device.type == "cpu":
         return None
-    peak: int = torch.get_device_module(device).max_memory_allocated(device)
-    return peak
+    module = _runtime(device)
+    count: int = (
+        module.driver_allocated_memory() if device.type == "mps" else module.max_memory_allocated(device)
+    )
+    return count
 
 
 def release_unused(device: torch.device) -> None:
@@ -62,20 +68,19 @@ def release_unused(device: torch.device) -> None:
 
 def empty_cache(device: torch.device) -> None:
     """Give back the device memory that torch caches; a CPU has no such cache."""
-    import torch
-
-    if device.type in _ACCELERATORS:
-        torch.get_device_module(device).empty_cache()
+    if device.type != "cpu":
+        _runtime(device).empty_cache()
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until `device` has finished all queued work; a CPU is never behind."""
+    """Wait until `device`, the current one of its kind, has finished all queued work."""
+    _runtime(device).synchronize()
+
+
+def _runtime(device: torch.device) -> Any:
     import torch
 
-    if device.type == "mps":
-        torch.mps.synchronize()
-    elif device.type in _ACCELERATORS:
-        torch.get_device_module(device).synchronize(device)
+    return torch.get_device_module(device)
 
 
 class PeakMemory:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
 """What has a limit: in percent, or in degrees Celsius."""
+Reading = Mapping[str, float | None]
+"""Use of the machine by name, as MachineReader reads it; None: no such resource, or it is unknown."""
 _LEAST_S = 0.5  # Shorter intervals are too coarse for CPU use: the kernel counts in hundredths of a second
 # Names of the sensors of processors in Linux, from the most exact to the least.
 _SENSORS = (*("coretemp", "k10temp", "zenpower"), *("cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz"))
@@ -33,44 +34,7 @@ _SENSORS = (*("coretemp", "k10temp", "zenpower"), *("cpu_thermal", "cpu-thermal"
 _CONTEXT_BYTES = 2**30
 
 
-@dataclass(frozen=True)
-class MachineReading:
-    """Use of the machine, in percent unless it says otherwise; None: no such resource."""
-
-    ram: float
-    """Of main memory; in a container, of its limit."""
-    swap: float | None
-    host_bytes: int
-    """Resident memory of this process."""
-    gpu: float | None = None
-    """Of device memory, by other processes than this one: what limits.gpu limits."""
-    gpu_reserved_bytes: int | None = None
-    """Device memory that our allocator holds, in use or not."""
-    gpu_driver_bytes: int | None = None
-    """Device memory in use as the driver counts it, over all processes."""
-    cpu: float | None = None
-    """Of the cores this process may use, since the reading before; None: the first reading."""
-    disk: float | None = None
-    """Of the file system that holds the run folder."""
-    gpu_all: float | None = None
-    """Of device memory, by all processes; what our allocator holds in reserve counts as free."""
-    temperature: float | None = None
-    """Of the processor or the GPU, the hotter one, in degrees Celsius."""
-    gpu_busy: float | None = None
-    """Of the last moments, in which a kernel ran on the GPU."""
-
-    def facts(self) -> dict[str, float | int | None]:
-        """The numbers by name, for events.jsonl."""
-        return asdict(self)
-
-    def uses(self) -> Numbers:
-        """Use by resource, and of the GPU's time, for those that exist; `gpu` by all processes."""
-        values = {name: getattr(self, name) for name in (*RESOURCES, "gpu_busy")}
-        values["gpu"] = self.gpu_all
-        return {name: value for name, value in values.items() if value is not None}
-
-
-class ResourceReader:
+class MachineReader:
     """Reads this machine, a device and the file system of a folder."""
 
     def __init__(self, device: torch.device, folder: Path) -> None:
@@ -79,22 +43,31 @@ class ResourceReader:
         self._cpu_read_at = 0.0
         self._read_gpu: Callable[[], GpuState | None] | None = None
 
-    def read(self) -> MachineReading:
+    def read(self) -> Reading:
+        """The uses, in percent unless a name says otherwise.
+
+        `ram` and `swap`: in a container, of its limit. `host_bytes`: resident memory of this
+        process. `cpu`: of the cores this process may use, since the reading before. `disk`: of the
+        file system of the folder, as in `df`. `temperature`: of the processor or the GPU, the
+        hotter one, in degrees Celsius. `gpu_busy`: share of the last moments in which a kernel ran.
+        The others as in `device_uses`.
+        """
         disk, gpu = None, self._gpu()
         with suppress(OSError):  # the folder is gone
-            disk = psutil.disk_usage(str(self._folder)).percent  # as in `df`, for other than root
-        machine, swap = psutil.virtual_memory(), psutil.swap_memory()
-        celsius = cpu_celsius(), gpu.celsius if gpu else None
-        return MachineReading(
-            ram=_of_container(machine, cgroup.memory()),
-            swap=_of_container(swap, cgroup.swap()) if swap.total else None,
-            host_bytes=host_bytes(),
-            cpu=self._cpu_percent(),
-            disk=disk,
-            temperature=max((value for value in celsius if value is not None), default=None),
-            gpu_busy=gpu.busy_percent if gpu else None,
+            disk = psutil.disk_usage(str(self._folder)).percent
+        ram, swap = psutil.virtual_memory(), psutil.swap_memory()
+        gpu_celsius, gpu_busy = (gpu.celsius, gpu.busy_percent) if gpu else (None, None)
+        celsius = (cpu_celsius(), gpu_celsius)
+        return {
+            "ram": _of_container(ram, cgroup.memory()),
+            "swap": _of_container(swap, cgroup.swap()) if swap.total else None,
+            "host_bytes": host_bytes(),
+            "cpu": self._cpu_percent(),
+            "disk": disk,
+            "temperature": max((value for value in celsius if value is not None), default=None),
+            "gpu_busy": gpu_busy,
             **device_uses(self._device, gpu),
-        )
+        }
 
     def _gpu(self) -> GpuState | None:
         if self._device.type != "cuda":
@@ -108,7 +81,7 @@ class ResourceReader:
         return self._read_gpu()
 
     def _cpu_percent(self) -> float | None:
-        before, now = self._cpu_read_at, time.monotonic()
+        now, before = time.monotonic(), self._cpu_read_at
         if now - before >= _LEAST_S:
             cores, self._cpu_read_at = psutil.cpu_percent(percpu=True), now
             if hasattr(os, "sched_getaffinity"):
@@ -135,13 +108,17 @@ def cpu_celsius() -> float | None:
     return None
 
 
-def device_uses(device: torch.device, state: GpuState | None) -> dict[str, Any]:
-    """The uses of `device` in a MachineReading, as its driver counts them; empty: it does not.
+def device_uses(device: torch.device, state: GpuState | None) -> Reading:
+    """The uses of `device`, as its driver counts them; None if it is no NVIDIA GPU.
 
-    `state` comes from NVML; None: the runtime of training is asked.
+    `gpu`: of its memory, by other processes than this one: what limits.gpu limits. `gpu_all`: by all
+    processes; what our allocator holds in reserve counts as free. `gpu_reserved_bytes`: what it
+    holds, in use or not; `gpu_driver_bytes`: in use, over all processes. `state` comes from NVML;
+    None: the runtime of training is asked.
     """
+    names = ("gpu", "gpu_all", "gpu_reserved_bytes", "gpu_driver_bytes")
     if device.type != "cuda":
-        return {}
+        return dict.fromkeys(names)
     import torch
 
     free, total = (
@@ -149,39 +126,42 @@ def device_uses(device: torch.device, state: GpuState | None) -> dict[str, Any]:
     )
     used, reserved = total - free, torch.cuda.memory_reserved(device)
     ours = (state and state.by_process) or reserved + _CONTEXT_BYTES
-    return {
-        "gpu": 100 * max(0, used - ours) / total,
-        "gpu_all": 100 * (used - (reserved - torch.cuda.memory_allocated(device))) / total,
-        "gpu_reserved_bytes": reserved,
-        "gpu_driver_bytes": used,
-    }
+    others, unused = max(0, used - ours), reserved - torch.cuda.memory_allocated(device)
+    uses = (100 * others / total, 100 * (used - unused) / total, reserved, used)
+    return dict(zip(names, uses, strict=True))
+
+
+def usage_of(reading: Reading) -> Numbers:
+    """Use by resource, and of the GPU's time, for those that exist; `gpu` by all processes."""
+    uses = {name: reading[name] for name in (*RESOURCES, "gpu_busy")} | {"gpu": reading["gpu_all"]}
+    return {name: value for name, value in uses.items() if value is not None}
 
 
 class ResourceMonitor:
     """Calls `read` every `every_s` seconds in a thread, and keeps the newest reading."""
 
     def __init__(
-        self, read: Callable[[], MachineReading], every_s: float, usage: ResourceUsage | None = None
+        self, read: Callable[[], Reading], every_s: float, usage: ResourceUsage | None = None
     ) -> None:
         """Every reading is added to `usage`."""
         self._read, self._every_s, self._usage = read, every_s, usage or ResourceUsage()
-        self._new: MachineReading | None = None
+        self._new: Reading | None = None
         self._reading = threading.Lock()
         self._stopping = threading.Event()
         # A daemon: a run that fails must not wait for its monitor.
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
-    def read(self) -> MachineReading:
+    def read(self) -> Reading:
         with self._reading:
             reading = self._read()
-            self._usage.add(reading.uses())
+            self._usage.add(usage_of(reading))
         return reading
 
     def start(self) -> None:
         """Start the thread; the first reading comes after one interval."""
         self._thread.start()
 
-    def take(self) -> MachineReading | None:
+    def take(self) -> Reading | None:
         """The newest reading of the thread, once; None if there is no new one."""
         reading, self._new = self._new, None
         return reading

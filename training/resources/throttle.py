@@ -1,69 +1,108 @@
-"""Throttling steps: what all ranks do at a resource limit, so that a run need not end."""
+"""Throttling steps, at a resource limit and out of memory, so that a run need not end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from training.callbacks.base import Action
 from training.resources import memory
+from training.resources.oom import MAX_HALVINGS, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from engines.base import Engine
     from training.callbacks.callback_list import CallbackList
     from training.data.loader import Batches, EvaluationBatches
     from training.step_timer import StepTimer
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
+
 class Throttle:
-    """Carries out the agreed throttling steps. Collective.
+    """Takes throttling steps. Collective.
 
     Losses do not change: the order of the data is cut into global batches, and the randomness of a
     sample comes from its index, so neither depends on workers or micro-batches. Random numbers of
     the model itself, such as dropout, are drawn per micro-batch.
     """
 
-    engine: Engine
-    callbacks: CallbackList
-    timer: StepTimer
-    batches: Batches
-    validation: EvaluationBatches
+    def __init__(
+        self,
+        engine: Engine,
+        module: Module,
+        callbacks: CallbackList,
+        timer: StepTimer,
+        batches: Batches,
+        validation: Sequence[EvaluationBatches],
+    ):
+        self._engine, self._callbacks, self._timer = engine, callbacks, timer
+        self._batches, self._validation = batches, validation
+        self._buffers = [
+            (owner, name)
+            for owner in module.modules()
+            for name, _ in owner.named_buffers(recurse=False)
+            if name not in owner._non_persistent_buffers_set  # constants
+        ]
+        self._halvings = 0
 
     def run(self, actions: Action, step: int) -> bool:
-        """Carry out the throttling steps in `actions` after `step` updates, and release memory.
+        """Take the agreed throttling steps in `actions` after `step` updates, and release memory.
 
         True: batches already taken for the next step must be taken again.
         """
-        batches, validation = self.batches, self.validation
-        workers = max(batches.workers, validation.workers)
+        batches = self._batches
+        workers = max(batches.workers, *(source.workers for source in self._validation))
         has_fewer = Action.FEWER_WORKERS in actions and workers > 0
         is_smaller = Action.SMALLER_BATCH in actions and batches.smaller is not None
-        with self.timer.paused():
+        with self._timer.paused():
             if has_fewer:
-                self.callbacks.event("fewer_workers", {"from": workers, "to": workers // 2})
+                self._callbacks.event("fewer_workers", {"from": workers, "to": workers // 2})
                 batches.begin(step, workers=batches.workers // 2)
-                validation.use_workers(validation.workers // 2)
+                for source in self._validation:
+                    source.use_workers(source.workers // 2)
                 workers //= 2
             if is_smaller:
                 self._halve_micro_batch(step)
-            memory.release_unused(self.engine.world.device)
+            memory.release_unused(self._engine.world.device)
         left = Action.FEWER_WORKERS if workers else Action.NOTHING
-        self.callbacks.throttled(left | (Action.SMALLER_BATCH if batches.smaller else Action.NOTHING))
+        self._callbacks.throttled(left | (Action.SMALLER_BATCH if batches.smaller else Action.NOTHING))
         return has_fewer or is_smaller
 
-    def halve_for_oom(self, reason: str, step: int) -> None:
-        """Halve the micro-batch: memory ran out in the step after `step` updates."""
-        self.callbacks.event("out_of_memory", {"at": step + 1, "text": reason})
-        with self.timer.paused():
-            memory.release_unused(self.engine.world.device)
+    def without_oom(self, accumulate: Callable[[], T], step: int) -> T | None:
+        """Call `accumulate`; None: memory ran out, take smaller micro-batches of the same step.
+
+        `step` updates are done. Raises what `accumulate` raises after MAX_HALVINGS, or if the engine
+        cannot retry a step: other ranks would wait in a collective for a rank that failed.
+        """
+        possible = self._engine.can_retry_step and self._batches.smaller is not None
+        changing = [place for place in self._buffers if possible and place[0].training]
+        tensors = [getattr(owner, name) for owner, name in changing]
+        copies = [tensor.clone() for tensor in tensors]
+        try:
+            return accumulate()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or not possible or self._halvings == MAX_HALVINGS:
+                raise
+            facts = {"at": step + 1, "text": first_line(error)}
+        # After the handler: until here the error held the frames of the pass, and their tensors.
+        self._halvings += 1
+        self._engine.discard()
+        for (owner, name), tensor, copy in zip(changing, tensors, copies, strict=True):
+            # Statistics and counters: the failed pass was none.
+            setattr(owner, name, tensor.copy_(copy))
+        self._callbacks.event("out_of_memory", facts)
+        with self._timer.paused():
+            memory.release_unused(self._engine.world.device)
             self._halve_micro_batch(step)
+        return None
 
     def _halve_micro_batch(self, step: int) -> None:
-        smaller = self.batches.smaller
+        smaller = self._batches.smaller
         assert smaller is not None, "only requested while available"
-        facts = {"from": self.batches.micro_batch, "to": smaller}
-        self.batches.begin(step, micro_batch=smaller)
-        accumulation = self.batches.accumulation
-        self.engine.resize(smaller, accumulation)
-        self.callbacks.event("smaller_micro_batch", {**facts, "accumulation": accumulation})
+        facts = {"from": self._batches.micro_batch, "to": smaller}
+        self._batches.begin(step, micro_batch=smaller)
+        accumulation = self._batches.accumulation
+        self._engine.resize(smaller, accumulation)
+        self._callbacks.event("smaller_micro_batch", {**facts, "accumulation": accumulation})

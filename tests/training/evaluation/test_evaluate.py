@@ -1,6 +1,7 @@
 """Exact evaluation, and forgetting."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
 from training.evaluation.evaluate import evaluate
-from training.evaluation.forgetting import Forgetting, HeldOutPart, mean
+from training.evaluation.evaluator import Evaluator
+from training.evaluation.held_out import HeldOut, HeldOutPart, mean
 from training.interruption import Interruption
 
 
@@ -73,7 +75,7 @@ def test_old_and_new_data_are_evaluated_separately_and_together():
     torch.manual_seed(0)
     model = TinyTask().build()
     tasks = [TinyTask(val=3), TinyTask(val=5), TinyTask(val=8)]
-    found = Forgetting(2, [part(tasks[0]), part(tasks[1])], part(tasks[2])).evaluate(model, never())
+    found = HeldOut([part(task) for task in tasks], 2).measure(model, never())
     alone = [evaluate(t, model, part(t).batches, never())["error"] for t in tasks]
     assert list(found) == ["val_old", "val_new", "val"]
     assert found["val_new"]["error"] == alone[2]
@@ -84,16 +86,21 @@ def test_old_and_new_data_are_evaluated_separately_and_together():
 def test_metrics_before_an_experience_survive_a_resume():
     torch.manual_seed(0)
     model = TinyTask().build()
-    first = Forgetting(4, [part(TinyTask(val=3))], part(TinyTask(val=5)))
-    assert first.summary() is None
-    first.evaluate_before(model, never())
-    second = Forgetting(4, [part(TinyTask(val=3))], part(TinyTask(val=5)))
+
+    def evaluator():
+        return Evaluator(make_settings(), HeldOut([part(TinyTask(val=3)), part(TinyTask(val=5))], 4))
+
+    first, second = evaluator(), evaluator()
+    first.evaluate_before(model, never(), nullcontext())
+    before = first.facts()["forgetting"]["before"]
     second.resume(first.facts())
-    assert second.is_before_known and second.summary() is None
     with torch.no_grad():
         model.linear.weight.zero_()
-    second.evaluate(model, never())
-    summary = second.summary()
-    assert summary["number"] == 4
+    second.start(model, never())
+    assert second.experience is None
+    second.evaluate_before(model, never(), nullcontext())
+    second.evaluate(model, never(), 1, is_last=True, is_due=True)
+    summary = second.experience
+    assert (summary["number"], summary["metric"]) == (4, "error")
     assert summary["old"]["before"]["error"] != summary["old"]["after"]["error"]
-    assert summary["new"]["before"] == first.facts()["before"]["val_new"]
+    assert summary["new"]["before"] == before["val_new"]

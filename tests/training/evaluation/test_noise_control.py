@@ -3,7 +3,7 @@ import math
 import pytest
 
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
-from training.evaluation import noise_control
+from training.evaluation.evaluator import check_noise
 
 ALL = {"min": 0.1, "max": 0.3, "chance": 0.2}
 
@@ -11,7 +11,7 @@ ALL = {"min": 0.1, "max": 0.3, "chance": 0.2}
 def control(value, **band):
     """The facts that are reported for a metric with this band."""
     events = {}
-    leak = noise_control.check({"iou": band}, {"iou": value}, events.__setitem__)
+    leak = check_noise({"iou": band}, {"iou": value}, events.__setitem__)
     assert (leak is None) is events["control"]["at_chance"]
     return events["control"]
 

@@ -1,7 +1,5 @@
 """Runs on a machine with simulated readings, for one process and for several."""
 
-from dataclasses import replace
-
 from tests.training.readings import CALM
 from tests.training.tiny import RecordingCallback, TinyTask, run_tiny
 from training.resources.limits import LimitEnforcer
@@ -49,7 +47,7 @@ class SimulatedLoad(RecordingCallback):
 
 
 def _read(left):
-    return replace(CALM, ram=left.pop(0) if len(left) > 1 else left[0])
+    return {**CALM, "ram": left.pop(0) if len(left) > 1 else left[0]}
 
 
 def loaded_run(world, percents, changes):

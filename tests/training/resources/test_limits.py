@@ -1,7 +1,5 @@
 """Limits: warnings, throttling, an immediate measurement, and the end of the run at last."""
 
-from dataclasses import replace
-
 import pytest
 
 from tests.training.facts import outcome, step, train_plan
@@ -11,8 +9,8 @@ from training.resources.limits import LimitEnforcer
 from training.resources.monitor import ResourceMonitor
 from training.settings import Critical, Limits
 
-FULL = replace(CALM, ram=99.0)
-BUSY = replace(CALM, ram=90.0)
+FULL = {**CALM, "ram": 99.0}
+BUSY = {**CALM, "ram": 90.0}
 LIMITS = Limits(ram=85, gpu=90, swap=50, critical=Critical(ram=95, gpu=95, swap=80))
 NOTHING, FREE, WORKERS, SMALLER = (
     *(Action.NOTHING, Action.FREE_MEMORY, Action.FEWER_WORKERS, Action.SMALLER_BATCH),
@@ -82,7 +80,7 @@ def test_three_warnings_in_a_row_request_throttling_and_then_the_end(machine):
 
 @pytest.mark.parametrize("over", [{"ram": 96.0}, {"gpu": 96.0}, {"swap": 81.0}])
 def test_one_critical_reading_requests_throttling_at_once(machine, over):
-    assert machine.steps(replace(CALM, **over)) == [FREE]
+    assert machine.steps({**CALM, **over}) == [FREE]
 
 
 @pytest.mark.parametrize("at_start", [CALM, FULL])
@@ -120,17 +118,17 @@ def test_a_limit_exceeded_before_the_run_cannot_end_it_but_a_critical_value_can(
 
 def test_a_value_that_becomes_critical_during_throttling_ends_the_run(machine_of):
     machine = machine_of(BUSY)
-    machine.steps(*[replace(BUSY, swap=60.0)] * 3)
-    assert machine.throttled(replace(FULL, swap=0.0)) == STOP
+    machine.steps(*[{**BUSY, "swap": 60.0}] * 3)
+    assert machine.throttled({**FULL, "swap": 0.0}) == STOP
 
 
 def test_a_limit_of_one_hundred_is_no_limit_and_a_run_may_fill_what_others_leave_of_a_gpu(machine_of):
     unlimited = machine_of(limits=Limits(ram=100, critical=Critical(ram=100)))
-    assert unlimited.steps(replace(CALM, ram=100.0)) == [NOTHING]
+    assert unlimited.steps({**CALM, "ram": 100.0}) == [NOTHING]
     for others in (0.5, 10.0, 89.0, None):  # 10: a desktop
-        full = replace(CALM, gpu=others, gpu_all=99.0)
+        full = {**CALM, "gpu": others, "gpu_all": 99.0}
         assert machine_of().steps(*[full] * 4) == [NOTHING] * 4
-    crowded = replace(CALM, gpu=91.0, gpu_all=99.0)
+    crowded = {**CALM, "gpu": 91.0, "gpu_all": 99.0}
     assert machine_of().steps(*[crowded] * 3) == [NOTHING, NOTHING, FREE]
 
 
@@ -151,7 +149,7 @@ def test_a_limit_exceeded_again_soon_after_relief_takes_the_next_step(machine):
 
 @pytest.mark.parametrize("over", [{"cpu": 99.0}, {"temperature": 95.0}])
 def test_a_busy_processor_or_heat_costs_workers_and_never_the_run(machine_of, over):
-    reading, machine = replace(CALM, **over), machine_of(limits=Limits(cpu=90))
+    reading, machine = {**CALM, **over}, machine_of(limits=Limits(cpu=90))
     assert machine.steps(*[reading] * 3) == [NOTHING, NOTHING, FREE]
     assert machine.throttled(reading, WORKERS | SMALLER) == WORKERS
     assert machine.throttled(reading, SMALLER) == NOTHING
@@ -160,14 +158,14 @@ def test_a_busy_processor_or_heat_costs_workers_and_never_the_run(machine_of, ov
 
 
 def test_heat_over_a_critical_value_ends_the_run(machine_of):
-    hot = replace(CALM, temperature=101.0)
+    hot = {**CALM, "temperature": 101.0}
     machine = machine_of(limits=Limits(critical=Critical(temperature=100)))
     assert machine.steps(hot) == [FREE]
     assert machine.throttled(hot) == STOP
 
 
 def test_a_filling_disk_is_reported_once_and_a_full_one_ends_the_run_while_it_can_save(machine):
-    assert machine.steps(*[replace(CALM, disk=96.0)] * 4) == [NOTHING] * 4
+    assert machine.steps(*[{**CALM, "disk": 96.0}] * 4) == [NOTHING] * 4
     assert machine.kinds == ["disk_filling"]
-    assert machine.steps(replace(CALM, disk=99.5)) == [STOP]
+    assert machine.steps({**CALM, "disk": 99.5}) == [STOP]
     assert machine.events[-1][1]["over"] == ["disk"]
