@@ -22,6 +22,6 @@ def main(command_line: CommandLine) -> int:
     try:
         result = verify.verify(command_line.argument, command_line.args, announce)
     except (RerunFailed, CheckpointError) as error:
-        return output.show_failure(command_line, error, verify.failure_json(""))
+        return output.show_failure(command_line, error, verify.FAILURE)
     output.show(command_line, verify.as_json(result), verify.render(result))
     return exit_codes.DONE if result.agrees else exit_codes.FAILURE

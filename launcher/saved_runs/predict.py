@@ -245,9 +245,7 @@ def print_text(text: str, end: str = "\n") -> None:
     print(printable(text).encode(encoding, "replace").decode(encoding), end=end, flush=True)
 
 
-def converse(
-    task: GeneratesText, model: Module, sampling: Sampling, read: Callable[[str], str] = input
-) -> None:
+def converse(task: GeneratesText, model: Module, sampling: Sampling) -> None:
     """Continue or answer what a person types, until Ctrl-D. Ctrl-C stops the text."""
     with suppress(ImportError):  # not on Windows
         import readline  # noqa: F401  `input` then edits lines
@@ -255,7 +253,7 @@ def converse(
     with handling([signal.SIGINT], signal.default_int_handler):
         while True:
             try:
-                text = read("> ")
+                text = input("> ")
             except EOFError:
                 print()
                 return

@@ -158,7 +158,7 @@ class SavedModel:
         where = f"the command line: --set {PRETRAINED}={folder}" if self.has_moved else str(self.path)
         if str(folder).startswith(HUB):
             hub.fetch(folder, weights=True)
-        path = folder_of(folder)
+        path = folder_of(str(folder))
         if not path.is_dir():
             message = f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})"
             fix = f"--set {PRETRAINED}=DIR  if it has moved"
@@ -192,32 +192,26 @@ class SavedModel:
         return task_class(self.family)
 
     def task_settings(self) -> dict[str, Any]:
-        """The settings that the task is built from, as a tree."""
-        tree = {section: {} for section in _OF_TASK} | nested(self.settings)
-        seed, share = tree["train"]["seed"], tree["eval"]["share"]
-        return {
-            "model": tree["model"],
-            "data": tree["data"],
-            "train": {"seed": seed},
-            "eval": {"share": share},
-        }
+        """The settings that the task is built from, as a tree. Raises KeyError, TypeError or AttributeError
+        for those of another program.
+        """
+        tree, seed, share = nested(self.settings), self.settings["train.seed"], self.settings["eval.share"]
+        sections = {"model": tree["model"], "data": tree.get("data", {})}
+        return {**sections, "train": {"seed": seed}, "eval": {"share": share}}
 
     def task(self, device: str) -> Task:
         """The task, without its data. Imports torch. Raises SettingsError, DataError."""
         import torch
 
-        build, config = self.task_class(), config_of(self.family)
+        build, config, settings = self.task_class(), config_of(self.family), self.task_settings()
         try:
-            settings = self.task_settings()
             model = config.Model.model_validate(settings["model"])
             data = config.Data.model_validate(settings["data"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             message = f"the settings of the checkpoint are not those of this version: {error}"
             raise SettingsError.of(message, allowed="a checkpoint of the same version") from None
-        context = Context(
-            settings["train"]["seed"], settings["eval"]["share"], self.folder, torch.device(device)
-        )
-        return build(model, data, context)
+        seed, share = settings["train"]["seed"], settings["eval"]["share"]
+        return build(model, data, Context(seed, share, self.folder, torch.device(device)))
 
     def load(self, task: Task) -> Module:
         """The trained model of `task` on its CPU, in evaluation mode; prepares the task for it.
@@ -266,19 +260,22 @@ def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
 
     Reads the disk. Raises SettingsError, CheckpointError.
     """
-    settings = checkpoint.facts.get("settings")
-    if not isinstance(settings, dict) or "model.family" not in settings:
-        raise CheckpointError(f"{checkpoint.folder / manifest.STATE} has no settings of a run")
     source = (run.folder or checkpoint.folder) / run_folder.SETTINGS
-    return SavedModel(
-        checkpoint.folder,
-        run.folder,
-        _relocated(settings, run.moved, source),
-        checkpoint.manifest.step,
-        AVERAGE if AVERAGE in checkpoint.kinds else WEIGHT,
-        checkpoint.facts.get(base_weights.FACT),
-        has_moved=PRETRAINED in run.moved,
-    )
+    try:
+        model = SavedModel(
+            checkpoint.folder,
+            run.folder,
+            _relocated(checkpoint.facts["settings"], run.moved, source),
+            checkpoint.manifest.step,
+            AVERAGE if AVERAGE in checkpoint.kinds else WEIGHT,
+            checkpoint.facts.get(base_weights.FACT),
+            has_moved=PRETRAINED in run.moved,
+        )
+        model.task_settings()
+    except (KeyError, TypeError, AttributeError) as error:
+        path = checkpoint.folder / manifest.STATE
+        raise CheckpointError(f"{path} lacks the settings of a run: {error!r}") from error
+    return model
 
 
 def _relocated(settings: Mapping[str, Any], moved: Mapping[str, str], source: Path) -> dict[str, Any]:
@@ -326,7 +323,9 @@ def _open_export(path: Path, command: str, moved: Mapping[str, str]) -> SavedMod
         sections = ((section, config[section].items()) for section in _OF_TASK)
         settings = {f"{section}.{key}": value for section, items in sections for key, value in items}
         settings = _relocated(settings, moved, file)
-        return SavedModel(path, path, settings, config["step"], config["weights"], config["base"])
+        model = SavedModel(path, path, settings, config["step"], config["weights"], config["base"])
+        model.task_settings()
+        return model
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise SettingsError.of(
             f"'{file}' does not describe a model of this version",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 _TOLERANCES = {"fp32": (1e-4, 1e-2)}
 _LOW_PRECISION = (2e-2, 0.5)
 """Relative tolerances of weights and of moments; measured: docs/results.md."""
+
+
+FAILURE: Mapping[str, Any] = {
+    **{"identical": False, "agrees": False, "steps": 0, "tensors": 0},
+    **{"tolerance": None, "first_difference": None},
+}
+"""The result for programs if nothing could be compared."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,7 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
 
 
 def compare_replay(
-    replay: Replay, run: Path | None, last: Checkpoint, folder: Path, notes: Sequence[str]
+    replay: Replay, run: Path, last: Checkpoint, folder: Path, notes: Sequence[str]
 ) -> VerifyResult:
     """Compare the checkpoint and metrics in `folder` with those of `run`.
 
@@ -185,7 +192,7 @@ def compare_replay(
         tolerance = compare.Tolerance(*_TOLERANCES.get(replay.precision, _LOW_PRECISION))
 
     def compared(within: Tolerance | None) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
-        ours, theirs = (RunReader(f).metrics() if f else () for f in (run, folder))
+        ours, theirs = (RunReader(path).metrics() for path in (run, folder))
         return (
             compare.compare(last, replayed, within),
             compare.compare_metrics(ours, theirs, replay.start, replay.end, within),
@@ -194,7 +201,7 @@ def compare_replay(
     state, lines = compared(None)
     if state.tensors == 0:
         raise CheckpointError(f"nothing was compared: {last.folder} has no tensor")
-    if lines.is_missing and run is not None:
+    if lines.is_missing:
         steps = f"{replay.start + 1} to {replay.end}"
         raise CheckpointError(
             f"nothing was compared: {run / run_folder.METRICS} has no line of the steps {steps}, "
@@ -267,9 +274,3 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
         "notes": list(result.notes),
         "error": None,
     }
-
-
-def failure_json(reason: str) -> dict[str, Any]:
-    """The result for programs if nothing could be compared."""
-    unknown = dict.fromkeys(("tolerance", "first_difference"))
-    return {"identical": False, "agrees": False, "steps": 0, "tensors": 0, **unknown, "error": reason}

@@ -20,14 +20,13 @@ def begun(folder, resolved, at=0):
     return folder
 
 
-def saved(folder, step, resolved, facts=None, steps_per_epoch=None):
+def saved(folder, step, resolved, facts=None):
     """A checkpoint of a run, without a tensor; `facts` replaces those of state.json, or all of it."""
     checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
     checkpoint.mkdir(parents=True)
     settings = paths.kept_values(resolved.values)
     nothing = {"shapes": {}, "buffers": {}, "groups": [], "loss_scale": {}}
-    epoch = {} if steps_per_epoch is None else {"epoch": step / steps_per_epoch}
-    facts = {"settings": settings, **epoch} if facts is None else facts
+    facts = {"settings": settings} if facts is None else facts
     content = facts if isinstance(facts, bytes) else encode_bytes({**nothing, "facts": facts})
     files = {manifest.STATE: content, manifest.rank_file(0): tensor_file.file_head({}, {"steps": "{}"})}
     listed = tuple(
@@ -49,11 +48,11 @@ def saved(folder, step, resolved, facts=None, steps_per_epoch=None):
     return checkpoint
 
 
-def trained(folder, resolved, *steps, at=0, steps_per_epoch=None):
+def trained(folder, resolved, *steps, at=0):
     """A run with checkpoints of `steps`."""
     begun(folder, resolved, at)
     for step in steps:
-        saved(folder, step, resolved, steps_per_epoch=steps_per_epoch)
+        saved(folder, step, resolved)
     for link in run_folder.LINKS if steps else ():
         name = manifest.step_folder(max(steps))
         (folder / link).symlink_to(f"{run_folder.CHECKPOINTS}/{name}")

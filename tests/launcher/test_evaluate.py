@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from launcher.run_folder import run_folder
-from tests.launcher.saved_runs import change_tensor, checkpoint, contents, flip_a_bit, train
+from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, flip_a_bit, train
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,14 @@ def test_the_weights_of_the_checkpoint_are_measured(run, evaluate):
     found = evaluate(run, "--split", "val", "--checkpoint", "6", "--json")
     assert found["metrics"] != logged(run, "val")
     assert found["preview"] and evaluate(run, "--json")["preview"] is None  # it is of split val
+
+
+@pytest.mark.parametrize("settings", [None, 3, {}, {"model.family": 3}, {"model": 1, "model.size": "tiny"}])
+def test_a_checkpoint_without_the_settings_of_a_run_is_an_error(run, said, settings):
+    change_state(checkpoint(run, 6), lambda state: state["facts"].update(settings=settings))
+    for command, options in COMMANDS.items():
+        error = said(command, run, *options, "--checkpoint", "6", code=1)
+        assert "state.json lacks the settings of a run" in error
 
 
 COMMANDS = {"evaluate": [], "predict": ["--input", "First"], "export": ["--format", "safetensors"]}

@@ -26,6 +26,7 @@ def folder(tmp_path):
 def checkpoint(folder):
     """A checkpoint of a run that started from the folder."""
     settings = {"model.family": "language", "model.pretrained": str(folder), "model.size": "full"}
+    settings |= {"train.seed": 0, "eval.share": 0.1}
     fact = {"folder": str(folder), "sha256": base_weights.digest(folder)}
     return SimpleNamespace(
         folder=folder.parent / "step-1",

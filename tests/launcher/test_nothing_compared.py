@@ -22,4 +22,4 @@ def test_checkpoints_without_a_tensor_are_not_identical(tmp_path):
     last = open_checkpoint(tmp_path / "run/checkpoints/step-00000004")
     replay = Replay(None, 0, 4, engine="zero2")
     with pytest.raises(CheckpointError, match="nothing was compared"):
-        compare_replay(replay, None, last, tmp_path / "replay", [])
+        compare_replay(replay, tmp_path / "run", last, tmp_path / "replay", [])
