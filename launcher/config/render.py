@@ -59,7 +59,7 @@ def render_scalar(value: Any) -> str:
         with suppress(ValueError):  # it is no number either
             if parse_yaml_scalar(value) == value:
                 return value
-    return json.dumps(value, ensure_ascii=False)
+    return plain(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 def _origin(origin: Origin) -> dict[str, str]:
