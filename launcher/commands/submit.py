@@ -17,7 +17,7 @@ from launcher.config.resolve import fetch_weights
 from launcher.config.schema import AUTO, model_name
 from launcher.plan import auto
 from launcher.run_folder import run_folder
-from launcher.submit import allocation, jobs, queueing
+from launcher.submit import allocation, jobs
 from launcher.submit.allocation import Allocation
 from launcher.submit.jobs import SlurmJob, Submission
 from slurm import sbatch
@@ -34,7 +34,11 @@ def main(command_line: CommandLine) -> int:
     is_dry = "--dry-run" in command_line.flags
     diagnostics = list(command_line.diagnostics)
     if not is_dry and not sbatch.is_available():
-        diagnostics.append(queueing.MISSING)
+        message, fix = (
+            "sbatch is not on PATH: this machine cannot submit jobs",
+            "print the script with  --dry-run",
+        )
+        diagnostics.append(Diagnostic(message, where="PATH", allowed="a login node of a cluster", fix=fix))
     diagnostics += [
         Diagnostic(
             "credentials in an argument would be stored in the job file",
@@ -54,10 +58,10 @@ def main(command_line: CommandLine) -> int:
         return output.show(command_line, {"folder": submission.folder, "jobs": []}, done)
     if is_dry:
         return output.show(command_line, _as_json(submission, requested), _dry_run(submission, requested))
-    queueing.check_room(submission)
+    jobs.check_room(submission)
     for run in submission.runs:
         fetch_weights(run.begun.resolved.settings.model)
-    ids = queueing.submit_all(submission, requested)
+    ids = jobs.submit_all(submission, requested)
     content = _as_json(submission, requested, ids)
     return output.show(command_line, content, _submitted(submission, requested, ids))
 
@@ -117,7 +121,7 @@ def _as_json(submission: Submission, requested: Allocation, ids: Sequence[str] =
 
 
 def _command(job: SlurmJob, requested: Allocation, number: int) -> list[str]:
-    options = queueing.dependency("ID") if number else []
+    options = jobs.dependency("ID") if number else []
     return sbatch.command(job.script, [*requested.passthrough, *options])
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from launcher.base import redaction
 from launcher.base.diagnostics import Diagnostic, SettingsError
@@ -102,14 +102,9 @@ def _fetch_origin(values: Values) -> str:
     return errors.where("download.fetch", values["download.fetch"].origin)
 
 
-Kind = Literal["zip", "tar", "gz", "bz2", "xz"]
-"""zip and tar are unpacked to a folder; the others, one compressed file, to that file."""
 FOLDER = "downloads"
-_SUFFIXES: dict[str, Kind] = {
-    **{".tar.gz": "tar", ".tar.bz2": "tar", ".tar.xz": "tar", ".tar": "tar", ".tgz": "tar"},
-    **{".tbz2": "tar", ".txz": "tar", ".zip": "zip", ".gz": "gz", ".bz2": "bz2", ".xz": "xz"},
-}
-"""Of archives, the longer ones first."""
+_ARCHIVE = re.compile(r"(.+?)\.(zip|tar(?:\.gz|\.bz2|\.xz)?|tgz|tbz2|txz|gz|bz2|xz)", re.IGNORECASE)
+"""The name of an archive: what is left of it, and how it ends."""
 
 
 @dataclass(frozen=True)
@@ -120,16 +115,10 @@ class DownloadTarget:
     name: str
     """Of the downloaded file, before it is unpacked; empty if neither URL nor user gives one."""
     folder: Path
-
-    @property
-    def kind(self) -> Kind | None:
-        """How it is unpacked; None: it is not."""
-        return _split_suffix(self.name)[1] if self.file.unpack == "auto" else None
-
-    @property
-    def path(self) -> Path:
-        """The file, or the folder that its archive is unpacked to."""
-        return self.folder / (_split_suffix(self.name)[0] if self.kind else self.name)
+    kind: str | None
+    """zip and tar are unpacked to a folder; gz, bz2 and xz to a file; None: the file stays as it is."""
+    path: Path
+    """The file, or the folder that its archive is unpacked to."""
 
     @property
     def state(self) -> Path:
@@ -140,19 +129,16 @@ class DownloadTarget:
 def targets(download: Download) -> list[DownloadTarget]:
     """Every declared file with its paths, without access to the disk."""
     names = [file.name or safe_name(redaction.file_name(file.url)) for file in download.files]
+    matches = [_ARCHIVE.fullmatch(name) for name in names]
+    stems = [match[1] if match else name for name, match in zip(names, matches, strict=True)]
     folder = Path(FOLDER)
     if download.folder:
         folder = Path(download.folder).expanduser()
     elif len(names) > 1:
-        first = Path(_split_suffix(names[0])[0]).stem
-        folder = Path(FOLDER, f"{first}-and-{len(names) - 1}-more")
-    files = zip(download.files, names, strict=True)
-    return [DownloadTarget(file, name, folder) for file, name in files]
-
-
-def _split_suffix(name: str) -> tuple[str, Kind | None]:
-    """The name without the suffix of an archive, and the kind of archive; None: it is none."""
-    for suffix, kind in _SUFFIXES.items():
-        if name.lower().endswith(suffix) and len(name) > len(suffix):
-            return name[: -len(suffix)], kind
-    return name, None
+        folder /= f"{Path(stems[0]).stem}-and-{len(names) - 1}-more"
+    declared = []
+    for file, name, match, stem in zip(download.files, names, matches, stems, strict=True):
+        kind = match[2].lower() if match and file.unpack == "auto" else None
+        kind = "tar" if kind and kind.startswith("t") else kind
+        declared.append(DownloadTarget(file, name, folder, kind, folder / (stem if kind else name)))
+    return declared

@@ -70,15 +70,6 @@ def safe_name(name: str) -> str:
     return _UNSAFE.sub("-", printable).strip(" .-")[-_MAX_NAME_BYTES:]
 
 
-def name_error(name: str) -> str | None:
-    """Why a downloaded file cannot have this name; None if it can."""
-    if _UNSAFE.search(name) or not name.isprintable():
-        return 'contains one of  < > : " / \\ | ? *  or a control character'
-    if not name or name != name.strip(" .") or name[0] == "-":
-        return "is empty, starts with a dot or -, or ends with a dot or a blank"
-    return "is too long" if len(os.fsencode(name)) > _MAX_NAME_BYTES else None
-
-
 def _as_url(value: Any, check: ValidatorFunctionWrapHandler) -> Url:
     url = value if isinstance(value, Url) else Url(check(value))
     if (error := redaction.url_problem(url.unredacted)) is not None:
@@ -87,8 +78,11 @@ def _as_url(value: Any, check: ValidatorFunctionWrapHandler) -> Url:
 
 
 def _as_name(value: str | None) -> str | None:
-    if value is not None and (error := name_error(value)) is not None:
-        raise ValueError(error)
+    """`value`, if it is the name of a file in any folder, and no option of a program."""
+    if value is not None and (
+        not value or value != safe_name(value) or len(os.fsencode(value)) > _MAX_NAME_BYTES
+    ):
+        raise ValueError("is no plain name of a file")
     return value
 
 

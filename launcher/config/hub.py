@@ -53,22 +53,27 @@ def fetch(name: str, *, weights: bool = False) -> str:
     # With the network code, which takes half a second to import.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
-    from huggingface_hub.utils import disable_progress_bars, logging
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
 
-    logging.set_verbosity_error()
-    if not (weights and sys.stderr.isatty()):
-        disable_progress_bars()
-    if weights and not any(folder_of(name).rglob(_WEIGHTS)):
-        print(f"{name}: downloading to the cache of the hub", file=sys.stderr, flush=True)
     try:
         is_rank = read_rank_environment(environment.variables()) is not None
     except InvalidEnvironment:
         is_rank = True
-    options = {"revision": parts["revision"], "ignore_patterns": _COPIES, "local_files_only": is_rank}
-    patterns = [*_TEXTS, _WEIGHTS] if weights else [*_TEXTS]
+    logging.set_verbosity_error()
+    disable_progress_bars()
+    if weights and not is_rank and not any(folder_of(name).rglob(_WEIGHTS)):
+        print(f"{name}: downloading to the cache of the hub", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            enable_progress_bars()
     call = f"{PROGRAM} data fetch {name}  where there is a network, with the same cache"
     try:
-        folder = Path(snapshot_download(parts["id"], allow_patterns=patterns, **options))
+        done = snapshot_download(
+            parts["id"],
+            revision=parts["revision"],
+            allow_patterns=[*_TEXTS, *[_WEIGHTS] * weights],
+            ignore_patterns=_COPIES,
+            local_files_only=is_rank,
+        )
     except Exception as error:  # of requests or httpx, by its version
         message, fix = f"{name} cannot be downloaded: {' '.join(str(error).split())}", None
         if isinstance(error, LocalEntryNotFoundError):
@@ -76,6 +81,7 @@ def fetch(name: str, *, weights: bool = False) -> str:
         elif isinstance(error, RepositoryNotFoundError):
             fix = "set HF_TOKEN to a token of your account, which has access"
         raise SettingsError.of(message, value=name, allowed=FORM, fix=fix) from None
+    folder = Path(done)
     if weights and not any(folder.rglob(_WEIGHTS)):
         message = f"{name} has no {_WEIGHTS} in {folder}; other files are never loaded"
         fix = call if is_rank else None

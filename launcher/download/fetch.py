@@ -77,9 +77,8 @@ def fetch(settings: Download, is_shown: bool = False, ranks: RankEnvironment | N
                 show(f"{file.path} exists already, as declared")
             elif ranks is not None and ranks.world_size > ranks.local_size:
                 message = f"{target.path} does not exist; on several machines the files are not downloaded"
-                raise _error(
-                    message, target, fix=f"{PROGRAM} data fetch  with the same settings on each disk"
-                )
+                fix = f"{PROGRAM} data fetch  with the same settings on each disk"
+                raise _error(message, target, fix=fix)
             else:
                 disk.check_writable(target.folder, "download.folder")
                 name = f"{target.name}.lock"
@@ -113,10 +112,10 @@ def _existing(target: DownloadTarget) -> Fetched | None:
         record = TypeAdapter(Fetched).validate_json(read_regular(_record(target)))
     except (OSError, ValueError):  # the user may have copied the file
         record = Fetched(path, "", "", path.stat().st_size)
-    if declared and is_file and path.is_file():
-        record = replace(record, sha256=_sha256(path))
-    is_same = record.sha256 == declared if declared else record.url == str(target.file.url)
-    if not is_same or (is_file and path.stat().st_size != record.size):
+    if declared and is_file:
+        record = replace(record, sha256=_sha256(path) if path.is_file() else "")
+    is_recorded = record.url == str(target.file.url) and (not is_file or record.size == path.stat().st_size)
+    if not (record.sha256 == declared if declared else is_recorded):
         fix = f"--set download.folder=DIR  for another folder, or  rm -r {shlex.quote(str(path))}"
         raise _error(f"{path} exists, and is not the declared file", target, fix=fix)
     return replace(record, path=path, is_new=False)

@@ -1,34 +1,41 @@
-"""The jobs of a submission, with their runs and folders; writes nothing."""
+"""The jobs of a submission, with their runs and folders; and their submission, of all or none."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 from engines.catalog import ENGINES
+from launcher.base import disk, environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.command_line import RUN, CommandLine, parse
 from launcher.config.errors import about_value
 from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.schema import PRETRAINED
-from launcher.run.prepare import check_processes, prepare_run_at
+from launcher.run.prepare import check_processes, least_room_bytes, prepare_run_at
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.run_plan import RunPlan
+from launcher.stages import execute
 from launcher.stages.pipeline import Pipeline, prepare, selected, with_weights
 from launcher.submit.allocation import FOLDER, Allocation
 from launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
 from models.common.hub import HUB
-from slurm import script
+from slurm import queue, sbatch, script
 from slurm.environment import SLURM_FOLDER, RankEnvironment
+from slurm.sbatch import SbatchError
+from training.storage import atomic_write
 
 _FIRST = "GEARSHIFT_SWEEP_FIRST"
 """The index of the first line of lines.txt, if it is not 1."""
+NEXT = "next"
+"""Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
 _PART = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
 _MOST = 100_000
 """The largest index; Slurm's own limit, MaxArraySize, is lower on almost every cluster."""
@@ -130,12 +137,8 @@ def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
 
 def _array(command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]) -> Submission:
     """A job array: one run and one folder per index, with the line of --sweep that has its number."""
-    errors, warnings, runs, texts = (
-        list(diagnostics),
-        list[Diagnostic](),
-        list[SubmittedRun](),
-        dict[int, str](),
-    )
+    errors, warnings = list(diagnostics), list[Diagnostic]()
+    runs, texts = list[SubmittedRun](), dict[int, str]()
     numbers, _, throttle = (requested.array or "").partition("%")
     origin, path = f"{ARRAY.flag} {requested.array}", command_line.values.get(SWEEP.flag)
     try:
@@ -295,3 +298,71 @@ def _prepare(
     if errors or begun is None:
         raise SettingsError(errors)
     return begun
+
+
+def check_room(submission: Submission) -> None:
+    """Check that the disk of each run folder has room for the weights of one checkpoint at least.
+
+    Raises SettingsError.
+    """
+    for run in submission.runs:
+        needed_bytes = least_room_bytes(run.begun.resolved)
+        disk.check_writable(run.folder, f"--out {run.folder}", needed_bytes=needed_bytes)
+
+
+def submit_all(submission: Submission, requested: Allocation) -> list[str]:
+    """Make the folders and submit the jobs, each after the one before; their ids.
+
+    Asks Slurm first whether they can ever start. Raises SettingsError; no file and no job is left
+    behind then, nor after Ctrl-C.
+    """
+    ids: list[str] = []
+    with ExitStack() as undo:
+        try:
+            for job in submission.jobs:
+                sbatch.test(job.text, requested.passthrough, environment.variables())
+            if submission.stages is not None:
+                undo.callback(execute.make(submission.stages).discard)
+            for job in submission.jobs:
+                _make_folder(job.script.with_name("log"), undo)
+                _write(job.script, job.text, undo)
+                if job.lines is not None:
+                    _write(job.script.with_name(run_folder.LINES), job.lines, undo)
+            for job in submission.jobs:
+                options = [*requested.passthrough, *(dependency(ids[-1]) if ids else [])]
+                ids.append(sbatch.submit(job.script, options, environment.variables()))
+                undo.callback(queue.cancel, ids[-1])
+            for job, following in zip(submission.jobs, ids[1:], strict=False):
+                _write(job.script.with_name(NEXT), f"{following}\n", undo)
+        except SbatchError as error:
+            raise SettingsError.of(f"Slurm rejected the job: {error}", where="sbatch") from error
+        except OSError as error:
+            message = f"cannot write {error.filename or submission.folder}: {error.strerror or error}"
+            allowed = "a writable run folder that all nodes share"
+            raise SettingsError.of(message, value=str(submission.folder), allowed=allowed) from error
+        undo.pop_all()
+    return ids
+
+
+def dependency(job_id: str) -> list[str]:
+    """The sbatch options of a job that starts only after job `job_id` succeeds."""
+    return [f"--dependency=afterok:{job_id}", "--kill-on-invalid-dep=yes"]
+
+
+def _make_folder(path: Path, undo: ExitStack) -> None:
+    for folder in [*reversed(path.parents), path]:
+        if not folder.exists():
+            folder.mkdir()
+            undo.callback(_remove, folder)
+
+
+def _write(path: Path, text: str, undo: ExitStack) -> None:
+    if not path.exists():
+        undo.callback(_remove, path)
+    atomic_write(path, text.encode())  # a running job of this run may still read the earlier script
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder that others have not written to. Disk access."""
+    with suppress(OSError):
+        path.rmdir() if path.is_dir() else path.unlink()

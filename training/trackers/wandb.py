@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from training.callbacks.base import Facts
 from training.logging.printable import describe
@@ -91,7 +91,7 @@ class Session(Tracker):
             self._run.mark_preempting()
         self._run.finish(exit_code=exit_code)
 
-    def _open(self, run: Run, project: str, id_: str, mode: str) -> Any:
+    def _open(self, run: Run, project: str, id_: str, mode: Literal["online", "offline"]) -> Any:
         self._wandb.run = None  # of an earlier attempt
         with suppress(Exception):
             self._wandb.teardown()

@@ -4,12 +4,15 @@ import json
 import threading
 from dataclasses import replace
 
+import pytest
+
 from training.settings import TRACKERS
 from training.trackers import follow
 from training.trackers.follow import Run, Tracker, _Following
 
 LINES = 7
 sent: list[int] = []
+uploaded: list[int] = []
 
 
 class Session(Tracker):
@@ -23,17 +26,43 @@ class Session(Tracker):
     def log(self, rows):
         sent.extend(step for step, _ in rows)
 
+    def upload(self, step, files, is_best):
+        uploaded.append(step)
+
+
+@pytest.fixture(autouse=True)
+def recorded(monkeypatch):
+    monkeypatch.setitem(TRACKERS, "recorded", replace(TRACKERS["tensorboard"], module=__name__))
+    uploaded.clear()
+
+
+def following(folder, **changes):
+    """It follows a run that is over; and what it says."""
+    over, said = threading.Event(), []
+    over.set()
+    run = Run(folder, ["recorded"], {}, {}, {}, **changes)
+    return _Following(run, "recorded", over, lambda *words: said.append(words[0])), said
+
 
 def test_lines_that_are_written_while_the_run_ends_are_sent(tmp_path, monkeypatch):
-    monkeypatch.setitem(TRACKERS, "recorded", replace(TRACKERS["tensorboard"], module=__name__))
     monkeypatch.setattr(follow, "_MOST_LINES", LINES // 2)
     lines = [{"kind": "train", "step": step, "loss": 1.0} for step in range(1, LINES + 1)]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     stopped = {"kind": "stopped", "step": LINES, "facts": {"exit_code": 0}}
     (tmp_path / "events.jsonl").write_text(json.dumps(stopped) + "\n")
     (tmp_path / "result.json").write_text("{}")
-    over, said = threading.Event(), []
-    over.set()
-    run = Run(tmp_path, ["recorded"], {}, {}, {})
-    _Following(run, "recorded", over, lambda *words: said.append(words[0])).follow()
+    follower, said = following(tmp_path)
+    follower.follow()
     assert sent == list(range(1, LINES + 1)) and said == ["notice", "settled"]
+
+
+def test_a_checkpoint_of_this_process_is_uploaded_once_also_where_sending_starts_again(tmp_path):
+    events = []
+    for step in (1, 2, 3):
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+        events.append({"kind": "saved", "step": step, "facts": {"folder": str(step)}})
+    (tmp_path / "events.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    follower, _ = following(tmp_path, first_step=1, checkpoints="all")
+    for _ in range(2):
+        follower._send()
+    assert uploaded == [2, 3]
