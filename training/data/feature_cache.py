@@ -137,7 +137,8 @@ def _complete(
         for split in SPLITS
         for number in range(-(-len(inputs[split]) // BATCH))
     }
-    names = [path.name for path in files if not path.exists()]
+    # Looked up by one rank: a network file system remembers for a while what is missing.
+    names = [path.name for path in files if world.rank == 0 and not path.exists()]
     missing = [folder / name for name in json.loads(world.broadcast(json.dumps(names).encode()))]
     if not missing:
         show(f"feature cache: read from {folder}")
