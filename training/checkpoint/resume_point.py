@@ -96,7 +96,7 @@ def changed_data(before: Facts, now: Facts) -> str | None:
     old, new = before.get("files"), now.get("files")
     if old is not None and new is not None and old != new:
         files = [
-            f"{name} is {'gone' if name not in new else 'changed' if name in old else 'new'}"
+            f"{name} {'is gone' if name not in new else 'has changed' if name in old else 'is new'}"
             for name in sorted({**old, **new})
             if old.get(name) != new.get(name)
         ]

@@ -57,21 +57,22 @@ class HostCopy:
         Collective. Valid until the next copy.
         """
         world, sizes = self._world, [-(-file_bytes(piece) // _ALIGNMENT) * _ALIGNMENT for piece in pieces]
-        is_held = self._buffer is not None and self._buffer.numel() >= sum(sizes)
+        needed = sum(sizes)
+        grows = self._buffer is None or self._buffer.numel() < needed
         # Ranks of one machine share its memory, and all check before any of them allocates.
-        needed = int(world.maximum(torch.tensor([0 if is_held else sum(sizes)]))) * world.local_size
-        if world.agree(int(needed > 0 and needed > _available_bytes())):
+        largest = int(world.maximum(torch.tensor([needed if grows else 0]))) * world.local_size
+        if world.agree(int(largest > max(0, _available_bytes()))):
             return None
-        if not is_held:
+        if grows:
             self._buffer = None  # first: both together may be too much
             with suppress(OSError):
-                self._buffer = world.host_memory(sum(sizes))
+                self._buffer = world.host_memory(needed)
         if world.agree(int(self._buffer is None)):
             self._buffer = None
             return None
         assert self._buffer is not None
         copied, is_cuda = [], world.device.type == "cuda"
-        for piece, part in zip(pieces, self._buffer[: sum(sizes)].split(sizes), strict=True):
+        for piece, part in zip(pieces, self._buffer[:needed].split(sizes), strict=True):
             target = part[: file_bytes(piece)].view(file_dtype(piece))
             copied.append(replace(piece, data=target.copy_(piece.data, non_blocking=is_cuda)))
         if is_cuda:

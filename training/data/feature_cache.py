@@ -133,27 +133,15 @@ def _complete(
     """Compute the files that `folder` lacks, shared by the ranks; the reason if impossible. Collective."""
     world, inputs = engine.world, {split: task.encoder_inputs(split) for split in SPLITS}
     files = {
-        Rows(folder, split).path(number): (split, number * BATCH)
-        for split in SPLITS
-        for number in range(-(-len(inputs[split]) // BATCH))
+        Rows(folder, split).path(number): (given, number * BATCH)
+        for split, given in inputs.items()
+        for number in range(-(-len(given) // BATCH))
     }
-    names = [path.name for path in files if not path.exists()]
+    # Looked up by one rank: a network file system remembers for a while what is missing.
+    names = [path.name for path in files if world.rank == 0 and not path.exists()]
     missing = [folder / name for name in json.loads(world.broadcast(json.dumps(names).encode()))]
     if not missing:
         show(f"feature cache: read from {folder}")
-
-    def records(path: Path) -> np.ndarray:
-        """The features of a batch; the last batch is filled with the first inputs."""
-        split, first = files[path]
-        count = len(inputs[split])
-        batch = inputs[split].batch([(first + n) % count for n in range(BATCH)])
-        made = {name: x.cpu() for name, x in task.encode(module, on_device(batch, world.device)).items()}
-        arrays = {name: (x.float() if x.dtype in HALVES else x).numpy() for name, x in made.items()}
-        form = [(name, array.dtype, array.shape[1:]) for name, array in arrays.items()]
-        rows = np.empty(min(BATCH, count - first), form)
-        for name, array in arrays.items():
-            rows[name] = array[: len(rows)]
-        return rows
 
     def make_room() -> None:
         if world.rank == 0:
@@ -168,7 +156,7 @@ def _complete(
             # All ranks take equally many forward passes: a sharded model gathers weights in each.
             number = turn + world.rank
             path = missing[min(number, len(missing) - 1)]
-            rows = records(path)
+            rows = _records(task, module, world.device, *files[path])
             try:
                 if number < len(missing):
                     _store(path, rows)
@@ -178,7 +166,8 @@ def _complete(
             raise error
 
     if missing:
-        needed = records(missing[0])[:1].nbytes * sum(map(len, inputs.values()))
+        first = _records(task, module, world.device, *files[missing[0]])
+        needed = first[:1].nbytes * sum(map(len, inputs.values()))
         if needed > limit:
             return f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
         show(f"feature cache: {size(needed)} in {folder}")
@@ -189,6 +178,20 @@ def _complete(
     if world.agree(int(not all(path.exists() for path in files))):
         return f"not all ranks see {folder}; set feature_cache.folder to a shared folder"
     return None
+
+
+def _records(
+    task: HasFrozenEncoder, module: Module, device: torch.device, inputs: EncoderInputs, first: int
+) -> np.ndarray:
+    """The features of the batch from input `first` on; the last one is filled with the first inputs."""
+    batch = inputs.batch([(first + n) % len(inputs) for n in range(BATCH)])
+    made = {name: x.cpu() for name, x in task.encode(module, on_device(batch, device)).items()}
+    arrays = {name: (x.float() if x.dtype in HALVES else x).numpy() for name, x in made.items()}
+    form = [(name, array.dtype, array.shape[1:]) for name, array in arrays.items()]
+    rows = np.empty(min(BATCH, len(inputs) - first), form)
+    for name, array in arrays.items():
+        rows[name] = array[: len(rows)]
+    return rows
 
 
 def _store(path: Path, rows: np.ndarray) -> None:

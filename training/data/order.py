@@ -58,11 +58,6 @@ class DataOrder:
 
         Raises ValueError if the global batch does not divide into such micro-batches.
         """
-        if self.global_batch % (world_size * micro_batch):
-            raise ValueError(
-                f"global batch {self.global_batch} is not divisible by micro-batch {micro_batch} × "
-                f"{world_size} ranks"
-            )
         epoch, indices = self.batch(step)
         micro_batches = indices.reshape(world_size, -1, micro_batch)[rank]
         return epoch, micro_batches.tolist()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import multiprocessing
 import signal
 import sys
 import threading
@@ -56,15 +55,12 @@ class RequestLoader:
         self._unused = [x for x in unused if is_fork and x.is_cpu and not x.is_pinned()]
         self._world, self._settings, self._watch = world, loader, watch
         self._iterator: Any = None
-        self._workers: set[BaseProcess] = set()
         self.begin(requests, loader.workers)
 
     def begin(self, requests: Iterable[Request], workers: int) -> None:
         """End the workers; the next iteration loads `requests` with new `workers`."""
         self.close()
-        self._iterator = None  # with its prefetched batches
-        loader, device = self._settings, self._world.device
-        pin_memory = loader.pin_memory
+        loader = self._settings
         self.workers = workers
         self._loader: DataLoader[Any] = DataLoader(
             self._samples,  # type: ignore[arg-type]  # a map-style dataset, but not by number
@@ -76,7 +72,7 @@ class RequestLoader:
             multiprocessing_context=_START if workers else None,
             worker_init_fn=partial(_start_worker, self._unused) if workers else None,
             collate_fn=_unchanged,
-            pin_memory=pin_memory and device.type == "cuda",
+            pin_memory=loader.pin_memory and self._world.device.type == "cuda",
             # The default draws from the global generator, which would change other draws.
             generator=torch.Generator().manual_seed(derive(0, "workers", self._world.rank)),
         )
@@ -84,7 +80,6 @@ class RequestLoader:
             atexit.register(self.close)
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        before = set(multiprocessing.active_children())
         # Without the handler of torch, which raises where a worker dies: also in a half update.
         child: Any = getattr(signal, "SIGCHLD", None)
         keeps = child is not None and threading.current_thread() is threading.main_thread()
@@ -94,9 +89,11 @@ class RequestLoader:
         finally:
             if keeps:
                 signal.signal(child, handler)
-        alive = {worker for worker in self._workers if worker.is_alive()}
-        self._workers = alive | (set(multiprocessing.active_children()) - before)
         return self._checked(self._iterator)
+
+    @property
+    def _processes(self) -> Sequence[BaseProcess]:
+        return getattr(self._iterator, "_workers", ())
 
     def _checked(self, loaded: Iterable[MicroBatch | DataError]) -> Iterator[MicroBatch]:
         arriving = iter(loaded)
@@ -116,13 +113,13 @@ class RequestLoader:
             raise
 
     def _raise_if_died(self, wait_s: float) -> None:
-        if not self._workers:
+        if not (workers := self._processes):
             return
-        ended = wait([worker.sentinel for worker in self._workers], wait_s)
-        for worker in self._workers:
+        ended = wait([worker.sentinel for worker in workers], wait_s)
+        for worker in workers:
             if worker.sentinel in ended:
                 worker.join(_ENDING_S)  # its files close a moment before it has an exit code
-        if dead := [worker for worker in self._workers if worker.exitcode]:
+        if dead := [worker for worker in workers if worker.exitcode]:
             how = ", ".join(
                 f"worker {worker.pid} died "
                 + (f"by signal {-code}" if (code := worker.exitcode or 0) < 0 else f"with exit code {code}")
@@ -138,11 +135,11 @@ class RequestLoader:
         end = getattr(self._iterator, "_shutdown_workers", None)
         if end is not None:
             end()
-        for worker in self._workers:
+        for worker in self._processes:
             # torch sends SIGTERM to one that does not end, and workers ignore it.
             worker.kill()
             worker.join()
-        self._workers.clear()
+        self._iterator = None  # with its prefetched batches
 
 
 def _unchanged(loaded: Any) -> Any:
