@@ -20,18 +20,14 @@ Agreed = tuple[Mapping[str, int], int, Sequence[int]]
 """Units, flags and counts of all ranks."""
 
 
-def agree(world: World, units: Mapping[str, int], flags: int, counts: Sequence[int] = ()) -> Agreed:
-    """Sum `units` and `counts` over ranks, and combine `flags` by bitwise or. Collective.
-
-    All ranks pass the same terms in the same order, and equally many `counts`.
-    """
-    return agree_later(world, units, flags, counts)()
-
-
 def agree_later(
     world: World, units: Mapping[str, int], flags: int, counts: Sequence[int] = ()
 ) -> Callable[[], Agreed]:
-    """Start `agree`, as one small sum on the host; the result waits for the ranks. Collective."""
+    """Sum `units` and `counts` over ranks, and combine `flags` by bitwise or. Collective.
+
+    Starts one small sum on the host; the result waits for the ranks. All ranks pass the same terms
+    in the same order, and equally many `counts`.
+    """
     assert 0 <= flags < 1 << FLAG_BITS
     if world.size == 1:
         return lambda: (units, flags, counts)

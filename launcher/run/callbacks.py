@@ -28,9 +28,8 @@ from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.console_text import render_row
 from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter, ResourceUsage
+from training.logging.metrics import MetricsWriter, ResourceUsage, ResultWriter, single_process
 from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
-from training.logging.result import ResultWriter, single_process
 from training.resources.limits import LimitEnforcer
 from training.resources.memory import CacheClearing
 from training.resources.monitor import RESOURCES, MachineReader, ResourceMonitor

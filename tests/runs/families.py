@@ -17,7 +17,7 @@ from tests.launcher.given import resolved
 from tests.runs.crossing import Source, saved_halfway
 from training import seeds
 from training.accumulate import accumulate, total_units
-from training.agreement import agree
+from training.agreement import agree_later
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
 from training.data.loader import EvaluationBatches
@@ -113,7 +113,7 @@ def _train(world, task, engine, module, first, last):
         epoch, share = order.share(step - 1, world.rank, world.size, MICRO_BATCH)
         micro_batches = [samples[epoch, indices] for indices in share]
         own = total_units(micro_batch.num_units for micro_batch in micro_batches)
-        units, *_ = agree(world, own, 0)
+        units, *_ = agree_later(world, own, 0)()
         window = accumulate(task, engine, module, micro_batches, units)
         update = engine.step()
         loss = world.sum(window.loss.clone()).item() / world.size

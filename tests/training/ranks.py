@@ -1,7 +1,7 @@
 """Functions that tests run on each of two processes; they return plain numbers."""
 
 from tests.training.tiny import RecordingCallback, TinyTask, TwoTermsTask, run_tiny
-from training.agreement import agree
+from training.agreement import agree_later
 
 
 def tiny_run(world, task, requests, changes, two_terms=False):
@@ -23,4 +23,4 @@ def tiny_run(world, task, requests, changes, two_terms=False):
 def agreed(world, units, flags, more):
     """The agreed values of ranks with different units, flags and further numbers."""
     rank = world.rank
-    return agree(world, {"": units[rank]}, flags[rank], more[rank])
+    return agree_later(world, {"": units[rank]}, flags[rank], more[rank])()

@@ -1,24 +1,34 @@
-"""metrics.jsonl: one line per logged step and per evaluation, with the use of the machine."""
+"""metrics.jsonl, a line per logged step and evaluation; result.json, the end of a run."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from training.callbacks.base import TEST, Callback, EvalResult, Facts, Numbers, Outcome, StepMetrics
+from training.callbacks.base import TEST, Callback, EvalResult, Facts, Numbers, Outcome, RunInfo, StepMetrics
 from training.logging.strict_json import encode_bytes
 from training.step_timer import PARTS_OF_STEP
-from training.storage import LineFile, Storage, storage_errors
+from training.storage import LineFile, Storage, StorageError, storage_errors
 from training.train_plan import TrainPlan
 
-NAME = "metrics.jsonl"
+NAME, RESULT = "metrics.jsonl", "result.json"
 OF_PART = "lr."
 """Before the name of a part in the key of its learning rate."""
 _NAMES = {"units": "tokens", "units_per_s": "tokens_per_s"}  # Fields of StepMetrics whose key differs
 # Fields without a key unless they have a value.
-_IF_KNOWN = ("loss_scale", "mfu", *(f"{part}_time_s" for part in PARTS_OF_STEP))
+_IF_KNOWN = ("parts", "loss_scale", "mfu", *(f"{part}_time_s" for part in PARTS_OF_STEP))
+# Of result.json, by the record that has them.
+_OF_OUTCOME = (
+    *("status", "reason", "steps", "epochs", "wall_s", "time_split", "best", "test", "timing"),
+    *("peak_memory_bytes", "samples_per_s"),
+)
+_OF_RUN = (
+    *("model", "mode", "stage", "engine", "parameters", "architecture", "samples", "data"),
+    *("trainable_parameters", "predicted_memory_bytes", "environment"),
+)
 
 
 class ResourceUsage:
@@ -54,13 +64,14 @@ class MetricsWriter(Callback):
         self._open()
 
     def logged(self, line: StepMetrics) -> None:
-        known = {_NAMES.get(name, name): value for name, value in vars(line).items()}
-        unknown = {name for name in _IF_KNOWN if known[name] is None} | (
-            {"parts"} if not line.parts else set()
-        )
-        known |= {f"{OF_PART}{part}": lr for part, lr in known.pop("lrs").items()}
-        known = {name: value for name, value in known.items() if name not in unknown}
-        self._open().write(encode_bytes({"kind": "train", **known, **usage_fields(self._usage.newest)}))
+        values = {
+            _NAMES.get(name, name): value
+            for name, value in vars(line).items()
+            if name != "lrs" and not (name in _IF_KNOWN and value in (None, {}))
+        }
+        lrs = {f"{OF_PART}{part}": lr for part, lr in line.lrs.items()}
+        usage = usage_fields(self._usage.newest)
+        self._open().write(encode_bytes({"kind": "train", **values, **lrs, **usage}))
 
     def evaluated(self, evaluation: EvalResult) -> None:
         names = ("step", "split", "samples", "split_samples", "metrics")
@@ -120,3 +131,38 @@ def usage_of(line: Facts) -> dict[str, float]:
     """The uses in percent that `usage_fields` wrote into a line, by resource."""
     suffix = "_percent"
     return {key.removesuffix(suffix): line[key] for key in line if key.endswith(suffix)}
+
+
+def single_process() -> Facts:
+    """The job summary of a run without requeues."""
+    return {"requeues": 0, "lost_steps": None}
+
+
+@dataclass
+class ResultWriter(Callback):
+    """Writes result.json into the run folder at the end; for rank 0."""
+
+    about: RunInfo
+    storage: Storage
+    usage: ResourceUsage = field(default_factory=ResourceUsage)
+    job_summary: Callable[[], Facts] = single_process
+    """Gives, at the end, the numbers of all generations of the job."""
+    world_size: int = 1
+
+    def start(self, train_plan: TrainPlan) -> None:
+        self.world_size = train_plan.world_size
+
+    def end(self, outcome: Outcome) -> None:
+        """Write the file. Raises StorageError, unless the run has failed already."""
+        try:
+            content = {
+                **{name: getattr(outcome, name) for name in _OF_OUTCOME},
+                **{name: getattr(self.about, name) for name in _OF_RUN},
+                "world_size": self.world_size,
+                "machine": usage_fields(self.usage.highest),
+                **self.job_summary(),
+            }
+            self.storage.atomic_write(RESULT, encode_bytes(content, indent=2) + b"\n")
+        except OSError as error:
+            if outcome.status != "failed":
+                raise StorageError(self.storage.path / RESULT, error) from error

@@ -49,11 +49,9 @@ def device_bytes(device: torch.device) -> int | None:
     """
     if device.type == "cpu":
         return None
-    module = _runtime(device)
-    count: int = (
-        module.driver_allocated_memory() if device.type == "mps" else module.max_memory_allocated(device)
-    )
-    return count
+    if device.type == "mps":
+        return int(_runtime(device).driver_allocated_memory())
+    return int(_runtime(device).max_memory_allocated(device))
 
 
 def release_unused(device: torch.device) -> None:

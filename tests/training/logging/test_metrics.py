@@ -1,10 +1,13 @@
-"""metrics.jsonl has the documented keys."""
+"""metrics.jsonl and result.json have the documented keys."""
 
 import json
+import os
 
-from tests.training.facts import evaluation, logged, outcome
-from training.logging.metrics import MetricsWriter, truncate
-from training.storage import Storage
+import pytest
+
+from tests.training.facts import about, evaluation, logged, outcome, train_plan
+from training.logging.metrics import MetricsWriter, ResultWriter, truncate
+from training.storage import Storage, StorageError
 
 ALWAYS = {
     *("kind", "step", "epoch", "samples", "tokens", "loss", "lr", "grad_norm", "skipped"),
@@ -76,3 +79,31 @@ def test_lines_of_repeated_steps_and_incomplete_ones_are_removed(tmp_path):
     assert _steps(tmp_path) == [("train", 1), ("train", 2)]
     truncate(Storage(tmp_path), 0, evaluated_at=None)
     assert _steps(tmp_path) == []
+
+
+def test_the_result_has_its_keys(tmp_path):
+    result = ResultWriter(about(tmp_path, trainable_parameters=4_000), Storage(tmp_path))
+    result.start(train_plan())
+    result.end(outcome())
+
+    assert os.listdir(tmp_path) == ["result.json"]
+    found = json.loads((tmp_path / "result.json").read_text())
+    unknown = {"stage", "architecture", "samples", "time_split", "predicted_memory_bytes", "test"}
+    unknown |= {"timing", "lost_steps"}
+    assert {key for key, value in found.items() if value is None} == unknown
+    assert {key: value for key, value in found.items() if value is not None} == {
+        **{"reason": "all steps taken", "status": "completed", "steps": 100, "epochs": 2.0},
+        **{"model": "language:tiny", "mode": "lite", "engine": "ddp", "world_size": 2},
+        "best": {"metric": "loss", "value": 2.25, "step": 50},
+        "peak_memory_bytes": {"device": None, "host": 300 * 2**20},
+        **{"wall_s": 12.5, "samples_per_s": 640.0, "parameters": 1_234_567, "requeues": 0},
+        "trainable_parameters": 4_000,
+        **{"environment": {}, "data": {}, "machine": {}},
+    }
+
+
+def test_a_deleted_folder_is_an_error_but_hides_no_earlier_one(tmp_path):
+    missing = tmp_path / "gone"
+    with pytest.raises(StorageError, match=r"cannot write .*gone/result\.json: No such file"):
+        ResultWriter(about(missing), Storage(missing)).end(outcome())
+    ResultWriter(about(missing), Storage(missing)).end(outcome(status="failed"))

@@ -11,8 +11,7 @@ from tests.waiting import until
 from training.callbacks.callback_list import CallbackList
 from training.logging import metrics
 from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter
-from training.logging.result import ResultWriter
+from training.logging.metrics import MetricsWriter, ResultWriter
 from training.settings import Tracking
 from training.storage import Storage
 from training.trackers.follow import Run
