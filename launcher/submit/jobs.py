@@ -258,9 +258,9 @@ def _job(
 
 def _pinned(run: RunPlan) -> list[str]:
     """The commit of a model of the hub: a requeued job loads it, too."""
-    setting = run.resolved.values.get(PRETRAINED)
-    is_users = setting is not None and PRETRAINED in run.resolved.keys.decided
-    return [f"--set={PRETRAINED}={setting.value}"] if is_users and str(setting.value).startswith(HUB) else []
+    resolved = run.resolved
+    pinned = str(resolved.values[PRETRAINED].value) if PRETRAINED in resolved.keys.decided else ""
+    return [f"--set={PRETRAINED}={pinned}"] if pinned.startswith(HUB) else []
 
 
 def _prepare(
