@@ -136,9 +136,10 @@ def walk(
         )
         for file in (os.path.join(folder, name) for name in names):
             if not os.path.isfile(file):
-                problem = f"'{file}' is not a regular file, or a link to none"
+                is_dangling = os.path.islink(file) and not os.path.exists(file)
+                kind = "a link to a file that does not exist" if is_dangling else "not a regular file"
                 allowed = "files on disk and links to files; no pipes, sockets or devices"
-                raise _invalid(problem, allowed, "move it out of the folder")
+                raise _invalid(f"'{file}' is {kind}", allowed, "move it out of the folder")
         count += len(names)
         if count > MAX_FILES:
             problem = f"'{path}' has more than {MAX_FILES:,} files"
