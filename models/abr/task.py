@@ -110,7 +110,7 @@ class AbrTask(FamilyTask):
         self.trained = model_facts.load(self.context.folder, TrainedOnResponses)
         assert self.context.folder is not None, "the facts were loaded from it"
         self.statistics, self.terms = responses.load(self.context.folder), self.trained.terms
-        self.forget_initial_weights()
+        self.encoder = None  # the initial weights are among the trained ones
 
     def continue_from(self, first: AbrTask) -> None:
         """See models/base.py: ContinualTask. Terms without a label in `first` are not trained."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -40,13 +41,10 @@ UnitOfChannels = Annotated[
 
 def parse_fold(text: str) -> tuple[int, int | None]:
     """The fold, from 1, and how many there are; None: one for each group. Raises ValueError."""
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and (count.isdecimal() or count == "groups")):
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*|groups)", text)
+    if match is None or (match[2] != "groups" and not int(match[2]) >= max(2, int(match[1]))):
         raise ValueError(f"{text} is no fold")
-    fold, folds = int(number), None if count == "groups" else int(count)
-    if fold < 1 or (folds is not None and (folds < 2 or fold > folds)):
-        raise ValueError(f"there is no fold {text}")
-    return fold, folds
+    return int(match[1]), None if match[2] == "groups" else int(match[2])
 
 
 def _checked_fold(text: str) -> str:

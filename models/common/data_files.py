@@ -273,11 +273,6 @@ class BadRecords:
         if len(self.rows) < MAX_EXAMPLES:
             self.rows.append((where, problem))
 
-    def truncate(self, count: int) -> None:
-        """Forget all but the first `count`."""
-        self.count = count
-        del self.rows[count:]
-
     def finish(self, on_bad: OnBad, num_good: int) -> int:
         """The number of skipped records. Raises DataError if there are any and `on_bad` is stop."""
         if self.count and on_bad == "stop":

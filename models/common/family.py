@@ -123,10 +123,6 @@ class FamilyTask:
         if self.context.folder is not None:
             save_split(splits, self.context.folder, self.context.reset_data, self.rule)
 
-    def forget_initial_weights(self) -> None:
-        """For `setup_without_data`: the initial weights are among the trained ones."""
-        self.encoder = None
-
     def network(self) -> HasFrozenParts:
         """The model with random weights, drawn from torch's global generator."""
         raise NotImplementedError

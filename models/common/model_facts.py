@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from models.base import DataError
+from models.common.data_files import library_errors
 from models.common.split import write_if_changed
 
 FACTS_FILE = "model_facts.json"
@@ -28,17 +28,10 @@ def save(facts: Any, folder: Path | None, name: str = FACTS_FILE) -> None:
 def load(folder: Path | None, kind: type[Facts], name: str = FACTS_FILE) -> Facts:
     """The saved facts, a dataclass `kind`. Reads the disk. Raises DataError."""
     path = Path(name) if folder is None else folder / name
-    try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        problem = f"is damaged: {f'{key}: ' if key else ''}{first['msg']}"
-    raise DataError(
-        f"'{path}' {problem}",
-        where=str(path.parent.absolute()),
+    with library_errors(
+        f"'{path}' cannot be read",
+        str(path.parent.absolute()),
         allowed="a run folder or an export of this version, whose setup saved that file",
         fix="resume the run for a step, with its data: that writes the file",
-    )
+    ):
+        return TypeAdapter(kind).validate_json(path.read_bytes())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -140,14 +139,15 @@ class Quantizer:
 
 def library() -> Any:
     """The package bitsandbytes, which registers its operators. Raises DataError if missing."""
-    if find_spec("bitsandbytes") is None:
+    try:
+        return import_module("bitsandbytes")
+    except ImportError:
         raise DataError(
             "model.quantize nf4 needs the package bitsandbytes, which is not installed",
             where="model.quantize",
             allowed="null, or nf4 where bitsandbytes is installed",
             fix="pip install 'bitsandbytes>=0.50'",
-        )
-    return import_module("bitsandbytes")
+        ) from None
 
 
 def _linears(inner: Any) -> dict[str, Any]:

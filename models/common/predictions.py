@@ -59,13 +59,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def known_lines(x: np.ndarray, y: np.ndarray) -> list[list[tuple[float, float]]]:
-    """The points of each line through `y`, which NaN interrupts."""
-    known = np.flatnonzero(np.isfinite(y))
-    spans = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
-    return [list(zip(x[span].tolist(), y[span].tolist(), strict=True)) for span in spans]
-
-
 def png(image: Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")

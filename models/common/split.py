@@ -14,6 +14,7 @@ import numpy as np
 
 from models.base import Context, DataError, SplitName
 from models.common.config import parse_fold
+from models.common.data_files import library_errors
 
 SPLIT_FILE = "split.json"
 _EARLIER = "earlier"
@@ -184,20 +185,18 @@ def _saved(folder: Path) -> dict[str, Any] | None:
     path = folder / SPLIT_FILE
     if not path.is_file():
         return None
-    try:
+    with library_errors(
+        f"'{path}' is damaged",
+        str(path),
+        allowed="the file as the run wrote it",
+        fix="delete it: the next start writes it again, from the same data and seed",
+    ):
         saved: dict[str, Any] = json.loads(path.read_bytes())
         if not all(isinstance(saved.get(name, []), list) for name in SPLITS):
             raise ValueError("its splits are not lists")
         if not isinstance(saved.get(_EARLIER, {}), dict):
             raise ValueError(f"{_EARLIER} is not an object")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"'{path}' is damaged: {error}",
-            where=str(path),
-            allowed="the file as the run wrote it",
-            fix="delete it: the next start writes it again, from the same data and seed",
-        ) from None
-    return saved
+        return saved
 
 
 def overlapping_groups(folder: Path) -> list[str] | None:

@@ -69,9 +69,7 @@ def encode_errors(where: str) -> Iterator[None]:
 class SubwordTokenizer:
     """Converts text to token ids and back; special tokens written in a text are plain text."""
 
-    def __init__(
-        self, inner: tokenizers.Tokenizer, specials: Sequence[Sequence[str]], where: str = "model.tokenizer"
-    ) -> None:
+    def __init__(self, inner: tokenizers.Tokenizer, specials: Sequence[Sequence[str]], where: str) -> None:
         """`specials`: the names that padding, start, end and others may have.
 
         Raises DataError if `inner` has none of the names of one of them.

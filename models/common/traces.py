@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.common.predictions import known_lines, png
+from models.common.predictions import png
 
 WIDTH, LEFT, RIGHT, EDGE = 1000, 150, 20, 40
 INK, GREY, MARK = "#1b1f24", "#c4cad0", "#c2410c"
@@ -48,8 +48,10 @@ def draw_traces(
         pen.text((8, middle - 6), row.name, fill=INK)
         for trace, color in row.traces:
             across = LEFT + (np.arange(len(trace)) + 0.5) / len(trace) * span
-            for line in known_lines(across, middle - scale * np.asarray(trace, np.float64)):
-                pen.line(line, fill=color, width=2 if len(rows) < 17 else 1)
+            points = np.stack((across, middle - scale * np.asarray(trace, np.float64)), axis=1)
+            known = np.flatnonzero(np.isfinite(points[:, 1]))
+            for part in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):  # NaN interrupts a line
+                pen.line(points[part].ravel().tolist(), fill=color, width=2 if len(rows) < 17 else 1)
         for share, color, text in row.marks:
             if np.isfinite(share):
                 x, half = LEFT + share * span, 0.45 * height

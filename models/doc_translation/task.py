@@ -143,7 +143,7 @@ class DocTranslationTask(FamilyTask):
         model_facts.save(_PageFacts(self.size.vocabulary), folder)
 
     def setup_without_data(self) -> None:
-        self.forget_initial_weights()
+        self.encoder = None  # the initial weights are among the trained ones
         folder, self.pretrained = self.context.folder, None
         self.size = replace(self.size, vocabulary=model_facts.load(folder, _PageFacts).vocabulary)
         assert folder is not None, "the facts were loaded from it"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,15 +78,6 @@ class SampleRules:
         return max(1, -(-min(samples, self.most) // self.samples))
 
 
-class Features(NamedTuple):
-    """Cached features of one input."""
-
-    memory: np.ndarray
-    """Hidden states [time / 4, width]."""
-    samples: int
-    """EEG samples per window, of which the hidden states are valid."""
-
-
 def cut_windows(eeg: np.ndarray, samples: int) -> list[np.ndarray]:
     """`eeg` [time, channel] in the fewest windows of at most `samples`, of nearly equal length.
 
@@ -128,12 +119,8 @@ class SegmentSamples:
         """The item of a sample."""
         return self.items[index]
 
-    def own(self, index: int) -> np.ndarray:
-        """The recorded EEG of a sample."""
-        return self._segment(index)
-
-    def _segment(self, number: int) -> np.ndarray:
-        """That of an item; the last one is kept, for its next window."""
+    def own(self, number: int) -> np.ndarray:
+        """The recorded EEG of an item; the last one is kept, for its next window."""
         if self._last is None or self._last[0] != number:
             self._last = number, prepared(self.items[number].load(), self.rules.most)
         return self._last[1]
@@ -144,10 +131,10 @@ class SegmentSamples:
         Not of the same segment: its spectrum and length could reveal the sentence.
         """
         if not self.rules.is_noise:
-            return self._segment(index)
+            return self.own(index)
         other = int(self.random_others[index])
         rng = np.random.default_rng([self.rules.seed, 1, self.numbers[other]])
-        return prepared(phase_randomised(self._segment(other), rng), self.rules.most)
+        return prepared(phase_randomised(self.own(other), rng), self.rules.most)
 
 
 class MaskedSamples(SegmentSamples):
@@ -175,9 +162,6 @@ class MaskedSamples(SegmentSamples):
         """The item that a window belongs to."""
         return self.items[self._windows[index][0]]
 
-    def own(self, index: int) -> np.ndarray:
-        return self._cut(index, super().own)
-
     def given(self, index: int) -> np.ndarray:
         return self._cut(index, super().given)
 
@@ -191,7 +175,7 @@ class MaskedSamples(SegmentSamples):
 
         In a noise control the encoder gets noise and must predict the recorded EEG.
         """
-        target, item = self.own(index), self.item(index)
+        target, item = self._cut(index, self.own), self.item(index)
         rng = draws.rng() if self.is_training else np.random.default_rng([self.rules.seed, index])
         tokens = -(-len(target) // TOKEN_SAMPLES)
         return {
@@ -234,11 +218,8 @@ class TextSamples(SegmentSamples):
         rng = np.random.default_rng([self.rules.seed, 2, index])
         return prepared(phase_randomised(self.given(index), rng), self.rules.most)
 
-    def _input(self, number: int) -> np.ndarray | Features:
-        if self.features is None:
-            return self.seen(number)
-        row = self.features[number]
-        return Features(row["memory"], int(row["samples"]))
+    def _input(self, number: int) -> np.ndarray | Mapping[str, np.ndarray]:
+        return self.seen(number) if self.features is None else self.features[number]
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
         item, texts, eeg = self.items[index], self.texts, self._input(index)
@@ -277,14 +258,14 @@ def _first(lengths: Sequence[int], samples: int) -> Tensor:
 def encoder_inputs(given: Sequence[Any], rules: SampleRules, name: str = "eeg") -> dict[str, Any]:
     """The inputs of the encoder `name`: EEG or cached features, and valid samples; see `collate_text`.
 
-    `given`: arrays [time, 105] or Features. A segment of n windows has the mean of n consecutive
-    tokens as one token, so that segments of any length have as many tokens as a window. With one
-    window nothing is pooled.
+    `given`: arrays [time, 105], or cached rows of EegTextTask.encode. A segment of n windows has the
+    mean of n consecutive tokens as one token, so that segments of any length have as many tokens as a
+    window. With one window nothing is pooled.
     """
     samples = rules.samples
-    if isinstance(given[0], Features):
-        memory = torch.from_numpy(np.stack([features.memory for features in given]))
-        lengths = [features.samples for features in given]
+    if isinstance(given[0], Mapping):
+        memory = torch.from_numpy(np.stack([features["memory"] for features in given]))
+        lengths = [int(features["samples"]) for features in given]
         return {f"{name}_memory": memory, f"{name}_mask": _first(lengths, samples)}
     if rules.windows == 1:
         mask = _first(list(map(len, given)), samples)

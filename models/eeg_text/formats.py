@@ -6,8 +6,7 @@ from pathlib import Path
 
 from models.common.data_files import walk
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_MATLAB = b"MATLAB 5.0 MAT-file"
+_MATLAB = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file", b"\x89HDF\r\n\x1a\n")
 
 
 ZUCO, EDF, BDF, EEGLAB, BRAINVISION, FIF = (
@@ -22,10 +21,10 @@ _FOLDERS = {"EGI .mff folders": ".mff", "MEF3 .mefd folders": ".mefd", "CTF .ds 
 """Formats whose recordings are folders, and the ends of their names."""
 _NICOLET = "Nicolet .data recordings, with their .head"
 _KINDS: tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...] = (
-    (ZUCO, (".mat",), (_HDF5, _MATLAB)),
+    (ZUCO, (".mat",), _MATLAB),
     (EDF, (".edf",), (b"0       ",)),
     (BDF, (".bdf",), (b"\xffBIOSEMI",)),
-    (EEGLAB, (".set",), (_HDF5, _MATLAB)),
+    (EEGLAB, (".set",), _MATLAB),
     (BRAINVISION, (".vhdr", ".ahdr"), (b"Brain", b"\xef\xbb\xbfBrain")),
     (FIF, (".fif", ".fif.gz"), (b"\0\0\0\x64\0\0\0\x1f", b"\x1f\x8b")),
     ("GDF recordings", (".gdf",), (b"GDF ",)),
@@ -47,11 +46,6 @@ _OF_FOLDERS = tuple(_FOLDERS.values())
 EMBEDDED = ("embedded:reading", "embedded:reading-small")
 
 
-def is_hdf5(head: bytes) -> bool:
-    """Whether a file starts like HDF5; MATLAB 7.3 puts 512 bytes of its own before."""
-    return head.startswith(_HDF5) or head[512:].startswith(_HDF5)
-
-
 def of_file(path: Path) -> str | None:
     """The format of a file, by its name and first bytes; None if unknown. Reads the disk."""
     name = path.name.lower()
@@ -63,10 +57,10 @@ def of_file(path: Path) -> str | None:
         return None
     try:
         with path.open("rb") as stream:
-            head = stream.read(1024)
+            head = stream.read(32)
     except OSError:
         return None
-    return form if head and (head.startswith(heads) or (_HDF5 in heads and is_hdf5(head))) else None
+    return form if head and head.startswith(heads) else None
 
 
 def candidates(path: Path) -> list[Path]:

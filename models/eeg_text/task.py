@@ -120,7 +120,7 @@ class EegTask(FamilyTask):
         self.splits = {name: self.samples_of(name, split.numbers[name]) for name in SPLITS}
 
     def setup_without_data(self) -> None:
-        self.forget_initial_weights()
+        self.encoder = None  # the initial weights are among the trained ones
         self.trained = model_facts.load(self.context.folder, TrainedOnEeg)
         self.size = self.trained.size
 

@@ -78,7 +78,7 @@ class EventSegTask(FamilyTask):
 
     def setup_without_data(self) -> None:
         self.trained = model_facts.load(self.context.folder, TrainedOnEvents)
-        self.forget_initial_weights()
+        self.encoder = None  # the initial weights are among the trained ones
 
     def continue_from(self, first: EventSegTask) -> None:
         """Check that height and width are those of `first`. Raises DataError."""

@@ -118,14 +118,12 @@ def _channel(recording: Recording, wanted: str | None) -> int:
 
     Raises DataError, also if the recording is too slow.
     """
-    names, where, channels = recording.names, str(recording.path), recording.channels
-    eeg = [n for n, channel in enumerate(channels) if channel.kind == "eeg"]
-    if wanted is None and not eeg:
-        fix = f"name one:  --set data.channel={names[0]!r}"
-        raise DataError(f"no EEG channel among: {', '.join(names)}", where=where, fix=fix)
-    if wanted is not None and wanted not in names:
-        closest = get_close_matches(wanted, names, n=1, cutoff=0.0)[0]
-        problem = f"no channel '{wanted}'; did you mean '{closest}'"
+    names, where = recording.names, str(recording.path)
+    eeg = [channel.name for channel in recording.channels if channel.kind == "eeg"]
+    name = wanted or next(iter(eeg), "of EEG")
+    if name not in names:
+        closest = get_close_matches(name, names, n=1, cutoff=0.0)[0]
+        problem = f"no channel {name!r} among: {', '.join(names)}"
         raise DataError(problem, where=where, fix=f"--set data.channel={closest!r}")
     if recording.rate_hz <= 2 * BAND_HZ[1]:
         raise DataError(
@@ -134,7 +132,7 @@ def _channel(recording: Recording, wanted: str | None) -> int:
             allowed=f"more than {2 * BAND_HZ[1]:g} Hz",
             fix="export it from the program that recorded it, without reducing the sampling rate",
         )
-    return eeg[0] if wanted is None else names.index(wanted)
+    return names.index(name)
 
 
 def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, NDArray[np.float64]]:

@@ -91,9 +91,10 @@ def _raw(path: Path) -> tuple[Any, str]:
     try:
         return mne.io.read_raw(str(path), **options), ""
     except Exception as error:
-        if suffix not in edf.SUFFIXES or "encoding='latin1'" not in str(error):  # as MNE says
-            raise
-        return mne.io.read_raw(str(path), encoding="cp1252", **options), "its annotations are read as cp1252"
+        if suffix in edf.SUFFIXES and "encoding='latin1'" in str(error):  # as MNE says
+            raw = mne.io.read_raw(str(path), encoding="cp1252", **options)
+            return raw, "its annotations are read as cp1252"
+        raise
 
 
 def _check_tags(path: Path) -> None:

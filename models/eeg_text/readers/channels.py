@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from models.base import DataError
-from models.common.data_files import BadRecords
+from models.common.data_files import BadRecords, listed
 from models.common.recordings.recording import Recording
 from models.eeg_text.montage import INDICES, NAMES, SLOTS
 from models.eeg_text.readers import tables
@@ -65,14 +65,6 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
     names, file = dict(enumerate(recording.names)), recording.path.name
     if channel_map is None:
         eeg = [n for n, c in enumerate(recording.channels) if c.kind == "eeg" and not c.is_bad]
-        if not eeg:
-            kinds = sorted({channel.kind for channel in recording.channels})
-            raise DataError(
-                f"'{file}' has no EEG channel",
-                where=str(recording.path),
-                allowed=f"channels of type eeg that are not marked bad; it has {', '.join(kinds)}",
-                fix="name channels yourself:  --set data.channels=FILE",
-            )
         in_volts = [n for n in eeg if not recording.channels[n].problem]
         recording.check(in_volts or eeg)
         names = {n: names[n] for n in in_volts}
@@ -89,7 +81,7 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
     if not taken or (channel_map is None and 2 * len(taken) < len(names)):
         raise DataError(
             f"only {len(taken)} of the {len(names)} channels of '{file}' are known; unknown: "
-            f"{', '.join(dropped[:8])} ...",
+            f"{listed(dropped, 8)}",
             where=str(recording.path) if channel_map is None else "data.channels",
             allowed=ALLOWED,
             fix="map them:  --set data.channels=FILE",

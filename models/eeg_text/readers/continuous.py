@@ -113,7 +113,8 @@ class Cutter:
         Raises DataError for events without any.
         """
         texts, path, declared = self.texts, recording.path, self.columns
-        if texts is None and (beside := tables.beside(path)) is not None:
+        tables_beside = (path.with_suffix(suffix) for suffix in (".tsv", ".csv"))
+        if texts is None and (beside := next((p for p in tables_beside if p.is_file()), None)):
             needed = COLUMNS[:2] if self.use == "predict" else COLUMNS
             return bids.read_events(beside, self.bad_records, notes, needed[2:], declared, needed)
         of_bids = None if self.use == "encoder" else bids.events_path(path)

@@ -1,4 +1,4 @@
-"""Pairs of texts, and the table of sentences beside a recording."""
+"""Pairs of texts, of a JSON object or a table."""
 
 from __future__ import annotations
 
@@ -11,12 +11,6 @@ from models.common.data_files import BadRecords, existing_path
 from models.common.table import Table, is_table, renamed
 from models.common.text_file import TextFile, parse_json
 from models.eeg_text.config import EVENT, TEXT
-
-
-def beside(recording: Path) -> Path | None:
-    """The table of sentences beside a recording: its name with .tsv or .csv. Reads the disk."""
-    paths = (recording.with_suffix(suffix) for suffix in (".tsv", ".csv"))
-    return next((path for path in paths if path.is_file()), None)
 
 
 def pairs(path: Path, key: str, declared: Mapping[str, str], bad_records: BadRecords) -> dict[str, str]:

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from models.base import DataError
 from models.common import cache
 from models.common.data_files import BadRecords, hdf5_problem, identity, library_errors
-from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.recordings import MOST_UV, Item, Use, normalized
 
@@ -51,8 +49,9 @@ def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
     """
 
     def make() -> dict[str, np.ndarray]:
-        with path.open("rb") as stream:
-            is_hdf5 = formats.is_hdf5(stream.read(1024))
+        import h5py
+
+        is_hdf5 = h5py.is_hdf5(path)
         message, fix = f"'{path.name}' cannot be read", "copy it again from the data set, or leave it out"
         texts, eeg = [], [_NOTHING]
         with library_errors(message, str(path), allowed="a complete MATLAB file", fix=fix):
@@ -75,16 +74,10 @@ def read_eeg(path: Path, number: int) -> np.ndarray:
     return np.array(arrays["eeg"][start:stop])
 
 
-def _lacks(path: Path, name: str) -> DataError:
-    return DataError(f"'{path.name}' has no {name}", where=str(path), allowed="a result file of ZuCo")
-
-
 def _matlab5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     from scipy.io import loadmat
 
     content = loadmat(path, variable_names=[_GROUP], struct_as_record=False, squeeze_me=True)
-    if _GROUP not in content:
-        raise _lacks(path, _GROUP)
     for entry in np.atleast_1d(content[_GROUP]):
         values = np.asarray(getattr(entry, "rawData", np.nan))
         yield str(getattr(entry, "content", "")), values if values.dtype.kind in "fiu" else _NOTHING
@@ -94,9 +87,6 @@ def _hdf5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     import h5py
 
     with h5py.File(path, "r") as file:
-        for name in (_GROUP, f"{_GROUP}/rawData"):
-            if name not in file:
-                raise _lacks(path, name)
         eeg, texts = file[f"{_GROUP}/rawData"], file.get(f"{_GROUP}/content")
         for number in range(int(eeg.size) if eeg.dtype == object else 1):
             units = _NOTHING if texts is None else _numbers(file, texts, number)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from itertools import count
 from typing import Any, NamedTuple
 
 from models.base import DataError
-from models.common.data_files import BadRecords, check_expansion
+from models.common.data_files import BadRecords, check_expansion, library_errors
 from models.common.table import Table
 from models.common.text_file import TextFile, parse_json
 
@@ -28,18 +29,14 @@ class Row(NamedTuple):
 
 def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
     """The rows of a Parquet table. Raises DataError if it is none, or pyarrow is not installed."""
-    where = f"data.path, {file.path}"
-    try:
-        import pyarrow
+    with library_errors(
+        f"'{name}' is not Parquet",
+        f"data.path, {file.path}",
+        allowed="a Parquet file that pyarrow reads",
+        fix="pip install pyarrow" if find_spec("pyarrow") is None else "",
+    ):
         from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise DataError(
-            f"'{name}' needs pyarrow, which is not installed",
-            where=where,
-            allowed="JSON, CSV and text need no other package",
-            fix="pip install pyarrow",
-        ) from None
-    try:
+
         with ParquetFile(file.path) as table:
             groups = (table.metadata.row_group(n) for n in range(table.num_row_groups))
             check_expansion(file.path, sum(group.total_byte_size for group in groups))
@@ -48,9 +45,6 @@ def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator
                 unpacked += batch.nbytes  # values of a dictionary count as often as they occur
                 check_expansion(file.path, unpacked)
                 yield from map(Row, numbers, batch.to_pylist())
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        problem = f"'{name}' is not Parquet: {str(error).splitlines()[0]}"
-        raise DataError(problem, where=where, allowed="a Parquet file that pyarrow reads") from None
 
 
 def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:

@@ -41,7 +41,7 @@ def zuco(text_task, tmp_path):
     samples = text_task.data("train")
     path = tmp_path / "resultsA_NR.mat"
     numbers = range(10)  # more than fit into one forward pass
-    with h5py.File(path, "w", userblock_size=512) as file:
+    with h5py.File(path, "w") as file:
         cells = file.create_dataset("sentenceData/rawData", (len(numbers), 1), h5py.ref_dtype)
         for number in numbers:
             item = samples.numbers[number]

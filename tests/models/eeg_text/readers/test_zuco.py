@@ -73,10 +73,10 @@ def test_a_file_without_sentence_data_is_an_error(path):
 
     savemat(path, {"other": np.zeros(3)})
     error = error_of(read, path)
-    assert error.message == "'resultsYAC_NR.mat' has no sentenceData"
+    assert "sentenceData" in error.message and error.where == str(path)
     write_matlab73(path, leave_out=("rawData",))
     error = error_of(read, path)
-    assert error.message == "'resultsYAC_NR.mat' has no sentenceData/rawData"
+    assert "rawData" in error.message and error.where == str(path)
 
 
 def test_a_bad_file_among_several_is_skipped(tmp_path):
