@@ -9,7 +9,7 @@ from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
-from launcher.base import disk, environment
+from launcher.base import disk
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.commands import output
 from launcher.config.command_line import CommandLine
@@ -38,8 +38,7 @@ def main(command_line: CommandLine) -> int:
     path = folder / f"{module}.py"
     if path.exists():
         raise error(f"{path} already exists", "a name that is not used in that folder")
-    spec = None if module in environment.PACKAGES else find_spec(module)
-    if module in environment.PACKAGES or (spec is not None and spec.origin is not None):
+    if getattr(find_spec(module), "origin", None) is not None:  # a namespace package has none
         message = f"Python would import another module '{module}' instead of this file"
         raise error(message, "a name without an installed module")
     text, where = template(class_name), f"--out {folder}" if command_line.out else "the current folder"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,15 +136,10 @@ def load_experience(
         view: Any = TrackedSettings(data_settings(settings, folder))
         task: Task = build(view.model, view.data, task_context)
         is_new = number == spec.number
-
-        def setup(task: Task = task, is_new: bool = is_new) -> None:
-            with _reading(is_new):
-                task.setup()
-
-        world.rank_0_first(setup)  # its own errors, such as a lost rank, are not those of files
+        # Errors of rank_0_first itself, such as a lost rank, are not those of files.
+        world.rank_0_first(partial(_read, task.setup, is_new))
         if isinstance(task, ContinualTask):
-            with _reading(is_new):
-                task.continue_from(first)
+            _read(partial(task.continue_from, first), is_new)
         tasks.append(task)
         known |= load_sides(folder.task_files)
     new, least = tasks[-1].data("train"), spec.settings["min_samples"]
@@ -166,15 +161,12 @@ def data_settings(settings: Any, folder: ExperienceFolder) -> Any:
     return settings.model_copy(update={"data": settings.data.model_copy(update=changes)})
 
 
-@contextmanager
-def _reading(is_new: bool) -> Iterator[None]:
+def _read(read: Callable[[], None], is_new: bool) -> None:
     """New files are unchecked: whatever a reader raises on them postpones the experience only."""
     try:
-        yield
-    except DataError:
-        raise
+        read()
     except Exception as error:
-        if not is_new:
+        if not is_new or isinstance(error, DataError):
             raise
         raise DataError(
             f"the new files cannot be read: {type(error).__name__}: {error}", where="data.path"

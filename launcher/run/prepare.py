@@ -155,9 +155,8 @@ def _check_out(out: Path | None, args: CliArgs, decision: RunPlan | None) -> lis
     """Errors if a run cannot be written to `out`, unless it contains the resumed run."""
     if out is None or (args.resume is not None and decision is None):
         return []
-    source = decision.resume.source if decision and decision.resume else None
-    is_own = source is not None and source.resolve() == out.resolve()
-    if args.resume is not None and is_own and run_folder.is_run_folder(out):
+    resume = decision.resume if decision else None
+    if resume and resume.source.resolve() == out.resolve() and run_folder.is_run_folder(out):
         return []
     return run_folder.writing_errors(out, f"--out {out}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models.base import DataError
 from training.callbacks.base import Callback
@@ -47,28 +47,23 @@ class SamplesWriter(Callback):
 
     def predicted(self, predictions: Predictions, step: int) -> None:
         """Write those of an evaluation, and an event that names the file."""
-        if self._write(predictions, name := f"step-{step:08}", step, lambda png: png):
+        if self._write(predictions, name := f"step-{step:08}", step, bytes):
             self._emit("predicted", {"file": f"{name}.json"})
 
     def _write(
         self, predictions: Predictions, when: str, step: int, picture: Callable[[bytes], bytes]
     ) -> bool:
         """Write the samples, each `picture` as that makes it; whether it succeeded."""
-        pictures: list[Mapping[str, str]] = []
+        pictures, storage = list[Mapping[str, str]](), self._storage
+        rows = [list(map(_cut, row)) for row in predictions.rows]
         try:
-            (self._storage.path / FOLDER).mkdir(exist_ok=True)
+            (storage.path / FOLDER).mkdir(exist_ok=True)
             for number, drawn in enumerate(predictions.pictures, start=1):
                 file = f"{when}-{number}.png"  # a name of a custom task may be no file name
-                self._storage.atomic_write(f"{FOLDER}/{file}", picture(drawn.png))
+                storage.atomic_write(f"{FOLDER}/{file}", picture(drawn.png))
                 pictures.append({"name": drawn.name, "caption": drawn.caption, "file": file})
-            content: dict[str, Any] = {
-                "step": step,
-                "columns": list(predictions.columns),
-                "rows": [[_cut(cell) for cell in row] for row in predictions.rows],
-                "pictures": pictures,
-            }
-            data = encode_bytes(content, indent=2) + b"\n"
-            self._storage.atomic_write(f"{FOLDER}/{when}.json", data)
+            content = {"step": step, "columns": list(predictions.columns), "rows": rows, "pictures": pictures}
+            storage.atomic_write(f"{FOLDER}/{when}.json", encode_bytes(content, indent=2) + b"\n")
         except (OSError, DataError) as error:  # DataError: a custom task drew no PNG
             text = f"samples were not written: {error}"
             self._emit("warning", {"text": text, "subject": FOLDER})
@@ -77,6 +72,4 @@ class SamplesWriter(Callback):
 
 
 def _cut(cell: str | float | None) -> str | float | None:
-    if isinstance(cell, str) and len(cell) > _LONGEST:
-        return f"{cell[:_LONGEST]}…"
-    return cell
+    return f"{cell[:_LONGEST]}…" if isinstance(cell, str) and len(cell) > _LONGEST else cell

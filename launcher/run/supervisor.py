@@ -57,6 +57,8 @@ class RankProcesses:
     def __init__(self, folder: Path) -> None:
         self.folder, self.forwarded, self.interrupts = folder, set[int](), 0
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.ends: dict[int, RunEnd] = {}
+        """What the ranks that have exited ended with."""
         self.store: TCPStore | None = None
         """Kept open: the rendezvous of the ranks, on a port that is known to be free."""
 
@@ -103,9 +105,28 @@ class RankProcesses:
                 process.send_signal(number)  # not to its data-loader workers
                 process.send_signal(signal.SIGCONT)  # a stopped one would never take it
 
-    def codes(self) -> list[int | None]:
-        """Exit codes by rank; negative: killed by that signal; None: running."""
-        return [process.poll() for process in self.processes]
+    def have_ended(self) -> bool:
+        """Whether all ranks have exited; takes the ends of those that have."""
+        for rank, process in enumerate(self.processes):
+            if rank not in self.ends and (code := process.poll()) is not None:
+                end = run_end.load(self.folder, rank)
+                self.ends[rank] = end or run_end.without_report(rank, code, self.output(rank), self.forwarded)
+        return len(self.ends) == len(self.processes)
+
+    def first_failure(self) -> RunEnd | None:
+        """The end of the rank that failed first; None: none has.
+
+        A killed rank, which has no report, comes first, since its peers only notice later; then the
+        earliest failure, then stops, then ranks that lost a peer.
+        """
+
+        def urgency(end: RunEnd) -> tuple[int, float]:
+            is_killed = end.kind == "killed"
+            # Communication libraries abort when another rank is gone.
+            is_abort = is_killed and self.processes[end.rank].returncode == -signal.SIGABRT
+            return _PRIORITY["peer lost" if is_abort else end.kind], 0.0 if is_killed else end.at
+
+        return min((end for end in self.ends.values() if end.kind != "ended"), key=urgency, default=None)
 
     def output(self, rank: int) -> str:
         """The last output of a rank that does not print to the terminal."""
@@ -140,7 +161,7 @@ def supervise(plan: RunPlan) -> RunEnd:
                         ranks.start(plan.resolved.nproc, plan.threads, plan.console)
                     end = _watch(ranks)
                     limit = time.monotonic() + _GRACE_S
-                    while None in ranks.codes() and time.monotonic() < limit:
+                    while not ranks.have_ended() and time.monotonic() < limit:
                         time.sleep(_POLL_S)
                 finally:
                     ranks.end()
@@ -154,9 +175,8 @@ def _watch(ranks: RankProcesses) -> RunEnd:
     """Wait for the first failure, or for the agreed end of all ranks."""
     lost_since: float | None = None
     while ranks.interrupts < 2:
-        codes = ranks.codes()
-        failure = _first_failure(ranks, codes)
-        is_over = None not in codes
+        is_over = ranks.have_ended()
+        failure = ranks.first_failure()
         if failure is not None and (is_over or failure.kind != "peer lost"):
             return failure
         if failure is not None:
@@ -165,31 +185,10 @@ def _watch(ranks: RankProcesses) -> RunEnd:
             if time.monotonic() - lost_since > _GRACE_S:
                 return _frozen(ranks) or failure
         elif is_over:
-            end = run_end.load(ranks.folder, 0)
-            assert end is not None, "a rank without a report has failed"
-            return end
+            return ranks.ends[0]
         time.sleep(_POLL_S)
     text = "ended at once; earlier checkpoints are kept"
     return run_end.build("stopped", 0, text, exit_code=exit_codes.INTERRUPTED)
-
-
-def _first_failure(ranks: RankProcesses, codes: list[int | None]) -> RunEnd | None:
-    """The end of the rank that failed first; None: none has. `codes` are their exit codes.
-
-    A killed rank, which has no report, comes first, since its peers only notice later; then the
-    earliest failure, then stops, then ranks that lost a peer.
-    """
-    failed = []
-    for rank, code in enumerate(codes):
-        end = run_end.load(ranks.folder, rank)
-        if end is not None and end.kind != "ended":
-            failed.append((_PRIORITY[end.kind], end.at, end))
-        elif end is None and code is not None:
-            end = run_end.without_report(rank, code, ranks.output(rank), ranks.forwarded)
-            # Communication libraries abort when another rank is gone.
-            is_abort = end.kind == "killed" and code == -signal.SIGABRT
-            failed.append((_PRIORITY["peer lost" if is_abort else end.kind], 0.0, end))
-    return min(failed, key=lambda entry: entry[:2])[2] if failed else None
 
 
 def _frozen(ranks: RankProcesses) -> RunEnd | None:
@@ -198,7 +197,7 @@ def _frozen(ranks: RankProcesses) -> RunEnd | None:
     The rank is asked for its stacks with SIGABRT, which ends it.
     """
     for rank, process in enumerate(ranks.processes):
-        if process.poll() is None and run_end.load(ranks.folder, rank) is None:
+        if rank not in ranks.ends:
             status = psutil.Process(process.pid).status()
             process.send_signal(signal.SIGABRT)
             with suppress(subprocess.TimeoutExpired):
@@ -219,9 +218,8 @@ def _log_other_ranks(ranks: RankProcesses, shown: RunEnd, run: Path | None) -> N
     if run is None or not run.is_dir() or shown.kind == "invalid input":
         return
     for rank in range(len(ranks.processes)):
-        end = run_end.load(ranks.folder, rank)
-        texts = [ranks.output(rank)]
+        end, texts = ranks.ends.get(rank), [ranks.output(rank)]
         if end is not None and end.rank != shown.rank:
             texts += [end.text.strip(), end.trace.strip()]
-        for text in filter(None, texts):
+        for text in dict.fromkeys(filter(None, texts)):  # what a rank printed last may be its trace
             run_folder.append_log(run, f"[rank {rank}]\n{text}")
