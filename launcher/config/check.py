@@ -145,10 +145,7 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
             parts = {"fix" if str(row.fix).startswith("--") else "new": row.fix, "allowed": row.allowed}
             parts["severity"] = "warning" if row.warns else "error"
             found.append(errors.about_value(values, row.key, row.problem, **parts))
-    for check in (_stages, _trackers, _paths, _promised_sizes):
-        found += check(values)
-    for check_of_user in (_length, _batch, _no_effect):
-        found += check_of_user(values, keys)
+    found += [*_model_and_paths(values), *_of_user(values, keys)]
     if now[_CONTINUAL] and "data.path" not in values:
         where = errors.where(_CONTINUAL, values[_CONTINUAL].origin)
         message = f"{_CONTINUAL} needs a task with the setting data.path"
@@ -184,131 +181,8 @@ def has_own_optimizer(family: str) -> bool:
     return is_custom(family) and hasattr(task_class(family), "optimizer")
 
 
-def _trackers(values: Values) -> Iterator[Diagnostic]:
-    """Trackers whose package is not installed."""
-    for text in values["track"].value:
-        name = text.partition(":")[0]
-        package = TRACKERS[name].extra
-        if package is not None and find_spec(package) is None:
-            problem = f"tracker {name} requires the package {package}"
-            yield errors.about(values, "track", problem, fix=f"pip install 'gearshift[{package}]'")
-
-
-def _paths(values: Values) -> Iterator[Diagnostic]:
-    """Files that do not exist; and pipes, sockets and devices, which may be read for ever."""
-    for key in ("data.path", PRETRAINED, "engine.ds_config"):
-        path = values[key].value if key in values else None
-        if path is None or path.startswith((paths.EMBEDDED, HUB)):
-            continue
-        full = Path(path).expanduser()
-        if path and full.exists():
-            continue
-        if key == "data.path" and values["download.fetch"].value:
-            from launcher.config import feature_checks  # for the runs that download their data
-
-            if feature_checks.will_download(values, path):
-                continue
-        like = nearest_file(path)
-        parts = {"new": like, "did_you_mean": like}
-        if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
-            parts["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
-        link = "is a link to a file that does not exist" if full.is_symlink() else "does not exist"
-        yield errors.about_value(values, key, f"{link} ({full.absolute()})", **parts)
-    for key in [key for key in paths.PATHS if key in values]:
-        if paths.is_special(key, values):
-            allowed = "a file or a folder on disk, not a pipe, socket or device"
-            yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
-        if redact(text := str(values[key].value)) != text:  # files of the run would name the password
-            problem = "is a URL with a password"
-            yield errors.about_value(values, key, problem, allowed="a path on this machine")
-
-
-def _length(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
-    """What never happens before the end of a run of so many steps."""
-    warmup, max_steps = values["schedule.warmup"].value, values["train.max_steps"].value
-    if max_steps is not None:
-        if isinstance(warmup, int):
-            yield from _long_warmup(values, keys, warmup, max_steps)
-        yield from _too_rare(values, keys, max_steps, None)
-
-
-def _long_warmup(values: Values, keys: KeySets, steps: int, total: int) -> Iterator[Diagnostic]:
-    """The error of a warm-up as long as the run, unless it is cut, with a note."""
-    key = "schedule.warmup"
-    if steps >= total and values["schedule.warmup_cap"].value is None:
-        problem = f"is {steps} steps, and the run has {total}: the learning rate would never reach its peak"
-        parts = {"allowed": f"less than {total} steps", "new": "10%"}
-        severity = "error" if key in keys.decided else "warning"
-        yield errors.about_value(values, key, problem, severity=severity, **parts)
-
-
-def _too_rare(values: Values, keys: KeySets, total: int, per_epoch: int | None) -> Iterator[Diagnostic]:
-    """Warnings for the user's intervals above the `total` steps of the run; `per_epoch`: if known."""
-    for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
-        every = values[key].value
-        if key not in keys.decided or not (isinstance(every, int) or (per_epoch is not None and every)):
-            continue
-        if (steps := duration.steps(every, per_epoch or 1, total)) > total:
-            problem = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
-            yield errors.about_value(values, key, problem, new=max(1, total // 2), severity="warning")
-
-
-def _batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
-    """Warn if the user's micro-batch or accumulation change the global batch.
-
-    An error is a mode that promises to keep it, with numbers that do not divide.
-    """
-    now = {key: values[key].value for key in BATCH_SETTINGS}
-    new, shipped, default = (
-        (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1) for numbers in (now, keys.shipped, keys.defaults)
-    )
-    users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
-    if users and new != shipped and GLOBAL not in keys.user:
-        yield errors.about(
-            values,
-            GLOBAL,
-            f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
-            value=new,
-            where="; ".join(errors.where(key, values[key].origin) for key in users),
-            fix=f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm",
-            severity="warning",
-        )
-    is_kept = values["promise"].value.get("global_batch") == {"at_least": 1, "at_most": 1}
-    if is_kept and shipped != default and keys.user.isdisjoint(BATCH_SETTINGS):
-        problem = f"promises a global batch of {default}, and gives {shipped}"
-        yield errors.about_value(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
-
-
-def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
-    """Sizes of no family in the user's promises, which would never be checked."""
-    users = [one for one in values["promise"].all_values if one[1].layer in USER_LAYERS]
-    families = (*FAMILIES, values["model.family"].value) if users else ()
-    known = {size for name in families for size in config_of(name).SIZES}
-    for promises, origin in users:
-        for measure, bounds in promises.items():
-            for name in {*((bounds or {}).get("sizes") or ())} - known:
-                message, like = f"unknown size {name!r} in promise.{measure}", nearest_match(name, known)
-                parts = {"allowed": ", ".join(sorted(known)), "did_you_mean": like}
-                where = errors.where("promise", origin)
-                yield errors.about(values, "promise", message, where=where, **parts)
-
-
-def _no_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
-    """Modes and settings that change nothing."""
-    mode = values["mode"].value
-    if mode != "default" and keys.changed <= {"promise"}:
-        yield errors.about_value(values, "mode", "changes nothing", severity="warning")
-    for key, setting in values.items():
-        if key in keys.decided and (problem := why_ineffective(values, key)):
-            # Without it a run may not fit. In a pipeline it is that of another stage.
-            is_needed = key == _QUANTIZE and setting.value is not None and mode != STAGED_MODE
-            is_error = is_needed or values["unread_settings"].value == "error"
-            severity = "error" if is_error else "warning"
-            yield errors.about_value(values, key, problem, fix="remove it", severity=severity)
-
-
-def _stages(values: Values) -> Iterator[Diagnostic]:
-    """Errors of mode staged, of the names in `stages`, and of missing first weights."""
+def _model_and_paths(values: Values) -> Iterator[Diagnostic]:
+    """Errors of stages and their first weights, of trackers, and of files."""
     family, mode, names = (values[key].value for key in ("model.family", "mode", STAGES))
     stages = declared_stages(family)
     chosen = select_stages(names, stages)
@@ -337,6 +211,114 @@ def _stages(values: Values) -> Iterator[Diagnostic]:
             fix="--from RUN",
         )
 
+    for text in values["track"].value:
+        name = text.partition(":")[0]
+        package = TRACKERS[name].extra
+        if package is not None and find_spec(package) is None:
+            problem = f"tracker {name} requires the package {package}"
+            yield errors.about(values, "track", problem, fix=f"pip install 'gearshift[{package}]'")
+
+    # Files that do not exist; and pipes, sockets and devices, which may be read for ever.
+    for key in ("data.path", PRETRAINED, "engine.ds_config"):
+        path = values[key].value if key in values else None
+        if path is None or path.startswith((paths.EMBEDDED, HUB)):
+            continue
+        full = Path(path).expanduser()
+        if path and full.exists():
+            continue
+        if key == "data.path" and values["download.fetch"].value:
+            from launcher.config import feature_checks  # for the runs that download their data
+
+            if feature_checks.will_download(values, path):
+                continue
+        like = nearest_file(path)
+        parts = {"new": like, "did_you_mean": like}
+        if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
+            parts["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
+        link = "is a link to a file that does not exist" if full.is_symlink() else "does not exist"
+        yield errors.about_value(values, key, f"{link} ({full.absolute()})", **parts)
+    for key in [key for key in paths.PATHS if key in values]:
+        if paths.is_special(key, values):
+            allowed = "a file or a folder on disk, not a pipe, socket or device"
+            yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
+        if redact(text := str(values[key].value)) != text:  # files of the run would name the password
+            problem = "is a URL with a password"
+            yield errors.about_value(values, key, problem, allowed="a path on this machine")
+
+
+def _of_user(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
+    """What the user set and would not get: lengths, batch numbers, promises, settings without effect."""
+    warmup, max_steps = values["schedule.warmup"].value, values["train.max_steps"].value
+    if max_steps is not None:
+        if isinstance(warmup, int):
+            yield from _long_warmup(values, keys, warmup, max_steps)
+        yield from _too_rare(values, keys, max_steps, None)
+
+    # A micro-batch or accumulation that change the global batch; and a mode that promises to keep it.
+    now = {key: values[key].value for key in BATCH_SETTINGS}
+    new, shipped, default = (
+        (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1) for numbers in (now, keys.shipped, keys.defaults)
+    )
+    users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
+    if users and new != shipped and GLOBAL not in keys.user:
+        yield errors.about(
+            values,
+            GLOBAL,
+            f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
+            value=new,
+            where="; ".join(errors.where(key, values[key].origin) for key in users),
+            fix=f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm",
+            severity="warning",
+        )
+    is_kept = values["promise"].value.get("global_batch") == {"at_least": 1, "at_most": 1}
+    if is_kept and shipped != default and keys.user.isdisjoint(BATCH_SETTINGS):
+        problem = f"promises a global batch of {default}, and gives {shipped}"
+        yield errors.about_value(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
+
+    # Sizes of no family in promises, which would never be checked.
+    users = [one for one in values["promise"].all_values if one[1].layer in USER_LAYERS]
+    families = (*FAMILIES, values["model.family"].value) if users else ()
+    known = {size for name in families for size in config_of(name).SIZES}
+    for promises, origin in users:
+        for measure, bounds in promises.items():
+            for name in {*((bounds or {}).get("sizes") or ())} - known:
+                message, like = f"unknown size {name!r} in promise.{measure}", nearest_match(name, known)
+                parts = {"allowed": ", ".join(sorted(known)), "did_you_mean": like}
+                where = errors.where("promise", origin)
+                yield errors.about(values, "promise", message, where=where, **parts)
+
+    mode = values["mode"].value
+    if mode != "default" and keys.changed <= {"promise"}:
+        yield errors.about_value(values, "mode", "changes nothing", severity="warning")
+    for key, setting in values.items():
+        if key in keys.decided and (problem := why_ineffective(values, key)):
+            # Without it a run may not fit. In a pipeline it is that of another stage.
+            is_needed = key == _QUANTIZE and setting.value is not None and mode != STAGED_MODE
+            is_error = is_needed or values["unread_settings"].value == "error"
+            severity = "error" if is_error else "warning"
+            yield errors.about_value(values, key, problem, fix="remove it", severity=severity)
+
+
+def _long_warmup(values: Values, keys: KeySets, steps: int, total: int) -> Iterator[Diagnostic]:
+    """The error of a warm-up as long as the run, unless it is cut, with a note."""
+    key = "schedule.warmup"
+    if steps >= total and values["schedule.warmup_cap"].value is None:
+        problem = f"is {steps} steps, and the run has {total}: the learning rate would never reach its peak"
+        parts = {"allowed": f"less than {total} steps", "new": "10%"}
+        severity = "error" if key in keys.decided else "warning"
+        yield errors.about_value(values, key, problem, severity=severity, **parts)
+
+
+def _too_rare(values: Values, keys: KeySets, total: int, per_epoch: int | None) -> Iterator[Diagnostic]:
+    """Warnings for the user's intervals above the `total` steps of the run; `per_epoch`: if known."""
+    for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
+        every = values[key].value
+        if key not in keys.decided or not (isinstance(every, int) or (per_epoch is not None and every)):
+            continue
+        if (steps := duration.steps(every, per_epoch or 1, total)) > total:
+            problem = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
+            yield errors.about_value(values, key, problem, new=max(1, total // 2), severity="warning")
+
 
 _MOST_LEFT_OUT = 0.1
 """Largest share of an epoch that is dropped without a warning."""
@@ -363,18 +345,37 @@ def check_before_training(
     Everything that reads settings must be built by now. Raises SettingsError; warnings go to
     stderr if this rank `prints`.
     """
+    values, decided = resolved.values, resolved.keys.decided
     diagnostics: list[Diagnostic] = []
     if not train_plan.experience:  # which has a length and a schedule of its own
         diagnostics += check_train_plan(resolved, train_plan.total_steps, train_plan.steps_per_epoch)
     if not train_plan.experience and not train_plan.first_step:  # a resumed run has few steps left
-        diagnostics += _idle_patience(resolved, train_plan)
-        profiled, last = resolved.settings.log.profile, train_plan.end_step
-        most = last - PROFILE_WARMUP
-        if profiled is not None and profiled > most:
+        profiled, last = values["log.profile"].value, train_plan.end_step
+        # A patience that has too few evaluations to act.
+        count = train_plan.evaluations(0, last - 1)
+        for key, also in (("stop.patience", "stop.patience"), ("schedule.patience", "schedule.name")):
+            patience = values[key].value
+            if patience is None or decided.isdisjoint((key, also)) or why_ineffective(values, key):
+                continue
+            if count <= patience:
+                every = (last - 1) // (patience + 1)
+                needed = f"{patience + 1} evaluations before the last step, not {count}"
+                fix = errors.fix_line("eval.every", values["eval.every"].origin, every) if every else None
+                parts = {"fix": fix, "severity": "warning"}
+                diagnostics.append(errors.about_value(values, key, f"cannot act: it needs {needed}", **parts))
+        if profiled is not None and profiled > last - PROFILE_WARMUP:
             problem = f"needs {profiled + PROFILE_WARMUP} steps, and the run has {last}"
-            new = most if most > 0 else None
-            diagnostics.append(errors.about_value(resolved.values, "log.profile", problem, new=new))
-    diagnostics += _left_out(resolved, train_plan)
+            new = max(0, last - PROFILE_WARMUP) or None
+            diagnostics.append(errors.about_value(values, "log.profile", problem, new=new))
+    # Much of an epoch that is dropped as a partial batch.
+    dropped, batch = train_plan.dropped_samples, train_plan.global_batch
+    length = train_plan.steps_per_epoch * batch + dropped
+    if dropped > _MOST_LEFT_OUT * length:
+        new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
+        line = batch_line(values, resolved.keys, resolved.batching.micro_batch, new_batch)
+        fix = line if length % new_batch < length % batch else "use more data"
+        message = f"{dropped} of {length} samples of an epoch are dropped: they fill no batch of {batch}"
+        diagnostics.append(errors.about(values, GLOBAL, message, fix=fix, severity="warning"))
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
     if wrong := [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]:
         raise SettingsError(wrong)
@@ -406,35 +407,6 @@ def check_splits(task: Task, folder: Path) -> None:
     if shared := overlapping_groups(folder):
         message = f"{len(shared)} groups are in two splits, such as {', '.join(shared[:3])}"
         raise DataError(message, where=str(folder / SPLIT_FILE), allowed=allowed)
-
-
-def _idle_patience(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
-    """Warn if the run has too few evaluations for a patience that the user set."""
-    values, steps = resolved.values, train_plan.end_step
-    count = train_plan.evaluations(0, steps - 1)
-    for key, also in (("stop.patience", "stop.patience"), ("schedule.patience", "schedule.name")):
-        patience, is_set = values[key].value, not resolved.keys.decided.isdisjoint((key, also))
-        if patience is None or count > patience or not is_set or why_ineffective(values, key):
-            continue
-        every = (steps - 1) // (patience + 1)
-        problem = f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}"
-        fix = errors.fix_line("eval.every", values["eval.every"].origin, every) if every else None
-        yield errors.about_value(values, key, problem, fix=fix, severity="warning")
-
-
-def _left_out(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
-    """Warn if much of an epoch is dropped as a partial batch."""
-    dropped, batch = train_plan.dropped_samples, train_plan.global_batch
-    length = train_plan.steps_per_epoch * batch + dropped
-    if dropped > _MOST_LEFT_OUT * length:
-        new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
-        is_better = length % new_batch < length % batch
-        line = batch_line(resolved.values, resolved.keys, resolved.batching.micro_batch, new_batch)
-        fix = line if is_better else "use more data"
-        message = (
-            f"{dropped} of {length} samples of an epoch are dropped: they fill no global batch of {batch}"
-        )
-        yield errors.about(resolved.values, GLOBAL, message, fix=fix, severity="warning")
 
 
 class TrackedSettings:
