@@ -88,25 +88,22 @@ def rejected(info: SettingInfo, setting: Setting, failure: Mapping[str, Any], be
             reason = "is not understood"
         message = f"{display_name(path)} {shown(value)} {reason}"
     if not parts and name is None:
-        more["did_you_mean"] = more["new"] = _nearest(info, value, kind)
+        word, options, suggestion = str(value).lower(), info.allowed, None
+        bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
+        if info.type == "true or false":
+            options = ("true", "false")
+        if info.nullable and word == "none":
+            suggestion = "null"
+        elif isinstance(options, tuple):
+            switched = ("true", "on") if word in ON else ("false", "off") if word in OFF else ()
+            suggestion = next((option for option in switched if option in options), None)
+            suggestion = suggestion or nearest_match(word, options)
+        elif bound is not None and not isinstance(value, list):
+            suggestion = plain(bound)
+        more["did_you_mean"] = more["new"] = suggestion
         if below.origin.layer != BUILT_IN_LAYER:
             more["overrides"] = (below.value, below.origin.where)
     return about({path: setting}, path, message, value=value, allowed=allowed(info), **more)
-
-
-def _nearest(info: SettingInfo, value: Any, kind: str) -> str | None:
-    """The text that was probably meant; None: it is not known."""
-    word, names = str(value).lower(), info.allowed
-    if info.nullable and word == "none":
-        return "null"
-    if info.type == "true or false":
-        names = ("true", "false")
-    if isinstance(names, tuple):
-        switched = ("true", "on") if word in ON else ("false", "off") if word in OFF else ()
-        option = next((option for option in switched if option in names), None)
-        return option or (nearest_match(value, names) if isinstance(value, str) else None)
-    bound = {"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, "")
-    return plain(info.bounds[bound]) if bound in info.bounds and not isinstance(value, list) else None
 
 
 # The command line.

@@ -96,12 +96,15 @@ def is_change(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and set(value) <= CHANGES
 
 
-def apply_change(change: Mapping[str, Any], default: Any, sizes: Sequence[str]) -> tuple[Any, str]:
+def apply_change(change: Any, default: Any, sizes: Sequence[str]) -> tuple[Any, str]:
     """The default after `change`, and how it follows: `3 × 0.5, rounded to 2`; null stays null.
 
+    A value that is no change replaces the default.
     Whole numbers are rounded, to 1 at least unless they were 0; `sizes` are the family's, from
     small to large: smaller_of takes the first name that is smaller than the default.
     """
+    if not is_change(change):
+        return change, ""
     if default is None:
         return None, "nothing to change"
     value, texts = default, []

@@ -212,7 +212,7 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
                 if setting.value is not None or key not in sections(family):  # an empty section
                     invalid.append(_input_errors().unknown_key(family, layer, key))
                 continue
-            if name in (MODE_LAYER, PROFILE_LAYER) and presets.is_change(setting.value):
+            if name in (MODE_LAYER, PROFILE_LAYER):
                 value, how = presets.apply_change(setting.value, before[key].value, sizes)
                 setting = Setting(value, replace(setting.origin, how=how))
             value, wrong = _read(family, key, setting, values[key])
