@@ -215,13 +215,8 @@ def _unknown_option(command: Command, words: Sequence[str], position: int, argv:
         info = info_of(key)
         is_switch = info is not None and info.type == "true or false"
         line = f"--set {key}={quoted or ('true' if is_switch else 'VALUE')}"
-    meant = line and _meant(line)
+    meant = line and re.split(r" (?=--)|=", line)[0]  # without the value
     return _error(f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=meant, fix=line)
-
-
-def _meant(line: str) -> str:
-    """The options of a line to type, without the value of a setting: `--set optim.lr`."""
-    return re.split(r" (?=--)|=", line)[0]
 
 
 # Calls of Python.
