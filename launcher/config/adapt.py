@@ -100,21 +100,10 @@ def adapt(
         from launcher.config import feature_checks  # for the runs that download their data
 
         run.notes += feature_checks.point_data_path(values, keys)
-    _processes(run, world_size, chosen)
-    _of_device(run)
-    _of_engine(run)
-    if chosen is not None:  # after the rules: it was planned with what they set
-        for key, value in chosen.settings.items():
-            if run.get(key) != value:
-                run.fill(key, value, chosen.where)
-        run.notes.append(chosen.line)
-    return run
 
-
-def _processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -> None:
-    """Decide processes and engine; fill in those that are not set."""
+    # Processes and engine, as far as they are not set.
     engine, nproc = ENGINES.get(chosen.engine if chosen else run.get("engine.name")), run.get("engine.nproc")
-    gpus = run.machine.gpus if run.device in ("cuda", "xpu") else 0
+    gpus = machine.gpus if run.device in ("cuda", "xpu") else 0
     if nproc is None:
         nproc, reason = max(1, gpus), f"one per GPU: {gpus}" if gpus else "no GPU: one process"
         if engine is not None and engine.processes is not None:
@@ -122,7 +111,7 @@ def _processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -
         if world_size is None:
             run.fill("engine.nproc", nproc, reason)
     elif world_size is None:
-        limit, what = (gpus, "GPUs") if gpus else (run.machine.cores, "cores")
+        limit, what = (gpus, "GPUs") if gpus else (machine.cores, "cores")
         limit, what = (1, "GPU") if run.device == "mps" else (limit, what)
         if nproc > limit:
             # A larger machine may be rehearsed: its processes share the cores.
@@ -135,6 +124,15 @@ def _processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -
         run.fill("engine.name", chosen.engine, chosen.where)
     elif engine is None:
         run.fill("engine.name", by_processes(run.size), counted(run.size, "process"))
+
+    _of_device(run)
+    _of_engine(run)
+    if chosen is not None:  # after the rules: it was planned with what they set
+        for key, value in chosen.settings.items():
+            if run.get(key) != value:
+                run.fill(key, value, chosen.where)
+        run.notes.append(chosen.line)
+    return run
 
 
 def _of_device(run: Adaptation) -> None:

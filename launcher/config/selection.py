@@ -74,16 +74,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         )
     mode = {key: setting for key, setting in mode.items() if key not in (*MODEL_CHOICES, "sentence")}
     files = [file(FILES_LAYER, path, n, "--config") for n, path in enumerate(args.configs)]
-    return [mode, *files, _arguments(args, wrong)], wrong
-
-
-def highest(layers: Sequence[Values]) -> dict[str, Setting]:
-    """The setting of the highest layer for each key."""
-    return {key: setting for layer in layers for key, setting in layer.items()}
-
-
-def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Values:
-    """The settings on the command line; for one key the later argument counts."""
+    # For one key the later argument counts.
     typed: list[tuple[str, str, str]] = []  # key, text, argument
     if args.model is not None:
         family, size = split_model_name(args.model)
@@ -110,7 +101,12 @@ def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Values:
     }
     last = (COMMAND_LINE, len(typed) + 1)
     filled = {k: replace(s, origin=replace(s.origin, order=last)) for k, s in args.filled.items()}
-    return {**settings, **filled}
+    return [mode, *files, {**settings, **filled}], wrong
+
+
+def highest(layers: Sequence[Values]) -> dict[str, Setting]:
+    """The setting of the highest layer for each key."""
+    return {key: setting for layer in layers for key, setting in layer.items()}
 
 
 def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
