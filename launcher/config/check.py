@@ -194,12 +194,10 @@ def _model_and_paths(values: Values) -> Iterator[Diagnostic]:
     elif names and mode != STAGED_MODE:
         yield errors.about_value(values, STAGES, "needs mode staged", fix="--mode staged")
     elif names and [stage.name for stage in chosen] != list(names):
-        known, problem = (
-            [stage.name for stage in stages],
-            f"is not a list of stages of {family} in their order",
-        )
-        like = {nearest_match(name, known) for name in names}
-        new = [name for name in known if name in like]
+        known = [stage.name for stage in stages]
+        problem = f"is not a list of stages of {family} in their order"
+        meant = {nearest_match(name, known) for name in names}
+        new = [name for name in known if name in meant]
         yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), new=new or None)
     elif len(names) == 1 and chosen[0].loads is not None and values[chosen[0].loads].value is None:
         earlier = " or ".join(chosen[0].of)
@@ -276,10 +274,10 @@ def _of_user(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
         yield errors.about_value(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
 
     # Sizes of no family in promises, which would never be checked.
-    users = [one for one in values["promise"].all_values if one[1].layer in USER_LAYERS]
-    families = (*FAMILIES, values["model.family"].value) if users else ()
+    promised = [one for one in values["promise"].all_values if one[1].layer in USER_LAYERS]
+    families = (*FAMILIES, values["model.family"].value) if promised else ()
     known = {size for name in families for size in config_of(name).SIZES}
-    for promises, origin in users:
+    for promises, origin in promised:
         for measure, bounds in promises.items():
             for name in {*((bounds or {}).get("sizes") or ())} - known:
                 message, like = f"unknown size {name!r} in promise.{measure}", nearest_match(name, known)
@@ -291,12 +289,12 @@ def _of_user(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     if mode != "default" and keys.changed <= {"promise"}:
         yield errors.about_value(values, "mode", "changes nothing", severity="warning")
     for key, setting in values.items():
-        if key in keys.decided and (problem := why_ineffective(values, key)):
+        if key in keys.decided and (reason := why_ineffective(values, key)):
             # Without it a run may not fit. In a pipeline it is that of another stage.
             is_needed = key == _QUANTIZE and setting.value is not None and mode != STAGED_MODE
             is_error = is_needed or values["unread_settings"].value == "error"
             severity = "error" if is_error else "warning"
-            yield errors.about_value(values, key, problem, fix="remove it", severity=severity)
+            yield errors.about_value(values, key, reason, fix="remove it", severity=severity)
 
 
 def _long_warmup(values: Values, keys: KeySets, steps: int, total: int) -> Iterator[Diagnostic]:

@@ -22,7 +22,6 @@ from launcher.config.options import (
     STAGE,
     VERSION,
     Command,
-    is_readable,
     split_options,
 )
 from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
@@ -77,7 +76,8 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     for position, words, is_known in split_options(command, arguments):
         flag, is_joined, value = words[0].partition("=")
         option = by_flag.get(flag)
-        if option is not None and is_readable(option, words):
+        has_value = bool(is_joined) or len(words) > 1
+        if option is not None and has_value == (option.metavar is not None):
             value = value if is_joined else words[-1]
             given.setdefault(flag, []).append(value)
             if option.mode or option.key == "mode":
@@ -99,6 +99,7 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
             return CommandLine(alone, diagnostics=[other], flags=frozenset(given))
         diagnostics += input_errors.of_arguments(command, arguments, wrong, positionals, modes)
     # Paths that no file can have: not of --set of a run, which is checked by its key, and of texts.
+    texts: list[tuple[str, str | None, str]]
     texts = [(command.name, None, text) for text in (argument, *more, operand)]
     files = [o for o in command.options if o.metavar and o.values in PATH_VALUES and o.flag != INPUT]
     texts += [(o.flag, o.key, text) for o in files for text in given.get(o.flag, ())]

@@ -55,7 +55,7 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     section, _, last = name.rpartition(".")
     here = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == section}
     anywhere = {key.rpartition(".")[2]: key for key in keys}
-    anywhere |= {flag[2:]: option.key for flag, option in BY_FLAG.items() if option.key in keys}
+    anywhere |= {flag[2:]: str(option.key) for flag, option in BY_FLAG.items() if option.key in keys}
     same = {fold(part): key for table in (anywhere, here) for part, key in table.items()}.get(fold(last))
     for table in (here, anywhere):
         if same is None and (part := nearest_match(last, table)):

@@ -96,9 +96,10 @@ def resolve(
     # The size that mode default would train: without one of the user instead of the mode's. A file may
     # repeat the size of the mode, as the settings.yaml of a run does.
     size = values[_SIZE] if choice.size is not None and _SIZE in values else None
-    is_of_mode = _SIZE in keys.changed and size is not None
-    is_users = is_of_mode and (_SIZE in keys.decided or size.origin.layer == CLI_LAYER)
-    default = None if size is None or is_users else keys.defaults[_SIZE] if is_of_mode else size.value
+    default = None if size is None else size.value
+    if size is not None and _SIZE in keys.changed:
+        is_users = _SIZE in keys.decided or size.origin.layer == CLI_LAYER
+        default = None if is_users else keys.defaults[_SIZE]
     values[PROMISE], unpromised = _scoped(values[PROMISE], default, run.device)
 
     diagnostics += [*run.diagnostics, *check.check_settings(values, keys)]

@@ -200,8 +200,9 @@ def _job(
 def _pinned(run: RunPlan) -> list[str]:
     """The commit of a model of the hub: a requeued job loads it, too."""
     setting = run.resolved.values.get(PRETRAINED)
-    is_users = setting is not None and PRETRAINED in run.resolved.keys.decided
-    return [f"--set={PRETRAINED}={setting.value}"] if is_users and str(setting.value).startswith(HUB) else []
+    if setting is None or PRETRAINED not in run.resolved.keys.decided:
+        return []
+    return [f"--set={PRETRAINED}={setting.value}"] if str(setting.value).startswith(HUB) else []
 
 
 def _prepare(
