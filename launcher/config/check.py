@@ -230,11 +230,11 @@ def _model_and_paths(values: Values) -> Iterator[Diagnostic]:
             if feature_checks.will_download(values, path):
                 continue
         like = nearest_file(path)
-        parts = {"new": like, "did_you_mean": like}
+        more = {"new": like, "did_you_mean": like}
         if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
-            parts["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
+            more["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
         link = "is a link to a file that does not exist" if full.is_symlink() else "does not exist"
-        yield errors.about_value(values, key, f"{link} ({full.absolute()})", **parts)
+        yield errors.about_value(values, key, f"{link} ({full.absolute()})", **more)
     for key in [key for key in paths.PATHS if key in values]:
         if paths.is_special(key, values):
             allowed = "a file or a folder on disk, not a pipe, socket or device"

@@ -89,13 +89,13 @@ def load_task_class(name: str) -> type:
         return task_class
     classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
     tasks = [cls.__name__ for cls in classes if cls.__module__ == module.__name__ and not _missing(cls)]
-    suggestion = nearest_match(class_name, tasks)
+    like = nearest_match(class_name, tasks)
     raise _error(
         f"module '{module_name}' has no class '{class_name}'",
         name,
         where=_where(module.__file__, None),
         allowed=", ".join(tasks) or "a class of it that is a task; this module has none",
-        did_you_mean=suggestion and f"{module_name}:{suggestion}",
+        did_you_mean=like and f"{module_name}:{like}",
     )
 
 
