@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from engines.catalog import ENGINES, by_processes
-from launcher.base.diagnostics import Diagnostic, counted, plain
+from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
 from launcher.config import errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
 from launcher.config.machine import Machine
-from launcher.config.provenance import (
-    MACHINE_LAYER,
-    MODE_LAYER,
-    Batching,
-    Chosen,
-    KeySets,
-    Origin,
-    Setting,
-    Values,
-)
+from launcher.config.provenance import MACHINE_LAYER, MODE_LAYER, Chosen, KeySets, Origin, Setting
 from launcher.config.schema import PRETRAINED, config_of, setting_infos
-from models.common.hub import folder_of
+from models.catalog import is_custom
+from models.common.hub import HUB, folder_of
 
+_CHECKPOINTING = "memory.activation_checkpointing"
 _REHEARSED = 16
 """Processes per core with which a larger machine can be rehearsed, slowly."""
 _PER_CORE = 4
@@ -96,25 +88,22 @@ def adapt(
     run = Adaptation(values, keys, machine, machine.device if device == "auto" else device)
     if machine.unused and device == "auto" and run.device in ("cuda", "cpu"):
         run.notes.append(f"device: {run.device}: {machine.unused}")
+    name = run.get(PRETRAINED) if PRETRAINED in values else None
+    if isinstance(name, str) and name.startswith(HUB) and not is_custom(run.get("model.family")):
+        from launcher.config import hub  # for the runs that name one
+
+        try:
+            run.notes += hub.pin(values)
+        except SettingsError as error:
+            run.diagnostics += error.diagnostics
     if run.get("download.fetch"):
         from launcher.config import feature_checks  # for the runs that download their data
 
         run.notes += feature_checks.point_data_path(values, keys)
-    _processes(run, world_size, chosen)
-    for rule in (_precision, _micro_batch, _loader, _memory, _optimizer, _length, _compile, _context):
-        rule(run)
-    if chosen is not None:  # after the rules: it was planned with what they set
-        for key, value in chosen.settings.items():
-            if run.get(key) != value:
-                run.fill(key, value, chosen.where)
-        run.notes.append(chosen.line)
-    return run
 
-
-def _processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -> None:
-    """Decide processes and engine; fill in those that are not set."""
+    # Processes and engine, as far as they are not set.
     engine, nproc = ENGINES.get(chosen.engine if chosen else run.get("engine.name")), run.get("engine.nproc")
-    gpus = run.machine.gpus if run.device in ("cuda", "xpu") else 0
+    gpus = machine.gpus if run.device in ("cuda", "xpu") else 0
     if nproc is None:
         nproc, reason = max(1, gpus), f"one per GPU: {gpus}" if gpus else "no GPU: one process"
         if engine is not None and engine.processes is not None:
@@ -122,7 +111,7 @@ def _processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -
         if world_size is None:
             run.fill("engine.nproc", nproc, reason)
     elif world_size is None:
-        limit, what = (gpus, "GPUs") if gpus else (run.machine.cores, "cores")
+        limit, what = (gpus, "GPUs") if gpus else (machine.cores, "cores")
         limit, what = (1, "GPU") if run.device == "mps" else (limit, what)
         if nproc > limit:
             # A larger machine may be rehearsed: its processes share the cores.
@@ -136,17 +125,20 @@ def _processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -
     elif engine is None:
         run.fill("engine.name", by_processes(run.size), counted(run.size, "process"))
 
+    _of_device(run)
+    _of_engine(run)
+    if chosen is not None:  # after the rules: it was planned with what they set
+        for key, value in chosen.settings.items():
+            if run.get(key) != value:
+                run.fill(key, value, chosen.where)
+        run.notes.append(chosen.line)
+    return run
 
-def batch_notes(values: Values, keys: KeySets, solved: Batching) -> Iterator[str]:
-    """Announce a micro-batch that differs from the one that the user or the mode set."""
-    asked = values[MICRO]
-    is_chosen = asked.origin.layer == MODE_LAYER or MICRO in keys.user
-    if is_chosen and asked.value not in (None, solved.micro_batch):
-        yield f"{MICRO}: {solved.micro_batch} instead of {asked.value}: {solved}"
 
-
-def _precision(run: Adaptation) -> None:
-    key, device, precision, machine = "precision", run.device, run.get("precision"), run.machine
+def _of_device(run: Adaptation) -> None:
+    """What a device can do: precision, micro-batch, loader, memory."""
+    device, machine, cores, nproc = run.device, run.machine, run.machine.cores, run.nproc
+    key, precision = "precision", run.get("precision")
     if precision == "auto":
         new, reason = "fp32", "no GPU with bf16"
         if device in ("cuda", "xpu") and machine.gpu_bf16:
@@ -167,60 +159,48 @@ def _precision(run: Adaptation) -> None:
     elif device == "cuda" and precision == "bf16" and not machine.gpu_bf16:
         run.prefer(key, "fp16", "a GPU without bf16")
 
-
-def _micro_batch(run: Adaptation) -> None:
-    """On a CPU, a mode with larger steps keeps the micro-batch of the default.
-
-    The global batch is the one of the mode. A larger micro-batch occupies an idle GPU; to a CPU it
-    only costs memory. The default needs no checkpointing for it.
-    """
-    key, defaults = "memory.activation_checkpointing", run.keys.defaults
-    is_of_mode = not run.keys.mode.isdisjoint((MICRO, ACCUMULATION))
-    if run.device != "cpu" or not is_of_mode or not run.keys.user.isdisjoint((MICRO, ACCUMULATION)):
-        return
+    # On a CPU, a mode with larger steps keeps the micro-batch of the default, and the global batch of
+    # the mode. A larger micro-batch occupies an idle GPU; to a CPU it only costs memory.
+    pair, defaults = {MICRO, ACCUMULATION}, run.keys.defaults
     micro, default = run.get(MICRO) or 1, defaults[MICRO] or 1
     whole = run.get(GLOBAL) or micro * (run.get(ACCUMULATION) or 1)
-    if whole <= default * (defaults[ACCUMULATION] or 1):
-        return
-    smaller = largest_divisor(whole, min(micro, default))
-    reason = "no GPU: larger micro-batches take memory, and a CPU gains little from them"
-    run.replace(MICRO, smaller, reason)
-    run.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
-    if run.values[key].origin.layer == MODE_LAYER:
-        run.replace(key, defaults[key], f"{MICRO} is not larger than the default's")
+    is_larger = bool(pair & run.keys.mode) and whole > default * (defaults[ACCUMULATION] or 1)
+    if device == "cpu" and is_larger and not pair & run.keys.user:
+        smaller = largest_divisor(whole, min(micro, default))
+        reason = "no GPU: larger micro-batches take memory, and a CPU gains little from them"
+        run.replace(MICRO, smaller, reason)
+        run.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
+        if run.values[_CHECKPOINTING].origin.layer == MODE_LAYER:  # the default needs none for it
+            reason = f"{MICRO} is not larger than the default's"
+            run.replace(_CHECKPOINTING, defaults[_CHECKPOINTING], reason)
 
-
-def _loader(run: Adaptation) -> None:
-    key, cores, nproc = "loader.workers", run.machine.cores, run.nproc
     if run.get("train.debug"):
         where = run.values["train.debug"].origin.where
-        run.prefer(key, 0, where)
+        run.prefer("loader.workers", 0, where)
         run.prefer("train.deterministic", True, where)
-    if run.get(key) > (share := max(1, cores // nproc)):
-        run.prefer(key, share, f"{cores} cores for {counted(nproc, 'process')}")
+    if run.get("loader.workers") > (share := max(1, cores // nproc)):
+        run.prefer("loader.workers", share, f"{cores} cores for {counted(nproc, 'process')}")
     # A small machine may still try what a larger one runs.
     for key, least in (("loader.workers", 16), ("engine.threads", 64)):
         most = max(least, _PER_CORE * cores // nproc)
         if (run.get(key) or 0) > most:
             run.reject(key, most, f"{cores} cores", f"at most {most} on this machine")
-    if run.device != "cuda":
-        run.prefer("loader.pin_memory", False, f"pinned memory has no use on {run.device}")
+    if device != "cuda":
+        run.prefer("loader.pin_memory", False, f"pinned memory has no use on {device}")
 
-
-def _memory(run: Adaptation) -> None:
     key, precision = "memory.attention", run.get("precision")
-    if run.get(key) == "flash" and run.device != "cuda":
+    if run.get(key) == "flash" and device != "cuda":
         run.reject(key, "auto", "no GPU")
     elif run.get(key) == "flash" and precision in ("fp32", "tf32"):
         run.prefer(key, "auto", f"flash attention needs a 16-bit precision, and precision is {precision}")
-    if run.get("memory.activation_offload") and run.device != "cuda":
+    if run.get("memory.activation_offload") and device != "cuda":
         run.reject("memory.activation_offload", False, "no NVIDIA or AMD GPU")
-    if run.get("memory.empty_cache_every") is not None and run.device == "cpu":
+    if run.get("memory.empty_cache_every") is not None and device == "cpu":
         run.reject("memory.empty_cache_every", None, "a CPU has no allocator cache")
 
 
-def _optimizer(run: Adaptation) -> None:
-    """What an engine and an optimizer cannot do together."""
+def _of_engine(run: Adaptation) -> None:
+    """What an engine can do with the optimizer and a compiler; lengths that override one another."""
     engine, name = ENGINES[run.get("engine.name")], run.get("optim.name")
     able = {
         "adafactor": [e.name for e in ENGINES.values() if not e.shards_parameters],
@@ -240,11 +220,16 @@ def _optimizer(run: Adaptation) -> None:
         allowed = f"{offload} under {', '.join(e.name for e in ENGINES.values() if offload in e.offload)}"
         run.reject("engine.offload", next(iter(engine.offload), None), reason, allowed)
 
+    # The user's epochs override a shipped limit of steps, and a limit of steps shipped epochs.
+    pair = ("train.epochs", "train.max_steps")
+    for key, other in (pair, pair[::-1]):
+        is_users = key in run.keys.user and other not in run.keys.user
+        if is_users and None not in (run.get(key), run.get(other)):
+            run.replace(other, None, f"{run.values[key].origin.where} sets the length")
 
-def _compile(run: Adaptation) -> None:
-    """What can be compiled; CUDA graphs read and write at the addresses of their recording."""
-    key, lacks, engine = "compile", run.machine.compiler_lacks(run.device), ENGINES[run.get("engine.name")]
-    compiled, is_gpu = run.get(key), run.device == "cuda"
+    # CUDA graphs read and write at the addresses of their recording.
+    key, lacks, is_gpu = "compile", run.machine.compiler_lacks(run.device), run.device == "cuda"
+    compiled = run.get(key)
     if compiled == "auto":
         new, reason = ("on", "a GPU and a compiler") if is_gpu else ("off", f"slower on {run.device}")
         if is_gpu and lacks:
@@ -259,30 +244,16 @@ def _compile(run: Adaptation) -> None:
         what = f"engine {engine.name}" if engine.shards_parameters else "memory.activation_offload"
         run.reject(key, "on", f"{what} moves tensors, and CUDA graphs have fixed addresses")
 
-
-def _length(run: Adaptation) -> None:
-    """The user's epochs override a shipped limit of steps, and a limit of steps shipped epochs."""
-    pair = ("train.epochs", "train.max_steps")
-    for key, other in (pair, pair[::-1]):
-        is_users = key in run.keys.user and other not in run.keys.user
-        if is_users and None not in (run.get(key), run.get(other)):
-            run.replace(other, None, f"{run.values[key].origin.where} sets the length")
-
-
-def _context(run: Adaptation) -> None:
-    """Samples are no longer than the context of a pretrained model; also those of the user."""
-    key, name = "data.seq_len", run.get(PRETRAINED) if PRETRAINED in run.values else None
+    # Samples are no longer than the context of a pretrained model; also those of the user.
+    key, name = "data.seq_len", run.values[PRETRAINED].value if PRETRAINED in run.values else None
     context_of = getattr(config_of(run.get("model.family")), "context_of", None)
-    if context_of is None or name is None:
-        return
-    length, folder = run.get(key), folder_of(name)
-    limit = context_of(folder)
-    if limit is None or length is None or length <= limit:
-        return
-    if key in run.keys.user:
-        problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
-        allowed = f"8 to {limit}, the positions of {folder / 'config.json'}"
-        run.report(key, limit, problem, allowed, "warning")
-    else:
-        run.notes.append(f"{key}: {limit} instead of {length}, the context of {name}")
-    run.fill(key, limit, f"the context of {name}")
+    folder = None if name is None else folder_of(name)
+    limit = context_of(folder) if context_of is not None and folder is not None else None
+    if limit is not None and (run.get(key) or 0) > limit:
+        if key in run.keys.user:
+            problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
+            allowed = f"8 to {limit}, the positions of {folder}/config.json"
+            run.report(key, limit, problem, allowed, "warning")
+        else:
+            run.notes.append(f"{key}: {limit} instead of {run.get(key)}, the context of {name}")
+        run.fill(key, limit, f"the context of {name}")

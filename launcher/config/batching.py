@@ -46,7 +46,7 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
         tied = users or [MICRO, ACCUMULATION]
         problem = f"a global batch of {total} cannot be split among {world_size} processes"
         allowed = f"a multiple of {world_size}; or {largest_divisor(total, world_size)} processes"
-        fix = batch_line(values, keys, micro, nearest_multiple(total, world_size))
+        fix = batch_line(values, keys, micro, max(world_size, round(total / world_size) * world_size))
         raise _error(values, tied[0], problem, tied, allowed, fix=fix)
     micro = largest_divisor(total // world_size, micro)
     return Batching(total, micro, total // world_size // micro, world_size)
@@ -77,11 +77,6 @@ def may_grow(resolved: Resolved) -> bool:
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` that is at most `limit`."""
     return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)
-
-
-def nearest_multiple(number: int, of: int) -> int:
-    """The multiple of `of` nearest to `number`, at least `of`."""
-    return max(of, round(number / of) * of)
 
 
 def proposed_batch(samples: int, max_samples: int, world_size: int) -> int | None:

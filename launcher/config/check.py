@@ -145,10 +145,7 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
             parts = {"fix" if str(row.fix).startswith("--") else "new": row.fix, "allowed": row.allowed}
             parts["severity"] = "warning" if row.warns else "error"
             found.append(errors.about_value(values, row.key, row.problem, **parts))
-    for check in (_stages, _trackers, _paths, _promised_sizes):
-        found += check(values)
-    for check_of_user in (_length, _batch, _no_effect):
-        found += check_of_user(values, keys)
+    found += [*_model_and_paths(values), *_of_user(values, keys)]
     if now[_CONTINUAL] and "data.path" not in values:
         where = errors.where(_CONTINUAL, values[_CONTINUAL].origin)
         message = f"{_CONTINUAL} needs a task with the setting data.path"
@@ -184,8 +181,34 @@ def has_own_optimizer(family: str) -> bool:
     return is_custom(family) and hasattr(task_class(family), "optimizer")
 
 
-def _trackers(values: Values) -> Iterator[Diagnostic]:
-    """Trackers whose package is not installed."""
+def _model_and_paths(values: Values) -> Iterator[Diagnostic]:
+    """Errors of stages and their first weights, of trackers, and of files."""
+    family, mode, names = (values[key].value for key in ("model.family", "mode", STAGES))
+    stages = declared_stages(family)
+    chosen = select_stages(names, stages)
+    if not stages:
+        able = ", ".join(name for name, each in FAMILIES.items() if each.stages)
+        for key in [key for key, is_set in (("mode", mode == STAGED_MODE), (STAGES, names)) if is_set]:
+            parts = {"allowed": f"families with stages: {able}", "fix": "--mode resource-efficient"}
+            yield errors.about_value(values, key, f"needs stages, and {family} declares none", **parts)
+    elif names and mode != STAGED_MODE:
+        yield errors.about_value(values, STAGES, "needs mode staged", fix="--mode staged")
+    elif names and [stage.name for stage in chosen] != list(names):
+        known = [stage.name for stage in stages]
+        problem = f"is not a list of stages of {family} in their order"
+        meant = {nearest_match(name, known) for name in names}
+        new = [name for name in known if name in meant]
+        yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), new=new or None)
+    elif len(names) == 1 and chosen[0].loads is not None and values[chosen[0].loads].value is None:
+        earlier = " or ".join(chosen[0].of)
+        yield Diagnostic(
+            f"stage {chosen[0].name} starts from the weights of stage {earlier}, and no run is given",
+            key=chosen[0].loads,
+            where=errors.where(STAGES, values[STAGES].origin),
+            allowed=f"--from RUN, a run of stage {earlier}; or all stages, --mode staged",
+            fix="--from RUN",
+        )
+
     for text in values["track"].value:
         name = text.partition(":")[0]
         package = TRACKERS[name].extra
@@ -193,9 +216,7 @@ def _trackers(values: Values) -> Iterator[Diagnostic]:
             problem = f"tracker {name} requires the package {package}"
             yield errors.about(values, "track", problem, fix=f"pip install 'gearshift[{package}]'")
 
-
-def _paths(values: Values) -> Iterator[Diagnostic]:
-    """Files that do not exist; and pipes, sockets and devices, which may be read for ever."""
+    # Files that do not exist; and pipes, sockets and devices, which may be read for ever.
     for key in ("data.path", PRETRAINED, "engine.ds_config"):
         path = values[key].value if key in values else None
         if path is None or path.startswith((paths.EMBEDDED, HUB)):
@@ -209,11 +230,11 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
             if feature_checks.will_download(values, path):
                 continue
         like = nearest_file(path)
-        parts = {"new": like, "did_you_mean": like}
+        more = {"new": like, "did_you_mean": like}
         if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
-            parts["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
+            more["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
         link = "is a link to a file that does not exist" if full.is_symlink() else "does not exist"
-        yield errors.about_value(values, key, f"{link} ({full.absolute()})", **parts)
+        yield errors.about_value(values, key, f"{link} ({full.absolute()})", **more)
     for key in [key for key in paths.PATHS if key in values]:
         if paths.is_special(key, values):
             allowed = "a file or a folder on disk, not a pipe, socket or device"
@@ -223,13 +244,57 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
             yield errors.about_value(values, key, problem, allowed="a path on this machine")
 
 
-def _length(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
-    """What never happens before the end of a run of so many steps."""
+def _of_user(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
+    """What the user set and would not get: lengths, batch numbers, promises, settings without effect."""
     warmup, max_steps = values["schedule.warmup"].value, values["train.max_steps"].value
     if max_steps is not None:
         if isinstance(warmup, int):
             yield from _long_warmup(values, keys, warmup, max_steps)
         yield from _too_rare(values, keys, max_steps, None)
+
+    # A micro-batch or accumulation that change the global batch; and a mode that promises to keep it.
+    now = {key: values[key].value for key in BATCH_SETTINGS}
+    new, shipped, default = (
+        (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1) for numbers in (now, keys.shipped, keys.defaults)
+    )
+    users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
+    if users and new != shipped and GLOBAL not in keys.user:
+        yield errors.about(
+            values,
+            GLOBAL,
+            f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
+            value=new,
+            where="; ".join(errors.where(key, values[key].origin) for key in users),
+            fix=f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm",
+            severity="warning",
+        )
+    is_kept = values["promise"].value.get("global_batch") == {"at_least": 1, "at_most": 1}
+    if is_kept and shipped != default and keys.user.isdisjoint(BATCH_SETTINGS):
+        problem = f"promises a global batch of {default}, and gives {shipped}"
+        yield errors.about_value(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
+
+    # Sizes of no family in promises, which would never be checked.
+    promised = [one for one in values["promise"].all_values if one[1].layer in USER_LAYERS]
+    families = (*FAMILIES, values["model.family"].value) if promised else ()
+    known = {size for name in families for size in config_of(name).SIZES}
+    for promises, origin in promised:
+        for measure, bounds in promises.items():
+            for name in {*((bounds or {}).get("sizes") or ())} - known:
+                message, like = f"unknown size {name!r} in promise.{measure}", nearest_match(name, known)
+                parts = {"allowed": ", ".join(sorted(known)), "did_you_mean": like}
+                where = errors.where("promise", origin)
+                yield errors.about(values, "promise", message, where=where, **parts)
+
+    mode = values["mode"].value
+    if mode != "default" and keys.changed <= {"promise"}:
+        yield errors.about_value(values, "mode", "changes nothing", severity="warning")
+    for key, setting in values.items():
+        if key in keys.decided and (reason := why_ineffective(values, key)):
+            # Without it a run may not fit. In a pipeline it is that of another stage.
+            is_needed = key == _QUANTIZE and setting.value is not None and mode != STAGED_MODE
+            is_error = is_needed or values["unread_settings"].value == "error"
+            severity = "error" if is_error else "warning"
+            yield errors.about_value(values, key, reason, fix="remove it", severity=severity)
 
 
 def _long_warmup(values: Values, keys: KeySets, steps: int, total: int) -> Iterator[Diagnostic]:
@@ -251,91 +316,6 @@ def _too_rare(values: Values, keys: KeySets, total: int, per_epoch: int | None) 
         if (steps := duration.steps(every, per_epoch or 1, total)) > total:
             problem = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
             yield errors.about_value(values, key, problem, new=max(1, total // 2), severity="warning")
-
-
-def _batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
-    """Warn if the user's micro-batch or accumulation change the global batch.
-
-    An error is a mode that promises to keep it, with numbers that do not divide.
-    """
-    now = {key: values[key].value for key in BATCH_SETTINGS}
-    new, shipped, default = (
-        (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1) for numbers in (now, keys.shipped, keys.defaults)
-    )
-    users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
-    if users and new != shipped and GLOBAL not in keys.user:
-        yield errors.about(
-            values,
-            GLOBAL,
-            f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
-            value=new,
-            where="; ".join(errors.where(key, values[key].origin) for key in users),
-            fix=f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm",
-            severity="warning",
-        )
-    is_kept = values["promise"].value.get("global_batch") == {"at_least": 1, "at_most": 1}
-    if is_kept and shipped != default and keys.user.isdisjoint(BATCH_SETTINGS):
-        problem = f"promises a global batch of {default}, and gives {shipped}"
-        yield errors.about_value(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
-
-
-def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
-    """Sizes of no family in the user's promises, which would never be checked."""
-    users = [one for one in values["promise"].all_values if one[1].layer in USER_LAYERS]
-    families = (*FAMILIES, values["model.family"].value) if users else ()
-    known = {size for name in families for size in config_of(name).SIZES}
-    for promises, origin in users:
-        for measure, bounds in promises.items():
-            for name in {*((bounds or {}).get("sizes") or ())} - known:
-                message, like = f"unknown size {name!r} in promise.{measure}", nearest_match(name, known)
-                parts = {"allowed": ", ".join(sorted(known)), "did_you_mean": like}
-                where = errors.where("promise", origin)
-                yield errors.about(values, "promise", message, where=where, **parts)
-
-
-def _no_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
-    """Modes and settings that change nothing."""
-    mode = values["mode"].value
-    if mode != "default" and keys.changed <= {"promise"}:
-        yield errors.about_value(values, "mode", "changes nothing", severity="warning")
-    for key, setting in values.items():
-        if key in keys.decided and (problem := why_ineffective(values, key)):
-            # Without it a run may not fit. In a pipeline it is that of another stage.
-            is_needed = key == _QUANTIZE and setting.value is not None and mode != STAGED_MODE
-            is_error = is_needed or values["unread_settings"].value == "error"
-            severity = "error" if is_error else "warning"
-            yield errors.about_value(values, key, problem, fix="remove it", severity=severity)
-
-
-def _stages(values: Values) -> Iterator[Diagnostic]:
-    """Errors of mode staged, of the names in `stages`, and of missing first weights."""
-    family, mode, names = (values[key].value for key in ("model.family", "mode", STAGES))
-    stages = declared_stages(family)
-    chosen = select_stages(names, stages)
-    if not stages:
-        able = ", ".join(name for name, each in FAMILIES.items() if each.stages)
-        for key in [key for key, is_set in (("mode", mode == STAGED_MODE), (STAGES, names)) if is_set]:
-            parts = {"allowed": f"families with stages: {able}", "fix": "--mode resource-efficient"}
-            yield errors.about_value(values, key, f"needs stages, and {family} declares none", **parts)
-    elif names and mode != STAGED_MODE:
-        yield errors.about_value(values, STAGES, "needs mode staged", fix="--mode staged")
-    elif names and [stage.name for stage in chosen] != list(names):
-        known, problem = (
-            [stage.name for stage in stages],
-            f"is not a list of stages of {family} in their order",
-        )
-        like = {nearest_match(name, known) for name in names}
-        new = [name for name in known if name in like]
-        yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), new=new or None)
-    elif len(names) == 1 and chosen[0].loads is not None and values[chosen[0].loads].value is None:
-        earlier = " or ".join(chosen[0].of)
-        yield Diagnostic(
-            f"stage {chosen[0].name} starts from the weights of stage {earlier}, and no run is given",
-            key=chosen[0].loads,
-            where=errors.where(STAGES, values[STAGES].origin),
-            allowed=f"--from RUN, a run of stage {earlier}; or all stages, --mode staged",
-            fix="--from RUN",
-        )
 
 
 _MOST_LEFT_OUT = 0.1
@@ -363,18 +343,37 @@ def check_before_training(
     Everything that reads settings must be built by now. Raises SettingsError; warnings go to
     stderr if this rank `prints`.
     """
+    values, decided = resolved.values, resolved.keys.decided
     diagnostics: list[Diagnostic] = []
     if not train_plan.experience:  # which has a length and a schedule of its own
         diagnostics += check_train_plan(resolved, train_plan.total_steps, train_plan.steps_per_epoch)
     if not train_plan.experience and not train_plan.first_step:  # a resumed run has few steps left
-        diagnostics += _idle_patience(resolved, train_plan)
-        profiled, last = resolved.settings.log.profile, train_plan.end_step
-        most = last - PROFILE_WARMUP
-        if profiled is not None and profiled > most:
+        profiled, last = values["log.profile"].value, train_plan.end_step
+        # A patience that has too few evaluations to act.
+        count = train_plan.evaluations(0, last - 1)
+        for key, also in (("stop.patience", "stop.patience"), ("schedule.patience", "schedule.name")):
+            patience = values[key].value
+            if patience is None or decided.isdisjoint((key, also)) or why_ineffective(values, key):
+                continue
+            if count <= patience:
+                every = (last - 1) // (patience + 1)
+                needed = f"{patience + 1} evaluations before the last step, not {count}"
+                fix = errors.fix_line("eval.every", values["eval.every"].origin, every) if every else None
+                parts = {"fix": fix, "severity": "warning"}
+                diagnostics.append(errors.about_value(values, key, f"cannot act: it needs {needed}", **parts))
+        if profiled is not None and profiled > last - PROFILE_WARMUP:
             problem = f"needs {profiled + PROFILE_WARMUP} steps, and the run has {last}"
-            new = most if most > 0 else None
-            diagnostics.append(errors.about_value(resolved.values, "log.profile", problem, new=new))
-    diagnostics += _left_out(resolved, train_plan)
+            new = max(0, last - PROFILE_WARMUP) or None
+            diagnostics.append(errors.about_value(values, "log.profile", problem, new=new))
+    # Much of an epoch that is dropped as a partial batch.
+    dropped, batch = train_plan.dropped_samples, train_plan.global_batch
+    length = train_plan.steps_per_epoch * batch + dropped
+    if dropped > _MOST_LEFT_OUT * length:
+        new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
+        line = batch_line(values, resolved.keys, resolved.batching.micro_batch, new_batch)
+        fix = line if length % new_batch < length % batch else "use more data"
+        message = f"{dropped} of {length} samples of an epoch are dropped: they fill no batch of {batch}"
+        diagnostics.append(errors.about(values, GLOBAL, message, fix=fix, severity="warning"))
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
     if wrong := [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]:
         raise SettingsError(wrong)
@@ -406,35 +405,6 @@ def check_splits(task: Task, folder: Path) -> None:
     if shared := overlapping_groups(folder):
         message = f"{len(shared)} groups are in two splits, such as {', '.join(shared[:3])}"
         raise DataError(message, where=str(folder / SPLIT_FILE), allowed=allowed)
-
-
-def _idle_patience(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
-    """Warn if the run has too few evaluations for a patience that the user set."""
-    values, steps = resolved.values, train_plan.end_step
-    count = train_plan.evaluations(0, steps - 1)
-    for key, also in (("stop.patience", "stop.patience"), ("schedule.patience", "schedule.name")):
-        patience, is_set = values[key].value, not resolved.keys.decided.isdisjoint((key, also))
-        if patience is None or count > patience or not is_set or why_ineffective(values, key):
-            continue
-        every = (steps - 1) // (patience + 1)
-        problem = f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}"
-        fix = errors.fix_line("eval.every", values["eval.every"].origin, every) if every else None
-        yield errors.about_value(values, key, problem, fix=fix, severity="warning")
-
-
-def _left_out(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
-    """Warn if much of an epoch is dropped as a partial batch."""
-    dropped, batch = train_plan.dropped_samples, train_plan.global_batch
-    length = train_plan.steps_per_epoch * batch + dropped
-    if dropped > _MOST_LEFT_OUT * length:
-        new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
-        is_better = length % new_batch < length % batch
-        line = batch_line(resolved.values, resolved.keys, resolved.batching.micro_batch, new_batch)
-        fix = line if is_better else "use more data"
-        message = (
-            f"{dropped} of {length} samples of an epoch are dropped: they fill no global batch of {batch}"
-        )
-        yield errors.about(resolved.values, GLOBAL, message, fix=fix, severity="warning")
 
 
 class TrackedSettings:

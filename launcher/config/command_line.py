@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from launcher.config.options import (
     STAGE,
     VERSION,
     Command,
-    is_readable,
     split_options,
 )
 from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
@@ -77,7 +76,8 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     for position, words, is_known in split_options(command, arguments):
         flag, is_joined, value = words[0].partition("=")
         option = by_flag.get(flag)
-        if option is not None and is_readable(option, words):
+        has_value = bool(is_joined) or len(words) > 1
+        if option is not None and has_value == (option.metavar is not None):
             value = value if is_joined else words[-1]
             given.setdefault(flag, []).append(value)
             if option.mode or option.key == "mode":
@@ -98,59 +98,29 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
             alone = replace(command, adds_errors=False)
             return CommandLine(alone, diagnostics=[other], flags=frozenset(given))
         diagnostics += input_errors.of_arguments(command, arguments, wrong, positionals, modes)
-    if impossible := list(_impossible_paths(command, [argument, *more, operand], given)):
-        diagnostics += impossible
-        command = replace(command, adds_errors=False)  # further checks would open the paths
-    last = {flag: values[-1] for flag, values in given.items()}
-    return CommandLine(
-        command=command,
-        argument=argument,
-        args=_cli_args(command, given, last, modes, argument),
-        flags=frozenset(f for f in given if not (by_flag[f].metavar or by_flag[f].key or by_flag[f].mode)),
-        out=Path(last["--out"]) if last.get("--out") else None,
-        diagnostics=diagnostics,
-        values={f: text for f, text in last.items() if by_flag[f].metavar and by_flag[f] not in OPTIONS},
-        more=more,
-        operand=operand,
-        passthrough=argv[end + 1 :],
-        argv=list(argv),
-    )
-
-
-def _impossible_paths(
-    command: Command, arguments: Sequence[str], given: Mapping[str, Sequence[str]]
-) -> Iterator[Diagnostic]:
-    """The errors of arguments, and of options for files, that no file can have as its name."""
-    texts = [(command.name, None, text) for text in arguments]
-    # --set of a run is checked by its key; --input may be a text
+    # Paths that no file can have: not of --set of a run, which is checked by its key, and of texts.
+    texts: list[tuple[str, str | None, str]]
+    texts = [(command.name, None, text) for text in (argument, *more, operand)]
     files = [o for o in command.options if o.metavar and o.values in PATH_VALUES and o.flag != INPUT]
     texts += [(o.flag, o.key, text) for o in files for text in given.get(o.flag, ())]
     for name, key, text in texts:
         moved, _, path = text.partition("=") if name == "--set" else (key, "", text)
         if problem := path and problem_of(path):
-            where = f"command line: {name} {text}"
-            yield Diagnostic(f"{name} {shown(text[:SHOWN])} {problem}", key=moved, value=text, where=where)
-
-
-def _cli_args(
-    command: Command,
-    given: Mapping[str, list[str]],
-    last: Mapping[str, str],
-    modes: Mapping[str, str],
-    argument: str,
-) -> CliArgs:
-    """The settings among the parsed arguments."""
+            message, where = f"{name} {shown(text[:SHOWN])} {problem}", f"command line: {name} {text}"
+            diagnostics.append(Diagnostic(message, key=moved, value=text, where=where))
+            command = replace(command, adds_errors=False)  # further checks would open the paths
+    last = {flag: values[-1] for flag, values in given.items()}
     options, filled, stage = {}, {}, last.get(STAGE.flag)
     for option in command.options:
         if option.flag in last and option.key is not None and option.key not in ("mode", "engine.name"):
             text = ",".join(given[option.flag]) if option.repeats else last[option.flag]
             options[option.key] = (option.flag, text if option.metavar else "true")
-    default = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED_MODE)
-    mode_option, mode = [default, *modes.items()][-1]
+    mode_option, mode = [("--mode", None), *modes.items()][-1]
     if stage is not None:
         filled["stages"] = Setting([stage], Origin(CLI_LAYER, f"{STAGE.flag} {stage}"))
+        mode_option, mode = (mode_option, mode) if modes else (f"{STAGE.flag} {stage}", STAGED_MODE)
     is_resume = command.name == "resume"
-    return CliArgs(
+    args = CliArgs(
         model=last.get("--model"),
         mode=mode,
         mode_option=mode_option,
@@ -164,4 +134,17 @@ def _cli_args(
         filled=filled,
         weights=last.get(FROM.flag),
         force=FORCE.flag in given,
+    )
+    return CommandLine(
+        command=command,
+        argument=argument,
+        args=args,
+        flags=frozenset(f for f in given if not (by_flag[f].metavar or by_flag[f].key or by_flag[f].mode)),
+        out=Path(last["--out"]) if last.get("--out") else None,
+        diagnostics=diagnostics,
+        values={f: text for f, text in last.items() if by_flag[f].metavar and by_flag[f] not in OPTIONS},
+        more=more,
+        operand=operand,
+        passthrough=argv[end + 1 :],
+        argv=list(argv),
     )

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, create_model
@@ -52,7 +51,35 @@ def load_task_class(name: str) -> type:
     Raises SettingsError, with file and line if they are known.
     """
     module_name, _, class_name = name.partition(":")
-    module = sys.modules.get(module_name) or _module(module_name, name)
+    module, path = sys.modules.get(module_name), Path(module_name)
+    if module is None and ("/" in module_name or path.suffix == ".py"):
+        is_inside = not path.is_absolute() and ".." not in path.parts
+        suggestion = f"{'.'.join(path.with_suffix('').parts) if is_inside else path.stem}:{class_name}"
+        fix = None if is_inside else f"--model {suggestion} --set {TASK_FOLDER}={path.parent}"
+        message = f"'{module_name}' is a file, not the name of a module"
+        raise _error(message, name, allowed=LEGAL, did_you_mean=suggestion, fix=fix)
+    if module is None:
+        add_search_folder(None)
+        importlib.invalidate_caches()
+        _importing.append(module_name)
+        try:
+            module = importlib.import_module(module_name)
+        except SettingsError:  # of check_not_importing
+            raise
+        except (Exception, SystemExit) as error:  # the user's module may raise anything
+            if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+                raise _error(f"module '{module_name}' does not exist", name, allowed=LEGAL) from None
+            folders = (environment.ROOT / package for package in (*environment.PACKAGES, "launcher"))
+            ours = ("<frozen", *_installed(), *(f"{folder}{os.sep}" for folder in folders))
+            frames = traceback.extract_tb(error.__traceback__)
+            places = [(f.filename, f.lineno) for f in frames if not f.filename.startswith(ours)]
+            if isinstance(error, SyntaxError):
+                places = [(error.filename or "", error.lineno)]
+            last_line = traceback.format_exception_only(error)[-1].strip()
+            message = f"module '{module_name}' cannot be imported: {last_line}"
+            raise _error(message, name, where=_where(*places[-1]) if places else None) from error
+        finally:
+            _importing.pop()
     task_class = getattr(module, class_name, None)
     if isinstance(task_class, type):
         if missing := _missing(task_class):
@@ -62,13 +89,13 @@ def load_task_class(name: str) -> type:
         return task_class
     classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
     tasks = [cls.__name__ for cls in classes if cls.__module__ == module.__name__ and not _missing(cls)]
-    suggestion = nearest_match(class_name, tasks)
+    like = nearest_match(class_name, tasks)
     raise _error(
         f"module '{module_name}' has no class '{class_name}'",
         name,
         where=_where(module.__file__, None),
         allowed=", ".join(tasks) or "a class of it that is a task; this module has none",
-        did_you_mean=suggestion and f"{module_name}:{suggestion}",
+        did_you_mean=like and f"{module_name}:{like}",
     )
 
 
@@ -161,39 +188,6 @@ def class_location(cls: type) -> str:
     except (OSError, TypeError):
         file, line = None, 0
     return _where(file, line) or f"class {cls.__name__}"
-
-
-def _module(name: str, full: str) -> ModuleType:
-    """The module of the task `full`, imported."""
-    path = Path(name)
-    if "/" in name or path.suffix == ".py":
-        is_inside = not path.is_absolute() and ".." not in path.parts
-        module = ".".join(path.with_suffix("").parts) if is_inside else path.stem
-        suggestion = f"{module}:{full.partition(':')[2]}"
-        fix = None if is_inside else f"--model {suggestion} --set {TASK_FOLDER}={path.parent}"
-        message = f"'{name}' is a file, not the name of a module"
-        raise _error(message, full, allowed=LEGAL, did_you_mean=suggestion, fix=fix)
-    add_search_folder(None)
-    importlib.invalidate_caches()
-    _importing.append(name)
-    try:
-        return importlib.import_module(name)
-    except SettingsError:  # of check_not_importing
-        raise
-    except (Exception, SystemExit) as error:  # the user's module may raise anything
-        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise _error(f"module '{name}' does not exist", full, allowed=LEGAL) from None
-        folders = (environment.ROOT / package for package in (*environment.PACKAGES, "launcher"))
-        ours = ("<frozen", *_installed(), *(f"{folder}{os.sep}" for folder in folders))
-        frames = traceback.extract_tb(error.__traceback__)
-        places = [(f.filename, f.lineno) for f in frames if not f.filename.startswith(ours)]
-        if isinstance(error, SyntaxError):
-            places = [(error.filename or "", error.lineno)]
-        last_line = traceback.format_exception_only(error)[-1].strip()
-        message = f"module '{name}' cannot be imported: {last_line}"
-        raise _error(message, full, where=_where(*places[-1]) if places else None) from error
-    finally:
-        _importing.pop()
 
 
 def _installed() -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     section, _, last = name.rpartition(".")
     here = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == section}
     anywhere = {key.rpartition(".")[2]: key for key in keys}
-    anywhere |= {flag[2:]: option.key for flag, option in BY_FLAG.items() if option.key in keys}
+    anywhere |= {flag[2:]: str(option.key) for flag, option in BY_FLAG.items() if option.key in keys}
     same = {fold(part): key for table in (anywhere, here) for part, key in table.items()}.get(fold(last))
     for table in (here, anywhere):
         if same is None and (part := nearest_match(last, table)):
@@ -88,25 +88,22 @@ def rejected(info: SettingInfo, setting: Setting, failure: Mapping[str, Any], be
             reason = "is not understood"
         message = f"{display_name(path)} {shown(value)} {reason}"
     if not parts and name is None:
-        more["did_you_mean"] = more["new"] = _nearest(info, value, kind)
+        word, options, suggestion = str(value).lower(), info.allowed, None
+        bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
+        if info.type == "true or false":
+            options = ("true", "false")
+        if info.nullable and word == "none":
+            suggestion = "null"
+        elif isinstance(options, tuple):
+            switched = ("true", "on") if word in ON else ("false", "off") if word in OFF else ()
+            suggestion = next((option for option in switched if option in options), None)
+            suggestion = suggestion or nearest_match(word, options)
+        elif bound is not None and not isinstance(value, list):
+            suggestion = plain(bound)
+        more["did_you_mean"] = more["new"] = suggestion
         if below.origin.layer != BUILT_IN_LAYER:
             more["overrides"] = (below.value, below.origin.where)
     return about({path: setting}, path, message, value=value, allowed=allowed(info), **more)
-
-
-def _nearest(info: SettingInfo, value: Any, kind: str) -> str | None:
-    """The text that was probably meant; None: it is not known."""
-    word, names = str(value).lower(), info.allowed
-    if info.nullable and word == "none":
-        return "null"
-    if info.type == "true or false":
-        names = ("true", "false")
-    if isinstance(names, tuple):
-        switched = ("true", "on") if word in ON else ("false", "off") if word in OFF else ()
-        option = next((option for option in switched if option in names), None)
-        return option or (nearest_match(value, names) if isinstance(value, str) else None)
-    bound = {"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, "")
-    return plain(info.bounds[bound]) if bound in info.bounds and not isinstance(value, list) else None
 
 
 # The command line.
@@ -218,13 +215,8 @@ def _unknown_option(command: Command, words: Sequence[str], position: int, argv:
         info = info_of(key)
         is_switch = info is not None and info.type == "true or false"
         line = f"--set {key}={quoted or ('true' if is_switch else 'VALUE')}"
-    meant = line and _meant(line)
+    meant = line and re.split(r" (?=--)|=", line)[0]  # without the value
     return _error(f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=meant, fix=line)
-
-
-def _meant(line: str) -> str:
-    """The options of a line to type, without the value of a setting: `--set optim.lr`."""
-    return re.split(r" (?=--)|=", line)[0]
 
 
 # Calls of Python.

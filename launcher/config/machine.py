@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,112 +94,95 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     kinds of GPUs this process and its children see only the largest group of equal ones, unless
     CUDA_VISIBLE_DEVICES is set.
     """
-    build = _torch_build()
+    build, variables = _torch_build(), environment.variables()
     device, gpus, unused = _accelerator(build)
     states: list[GpuState | None] = []
     if device == "cuda":
         from training.resources import nvml
 
-        named, states = environment.variables().get("CUDA_VISIBLE_DEVICES"), nvml.gpu_states(None)
-        numbers = (
-            _equal_gpus(states) if environment.variables().get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" else []
-        )
-        equal, count = ",".join(map(str, numbers)), len(states)
-        if 0 < len(numbers) < count and named in (None, equal):
-            environment.variables()["CUDA_VISIBLE_DEVICES"] = equal
+        named, states = variables.get("CUDA_VISIBLE_DEVICES"), nvml.gpu_states(None)
+        kinds = [(state.total, state.capability or (0, 0)) for state in states if state is not None]
+        if kinds and len(kinds) == len(states) and variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+            # The largest group of GPUs of one kind, or the one with most memory.
+            kind = max(kinds, key=lambda kind: (kinds.count(kind), kind))
+            numbers = [number for number, each in enumerate(kinds) if each == kind]
+        else:
+            numbers = [*range(len(states))]
+        equal = ",".join(map(str, numbers))
+        if len(numbers) < len(states) and named in (None, equal):
+            variables["CUDA_VISIBLE_DEVICES"] = equal
+            unused = (
+                f"GPUs {equal} of {len(states)}, the most of one kind; CUDA_VISIBLE_DEVICES chooses others"
+            )
             gpus, states = len(numbers), [states[number] for number in numbers]
-            unused = f"GPUs {equal} of {count}, the most of one kind; "
-            unused += "CUDA_VISIBLE_DEVICES chooses others"
         elif named is not None:
             states = nvml.gpu_states(named)
     known = [state for state in states if state is not None]
-    capabilities = [state.capability for state in known if state.capability is not None]
+    capability = min((state.capability for state in known if state.capability is not None), default=None)
+    # Source: triton/runtime/build.py and torch/utils/_triton.py.
+    header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
+    needs_of_triton = {
+        "the package triton": importlib.util.find_spec("triton"),
+        "a C compiler": environment.compiler("CC", "gcc", "clang"),
+        f"{header}, from the package python3-dev or python3-devel": header.exists(),
+        "a GPU of compute capability 7.0 or newer": (capability or (7, 0)) >= (7, 0),
+    }
+    lacks = next((what for what, is_there in needs_of_triton.items() if not is_there), None)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Version 2 of control groups has both in one file, version 1 in two.
+    files = ("cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+    quota = " ".join(_text(group / name) for name in files).split()
+    if len(quota) == 2 and all(map(str.isdigit, quota)):  # max and -1: no limit
+        cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
+    try:
+        ram_bytes: int | None = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        ram_bytes = None
+    limit = cgroup.memory(group)
     return Machine(
-        cores=_cores(group),
-        ram_bytes=_ram_bytes(group),
+        cores=max(1, cores),
+        ram_bytes=ram_bytes if ram_bytes is None or limit is None else min(ram_bytes, limit.limit),
         gpus=gpus,
         device=device,
         cpu_bf16=has_bf16(_text(Path("/proc/cpuinfo"))),
-        gpu_bf16=min(capabilities, default=(8, 0)) >= (8, 0),
+        gpu_bf16=(capability or (8, 0)) >= (8, 0),
         compiler=environment.compiler("CXX", "c++", "g++", "clang++") is not None,
         gpu_bytes=min((gpu.total for gpu in known), default=None) if None not in states else None,
         gpu_others_bytes=tuple(gpu.used - (gpu.by_process or 0) for gpu in known),
-        triton_lacks=_triton_lacks(min(capabilities, default=None)) if device == "cuda" else None,
+        triton_lacks=lacks if device == "cuda" else None,
         torch=tuple(map(int, re.findall(r"\d+", build.get("__version__", ""))[:2])),
         unused=unused,
     )
 
 
-def _equal_gpus(states: Sequence[GpuState | None]) -> list[int]:
-    """The numbers of the largest group of GPUs of one kind, or of the one with most memory.
-
-    Empty: a kind is unknown.
-    """
-    kinds = [(state.total, state.capability or (0, 0)) for state in states if state is not None]
-    if len(kinds) < len(states) or not kinds:
-        return []
-    kind = max(kinds, key=lambda kind: (kinds.count(kind), kind))
-    return [number for number, each in enumerate(kinds) if each == kind]
-
-
-def _cores(group: Path) -> int:
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    # Version 2 of control groups has both in one file, version 1 in two.
-    files = ("cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
-    limit = " ".join(_text(group / name) for name in files).split()
-    if len(limit) == 2 and all(map(str.isdigit, limit)):  # max and -1: no limit
-        cores = min(cores, math.ceil(int(limit[0]) / int(limit[1])))
-    return max(1, cores)
-
-
-def _ram_bytes(group: Path) -> int | None:
-    """Main memory, or the limit of a control group where that is lower: a container's, a job's."""
-    try:
-        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-    limit = cgroup.memory(group)
-    return whole if limit is None else min(whole, limit.limit)
-
-
 def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
-    """The fastest device, how many of it there are, and why other GPUs are not used."""
-    nvidia, amd = nvidia_gpus(), amd_gpus()
-    problem = _gpu_problem(build, nvidia, amd)
-    if not problem:
-        variables = environment.variables()
-        gpus, names = nvidia, ["CUDA_VISIBLE_DEVICES"]
-        if build.get("hip"):
-            gpus, names = amd, [*names, "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
-        gpus = min(visible(gpus, variables.get(name)) for name in names)
-        if gpus and (build.get("cuda") or build.get("hip")):
-            return "cuda", gpus, ""
-    if build.get("xpu") and (gpus := _render_nodes()):
-        return "xpu", gpus, ""
-    if platform.system() == "Darwin" and platform.machine() == "arm64":
-        return "mps", 1, ""
-    return "cpu", 0, problem
-
-
-def _gpu_problem(build: Mapping[str, str], nvidia: int, amd: int) -> str:
-    """Why torch, as `build` for cuda or hip, cannot use so many GPUs; empty: it can, or none."""
+    """The fastest device of torch as in `build`, how many there are, and why other GPUs are not used."""
+    nvidia, amd, problem, variables = nvidia_gpus(), amd_gpus(), "", environment.variables()
     cuda, hip = build.get("cuda"), build.get("hip")
+    gpus, names = nvidia, ["CUDA_VISIBLE_DEVICES"]
+    if hip:
+        gpus, names = amd, [*names, "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
     if cuda and nvidia:
         from training.resources.nvml import driver_cuda
 
         newest = driver_cuda()
         if newest is None:
-            return f"{counted(nvidia, 'NVIDIA GPU')}, whose driver is not loaded"
-        if newest[0] < int(cuda.partition(".")[0]):
+            problem = f"{counted(nvidia, 'NVIDIA GPU')}, whose driver is not loaded"
+        elif newest[0] < int(cuda.partition(".")[0]):
             runs = ".".join(map(str, newest))
-            return f"the driver runs CUDA {runs} at most, and torch was built for CUDA {cuda}"
-        return ""
-    if not nvidia + amd or (hip and amd):
-        return ""
-    built = f"CUDA {cuda}" if cuda else f"ROCm {hip}" if hip else "CPUs only"
-    gpus = counted(nvidia, "NVIDIA GPU") if nvidia else counted(amd, "AMD GPU")
-    return f"{gpus}, but torch was built for {built}"
+            problem = f"the driver runs CUDA {runs} at most, and torch was built for CUDA {cuda}"
+    elif nvidia + amd and not (hip and amd):
+        built = f"CUDA {cuda}" if cuda else f"ROCm {hip}" if hip else "CPUs only"
+        found = counted(nvidia, "NVIDIA GPU") if nvidia else counted(amd, "AMD GPU")
+        problem = f"{found}, but torch was built for {built}"
+    gpus = min(visible(gpus, variables.get(name)) for name in names)
+    if gpus and (cuda or hip) and not problem:
+        return "cuda", gpus, ""
+    if build.get("xpu") and (gpus := _render_nodes()):
+        return "xpu", gpus, ""
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return "mps", 1, ""
+    return "cpu", 0, problem
 
 
 def _torch_build() -> dict[str, str]:
@@ -209,22 +192,6 @@ def _torch_build() -> dict[str, str]:
         return {}
     text = _text(Path(next(iter(spec.submodule_search_locations))) / "version.py")
     return dict(re.findall(r"^(__version__|cuda|hip|xpu)\b[^=]*= '([^']+)'", text, re.MULTILINE))
-
-
-def _triton_lacks(capability: tuple[int, int] | None) -> str | None:
-    """The first thing that torch.compile needs for a GPU and is not here.
-
-    Source: triton/runtime/build.py and torch/utils/_triton.py.
-    """
-    header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton"
-    if environment.compiler("CC", "gcc", "clang") is None:
-        return "a C compiler"
-    if not header.exists():
-        return f"{header}, from the package python3-dev or python3-devel"
-    is_old = capability is not None and capability < (7, 0)
-    return "a GPU of compute capability 7.0 or newer" if is_old else None
 
 
 def amd_gpus() -> int:

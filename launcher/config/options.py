@@ -250,11 +250,6 @@ class Command:
         return self.operand is not None and argument not in self.optional_operand
 
 
-def is_readable(option: Option, words: Sequence[str]) -> bool:
-    """Whether an option has a value if it needs one, as words of the command line."""
-    return (option.metavar is not None) == (len(words) > 1 or "=" in words[0])
-
-
 def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, list[str], bool]]:
     """Each argument with its position, and whether the command takes it.
 

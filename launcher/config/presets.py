@@ -96,17 +96,27 @@ def is_change(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and set(value) <= CHANGES
 
 
-def apply_change(change: Mapping[str, Any], default: Any, sizes: Sequence[str]) -> tuple[Any, str]:
+def apply_change(change: Any, default: Any, sizes: Sequence[str]) -> tuple[Any, str]:
     """The default after `change`, and how it follows: `3 × 0.5, rounded to 2`; null stays null.
 
+    A value that is no change replaces the default.
     Whole numbers are rounded, to 1 at least unless they were 0; `sizes` are the family's, from
     small to large: smaller_of takes the first name that is smaller than the default.
     """
+    if not is_change(change):
+        return change, ""
     if default is None:
         return None, "nothing to change"
     value, texts = default, []
     if (factor := change.get("scale")) is not None:
-        value = _scaled(default, factor)
+        if isinstance(default, str):
+            number, unit = _LENGTH.match(default).groups()  # type: ignore[union-attr]
+            new = f"{float(number) * factor:g}"
+            value = f"{new}%" if unit == "%" else f"{new} epoch{'s' if new != '1' else ''}"
+        elif isinstance(default, float):
+            value = float(f"{default * factor:.12g}")  # 0.1 × 0.75 is 0.075, not 0.07500000000000001
+        else:
+            value = max(1, math.floor(default * factor + 0.5)) if default else 0
         is_exact = not isinstance(default, int) or value == default * factor
         texts.append(f"{plain(default)} × {factor:.6g}" + ("" if is_exact else f", rounded to {value}"))
     for word, bound in (("at_least", max), ("at_most", min)):
@@ -118,13 +128,3 @@ def apply_change(change: Mapping[str, Any], default: Any, sizes: Sequence[str]) 
         value = next((name for name in change["smaller_of"] if name in below), value)
         texts.append(f"smaller than {plain(default)}" if value != default else "no smaller size")
     return value, ", ".join(texts)
-
-
-def _scaled(value: Any, factor: float) -> Any:
-    if isinstance(value, int):
-        return max(1, math.floor(value * factor + 0.5)) if value else 0
-    if isinstance(value, float):
-        return float(f"{value * factor:.12g}")  # 0.1 × 0.75 is 0.075, not 0.07500000000000001
-    number, unit = _LENGTH.match(value).groups()  # type: ignore[union-attr]
-    new = f"{float(number) * factor:g}"
-    return f"{new}%" if unit == "%" else f"{new} epoch{'s' if new != '1' else ''}"

@@ -274,7 +274,8 @@ class Resolved:
     @property
     def batching(self) -> Batching:
         """The batch numbers, as the settings hold them."""
-        return Batching(*(self.values[key].value for key in BATCH_SETTINGS), self.world_size)
+        numbers = {name: self.values[f"train.{name}"].value for name in BATCH_KEYS}
+        return Batching(**numbers, world_size=self.world_size)
 
     def changed(self, changes: Mapping[str, Any], origin: Origin, **fields: Any) -> Resolved:
         """The same run with other values, of which those that differ are of `origin`, and `fields`."""

@@ -54,12 +54,18 @@ def render_origins(resolved: Resolved) -> str:
 
 
 def render_scalar(value: Any) -> str:
-    """A value on one line that reads back as itself: JSON, and simple texts without quotes."""
-    if isinstance(value, str) and _BARE.fullmatch(value):
-        with suppress(ValueError):  # it is no number either
-            if parse_yaml_scalar(value) == value:
+    """A value in YAML's flow style, on one line, that reads back as itself."""
+    if isinstance(value, str):
+        is_bare = _BARE.fullmatch(value) is not None
+        with suppress(ValueError):  # a number with two readings
+            if is_bare and parse_yaml_scalar(value) == value:
                 return value
-    return plain(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(render_scalar(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {render_scalar(item)}" for key, item in value.items()) + "}"
+    return plain(value)
 
 
 def _origin(origin: Origin) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import adapt, batching, check, errors, paths, presets
+from launcher.config.batching import MICRO
 from launcher.config.machine import Machine
 from launcher.config.paths import PATHS
 from launcher.config.presets import BOUNDS, TASK_FOLDER
@@ -36,7 +37,6 @@ from launcher.config.provenance import (
 )
 from launcher.config.schema import (
     FIRST_RUN,
-    PRETRAINED,
     config_of,
     is_of_hub,
     sections,
@@ -46,7 +46,6 @@ from launcher.config.schema import (
 )
 from launcher.config.selection import Choice, choose
 from models.catalog import is_custom
-from models.common.hub import HUB
 from training.settings import nested
 
 if TYPE_CHECKING:
@@ -93,17 +92,15 @@ def resolve(
     # What the machine and the files on it change.
     if base is not None:
         paths.keep_recorded(values, base.settings)
-    notes: list[str] = []
-    name = values[PRETRAINED].value if PRETRAINED in values else None
-    if isinstance(name, str) and name.startswith(HUB) and not is_custom(family):
-        from launcher.config import hub  # for the runs that name one
-
-        try:
-            notes = hub.pin(values)
-        except SettingsError as error:
-            diagnostics += error.diagnostics
     run = adapt.adapt(values, keys, machine, world_size, chosen)
-    values[PROMISE], unpromised = _scoped(values[PROMISE], _scope_size(choice, values, keys), run.device)
+    # The size that mode default would train: without one of the user instead of the mode's. A file may
+    # repeat the size of the mode, as the settings.yaml of a run does.
+    size = values[_SIZE] if choice.size is not None and _SIZE in values else None
+    default = None if size is None else size.value
+    if size is not None and _SIZE in keys.changed:
+        is_users = _SIZE in keys.decided or size.origin.layer == CLI_LAYER
+        default = None if is_users else keys.defaults[_SIZE]
+    values[PROMISE], unpromised = _scoped(values[PROMISE], default, run.device)
 
     diagnostics += [*run.diagnostics, *check.check_settings(values, keys)]
     solved, wrong = None, {d.key for d in diagnostics if d.severity == "error"}
@@ -116,14 +113,32 @@ def resolve(
     diagnostics.sort(key=lambda diagnostic: diagnostic.order or (COMMAND_LINE + 1, 0))
     if solved is None or any(diagnostic.severity == "error" for diagnostic in diagnostics):
         raise SettingsError([diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"])
-    notes = [*_model_notes(choice, values, keys, machine), *notes, *run.notes]
+
+    # What was chosen for the user.
+    change = {line.key: line.value for line in presets.mode(choice.mode or DEFAULT_MODE).lines}.get(_SIZE)
+    if change and (size is None or _SIZE not in keys.user | keys.changed):
+        names = " or ".join(change["smaller_of"])
+        run.notes.insert(0, f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained")
+    if not choice.model_named:
+        changed = f"; mode {choice.mode} makes it {choice.size}" if choice.size != FIRST_RUN[1] else ""
+        run.notes.insert(0, f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}")
+    elif size is not None and size.origin.layer == FAMILY_LAYER and run.device == "cpu":
+        smallest = next(iter(config_of(family).SIZES))
+        if size.value != smallest and not is_custom(family):
+            quick = f"--model {family}:{smallest}"
+            run.notes.insert(
+                0, f"no size named: {size.value}, which is slow on a CPU; a quick size is  {quick}"
+            )
+    is_chosen = MICRO in keys.user or values[MICRO].origin.layer == MODE_LAYER
+    if is_chosen and values[MICRO].value not in (None, solved.micro_batch):
+        run.notes.append(f"{MICRO}: {solved.micro_batch} instead of {values[MICRO].value}: {solved}")
     resolved = Resolved(
         values=values,
         keys=keys,
         world_size=run.size,
         nproc=run.nproc,
         promises={k: bounds for k, bounds in values[PROMISE].value.items() if bounds},
-        notes=[*notes, *adapt.batch_notes(values, keys, solved)],
+        notes=run.notes,
         device=run.device,
         warnings=diagnostics,
         chosen=chosen,
@@ -198,7 +213,7 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
                 if setting.value is not None or key not in sections(family):  # an empty section
                     invalid.append(_input_errors().unknown_key(family, layer, key))
                 continue
-            if name in (MODE_LAYER, PROFILE_LAYER) and presets.is_change(setting.value):
+            if name in (MODE_LAYER, PROFILE_LAYER):
                 value, how = presets.apply_change(setting.value, before[key].value, sizes)
                 setting = Setting(value, replace(setting.origin, how=how))
             value, wrong = _read(family, key, setting, values[key])
@@ -241,17 +256,6 @@ def _input_errors() -> ModuleType:
     return input_errors
 
 
-def _scope_size(choice: Choice, values: Values, keys: KeySets) -> str | None:
-    """The size that mode default would train; None: no size, or the user's instead of the mode's."""
-    if choice.size is None or _SIZE not in values:
-        return None
-    if _SIZE not in keys.changed:
-        return str(values[_SIZE].value)
-    # A file may repeat the size of the mode, as the settings.yaml of a run does.
-    is_of_mode = _SIZE not in keys.decided and values[_SIZE].origin.layer != CLI_LAYER
-    return keys.defaults[_SIZE] if is_of_mode else None
-
-
 def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, dict[str, str]]:
     """The promises that a run on `device` is given, and by measure why not the others.
 
@@ -280,22 +284,3 @@ def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, d
     if given != setting.value:
         setting = setting.overridden(given, replace(setting.origin, how="those that apply"))
     return setting, reasons
-
-
-def _model_notes(choice: Choice, values: Values, keys: KeySets, machine: Machine) -> Iterator[str]:
-    """Announce the model of a first run, and a default size that is slow here or a mode leaves."""
-    lines, device = presets.mode(choice.mode or DEFAULT_MODE).lines, values["device"].value
-    change = next((line.value for line in lines if line.key == _SIZE), None)
-    size = values[_SIZE] if _SIZE in values and choice.size is not None else None
-    if not choice.model_named:
-        is_changed = choice.size != FIRST_RUN[1]
-        changed = f"; mode {choice.mode} makes it {choice.size}" if is_changed else ""
-        yield f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}"
-    elif "cpu" in (device, machine.device if device == "auto" else "") and not is_custom(choice.family):
-        smallest = next(iter(config_of(choice.family).SIZES))
-        if size is not None and size.origin.layer == FAMILY_LAYER and size.value != smallest:
-            quick = f"--model {choice.family}:{smallest}"
-            yield f"no size named: {size.value}, which is slow on a CPU; a quick size is  {quick}"
-    if change and (size is None or _SIZE not in keys.user | keys.changed):
-        names = " or ".join(change["smaller_of"])
-        yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"

@@ -57,8 +57,8 @@ class Base:
             if key in self.entries and (self._layer(key) not in FITTED_LAYERS or self._is_auto(key))
         }
 
-    def over(self, below: Values, new_keys: Collection[str], engine: str | None, is_placed: bool) -> Values:
-        """The layer above the shipped values `below`; `new_keys` override it.
+    def over(self, shipped: Values, new_keys: Collection[str], engine: str | None, is_placed: bool) -> Values:
+        """The layer above the values `shipped`; `new_keys` override it.
 
         Values that Gearshift chose for the old engine and machine are left out: engine, processes
         and batch are solved again for `engine`, with the same global batch. `is_placed`: torchrun
@@ -75,9 +75,17 @@ class Base:
         if before.get(LEAST) is None:  # else it ended before it read its data
             kept |= {GLOBAL, MICRO}
         layer = {key: self.entries[key] for key in before if key in kept - left_out}
-        if MICRO in layer:
-            layer[MICRO] = self._micro_as_set()
-        return {key: setting for key, setting in layer.items() if not self._is_shipped(key, setting, below)}
+        if MICRO in layer and self._layer(MICRO) == MACHINE_LAYER and not self._is_auto(MICRO):
+            # As it was set, before it was solved for the number of processes.
+            replaced, total = self.origins[MICRO].get("replaced") or [], before.get(GLOBAL)
+            below = [old.get("value") for old in replaced if old.get("layer") != MACHINE_LAYER]
+            asked = below[0] if below else None
+            if type(asked) is int and type(total) is int and asked > 0 and total % asked == 0:
+                layer[MICRO] = replace(layer[MICRO], value=asked)
+        # Without what Gearshift itself chose, and still does.
+        users = [GLOBAL, *(key for key in layer if self._layer(key) in (None, *USER_LAYERS))]
+        same = [key for key in layer if key in shipped and layer[key].value == shipped[key].value]
+        return {key: setting for key, setting in layer.items() if key in users or key not in same}
 
     def _layer(self, key: str) -> str | None:
         layer = self.origins.get(key, {}).get("layer")
@@ -86,21 +94,6 @@ class Base:
     def _is_auto(self, key: str) -> bool:
         origin = str(self.origins.get(key, {}).get("origin"))
         return self._layer(key) == MACHINE_LAYER and origin.startswith(BY_AUTO)
-
-    def _is_shipped(self, key: str, setting: Setting, below: Values) -> bool:
-        """Whether Gearshift itself chose the value, and still does."""
-        is_users = self._layer(key) in (None, *USER_LAYERS) or key == GLOBAL
-        return not is_users and key in below and bool(setting.value == below[key].value)
-
-    def _micro_as_set(self) -> Setting:
-        """The micro-batch as it was set, before it was solved for the number of processes."""
-        if self._layer(MICRO) != MACHINE_LAYER or self._is_auto(MICRO):
-            return self.entries[MICRO]
-        replaced = self.origins[MICRO].get("replaced") or []
-        below = [old.get("value") for old in replaced if old.get("layer") != MACHINE_LAYER]
-        asked, total = below[0] if below else None, self.settings.get(GLOBAL)
-        fits = type(asked) is int and type(total) is int and asked > 0 and total % asked == 0
-        return replace(self.entries[MICRO], value=asked) if fits else self.entries[MICRO]
 
 
 def read(folder: Path, task_folder: object = None) -> Base:

@@ -232,9 +232,10 @@ def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
         return next(filter(None, (unseen_by_schema(info, item) for item in items)), None)
     if isinstance(value, str):
         return "should be known" if isinstance(info.allowed, tuple) and value not in info.allowed else None
+    if isinstance(value, float) and not math.isfinite(value):
+        return "should be finite"
     # No tensor holds a larger whole number.
-    is_number = not isinstance(value, int | float) or (math.isfinite(value) and abs(value) < 2**63)
-    return None if is_number else "should be finite, and below 2**63"
+    return "should be less than 2**63" if isinstance(value, int) and abs(value) >= 2**63 else None
 
 
 def setting_infos(family: str) -> dict[str, SettingInfo]:

@@ -74,16 +74,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         )
     mode = {key: setting for key, setting in mode.items() if key not in (*MODEL_CHOICES, "sentence")}
     files = [file(FILES_LAYER, path, n, "--config") for n, path in enumerate(args.configs)]
-    return [mode, *files, _arguments(args, wrong)], wrong
-
-
-def highest(layers: Sequence[Values]) -> dict[str, Setting]:
-    """The setting of the highest layer for each key."""
-    return {key: setting for layer in layers for key, setting in layer.items()}
-
-
-def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Values:
-    """The settings on the command line; for one key the later argument counts."""
+    # For one key the later argument counts.
     typed: list[tuple[str, str, str]] = []  # key, text, argument
     if args.model is not None:
         family, size = split_model_name(args.model)
@@ -110,7 +101,12 @@ def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Values:
     }
     last = (COMMAND_LINE, len(typed) + 1)
     filled = {k: replace(s, origin=replace(s.origin, order=last)) for k, s in args.filled.items()}
-    return {**settings, **filled}
+    return [mode, *files, {**settings, **filled}], wrong
+
+
+def highest(layers: Sequence[Values]) -> dict[str, Setting]:
+    """The setting of the highest layer for each key."""
+    return {key: setting for layer in layers for key, setting in layer.items()}
 
 
 def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
@@ -210,7 +206,14 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     is_named = is_named or replaces_size(family, values.get(PRETRAINED))
     mode, size = valid("mode", presets.modes(), DEFAULT_MODE), valid("model.size", config.SIZES)
     if "model.size" not in typed and config.SIZES:
-        size = _default_size(file, mode, tuple(config.SIZES), is_named)
+        sizes = tuple(config.SIZES)
+        shipped = {line.key: line.value for line in (*file.block("default"), *file.block("declared"))}
+        default = size = shipped["model.size"] if shipped.get("model.size") in sizes else sizes[0]
+        if not is_named:
+            default = size = FIRST_RUN[1]
+        for line in (*presets.mode(mode).lines, *file.block("modes", mode)) if mode else ():
+            if line.key == "model.size":
+                size, _ = presets.apply_change(line.value, default, sizes)
     names = typed[STAGES].value if STAGES in typed else None
     stages = [each for each in names if isinstance(each, str)] if isinstance(names, list) else []
     is_one = mode == STAGED_MODE and len(stages) == 1
@@ -255,20 +258,6 @@ def _custom_task(name: str, typed: dict[str, Setting]) -> tuple[bool, list[Diagn
         message = f"{name} is loaded from {home or 'an installed package'}, not from {folder.value}"
         wrong.append(errors.about(typed, TASK_FOLDER, message, allowed="the folder of the module"))
     return True, wrong
-
-
-def _default_size(file: presets.FamilyFile, mode: str | None, sizes: Sequence[str], named: bool) -> str:
-    """The size of the family's file, or of a first run, after what the mode makes of it."""
-    size, lines = FIRST_RUN[1], [*file.block("default"), *file.block("declared")]
-    if named:
-        default = {line.key: line.value for line in lines}.get("model.size")
-        size = default if default in sizes else sizes[0]
-    changed = size
-    for line in (*presets.mode(mode).lines, *file.block("modes", mode)) if mode else ():
-        if line.key == "model.size":
-            is_change = presets.is_change(line.value)
-            changed = presets.apply_change(line.value, size, sizes)[0] if is_change else line.value
-    return changed
 
 
 def declared_stages(family: str) -> tuple[Stage, ...]:

@@ -69,25 +69,8 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
     `name` is the file in messages. Reads the disk. Raises SettingsError if it does not exist or is
     invalid.
     """
-    form, parse = ("JSON", parse_json) if path.suffix == ".json" else ("YAML", parse_yaml)
-    try:
-        return list(parse(_read_text(path, option), name or str(path)))
-    except Unreadable as broken:
-        message, where = f"{path} cannot be read as {form}: {broken.problem}", (broken.line, broken.column)
-        place = ":".join(map(str, (path, *where)))
-        raise SettingsError.of(message, where=place, order=(0, broken.line)) from None
-
-
-def nearest_file(path: str | Path) -> str | None:
-    """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
-    folder, name = Path(path).expanduser().parent, Path(path).name
-    names = os.listdir(folder) if folder.is_dir() else []
-    suggestion = nearest_match(name, [other for other in names if other != name])  # a link to nothing
-    return suggestion and str(Path(path).parent / suggestion)
-
-
-def _read_text(path: Path, option: str) -> str:
     parts: dict[str, Any] = {"value": str(path), "where": f"{option} {path}"}
+    form, parse = ("JSON", parse_json) if path.suffix == ".json" else ("YAML", parse_yaml)
     try:
         file_stat = path.stat()
         if not stat.S_ISREG(file_stat.st_mode) and not stat.S_ISDIR(file_stat.st_mode):
@@ -96,7 +79,10 @@ def _read_text(path: Path, option: str) -> str:
             problem = f"has {file_stat.st_size:,} bytes, too many for settings"
             parts["allowed"] = f"at most {_MAX_BYTES:,} bytes"
         else:
-            return path.read_bytes().decode("utf-8-sig")
+            return list(parse(path.read_bytes().decode("utf-8-sig"), name or str(path)))
+    except Unreadable as broken:
+        problem = f"cannot be read as {form}: {broken.problem}"
+        parts = {"where": f"{path}:{broken.line}:{broken.column}", "order": (0, broken.line)}
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
@@ -107,6 +93,14 @@ def _read_text(path: Path, option: str) -> str:
     except OSError as error:
         problem = f"cannot be read: {(error.strerror or str(error)).lower()}"
     raise SettingsError.of(f"{path} {problem}", **parts)
+
+
+def nearest_file(path: str | Path) -> str | None:
+    """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
+    folder, name = Path(path).expanduser().parent, Path(path).name
+    names = os.listdir(folder) if folder.is_dir() else []
+    suggestion = nearest_match(name, [other for other in names if other != name])  # a link to nothing
+    return suggestion and str(Path(path).parent / suggestion)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -149,16 +143,14 @@ def parse_json(text: str, name: str = "") -> Iterator[Line]:
 def parse_yaml(text: str, name: str = "") -> Iterator[Line]:
     """The settings of a document of the file `name`. Raises Unreadable, and SettingsError."""
     root = _compose(text)
+    if isinstance(root, yaml.MappingNode):
+        return _Reader(name).lines(root, "", 1)
     is_plain = isinstance(root, yaml.ScalarNode) and not root.style
     if root is None or (is_plain and _WORDS.get(root.value, root) is None):
         return iter(())
-    if not isinstance(root, yaml.MappingNode):
-        raise SettingsError.of(
-            f"{name} holds no settings: its root is not a mapping",
-            where=f"{name}:{root.start_mark.line + 1}",
-            allowed="keys with values, for example  optim: {lr: 1e-3}",
-        )
-    return _Reader(name).lines(root, "", 1)
+    message, where = f"{name} holds no settings: its root is not a mapping", root.start_mark.line + 1
+    allowed = "keys with values, for example  optim: {lr: 1e-3}"
+    raise SettingsError.of(message, where=f"{name}:{where}", allowed=allowed)
 
 
 def parse_yaml_value(text: str) -> Any:

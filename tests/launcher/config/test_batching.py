@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from launcher.config.batching import largest_divisor, may_grow, nearest_multiple, solve_batching
+from launcher.config.batching import largest_divisor, may_grow, solve_batching
 from launcher.config.provenance import Batching, KeySets, Origin, Setting
 from tests.launcher.given import ONE_GPU, refused, resolved, stacked
 
@@ -88,12 +88,11 @@ def test_solved_batch_settings_have_the_values_they_override():
     assert "train.micro_batch: 8 instead of 16: 64 = 8 × 1 × 8 processes" in run.notes
 
 
-def test_the_largest_divisor_divides_and_the_nearest_multiple_is_never_zero():
+def test_the_largest_divisor_divides():
     for number, limit in product(range(1, 40), range(1, 45)):
         found = largest_divisor(number, limit)
         assert number % found == 0 and found <= limit
         assert not any(number % n == 0 for n in range(found + 1, min(limit, number) + 1))
-    assert [nearest_multiple(n, 4) for n in (1, 5, 6, 7)] == [4, 4, 8, 8]
 
 
 def test_a_micro_batch_may_grow_on_a_gpu_unless_user_or_mode_set_it():

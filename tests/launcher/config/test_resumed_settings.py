@@ -123,8 +123,8 @@ def test_the_settings_of_the_folder_count_with_or_without_origins():
     shutil.rmtree("x")
     begun(Path("x"), resolved())
     text = Path("x/settings.yaml").read_text()
-    assert "  clip_norm: 1.0\n" in text  # as if the default had been another one at the start
-    Path("x/settings.yaml").write_text(text.replace("clip_norm: 1.0\n", "clip_norm: 0.5\n"))
+    assert "  clip_norm: 1\n" in text  # as if the default had been another one at the start
+    Path("x/settings.yaml").write_text(text.replace("clip_norm: 1\n", "clip_norm: 0.5\n"))
     assert resume_settings(first).settings.optim.clip_norm == 0.5
     Path("x/settings.yaml").write_text("optim: {lr: 1e-3}\n")
     with pytest.raises(SettingsError, match="does not hold the settings of a run"):
