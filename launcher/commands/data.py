@@ -36,7 +36,7 @@ def main(command_line: CommandLine) -> int:
         return _fetch_model(command_line) if command_line.operand else _fetch(command_line)
     path, out, args = command_line.operand, command_line.out or data_check.DEFAULT_FOLDER, command_line.args
     origin = f"command line: data check {path}"
-    data_check.check_folder(out, f"--out {out}" if command_line.out else "default of --out")
+    page.check_out(out / data_check.PAGE, f"--out {out}" if command_line.out else "default of --out")
     family = None if args.model is None else _resolved(args, path).settings.model.family
     findings = inspect_matches(path, origin, find_families(path, family, origin), args)
     written = data_check.write(findings, out)

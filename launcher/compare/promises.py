@@ -96,13 +96,14 @@ def _measure(measure: str, row: ComparisonRow, base: ComparisonRow | None, is_cu
 def _value(measure: str, row: ComparisonRow, is_cut: bool) -> float | str:
     if row.error is not None:
         return NOT_RUN if row.error == NOT_RUN else "the run failed"
-    value: Any = getattr(row, _FIELDS.get(measure, measure))
+    value = getattr(row, _FIELDS.get(measure, measure))
     if measure == QUALITY and value is None:
         return "no evaluation"
+    number: float | None = value
     if measure == QUALITY:
-        value = None if is_cut else float(value["value"])
-    if value is not None and isfinite(value):
-        return value  # type: ignore[no-any-return]
+        number = None if is_cut else float(value["value"])
+    if number is not None and isfinite(number):
+        return number
     reasons = {
         GPU_MEMORY: NO_GPU,
         QUALITY: "the runs were cut short" if is_cut else "not measured",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -168,7 +167,7 @@ def first_fit(
 ) -> tuple[int, Plan] | None:
     """The first of `changes` that fits; otherwise the last, which saves most. None: it does not exist.
 
-    Each needs less than those before it. `is_likely`: the first is planned first.
+    `is_likely`: the first is planned first, otherwise the last.
     """
     plans: dict[int, Plan] = {}
     last = len(changes) - 1
@@ -181,7 +180,7 @@ def first_fit(
     if is_likely and fits(0):
         return 0, plans[0]
     if last not in plans and fits(last):
-        last = bisect_left(range(last), True, lo=int(is_likely), key=fits)
+        last = next((at for at in range(int(is_likely), last) if fits(at)), last)  # mostly an early one
     return (last, plans[last]) if last in plans else None
 
 

@@ -101,7 +101,9 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     def wrong(flag: str, problem: str, **parts: Any) -> None:
         diagnostics.append(Diagnostic(problem, where=f"{flag} {values[flag]}", **parts))
 
-    def number(flag: str, adapter: TypeAdapter[int], text: str, allowed: str) -> int | None:
+    def number(
+        flag: str, adapter: TypeAdapter[int] | TypeAdapter[ByteSize], text: str, allowed: str
+    ) -> int | None:
         try:
             return None if flag not in values else adapter.validate_python(text)
         except ValueError:

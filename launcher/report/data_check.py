@@ -195,17 +195,6 @@ def sample_rows(findings: Findings) -> list[tuple[str, str]]:
     ]
 
 
-def check_folder(folder: Path, origin: str) -> None:
-    """Refuse a folder whose data.html is of another program; `origin` is the option.
-
-    Reads the disk. Raises SettingsError.
-    """
-    disk.check_writable(folder, origin)
-    if (folder / PAGE).exists() and not page.is_page(folder / PAGE):
-        message, allowed = f"{folder / PAGE} is of another program", "another folder"
-        raise SettingsError.of(message, value=str(folder), where=origin, allowed=allowed)
-
-
 def write(findings: Findings, folder: Path) -> Path:
     """Write the page. Touches the disk. Raises SettingsError."""
     try:

@@ -11,6 +11,9 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from launcher.base import disk
+from launcher.base.diagnostics import SettingsError
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -55,6 +58,18 @@ def is_page(path: Path) -> bool:
     """Whether the file at `path` was written by `render`. Reads the disk. Raises OSError."""
     with path.open(encoding="utf-8", errors="replace") as file:
         return MARK in file.read(1000)
+
+
+def check_out(path: Path, where: str) -> None:
+    """Refuse a file that cannot be written, or that is of another program. Reads the disk.
+
+    Raises SettingsError; `where` is the option.
+    """
+    disk.check_writable(path.parent, where)
+    if path.is_dir() or (path.exists() and not is_page(path)):
+        problem = "is a folder" if path.is_dir() else "was not written by this program"
+        allowed = "a new file, or an earlier report"
+        raise SettingsError.of(f"{path} {problem}", value=str(path), where=where, allowed=allowed)
 
 
 @cache

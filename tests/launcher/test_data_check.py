@@ -99,7 +99,7 @@ def test_pictures_are_in_the_page_which_replaces_an_older_one_and_no_other_file(
     shared = ("mine.jsonl", "--model", drawn, "--set", "data.shared=true", "--json")
     assert check(*shared, code=1)["overlapping_groups"] == ["a"]
     page.write_text("mine")
-    assert "is of another program" in check("mine.jsonl", code=2)
+    assert "was not written by this program" in check("mine.jsonl", code=2)
     assert page.read_text() == "mine"
 
 
