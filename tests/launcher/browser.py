@@ -57,9 +57,9 @@ def browser():
         opened.close()
 
 
-def open_page(opened, path, width=1280, scheme="light"):
+def open_page(opened, path):
     """The page at `path`, once its plots are drawn."""
-    page = opened.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = opened.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
     found = Opened(page)
     page.on("console", lambda m: found.errors.append(m.text) if m.type != "log" else None)
     page.on("pageerror", lambda error: found.errors.append(str(error)))

@@ -2,14 +2,12 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from launcher.__main__ import main
-from launcher.config.provenance import KeySets, Origin, Resolved, Setting
-
-BUILT_IN = Origin("built-in", "built-in")
 
 
 @pytest.fixture
@@ -17,6 +15,12 @@ def here(tmp_path, monkeypatch):
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def search_path(monkeypatch):
+    """A search path of Python that is restored."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 @pytest.fixture
@@ -32,20 +36,6 @@ def said(capsys):
         return printed.err if code else printed.out
 
     return run
-
-
-@pytest.fixture
-def two_ranks():
-    """Resolved settings of a run on two processes, with a value set by the user."""
-    values = {
-        "model.family": Setting("language", BUILT_IN),
-        "train.global_batch": Setting(8, BUILT_IN),
-        "train.micro_batch": Setting(4, BUILT_IN),
-        "train.accumulation": Setting(1, BUILT_IN),
-        "train.seed": Setting(7, Origin("command line", "--seed 7"), [(0, BUILT_IN)]),
-        "optim.lr": Setting(1e-05, Origin("--config files", "mine.yaml:3"), [(1e-3, BUILT_IN)]),
-    }
-    return Resolved(values, KeySets.of(values), 2, 2, {}, ["a note"], "cpu")
 
 
 @pytest.fixture(scope="session")

@@ -50,11 +50,16 @@ def stacked(layers, family="language"):
     return values, stack(family, values, layers)
 
 
+def errors_of(call, *args, **options):
+    """The errors that end a call."""
+    with pytest.raises(SettingsError) as error:
+        call(*args, **options)
+    return error.value.diagnostics
+
+
 def refused(*sets, **options):
     """The errors of settings that do not resolve."""
-    with pytest.raises(SettingsError) as error:
-        resolved(*sets, **options)
-    return error.value.diagnostics
+    return errors_of(resolved, *sets, **options)
 
 
 def python(*args, folder=None, prefix=(), **options):

@@ -56,15 +56,11 @@ class Hub:
         """Answer no more."""
         constants.ENDPOINT = self._server.url.rpartition(":")[0] + ":9"
 
-    def run(self, *words, code=0, start=(), **variables):
-        """The output of the program, or its errors if it ends with `code`.
-
-        `start`: the module that starts it, and its options.
-        """
-        first = ("-m", *start, "-m", "launcher") if start else ("-m", "launcher")
-        done = python(*first, *map(str, words), env={**self.environment, **variables})
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stderr if code else done.stdout
+    def run(self, *words, **variables):
+        """The output of the program."""
+        done = python("-m", "launcher", *map(str, words), env={**self.environment, **variables})
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
 
 @contextmanager

@@ -46,14 +46,6 @@ def work(job):
         raise DataError("data/mine.txt is empty; a text of at least one line")
     elif scene == "killed" and ME == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    elif scene == "lost":
-        if ME == 0:
-            (folder / "pid").write_text(str(os.getpid()))
-            until((folder / "ready").exists)
-            raise RuntimeError("Connection closed by peer [127.0.0.1]:1234")
-        (folder / "ready").touch()
-        wait_until_reaped(folder / "pid")
-        raise ValueError("the second rank failed")
     elif scene == "frozen":
         if ME == 0:
             raise RuntimeError("Application timeout caused pair closure")
@@ -61,16 +53,12 @@ def work(job):
     elif scene == "hung" and ME == 1:
         threading.Thread(target=exit_after_hang, args=(job,)).start()
         wait_forever()
-    elif scene == "exits" and ME == 1:
-        os._exit(0)
     elif scene == "signal":
         return until_signal(folder)
     elif scene == "stuck":
         signal.signal(signal.SIGINT, lambda *_: (folder / f"interrupted-{ME}").touch())
         (folder / f"ready-{ME}").touch()
         wait_forever()
-    elif scene == "cores":
-        (folder / f"cores-{ME}").write_text(str(sorted(os.sched_getaffinity(0))))
     elif scene == "memory":
         size = resolved.batching.micro_batch
         with (folder / "attempts").open("a") as file:
@@ -81,7 +69,7 @@ def work(job):
         listen_beside_a_stranger(folder)
     elif scene == "gloo":
         broken_collective(folder)
-    if scene in ("error", "killed", "hung", "exits"):
+    if scene in ("error", "killed", "hung"):
         (folder / "pid").write_text(str(os.getpid()))
         wait_forever()
     return outcome()
@@ -93,12 +81,6 @@ def exit_after_hang(job):
     name = wait_forever.__name__
     until(lambda: name in "".join(traceback.format_stack(sys._current_frames()[main])))
     run_end.exit_hung(job, ME, "waited 1 s for its data")
-
-
-def wait_until_reaped(file):
-    """Wait until the supervisor has noticed the exit of the process with the id in `file`."""
-    until(lambda: file.exists() and file.read_text())
-    until(lambda: not psutil.pid_exists(int(file.read_text())))
 
 
 def until_signal(folder):

@@ -32,17 +32,9 @@ def saved(folder, step, resolved, facts=None):
     listed = tuple(
         CheckpointFile(name, len(content), (zlib.crc32(content),)) for name, content in files.items()
     )
-    files[manifest.NAME], files[manifest.CHECKSUM_NAME] = manifest.render(
-        Manifest(
-            step=step,
-            samples=step * 8,
-            engine="local",
-            world_size=1,
-            periodic=True,
-            libraries={},
-            files=listed,
-        )
-    )
+    content = {"step": step, "samples": step * 8, "engine": "local", "world_size": 1, "periodic": True}
+    written = manifest.render(Manifest(**content, libraries={}, files=listed))
+    files[manifest.NAME], files[manifest.CHECKSUM_NAME] = written
     for name, content in files.items():
         (checkpoint / name).write_bytes(content)
     return checkpoint

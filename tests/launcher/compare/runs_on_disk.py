@@ -20,30 +20,19 @@ def run(
     evaluations=None,
     stop_after=None,
     eval_every=10,
-    eval_each_epoch=False,
-    final_s=0.0,
     aim=None,
     peak=None,
     **result,
 ):
-    """A run with one step for each of `seconds`; `evaluations`: step -> (val_loss, seconds).
-
-    The last evaluation takes `final_s` more, for metrics of the end.
-    """
+    """A run with one step for each of `seconds`; `evaluations`: step -> (val_loss, seconds)."""
     folder.mkdir(parents=True, exist_ok=True)
     results = evaluations or {}
-    plan = TrainPlan(
-        *(total, per_epoch, 8, 8, 1, 1, "tokens"),
-        eval_every=eval_every,
-        eval_each_epoch=eval_each_epoch,
-        stop_after=stop_after,
-    )
+    batch = (8, 8, 1, 1, "tokens")
+    plan = TrainPlan(total, per_epoch, *batch, eval_every=eval_every, stop_after=stop_after)
     events = [{"kind": "started", "step": 0, "facts": vars(plan)}]
     for step, (loss, took) in results.items():
         facts = {"step": step, "seconds": took, "metrics": {"val_loss": loss}}
         events.append({"kind": "evaluated", "step": step, "facts": facts})
-    if final_s:
-        events[-1]["facts"] |= {"seconds": took + final_s, "final_s": final_s}
     lines = []
     for last in sorted({1, *range(window, len(seconds) + 1, window), len(seconds)}):
         before = lines[-1]["step"] if lines else 0

@@ -39,13 +39,9 @@ def test_a_broken_promise_exits_1_and_the_json_holds_everything(workdir):
     default, fast = found["rows"]
     assert (default["mode"], fast["mode"]) == ("default", "fast")
     assert (default["error"], fast["error"]) == (None, None)
-    promises = {promise["name"]: promise for promise in fast["promises"]}
-    assert promises["step_time"]["kept"] is False
-    assert promises["step_time"]["measured"] == fast["step_s"] / default["step_s"]
-    assert (promises["parameters"]["kept"], promises["parameters"]["measured"]) == (True, 1.0)
-    assert (promises["device_peak"]["kept"], promises["device_peak"]["why"]) == (True, "planned on B200")
-    assert fast["unpromised"]["host_peak"] == "at most 1 at size full, not tiny"
-    assert default["promises"] == []
+    kept = {promise["name"]: promise["kept"] for promise in fast["promises"]}
+    assert kept == {**kept, "step_time": False, "parameters": True, "device_peak": True}
+    assert list(fast["unpromised"]) == ["host_peak"] and default["promises"] == []
     assert default["architecture"] == fast["architecture"]
     for row in found["rows"]:
         assert row["steps"] == 6
@@ -86,17 +82,6 @@ def interrupted(workdir, folder, awaited, *args):
     return comparing.returncode, out, err
 
 
-def test_ctrl_c_ends_the_run_and_keeps_the_measurements(workdir):
-    folder = workdir / "stopped"
-    lines = folder / "runs" / "fast-local-1" / "metrics.jsonl"
-    code, out, _ = interrupted(workdir, folder, lines, "--repeat", "2")
-    assert code == 130
-    assert "note: interrupted: not all runs were made" in out
-    assert "fast local: not run" in out and "failed" not in out
-    assert (folder / "compare.html").exists()
-    assert [path.name for path in (folder / "runs").iterdir()] == ["default-local-1"]
-
-
 STUDY = ("--set", "train.global_batch=4", "--folds", "2")
 
 
@@ -118,5 +103,7 @@ def test_a_study_pairs_its_runs_and_keeps_those_before_an_interruption(workdir):
     started = folder / "runs" / "fast-local-fold1" / "metrics.jsonl"
     code, out, err = interrupted(workdir, folder, started, *STUDY)
     assert code == 130, err
-    assert "† default local: val_loss of 1 of 2 runs" in out
+    assert "† default local: val_loss of 1 of 2 runs" in out and "failed" not in out
+    assert "note: interrupted" in out and (folder / "compare.html").exists()
+    assert [path.name for path in (folder / "runs").iterdir()] == ["default-local-fold1"]
     assert compare(workdir, *STUDY, "--modes", "fast", "--out", "study")[0] == 2  # not empty

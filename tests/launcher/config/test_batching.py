@@ -1,12 +1,9 @@
 """The same arguments give the same global batch for any number of processes."""
 
-from itertools import product
-
 import pytest
 
-from launcher.config.batching import largest_divisor, may_grow, solve_batching
-from launcher.config.provenance import Batching, KeySets, Origin, Setting
-from tests.launcher.given import ONE_GPU, refused, resolved, stacked
+from launcher.config.batching import may_grow
+from tests.launcher.given import ONE_GPU, refused, resolved
 
 
 def numbers(*sets, world_size=1, **options):
@@ -44,19 +41,6 @@ def test_batch_settings_of_the_user_are_kept_as_far_as_they_divide(sets, world_s
     assert numbers(*sets, world_size=world_size) == expected
 
 
-def test_a_batch_factor_of_the_user_overrides_a_default_global_batch():
-    layers = [
-        {f"train.{key}": Setting(value, Origin(name, name))}
-        for name, key, value in (
-            ("family", "global_batch", 64),
-            ("family", "accumulation", 4),
-            ("--config files", "micro_batch", 8),
-        )
-    ]
-    values, _ = stacked(layers)
-    assert solve_batching(values, KeySets.of(values), 2) == Batching(32, 8, 2, 2)
-
-
 def test_an_indivisible_batch_is_an_error_with_a_line_that_resolves():
     for sets, world_size in (
         (["train.global_batch=40", "train.accumulation=3"], 1),
@@ -67,14 +51,10 @@ def test_an_indivisible_batch_is_an_error_with_a_line_that_resolves():
         (["train.micro_batch=5", "train.accumulation=1"], 2),
     ):
         [found] = refused(*sets, model="language", world_size=world_size)
-        fixed = dict(text.split("=") for text in (*sets, *found.fix.replace("--set ", "").split()))
+        given = dict(text.split("=") for text in sets)
+        fixed = given | dict(text.split("=") for text in found.fix.replace("--set ", "").split())
         run = resolved(*map("=".join, fixed.items()), model="language", world_size=world_size)
-        assert (
-            abs(
-                run.batching.global_batch - int(dict(t.split("=") for t in sets).get("train.global_batch", 5))
-            )
-            <= 2
-        )
+        assert abs(run.batching.global_batch - int(given.get("train.global_batch", 5))) <= 2
 
 
 def test_solved_batch_settings_have_the_values_they_override():
@@ -86,13 +66,6 @@ def test_solved_batch_settings_have_the_values_they_override():
     assert not any(note.startswith("train.micro_batch") for note in run.notes)
     run = resolved("train.micro_batch=16", model="language", world_size=8)
     assert "train.micro_batch: 8 instead of 16: 64 = 8 × 1 × 8 processes" in run.notes
-
-
-def test_the_largest_divisor_divides():
-    for number, limit in product(range(1, 40), range(1, 45)):
-        found = largest_divisor(number, limit)
-        assert number % found == 0 and found <= limit
-        assert not any(number % n == 0 for n in range(found + 1, min(limit, number) + 1))
 
 
 def test_a_micro_batch_may_grow_on_a_gpu_unless_user_or_mode_set_it():

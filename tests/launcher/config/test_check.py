@@ -13,7 +13,6 @@ from launcher.config.check import TrackedSettings, check_settings, check_train_p
 from launcher.config.provenance import KeySets, Origin, Setting
 from launcher.config.schema import setting_infos
 from models.base import DataError
-from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import refused, resolved
 from training.train_plan import TrainPlan
 
@@ -72,10 +71,7 @@ def test_with_the_dataset_size_known_lengths_in_epochs_are_checked():
 
 def test_a_global_batch_changed_by_its_factors_warns_unless_it_is_set():
     [diagnostic] = resolved(model="language", batch_size="8").warnings
-    assert diagnostic.message == "the global batch is 32 instead of 64, by train.micro_batch"
-    assert diagnostic.fix == (
-        "--set train.global_batch=64  to keep it, or  --set train.global_batch=32  to confirm"
-    )
+    assert diagnostic.fix.startswith("--set train.global_batch=64  ")
     for sets in (
         ["global_batch=32"],
         ["micro_batch=8", "accumulation=8"],
@@ -101,32 +97,10 @@ def test_a_mode_that_keeps_the_batch_needs_numbers_that_divide():
     assert diagnostic.fix == "--set train.global_batch=48"
 
 
-def test_a_promise_of_a_size_that_no_family_has_is_refused():
-    known = "promise={step_time: {at_most: 1, sizes: [tiny]}}"
-    assert found(known, model="language:tiny", mode="fast") == []
-    [error] = refused(known.replace("tiny", "tinny"), model="language:tiny", mode="fast")
-    assert (error.key, error.did_you_mean) == ("promise", "tiny")
-
-
-def test_a_missing_path_is_an_error_with_the_closest_match(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "recordings").mkdir()
-    for key in ("data.path", "model.pretrained"):
-        [error] = refused(f"{key}=recodings")
-        message = f"{key} 'recodings' does not exist ({tmp_path / 'recodings'})"
-        assert (error.message, error.did_you_mean) == (message, "recordings")
-        assert found(f"{key}=") == [("error", key)]
-
-
-def test_stages_and_deepspeed_files_need_a_task_and_an_engine_for_them(tmp_path, monkeypatch):
-    path = tmp_path / "ds.json"
-    path.write_text("{}")
-    assert [error.key for error in refused(f"engine.ds_config={path}", engine="ddp")] == ["engine.ds_config"]
-    resolved(f"engine.ds_config={path}", engine="zero2")
-    monkeypatch.syspath_prepend(tmp_path)
-    model = f"{write(tmp_path, HEAD + LINE + BODY)}:Line"
-    assert found(model=model, mode="staged") == [("error", "mode")]
-    assert found("stages=[encoder]", model=model) == [("error", "stages")]
+def test_a_missing_pretrained_folder_is_an_error_with_the_closest_match(here):
+    (here / "recordings").mkdir()
+    [error] = refused("model.pretrained=recodings")
+    assert (error.key, error.did_you_mean) == ("model.pretrained", "recordings")
 
 
 EVERY = set(setting_infos("language"))
@@ -136,38 +110,38 @@ def task(train, val):
     return SimpleNamespace(data={"train": train, "val": val}.__getitem__)
 
 
-@pytest.mark.parametrize(("steps", "dropped", "warns"), [(2, 4, True), (2, 0, False), (10, 7, False)])
-def test_many_dropped_samples_are_reported(capsys, steps, dropped, warns):
-    run = resolved(batch_size="8")
-    fields = {"steps_per_epoch": steps, "dropped_samples": dropped, "micro_batch": 8, "accumulation": 1}
-    train_plan = TrainPlan(30, world_size=1, units="tokens", global_batch=8, **fields)
+def warns(capsys, run, words, **fields):
+    """Whether a plan of 30 steps has a warning with these words."""
+    fields = {"global_batch": 8, "micro_batch": 8, "accumulation": 1, **fields}
+    train_plan = TrainPlan(30, world_size=1, units="tokens", **fields)
     check.check_before_training(run, train_plan, TrackedSettings(run.settings), prints=True)
-    assert ("are dropped" in capsys.readouterr().err) is warns
+    return words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("steps", "dropped", "many"), [(2, 4, True), (2, 0, False), (10, 7, False)])
+def test_many_dropped_samples_are_reported(capsys, steps, dropped, many):
+    fields = {"steps_per_epoch": steps, "dropped_samples": dropped}
+    assert warns(capsys, resolved(batch_size="8"), "are dropped", **fields) is many
 
 
 PLATEAU = ("schedule.name=plateau", "schedule.patience=2")
 
 
 @pytest.mark.parametrize(
-    ("sets", "plan", "needs"),
+    ("sets", "plan", "few"),
     [
-        (("stop.patience=3",), {}, 4),
-        (("stop.patience=3",), {"eval_every": 8}, 4),
-        (("stop.patience=3",), {"eval_every": 7}, None),  # at 7, 14, 21, 28 of 30 steps
-        (("stop.patience=3",), {"eval_every": 8, "first_step": 3}, None),  # it has waited before
-        (("stop.patience=3",), {"eval_every": 7, "stop_after": 28}, 4),
-        (PLATEAU, {"eval_each_epoch": True}, 3),
-        (PLATEAU, {"eval_every": 9}, None),
+        (("stop.patience=3",), {}, True),
+        (("stop.patience=3",), {"eval_every": 8}, True),
+        (("stop.patience=3",), {"eval_every": 7}, False),  # at 7, 14, 21, 28 of 30 steps
+        (("stop.patience=3",), {"eval_every": 8, "first_step": 3}, False),  # it has waited before
+        (("stop.patience=3",), {"eval_every": 7, "stop_after": 28}, True),
+        (PLATEAU, {"eval_each_epoch": True}, True),
+        (PLATEAU, {"eval_every": 9}, False),
     ],
 )
-def test_a_patience_with_too_few_evaluations_warns(capsys, sets, plan, needs):
+def test_a_patience_with_too_few_evaluations_warns(capsys, sets, plan, few):
     run = resolved(*sets, batch_size="8")
-    fields = {"steps_per_epoch": 10, "global_batch": 8, "micro_batch": 8, "accumulation": 1, **plan}
-    train_plan = TrainPlan(30, world_size=1, units="tokens", **fields)
-    check.check_before_training(run, train_plan, TrackedSettings(run.settings), prints=True)
-    err = capsys.readouterr().err
-    assert ("cannot act" in err) is (needs is not None)
-    assert needs is None or f" {needs} evaluations" in err
+    assert warns(capsys, run, "cannot act", steps_per_epoch=10, **plan) is few
 
 
 def test_one_split_for_two_uses_or_a_group_in_two_splits_is_refused(tmp_path):
@@ -227,5 +201,4 @@ def test_a_setting_without_effect_or_used_by_the_launcher_may_stay_unused():
 def test_a_tracker_without_its_package_is_refused(monkeypatch):
     monkeypatch.setattr(check, "find_spec", lambda name: None)
     (found,) = refused("track=wandb,mlflow:mine")
-    assert found.message == "tracker mlflow requires the package mlflow"
     assert found.fix == "pip install 'gearshift[mlflow]'"

@@ -1,25 +1,12 @@
 """A custom task is found by its module and class, and errors in it have their line."""
 
-import sys
-
 import pytest
 
-from launcher.base.diagnostics import render
 from launcher.config import custom_task
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import refused, resolved
 
-
-@pytest.fixture(autouse=True)
-def search_path(here, monkeypatch):
-    """A search path that is restored."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-
-def error_text(model, *sets, **options):
-    """The error text of a start with `--model`; the module's own name is replaced by NAME."""
-    found = refused(*sets, model=model, **options)
-    return render(found).replace(model.partition(":")[0], "NAME")
+pytestmark = pytest.mark.usefixtures("here", "search_path")
 
 
 def test_a_module_in_the_working_directory_or_a_package_is_found_with_its_folder(here):
@@ -51,39 +38,25 @@ def test_two_tasks_of_one_name_in_one_process_are_distinct(here):
     assert str(here / "one") in error.message
 
 
-def test_a_missing_module_or_a_file_is_an_error(here):
-    assert error_text("my_picture:Line") == (
-        "error: module 'NAME' does not exist\n"
-        "  where         --model NAME:Line\n"
-        "  allowed       package.module:Class, where Python finds the module from here"
-    )
+def test_a_module_of_the_program_or_a_file_is_an_error(here):
     (here / "models").mkdir()
     write(here / "models", HEAD + LINE + BODY, "mine")
-    assert "does not exist" in error_text("models.mine:Line")  # a package of this program
+    [error] = refused(model="models.mine:Line")  # a package of this program
+    assert error.key == "model.family"
     for file, fix in (
         ("tasks/mine.py", "--model tasks.mine:Line"),
         ("/elsewhere/mine.py", "--model mine:Line --set model.folder=/elsewhere"),
     ):
-        assert error_text(f"{file}:Line").endswith(f"\n  fix           {fix}")
+        assert refused(model=f"{file}:Line")[0].fix == fix
 
 
-def test_a_class_that_is_missing_or_lacks_methods_is_an_error(here):
-    name = write(here, HEAD + LINE + BODY)
-    assert error_text(f"{name}:Lien") == (
-        "error: module 'NAME' has no class 'Lien'\n"
-        "  where         --model NAME:Lien; NAME.py\n"
-        "  allowed       Line\n"
-        "  did you mean  NAME:Line\n"
-        "  fix           --model NAME:Line"
-    )
+def test_a_class_that_lacks_methods_is_an_error_that_names_them(here):
     name = write(here, HEAD + "class Line(CustomTask):\n    def build(self): ...\n")
-    assert error_text(f"{name}:Line").splitlines()[:2] == [
-        "error: class 'Line' is not a task: it lacks measure, samples",
-        "  where         --model NAME:Line; NAME.py:6",
-    ]
+    [error] = refused(model=f"{name}:Line")
+    assert error.message.endswith(" measure, samples") and error.where.endswith(f"{name}.py:6")
     name = write(here, "class Line:\n    goal = units = channels_last = None\n")
-    lacks = "it lacks setup, build, data, collate, num_units, loss, metric"
-    assert lacks in error_text(f"{name}:Line")
+    [error] = refused(model=f"{name}:Line")
+    assert " setup, build, data, collate, num_units, loss, metric" in error.message
 
 
 def test_a_module_that_raises_is_an_error_with_its_line(here):
@@ -94,19 +67,13 @@ def test_a_module_that_raises_is_an_error_with_its_line(here):
         ("\nimport no_such_library\n", 2, "No module named 'no_such_library'"),
         ("import sys\n\nsys.exit('bye')\n", 3, "SystemExit: bye"),
     ):
-        message, where = error_text(f"{write(here, text)}:Line").splitlines()
-        assert message.startswith("error: module 'NAME' cannot be imported: ")
-        assert expected in message
-        assert where == f"  where         --model NAME:Line; NAME.py:{line}"
+        [error] = refused(model=f"{write(here, text)}:Line")
+        assert expected in error.message and error.where.endswith(f".py:{line}")
 
 
 def test_a_task_error_is_reported_with_all_others_and_without_other_model_errors(here):
-    found = error_text("no_such_module:Line", "optim.rl=1", "model.width=3", mode="fsat")
-    assert [line for line in found.splitlines() if line.startswith("error")] == [
-        "error: module 'NAME' does not exist",
-        "error: unknown mode 'fsat'",
-        "error: unknown setting 'optim.rl'",
-    ]
+    found = refused("optim.rl=1", "model.width=3", model="no_such_module:Line", mode="fsat")
+    assert [error.key for error in found] == ["model.family", "mode", "optim.rl"]
     (here / "mine.yaml").write_text("model:\n  family: no_such_module:Line\n")
     [found] = refused(model=None, configs=[here / "mine.yaml"])
     assert found.where == f"{here / 'mine.yaml'}:2 model.family"

@@ -55,8 +55,7 @@ def test_fine_tuning_has_no_values_of_a_size_and_a_named_one_has_no_effect(fine_
     assert fine_tuned(machine=SERVER).settings.precision == "bf16"
     assert not any("no model named" in note or "size" in note for note in fine_tuned().notes)
     (warning,) = fine_tuned(model="language:tiny").warnings
-    why = f"has no effect: model.pretrained is {base}, not null"
-    assert warning.message == f"model.size 'tiny' {why}"
+    assert warning.key == "model.size"
     assert fine_tuned(model="language").warnings == []
 
 
@@ -94,14 +93,10 @@ def test_a_length_is_cut_to_the_context_with_a_note_or_a_warning(fine_tuned, bas
     value = run.values["data.seq_len"]
     assert (value.value, value.origin.where) == (64, f"the context of {base}")
     assert value.replaced[0][0] > 64 and run.warnings == []
-    (note,) = [note for note in run.notes if note.startswith("data.seq_len")]
-    assert note == f"data.seq_len: 64 instead of {value.replaced[0][0]}, the context of {base}"
+    assert any(note.startswith("data.seq_len: 64 instead of ") for note in run.notes)
     run = fine_tuned(seq_len="200")
     assert run.settings.data.seq_len == 64
     (warning,) = run.warnings
-    assert str(warning.message) == (
-        "data.seq_len 200 is longer than the context of model.pretrained: samples have 64 tokens instead"
-    )
     assert (warning.where, warning.fix) == ("--seq-len 200", "--seq-len 64")
     assert fine_tuned(seq_len="32").settings.data.seq_len == 32
     assert fine_tuned(seq_len="32").warnings == []

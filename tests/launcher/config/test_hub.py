@@ -8,12 +8,11 @@ import pytest
 from huggingface_hub import constants
 
 from launcher.__main__ import main
-from launcher.base.diagnostics import SettingsError
 from launcher.config import hub, paths
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import PRETRAINED, model_name
 from models.common.hub import folder_of, name_of
-from tests.launcher.given import refused, resolved, set_torchrun
+from tests.launcher.given import errors_of, refused, resolved, set_torchrun
 from tests.launcher.hub import COMMIT, NEWER, serving_hub
 
 NAME, PINNED = "hf:org/tiny", f"hf:org/tiny@{COMMIT}"
@@ -41,9 +40,7 @@ def server(tmp_path, model, monkeypatch):
 
 
 def error_of(name, **options):
-    with pytest.raises(SettingsError) as raised:
-        hub.fetch(name, **options)
-    (error,) = raised.value.diagnostics
+    (error,) = errors_of(hub.fetch, name, **options)
     return error
 
 
@@ -141,11 +138,10 @@ def test_a_model_without_safetensors_is_refused(server, model):
     assert "*.safetensors" in error_of("hf:org/pickle", weights=True).message
 
 
-def test_no_name_is_an_error_before_any_request(server, capsys):
-    assert "names no model" in error_of("hf:a/b/c").message
-    assert "names no model" in error_of(f"{NAME}@").message
+def test_no_name_is_an_error_before_any_request(server):
+    for name in ("hf:a/b/c", f"{NAME}@"):
+        assert error_of(name).value == name
     assert main(["data", "fetch", "facebook/bart-base"]) == 2
-    assert "allowed       hf:OWNER/NAME" in capsys.readouterr().err
     assert not server.logins
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.__main__ import main
 from launcher.config import presets
 from launcher.config.render import render_settings
 from tests.launcher.given import LAPTOP, ONE_GPU, refused, resolved
@@ -90,8 +89,12 @@ def test_a_wrong_scope_is_an_error_with_the_nearest_name(promise, meant, tmp_pat
     assert "mine.yaml:2" in error.where
 
 
-def test_explain_shows_why_a_promise_is_not_made(capsys):
-    assert main(["explain", "promise", "--model", "abr:lite", "--fast"]) == 0
-    assert "total_time: at most 0.34 at size full, not lite" in capsys.readouterr().out
-    assert main(["explain", "promise", "--model", "abr:lite", "--fast", "--json"]) == 0
-    assert '"total_time": "at most 0.34 at size full, not lite"' in capsys.readouterr().out
+def test_a_size_that_no_family_has_is_refused():
+    (error,) = refused("promise={step_time: {at_most: 1, sizes: [tinny]}}", mode="fast")
+    assert (error.key, error.did_you_mean) == ("promise", "tiny")
+
+
+def test_explain_shows_why_a_promise_is_not_made(said):
+    words = ("explain", "promise", "--model", "abr:lite", "--fast")
+    for form in ((), ("--json",)):
+        assert "at most 0.34 at size full, not lite" in str(said(*words, *form))

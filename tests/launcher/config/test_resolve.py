@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from launcher.config.provenance import LAYERS, CliArgs, KeySets, Origin, Setting
+from launcher.config.provenance import CliArgs, KeySets, Origin, Setting
 from launcher.config.resolve import resolve
 from models.catalog import FAMILIES
-from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, refused, resolved
+from tests.launcher.given import LAPTOP, SERVER, refused, resolved
 
 
 @pytest.fixture
@@ -44,18 +44,6 @@ def test_the_command_line_overrides_files_mode_and_family_in_this_order(write):
     assert run.settings.train.seed == 1
 
 
-def test_every_history_follows_the_precedence(write):
-    config = write("loader: {workers: 1}\nmemory: {attention: math}\n")
-    for mode in ("fast", "lite", "conservative"):
-        run = resolved(model="language:small", mode=mode, configs=[config], machine=NEW_CPU)
-        for value in run.values.values():
-            layers = [layer for _, layer in history(value)]
-            if "accumulation" in str(value.origin.where) or "×" in value.origin.where:
-                layers = layers[1:]  # the batch numbers are solved last
-            order = [LAYERS.index(layer) for layer in layers]
-            assert order == sorted(order, reverse=True)
-
-
 def test_origins_name_file_and_line_or_the_argument_as_given(write):
     config = write("train:\n  seed: 3\n")
     run = resolved("log.every=5", model="language", mode="fast", configs=[config], lr="1e-3")
@@ -69,12 +57,6 @@ def test_origins_name_file_and_line_or_the_argument_as_given(write):
     assert run.values["mode"].origin.where == "--lite"
 
 
-def test_a_mode_changes_the_default_of_the_size_and_not_the_built_in_one():
-    for size, seq_len in (("tiny", 64), ("small", 128), ("lite", 512), ("full", 1024)):
-        run = resolved(model=f"language:{size}", mode="resource-efficient")
-        assert run.settings.data.seq_len == seq_len
-
-
 def test_family_size_mode_and_engine_may_come_from_a_file(write):
     config = write("model: {family: language, size: small}\nmode: fast\nengine: {name: oss}\n")
     run = resolved(model=None, configs=[config])
@@ -86,17 +68,17 @@ def test_family_size_mode_and_engine_may_come_from_a_file(write):
 
 def test_a_size_that_nobody_named_is_noted():
     run = resolved(model=None)
-    assert run.settings.model.size == "small"
-    assert run.values["model.size"].origin.where == "no model named"
-    assert run.notes[0] == "no model named: language:small, the default of a first run"
+    assert (run.settings.model.size, run.notes[0][:14]) == ("small", "no model named")
     for family in FAMILIES:
-        quick = f"a quick size is  --model {family}:tiny"
-        note = f"no size named: full, which is slow on a CPU; {quick}"
-        assert note in resolved(model=family).notes
-        assert note not in resolved(model=family, machine=SERVER).notes
-        assert note in resolved("device=cpu", model=family, machine=SERVER).notes
-        for run in (resolved(model=f"{family}:full"), resolved(model=family, mode="lite")):
-            assert not any("no size named" in text for text in run.notes)
+        for sets, options, is_noted in (
+            ((), {}, True),
+            ((), {"machine": SERVER}, False),
+            (("device=cpu",), {"machine": SERVER}, True),
+            ((), {"mode": "lite"}, False),
+            (("model.size=full",), {}, False),
+        ):
+            notes = resolved(*sets, model=family, **options).notes
+            assert any(f"--model {family}:tiny" in note for note in notes) == is_noted, (sets, options)
 
 
 def test_lite_makes_the_default_size_smaller():

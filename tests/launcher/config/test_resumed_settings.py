@@ -12,7 +12,7 @@ from launcher.config import resumed_settings
 from launcher.config.provenance import Batching, CliArgs
 from launcher.config.resolve import resolve
 from launcher.run_folder import run_folder
-from tests.launcher.given import LAPTOP, SERVER, SHORT, resolved
+from tests.launcher.given import LAPTOP, SERVER, SHORT, errors_of, resolved
 from tests.launcher.runs import begun
 from training.storage import Storage
 
@@ -105,9 +105,7 @@ def test_settings_adapted_to_the_old_machine_are_adapted_to_the_new_one():
 
 def test_a_saved_setting_of_the_user_is_refused_on_a_machine_without_support():
     first = resolved(nproc="4", machine=SERVER)
-    with pytest.raises(SettingsError) as wrong:
-        resume_settings(first, machine=replace(SERVER, gpus=2))
-    [found] = wrong.value.diagnostics
+    [found] = errors_of(resume_settings, first, machine=replace(SERVER, gpus=2))
     assert (found.key, found.value, found.fix) == ("engine.nproc", 4, "--set engine.nproc=2")
     assert found.where.startswith("x/settings.yaml:")
 

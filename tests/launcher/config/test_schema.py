@@ -12,26 +12,6 @@ from tests.launcher.given import refused
 LEAVES = setting_infos("language")
 
 
-LENGTH = "a number of steps, a share such as '5%', or epochs such as '2 epochs'"
-
-
-def test_allowed_values_are_described_in_one_line():
-    for key, expected in {
-        "train.micro_batch": "a whole number, at least 1, at most 1000000000",
-        "train.ema": "a number, above 0, below 1",
-        "optim.clip_norm": "a number, above 0, or null",
-        "schedule.final": "a number, at least 0, at most 1",
-        "data.control": "real, noise",
-        "loader.pin_memory": "true or false",
-        "model.tokenizer": "a text",
-        "stages": "a list of texts",
-        "optim.betas": "two numbers, each at least 0 and below 1",
-        "schedule.warmup": LENGTH,
-        "eval.every": f"{LENGTH}, or null",
-    }.items():
-        assert allowed(LEAVES[key]) == expected
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_number_has_bounds_that_a_machine_can_bear(family):
     """Also those that count processes, bytes or seconds; weights and rates need only be finite."""

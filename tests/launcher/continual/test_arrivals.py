@@ -59,16 +59,6 @@ def test_a_changed_or_copied_file_is_noted_once_and_ignored(folder):
     assert notes[1:] == ["a.txt changed after it was trained on: ignored"]
 
 
-def test_files_of_a_postponed_experience_are_returned_with_the_next_ones(folder):
-    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1, print)
-    (folder / "b.txt").write_text("second")
-    found = arrivals.new_files(known, time.time())
-    known = known.updated(Experience(1, found, "postponed", reason="too few"))
-    assert scans(arrivals, known, 1, 2) == [[], []]
-    (folder / "c.txt").write_text("third")
-    assert scans(arrivals, known, 3) == [["b.txt", "c.txt"]]
-
-
 def test_files_are_named_by_their_path_and_hidden_or_unfinished_ones_ignored(tmp_path):
     names = ("a.part", "a.txt.tmp", "a.CRDOWNLOAD", ".a.txt", "a.txt~", ".git/a.txt", "x/.y/a.txt")
     for number, name in enumerate(names):

@@ -108,12 +108,6 @@ def states(start):
     return [experience.state for experience in experiences.load(start.folder).experiences]
 
 
-def events(start, kind):
-    text = (start.folder / "events.jsonl").read_text()
-    found = [json.loads(line) for line in text.splitlines()]
-    return [line["facts"] for line in found if line["kind"] == kind]
-
-
 def test_the_first_data_then_new_files_are_trained_on_until_quiet_s(start):
     ending, ranks, clock = start(
         *("continual.quiet_s=60", "optim.lr=0.01"),
@@ -131,13 +125,8 @@ def test_the_first_data_then_new_files_are_trained_on_until_quiet_s(start):
     assert [experience.start_step for experience in found] == [0, 10, 20]
     # Its settings are in its folder with their origins.
     home = start.folder / "experiences" / "0001"
-    settings = yaml.safe_load((home / "settings.yaml").read_text())
-    assert (settings["optim"]["lr"], settings["train"]["epochs"]) == (0.01 * 0.3, 1.0)
-    origins = json.loads((home / "origins.json").read_text())
-    assert origins["optim.lr"]["origin"] == "continual.lr_scale"
-    assert origins["optim.lr"]["replaced"][0]["value"] == 0.01
-    run = yaml.safe_load((start.folder / "settings.yaml").read_text())
-    assert run["optim"]["lr"] == 0.01
+    assert yaml.safe_load((home / "settings.yaml").read_text())["optim"]["lr"] == 0.01 * 0.3
+    assert json.loads((home / "origins.json").read_text())["optim.lr"]["origin"] == "continual.lr_scale"
 
 
 def test_ranks_get_the_deadline_and_an_experience_stopped_by_it_is_resumed(start):
@@ -188,7 +177,7 @@ def test_an_experience_with_wrong_data_is_postponed_and_the_run_continues(start)
     )
     assert ranks.trained[2:] == [(2, ["b.txt", "c.txt"]), (3, ["d.txt"])]
     assert states(start) == ["trained", "postponed", "trained", "trained"]
-    assert events(start, "experience_postponed")[0]["reason"] == "val would be empty"
+    assert '"reason": "val would be empty"' in (start.folder / "events.jsonl").read_text()
     assert ending.exit_code == 0
     # A postponed experience is not replayed, and neither is one whose files are gone.
     replayed = [[part.data.parent.name for part in job.experience.folders] for job in ranks.jobs]

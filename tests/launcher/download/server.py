@@ -22,8 +22,6 @@ class Response:
     """Close the connection after this many bytes of the body."""
     length: int | None = None
     """The Content-Length to send instead of the true one; 0: none."""
-    silent: bool = False
-    """Sends nothing."""
     chunked: bool = False
     keeps_open: bool = False
     """Sends its body, and keeps the connection open."""
@@ -78,9 +76,6 @@ class _Requests(BaseHTTPRequestHandler):
         server.requests.append((self.path, headers))
         response = server.next(self.path)
         self.close_connection = True
-        if response.silent:
-            server.stopping.wait(20)
-            return
         self.send_response(response.status)
         length = len(response.body) if response.length is None else response.length
         if response.chunked:

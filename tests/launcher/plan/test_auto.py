@@ -1,12 +1,10 @@
 """Engine auto: when it plans, what it takes, what it keeps, and how it is shown."""
 
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from launcher.__main__ import main
 from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
 from launcher.config.provenance import Batching, Chosen, CliArgs
 from launcher.plan import auto
@@ -116,9 +114,7 @@ def test_a_resumed_run_keeps_what_was_chosen(tmp_path):
         assert other.settings.memory.activation_checkpointing == "none"
 
 
-def test_a_dry_run_says_why_and_explain_shows_what_each_engine_would_need(capsys):
-    words = ["--model", "language:tiny", "--nproc", "2"]
-    assert main([*words, "--engine", "auto", "--dry-run"]) == 0
-    assert "note     engine auto: ddp: " in capsys.readouterr().out
-    assert main(["explain", "engine.name", *words, "--engine", "auto", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["engine.name"]["others"]
+def test_a_dry_run_says_why_and_explain_shows_what_each_engine_would_need(said):
+    words = ("--model", "language:tiny", "--nproc", "2", "--engine", "auto")
+    assert "note     engine auto: ddp: " in said(*words, "--dry-run")
+    assert said("explain", "engine.name", *words, "--json")["engine.name"]["others"]

@@ -65,20 +65,17 @@ def test_a_pretrained_language_model_is_planned_from_its_config_alone(tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["local"])
-def test_a_base_in_4_bits_takes_half_a_byte_a_weight(tmp_path, engine):
+def test_a_base_in_4_bits_takes_half_a_byte_a_weight(tmp_path):
     config = CONFIGS["llama"]()
     config.hidden_size, config.intermediate_size, config.head_dim = 256, 1024, 64
     folder = save(tmp_path / "model", config)
     (folder / "model.safetensors").unlink()  # a plan reads no weights
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
-    machine = LAPTOP if engine == "local" else TWO_GPUS
 
     def planned(quantize):
-        given = (f"data.path={tmp_path / 'text.txt'}", f"model.pretrained={folder}")
-        sets = ("precision=bf16", "model.lora.rank=4", f"model.quantize={quantize}", "compile=off")
-        named = {"model": "language", "engine": engine, "machine": machine}
-        return plan("data.seq_len=32", *given, *sets, **named)
+        given = (f"data.path={tmp_path / 'text.txt'}", f"model.pretrained={folder}", "data.seq_len=32")
+        sets = ("precision=bf16", "model.lora.rank=4", f"model.quantize={quantize}")
+        return plan(*given, *sets, model="language", engine="local")
 
     wide, narrow = planned("null"), planned("nf4")
     assert narrow.parameters == wide.parameters and narrow.trace.trainable == wide.trace.trainable

@@ -3,7 +3,6 @@
 import pytest
 
 from engines.catalog import ENGINES
-from launcher.__main__ import main
 from launcher.plan.plan import plan_run
 from launcher.plan.target import Described
 from tests.launcher.given import ROOT, SERVER, python, resolved
@@ -29,15 +28,13 @@ def test_a_plan_asks_no_gpu(name):
 
 
 @pytest.mark.slow
-def test_neither_does_engine_auto_a_dry_run_nor_advice(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    tiny = ["--model", "language:tiny", "--engine"]
+@pytest.mark.usefixtures("here")
+def test_neither_does_engine_auto_a_dry_run_nor_advice(said):
+    tiny = ("--model", "language:tiny", "--engine")
     with simulated_cuda() as calls:
-        assert main([*tiny, "auto", "--nproc", "2", "--dry-run"]) == 0
-        assert main(["plan", *tiny, "local", "--gpus", "1", "--gpu-memory", "520MiB"]) == 0
-    assert calls == {}
-    text = capsys.readouterr().out
-    assert "engine auto: ddp: " in text and "activation_checkpointing=full" in text
+        assert "engine auto: ddp: " in said(*tiny, "auto", "--nproc", "2", "--dry-run")
+        advice = said("plan", *tiny, "local", "--gpus", "1", "--gpu-memory", "520MiB")
+    assert calls == {} and "activation_checkpointing=full" in advice
 
 
 def test_engine_auto_plans_in_a_fork_that_sees_no_gpu():

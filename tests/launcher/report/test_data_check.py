@@ -9,24 +9,21 @@ from models.catalog import FAMILIES
 ORIGIN = "the command line: data check mine"
 
 
-def error_lines(path, family=None):
+def error_lines(path):
     with pytest.raises(SettingsError) as wrong:
-        find_families(str(path), family, ORIGIN)
+        find_families(str(path), None, ORIGIN)
     return str(wrong.value).splitlines()
 
 
 def test_an_embedded_dataset_belongs_to_its_family():
     assert find_families("embedded:commands", None, ORIGIN) == [Match("language", None)]
-    found = error_lines("embedded:comands")
-    assert found[0] == "error: unknown embedded data 'embedded:comands'"
-    assert found[-1].endswith("python -m launcher data check embedded:commands")
+    assert error_lines("embedded:comands")[-1].endswith(" data check embedded:commands")
 
 
 def test_an_unknown_format_lists_the_formats_of_every_family(tmp_path):
     (tmp_path / "a.xyz").touch()
     found = "\n".join(error_lines(tmp_path / "a.xyz"))
-    assert f"error: unknown data format: '{tmp_path / 'a.xyz'}'" in found
-    assert f"  where         {ORIGIN}\n  allowed       {next(iter(FAMILIES))}: " in found
+    assert f"  where         {ORIGIN}\n" in found
     for family in FAMILIES:
         assert f" {family}: " in found
     named = find_families(str(tmp_path / "a.xyz"), "language", ORIGIN)

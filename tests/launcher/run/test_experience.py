@@ -66,6 +66,6 @@ def test_the_spec_of_past_steps_has_the_folders_they_were_trained_on(run, after,
 
 @pytest.mark.parametrize(("after", "upto"), [(0, 12), (19, 21)])
 def test_steps_of_two_experiences_have_no_common_spec(run, after, upto):
-    with pytest.raises(SettingsError, match="belong to more than one experience"):
+    with pytest.raises(SettingsError):
         experience.spec_at(run, after, upto)
     assert experience.spec_at(run / "not continual", 0, 9) is None

@@ -37,8 +37,6 @@ class ContinualRun:
     folder: Path
     source: Path
     sets: tuple[str, ...]
-    model: str
-    share: float = 0.2
     numbers: int = 0
 
     def add(self, *names):
@@ -52,9 +50,9 @@ class ContinualRun:
         recorded = {"replay": replay, "min_samples": least, "epochs": 1.0, "max_steps": None}
         recorded |= {"lr_scale": 0.5, "warmup": "5%"}
         spec = ExperienceSpec(self.numbers - 1, self.folder, range(self.numbers), recorded)
-        run = resolved(*self.sets, model=self.model, data=str(self.source))
+        run = resolved(*self.sets, data=str(self.source))
         view = TrackedSettings(resolve_experience(run, spec).settings)
-        context = Context(0, self.share, self.folder, torch.device("cpu"))
+        context = Context(0, 0.2, self.folder, torch.device("cpu"))
         first = task_class(view.model.family)(view.model, view.data, context)
         first.setup()
         if not spec.number:
@@ -64,10 +62,10 @@ class ContinualRun:
 
 @pytest.fixture
 def new_run(tmp_path):
-    def build(*sets, model="language:tiny", share=0.2):
+    def build(*sets):
         for name in ("run", "data"):
             (tmp_path / name).mkdir()
-        return ContinualRun(tmp_path / "run", tmp_path / "data", sets, model, share)
+        return ContinualRun(tmp_path / "run", tmp_path / "data", sets)
 
     return build
 

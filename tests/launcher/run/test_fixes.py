@@ -24,14 +24,6 @@ SYSTEM = ("port_in_use", "tokenizer")
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
-@pytest.fixture
 def run(here):
     """A run with a checkpoint, in the working directory."""
     return runs.trained(here / "runs" / "my run", resolved(), 100)

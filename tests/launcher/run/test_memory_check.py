@@ -1,11 +1,9 @@
 """A start whose weights, gradients and optimizer state alone do not fit is refused."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from launcher.__main__ import main
 from launcher.config import machine
 from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
 from launcher.run.prepare import check_memory
@@ -48,14 +46,9 @@ def test_processes_on_a_cpu_share_its_memory():
     assert two.fix == "--engine fsdp"
 
 
-def test_a_refused_start_writes_nothing_and_force_starts_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_refused_start_writes_nothing_and_force_starts_it(here, monkeypatch, said):
     monkeypatch.setattr(machine, "detect_machine", lambda: replace(LAPTOP, ram_bytes=2**20))
-    words = ["--model", "language:tiny", "--max-steps", "1", "--out", "run"]
-    words += ["--set", "train.preview=false", "--set", "eval.last=false"]
-    assert main(words) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: language:tiny does not fit under engine local: ")
-    assert not list(tmp_path.iterdir())
-    assert main([*words, "--force", "--dry-run"]) == 0
-    assert not Path("run").exists()
+    words = ("--model", "language:tiny", "--max-steps", "1", "--out", "run")
+    said(*words, code=2)
+    said(*words, "--force", "--dry-run")
+    assert not list(here.iterdir())

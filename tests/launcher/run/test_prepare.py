@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import Diagnostic
 from launcher.config.provenance import CliArgs
 from launcher.run import rank
 from launcher.run.execute import copy_run, execute_run, last_line
 from launcher.run.prepare import collected, prepare_run
 from launcher.run_folder import run_folder
 from models.base import DataError
-from tests.launcher.given import resolved, set_torchrun
+from tests.launcher.given import errors_of, resolved, set_torchrun
 from tests.launcher.runs import ended, trained
 from training.callbacks.base import Outcome
 
@@ -128,9 +128,8 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
 def test_under_torchrun_restarts_are_refused_with_all_errors_and_nothing_is_created(here, monkeypatch):
     set_torchrun(monkeypatch, rank=0)
     cli_args = CliArgs(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})
-    with pytest.raises(SettingsError) as refused:
-        collected([Diagnostic("an unknown argument")], partial(prepare_run, cli_args, Path("old")))
-    first, second = refused.value.diagnostics
+    prepare = partial(prepare_run, cli_args, Path("old"))
+    first, second = errors_of(collected, [Diagnostic("an unknown argument")], prepare)
     assert first.message == "an unknown argument"
     assert (second.key, second.where) == ("engine.max_restarts", "--max-restarts 2")
     assert list(here.iterdir()) == []

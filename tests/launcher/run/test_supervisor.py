@@ -12,17 +12,20 @@ import pytest
 from launcher.run import rank as rank_process
 from launcher.run import supervisor
 from launcher.run_folder.run_plan import RunPlan
+from tests.launcher.given import resolved
 from tests.waiting import until
+
+TWO_RANKS = resolved("train.seed=7", "train.global_batch=8", nproc="2", lr="1e-5")
 
 
 @pytest.fixture
-def run(two_ranks, tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch):
     """Runs a scene in two processes; gives the end."""
     monkeypatch.setattr(supervisor, "MODULE", "tests.launcher.ranks")
 
-    def run_scene(scene, threads=1, resolved=two_ranks):
+    def run_scene(scene, threads=1):
         monkeypatch.setenv("SCENE", scene)
-        return supervisor.supervise(RunPlan(resolved, folder=tmp_path, threads=threads, console=True))
+        return supervisor.supervise(RunPlan(TWO_RANKS, folder=tmp_path, threads=threads, console=True))
 
     return run_scene
 
@@ -100,10 +103,10 @@ def test_a_rank_whose_supervisor_has_ended_says_nothing(tmp_path):
     assert (done.returncode, done.stdout + done.stderr) == (75, "")
 
 
-def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, tmp_path):
+def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(tmp_path):
     exited = subprocess.Popen([sys.executable, "-c", ""])
     exited.wait()
-    rank_process.save_plan(RunPlan(two_ranks, folder=tmp_path), tmp_path)
+    rank_process.save_plan(RunPlan(TWO_RANKS, folder=tmp_path), tmp_path)
     rank_environment = {"RANK": "0", "WORLD_SIZE": "2", "SCENE": "signal"}
     rank = [sys.executable, "-m", "tests.launcher.ranks", str(tmp_path)]
     environment = {**os.environ, **rank_environment, rank_process.SUPERVISOR: str(exited.pid)}

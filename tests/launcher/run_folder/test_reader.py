@@ -4,10 +4,8 @@ import json
 
 import pytest
 
-from launcher.__main__ import main
-from launcher.base.diagnostics import SettingsError
 from launcher.run_folder.reader import FollowedLines, RunReader
-from tests.launcher.given import resolved
+from tests.launcher.given import errors_of, resolved
 from tests.launcher.runs import ended, trained
 
 TRAIN = {"kind": "train", "step": 1, "loss": 2.5}
@@ -50,9 +48,7 @@ def test_files_are_read_without_lines_of_other_programs_and_half_a_line_at_the_e
 )
 def test_a_damaged_line_is_named(run, line, key):
     write_lines(run, TRAIN, line, EVAL)
-    with pytest.raises(SettingsError) as error:
-        RunReader(run).check()
-    [diagnostic] = error.value.diagnostics
+    [diagnostic] = errors_of(RunReader(run).check)
     assert (diagnostic.key, diagnostic.where) == (key, f"{run}/metrics.jsonl:2")
     assert diagnostic.fix == f"sed -i 2d {run}/metrics.jsonl  (removes the line)"
 
@@ -73,12 +69,11 @@ BEST = {"metric": "val_loss", "value": 1.0, "step": 3}
         ("profile/summary.json", {"first_step": 1, "steps": True}, "steps"),
     ],
 )
-def test_a_value_of_another_type_is_named_with_its_file_and_key(run, capsys, name, content, key):
+def test_a_value_of_another_type_is_named_with_its_file_and_key(run, said, name, content, key):
     (run / "profile").mkdir()
     status = {"status": "completed"} if name == "result.json" and content else {}
     (run / name).write_text(json.dumps(status | content))
-    assert main(["report", str(run), "--json"]) == 2
-    [diagnostic] = json.loads(capsys.readouterr().out)["diagnostics"]
+    [diagnostic] = said("report", run, "--json", code=2)["diagnostics"]
     assert (diagnostic["key"], diagnostic["where"]) == (key, f"{run}/{name}")
 
 
@@ -91,16 +86,14 @@ def test_a_value_of_another_type_is_named_with_its_file_and_key(run, capsys, nam
         ("metrics.jsonl", "submit --resume run --dry-run"),
     ],
 )
-def test_every_command_names_the_damaged_file_once_and_writes_nothing(run, capsys, command, name):
+def test_every_command_names_the_damaged_file_once_and_writes_nothing(run, said, command, name):
     with (run / name).open("a") as file:
         file.write("3\n")
     before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
-    assert main(command.split()) == 2
-    err = capsys.readouterr().err
+    err = said(*command.split(), code=2)
     line = ":3" if name == "metrics.jsonl" else ""
     assert err.count(f"/{name}{line} is damaged: ") == 1 and err.count("error: ") == 1
-    after = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
-    assert after == before
+    assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
 
 
 def extend(run, *steps, end="\n"):

@@ -71,38 +71,26 @@ WSD = ("schedule.name=wsd", "schedule.warmup=5", "schedule.warmup_cap=null", "sc
 
 
 @pytest.mark.parametrize(
-    ("step", "options", "rules"),
+    ("step", "old", "new", "steps", "rule"),
     [
-        (80, {"max_steps": "500"}, {"free"}),
-        (81, {"max_steps": "500"}, {"schedule"}),
-        (80, {"max_steps": "90"}, {"schedule"}),
-        (72, {"max_steps": "90"}, {"free"}),
+        (80, (), (), "500", "free"),  # longer, before the decay
+        (81, (), (), "500", "schedule"),
+        (80, (), (), "90", "schedule"),
+        (72, (), (), "90", "free"),
+        (60, ("schedule.warmup_cap=10%",), ("schedule.warmup_cap=10%",), "500", "free"),  # of 5 steps: 10, 50
+        (60, ("schedule.warmup_cap=2%",), ("schedule.warmup_cap=2%",), "500", "schedule"),  # 2 steps, 5
+        (60, ("schedule.warmup=5%",), ("schedule.warmup=5%",), "500", "schedule"),  # 5 steps, 25
+        (60, ("schedule.warmup=5%",), ("schedule.warmup=5",), "500", "free"),
+        (60, ("schedule.name=constant",), (), "500", "free"),
+        (60, (), ("schedule.name=constant",), "500", "free"),
+        (60, ("schedule.name=plateau",), ("schedule.name=plateau",), "500", "free"),
+        (60, ("schedule.name=plateau",), (), "500", "schedule"),  # it may have dropped the rate
+        (60, (), ("schedule.name=linear",), "500", "schedule"),
     ],
 )
-def test_a_run_may_become_longer_before_the_decay_of_wsd(step, options, rules):
+def test_a_schedule_may_change_if_earlier_steps_had_the_same_learning_rates(step, old, new, steps, rule):
     checkpoint = SavedCheckpoint(step, {}, epoch=step / 30)
-    old, now = before(*WSD, max_steps="100"), resolved(*WSD, **options)
-    changed = resume_rules.differences(old, now, checkpoint=checkpoint)
-    assert {each.rule for each in changed} == rules
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "rule"),
-    [
-        (("schedule.warmup_cap=10%",), ("schedule.warmup_cap=10%",), "free"),  # of 5 steps: 10, 50
-        (("schedule.warmup_cap=2%",), ("schedule.warmup_cap=2%",), "schedule"),  # 2 steps, 5
-        (("schedule.warmup=5%",), ("schedule.warmup=5%",), "schedule"),  # 5 steps, 25
-        (("schedule.warmup=5%",), ("schedule.warmup=5",), "free"),
-        (("schedule.name=constant",), (), "free"),
-        ((), ("schedule.name=constant",), "free"),
-        (("schedule.name=plateau",), ("schedule.name=plateau",), "free"),
-        (("schedule.name=plateau",), (), "schedule"),  # it may have dropped the rate
-        ((), ("schedule.name=linear",), "schedule"),
-    ],
-)
-def test_a_schedule_may_change_if_earlier_steps_had_the_same_learning_rates(old, new, rule):
-    checkpoint = SavedCheckpoint(60, {}, epoch=2.0)
-    was, now = before(*WSD, *old, max_steps="100"), resolved(*WSD, *new, max_steps="500")
+    was, now = before(*WSD, *old, max_steps="100"), resolved(*WSD, *new, max_steps=steps)
     changed = resume_rules.differences(was, now, checkpoint=checkpoint)
     assert {each.rule for each in changed} == {rule}
 

@@ -1,6 +1,5 @@
 """The run folder: its name, its files, and its removal if nothing was trained."""
 
-import json
 import shutil
 import threading
 from contextlib import suppress
@@ -10,17 +9,11 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import run_folder
-from tests.launcher.given import resolved
+from tests.launcher.given import errors_of, resolved
 from tests.launcher.runs import trained
 from tests.training.checkpoint.killed import killed_at
 
 NAME = "language-tiny-fast-zero2-20250131-142501"
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def names(folder):
@@ -60,17 +53,6 @@ def test_one_of_the_starts_into_one_folder_gets_it(here, exists):
     assert names(here / "mine") == ["log.txt", "origins.json", "settings.yaml"]
 
 
-def test_the_saved_settings_resolve_to_the_same_settings_and_keep_their_origins(here):
-    first = resolved("optim.betas=[0.8, 0.9]", mode="fast", nproc="2", lr="3e-4")
-    created = run_folder.create(first, None, NAME)
-    again = resolved(model=None, configs=[created.path / "settings.yaml"])
-    assert again.settings == first.settings
-    assert again.batching == first.batching
-
-    lr = json.loads((created.path / "origins.json").read_text())["optim.lr"]
-    assert (lr["value"], lr["origin"]) == (3e-4, "--lr 3e-4") and lr["replaced"]
-
-
 LEFT_BY_JOBS = [
     *(f"slurm/{name}" for name in ("job.sbatch", "log/12.out", "next", "crashes", "saved")),
     *("slurm/generations.jsonl", "slurm/outcome.12.0", ".lock"),
@@ -96,25 +78,17 @@ def test_a_folder_without_files_of_the_user_is_used(here):
     "name",
     [
         *("best", "settings.yaml", "checkpoints/mine", "notes.txt", ".hidden", "slurm"),
-        *("slurm/mine.sh", "slurm/job.sbatch"),
+        *("slurm/mine.sh", "slurm/job.sbatch", None),
     ],
 )
-def test_a_folder_with_a_file_of_the_user_is_refused_and_stays_as_it_was(here, name):
-    write(here / "mine" / name, "mine")
+def test_a_folder_with_a_file_of_the_user_or_a_run_is_refused_and_stays_as_it_was(here, name):
+    if name is None:
+        trained(here / "mine", resolved(), 10)
+    else:
+        write(here / "mine" / name, "mine")
     before = content(here)
-    with pytest.raises(SettingsError) as refused:
-        run_folder.create(resolved(), here / "mine", NAME)
-    [error] = refused.value.diagnostics
-    assert error.where == f"--out {here}/mine" and error.message.endswith(f" it has {name.partition('/')[0]}")
-    assert content(here) == before
-
-
-def test_a_folder_of_another_run_is_refused_with_the_command_that_resumes_it(here):
-    trained(here / "mine", resolved(), 10)
-    before = content(here)
-    with pytest.raises(SettingsError) as refused:
-        run_folder.create(resolved(), here / "mine", NAME)
-    assert refused.value.diagnostics[0].fix == f"python -m launcher resume {here}/mine"
+    [error] = errors_of(run_folder.create, resolved(), here / "mine", NAME)
+    assert error.where == f"--out {here}/mine" and ("resume" in (error.fix or "")) == (name is None)
     assert content(here) == before
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Setting
 from launcher.stages import pipeline
@@ -19,15 +18,6 @@ def saved_stages(folder, *names):
     folders = [folder / f"{number}-{name}" for number, name in enumerate(names, start=1)]
     entries = [PipelineStage(name, "", path, None) for name, path in zip(names, folders, strict=True)]
     save_stages(folder, entries)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty working directory, without variables of ranks."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
 
 
 @pytest.fixture
@@ -50,15 +40,3 @@ def prepared(here):
             return [diagnostic.message for diagnostic in error.diagnostics]
 
     return prepare
-
-
-@pytest.fixture
-def command(here, capsys):
-    """Runs a command line: its exit code, and its output."""
-
-    def run(*args):
-        code = main(args)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run

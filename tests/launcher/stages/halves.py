@@ -35,7 +35,6 @@ class Halves(CustomTask):
         width: int = 4
         start: str | None = None
         slow_s: float = 0
-        fails: str | None = None
 
     def samples(self, split):
         return [(torch.full((2,), float(i)) / 8, float(i % 2)) for i in range(8)]
@@ -54,9 +53,6 @@ class Halves(CustomTask):
         return model
 
     def measure(self, model, batch):
-        missing = self.model_settings.fails
-        if missing is not None and self.model_settings.part == "whole":
-            Path(missing).read_text()
         time.sleep(self.slow_s)
         error = model(batch["input"]).mean(1) - batch["target"].float()
         return {"loss": error.square().sum()}

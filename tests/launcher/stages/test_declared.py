@@ -1,7 +1,5 @@
 """Stages declared by a custom task: settings with their line, and invalid declarations."""
 
-import sys
-
 import pytest
 
 from launcher.config.schema import setting_infos
@@ -9,12 +7,8 @@ from models.catalog import FAMILIES
 from tests.launcher.given import resolved
 from tests.launcher.stages.halves import TEXT
 
+pytestmark = pytest.mark.usefixtures("search_path")
 ONLY_LOWER = "stages=[lower]"
-
-
-@pytest.fixture(autouse=True)
-def search_path(here, monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 def test_a_setting_of_a_stage_has_its_line_in_the_class(task):

@@ -64,14 +64,8 @@ def test_the_result_lists_its_stages(pipeline):
     folder, shown = pipeline
     result = json.loads((folder / "result.json").read_text())
     assert (result["status"], result["mode"], result["parameters"]) == ("completed", "staged", 22)
-    peaks = [stage["peak_memory_bytes"]["host"] for stage in result["stages"]]
-    assert result["peak_memory_bytes"]["host"] == max(peaks)
-    lines = shown.splitlines()
-    assert "stage 1 of 2: lower, train the lower half" in lines
-    assert lines[-2].startswith("  upper  completed, 22 parameters, peak ")
-    assert lines[-1] == (
-        "run folder x; export the model: python -m launcher export x/2-upper --format safetensors"
-    )
+    assert "stage 1 of 2: lower, train the lower half" in shown.splitlines()
+    assert shown.endswith(" python -m launcher export x/2-upper --format safetensors\n")
 
 
 @pytest.mark.slow
@@ -141,25 +135,6 @@ def test_killed_stages_resume_under_another_engine(home, name):
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
-@pytest.fixture
-def command(home, monkeypatch, capsys):
-    """Runs a command line where the task is: its exit code, and its output."""
-    monkeypatch.chdir(home)
-
-    def run(*args):
-        code = main(args)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
-
-
-def lone(name, out):
-    """The arguments of two steps of the first stage alone."""
-    stage = ("--model", name, "--mode", "staged", "--stage", "lower")
-    return (*stage, "--max-steps", "2", "--out", out)
-
-
 def initial(folder):
     """The weights that a run gives another one."""
     stored = InitialWeights(folder, "model.start")
@@ -169,16 +144,15 @@ def initial(folder):
     return tensors
 
 
-def test_a_checkpoint_without_a_weights_file_feeds_the_next_stage(home, name, command):
-    code, _, _ = command(*lone(name, "plain"), "--set", "save.keep_best=0")
-    assert code == 0
+def test_a_checkpoint_without_a_weights_file_feeds_the_next_stage(home, name, said, monkeypatch):
+    monkeypatch.chdir(home)
+    short = ("--model", name, "--mode", "staged", "--max-steps", "2", "--stage")
+    said(*short, "lower", "--out", "plain", "--set", "save.keep_best=0")
     assert not list((home / "plain").rglob("model.safetensors"))
-    stage = ("--model", name, "--mode", "staged", "--stage", "upper", "--from", "plain")
-    code, _, err = command(*stage, "--max-steps", "2", "--out", "upper")
-    assert code == 0, err
+    said(*short, "upper", "--from", "plain", "--out", "upper")
     first, last = initial(home / "plain"), initial(home / "upper")
     assert first["lower.weight"].equal(last["lower.weight"])
-    command("export", "plain", "--format", "safetensors", "--out", "exported")
+    said("export", "plain", "--format", "safetensors", "--out", "exported")
     exported = load_file(home / "exported" / "model.safetensors")
     assert exported.keys() == first.keys()
     assert all(exported[key].equal(first[key]) for key in exported)

@@ -5,8 +5,6 @@ import shlex
 
 import pytest
 
-from launcher.__main__ import main
-
 TINY = ("submit", "--model", "language:tiny", "--max-steps", "20")
 LINES = """\
 --lr 1e-3 --set data.path='embedded:python'
@@ -21,8 +19,8 @@ def lines(here):
     (here / "lines.txt").write_text(LINES)
 
 
-def test_each_line_is_a_run_in_its_own_folder(programs, here, lines, capsys):
-    assert main([*TINY, "--sweep", "lines.txt", "--out", "all", "--array", "1-4:3%2"]) == 0
+def test_each_line_is_a_run_in_its_own_folder(programs, here, lines, said):
+    out = said(*TINY, "--sweep", "lines.txt", "--out", "all", "--array", "1-4:3%2")
     text = (here / "all" / "slurm" / "job.sbatch").read_text()
     assert "#SBATCH --array=1,4%2\n" in text
     assert f"#SBATCH --output={here}/all/slurm/log/%A_%a.out\n" in text
@@ -33,45 +31,44 @@ def test_each_line_is_a_run_in_its_own_folder(programs, here, lines, capsys):
         [],
         ["--lr", "1e-4", f"--out={here}/elsewhere"],
     ]
-    assert f"log      4: {here}/all/slurm/log/41_4.out" in capsys.readouterr().out
+    assert f"log      4: {here}/all/slurm/log/41_4.out" in out
 
 
-def test_elements_may_start_at_0_differ_by_folder_only_and_be_submitted_again(programs, here):
-    assert main([*TINY, "--array", "0-2", "--out", "all"]) == 0
+def test_elements_may_start_at_0_differ_by_folder_only_and_be_submitted_again(programs, here, said):
+    said(*TINY, "--array", "0-2", "--out", "all")
     text = (here / "all" / "slurm" / "job.sbatch").read_text()
     assert "#SBATCH --array=0-2\n" in text and "GEARSHIFT_SWEEP_FIRST=0" in text
     command_lines = (here / "all" / "slurm" / "lines.txt").read_text().splitlines()
     assert command_lines == [f"--out={here}/all/{number}" for number in range(3)]
     (here / "all" / "1").mkdir()
-    assert main([*TINY, "--array", "0-2", "--out", "all"]) == 0
+    said(*TINY, "--array", "0-2", "--out", "all")
 
 
-def test_a_folder_with_files_of_the_user_is_an_error(programs, here, capsys):
+def test_a_folder_with_files_of_the_user_is_an_error(programs, here, said):
     name = "all/2/settings.yaml"
     (here / name).parent.mkdir(parents=True)
     (here / name).write_text("mine")
-    assert main([*TINY, "--array", "1-2", "--out", "all"]) == 2
-    assert "is not empty and not a run folder: it has" in capsys.readouterr().err
+    said(*TINY, "--array", "1-2", "--out", "all", code=2)
     assert (here / name).read_text() == "mine"
     assert programs.calls("sbatch") == []
 
 
 @pytest.mark.parametrize(
-    ("text", "arguments", "message"),
+    ("text", "arguments", "where"),
     [
         ("--lr 1\n--lr fast\n", [], "s.txt:2: --lr fast"),
-        ("--lr 1\n--nodes 2\n", [], "--nodes applies to all runs of an array, not to one line"),
+        ("--lr 1\n--nodes 2\n", [], "s.txt:2"),
         ("--lr 'a\n", [], "s.txt:1"),
-        ("\n# nothing\n", [], "s.txt is empty"),
-        ("--lr 1\n", ["--array", "2"], "s.txt has no line for element 2"),
-        ("--lr 1\n", ["--array", "5-2"], "invalid --array '5-2'"),
-        ("--mode staged --model eeg_text:tiny\n", [], "mode staged needs one job per stage"),
+        ("\n# nothing\n", [], "s.txt"),
+        ("--lr 1\n", ["--array", "2"], "--array 2"),
+        ("--lr 1\n", ["--array", "5-2"], "--array"),
+        ("--mode staged --model eeg_text:tiny\n", [], "s.txt:1"),
     ],
 )
 def test_an_invalid_line_is_an_error_before_any_job_is_submitted(
-    programs, here, capsys, text, arguments, message
+    programs, here, said, text, arguments, where
 ):
     (here / "s.txt").write_text(text)
-    assert main([*TINY, "--sweep", "s.txt", *arguments]) == 2
-    assert message in capsys.readouterr().err
+    [error] = said(*TINY, "--sweep", "s.txt", *arguments, "--json", code=2)["diagnostics"]
+    assert where in error["where"]
     assert programs.calls("sbatch") == [] and os.listdir(here) == ["s.txt"]
