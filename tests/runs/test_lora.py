@@ -43,12 +43,11 @@ def test_a_run_verifies_exports_and_refuses_another_base(program, inside, adapte
     )
     done = inside("resume", "run/checkpoints/step-00000003", "--out", "again")
     assert done.returncode == 2
-    assert "are not those that the checkpoint of step 3 was trained on" in done.stderr
-    assert f"with sha256 {facts['sha256']}" in done.stderr
+    assert facts["sha256"] in done.stderr
     for run in ("run", "run/export-safetensors"):
         done = inside("predict", run, "--input", "ask 3")
         assert done.returncode == 2
-        assert "are not those that the checkpoint" in done.stderr and "fix" not in done.stderr
+        assert facts["sha256"] in done.stderr and "fix" not in done.stderr
 
 
 @pytest.mark.slow
