@@ -110,8 +110,11 @@ class DeferredWeights:
         for piece in engine.state().pieces:
             if piece.kind == WEIGHT and piece.name in held:
                 held[piece.name].append(piece)
+        device = engine.world.device
         for name, pieces in held.items():
-            values = self._tensors.pop(name).detach().reshape(-1).to(engine.world.device)
+            values = self._tensors.pop(name).detach().reshape(-1)
+            # Of other ranks no host memory was written to: it stays so.
+            values = values.to(device) if engine.world.rank == 0 else torch.empty_like(values, device=device)
             dist.broadcast(values, 0)
             for piece in pieces:
                 piece.data.detach().copy_(values[piece.start :][: piece.data.numel()])

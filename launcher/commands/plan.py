@@ -40,9 +40,10 @@ def main(command_line: CommandLine) -> int:
     described = target.describe(command_line.values, machine.detect_machine(), diagnostics)
 
     def prepare(args: CliArgs, out: Path | None) -> RunPlan:
-        if (stage := selection.choose(args).stage) is not None:
-            declared = selection.declared_stages(selection.choose(args).family)
-            loads = {each.name: each.loads for each in declared}[stage]
+        choice = selection.choose(args)
+        if choice.stage is not None:
+            declared = selection.declared_stages(choice.family)
+            loads = {each.name: each.loads for each in declared}[choice.stage]
             if loads is not None:  # the first weights of a later stage alone need not exist
                 any_run = Setting("RUN", Origin(CLI_LAYER, "any run: a plan reads no weights"))
                 args = replace(args, filled={loads: any_run, **args.filled})

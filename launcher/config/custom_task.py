@@ -143,9 +143,9 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
             allowed = "a module in the working directory or on the Python path, or its folder"
             parts = {"value": recorded, "where": where, "fix": f"--set {TASK_FOLDER}=DIR"}
             raise SettingsError.of(message, key=TASK_FOLDER, allowed=allowed, **parts)
-        place = Path(next(iter(spec.submodule_search_locations or [str(spec.origin)])))
-        if place.parent.resolve() != folder:
-            print(f"note: {name} is loaded from {place}, not from {recorded}", file=sys.stderr)
+        path = Path(next(iter(spec.submodule_search_locations or [str(spec.origin)])))
+        if path.parent.resolve() != folder:
+            print(f"note: {name} is loaded from {path}, not from {recorded}", file=sys.stderr)
     return str(here) if is_here else None
 
 
@@ -317,11 +317,11 @@ def _mapping(cls: type, name: str) -> Mapping[str, Any]:
 def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
     """The settings in a mapping of the class, as those of a `block` of a family's file."""
     owner = next((base for base in cls.__mro__ if name in vars(base)), cls)
-    place, _, line = class_location(owner).rpartition(":")
-    where = f"{place}:{line}" if line.isdigit() else f"{line}:1"
+    path, _, line = class_location(owner).rpartition(":")
+    where = f"{path}:{line}" if line.isdigit() else f"{line}:1"
     if line.isdigit():
         texts = enumerate(inspect.getsourcelines(owner)[0], int(line))
-        where = next((f"{place}:{n}" for n, text in texts if re.match(rf"\s+{name}\s*[:=]", text)), where)
+        where = next((f"{path}:{n}" for n, text in texts if re.match(rf"\s+{name}\s*[:=]", text)), where)
 
     for key, value in settings_file.flat(_mapping(cls, name)):
         yield Line(f"{block}{key}", list(value) if isinstance(value, tuple) else value, where)

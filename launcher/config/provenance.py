@@ -124,15 +124,13 @@ class KeySets:
                 for key, setting in values.items()
             }
 
-        unset, layers = (
-            without(*USER_LAYERS),
-            {k: [o.layer for _, o in s.all_values] for k, s in values.items()},
-        )
-        user = frozenset(key for key in values if layers[key][0] in USER_LAYERS)
+        unset = without(*USER_LAYERS)
+        user = frozenset(key for key in values if values[key].origin.layer in USER_LAYERS)
+        mode = (key for key, s in values.items() if MODE_LAYER in {o.layer for _, o in s.all_values})
         return cls(
             user=user,
             decided=frozenset(key for key in user if values[key].value != unset[key]),
-            mode=frozenset(key for key in values if MODE_LAYER in layers[key]),
+            mode=frozenset(mode),
             auto=frozenset(key for key in values if values[key].value == AUTO),
             shipped=without(*USER_LAYERS, ENGINE_LAYER),
             defaults=without(*USER_LAYERS, ENGINE_LAYER, MODE_LAYER),

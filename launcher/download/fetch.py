@@ -41,7 +41,7 @@ from training.storage import StorageError, atomic_write, read_regular
 if not hasattr(tarfile, "data_filter"):  # before Python 3.10.12 and 3.11.4
     from backports import tarfile  # type: ignore[no-redef]
 
-_PIECE_BYTES = 1 << 16
+_PIECE_BYTES, _HEADER_BYTES = 1 << 16, 1 << 26
 _UNSAFE = re.compile(r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\x00-\x1f\x7f]")
 """An absolute path, a drive, a way upwards, a backslash or a control character."""
 
@@ -246,6 +246,18 @@ def _url(target: DownloadTarget, allowed: Sequence[str]) -> tuple[str, str]:
     return url, rf"(?<!\w)({values})(?!\w)" if names else r"(?!)"
 
 
+class _Member(tarfile.TarInfo):
+    """A header of at most _HEADER_BYTES: tarfile reads one into memory as a whole."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+        """As TarInfo.frombuf. Raises ReadError."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.size > _HEADER_BYTES and not member.isreg()):
+            raise tarfile.ReadError("a header has an impossible size")
+        return member
+
+
 def _unpack(target: DownloadTarget, archive: Path, out: Path, max_gb: float) -> None:
     """Unpack `archive` to the new file or folder `out`, at most `max_gb`; links are refused.
 
@@ -270,7 +282,7 @@ def _unpack(target: DownloadTarget, archive: Path, out: Path, max_gb: float) -> 
                     check(info.filename, info.file_size, not stat.S_ISLNK(info.external_attr >> 16))
                     opened.extract(info, out)
         elif target.kind == "tar":  # its first bytes tell its compression
-            with tarfile.open(archive) as tar:
+            with tarfile.open(archive, "r:*", tarinfo=_Member) as tar:
                 for member in tar:
                     check(member.name, member.size, member.isreg() or member.isdir())
                     tar.extract(member, out, set_attrs=False, filter="data")

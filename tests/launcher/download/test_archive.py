@@ -173,6 +173,13 @@ def test_a_size_that_is_a_lie_is_refused(refused):
     refused("false.zip", claiming(1, bytes(2 * MB)), max_gb=1e-3)
 
 
+def test_a_header_of_a_tar_file_that_would_fill_memory_is_refused(refused):
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz", pax_headers={"comment": "x" * 65 * 2**20}) as made:
+        made.addfile(tarfile.TarInfo("a.txt"))
+    refused("set.tar.gz", content.getvalue())
+
+
 def broken_in_the_middle():
     content = bytearray(tar(files={f"{number}.txt": b"x" for number in range(4)}))
     content[2048 + 148 : 2048 + 156] = b"xxxxxxxx"  # the checksum of the third header
