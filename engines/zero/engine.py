@@ -269,7 +269,7 @@ def save_by_reference(model: Module, offload: ActivationOffload | None = None) -
     hooks = [module.register_forward_pre_hook(note) for module in owners]
     original, model.forward = model.forward, forward
     if offload is not None:
-        offload.keep, offload.kept = pack, _unpack
+        offload.keep = pack, _unpack
 
     def undo() -> None:
         for hook in hooks:

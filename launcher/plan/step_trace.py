@@ -20,8 +20,7 @@ from torch.nn import Module
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import DefaultDeviceType
 
-from engines import pinned
-from engines.activation_offload import Copies
+from engines.activation_offload import Moved
 from engines.base import Engine
 from engines.state import WEIGHT, stored
 from launcher.plan.storages import Kind, Moments, Phase, Storages
@@ -252,20 +251,20 @@ def cleared_caches() -> Iterator[None]:
 @contextmanager
 def _offload_recorded(storages: Storages) -> Iterator[None]:
     """Inside, buffers for offloaded activations are in host memory, and return as activations."""
-    original = Copies.to_device
+    original = Moved.copied
 
-    def to_host(size: int, device: torch.device) -> Tensor:
-        storages.is_host = True
-        made = torch.empty(size, dtype=torch.uint8)
-        storages.is_host = False
-        return made
-
-    def to_device(copies: Copies, host: Tensor, size: int) -> tuple[Tensor, Any]:
-        target, event = original(copies, host, size)
+    def copied(moved: Moved, source: Tensor, to_host: bool) -> Tensor:
+        if to_host:
+            storages.is_host = True
+            size = 2 ** (source.numel() - 1).bit_length()  # as torch allocates pinned memory
+            target = torch.empty(size, dtype=torch.uint8)[: source.numel()]
+            storages.is_host = False
+            return target.copy_(source)
+        target = original(moved, source, to_host)
         storages.label([target], Kind.ACTIVATIONS)
-        return target, event
+        return target
 
-    with patch.object(pinned, "allocate", to_host), patch.object(Copies, "to_device", to_device):
+    with patch.object(Moved, "copied", copied):
         yield
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from engines import activation_offload
-from engines.activation_offload import ActivationOffload, Copies
+from engines.activation_offload import ActivationOffload, Moved
 from engines.base import Options
 from engines.preparation import change_forward
 from tests.devices import each_device, pool
@@ -27,60 +27,48 @@ WAYS = {
 each_way = pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
 
 
-class LateCopies(Copies):
-    """A stream that copies as late as it may: when something waits for one of its copies."""
+class LateCopies:
+    """Copies that are made as late as they may: when something waits for one of them."""
 
-    def __init__(self, device):
-        super().__init__(device)
+    def __init__(self):
         self._queue = []
         self.device = []
         """What is, or was, on the device: a reference, and its bytes."""
         self.out, self.peak = [], 0
         """Bytes of each copy to the host; the most on the device."""
 
-    def to_host(self, source):
-        self._note(source)
-        self.out.append(source.numel())
-        return super().to_host(source)
-
-    def to_device(self, host, size):
-        target, event = super().to_device(host, size)
-        self._note(target)
-        return target, event
-
-    def _note(self, tensor):
-        self.device.append((StorageWeakRef(tensor.untyped_storage()), tensor.numel()))
-        self.peak = max(self.peak, self.held)
-
     @property
     def held(self):
         """Bytes on the device now, without those of the last block."""
         return sum(size for origin, size in self.device if not origin.expired())
 
-    def _copy(self, target, source):
-        if target.untyped_storage()._cdata == self.device[-1][0].cdata:
-            target.fill_(255)
-        copy = [(each.data_ptr(), StorageWeakRef(each.untyped_storage())) for each in (target, source)]
-        self._queue.append(copy)
-        copy.append(source.numel())
-        return copy
+    def copied(self, moved, source, to_host):
+        target = torch.empty_like(source).fill_(255)
+        on_device = source if to_host else target
+        self.device.append((StorageWeakRef(on_device.untyped_storage()), on_device.numel()))
+        self.peak = max(self.peak, self.held)
+        self.out += [source.numel()] * to_host
+        ends = [(each.data_ptr(), StorageWeakRef(each.untyped_storage())) for each in (target, source)]
+        moved._event = (ends, source.numel())
+        self._queue.append(moved._event)
+        return target
 
-    def wait(self, event):
-        while any(copy is event for copy in self._queue):
-            *ends, size = self._queue.pop(0)
+    def wait(self, moved):
+        while any(copy is moved._event for copy in self._queue):
+            ends, size = self._queue.pop(0)
             assert not any(origin.expired() for _, origin in ends), "freed before it was copied"
             ctypes.memmove(ends[0][0], ends[1][0], size)
 
 
 @pytest.fixture
 def copies(monkeypatch):
-    """All simulated streams; every tensor is large enough."""
-    made = []
+    """The simulated stream; every tensor is large enough."""
+    late = LateCopies()
     monkeypatch.setattr(activation_offload, "SMALLEST", 64)
-    monkeypatch.setattr(
-        activation_offload, "Copies", lambda device: made.append(LateCopies(device)) or made[-1]
-    )
-    return made
+    monkeypatch.setattr(Moved, "copied", lambda moved, source, to_host: late.copied(moved, source, to_host))
+    monkeypatch.setattr(Moved, "wait", lambda moved: late.wait(moved))
+    monkeypatch.setattr(Moved, "__del__", lambda moved: late.wait(moved))
+    return late
 
 
 def passes(**options):
@@ -101,8 +89,7 @@ def test_losses_and_gradients_are_those_without_it(copies, way):
     plain = passes(**way)
     moved = passes(**way, activation_offload=True)
     assert all(torch.equal(one, other) for one, other in zip(plain, moved, strict=True))
-    (stream,) = copies
-    assert stream.device and stream.held == 0
+    assert copies.device and copies.held == 0
 
 
 @pytest.mark.slow
@@ -111,7 +98,7 @@ def test_compiled_blocks_move_what_their_graphs_save(copies):
     plain = passes(compile=True)
     moved = passes(compile=True, activation_offload=True)
     assert all(torch.equal(one, other) for one, other in zip(plain, moved, strict=True))
-    assert copies[0].device and copies[0].held == 0
+    assert copies.device and copies.held == 0
 
 
 class Layer(nn.Sequential):
@@ -130,20 +117,19 @@ class Layer(nn.Sequential):
 
 def test_the_device_holds_two_blocks_and_the_next_one_arrives_while_one_computes(copies):
     loaded = []
-    layers = nn.Sequential(*(Layer(lambda: loaded.append(len(stream.device))) for _ in range(6)))
+    layers = nn.Sequential(*(Layer(lambda: loaded.append(len(copies.device))) for _ in range(6)))
     ActivationOffload(layers, list(layers), CPU).wrap()
-    (stream,) = copies
     result = layers(torch.randn(40, 32))
     one = 40 * 4 * (32 + 64 + 64)  # the inputs of both products and of GELU
-    assert stream.out == [one // 5, 2 * one // 5, 2 * one // 5] * 5
-    assert stream.held == 0  # the last one is the only one on the device
-    assert stream.peak <= 2 * one + one // 5  # the stream of the model belongs to two blocks
-    stream.peak, moved = 0, len(stream.device)
+    assert copies.out == [one // 5, 2 * one // 5, 2 * one // 5] * 5
+    assert copies.held == 0  # the last one is the only one on the device
+    assert copies.peak <= 2 * one + one // 5  # the stream of the model belongs to two blocks
+    copies.peak, moved = 0, len(copies.device)
     result.sum().backward()
-    assert one <= stream.peak <= 2 * one + one // 5
+    assert one <= copies.peak <= 2 * one + one // 5
     # When the gradient reaches a block, that block is there, and no other one.
     assert [count - moved for count in loaded] == [0, 3, 6, 9, 12, 15]
-    assert stream.held == 0
+    assert copies.held == 0
 
 
 def test_copies_of_weights_in_16_bits_stay(copies):
@@ -152,20 +138,32 @@ def test_copies_of_weights_in_16_bits_stay(copies):
     change_forward(layers, list(layers), options, CPU)
     layers(torch.randn(40, 32)).sum().backward()
     # The inputs of both products, and of GELU.
-    assert sorted(copies[0].out) == [40 * 32 * 2] * 2 + [40 * 64 * 2] * 4
+    assert sorted(copies.out) == [40 * 32 * 2] * 2 + [40 * 64 * 2] * 4
+
+
+class Changed(nn.Module):
+    def forward(self, x):
+        return x.exp().add_(1)  # whose backward pass needs its result
+
+
+def test_a_saved_tensor_that_is_changed_is_an_error(copies):
+    layers = nn.Sequential(Changed(), Changed(), Changed())
+    ActivationOffload(layers, list(layers), CPU).wrap()
+    with pytest.raises(RuntimeError):
+        layers(torch.zeros(32, requires_grad=True))
 
 
 def trained(world, case):
     """The outcome of `case`, and the bytes of the tensors of blocks that went to the host."""
-    moved = []
-    to_host = Copies.to_host
+    sizes = []
+    copied = Moved.copied
 
-    def noted(copies, source):
-        moved.append(source.numel())
-        return to_host(copies, source)
+    def noted(moved, source, to_host):
+        sizes.append(source.numel() * to_host)
+        return copied(moved, source, to_host)
 
-    with patch.object(activation_offload, "SMALLEST", 64), patch.object(Copies, "to_host", noted):
-        return train(world, case), sum(moved)
+    with patch.object(activation_offload, "SMALLEST", 64), patch.object(Moved, "copied", noted):
+        return train(world, case), sum(sizes)
 
 
 @each_device
