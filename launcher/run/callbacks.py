@@ -28,11 +28,11 @@ from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.console_text import render_row
 from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter, ResourceUsage, ResultWriter, single_process
+from training.logging.metrics import MetricsWriter, ResultWriter, single_process
 from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
 from training.resources.limits import LimitEnforcer
 from training.resources.memory import CacheClearing
-from training.resources.monitor import RESOURCES, MachineReader, ResourceMonitor
+from training.resources.monitor import RESOURCES, ResourceMonitor
 from training.storage import Storage
 from training.train_plan import TrainPlan
 
@@ -48,8 +48,7 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
     What a run does not use is not imported.
     """
     device, limits, folder = world.device, settings.limits, storage.path
-    usage = ResourceUsage()
-    monitor = ResourceMonitor(MachineReader(device, folder).read, limits.check_every_s, usage)
+    monitor = ResourceMonitor(device, folder, limits.check_every_s)
     events = EventsWriter(storage, world.rank)
     callbacks: list[Callback] = [events]
 
@@ -68,9 +67,9 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
 
             job_summary = partial(requeue_statistics, folder, job.generation)
         callbacks += [
-            MetricsWriter(storage, usage),
-            ConsoleReporter(info, _outputs(job, storage), usage=usage),
-            ResultWriter(info, storage, usage, job_summary),
+            MetricsWriter(storage, lambda: monitor.newest),
+            ConsoleReporter(info, _outputs(job, storage), usage=lambda: monitor.newest),
+            ResultWriter(info, storage, lambda: monitor.highest, job_summary),
             _health(job, settings, folder, info, emit),
         ]
         if job.resume is None or job.resume.until is None:  # not a replay of verify

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from training.callbacks.base import Callback, EvalResult, Facts, Outcome, RunInfo, Step, StepMetrics
+from training.callbacks.base import Callback, EvalResult, Facts, Numbers, Outcome, RunInfo, Step, StepMetrics
 from training.logging import console_text
-from training.logging.metrics import ResourceUsage
 from training.logging.outputs import ConsoleOutput, Kind
 from training.logging.progress import Progress
 from training.storage import StorageError
@@ -27,10 +26,9 @@ class ConsoleReporter(Callback):
         about: RunInfo,
         outputs: Sequence[ConsoleOutput],
         now: Callable[[], float] = time.monotonic,
-        usage: ResourceUsage | None = None,
+        usage: Callable[[], Numbers] = dict,
     ) -> None:
-        self._about, self._outputs, self._now = about, outputs, now
-        self._usage = usage or ResourceUsage()
+        self._about, self._outputs, self._now, self._usage = about, outputs, now, usage
         self._live = [output for output in outputs if output.is_live]
         self._draw_at, self._drawn_step = now(), 0
         self._advice: list[str] = []  # Repeated at the end: the last lines are those that everyone reads
@@ -49,7 +47,7 @@ class ConsoleReporter(Callback):
     def logged(self, line: StepMetrics) -> None:
         assert self._progress is not None
         self._progress.last = line
-        position, usage = self._progress.position(), console_text.render_usage(self._usage.newest)
+        position, usage = self._progress.position(), console_text.render_usage(self._usage())
         self._write("train", console_text.render_step(line, position, self._train_plan.units, usage))
 
     def evaluated(self, evaluation: EvalResult) -> None:
@@ -98,7 +96,7 @@ class ConsoleReporter(Callback):
         from training.logging.terminal import LiveView  # imports rich, for a terminal only
 
         assert self._progress is not None
-        view = LiveView(self._progress.position(), self._train_plan.units, self._usage.newest)
+        view = LiveView(self._progress.position(), self._train_plan.units, self._usage())
         for output in self._live:
             output.draw(view)
         self._drawn_step, self._draw_at = self._progress.step, self._now() + _REDRAW_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from training.callbacks.base import TEST, Callback, EvalResult, Facts, Numbers, Outcome, RunInfo, StepMetrics
@@ -31,19 +31,6 @@ _OF_RUN = (
 )
 
 
-class ResourceUsage:
-    """Use of the machine by resource: newest and highest; empty without a monitor."""
-
-    def __init__(self) -> None:
-        self.newest: Numbers = {}
-        self.highest: Numbers = {}
-
-    def add(self, uses: Numbers) -> None:
-        """Add a reading; called in the thread of the monitor."""
-        highest = {name: max(value, self.highest.get(name, 0.0)) for name, value in uses.items()}
-        self.newest, self.highest = uses, {**self.highest, **highest}
-
-
 def usage_fields(uses: Numbers) -> dict[str, float]:
     """Uses under their keys in files: `ram_percent`, `temperature_celsius`."""
     return {
@@ -55,8 +42,9 @@ def usage_fields(uses: Numbers) -> dict[str, float]:
 class MetricsWriter(Callback):
     """Writes metrics.jsonl into the run folder; for rank 0. Raises StorageError."""
 
-    def __init__(self, storage: Storage, usage: ResourceUsage | None = None) -> None:
-        self._storage, self._usage = storage, usage or ResourceUsage()
+    def __init__(self, storage: Storage, usage: Callable[[], Numbers] = dict) -> None:
+        """`usage` gives the use of the machine by resource."""
+        self._storage, self._usage = storage, usage
         self._file: LineFile | None = None
 
     def start(self, train_plan: TrainPlan) -> None:
@@ -70,7 +58,7 @@ class MetricsWriter(Callback):
             if name != "lrs" and not (name in _IF_KNOWN and value in (None, {}))
         }
         lrs = {f"{OF_PART}{part}": lr for part, lr in line.lrs.items()}
-        usage = usage_fields(self._usage.newest)
+        usage = usage_fields(self._usage())
         self._open().write(encode_bytes({"kind": "train", **values, **lrs, **usage}))
 
     def evaluated(self, evaluation: EvalResult) -> None:
@@ -144,7 +132,8 @@ class ResultWriter(Callback):
 
     about: RunInfo
     storage: Storage
-    usage: ResourceUsage = field(default_factory=ResourceUsage)
+    usage: Callable[[], Numbers] = dict
+    """Gives the highest use of the machine by resource."""
     job_summary: Callable[[], Facts] = single_process
     """Gives, at the end, the numbers of all generations of the job."""
     world_size: int = 1
@@ -159,7 +148,7 @@ class ResultWriter(Callback):
                 **{name: getattr(outcome, name) for name in _OF_OUTCOME},
                 **{name: getattr(self.about, name) for name in _OF_RUN},
                 "world_size": self.world_size,
-                "machine": usage_fields(self.usage.highest),
+                "machine": usage_fields(self.usage()),
                 **self.job_summary(),
             }
             self.storage.atomic_write(RESULT, encode_bytes(content, indent=2) + b"\n")

@@ -14,7 +14,7 @@ from tests.launcher.runs import begun, ended
 from tests.training.facts import evaluation, logged, train_plan
 from training.callbacks.base import Outcome
 from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter, ResourceUsage
+from training.logging.metrics import MetricsWriter
 from training.storage import Storage
 
 
@@ -24,9 +24,9 @@ class Run:
     def __init__(self, folder):
         self.folder, self.seconds = folder, 1e9
         begun(folder, resolved("limits.ram=90"))
-        self.usage = ResourceUsage()
+        self.usage = {}
         storage = Storage(folder)
-        self.writers = [MetricsWriter(storage, self.usage), EventsWriter(storage, now=self.now)]
+        self.writers = [MetricsWriter(storage, lambda: self.usage), EventsWriter(storage, now=self.now)]
         self.watched = WatchedRun(folder, now=lambda: self.seconds)
 
     def now(self):
@@ -52,7 +52,7 @@ def test_a_running_run_has_its_progress_and_its_memory(run):
     with lock.hold(run.folder):
         assert run.watched.snapshot().state == "starting"
         run.call("start", train_plan(save_every=40))
-        run.usage.add({"ram": 63.0})
+        run.usage = {"ram": 63.0}
         run.train(1, 10)
         found = run.watched.snapshot()
         assert (found.state, found.view.position.step) == ("running", 10)
