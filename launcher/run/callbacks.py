@@ -29,7 +29,7 @@ from training.logging.console_reporter import ConsoleReporter
 from training.logging.console_text import render_row
 from training.logging.events import EventsWriter
 from training.logging.metrics import MetricsWriter, ResultWriter, single_process
-from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
+from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput, can_redraw
 from training.resources.limits import LimitEnforcer
 from training.resources.memory import CacheClearing
 from training.resources.monitor import RESOURCES, ResourceMonitor
@@ -69,7 +69,7 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
         callbacks += [
             MetricsWriter(storage, lambda: monitor.newest),
             ConsoleReporter(info, _outputs(job, storage), usage=lambda: monitor.newest),
-            ResultWriter(info, storage, lambda: monitor.highest, job_summary),
+            ResultWriter(info, storage, lambda: monitor.highest, job_summary, world.size),
             _health(job, settings, folder, info, emit),
         ]
         if job.resume is None or job.resume.until is None:  # not a replay of verify
@@ -202,13 +202,14 @@ def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emi
 
 def _outputs(job: RunPlan, storage: Storage) -> list[ConsoleOutput]:
     """The log of the run and, if it has one, the console."""
-    outputs: list[ConsoleOutput] = [LogFileOutput(storage)]
-    if job.console and not sys.stdout.closed and sys.stdout.isatty():
-        from training.logging.terminal import TerminalOutput, can_redraw
+    log = LogFileOutput(storage)
+    if not job.console:
+        return [log]
+    if can_redraw(sys.stdout, environment.variables().get("TERM")):
+        from training.logging.terminal import TerminalOutput
 
-        if can_redraw(sys.stdout, environment.variables().get("TERM")):
-            return [*outputs, TerminalOutput(sys.stdout)]
-    return [*outputs, PlainOutput(sys.stdout)] if job.console else outputs
+        return [log, TerminalOutput(sys.stdout)]
+    return [log, PlainOutput(sys.stdout)]
 
 
 class _FinishStartup(Callback):

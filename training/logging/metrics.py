@@ -10,25 +10,16 @@ from typing import Any
 
 from training.callbacks.base import TEST, Callback, EvalResult, Facts, Numbers, Outcome, RunInfo, StepMetrics
 from training.logging.strict_json import encode_bytes
-from training.step_timer import PARTS_OF_STEP
-from training.storage import LineFile, Storage, StorageError, storage_errors
+from training.storage import LineFile, Storage, storage_errors
 from training.train_plan import TrainPlan
 
 NAME, RESULT = "metrics.jsonl", "result.json"
 OF_PART = "lr."
 """Before the name of a part in the key of its learning rate."""
 _NAMES = {"units": "tokens", "units_per_s": "tokens_per_s"}  # Fields of StepMetrics whose key differs
-# Fields without a key unless they have a value.
-_IF_KNOWN = ("parts", "loss_scale", "mfu", *(f"{part}_time_s" for part in PARTS_OF_STEP))
-# Of result.json, by the record that has them.
-_OF_OUTCOME = (
-    *("status", "reason", "steps", "epochs", "wall_s", "time_split", "best", "test", "timing"),
-    *("peak_memory_bytes", "samples_per_s"),
-)
-_OF_RUN = (
-    *("model", "mode", "stage", "engine", "parameters", "architecture", "samples", "data"),
-    *("trainable_parameters", "predicted_memory_bytes", "environment"),
-)
+# Fields of Outcome and RunInfo that are not in result.json.
+_NOT_IN_RESULT = {"exit_code", "experience", "fault", "device", "precision", "folder", "notes", "evaluated"}
+_NOT_IN_RESULT |= {"loss_changes"}
 
 
 def usage_fields(uses: Numbers) -> dict[str, float]:
@@ -42,39 +33,35 @@ def usage_fields(uses: Numbers) -> dict[str, float]:
 class MetricsWriter(Callback):
     """Writes metrics.jsonl into the run folder; for rank 0. Raises StorageError."""
 
+    _file: LineFile | None = None
+
     def __init__(self, storage: Storage, usage: Callable[[], Numbers] = dict) -> None:
         """`usage` gives the use of the machine by resource."""
         self._storage, self._usage = storage, usage
-        self._file: LineFile | None = None
 
     def start(self, train_plan: TrainPlan) -> None:
         """Open the file; `truncate` has removed the lines that will be written again."""
-        self._open()
+        self._file = self._storage.open_lines(NAME)
 
     def logged(self, line: StepMetrics) -> None:
-        values = {
-            _NAMES.get(name, name): value
-            for name, value in vars(line).items()
-            if name != "lrs" and not (name in _IF_KNOWN and value in (None, {}))
-        }
-        lrs = {f"{OF_PART}{part}": lr for part, lr in line.lrs.items()}
-        usage = usage_fields(self._usage())
-        self._open().write(encode_bytes({"kind": "train", **values, **lrs, **usage}))
+        known = {name: value for name, value in vars(line).items() if value not in (None, {})}
+        lrs = {f"{OF_PART}{part}": lr for part, lr in known.pop("lrs", {}).items()}
+        known["device_memory_bytes"] = line.device_memory_bytes  # null on a CPU
+        values = {_NAMES.get(name, name): value for name, value in known.items()}
+        self._write({"kind": "train", **values, **lrs, **usage_fields(self._usage())})
 
     def evaluated(self, evaluation: EvalResult) -> None:
         names = ("step", "split", "samples", "split_samples", "metrics")
-        values = {name: getattr(evaluation, name) for name in names}
-        self._open().write(encode_bytes({"kind": "eval", **values}))
+        self._write({"kind": "eval", **{name: getattr(evaluation, name) for name in names}})
 
     def end(self, outcome: Outcome) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _open(self) -> LineFile:
-        if self._file is None:
-            self._file = self._storage.open_lines(NAME)
-        return self._file
+    def _write(self, line: Facts) -> None:
+        assert self._file is not None, "the run has started"
+        self._file.write(encode_bytes(line))
 
 
 def truncate(storage: Storage, step: int, evaluated_at: int | None, *, is_end: bool = False) -> None:
@@ -138,20 +125,10 @@ class ResultWriter(Callback):
     """Gives, at the end, the numbers of all generations of the job."""
     world_size: int = 1
 
-    def start(self, train_plan: TrainPlan) -> None:
-        self.world_size = train_plan.world_size
-
     def end(self, outcome: Outcome) -> None:
-        """Write the file. Raises StorageError, unless the run has failed already."""
-        try:
-            content = {
-                **{name: getattr(outcome, name) for name in _OF_OUTCOME},
-                **{name: getattr(self.about, name) for name in _OF_RUN},
-                "world_size": self.world_size,
-                "machine": usage_fields(self.usage()),
-                **self.job_summary(),
-            }
+        """Write the file. Raises StorageError."""
+        facts = {**vars(outcome), **vars(self.about), "world_size": self.world_size}
+        content = {name: value for name, value in facts.items() if name not in _NOT_IN_RESULT}
+        content |= {"machine": usage_fields(self.usage()), **self.job_summary()}
+        with storage_errors(self.storage.path / RESULT):
             self.storage.atomic_write(RESULT, encode_bytes(content, indent=2) + b"\n")
-        except OSError as error:
-            if outcome.status != "failed":
-                raise StorageError(self.storage.path / RESULT, error) from error
