@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +23,13 @@ from training.callbacks.base import StepMetrics
 from training.logging.console_text import WARNING, describe, render_best, render_row
 from training.logging.metrics import step_metrics, usage_of
 from training.logging.printable import printable
-from training.logging.progress import Progress, unwrapped
+from training.logging.progress import Progress
 from training.logging.quantities import real
 from training.train_plan import TrainPlan
 
 _KILLED = "no process holds its lock, and it wrote no result"
 _TRAIN_PLAN = TypeAdapter(TrainPlan)
+_unwrapped = partial(Text, no_wrap=True, overflow="ellipsis")
 State = Literal["not started", "starting", "running", "completed", "stopped", "failed", "killed"]
 ENDED: tuple[State, ...] = ("completed", "stopped", "failed", "killed")
 
@@ -169,11 +171,11 @@ class WatchScreen:
             lines = [f"{snapshot.state}  {snapshot.name}", *plain(snapshot).splitlines()[1:]]
             live = snapshot.progress if len(self._snapshots) == 1 else None
             for line in lines[:1] if live else lines[:2]:
-                yield unwrapped(Text(printable(line)))
+                yield _unwrapped(printable(line))
             if live:
                 yield live
                 if snapshot.best is not None:
-                    yield unwrapped(Text(lines[-1]))
+                    yield _unwrapped(lines[-1])
 
 
 def plain(snapshot: Snapshot) -> str:

@@ -28,7 +28,7 @@ from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.console_text import render_row
 from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter, ResultWriter, single_process
+from training.logging.metrics import MetricsWriter, ResultWriter
 from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput, can_redraw
 from training.resources.limits import LimitEnforcer
 from training.resources.memory import CacheClearing
@@ -37,7 +37,7 @@ from training.storage import Storage
 from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from models.base import Task
 
@@ -61,7 +61,7 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
             callback.event(kind, facts)
 
     if world.rank == 0:
-        job_summary = single_process
+        job_summary: Callable[[], Facts] = dict
         if job.generation is not None:
             from launcher.run_folder.generations import requeue_statistics
 

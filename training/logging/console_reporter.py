@@ -12,6 +12,7 @@ from training.logging.console_text import render_row
 from training.logging.outputs import ConsoleOutput, Kind
 from training.logging.printable import printable
 from training.logging.progress import Progress
+from training.logging.quantities import duration, real
 from training.train_plan import TrainPlan
 
 _REDRAW_S = 0.25
@@ -51,12 +52,14 @@ class ConsoleReporter(Callback):
         self._write("train", self._progress.line())
 
     def evaluated(self, evaluation: EvalResult) -> None:
-        text = console_text.render_evaluation(evaluation, self._progress.train_plan)
-        self._write("best" if evaluation.is_best else "notice", text)
+        metrics = "  ".join(f"{name} {real(value)}" for name, value in evaluation.metrics.items())
+        position, best = self._progress.position(evaluation.step), "  ← best" if evaluation.is_best else ""
+        text = f"{position}  {evaluation.split}  {metrics}  ({duration(evaluation.seconds)}){best}"
+        self._write("best" if best else "notice", render_row("eval", text))
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
-        position = console_text.render_position(step, self._progress.train_plan)
-        self._write("saved", render_row("saved", f"{position}  {folder.parent.name}/{folder.name}"))
+        text = f"{self._progress.position(step)}  {folder.parent.name}/{folder.name}"
+        self._write("saved", render_row("saved", text))
 
     def event(self, kind: str, facts: Facts) -> None:
         """Write a preview or an urgent event to all outputs, other events to the log only."""

@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import Any
 
 from training import stop_reason
-from training.callbacks.base import EvalResult, Facts, Outcome, RunInfo
+from training.callbacks.base import Facts, Outcome, RunInfo
 from training.logging.quantities import amount, counted, duration, real, size
 from training.train_plan import TrainPlan
 
@@ -67,19 +67,6 @@ def render_best(best: Facts) -> str:
     return f"{text}, over {part}" if part else text
 
 
-def render_position(step: int, plan: TrainPlan) -> str:
-    """A step, of all of the run."""
-    return f"{step:>{len(str(plan.end_step))}}/{plan.end_step}"
-
-
-def render_evaluation(result: EvalResult, plan: TrainPlan) -> str:
-    """The metrics of a split, with a mark if they are the best so far."""
-    metrics = "  ".join(f"{name} {real(value)}" for name, value in result.metrics.items())
-    best = "  ← best" if result.is_best else ""
-    text = f"{render_position(result.step, plan)}  {result.split}  {metrics}"
-    return render_row("eval", f"{text}  ({duration(result.seconds)}){best}")
-
-
 def describe(kind: str, facts: Facts) -> tuple[str, str] | None:
     """Label and text of an event that every user wants to see; None: it is for the log only."""
     if kind == "advice" and "is_end" in facts:
@@ -129,17 +116,15 @@ def render_facts(facts: Facts) -> str:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
     if isinstance(value, Mapping):
         return f"({render_facts(value)})"
     if isinstance(value, (list, tuple)):
-        return " ".join(_value(inner) for inner in value)
-    return str(value)
+        return " ".join(map(_value, value))
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+    )
 
 
 def _signal(facts: Facts) -> str:

@@ -7,14 +7,11 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from training.callbacks.base import Callback, EvalResult, Facts, Outcome, Step
 from training.logging.strict_json import encode_bytes
 from training.storage import LineFile, Storage
-
-if TYPE_CHECKING:
-    from training.train_plan import TrainPlan
+from training.train_plan import TrainPlan
 
 NAME = "events.jsonl"
 _now = partial(datetime.now, timezone.utc)

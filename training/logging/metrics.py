@@ -92,25 +92,18 @@ def truncate(storage: Storage, step: int, evaluated_at: int | None, *, is_end: b
 
 def step_metrics(line: Facts) -> StepMetrics:
     """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
-    values: dict[str, Any] = {
-        field.name: line.get(_NAMES.get(field.name, field.name)) for field in fields(StepMetrics)
-    }
+    values: dict[str, Any] = {f.name: line.get(_NAMES.get(f.name, f.name)) for f in fields(StepMetrics)}
     # NaN and infinities are strings in metrics.jsonl: training/logging/strict_json.py.
-    numbers = {name: float(line[name]) for name in ("loss", "grad_norm")}
-    parts = {name: float(value) for name, value in line.get("parts", {}).items()}
-    lrs = {key.removeprefix(OF_PART): line[key] for key in line if key.startswith(OF_PART)}
-    return StepMetrics(**(values | numbers | {"parts": parts, "lrs": lrs}))
+    values |= {name: float(line[name]) for name in ("loss", "grad_norm")}
+    values["parts"] = {name: float(value) for name, value in line.get("parts", {}).items()}
+    values["lrs"] = {key.removeprefix(OF_PART): line[key] for key in line if key.startswith(OF_PART)}
+    return StepMetrics(**values)
 
 
 def usage_of(line: Facts) -> dict[str, float]:
     """The uses in percent that `usage_fields` wrote into a line, by resource."""
     suffix = "_percent"
     return {key.removesuffix(suffix): line[key] for key in line if key.endswith(suffix)}
-
-
-def single_process() -> Facts:
-    """The job summary of a run without requeues."""
-    return {"requeues": 0, "lost_steps": None}
 
 
 @dataclass
@@ -121,14 +114,15 @@ class ResultWriter(Callback):
     storage: Storage
     usage: Callable[[], Numbers] = dict
     """Gives the highest use of the machine by resource."""
-    job_summary: Callable[[], Facts] = single_process
-    """Gives, at the end, the numbers of all generations of the job."""
+    job_summary: Callable[[], Facts] = dict
+    """Gives, at the end, the numbers of all generations of a job with requeues."""
     world_size: int = 1
 
     def end(self, outcome: Outcome) -> None:
         """Write the file. Raises StorageError."""
         facts = {**vars(outcome), **vars(self.about), "world_size": self.world_size}
         content = {name: value for name, value in facts.items() if name not in _NOT_IN_RESULT}
-        content |= {"machine": usage_fields(self.usage()), **self.job_summary()}
+        content |= {"machine": usage_fields(self.usage()), "requeues": 0, "lost_steps": None}
+        content |= self.job_summary()
         with storage_errors(self.storage.path / RESULT):
             self.storage.atomic_write(RESULT, encode_bytes(content, indent=2) + b"\n")

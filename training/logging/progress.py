@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from training.callbacks.base import Numbers, StepMetrics
-from training.logging.console_text import render_position, render_row
+from training.logging.console_text import render_row
 from training.logging.printable import printable
 from training.logging.quantities import amount, duration, real, size
 from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
-    from rich.text import Text
 
 _NARROW = 60  # Columns below which the bar and the elapsed time are left out
 
@@ -57,10 +57,15 @@ class Progress:
         left = self.train_plan.end_step - self.step
         return self._steps_s / self._steps * left if self._steps and not self.has_ended else None
 
+    def position(self, step: int) -> str:
+        """A step, of all of the run: ` 20/100`."""
+        total = self.train_plan.end_step
+        return f"{step:>{len(str(total))}}/{total}"
+
     def line(self) -> str:
         """The newest logged step as a plain line."""
         assert self.last is not None
-        texts = [render_position(self.last.step, self.train_plan), *self._numbers(), self._eta]
+        texts = [self.position(self.last.step), *self._numbers(), self._eta]
         return render_row("step", "  ".join(texts))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
@@ -69,20 +74,19 @@ class Progress:
         from rich.table import Table
         from rich.text import Text
 
+        text = partial(Text, no_wrap=True, overflow="ellipsis")
         total = self.train_plan.end_step
         where = f"step {self.step}/{total}"
         if options.max_width < _NARROW:
-            yield unwrapped(Text(f"{where}  {self._eta}"))
+            yield text(f"{where}  {self._eta}")
         else:
-            bar, grid = (
-                ProgressBar(total, self.step, max(options.max_width - 60, 10)),
-                Table.grid(padding=(0, 1)),
-            )
-            grid.add_row(bar, unwrapped(Text(f"{where}  {duration(self.elapsed_s)} elapsed  {self._eta}")))
+            grid, width = Table.grid(padding=(0, 1)), max(options.max_width - 60, 10)
+            times = text(f"{where}  {duration(self.elapsed_s)} elapsed  {self._eta}")
+            grid.add_row(ProgressBar(total, self.step, width), times)
             yield grid
-        yield unwrapped(Text("  ".join(text.strip() for text in self._numbers())))
+        yield text("  ".join(map(str.strip, self._numbers())))
         if self.event is not None:
-            yield unwrapped(Text(f"last  {printable(self.event)}", style="dim"))
+            yield text(f"last  {printable(self.event)}", style="dim")
 
     @property
     def _eta(self) -> str:
@@ -103,12 +107,8 @@ class Progress:
             f"{amount(line.units_per_s):>5} {self.train_plan.units}/s",
             f"{size(line.host_memory_bytes if memory is None else memory):>9}",
         ]
-        texts += [] if line.mfu is None else [f"mfu {100 * line.mfu:4.1f}%"]
-        texts += [f"skipped {line.skipped}"] if line.skipped else []
+        if line.mfu is not None:
+            texts.append(f"mfu {100 * line.mfu:4.1f}%")
+        if line.skipped:
+            texts.append(f"skipped {line.skipped}")
         return texts + usage
-
-
-def unwrapped(text: Text) -> Text:
-    """`text`, changed so that it ends in an ellipsis instead of wrapping."""
-    text.no_wrap, text.overflow = True, "ellipsis"
-    return text

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 MOUNT, MEMBERSHIP, VMSTAT = map(Path, ("/sys/fs/cgroup", "/proc/self/cgroup", "/proc/vmstat"))
 _MEMORY = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}
@@ -17,8 +17,7 @@ _KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 _DROPPABLE = re.compile(r"^(?:total_(?:in)?active_file|(?:in)?active_file|slab_reclaimable) (\d+)$", re.M)
 
 
-@dataclass(frozen=True, order=True)
-class Share:
+class Share(NamedTuple):
     """A limit and the use that counts against it, in bytes; the tightest is the least."""
 
     limit: int
