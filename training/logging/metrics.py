@@ -24,10 +24,8 @@ _NOT_IN_RESULT |= {"loss_changes"}
 
 def usage_fields(uses: Numbers) -> dict[str, float]:
     """Uses under their keys in files: `ram_percent`, `temperature_celsius`."""
-    return {
-        f"{name}_{'celsius' if name == 'temperature' else 'percent'}": round(value, 1)
-        for name, value in uses.items()
-    }
+    units = {"temperature": "celsius"}
+    return {f"{name}_{units.get(name, 'percent')}": round(value, 1) for name, value in uses.items()}
 
 
 class MetricsWriter(Callback):

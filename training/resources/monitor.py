@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -28,19 +28,18 @@ _SENSORS = (*("coretemp", "k10temp", "zenpower"), *("cpu_thermal", "cpu-thermal"
 _CONTEXT_BYTES = 2**30
 
 
-class ResourceMonitor:
-    """Reads this machine, a device and the file system of a folder; `every_s` seconds in a thread, too."""
+class ResourceMonitor(Thread):
+    """Reads this machine, a device and the file system of a folder; as a thread every `every_s` seconds."""
 
     def __init__(self, device: torch.device, folder: Path, every_s: float) -> None:
+        super().__init__(name="monitor", daemon=True)  # a run that fails must not wait for it
         self.new: Reading | None = None
         """The newest reading of the thread; its reader sets None."""
         self.newest: Numbers = {}
         """Use by resource, and of the GPU's time, for those that exist; `gpu` by all processes."""
         self.highest: Numbers = {}
         self._device, self._folder, self._every_s = device, folder, every_s
-        self._stopping = threading.Event()
-        # A daemon: a run that fails must not wait for its monitor.
-        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
+        self._stopping = Event()
 
     def read(self, cpu: float | None = None) -> Reading:
         """The uses, in percent unless a name says otherwise.
@@ -68,20 +67,17 @@ class ResourceMonitor:
         self.highest = {**self.highest, **highest}
         return reading
 
-    def start(self) -> None:
-        """Start the thread; the first reading comes after one interval."""
-        self._thread.start()
+    def run(self) -> None:
+        """Read after each interval."""
+        _cpu_percent()  # psutil counts from the call before in the same thread
+        while not self._stopping.wait(self._every_s):
+            self.new = self.read(_cpu_percent())
 
     def stop(self) -> None:
         """End the thread, if it was started, and wait for the reading it takes."""
         self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        _cpu_percent()  # psutil counts from the call before in the same thread
-        while not self._stopping.wait(self._every_s):
-            self.new = self.read(_cpu_percent())
+        if self.is_alive():
+            self.join()
 
 
 def _cpu_percent() -> float:
@@ -100,13 +96,12 @@ def _of_container(machine: Any, share: cgroup.Share | None) -> float:
 
 def cpu_celsius() -> float | None:
     """The hottest sensor of the processor in degrees Celsius; None where the system reports none."""
-    sensors = {}
     with suppress(OSError, AttributeError):  # not Linux
         sensors = psutil.sensors_temperatures()
-    for name in _SENSORS:
-        # A sensor that is not connected gives other values.
-        if plausible := [s.current for s in sensors.get(name, ()) if 1 < s.current < 150]:
-            return max(plausible)
+        for name in _SENSORS:
+            # A sensor that is not connected gives other values.
+            if plausible := [s.current for s in sensors.get(name, ()) if 1 < s.current < 150]:
+                return max(plausible)
     return None
 
 
