@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -70,9 +71,7 @@ def truncate(storage: Storage, step: int, evaluated_at: int | None, *, is_end: b
     incomplete line. Raises StorageError.
     """
     path = storage.path / NAME
-    if not path.exists():
-        return
-    with storage_errors(path):
+    with storage_errors(path), suppress(FileNotFoundError):
         content, end = path.read_bytes(), 0
         for line in content.splitlines(keepends=True):
             if not line.endswith(b"\n"):
