@@ -270,13 +270,13 @@ def open_run(folder: str | PathLike[str]) -> Run:
         last = (begun or snapshots[:1])[-1]
         result = summarize(stages) if stages else dict(RunReader(path).result() or {})
     if not last.has_ended or last.state == "killed":  # it has no result
-        position = None if last.view is None else last.view.position
-        logged = None if position is None else position.last
+        progress = last.progress
+        logged = None if progress is None else progress.last
         result |= {
             "status": last.state,
-            "steps": 0 if position is None else position.step,
+            "steps": 0 if progress is None else progress.step,
             "epochs": None if logged is None else logged.epoch,
-            "wall_s": None if position is None else position.elapsed_s,
+            "wall_s": None if progress is None else progress.elapsed_s,
             "samples_per_s": None if logged is None else logged.samples_per_s,
         }
     peaks = result.get("peak_memory_bytes") or {"device": None, "host": None}

@@ -19,7 +19,7 @@ from launcher.run.prepare import collected, first_line, prepare_run
 from launcher.run.run_end import RunEnd
 from launcher.run_folder.run_plan import RunPlan
 from slurm.environment import JOB_VARIABLE
-from training.logging.outputs import discard
+from training.logging.outputs import discarding
 from training.logging.printable import printable
 from training.logging.strict_json import encode
 
@@ -141,10 +141,8 @@ def _print_end(end: RunEnd) -> None:
 def _print(text: str, stream: TextIO | None = None) -> None:
     """Print `text` on `stream`, stdout by default; nothing once it can no longer be written."""
     stream = stream or sys.stdout
-    try:
+    with discarding(stream):
         print(printable(text), file=stream, flush=True)
-    except OSError:
-        discard(stream)
 
 
 def _last_line(ready: RunPlan | Pipeline, end: RunEnd) -> str:

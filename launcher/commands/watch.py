@@ -15,6 +15,7 @@ from launcher.commands.catalog import ONCE
 from launcher.config.command_line import CommandLine
 from launcher.run_folder import run_folder
 from launcher.run_folder.checkpoint_search import newest
+from training.logging.outputs import can_redraw
 from training.logging.printable import printable
 from training.logging.strict_json import encode
 
@@ -29,7 +30,6 @@ _ENDED_AFTER = 3
 def main(command_line: CommandLine) -> int:
     """Show the runs until they have ended or Ctrl-C; the exit code. Raises SettingsError."""
     from launcher.report.watched_run import WatchedRun, folders_of
-    from training.logging.terminal import can_redraw
 
     arguments = [command_line.argument or _newest_run(), *command_line.more]
     folders = dict.fromkeys(path for argument in arguments for path in folders_of(argument))

@@ -53,16 +53,12 @@ def figures(run: RunRecord) -> dict[str, str]:
     """The numbers that are looked for first; a dash for what is unknown."""
     result, peaks = run.result, run.result.get("peak_memory_bytes") or {}
     best, wall_s = result.get("best"), result.get("wall_s")
-    score = "–"
-    if best:
-        score = f"{best['metric']} {real(float(best['value']))} at step {best['step']}"
-        score += console_text.render_over(best)
     known = [f"{side} {size(peaks[side])}" for side in ("device", "host") if peaks.get(side) is not None]
     speed, parameters = (result.get(name) for name in ("samples_per_s", "parameters"))
     return {
         "steps": f"{run.steps:,}",
         "time": "–" if wall_s is None else duration(wall_s),
-        "best": score,
+        "best": console_text.render_best(best) if best else "–",
         "samples/s": "–" if speed is None else amount(speed),
         "parameters": "–" if parameters is None else amount(parameters),
         "peak memory": ", ".join(known) or "–",

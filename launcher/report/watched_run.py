@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,17 +20,16 @@ from launcher.run_folder import checkpoint_search, lock, run_folder
 from launcher.run_folder.reader import FollowedLines, RunReader
 from slurm.environment import SLURM_FOLDER
 from training.callbacks.base import StepMetrics
-from training.logging import console_text
-from training.logging.console_text import describe_event, render_row
+from training.logging.console_text import WARNING, describe, render_best, render_row
 from training.logging.metrics import step_metrics, usage_of
 from training.logging.printable import printable
 from training.logging.progress import Progress
 from training.logging.quantities import real
-from training.logging.terminal import LiveView, unwrapped
 from training.train_plan import TrainPlan
 
 _KILLED = "no process holds its lock, and it wrote no result"
 _TRAIN_PLAN = TypeAdapter(TrainPlan)
+_unwrapped = partial(Text, no_wrap=True, overflow="ellipsis")
 State = Literal["not started", "starting", "running", "completed", "stopped", "failed", "killed"]
 ENDED: tuple[State, ...] = ("completed", "stopped", "failed", "killed")
 
@@ -42,8 +42,8 @@ class Snapshot:
     state: State
     reason: str
     """Why it ended; empty: for no other reason than its last step."""
-    view: LiveView | None
-    """None: no step is planned yet."""
+    progress: Progress | None
+    """Of the run, now; None: no step is planned yet."""
     best: Mapping[str, Any] | None
     """Of a run that has ended: metric, value and step of its best evaluation."""
 
@@ -66,11 +66,9 @@ class WatchedRun:
         self._clock = 0.0
         """Of the last event, or now while the run continues; seconds since the epoch."""
         self._last_kind = ""
-        self._train_plan: TrainPlan | None = None
         self._progress: Progress | None = None
         self._between_s = 0.0
         """Of evaluations and saves since the last logged step."""
-        self._usage: Mapping[str, float] = {}
         self._event: str | None = None
 
     def snapshot(self) -> Snapshot:
@@ -84,11 +82,15 @@ class WatchedRun:
         result = RunReader(self._folder).result() or {}
         state = self._state(is_held, result)
         has_result = state in ENDED and state != "killed"
+        if state == "running":
+            self._clock = max(self._clock, self._now())
+        if self._progress is not None:
+            self._progress.event, self._progress.has_ended = self._event, state in ENDED
         return Snapshot(
             name=str(self._folder),
             state=state,
             reason=str(result.get("reason") or "") if has_result else "",
-            view=self._view(state),
+            progress=self._progress,
             best=result.get("best") if has_result else None,
         )
 
@@ -110,32 +112,34 @@ class WatchedRun:
         self._clock = datetime.fromisoformat(line["time"].replace("Z", "+00:00")).timestamp()
         self._last_kind = kind
         if kind == "started":
-            train_plan = _TRAIN_PLAN.validate_python(facts)
-            self._train_plan, self._between_s = train_plan, 0.0
-            self._progress = Progress(train_plan, lambda: self._clock)
+            self._between_s = 0.0
+            self._progress = Progress(_TRAIN_PLAN.validate_python(facts), lambda: self._clock)
         elif kind in ("evaluated", "saved"):
             self._between_s += float(facts.get("seconds", 0.0))
-        self._event = describe_event(kind, step, facts) or self._event
+        self._event = _event(kind, step, facts) or self._event
 
     def _add_step(self, metrics: StepMetrics, line: Mapping[str, Any]) -> None:
-        self._usage = usage_of(line)
-        plan, progress = self._train_plan, self._progress
-        if plan is None or progress is None or metrics.step <= plan.first_step:
+        progress = self._progress
+        if progress is None or metrics.step <= progress.train_plan.first_step:
             return
         steps = metrics.step - progress.step
         progress.stepped(metrics.step, metrics.step_time_s * steps + self._between_s)
         self._between_s = 0.0
-        progress.last = metrics
+        progress.last, progress.usage = metrics, usage_of(line)
 
-    def _view(self, state: State) -> LiveView | None:
-        if self._progress is None or self._train_plan is None:
-            return None
-        if state == "running":
-            self._clock = max(self._clock, self._now())
-        position = self._progress.position()
-        if state in ENDED:
-            position = replace(position, remaining_s=None)
-        return LiveView(position, self._train_plan.units, self._usage, self._event)
+
+def _event(kind: str, step: int, facts: Mapping[str, Any]) -> str | None:
+    """An event in one line; None: one that is not shown."""
+    if kind == "evaluated":
+        name, value = next(iter(facts["metrics"].items()))
+        best = ", the best so far" if facts["is_best"] else ""
+        return f"evaluated {facts['split']} at step {facts['step']}: {name} {real(float(value))}{best}"
+    if kind == "saved":
+        return f"saved checkpoint of step {facts['step']}"
+    if kind == "resumed":
+        return f"resumed from {facts['checkpoint']}"
+    label, text = describe(kind, facts) or ("", "")
+    return f"step {step}: {text}" if label == WARNING else None
 
 
 def folders_of(argument: str) -> list[Path]:
@@ -165,13 +169,13 @@ class WatchScreen:
         """No line wraps."""
         for snapshot in self._snapshots:
             lines = [f"{snapshot.state}  {snapshot.name}", *plain(snapshot).splitlines()[1:]]
-            live = snapshot.view if len(self._snapshots) == 1 else None
+            live = snapshot.progress if len(self._snapshots) == 1 else None
             for line in lines[:1] if live else lines[:2]:
-                yield unwrapped(Text(printable(line)))
+                yield _unwrapped(printable(line))
             if live:
                 yield live
                 if snapshot.best is not None:
-                    yield unwrapped(Text(lines[-1]))
+                    yield _unwrapped(lines[-1])
 
 
 def plain(snapshot: Snapshot) -> str:
@@ -179,16 +183,14 @@ def plain(snapshot: Snapshot) -> str:
     state = f"killed: {_KILLED}" if snapshot.state == "killed" else snapshot.state
     end = f"; {snapshot.reason}" if snapshot.reason else ""
     lines = [render_row("run", f"{snapshot.name}, {state}{end}")]
-    if (view := snapshot.view) is None:
+    if (progress := snapshot.progress) is None:
         return lines[0]
-    if view.position.last is not None:
-        usage = console_text.render_usage(view.usage)
-        lines.append(console_text.render_step(view.position.last, view.position, view.units, usage))
-    if view.event is not None:
-        lines.append(render_row("last", view.event))
-    if (best := snapshot.best) is not None:
-        text = f"{best['metric']} {real(float(best['value']))} at step {best['step']}"
-        lines.append(render_row("best", text))
+    if progress.last is not None:
+        lines.append(progress.line())
+    if progress.event is not None:
+        lines.append(render_row("last", progress.event))
+    if snapshot.best is not None:
+        lines.append(render_row("best", render_best(snapshot.best)))
     return "\n".join(lines)
 
 
@@ -196,17 +198,16 @@ def as_json(snapshot: Snapshot) -> Mapping[str, Any]:
     """A run for programs."""
     facts: dict[str, Any] = {"folder": snapshot.name, "state": snapshot.state}
     facts |= {"reason": snapshot.reason, "best": snapshot.best}
-    if (view := snapshot.view) is None:
+    if (progress := snapshot.progress) is None:
         return {**facts, "step": None, "total_steps": None}
-    position = view.position
     return {
         **facts,
-        "step": position.step,
-        "total_steps": position.total_steps,
-        "elapsed_s": position.elapsed_s,
-        "eta_s": position.remaining_s,
-        "last_step": None if position.last is None else asdict(position.last),
-        "units": view.units,
-        "usage_percent": view.usage,
-        "last_event": view.event,
+        "step": progress.step,
+        "total_steps": progress.train_plan.end_step,
+        "elapsed_s": progress.elapsed_s,
+        "eta_s": progress.remaining_s,
+        "last_step": None if progress.last is None else asdict(progress.last),
+        "units": progress.train_plan.units,
+        "usage_percent": progress.usage,
+        "last_event": progress.event,
     }

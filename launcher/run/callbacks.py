@@ -28,16 +28,16 @@ from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.console_text import render_row
 from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter, ResourceUsage, ResultWriter, single_process
-from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
+from training.logging.metrics import MetricsWriter, ResultWriter
+from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput, can_redraw
 from training.resources.limits import LimitEnforcer
 from training.resources.memory import CacheClearing
-from training.resources.monitor import RESOURCES, MachineReader, ResourceMonitor
+from training.resources.monitor import RESOURCES, ResourceMonitor
 from training.storage import Storage
 from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from models.base import Task
 
@@ -48,8 +48,7 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
     What a run does not use is not imported.
     """
     device, limits, folder = world.device, settings.limits, storage.path
-    usage = ResourceUsage()
-    monitor = ResourceMonitor(MachineReader(device, folder).read, limits.check_every_s, usage)
+    monitor = ResourceMonitor(device, folder, limits.check_every_s)
     events = EventsWriter(storage, world.rank)
     callbacks: list[Callback] = [events]
 
@@ -62,15 +61,15 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
             callback.event(kind, facts)
 
     if world.rank == 0:
-        job_summary = single_process
+        job_summary: Callable[[], Facts] = dict
         if job.generation is not None:
             from launcher.run_folder.generations import requeue_statistics
 
             job_summary = partial(requeue_statistics, folder, job.generation)
         callbacks += [
-            MetricsWriter(storage, usage),
-            ConsoleReporter(info, _outputs(job, storage), usage=usage),
-            ResultWriter(info, storage, usage, job_summary),
+            MetricsWriter(storage, lambda: monitor.newest),
+            ConsoleReporter(info, _outputs(job, storage), usage=lambda: monitor.newest),
+            ResultWriter(info, storage, lambda: monitor.highest, job_summary, world.size),
             _health(job, settings, folder, info, emit),
         ]
         if job.resume is None or job.resume.until is None:  # not a replay of verify
@@ -203,13 +202,14 @@ def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emi
 
 def _outputs(job: RunPlan, storage: Storage) -> list[ConsoleOutput]:
     """The log of the run and, if it has one, the console."""
-    outputs: list[ConsoleOutput] = [LogFileOutput(storage)]
-    if job.console and not sys.stdout.closed and sys.stdout.isatty():
-        from training.logging.terminal import TerminalOutput, can_redraw
+    log = LogFileOutput(storage)
+    if not job.console:
+        return [log]
+    if can_redraw(sys.stdout, environment.variables().get("TERM")):
+        from training.logging.terminal import TerminalOutput
 
-        if can_redraw(sys.stdout, environment.variables().get("TERM")):
-            return [*outputs, TerminalOutput(sys.stdout)]
-    return [*outputs, PlainOutput(sys.stdout)] if job.console else outputs
+        return [log, TerminalOutput(sys.stdout)]
+    return [log, PlainOutput(sys.stdout)]
 
 
 class _FinishStartup(Callback):

@@ -26,8 +26,10 @@ def long_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "long"
     begun(folder, resolved())
     storage = Storage(folder)
-    EventsWriter(storage).start(train_plan(total_steps=LINES))
-    MetricsWriter(storage).logged(logged(1))
+    metrics = MetricsWriter(storage)
+    for writer in (metrics, EventsWriter(storage)):
+        writer.start(train_plan(total_steps=LINES))
+    metrics.logged(logged(1))
     line = json.loads((folder / "metrics.jsonl").read_text())
     with (folder / "metrics.jsonl").open("w") as file:
         for step in range(1, LINES + 1):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from training.callbacks.base import Action, Callback, Outcome, Step
+from training.storage import StorageError
 
 
 def _each(name: str) -> Callable[..., Any]:
@@ -36,7 +37,8 @@ class CallbackList(Callback):
         return _joined(requested() for requested in self._requested)
 
     def end(self, outcome: Outcome) -> None:
-        with ExitStack() as stack:
+        """End each, also after one that fails; a full disk hides no earlier error of a failed run."""
+        with suppress(*([StorageError] if outcome.status == "failed" else [])), ExitStack() as stack:
             for callback in reversed(self.callbacks):
                 stack.callback(callback.end, outcome)
 

@@ -4,101 +4,95 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from training.callbacks.base import Callback, EvalResult, Facts, Outcome, RunInfo, Step, StepMetrics
+from training.callbacks.base import Callback, EvalResult, Facts, Numbers, Outcome, RunInfo, Step, StepMetrics
 from training.logging import console_text
-from training.logging.metrics import ResourceUsage
+from training.logging.console_text import render_row
 from training.logging.outputs import ConsoleOutput, Kind
+from training.logging.printable import printable
 from training.logging.progress import Progress
-from training.storage import StorageError
+from training.logging.quantities import duration, real
 from training.train_plan import TrainPlan
 
 _REDRAW_S = 0.25
+PREVIEW_LINES, _WIDTH = 5, 100
+"""Of a longer text on the console; the log has all of it."""
+_KINDS: Mapping[str, Kind] = {"resumed": "head", console_text.WARNING: "warning"}
 
 
 class ConsoleReporter(Callback):
-    _train_plan: TrainPlan
-    _progress: Progress | None = None
+    _progress: Progress
 
     def __init__(
         self,
         about: RunInfo,
         outputs: Sequence[ConsoleOutput],
         now: Callable[[], float] = time.monotonic,
-        usage: ResourceUsage | None = None,
+        usage: Callable[[], Numbers] = dict,
     ) -> None:
-        self._about, self._outputs, self._now = about, outputs, now
-        self._usage = usage or ResourceUsage()
-        self._live = [output for output in outputs if output.is_live]
-        self._draw_at, self._drawn_step = now(), 0
+        """`usage` gives the use of the machine in percent, by resource."""
+        self._about, self._outputs, self._now, self._usage = about, outputs, now, usage
+        self._draw_at = now()
         self._advice: list[str] = []  # Repeated at the end: the last lines are those that everyone reads
 
     def start(self, train_plan: TrainPlan) -> None:
-        self._train_plan, self._progress = train_plan, Progress(train_plan, self._now)
-        self._drawn_step = train_plan.first_step
+        self._progress = Progress(train_plan, self._now)
         self._write("head", "\n".join(console_text.render_header(self._about, train_plan)))
 
     def step(self, step: Step) -> None:
-        assert self._progress is not None
         self._progress.stepped(step.step)
-        if self._live and self._now() >= self._draw_at:
-            self._draw()
+        if self._now() >= self._draw_at:
+            self._progress.usage, self._draw_at = self._usage(), self._now() + _REDRAW_S
+            for output in self._outputs:
+                output.draw(self._progress)
 
     def logged(self, line: StepMetrics) -> None:
-        assert self._progress is not None
-        self._progress.last = line
-        position, usage = self._progress.position(), console_text.render_usage(self._usage.newest)
-        self._write("train", console_text.render_step(line, position, self._train_plan.units, usage))
+        self._progress.last, self._progress.usage = line, self._usage()
+        self._write("train", self._progress.line())
 
     def evaluated(self, evaluation: EvalResult) -> None:
-        text = console_text.render_evaluation(evaluation, self._train_plan.end_step)
-        self._write("best" if evaluation.is_best else "evaluated", text)
+        metrics = "  ".join(f"{name} {real(value)}" for name, value in evaluation.metrics.items())
+        position, best = self._progress.position(evaluation.step), "  ← best" if evaluation.is_best else ""
+        text = f"{position}  {evaluation.split}  {metrics}  ({duration(evaluation.seconds)}){best}"
+        self._write("best" if best else "notice", render_row("eval", text))
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
-        name = f"{folder.parent.name}/{folder.name}"
-        self._write("saved", console_text.render_saved(name, step, self._train_plan.end_step))
+        text = f"{self._progress.position(step)}  {folder.parent.name}/{folder.name}"
+        self._write("saved", render_row("saved", text))
 
     def event(self, kind: str, facts: Facts) -> None:
         """Write a preview or an urgent event to all outputs, other events to the log only."""
         if kind == "preview":
-            for output in self._outputs:
-                output.write_block(f"{facts['when']} training", str(facts["text"]))
+            title, lines = f"{facts['when']} training", printable(str(facts["text"])).splitlines()
+            self._write("log", "\n| ".join([title, *lines]))
+            self._write("preview", "\n| ".join([title, *_shortened(lines)]))
         elif (line := console_text.describe(kind, facts)) is not None:
-            label, text = line[0], console_text.render_row(*line)
-            kinds: Mapping[str, Kind] = {"resumed": "head", console_text.WARNING: "warning"}
-            self._write(kinds.get(label, "notice"), text)
+            label, text = line[0], render_row(*line)
+            self._write(_KINDS.get(label, "notice"), text)
             self._advice += [text] if label == "advice" or "fault" in facts else []
         else:
-            self._write("log", console_text.render_event(kind, facts))
+            self._write("log", render_row("event", f"{kind}  {console_text.render_facts(facts)}".rstrip()))
 
     def end(self, outcome: Outcome) -> None:
         """Write the summary, and close every output, also if one of them fails."""
-        has_failed = outcome.status == "failed"
+        summary = console_text.render_summary(outcome, self._about.predicted_memory_bytes)
         try:
-            # A failed run has reported its error; a full disk must not hide it.
-            with suppress(*([StorageError] if has_failed else [])):
-                if self._progress is not None:
-                    summary = console_text.render_summary(outcome, self._about.predicted_memory_bytes)
-                    # Only the supervisor knows which rank failed first, and reports it.
-                    kind: Kind = "log" if has_failed else "summary"
-                    self._write(kind, "\n".join(summary + self._advice))
+            # Only the supervisor knows which rank failed first, and reports it.
+            kind: Kind = "log" if outcome.status == "failed" else "summary"
+            self._write(kind, "\n".join(summary + self._advice))
         finally:
             for output in self._outputs:
                 output.close()
 
     def _write(self, kind: Kind, text: str) -> None:
-        if self._live and self._progress is not None and self._progress.step != self._drawn_step:
-            self._draw()  # the bar stays below the line
         for output in self._outputs:
             output.write(kind, text)
 
-    def _draw(self) -> None:
-        from training.logging.terminal import LiveView  # imports rich, for a terminal only
 
-        assert self._progress is not None
-        view = LiveView(self._progress.position(), self._train_plan.units, self._usage.newest)
-        for output in self._live:
-            output.draw(view)
-        self._drawn_step, self._draw_at = self._progress.step, self._now() + _REDRAW_S
+def _shortened(lines: Sequence[str]) -> list[str]:
+    """At most PREVIEW_LINES of `lines`, none of them empty, with a word about the rest."""
+    cut = [text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…" for text in lines if text.strip()]
+    if len(cut) > PREVIEW_LINES:
+        cut[PREVIEW_LINES - 1 :] = [f"… {len(cut) - PREVIEW_LINES + 1} more lines in log.txt"]
+    return cut

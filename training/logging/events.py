@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from training.callbacks.base import Callback, EvalResult, Facts, Outcome, Step
 from training.logging.strict_json import encode_bytes
-from training.storage import LineFile, Storage, StorageError
-
-if TYPE_CHECKING:
-    from training.train_plan import TrainPlan
+from training.storage import LineFile, Storage
+from training.train_plan import TrainPlan
 
 NAME = "events.jsonl"
+_now = partial(datetime.now, timezone.utc)
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
-def append_event(
-    storage: Storage, kind: str, step: int, facts: Facts, now: Callable[[], datetime] = _now
-) -> None:
+def append_event(storage: Storage, kind: str, step: int, facts: Facts) -> None:
     """Add one line to events.jsonl while no rank writes to it. Raises StorageError."""
-    storage.append_line(NAME, _line(now(), kind, step, facts))
+    storage.append_line(NAME, _line(_now(), kind, step, facts))
 
 
 def _line(time: datetime, kind: str, step: int, facts: Facts) -> bytes:
@@ -73,10 +65,7 @@ class EventsWriter(Callback):
         self._file.write(_line(self._now(), kind, self._step, facts))
 
     def end(self, outcome: Outcome) -> None:
-        """Write a "stopped" line; a failed run ignores an error of the disk here."""
-        facts = {n: getattr(outcome, n) for n in ("status", "reason", "exit_code", "steps")}
-        with suppress(*([StorageError] if outcome.status == "failed" else [])):
-            self.event("stopped", facts)
+        self.event("stopped", {n: getattr(outcome, n) for n in ("status", "reason", "exit_code", "steps")})
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -13,27 +14,37 @@ from training.storage import Storage
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-Kind = Literal["head", "train", "evaluated", "best", "saved", "notice", "warning", "summary", "log"]
-"""The subject of a text; "log" is for the log file only."""
-PREVIEW_LINES, _PREVIEW_WIDTH = 5, 100
-"""Of a longer text on the console; the log has all of it."""
+Kind = Literal["head", "train", "best", "saved", "notice", "warning", "summary", "preview", "log"]
+"""The subject of a text; "log" is for the log file only, "preview" for the others."""
 
 
 class ConsoleOutput:
-    is_live = False
-    """Whether `draw` shows anything; otherwise positions need not be computed."""
-
     def write(self, kind: Kind, text: str) -> None:
         """Add `text`, one line or more."""
 
-    def write_block(self, title: str, text: str) -> None:
-        self.write("notice", "\n".join([title, *(f"| {line}" for line in shortened(text))]))
-
     def draw(self, view: RenderableType) -> None:
-        """Show the progress instead of the last one."""
+        """Show the progress instead of the last one, if this output can."""
 
     def close(self) -> None:
         """Restore the output as it was; nothing is written afterwards."""
+
+
+def can_redraw(stream: TextIO, term: str | None) -> bool:
+    """Whether `stream` is a terminal that can redraw a line; `term` is the variable TERM."""
+    return is_terminal(stream) and term not in (None, "", "dumb", "unknown")
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+@contextmanager
+def discarding(stream: TextIO) -> Iterator[None]:
+    """Discard the rest of `stream` once it fails: its reader (`| head`) or its terminal has gone."""
+    try:
+        yield
+    except OSError:
+        discard(stream)
 
 
 def discard(stream: TextIO) -> None:
@@ -47,49 +58,32 @@ def discard(stream: TextIO) -> None:
     os.close(null)
 
 
-def shortened(text: str) -> list[str]:
-    """At most PREVIEW_LINES lines of `text`, none of them empty, with a word about the rest."""
-    lines = [line for line in printable(text).splitlines() if line.strip()]
-    shown = lines if len(lines) <= PREVIEW_LINES else lines[: PREVIEW_LINES - 1]
-    cut = [line if len(line) <= _PREVIEW_WIDTH else f"{line[: _PREVIEW_WIDTH - 1]}…" for line in shown]
-    rest = len(lines) - len(shown)
-    return [*cut, f"… {rest} more lines in log.txt"] if rest else cut
-
-
 class PlainOutput(ConsoleOutput):
-    """Plain lines for files, pipes and schedulers; a closed pipe (`| head`) is ignored."""
+    """Plain lines for files, pipes and schedulers."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream: TextIO | None = stream
+        self._stream = stream
 
     def write(self, kind: Kind, text: str) -> None:
-        if kind == "log" or self._stream is None:
-            return
-        encoding = self._stream.encoding or "utf-8"
-        # A file may have an encoding without × or the model's characters.
-        text = printable(text).encode(encoding, "replace").decode(encoding)
-        try:
-            self._stream.write(text + "\n")
-            self._stream.flush()
-        except OSError:
-            discard(self._stream)
-            self._stream = None
+        if kind != "log":
+            encoding = self._stream.encoding or "utf-8"
+            # A file may have an encoding without × or the model's characters.
+            text = printable(text).encode(encoding, "replace").decode(encoding)
+            with discarding(self._stream):
+                print(text, file=self._stream, flush=True)
 
 
 class LogFileOutput(ConsoleOutput):
     """log.txt: all texts and events, in local time. Raises StorageError."""
 
-    def __init__(self, storage: Storage, now: Callable[[], datetime] = datetime.now) -> None:
-        self._file, self._now = storage.open_lines("log.txt"), now
+    def __init__(self, storage: Storage) -> None:
+        self._file = storage.open_lines("log.txt")
 
     def write(self, kind: Kind, text: str) -> None:
-        time = self._now().isoformat(" ", timespec="seconds")
-        for line in printable(text).splitlines():
-            self._file.write(f"{time}  {line}".encode())
-
-    def write_block(self, title: str, text: str) -> None:
-        lines = printable(text).splitlines()
-        self.write("notice", "\n".join([title, *(f"| {line}" for line in lines)]))
+        if kind != "preview":
+            time = datetime.now().isoformat(" ", timespec="seconds")
+            for line in printable(text).splitlines():
+                self._file.write(f"{time}  {line}".encode())
 
     def close(self) -> None:
         self._file.close()

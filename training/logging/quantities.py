@@ -39,11 +39,10 @@ def size(count: float) -> str:
 
 def amount(number: float) -> str:
     """Three digits and a letter: `12.3k`, `3.20M`; below a thousand `8.51`, `85.1`, `851`."""
-    for factor, letter in _SI:
-        # From 999.5, three digits would read 1000.
-        if number >= 0.9995 * factor:
-            return _three(number / factor) + letter
-    return _three(number)
+    # From 999.5, three digits would read 1000.
+    factor, letter = next((pair for pair in _SI if number >= 0.9995 * pair[0]), (1, ""))
+    number /= factor
+    return f"{number:.{0 if number >= 99.95 else 1 if number >= 9.995 else 2}f}{letter}"
 
 
 def real(number: float) -> str:
@@ -51,9 +50,3 @@ def real(number: float) -> str:
     if not math.isfinite(number) or number == 0 or 1e-3 <= abs(number) < 1e5:
         return f"{number:.4f}"
     return f"{number:.2e}"
-
-
-def _three(number: float) -> str:
-    if number >= 99.95:
-        return f"{number:.0f}"
-    return f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"

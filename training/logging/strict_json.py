@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_NONFINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
 
 def encode(value: Any, indent: int | None = None) -> str:
     """`value` as JSON; numbers that JSON lacks as "NaN", "Infinity" and "-Infinity".
@@ -26,9 +28,7 @@ def encode_bytes(value: Any, indent: int | None = None) -> bytes:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
-        if math.isfinite(value):
-            return value
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return value if math.isfinite(value) else _NONFINITE[str(value)]
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from typing import Any
 
 import pynvml
@@ -14,16 +14,16 @@ import pynvml
 
 @dataclass(frozen=True)
 class GpuState:
-    """A GPU, or a slice of one, at one moment."""
+    """A GPU, or a slice of one, at one moment; None: the GPU or an old driver does not say."""
 
     used: int
     """Bytes in use by all processes and by the driver."""
     total: int
     by_process: int | None = None
     """Bytes of this process; None in a container that has process ids of its own."""
-    celsius: float | None = None
-    busy_percent: float | None = None
-    """Share of the last second or less in which a kernel ran; None: the GPU does not say."""
+    celsius: int | None = None
+    busy_percent: int | None = None
+    """Share of the last second or less in which a kernel ran."""
     capability: tuple[int, int] | None = None
     """CUDA compute capability."""
 
@@ -31,52 +31,40 @@ class GpuState:
 def gpu_states(named: str | None) -> list[GpuState | None]:
     """Each GPU that CUDA_VISIBLE_DEVICES `named`, or all if it is None; None: it is unknown.
 
-    Numbers are those of CUDA_DEVICE_ORDER=PCI_BUS_ID; of a unique id its beginning is enough.
-    Empty without an NVIDIA GPU or its library. Closes the library, so that processes may be forked
-    later.
+    Numbers are those of CUDA_DEVICE_ORDER=PCI_BUS_ID. Empty without an NVIDIA GPU or its library.
+    Closes the library, so that processes may be forked later, unless it is kept open.
     """
-    if not _is_open():
-        return []
-    names = [str(number) for number in range(pynvml.nvmlDeviceGetCount())]
-    if named is not None:
-        ids = [str(_ask("UUID", _ask("HandleByIndex", int(name)))) for name in names]
-        parts = [part for name in named.split(",") if (part := name.strip()) not in ("", "-1")]
-        names = [p if p.isdigit() else next((i for i in ids if i.startswith(p)), p) for p in parts]
-    states = [_state(name) for name in names]
-    pynvml.nvmlShutdown()
-    return states
+    with suppress(pynvml.NVMLError), _nvml():
+        if named is None:
+            return [_state(str(number)) for number in range(pynvml.nvmlDeviceGetCount())]
+        return [_state(name) for part in named.split(",") if (name := part.strip()) not in ("", "-1")]
+    return []
 
 
 def driver_cuda() -> tuple[int, int] | None:
     """The newest CUDA that NVIDIA's driver runs; None: it is not installed or not loaded."""
-    if not _is_open():
-        return None
-    try:
+    with suppress(pynvml.NVMLError), _nvml():
         return divmod(pynvml.nvmlSystemGetCudaDriverVersion_v2() // 10, 100)
-    except pynvml.NVMLError:
-        return None
+    return None
+
+
+@cache
+def keep_open() -> None:
+    """Open the library for all of this process: to open it again could wake each GPU of the machine."""
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+
+
+@contextmanager
+def _nvml() -> Iterator[None]:
+    pynvml.nvmlInit()
+    try:
+        yield
     finally:
         pynvml.nvmlShutdown()
 
 
-def gpu_reader(name: str) -> Callable[[], GpuState | None]:
-    """A function that reads the GPU with the unique id `name`; None: it is unknown.
-
-    Numbers do not serve here: CUDA_VISIBLE_DEVICES renumbers devices. The library stays open.
-    """
-    return partial(_state, name) if _is_open() else lambda: None
-
-
-def _is_open() -> bool:
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no NVIDIA GPU, or a system without this library
-        return False
-    return True
-
-
 def _ask(what: str, *arguments: Any) -> Any:
-    """None: an old driver lacks the function, or the GPU the sensor."""
     with suppress(pynvml.NVMLError):
         return getattr(pynvml, f"nvmlDeviceGet{what}")(*arguments)
 
@@ -84,20 +72,22 @@ def _ask(what: str, *arguments: Any) -> Any:
 def _state(name: str) -> GpuState | None:
     """The GPU with this number or unique id; None: no such one, or its memory is unknown."""
     gpu = _ask("HandleByIndex", int(name)) if name.isdigit() else _ask("HandleByUUID", name)
+    if gpu is None:  # CUDA takes the beginning of an id, too
+        all_gpus = [_ask("HandleByIndex", number) for number in range(pynvml.nvmlDeviceGetCount())]
+        gpu = next((each for each in all_gpus if str(_ask("UUID", each)).startswith(name)), None)
     if gpu is None:
         return None
     # In MIG mode a process gets one slice, not the memory of the whole GPU.
     is_split = not name.startswith("MIG-") and (_ask("MigMode", gpu) or [0])[0]
-    memory, rates = _ask("MemoryInfo", gpu), _ask("UtilizationRates", gpu)
-    if is_split or memory is None:
+    if is_split or (memory := _ask("MemoryInfo", gpu)) is None:
         return None
+    rates = _ask("UtilizationRates", gpu)
     processes = _ask("ComputeRunningProcesses_v3", gpu) or ()
-    celsius = _ask("Temperature", gpu, pynvml.NVML_TEMPERATURE_GPU)
     return GpuState(
         memory.used,
         memory.total,
         next((process.usedGpuMemory for process in processes if process.pid == os.getpid()), None),
-        None if celsius is None else float(celsius),
-        None if rates is None else float(rates.gpu),
+        _ask("Temperature", gpu, pynvml.NVML_TEMPERATURE_GPU),
+        None if rates is None else rates.gpu,
         _ask("CudaComputeCapability", gpu),
     )

@@ -14,7 +14,7 @@ from tests.launcher.runs import begun, ended
 from tests.training.facts import evaluation, logged, train_plan
 from training.callbacks.base import Outcome
 from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter, ResourceUsage
+from training.logging.metrics import MetricsWriter
 from training.storage import Storage
 
 
@@ -24,9 +24,9 @@ class Run:
     def __init__(self, folder):
         self.folder, self.seconds = folder, 1e9
         begun(folder, resolved("limits.ram=90"))
-        self.usage = ResourceUsage()
+        self.usage = {}
         storage = Storage(folder)
-        self.writers = [MetricsWriter(storage, self.usage), EventsWriter(storage, now=self.now)]
+        self.writers = [MetricsWriter(storage, lambda: self.usage), EventsWriter(storage, now=self.now)]
         self.watched = WatchedRun(folder, now=lambda: self.seconds)
 
     def now(self):
@@ -52,22 +52,22 @@ def test_a_running_run_has_its_progress_and_its_memory(run):
     with lock.hold(run.folder):
         assert run.watched.snapshot().state == "starting"
         run.call("start", train_plan(save_every=40))
-        run.usage.add({"ram": 63.0})
+        run.usage = {"ram": 63.0}
         run.train(1, 10)
         found = run.watched.snapshot()
-        assert (found.state, found.view.position.step) == ("running", 10)
+        assert (found.state, found.progress.step) == ("running", 10)
         # 90 steps of half a second
-        assert found.view.position.remaining_s == pytest.approx(45.0)
+        assert found.progress.remaining_s == pytest.approx(45.0)
         run.train(20)
         run.call("evaluated", evaluation(20))
         found = run.watched.snapshot()
-    assert found.view.event == "evaluated val at step 20: loss 2.2500, the best so far"
+    assert found.progress.event == "evaluated val at step 20: loss 2.2500, the best so far"
     # 9.5 s, and 1.5 s of the evaluation
-    assert found.view.position.remaining_s == pytest.approx(80 * 11 / 19)
+    assert found.progress.remaining_s == pytest.approx(80 * 11 / 19)
     _, progress, last = plain(found).splitlines()
     for part in ("20/100", "loss   2.5000", "300.0 MiB", "ram 63%", "ETA 46 s"):
         assert part in progress
-    assert last.endswith(found.view.event)
+    assert last.endswith(found.progress.event)
 
 
 def test_a_resumed_run_is_shown_from_its_resume_point_and_without_lock_and_result_as_killed(run):
@@ -79,11 +79,11 @@ def test_a_resumed_run_is_shown_from_its_resume_point_and_without_lock_and_resul
     with lock.hold(run.folder):
         assert run.watched.snapshot().state == "starting"
         run.call("start", train_plan(first_step=20))
-        assert run.watched.snapshot().view.position.step == 20
+        assert run.watched.snapshot().progress.step == 20
         run.train(21, 30)
         found = run.watched.snapshot()
-    assert (found.state, found.view.position.step) == ("running", 30)
-    assert found.view.position.remaining_s == pytest.approx(35.0)
+    assert (found.state, found.progress.step) == ("running", 30)
+    assert found.progress.remaining_s == pytest.approx(35.0)
     (run.folder / run_folder.RESULT).unlink()
     assert run.watched.snapshot().state == "killed"
 

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from tests.training.facts import outcome, step
 from tests.training.tiny import RecordingCallback
 from training.callbacks.base import Action, Callback
 from training.callbacks.callback_list import CallbackList
+from training.storage import StorageError
 
 OUTCOME = outcome()
 
@@ -25,3 +28,15 @@ def test_the_end_reaches_every_callback_even_if_one_fails():
     with pytest.raises(OSError, match="disk is full"):
         CallbackList([first, Broken(), last]).end(OUTCOME)
     assert first.outcomes == last.outcomes == [OUTCOME]
+
+
+def test_a_full_disk_at_the_end_hides_no_earlier_error():
+    class Full(Callback):
+        def end(self, outcome):
+            raise StorageError(Path("log.txt"), OSError(28, "No space left on device"))
+
+    with pytest.raises(StorageError):
+        CallbackList([Full()]).end(OUTCOME)
+    last = RecordingCallback()
+    CallbackList([Full(), Full(), last]).end(outcome(status="failed"))
+    assert len(last.outcomes) == 1

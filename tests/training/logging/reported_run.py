@@ -7,8 +7,8 @@ from pathlib import Path
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.console_reporter import ConsoleReporter
-from training.logging.outputs import PlainOutput
-from training.logging.terminal import TerminalOutput, can_redraw
+from training.logging.outputs import PlainOutput, can_redraw
+from training.logging.terminal import TerminalOutput
 
 
 def main(ending):

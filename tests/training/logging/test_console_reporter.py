@@ -7,29 +7,22 @@ import pytest
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.console_reporter import ConsoleReporter
+from training.logging.outputs import ConsoleOutput
 from training.storage import StorageError
 
 
-class Memory:
-    """An output that records its texts."""
+class Memory(ConsoleOutput):
+    """An output that records its texts, with the steps at which it was drawn."""
 
-    is_live = True
-
-    def __init__(self, is_live=True):
-        self.is_live = is_live
-        self.written = []
-        self.drawn = []
+    def __init__(self):
+        self.written, self.drawn = [], []
         self.is_closed = False
 
     def write(self, kind, text):
         self.written.append((kind, text))
 
-    def write_block(self, title, text):
-        self.written.append((title, text))
-
     def draw(self, view):
-        self.drawn.append(view.position.step)
-        self.view = view
+        self.drawn.append(view.step)
 
     def close(self):
         self.is_closed = True
@@ -44,10 +37,10 @@ class Broken(Memory):
 
 
 def test_every_output_gets_each_callback_in_order(tmp_path):
-    outputs = [Memory(), Memory(is_live=False)]
+    outputs = [Memory(), Memory()]
     reporter = ConsoleReporter(about(tmp_path), outputs, Clock())
     reporter.start(train_plan())
-    reporter.event("preview", {"when": "before", "text": "xyz\x1b"})
+    reporter.event("preview", {"when": "before", "text": "\n".join(["x" * 101, "", *["y\x1b"] * 6])})
     reporter.step(step(1))
     reporter.logged(logged(1))
     reporter.evaluated(evaluation(1))
@@ -57,20 +50,23 @@ def test_every_output_gets_each_callback_in_order(tmp_path):
     reporter.event("relieved", {"ram": 41.0})
     reporter.end(outcome())
 
-    kinds = ["head", "before training", "train", "best", "evaluated", "saved", "warning", "log"]
+    kinds = ["head", "log", "preview", "train", "best", "notice", "saved", "warning", "log", "summary"]
     for output in outputs:
-        assert [kind for kind, _ in output.written] == [*kinds, "summary"]
-        assert output.written[1] == ("before training", "xyz\x1b")
-        assert output.written[5] == ("saved", "saved        1/100  checkpoints/step-00000001")
-        assert output.is_closed
+        assert [kind for kind, _ in output.written] == kinds
+        long, short = (text.splitlines() for _, text in output.written[1:3])
+        assert long == ["before training", "| " + "x" * 101, "| ", *["| y�"] * 6]
+        assert short[1] == "| " + "x" * 99 + "…" and short[2:] == [
+            *["| y�"] * 3,
+            "| … 3 more lines in log.txt",
+        ]
+        assert output.written[6] == ("saved", "saved        1/100  checkpoints/step-00000001")
+        assert output.is_closed and output.drawn == [1]
 
 
-def test_a_full_disk_ends_the_run_but_hides_no_earlier_error(tmp_path):
+def test_a_full_disk_at_the_end_is_an_error_and_closes_every_output(tmp_path):
     broken, after = Broken(), Memory()
     reporter = ConsoleReporter(about(tmp_path), [broken, after], Clock())
-    reporter.end(outcome(status="failed"))  # before its start
-    assert broken.is_closed and after.is_closed and after.written == []
     reporter.start(train_plan())
     with pytest.raises(StorageError):
         reporter.end(outcome())
-    reporter.end(outcome(status="failed"))
+    assert broken.is_closed and after.is_closed

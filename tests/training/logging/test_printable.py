@@ -15,7 +15,7 @@ def test_no_output_passes_control_codes_on(tmp_path):
     log = LogFileOutput(Storage(tmp_path))
     for output in (plain, terminal, log):
         output.write("notice", WILD)
-        output.write_block("sample", WILD)
+        output.write("warning", f"sample\n| {WILD}")
         output.close()
     stream.seek(0)
     for text in (stream.read(), (tmp_path / "log.txt").read_text()):

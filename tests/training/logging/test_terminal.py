@@ -65,3 +65,15 @@ def test_a_terminal_that_cannot_redraw_gets_plain_lines():
     received, code = on_terminal("", term="dumb")
     assert code == 0
     assert "\x1b" not in received and "step        20/100" in received
+
+
+def test_a_terminal_that_goes_away_does_not_end_the_run():
+    master, slave = pty.openpty()
+    program = [sys.executable, "-m", "tests.training.logging.reported_run"]
+    variables = {**os.environ, "TERM": "xterm-256color"}
+    streams = {"stdin": slave, "stdout": slave, "stderr": subprocess.PIPE}
+    running = subprocess.Popen(program, cwd=ROOT, env=variables, **streams)
+    os.close(slave)
+    os.close(master)  # before the first line
+    _, errors = running.communicate()
+    assert (running.returncode, errors) == (0, b"warned by a library\n")

@@ -1,9 +1,8 @@
 """Runs on a machine with simulated readings, for one process and for several."""
 
-from tests.training.readings import CALM
+from tests.training.readings import CALM, SimulatedMonitor
 from tests.training.tiny import RecordingCallback, TinyTask, run_tiny
 from training.resources.limits import LimitEnforcer
-from training.resources.monitor import ResourceMonitor
 from training.settings import Limits
 
 # 24 samples in steps of 8, long enough for every throttling step.
@@ -19,18 +18,18 @@ class SimulatedLoad(RecordingCallback):
 
     def __init__(self, percents, at=(2,)):
         super().__init__()
-        left = list(percents)
-        monitor = ResourceMonitor(lambda: _read(left), every_s=3600)
-        monitor.take = self._take  # type: ignore[method-assign]
-        self._monitor, self._at, self._new = monitor, at, False
-        self._enforcer = LimitEnforcer(Limits(), monitor, self.event)
+        self._left, self._at = list(percents), at
+        self._monitor = SimulatedMonitor(CALM)
+        self._monitor.read = self._read
+        self._enforcer = LimitEnforcer(Limits(), self._monitor, self.event)
 
     def start(self, train_plan):
         super().start(train_plan)
         self._enforcer.start(train_plan)
 
     def step(self, step):
-        self._new = step.step in self._at
+        if step.step in self._at:
+            self._monitor.new = self._read()
         return super().step(step) | self._enforcer.step(step)
 
     def throttled(self, left):
@@ -41,13 +40,8 @@ class SimulatedLoad(RecordingCallback):
         super().end(outcome)
         self._enforcer.end(outcome)
 
-    def _take(self):
-        was_new, self._new = self._new, False
-        return self._monitor.read() if was_new else None
-
-
-def _read(left):
-    return {**CALM, "ram": left.pop(0) if len(left) > 1 else left[0]}
+    def _read(self):
+        return {**CALM, "ram": self._left.pop(0) if len(self._left) > 1 else self._left[0]}
 
 
 def loaded_run(world, percents, changes):

@@ -1,5 +1,7 @@
 """Limits of containers, from folders in the layout of the kernel."""
 
+import pytest
+
 from training.resources import cgroup
 
 GIB = 2**30
@@ -11,44 +13,62 @@ def lay_out(folder, files):
         (folder / name).write_text(f"{content}\n")
 
 
-def membership(tmp_path, *lines):
-    file = tmp_path / "membership"
-    file.write_text("".join(f"{line}\n" for line in lines))
-    return file
+@pytest.fixture
+def belongs(tmp_path, monkeypatch):
+    """Makes this process a member of groups in the folder `fs`, by lines of /proc/self/cgroup."""
+    monkeypatch.setattr(cgroup, "MOUNT", tmp_path / "fs")
+    monkeypatch.setattr(cgroup, "MEMBERSHIP", tmp_path / "membership")
+    return lambda *lines: lay_out(tmp_path, {"membership": "\n".join(lines)})
 
 
-def test_version_two_counts_memory_that_cannot_be_reclaimed(tmp_path):
+def test_version_two_counts_memory_that_cannot_be_reclaimed(tmp_path, belongs):
     stat = f"anon {3 * GIB}\nactive_file {GIB}\ninactive_file {2 * GIB}\nslab_reclaimable 0"
     limit = {"memory.max": 8 * GIB, "memory.current": 6 * GIB, "memory.stat": stat}
     lay_out(tmp_path / "fs" / "box", limit)
-    found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/box"))
+    belongs("0::/box")
+    found = cgroup.memory(tmp_path / "fs")
     assert found == cgroup.Share(8 * GIB, 3 * GIB)
-    assert found.percent == 37.5
 
 
-def test_the_tightest_limit_of_all_parent_groups_counts_or_in_a_container_that_of_the_mount(tmp_path):
+def test_the_tightest_limit_of_all_parent_groups_counts_or_in_a_container_that_of_the_mount(
+    tmp_path, belongs
+):
     lay_out(tmp_path / "fs" / "job", {"memory.max": 2 * GIB, "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step", {"memory.max": "max", "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step" / "task", {"memory.max": 4 * GIB, "memory.current": 7})
-    found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/job/step/task"))
+    belongs("0::/job/step/task")
+    found = cgroup.memory(tmp_path / "fs")
     assert found == cgroup.Share(2 * GIB, GIB)
     lay_out(tmp_path / "fs", {"memory.max": 3 * GIB, "memory.current": GIB})
-    found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/docker/0a1b2c"))
+    belongs("0::/docker/0a1b2c")
+    found = cgroup.memory(tmp_path / "fs")
     assert found == cgroup.Share(3 * GIB, GIB)
 
 
-def test_kills_of_the_own_group_count_before_those_of_the_machine(tmp_path):
+def test_kills_of_the_own_group_count_before_those_of_the_machine(tmp_path, monkeypatch, belongs):
     vmstat = tmp_path / "vmstat"
     vmstat.write_text("oom_kill 7\noom_kill_disable 9\n")
     lay_out(tmp_path / "fs" / "job", {"memory.events": "oom 5\noom_kill 4"})
     lay_out(tmp_path / "fs" / "job" / "step", {"memory.events": "max 3\noom_kill 2"})
     lay_out(tmp_path / "fs" / "memory" / "old", {"memory.oom_control": "under_oom 0\noom_kill 1"})
 
+    monkeypatch.setattr(cgroup, "VMSTAT", vmstat)
+
     def kills(*lines):
-        return cgroup.oom_kills(tmp_path / "fs", membership(tmp_path, *lines), vmstat)
+        belongs(*lines)
+        return cgroup.oom_kills()
 
     assert kills("0::/job/step") == 2
     assert kills("4:memory:/old", "0::/") == 1
     assert kills("0::/elsewhere") == 7
     vmstat.unlink()
     assert kills("0::/elsewhere") is None
+
+
+def test_swap_has_a_limit_in_version_two_only_and_pages_of_files_are_none_of_it(tmp_path, belongs):
+    group = tmp_path / "fs" / "box"
+    belongs("0::/box")
+    lay_out(group, {"memory.swap.max": "max", "memory.swap.current": 5, "memory.stat": "active_file 5"})
+    assert cgroup.swap() is None
+    lay_out(group, {"memory.swap.max": 8})
+    assert cgroup.swap() == cgroup.Share(8, 5)

@@ -2,11 +2,10 @@
 
 import pytest
 
-from tests.training.facts import outcome, step, train_plan
-from tests.training.readings import CALM
+from tests.training.facts import step, train_plan
+from tests.training.readings import CALM, SimulatedMonitor
 from training.callbacks.base import Action
 from training.resources.limits import LimitEnforcer
-from training.resources.monitor import ResourceMonitor
 from training.settings import Critical, Limits
 
 FULL = {**CALM, "ram": 99.0}
@@ -21,12 +20,9 @@ STOP = Action.LIMIT_EXCEEDED | Action.SAVE
 class Machine:
     """A machine with given readings: one at the start, one per step, one after throttling."""
 
-    def __init__(self, at_start=CALM, limits=LIMITS):
-        self.now, self._new = at_start, None
-        self.events = []
-        monitor = ResourceMonitor(lambda: self.now, every_s=3600)
-        monitor.take = self._take  # tests control the interval
-        self.enforcer = LimitEnforcer(limits, monitor, lambda *event: self.events.append(event))
+    def __init__(self, at_start=CALM, limits=LIMITS, chosen=()):
+        self.events, self.monitor = [], SimulatedMonitor(at_start)
+        self.enforcer = LimitEnforcer(limits, self.monitor, lambda *event: self.events.append(event), chosen)
         self.enforcer.start(train_plan())
 
     def steps(self, *readings):
@@ -44,31 +40,14 @@ class Machine:
         return [kind for kind, _ in self.events]
 
     def _step(self, reading):
-        self._new = reading
-        self.now = reading or self.now
+        self.monitor.new = reading
+        self.monitor.now = reading or self.monitor.now
         return self.enforcer.step(step(1))
 
-    def _take(self):
-        new, self._new = self._new, None
-        return new
-
 
 @pytest.fixture
-def machine_of():
-    machines = []
-
-    def make(*args, **kwargs):
-        machines.append(Machine(*args, **kwargs))
-        return machines[-1]
-
-    yield make
-    for machine in machines:
-        machine.enforcer.end(outcome())
-
-
-@pytest.fixture
-def machine(machine_of):
-    return machine_of()
+def machine():
+    return Machine()
 
 
 def test_three_warnings_in_a_row_request_throttling_and_then_the_end(machine):
@@ -84,8 +63,8 @@ def test_one_critical_reading_requests_throttling_at_once(machine, over):
 
 
 @pytest.mark.parametrize("at_start", [CALM, FULL])
-def test_a_machine_still_critical_after_throttling_saves_and_ends(machine_of, at_start):
-    machine = machine_of(at_start)
+def test_a_machine_still_critical_after_throttling_saves_and_ends(at_start):
+    machine = Machine(at_start)
     assert machine.steps(FULL) == [FREE]
     assert machine.throttled(FULL) == STOP
     assert machine.kinds[-4:] == ["limit_warning", "throttled", "relieved", "pressure"]
@@ -109,27 +88,27 @@ def test_throttling_requested_by_another_rank_is_not_measured_here(machine):
     assert machine.steps(None, None) == [NOTHING, NOTHING] and machine.events == []
 
 
-def test_a_limit_exceeded_before_the_run_cannot_end_it_but_a_critical_value_can(machine_of):
-    machine = machine_of(BUSY)
+def test_a_limit_exceeded_before_the_run_cannot_end_it_but_a_critical_value_can():
+    machine = Machine(BUSY)
     assert [(kind, facts["over"]) for kind, facts in machine.events] == [("limit_exceeded_at_start", ["ram"])]
     assert machine.steps(*[BUSY] * 6, FULL) == [NOTHING] * 6 + [FREE]
     assert machine.throttled(FULL) == STOP
 
 
-def test_a_value_that_becomes_critical_during_throttling_ends_the_run(machine_of):
-    machine = machine_of(BUSY)
+def test_a_value_that_becomes_critical_during_throttling_ends_the_run():
+    machine = Machine(BUSY)
     machine.steps(*[{**BUSY, "swap": 60.0}] * 3)
     assert machine.throttled({**FULL, "swap": 0.0}) == STOP
 
 
-def test_a_limit_of_one_hundred_is_no_limit_and_a_run_may_fill_what_others_leave_of_a_gpu(machine_of):
-    unlimited = machine_of(limits=Limits(ram=100, critical=Critical(ram=100)))
+def test_a_limit_of_one_hundred_is_no_limit_and_a_run_may_fill_what_others_leave_of_a_gpu():
+    unlimited = Machine(limits=Limits(ram=100, critical=Critical(ram=100)))
     assert unlimited.steps({**CALM, "ram": 100.0}) == [NOTHING]
     for others in (0.5, 10.0, 89.0, None):  # 10: a desktop
         full = {**CALM, "gpu": others, "gpu_all": 99.0}
-        assert machine_of().steps(*[full] * 4) == [NOTHING] * 4
+        assert Machine().steps(*[full] * 4) == [NOTHING] * 4
     crowded = {**CALM, "gpu": 91.0, "gpu_all": 99.0}
-    assert machine_of().steps(*[crowded] * 3) == [NOTHING, NOTHING, FREE]
+    assert Machine().steps(*[crowded] * 3) == [NOTHING, NOTHING, FREE]
 
 
 def test_a_lasting_critical_reading_takes_every_step_and_ends_without_another_interval(machine):
@@ -148,8 +127,8 @@ def test_a_limit_exceeded_again_soon_after_relief_takes_the_next_step(machine):
 
 
 @pytest.mark.parametrize("over", [{"cpu": 99.0}, {"temperature": 95.0}])
-def test_a_busy_processor_or_heat_costs_workers_and_never_the_run(machine_of, over):
-    reading, machine = {**CALM, **over}, machine_of(limits=Limits(cpu=90))
+def test_a_busy_processor_or_heat_costs_workers_and_never_the_run(over):
+    reading, machine = {**CALM, **over}, Machine(limits=Limits(cpu=90))
     assert machine.steps(*[reading] * 3) == [NOTHING, NOTHING, FREE]
     assert machine.throttled(reading, WORKERS | SMALLER) == WORKERS
     assert machine.throttled(reading, SMALLER) == NOTHING
@@ -157,9 +136,9 @@ def test_a_busy_processor_or_heat_costs_workers_and_never_the_run(machine_of, ov
     assert machine.steps(*[reading] * 4) == [NOTHING] * 4
 
 
-def test_heat_over_a_critical_value_ends_the_run(machine_of):
+def test_heat_over_a_critical_value_ends_the_run():
     hot = {**CALM, "temperature": 101.0}
-    machine = machine_of(limits=Limits(critical=Critical(temperature=100)))
+    machine = Machine(limits=Limits(critical=Critical(temperature=100)))
     assert machine.steps(hot) == [FREE]
     assert machine.throttled(hot) == STOP
 
@@ -169,3 +148,14 @@ def test_a_filling_disk_is_reported_once_and_a_full_one_ends_the_run_while_it_ca
     assert machine.kinds == ["disk_filling"]
     assert machine.steps({**CALM, "disk": 99.5}) == [STOP]
     assert machine.events[-1][1]["over"] == ["disk"]
+
+
+def test_a_limit_that_the_user_set_and_the_machine_does_not_report_is_named_once():
+    machine = Machine(chosen=("ram", "cpu", "temperature"))
+    assert [facts["text"].split()[0] for _, facts in machine.events] == ["limits.temperature"]
+
+
+def test_a_disk_over_its_critical_value_at_the_start_is_not_watched():
+    full = {**CALM, "disk": 99.5}
+    machine = Machine(full)
+    assert machine.kinds == ["limit_given_up"] and machine.steps(*[full] * 4) == [NOTHING] * 4

@@ -7,23 +7,9 @@ import pytest
 import torch
 
 from training.resources.memory import PeakMemory
-from training.resources.monitor import device_uses
-from training.resources.nvml import GpuState
 
 CPU = torch.device("cpu")
 MIB = 2**20
-
-
-@pytest.mark.parametrize(("is_shown", "others"), [(True, 15.0), (False, 3.75)])
-def test_memory_of_a_device_is_divided_into_own_and_others(monkeypatch, is_shown, others):
-    """With a process id that NVML does not show, a gigabyte outside the allocator is ours."""
-    gib = 2**30
-    state = GpuState(8 * gib, 20 * gib, 5 * gib if is_shown else None, None, None)
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: int(6.25 * gib))
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * gib)
-    found = device_uses(torch.device("cuda"), state)
-    assert found["gpu"] == others
-    assert found["gpu_all"] == pytest.approx(100 * (8 - 4.25) / 20)
 
 
 ALONE = """

@@ -5,54 +5,99 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
+import pytest
 import torch
 
 from tests.fake_nvml import FakeGpu, build_nvml, needs_c, use_nvml
 from tests.training.readings import CALM
-from training.resources.monitor import MachineReader, ResourceMonitor, usage_of
+from training.resources.monitor import ResourceMonitor, cpu_celsius
+
+CPU = torch.device("cpu")
 
 
 def test_a_reading_of_this_machine_is_in_percent():
-    reading = MachineReader(torch.device("cpu"), Path()).read()
+    monitor = ResourceMonitor(CPU, Path(), every_s=3600)
+    reading = monitor.read()
     assert 0 < reading["ram"] <= 100
     assert reading["swap"] is None or 0 <= reading["swap"] <= 100
     assert reading["gpu"] is None
     assert reading["host_bytes"] > 2**20
     assert reading.keys() == CALM.keys()
+    assert monitor.newest == monitor.highest and monitor.newest["ram"] == reading["ram"]
+    monitor.highest = {"ram": 101.0}
+    monitor.read()
+    assert monitor.highest["ram"] == 101.0 > monitor.newest["ram"]
 
 
 @needs_c
-def test_a_reading_of_a_gpu_tells_the_use_of_others_apart(tmp_path, monkeypatch):
-    """A desktop holds 2 of 20, this process 9 with its context, of which 1 is unused reserve."""
-    gpu = FakeGpu("GPU-a", 20, used=11, process=(os.getpid(), 9), celsius=200, busy=93)
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_a_reading_of_a_gpu_tells_the_use_of_others_apart(tmp_path, monkeypatch, is_shown):
+    """A desktop holds 2 GiB of 20, this process 9 with its context, of which 1 is unused reserve.
+
+    Of a process that NVML does not show, a gigabyte outside the allocator is its own.
+    """
+    gib = 2**30
+    process = (os.getpid() if is_shown else 1, 9 * gib)
+    gpu = FakeGpu("GPU-a", 20 * gib, used=11 * gib, process=process, celsius=200, busy=93)
     use_nvml(monkeypatch, build_nvml(tmp_path, gpu))
     fake = {"get_device_properties": SimpleNamespace(uuid="a")}
-    fake |= {"memory_reserved": 8, "memory_allocated": 7}
+    fake |= {"memory_reserved": 8 * gib, "memory_allocated": 7 * gib}
     for name, value in fake.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    reading = MachineReader(torch.device("cuda", 0), Path()).read()
-    assert (reading["gpu"], reading["gpu_all"], usage_of(reading)["gpu"]) == (10.0, 50.0, 50.0)
+    monitor = ResourceMonitor(torch.device("cuda", 0), Path(), every_s=3600)
+    reading = monitor.read()
+    assert (reading["gpu"], reading["gpu_all"], monitor.newest["gpu"]) == (10.0, 50.0, 50.0)
     names = ("gpu_driver_bytes", "temperature", "gpu_busy")
-    assert [reading[name] for name in names] == [11, 200.0, 93.0]
+    assert [reading[name] for name in names] == [11 * gib, 200.0, 93.0]
 
 
-def test_readings_come_from_another_thread_and_are_taken_once():
+def test_readings_come_from_another_thread_with_the_use_of_the_cpu():
     threads = []
     second = threading.Event()
 
-    def read():
-        threads.append(threading.get_ident())
-        if len(threads) == 2:
-            second.set()
-        return {**CALM, "host_bytes": len(threads)}
+    class Counting(ResourceMonitor):
+        def read(self, cpu=None):
+            threads.append(threading.get_ident())
+            if len(threads) == 2:
+                second.set()
+            return {**CALM, "cpu": cpu, "host_bytes": len(threads)}
 
-    monitor = ResourceMonitor(read, every_s=0.001)
-    assert monitor.take() is None
+    monitor = Counting(CPU, Path(), every_s=0.001)
+    assert monitor.new is None
     monitor.start()
     assert second.wait()
     monitor.stop()
-
-    newest = monitor.take()
-    assert newest is not None and newest["host_bytes"] == len(threads)
-    assert monitor.take() is None
+    assert monitor.new["host_bytes"] == len(threads) and 0 <= monitor.new["cpu"] <= 100
     assert threading.get_ident() not in threads
+
+
+def sensors(**values):
+    return {
+        name: [SimpleNamespace(label="", current=value) for value in found] for name, found in values.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "celsius"),
+    [
+        (sensors(coretemp=[61.0, 74.5, 70.0], nvme=[90.0]), 74.5),
+        (sensors(acpitz=[27.8], k10temp=[66.0]), 66.0),
+        (sensors(coretemp=[0.0, -274.0, 4000.0], acpitz=[41.0]), 41.0),
+        (sensors(nvme=[50.0]), None),
+        ({}, None),
+    ],
+)
+def test_the_hottest_sensor_of_the_processor_counts(monkeypatch, found, celsius):
+    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: found, raising=False)
+    assert cpu_celsius() == celsius
+
+
+def test_a_system_without_sensors_has_no_temperature(monkeypatch):
+    def fail():
+        raise OSError("no such sensor")
+
+    monkeypatch.setattr(psutil, "sensors_temperatures", fail, raising=False)
+    assert cpu_celsius() is None
+    monkeypatch.delattr(psutil, "sensors_temperatures")
+    assert cpu_celsius() is None

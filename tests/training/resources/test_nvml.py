@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.fake_nvml import FakeGpu, build_nvml, needs_c, use_nvml
-from training.resources.nvml import GpuState, gpu_reader, gpu_states
+from training.resources.nvml import GpuState, gpu_states
 
 pytestmark = needs_c
 OWN = os.getpid()
@@ -28,18 +28,15 @@ ALL = {"celsius": 71, "busy": 93, "capability": (9, 0)}
 )
 def test_a_gpu_is_read_as_far_as_the_driver_tells(tmp_path, monkeypatch, gpu, state):
     use_nvml(monkeypatch, build_nvml(tmp_path, gpu))
-    read = gpu_reader(gpu.name)
-    assert gpu_states(None) == [state]
-    assert read() == state, "it stays open"
+    assert gpu_states(None) == gpu_states(gpu.name) == [state]
 
 
 def test_without_the_library_a_list_of_processes_or_the_gpu_it_is_unknown(tmp_path, monkeypatch):
     use_nvml(monkeypatch, None)
-    assert gpu_states(None) == [] and gpu_reader("GPU-a")() is None
+    assert gpu_states(None) == gpu_states("GPU-a") == []
     gpu = FakeGpu("GPU-a", process=(OWN, 5))
     use_nvml(monkeypatch, build_nvml(tmp_path, gpu, lists="v1"))
-    assert gpu_states("GPU-a, 0") == [GpuState(8, 20)] * 2
-    assert gpu_reader("GPU-b")() is None
+    assert gpu_states("GPU-a, 0,GPU-b") == [GpuState(8, 20), GpuState(8, 20), None]
 
 
 def test_visible_gpus_are_read_without_torch(tmp_path):
@@ -49,7 +46,7 @@ def test_visible_gpus_are_read_without_torch(tmp_path):
 import ctypes, sys, pynvml
 from training.resources import nvml
 pynvml.nvmlLib = ctypes.CDLL(sys.argv[1])
-for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7", "GPU-b,GPU-"):
+for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7", "GPU-b,GPU-a"):
     print([state and state.total for state in nvml.gpu_states(named)])
 assert "torch" not in sys.modules
 """
