@@ -143,8 +143,9 @@ def _complete(
             atomic_write(staged, content.getvalue())
             staged.replace(path)
 
-        turns = range(0, len(missing), world.size)
-        for action in (make_room, *(partial(store, turn) for turn in turns)):
+        actions: list[Callable[[], None]] = [make_room]
+        actions += [partial(store, turn) for turn in range(0, len(missing), world.size)]
+        for action in actions:
             _, error = attempt(world, action, OSError)
             if error is not None:
                 return error
