@@ -67,9 +67,8 @@ def _without_values(make: Callable[[], Module]) -> Module | None:
         storages = {tensor.untyped_storage()._cdata for tensor in tensors}
         if len(storages) < len(tensors) or any(type(p) is not Parameter for p in model.parameters()):
             return None
-        for tensor in tensors:
-            if tensor.is_meta:
-                _give_memory(tensor)
+        for tensor in [tensor for tensor in tensors if tensor.is_meta]:
+            _give_memory(tensor)
     except Exception as error:
         if isinstance(error.__context__ or error, _READS_VALUES):  # an error of a file hides its cause
             return None
