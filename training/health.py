@@ -16,11 +16,6 @@ from training.logging.quantities import real
 if TYPE_CHECKING:
     from training.train_plan import TrainPlan
 
-RISES = 4
-"""Evaluations in a row that are worse than the one before: overfitting."""
-HIGH_LINES = 10
-"""Logged steps whose losses are all far above the first one: the learning rate is too high."""
-
 
 class Health(Callback):
     """Recognizes common faults, each once per run; for rank 0, after the writers of files.
@@ -62,9 +57,9 @@ class Health(Callback):
             return
         losses, share = self._losses, metrics.step / self._total_steps
         losses.append(metrics.loss)
-        least, first = min(losses[-HIGH_LINES:]), losses[0]
-        if len(losses) > HIGH_LINES and share >= 0.1 and least > 1.5 * first > 0:  # after a warm-up
-            self._find("lr_too_high", least=real(least), lines=HIGH_LINES, first=real(first))
+        newest, first = losses[-10:], losses[0]
+        if len(losses) > 10 and share >= 0.1 and min(newest) > 1.5 * first > 0:  # after a warm-up
+            self._find("lr_too_high", least=real(min(newest)), lines=len(newest), first=real(first))
         # Evaluations that do not improve confirm a flat loss, which is usual at the start of a run.
         enough = 40 if len(self._evaluations) >= 3 else 100
         is_improved = any(result.is_best for result, *_ in self._evaluations[1:])
@@ -85,9 +80,10 @@ class Health(Callback):
         loss = fmean(self._losses[self._evaluated :] or [math.nan])
         self._evaluations.append((result, result.metrics.get("val_loss", math.nan), loss))
         self._evaluated = len(self._losses)
-        if self._has_patience or len(self._evaluations) <= RISES:
+        latest = self._evaluations[-5:]
+        if self._has_patience or len(latest) < 5:
             return
-        (lowest, best, then), *_, (_, worst, now) = latest = self._evaluations[-RISES - 1 :]
+        (lowest, best, then), (_, worst, now) = latest[0], latest[-1]
         rises = all(a < b for (_, a, _), (_, b, _) in pairwise(latest)) and worst > 1.05 * best > 0
         if rises and now < then and not any(each.is_best for each, *_ in latest[1:]):
             self._find("overfitting", step=lowest.step, best=real(best), now=real(worst))

@@ -17,10 +17,6 @@ BLOCK_S, BLOCK_STEPS = 2.0, 4
 """Least seconds and steps of training that are compared as one block, which averages out hiccups."""
 SLOW_BLOCKS = 4
 """A rank is reported if it is slow in so many blocks in a row."""
-MIN_SHARE = 0.1
-"""Of a step: a rank counts as slow only if it takes longer than others by more than this."""
-KINDS = ("step", "data")
-"""Computing its own forward passes; waiting for its batches."""
 
 
 class Stragglers:
@@ -28,7 +24,7 @@ class Stragglers:
 
     Steps take equally long on all ranks, no matter which is slow, and a backward pass waits for the
     slowest: so each rank measures its forward passes, where they gather no weights, and the wait for
-    its batches. Collective.
+    its batches. A rank is slow if it takes longer than others by a tenth of a step. Collective.
     """
 
     def __init__(self, ratio: float, world: World, callbacks: CallbackList):
@@ -54,11 +50,11 @@ class Stragglers:
             return
         seconds = self._seconds[:2]
         others = np.stack([np.median(np.delete(seconds, n, 1), 1) for n in range(self._world.size)], 1)
-        is_slow = seconds > np.maximum(self._ratio * others, others + MIN_SHARE * block_s)
+        is_slow = seconds > np.maximum(self._ratio * others, others + block_s / 10)
         self._slow = np.where(is_slow, self._slow + 1, 0)
         for kind, rank in np.argwhere(self._slow == SLOW_BLOCKS).tolist():
             host = self._world.broadcast(socket.gethostname().encode(), rank).decode()
-            facts = {"rank": rank, "host": host, "what": KINDS[kind], "at": metrics.step}
+            facts = {"rank": rank, "host": host, "what": ("step", "data")[kind], "at": metrics.step}
             own_s, others_s = (float(each[kind, rank]) / self._steps for each in (seconds, others))
             facts |= {"seconds": own_s, "median_seconds": others_s}
             self._callbacks.event("straggler", facts)
