@@ -238,6 +238,9 @@ class Blockwise(Tensor):
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         return ["codes", "scales"], None
 
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"Blockwise({list(self.shape)})"
+
     def read(self) -> Tensor:
         values = self.blocks.decoded(self.first, self.first + self.numel())
         return values[self.first % BLOCK :][: self.numel()].view(self.shape)
