@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -16,30 +16,27 @@ WORKER_DIED = 1 << 11
 _MAX_ERROR_BYTES = 1000
 T = TypeVar("T")
 
-Agreed = tuple[Mapping[str, int], int, Sequence[int]]
-"""Units, flags and counts of all ranks."""
+Agreed = tuple[Mapping[str, int], int]
+"""Units and flags of all ranks."""
 
 
-def agree_later(
-    world: World, units: Mapping[str, int], flags: int, counts: Sequence[int] = ()
-) -> Callable[[], Agreed]:
-    """Sum `units` and `counts` over ranks, and combine `flags` by bitwise or. Collective.
+def agree_later(world: World, units: Mapping[str, int], flags: int) -> Callable[[], Agreed]:
+    """Sum `units` over ranks, and combine `flags` by bitwise or. Collective.
 
     Starts one small sum on the host; the result waits for the ranks. All ranks pass the same terms
-    in the same order, and equally many `counts`.
+    in the same order.
     """
     assert 0 <= flags < 1 << FLAG_BITS
     if world.size == 1:
-        return lambda: (units, flags, counts)
+        return lambda: (units, flags)
     bits = [flags >> bit & 1 for bit in range(FLAG_BITS)]
-    addends = torch.tensor([*bits, *counts, *units.values()], dtype=torch.int64)
+    addends = torch.tensor([*bits, *units.values()], dtype=torch.int64)
     total = world.sum_later(addends)
 
     def result() -> Agreed:
         sums = total().tolist()
-        votes, rest = sums[:FLAG_BITS], sums[FLAG_BITS:]
-        agreed = sum(1 << bit for bit, vote in enumerate(votes) if vote)
-        return dict(zip(units, rest[len(counts) :], strict=True)), agreed, rest[: len(counts)]
+        agreed = sum(1 << bit for bit, vote in enumerate(sums[:FLAG_BITS]) if vote)
+        return dict(zip(units, sums[FLAG_BITS:], strict=True)), agreed
 
     return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from itertools import pairwise
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,23 +16,12 @@ from training.logging.quantities import real
 if TYPE_CHECKING:
     from training.train_plan import TrainPlan
 
-# A healthy run must never be called ill: each threshold asks for more evidence than chance gives.
-LINES, LINES_WITHOUT_EVALUATION, EVALUATIONS = 40, 100, 3
-"""Logged steps before a flat loss is judged, with so many evaluations that confirm it and without."""
-LEAST_SHARE, HIGH_SHARE = 0.3, 0.1
-"""Of the steps of the run, before which a loss may be flat, or high: warm-up, a plateau at the start."""
-RISEN = 2.0
-"""Standard errors by which a flat loss may be higher at the end: more is a rise; any lower is a fall."""
-HIGH_LINES, HIGH = 10, 1.5
-"""A learning rate is too high if the last HIGH_LINES losses are this many times the first one."""
-RISES, WORSE = 4, 1.05
-"""Evaluations in a row that are worse than the one before, and the ratio that matters to a user."""
-STARVED, STARVED_LINES, STARVED_S = 0.5, 5, 10.0
-"""Share of a step spent waiting for data; logged steps and seconds of it: less is no loss worth a change."""
-
 
 class Health(Callback):
-    """Recognizes common faults, each once per run; for rank 0, after the writers of files."""
+    """Recognizes common faults, each once per run; for rank 0, after the writers of files.
+
+    A healthy run must never be called ill: each threshold asks for more evidence than chance gives.
+    """
 
     def __init__(
         self, state: Emit, said: Collection[str] = (), *, learns: bool = True, has_patience: bool = False
@@ -41,57 +31,62 @@ class Health(Callback):
         The loss of a run that `learns` falls: no noise control, no loss that the task changes. A run
         that `has_patience` ends by itself when the validation metric stops improving.
         """
-        self._state, self._said, self._has_patience = state, set(said), has_patience
-        self._judges_loss, self._is_improved, self._is_first = learns, False, True
+        self._state, self._said = state, set(said)
+        self._learns, self._has_patience = learns, has_patience
+        self._step: int | None = None
+        self._times = np.zeros(3)  # Logged steps, seconds of waiting for data, seconds of all
         self._losses: list[float] = []
-        # Each with its validation loss, and the number of losses logged before it.
-        self._evaluations: list[tuple[EvalResult, float, int]] = []
-        self._lines, self._data_s, self._steps_s = 0, 0.0, 0.0
+        self._evaluated = 0  # Losses before the last evaluation
+        # Each with its validation loss, and the mean training loss since the one before.
+        self._evaluations: list[tuple[EvalResult, float, float]] = []
 
     def start(self, train_plan: TrainPlan) -> None:
-        self._plan, self._last_step = train_plan, train_plan.first_step
+        self._total_steps = train_plan.total_steps
         # A resumed run starts with a low loss, which need not fall any more.
-        self._judges_loss &= not train_plan.first_step and not train_plan.experience
+        self._learns &= not train_plan.first_step and not train_plan.experience
 
     def logged(self, metrics: StepMetrics) -> None:
-        steps, self._last_step = metrics.step - self._last_step, metrics.step
-        if not self._is_first:  # that one compiles, and waits for the first batch
-            self._lines += 1
-            self._data_s += metrics.data_time_s * steps
-            self._steps_s += metrics.step_time_s * steps
-            if self._lines >= STARVED_LINES and self._data_s >= max(STARVED_S, STARVED * self._steps_s):
-                self._find("starved", share=round(100 * self._data_s / self._steps_s))
-        self._is_first = False
-        if not self._judges_loss or not math.isfinite(metrics.loss):
+        before, self._step = self._step, metrics.step
+        if before is not None:  # the first one compiles, and waits for its first batch
+            steps = metrics.step - before
+            self._times += 1, metrics.data_time_s * steps, metrics.step_time_s * steps
+            lines, waited_s, steps_s = self._times
+            if lines >= 5 and waited_s >= max(10.0, steps_s / 2):  # less is no loss worth a change
+                self._find("starved", share=round(100 * waited_s / steps_s))
+        if not self._learns or not math.isfinite(metrics.loss):
             return
-        losses, share = self._losses, metrics.step / self._plan.total_steps
+        losses, share = self._losses, metrics.step / self._total_steps
         losses.append(metrics.loss)
-        if len(losses) > HIGH_LINES and share >= HIGH_SHARE:
-            least, first = min(losses[-HIGH_LINES:]), losses[0]
-            if least > HIGH * first > 0:
-                self._find("lr_too_high", least=real(least), lines=HIGH_LINES, first=real(first))
-        enough = LINES if len(self._evaluations) >= EVALUATIONS else LINES_WITHOUT_EVALUATION
-        is_told = self._is_improved or self._said & {"lr_too_high", "not_falling"}
-        if is_told or len(losses) < enough or share < LEAST_SHARE:
+        newest, first = losses[-10:], losses[0]
+        if len(losses) > 10 and share >= 0.1 and min(newest) > 1.5 * first > 0:  # after a warm-up
+            self._find("lr_too_high", least=real(min(newest)), lines=len(newest), first=real(first))
+        # Evaluations that do not improve confirm a flat loss, which is usual at the start of a run.
+        enough = 40 if len(self._evaluations) >= 3 else 100
+        is_improved = any(result.is_best for result, *_ in self._evaluations[1:])
+        if len(losses) < enough or share < 0.3 or is_improved or "lr_too_high" in self._said:
             return
-        third = len(losses) // 3
-        before, now = np.array(losses[:third]), np.array(losses[-third:])
-        rise = now.mean() - before.mean()
-        if 0 <= rise <= RISEN * math.sqrt((before.var() + now.var()) / third):
-            self._find("not_falling", first=real(before.mean()), last=real(now.mean()), steps=metrics.step)
+        begin, _, end = np.array_split(losses, 3)
+        rise = end.mean() - begin.mean()
+        if 0 <= rise <= 2 * math.sqrt((begin.var() + end.var()) / len(end)):  # standard errors
+            self._find("not_falling", first=real(begin.mean()), last=real(end.mean()), steps=metrics.step)
 
     def evaluated(self, result: EvalResult) -> None:
         bad = {name: value for name, value in result.metrics.items() if not math.isfinite(value)}
         if bad:
-            seen = {"names": list(bad), "split": result.split, "step": result.step}
-            texts = ", ".join(f"{name} {value}" for name, value in bad.items())
-            self._find("nonfinite_evaluation", metrics=texts, **seen)
-        if result.split == "val" and self._judges_loss:
-            self._is_improved |= bool(self._evaluations) and result.is_best
-            loss = result.metrics.get("val_loss", math.nan)
-            self._evaluations.append((result, loss, len(self._losses)))
-            if not self._has_patience and len(self._evaluations) > RISES:
-                self._check_overfitting()
+            texts, at = ", ".join(map("{} {}".format, bad, bad.values())), result.step
+            self._find("nonfinite_evaluation", metrics=texts, names=list(bad), split=result.split, step=at)
+        if result.split != "val" or not self._learns:
+            return
+        loss = fmean(self._losses[self._evaluated :] or [math.nan])
+        self._evaluations.append((result, result.metrics.get("val_loss", math.nan), loss))
+        self._evaluated = len(self._losses)
+        latest = self._evaluations[-5:]
+        if self._has_patience or len(latest) < 5:
+            return
+        (lowest, best, then), (_, worst, now) = latest[0], latest[-1]
+        rises = all(a < b for (_, a, _), (_, b, _) in pairwise(latest)) and worst > 1.05 * best > 0
+        if rises and now < then and not any(each.is_best for each, *_ in latest[1:]):
+            self._find("overfitting", step=lowest.step, best=real(best), now=real(worst))
 
     def event(self, kind: str, facts: Facts) -> None:
         if kind == "nonfinite":
@@ -101,15 +96,3 @@ class Health(Callback):
         if name not in self._said:
             self._said.add(name)
             self._state(name, seen)
-
-    def _check_overfitting(self) -> None:
-        (best, lowest, begin), *rest = self._evaluations[-RISES - 1 :]
-        values = [lowest, *(loss for _, loss, _ in rest)]
-        rises = all(a < b for a, b in pairwise(values)) and values[-1] > WORSE * lowest > 0
-        if not rises or any(result.is_best for result, _, _ in rest):
-            return
-        # The training losses of the interval before the best evaluation, and of the last one.
-        start = self._evaluations[-RISES - 2][2] if len(self._evaluations) > RISES + 1 else 0
-        then, now = self._losses[start:begin], self._losses[rest[-2][2] : rest[-1][2]]
-        if then and now and np.mean(now) < np.mean(then):
-            self._find("overfitting", step=best.step, best=real(lowest), now=real(values[-1]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from training import stop_reason
@@ -23,7 +22,7 @@ from training.optim.updater import Updater
 from training.resources.memory import synchronize
 from training.resources.throttle import Throttle
 from training.step_metrics import RunMetrics, timing
-from training.step_timer import DATA, EVALUATION, SAVING, Clock, StepTimer
+from training.step_timer import DATA, EVALUATION, OTHER, SAVING, StepTimer
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -105,7 +104,7 @@ class TrainingRun:
             engine.world, self._callbacks.requested, gathers_weights=engine.gathers_weights
         )
         device = engine.world.device
-        self.timer.start(None if device.type == "mps" else Clock(device))
+        self.timer.start(device)
         self._preview.start(task, module, engine, self.updater, self._interruption)
         validation = [part.batches for part in self._held_out.parts]
         self.throttle = Throttle(engine, module, self._callbacks, self.timer, batches, validation)
@@ -121,7 +120,7 @@ class TrainingRun:
         if self._resume_point:
             self._resume_point.report(self._callbacks.event)
         with self._interruptible():
-            with self.timer.within(EVALUATION):
+            with self.timer.paused(EVALUATION):
                 averaged = self.updater.averaged(engine)
                 self._evaluator.evaluate_before(module, self._interruption, averaged)
             if self.step == 0:
@@ -133,8 +132,8 @@ class TrainingRun:
         if self._straggler_ratio is not None and engine.world.size > 1:
             from training.stragglers import Stragglers  # of several ranks only
 
-            self._stragglers = Stragglers(self._straggler_ratio, engine.world, self._callbacks, self.step)
-        self.timer.begin_steps(partial(synchronize, device))
+            self._stragglers = Stragglers(self._straggler_ratio, engine.world, self._callbacks)
+        self.timer.begin_steps()
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -167,9 +166,7 @@ class TrainingRun:
                 raise self._batches.error  # alone: nothing was trained yet
             self._start_agreement(micro_batches)
         assert self._agreement is not None
-        (units, agreed, times), self._agreement = self._agreement(), None
-        if self._stragglers is not None:
-            self._stragglers.update(times)
+        (units, agreed), self._agreement = self._agreement(), None
         if not agreed:
             return units, Action.NOTHING
         if agreed & WORKER_DIED:
@@ -179,7 +176,7 @@ class TrainingRun:
             self._fail(*self.updater.nonfinite.describe(self._engine.world))
             return units, Action.NOTHING
         if agreed & _SAVED and self._checkpoints.saved_step == self._asked_of:
-            with self.timer.within(SAVING):
+            with self.timer.paused(SAVING):
                 self._checkpoints.wait()
         actions = Action(agreed & ~_SAVED)
         self._stop = self._stop or stop_reason.requested(actions)
@@ -193,8 +190,9 @@ class TrainingRun:
         It joins while this step is computed, and takes the requests up to this step.
         """
         if self._engine.world.size > 1:
-            with self.timer.within(DATA):
-                micro_batches = batches.ahead()
+            self.timer.enter(DATA)
+            micro_batches = batches.ahead()
+            self.timer.enter(OTHER)
             self._start_agreement(micro_batches)
 
     def last_requests(self) -> Action:
@@ -210,8 +208,7 @@ class TrainingRun:
         units: Units = total_units(micro_batch.num_units for micro_batch in micro_batches)
         self._no_units = dict.fromkeys(units, 0) or self._no_units
         units = units or self._no_units
-        times = [] if self._stragglers is None else self._stragglers.own_times()
-        self._agreement = agree_later(self._engine.world, units, flags, times)
+        self._agreement = agree_later(self._engine.world, units, flags)
 
     def record(self, accumulated: Accumulated, update: Update, data_s: float) -> None:
         self.step += 1
@@ -235,7 +232,7 @@ class TrainingRun:
             self._callbacks.logged(metrics)
             if self._stragglers is not None:
                 gathers = self._engine.gathers_weights  # a forward pass then waits for other ranks
-                self._stragglers.note(metrics, None if gathers else metrics.forward_time_s)
+                self._stragglers.compare(metrics, None if gathers else metrics.forward_time_s)
         if is_log_due or self.updater.nonfinite.is_due(self._engine.world.device):
             self._has_nonfinite = self.updater.nonfinite.has_error()
 
@@ -352,9 +349,9 @@ class TrainingRun:
         if self._is_stopped and self._checkpoints.saves_on_signal and not self._has_other_weights:
             # Not logged: a stopped and resumed run logs the same lines as an unbroken one.
             self.save()
-        with self.timer.within(SAVING):
+        with self.timer.paused(SAVING):
             self._checkpoints.wait()
-        self.timer.read(wait=True)
+        synchronize(self._engine.world.device)  # the timer then knows all parts
         reason = self._stop or stop_reason.FINISHED
         if self._stop is None and self.step < self._plan.total_steps:
             reason = stop_reason.completed(f"stop.after: reached step {self.step}")
@@ -422,7 +419,7 @@ class TrainingRun:
             best=self._evaluator.best,
             samples_per_s=self._metrics.samples_per_s,
             peak_memory_bytes=peaks,
-            timing=timing(self.timer.step_seconds, self._plan),
+            timing=timing(self.timer.step_ends, self._plan),
             time_split=self.timer.summary(wall_s),
             experience=self._evaluator.experience,
             test=self._test_result,

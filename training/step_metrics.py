@@ -47,6 +47,7 @@ class RunMetrics:
         """Over all steps but those of the first line, if there are others; None: none logged."""
         self._last: Step | None = None
         self._measured = (0, 0.0)
+        self._line_end_s = 0.0
         self._begin_line()
 
     def facts(self) -> dict[str, Any]:
@@ -84,14 +85,15 @@ class RunMetrics:
         names = sorted(step.parts)
         sums = torch.stack([step.loss, *(step.parts[name].to(step.loss) for name in names)])
         loss, *parts = world.sum(sums).tolist()  # the host waits for the device here
-        seconds, steps = self._timer.end_line(), self._steps
+        end_s, steps = self._timer.steps_s, self._steps
+        seconds, self._line_end_s = end_s - self._line_end_s, end_s
         samples_per_s = steps * self._plan.global_batch / seconds
         # The first step compiles, allocates and waits for the first batch.
         if self.samples_per_s is not None:
             self._measured = self._measured[0] + steps, self._measured[1] + seconds
         measured_steps, measured_s = self._measured if self._measured[0] else (steps, seconds)
         self.samples_per_s = measured_steps * self._plan.global_batch / measured_s
-        means = self._timer.means()
+        means = self._timer.means(steps)
         metrics = StepMetrics(
             step=step.step,
             epoch=self._plan.epoch(step.step),
@@ -127,15 +129,15 @@ class RunMetrics:
         self._last = None
 
 
-def timing(seconds: Sequence[float], train_plan: TrainPlan) -> Numbers | None:
-    """The "timing" of result.json for steps that took `seconds`; None: there are none.
+def timing(step_ends: Sequence[float], train_plan: TrainPlan) -> Numbers | None:
+    """The "timing" of result.json for steps that end at these seconds; None: there are none.
 
     Seconds per step: median, 10th and 90th percentile. `batches_per_s` (micro-batches of all
     ranks) and `samples_per_s` follow from the median.
     """
-    if not seconds:
+    if not step_ends:
         return None
-    warmup_steps = warmup(len(seconds))
+    warmup_steps, seconds = warmup(len(step_ends)), np.diff(step_ends, prepend=0.0)
     p10, median, p90 = np.percentile(seconds[warmup_steps:], (10, 50, 90)).tolist()
     return {
         "steps": len(seconds) - warmup_steps,

@@ -112,7 +112,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     engine, module = _prepare_engine(job, settings, storage, task, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
     if resumed is None or (base is not None and base.frozen):
-        initial.write(engine)
+        deferred_init.write(initial, engine)
     if base is not None:
         engine, facts = base.left_out(engine), {**facts, **base.facts}
     if resumed is not None:
@@ -284,7 +284,7 @@ def _file_digests(job: RunPlan, world: World) -> dict[str, str] | None:
 
 def _build_model(
     job: RunPlan, settings: Settings, storage: Storage, task: Task, resumed: ResumePoint | None, world: World
-) -> tuple[Module, deferred_init.DeferredWeights, BaseWeights | None]:
+) -> tuple[Module, dict[str, torch.Tensor], BaseWeights | None]:
     """The model, its initial weights, and its base, which checkpoints leave out. Collective."""
     seeds.seed_weights(settings.train.seed)
     model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)

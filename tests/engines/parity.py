@@ -26,7 +26,6 @@ WIDTH, HEADS, BLOCKS, VOCABULARY, TIME = 16, 2, 3, 37, 12
 ACCUMULATION = 3
 GLOBAL_BATCH = 12
 IGNORED = -100
-LEAST = 64
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Case:
     factors: bool = False
     """Learning rates of parts, with decay over the blocks; else one for all."""
     state: str = "fp32"
-    """`optim.state`, here of tensors of LEAST elements or more."""
+    """`optim.state`, here of tensors of 64 elements or more."""
     zero: Mapping[str, Any] = field(default_factory=dict)
     """Keys of `zero_optimization` that override those of the engine."""
 
@@ -180,9 +179,11 @@ def muon_spec(clip_norm, lr):
 def low_bit_spec(state, clip_norm, lr):
     """AdamW with moments of fewer bits, with and without decay."""
     adamw = {"lr": lr, "betas": (0.9, 0.95), "fused": True}
-    return replace(
-        spec(clip_norm, lr), build=lambda groups: LowBitAdamW(groups, state=state, least=LEAST, **adamw)
-    )
+    return replace(spec(clip_norm, lr), build=lambda groups: LowBitOfSmall(groups, state=state, **adamw))
+
+
+class LowBitOfSmall(LowBitAdamW):
+    least = 64
 
 
 def spec(clip_norm, lr):

@@ -20,7 +20,7 @@ def tiny_run(world, task, requests, changes, two_terms=False):
     }
 
 
-def agreed(world, units, flags, more):
-    """The agreed values of ranks with different units, flags and further numbers."""
+def agreed(world, units, flags):
+    """The agreed values of ranks with different units and flags."""
     rank = world.rank
-    return agree_later(world, {"": units[rank]}, flags[rank], more[rank])()
+    return agree_later(world, {"": units[rank]}, flags[rank])()

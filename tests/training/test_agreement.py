@@ -15,8 +15,8 @@ from training.agreement import agree_later
     ],
 )
 def test_units_add_up_and_flags_of_any_rank_count(two_ranks, units, flags, expected):
-    agreements = two_ranks.run(agreed, units, flags, [[], []])
-    assert agreements == [({"": expected[0]}, expected[1], [])] * 2
+    agreements = two_ranks.run(agreed, units, flags)
+    assert agreements == [({"": expected[0]}, expected[1])] * 2
 
 
 def started_before_the_late_rank(world, flag):

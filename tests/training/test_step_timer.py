@@ -4,67 +4,93 @@ import pytest
 import torch
 
 from tests.training.ranks import tiny_run
-from training.step_timer import BACKWARD, DATA, EVALUATION, FORWARD, OPTIMIZER, SAVING, StepTimer
+from training.step_timer import BACKWARD, DATA, EVALUATION, FORWARD, OPTIMIZER, OTHER, SAVING, StepTimer
 
 PARTS = ("forward_time_s", "backward_time_s", "optimizer_time_s")
 
 
 class Late:
-    """The clock of a device that is behind the host: it has passed the marks up to `reached`."""
+    """torch's module of a device that is behind the host: it has passed the moments up to `reached`."""
 
     def __init__(self):
         self.seconds_now, self.reached = 0.0, float("inf")
 
-    def mark(self):
-        return [self.seconds_now]
+    def synchronize(self):
+        self.reached = float("inf")
 
-    def seconds(self, begin, end, wait):
-        return end[0] - begin[0] if wait or end[0] <= self.reached else None
+    def current_stream(self, device):
+        return self
+
+    def record_event(self, event):
+        event.at = self.seconds_now
+        return event
+
+    def Event(self, enable_timing):
+        return Event(self)
+
+
+class Event:
+    def __init__(self, device):
+        self.device = device
+
+    def query(self):
+        return self.at <= self.device.reached
+
+    def elapsed_time(self, end):
+        return 1000 * (end.at - self.at)
 
 
 @pytest.fixture
-def late():
-    return Late()
+def late(monkeypatch):
+    made = Late()
+    monkeypatch.setattr(torch, "get_device_module", lambda device: made)
+    return made
 
 
 @pytest.fixture
 def split(late):
     made = StepTimer()
-    made.start(late)
+    made.start(torch.device("cuda"))
     return made
 
 
 def train(split, late, steps, *, forward=2.0, backward=3.0, optimizer=1.0, data=0.5):
     """Steps of two micro-batches, with a quarter of a second between them."""
     for _ in range(steps):
-        with split.within(DATA):
-            late.seconds_now += data
+        split.enter(DATA)
+        late.seconds_now += data
         for _ in range(2):
             split.enter(FORWARD)
             late.seconds_now += forward
             split.enter(BACKWARD)
             late.seconds_now += backward
-        with split.within(OPTIMIZER):
-            late.seconds_now += optimizer
+        split.enter(OPTIMIZER)
+        late.seconds_now += optimizer
+        split.enter(OTHER)
         late.seconds_now += 0.25
 
 
 def test_a_line_has_the_means_of_its_steps(split, late):
-    assert split.means() == {}
     train(split, late, 1, forward=8.0)
-    assert split.means() == {FORWARD: 16.0, BACKWARD: 6.0, OPTIMIZER: 1.0}
+    assert split.means(1) == {FORWARD: 16.0, BACKWARD: 6.0, OPTIMIZER: 1.0}
     train(split, late, 1)
     train(split, late, 1, forward=4.0, optimizer=3.0)
-    assert split.means() == {FORWARD: 6.0, BACKWARD: 6.0, OPTIMIZER: 2.0}
-    assert split.means() == {}
+    assert split.means(2) == {FORWARD: 6.0, BACKWARD: 6.0, OPTIMIZER: 2.0}
+
+
+def test_a_device_without_events_is_not_measured(late):
+    timer = StepTimer()
+    timer.start(torch.device("mps"))
+    train(timer, late, 1)
+    assert (timer.means(1), timer.summary(9.0)) == ({}, None)
 
 
 def test_every_moment_belongs_to_one_part(split, late):
     late.seconds_now += 5.0
     train(split, late, 3)
-    with split.within(EVALUATION):
+    with split.paused(EVALUATION):
         late.seconds_now += 7.0
-    with split.within(SAVING):
+    with split.paused(SAVING):
         late.seconds_now += 4.0
     found = split.summary(late.seconds_now + 10.0)  # the process started before
     assert found == {
@@ -78,26 +104,40 @@ def test_every_moment_belongs_to_one_part(split, late):
     }
 
 
-def test_a_step_that_the_device_has_not_ended_counts_in_a_later_line(split, late):
+def test_a_part_that_the_device_has_not_ended_counts_once_it_has(split, late):
     late.reached = 11.0  # in the update of the first step
     train(split, late, 2)
-    assert split.means() == {}
-    late.reached = 15.0  # in the second step
-    assert split.means() == {FORWARD: 4.0, BACKWARD: 6.0, OPTIMIZER: 1.0}
-    assert split.summary(100.0)["forward_s"] < 8.0
-    split.read(wait=True)
+    assert split.means(1) == {FORWARD: 4.0, BACKWARD: 6.0, OPTIMIZER: 0.0}
+    assert split.summary(100.0)["forward_s"] == 4.0
+    late.reached = float("inf")
+    assert split.means(1) == {FORWARD: 4.0, BACKWARD: 6.0, OPTIMIZER: 2.0}
     assert split.summary(100.0)["forward_s"] == 8.0
-    assert split.means() == {FORWARD: 4.0, BACKWARD: 6.0, OPTIMIZER: 1.0}
 
 
 def test_a_resumed_run_continues_the_seconds_and_starts_new_means(split, late):
     train(split, late, 2)
     rest = StepTimer()
     rest.resume(split.facts(), 0.0)
-    rest.start(late)
+    rest.start(torch.device("cuda"))
     train(rest, late, 1, forward=1.0)
-    assert rest.means()[FORWARD] == 2.0
+    assert rest.means(1)[FORWARD] == 2.0
     assert rest.summary(100.0)["forward_s"] == 8.0 + 2.0
+
+
+def test_steps_have_no_pauses_and_a_timed_one_its_end(monkeypatch):
+    now = [10.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    timer = StepTimer(times_each_step=True)
+    timer.start(torch.device("cpu"))
+    now[0] = 20.0
+    timer.begin_steps()
+    for _ in range(2):
+        now[0] += 3.0
+        timer.end_step()
+        with timer.paused(SAVING):
+            now[0] += 100.0
+    assert (timer.step_ends, timer.steps_s, timer.wall_s) == ([3.0, 6.0], 6.0, 216.0)
+    assert timer.facts()[SAVING] == 200.0
 
 
 @pytest.mark.parametrize("engine", ["fsdp", "zero3"])

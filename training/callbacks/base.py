@@ -96,7 +96,7 @@ class StepMetrics:
     device_memory_bytes: int | None
     host_memory_bytes: int
     forward_time_s: float | None = None
-    """Mean over the steps since the last logged one that the device has ended; None: unknown."""
+    """Mean over the steps since the last logged one; None: unknown."""
     backward_time_s: float | None = None
     """With recomputed activations, and with the averaging of gradients over ranks."""
     optimizer_time_s: float | None = None

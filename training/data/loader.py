@@ -46,14 +46,11 @@ class Batches:
         """
         self.waited_s = 0.0
         """Seconds since the start of the last `take`, in it and in `ahead`."""
-        self.error: WorkerDied | None = None
-        """Nothing arrives any more, because a worker died."""
-        self._ahead: list[MicroBatch] = []
         self._plan, self._world, self._order = train_plan, world, order
         # Copies on a stream of their own take place while the GPU computes.
         self._copies = torch.cuda.Stream(world.device) if world.device.type == "cuda" else None
-        self._source = RequestLoader(samples, self._requests(), world, loader, watch, unused)
-        self._arriving = iter(self._source)
+        self._source = RequestLoader(samples, world, loader, watch, unused)
+        self.begin(train_plan.first_step)
 
     @property
     def micro_batch(self) -> int:
@@ -94,7 +91,9 @@ class Batches:
         )
         self._source.begin(self._requests(), self.workers if workers is None else workers)
         self._arriving = iter(self._source)
-        self._ahead, self.error = [], None
+        self._ahead: list[MicroBatch] = []
+        self.error: WorkerDied | None = None
+        """Nothing arrives any more, because a worker died."""
 
     def _requests(self) -> Iterator[Request]:
         """The requests of this rank, micro-batch by micro-batch, to the end of the run."""
@@ -175,7 +174,8 @@ class EvaluationBatches:
         rounds = range(0, batches, world.size)
         starts = [(first + world.rank) % batches * micro_batch for first in rounds]
         self._requests = [(0, list(chosen[start : start + micro_batch])) for start in starts]
-        self._source = RequestLoader(samples, self._requests, world, loader, watch, unused)
+        self._source = RequestLoader(samples, world, loader, watch, unused)
+        self.use_workers(self.workers)
 
     @property
     def workers(self) -> int:

@@ -42,20 +42,18 @@ class RequestLoader:
     def __init__(
         self,
         samples: Samples,
-        requests: Iterable[Request],
         world: World,
         loader: Loader,
         watch: DataWatchdog | None,
         unused: Sequence[Tensor] = (),
     ):
         """`unused`: tensors that no worker needs; a forked one gives its copy of them back."""
-        self._samples = samples
+        self._samples, self.workers = samples, loader.workers
         is_fork = _START == "fork"
         # Pinned memory belongs to CUDA, which a fork cannot use.
         self._unused = [x for x in unused if is_fork and x.is_cpu and not x.is_pinned()]
         self._world, self._settings, self._watch = world, loader, watch
         self._iterator: Any = None
-        self.begin(requests, loader.workers)
 
     def begin(self, requests: Iterable[Request], workers: int) -> None:
         """End the workers; the next iteration loads `requests` with new `workers`."""
@@ -113,22 +111,17 @@ class RequestLoader:
             raise
 
     def _raise_if_died(self, wait_s: float) -> None:
-        if not (workers := self._processes):
-            return
-        ended = wait([worker.sentinel for worker in workers], wait_s)
-        for worker in workers:
-            if worker.sentinel in ended:
-                worker.join(_ENDING_S)  # its files close a moment before it has an exit code
-        if dead := [worker for worker in workers if worker.exitcode]:
-            how = ", ".join(
-                f"worker {worker.pid} died "
-                + (f"by signal {-code}" if (code := worker.exitcode or 0) < 0 else f"with exit code {code}")
-                for worker in dead
-            )
-            raise WorkerDied(
-                f"data-loader {how}; {psutil.virtual_memory().available / 1e9:.3g} GB of memory is free now; "
-                "signal 9 usually means out of memory: lower loader.workers or loader.prefetch"
-            ) from None
+        by_sentinel = {worker.sentinel: worker for worker in self._processes}
+        for sentinel in wait(list(by_sentinel), wait_s) if by_sentinel else ():
+            worker = by_sentinel[sentinel]
+            worker.join(_ENDING_S)  # its files close a moment before it has an exit code
+            if code := worker.exitcode:
+                how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+                raise WorkerDied(
+                    f"data-loader worker {worker.pid} died {how}; "
+                    f"{psutil.virtual_memory().available / 1e9:.3g} GB of memory is free now; "
+                    "signal 9 usually means out of memory: lower loader.workers or loader.prefetch"
+                ) from None
 
     def close(self) -> None:
         atexit.unregister(self.close)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cache, partial
 from subprocess import SubprocessError
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +20,6 @@ from training.optim.shards import shard
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BLOCK = 256
 """Consecutive elements with one scale in 8 bits."""
-_LEAST = 4096  # Elements of a parameter whose moments have fewer bits; those of smaller ones stay fp32
 _AT_ONCE = 2**22  # Elements of a parameter updated at once: 16 MB in fp32, for each of a few tensors
 _SMALLEST = 1e-30  # Blocks below it are zeros: the products of codes and smaller scales would lose bits
 # Multipliers of a hash: of Knuth, The Art of Computer Programming, 3.3.4 and 6.4, and of Appleby,
@@ -31,7 +29,6 @@ _LAST = 255  # The code of 1, and of all elements of a block of zeros
 _LOW = 0xFFFF  # The bits of fp32 that bf16 lacks
 _COMPILED_ON = {"cuda"}  # Types of devices; fused loops of a CPU gain little
 log = logging.getLogger(__name__)
-_Result = TypeVar("_Result")
 _aten = torch.ops.aten
 _VIEWS = (_aten.detach.default, _aten.alias.default, _aten.view.default)
 
@@ -45,42 +42,29 @@ class LowBitAdamW(AdamW):
     the weights neither on a CPU nor, in all supported versions of torch, on a GPU.
     """
 
-    def __init__(
-        self,
-        groups: list[dict[str, Any]],
-        state: Literal["bf16", "int8"],
-        least: int = _LEAST,
-        **options: Any,
-    ):
-        """`least`: elements of a parameter from which on `state` counts; `options`: of AdamW."""
-        super().__init__(groups, **options)
-        self._stored, self._least = state, least
+    least = 4096
+    """Elements of a parameter whose moments have fewer bits; those of smaller ones stay fp32."""
+
+    def __init__(self, groups: list[dict[str, Any]], state: Literal["bf16", "int8"], **adamw: Any):
+        """`adamw`: options of torch's AdamW."""
+        super().__init__(groups, **adamw)
+        self._stored = state
 
     def new_slot(self, kind: str, parameter: Tensor) -> Tensor:
         held = shard(parameter).detach()
-        if held.dtype != torch.float32 or held.numel() < self._least:
-            return torch.zeros_like(held)
-        if self._stored == "bf16":
-            return torch.zeros_like(held, dtype=torch.bfloat16)
-        count = -(-held.numel() // BLOCK)
-        codes = held.new_full((count, BLOCK), _LAST, dtype=torch.uint8)
-        is_signed = kind == MOMENTS[0]
-        _tables(is_signed, held.device)  # now, not at the peak of a step
-        blocks = _Blocks(codes, held.new_zeros(count), is_signed, held.numel())
-        return Blockwise(blocks, held.shape)
+        is_low = held.dtype == torch.float32 and held.numel() >= self.least
+        if is_low and self._stored == "int8":
+            return Blockwise(Blocks(held.numel(), kind == MOMENTS[0], held.device), held.shape)
+        return torch.zeros_like(held, dtype=torch.bfloat16 if is_low else None)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             plain: list[Sequence[Tensor]] = []
             for parameter in (p for p in group["params"] if p.grad is not None):
-                state = self.state[parameter]
-                for kind in MOMENTS:
-                    if kind not in state:
-                        state[kind] = self.new_slot(kind, parameter)
-                if "step" not in state:
-                    device = parameter.device if group["fused"] else None
-                    state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+                if not (state := self.state[parameter]):
+                    state["step"] = torch.zeros((), device=parameter.device if group["fused"] else "cpu")
+                    state |= {kind: self.new_slot(kind, parameter) for kind in MOMENTS}
                 flat = shard(parameter).view(-1), shard(parameter.grad).reshape(-1)
                 moments = [state[kind].view(-1) for kind in MOMENTS]
                 if isinstance(moments[0], Blockwise) or moments[0].dtype != flat[0].dtype:
@@ -117,8 +101,7 @@ def _update_low(
         _update([(weights[part], gradient[part], step.clone(), *values)], group)
         for slot, flat in zip(slots, values, strict=True):
             if isinstance(slot, Blockwise):
-                slot.write(flat)
-                slot.blocks.begun.clear()
+                slot.blocks.write(slot.first, flat)
             else:
                 slot.copy_(_as_one(_rounded, flat, salt))
     step += 1
@@ -154,7 +137,7 @@ def _tables(is_signed: bool, device: torch.device) -> tuple[Tensor, Tensor]:
         values += [*means, *(-means if is_signed else ())]
     codes = torch.tensor(sorted(values), dtype=torch.float64)
     codes[0] = -1 if is_signed else codes[1]
-    every = torch.arange(2**16).to(torch.int32).to(torch.int16).view(torch.bfloat16).double()
+    every = torch.arange(2**16).to(torch.int16).view(torch.bfloat16).double()
     nearest = torch.bucketize(every, (codes[1:] + codes[:-1]) / 2).to(torch.uint8)
     nearest[every.isinf()] = _LAST  # of a block of zeros
     return codes.float().to(device), nearest.to(device)
@@ -176,7 +159,10 @@ def _nearest_codes(values: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor]:
     return nearest.index_select(0, keys).view(-1, BLOCK), scales
 
 
-def _as_one(function: Callable[..., _Result], *given: Tensor) -> _Result:
+_compiled = cache(partial(torch.compile, fullgraph=True, dynamic=True))
+
+
+def _as_one(function: Callable[..., Any], *given: Tensor) -> Any:
     """`function` of `given`, in one kernel on a GPU: each operator moves all elements.
 
     Where there is no compiler, with a warning, the operators run one after the other.
@@ -193,46 +179,61 @@ def _as_one(function: Callable[..., _Result], *given: Tensor) -> _Result:
     return function(*given)
 
 
-@cache
-def _compiled(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    return torch.compile(function, fullgraph=True, dynamic=True)
+class Blocks:
+    """Flat values of fp32 as codes of 8 bits; each block of BLOCK has a scale, its largest absolute value.
 
+    Decoding and encoding again gives the same values.
+    """
 
-@dataclass(frozen=True)
-class _Blocks:
-    """What is in memory: codes [block, BLOCK], scales [block], of `size` elements."""
+    def __init__(self, size: int, is_signed: bool, device: torch.device) -> None:
+        self.size, count = size, -(-size // BLOCK)
+        self.codes = torch.full((count, BLOCK), _LAST, dtype=torch.uint8, device=device)
+        self.scales = torch.zeros(count, device=device)
+        self._table, self._nearest = _tables(is_signed, device)  # now, not at the peak of a step
+        self.begun: dict[int, Tensor] = {}
+        """The values of blocks that were written in part, by number, until the next step."""
 
-    codes: Tensor
-    scales: Tensor
-    is_signed: bool
-    size: int
-    begun: dict[int, Tensor] = field(default_factory=dict)
-    """The fp32 values of blocks that were written in part, by number, until the next step."""
+    def decoded(self, start: int, stop: int) -> Tensor:
+        """The values of all blocks that have elements of the interval; 0 behind the last element."""
+        span = slice(start // BLOCK, -(-stop // BLOCK))
+        values = _as_one(_products, self.codes[span], self.scales[span], self._table)
+        values[self.size - span.start * BLOCK :] = 0
+        for block, begun in self.begun.items():
+            if span.start <= block < span.stop:
+                values.view(-1, BLOCK)[block - span.start] = begun
+        return values
+
+    def write(self, start: int, values: Tensor) -> None:
+        """Store `values` from element `start` on. The rest of the blocks at their ends may follow."""
+        stop = start + len(values)
+        span = slice(start // BLOCK, -(-stop // BLOCK))
+        ends = [end // BLOCK for end in (start, stop) if end % BLOCK and end < self.size]
+        whole = self.decoded(start, stop)
+        whole[start % BLOCK :][: len(values)] = values
+        self.begun = {n: begun for n, begun in self.begun.items() if not span.start <= n < span.stop}
+        self.begun |= {n: whole.view(-1, BLOCK)[n - span.start].clone() for n in ends}
+        self.codes[span], self.scales[span] = _as_one(_nearest_codes, whole, self._nearest)
 
 
 class Blockwise(Tensor):
-    """A tensor that is read and written as fp32, and stored as codes of 8 bits.
+    """A tensor that is read and written as fp32, and stored as `Blocks`.
 
-    Each block of BLOCK elements has a scale, its largest absolute value. Decoding and encoding
-    again gives the same values. It can be copied from and to, flattened and cut; any other
-    operator gets its values as a new tensor.
+    It can be copied from and to, flattened and cut; any other operator gets its values as a new
+    tensor.
     """
 
-    blocks: _Blocks
+    blocks: Blocks
     first: int
     """Elements of `blocks` before it."""
 
     @staticmethod
-    def __new__(cls, blocks: _Blocks, shape: Sequence[int], first: int = 0) -> Blockwise:
+    def __new__(cls, blocks: Blocks, shape: Sequence[int], first: int = 0) -> Blockwise:
         """A view of `blocks` from element `first` on."""
         self: Any = torch.Tensor._make_wrapper_subclass(
             cls, shape, dtype=torch.float32, device=blocks.codes.device
         )
-        self.blocks, self.first = blocks, first
+        self.blocks, self.first, self.codes, self.scales = blocks, first, blocks.codes, blocks.scales
         return cast("Blockwise", self)
-
-    codes = property(lambda self: self.blocks.codes)
-    scales = property(lambda self: self.blocks.scales)
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         return ["codes", "scales"], None
@@ -240,43 +241,9 @@ class Blockwise(Tensor):
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Blockwise({list(self.shape)})"
 
-    @property
-    def span(self) -> slice:
-        return slice(self.first // BLOCK, -(-(self.first + self.numel()) // BLOCK))
-
     def read(self) -> Tensor:
-        return self._whole()[self.first % BLOCK :][: self.numel()].view(self.shape)
-
-    def write(self, values: Tensor) -> None:
-        """Store `values`, of its shape.
-
-        The fp32 values of a block that it begins or ends within are kept until the next step: the
-        rest of the block may follow, and its scale is that of all.
-        """
-        blocks, span, flat, end = self.blocks, self.span, values.reshape(-1), self.first + self.numel()
-        edges = {span.start} if self.first % BLOCK else set()
-        edges |= {span.stop - 1} if end % BLOCK and end < blocks.size else set()
-        if edges:
-            whole = self._whole()
-            whole[self.first % BLOCK :][: len(flat)].copy_(flat)
-        else:
-            whole = torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK))
-        for block in edges:
-            blocks.begun[block] = whole[(block - span.start) * BLOCK :][:BLOCK].clone()
-        _, nearest = _tables(blocks.is_signed, blocks.codes.device)
-        whole = whole.to(blocks.codes.device, torch.float32)
-        blocks.codes[span], blocks.scales[span] = _as_one(_nearest_codes, whole, nearest)
-
-    def _whole(self) -> Tensor:
-        """The values of its blocks in fp32, flat; 0 behind the end of the last one."""
-        blocks, span = self.blocks, self.span
-        table, _ = _tables(blocks.is_signed, blocks.codes.device)
-        whole = _as_one(_products, blocks.codes[span], blocks.scales[span], table)
-        whole[max(blocks.size - span.start * BLOCK, 0) :] = 0
-        for block, values in blocks.begun.items():
-            if span.start <= block < span.stop:
-                whole[(block - span.start) * BLOCK :][:BLOCK] = values
-        return whole
+        values = self.blocks.decoded(self.first, self.first + self.numel())
+        return values[self.first % BLOCK :][: self.numel()].view(self.shape)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -291,15 +258,15 @@ class Blockwise(Tensor):
             start, stop = [*given[1:3], None, None][:2]
             chosen = range(this.numel())[start:stop]
             return Blockwise(this.blocks, [len(chosen)], this.first + chosen.start)
-        read = partial(tree_map_only, cls, cls.read)
         if func is not _aten.copy_.default:
-            return func(*read(args), **read(kwargs or {}))
+            args, kwargs = tree_map_only(cls, cls.read, (args, kwargs or {}))
+            return func(*args, **kwargs)
         flat, source = this.view(-1), given[0].reshape(-1)
         for start in range(0, this.numel(), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            values = read(source[part])
+            values = tree_map_only(cls, cls.read, source[part])
             if isinstance(this, cls):
-                flat[part].write(values)
+                this.blocks.write(this.first + start, values)
             else:
                 flat[part].copy_(values, *given[1:], **(kwargs or {}))  # without waiting, if asked
         return this

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -37,9 +38,9 @@ class Nonfinite:
         """`policy` is "stop", or "skip N": skip at most N steps in a row."""
         self._limit = int(policy.removeprefix("skip ")) if policy != "stop" else 0
         self._unchecked: list[tuple[int, Tensor, Update]] = []
-        # Of the last two checks: ranks agree on an error a step after one of them found it.
-        self._checked: dict[int, tuple[float, float]] = {}
-        self._newest: dict[int, tuple[float, float]] = {}
+        # Step, loss and norm: ranks agree on an error a step after one of them found it.
+        self._checked: deque[tuple[int, float, float]] = deque(maxlen=2 * MAX_UNCHECKED)
+        self._is_bad = False
         self.has_updated = False
         """Whether a finite update was taken, the same on every rank once all are checked."""
         self._in_a_row = 0
@@ -84,25 +85,23 @@ class Nonfinite:
         if self._unchecked:
             steps, losses, updates = zip(*self._unchecked, strict=True)
             norms = _numbers([update.norm for update in updates])
-            newest = {}
             for step, loss, norm, update in zip(steps, _numbers(losses), norms, updates, strict=True):
                 # fp16 skips a step when the loss scale is too large: not an error of the gradients.
-                newest[step] = loss, 0.0 if update.skipped else norm
+                checked = loss, 0.0 if update.skipped else norm
                 self.has_updated |= not update.skipped and _is_sound(0.0, norm)
-            self._checked, self._newest = self._newest | newest, newest
+                self._is_bad |= not _is_sound(*checked)
+                self._checked.append((step, *checked))
             self._unchecked.clear()
-        return self._error is not None or any(not _is_sound(*values) for values in self._checked.values())
+        return self._error is not None or self._is_bad
 
     def describe(self, world: World) -> tuple[str, str]:
         """The error and its fault, the same on every rank. Collective, once any rank found one."""
         if self._error is not None:
             return self._error, _LATER
-        bad = [step for step, values in self._checked.items() if not _is_sound(*values)]
-        first = min(bad, default=math.inf)
+        first = min((step for step, *values in self._checked if not _is_sound(*values)), default=math.inf)
         step = -int(world.maximum(torch.tensor(-first, dtype=torch.float64)).item())
-        loss, norm = self._checked.get(step, (0.0, 0.0))
-        mean = world.sum(torch.tensor([loss, norm], dtype=torch.float64)) / world.size
-        loss, norm = mean.tolist()
+        mine = next((values for at, *values in self._checked if at == step), [0.0, 0.0])
+        loss, norm = (world.sum(torch.tensor(mine, dtype=torch.float64)) / world.size).tolist()
         text = f"loss {loss:g} and gradient norm {norm:g} at step {step}"
         return text, _FIRST if step == 1 or not self.has_updated else _LATER
 

@@ -86,7 +86,7 @@ def test_what_a_killed_run_or_a_full_disk_left_out_is_computed_by_the_next_run(w
     saves, save = [], np.save
 
     def full(file, array):
-        saves.append(file.name)
+        saves.append(len(array))
         save(file, array)
         if len(saves) == 3:
             raise OSError(28, "No space left on device")
@@ -96,12 +96,9 @@ def test_what_a_killed_run_or_a_full_disk_left_out_is_computed_by_the_next_run(w
     assert not found["does"] and found["messages"][-1].endswith("No space left on device")
     monkeypatch.undo()
     (folder,) = tmp_path.iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == [
-        *(f"train-0000000{number}.npy" for number in (0, 1)),
-        "val-00000000.npy",
-    ]
+    assert sorted(path.name for path in folder.iterdir()) == ["train-00000000.npy", "train-00000001.npy"]
     again = encoded(world, tmp_path)
-    assert again["does"] and again["passes"] == 2  # the missing one, and for the shape
+    assert again["does"] and again["passes"] == 3  # the two missing ones, and for the shape
     np.testing.assert_allclose(memories(again, "train"), expected("train"), rtol=1e-6)
 
 

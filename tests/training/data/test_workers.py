@@ -110,7 +110,8 @@ def test_a_forked_worker_gives_back_the_tensors_it_does_not_use(count):
             return whole.untyped_storage().nbytes()
 
     settings = Loader(workers=count)
-    loader = RequestLoader(Samples(), [0], world, settings, None, [whole[10:20]])
+    loader = RequestLoader(Samples(), world, settings, None, [whole[10:20]])
+    loader.begin([0], count)
     assert list(loader) == [4000 if count == 0 else 0]
     loader.close()
     assert whole.sum() == 1000
