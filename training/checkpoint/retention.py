@@ -124,7 +124,7 @@ def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) 
         if names:
             _link(storage, link, names[0])
         elif (run / link).is_symlink():
-            storage.remove_file(link)
+            (run / link).unlink()
     for step in steps(run):
         if step > after_step:
             folder = run / CHECKPOINTS / manifest.step_folder(step)
