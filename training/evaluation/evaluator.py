@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,8 @@ class Evaluator:
         EarlyStopping.add. Raises Interrupted: then nothing counts as evaluated.
         """
         assert self._goal is not None
-        with self._undone_if_interrupted():
+        known = self.facts()
+        try:
             began = time.perf_counter()
             self._after = measured = self._held_out.measure(module, interruption)
             self._metrics = metrics = measured[ALL]
@@ -101,27 +102,19 @@ class Evaluator:
             seconds, final_s = time.perf_counter() - began, 0.0
             # An experience compares metrics before and after it; those of the end have no before.
             if not self._held_out.number and (is_last or self.reason_to_stop is not None):
-                final = evaluate_final(self._task, module, self._batches, interruption)
-                metrics = {**metrics, **final}
+                metrics = {**metrics, **evaluate_final(self._task, module, self._batches, interruption)}
                 final_s = time.perf_counter() - began - seconds
-            counts = self._held_out.counts
-            results = [
-                EvalResult(step, split, measured[split], False, seconds, 0.0, *counts(split))
-                for split in measured
-                if split != ALL
-            ]
-            times = (seconds + final_s, final_s)
-            return [*results, EvalResult(step, ALL, metrics, is_best, *times, *counts())]
-
-    @contextmanager
-    def _undone_if_interrupted(self) -> Iterator[None]:
-        before = self.facts()
-        try:
-            yield
         except Interrupted:
-            self.resume(before)
+            self.resume(known)
             self.score = None
             raise
+        counts = self._held_out.counts
+        parts = [
+            EvalResult(step, split, measured[split], False, seconds, 0.0, *counts(split))
+            for split in measured
+            if split != ALL
+        ]
+        return [*parts, EvalResult(step, ALL, metrics, is_best, seconds + final_s, final_s, *counts())]
 
     @property
     def deciding(self) -> dict[str, float]:
