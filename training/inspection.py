@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -183,10 +183,6 @@ def _plain(predictions: Predictions) -> Predictions:
 def _plain_cell(cell: Any) -> str | float:
     if cell is None:
         return MISSING
-    if isinstance(cell, str | float) or type(cell) is int:
-        return cell
-    try:
-        number = cell.item()  # of NumPy and torch, with one element
-    except (AttributeError, RuntimeError, ValueError):
-        return str(cell)
-    return number if isinstance(number, float) or type(number) is int else str(number)
+    with suppress(AttributeError, RuntimeError, ValueError):
+        cell = cell.item()  # of NumPy and torch, with one element
+    return cell if isinstance(cell, str | float) or type(cell) is int else str(cell)

@@ -73,7 +73,7 @@ class TrainingRun:
         self._is_debug, self._evaluates_last = settings.train.debug, settings.eval.last
         self._resume_point, self._constant_facts = resume_point, constant_facts
         self._stop: StopReason | None = None
-        self._requests, self._has_nonfinite = Action.NOTHING, False
+        self._requests = 0  # Flags for the next agreement
         self._agreement: Callable[[], Agreed] | None = None
         self._no_units: Units = {}
         self._asked_of: int | None = None  # The step saved last when the agreement was started
@@ -180,7 +180,7 @@ class TrainingRun:
                 self._checkpoints.wait()
         actions = Action(agreed & ~_SAVED)
         self._stop = self._stop or stop_reason.requested(actions)
-        if self._stop and self._stop.is_resumable and not self._checkpoints.saves_on_signal:
+        if self._is_stopped and not self._checkpoints.saves_on_signal:
             actions &= ~Action.SAVE
         return units, actions
 
@@ -200,10 +200,10 @@ class TrainingRun:
         return Action.NOTHING if self._agreement is None else self.agree([])[1] & ~THROTTLING
 
     def _start_agreement(self, micro_batches: Sequence[MicroBatch]) -> None:
-        flags = int(self._requests) | (_NONFINITE if self._has_nonfinite else 0)
+        flags, self._requests = self._requests, 0
         flags |= WORKER_DIED if self._batches.error is not None else 0
         flags |= _SAVED if self._checkpoints.writer.is_settled else 0
-        self._requests, self._asked_of = Action.NOTHING, self._checkpoints.saved_step
+        self._asked_of = self._checkpoints.saved_step
         # Without batches, after the last step or without a worker: the same terms as other ranks.
         units: Units = total_units(micro_batch.num_units for micro_batch in micro_batches)
         self._no_units = dict.fromkeys(units, 0) or self._no_units
@@ -233,8 +233,9 @@ class TrainingRun:
             if self._stragglers is not None:
                 gathers = self._engine.gathers_weights  # a forward pass then waits for other ranks
                 self._stragglers.compare(metrics, None if gathers else metrics.forward_time_s)
-        if is_log_due or self.updater.nonfinite.is_due(self._engine.world.device):
-            self._has_nonfinite = self.updater.nonfinite.has_error()
+        nonfinite = self.updater.nonfinite
+        if (is_log_due or nonfinite.is_due(self._engine.world.device)) and nonfinite.has_error():
+            self._requests |= _NONFINITE
 
     def due(self) -> Action:
         """The actions that the cadences require after this step; `finish` does the last one."""

@@ -87,28 +87,21 @@ class Tracker:
     module: str
     form: str
     """How the user types it."""
-    detail: str | None = None
-    """A regular expression for the part after its name and a colon; None: no such part."""
+    detail: str = ""
+    """A regular expression for the part after its name."""
     extra: str | None = None
     """The package that it needs, which the extra of this name installs; None: always there."""
 
 
 # W&B takes no such letters in the name of a project, and no longer ones.
-_PROJECT = r"([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128}"
+_PROJECT = r"(:([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128})?"
 TRACKERS: Mapping[str, Tracker] = {
     "wandb": Tracker("W&B", "training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
     "tensorboard": Tracker("TensorBoard", "training.trackers.tensorboard", "tensorboard"),
-    "mlflow": Tracker("MLflow", "training.trackers.mlflow", "mlflow[:EXPERIMENT]", r"[^\s:,]+", "mlflow"),
+    "mlflow": Tracker("MLflow", "training.trackers.mlflow", "mlflow[:EXPERIMENT]", r"(:[^\s:,]+)?", "mlflow"),
 }
 TRACKER_FORMS = ", ".join(tracker.form for tracker in TRACKERS.values())
-TRACK_PATTERN = "^({})$".format(
-    "|".join(
-        name if tracker.detail is None else f"{name}(:{tracker.detail})?"
-        for name, tracker in TRACKERS.items()
-    )
-)
-
-
+TRACK_PATTERN = f"^({'|'.join(name + tracker.detail for name, tracker in TRACKERS.items())})$"
 Track = Annotated[str, Field(pattern=TRACK_PATTERN)]
 """A tracker by name, with its part after the colon."""
 _TRACKED: dict[str, Any] = {"unless": {"track": [[]]}}

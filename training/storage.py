@@ -154,11 +154,6 @@ class Storage:
         staged.replace(self.path / name)
         sync(self.path)
 
-    def remove_file(self, name: str) -> None:
-        staged = self.staged(name)
-        (self.path / name).replace(staged)
-        staged.unlink()
-
     def open_lines(self, name: str) -> LineFile:
         """Open the file of lines `name` to append to it. Raises StorageError."""
         return LineFile(self.path / name)

@@ -46,7 +46,9 @@ def main(command_line: CommandLine) -> int:
         def report(kind: str, label: str, text: str) -> None:
             print(text) if kind == "notice" else errors.append(f"error: {label}: {text}")
 
-        trackers = Trackers(run, _WAIT_S, lambda kind, facts: None, report)
+        trackers = Trackers(
+            run, _WAIT_S, lambda kind, facts: errors.append(f"error: {facts['text']}"), report
+        )
         trackers.begin(run)
         trackers.finish(_WAIT_S)
     for error in errors:

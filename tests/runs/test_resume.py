@@ -94,7 +94,7 @@ def test_a_run_resumes_with_other_data_if_the_data_order_is_reset(run):
     before = content(x)
     code, _, error = run("resume", STEP_4)
     assert code == 2
-    assert "error: the data has changed" in error and "data.path has changed" in error
+    assert "error: the data has changed" in error and "data.path" in error
     assert "--reset data" in error
     assert content(x) == before
     code, _, error = run("resume", STEP_4, "--reset", "data", "--seed", "3")

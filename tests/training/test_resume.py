@@ -126,7 +126,7 @@ def test_other_data_is_refused_by_name():
         ({"samples": 120}, "120 training samples instead of 100"),
         ({"fingerprint": "bb"}, "training samples"),
         ({"validation": "ww"}, "validation samples"),
-        ({"files": changed, "samples": 1}, "/a is gone, .*/b has changed, .*/c is new"),
+        ({"files": changed, "samples": 1}, "/a, .*/b, .*/c"),
     ):
         with pytest.raises(DataError, match=text) as raised:
             shelf.before(3).check_data(known | change)

@@ -24,9 +24,7 @@ _EXIT_AT_ONCE = 130
 
 def heeded() -> list[signal.Signals]:
     """The signals of ENDING, without a SIGHUP that nohup ignores."""
-    hangup = getattr(signal, "SIGHUP", None)
-    is_ignored = hangup is not None and signal.getsignal(hangup) is signal.SIG_IGN
-    return [number for number in ENDING if number is not hangup or not is_ignored]
+    return [s for s in ENDING if s.name != "SIGHUP" or signal.getsignal(s) is not signal.SIG_IGN]
 
 
 class SignalReader:

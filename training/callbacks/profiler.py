@@ -67,7 +67,7 @@ class Profiler(Callback):
         folder = self._storage.path / FOLDER
         with storage_errors(folder / TRACE):
             folder.mkdir(exist_ok=True)
-            staged = self._storage.staged(TRACE).with_name(f".new-{TRACE}")
+            staged = self._storage.path / f".new-{TRACE}"
             profile.export_chrome_trace(str(staged))  # the suffix decides that it is compressed
             staged.replace(folder / TRACE)
             summary = json.dumps(content, indent=2).encode() + b"\n"

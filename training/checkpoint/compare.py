@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from training.callbacks.base import Facts
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
+from training.settings import flat
 
 # Options of torch optimizers that change how a step is computed, but not its result.
 _IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})
@@ -22,7 +23,6 @@ _REPRODUCED = ("loss", "grad_norm", "lr", "samples", "tokens")
 _LOGGED = (*_REPRODUCED, "epoch", "parts", "loss_scale", "metrics")
 
 Line = Facts
-Numbers = Mapping[tuple[str, str], Any]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def compare(ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = 
     first = next(_differing(numbers[0], numbers[1], tolerance), None)
     for kind in (WEIGHT, *sorted({*ours.kinds} - {WEIGHT}), BUFFER):
         for name in ours.names(kind):
-            form = "shape", f"{kind} {name}"
+            form = f"shape.{kind} {name}"
             if numbers[0][form] != numbers[1].get(form):
                 continue
             count += 1
@@ -141,33 +141,24 @@ def _distance(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> tu
     return norm / (max(norms) or 1.0), at
 
 
-def _numbers(checkpoint: Checkpoint) -> Numbers:
-    """The forms of tensors, and the numbers of state.json and the manifest."""
+def _numbers(checkpoint: Checkpoint) -> Facts:
+    """The forms of tensors, and the numbers of state.json and the manifest, by kind and name."""
     forms = {
         f"{kind} {name}": f"{list(checkpoint.shape(kind, name))} {checkpoint.dtype(kind, name)}"
         for kind in (*checkpoint.kinds, BUFFER)
         for name in checkpoint.names(kind)
     }
     groups = {str(number): group for number, group in enumerate(checkpoint.groups)}
-    counts = _flat("samples", {"": checkpoint.manifest.samples}) | _flat("steps", checkpoint.steps)
-    scale = _flat("loss_scale", checkpoint.loss_scale)
-    return _flat("shape", forms) | counts | _flat("groups", groups) | scale
-
-
-def _flat(kind: str, values: Facts) -> dict[tuple[str, str], Any]:
-    """`values` by kind and name; those of a mapping as `metrics.val_loss`."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= {f"{key}.{n}": v for n, v in value.items()} if isinstance(value, dict) else {key: value}
-    return {(kind, name): value for name, value in flat.items()}
+    numbers = {"shape": forms, "samples": checkpoint.manifest.samples, "steps": checkpoint.steps}
+    return flat({**numbers, "groups": groups, "loss_scale": checkpoint.loss_scale})
 
 
 def _differing(
-    ours: Numbers, theirs: Numbers, tolerance: Tolerance | None, step: int | None = None
+    ours: Facts, theirs: Facts, tolerance: Tolerance | None, step: int | None = None
 ) -> Iterator[Difference]:
     """The values that differ, floats by more than `tolerance`; `step`: of a line of metrics."""
     for key in {**ours, **theirs}:
-        (kind, name), a, b, within = key, ours.get(key), theirs.get(key), 0.0
+        (kind, _, name), a, b, within = key.partition("."), ours.get(key), theirs.get(key), 0.0
         if tolerance is not None:
             is_own = None in (a, b) or name.partition(".")[2] in _IMPLEMENTATION
             if kind == "loss_scale" or (kind == "groups" and is_own):
@@ -195,8 +186,8 @@ def compare_metrics(
     # By step, kind (training first) and split; the later of two lines: the run had gone back.
     ours, theirs = (
         {
-            (line["step"], line["kind"] == "eval", str(line.get("split", ""))): _flat(
-                line["kind"], {key: line.get(key) for key in keys}
+            (line["step"], line["kind"] == "eval", str(line.get("split", ""))): flat(
+                {line["kind"]: {key: line.get(key) for key in keys}}
             )
             for line in lines
             if line.get("kind") in kinds and after < line["step"] <= upto

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from training.callbacks.base import Facts
-from training.checkpoint.manifest import CheckpointError, step_of
+from training.checkpoint.manifest import CheckpointError
 
 if TYPE_CHECKING:
     from engines.base import Engine
@@ -50,9 +50,8 @@ class CheckpointController:
         """
         began = time.perf_counter()
         if folder := self._attempt(self.writer.wait):
-            step, waited_s = step_of(folder.name), self._waited_s + time.perf_counter() - began
-            assert step is not None, folder
-            self._callbacks.saved(folder, step, waited_s)
+            waited_s = self._waited_s + time.perf_counter() - began
+            self._callbacks.saved(folder, self.saved_step, waited_s)
 
     def load_best(
         self, best: Facts | None, step: int, engine: Engine, load_average: Callable[[Checkpoint], None]

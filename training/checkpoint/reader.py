@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -170,13 +171,8 @@ def write_weights(
     entries = {(names or {}).get(key[1], key[1]): (source.dtype(*key), source.shape(*key)) for key in keys}
     # Readers of other libraries look for "format".
     head = tensor_file.file_head(entries, {"format": "pt", "kind": kind, "step": f"{source.manifest.step}"})
-
-    def chunks() -> Iterator[memoryview | bytes]:
-        yield head
-        for key in keys:
-            yield from map(as_bytes, source.parts(*key))
-
-    return manifest.write_file(path, chunks())
+    contents = (as_bytes(part) for key in keys for part in source.parts(*key))
+    return manifest.write_file(path, chain([head], contents))
 
 
 @contextmanager

@@ -95,13 +95,9 @@ def changed_data(before: Facts, now: Facts) -> str | None:
     """How the data of two checkpoints differs, by all that both tell of it; None: it does not."""
     old, new = before.get("files"), now.get("files")
     if old is not None and new is not None and old != new:
-        files = [
-            f"{name} {'is gone' if name not in new else 'has changed' if name in old else 'is new'}"
-            for name in sorted({**old, **new})
-            if old.get(name) != new.get(name)
-        ]
+        files = sorted(name for name in {**old, **new} if old.get(name) != new.get(name))
         more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-        return ", ".join(files[:_SHOWN]) + more
+        return f"other files or contents: {', '.join(files[:_SHOWN])}{more}"
     for name, text in _DATA.items():
         if name in before and name in now and before[name] != now[name]:
             return text.format(before[name], now[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
@@ -83,9 +82,9 @@ def settle(storage: Storage, newest: Path, keep: Keep) -> None:
     Incomplete checkpoints are never deleted.
     """
     complete = _complete(storage.path)
-    _link(storage, LAST, newest.name)
+    storage.atomic_link(LAST, f"{CHECKPOINTS}/{newest.name}")
     if best := _by_score(complete):
-        _link(storage, BEST, best[0])
+        storage.atomic_link(BEST, f"{CHECKPOINTS}/{best[0]}")
     # Whatever the links point to stays, also a best one without a score.
     remaining = {*_kept(complete, keep), *((storage.path / link).resolve().name for link in (LAST, BEST))}
     for name in {manifest.step_folder(checkpoint.step) for checkpoint in complete} - remaining:
@@ -122,9 +121,9 @@ def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) 
     newest = [manifest.step_folder(checkpoint.step) for checkpoint in left[-1:]]
     for link, names in ((LAST, newest), (BEST, _by_score(left))):
         if names:
-            _link(storage, link, names[0])
+            storage.atomic_link(link, f"{CHECKPOINTS}/{names[0]}")
         elif (run / link).is_symlink():
-            storage.remove_file(link)
+            (run / link).unlink()
     for step in steps(run):
         if step > after_step:
             folder = run / CHECKPOINTS / manifest.step_folder(step)
@@ -152,10 +151,6 @@ def _by_score(complete: list[Manifest]) -> list[str]:
     return [
         manifest.step_folder(step) for _, step in sorted((score.rank, step) for score, step in comparable)
     ]
-
-
-def _link(storage: Storage, link: str, name: str) -> None:
-    storage.atomic_link(link, os.path.join(CHECKPOINTS, name))
 
 
 def _delete(folder: Path) -> None:

@@ -8,9 +8,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from math import prod
 from pathlib import Path
 from threading import Thread
@@ -39,6 +39,7 @@ _ALIGNMENT = 64
 _SPARE_BYTES = 512 * 2**20
 
 T = TypeVar("T")
+_ERRORS = (OSError, StorageError, CheckpointError)
 
 
 class HostCopy:
@@ -86,26 +87,33 @@ def _available_bytes() -> int:
     return (free if share is None else min(free, share.limit - share.used)) - _SPARE_BYTES
 
 
-class _Background(Thread):
-    """Runs `work`, which has no collective, on a thread, and keeps its error.
+def _in_background(work: Callable[[], object]) -> Future[None]:
+    """Run `work`, which has no collective, on a thread.
 
     A process that ends does not wait for it: then there is no checkpoint.
     """
+    ended: Future[None] = Future()
 
-    def __init__(self, work: Callable[[], object]) -> None:
-        super().__init__(name="checkpoint", daemon=True)
-        self.error: str | None = None
-        self._work = work
-        self.start()
-
-    def run(self) -> None:
+    def run() -> None:
         try:
-            self._work()
-        except (OSError, StorageError, CheckpointError) as error:
-            self.error = str(error)
+            work()
+            ended.set_result(None)
+        except _ERRORS as error:
+            ended.set_exception(error)
         except BaseException as error:
-            self.error = f"{type(error).__name__}: {error}"
+            ended.set_exception(error)
             raise
+
+    Thread(target=run, name="checkpoint", daemon=True).start()
+    return ended
+
+
+def _error(ended: Future[None]) -> str | None:
+    """Wait for background work; why it failed, or None."""
+    error = ended.exception()
+    if error is None:
+        return None
+    return str(error) if isinstance(error, _ERRORS) else repr(error)
 
 
 class CheckpointWriter:
@@ -125,8 +133,8 @@ class CheckpointWriter:
         self._storage, self._world, self._engine, self._keep = storage, world, engine, keep
         self._folder = storage.path / retention.CHECKPOINTS
         self._copy = HostCopy(world) if in_background else None
-        self._shard: _Background | None = None
-        self._commit: _Background | None = None
+        self._shard: Future[None] | None = None
+        self._commit: Future[None] | None = None
         self._deadline = 0.0  # For files of other ranks; infinite while they are being written
         self._step = 0
         self._complete: Path | None = None
@@ -141,17 +149,16 @@ class CheckpointWriter:
         Raises CheckpointError.
         """
         self._finish()
-        self._step, rank = step, self._world.rank
-        pieces = tensor_file.rank_pieces(state, rank)
-
-        def rendered() -> tuple[bytes, bytes]:
-            # Now: changes during the write must not reach the files.
-            head = tensor_file.rank_head(pieces, state.steps)
-            return head, b"" if rank else manifest.render_state(state, facts)
-
-        head, content = self._on_all_ranks(rendered)
-        own = len(head) + sum(map(file_bytes, pieces))
-        needed = int(self._world.sum(torch.tensor([own])))
+        self._step, world = step, self._world
+        pieces, rank = tensor_file.rank_pieces(state, world.rank), world.rank
+        # Now: changes during the write must not reach the files.
+        head, content = self._on_all_ranks(
+            lambda: (
+                tensor_file.rank_head(pieces, state.steps),
+                b"" if rank else manifest.render_state(state, facts),
+            )
+        )
+        needed = int(world.sum(torch.tensor([len(head) + sum(map(file_bytes, pieces))])))
         if score is not None:
             needed += 4 * sum(prod(shape) for shape in state.shapes.values())
             needed += sum(buffer.nbytes for buffer in state.buffers.values())
@@ -160,12 +167,26 @@ class CheckpointWriter:
         self._deadline = time.monotonic() + self.visibility_timeout_s
         self._on_all_ranks(lambda: self._wait_for(folder))
         copies = self._copy.take(pieces) if self._copy is not None else None
-        written = pieces if copies is None else copies
+        path, written = folder / manifest.rank_file(rank), pieces if copies is None else copies
         self._deadline = math.inf
-        self._shard = _Background(partial(_write_shard, folder / manifest.rank_file(rank), head, written))
+        self._shard = _in_background(lambda: _write_shard(path, head, written))
         if rank == 0:
-            draft = self._draft(int(facts["samples"]), periodic, score)
-            self._commit = _Background(partial(self._publish, draft, content, folder))
+            # Versions of the libraries that are loaded; imports none.
+            loaded = {name: sys.modules[name] for name in _LIBRARIES if name in sys.modules}
+            draft = Manifest(
+                step=step,
+                samples=int(facts["samples"]),
+                engine=self._engine,
+                world_size=world.size,
+                periodic=periodic,
+                libraries={
+                    "python": platform.python_version(),
+                    **{name: str(module.__version__) for name, module in loaded.items()},
+                },
+                files=(),
+                score=score,
+            )
+            self._commit = _in_background(lambda: self._publish(draft, content, folder))
         if copies is None:
             self._finish()
 
@@ -177,7 +198,8 @@ class CheckpointWriter:
         """
         if self._shard is None:
             return self._complete is not None
-        return self._shard.error is not None or (self._commit is not None and not self._commit.is_alive())
+        has_failed = self._shard.done() and self._shard.exception() is not None
+        return has_failed or (self._commit is not None and self._commit.done())
 
     def wait(self) -> Path | None:
         """Wait for the last save; the folder that was completed since the last call, or None.
@@ -203,22 +225,18 @@ class CheckpointWriter:
         Of several processes the others may be dead already: their checkpoint stays incomplete.
         """
         if self._shard is not None and self._commit is not None and self._world.size == 1:
-            self._shard.join()
+            self._shard.exception()
             self._deadline = 0.0  # if it failed
-            self._commit.join()
+            self._commit.exception()
 
     def _finish(self) -> None:
         if self._shard is None:
             return
-        self._shard.join()
-        error, own = first_error(self._world, self._shard.error), None
+        error = first_error(self._world, _error(self._shard))
         # Every shard is on disk and soon visible; or rank 0 need not wait for those that failed.
         self._deadline = 0.0 if error else time.monotonic() + self.visibility_timeout_s
-        if self._commit is not None:
-            self._commit.join()
-            own = self._commit.error
-        if error is None:
-            error = first_error(self._world, own)
+        own = None if self._commit is None else _error(self._commit)
+        error = error or first_error(self._world, own)
         self._shard = self._commit = None
         self._check(error)
         self._complete = self._folder / manifest.step_folder(self._step)
@@ -235,22 +253,6 @@ class CheckpointWriter:
                 raise CheckpointError(lack)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-
-    def _draft(self, samples: int, periodic: bool, score: Score | None) -> Manifest:
-        """The manifest, without files."""
-        # Versions of the libraries that are loaded; imports none.
-        loaded = {name: sys.modules[name] for name in _LIBRARIES if name in sys.modules}
-        versions = {name: str(module.__version__) for name, module in loaded.items()}
-        return Manifest(
-            step=self._step,
-            samples=samples,
-            engine=self._engine,
-            world_size=self._world.size,
-            periodic=periodic,
-            libraries={"python": platform.python_version(), **versions},
-            files=(),
-            score=score,
-        )
 
     def _publish(self, draft: Manifest, state: bytes, folder: Path) -> None:
         """Wait for all shards, write the other files and the manifest last, and publish `folder`.
@@ -287,7 +289,7 @@ class CheckpointWriter:
 
     def _on_all_ranks(self, action: Callable[[], T]) -> T:
         """Run `action` on every rank; if it fails on one, all raise CheckpointError."""
-        result, error = attempt(self._world, action, OSError, StorageError, CheckpointError)
+        result, error = attempt(self._world, action, *_ERRORS)
         self._check(error)
         return result
 

@@ -51,8 +51,7 @@ class EarlyStopping:
         is_best = _is_better(value, self.best["value"] if self.best else None, direction)
         if is_best:
             self.best = {"value": value, "step": step}
-        is_full = len(self._best_values) >= self._keep_best
-        worst = self._best_values[-1] if is_full and self._best_values else None
+        worst = self._best_values[-1] if len(self._best_values) >= self._keep_best > 0 else None
         self.is_among_best = self._keep_best > 0 and _is_better(value, worst, direction)
         if self.is_among_best:
             ordered = sorted([*self._best_values, value], reverse=direction == "max")
@@ -113,13 +112,10 @@ class Target:
 
 def parse_target(written: str) -> Target:
     """Parse `METRIC <= NUMBER`, `>=` or `=`. Raises ValueError."""
-    match = _TARGET.match(written)
     try:
-        if match is None:
-            raise ValueError
-        sign: Sign = next(sign for sign in ("<=", ">=", "=") if sign == match[2])
-        return Target(match[1], sign, float(match[3]))
-    except ValueError:
+        metric, sign, value = _TARGET.findall(written)[0]
+        return Target(metric, sign, float(value))
+    except (IndexError, ValueError):
         raise ValueError(f"invalid target {written!r}; allowed: {TARGET_FORMS}") from None
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,25 +43,23 @@ class Evaluator:
         used, whole = held_out.counts()
         self._chosen = used if used < whole else None  # Samples of an evaluation; None: the whole split
         self._scored = self._chosen  # The same of the scores so far
-        self._goal: Goal | None = None
+        self._goal = self._task.goal
         self._metrics: Numbers = {}
-        # Of old and new data before an experience and in its last evaluation.
-        self._before: Mapping[str, Numbers] | None = None
-        self._after: Mapping[str, Numbers] | None = None
+        # By split, "before" an experience and "after" it, in its last evaluation.
+        self._compared: dict[str, Mapping[str, Numbers]] = {}
         self.score: Score | None = None
         """Of the last evaluation, if its checkpoint is among the best to keep."""
 
     def start(self, module: Module, interruption: Interruption) -> None:
         """Resolve `eval.metric` and `stop.at`. Raises SettingError for an unknown metric."""
-        self._goal = goal = self._task.goal
         target = None if self._stop_at is None else parse_target(self._stop_at)
-        if self._metric is None and (target is None or target.metric == goal.metric):
-            names = [goal.metric]
+        if self._metric is None and (target is None or target.metric == self._goal.metric):
+            names = [self._goal.metric]
         else:
             # One forward pass now: a typing error must not end the run at its first evaluation.
             names = metric_names(self._task, module, self._batches, interruption)
         if self._metric is not None:
-            self._goal = goal_of(self._metric, goal, names)
+            self._goal = goal_of(self._metric, self._goal, names)
         if target is not None:
             self._target = target_of(target, self._goal, names)
 
@@ -72,9 +70,9 @@ class Evaluator:
 
         `averaged` puts the average of the weights in place.
         """
-        if self._held_out.number and self._before is None:
+        if self._held_out.number and "before" not in self._compared:
             with averaged:
-                self._before = self._held_out.measure(module, interruption)
+                self._compared["before"] = self._held_out.measure(module, interruption)
 
     def evaluate(
         self, module: Module, interruption: Interruption, step: int, *, is_last: bool, is_due: bool
@@ -84,10 +82,10 @@ class Evaluator:
         The last evaluation of a run has the final metrics of the task as well; `is_due` as
         EarlyStopping.add. Raises Interrupted: then nothing counts as evaluated.
         """
-        assert self._goal is not None
-        with self._undone_if_interrupted():
+        known = self.facts()
+        try:
             began = time.perf_counter()
-            self._after = measured = self._held_out.measure(module, interruption)
+            self._compared["after"] = measured = self._held_out.measure(module, interruption)
             self._metrics = metrics = measured[ALL]
             if self._scored != self._chosen:  # scores on other samples cannot be compared
                 self._early_stopping, self._scored = self._new_early_stopping(), self._chosen
@@ -101,38 +99,30 @@ class Evaluator:
             seconds, final_s = time.perf_counter() - began, 0.0
             # An experience compares metrics before and after it; those of the end have no before.
             if not self._held_out.number and (is_last or self.reason_to_stop is not None):
-                final = evaluate_final(self._task, module, self._batches, interruption)
-                metrics = {**metrics, **final}
+                metrics = {**metrics, **evaluate_final(self._task, module, self._batches, interruption)}
                 final_s = time.perf_counter() - began - seconds
-            counts = self._held_out.counts
-            results = [
-                EvalResult(step, split, measured[split], False, seconds, 0.0, *counts(split))
-                for split in measured
-                if split != ALL
-            ]
-            times = (seconds + final_s, final_s)
-            return [*results, EvalResult(step, ALL, metrics, is_best, *times, *counts())]
-
-    @contextmanager
-    def _undone_if_interrupted(self) -> Iterator[None]:
-        before = self.facts()
-        try:
-            yield
         except Interrupted:
-            self.resume(before)
+            self.resume(known)
             self.score = None
             raise
+        counts = self._held_out.counts
+        parts = [
+            EvalResult(step, split, measured[split], False, seconds, 0.0, *counts(split))
+            for split in measured
+            if split != ALL
+        ]
+        return [*parts, EvalResult(step, ALL, metrics, is_best, seconds + final_s, final_s, *counts())]
 
     @property
     def deciding(self) -> dict[str, float]:
         """The metrics of the last evaluation by which it counts: the goal, the validation loss."""
-        names = ("val_loss", "" if self._goal is None else self._goal.metric)
+        names = ("val_loss", self._goal.metric)
         return {name: self._metrics[name] for name in names if name in self._metrics}
 
     @property
     def value(self) -> tuple[float, int] | None:
-        """The goal in the last evaluation, and 1 if larger is better, else -1; None: no goal."""
-        if self._goal is None or self._goal.metric not in self._metrics:
+        """The goal in the last evaluation, and 1 if larger is better, else -1; None: not evaluated."""
+        if self._goal.metric not in self._metrics:
             return None
         return self._metrics[self._goal.metric], 1 if self._goal.direction == "max" else -1
 
@@ -140,12 +130,11 @@ class Evaluator:
     def best(self) -> dict[str, Any] | None:
         """Metric, value and step of the best evaluation so far."""
         best = self._early_stopping.best
-        if best is None or self._goal is None:
+        if best is None:
             return None
-        score = {"metric": self._goal.metric, **best}
         _, whole = self._held_out.counts()
         counts = {"samples": self._scored or whole, "split_samples": whole}
-        return {**score, "direction": self._goal.direction, **counts}
+        return {"metric": self._goal.metric, **best, "direction": self._goal.direction, **counts}
 
     @property
     def reason_to_stop(self) -> str | None:
@@ -154,7 +143,7 @@ class Evaluator:
         if self._target is not None and self._target.is_reached(self._metrics):
             value = self._metrics[self._target.metric]
             return f"stop.at: {self._target.metric} is {value:.6g} ({self._target.text()})"
-        if not self._early_stopping.is_out_of_patience or self._goal is None:
+        if not self._early_stopping.is_out_of_patience:
             return None
         waited = self._early_stopping.waited
         noun = "evaluation" if waited == 1 else "evaluations"
@@ -168,7 +157,7 @@ class Evaluator:
     def facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"metrics": dict(self._metrics), "samples": self._scored}
         if self._held_out.number:
-            facts["forgetting"] = {"before": self._before, "after": self._after}
+            facts["forgetting"] = dict(self._compared)
         return {**self._early_stopping.facts(), **facts}
 
     def resume(self, facts: Facts, *, keeps_best: bool = True) -> None:
@@ -180,19 +169,19 @@ class Evaluator:
         self._early_stopping.resume({**facts, **best})
         self._scored = facts.get("samples")
         self._metrics = _numbers(facts.get("metrics", {}))
-        sides = (facts.get("forgetting", {}).get(name) for name in ("before", "after"))
-        self._before, self._after = (
-            side and {split: _numbers(metrics) for split, metrics in side.items()} for side in sides
-        )
+        self._compared = {
+            when: {split: _numbers(metrics) for split, metrics in by_split.items()}
+            for when, by_split in facts.get("forgetting", {}).items()
+            if by_split
+        }
 
     @property
     def experience(self) -> dict[str, Any] | None:
         """Metrics of old and new data before and after an experience; None: there is none."""
-        before, after = self._before, self._after
-        if before is None or after is None or self._goal is None:
+        if len(self._compared) < 2:
             return None
         sides = {
-            name: {"before": before[split], "after": after[split]}
+            name: {when: metrics[split] for when, metrics in self._compared.items()}
             for name, split in (("old", OLD), ("new", NEW))
         }
         return {"number": self._held_out.number, "metric": self._goal.metric, **sides}

@@ -5,32 +5,27 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from training.callbacks.base import Facts
+from training.callbacks.base import Facts, Numbers
 from training.settings import flat
-from training.trackers.follow import Row, Run, Tracker
+from training.stop_reason import RUN_AGAIN
+from training.trackers.follow import TAGS, Run, Tracker
 
 # Tags: the run folder that a run belongs to, and the newest step that it has.
 _ID, _LAST_STEP = "gearshift.id", "gearshift.last_step"
 # A value has a limit, and a request one of 1000 metrics. Source: MLflow, REST API, "Log Batch".
-_VALUE_LENGTH, _ROWS = 6000, 25
+_VALUE_LENGTH, _MOST_METRICS = 6000, 800
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 
 
 class Session(Tracker):
-    """An open MLflow run.
-
-    Settings are parameters, lines of metrics.jsonl metrics, samples and checkpoints artifacts. Of
-    the machine nothing is sent: no user, source file or git commit, no statistics of use.
-    """
-
     def __init__(self, run: Run, project: str, id_: str) -> None:
-        """Open or resume the run in experiment `project`. Imports MLflow."""
-        if not (server := os.environ.get("MLFLOW_TRACKING_URI", "")):
+        """Open or resume the run in experiment `project`; nothing of the machine is sent. Imports MLflow."""
+        if not (server := os.environ.get("MLFLOW_TRACKING_URI")):
             raise RuntimeError("no tracking server; export MLFLOW_TRACKING_URI=http://HOST:5000")
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         # Its own seven attempts take four minutes; a later process sends what is missing.
@@ -39,42 +34,40 @@ class Session(Tracker):
         import mlflow
 
         self._mlflow, self._client = mlflow, mlflow.MlflowClient()
-        experiment = "" if project else os.environ.get("MLFLOW_EXPERIMENT_ID")
-        if not experiment:
-            name = project or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "gearshift"
-            experiment = mlflow.set_experiment(name).experiment_id
-        runs = self._client.search_runs([experiment], f"tags.`{_ID}` = '{id_}'", max_results=1)
-        if runs:
-            known = runs[0]
-        else:
-            tags = {n: str(run.facts[n]) for n in ("model", "mode", "engine") if n in run.facts}
-            known = self._client.create_run(experiment, tags={**tags, _ID: id_}, run_name=run.folder.name)
-        self._run, self.last_step = known.info.run_id, int(known.data.tags.get(_LAST_STEP, 0))
-        # Parameters of MLflow cannot change: a setting that differs stays as it was sent.
-        settings = flat({**run.settings, "run": run.facts})
-        new = {key: str(v)[:_VALUE_LENGTH] for key, v in settings.items() if key not in known.data.params}
-        self._client.log_batch(self._run, params=[mlflow.entities.Param(*item) for item in new.items()])
+        self._pending, self._newest = list[Any](), 0  # metrics, and their last step
+        name = project or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "gearshift"
+        experiment = mlflow.set_experiment(name).experiment_id
+        found = self._client.search_runs([experiment], f"tags.`{_ID}` = '{id_}'", max_results=1)
+        tags = {_ID: id_, **{name: str(run.facts[name]) for name in TAGS if name in run.facts}}
+        mine = found[0] if found else self._client.create_run(experiment, None, tags, run.folder.name)
+        self._run, self.last_step = mine.info.run_id, int(mine.data.tags.get(_LAST_STEP, 0))
+        if not mine.data.params:  # they cannot change
+            settings = flat({**run.settings, "run": run.facts}).items()
+            params = [mlflow.entities.Param(key, str(value)[:_VALUE_LENGTH]) for key, value in settings]
+            self._client.log_batch(self._run, params=params)
         self._client.update_run(self._run, status="RUNNING")
         at = urlsplit(server)
-        server = server.replace(f"//{at.netloc.rpartition('@')[0]}@", "//")  # the password
-        page = f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{self._run}"
-        self.notice = "notice", page if at.scheme.startswith("http") else f"run {self._run} in {server}"
+        page = at._replace(netloc=at.netloc.rpartition("@")[2]).geturl().rstrip("/")  # without the password
+        self.notice = "notice", f"{page}/#/experiments/{experiment}/runs/{self._run}"
 
-    def log(self, rows: Sequence[Row]) -> None:
-        for at in range(0, len(rows), _ROWS):
-            part = rows[at : at + _ROWS]
-            metrics = [metric for step, values in part for metric in self._metrics(values, step)]
-            newest = self._mlflow.entities.RunTag(_LAST_STEP, str(part[-1][0]))
-            self._client.log_batch(self._run, metrics, tags=[newest])
+    def log(self, step: int, values: Numbers) -> None:
+        self._pending += self._metrics(values, step)
+        self._newest = step
+        if len(self._pending) > _MOST_METRICS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._pending:
+            newest = self._mlflow.entities.RunTag(_LAST_STEP, str(self._newest))
+            self._client.log_batch(self._run, self._pending, tags=[newest])
+            self._pending = []
 
     def log_samples(self, step: int, samples: Facts) -> None:
-        """Add the table as samples/step-N.json; pictures are MLflow's images of that step."""
         table = {"columns": samples["columns"], "data": samples["rows"]}
         self._client.log_dict(self._run, table, f"samples/step-{step}.json")
         for picture in samples["pictures"]:
             key = _NOT_IN_NAMES.sub("_", f"samples/{picture['name']}")
-            image = self._mlflow.Image(picture["path"])
-            self._client.log_image(self._run, image, key=key, step=step)
+            self._client.log_image(self._run, self._mlflow.Image(picture["path"]), key=key, step=step)
 
     def upload(self, step: int, files: Sequence[Path], is_best: bool) -> None:
         folder = f"checkpoints/{files[0].parent.name}"
@@ -83,17 +76,17 @@ class Session(Tracker):
         if is_best:
             self._client.set_tag(self._run, "best", folder)
 
-    def finish(self, summary: Facts, exit_code: int, will_resume: bool) -> None:
-        """Add results, numbers as metrics; `will_resume`: the run is scheduled, not over."""
-        numbers = {name: value for name, value in summary.items() if isinstance(value, (int, float))}
-        texts = {name: str(value) for name, value in summary.items() if name not in numbers}
+    def finish(self, summary: Facts, exit_code: int) -> None:
+        """Add numbers as metrics and texts as tags; a run that will be resumed is scheduled."""
+        texts = {name: value for name, value in summary.items() if isinstance(value, str)}
+        numbers = {name: value for name, value in summary.items() if name not in texts}
         tags = [self._mlflow.entities.RunTag(*item) for item in texts.items()]
         self._client.log_batch(self._run, self._metrics(numbers, 0), tags=tags)
-        if will_resume:
+        if exit_code == RUN_AGAIN:
             self._client.update_run(self._run, status="SCHEDULED")
         else:
             self._client.set_terminated(self._run, "FAILED" if exit_code else "FINISHED")
 
-    def _metrics(self, values: Mapping[str, float], step: int) -> list[Any]:
+    def _metrics(self, values: Numbers, step: int) -> list[Any]:
         now, metric = int(time.time() * 1000), self._mlflow.entities.Metric
-        return [metric(_NOT_IN_NAMES.sub("_", name), float(v), now, step) for name, v in values.items()]
+        return [metric(_NOT_IN_NAMES.sub("_", name), v, now, step) for name, v in values.items()]

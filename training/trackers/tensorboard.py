@@ -1,17 +1,17 @@
-"""TensorBoard: RUN/tensorboard with curves, pictures, texts and settings."""
+"""TensorBoard: RUN/tensorboard with curves, samples and settings."""
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from training.callbacks.base import Facts
-from training.trackers.follow import Row, Run, Tracker
+from training.callbacks.base import Facts, Numbers
+from training.trackers.follow import Run, Tracker
 
 _PLAIN = frozenset(" ,;:.'\"/?=%@")
 
@@ -24,39 +24,33 @@ class Session(Tracker):
         self.notice = "notice", f"tensorboard --logdir {folder}"
         # `purge_step`: all earlier files are void.
         self._writer = board.SummaryWriter(str(folder), purge_step=0, max_queue=0, flush_secs=5)
-        settings = {
-            key: value if type(value) in (int, float, str) else json.dumps(value, default=str)
-            for key, value in run.settings.items()
-        }
+        settings = {k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in run.settings.items()}
         # add_hparams would write them as another run.
         _, start, self._end = board.summary.hparams(settings, {})
         self._writer.file_writer.add_summary(start)
-        rows = ((key, str(value), run.origins.get(key, "")) for key, value in run.settings.items())
-        self._writer.add_text("run/settings", _table(("setting", "value", "from"), rows), 0)
 
-    def log(self, rows: Sequence[Row]) -> None:
-        for step, values in rows:
-            for tag, value in values.items():
-                self._writer.add_scalar(tag, value, step)
+    def log(self, step: int, values: Numbers) -> None:
+        for tag, value in values.items():
+            self._writer.add_scalar(tag, value, step)
 
     def log_samples(self, step: int, samples: Facts) -> None:
+        texts = [_table(samples["columns"], samples["rows"])]
         for picture in samples["pictures"]:
             image = np.asarray(Image.open(picture["path"]).convert("RGB"))
             self._writer.add_image(f"samples/{picture['name']}", image, step, dataformats="HWC")
-        captions = [f"{each['name']}: {_escape(each['caption'])}" for each in samples["pictures"]]
-        table = _table(samples["columns"], samples["rows"])
-        self._writer.add_text("samples/table", "\n\n".join([table, *captions]), step)
+            texts.append(f"{picture['name']}: {_escape(picture['caption'])}")
+        self._writer.add_text("samples/table", "\n\n".join(texts), step)
 
-    def finish(self, summary: Facts, exit_code: int, will_resume: bool) -> None:
+    def finish(self, summary: Facts, exit_code: int) -> None:
         if exit_code == 0:
             self._writer.file_writer.add_summary(self._end)
         self._writer.close()
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     texts = [[c if isinstance(c, str) else f"{c:.4g}" for c in row] for row in rows]
-    lines = ["| " + " | ".join(map(_escape, row)) + " |" for row in [columns, *texts]]
-    return "\n".join([lines[0], "|" + " --- |" * len(columns), *lines[1:]])
+    lines = [columns, ["---"] * len(columns), *([*map(_escape, row)] for row in texts)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _escape(text: str) -> str:

@@ -13,7 +13,7 @@ class LocalServer(ABC):
 
     def __init__(self):
         self.fails = None
-        """None; a status; "hang"; or "drop", which closes the connection."""
+        """None; a status; or "drop", which closes the connection."""
         self.bytes = bytearray()
         """All bodies."""
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -24,10 +24,6 @@ class LocalServer(ABC):
     @abstractmethod
     def answer(self, method, path, body):
         """The content of the response: a JSON object; with "error_code": what was not found."""
-
-    def has_failed(self, path):
-        """Whether requests of `path` fail."""
-        return self.fails is not None
 
     def serve(self):
         self._http.serve_forever(poll_interval=0.02)
@@ -54,19 +50,15 @@ class LocalServer(ABC):
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
                 server.bytes += body
-                if server.has_failed(self.path):
-                    return self._fail(server.fails)
+                if isinstance(server.fails, int):
+                    return self._respond({"error": "no"}, server.fails)
+                if server.fails:
+                    self.close_connection = True
+                    return None
                 content = server.answer(self.command, self.path, body)
                 return self._respond(content, 404 if "error_code" in content else 200)
 
             do_POST = do_PUT = do_GET
-
-            def _fail(self, how):
-                if how == "hang":
-                    server.over.wait(600)
-                if isinstance(how, int):
-                    return self._respond({"error": "no"}, how)
-                self.close_connection = True
 
             def _respond(self, content, status=200):
                 text = json.dumps(content).encode()

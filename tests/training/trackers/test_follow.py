@@ -8,7 +8,7 @@ import pytest
 
 from training.settings import TRACKERS
 from training.trackers import follow
-from training.trackers.follow import Run, Tracker, _Following
+from training.trackers.follow import Following, Run, Tracker
 
 LINES = 7
 sent: list[int] = []
@@ -23,8 +23,8 @@ class Session(Tracker):
     def __init__(self, run, project, identifier):
         sent.clear()
 
-    def log(self, rows):
-        sent.extend(step for step, _ in rows)
+    def log(self, step, values):
+        sent.append(step)
 
     def upload(self, step, files, is_best):
         uploaded.append(step)
@@ -41,7 +41,7 @@ def following(folder, **changes):
     over, said = threading.Event(), []
     over.set()
     run = Run(folder, ["recorded"], {}, {}, {}, **changes)
-    return _Following(run, "recorded", over, lambda *words: said.append(words[0])), said
+    return Following(run, "recorded", over, lambda *words: said.append(words[0])), said
 
 
 def test_lines_that_are_written_while_the_run_ends_are_sent(tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_lines_that_are_written_while_the_run_ends_are_sent(tmp_path, monkeypatc
     (tmp_path / "result.json").write_text("{}")
     follower, said = following(tmp_path)
     follower.follow()
-    assert sent == list(range(1, LINES + 1)) and said == ["notice", "settled"]
+    assert sent == list(range(1, LINES + 1)) and said == ["notice"]
 
 
 def test_a_checkpoint_of_this_process_is_uploaded_once_also_where_sending_starts_again(tmp_path):
@@ -64,5 +64,5 @@ def test_a_checkpoint_of_this_process_is_uploaded_once_also_where_sending_starts
     (tmp_path / "events.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
     follower, _ = following(tmp_path, first_step=1, checkpoints="all")
     for _ in range(2):
-        follower._send()
+        follower.send()
     assert uploaded == [2, 3]

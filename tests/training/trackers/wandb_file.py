@@ -13,7 +13,7 @@ def files(folder):
     """The .wandb files of the run in `folder`, oldest first."""
     run_id = json.loads((folder / "wandb" / "run.json").read_text())["id"]
     paths = (folder / "wandb").glob(f"*run-*-{run_id}/run-{run_id}.wandb")
-    return sorted(paths, key=lambda path: path.parent.name.removeprefix("offline-"))
+    return sorted(paths, key=lambda path: path.stat().st_mtime_ns)
 
 
 def rows(path):
