@@ -109,10 +109,10 @@ def run_info(
     of_data, name, notes = tasks[-1].facts(), device.type, [*job.resolved.notes]
     if job.experience is not None and "source" in of_data:
         of_data = {**of_data, "source": settings.data.path}  # not the folder of links to its files
-    if job.experience is not None and job.experience.number:
+    if job.number:
         new = len(tasks[-1].data("train"))
         counts = f"{new} new and {samples - new} replayed samples per epoch"
-        notes.append(f"experience {job.experience.number}: {counts}")
+        notes.append(f"experience {job.number}: {counts}")
     if name == "cuda":
         name = torch.cuda.get_device_name(device)
     return RunInfo(
@@ -187,14 +187,19 @@ def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emi
         job.log(text)
 
     values, tracking = job.resolved.values.items(), settings.tracking
-    names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
+    resume, names = (
+        job.resume,
+        ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage"),
+    )
+    went_back = resume is not None and resume.source.resolve() == folder.resolve()
+    went_back = went_back and bool(resume.step is not None or resume.reset)
     run = Run(
         folder=folder.absolute(),
         track=settings.track,
         settings=clean({key: item.value for key, item in values}),
         origins=clean({key: f"{item.origin.layer}: {item.origin.where}" for key, item in values}),
         facts={name: getattr(info, name) for name in names},
-        went_back=job.resume is not None and job.resume.rewinds(folder),
+        went_back=went_back,
         checkpoints=tracking.checkpoints,
         command=f"{PROGRAM} track {shlex.quote(str(folder))}",
     )

@@ -20,8 +20,7 @@ from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved
 from launcher.config.schema import config_of, model_name
 from launcher.run import affinity
 from launcher.run_folder import run_folder
-from launcher.run_folder.run_plan import RunPlan
-from launcher.run_folder.start import decide
+from launcher.run_folder.run_plan import RunPlan, decide
 from models.catalog import is_custom
 from slurm.environment import (
     Generation,

@@ -92,7 +92,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     files = _file_digests(job, world)
     resumed = _resume_point(job, files, storage, world)
     tasks, train_split = load_data(job, settings, storage.path, world, resumed)
-    task, number = tasks[0], job.experience.number if job.experience else 0
+    task, number = tasks[0], job.number
     if settings.train.least_steps is not None:
         job = _fitted(job, len(task.data("train") if number else train_split), storage, world)
         resolved, tracked = job.resolved, check.retracked(tracked, _settings(job))
@@ -180,7 +180,7 @@ def load_data(
     task = build_task(model, data, context)
     world.rank_0_first(task.setup)
     check.check_splits(task, folder)
-    if job.experience is None or not job.experience.number:
+    if job.experience is None or not job.number:
         return [task], task.data("train")
     from launcher.run.experience import load_experience
 
@@ -261,7 +261,7 @@ def _facts(
             "global_batch": order.global_batch,
             "seed": order.seed,
         },
-        "experience": job.experience.number if job.experience else 0,
+        "experience": job.number,
     }
 
 
@@ -343,7 +343,7 @@ def _fitted(job: RunPlan, samples: int, storage: Storage, world: World) -> RunPl
     job = replace(job, resolved=fitted(job.resolved, samples))
     if world.rank == 0 and job.resume is None:  # a resumed run records its settings as it begins
         run_folder.rewrite_settings(storage, job.resolved)
-    if world.rank == 0 and job.experience is not None and job.experience.number:
+    if world.rank == 0 and job.experience is not None and job.number:
         from launcher.run.experience import record_settings
 
         record_settings(job.resolved, job.experience)
@@ -387,7 +387,7 @@ def _resume_point(
         return None
     from launcher.run_folder.checkpoint_search import load_resume_point
 
-    facts = {"experience": job.experience.number if job.experience else 0, "data": {"files": files}}
+    facts = {"experience": job.number, "data": {"files": files}}
     return load_resume_point(job.resume, facts, world, storage.path)
 
 

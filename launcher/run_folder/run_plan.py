@@ -1,19 +1,18 @@
-"""The plan of a run: its settings, what it resumes, and where its ranks run."""
+"""The plan of a run: its settings, what it resumes, and where its ranks run; and how it is decided."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher.base.diagnostics import Diagnostic
-from launcher.config.provenance import ResetPart, Resolved
+from launcher.config.machine import Machine
+from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
+from launcher.config.resolve import resolve
 from launcher.run_folder import run_folder
 from slurm.environment import Generation, RankEnvironment
-
-if TYPE_CHECKING:
-    from launcher.run_folder.experiences import ExperienceFolder
 
 
 @dataclass(frozen=True)
@@ -31,37 +30,24 @@ class ResumeRequest:
     until: int | None = None
     """The last step of a replay; None: no replay."""
 
-    def rewinds(self, folder: Path) -> bool:
-        """Whether the run in `folder` may repeat steps with a different result."""
-        requested_step = self.step is not None or bool(self.reset)
-        return requested_step and self.source.resolve() == folder.resolve()
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields as JSON."""
-        return {**asdict(self), "source": str(self.source)}
-
 
 @dataclass(frozen=True)
 class ExperienceSpec:
     """The data and settings of one start of the ranks of a continual run."""
 
-    number: int
-    """0: the data that the run began with."""
     run: Path
     """The run folder with the data of its experiences."""
     numbers: Sequence[int]
-    """The first data, then the experiences to replay, then the one to train on."""
+    """The first data (0), then the experiences to replay, then the one to train on."""
     settings: Mapping[str, Any]
     """See `experience.recorded_settings`; empty for the first data."""
     deadline: float | None = None
     """When to save and stop, in seconds since the epoch; None: at its end."""
 
     @property
-    def folders(self) -> list[ExperienceFolder]:
-        """The folders of `numbers`."""
-        from launcher.run_folder.experiences import folder_of  # for continual runs
-
-        return [folder_of(self.run, number) for number in self.numbers]
+    def number(self) -> int:
+        """The experience to train on."""
+        return self.numbers[-1]
 
 
 @dataclass(frozen=True)
@@ -102,6 +88,11 @@ class RunPlan:
     """Where ranks write how they ended, for the supervisor; None: no supervisor."""
 
     @property
+    def number(self) -> int:
+        """The experience to train on; 0: the first data, and in a run that does not learn continually."""
+        return 0 if self.experience is None else self.experience.number
+
+    @property
     def destination(self) -> Path:
         """The run folder to be; a number may be appended to a default name."""
         if self.out is not None:
@@ -129,3 +120,21 @@ class RunPlan:
         """Append to the log of the run, if this process knows its folder. Touches the disk."""
         if self.folder is not None:
             run_folder.append_log(self.folder, text)
+
+
+def decide(
+    args: CliArgs,
+    out: Path | None,
+    machine: Machine,
+    world_size: int | None = None,
+    chosen: Chosen | None = None,
+) -> RunPlan:
+    """What a start does, a new run or one from a checkpoint, from settings files and JSON only.
+
+    `world_size` and `chosen` as for `resolve`. Raises SettingsError with all errors.
+    """
+    if args.resume is None and not args.reset:
+        return RunPlan(resolve(args, machine, world_size, None, chosen))
+    from launcher.run_folder import resume_rules  # an ordinary start does not need it
+
+    return resume_rules.decide(args, out, machine, world_size, chosen)

@@ -14,7 +14,7 @@ def test_the_plan_arrives_unchanged(tmp_path):
     plan = RunPlan(
         settings,
         ResumeRequest(Path("runs/x"), 100, ["schedule"], ["engine.name ddp → zero2"], 200),
-        experience=ExperienceSpec(1, Path("r"), [0, 1], {"lr_scale": 0.3}, 5.0),
+        experience=ExperienceSpec(Path("r"), [0, 1], {"lr_scale": 0.3}, 5.0),
         generation=Generation("17_3", 2, 1),
         folder=tmp_path / "run",
         console=True,
