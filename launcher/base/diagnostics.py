@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from launcher.base.redaction import redact
 from training.logging.printable import printable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PROGRAM = "python -m launcher"
 MANY = 12
@@ -46,7 +49,7 @@ class SettingsError(Exception):
         super().__init__(render(self.diagnostics))
 
     @classmethod
-    def of(cls, message: str, **parts: Any) -> SettingsError:
+    def of(cls, message: str, **parts: Any) -> Self:
         """The error of a single diagnostic; `parts` are its fields besides the message."""
         return cls([Diagnostic(message, **parts)])
 
@@ -63,6 +66,13 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
     """The diagnostics as printed lines, one block each."""
     lines = (line for diagnostic in diagnostics for line in _lines(diagnostic))
     return printable(redact("\n".join(lines)))
+
+
+def unknown(message: str, name: str, names: Iterable[str], **parts: Any) -> Diagnostic:
+    """The error about a `name` that is none of `names`; `parts` are other fields."""
+    listed = [*names]
+    near = nearest_match(name, listed)
+    return Diagnostic(message, value=name, allowed=", ".join(listed), did_you_mean=near, **parts)
 
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:

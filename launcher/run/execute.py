@@ -209,7 +209,8 @@ def _create_folder(plan: RunPlan) -> RunFolder:
     if source is None or not run_folder.is_run_folder(source):
         return run_folder.create(plan.resolved, plan.out, plan.name)
     if source.resolve() == plan.destination.resolve():
-        return run_folder.open_existing(plan.destination)
+        run_folder.check_existing(source, f"the run in {source}")
+        return RunFolder(plan.destination, is_resumed=True)
     return run_folder.create(plan.resolved, plan.out, plan.name, partial(copy_run, source))
 
 
@@ -248,7 +249,7 @@ def last_line(end: RunEnd) -> str:
     else:
         has_failed = end.exit_code == exit_codes.FAILURE
         where += f"; details: {folder / run_folder.LOG}" if has_failed else ""
-        if _newest_step(folder) is not None:
+        if run_folder.checkpoints(folder):
             return f"{where}; resume: {resume}"
         if has_failed:
             return where
@@ -266,7 +267,7 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
     except SettingsError:
         return None
     path, family = str(values.get("data.path", "")), FAMILIES.get(str(values.get("model.family")))
-    if family is None or _newest_step(folder) is None:
+    if family is None or not run_folder.checkpoints(folder):
         return None
     if values.get("model.stage") in [stage.name for stage in family.stages if not stage.predicts]:
         return None

@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from engines.catalog import ENGINES, Entry, missing
 from launcher.base import environment
@@ -116,12 +115,13 @@ def prepare_run_at(
         is_continual = experience.is_left(resume)
     _allow_open_files(settings.loader.workers)
     ranks = launched.local_size if launched else resolved.nproc
+    model = model_name(settings.model).replace(":", "-")
     plan = replace(
         decision,
         launched=launched,
         generation=generation,
         out=out,
-        name=name_of(settings),
+        name=f"{model}-{settings.mode}-{settings.engine.name}-{datetime.now():%Y%m%d-%H%M%S}",
         threads=affinity.threads(settings.engine, here.cores, ranks, environment.variables(), is_continual),
         nothing_left=None if is_continual else decision.nothing_left,
         is_continual=is_continual,
@@ -132,12 +132,6 @@ def prepare_run_at(
 
         feature_checks.check_run_folder(plan.destination, resolved.values)
     return plan
-
-
-def name_of(settings: Any) -> str:
-    """The name of the run folder without --out."""
-    model = model_name(settings.model)
-    return run_folder.default_name(model, settings.mode, settings.engine.name, datetime.now())
 
 
 def _allow_open_files(workers: int) -> None:

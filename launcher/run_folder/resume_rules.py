@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match, plain
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, plain, unknown
 from launcher.config import errors, paths, provenance, resumed_settings, selection
 from launcher.config.machine import Machine
 from launcher.config.presets import TASK_FOLDER
@@ -21,7 +21,6 @@ from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from training import train_plan
-from training.callbacks.base import Outcome
 from training.optim.schedule import warmup_steps
 
 Rule = Literal["free", "never"] | ResetPart
@@ -58,9 +57,8 @@ class SettingChange:
 def decide(
     args: CliArgs, out: Path | None, machine: Machine, world_size: int | None, chosen: Chosen | None
 ) -> RunPlan:
-    """As `start.decide`, for a start with --resume or --reset. Raises SettingsError."""
-    diagnostics = list(invalid_parts(args))
-    run, base = None, None
+    """As `run_plan.decide`, for a start with --resume or --reset. Raises SettingsError."""
+    diagnostics, run, base = list(invalid_parts(args)), None, None
     try:
         if args.resume is not None and (run := checkpoint_search.find(args, out)) is not None:
             base = _base(run.folder, args)
@@ -85,9 +83,9 @@ def decide(
 
 def _base(folder: Path, args: CliArgs) -> Base:
     layers, _ = selection.read_user(args)  # as given now, not those of the run
-    choices, moved = selection.highest(layers), selection.highest(layers[-1:]).get(TASK_FOLDER)
+    moved = selection.highest(layers[-1:]).get(TASK_FOLDER)
     base = resumed_settings.read(folder, None if moved is None else moved.value)
-    family, given = base.entries["model.family"].value, choices.get("model.family")
+    family, given = base.entries["model.family"].value, selection.highest(layers).get("model.family")
     if given is not None and given.value != family:
         raise SettingsError.of(
             f"model {given.value} differs from {family}, used by {folder}",
@@ -112,35 +110,34 @@ def _resumed(
     is_left = _is_left(run, changed, resolved, args.reset)
     if not is_left:  # the new length changes nothing: it needs no --reset
         changed = [change for change in changed if change.key not in LENGTH]
-    again = f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
     if checkpoint is not None:
         diagnostics += errors_of(changed, args.reset, resolved, f"{folder} until step {checkpoint.step}")
     elif run.is_completed and (args.reset or is_left):
         message = f"{folder} was completed, and has no checkpoint left to train on from"
         where = f"{args.resume_option} {args.resume}"
-        diagnostics.append(Diagnostic(message, value=str(folder), where=where, fix=again))
+        fix = f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
+        diagnostics.append(Diagnostic(message, value=str(folder), where=where, fix=fix))
     if diagnostics:
         raise SettingsError(diagnostics)
     reset = [part for part in PARTS if part in args.reset]
     lines = [] if checkpoint is None and not run.is_completed else [change.line for change in changed]
     request = ResumeRequest(folder, run.requested_step, reset, lines)
     if not is_left:
-        steps, stops = result.get("steps") or 0, ("stop.after", "stop.at")
-        words = [PROGRAM, "resume", shlex.quote(str(folder)), f"--max-steps {2 * steps} --reset schedule"]
-        words += [f"--set {key}=null" for key in stops if resolved.values[key].value is not None]
-        hint = f"to train longer: {' '.join(words)}"
-        if checkpoint is None:
-            hint = f"it has no checkpoint left; to train again: {again}"
-        line = f"nothing to do: {folder} was completed at step {steps}; {hint}"
-        names = [field.name for field in fields(Outcome) if field.name not in ("exit_code", "fault")]
-        left = {name: result.get(name) for name in names} | {"reason": "nothing to do"}
-        return RunPlan(resolved, request, line, {"folder": str(folder), **left})
-    if checkpoint is None:
-        return RunPlan(resolved, request, f"{folder} has no checkpoint yet; restarting from the beginning")
-    line = f"resuming {folder} from step {checkpoint.step}"
-    if out is not None and out.resolve() != folder.resolve():
-        line = f"forking {folder} at step {checkpoint.step} into {out}"
-    return RunPlan(resolved, request, "; ".join([line, *(RESET_EFFECTS[part] for part in reset)]))
+        steps = result.get("steps") or 0
+        line = f"nothing to do: {folder} was completed at step {steps}"
+        if checkpoint is not None:
+            words = f"{PROGRAM} resume {shlex.quote(str(folder))} --max-steps {2 * steps} --reset schedule"
+            stops = [key for key in ("stop.after", "stop.at") if resolved.values[key].value is not None]
+            line += "; to train longer: " + " ".join([words, *(f"--set {key}=null" for key in stops)])
+        left = {"folder": str(folder), **result, "reason": "nothing to do"}
+        return RunPlan(resolved, request, line, left)
+    line = f"{folder} has no checkpoint yet; restarting from the beginning"
+    if checkpoint is not None:
+        line = f"resuming {folder} from step {checkpoint.step}"
+        if out is not None and out.resolve() != folder.resolve():
+            line = f"forking {folder} at step {checkpoint.step} into {out}"
+        line = "; ".join([line, *(RESET_EFFECTS[part] for part in reset)])
+    return RunPlan(resolved, request, line)
 
 
 def _is_left(
@@ -230,10 +227,7 @@ def invalid_parts(args: CliArgs) -> Iterator[Diagnostic]:
     """An error for each unknown argument of --reset, and for any without --resume."""
     for part in args.reset:
         if part not in PARTS:
-            nearest, allowed = nearest_match(part, PARTS), ", ".join(PARTS)
-            parts: dict[str, Any] = {"allowed": allowed, "did_you_mean": nearest}
-            parts |= {"where": f"--reset {part}", "fix": nearest and f"--reset {nearest}"}
-            yield Diagnostic(f"unknown --reset '{part}'", value=part, **parts)
+            yield unknown(f"unknown --reset '{part}'", part, PARTS, where=f"--reset {part}")
     if args.resume is None:
         part = args.reset[0]
         yield Diagnostic("--reset requires --resume", value=part, where=f"--reset {part}")

@@ -106,7 +106,7 @@ def find_saved(word: str, command: str, sets: Sequence[str] = (), *, needs_folde
             raise checkpoint_search.no_run(path, where, command)
         if folder is not None:
             RunReader(folder).check()
-        checkpoints = {} if folder is None else checkpoint_search.checkpoints(folder)
+        checkpoints = {} if folder is None else run_folder.checkpoints(folder)
     if not checkpoints and (named is None or needs_folder):
         message, allowed = (
             f"{path} has no checkpoint",

@@ -9,6 +9,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import run_folder
+from launcher.run_folder.run_folder import RunFolder
 from tests.launcher.given import errors_of, resolved
 from tests.launcher.runs import trained
 from tests.training.checkpoint.killed import killed_at
@@ -119,7 +120,7 @@ def test_a_trained_or_resumed_run_is_never_discarded(here):
         assert not created.discard() and (created.path / part).exists()
     run_folder.create(resolved(), here / "mine", NAME)
     before = content(here)
-    assert not run_folder.open_existing(here / "mine").discard()
+    assert not RunFolder(here / "mine", is_resumed=True).discard()
     assert content(here) == before
 
 
