@@ -38,8 +38,6 @@ _LOST_PEER_WAIT_S = 3.0
 _RESTARTED = ("failed", "killed", "peer lost")
 """Ends that a restart may avoid. Invalid input and a loss that is not finite would come again."""
 Show = Callable[[RunEnd], None]
-Attempt = Callable[[RunPlan], RunEnd]
-"""Runs the ranks once."""
 Train = Callable[[RunPlan, Show], RunEnd]
 """Trains to the end of the run, and shows each failure."""
 
@@ -81,39 +79,32 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
 
 def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
     """Train the ranks of `plan` to their end, in this process or in supervised ones."""
-    if plan.launched is not None:
-        end = _train_here(plan)
-        if end.kind != "ended":
-            show(end)
-        return end
+    variables, launched = environment.variables(), plan.launched
     # In a control group that limits memory the kernel then kills a rank instead of this process.
     handler = signals.installed()
     may_start = environment.is_own_process and (handler is None or not handler.in_job)
-    if not plan.starts_processes and not (may_start and cgroup.memory() is not None):
-        return repeat(plan, _train_here, show)
-    from launcher.run.supervisor import supervise
+    if launched is None and (plan.starts_processes or (may_start and cgroup.memory() is not None)):
+        from launcher.run.supervisor import supervise
 
-    return repeat(plan, supervise, show)
-
-
-def _train_here(plan: RunPlan) -> RunEnd:
-    """Train one rank in this process."""
-    variables, launched = environment.variables(), plan.launched
+        return repeat(plan, supervise, show)
     if launched is not None:
         variables.update(launched.variables())
     if plan.threads is not None:
         variables[affinity.VARIABLE] = str(plan.threads)
-    end = rank.run(plan, rank=launched.rank if launched else 0)
-    if end.kind == "peer lost" and launched is not None:
-        # The rank that failed reports first; srun or torchrun then ends this one while it waits.
-        signals.end_start(end.exit_code)
-        time.sleep(_LOST_PEER_WAIT_S)
+    if launched is None:
+        end = repeat(plan, rank.run, show)
+    elif (end := rank.run(plan, launched.rank)).kind != "ended":
+        if end.kind == "peer lost":
+            # The rank that failed reports first; srun or torchrun then ends this one while it waits.
+            signals.end_start(end.exit_code)
+            time.sleep(_LOST_PEER_WAIT_S)
+        show(end)
     signals.end_start()
     return end
 
 
-def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
-    """Run the ranks to their end, with up to engine.max_restarts restarts after failures.
+def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> RunEnd:
+    """Run the ranks to their end by `attempt`, with up to engine.max_restarts restarts after failures.
 
     After out of memory they restart with half the micro-batch and the same global batch, three
     times at most: a rank cannot retry a step while its peers wait in a collective, and not at all
@@ -133,9 +124,10 @@ def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
         end = attempt(again)
         kills = (cgroup.oom_kills() or 0) - kills
         end = run_end.out_of_memory(end, kills, again.resolved.batching)
-        if end.kind != "ended":
-            show(end)
-        if end.kind == "ended" or end.signals or not folder.is_dir():
+        if end.kind == "ended":
+            return end
+        show(end)
+        if end.signals or not folder.is_dir():
             return end
         step = _newest_step(folder)
         # --reset applies again unless a checkpoint was saved since, which has its effect.
@@ -238,22 +230,22 @@ def last_line(end: RunEnd) -> str:
     """The run folder and the next command; empty: there is no folder. Reads the folder."""
     if (folder := end.folder) is None:
         return ""
-    where, resume = f"run folder {folder}", f"{PROGRAM} resume {shlex.quote(str(folder))}"
+    parts, resume = [f"run folder {folder}"], f"{PROGRAM} resume {shlex.quote(str(folder))}"
+    is_done, has_failed = end.exit_code == exit_codes.DONE, end.exit_code == exit_codes.FAILURE
     if (folder / run_folder.REPORT).is_file():
-        where += f"; report: {folder / run_folder.REPORT}"
-    if end.exit_code == exit_codes.DONE:
-        if (folder / run_folder.EXPERIENCES).exists():
-            return f"{where}; continue: {resume}"
-        if following := next_command(folder):
-            return f"{where}; {following}"
-    else:
-        has_failed = end.exit_code == exit_codes.FAILURE
-        where += f"; details: {folder / run_folder.LOG}" if has_failed else ""
-        if run_folder.checkpoints(folder):
-            return f"{where}; resume: {resume}"
-        if has_failed:
-            return where
-    return f"{where}; run again: {PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
+        parts.append(f"report: {folder / run_folder.REPORT}")
+    if has_failed:
+        parts.append(f"details: {folder / run_folder.LOG}")
+    if is_done and (folder / run_folder.EXPERIENCES).exists():
+        parts.append(f"continue: {resume}")
+    elif following := next_command(folder) if is_done else None:
+        parts.append(following)
+    elif not is_done and run_folder.checkpoints(folder):
+        parts.append(f"resume: {resume}")
+    elif not has_failed:
+        settings = shlex.quote(str(folder / run_folder.SETTINGS))
+        parts.append(f"run again: {PROGRAM} --config {settings}")
+    return "; ".join(parts)
 
 
 def next_command(folder: Path, shown: Path | None = None) -> str | None:

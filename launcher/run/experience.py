@@ -93,18 +93,6 @@ def record_settings(resolved: Resolved, spec: ExperienceSpec) -> None:
     run_folder.rewrite_settings(Storage(home), resolve_experience(resolved, spec))
 
 
-def resolve_next_start(resolved: Resolved, resume: ResumeRequest | None) -> Resolved:
-    """The settings of the next start: those of the unfinished experience, if there is one.
-
-    Reads the disk. Raises SettingsError if the list of experiences cannot be read.
-    """
-    ledger = None if resume is None else experiences.load(resume.source)
-    experience = None if ledger is None else ledger.unfinished
-    if resume is None or experience is None or not experience.number:
-        return resolved
-    return resolve_experience(resolved, spec_of(resume.source, experience))
-
-
 def is_left(resume: ResumeRequest) -> bool:
     """Whether the resumed run has an experience to finish, or is resumed at an earlier step.
 

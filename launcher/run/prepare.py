@@ -16,7 +16,7 @@ from launcher.config import engine_options, errors, machine
 from launcher.config.machine import Machine
 from launcher.config.options import FORCE
 from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
-from launcher.config.schema import config_of, model_name
+from launcher.config.schema import Settings, config_of, model_name
 from launcher.run import affinity
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import RunPlan, decide
@@ -115,13 +115,12 @@ def prepare_run_at(
         is_continual = experience.is_left(resume)
     _allow_open_files(settings.loader.workers)
     ranks = launched.local_size if launched else resolved.nproc
-    model = model_name(settings.model).replace(":", "-")
     plan = replace(
         decision,
         launched=launched,
         generation=generation,
         out=out,
-        name=f"{model}-{settings.mode}-{settings.engine.name}-{datetime.now():%Y%m%d-%H%M%S}",
+        name=name_of(settings),
         threads=affinity.threads(settings.engine, here.cores, ranks, environment.variables(), is_continual),
         nothing_left=None if is_continual else decision.nothing_left,
         is_continual=is_continual,
@@ -132,6 +131,12 @@ def prepare_run_at(
 
         feature_checks.check_run_folder(plan.destination, resolved.values)
     return plan
+
+
+def name_of(settings: Settings) -> str:
+    """`language-small-fast-zero2-20250131-142501`: the run folder without --out."""
+    model = model_name(settings.model).replace(":", "-")
+    return f"{model}-{settings.mode}-{settings.engine.name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _allow_open_files(workers: int) -> None:
