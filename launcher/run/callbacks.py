@@ -115,6 +115,7 @@ def run_info(
         notes.append(f"experience {job.number}: {counts}")
     if name == "cuda":
         name = torch.cuda.get_device_name(device)
+    here = machine.detect_machine()
     return RunInfo(
         model=model_name(settings.model),
         mode=settings.mode,
@@ -131,23 +132,17 @@ def run_info(
         evaluated=evaluated,
         loss_changes=isinstance(tasks[0], TracksProgress),
         stage=settings.stages[0] if settings.stages else None,
-        environment=_environment(name),
+        environment={
+            "host": platform.node(),
+            "system": platform.platform(terse=True),
+            "cores": here.cores,
+            "memory_bytes": here.ram_bytes,
+            "gpus": here.gpus,
+            "device": name,
+            "libraries": environment.versions(),
+        },
         predicted_memory_bytes=None if chosen is None else chosen.predicted_memory_bytes,
     )
-
-
-def _environment(device: str) -> dict[str, Any]:
-    """The machine of this process, its `device` by name, and the versions that train."""
-    here = machine.detect_machine()
-    return {
-        "host": platform.node(),
-        "system": platform.platform(terse=True),
-        "cores": here.cores,
-        "memory_bytes": here.ram_bytes,
-        "gpus": here.gpus,
-        "device": device,
-        "libraries": environment.versions(),
-    }
 
 
 def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: Emit) -> Health:
@@ -187,10 +182,8 @@ def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emi
         job.log(text)
 
     values, tracking = job.resolved.values.items(), settings.tracking
-    resume, names = (
-        job.resume,
-        ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage"),
-    )
+    resume = job.resume
+    names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
     went_back = resume is not None and resume.source.resolve() == folder.resolve()
     went_back = went_back and bool(resume.step is not None or resume.reset)
     run = Run(
@@ -208,13 +201,13 @@ def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emi
 
 def _outputs(job: RunPlan, storage: Storage) -> list[ConsoleOutput]:
     """The log of the run and, if it has one, the console."""
-    outputs: list[ConsoleOutput] = [LogFileOutput(storage)]
+    console: list[ConsoleOutput] = [PlainOutput(sys.stdout)] if job.console else []
     if job.console and not sys.stdout.closed and sys.stdout.isatty():
         from training.logging.terminal import TerminalOutput, can_redraw
 
         if can_redraw(sys.stdout, environment.variables().get("TERM")):
-            return [*outputs, TerminalOutput(sys.stdout)]
-    return [*outputs, PlainOutput(sys.stdout)] if job.console else outputs
+            console = [TerminalOutput(sys.stdout)]
+    return [LogFileOutput(storage), *console]
 
 
 class _FinishStartup(Callback):

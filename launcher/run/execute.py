@@ -217,7 +217,7 @@ def copy_run(source: Path, folder: Path) -> None:
         *(run_folder.PREDICTIONS, run_folder.EVALUATIONS, run_folder.SETTINGS, run_folder.ORIGINS),
         *(lock.NAME, run_folder.SLURM_FOLDER),
     }
-    for entry in sorted(source.iterdir()):
+    for entry in source.iterdir():
         if entry.name in created or entry.name.startswith(run_folder.EXPORT):
             continue
         if entry.is_dir() and not entry.is_symlink():

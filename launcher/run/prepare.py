@@ -21,13 +21,7 @@ from launcher.run import affinity
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import RunPlan, decide
 from models.catalog import is_custom
-from slurm.environment import (
-    Generation,
-    InvalidEnvironment,
-    RankEnvironment,
-    read_generation,
-    read_rank_environment,
-)
+from slurm.environment import InvalidEnvironment, RankEnvironment, read_generation, read_rank_environment
 from training.logging.quantities import size
 
 _FREE = 0.03
@@ -67,22 +61,16 @@ def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
     here = machine.detect_machine()
     if launched is not None:
         here = here.for_ranks(launched.local_size, launched.cpus)
-    plan = collected(invalid, partial(prepare_run_at, args, out, here, launched, generation, is_here=True))
+    plan = collected(invalid, partial(prepare_run_at, args, out, here, launched, is_here=True))
     if plan.nothing_left is None and not args.force:
         ranks = launched.local_size if launched else plan.resolved.nproc
         if lacking := list(check_memory(plan.resolved, here, parameters(plan.resolved), ranks)):
             raise SettingsError(lacking)
-    return plan
+    return replace(plan, generation=generation)
 
 
 def prepare_run_at(
-    args: CliArgs,
-    out: Path | None,
-    here: Machine,
-    launched: RankEnvironment | None,
-    generation: Generation | None = None,
-    *,
-    is_here: bool = False,
+    args: CliArgs, out: Path | None, here: Machine, launched: RankEnvironment | None, *, is_here: bool = False
 ) -> RunPlan:
     """As `prepare_run`, for a given machine and rank environment, such as those of a cluster.
 
@@ -101,8 +89,12 @@ def prepare_run_at(
         engine_options.deepspeed_layout(decision.resolved, decision.resolved.settings.engine)
     except SettingsError as error:
         diagnostics += error.diagnostics
-    if launched is None or launched.rank == 0:
-        diagnostics += _check_out(out, args, decision)
+    is_rank_0 = launched is None or launched.rank == 0
+    if out is not None and is_rank_0 and (decision is not None or args.resume is None):
+        resume = decision.resume if decision else None
+        is_own = resume is not None and resume.source.resolve() == out.resolve()
+        if not is_own or not run_folder.is_run_folder(out):  # else it contains the resumed run
+            diagnostics += run_folder.writing_errors(out, f"--out {out}")
     if launched is not None and decision is not None:
         diagnostics += _check_launched(launched, decision.resolved)
     if diagnostics or decision is None:
@@ -118,7 +110,6 @@ def prepare_run_at(
     plan = replace(
         decision,
         launched=launched,
-        generation=generation,
         out=out,
         name=name_of(settings),
         threads=affinity.threads(settings.engine, here.cores, ranks, environment.variables(), is_continual),
@@ -147,16 +138,6 @@ def _allow_open_files(workers: int) -> None:
         needed = min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def _check_out(out: Path | None, args: CliArgs, decision: RunPlan | None) -> list[Diagnostic]:
-    """Errors if a run cannot be written to `out`, unless it contains the resumed run."""
-    if out is None or (args.resume is not None and decision is None):
-        return []
-    resume = decision.resume if decision else None
-    if resume and resume.source.resolve() == out.resolve() and run_folder.is_run_folder(out):
-        return []
-    return run_folder.writing_errors(out, f"--out {out}")
 
 
 def _check_launched(launched: RankEnvironment, resolved: Resolved) -> Iterator[Diagnostic]:

@@ -91,19 +91,15 @@ class RunEnd:
     def save(self, folder: Path) -> None:
         """Write the end to `folder` for the supervisor, atomically. Touches the disk."""
         content = TypeAdapter(RunEnd).dump_json(self, exclude={"cause"}, fallback=str)
-        atomic_write(_path(folder, self.rank), content)
+        atomic_write(folder / f"rank-{self.rank}.json", content)
 
 
 def load(folder: Path, rank: int) -> RunEnd | None:
     """The end that `rank` saved in `folder`; None: it has not, or died before."""
     try:
-        return TypeAdapter(RunEnd).validate_json(_path(folder, rank).read_bytes())
+        return TypeAdapter(RunEnd).validate_json((folder / f"rank-{rank}.json").read_bytes())
     except FileNotFoundError:
         return None
-
-
-def _path(folder: Path, rank: int) -> Path:
-    return folder / f"rank-{rank}.json"
 
 
 def build(
@@ -235,9 +231,7 @@ def exit_hung(plan: RunPlan, rank: int, reason: str) -> NoReturn:
     `reason` follows `rank 1 on HOST`, for example `waited 600 s for its data`. The supervisor shows
     it before reports of other ranks; without a supervisor it is printed here.
     """
-    main = threading.main_thread().ident
-    frame = None if main is None else sys._current_frames().get(main)
-    stack = "" if frame is None else "".join(traceback.format_stack(frame))
+    stack = "".join(traceback.format_stack(sys._current_frames()[threading.main_thread().ident or 0]))
     text = f"error: rank {rank} on {socket.gethostname()} {reason}"
     end = build("failed", rank, text, f"stack of the main thread:\n{stack}")
     if plan.reports is not None:
