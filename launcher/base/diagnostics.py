@@ -68,11 +68,12 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
     return printable(redact("\n".join(lines)))
 
 
-def unknown(message: str, name: str, names: Iterable[str], **parts: Any) -> Diagnostic:
-    """The error about a `name` that is none of `names`; `parts` are other fields."""
-    listed = [*names]
-    near = nearest_match(name, listed)
-    return Diagnostic(message, value=name, allowed=", ".join(listed), did_you_mean=near, **parts)
+def unknown(flag: str, name: str, names: Iterable[str], **parts: Any) -> Diagnostic:
+    """The error about the argument `name` of an option, which is none of `names`; `parts` replace fields."""
+    options = [*names]
+    fields: dict[str, Any] = {"message": f"unknown {flag} '{name}'", "where": f"command line: {flag} {name}"}
+    fields |= {"allowed": ", ".join(options), "did_you_mean": nearest_match(name, options)}
+    return Diagnostic(value=name, **{**fields, **parts})
 
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
@@ -122,15 +123,11 @@ def nearest_match(word: str, options: Iterable[str]) -> str | None:
     """The option that is very like `word`, or None; ignores case, `-` and `_`."""
     import difflib  # slow to import, and only needed for errors
 
-    folded = {fold(option): option for option in options}
-    if match := folded.get(fold(word)):
-        return match
-    close = difflib.get_close_matches(fold(word), folded, n=5, cutoff=0.6)
+    folded, typed = {fold(option): option for option in options}, fold(word)
+    close = difflib.get_close_matches(typed, folded, n=5, cutoff=0.65)
     # Two swapped letters are the most frequent typo, and difflib ranks it low.
-    same = [option for option in close if sorted(option) == sorted(fold(word))]
-    long = [option for option in close if len(option) == len(fold(word))]
-    near = difflib.get_close_matches(fold(word), close, n=1, cutoff=0.67)
-    return folded[(same or near or long)[0]] if same or near or long else None
+    swapped = [option for option in close if sorted(option) == sorted(typed)]
+    return next((folded[option] for option in (*swapped, *close)), None)
 
 
 def fold(word: str) -> str:

@@ -227,7 +227,7 @@ def invalid_parts(args: CliArgs) -> Iterator[Diagnostic]:
     """An error for each unknown argument of --reset, and for any without --resume."""
     for part in args.reset:
         if part not in PARTS:
-            yield unknown(f"unknown --reset '{part}'", part, PARTS, where=f"--reset {part}")
+            yield unknown("--reset", part, PARTS, where=f"--reset {part}")
     if args.resume is None:
         part = args.reset[0]
         yield Diagnostic("--reset requires --resume", value=part, where=f"--reset {part}")

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import disk, library_warnings, signals
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError, unknown
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
 from launcher.saved_runs import saved_model
-from launcher.saved_runs.saved_model import SavedModel, SavedRun, unknown_name
+from launcher.saved_runs.saved_model import SavedModel, SavedRun
 from models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
 from training.checkpoint.base_weights import has_adapters
 from training.logging.strict_json import encode
@@ -170,9 +170,8 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
     if format_name in FORMATS:
         return []
     if format_name:
-        return [unknown_name("--format", format_name, [*FORMATS])]
-    fix = f"--format {next(iter(FORMATS))}"
-    parts: dict[str, Any] = {"where": "command line: export", "allowed": ", ".join(FORMATS), "fix": fix}
+        return [unknown("--format", format_name, FORMATS, key="--format")]
+    parts = {"where": "command line: export", "allowed": ", ".join(FORMATS)}
     return [Diagnostic("export requires --format", key="--format", **parts)]
 
 
