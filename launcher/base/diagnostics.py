@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TypeVar
 
 from launcher.base.redaction import redact
 from training.logging.printable import printable
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
+Error = TypeVar("Error", bound="SettingsError")
 PROGRAM = "python -m launcher"
 MANY = 12
 """With more options than this, a message names the command that lists them."""
@@ -49,7 +47,7 @@ class SettingsError(Exception):
         super().__init__(render(self.diagnostics))
 
     @classmethod
-    def of(cls, message: str, **parts: Any) -> Self:
+    def of(cls: type[Error], message: str, **parts: Any) -> Error:
         """The error of a single diagnostic; `parts` are its fields besides the message."""
         return cls([Diagnostic(message, **parts)])
 

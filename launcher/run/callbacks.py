@@ -184,15 +184,14 @@ def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emi
     values, tracking = job.resolved.values.items(), settings.tracking
     resume = job.resume
     names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
-    went_back = resume is not None and resume.source.resolve() == folder.resolve()
-    went_back = went_back and bool(resume.step is not None or resume.reset)
+    may_repeat = resume is not None and (resume.step is not None or bool(resume.reset))
     run = Run(
         folder=folder.absolute(),
         track=settings.track,
         settings=clean({key: item.value for key, item in values}),
         origins=clean({key: f"{item.origin.layer}: {item.origin.where}" for key, item in values}),
         facts={name: getattr(info, name) for name in names},
-        went_back=went_back,
+        went_back=may_repeat and resume is not None and resume.source.resolve() == folder.resolve(),
         checkpoints=tracking.checkpoints,
         command=f"{PROGRAM} track {shlex.quote(str(folder))}",
     )

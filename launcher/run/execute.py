@@ -8,11 +8,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from launcher.base import environment, exit_codes, signals
+from launcher.base import environment, exit_codes, library_warnings, signals
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
 from launcher.base.signals import Stopped, at_signal
 from launcher.config import batching
@@ -22,7 +23,7 @@ from launcher.config.provenance import Resolved
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import is_of_hub
 from launcher.config.settings_file import read_values
-from launcher.run import affinity, rank, run_end
+from launcher.run import affinity, run_end
 from launcher.run.run_end import RunEnd
 from launcher.run_folder import lock, run_folder
 from launcher.run_folder.run_folder import RunFolder
@@ -32,6 +33,10 @@ from training.logging.events import append_event
 from training.resources import cgroup
 from training.resources.oom import MAX_HALVINGS
 from training.storage import Storage
+
+if TYPE_CHECKING:
+    from training.callbacks.base import Outcome
+    from training.evaluation.evaluate import SplitResult
 
 _LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
@@ -92,8 +97,8 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
     if plan.threads is not None:
         variables[affinity.VARIABLE] = str(plan.threads)
     if launched is None:
-        end = repeat(plan, rank.run, show)
-    elif (end := rank.run(plan, launched.rank)).kind != "ended":
+        end = repeat(plan, run_rank, show)
+    elif (end := run_rank(plan, launched.rank)).kind != "ended":
         if end.kind == "peer lost":
             # The rank that failed reports first; srun or torchrun then ends this one while it waits.
             signals.end_start(end.exit_code)
@@ -101,6 +106,35 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
         show(end)
     signals.end_start()
     return end
+
+
+def worker() -> Callable[[RunPlan], Outcome | SplitResult]:
+    """The function that a rank runs; imports torch."""
+    with environment.importing(), signals.deferred():
+        import torch._dynamo  # noqa: F401 - the first optimizer imports it
+
+        from launcher.run.worker import work
+
+    return work
+
+
+def run_rank(plan: RunPlan, rank: int = 0) -> RunEnd:
+    """Run the work of a rank in this process; however it ends, that is returned."""
+
+    def report(error: BaseException) -> None:
+        if plan.reports is not None:
+            run_end.save_and_exit(run_end.of_error(error, rank), plan.reports)
+
+    try:
+        with signals.stoppable(report), library_warnings.logged(plan.log):
+            signals.leave("nothing was saved")
+            affinity.pin_to_cores(plan.resolved.settings, environment.variables())
+            return run_end.agreed(asdict(worker()(plan)), rank)
+    # The outermost frame of a rank: every end, also Ctrl-C, is handed back.
+    except BaseException as error:
+        return run_end.of_error(error, rank)
+    finally:
+        signals.leave("")
 
 
 def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> RunEnd:

@@ -16,10 +16,11 @@ from launcher.config import engine_options, errors, machine
 from launcher.config.machine import Machine
 from launcher.config.options import FORCE
 from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
-from launcher.config.schema import Settings, config_of, model_name
+from launcher.config.resolve import resolve
+from launcher.config.schema import config_of, model_name
 from launcher.run import affinity
 from launcher.run_folder import run_folder
-from launcher.run_folder.run_plan import RunPlan, decide
+from launcher.run_folder.run_plan import RunPlan
 from models.catalog import is_custom
 from slurm.environment import InvalidEnvironment, RankEnvironment, read_generation, read_rank_environment
 from training.logging.quantities import size
@@ -79,7 +80,12 @@ def prepare_run_at(
     diagnostics, decision = list[Diagnostic](), None
     world_size = launched.world_size if launched else None
     try:
-        decision = decide(args, out, here, world_size)
+        if args.resume is None and not args.reset:
+            decision = RunPlan(resolve(args, here, world_size))
+        else:
+            from launcher.run_folder.resume_rules import decide  # an ordinary start does not need it
+
+            decision = decide(args, out, here, world_size)
         if is_here and _ENGINE in decision.resolved.keys.auto:
             from launcher.plan import auto
             from launcher.plan.target import Described
@@ -124,7 +130,7 @@ def prepare_run_at(
     return plan
 
 
-def name_of(settings: Settings) -> str:
+def name_of(settings: Any) -> str:
     """`language-small-fast-zero2-20250131-142501`: the run folder without --out."""
     model = model_name(settings.model).replace(":", "-")
     return f"{model}-{settings.mode}-{settings.engine.name}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -216,6 +217,17 @@ def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
     fix = fault.fix.format(**faults.commands(resolved, folder))
     lines = [end.text, f"  {'cause':<12}  {fault.cause}", f"  {'fix':<12}  {fix}"]
     return replace(end, text="\n".join(lines))
+
+
+def save_and_exit(end: RunEnd, folder: Path) -> NoReturn:
+    """Save `end` for the supervisor, if its `folder` is still there, and exit.
+
+    Also after a normal end: gloo threads sometimes abort the interpreter at shutdown. The code is 0 for
+    every end that all ranks agreed on: the supervisor reads the agreed one.
+    """
+    with suppress(FileNotFoundError):
+        end.save(folder)
+    exit_now(exit_codes.DONE if end.kind == "ended" else end.exit_code)
 
 
 def exit_now(code: int) -> NoReturn:

@@ -55,9 +55,18 @@ class SettingChange:
 
 
 def decide(
-    args: CliArgs, out: Path | None, machine: Machine, world_size: int | None, chosen: Chosen | None
+    args: CliArgs,
+    out: Path | None,
+    machine: Machine,
+    world_size: int | None = None,
+    chosen: Chosen | None = None,
 ) -> RunPlan:
-    """As `run_plan.decide`, for a start with --resume or --reset. Raises SettingsError."""
+    """What a start does, a new run or one from a checkpoint, from settings files and JSON only.
+
+    `world_size` and `chosen` as for `resolve`. Raises SettingsError with all errors.
+    """
+    if args.resume is None and not args.reset:
+        return RunPlan(resolve(args, machine, world_size, None, chosen))
     diagnostics, run, base = list(invalid_parts(args)), None, None
     try:
         if args.resume is not None and (run := checkpoint_search.find(args, out)) is not None:

@@ -1,4 +1,4 @@
-"""The plan of a run: its settings, what it resumes, and where its ranks run; and how it is decided."""
+"""The plan of a run: its settings, what it resumes, and where its ranks run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import Diagnostic
-from launcher.config.machine import Machine
-from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
-from launcher.config.resolve import resolve
+from launcher.config.provenance import ResetPart, Resolved
 from launcher.run_folder import run_folder
 from slurm.environment import Generation, RankEnvironment
 
@@ -120,21 +118,3 @@ class RunPlan:
         """Append to the log of the run, if this process knows its folder. Touches the disk."""
         if self.folder is not None:
             run_folder.append_log(self.folder, text)
-
-
-def decide(
-    args: CliArgs,
-    out: Path | None,
-    machine: Machine,
-    world_size: int | None = None,
-    chosen: Chosen | None = None,
-) -> RunPlan:
-    """What a start does, a new run or one from a checkpoint, from settings files and JSON only.
-
-    `world_size` and `chosen` as for `resolve`. Raises SettingsError with all errors.
-    """
-    if args.resume is None and not args.reset:
-        return RunPlan(resolve(args, machine, world_size, None, chosen))
-    from launcher.run_folder import resume_rules  # an ordinary start does not need it
-
-    return resume_rules.decide(args, out, machine, world_size, chosen)

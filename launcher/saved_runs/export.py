@@ -169,7 +169,7 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
         return []
     if format_name:
         return [unknown("--format", format_name, FORMATS, key="--format")]
-    parts = {"where": "command line: export", "allowed": ", ".join(FORMATS)}
+    parts: dict[str, Any] = {"where": "command line: export", "allowed": ", ".join(FORMATS)}
     return [Diagnostic("export requires --format", key="--format", **parts)]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from launcher.base.diagnostics import Diagnostic
 from launcher.config.provenance import CliArgs
-from launcher.run import rank
+from launcher.run import execute
 from launcher.run.execute import copy_run, execute_run, last_line
 from launcher.run.prepare import collected, prepare_run
 from launcher.run_folder import run_folder
@@ -36,7 +36,7 @@ def train(monkeypatch):
     """Executes a prepared run with a function as the work of a rank: its end, and the texts shown."""
 
     def train_by(work, ready):
-        monkeypatch.setattr(rank, "worker", lambda: work)
+        monkeypatch.setattr(execute, "worker", lambda: work)
         shown = []
         end = execute_run(ready, True, shown.append)
         return end, [each.text for each in shown]

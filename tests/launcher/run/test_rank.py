@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.run import rank
+from launcher.run import rank, supervisor
 from launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest, RunPlan
 from slurm.environment import Generation
 from tests.launcher.given import resolved
@@ -19,7 +19,7 @@ def test_the_plan_arrives_unchanged(tmp_path):
         folder=tmp_path / "run",
         console=True,
     )
-    rank.save_plan(plan, tmp_path)
+    supervisor.save_plan(plan, tmp_path)
     read = rank.load_plan(tmp_path)
     assert read.resolved.settings == settings.settings
     assert type(read.resolved.settings) is type(settings.settings)
