@@ -19,7 +19,6 @@ from launcher.base.signals import Stopped, at_signal
 from launcher.config import batching
 from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
-from launcher.config.provenance import Resolved
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import is_of_hub
 from launcher.config.settings_file import read_values
@@ -169,13 +168,18 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
             again = replace(again, resume=ResumeRequest(folder))
         else:
             again, step = replace(again, resume=resumed), begun
-        is_reducible = end.kind == "out of memory" and reductions < MAX_HALVINGS
-        if is_reducible and (smaller := _reduced(again.resolved, end.micro_batch)) is not None:
-            reductions, numbers = reductions + 1, smaller.batching
-            again = replace(again, resolved=smaller)
-            line = f"restart with micro-batches of {numbers.micro_batch}"
+        numbers = again.resolved.batching
+        used = end.micro_batch or numbers.micro_batch  # a run may have reduced it itself
+        accumulation = numbers.micro_batch * numbers.accumulation // used
+        failed = replace(numbers, micro_batch=used, accumulation=accumulation)
+        less = next(batching.halvings(failed), None) if end.kind == "out of memory" else None
+        if less is not None and reductions < MAX_HALVINGS:
+            # settings.yaml and origins.json then show the new numbers and their origin.
+            smaller = again.resolved.with_batching(less, "reduced after out of memory")
+            again, reductions = replace(again, resolved=smaller), reductions + 1
+            line = f"restart with micro-batches of {less.micro_batch}"
             facts = {"rank": end.rank, "text": end.text, "from_step": step}
-            facts |= {"micro_batch": numbers.micro_batch, "accumulation": numbers.accumulation}
+            facts |= {"micro_batch": less.micro_batch, "accumulation": less.accumulation}
             append_event(Storage(folder), "out_of_memory", step or 0, facts)
         elif end.kind in _RESTARTED and restarts < max_restarts:
             restarts += 1
@@ -188,20 +192,6 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
             print(line, file=sys.stderr, flush=True)
         del end  # its cause holds the model, if it was trained here
         gc.collect()
-
-
-def _reduced(resolved: Resolved, micro_batch: int | None) -> Resolved | None:
-    """The settings with half the micro-batch and the same global batch; None: it cannot be smaller.
-
-    `micro_batch` is the one that ran out of memory, which a run may have reduced itself; None: that of the
-    settings. settings.yaml and origins.json of the restarted run show the new numbers and their origin.
-    """
-    numbers = resolved.batching
-    used = micro_batch or numbers.micro_batch
-    accumulation = numbers.micro_batch * numbers.accumulation // used
-    failed = replace(numbers, micro_batch=used, accumulation=accumulation)
-    smaller = next(batching.halvings(failed), None)
-    return None if smaller is None else resolved.with_batching(smaller, "reduced after out of memory")
 
 
 def _newest_step(folder: Path) -> int | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from engines.catalog import ENGINES, Entry, missing
 from launcher.base import environment
@@ -102,7 +103,16 @@ def prepare_run_at(
         if not is_own or not run_folder.is_run_folder(out):  # else it contains the resumed run
             diagnostics += run_folder.writing_errors(out, f"--out {out}")
     if launched is not None and decision is not None:
-        diagnostics += _check_launched(launched, decision.resolved)
+        values, key, source = decision.resolved.values, "engine.max_restarts", launched.source
+        diagnostics += check_processes(values, launched.local_size, source)
+        if value := values[key].value:
+            message = f"{key} {value}, but only {source}, which started the processes, can restart them"
+            allowed = f"0 under {source}; a second start with  --resume auto  resumes"
+            diagnostics.append(errors.about(values, key, message, allowed=allowed))
+        if decision.resolved.settings.continual.enabled:
+            from launcher.config import feature_checks  # for the runs that learn continually
+
+            diagnostics += feature_checks.check_launcher(source, values)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
     resolved, settings, resume = decision.resolved, decision.resolved.settings, decision.resume
@@ -111,7 +121,11 @@ def prepare_run_at(
         from launcher.run import experience
 
         is_continual = experience.is_left(resume)
-    _allow_open_files(settings.loader.workers)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _FILES + _FILES_PER_WORKER * settings.loader.workers
+    needed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     ranks = launched.local_size if launched else resolved.nproc
     plan = replace(
         decision,
@@ -134,30 +148,6 @@ def name_of(settings: Any) -> str:
     """`language-small-fast-zero2-20250131-142501`: the run folder without --out."""
     model = model_name(settings.model).replace(":", "-")
     return f"{model}-{settings.mode}-{settings.engine.name}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _allow_open_files(workers: int) -> None:
-    """Raise this process's limit of open files to what a rank with `workers` may need, if it can."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = _FILES + _FILES_PER_WORKER * workers
-    if hard != resource.RLIM_INFINITY:
-        needed = min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def _check_launched(launched: RankEnvironment, resolved: Resolved) -> Iterator[Diagnostic]:
-    """Errors for settings that ranks of torchrun or srun cannot keep."""
-    source, key, values = launched.source, "engine.max_restarts", resolved.values
-    yield from check_processes(values, launched.local_size, source)
-    if value := values[key].value:
-        message = f"{key} {value}, but only {source}, which started the processes, can restart them"
-        allowed = f"0 under {source}; a second start with  --resume auto  resumes"
-        yield errors.about(values, key, message, allowed=allowed)
-    if resolved.settings.continual.enabled:
-        from launcher.config import feature_checks  # for the runs that learn continually
-
-        yield from feature_checks.check_launcher(source, values)
 
 
 def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnostic]:

@@ -106,7 +106,18 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     evaluated = None if split is None else samples_of(task, split, seed)
     check_fills(resolved, len(samples))
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
-    facts = _facts(job, task, samples, files, order, world)
+    facts: dict[str, Any] = {  # of a checkpoint, and what a resumed run is compared with
+        "settings": paths.kept_values(resolved.values),
+        "data": {
+            "samples": len(samples),
+            "fingerprint": fingerprint(samples, world),
+            "validation": fingerprint(Samples(task, task.data("val"), seed), world),
+            "files": files,
+            "global_batch": order.global_batch,
+            "seed": seed,
+        },
+        "experience": number,
+    }
     if resumed is not None:
         resumed.check_data(facts["data"])
         labels = resumed.fact("evaluator", {}).get("metrics", {})
@@ -163,8 +174,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     check.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
     if world.rank == 0:
         _prepare_folder(job, storage, resumed, train_plan, world)
-    batches = Batches(samples, order, train_plan, *loading)
-    return train(task, engine, module, batches, run)
+    return train(task, engine, module, Batches(samples, order, train_plan, *loading), run)
 
 
 def load_data(
@@ -255,24 +265,6 @@ def _caches_features(settings: Settings, task: Task, model: Module, module: Modu
 
     given = settings.feature_cache, cache_folder(), computed, show
     return feature_cache.use(task, model, module, engine, *given)
-
-
-def _facts(
-    job: RunPlan, task: Task, samples: Samples, files: dict[str, str] | None, order: DataOrder, world: World
-) -> dict[str, Any]:
-    """What a checkpoint says of the run, and a resumed run is compared with. Collective."""
-    return {
-        "settings": paths.kept_values(job.resolved.values),
-        "data": {
-            "samples": len(samples),
-            "fingerprint": fingerprint(samples, world),
-            "validation": fingerprint(Samples(task, task.data("val"), order.seed), world),
-            "files": files,
-            "global_batch": order.global_batch,
-            "seed": order.seed,
-        },
-        "experience": job.number,
-    }
 
 
 def _file_digests(settings: Settings, world: World) -> dict[str, str] | None:
