@@ -231,15 +231,14 @@ def _create_folder(plan: RunPlan) -> RunFolder:
 
 
 def copy_run(source: Path, folder: Path) -> None:
-    """Fork: copy the files of the run in `source` to `folder`, without checkpoints and result.
+    """Fork: copy the files of the run in `source` to `folder`, without checkpoints, metrics and result.
 
-    Metrics are copied whole: the new run removes lines after its resume point. Touches the disk.
-    Raises OSError.
+    Touches the disk. Raises OSError.
     """
     created = {  # by the new run itself
         *(run_folder.CHECKPOINTS, *run_folder.LINKS, run_folder.RESULT, run_folder.REPORT),
         *(run_folder.PREDICTIONS, run_folder.EVALUATIONS, run_folder.SETTINGS, run_folder.ORIGINS),
-        *(lock.NAME, run_folder.SLURM_FOLDER),
+        *(run_folder.METRICS, lock.NAME, run_folder.SLURM_FOLDER),
     }
     for entry in source.iterdir():
         if entry.name in created or entry.name.startswith(run_folder.EXPORT):

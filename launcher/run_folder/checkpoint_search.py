@@ -23,7 +23,7 @@ from models.catalog import FAMILIES
 from training.checkpoint import manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
 from training.logging import metrics
-from training.storage import Storage, is_file
+from training.storage import Storage, is_file, storage_errors
 from training.train_plan import StartSteps
 
 if TYPE_CHECKING:
@@ -251,9 +251,12 @@ def prepare_folder(
 ) -> None:
     """Rewrite the settings, remove metrics after the resume point, set later checkpoints aside.
 
-    `is_end`: no step is left. For rank 0. Touches the disk.
+    A fork gets the metrics before that point. `is_end`: no step is left. For rank 0. Touches the disk.
     """
-    step = point.step if point else 0
+    step, logged = point.step if point else 0, resume.source / run_folder.METRICS
+    if logged.exists() and not (storage.path / run_folder.METRICS).exists():
+        with storage_errors(logged):
+            storage.atomic_write(run_folder.METRICS, logged.read_bytes())
     run_folder.rewrite_settings(storage, resolved)
     metrics.truncate(storage, step, point.fact("evaluated_at") if point else None, is_end=is_end)
     if resume.source.resolve() == storage.path.resolve():

@@ -9,7 +9,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
@@ -67,15 +67,13 @@ class RunFolder:
     """Folders made for the run, its own first, then parents; empty: it was there, with the files of a job."""
     is_resumed: bool = False
     """The run in it started earlier: nothing may be removed."""
-    copied_bytes: int = 0
-    """Bytes of metrics.jsonl that were copied from the forked run."""
 
     def discard(self) -> bool:
         """Remove all files of the run unless it has trained; whether they were removed.
 
         Touches the disk.
         """
-        if self.is_resumed or has_trained(self.path, self.copied_bytes):
+        if self.is_resumed or has_trained(self.path):
             return False
         if self.created:
             shutil.rmtree(self.path, ignore_errors=True)
@@ -165,10 +163,9 @@ def clear(folder: Path) -> None:
 def create(
     resolved: Resolved, out: Path | None, name: str, fill: Callable[[Path], object] = lambda folder: None
 ) -> RunFolder:
-    """Create the run folder and write settings.yaml and origins.json to it.
+    """Create the run folder and write settings.yaml and origins.json to it; `fill` writes other files.
 
-    `out` is the folder the user asked for; None: `runs/NAME`, with a number appended if that exists. `fill`
-    writes the other initial files. Raises SettingsError, and leaves nothing behind then. Touches the disk.
+    Else as `create_with`.
     """
 
     def write(folder: Path) -> None:
@@ -178,12 +175,15 @@ def create(
         fill(folder)
         (folder / LOG).touch()
 
-    folder = create_with(out, name, write)
-    return replace(folder, copied_bytes=_size(folder.path / METRICS))
+    return create_with(out, name, write)
 
 
 def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> RunFolder:
-    """Create a folder as `create` does; `write` writes its initial files."""
+    """Create the folder that the user asked for, and let `write` write its initial files.
+
+    `out` None: `runs/NAME`, with a number appended if that exists. Raises SettingsError, and leaves nothing
+    behind then. Touches the disk.
+    """
     where = f"--out {out}" if out is not None else "no --out was given"
     path = unused_path(name) if out is None else out
     if out is not None:
@@ -281,12 +281,10 @@ def _staged(path: Path, text: str) -> Iterator[Path]:
         staged.unlink(missing_ok=True)
 
 
-def has_trained(folder: Path, copied_bytes: int = 0) -> bool:
-    """Whether the run in `folder` has logged a step or saved a checkpoint. Reads the disk.
-
-    The first `copied_bytes` of its metrics belong to the forked run.
-    """
-    return _size(folder / METRICS) > copied_bytes or (folder / CHECKPOINTS).exists()
+def has_trained(folder: Path) -> bool:
+    """Whether the run in `folder` has logged a step or saved a checkpoint. Reads the disk."""
+    metrics = folder / METRICS
+    return (metrics.exists() and metrics.stat().st_size > 0) or (folder / CHECKPOINTS).exists()
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
@@ -318,7 +316,3 @@ def append_log(folder: Path, text: str) -> None:
 def _in_use(out: Path, where: str) -> Diagnostic:
     message, fix = f"the run folder {out} contains another run", f"{PROGRAM} resume {shlex.quote(str(out))}"
     return Diagnostic(message, value=str(out), where=where, allowed=_ALLOWED, fix=fix)
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
