@@ -67,7 +67,13 @@ def decide(
     """
     if args.resume is None and not args.reset:
         return RunPlan(resolve(args, machine, world_size, None, chosen))
-    diagnostics, run, base = list(invalid_parts(args)), None, None
+    run, base = None, None
+    wrong = [part for part in args.reset if part not in PARTS]
+    diagnostics = [unknown("--reset", part, PARTS, where=f"--reset {part}") for part in wrong]
+    if args.resume is None:
+        diagnostics.append(
+            Diagnostic("--reset requires --resume", value=args.reset[0], where=f"--reset {args.reset[0]}")
+        )
     try:
         if args.resume is not None and (run := checkpoint_search.find(args, out)) is not None:
             base = _base(run.folder, args)
@@ -177,9 +183,15 @@ def differences(
     """The settings that differ from `before`, in the order of declaration.
 
     A setting missing in `before` counts only if the user set it; another path of the same file or folder
-    is no difference. Reads the disk.
+    is no difference. A change is free, whatever its rule, if what it decides stays, or the ranks compare it:
+    the weights of the checkpoint's base, and moved data. Reads the disk.
     """
     changes, values = [], resolved.values
+    now = {key: setting.value for key, setting in values.items()}
+    free = {stage.loads for stage in selection.declared_stages(now["model.family"])}  # it has these weights
+    free = free if now["mode"] == provenance.STAGED_MODE else set()
+    if checkpoint is not None and checkpoint.base is not None:
+        free.add(PRETRAINED)
     for key, leaf in setting_infos(resolved.settings.model.family).items():
         setting, old = values[key], before.get(key, leaf.default)
         if key == "train.epochs" and setting.value is None and setting.replaced:
@@ -187,25 +199,12 @@ def differences(
         if key not in before and key not in resolved.keys.decided:
             continue
         if setting.value != old and not paths.is_same(key, old, setting.value, values):
-            is_free = _is_free(key, before, resolved, checkpoint)
-            changes.append(SettingChange(key, old, setting.value, "free" if is_free else rule_of(key)))
+            rule = rule_of(key)
+            is_free = key in free or (rule == "data" and paths.has_moved(key, old, setting.value, values))
+            if key in _RATES and not is_free:
+                is_free = _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, {}))
+            changes.append(SettingChange(key, old, setting.value, "free" if is_free else rule))
     return changes
-
-
-def _is_free(
-    key: str, before: Mapping[str, Any], resolved: Resolved, checkpoint: SavedCheckpoint | None
-) -> bool:
-    """Whether `key` may change whatever its rule: what it decides stays, or the ranks compare it."""
-    now = {key: setting.value for key, setting in resolved.values.items()}
-    if key == PRETRAINED and checkpoint is not None and checkpoint.base is not None:
-        return True  # the ranks compare its weights
-    if key in _RATES and _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, {})):
-        return True
-    stages = selection.declared_stages(now["model.family"])
-    if now["mode"] == provenance.STAGED_MODE and key in {stage.loads for stage in stages}:
-        return True  # the checkpoint contains the first weights of a stage
-    # The ranks compare the content of moved data with that of the checkpoint.
-    return rule_of(key) == "data" and paths.has_moved(key, before.get(key), now[key], resolved.values)
 
 
 def _has_same_rates(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: SavedCheckpoint) -> bool:
@@ -230,16 +229,6 @@ def _has_same_rates(before: Mapping[str, Any], now: Mapping[str, Any], checkpoin
         warmups.add(steps)
         names.add(name)
     return len(warmups) == 1 and (len(names) == 1 or "plateau" not in names)
-
-
-def invalid_parts(args: CliArgs) -> Iterator[Diagnostic]:
-    """An error for each unknown argument of --reset, and for any without --resume."""
-    for part in args.reset:
-        if part not in PARTS:
-            yield unknown("--reset", part, PARTS, where=f"--reset {part}")
-    if args.resume is None:
-        part = args.reset[0]
-        yield Diagnostic("--reset requires --resume", value=part, where=f"--reset {part}")
 
 
 def errors_of(
