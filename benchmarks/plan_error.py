@@ -55,6 +55,7 @@ from launcher.plan import plan as planning
 from launcher.plan.plan import Plan, plan_run
 from launcher.plan.target import Described
 from launcher.run import rank as rank_process
+from launcher.run.supervisor import save_plan
 from launcher.run_folder.run_plan import RunPlan
 from models.base import DataError
 from models.catalog import FAMILIES
@@ -375,7 +376,7 @@ def measured_peak(resolved: Resolved, ranks: int, title: str) -> Peak | None:
     with tempfile.TemporaryDirectory(prefix="gearshift-benchmark-") as name:
         run = Path(name) / "run"
         run.mkdir()
-        rank_process.save_plan(RunPlan(resolved, folder=run), Path(name))
+        save_plan(RunPlan(resolved, folder=run), Path(name))
         found = isolated.run("benchmarks.plan_error:train", {"folder": name}, ranks, _LIMIT_S, {})
     if found.error:
         print(f"{title}: {found.error}", file=sys.stderr, flush=True)

@@ -98,7 +98,7 @@ def program() -> NoReturn:
     handler = signals.Signals()
     handler.listen()
     if environment.variables().get(JOB_VARIABLE):
-        from launcher.run_folder.generations import start_publisher
+        from launcher.run.job_generation import start_publisher
 
         handler.start_job(start_publisher(sys.argv, environment.variables()))
     environment.is_own_process = True

@@ -47,15 +47,10 @@ FIXES = {
     "again": "python -m launcher --config runs/mine/settings.yaml",
     "retry": "python -m launcher resume runs/mine",
     "nonfinite": 'python -m launcher resume runs/mine --set "train.on_nonfinite=skip 9"',
-    "track": "python -m launcher track runs/mine",
-    "loader": "--num-workers 2",
+    "workers": "2",
     "lower_lr": "1e-4",
     "higher_lr": "0.01",
     "timeout_s": "2400",
-    "smaller_batch": "4",
-    "global_batch": "32",
-    "port": "29611",
-    "host": "node7",
 }
 """Values for the commands of the table of faults, as for a run in runs/mine."""
 _VALUE = re.compile(r"{\w+}")

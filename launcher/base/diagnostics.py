@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from launcher.base.redaction import redact
 from training.logging.printable import printable
 
+Error = TypeVar("Error", bound="SettingsError")
 PROGRAM = "python -m launcher"
 MANY = 12
 """With more options than this, a message names the command that lists them."""
@@ -46,7 +48,7 @@ class SettingsError(Exception):
         super().__init__(render(self.diagnostics))
 
     @classmethod
-    def of(cls, message: str, **parts: Any) -> SettingsError:
+    def of(cls: type[Error], message: str, **parts: Any) -> Error:
         """The error of a single diagnostic; `parts` are its fields besides the message."""
         return cls([Diagnostic(message, **parts)])
 
@@ -65,13 +67,23 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
     return printable(redact("\n".join(lines)))
 
 
+def unknown(flag: str, name: str, names: Iterable[str], **parts: Any) -> Diagnostic:
+    """The error about the argument `name` of an option, which is none of `names`; `parts` replace fields."""
+    options = [*names]
+    fields: dict[str, Any] = {"message": f"unknown {flag} '{name}'", "where": f"command line: {flag} {name}"}
+    fields |= {"allowed": ", ".join(options), "did_you_mean": nearest_match(name, options)}
+    return Diagnostic(value=name, **{**fields, **parts})
+
+
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
-    """The diagnostics for JSON: one object each, with all fields."""
-    names = ("value", "where")
-    return [
-        _redacted({**asdict(d), "overrides": d.overrides and dict(zip(names, d.overrides, strict=True))})
-        for d in diagnostics
-    ]
+    """The diagnostics for JSON: one object each, with all fields but the order."""
+    objects = [{key: value for key, value in asdict(d).items() if key != "order"} for d in diagnostics]
+    for each in objects:
+        each["overrides"] = each["overrides"] and dict(
+            zip(("value", "where"), each["overrides"], strict=True)
+        )
+    content: list[dict[str, Any]] = json.loads(redact(json.dumps(objects)))
+    return content
 
 
 def shown(value: Any) -> str:
@@ -112,15 +124,11 @@ def nearest_match(word: str, options: Iterable[str]) -> str | None:
     """The option that is very like `word`, or None; ignores case, `-` and `_`."""
     import difflib  # slow to import, and only needed for errors
 
-    folded = {fold(option): option for option in options}
-    if match := folded.get(fold(word)):
-        return match
-    close = difflib.get_close_matches(fold(word), folded, n=5, cutoff=0.6)
+    folded, typed = {fold(option): option for option in options}, fold(word)
+    close = difflib.get_close_matches(typed, folded, n=5, cutoff=0.65)
     # Two swapped letters are the most frequent typo, and difflib ranks it low.
-    same = [option for option in close if sorted(option) == sorted(fold(word))]
-    long = [option for option in close if len(option) == len(fold(word))]
-    near = difflib.get_close_matches(fold(word), close, n=1, cutoff=0.67)
-    return folded[(same or near or long)[0]] if same or near or long else None
+    swapped = [option for option in close if sorted(option) == sorted(typed)]
+    return next((folded[option] for option in (*swapped, *close)), None)
 
 
 def fold(word: str) -> str:
@@ -139,15 +147,6 @@ def counted(number: int, noun: str) -> str:
     """`1 step`, `2 steps`, `3 processes`."""
     plural = "es" if noun.endswith("s") else "s"
     return f"{number} {noun}" + ("" if number == 1 else plural)
-
-
-def _redacted(value: Any) -> Any:
-    """Plain JSON without the secrets of the URLs in it."""
-    if isinstance(value, list | tuple):
-        return [_redacted(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _redacted(item) for key, item in value.items() if key != "order"}
-    return redact(value) if isinstance(value, str) else value
 
 
 def _lines(diagnostic: Diagnostic) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,8 +13,6 @@ from launcher.base.diagnostics import SettingsError
 from launcher.base.redaction import redact
 from training.logging.quantities import size
 
-_PATH_BYTES, _NAME_BYTES = 4095, 255
-"""Source: PATH_MAX and NAME_MAX of Linux, limits.h; macOS allows no more."""
 SHOWN = 40
 """Characters of an impossible path in a message."""
 
@@ -24,13 +23,12 @@ def problem_of(text: str) -> str | None:
     if path.startswith("~"):
         return "names a user who has no home folder here"
     try:
-        names = os.fsencode(os.path.abspath(path)).split(b"/")
-    except UnicodeEncodeError:
+        os.lstat(path)
+    except ValueError:
         return "has a character that no file name has"
-    if "\0" in path:
-        return "has a null character, which no file name has"
-    is_long = len(b"/".join(names)) > _PATH_BYTES or max(map(len, names)) > _NAME_BYTES
-    return "is too long for a path" if is_long else None
+    except OSError as error:
+        return "is too long for a path" if error.errno == errno.ENAMETOOLONG else None
+    return None
 
 
 def check_writable(

@@ -28,13 +28,13 @@ def logged(write: Callable[[str], None]) -> Iterator[None]:
             write(f"warning of a library: {text}")
 
     def show(message: Warning | str, category: type[Warning], filename: str, line: int, *rest: Any) -> None:
-        if any(rest) or not is_library(filename):
+        if any(rest) or not (_is_installed(filename) or _is_ours(filename)):
             shown(message, category, filename, line, *rest)
         else:
             once(f"{filename}:{line}: {category.__name__}: {message}")
 
     def handle(logger: logging.Logger, record: logging.LogRecord) -> None:
-        if not is_library(record.pathname) or _is_ours(Path(record.pathname)):
+        if not _is_installed(record.pathname) or _is_ours(record.pathname):
             handled(logger, record)
         elif record.levelno >= logging.WARNING:
             once(f"{record.name}: {record.getMessage()}")
@@ -48,13 +48,12 @@ def logged(write: Callable[[str], None]) -> Iterator[None]:
         logging.Logger.callHandlers = handled  # type: ignore[method-assign]
 
 
-def is_library(filename: str) -> bool:
-    """Whether a file belongs to an installed library, to Python or to this program."""
+def _is_installed(filename: str) -> bool:
+    """Whether a file belongs to an installed library or to Python."""
+    folders = map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))
+    return filename.startswith("<") or any(Path(filename).absolute().is_relative_to(f) for f in folders)
+
+
+def _is_ours(filename: str) -> bool:
     path = Path(filename).absolute()
-    installed = (Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
-    is_installed = any(path.is_relative_to(folder) for folder in installed)
-    return filename.startswith("<") or is_installed or _is_ours(path)
-
-
-def _is_ours(path: Path) -> bool:
     return any(path.is_relative_to(ROOT / name) for name in (*PACKAGES, "launcher"))

@@ -19,7 +19,6 @@ from launcher.config.schema import setting_infos, settings_class
 from launcher.plan import auto
 from launcher.plan.ladder import ENGINE
 from launcher.plan.target import Described
-from launcher.run.experience import resolve_next_start
 from launcher.run.prepare import name_of
 from launcher.run_folder.run_plan import RunPlan
 from launcher.stages import pipeline
@@ -32,8 +31,7 @@ def main(command_line: CommandLine) -> int:
 
     def prepare(args: CliArgs, out: Path | None) -> RunPlan:
         decision = auto.decide_engine(args, out, here)
-        resolved = resolve_next_start(decision.resolved, decision.resume)
-        return replace(decision, resolved=resolved, name=name_of(resolved.settings))
+        return replace(decision, name=name_of(decision.resolved.settings))
 
     ready = pipeline.prepare(args, out, command_line.diagnostics, prepare)
     left = pipeline.runs_of(ready) or [("", "", prepare(args, out))]

@@ -21,8 +21,8 @@ from launcher.plan import auto, ladder, target
 from launcher.plan.ladder import Step, taken
 from launcher.plan.target import MARGIN, MEASURED, UNCOMPILED, Described
 from launcher.run import affinity
+from launcher.run_folder.resume_rules import decide
 from launcher.run_folder.run_plan import RunPlan
-from launcher.run_folder.start import decide
 from launcher.stages import pipeline
 from training.logging.quantities import amount, duration, size
 

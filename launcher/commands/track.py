@@ -9,6 +9,7 @@ from pathlib import Path
 from launcher.base import exit_codes, signals
 from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
+from launcher.config.render import ORIGINS
 from launcher.run_folder import lock, run_folder
 from launcher.run_folder.reader import RunReader
 from training.settings import TRACK_PATTERN, TRACKER_FORMS
@@ -31,7 +32,7 @@ def main(command_line: CommandLine) -> int:
     RunReader(folder).check()
     signals.leave("the same command uploads the rest")
     with lock.hold(folder):
-        values = RunReader(folder, redacts=True).origins()
+        values = RunReader(folder, redacts=True).object(ORIGINS) or {}
         result = RunReader(folder, redacts=True).result() or {}
         names = ("model", "mode", "engine", "parameters", "samples", "stage", "world_size")
         run = Run(

@@ -23,7 +23,7 @@ from launcher.run.run_end import RunEnd
 from launcher.run.supervisor import supervise
 from launcher.run_folder import checkpoint_search, experiences, lock, run_folder
 from launcher.run_folder.experiences import Experience, Ledger
-from launcher.run_folder.file_records import FileRecord, FileStamp, changed_files, record_files, stamp_of
+from launcher.run_folder.file_records import FileRecord, changed_files, record_files, stamp_of
 from launcher.run_folder.reader import RunReader
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from training.callbacks.base import Outcome
@@ -102,7 +102,7 @@ class Arrivals:
 
     def __init__(self, folder: Path, settle_s: float, min_files: int, note: Callable[[str], object]) -> None:
         self._folder, self._settle_s, self._min_files, self._note = folder, settle_s, min_files, note
-        self._ignored, self._last_scan = dict[str, FileStamp](), dict[str, FileStamp]()
+        self._ignored, self._last_scan = dict[str, FileRecord](), dict[str, FileRecord]()
         self._ready_since: float | None = None
         self.changed_at: float | None = None
         """When a new or changed file was last seen."""
@@ -135,7 +135,7 @@ class Arrivals:
                 self._note(f"{name} has the same content as {other}: ignored")
         return files if files.keys() & fresh.keys() else {}
 
-    def _scan(self, known: Files, now: float) -> tuple[dict[str, FileStamp], dict[str, FileStamp]]:
+    def _scan(self, known: Files, now: float) -> tuple[dict[str, FileRecord], dict[str, FileRecord]]:
         """The complete files and the growing ones, without `known` and ignored ones."""
         stamps = {
             name: stamp
@@ -162,7 +162,7 @@ class Arrivals:
         return True
 
 
-def list_files(folder: Path) -> dict[str, FileStamp]:
+def list_files(folder: Path) -> dict[str, FileRecord]:
     """The files below `folder` that may be complete, by their path, in order. Reads the disk."""
     stamps = {}
     for root, folders, names in os.walk(folder):
@@ -290,7 +290,7 @@ class ContinualLoop:
 
     def _postpone(self, experience: Experience, reason: str) -> None:
         """Postpone an experience; its files are tried again with the next new ones."""
-        links = experiences.folder_of(self._folder, experience.number).data
+        links = experiences.data_folder(self._folder, experience.number)
         reason = reason.replace(str(links), str(self._source))
         shutil.rmtree(links.parent, ignore_errors=True)
         self._save(self._ledger.updated(replace(experience, state="postponed", reason=reason)))
@@ -326,7 +326,7 @@ class ContinualLoop:
 
     def _plan_experience(self, files: Files) -> None:
         """Record the next experience, of the new `files`."""
-        number, settings = self._ledger.next_number, recorded_settings(self._settings)
+        number, settings = len(self._ledger.experiences), recorded_settings(self._settings)
         new = Experience(number, files, start_step=self._step or 0, settings=settings)
         self._save(self._ledger.updated(new))
         names = ", ".join(list(files)[:3]) + (", …" if len(files) > 3 else "")
@@ -408,11 +408,11 @@ def make_folder(run: Path, number: int, source: Path, names: Iterable[str]) -> N
 
     Replaces the folder if it exists. Raises StorageError. Touches the disk.
     """
-    folder = experiences.folder_of(run, number)
-    with storage_errors(folder.data):
-        shutil.rmtree(folder.data.parent, ignore_errors=True)
+    folder = experiences.data_folder(run, number)
+    with storage_errors(folder):
+        shutil.rmtree(folder.parent, ignore_errors=True)
         for name in names:
-            link = folder.data / name
+            link = folder / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(os.path.abspath(source / name))
         if not number:
@@ -420,7 +420,7 @@ def make_folder(run: Path, number: int, source: Path, names: Iterable[str]) -> N
         from models.common.split import SPLIT_FILE  # imports numpy
 
         # What the first task fitted, such as a tokenizer: every experience uses it.
-        folder.task_files.mkdir(parents=True)
+        (home := experiences.task_folder(run, number)).mkdir(parents=True)
         for file in run_folder.task_files(run):
             if not file.is_symlink() and file.name not in (SPLIT_FILE, run_folder.EXPERIENCES):
-                shutil.copyfile(file, folder.task_files / file.name)
+                shutil.copyfile(file, home / file.name)

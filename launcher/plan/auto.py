@@ -20,8 +20,8 @@ from launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs,
 from launcher.config.schema import AUTO
 from launcher.plan.ladder import ENGINE, EXACT, USUAL, Change, PlanWith, climb, taken
 from launcher.plan.target import Described
+from launcher.run_folder.resume_rules import decide
 from launcher.run_folder.run_plan import RunPlan
-from launcher.run_folder.start import decide
 
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan, Planner

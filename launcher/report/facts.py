@@ -184,7 +184,7 @@ def evaluations(run: RunRecord) -> list[Row]:
         if test := run.result.get("test"):
             step = f"step {test['step']:,}"
             rows.append(("end of the run", step, "test", _OWN_DATA, _metrics(test)))
-    for line in RunReader(run.folder).evaluations():
+    for line in RunReader(run.folder).lines(run_folder.EVALUATIONS):
         with suppress(*_INVALID):
             when = str(line["time"]).removesuffix("Z").replace("T", " ")
             average = ", EMA" if line["weights"] == "ema" else ""

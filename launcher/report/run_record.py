@@ -10,8 +10,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from launcher.config.render import ORIGINS
 from launcher.report.page import BUCKETS, Point, halved
-from launcher.run_folder import checkpoint_search, run_folder
+from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
 from training.checkpoint import manifest
 from training.checkpoint.manifest import CheckpointError, Manifest
@@ -140,13 +141,13 @@ def read(folder: Path) -> RunRecord:
                     column[:] = halved(column)
     return RunRecord(
         folder,
-        reader.origins(),
+        reader.object(ORIGINS) or {},
         reader.result() or {},
         train,
         evaluations,
         sorted(_events(folder), key=lambda event: (event["step"], event["time"])),
         _checkpoints(folder),
-        reader.profile(),
+        reader.object(run_folder.PROFILE) or {},
     )
 
 
@@ -175,7 +176,7 @@ def _events(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _checkpoints(folder: Path) -> dict[str, Manifest]:
     manifests = {}
-    for path in checkpoint_search.checkpoints(folder).values():
+    for path in run_folder.checkpoints(folder).values():
         with suppress(CheckpointError):  # `verify` and `resume` name the damage
             manifests[path.name] = manifest.read(path)
     return manifests

@@ -108,12 +108,13 @@ def run_info(
     of_data, name, notes = tasks[-1].facts(), device.type, [*job.resolved.notes]
     if job.experience is not None and "source" in of_data:
         of_data = {**of_data, "source": settings.data.path}  # not the folder of links to its files
-    if job.experience is not None and job.experience.number:
+    if job.number:
         new = len(tasks[-1].data("train"))
         counts = f"{new} new and {samples - new} replayed samples per epoch"
-        notes.append(f"experience {job.experience.number}: {counts}")
+        notes.append(f"experience {job.number}: {counts}")
     if name == "cuda":
         name = torch.cuda.get_device_name(device)
+    here = machine.detect_machine()
     return RunInfo(
         model=model_name(settings.model),
         mode=settings.mode,
@@ -130,23 +131,17 @@ def run_info(
         evaluated=evaluated,
         loss_changes=isinstance(tasks[0], TracksProgress),
         stage=settings.stages[0] if settings.stages else None,
-        environment=_environment(name),
+        environment={
+            "host": platform.node(),
+            "system": platform.platform(terse=True),
+            "cores": here.cores,
+            "memory_bytes": here.ram_bytes,
+            "gpus": here.gpus,
+            "device": name,
+            "libraries": environment.versions(),
+        },
         predicted_memory_bytes=None if chosen is None else chosen.predicted_memory_bytes,
     )
-
-
-def _environment(device: str) -> dict[str, Any]:
-    """The machine of this process, its `device` by name, and the versions that train."""
-    here = machine.detect_machine()
-    return {
-        "host": platform.node(),
-        "system": platform.platform(terse=True),
-        "cores": here.cores,
-        "memory_bytes": here.ram_bytes,
-        "gpus": here.gpus,
-        "device": device,
-        "libraries": environment.versions(),
-    }
 
 
 def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: Emit) -> Health:
@@ -186,14 +181,16 @@ def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emi
         job.log(text)
 
     values, tracking = job.resolved.values.items(), settings.tracking
+    resume = job.resume
     names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
+    may_repeat = resume is not None and (resume.step is not None or bool(resume.reset))
     run = Run(
         folder=folder.absolute(),
         track=settings.track,
         settings=clean({key: item.value for key, item in values}),
         origins=clean({key: f"{item.origin.layer}: {item.origin.where}" for key, item in values}),
         facts={name: getattr(info, name) for name in names},
-        went_back=job.resume is not None and job.resume.rewinds(folder),
+        went_back=may_repeat and resume is not None and resume.source.resolve() == folder.resolve(),
         checkpoints=tracking.checkpoints,
         command=f"{PROGRAM} track {shlex.quote(str(folder))}",
     )

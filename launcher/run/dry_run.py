@@ -61,7 +61,7 @@ def plan_as_json(ready: RunPlan) -> dict[str, Any]:
         "device": resolved.device,
         "parameters": parameters(resolved),
         "folder": str(ready.destination),
-        "resume": None if ready.resume is None else ready.resume.as_json(),
+        "resume": ready.resume and {**asdict(ready.resume), "source": str(ready.resume.source)},
         "processes": [{"rank": rank, **facts} for rank in ranks],
         "fetch": fetched,
         "notes": [*resolved.notes, *([later] if later else [])],

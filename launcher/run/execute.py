@@ -8,21 +8,21 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from launcher.base import environment, exit_codes, signals
+from launcher.base import environment, exit_codes, library_warnings, signals
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
 from launcher.base.signals import Stopped, at_signal
 from launcher.config import batching
 from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
-from launcher.config.provenance import Resolved
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import is_of_hub
 from launcher.config.settings_file import read_values
-from launcher.run import affinity, rank, run_end
+from launcher.run import affinity, run_end
 from launcher.run.run_end import RunEnd
 from launcher.run_folder import lock, run_folder
 from launcher.run_folder.run_folder import RunFolder
@@ -33,13 +33,15 @@ from training.resources import cgroup
 from training.resources.oom import MAX_HALVINGS
 from training.storage import Storage
 
+if TYPE_CHECKING:
+    from training.callbacks.base import Outcome
+    from training.evaluation.evaluate import SplitResult
+
 _LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
 _RESTARTED = ("failed", "killed", "peer lost")
 """Ends that a restart may avoid. Invalid input and a loss that is not finite would come again."""
 Show = Callable[[RunEnd], None]
-Attempt = Callable[[RunPlan], RunEnd]
-"""Runs the ranks once."""
 Train = Callable[[RunPlan, Show], RunEnd]
 """Trains to the end of the run, and shows each failure."""
 
@@ -81,39 +83,61 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
 
 def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
     """Train the ranks of `plan` to their end, in this process or in supervised ones."""
-    if plan.launched is not None:
-        end = _train_here(plan)
-        if end.kind != "ended":
-            show(end)
-        return end
+    variables, launched = environment.variables(), plan.launched
     # In a control group that limits memory the kernel then kills a rank instead of this process.
     handler = signals.installed()
     may_start = environment.is_own_process and (handler is None or not handler.in_job)
-    if not plan.starts_processes and not (may_start and cgroup.memory() is not None):
-        return repeat(plan, _train_here, show)
-    from launcher.run.supervisor import supervise
+    if launched is None and (plan.starts_processes or (may_start and cgroup.memory() is not None)):
+        from launcher.run.supervisor import supervise
 
-    return repeat(plan, supervise, show)
-
-
-def _train_here(plan: RunPlan) -> RunEnd:
-    """Train one rank in this process."""
-    variables, launched = environment.variables(), plan.launched
+        return repeat(plan, supervise, show)
     if launched is not None:
         variables.update(launched.variables())
     if plan.threads is not None:
         variables[affinity.VARIABLE] = str(plan.threads)
-    end = rank.run(plan, rank=launched.rank if launched else 0)
-    if end.kind == "peer lost" and launched is not None:
-        # The rank that failed reports first; srun or torchrun then ends this one while it waits.
-        signals.end_start(end.exit_code)
-        time.sleep(_LOST_PEER_WAIT_S)
+    if launched is None:
+        end = repeat(plan, run_rank, show)
+    elif (end := run_rank(plan, launched.rank)).kind != "ended":
+        if end.kind == "peer lost":
+            # The rank that failed reports first; srun or torchrun then ends this one while it waits.
+            signals.end_start(end.exit_code)
+            time.sleep(_LOST_PEER_WAIT_S)
+        show(end)
     signals.end_start()
     return end
 
 
-def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
-    """Run the ranks to their end, with up to engine.max_restarts restarts after failures.
+def worker() -> Callable[[RunPlan], Outcome | SplitResult]:
+    """The function that a rank runs; imports torch."""
+    with environment.importing(), signals.deferred():
+        import torch._dynamo  # noqa: F401 - the first optimizer imports it
+
+        from launcher.run.worker import work
+
+    return work
+
+
+def run_rank(plan: RunPlan, rank: int = 0) -> RunEnd:
+    """Run the work of a rank in this process; however it ends, that is returned."""
+
+    def report(error: BaseException) -> None:
+        if plan.reports is not None:
+            run_end.save_and_exit(run_end.of_error(error, rank), plan.reports)
+
+    try:
+        with signals.stoppable(report), library_warnings.logged(plan.log):
+            signals.leave("nothing was saved")
+            affinity.pin_to_cores(plan.resolved.settings, environment.variables())
+            return run_end.agreed(asdict(worker()(plan)), rank)
+    # The outermost frame of a rank: every end, also Ctrl-C, is handed back.
+    except BaseException as error:
+        return run_end.of_error(error, rank)
+    finally:
+        signals.leave("")
+
+
+def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> RunEnd:
+    """Run the ranks to their end by `attempt`, with up to engine.max_restarts restarts after failures.
 
     After out of memory they restart with half the micro-batch and the same global batch, three
     times at most: a rank cannot retry a step while its peers wait in a collective, and not at all
@@ -133,9 +157,10 @@ def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
         end = attempt(again)
         kills = (cgroup.oom_kills() or 0) - kills
         end = run_end.out_of_memory(end, kills, again.resolved.batching)
-        if end.kind != "ended":
-            show(end)
-        if end.kind == "ended" or end.signals or not folder.is_dir():
+        if end.kind == "ended":
+            return end
+        show(end)
+        if end.signals or not folder.is_dir():
             return end
         step = _newest_step(folder)
         # --reset applies again unless a checkpoint was saved since, which has its effect.
@@ -143,13 +168,18 @@ def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
             again = replace(again, resume=ResumeRequest(folder))
         else:
             again, step = replace(again, resume=resumed), begun
-        is_reducible = end.kind == "out of memory" and reductions < MAX_HALVINGS
-        if is_reducible and (smaller := _reduced(again.resolved, end.micro_batch)) is not None:
-            reductions, numbers = reductions + 1, smaller.batching
-            again = replace(again, resolved=smaller)
-            line = f"restart with micro-batches of {numbers.micro_batch}"
+        numbers = again.resolved.batching
+        used = end.micro_batch or numbers.micro_batch  # a run may have reduced it itself
+        accumulation = numbers.micro_batch * numbers.accumulation // used
+        failed = replace(numbers, micro_batch=used, accumulation=accumulation)
+        less = next(batching.halvings(failed), None) if end.kind == "out of memory" else None
+        if less is not None and reductions < MAX_HALVINGS:
+            # settings.yaml and origins.json then show the new numbers and their origin.
+            smaller = again.resolved.with_batching(less, "reduced after out of memory")
+            again, reductions = replace(again, resolved=smaller), reductions + 1
+            line = f"restart with micro-batches of {less.micro_batch}"
             facts = {"rank": end.rank, "text": end.text, "from_step": step}
-            facts |= {"micro_batch": numbers.micro_batch, "accumulation": numbers.accumulation}
+            facts |= {"micro_batch": less.micro_batch, "accumulation": less.accumulation}
             append_event(Storage(folder), "out_of_memory", step or 0, facts)
         elif end.kind in _RESTARTED and restarts < max_restarts:
             restarts += 1
@@ -162,20 +192,6 @@ def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
             print(line, file=sys.stderr, flush=True)
         del end  # its cause holds the model, if it was trained here
         gc.collect()
-
-
-def _reduced(resolved: Resolved, micro_batch: int | None) -> Resolved | None:
-    """The settings with half the micro-batch and the same global batch; None: it cannot be smaller.
-
-    `micro_batch` is the one that ran out of memory, which a run may have reduced itself; None: that of the
-    settings. settings.yaml and origins.json of the restarted run show the new numbers and their origin.
-    """
-    numbers = resolved.batching
-    used = micro_batch or numbers.micro_batch
-    accumulation = numbers.micro_batch * numbers.accumulation // used
-    failed = replace(numbers, micro_batch=used, accumulation=accumulation)
-    smaller = next(batching.halvings(failed), None)
-    return None if smaller is None else resolved.with_batching(smaller, "reduced after out of memory")
 
 
 def _newest_step(folder: Path) -> int | None:
@@ -209,22 +225,22 @@ def _create_folder(plan: RunPlan) -> RunFolder:
     if source is None or not run_folder.is_run_folder(source):
         return run_folder.create(plan.resolved, plan.out, plan.name)
     if source.resolve() == plan.destination.resolve():
-        return run_folder.open_existing(plan.destination)
+        run_folder.check_existing(source, f"the run in {source}")
+        return RunFolder(plan.destination, is_resumed=True)
     return run_folder.create(plan.resolved, plan.out, plan.name, partial(copy_run, source))
 
 
 def copy_run(source: Path, folder: Path) -> None:
-    """Fork: copy the files of the run in `source` to `folder`, without checkpoints and result.
+    """Fork: copy the files of the run in `source` to `folder`, without checkpoints, metrics and result.
 
-    Metrics are copied whole: the new run removes lines after its resume point. Touches the disk.
-    Raises OSError.
+    Touches the disk. Raises OSError.
     """
     created = {  # by the new run itself
         *(run_folder.CHECKPOINTS, *run_folder.LINKS, run_folder.RESULT, run_folder.REPORT),
         *(run_folder.PREDICTIONS, run_folder.EVALUATIONS, run_folder.SETTINGS, run_folder.ORIGINS),
-        *(lock.NAME, run_folder.SLURM_FOLDER),
+        *(run_folder.METRICS, lock.NAME, run_folder.SLURM_FOLDER),
     }
-    for entry in sorted(source.iterdir()):
+    for entry in source.iterdir():
         if entry.name in created or entry.name.startswith(run_folder.EXPORT):
             continue
         if entry.is_dir() and not entry.is_symlink():
@@ -237,22 +253,22 @@ def last_line(end: RunEnd) -> str:
     """The run folder and the next command; empty: there is no folder. Reads the folder."""
     if (folder := end.folder) is None:
         return ""
-    where, resume = f"run folder {folder}", f"{PROGRAM} resume {shlex.quote(str(folder))}"
+    parts, resume = [f"run folder {folder}"], f"{PROGRAM} resume {shlex.quote(str(folder))}"
+    is_done, has_failed = end.exit_code == exit_codes.DONE, end.exit_code == exit_codes.FAILURE
     if (folder / run_folder.REPORT).is_file():
-        where += f"; report: {folder / run_folder.REPORT}"
-    if end.exit_code == exit_codes.DONE:
-        if (folder / run_folder.EXPERIENCES).exists():
-            return f"{where}; continue: {resume}"
-        if following := next_command(folder):
-            return f"{where}; {following}"
-    else:
-        has_failed = end.exit_code == exit_codes.FAILURE
-        where += f"; details: {folder / run_folder.LOG}" if has_failed else ""
-        if _newest_step(folder) is not None:
-            return f"{where}; resume: {resume}"
-        if has_failed:
-            return where
-    return f"{where}; run again: {PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
+        parts.append(f"report: {folder / run_folder.REPORT}")
+    if has_failed:
+        parts.append(f"details: {folder / run_folder.LOG}")
+    if is_done and (folder / run_folder.EXPERIENCES).exists():
+        parts.append(f"continue: {resume}")
+    elif following := next_command(folder) if is_done else None:
+        parts.append(following)
+    elif not is_done and run_folder.checkpoints(folder):
+        parts.append(f"resume: {resume}")
+    elif not has_failed:
+        settings = shlex.quote(str(folder / run_folder.SETTINGS))
+        parts.append(f"run again: {PROGRAM} --config {settings}")
+    return "; ".join(parts)
 
 
 def next_command(folder: Path, shown: Path | None = None) -> str | None:
@@ -266,7 +282,7 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
     except SettingsError:
         return None
     path, family = str(values.get("data.path", "")), FAMILIES.get(str(values.get("model.family")))
-    if family is None or _newest_step(folder) is None:
+    if family is None or not run_folder.checkpoints(folder):
         return None
     if values.get("model.stage") in [stage.name for stage in family.stages if not stage.predicts]:
         return None

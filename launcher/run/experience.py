@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.base.diagnostics import SettingsError
 from launcher.config.check import TrackedSettings
 from launcher.config.feature_settings import Continual
 from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
 from launcher.config.schema import task_class
 from launcher.run_folder import experiences, run_folder
-from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
+from launcher.run_folder.experiences import Experience, Ledger
 from launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest
 from models.base import Context, ContinualTask, DataError, Task
 from training.storage import Storage
@@ -37,7 +36,7 @@ def recorded_settings(continual: Continual) -> dict[str, Any]:
 def spec_of(run: Path, experience: Experience, deadline: float | None = None) -> ExperienceSpec:
     """The spec of an experience of the run folder `run`."""
     numbers = [*experience.replayed, experience.number]
-    return ExperienceSpec(experience.number, run, numbers, experience.settings, deadline)
+    return ExperienceSpec(run, numbers, experience.settings, deadline)
 
 
 def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
@@ -45,16 +44,14 @@ def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
 
     Raises StorageError, and SettingsError if the steps belong to more than one experience.
     """
-    ledger = experiences.load(run) or Ledger()
-    taken = [e for e in ledger.experiences if e.state != "postponed"]
+    taken = (e for e in (experiences.load(run) or Ledger()).experiences if e.state != "postponed")
     begun = [experience for experience in taken if experience.start_step < upto]
     if not begun:
         return None
     if (first := begun[-1].start_step) > after:
         message = f"steps {after} to {upto} of {run} belong to more than one experience"
-        allowed = f"a checkpoint of step {first} or later, and one after it"
-        fix = f"keep more checkpoints:  {PROGRAM} resume {shlex.quote(str(run))} --set save.every=…"
-        raise SettingsError.of(message, value=str(run), allowed=allowed, fix=fix)
+        allowed = f"a checkpoint of step {first} or later, and one after it; see save.every"
+        raise SettingsError.of(message, value=str(run), allowed=allowed)
     return spec_of(run, begun[-1])
 
 
@@ -66,7 +63,9 @@ def resolve_experience(resolved: Resolved, spec: ExperienceSpec) -> Resolved:
     from, and keeps the value that it overrides.
     """
     # Each changed setting, its value, the setting it follows from, and how.
-    changes: list[tuple[str, Any, str, str]] = [("data.path", str(spec.folders[0].data), "enabled", "")]
+    changes: list[tuple[str, Any, str, str]] = [
+        ("data.path", str(experiences.data_folder(spec.run, spec.numbers[0])), "enabled", "")
+    ]
     if spec.number:
         lr, schedule = (resolved.values[key].value for key in ("optim.lr", "schedule.name"))
         given, scale = spec.settings, spec.settings["lr_scale"]
@@ -90,20 +89,8 @@ def resolve_experience(resolved: Resolved, spec: ExperienceSpec) -> Resolved:
 
 def record_settings(resolved: Resolved, spec: ExperienceSpec) -> None:
     """Write the settings of an experience into its folder. Raises StorageError."""
-    folder = spec.folders[-1].data.parent
-    run_folder.rewrite_settings(Storage(folder), resolve_experience(resolved, spec))
-
-
-def resolve_next_start(resolved: Resolved, resume: ResumeRequest | None) -> Resolved:
-    """The settings of the next start: those of the unfinished experience, if there is one.
-
-    Reads the disk. Raises SettingsError if the list of experiences cannot be read.
-    """
-    ledger = None if resume is None else experiences.load(resume.source)
-    experience = None if ledger is None else ledger.unfinished
-    if resume is None or experience is None or not experience.number:
-        return resolved
-    return resolve_experience(resolved, spec_of(resume.source, experience))
+    home = experiences.data_folder(spec.run, spec.number).parent
+    run_folder.rewrite_settings(Storage(home), resolve_experience(resolved, spec))
 
 
 def is_left(resume: ResumeRequest) -> bool:
@@ -128,34 +115,31 @@ def load_experience(
     from models.common.split import load_sides
     from training.data.samples import ReplayMixture
 
-    assert context.folder is not None, "a continual run has a folder"
-    tasks, known = [first], load_sides(context.folder)
+    tasks, known = [first], load_sides(spec.run)
     build = task_class(settings.model.family)
-    for number, folder in list(zip(spec.numbers, spec.folders, strict=True))[1:]:
-        task_context = replace(context, folder=folder.task_files, earlier_splits=dict(known))
-        view: Any = TrackedSettings(data_settings(settings, folder))
+    for number in spec.numbers[1:]:
+        folder, is_new = experiences.task_folder(spec.run, number), number == spec.number
+        task_context = replace(context, folder=folder, earlier_splits=dict(known))
+        data = experiences.data_folder(spec.run, number)
+        view: Any = TrackedSettings(data_settings(settings, data))
         task: Task = build(view.model, view.data, task_context)
-        is_new = number == spec.number
         # Errors of rank_0_first itself, such as a lost rank, are not those of files.
         world.rank_0_first(partial(_read, task.setup, is_new))
         if isinstance(task, ContinualTask):
             _read(partial(task.continue_from, first), is_new)
         tasks.append(task)
-        known |= load_sides(folder.task_files)
+        known |= load_sides(folder)
     new, least = tasks[-1].data("train"), spec.settings["min_samples"]
     if len(new) < least:
-        raise DataError(
-            f"{len(new)} new training samples: continual.min_samples is {least}",
-            where="data.path",
-            allowed=f"at least {least}",
-        )
+        message = f"{len(new)} new training samples: continual.min_samples is {least}"
+        raise DataError(message, where="data.path", allowed=f"at least {least}")
     old = [task.data("train") for task in tasks[:-1]]
     return tasks, ReplayMixture(new, old, spec.settings["replay"])
 
 
-def data_settings(settings: Any, folder: ExperienceFolder) -> Any:
-    """`settings` with the data of an experience; unreadable files are skipped, if they can be."""
-    changes: dict[str, Any] = {"path": str(folder.data)}
+def data_settings(settings: Any, folder: Path) -> Any:
+    """`settings` with the data in `folder`; unreadable files are skipped, if they can be."""
+    changes: dict[str, Any] = {"path": str(folder)}
     if hasattr(settings.data, "on_bad"):
         changes["on_bad"] = "skip"  # the run is unattended
     return settings.model_copy(update={"data": settings.data.model_copy(update=changes)})
@@ -168,6 +152,5 @@ def _read(read: Callable[[], None], is_new: bool) -> None:
     except Exception as error:
         if not is_new or isinstance(error, DataError):
             raise
-        raise DataError(
-            f"the new files cannot be read: {type(error).__name__}: {error}", where="data.path"
-        ) from error
+        message = f"the new files cannot be read: {type(error).__name__}: {error}"
+        raise DataError(message, where="data.path") from error

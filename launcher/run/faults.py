@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.base.diagnostics import PROGRAM, from_here, plain
-from launcher.config import machine
 from launcher.config.provenance import Resolved
 from launcher.run_folder import checkpoint_search, run_folder
 
@@ -70,17 +69,11 @@ FAULTS: Mapping[str, Fault] = {
         "the model memorizes its few training data",
         "{again} --set stop.patience=3",
     ),
-    "out_of_memory": Fault(
-        "out of memory, on a CPU or a GPU",
-        "out of memory with a micro-batch of {micro_batch}: {text}",
-        "the activations of a micro-batch do not fit beside weights and optimizer state",
-        "{again} --batch-size {smaller_batch} --set train.global_batch={global_batch}",
-    ),
     "starved": Fault(
         "the data loader is too slow",
         "{share} % of the time of a step is spent waiting for data",
         "too few loader workers, or slow storage",
-        "{again} {loader}",
+        "{again} --num-workers {workers}",
     ),
     "shared_memory": Fault(
         "/dev/shm is full",
@@ -108,12 +101,6 @@ FAULTS: Mapping[str, Fault] = {
         "a rank hangs in its data, a disk or the network, or needs longer than engine.timeout_s",
         "{retry} --set engine.timeout_s={timeout_s}",
         message=r"collective operation timeout|DistBackendError.*[Tt]ime|for training data; see engine",
-    ),
-    "port_in_use": Fault(
-        "the port is in use",
-        "rank 0 on {host} cannot open the rendezvous at {address}: {text}",
-        "another job or program on this machine uses the port",
-        "export MASTER_PORT={port}",
     ),
     "permission": Fault(
         "no permission",
@@ -143,24 +130,6 @@ FAULTS: Mapping[str, Fault] = {
         "delete some of your files (quota -s shows the limit), then  {retry}",
         message=r"Disk quota exceeded",
     ),
-    "tokenizer": Fault(
-        "the tokenizer does not fit the model",
-        "the tokenizer has {tokens} tokens, model.pretrained '{folder}' has {rows} embeddings",
-        "model.tokenizer belongs to another model",
-        "leave out model.tokenizer  the pretrained folder has its own",
-    ),
-    "resume_refused": Fault(
-        "resume is refused",
-        "{key} {now} differs from {before}, used by {run}",
-        "the setting would change what the earlier steps did",
-        "{retry} --set schedule.warmup=5% --reset schedule",
-    ),
-    "tracker": Fault(
-        "a tracker is unreachable",
-        "W&B: {text}; to send what it lacks:  {command}",
-        "no network, a wrong address, or a server that is down; the run continues",
-        "{track}",
-    ),
 }
 
 
@@ -189,23 +158,18 @@ def recognized(message: str) -> str | None:
 def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     """The values of the fixes for the run in `folder`. Reads the disk."""
     settings = resolved.settings
-    shown = shlex.quote(from_here(folder))
     again = f"{PROGRAM} --config {shlex.quote(from_here(folder / run_folder.SETTINGS))}"
-    resume = f"{PROGRAM} resume {shown}"
-    is_saved = checkpoint_search.newest_step(folder) is not None
+    resume = f"{PROGRAM} resume {shlex.quote(from_here(folder))}"
     lower, higher = (plain(float(f"{settings.optim.lr * by:.3g}")) for by in (1 / 10, 10))
     nonfinite = f"{again} --lr {lower}"
     if settings.train.on_nonfinite == "stop":  # take more of them
         nonfinite = f'{resume if settings.save.last else again} --set "train.on_nonfinite=skip 9"'
-    workers = settings.loader.workers
-    more = min(max(2 * workers, 2), max(machine.detect_machine().cores - 1, 1))
     return {
         "again": again,
-        "retry": resume if is_saved else again,
+        "retry": resume if checkpoint_search.newest_step(folder) is not None else again,
         "nonfinite": nonfinite,
-        "track": f"{PROGRAM} track {shown}",
         "lower_lr": lower,
         "higher_lr": higher,
-        "loader": f"--num-workers {more}" if more > workers else "--set loader.prefetch=8",
+        "workers": str(max(2 * settings.loader.workers, 2)),
         "timeout_s": plain(4 * settings.engine.timeout_s),
     }

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.base import environment, exit_codes
-from launcher.config.provenance import CliArgs
-from launcher.run.run_end import Kind
-from launcher.run_folder import generations, run_folder
-from launcher.run_folder.checkpoint_search import AUTO, newest_step
-from slurm.environment import Generation, InvalidEnvironment, read_generation, read_rank_environment
+from slurm.environment import (
+    SLURM_FOLDER,
+    Generation,
+    InvalidEnvironment,
+    read_generation,
+    read_rank_environment,
+)
+from training.storage import open_staged, publish_new
+
+if TYPE_CHECKING:
+    from launcher.config.provenance import CliArgs
+
+OUTCOMES = {0: "done", 1: "failed", 2: "invalid", 75: "again", 130: "again"}
+"""First word of an outcome file, which slurm/job.sh reads, by exit code."""
+_OUT = "--out"
 
 
 @dataclass(frozen=True)
@@ -28,6 +43,9 @@ class JobGeneration:
         Before that the arguments apply unchanged, and files copied from a forked run are removed,
         to be copied again. Touches the disk.
         """
+        from launcher.run_folder import generations, run_folder
+        from launcher.run_folder.checkpoint_search import AUTO, newest_step
+
         if not generations.has_predecessor(self.run, self.generation):
             return args
         started, newest = generations.starts(self.run, self.generation), newest_step(self.run)
@@ -46,11 +64,13 @@ class JobGeneration:
 
         Touches the disk. Raises StorageError.
         """
+        from launcher.run_folder import generations, run_folder
+
         if self.rank == 0 and run_folder.foreign_name(self.run) is None:
             generations.claim(self.run, self.generation)
 
-    def end(self, kind: Kind, code: int, text: str) -> int:
-        """Publish how this rank ended; the exit code of this process.
+    def end(self, kind: str, code: int, text: str) -> int:
+        """Publish how this rank ended, by RunEnd.kind; the exit code of this process.
 
         Rank 0 publishes for all, except after a lost peer, a killed rank or where it is fenced off:
         without an outcome the job script assumes a crash. Another rank publishes its own failure. The
@@ -59,7 +79,7 @@ class JobGeneration:
         """
         of_all, of_one = ("peer lost", "killed", "fenced"), ("failed", "out of memory", "invalid input")
         if kind in of_one or (self.rank == 0 and kind not in of_all):
-            generations.publish_outcome(self.run, self.generation, code, text)
+            publish_outcome(self.run, self.generation, code, text)
         return exit_codes.DONE if kind == "ended" and code != exit_codes.FAILURE else code
 
 
@@ -69,11 +89,52 @@ def read_job_generation(out: Path | None) -> JobGeneration | None:
     An invalid environment is reported when all arguments are checked.
     """
     variables = environment.variables()
+    with suppress(InvalidEnvironment):
+        generation, rank = read_generation(variables), read_rank_environment(variables)
+        if generation is not None and out is not None:
+            return JobGeneration(generation, out, rank.rank if rank else 0)
+    return None
+
+
+def start_publisher(argv: Sequence[str], environ: Mapping[str, str]) -> Callable[[str], bool]:
+    """Publishes, while a run starts, that the job script is to run it again; see `publish_outcome`."""
+    generation = None
+    with suppress(InvalidEnvironment):  # reported when all arguments are checked
+        generation = read_generation(environ)
+    words = [word for argument in argv for word in argument.split("=", 1)]
+    place = words.index(_OUT) + 1 if _OUT in words else len(words)  # before arguments are parsed
+    if generation is None or not (out := "".join(words[place : place + 1])):
+        return lambda text: True
+    return partial(publish_outcome, Path(out), generation, exit_codes.RUN_AGAIN)
+
+
+def outcome_path(run: Path, generation: Generation) -> Path:
+    """The outcome file of a generation; restarts by torchrun in place share it."""
+    return run / SLURM_FOLDER / f"outcome.{generation.job}.{generation.number}"
+
+
+def publish_outcome(run: Path, generation: Generation, code: int, text: str = "") -> bool:
+    """Write the outcome file for exit code `code`, atomically; whether it is the one that counts.
+
+    The first outcome counts, since the first failed rank takes others along; but code 0 always
+    counts. `text` is for users. If the disk is full or the folder is missing there is no outcome,
+    which the job script treats as a crash. Touches the disk.
+    """
+    final = outcome_path(run, generation)
+    staged = final.with_name(f".{final.name}.{os.getpid()}")
+    lines = [f"{OUTCOMES.get(code, 'failed')} {code}", *text.splitlines(), ""]
     try:
-        generation = read_generation(variables)
-        rank = read_rank_environment(variables)
-    except InvalidEnvironment:
-        return None
-    if generation is None or out is None:
-        return None
-    return JobGeneration(generation, out, rank.rank if rank else 0)
+        with open_staged(staged) as file:
+            file.write("\n".join(lines).encode(errors="backslashreplace"))
+            file.flush()
+            os.fsync(file.fileno())
+        if code == 0:
+            staged.replace(final)
+        else:
+            publish_new(staged, final)
+        return True
+    except OSError:  # FileExistsError: another outcome counts
+        return False
+    finally:
+        with suppress(OSError):
+            staged.unlink()

@@ -17,19 +17,13 @@ from launcher.config import engine_options, errors, machine
 from launcher.config.machine import Machine
 from launcher.config.options import FORCE
 from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
+from launcher.config.resolve import resolve
 from launcher.config.schema import config_of, model_name
 from launcher.run import affinity
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import RunPlan
-from launcher.run_folder.start import decide
 from models.catalog import is_custom
-from slurm.environment import (
-    Generation,
-    InvalidEnvironment,
-    RankEnvironment,
-    read_generation,
-    read_rank_environment,
-)
+from slurm.environment import InvalidEnvironment, RankEnvironment, read_generation, read_rank_environment
 from training.logging.quantities import size
 
 _FREE = 0.03
@@ -69,22 +63,16 @@ def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
     here = machine.detect_machine()
     if launched is not None:
         here = here.for_ranks(launched.local_size, launched.cpus)
-    plan = collected(invalid, partial(prepare_run_at, args, out, here, launched, generation, is_here=True))
+    plan = collected(invalid, partial(prepare_run_at, args, out, here, launched, is_here=True))
     if plan.nothing_left is None and not args.force:
         ranks = launched.local_size if launched else plan.resolved.nproc
         if lacking := list(check_memory(plan.resolved, here, parameters(plan.resolved), ranks)):
             raise SettingsError(lacking)
-    return plan
+    return replace(plan, generation=generation)
 
 
 def prepare_run_at(
-    args: CliArgs,
-    out: Path | None,
-    here: Machine,
-    launched: RankEnvironment | None,
-    generation: Generation | None = None,
-    *,
-    is_here: bool = False,
+    args: CliArgs, out: Path | None, here: Machine, launched: RankEnvironment | None, *, is_here: bool = False
 ) -> RunPlan:
     """As `prepare_run`, for a given machine and rank environment, such as those of a cluster.
 
@@ -93,7 +81,12 @@ def prepare_run_at(
     diagnostics, decision = list[Diagnostic](), None
     world_size = launched.world_size if launched else None
     try:
-        decision = decide(args, out, here, world_size)
+        if args.resume is None and not args.reset:
+            decision = RunPlan(resolve(args, here, world_size))
+        else:
+            from launcher.run_folder.resume_rules import decide  # an ordinary start does not need it
+
+            decision = decide(args, out, here, world_size)
         if is_here and _ENGINE in decision.resolved.keys.auto:
             from launcher.plan import auto
             from launcher.plan.target import Described
@@ -103,10 +96,23 @@ def prepare_run_at(
         engine_options.deepspeed_layout(decision.resolved, decision.resolved.settings.engine)
     except SettingsError as error:
         diagnostics += error.diagnostics
-    if launched is None or launched.rank == 0:
-        diagnostics += _check_out(out, args, decision)
+    is_rank_0 = launched is None or launched.rank == 0
+    if out is not None and is_rank_0 and (decision is not None or args.resume is None):
+        resume = decision.resume if decision else None
+        is_own = resume is not None and resume.source.resolve() == out.resolve()
+        if not is_own or not run_folder.is_run_folder(out):  # else it contains the resumed run
+            diagnostics += run_folder.writing_errors(out, f"--out {out}")
     if launched is not None and decision is not None:
-        diagnostics += _check_launched(launched, decision.resolved)
+        values, key, source = decision.resolved.values, "engine.max_restarts", launched.source
+        diagnostics += check_processes(values, launched.local_size, source)
+        if value := values[key].value:
+            message = f"{key} {value}, but only {source}, which started the processes, can restart them"
+            allowed = f"0 under {source}; a second start with  --resume auto  resumes"
+            diagnostics.append(errors.about(values, key, message, allowed=allowed))
+        if decision.resolved.settings.continual.enabled:
+            from launcher.config import feature_checks  # for the runs that learn continually
+
+            diagnostics += feature_checks.check_launcher(source, values)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
     resolved, settings, resume = decision.resolved, decision.resolved.settings, decision.resume
@@ -115,12 +121,15 @@ def prepare_run_at(
         from launcher.run import experience
 
         is_continual = experience.is_left(resume)
-    _allow_open_files(settings.loader.workers)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _FILES + _FILES_PER_WORKER * settings.loader.workers
+    needed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     ranks = launched.local_size if launched else resolved.nproc
     plan = replace(
         decision,
         launched=launched,
-        generation=generation,
         out=out,
         name=name_of(settings),
         threads=affinity.threads(settings.engine, here.cores, ranks, environment.variables(), is_continual),
@@ -136,43 +145,9 @@ def prepare_run_at(
 
 
 def name_of(settings: Any) -> str:
-    """The name of the run folder without --out."""
-    model = model_name(settings.model)
-    return run_folder.default_name(model, settings.mode, settings.engine.name, datetime.now())
-
-
-def _allow_open_files(workers: int) -> None:
-    """Raise this process's limit of open files to what a rank with `workers` may need, if it can."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = _FILES + _FILES_PER_WORKER * workers
-    if hard != resource.RLIM_INFINITY:
-        needed = min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def _check_out(out: Path | None, args: CliArgs, decision: RunPlan | None) -> list[Diagnostic]:
-    """Errors if a run cannot be written to `out`, unless it contains the resumed run."""
-    if out is None or (args.resume is not None and decision is None):
-        return []
-    resume = decision.resume if decision else None
-    if resume and resume.source.resolve() == out.resolve() and run_folder.is_run_folder(out):
-        return []
-    return run_folder.writing_errors(out, f"--out {out}")
-
-
-def _check_launched(launched: RankEnvironment, resolved: Resolved) -> Iterator[Diagnostic]:
-    """Errors for settings that ranks of torchrun or srun cannot keep."""
-    source, key, values = launched.source, "engine.max_restarts", resolved.values
-    yield from check_processes(values, launched.local_size, source)
-    if value := values[key].value:
-        message = f"{key} {value}, but only {source}, which started the processes, can restart them"
-        allowed = f"0 under {source}; a second start with  --resume auto  resumes"
-        yield errors.about(values, key, message, allowed=allowed)
-    if resolved.settings.continual.enabled:
-        from launcher.config import feature_checks  # for the runs that learn continually
-
-        yield from feature_checks.check_launcher(source, values)
+    """`language-small-fast-zero2-20250131-142501`: the run folder without --out."""
+    model = model_name(settings.model).replace(":", "-")
+    return f"{model}-{settings.mode}-{settings.engine.name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnostic]:

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -91,19 +92,15 @@ class RunEnd:
     def save(self, folder: Path) -> None:
         """Write the end to `folder` for the supervisor, atomically. Touches the disk."""
         content = TypeAdapter(RunEnd).dump_json(self, exclude={"cause"}, fallback=str)
-        atomic_write(_path(folder, self.rank), content)
+        atomic_write(folder / f"rank-{self.rank}.json", content)
 
 
 def load(folder: Path, rank: int) -> RunEnd | None:
     """The end that `rank` saved in `folder`; None: it has not, or died before."""
     try:
-        return TypeAdapter(RunEnd).validate_json(_path(folder, rank).read_bytes())
+        return TypeAdapter(RunEnd).validate_json((folder / f"rank-{rank}.json").read_bytes())
     except FileNotFoundError:
         return None
-
-
-def _path(folder: Path, rank: int) -> Path:
-    return folder / f"rank-{rank}.json"
 
 
 def build(
@@ -222,6 +219,17 @@ def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
     return replace(end, text="\n".join(lines))
 
 
+def save_and_exit(end: RunEnd, folder: Path) -> NoReturn:
+    """Save `end` for the supervisor, if its `folder` is still there, and exit.
+
+    Also after a normal end: gloo threads sometimes abort the interpreter at shutdown. The code is 0 for
+    every end that all ranks agreed on: the supervisor reads the agreed one.
+    """
+    with suppress(FileNotFoundError):
+        end.save(folder)
+    exit_now(exit_codes.DONE if end.kind == "ended" else end.exit_code)
+
+
 def exit_now(code: int) -> NoReturn:
     """Exit at once, so that peers see the connection close and do not wait for a time-out."""
     sys.stdout.flush()
@@ -235,9 +243,7 @@ def exit_hung(plan: RunPlan, rank: int, reason: str) -> NoReturn:
     `reason` follows `rank 1 on HOST`, for example `waited 600 s for its data`. The supervisor shows
     it before reports of other ranks; without a supervisor it is printed here.
     """
-    main = threading.main_thread().ident
-    frame = None if main is None else sys._current_frames().get(main)
-    stack = "" if frame is None else "".join(traceback.format_stack(frame))
+    stack = "".join(traceback.format_stack(sys._current_frames()[threading.main_thread().ident or 0]))
     text = f"error: rank {rank} on {socket.gethostname()} {reason}"
     end = build("failed", rank, text, f"stack of the main thread:\n{stack}")
     if plan.reports is not None:

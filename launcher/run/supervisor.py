@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from pydantic import TypeAdapter
 
 from launcher.base import environment, exit_codes, library_warnings
 from launcher.base.signals import Stopped, deferred, handling, temporary_folder
-from launcher.run import rank as rank_process
 from launcher.run import run_end
 from launcher.run.faults import FAULTS
 from launcher.run.run_end import RunEnd
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 MODULE = "launcher.run.rank"
 """What each rank runs."""
+SUPERVISOR = "GEARSHIFT_SUPERVISOR"
+"""Environment variable of ranks with the process id of the supervisor."""
+PLAN = "job.json"
 _POLL_S = 0.05
 _GRACE_S = 2.0
 """Seconds for the other ranks to notice a failure before they are killed."""
@@ -68,7 +72,7 @@ class RankProcesses:
         `console`: rank 0 prints to the terminal.
         """
         shared = {**environment.variables(), "PYTHONPATH": environment.python_path()}
-        shared[rank_process.SUPERVISOR] = str(os.getpid())
+        shared[SUPERVISOR] = str(os.getpid())
         if threads is not None:
             shared["OMP_NUM_THREADS"] = str(threads)
         if nproc > 1:
@@ -153,7 +157,7 @@ def supervise(plan: RunPlan) -> RunEnd:
     """
     try:
         with temporary_folder("gearshift-") as folder:
-            rank_process.save_plan(plan, folder)
+            save_plan(plan, folder)
             ranks = RankProcesses(folder)
             with library_warnings.logged(plan.log), handling(heeded(), ranks.forward):
                 try:
@@ -169,6 +173,21 @@ def supervise(plan: RunPlan) -> RunEnd:
             return replace(end, signals=frozenset(ranks.forwarded))
     except (KeyboardInterrupt, Stopped) as error:
         return run_end.of_error(error, 0)
+
+
+def save_plan(plan: RunPlan, folder: Path) -> None:
+    """Write `plan` to `folder` for the ranks, which only the user can read. Touches the disk.
+
+    Without warnings: they have been shown.
+    """
+    plain = replace(plan, resolved=replace(plan.resolved, warnings=()))
+    content = TypeAdapter(RunPlan).dump_python(plain, mode="json")
+    (folder / PLAN).write_text(json.dumps(content), encoding="utf-8")
+
+
+def stacks_file(folder: Path, rank: int) -> Path:
+    """The file for the stacks of a rank that a fatal signal ends."""
+    return folder / f"rank-{rank}.stacks"
 
 
 def _watch(ranks: RankProcesses) -> RunEnd:
@@ -204,7 +223,7 @@ def _frozen(ranks: RankProcesses) -> RunEnd | None:
                 process.wait(_STACK_S)
             values = {"rank": rank, "host": socket.gethostname(), "process": process.pid}
             text = FAULTS["timeout"].seen.format(**values, state=status)
-            file = rank_process.stacks_file(ranks.folder, rank)
+            file = stacks_file(ranks.folder, rank)
             stacks = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
             return run_end.build("failed", rank, f"error: {text}", stacks, fault="timeout")
     return None

@@ -80,31 +80,53 @@ def work(job: RunPlan) -> Outcome | SplitResult:
 
 
 def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
-    resolved = job.resolved
-    tracked = TrackedSettings(_settings(job))
+    given, number, resumed = _settings(job), job.number, None
+    tracked = TrackedSettings(given)
     settings = cast(Settings, tracked)
-    world = _open_world(resolved, settings, cleanup)
+    world = _open_world(job.resolved, settings, cleanup)
     storage = _open_storage(job, world, cleanup)
-    hung = partial(run_end.exit_hung, job, world.rank)
-    watchdog = DataWatchdog(settings.engine.timeout_s, hung)
+    watchdog = DataWatchdog(settings.engine.timeout_s, partial(run_end.exit_hung, job, world.rank))
     cleanup.callback(watchdog.close)
     peaks = PeakMemory()  # before the data and the model, so that they count
-    files = _file_digests(job, world)
-    resumed = _resume_point(job, files, storage, world)
+    files = _file_digests(given, world)
+    if job.resume is not None:
+        from launcher.run_folder.checkpoint_search import load_resume_point
+
+        known = {"experience": number, "data": {"files": files}}
+        resumed = load_resume_point(job.resume, known, world, storage.path)
     tasks, train_split = load_data(job, settings, storage.path, world, resumed)
-    task, number = tasks[0], job.experience.number if job.experience else 0
+    task = tasks[0]
     if settings.train.least_steps is not None:
         job = _fitted(job, len(task.data("train") if number else train_split), storage, world)
-        resolved, tracked = job.resolved, check.retracked(tracked, _settings(job))
+        tracked = check.retracked(tracked, _settings(job))
         settings = cast(Settings, tracked)
-    seed, micro_batch = settings.train.seed, resolved.batching.micro_batch
+    resolved, seed, micro_batch = job.resolved, settings.train.seed, job.resolved.batching.micro_batch
     samples = Samples(task, train_split, seed)
     split = TEST if settings.eval.test and job.split is None else job.split
     evaluated = None if split is None else samples_of(task, split, seed)
     check_fills(resolved, len(samples))
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
-    facts = _facts(job, task, samples, files, order, world)
-    _check_data(job, task, facts, resumed)
+    facts: dict[str, Any] = {  # of a checkpoint, and what a resumed run is compared with
+        "settings": paths.kept_values(resolved.values),
+        "data": {
+            "samples": len(samples),
+            "fingerprint": fingerprint(samples, world),
+            "validation": fingerprint(Samples(task, task.data("val"), seed), world),
+            "files": files,
+            "global_batch": order.global_batch,
+            "seed": seed,
+        },
+        "experience": number,
+    }
+    if resumed is not None:
+        resumed.check_data(facts["data"])
+        labels = resumed.fact("evaluator", {}).get("metrics", {})
+        if job.split is not None and labels and task.goal.metric not in labels:
+            message, allowed = (
+                f"the data has no labels for {', '.join(labels)}",
+                "data with the labels of the run",
+            )
+            raise DataError(message, where="data.path", allowed=allowed)
     model, initial, base = _build_model(job, settings, storage, task, resumed, world)
     built = architecture(model)  # before the engine shards its parameters
     if task.channels_last:
@@ -122,8 +144,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         restore(resumed.checkpoint, engine, keeps_slots, WEIGHT if job.split is None else EMA)
     # Without the optimizer state, which no loader worker needs.
     slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
-    unused = [part for slot in slots for part in stored(slot)]
-    loading = (world, settings.loader, watchdog, unused)
+    loading = (world, settings.loader, watchdog, [part for slot in slots for part in stored(slot)])
     test = None if evaluated is None else EvaluationBatches(evaluated, micro_batch, *loading)
     if job.split is not None:
         assert test is not None
@@ -153,8 +174,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     check.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
     if world.rank == 0:
         _prepare_folder(job, storage, resumed, train_plan, world)
-    batches = Batches(samples, order, train_plan, *loading)
-    return train(task, engine, module, batches, run)
+    return train(task, engine, module, Batches(samples, order, train_plan, *loading), run)
 
 
 def load_data(
@@ -180,7 +200,7 @@ def load_data(
     task = build_task(model, data, context)
     world.rank_0_first(task.setup)
     check.check_splits(task, folder)
-    if job.experience is None or not job.experience.number:
+    if job.experience is None or not job.number:
         return [task], task.data("train")
     from launcher.run.experience import load_experience
 
@@ -247,27 +267,9 @@ def _caches_features(settings: Settings, task: Task, model: Module, module: Modu
     return feature_cache.use(task, model, module, engine, *given)
 
 
-def _facts(
-    job: RunPlan, task: Task, samples: Samples, files: dict[str, str] | None, order: DataOrder, world: World
-) -> dict[str, Any]:
-    """What a checkpoint says of the run, and a resumed run is compared with. Collective."""
-    return {
-        "settings": paths.kept_values(job.resolved.values),
-        "data": {
-            "samples": len(samples),
-            "fingerprint": fingerprint(samples, world),
-            "validation": fingerprint(Samples(task, task.data("val"), order.seed), world),
-            "files": files,
-            "global_batch": order.global_batch,
-            "seed": order.seed,
-        },
-        "experience": job.experience.number if job.experience else 0,
-    }
-
-
-def _file_digests(job: RunPlan, world: World) -> dict[str, str] | None:
+def _file_digests(settings: Settings, world: World) -> dict[str, str] | None:
     """The digests of the data files, which rank 0 reads; None: built-in data. Collective."""
-    named = paths.data_paths(_settings(job))
+    named = paths.data_paths(settings)
     digests: dict[str, str] | None = None
 
     def read() -> None:
@@ -343,7 +345,7 @@ def _fitted(job: RunPlan, samples: int, storage: Storage, world: World) -> RunPl
     job = replace(job, resolved=fitted(job.resolved, samples))
     if world.rank == 0 and job.resume is None:  # a resumed run records its settings as it begins
         run_folder.rewrite_settings(storage, job.resolved)
-    if world.rank == 0 and job.experience is not None and job.experience.number:
+    if world.rank == 0 and job.experience is not None and job.number:
         from launcher.run.experience import record_settings
 
         record_settings(job.resolved, job.experience)
@@ -378,31 +380,6 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
         storage = cleanup.enter_context(generations.fencing(path, generation))
     world.barrier()  # no rank reads the folder before
     return storage
-
-
-def _resume_point(
-    job: RunPlan, files: dict[str, str] | None, storage: Storage, world: World
-) -> ResumePoint | None:
-    if job.resume is None:
-        return None
-    from launcher.run_folder.checkpoint_search import load_resume_point
-
-    facts = {"experience": job.experience.number if job.experience else 0, "data": {"files": files}}
-    return load_resume_point(job.resume, facts, world, storage.path)
-
-
-def _check_data(job: RunPlan, task: Task, facts: dict[str, Any], trained: ResumePoint | None) -> None:
-    """Raise DataError if the data has changed, or an evaluation lacks the labels of the run."""
-    if trained is None:
-        return
-    trained.check_data(facts["data"])
-    known = trained.fact("evaluator", {}).get("metrics", {})
-    if job.split is not None and known and task.goal.metric not in known:
-        raise DataError(
-            f"the data has no labels for {', '.join(known)}",
-            where="data.path",
-            allowed="data with the labels of the run",
-        )
 
 
 def _check_room(resolved: Resolved, run: Path, model: Module, world: World, *, only_trained: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, from_here, listed, nearest_match
+from launcher.base.diagnostics import PROGRAM, SettingsError, from_here, listed, nearest_match
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
@@ -23,7 +23,7 @@ from models.catalog import FAMILIES
 from training.checkpoint import manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
 from training.logging import metrics
-from training.storage import Storage, is_file
+from training.storage import Storage, is_file, storage_errors
 from training.train_plan import StartSteps
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ def reading(where: str) -> Iterator[None]:
         message = str(error)
         if isinstance(error, PermissionError):
             message = f"{error.filename} cannot be read: {error.strerror}"
-        fix = f"chmod -R a+rX {shlex.quote(message.partition(' cannot be read')[0])}  as its owner"
-        raise InvalidRecord([Diagnostic(message, where=where, fix=fix)]) from error
+        raise InvalidRecord.of(message, where=where) from error
 
 
 def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
@@ -125,7 +124,7 @@ def newest_step(folder: Path) -> int | None:
     """The step of the newest checkpoint with intact JSON; None: there is none, or this user may
     not read it. Reads the disk."""
     with suppress(CheckpointError, PermissionError):
-        newest = _newest_intact(checkpoints(folder))
+        newest = _newest_intact(run_folder.checkpoints(folder))
         return None if newest is None else newest.step
     return None
 
@@ -162,7 +161,7 @@ def newest(*files: str, parent: Path = run_folder.PARENT) -> list[Path]:
 
 
 def _found(folder: Path, step: int | None, where: str) -> ResumableRun:
-    saved = checkpoints(folder)
+    saved = run_folder.checkpoints(folder)
     if step is not None and step not in saved:
         message, allowed = f"{folder} has no checkpoint of step {step}", "a run with a checkpoint"
         if saved:
@@ -199,33 +198,19 @@ def _newest_intact(saved: dict[int, Path]) -> SavedCheckpoint | None:
     return None
 
 
-def checkpoints(folder: Path) -> dict[int, Path]:
-    """The checkpoint folders by step; incomplete and superseded ones have other names.
-
-    Raises PermissionError.
-    """
-    by_step, home = {}, folder / run_folder.CHECKPOINTS
-    for entry in home.iterdir() if home.is_dir() else ():
-        if (step := manifest.step_of(entry.name)) is not None and entry.is_dir():
-            by_step[step] = entry
-    return dict(sorted(by_step.items()))
-
-
 def no_run(path: Path, where: str, command: str) -> SettingsError:
     """The error for a `path`, typed for `command`, that is no run folder. Reads the disk."""
-    message, nearest, other = f"run folder '{path}' does not exist ({path.absolute()})", None, None
+    message, parts = f"run folder '{path}' does not exist ({path.absolute()})", dict[str, Any]()
     if path.exists():
         message = f"'{path}' is not a run folder: it has no {run_folder.ORIGINS} beside {run_folder.SETTINGS}"
     if stages := RunReader(path).stages():
-        message, other = f"'{path}' contains several runs, one per stage", list(stages.values())[-1]
+        message = f"'{path}' contains several runs, one per stage"
+        parts["fix"] = f"{PROGRAM} {command} {shlex.quote(str(list(stages.values())[-1]))}"
     else:
         with suppress(OSError):
-            beside = [p.name for p in sorted(path.parent.iterdir()) if run_folder.is_run_folder(p)]
-            nearest = nearest_match(path.name, beside)
-            other = path.parent / nearest if nearest else None
-    parts: dict[str, Any] = {"allowed": _ALLOWED, "did_you_mean": nearest}
-    parts["fix"] = other and f"{PROGRAM} {command} {shlex.quote(str(other))}"
-    return SettingsError.of(message, value=str(path), where=where, **parts)
+            beside = sorted(p.name for p in path.parent.iterdir() if run_folder.is_run_folder(p))
+            parts["did_you_mean"] = nearest_match(path.name, beside)
+    return SettingsError.of(message, value=str(path), where=where, allowed=_ALLOWED, **parts)
 
 
 def load_resume_point(
@@ -266,9 +251,12 @@ def prepare_folder(
 ) -> None:
     """Rewrite the settings, remove metrics after the resume point, set later checkpoints aside.
 
-    `is_end`: no step is left. For rank 0. Touches the disk.
+    A fork gets the metrics before that point. `is_end`: no step is left. For rank 0. Touches the disk.
     """
-    step = point.step if point else 0
+    step, logged = point.step if point else 0, resume.source / run_folder.METRICS
+    if logged.exists() and not (storage.path / run_folder.METRICS).exists():
+        with storage_errors(logged):
+            storage.atomic_write(run_folder.METRICS, logged.read_bytes())
     run_folder.rewrite_settings(storage, resolved)
     metrics.truncate(storage, step, point.fact("evaluated_at") if point else None, is_end=is_end)
     if resume.source.resolve() == storage.path.resolve():

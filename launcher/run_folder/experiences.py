@@ -23,16 +23,6 @@ State = Literal["planned", "training", "trained", "postponed"]
 
 
 @dataclass(frozen=True)
-class ExperienceFolder:
-    """The folders of one experience."""
-
-    data: Path
-    """Links to its files."""
-    task_files: Path
-    """Files of its task: the split, and what was fitted on the first data."""
-
-
-@dataclass(frozen=True)
 class Experience:
     """Files that are trained on together; number 0 is the data that the run began with."""
 
@@ -94,11 +84,6 @@ class Ledger:
             experiences.append(experience)
         return Ledger(experiences)
 
-    @property
-    def next_number(self) -> int:
-        """The number of the next experience."""
-        return len(self.experiences)
-
     def save(self, run: Path) -> None:
         """Write the ledger into the run folder, atomically. Raises StorageError."""
         path = run / EXPERIENCES
@@ -116,12 +101,16 @@ def load(run: Path) -> Ledger | None:
     return None if content is None else _LEDGER.validate_python(content)
 
 
-def folder_of(run: Path, number: int) -> ExperienceFolder:
-    """The folders of experience `number`; the first data keeps its task files in the run folder."""
-    home = run / FOLDER / f"{number:04d}"
-    return ExperienceFolder(home / "data", home / "task" if number else run)
+def data_folder(run: Path, number: int) -> Path:
+    """The links to the files of experience `number`."""
+    return run / FOLDER / f"{number:04d}" / "data"
+
+
+def task_folder(run: Path, number: int) -> Path:
+    """The files of its task: the split, and what was fitted on the first data, which has the run folder."""
+    return run / FOLDER / f"{number:04d}" / "task" if number else run
 
 
 def missing_file(run: Path, experience: Experience) -> str | None:
     """A file of an experience that changed or is gone; None if there is none. Reads the disk."""
-    return next(changed_files(folder_of(run, experience.number).data, experience.files), None)
+    return next(changed_files(data_folder(run, experience.number), experience.files), None)

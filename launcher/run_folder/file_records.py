@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,41 +24,31 @@ _RUN = "origins.json"
 
 
 @dataclass(frozen=True)
-class FileStamp:
-    """The identity of a file: cheap to compare, without reading it."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-
-@dataclass(frozen=True)
 class FileRecord:
-    """A file as it was when the run took it."""
+    """A file as it was when the run took it; without a digest its identity, cheap to compare."""
 
     size: int
     mtime_ns: int
-    digest: str
+    digest: str = ""
     ctime_ns: int = 0
     inode: int = 0
-    """0 in records of older versions; as after a copy, the digest is compared then."""
 
     @property
-    def stamp(self) -> FileStamp:
+    def stamp(self) -> FileRecord:
         """Its identity."""
-        return FileStamp(self.size, self.mtime_ns, self.ctime_ns, self.inode)
+        return replace(self, digest="")
 
 
-def stamp_of(path: Path) -> FileStamp | None:
+def stamp_of(path: Path) -> FileRecord | None:
     """The identity of a file; None if it does not exist or is not a file. Reads the disk."""
     try:
-        return FileStamp(*identity(path)) if path.is_file() else None
-    except OSError:  # deleted between the two calls
+        size, mtime_ns, ctime_ns, inode = identity(path)
+        return FileRecord(size, mtime_ns, "", ctime_ns, inode) if path.is_file() else None
+    except OSError:
         return None
 
 
-def record_files(folder: Path, stamps: Mapping[str, FileStamp]) -> dict[str, FileRecord]:
+def record_files(folder: Path, stamps: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
     """Records of the files in `stamps`, without those that changed meanwhile. Reads the disk."""
     records = {}
     for name, stamp in stamps.items():
@@ -66,7 +57,7 @@ def record_files(folder: Path, stamps: Mapping[str, FileStamp]) -> dict[str, Fil
         except OSError:
             continue
         if stamp_of(folder / name) == stamp:
-            records[name] = FileRecord(digest=digest, **asdict(stamp))
+            records[name] = replace(stamp, digest=digest)
     return records
 
 
@@ -93,12 +84,7 @@ def changed_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str
     """The files that changed since they were recorded, or are gone. Reads the disk."""
     for name, file in files.items():
         stamp = stamp_of(folder / name)
-        if stamp == file.stamp:
-            continue
-        try:
-            if stamp is None or digest_of(folder / name, stamp.size) != file.digest:
-                yield name
-        except OSError:
+        if stamp != file.stamp and (stamp is None or _digest(folder / name, stamp.size) != file.digest):
             yield name
 
 
@@ -120,7 +106,12 @@ def data_digests(paths: Mapping[str, Path]) -> dict[str, str] | None:
     with ThreadPoolExecutor(_THREADS, "digest") as pool:
         found = pool.map(lambda name: _digest(named[name], sizes[name], most), sizes)
         digests = dict(zip(sizes, found, strict=True))
-    return _merged(digests) if len(digests) > _MOST_NAMES else digests or None
+    if len(digests) <= _MOST_NAMES:
+        return digests or None
+    merged: defaultdict[str, Any] = defaultdict(hashlib.sha256)
+    for name in sorted(digests):
+        merged[name.partition("/")[0]].update(f"{name}\0{digests[name]}\0".encode())
+    return {key: digest.hexdigest()[:32] for key, digest in merged.items()}
 
 
 def _files(key: str, path: Path) -> Iterator[tuple[str, Path]]:
@@ -136,17 +127,8 @@ def _files(key: str, path: Path) -> Iterator[tuple[str, Path]]:
             yield f"{key}/{file.relative_to(path).as_posix()}", file
 
 
-def _digest(path: Path, size: int, most: int) -> str:
+def _digest(path: Path, size: int, most: int = _PIECES * _PIECE_BYTES) -> str:
     try:
         return digest_of(path, size, most)
     except OSError as error:  # what reads the data reports it
         return f"unreadable: {error.strerror}"
-
-
-def _merged(digests: Mapping[str, str]) -> dict[str, str]:
-    """One digest for each setting."""
-    merged: dict[str, Any] = {}
-    for name in sorted(digests):
-        key = name.partition("/")[0]
-        merged.setdefault(key, hashlib.sha256()).update(f"{name}\0{digests[name]}\0".encode())
-    return {key: digest.hexdigest()[:32] for key, digest in merged.items()}

@@ -1,41 +1,25 @@
-"""Generations of a Slurm job in a run folder: claims, fencing, starts, statistics and outcomes."""
+"""Generations of a Slurm job in a run folder: claims, fencing, starts and statistics."""
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.base import environment, exit_codes
-from slurm.environment import SLURM_FOLDER, Generation, InvalidEnvironment, read_generation
+from launcher.base import environment
+from launcher.run_folder.reader import RunReader
+from slurm.environment import SLURM_FOLDER, Generation
 from training.logging import events
 from training.logging.strict_json import encode_bytes
-from training.storage import Storage, open_staged, publish_new, storage_errors
+from training.storage import Storage, storage_errors
 
 NAME = "generations.jsonl"
-OUTCOMES = {0: "done", 1: "failed", 2: "invalid", 75: "again", 130: "again"}
-"""First word of an outcome file, which slurm/job.sh reads, by exit code."""
-_OUT = "--out"
 _CLAIMED = "claimed"
 _STARTED = "began"
-
-
-def start_publisher(argv: Sequence[str], environ: Mapping[str, str]) -> Callable[[str], bool]:
-    """Publishes, while a run starts, that the job script is to run it again; see `publish_outcome`."""
-    generation = None
-    with suppress(InvalidEnvironment):  # reported when all arguments are checked
-        generation = read_generation(environ)
-    words = [word for argument in argv for word in argument.split("=", 1)]
-    place = words.index(_OUT) + 1 if _OUT in words else len(words)  # before arguments are parsed
-    if generation is None or not (out := "".join(words[place : place + 1])):
-        return lambda text: True
-    return partial(publish_outcome, Path(out), generation, exit_codes.RUN_AGAIN)
 
 
 def record_start(storage: Storage, generation: Generation, step: int, world_size: int) -> None:
@@ -44,8 +28,6 @@ def record_start(storage: Storage, generation: Generation, step: int, world_size
     From the second generation on also as an event "requeued". For rank 0. Touches the disk. Raises
     StorageError.
     """
-    from launcher.run_folder.reader import RunReader  # slow: signal handlers come first
-
     run = storage.path
     trained = [line["step"] for line in RunReader(run).metrics() if line["kind"] == "train"]
     facts = {
@@ -162,46 +144,12 @@ def starts(run: Path, generation: Generation) -> list[Mapping[str, Any]]:
 
 def lines(run: Path) -> Sequence[Mapping[str, Any]]:
     """All complete lines of generations.jsonl, the earliest first. Reads the disk."""
-    from launcher.run_folder.reader import RunReader  # as in `record_start`
-
     valid = []
     for line in RunReader(run).lines(f"{SLURM_FOLDER}/{NAME}"):
         with suppress(ValueError, TypeError, KeyError):
             _generation(line)
             valid.append(line)
     return valid
-
-
-def outcome_path(run: Path, generation: Generation) -> Path:
-    """The outcome file of a generation; restarts by torchrun in place share it."""
-    return run / SLURM_FOLDER / f"outcome.{generation.job}.{generation.number}"
-
-
-def publish_outcome(run: Path, generation: Generation, code: int, text: str = "") -> bool:
-    """Write the outcome file for exit code `code`, atomically; whether it is the one that counts.
-
-    The first outcome counts, since the first failed rank takes others along; but code 0 always
-    counts. `text` is for users. If the disk is full or the folder is missing there is no outcome,
-    which the job script treats as a crash. Touches the disk.
-    """
-    final = outcome_path(run, generation)
-    staged = final.with_name(f".{final.name}.{os.getpid()}")
-    lines = [f"{OUTCOMES.get(code, 'failed')} {code}", *text.splitlines(), ""]
-    try:
-        with open_staged(staged) as file:
-            file.write("\n".join(lines).encode(errors="backslashreplace"))
-            file.flush()
-            os.fsync(file.fileno())
-        if code == 0:
-            staged.replace(final)
-        else:
-            publish_new(staged, final)
-        return True
-    except OSError:  # FileExistsError: another outcome counts
-        return False
-    finally:
-        with suppress(OSError):
-            staged.unlink()
 
 
 def _append(run: Path, kind: str, generation: Generation, facts: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,19 +77,22 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
     end, is_reported = time.monotonic() + wait_s, False
     with storage_errors(path):
         while True:
-            file = open_regular(path, os.O_RDWR | os.O_CREAT)
-            try:
-                if _is_locked(file) and not _is_replaced(file, path):
+            with ExitStack() as cleanup:
+                file = open_regular(path, os.O_RDWR | os.O_CREAT)
+                cleanup.callback(os.close, file)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    is_free = True
+                except OSError as error:  # for example a network file system without locks
+                    is_free = not isinstance(error, BlockingIOError)
+                if is_free and path.exists() and os.path.samestat(os.fstat(file), path.stat()):
                     with suppress(OSError):  # a full disk: the content is only for a message
                         suffix = "" if generation is None else f" {generation}"
                         os.ftruncate(file, 0)
                         os.pwrite(file, f"{os.getpid()}@{socket.gethostname()}{suffix}\n".encode(), 0)
+                    cleanup.pop_all()
                     return file
                 holder, is_lost = _holder(file, generation)
-            except BaseException:
-                os.close(file)
-                raise
-            os.close(file)
             if is_lost:  # the lock of a new file is free
                 staged = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
                 os.close(open_regular(staged, os.O_RDWR | os.O_CREAT))
@@ -103,22 +106,6 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
                 print(f"{path.parent} is in use by {holder}; waiting", file=sys.stderr)
                 is_reported = True
             time.sleep(_POLL_S)
-
-
-def _is_replaced(file: int, path: Path) -> bool:
-    try:
-        return not os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
-        return True
-
-
-def _is_locked(file: int) -> bool:
-    """Whether this process has the lock now, or the file system has no locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError as error:  # for example a network file system without locks
-        return not isinstance(error, BlockingIOError)
 
 
 def _holder(file: int, generation: Generation | None) -> tuple[str, bool]:

@@ -7,28 +7,22 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from launcher.base import environment
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import SettingsError
 from launcher.base.redaction import redact_variables
 from launcher.config.render import ORIGINS
-from launcher.run_folder.run_folder import (
-    EVALUATIONS,
-    EVENTS,
-    METRICS,
-    PROFILE,
-    RESULT,
-    STAGES,
-    check_regular,
-)
+from launcher.run_folder.run_folder import EVENTS, METRICS, PROFILE, RESULT, STAGES, check_regular
 from training.storage import lines_of, open_to_read, parse_json, read_regular
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]
+_STEP = itemgetter("step")
 _Number = float | Literal["NaN", "Infinity", "-Infinity"]
 
 
@@ -125,8 +119,14 @@ class _Event(_Record):
 
 
 _ANY: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
-_RESULT, _STAGES, _PROFILE = TypeAdapter(_Result), TypeAdapter(_Stages), TypeAdapter(_Profile)
-_ORIGINS, _EVENT = TypeAdapter(dict[str, _Origin]), TypeAdapter(_Event)
+_EVENT = TypeAdapter(_Event)
+_OF_FILES: Mapping[str, TypeAdapter[Any]] = {
+    RESULT: TypeAdapter(_Result),
+    STAGES: TypeAdapter(_Stages),
+    PROFILE: TypeAdapter(_Profile),
+    ORIGINS: TypeAdapter(dict[str, _Origin]),
+    EVENTS: _EVENT,
+}
 _METRICS: TypeAdapter[Any] = TypeAdapter(Annotated[_TrainLine | _EvalLine, Field(discriminator="kind")])
 
 
@@ -153,25 +153,17 @@ class RunReader:
 
     def result(self) -> Mapping[str, Any] | None:
         """result.json; None: the run has not ended."""
-        return self.object(RESULT, _RESULT)
+        return self.object(RESULT)
 
-    def origins(self) -> dict[str, Any]:
-        """origins.json: each key its value and layers; empty: there is none."""
-        return self.object(ORIGINS, _ORIGINS) or {}
-
-    def profile(self) -> dict[str, Any]:
-        """profile/summary.json; empty: the run was not profiled."""
-        return self.object(PROFILE, _PROFILE) or {}
-
-    def object(self, name: str, adapter: TypeAdapter[Any] = _ANY) -> dict[str, Any] | None:
-        """The JSON object in the file `name`; None: there is no file."""
+    def object(self, name: str, adapter: TypeAdapter[Any] | None = None) -> dict[str, Any] | None:
+        """The JSON object in the file `name`, by default as the run writes it; None: there is no file."""
         path = self._folder / name
         with suppress(FileNotFoundError, NotADirectoryError), _reading(path):
             content = read_regular(path)
             if self._redacts:
                 text = content.decode(errors="replace")
                 content = redact_variables(text, environment.variables()).encode()
-            return _parsed(content, adapter)
+            return _parsed(content, adapter or _OF_FILES.get(name, _ANY))
         return None
 
     def metrics(self) -> Iterator[dict[str, Any]]:
@@ -201,14 +193,10 @@ class RunReader:
         """The lines of events.jsonl, or of that of another rank: time, kind, step, facts."""
         return self.lines(name, _EVENT)
 
-    def evaluations(self) -> Iterator[dict[str, Any]]:
-        """The results of the command `evaluate`."""
-        return self.lines(EVALUATIONS)
-
     def stages(self) -> dict[str, Path]:
         """The run folder of each stage of a staged run, by name; empty: it is none."""
         with suppress(InvalidRecord):
-            stages = (self.object(STAGES, _STAGES) or {}).get("stages", ())
+            stages = (self.object(STAGES) or {}).get("stages", ())
             return {stage["name"]: self._folder / stage["folder"] for stage in stages}
         return {}
 
@@ -236,11 +224,10 @@ class FollowedLines:
         """The lines since the last call. Reads the disk."""
         events = list(self._lines(EVENTS, _EVENT))
         # The metrics of a step precede its events; two generations are not mixed.
-        start = max((n for n, e in enumerate(events) if e["kind"] == "started"), default=-1)
-        yield from events[: start + 1]
-        later = sorted(events[start + 1 :], key=_step)
+        start = max((n for n, e in enumerate(events) if e["kind"] == "started"), default=-1) + 1
         train = (line for line in self._lines(METRICS, _METRICS) if line["kind"] == "train")
-        yield from heapq.merge(train, later, key=_step)
+        yield from events[:start]
+        yield from heapq.merge(train, sorted(events[start:], key=_STEP), key=_STEP)
 
     def _lines(self, name: str, adapter: TypeAdapter[Any]) -> Iterator[dict[str, Any]]:
         """Each complete and valid line since the last call."""
@@ -257,10 +244,6 @@ class FollowedLines:
                     yield _parsed(line, adapter)
 
 
-def _step(line: Mapping[str, Any]) -> int:
-    return int(line["step"])
-
-
 def _parsed(content: str | bytes, adapter: TypeAdapter[Any]) -> dict[str, Any]:
     """The JSON in `content`, as `adapter` describes it. Raises ValueError."""
     value: dict[str, Any] = parse_json(content)
@@ -269,15 +252,14 @@ def _parsed(content: str | bytes, adapter: TypeAdapter[Any]) -> dict[str, Any]:
 
 
 def _damaged(path: Path, error: ValueError, line: int | None = None) -> InvalidRecord:
-    where, quoted, key, reason = str(path), shlex.quote(str(path)), None, f"not JSON: {error}"
-    fix = f"rm {quoted}  (the run then counts as one that has not ended)"
+    where, fix = str(path), f"rm {shlex.quote(str(path))}"
     if line is not None:
-        where, fix = f"{path}:{line}", f"sed -i {line}d {quoted}  (removes the line)"
+        where, fix = f"{path}:{line}", f"sed -i {line}d {shlex.quote(str(path))}"
+    key, reason = None, f"not JSON: {error}"
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         key, reason = ".".join(map(str, first["loc"])) or None, first["msg"]
-    message = f"{where} is damaged: {reason}"
-    return InvalidRecord([Diagnostic(message, value=str(path), key=key, where=where, fix=fix)])
+    return InvalidRecord.of(f"{where} is damaged: {reason}", value=str(path), key=key, where=where, fix=fix)
 
 
 @contextmanager
@@ -291,5 +273,4 @@ def _reading(path: Path) -> Iterator[None]:
         raise _damaged(path, error) from error
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
-        fix = f"chmod a+r {shlex.quote(str(path))}" if isinstance(error, PermissionError) else None
-        raise InvalidRecord([Diagnostic(message, value=str(path), where=str(path), fix=fix)]) from error
+        raise InvalidRecord.of(message, value=str(path), where=str(path)) from error

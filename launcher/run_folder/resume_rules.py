@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match, plain
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, plain, unknown
 from launcher.config import errors, paths, provenance, resumed_settings, selection
 from launcher.config.machine import Machine
 from launcher.config.presets import TASK_FOLDER
@@ -21,7 +21,6 @@ from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from training import train_plan
-from training.callbacks.base import Outcome
 from training.optim.schedule import warmup_steps
 
 Rule = Literal["free", "never"] | ResetPart
@@ -56,11 +55,25 @@ class SettingChange:
 
 
 def decide(
-    args: CliArgs, out: Path | None, machine: Machine, world_size: int | None, chosen: Chosen | None
+    args: CliArgs,
+    out: Path | None,
+    machine: Machine,
+    world_size: int | None = None,
+    chosen: Chosen | None = None,
 ) -> RunPlan:
-    """As `start.decide`, for a start with --resume or --reset. Raises SettingsError."""
-    diagnostics = list(invalid_parts(args))
+    """What a start does, a new run or one from a checkpoint, from settings files and JSON only.
+
+    `world_size` and `chosen` as for `resolve`. Raises SettingsError with all errors.
+    """
+    if args.resume is None and not args.reset:
+        return RunPlan(resolve(args, machine, world_size, None, chosen))
     run, base = None, None
+    wrong = [part for part in args.reset if part not in PARTS]
+    diagnostics = [unknown("--reset", part, PARTS, where=f"--reset {part}") for part in wrong]
+    if args.resume is None:
+        diagnostics.append(
+            Diagnostic("--reset requires --resume", value=args.reset[0], where=f"--reset {args.reset[0]}")
+        )
     try:
         if args.resume is not None and (run := checkpoint_search.find(args, out)) is not None:
             base = _base(run.folder, args)
@@ -85,9 +98,9 @@ def decide(
 
 def _base(folder: Path, args: CliArgs) -> Base:
     layers, _ = selection.read_user(args)  # as given now, not those of the run
-    choices, moved = selection.highest(layers), selection.highest(layers[-1:]).get(TASK_FOLDER)
+    moved = selection.highest(layers[-1:]).get(TASK_FOLDER)
     base = resumed_settings.read(folder, None if moved is None else moved.value)
-    family, given = base.entries["model.family"].value, choices.get("model.family")
+    family, given = base.entries["model.family"].value, selection.highest(layers).get("model.family")
     if given is not None and given.value != family:
         raise SettingsError.of(
             f"model {given.value} differs from {family}, used by {folder}",
@@ -112,35 +125,34 @@ def _resumed(
     is_left = _is_left(run, changed, resolved, args.reset)
     if not is_left:  # the new length changes nothing: it needs no --reset
         changed = [change for change in changed if change.key not in LENGTH]
-    again = f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
     if checkpoint is not None:
         diagnostics += errors_of(changed, args.reset, resolved, f"{folder} until step {checkpoint.step}")
     elif run.is_completed and (args.reset or is_left):
         message = f"{folder} was completed, and has no checkpoint left to train on from"
         where = f"{args.resume_option} {args.resume}"
-        diagnostics.append(Diagnostic(message, value=str(folder), where=where, fix=again))
+        fix = f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
+        diagnostics.append(Diagnostic(message, value=str(folder), where=where, fix=fix))
     if diagnostics:
         raise SettingsError(diagnostics)
     reset = [part for part in PARTS if part in args.reset]
     lines = [] if checkpoint is None and not run.is_completed else [change.line for change in changed]
     request = ResumeRequest(folder, run.requested_step, reset, lines)
     if not is_left:
-        steps, stops = result.get("steps") or 0, ("stop.after", "stop.at")
-        words = [PROGRAM, "resume", shlex.quote(str(folder)), f"--max-steps {2 * steps} --reset schedule"]
-        words += [f"--set {key}=null" for key in stops if resolved.values[key].value is not None]
-        hint = f"to train longer: {' '.join(words)}"
-        if checkpoint is None:
-            hint = f"it has no checkpoint left; to train again: {again}"
-        line = f"nothing to do: {folder} was completed at step {steps}; {hint}"
-        names = [field.name for field in fields(Outcome) if field.name not in ("exit_code", "fault")]
-        left = {name: result.get(name) for name in names} | {"reason": "nothing to do"}
-        return RunPlan(resolved, request, line, {"folder": str(folder), **left})
-    if checkpoint is None:
-        return RunPlan(resolved, request, f"{folder} has no checkpoint yet; restarting from the beginning")
-    line = f"resuming {folder} from step {checkpoint.step}"
-    if out is not None and out.resolve() != folder.resolve():
-        line = f"forking {folder} at step {checkpoint.step} into {out}"
-    return RunPlan(resolved, request, "; ".join([line, *(RESET_EFFECTS[part] for part in reset)]))
+        steps = result.get("steps") or 0
+        line = f"nothing to do: {folder} was completed at step {steps}"
+        if checkpoint is not None:
+            words = f"{PROGRAM} resume {shlex.quote(str(folder))} --max-steps {2 * steps} --reset schedule"
+            stops = [key for key in ("stop.after", "stop.at") if resolved.values[key].value is not None]
+            line += "; to train longer: " + " ".join([words, *(f"--set {key}=null" for key in stops)])
+        left = {"folder": str(folder), **result, "reason": "nothing to do"}
+        return RunPlan(resolved, request, line, left)
+    line = f"{folder} has no checkpoint yet; restarting from the beginning"
+    if checkpoint is not None:
+        line = f"resuming {folder} from step {checkpoint.step}"
+        if out is not None and out.resolve() != folder.resolve():
+            line = f"forking {folder} at step {checkpoint.step} into {out}"
+        line = "; ".join([line, *(RESET_EFFECTS[part] for part in reset)])
+    return RunPlan(resolved, request, line)
 
 
 def _is_left(
@@ -171,9 +183,15 @@ def differences(
     """The settings that differ from `before`, in the order of declaration.
 
     A setting missing in `before` counts only if the user set it; another path of the same file or folder
-    is no difference. Reads the disk.
+    is no difference. A change is free, whatever its rule, if what it decides stays, or the ranks compare it:
+    the weights of the checkpoint's base, and moved data. Reads the disk.
     """
     changes, values = [], resolved.values
+    now = {key: setting.value for key, setting in values.items()}
+    free = {stage.loads for stage in selection.declared_stages(now["model.family"])}  # it has these weights
+    free = free if now["mode"] == provenance.STAGED_MODE else set()
+    if checkpoint is not None and checkpoint.base is not None:
+        free.add(PRETRAINED)
     for key, leaf in setting_infos(resolved.settings.model.family).items():
         setting, old = values[key], before.get(key, leaf.default)
         if key == "train.epochs" and setting.value is None and setting.replaced:
@@ -181,25 +199,12 @@ def differences(
         if key not in before and key not in resolved.keys.decided:
             continue
         if setting.value != old and not paths.is_same(key, old, setting.value, values):
-            is_free = _is_free(key, before, resolved, checkpoint)
-            changes.append(SettingChange(key, old, setting.value, "free" if is_free else rule_of(key)))
+            rule = rule_of(key)
+            is_free = key in free or (rule == "data" and paths.has_moved(key, old, setting.value, values))
+            if key in _RATES and not is_free:
+                is_free = _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, {}))
+            changes.append(SettingChange(key, old, setting.value, "free" if is_free else rule))
     return changes
-
-
-def _is_free(
-    key: str, before: Mapping[str, Any], resolved: Resolved, checkpoint: SavedCheckpoint | None
-) -> bool:
-    """Whether `key` may change whatever its rule: what it decides stays, or the ranks compare it."""
-    now = {key: setting.value for key, setting in resolved.values.items()}
-    if key == PRETRAINED and checkpoint is not None and checkpoint.base is not None:
-        return True  # the ranks compare its weights
-    if key in _RATES and _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, {})):
-        return True
-    stages = selection.declared_stages(now["model.family"])
-    if now["mode"] == provenance.STAGED_MODE and key in {stage.loads for stage in stages}:
-        return True  # the checkpoint contains the first weights of a stage
-    # The ranks compare the content of moved data with that of the checkpoint.
-    return rule_of(key) == "data" and paths.has_moved(key, before.get(key), now[key], resolved.values)
 
 
 def _has_same_rates(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: SavedCheckpoint) -> bool:
@@ -224,19 +229,6 @@ def _has_same_rates(before: Mapping[str, Any], now: Mapping[str, Any], checkpoin
         warmups.add(steps)
         names.add(name)
     return len(warmups) == 1 and (len(names) == 1 or "plateau" not in names)
-
-
-def invalid_parts(args: CliArgs) -> Iterator[Diagnostic]:
-    """An error for each unknown argument of --reset, and for any without --resume."""
-    for part in args.reset:
-        if part not in PARTS:
-            nearest, allowed = nearest_match(part, PARTS), ", ".join(PARTS)
-            parts: dict[str, Any] = {"allowed": allowed, "did_you_mean": nearest}
-            parts |= {"where": f"--reset {part}", "fix": nearest and f"--reset {nearest}"}
-            yield Diagnostic(f"unknown --reset '{part}'", value=part, **parts)
-    if args.resume is None:
-        part = args.reset[0]
-        yield Diagnostic("--reset requires --resume", value=part, where=f"--reset {part}")
 
 
 def errors_of(

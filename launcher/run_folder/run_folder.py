@@ -9,9 +9,8 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
-from itertools import count
+from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from launcher.base import disk
@@ -21,6 +20,7 @@ from launcher.config.provenance import Resolved
 from launcher.config.render import ORIGINS, SETTINGS
 from launcher.run_folder import lock
 from slurm.environment import SLURM_FOLDER
+from training.checkpoint import manifest
 from training.storage import Storage, StorageError, is_file, open_staged, publish_new, storage_errors
 
 LOG = "log.txt"
@@ -63,48 +63,33 @@ class RunFolder:
     """The folder of a run, and what is to be removed if it does not train."""
 
     path: Path
-    created_parents: tuple[Path, ...] = ()
-    """Parent folders created for it, the innermost first."""
-    is_new: bool = False
-    """It was created for the run; else it was there, with at most the files of a job."""
+    created: tuple[Path, ...] = ()
+    """Folders made for the run, its own first, then parents; empty: it was there, with the files of a job."""
     is_resumed: bool = False
     """The run in it started earlier: nothing may be removed."""
-    copied_bytes: int = 0
-    """Bytes of metrics.jsonl that were copied from the forked run."""
 
     def discard(self) -> bool:
         """Remove all files of the run unless it has trained; whether they were removed.
 
         Touches the disk.
         """
-        if self.is_resumed or has_trained(self.path, self.copied_bytes):
+        if self.is_resumed or has_trained(self.path):
             return False
-        if self.is_new:
+        if self.created:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             clear(self.path)
             (self.path / lock.NAME).unlink(missing_ok=True)
-        for parent in self.created_parents:
-            try:
+        with suppress(OSError):  # another run uses it by now
+            for parent in self.created[1:]:
                 parent.rmdir()
-            except OSError:  # another run uses it by now
-                break
         return True
 
 
-def default_name(model: str, mode: str, engine: str, now: datetime) -> str:
-    """`language-small-fast-zero2-20250131-142501`."""
-    return "-".join((model.replace(":", "-"), mode, engine, now.strftime("%Y%m%d-%H%M%S")))
-
-
 def unused_path(name: str) -> Path:
-    """`runs/NAME`, with a number appended if that exists."""
-    return next(path for path in _numbered(PARENT / name) if not path.exists())
-
-
-def _numbered(path: Path) -> Iterator[Path]:
-    yield path
-    yield from (path.with_name(f"{path.name}-{number}") for number in count(2))
+    """`runs/NAME`, with a number appended if that exists. Reads the disk."""
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(path for path in map(PARENT.joinpath, names) if not path.exists())
 
 
 def writing_errors(out: Path, where: str) -> list[Diagnostic]:
@@ -176,12 +161,11 @@ def clear(folder: Path) -> None:
 
 
 def create(
-    resolved: Resolved, out: Path | None, name: str, fill: Callable[[Path], None] = lambda folder: None
+    resolved: Resolved, out: Path | None, name: str, fill: Callable[[Path], object] = lambda folder: None
 ) -> RunFolder:
-    """Create the run folder and write settings.yaml and origins.json to it.
+    """Create the run folder and write settings.yaml and origins.json to it; `fill` writes other files.
 
-    `out` is the folder the user asked for; None: `runs/NAME`, with a number appended if that exists. `fill`
-    writes the other initial files. Raises SettingsError, and leaves nothing behind then. Touches the disk.
+    Else as `create_with`.
     """
 
     def write(folder: Path) -> None:
@@ -191,46 +175,45 @@ def create(
         fill(folder)
         (folder / LOG).touch()
 
-    folder = create_with(out, name, write)
-    return replace(folder, copied_bytes=_size(folder.path / METRICS))
+    return create_with(out, name, write)
 
 
 def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> RunFolder:
-    """Create a folder as `create` does; `write` writes its initial files.
+    """Create the folder that the user asked for, and let `write` write its initial files.
 
-    Raises SettingsError, and leaves nothing behind then. Touches the disk.
+    `out` None: `runs/NAME`, with a number appended if that exists. Raises SettingsError, and leaves nothing
+    behind then. Touches the disk.
     """
     where = f"--out {out}" if out is not None else "no --out was given"
-    wanted = PARENT / name if out is None else out
+    path = unused_path(name) if out is None else out
     if out is not None:
         if errors := writing_errors(out, where):
             raise SettingsError(errors)
     else:  # only the parent: another run may take the name now, and we use the next
-        disk.check_writable(wanted.parent, where, allowed=_ALLOWED)
-    folder: RunFolder | None = None
+        disk.check_writable(PARENT, where, allowed=_ALLOWED)
+    folder = RunFolder(path)
     try:
-        if out is not None and out.exists():
-            folder = RunFolder(out)
-        else:
-            missing = tuple(parent for parent in wanted.absolute().parents if not parent.exists())
-            wanted.absolute().parent.mkdir(parents=True, exist_ok=True)
-            for path in _numbered(wanted):
+        if out is None or not out.exists():
+            missing = tuple(parent for parent in path.absolute().parents if not parent.exists())
+            path.absolute().parent.mkdir(parents=True, exist_ok=True)
+            while True:
                 try:
                     path.mkdir()
                     break
                 except FileExistsError:
                     if out is not None:
                         raise
-            folder = RunFolder(path, missing, is_new=True)
-        write(folder.path)
+                    path = unused_path(name)
+            folder = RunFolder(path, (path, *missing))
+        write(path)
     except FileExistsError as error:
         # Another run was faster; its files stay.
-        raise SettingsError([_in_use(wanted, where)]) from error
+        raise SettingsError([_in_use(path, where)]) from error
     except OSError as error:
-        if folder is not None:
+        if path.is_dir():
             folder.discard()
-        message = f"cannot write the run folder {wanted}: {error.strerror or error}"
-        raise SettingsError.of(message, value=str(wanted), where=where, allowed=_ALLOWED) from error
+        message = f"cannot write the run folder {path}: {error.strerror or error}"
+        raise SettingsError.of(message, value=str(path), where=where, allowed=_ALLOWED) from error
     return folder
 
 
@@ -251,13 +234,9 @@ def check_regular(folder: Path) -> None:
             if _LINK.fullmatch(file.name) and file.is_symlink() and _TARGET.fullmatch(os.readlink(file.path)):
                 continue
             problem = "a link" if file.is_symlink() else "not a regular file"
-            raise SettingsError.of(
-                f"{file.path} is {problem}",
-                value=file.path,
-                where=str(folder),
-                allowed="the files and folders of the run itself; best and last, which lead to its "
-                "checkpoints",
-            )
+            allowed = "the files and folders of the run itself; best and last, which lead to its checkpoints"
+            message = f"{file.path} is {problem}"
+            raise SettingsError.of(message, value=file.path, where=str(folder), allowed=allowed)
 
 
 def check_existing(folder: Path, where: str) -> None:
@@ -270,12 +249,6 @@ def check_existing(folder: Path, where: str) -> None:
         if path.exists() and not os.access(path, mode):
             allowed = "a run that this user may write to; or  --out DIR , which forks it"
             raise SettingsError.of(f"{path} is not writable", value=str(path), where=where, allowed=allowed)
-
-
-def open_existing(folder: Path) -> RunFolder:
-    """The folder of a run to resume; nothing is written. Raises SettingsError."""
-    check_existing(folder, f"the run in {folder}")
-    return RunFolder(folder, is_resumed=True)
 
 
 def rewrite_settings(storage: Storage, resolved: Resolved) -> None:
@@ -308,12 +281,20 @@ def _staged(path: Path, text: str) -> Iterator[Path]:
         staged.unlink(missing_ok=True)
 
 
-def has_trained(folder: Path, copied_bytes: int = 0) -> bool:
-    """Whether the run in `folder` has logged a step or saved a checkpoint. Reads the disk.
+def has_trained(folder: Path) -> bool:
+    """Whether the run in `folder` has logged a step or saved a checkpoint. Reads the disk."""
+    metrics = folder / METRICS
+    return (metrics.exists() and metrics.stat().st_size > 0) or (folder / CHECKPOINTS).exists()
 
-    The first `copied_bytes` of its metrics belong to the forked run.
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoint folders by step, the earliest first; incomplete and superseded ones have other names.
+
+    Reads the disk. Raises PermissionError.
     """
-    return _size(folder / METRICS) > copied_bytes or (folder / CHECKPOINTS).exists()
+    home = folder / CHECKPOINTS
+    named = ((manifest.step_of(path.name), path) for path in (home.iterdir() if home.is_dir() else ()))
+    return dict(sorted((step, path) for step, path in named if step is not None and path.is_dir()))
 
 
 def task_files(folder: Path) -> list[Path]:
@@ -335,7 +316,3 @@ def append_log(folder: Path, text: str) -> None:
 def _in_use(out: Path, where: str) -> Diagnostic:
     message, fix = f"the run folder {out} contains another run", f"{PROGRAM} resume {shlex.quote(str(out))}"
     return Diagnostic(message, value=str(out), where=where, allowed=_ALLOWED, fix=fix)
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0

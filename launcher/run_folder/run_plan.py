@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher.base.diagnostics import Diagnostic
 from launcher.config.provenance import ResetPart, Resolved
 from launcher.run_folder import run_folder
 from slurm.environment import Generation, RankEnvironment
-
-if TYPE_CHECKING:
-    from launcher.run_folder.experiences import ExperienceFolder
 
 
 @dataclass(frozen=True)
@@ -31,37 +28,24 @@ class ResumeRequest:
     until: int | None = None
     """The last step of a replay; None: no replay."""
 
-    def rewinds(self, folder: Path) -> bool:
-        """Whether the run in `folder` may repeat steps with a different result."""
-        requested_step = self.step is not None or bool(self.reset)
-        return requested_step and self.source.resolve() == folder.resolve()
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields as JSON."""
-        return {**asdict(self), "source": str(self.source)}
-
 
 @dataclass(frozen=True)
 class ExperienceSpec:
     """The data and settings of one start of the ranks of a continual run."""
 
-    number: int
-    """0: the data that the run began with."""
     run: Path
     """The run folder with the data of its experiences."""
     numbers: Sequence[int]
-    """The first data, then the experiences to replay, then the one to train on."""
+    """The first data (0), then the experiences to replay, then the one to train on."""
     settings: Mapping[str, Any]
     """See `experience.recorded_settings`; empty for the first data."""
     deadline: float | None = None
     """When to save and stop, in seconds since the epoch; None: at its end."""
 
     @property
-    def folders(self) -> list[ExperienceFolder]:
-        """The folders of `numbers`."""
-        from launcher.run_folder.experiences import folder_of  # for continual runs
-
-        return [folder_of(self.run, number) for number in self.numbers]
+    def number(self) -> int:
+        """The experience to train on."""
+        return self.numbers[-1]
 
 
 @dataclass(frozen=True)
@@ -100,6 +84,11 @@ class RunPlan:
     """The split to evaluate instead of training; None: train."""
     reports: Path | None = None
     """Where ranks write how they ended, for the supervisor; None: no supervisor."""
+
+    @property
+    def number(self) -> int:
+        """The experience to train on; 0: the first data, and in a run that does not learn continually."""
+        return 0 if self.experience is None else self.experience.number
 
     @property
     def destination(self) -> Path:

@@ -8,13 +8,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import SettingsError, counted
+from launcher.base.diagnostics import SettingsError, counted, unknown
 from launcher.config.options import DEFAULT_SPLIT, SPLITS
 from launcher.config.provenance import CliArgs, ResetPart, Resolved
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from launcher.saved_runs import rerun, saved_model
-from launcher.saved_runs.saved_model import SavedModel, find_saved, unknown_name
+from launcher.saved_runs.saved_model import SavedModel, find_saved
 from training.logging.console_text import render_row
 from training.logging.quantities import duration, real
 from training.logging.strict_json import encode_bytes
@@ -24,7 +24,7 @@ from training.storage import Storage, StorageError
 def parse_split(split: str | None) -> str:
     """The split of --split. Raises SettingsError."""
     if split is not None and split not in SPLITS:
-        raise SettingsError([unknown_name("--split", split, SPLITS)])
+        raise SettingsError([unknown("--split", split, SPLITS, key="--split")])
     return split or DEFAULT_SPLIT
 
 
@@ -38,11 +38,9 @@ def prepare(argument: str, name: str | None, args: CliArgs) -> tuple[SavedModel,
     model, checkpoint = saved_model.open_checkpoint(run, run.chosen(name))
     resolved = rerun.resolved_as(model, checkpoint.manifest, args)
     if resolved.settings.continual.enabled:
-        raise SettingsError.of(
-            "a run of continual learning has no test split of its own: each experience has one",
-            where=str(run.folder),
-            allowed="a run without --continuous-learning",
-        )
+        message = "a run of continual learning has no test split of its own: each experience has one"
+        allowed = "a run without --continuous-learning"
+        raise SettingsError.of(message, where=str(run.folder), allowed=allowed)
     return model, resolved
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import disk, library_warnings, signals
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError, unknown
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
 from launcher.saved_runs import saved_model
-from launcher.saved_runs.saved_model import SavedModel, SavedRun, unknown_name
+from launcher.saved_runs.saved_model import SavedModel, SavedRun
 from models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
 from training.checkpoint.base_weights import has_adapters
 from training.logging.strict_json import encode
@@ -132,10 +132,8 @@ def onnx(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: P
         for (name, values), array in zip(expected.items(), found, strict=True):
             error = (values[:count] - torch.from_numpy(array)).abs().max() / values.abs().max()
             if not error <= ONNX_TOLERANCE:
-                raise ExportError(
-                    f"onnxruntime gives another '{name}' than the model: the difference is "
-                    f"{float(error):.2g} of its largest value"
-                )
+                size = f"the difference is {float(error):.2g} of its largest value"
+                raise ExportError(f"onnxruntime gives another '{name}' than the model: {size}")
             errors.append(float(error))
     return {"checked": f"onnxruntime gives the outputs of the model, within {max(errors):.1g}"}
 
@@ -170,9 +168,8 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
     if format_name in FORMATS:
         return []
     if format_name:
-        return [unknown_name("--format", format_name, [*FORMATS])]
-    fix = f"--format {next(iter(FORMATS))}"
-    parts: dict[str, Any] = {"where": "command line: export", "allowed": ", ".join(FORMATS), "fix": fix}
+        return [unknown("--format", format_name, FORMATS, key="--format")]
+    parts: dict[str, Any] = {"where": "command line: export", "allowed": ", ".join(FORMATS)}
     return [Diagnostic("export requires --format", key="--format", **parts)]
 
 
@@ -211,6 +208,7 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
         made.mkdir()
         notes = FORMATS[format_name](model, checkpoint, task, made) or {}
         made.replace(folder)
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
     return {
         "folder": str(folder),
         "format": format_name,
@@ -218,11 +216,7 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
         "step": model.step,
         "weights": model.kind,
         "metrics": _metrics(model),
-        "files": {
-            str(file.relative_to(folder)): file.stat().st_size
-            for file in sorted(folder.rglob("*"))
-            if file.is_file()
-        },
+        "files": {str(file.relative_to(folder)): file.stat().st_size for file in files},
         "notes": notes,
     }
 
@@ -247,8 +241,7 @@ def _task(model: SavedModel, format_name: str) -> Task:
         allowed = [name for name, is_supported in supports.items() if is_supported]
         adapted = "with adapters" if is_adapted else "without adapters"
         message = f"--format {format_name} is not supported for '{model.family}' trained {adapted}"
-        parts = {"allowed": ", ".join(allowed), "fix": f"--format {allowed[0]}"}
-        raise SettingsError.of(message, value=format_name, where=where, **parts)
+        raise SettingsError.of(message, value=format_name, where=where, allowed=", ".join(allowed))
     needed = ("onnx", "onnxscript", "onnxruntime") if format_name == "onnx" else ()
     if missing := [name for name in needed if find_spec(name) is None]:
         message, fix = f"--format onnx requires {', '.join(missing)}", "pip install 'gearshift[onnx]'"

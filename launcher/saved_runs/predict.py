@@ -102,15 +102,11 @@ def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) ->
     task = saved.task(device)
     if isinstance(task, PredictsFiles | GeneratesText):
         return Predictor(saved, device, task)
-    missing = [name for name in ("setup_without_data", "predict") if not hasattr(task, name)]
-    raise SettingsError.of(
-        f"a model of '{saved.family}' cannot be used for predictions: its task lacks "
-        f"{', '.join(missing) or 'saved_files'}",
-        value=saved.family,
-        where=class_location(type(task)),
-        allowed="saved_files, setup_without_data() and predict(model, path), which yields "
-        "models.base.Prediction",
-    )
+    needed = ("saved_files", "setup_without_data", "predict")
+    missing = ", ".join(name for name in needed if not hasattr(task, name))
+    message = f"a model of '{saved.family}' cannot be used for predictions: its task lacks {missing}"
+    where, allowed = class_location(type(task)), "predict(model, path), which yields models.base.Prediction"
+    raise SettingsError.of(message, value=saved.family, where=where, allowed=allowed)
 
 
 def files(given: str | None, family: str, run: str) -> Path:
@@ -123,13 +119,9 @@ def files(given: str | None, family: str, run: str) -> Path:
         known = importlib.import_module(FAMILIES[family].formats).FORMATS
         allowed += f": {'; '.join(known)}"
     if given is None:
-        raise SettingsError.of(
-            f"predict requires {INPUT} for a model of '{family}'",
-            key=INPUT,
-            where="command line: predict",
-            allowed=allowed,
-            fix=f"{PROGRAM} predict {shlex.quote(run)} {INPUT} FILE",
-        )
+        message, where = f"predict requires {INPUT} for a model of '{family}'", "command line: predict"
+        fix = f"{PROGRAM} predict {shlex.quote(run)} {INPUT} FILE"
+        raise SettingsError.of(message, key=INPUT, where=where, allowed=allowed, fix=fix)
     if not exists(given):
         raise _missing(given, allowed)
     return _path(given)
@@ -160,10 +152,7 @@ def text_prompt(text: str, before: tuple[Message, ...] = ()) -> Prompt:
 
 
 def _missing(given: str, allowed: str) -> SettingsError:
-    message, where = (
-        f"{INPUT} '{given}' does not exist ({_path(given).absolute()})",
-        f"command line: {INPUT} {given}",
-    )
+    message, where = f"{INPUT} '{given}' does not exist", f"command line: {INPUT} {given}"
     return SettingsError.of(message, key=INPUT, value=given, where=where, allowed=allowed)
 
 
@@ -190,13 +179,9 @@ class Result:
 def check_numbers(values: Mapping[str, str], family: str) -> None:
     """Raise SettingsError for options of Sampling: the family generates no text."""
     if flag := next((flag for flag in SAMPLING if flag in values), None):
-        raise SettingsError.of(
-            f"{flag} is an option of generated text; '{family}' generates none",
-            key=flag,
-            value=values[flag],
-            where=f"command line: {flag} {values[flag]}",
-            fix=f"remove {flag}",
-        )
+        message = f"{flag} is an option of generated text; '{family}' generates none"
+        where = f"command line: {flag} {values[flag]}"
+        raise SettingsError.of(message, key=flag, value=values[flag], where=where)
 
 
 def prepare(
@@ -288,11 +273,9 @@ class ResultFolder:
         is_valid = _NAME.fullmatch(prediction.name) and all(map(_SUFFIX.fullmatch, prediction.files))
         if not is_valid or self.names & set(names):
             problem = "is written twice" if is_valid else "is not valid"
-            raise DataError(
-                f"the file name {', '.join(names) or prediction.name!r} of a prediction {problem}",
-                where="predict() of the task",
-                allowed="a name of its own of letters, digits, '-', '_' and '.' for each",
-            )
+            message = f"the file name {', '.join(names) or prediction.name!r} of a prediction {problem}"
+            allowed = "a name of its own of letters, digits, '-', '_' and '.' for each"
+            raise DataError(message, where="predict() of the task", allowed=allowed)
         for name, content in zip(names, prediction.files.values(), strict=True):
             self._put(name, content)
         return tuple(names)

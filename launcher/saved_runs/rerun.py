@@ -37,24 +37,6 @@ class RerunFailed(Exception):
         self.code = code
 
 
-def _check(end: RunEnd, noun: str) -> None:
-    """Raise RerunFailed if it did not finish, and SettingsError for invalid data."""
-    code = end.exit_code
-    # A signal can interrupt a rank during an import, which then fails with an error of its own.
-    if end.signals or code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
-        is_key = signal.SIGINT in end.signals or code == exit_codes.INTERRUPTED
-        reason = f"the {noun} was stopped before it finished; nothing was written"
-        raise RerunFailed(reason, exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
-    if code == exit_codes.INVALID_INPUT:
-        # Its fix is one for a run that trains.
-        first = replace(end.diagnostics[0], fix=None)
-        is_other = "has changed" in first.message
-        raise SettingsError([replace(first, allowed=DATA) if is_other else first])
-    if code != exit_codes.DONE:
-        text = "\n".join(filter(None, (end.text, end.trace)))
-        raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
-
-
 def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved:
     """The settings of a model for new processes, with the engine and number of them of `args`.
 
@@ -105,5 +87,17 @@ def rerun(
             settings.engine, cores, resolved.nproc, environment.variables(), settings.continual.enabled
         )
         end = supervisor.supervise(replace(plan, folder=folder, threads=threads))
-        _check(end, noun)
+        code = end.exit_code
+        # A signal can interrupt a rank during an import, which then fails with an error of its own.
+        if end.signals or code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
+            is_key = signal.SIGINT in end.signals or code == exit_codes.INTERRUPTED
+            reason = f"the {noun} was stopped before it finished; nothing was written"
+            raise RerunFailed(reason, exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
+        if code == exit_codes.INVALID_INPUT:
+            # Its fix is one for a run that trains.
+            first = replace(end.diagnostics[0], fix=None)
+            raise SettingsError([replace(first, allowed=DATA) if "has changed" in first.message else first])
+        if code != exit_codes.DONE:
+            text = "\n".join(filter(None, (end.text, end.trace)))
+            raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
         yield replace(end, folder=folder)

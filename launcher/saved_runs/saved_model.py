@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
+from launcher.base.diagnostics import SettingsError, unknown
 from launcher.config import custom_task, hub
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.schema import PRETRAINED, config_of, task_class
@@ -62,22 +62,11 @@ class SavedRun:
             named = {retention.LAST: self.checkpoints[max(self.checkpoints)], **named}
         if self.folder is not None and (best := self.folder / retention.BEST).is_dir():
             named = {retention.BEST: best, **named}
-        if name is None:
-            return next(iter(named.values()))
-        if name in named:
-            return named[name]
-        parts = {"allowed": ", ".join(named), "did_you_mean": nearest_match(name, named)}
-        where = f"command line: --checkpoint {name}"
-        message = f"no checkpoint '{name}' in {self.folder or self.named}"
-        raise SettingsError.of(message, value=name, where=where, **parts)
-
-
-def unknown_name(flag: str, name: str, names: Sequence[str]) -> Diagnostic:
-    """The error of an option whose argument is none of `names`."""
-    nearest, where = nearest_match(name, names), f"command line: {flag} {name}"
-    parts: dict[str, Any] = {"allowed": ", ".join(names), "did_you_mean": nearest}
-    parts["fix"] = f"{flag} {nearest or names[0]}"
-    return Diagnostic(f"unknown {flag} '{name}'", key=flag, value=name, where=where, **parts)
+        name = name or next(iter(named))
+        if name not in named:
+            message = f"no checkpoint '{name}' in {self.folder or self.named}"
+            raise SettingsError([unknown("--checkpoint", name, named, message=message)])
+        return named[name]
 
 
 def moved_folders(sets: Sequence[str]) -> dict[str, str]:
@@ -106,7 +95,7 @@ def find_saved(word: str, command: str, sets: Sequence[str] = (), *, needs_folde
             raise checkpoint_search.no_run(path, where, command)
         if folder is not None:
             RunReader(folder).check()
-        checkpoints = {} if folder is None else checkpoint_search.checkpoints(folder)
+        checkpoints = {} if folder is None else run_folder.checkpoints(folder)
     if not checkpoints and (named is None or needs_folder):
         message, allowed = (
             f"{path} has no checkpoint",
@@ -160,8 +149,10 @@ class SavedModel:
             hub.fetch(folder, weights=True)
         path = folder_of(str(folder))
         if not path.is_dir():
-            message = f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})"
-            fix = f"--set {PRETRAINED}=DIR  if it has moved"
+            message, fix = (
+                f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})",
+                f"--set {PRETRAINED}=DIR",
+            )
             raise SettingsError.of(message, value=folder, where=where, fix=fix)
         if self.has_moved:
             self.check_base(path, where)
@@ -173,9 +164,7 @@ class SavedModel:
         """
         known = self.base or {"sha256": "unknown", "folder": "its own path"}
         if base_weights.digest(folder) != known["sha256"]:
-            message = (
-                f"the checkpoint of step {self.step} was trained on other weights than those in '{folder}'"
-            )
+            message = f"the checkpoint of step {self.step} was trained on other weights than '{folder}' has"
             allowed = f"the weights with sha256 {known['sha256']}, once in {known['folder']}"
             raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)
 
@@ -183,18 +172,14 @@ class SavedModel:
         """What builds the task. Imports torch. Raises SettingsError."""
         if is_custom(self.family):
             custom_task.add_search_folder(self.settings.get(TASK_FOLDER))
-        elif self.family not in FAMILIES:
-            message, allowed = (
-                f"unknown model family '{self.family}'",
-                f"{', '.join(FAMILIES)}; or a custom task",
-            )
-            raise SettingsError.of(message, value=self.family, allowed=allowed)
         return task_class(self.family)
 
     def task_settings(self) -> dict[str, Any]:
         """The settings that the task is built from, as a tree. Raises KeyError, TypeError or AttributeError
-        for those of another program.
+        for those of another program, or of an unknown family.
         """
+        if not is_custom(self.family) and self.family not in FAMILIES:
+            raise KeyError(self.family)
         tree, seed, share = nested(self.settings), self.settings["train.seed"], self.settings["eval.share"]
         sections = {"model": tree["model"], "data": tree.get("data", {})}
         return {**sections, "train": {"seed": seed}, "eval": {"share": share}}
@@ -230,8 +215,7 @@ class SavedModel:
         with torch.random.fork_rng(devices=[]):  # the random weights are replaced
             model = task.build()
         names: tuple[str, ...] = ("",)
-        base = task.base_folder() if isinstance(task, HasBaseWeights) else None
-        if base is not None:
+        if isinstance(task, HasBaseWeights) and (base := task.base_folder()) is not None:
             stored = set(InitialWeights(self.path, "the checkpoint").shapes)
             frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
             if frozen and not frozen & stored:  # a checkpoint of adapters
@@ -327,9 +311,9 @@ def _open_export(path: Path, command: str, moved: Mapping[str, str]) -> SavedMod
         model.task_settings()
         return model
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise SettingsError.of(
+        message, where = (
             f"'{file}' does not describe a model of this version",
-            where=f"command line: {command} {path}",
-            allowed="a run folder, one of its checkpoints, or an export as safetensors",
-            fix=f"{PROGRAM} export RUN --format safetensors",
-        ) from None
+            f"command line: {command} {path}",
+        )
+        allowed = "a run folder, one of its checkpoints, or an export as safetensors"
+        raise SettingsError.of(message, where=where, allowed=allowed) from None

@@ -28,14 +28,13 @@ if TYPE_CHECKING:
     from training.checkpoint.compare import Tolerance
     from training.checkpoint.reader import Checkpoint
 
-_TOLERANCES = {"fp32": (1e-4, 1e-2)}
-_LOW_PRECISION = (2e-2, 0.5)
+_FP32, _LOW_PRECISION = (1e-4, 1e-2), (2e-2, 0.5)
 """Relative tolerances of weights and of moments; measured: docs/results.md."""
 
 
 FAILURE: Mapping[str, Any] = {
-    **{"identical": False, "agrees": False, "steps": 0, "tensors": 0},
-    **{"tolerance": None, "first_difference": None},
+    **{"identical": False, "agrees": False, "steps": 0, "tensors": 0, "tolerance": None},
+    "first_difference": None,
 }
 """The result for programs if nothing could be compared."""
 
@@ -44,7 +43,7 @@ FAILURE: Mapping[str, Any] = {
 class _Resumed:
     """The facts of an event of that kind."""
 
-    written_by: dict[str, Any]
+    written_by: dict[str, str | int]
     reset: tuple[ResetPart, ...]
     changes: list[str]
 
@@ -155,13 +154,11 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
         if event["kind"] == "resumed" and start <= event["step"] < end:
             with suppress(ValueError):
                 restarts[event["step"]] = _RESUMED.validate_python(event["facts"])
+    writer = {"engine": last.manifest.engine, "world_size": last.manifest.world_size}
     for step, resumed in sorted(restarts.items()):
-        writer = tuple(resumed.written_by.get(name) for name in ("engine", "world_size"))
-        changes = [*(f"--reset {part}" for part in resumed.reset), *resumed.changes]
-        if writer != (last.manifest.engine, last.manifest.world_size):
-            changes.insert(0, f"from engine {writer[0]}, world size {writer[1]}")
-        if changes and step > start:
-            changed.append(f"the run was resumed with changes at step {step}: {'; '.join(changes)}")
+        is_changed = resumed.reset or resumed.changes or writer.items() - resumed.written_by.items()
+        if is_changed and step > start:
+            changed.append(f"the run was resumed with changes at step {step}, see {run_folder.EVENTS}")
     reset = restarts[start].reset if start in restarts else ()
     return last, Replay(run.checkpoints.get(start), start, end, reset, tuple(changed)), [*notes, *changed]
 
@@ -181,15 +178,12 @@ def compare_replay(
     replayed = reader.open_checkpoint(folder / retention.CHECKPOINTS / name, verify=False)
     change = changed_data(*(of.facts.get("data", {}) for of in (last, replayed)))
     if change is not None:  # a replay from the start knows no other
-        raise SettingsError.of(
-            f"the data has changed since the checkpoint of step {replay.end}: {change}",
-            where="data.path",
-            allowed=DATA,
-        )
+        message = f"the data has changed since the checkpoint of step {replay.end}: {change}"
+        raise SettingsError.of(message, where="data.path", allowed=DATA)
     tolerance, written = None, last.manifest
     if (replay.engine, replay.world_size) != (written.engine, written.world_size):
         # Another engine or world size adds the same numbers in another order.
-        tolerance = compare.Tolerance(*_TOLERANCES.get(replay.precision, _LOW_PRECISION))
+        tolerance = compare.Tolerance(*(_FP32 if replay.precision == "fp32" else _LOW_PRECISION))
 
     def compared(within: Tolerance | None) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
         ours, theirs = (RunReader(path).metrics() for path in (run, folder))
@@ -202,45 +196,34 @@ def compare_replay(
     if state.tensors == 0:
         raise CheckpointError(f"nothing was compared: {last.folder} has no tensor")
     if lines.is_missing:
-        steps = f"{replay.start + 1} to {replay.end}"
-        raise CheckpointError(
-            f"nothing was compared: {run / run_folder.METRICS} has no line of the steps {steps}, "
-            "which the replay logged"
-        )
+        file, steps = run / run_folder.METRICS, f"{replay.start + 1} to {replay.end}"
+        raise CheckpointError(f"nothing was compared: {file} has no line of the steps {steps}")
     is_identical = state.first is None and lines.first is None
     if tolerance is not None and not is_identical:
         state, lines = compared(tolerance)
     if replay.changes and not (state.first is None and lines.first is None):
-        raise RerunFailed(
-            f"steps {replay.start} to {replay.end} cannot be replayed: "
-            f"{'; '.join(replay.changes)}; the checkpoint of that step is gone",
-            exit_codes.INVALID_INPUT,
-        )
+        message = f"steps {replay.start} to {replay.end} cannot be replayed: {'; '.join(replay.changes)}"
+        raise RerunFailed(f"{message}; the checkpoint of that step is gone", exit_codes.INVALID_INPUT)
     return VerifyResult(replay, tolerance, is_identical, state, lines, notes)
 
 
 def render(result: VerifyResult) -> str:
     """The result as text."""
-    count = f"{result.state.tensors} tensors, {counted(result.replay.end - result.replay.start, 'step')}"
-    first = result.state.first or result.lines.first
-    within = "bit by bit"
-    if (tolerance := result.tolerance) is not None:
+    state, replay, tolerance = result.state, result.replay, result.tolerance
+    count = f"{state.tensors} tensors, {counted(replay.end - replay.start, 'step')}"
+    first, within = state.first or result.lines.first, "bit by bit"
+    if tolerance is not None:
         within = f"within {tolerance.weights:g} (moments {tolerance.moments:g})"
-    if result.is_identical:
-        lines = [f"identical: {count}"]
-    elif first is None:
-        lines = [f"equal {within}: {count}"]
-    else:
+    lines = [f"identical: {count}" if result.is_identical else f"equal {within}: {count}"]
+    if first is not None:
         lines = [f"different: {_describe(first)}"]
-    if result.state.differing:
-        lines.append(
-            f"  state    {result.state.differing} of {result.state.tensors} tensors differ, most "
-            f"{result.state.largest_in}: by {result.state.largest:.2g} of its norm"
-        )
+    if state.differing:
+        most = f"most {state.largest_in}: by {state.largest:.2g} of its norm"
+        lines.append(f"  state    {state.differing} of {state.tensors} tensors differ, {most}")
     if result.lines.first is not None and result.lines.first != first:
         lines.append(f"  metrics  {_describe(result.lines.first)}")
     logged = counted(result.lines.lines, "logged line")
-    lines.append(f"  replay   {result.replay.describe()}, {within}; {logged}")
+    lines.append(f"  replay   {replay.describe()}, {within}; {logged}")
     return "\n".join([*lines, *(f"  note     {note}" for note in result.notes)])
 
 

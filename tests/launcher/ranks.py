@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from launcher.run import rank, run_end
+from launcher.run import execute, rank, run_end
 from models.base import DataError
 from tests.waiting import until
 from training.callbacks.base import Outcome, Status
@@ -131,5 +131,5 @@ def broken_collective(folder):
 
 
 if __name__ == "__main__":
-    rank.worker = lambda: work
+    execute.worker = lambda: work
     rank.serve(Path(sys.argv[1]))

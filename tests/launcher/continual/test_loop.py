@@ -56,16 +56,18 @@ class Ranks:
 
     def __call__(self, job):
         self.jobs.append(job)
-        files = sorted(path.name for path in job.experience.folders[-1].data.iterdir())
-        self.trained.append((job.experience.number, files))
+        files = sorted(
+            path.name for path in experiences.data_folder(job.experience.run, job.number).iterdir()
+        )
+        self.trained.append((job.number, files))
         end = self.instead.pop(len(self.jobs), None)
         if ending := end() if callable(end) else end:
             return ending
         if job.resume is not None and job.resume.step is not None:
             retention.set_aside(Storage(job.folder), job.resume.step)
-        steps = STEPS * (job.experience.number + 1)
+        steps = STEPS * (job.number + 1)
         saved(job.folder, steps, self._settings)
-        number = job.experience.number
+        number = job.number
         forgetting = {"number": number, "metric": "m", "old": {}, "new": {}} if number else None
         outcome = {"status": "completed", "exit_code": 0, "steps": steps, "experience": forgetting}
         (job.folder / "result.json").write_text(json.dumps(outcome))
@@ -115,7 +117,7 @@ def test_the_first_data_then_new_files_are_trained_on_until_quiet_s(start):
     )
     assert ranks.trained == [(0, ["a.txt"]), (1, ["b.txt"]), (2, ["c.txt", "d.txt"])]
     assert [job.resume for job in ranks.jobs] == [None, *[ResumeRequest(start.folder)] * 2]
-    assert [len(job.experience.folders) for job in ranks.jobs] == [1, 2, 3]
+    assert [len(job.experience.numbers) for job in ranks.jobs] == [1, 2, 3]
     assert (ending.exit_code, ending.outcome["reason"]) == (0, "no new files for 60 s")
     assert 109 <= clock.passed <= 115
     assert states(start) == ["trained"] * 3
@@ -180,8 +182,8 @@ def test_an_experience_with_wrong_data_is_postponed_and_the_run_continues(start)
     assert '"reason": "val would be empty"' in (start.folder / "events.jsonl").read_text()
     assert ending.exit_code == 0
     # A postponed experience is not replayed, and neither is one whose files are gone.
-    replayed = [[part.data.parent.name for part in job.experience.folders] for job in ranks.jobs]
-    assert replayed[2:] == [["0000", "0002"], ["0000", "0003"]]
+    replayed = [list(job.experience.numbers) for job in ranks.jobs]
+    assert replayed[2:] == [[0, 2], [0, 3]]
 
 
 def test_a_completed_plain_run_trains_on_files_that_arrived_since_its_start(start):

@@ -10,7 +10,7 @@ from launcher.config.provenance import Batching, Chosen, CliArgs
 from launcher.plan import auto
 from launcher.plan.plan import open_planner
 from launcher.plan.target import Described
-from launcher.run_folder.start import decide
+from launcher.run_folder.resume_rules import decide
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 from tests.launcher.runs import begun
 

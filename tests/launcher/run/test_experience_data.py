@@ -12,7 +12,7 @@ from launcher.config.check import TrackedSettings
 from launcher.config.schema import task_class
 from launcher.continual.loop import make_folder
 from launcher.run.experience import load_experience, resolve_experience
-from launcher.run_folder.experiences import folder_of
+from launcher.run_folder.experiences import task_folder
 from launcher.run_folder.run_plan import ExperienceSpec
 from models.base import Context, DataError
 from models.common.split import load_sides
@@ -49,7 +49,7 @@ class ContinualRun:
         """The data of a rank that trains on the newest experience."""
         recorded = {"replay": replay, "min_samples": least, "epochs": 1.0, "max_steps": None}
         recorded |= {"lr_scale": 0.5, "warmup": "5%"}
-        spec = ExperienceSpec(self.numbers - 1, self.folder, range(self.numbers), recorded)
+        spec = ExperienceSpec(self.folder, range(self.numbers), recorded)
         run = resolved(*self.sets, data=str(self.source))
         view = TrackedSettings(resolve_experience(run, spec).settings)
         context = Context(0, 0.2, self.folder, torch.device("cpu"))
@@ -96,7 +96,7 @@ def test_new_text_uses_the_tokenizer_of_the_first_data(new_run):
     old, added = first.tokenizer, new.tokenizer
     assert list(added.encode("zzz alpha")) == list(old.encode("zzz alpha"))
     assert {name: (run.folder / name).read_bytes() for name in fitted} == before
-    saved = folder_of(run.folder, 1).task_files
+    saved = task_folder(run.folder, 1)
     for name in fitted:
         if name != "split.json":
             assert (saved / name).read_bytes() == before[name]
@@ -121,7 +121,7 @@ def test_a_group_seen_again_stays_in_its_split(new_run):
     (run.source / "b.jsonl").write_text(again + (run.source / "new.jsonl").read_text())
     run.add("b.jsonl")
     run.load()
-    before, after = load_sides(run.folder), load_sides(folder_of(run.folder, 1).task_files)
+    before, after = load_sides(run.folder), load_sides(task_folder(run.folder, 1))
     shared = before.keys() & after.keys()
     assert len(shared) > 80 and len(after) > len(shared)
     assert {group: after[group] for group in shared} == {g: before[g] for g in shared}

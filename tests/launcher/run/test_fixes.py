@@ -17,10 +17,6 @@ from training.data.workers import WorkerDied
 from training.storage import StorageError
 
 PROGRAM = "python -m launcher "
-OTHERS = {"out_of_memory": {"smaller_batch": 4, "global_batch": 32}, "port_in_use": {"port": 29611}}
-"""Values that are not those of the run, but of its fault."""
-SYSTEM = ("port_in_use", "tokenizer")
-"""Fixed by another command, or by leaving something out."""
 
 
 @pytest.fixture
@@ -31,18 +27,9 @@ def run(here):
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_program_accepts_the_command(name, run, capsys):
-    values = faults.commands(resolved(), run) | OTHERS.get(name, {})
-    fix = FAULTS[name].fix.format(**values)
-    if PROGRAM not in fix:
-        assert name in SYSTEM
-        return
+    fix = FAULTS[name].fix.format(**faults.commands(resolved(), run))
     command = shlex.split(fix[fix.index(PROGRAM) + len(PROGRAM) :])
-    if command[:2] == ["data", "check"]:
-        assert main(command) == 0
-    elif command[:1] == ["track"]:
-        assert main(command) != 2  # it needs metrics, not other arguments
-    else:
-        assert main([*command, "--dry-run"]) == 0
+    assert main([*command, "--dry-run"]) == 0
     assert "warning" not in capsys.readouterr().err
 
 

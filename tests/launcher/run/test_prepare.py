@@ -9,7 +9,7 @@ import pytest
 
 from launcher.base.diagnostics import Diagnostic
 from launcher.config.provenance import CliArgs
-from launcher.run import rank
+from launcher.run import execute
 from launcher.run.execute import copy_run, execute_run, last_line
 from launcher.run.prepare import collected, prepare_run
 from launcher.run_folder import run_folder
@@ -36,7 +36,7 @@ def train(monkeypatch):
     """Executes a prepared run with a function as the work of a rank: its end, and the texts shown."""
 
     def train_by(work, ready):
-        monkeypatch.setattr(rank, "worker", lambda: work)
+        monkeypatch.setattr(execute, "worker", lambda: work)
         shown = []
         end = execute_run(ready, True, shown.append)
         return end, [each.text for each in shown]
@@ -172,10 +172,9 @@ def test_all_files_are_copied_except_those_the_new_run_creates(here):
     before = sorted(old.rglob("*"))
     forked = run_folder.create(resolved(lr="3e-4"), here / "new", "", lambda folder: copy_run(old, folder))
     assert sorted(str(path.relative_to(forked.path)) for path in forked.path.rglob("*")) == [
-        *("events.jsonl", "log.txt", "metrics.jsonl", "notes", "origins.json", "settings.yaml"),
+        *("events.jsonl", "log.txt", "notes", "origins.json", "settings.yaml"),
         *("split.json", "tokenizer", "tokenizer/merges.txt"),
     ]
-    assert (forked.path / "metrics.jsonl").read_text() == "metrics.jsonl"
     assert (forked.path / "log.txt").read_text() == "it began\n"
     assert "lr: 3e-4" in (forked.path / "settings.yaml").read_text()
     assert (forked.path / "notes").is_symlink()

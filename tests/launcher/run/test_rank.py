@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.run import rank
+from launcher.run import rank, supervisor
 from launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest, RunPlan
 from slurm.environment import Generation
 from tests.launcher.given import resolved
@@ -14,12 +14,12 @@ def test_the_plan_arrives_unchanged(tmp_path):
     plan = RunPlan(
         settings,
         ResumeRequest(Path("runs/x"), 100, ["schedule"], ["engine.name ddp → zero2"], 200),
-        experience=ExperienceSpec(1, Path("r"), [0, 1], {"lr_scale": 0.3}, 5.0),
+        experience=ExperienceSpec(Path("r"), [0, 1], {"lr_scale": 0.3}, 5.0),
         generation=Generation("17_3", 2, 1),
         folder=tmp_path / "run",
         console=True,
     )
-    rank.save_plan(plan, tmp_path)
+    supervisor.save_plan(plan, tmp_path)
     read = rank.load_plan(tmp_path)
     assert read.resolved.settings == settings.settings
     assert type(read.resolved.settings) is type(settings.settings)

@@ -9,7 +9,6 @@ import threading
 
 import pytest
 
-from launcher.run import rank as rank_process
 from launcher.run import supervisor
 from launcher.run_folder.run_plan import RunPlan
 from tests.launcher.given import resolved
@@ -106,10 +105,10 @@ def test_a_rank_whose_supervisor_has_ended_says_nothing(tmp_path):
 def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(tmp_path):
     exited = subprocess.Popen([sys.executable, "-c", ""])
     exited.wait()
-    rank_process.save_plan(RunPlan(TWO_RANKS, folder=tmp_path), tmp_path)
+    supervisor.save_plan(RunPlan(TWO_RANKS, folder=tmp_path), tmp_path)
     rank_environment = {"RANK": "0", "WORLD_SIZE": "2", "SCENE": "signal"}
     rank = [sys.executable, "-m", "tests.launcher.ranks", str(tmp_path)]
-    environment = {**os.environ, **rank_environment, rank_process.SUPERVISOR: str(exited.pid)}
+    environment = {**os.environ, **rank_environment, supervisor.SUPERVISOR: str(exited.pid)}
     assert subprocess.run(rank, env=environment).returncode in (-signal.SIGTERM, 0)
 
 

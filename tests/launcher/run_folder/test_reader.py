@@ -50,7 +50,7 @@ def test_a_damaged_line_is_named(run, line, key):
     write_lines(run, TRAIN, line, EVAL)
     [diagnostic] = errors_of(RunReader(run).check)
     assert (diagnostic.key, diagnostic.where) == (key, f"{run}/metrics.jsonl:2")
-    assert diagnostic.fix == f"sed -i 2d {run}/metrics.jsonl  (removes the line)"
+    assert diagnostic.fix == f"sed -i 2d {run}/metrics.jsonl"
 
 
 BEST = {"metric": "val_loss", "value": 1.0, "step": 3}

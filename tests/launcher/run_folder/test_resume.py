@@ -6,8 +6,8 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
+from launcher.run_folder.resume_rules import decide
 from launcher.run_folder.run_plan import ResumeRequest
-from launcher.run_folder.start import decide
 from tests.launcher.given import LAPTOP, SHORT, resolved
 from tests.launcher.runs import ended, trained
 

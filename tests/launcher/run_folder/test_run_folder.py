@@ -9,6 +9,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import run_folder
+from launcher.run_folder.run_folder import RunFolder
 from tests.launcher.given import errors_of, resolved
 from tests.launcher.runs import trained
 from tests.training.checkpoint.killed import killed_at
@@ -119,21 +120,17 @@ def test_a_trained_or_resumed_run_is_never_discarded(here):
         assert not created.discard() and (created.path / part).exists()
     run_folder.create(resolved(), here / "mine", NAME)
     before = content(here)
-    assert not run_folder.open_existing(here / "mine").discard()
+    assert not RunFolder(here / "mine", is_resumed=True).discard()
     assert content(here) == before
 
 
-def test_a_fork_that_trained_nothing_is_discarded(here):
-    def fill(folder):
-        (folder / "metrics.jsonl").write_text("{}\n")
-
-    created = run_folder.create(resolved(), here / "mine", NAME, fill)
+def test_a_run_that_trained_nothing_is_discarded_with_what_it_copied(here):
+    created = run_folder.create(
+        resolved(), here / "mine", NAME, lambda folder: (folder / "split.json").touch()
+    )
     assert created.discard()
     run_folder.append_log(here / "mine", "error: it broke")  # too late for a log
     assert names(here) == []
-    created = run_folder.create(resolved(), here / "mine", NAME, fill)
-    (created.path / "metrics.jsonl").write_text("{}\n{}\n")
-    assert not created.discard()
 
 
 def test_a_folder_that_was_there_keeps_the_files_of_its_job_only(here):

@@ -2,8 +2,7 @@
 
 import pytest
 
-from launcher.run.job_generation import JobGeneration
-from launcher.run_folder import generations
+from launcher.run.job_generation import JobGeneration, outcome_path, publish_outcome
 from slurm.environment import Generation
 
 FIRST = Generation("12", 0)
@@ -16,22 +15,22 @@ def run(tmp_path):
 
 
 def outcome_lines(run, generation=FIRST):
-    path = generations.outcome_path(run, generation)
+    path = outcome_path(run, generation)
     return path.read_text().splitlines() if path.exists() else None
 
 
 @pytest.mark.parametrize("code, line", [(0, "done 0"), (1, "failed 1"), (2, "invalid 2"), (130, "again 130")])
 def test_each_exit_code_has_its_outcome(run, code, line):
-    assert generations.publish_outcome(run, FIRST, code, "for people\nto read")
+    assert publish_outcome(run, FIRST, code, "for people\nto read")
     assert outcome_lines(run) == [line, "for people", "to read"]
     assert [path.name for path in (run / "slurm").iterdir()] == ["outcome.12.0"]
 
 
 def test_the_first_outcome_counts_except_after_completion(run):
-    assert generations.publish_outcome(run, FIRST, 1, "a rank broke")
-    assert not generations.publish_outcome(run, FIRST, 75)
+    assert publish_outcome(run, FIRST, 1, "a rank broke")
+    assert not publish_outcome(run, FIRST, 75)
     assert outcome_lines(run) == ["failed 1", "a rank broke"]
-    assert generations.publish_outcome(run, FIRST, 0)
+    assert publish_outcome(run, FIRST, 0)
     assert outcome_lines(run) == ["done 0"]
 
 
