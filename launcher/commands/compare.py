@@ -58,10 +58,10 @@ def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:
     content = {"folder": comparison.folder, "repeats": comparison.repeats, "runs": runs}
     head, lines = counted(len(runs) * len(study.rounds), "run"), []
     if study.title:
-        rounds = [{"name": entry.name, "set": entry.sets} for entry in study.rounds]
+        rounds = [{"name": name, "set": sets} for name, sets in study.rounds.items()]
         content |= {"folds": study.folds, "seeds": study.seeds, "rounds": rounds}
         head += f": {counted(len(runs), 'candidate')} × {study.title}"
-        lines = [f"{entry.name}: {' '.join(entry.sets)}" for entry in study.rounds]
+        lines = [f"{name}: {' '.join(sets)}" for name, sets in study.rounds.items()]
     lines = [*(shlex.join([*PROGRAM.split(), *words]) for words in arguments), *lines]
     text = "\n".join([f"{head} in turns, into {comparison.folder}:", *lines])
     return output.show(command_line, content, text)

@@ -56,8 +56,8 @@ def requests(tmp_path):
 def test_a_study_runs_each_candidate_on_each_fold_with_each_seed(requests):
     found = decided(*requests, "--folds", "3", "--seeds", "2", "--seed", "5")
     assert (found.study.title, len(list(found.turns))) == ("3 folds × 2 seeds", 18)
-    assert found.run_folder(1, found.study.rounds[4]).name == "fast-local-fold2-seed2"
-    cli_args = arguments(found.candidates[1].args.with_sets(found.study.rounds[4].sets))
+    assert found.run_folder(1, "fold2-seed2").name == "fast-local-fold2-seed2"
+    cli_args = arguments(found.candidates[1].args.with_sets(found.study.rounds["fold2-seed2"]))
     sets = [text.removeprefix("--set=") for text in cli_args if text.startswith("--set=")]
     assert {"train.seed=6", "data.split_seed=5", "data.fold=2/3"} < set(sets)
     assert not any(text.startswith("--seed") for text in cli_args)

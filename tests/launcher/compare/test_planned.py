@@ -40,7 +40,7 @@ def plan_of(peak):
 def test_each_candidate_is_planned_once(peaks):
     answers = {"default": plan_of(30 * 2**30), "resource-efficient": plan_of(3 * 2**30)}
     found, commands = peaks({**answers, "benchmark": None})  # benchmark promises nothing of a GPU
-    assert [command[-2] for command in commands] == [f"--gpu={CARD}"] * 2
+    assert [f"--gpu={CARD}" in command for command in commands] == [True] * 2
     assert "--set=stop.after=2" not in commands[0]
     assert found == {"default local": {None: 30 * 2**30}, "resource-efficient local": {None: 3 * 2**30}}
 
