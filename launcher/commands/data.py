@@ -15,7 +15,7 @@ from launcher.base.redaction import redact
 from launcher.commands import output
 from launcher.config import errors, hub, machine
 from launcher.config.check import why_ineffective
-from launcher.config.command_line import CommandLine
+from launcher.config.command_line import CommandLine, arguments
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
@@ -100,18 +100,13 @@ def _lines(findings: Findings, written: Path, args: CliArgs) -> Iterator[str]:
     family, size = split_model_name(findings.model)
     sizes = list(config_of(family).SIZES)
     model = findings.model if size in sizes else family  # a pretrained model has its own size
-    yield f"train on it:  {_command(args, model, findings.path)}"
+    yield _train_line(args, model, data=("--data", findings.path))
 
 
-def _command(args: CliArgs, model: str | None, path: str | None) -> str:
-    """The command that trains on `path` with the settings of `args`; None: it downloads."""
-    options = ["--model", model] if model else []
-    for config in args.configs:
-        options += ["--config", str(config)]
-    options += ["--download-data"] if path is None else ["--data", path]
-    for text in args.sets:
-        options += ["--set", text]
-    return redact(f"{PROGRAM} {shlex.join(options)}")
+def _train_line(args: CliArgs, model: str | None, **options: tuple[str, str]) -> str:
+    """The command that trains with the settings of `args`, and `options` by their key."""
+    words = arguments(replace(args, model=model, options=options))
+    return redact(f"train on it:  {PROGRAM} {shlex.join(words)}")
 
 
 def _fetch(command_line: CommandLine) -> int:
@@ -133,8 +128,8 @@ def _fetch(command_line: CommandLine) -> int:
             print(render([error.diagnostic]), file=sys.stderr)
         return exit_codes.FAILURE
     path = getattr(resolved.settings.data, "path", None)
-    command = _command(args, args.model, None if path is None else str(path))
-    return output.show(command_line, [asdict(file) for file in files], f"train on it:  {command}")
+    option = ("--download-data", "") if path is None else ("--data", str(path))
+    return output.show(command_line, [asdict(f) for f in files], _train_line(args, args.model, data=option))
 
 
 def _fetch_model(command_line: CommandLine) -> int:

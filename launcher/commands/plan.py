@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,8 @@ from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, counted, plain
 from launcher.commands import output
 from launcher.config import machine, selection
-from launcher.config.command_line import CommandLine
-from launcher.config.options import PLANNED_MACHINE, split_options
-from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Setting, keys_of
+from launcher.config.command_line import CommandLine, arguments
+from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Setting
 from launcher.config.schema import model_name
 from launcher.plan import auto, ladder, target
 from launcher.plan.ladder import Step, taken
@@ -53,11 +51,11 @@ def main(command_line: CommandLine) -> int:
 
     parts = pipeline.runs_of(pipeline.prepare(command_line.args, None, diagnostics, prepare))
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    contents, texts, command = {}, [], partial(_run_command, command_line)
+    contents, texts = {}, []
     for args, (name, title, part) in zip(given, parts, strict=True):
         resolved, plan, steps = _planned(described, args, part.resolved)
         contents[name] = _as_json(plan, steps)
-        texts.append(title + _render(resolved, plan, steps, command))
+        texts.append(title + _render(resolved, plan, steps, command_line.args))
     return output.show(command_line, contents.get("", contents), "\n\n".join(texts))
 
 
@@ -112,32 +110,14 @@ def _as_json(plan: Plan, steps: Sequence[ladder.Step]) -> dict[str, Any]:
     return plan.as_json() | {"advice": [r for r in rungs if r["take"]], "rungs": rungs}
 
 
-def _run_command(command_line: CommandLine, sets: Sequence[str]) -> str:
-    """The run that was planned, as typed, with `sets` and without what they replace.
-
-    Options of the machine are left out.
-    """
-    options, keys = {option.flag: option for option in command_line.command.options}, keys_of(sets)
-    left_out, arguments = {option.flag for option in PLANNED_MACHINE}, list[str]()
-    for _, words, _ in split_options(command_line.command, command_line.argv):
-        flag, _, joined = words[0].partition("=")
-        key = (joined or words[-1]).partition("=")[0].strip() if flag == "--set" else options[flag].key
-        if flag not in left_out and key not in keys:
-            arguments += words
-    for text in sets:
-        arguments += ["--set", text]
-    return shlex.join([*PROGRAM.split(), *arguments])
-
-
-def _render(
-    resolved: Resolved, plan: Plan, steps: Sequence[Step], command: Callable[[Sequence[str]], str]
-) -> str:
-    """The plan for people. `command` gives the run with further settings."""
+def _render(resolved: Resolved, plan: Plan, steps: Sequence[Step], args: CliArgs) -> str:
+    """The plan for people; `args` are those of the command."""
     lines = [*_head(resolved, plan), "", *_memory(plan), "", _verdict(plan)]
     if steps:
         lines += ["", *_rungs(plan, steps)]
     if (take := taken(steps)) is not None:
-        lines += ["", f"  {command(take.sets)}    ({take.plan.needs})"]
+        command = shlex.join(arguments(args.with_sets(take.sets)))
+        lines += ["", f"  {PROGRAM} {command}    ({take.plan.needs})"]
     return "\n".join(lines)
 
 

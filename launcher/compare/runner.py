@@ -21,7 +21,7 @@ from launcher.compare import rows
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from launcher.compare.promises import BYTES, CARD, GPU_MEMORY, check
 from launcher.compare.rows import ComparisonRow
-from launcher.config.options import BY_FLAG
+from launcher.config.command_line import arguments
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
 from launcher.run_folder import run_folder
@@ -229,13 +229,3 @@ def _variables() -> dict[str, str]:
 
 def _command(name: str, args: CliArgs, *more: str) -> list[str]:
     return [sys.executable, "-m", "launcher", name, *arguments(args), *more, "--json"]
-
-
-def arguments(args: CliArgs) -> list[str]:
-    """The command-line arguments of `run` for `args`."""
-    named = {"model": args.model, "mode": args.mode, "engine": args.engine}
-    words = [f"--{name}={value}" for name, value in named.items() if value is not None]
-    words += [f"--config={path}" for path in args.configs]
-    for flag, text in args.options.values():
-        words.append(flag if BY_FLAG[flag].metavar is None else f"{flag}={text}")
-    return [*words, *(f"--set={text}" for text in args.sets)]
