@@ -14,7 +14,7 @@ from launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
 from launcher.compare.study import Estimate, StudyFigures
 from launcher.report import page
-from launcher.report.page import Plot, PlotLine, as_json, thinned
+from launcher.report.page import PlotLine, as_json, plot, thinned
 from training.evaluation.early_stopping import Target
 from training.logging.console_text import render_part
 from training.logging.quantities import amount, counted, duration, real, size
@@ -81,7 +81,7 @@ def render(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Com
             for color, row in enumerate(rows)
             if getattr(row, field)
         ]
-        plots += [Plot(f"{name} over the seconds of training", "number", lines)] if lines else []
+        plots += [plot(f"{name} over the seconds of training", "number", lines)] if lines else []
     return page.render(
         _TEMPLATE,
         as_json("second", plots),
