@@ -21,7 +21,7 @@ from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import PRETRAINED, config_of
 from launcher.report import data_check, page
-from launcher.report.data_check import Findings, Match, find_families
+from launcher.report.data_check import Findings, find_families
 from models.catalog import split_model_name
 from models.common.hub import HUB, folder_of
 from training.logging.strict_json import encode
@@ -48,28 +48,30 @@ def main(command_line: CommandLine) -> int:
     return exit_codes.FAILURE if findings.overlapping_groups else exit_codes.DONE
 
 
-def inspect_matches(path: str, origin: str, matches: Sequence[Match], args: CliArgs) -> Findings:
+def inspect_matches(
+    path: str, origin: str, matches: Sequence[tuple[str, str | None]], args: CliArgs
+) -> Findings:
     """The findings of the only family that can use the data and has all settings of `args`.
 
     Raises SettingsError if several can, or none; then with the errors of each.
     """
-    usable: list[tuple[Match, Findings]] = []
-    diagnostics: list[Diagnostic] = []
-    for match in matches:
-        prefix = f"as {match.family}: " if matches[1:] else ""
+    usable, diagnostics = dict[int, Findings](), list[Diagnostic]()
+    for number, (family, format) in enumerate(matches):
         try:
-            resolved = _resolved(replace(args, model=args.model or match.family), path)
-            usable.append((match, data_check.inspect(path, match.format, resolved)))
+            resolved = _resolved(replace(args, model=args.model or family), path)
+            usable[number] = data_check.inspect(path, format, resolved)
         except SettingsError as error:
+            prefix = f"as {family}: " if matches[1:] else ""
             diagnostics += [replace(each, message=prefix + each.message) for each in error.diagnostics]
     if not usable:
         raise SettingsError(diagnostics)
-    if usable[1:]:
-        allowed = "\n           ".join(f"{match.family}: {match.format}" for match, _ in usable)
-        fix = f"{PROGRAM} data check {shlex.quote(path)} --model {usable[0][0].family}"
+    first, *others = usable
+    if others:
+        allowed = "\n           ".join(": ".join(map(str, matches[number])) for number in usable)
+        fix = f"{PROGRAM} data check {shlex.quote(path)} --model {matches[first][0]}"
         message = f"'{path}' can be read by several families"
         raise SettingsError.of(message, value=path, where=origin, allowed=allowed, fix=fix)
-    return usable[0][1]
+    return usable[first]
 
 
 def _resolved(args: CliArgs, path: str) -> Resolved:
