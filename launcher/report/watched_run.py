@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from launcher.report import run_record
@@ -83,14 +83,10 @@ class WatchedRun:
                 self._add(line)
         result = RunReader(self._folder).result() or {}
         state = self._state(is_held, result)
-        has_result = state in ENDED and state != "killed"
-        return Snapshot(
-            name=str(self._folder),
-            state=state,
-            reason=str(result.get("reason") or "") if has_result else "",
-            view=self._view(state),
-            best=result.get("best") if has_result else None,
-        )
+        if state not in ENDED or state == "killed":
+            result = {}
+        reason = str(result.get("reason") or "")
+        return Snapshot(str(self._folder), state, reason, self._view(state), result.get("best"))
 
     def _state(self, is_held: bool | None, result: Mapping[str, Any]) -> State:
         has_started = self._progress is not None
@@ -155,23 +151,17 @@ def folders_of(argument: str) -> list[Path]:
     raise checkpoint_search.no_run(path, f"the command line: watch {argument}", "watch")
 
 
-class WatchScreen:
-    """The runs as a renderable of rich: one as its live view, of several two lines each."""
-
-    def __init__(self, snapshots: Sequence[Snapshot]) -> None:
-        self._snapshots = snapshots
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """No line wraps."""
-        for snapshot in self._snapshots:
-            lines = [f"{snapshot.state}  {snapshot.name}", *plain(snapshot).splitlines()[1:]]
-            live = snapshot.view if len(self._snapshots) == 1 else None
-            for line in lines[:1] if live else lines[:2]:
-                yield unwrapped(Text(printable(line)))
-            if live:
-                yield live
-                if snapshot.best is not None:
-                    yield unwrapped(Text(lines[-1]))
+def screen(snapshots: Sequence[Snapshot]) -> Group:
+    """The runs for rich: one as its live view, of several two lines each. No line wraps."""
+    shown: list[RenderableType] = []
+    for snapshot in snapshots:
+        lines = [f"{snapshot.state}  {snapshot.name}", *plain(snapshot).splitlines()[1:]]
+        live = [snapshot.view] if snapshot.view and len(snapshots) == 1 else []
+        end = lines[-1:] if live and snapshot.best is not None else []
+        for line in lines[: 1 if live else 2]:
+            shown.append(unwrapped(Text(printable(line))))
+        shown += [*live, *(unwrapped(Text(line)) for line in end)]
+    return Group(*shown)
 
 
 def plain(snapshot: Snapshot) -> str:
@@ -195,9 +185,9 @@ def plain(snapshot: Snapshot) -> str:
 def as_json(snapshot: Snapshot) -> Mapping[str, Any]:
     """A run for programs."""
     facts: dict[str, Any] = {"folder": snapshot.name, "state": snapshot.state}
-    facts |= {"reason": snapshot.reason, "best": snapshot.best}
+    facts |= {"reason": snapshot.reason, "best": snapshot.best, "step": None, "total_steps": None}
     if (view := snapshot.view) is None:
-        return {**facts, "step": None, "total_steps": None}
+        return facts
     position = view.position
     return {
         **facts,
@@ -205,7 +195,7 @@ def as_json(snapshot: Snapshot) -> Mapping[str, Any]:
         "total_steps": position.total_steps,
         "elapsed_s": position.elapsed_s,
         "eta_s": position.remaining_s,
-        "last_step": None if position.last is None else asdict(position.last),
+        "last_step": position.last and asdict(position.last),
         "units": view.units,
         "usage_percent": view.usage,
         "last_event": view.event,

@@ -23,7 +23,7 @@ def write(run, when, rows, step=0, pictures=()):
 
 
 def read(run, room=PICTURE_BYTES):
-    return samples.read(run_record.read(run), room)
+    return samples.read(run_record.read(run, "run"), room)
 
 
 def test_what_training_changed_is_shown_at_both_times(run):
