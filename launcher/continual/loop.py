@@ -16,7 +16,7 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError, counted
-from launcher.base.signals import Stopped, handling
+from launcher.base.signals import Stopped, exception, handling
 from launcher.run import execute, run_end
 from launcher.run.experience import record_settings, recorded_settings, spec_of
 from launcher.run.run_end import RunEnd
@@ -186,7 +186,7 @@ class ContinualLoop:
         self._settings, self._resume = plan.resolved.settings.continual, plan.resume
         self._source = Path(plan.resolved.settings.data.path).expanduser()
         waits = self._settings.settle_s, self._settings.min_files
-        self._arrivals = Arrivals(self._source, *waits, self._print)
+        self._arrivals = Arrivals(self._source, *waits, self._note)
         self._ledger = Ledger()
         hours = self._settings.max_hours
         self._deadline = None if hours is None else clock.now() + 3600 * hours
@@ -230,10 +230,8 @@ class ContinualLoop:
         """The records of the files of the first data. Raises SettingsError."""
         clock = self._clock
         while (files := self._arrivals.first_files(clock.now())) is None:
-            if signal.SIGINT in clock.signals:
-                raise KeyboardInterrupt
             if clock.signals:
-                raise Stopped(signal.Signals(min(clock.signals)).name)
+                raise exception(min(clock.signals))
             clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
         if not files:
             raise SettingsError.of(
@@ -281,7 +279,7 @@ class ContinualLoop:
         replayed = []
         for old in self._ledger.trained:
             if old.number and (missing := experiences.missing_file(self._folder, old)):
-                self._print(f"experience {old.number} is not replayed: {missing} changed or is gone")
+                self._note(f"experience {old.number} is not replayed: {missing} changed or is gone")
             else:
                 replayed.append(old.number)
         experience = replace(experience, state="training", replayed=tuple(replayed))
@@ -295,16 +293,15 @@ class ContinualLoop:
         shutil.rmtree(links.parent, ignore_errors=True)
         self._save(self._ledger.updated(replace(experience, state="postponed", reason=reason)))
         line = f"experience {experience.number} postponed until more files arrive"
-        self._print(f"{line}: {reason.splitlines()[0]}")
         facts = {"number": experience.number, "files": list(experience.files), "reason": reason}
-        self._event("experience_postponed", facts)
+        self._note(f"{line}: {reason.splitlines()[0]}", "experience_postponed", facts)
 
     def _wait(self) -> tuple[str, int] | None:
         """Wait for new files and plan the next experience; or the reason and the exit code of a stop."""
         clock, quiet_s, arrivals = self._clock, self._settings.quiet_s, self._arrivals
         with lock.hold(self._folder):
-            self._print(f"waiting for new files in {self._source}")
-            self._event("waiting_for_data", {"folder": str(self._source)})
+            facts = {"folder": str(self._source)}
+            self._note(f"waiting for new files in {self._source}", "waiting_for_data", facts)
             since = clock.now()
             while True:
                 quiet_at = None if quiet_s is None else max(since, arrivals.changed_at or since) + quiet_s
@@ -330,8 +327,8 @@ class ContinualLoop:
         new = Experience(number, files, start_step=self._step or 0, settings=settings)
         self._save(self._ledger.updated(new))
         names = ", ".join(list(files)[:3]) + (", …" if len(files) > 3 else "")
-        self._print(f"experience {number}: {counted(len(files), 'new file')}: {names}")
-        self._event("experience_planned", {"number": number, "files": list(files)})
+        text, facts = f"{counted(len(files), 'new file')}: {names}", {"number": number, "files": list(files)}
+        self._note(f"experience {number}: {text}", "experience_planned", facts)
 
     def _time_limit(self) -> tuple[str, int] | None:
         """The reason and the exit code of a stop, if `max_hours` are over."""
@@ -342,9 +339,8 @@ class ContinualLoop:
     def _stopped(self, reason: str, code: int) -> RunEnd:
         """The end of a run outside of its ranks; also in result.json and the events."""
         status = "stopped" if code or self._ledger.unfinished is not None else "completed"
-        self._print(f"stopped: {reason}")
         facts = {"status": status, "reason": reason, "exit_code": code}
-        self._event("stopped", facts)
+        self._note(f"stopped: {reason}", "stopped", facts)
         self._update_result({"status": status})
         result = RunReader(self._folder).result() or {}
         return run_end.agreed({**{f.name: result.get(f.name) for f in fields(Outcome)}, **facts}, 0)
@@ -363,15 +359,13 @@ class ContinualLoop:
         ledger.save(self._folder)
         self._ledger = ledger
 
-    def _print(self, text: str) -> None:
-        """Print a line, and add it to the log."""
+    def _note(self, text: str, kind: str | None = None, facts: Mapping[str, Any] | None = None) -> None:
+        """Print a line and add it to the log, as an event of a `kind` too. Raises StorageError."""
         if self._plan.console:
             print(printable(text), flush=True)
         run_folder.append_log(self._folder, text)
-
-    def _event(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """A line of events.jsonl. Raises StorageError."""
-        append_event(Storage(self._folder), kind, self._step or 0, facts)
+        if kind is not None:
+            append_event(Storage(self._folder), kind, self._step or 0, facts or {})
 
     def _update_result(self, changes: Mapping[str, Any]) -> None:
         """Put the experiences and `changes` into result.json. Raises StorageError."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -45,9 +44,7 @@ def train_stages(pipeline: Pipeline, console: bool, show: Show, announce: Callab
                     write_at_end(end.folder)
                 is_done = end.exit_code == exit_codes.DONE
                 if is_done and end.signals:  # they came too late for this stage to stop
-                    if signal.SIGINT in end.signals:
-                        raise KeyboardInterrupt
-                    raise Stopped(signal.Signals(min(end.signals)).name)
+                    raise signals.exception(min(end.signals))
                 codes[stage.name] = end.exit_code
                 save_result(pipeline.folder, pipeline.folders, codes)
                 if not is_done:
