@@ -66,7 +66,7 @@ class ModeCandidate:
 
         Of staged training those that all stages share; of a `stage` those that it has alone.
         """
-        runs = {**self.stages} or {None: self.resolved}
+        runs: dict[str | None, Resolved] = {**self.stages} or {None: self.resolved}
 
         def of_stage(by_run: Mapping[str | None, Mapping[str, Any]]) -> dict[str, Any]:
             one, *others = by_run.values()
@@ -138,7 +138,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         allowed, fix = "names separated by commas", "--modes default,fast"
         invalid("compare needs --modes or --engines", "compare", allowed=allowed, fix=fix)
     steps, epochs, until, repeats, folds, seeds = map(given.get, _OPTIONS)
-    study, candidates = Study({str(number): () for number in range(1, (repeats or 1) + 1)}), []
+    study, candidates = Study({str(n): () for n in range(1, (repeats or 1) + 1)}), list[ModeCandidate]()
     limits = [f"stop.after={steps or f'{epochs:g} epochs'}"] if steps or epochs else []
     limits = limits if until is None else [f"stop.at={until.text()}"]
     args = replace(args, sets=[*args.sets, *limits])

@@ -123,7 +123,7 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
 def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
     """The cells of a row by the head of their column."""
 
-    def cell(render: Callable[[Any], str], value: float | None, star: str = "") -> str:
+    def cell(render: Callable[[Any], str], value: Any, star: str = "") -> str:
         return _NOTHING if value is None else render(value) + " *" * row.extrapolated.get(star, False)
 
     step, best = _NOTHING, cell(lambda best: f"{best['metric']} {real(float(best['value']))}", row.metric)

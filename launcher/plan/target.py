@@ -123,7 +123,8 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
         elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
             allowed = f"{', '.join(candidates)}; or {GPU_MEMORY.flag} SIZE beside it"
             wrong(GPU.flag, f"GPUs of the name {gpu.name} differ in memory", allowed=allowed)
-        memory = memory or (gpu and gpu.memory_bytes)
+        if memory is None and gpu is not None:
+            memory = gpu.memory_bytes
     if gpus is None and (memory is not None or gpu is not None):
         gpus = here.gpus or 1
     if gpus is not None:

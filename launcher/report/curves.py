@@ -39,7 +39,7 @@ MOST_EVENTS = 400
 def drawn(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """All curves of `runs`, over steps, as JSON; events are those of all runs."""
     plots = [plot(title, unit, lines) for title, unit, lines in _all(runs) if lines]
-    return as_json("step", plots, [mark for run in runs for mark in marks(run, runs[1:] and run.name)])
+    return as_json("step", plots, [mark for run in runs for mark in marks(run, run.name if runs[1:] else "")])
 
 
 def _all(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine]]]:

@@ -89,11 +89,10 @@ class Pipeline:
         def is_used(key: str, run: Resolved) -> bool:
             return key in run.values and why_ineffective(run.values, key) is None
 
-        def is_shown(key: str | None, run: Resolved) -> bool:
-            is_of_run = key is not None and key in run.values
-            return not is_of_run or is_used(key, run) or not any(is_used(key, other) for other in runs)
+        def is_shown(key: str, run: Resolved) -> bool:
+            return key not in run.values or is_used(key, run) or not any(is_used(key, r) for r in runs)
 
-        return _distinct(w for run in runs for w in run.warnings if is_shown(w.key, run))
+        return _distinct(w for run in runs for w in run.warnings if is_shown(w.key or "", run))
 
 
 def prepare(
