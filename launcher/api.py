@@ -118,9 +118,7 @@ class Run:
 
         With `out` in a new folder, without it in this one. Raises as `launcher.train` does.
         """
-        names = ("engine", "nproc", "config", "out", "settings", "console", "reset")
-        arguments = {name: value for name, value in locals().items() if name in names}
-        return train({**arguments, "resume": self._require_folder("resume")}, "Run.resume")
+        return train({**locals(), "resume": self._require_folder("resume")}, "Run.resume")
 
     def evaluate(
         self,
@@ -168,21 +166,21 @@ class Run:
         command would write, by suffix. `checkpoint`: see `model`. The numbers are for generated
         text, as the options of `predict`. Writes nothing. Raises SettingsError and RunError.
         """
-        fields = {"--max-tokens": max_tokens, "--temperature": temperature, "--top-p": top_p}
-        fields |= {"--top-k": top_k, "--seed": seed}
-        numbers = {flag: str(value) for flag, value in fields.items() if value is not None}
+        numbers = {"--max-tokens": max_tokens, "--temperature": temperature, "--top-p": top_p}
+        numbers |= {"--top-k": top_k, "--seed": seed}
+        values = {flag: str(value) for flag, value in numbers.items() if value is not None}
         check_types({"inputs": (inputs, (Iterable, PathLike))}, "Run.predict", none=False)
-        given = {f"inputs[{number}]": text for number, text in enumerate(_listed(inputs))}
-        kinds = {name: (text, (str, PathLike)) for name, text in given.items()}
+        given = _listed(inputs)
+        kinds = {f"inputs[{number}]": (text, (str, PathLike)) for number, text in enumerate(given)}
         check_types(kinds, "Run.predict", none=False)
         with _errors("Run.predict"):
-            sampling, invalid = predict.sampling(numbers)
+            sampling, invalid = predict.sampling(values)
             if invalid:
                 raise SettingsError(invalid)
             folder = self._require_folder("predict")
             predictor = predict.open_predictor(folder, _name(checkpoint))
             task, family = predictor.task, predictor.saved.family
-            prepared = predict.prepare([*map(str, given.values())], task, family, folder, numbers)
+            prepared = predict.prepare([*map(str, given)], task, family, folder, values)
             return list(predict.of_prepared(prepared, task, predictor.load(), sampling))
 
     def export(

@@ -22,7 +22,7 @@ ROOMS = (
     *("saved_runs", "report", "stages", "features", "commands", "cli"),
 )
 """The rooms of launcher/ in import order: each may import those before it."""
-FEATURES = ("continual", "compare", "submit", "doctor")
+FEATURES = ("continual", "compare", "submit")
 """The rooms at one level, `features`: none imports another."""
 SHORTEST_FILE = 60
 """A file of fewer lines with a single importer needs a reason."""

@@ -70,7 +70,7 @@ class Signals:
         self.arrived = signal.Signals(number)
         if self.ends_at_once:
             self.end(self.arrived)
-        raise _exception(self.arrived)
+        raise exception(self.arrived)
 
     def listen(self) -> SignalReader:
         """Handle the signals that end a command, except those that the shell ignores."""
@@ -160,7 +160,7 @@ class Signals:
         kill_children()
         self.clean_up()
         if self.report is not None:
-            self.report(_exception(number))
+            self.report(exception(number))
         else:
             os.write(2, f"{self.text}\n".encode())
         os._exit(self.code)
@@ -254,7 +254,7 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
                 remove()
 
 
-def _exception(number: signal.Signals) -> BaseException:
+def exception(number: signal.Signals) -> BaseException:
     return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number.name)
 
 

@@ -13,7 +13,7 @@ from launcher.commands import output
 from launcher.compare import candidates, report, runner
 from launcher.compare.candidates import PlannedComparison
 from launcher.config import machine
-from launcher.config.command_line import CommandLine
+from launcher.config.command_line import CommandLine, arguments
 from training.logging.printable import printable
 
 
@@ -52,16 +52,17 @@ def main(command_line: CommandLine) -> int:
 def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:
     """The runs that would start, for --dry-run."""
     study, candidates = comparison.study, comparison.candidates
-    arguments = [[redact(text) for text in runner.arguments(item.args)] for item in candidates]
-    pairs = zip(candidates, arguments, strict=True)
-    runs = [{"mode": item.mode, "engine": item.engine, "arguments": words} for item, words in pairs]
+    runs = [
+        {"mode": c.mode, "engine": c.engine, "arguments": [redact(text) for text in arguments(c.args)]}
+        for c in candidates
+    ]
     content = {"folder": comparison.folder, "repeats": comparison.repeats, "runs": runs}
     head, lines = counted(len(runs) * len(study.rounds), "run"), []
     if study.title:
-        rounds = [{"name": entry.name, "set": entry.sets} for entry in study.rounds]
+        rounds = [{"name": name, "set": sets} for name, sets in study.rounds.items()]
         content |= {"folds": study.folds, "seeds": study.seeds, "rounds": rounds}
         head += f": {counted(len(runs), 'candidate')} × {study.title}"
-        lines = [f"{entry.name}: {' '.join(entry.sets)}" for entry in study.rounds]
-    lines = [*(shlex.join([*PROGRAM.split(), *words]) for words in arguments), *lines]
+        lines = [f"{name}: {' '.join(sets)}" for name, sets in study.rounds.items()]
+    lines = [*(f"{PROGRAM} {shlex.join(run['arguments'])}" for run in runs), *lines]
     text = "\n".join([f"{head} in turns, into {comparison.folder}:", *lines])
     return output.show(command_line, content, text)

@@ -15,13 +15,13 @@ from launcher.base.redaction import redact
 from launcher.commands import output
 from launcher.config import errors, hub, machine
 from launcher.config.check import why_ineffective
-from launcher.config.command_line import CommandLine
+from launcher.config.command_line import CommandLine, arguments
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import PRETRAINED, config_of
 from launcher.report import data_check, page
-from launcher.report.data_check import Findings, Match, find_families
+from launcher.report.data_check import Findings, find_families
 from models.catalog import split_model_name
 from models.common.hub import HUB, folder_of
 from training.logging.strict_json import encode
@@ -48,28 +48,30 @@ def main(command_line: CommandLine) -> int:
     return exit_codes.FAILURE if findings.overlapping_groups else exit_codes.DONE
 
 
-def inspect_matches(path: str, origin: str, matches: Sequence[Match], args: CliArgs) -> Findings:
+def inspect_matches(
+    path: str, origin: str, matches: Sequence[tuple[str, str | None]], args: CliArgs
+) -> Findings:
     """The findings of the only family that can use the data and has all settings of `args`.
 
     Raises SettingsError if several can, or none; then with the errors of each.
     """
-    usable: list[tuple[Match, Findings]] = []
-    diagnostics: list[Diagnostic] = []
-    for match in matches:
-        prefix = f"as {match.family}: " if matches[1:] else ""
+    usable, diagnostics = dict[int, Findings](), list[Diagnostic]()
+    for number, (family, format) in enumerate(matches):
         try:
-            resolved = _resolved(replace(args, model=args.model or match.family), path)
-            usable.append((match, data_check.inspect(path, match.format, resolved)))
+            resolved = _resolved(replace(args, model=args.model or family), path)
+            usable[number] = data_check.inspect(path, format, resolved)
         except SettingsError as error:
+            prefix = f"as {family}: " if matches[1:] else ""
             diagnostics += [replace(each, message=prefix + each.message) for each in error.diagnostics]
     if not usable:
         raise SettingsError(diagnostics)
-    if usable[1:]:
-        allowed = "\n           ".join(f"{match.family}: {match.format}" for match, _ in usable)
-        fix = f"{PROGRAM} data check {shlex.quote(path)} --model {usable[0][0].family}"
+    first, *others = usable
+    if others:
+        allowed = "\n           ".join(": ".join(map(str, matches[number])) for number in usable)
+        fix = f"{PROGRAM} data check {shlex.quote(path)} --model {matches[first][0]}"
         message = f"'{path}' can be read by several families"
         raise SettingsError.of(message, value=path, where=origin, allowed=allowed, fix=fix)
-    return usable[0][1]
+    return usable[first]
 
 
 def _resolved(args: CliArgs, path: str) -> Resolved:
@@ -100,18 +102,13 @@ def _lines(findings: Findings, written: Path, args: CliArgs) -> Iterator[str]:
     family, size = split_model_name(findings.model)
     sizes = list(config_of(family).SIZES)
     model = findings.model if size in sizes else family  # a pretrained model has its own size
-    yield f"train on it:  {_command(args, model, findings.path)}"
+    yield _train_line(args, model, data=("--data", findings.path))
 
 
-def _command(args: CliArgs, model: str | None, path: str | None) -> str:
-    """The command that trains on `path` with the settings of `args`; None: it downloads."""
-    options = ["--model", model] if model else []
-    for config in args.configs:
-        options += ["--config", str(config)]
-    options += ["--download-data"] if path is None else ["--data", path]
-    for text in args.sets:
-        options += ["--set", text]
-    return redact(f"{PROGRAM} {shlex.join(options)}")
+def _train_line(args: CliArgs, model: str | None, **options: tuple[str, str]) -> str:
+    """The command that trains with the settings of `args`, and `options` by their key."""
+    words = arguments(replace(args, model=model, options=options))
+    return redact(f"train on it:  {PROGRAM} {shlex.join(words)}")
 
 
 def _fetch(command_line: CommandLine) -> int:
@@ -133,8 +130,8 @@ def _fetch(command_line: CommandLine) -> int:
             print(render([error.diagnostic]), file=sys.stderr)
         return exit_codes.FAILURE
     path = getattr(resolved.settings.data, "path", None)
-    command = _command(args, args.model, None if path is None else str(path))
-    return output.show(command_line, [asdict(file) for file in files], f"train on it:  {command}")
+    option = ("--download-data", "") if path is None else ("--data", str(path))
+    return output.show(command_line, [asdict(f) for f in files], _train_line(args, args.model, data=option))
 
 
 def _fetch_model(command_line: CommandLine) -> int:

@@ -3,24 +3,56 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import resource
+import shlex
+import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
-from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import PROGRAM
+import psutil
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from engines.catalog import ENGINES
+from launcher.base import disk, environment, exit_codes
+from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.base.redaction import redact
 from launcher.commands import list as catalogs
 from launcher.config.command_line import CommandLine
-from launcher.config.machine import amd_gpus, detect_machine, nvidia_gpus
+from launcher.config.machine import Machine, amd_gpus, detect_machine, nvidia_gpus
 from launcher.config.schema import AUTO
-from launcher.doctor import checks
-from launcher.doctor.checks import GIB, MIB, Check
 from launcher.run import affinity
+from slurm import queue
 from training.logging.printable import printable
+from training.logging.quantities import size
 from training.resources import cgroup
+from training.resources.cgroup import Share
+
+MIB, GIB = 2**20, 2**30
+OF_ENGINES = sorted({package for engine in ENGINES.values() for package in engine.needs})
+_OWN = "gearshift"
+_TORCH = "install torch for your GPU: https://pytorch.org/get-started/locally"
+_PROGRAM = "#include <vector>\nint main() { return std::vector<int>{0}[0]; }\n"
+
+
+class Check(NamedTuple):
+    """What a check found."""
+
+    name: str
+    status: str
+    """ok, warning (something does not work or is slow) or failure (training fails)."""
+    found: str
+    fix: str | None
+    """What to do; None: nothing."""
 
 
 def main(command_line: CommandLine) -> int:
@@ -56,25 +88,25 @@ def main(command_line: CommandLine) -> int:
 
 def _checks() -> Iterator[Check]:
     here = detect_machine()
-    yield checks.check_python(platform.python_version())
-    yield checks.check_others()
-    yield checks.check_compiler()
-    yield checks.check_memory(here, cgroup.memory())
-    yield checks.check_swap(cgroup.swap())
+    yield check_python(platform.python_version())
+    yield check_others()
+    yield check_compiler()
+    yield check_memory(here, cgroup.memory())
+    yield check_swap(cgroup.swap())
     # Containers have 64 MiB by default, which one large batch of the loader workers fills.
     fix = "docker run --shm-size=8g  or  mount -o remount,size=8G /dev/shm  or  --num-workers 0"
     if sys.platform == "linux":
-        yield checks.check_disk("/dev/shm", Path("/dev/shm"), 512 * MIB, 0, fix)
+        yield check_disk("/dev/shm", Path("/dev/shm"), 512 * MIB, 0, fix)
     # About ten checkpoints of 124M parameters with optimizer state, and of 4M.
     fix = "delete what you do not need, or change to a folder of yours on another disk"
-    yield checks.check_disk("disk space", Path.cwd(), 5 * GIB, 200 * MIB, fix)
-    yield checks.check_open_files()
-    yield checks.check_locked_memory(Path("/sys/class/infiniband"))
+    yield check_disk("disk space", Path.cwd(), 5 * GIB, 200 * MIB, fix)
+    yield check_open_files()
+    yield check_locked_memory(Path("/sys/class/infiniband"))
     files = (environment.ROOT / "launcher").rglob("*.py")
-    yield checks.check_clock(time.time(), max(file.stat().st_mtime for file in files))
-    yield checks.check_slurm()
-    yield checks.check_wandb(environment.variables())
-    torch_check = checks.check_package("torch")
+    yield check_clock(time.time(), max(file.stat().st_mtime for file in files))
+    yield check_slurm()
+    yield check_wandb(environment.variables())
+    torch_check = check_package("torch")
     yield torch_check
     if torch_check.status == "failure":
         return
@@ -87,5 +119,195 @@ def _checks() -> Iterator[Check]:
         names = [name_of(number) for number in range(count)]
     has_nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
     nccl = ".".join(map(str, torch.cuda.nccl.version())) if has_nccl else None
-    yield checks.check_gpu(names, here, nvidia_gpus() + amd_gpus(), nccl)
-    yield from map(checks.check_package, checks.OF_ENGINES)
+    yield check_gpu(names, here, nvidia_gpus() + amd_gpus(), nccl)
+    yield from map(check_package, OF_ENGINES)
+
+
+def _check(name: str, found: str, fix: str, *, failure: bool = False, warning: bool = False) -> Check:
+    status = "failure" if failure else "warning" if warning else "ok"
+    return Check(name, status, found, None if status == "ok" else fix)
+
+
+def _required() -> dict[str, SpecifierSet]:
+    """The versions that this program requires here, by package; empty: it is not installed."""
+    try:
+        each = [Requirement(line) for line in metadata.requires(_OWN) or []]
+    except metadata.PackageNotFoundError:
+        return {}
+    return {r.name: r.specifier for r in each if not r.marker or r.marker.evaluate({"extra": ""})}
+
+
+def _wrong(*names: str) -> dict[str, str]:
+    """Why packages are missing or in a wrong version, by the requirement to install."""
+    required, wrong = _required(), {}
+    for name in names:
+        wanted = required.get(name, SpecifierSet())
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            wrong[f"{name}{wanted}"] = f"{name} not installed"
+            continue
+        if not wanted.contains(version, prereleases=True):
+            wrong[f"{name}{wanted}"] = f"{name} {version} is installed, {wanted} is required"
+    return wrong
+
+
+def check_python(version: str) -> Check:
+    """Whether this version of Python is supported."""
+    try:
+        allowed = metadata.metadata(_OWN)["Requires-Python"]
+    except metadata.PackageNotFoundError:
+        fix = f"pip install -e {shlex.quote(str(environment.ROOT))}"
+        return _check("python", f"{version}; {_OWN} is not installed", fix, warning=True)
+    is_right = SpecifierSet(allowed).contains(version, prereleases=True)
+    fix = f"create a virtual environment with a Python {allowed}"
+    return _check("python", f"{version} ({allowed})", fix, failure=not is_right)
+
+
+def check_others() -> Check:
+    """The required packages without a check of their own."""
+    names = [name for name in _required() if name not in ("torch", "wandb", *OF_ENGINES)]
+    wrong = _wrong(*names)
+    found = "; ".join(wrong.values()) or f"{len(names)} required packages in valid versions"
+    return _check("packages", found, shlex.join(["pip", "install", *wrong]), failure=bool(wrong))
+
+
+def check_package(name: str) -> Check:
+    """A package that engines or a tracker need; torch is imported."""
+    wrong = _wrong(name)
+    reason, fix = "".join(wrong.values()), shlex.join(["pip", "install", *wrong])
+    if name == "torch" and not reason:
+        try:
+            import torch  # noqa: F401
+        except (ImportError, OSError) as error:  # OSError: a library that cannot be loaded
+            fix = "pip install torch --force-reinstall"
+            reason = f"cannot be imported: {(str(error) or repr(error)).splitlines()[0]}"
+    found = reason or metadata.version(name)
+    return _check(name, found, fix, failure=name == "torch" and bool(reason), warning=bool(reason))
+
+
+def check_wandb(environ: Mapping[str, str]) -> Check:
+    """Whether W&B is installed, and logged in or offline. Shows no key, uses no network."""
+    installed = check_package("wandb")
+    if installed.status != "ok":
+        return installed
+    from requests.utils import get_netrc_auth
+
+    names = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+    is_set = any(environ.get(name) for name in names)
+    is_set |= bool(get_netrc_auth(environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"))
+    found = installed.found + ("" if is_set else ", not logged in")
+    fix = "wandb login; or without a network: export WANDB_MODE=offline"
+    return _check("wandb", found, fix, warning=not is_set)
+
+
+def check_compiler() -> Check:
+    """Whether the C++ compiler works: torch.compile and operators of DeepSpeed need one."""
+    fix = "install g++ or clang++ with its headers, on macOS  xcode-select --install ; or set CXX"
+    command = environment.compiler("CXX", "c++", "g++", "clang++")
+    if command is None:
+        return _check("compiler", "no C++ compiler on PATH", fix, warning=True)
+    words = [command, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"]
+    done = subprocess.run(words, input=_PROGRAM, capture_output=True, text=True, timeout=60)
+    found = " ".join([command, *done.stderr.strip().splitlines()[:1]])
+    return _check("compiler", found, fix, warning=done.returncode != 0)
+
+
+def check_memory(machine: Machine, group: Share | None) -> Check:
+    """The free main memory, within the limit of a control `group`."""
+    memory = psutil.virtual_memory()
+    free, total = memory.available, memory.total
+    fix = "end other programs; train smaller:  --mode resource-efficient"
+    if group is not None and group.limit < total:
+        free, total = min(free, max(group.limit - group.used, 0)), group.limit
+        fix = "docker run --memory=SIZE  or  sbatch --mem=SIZE  or  --mode resource-efficient"
+    found = f"{size(free)} of {size(total)} free; {machine.sentence}"
+    # Importing torch and DeepSpeed alone takes about 600 MiB.
+    return _check("memory", found, fix, failure=free < 600 * MIB, warning=free < 2 * GIB)
+
+
+def check_swap(group: Share | None) -> Check:
+    """Swap in use slows training down."""
+    memory = psutil.swap_memory()
+    total, used = memory.total, memory.used
+    if group is not None:
+        total, used = min(total or group.limit, group.limit), group.used
+    found = f"{size(used)} of {size(total)} in use" if total else "none"
+    fix = "end other programs: a run that swaps is many times slower"
+    return _check("swap", found, fix, warning=2 * used > total > 0)
+
+
+def check_disk(name: str, folder: Path, few: int, none: int, fix: str) -> Check:
+    """Whether `folder` can be written to; a warning, or failure, below so many bytes free."""
+    try:
+        disk.check_writable(folder, name)
+        usage, files = shutil.disk_usage(folder), os.statvfs(folder)
+    except (SettingsError, OSError) as error:
+        return _check(name, str(error), fix, failure=True)
+    has_inode = files.f_favail > 0 or not files.f_files
+    is_full = usage.free < none or not has_inode
+    found = f"{size(usage.free)} of {size(usage.total)} free" + ("" if has_inode else ", no inode")
+    return _check(name, found, fix, failure=is_full, warning=usage.free < few)
+
+
+def check_open_files() -> Check:
+    """The number of files that a process may open.
+
+    Each tensor that a loader worker sends keeps a file open; ranks keep some per neighbor.
+    """
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (2**20 if limit == resource.RLIM_INFINITY else limit for limit in limits)
+    fix = f"ulimit -n {min(hard, 65536)}" if hard >= 1024 else "ask for a higher limit (nofile)"
+    return _check("open files", f"up to {soft}", fix, failure=soft < 256, warning=soft < 1024)
+
+
+def check_locked_memory(infiniband: Path) -> Check:
+    """Network cards in `infiniband` lock the memory that they send from."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    is_limited = limit != resource.RLIM_INFINITY
+    is_needed = infiniband.is_dir() and any(infiniband.iterdir())
+    found = f"{size(limit) if is_limited else 'no limit'}, {'' if is_needed else 'no '}InfiniBand"
+    fix = "ulimit -l unlimited;  in jobs LimitMEMLOCK of slurmd;  docker run --ulimit memlock=-1"
+    return _check("locked memory", found, fix, warning=is_limited and is_needed)
+
+
+def check_clock(now: float, newest: float) -> Check:
+    """Whether the time `now`, in seconds since 1970, is after the `newest` file's.
+
+    File servers may be five minutes ahead.
+    """
+    found = datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    fix = "set the clock, timedatectl set-ntp true: files of this installation are newer"
+    return _check("clock", found, fix, failure=now < newest - 300)
+
+
+def check_slurm() -> Check:
+    """Whether Slurm's commands are on PATH, and its controller answers."""
+    missing = [name for name in queue.COMMANDS if not shutil.which(name)]
+    fix = "add the folder of Slurm's commands to PATH, or install its client package"
+    if len(missing) == len(queue.COMMANDS):
+        return _check("slurm", "not on this machine", fix)
+    if missing:
+        return _check("slurm", f"{', '.join(missing)} not on PATH", fix, warning=True)
+    try:
+        return _check("slurm", f"partitions {', '.join(queue.partitions(10)) or 'none'}", fix)
+    except queue.QueueError as error:
+        fix = "scontrol ping; is slurmctld running, and is this a node of its cluster?"
+        return _check("slurm", f"the controller does not answer: {error}", fix, warning=True)
+
+
+def check_gpu(names: Sequence[str], here: Machine, boards: int, nccl: str | None) -> Check:
+    """Whether torch, which can use the GPUs `names`, can use the `boards` of this machine.
+
+    Several communicate by `nccl`, its version; None: torch lacks it.
+    """
+    found = ", ".join(f"{count} × {name}" for name, count in Counter(names).items())
+    if names:
+        memory = "" if here.gpu_bytes is None else f", {size(here.gpu_bytes)}"
+        lacks_nccl = len(names) > 1 and here.device == "cuda" and nccl is None
+        found += f"{memory}, " + ("no NCCL to train together" if lacks_nccl else f"NCCL {nccl}")
+        return _check("gpu", found, _TORCH, warning=lacks_nccl)
+    none = "hidden by CUDA_VISIBLE_DEVICES" if boards else "none: training on the CPU"
+    found = f"torch cannot use {here.gpus}" if here.gpus else here.unused or none
+    fix = f"update the driver: nvidia-smi, rocm-smi; {_TORCH}"
+    return _check("gpu", found, fix, failure=here.gpus > 0, warning=boards > 0)

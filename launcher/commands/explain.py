@@ -41,60 +41,45 @@ def main(command_line: CommandLine) -> int:
         # Files may have dotted keys beside sections.
         print(json.dumps(schema | {"patternProperties": {r"\.": {}}}, indent=2))
         return 0
-    contents = {name: _as_json(resolved, key) for name, resolved in runs.items()}
-    texts = (title + _text(resolved, key) for title, resolved in zip(titles, runs.values(), strict=True))
+    parts = {name: _explained(resolved, key) for name, resolved in runs.items()}
+    contents = {name: content for name, (content, _) in parts.items()}
+    texts = (title + text for title, (_, text) in zip(titles, parts.values(), strict=True))
     return output.show(command_line, contents.get("", contents), "\n".join(texts).removesuffix("\n"))
 
 
-def _as_json(resolved: Resolved, key: str) -> dict[str, Any]:
+def _explained(resolved: Resolved, key: str) -> tuple[dict[str, Any], str]:
+    """A setting, a section or all settings, as JSON and as text. Raises SettingsError."""
     info = setting_infos(resolved.settings.model.family).get(key)
     if info is None:
-        return render.origins_as_json(_section(resolved, key))
-    facts = render.origins_as_json({key: resolved.values[key]})[key]
-    names = ("description", "type", "allowed", "range", "unit")
-    facts |= {name: getattr(info, name) for name in names} | {"built_in": info.default}
-    if key == ENGINE:
-        facts["others"] = _others(resolved)
-    if key == PROMISE:
-        facts["unpromised"] = resolved.unpromised
-    return {key: facts}
-
-
-def _text(resolved: Resolved, key: str) -> str:
-    info = setting_infos(resolved.settings.model.family).get(key)
-    if info is None:
-        return render.render_tree(_section(resolved, key), history=True)
+        section = _section(resolved, key)
+        return render.origins_as_json(section), render.render_tree(section, history=True)
     value = resolved.values[key]
+    names = ("description", "type", "allowed", "range", "unit")
+    facts = {**render.origins_as_json({key: value})[key], **{name: getattr(info, name) for name in names}}
+    facts["built_in"] = info.default
     rows: list[tuple[str, str | None]] = [("where", render.describe_origin(value.origin))]
     rows += [("replaced", line) for line in render.describe_overridden(value)]
     rows += [("allowed", allowed(info)), ("unit", info.unit), ("built-in", plain(info.default))]
-    rows += [("planned", line) for line in _others(resolved) if key == ENGINE]
-    rows += [("not here", f"{name}: {why}") for name, why in resolved.unpromised.items() if key == PROMISE]
-    lines = [f"{key} = {plain(value.value)}", f"  {info.description}" if info.description else None]
+    if key == ENGINE:  # what each engine would need, if engine auto chose among them
+        facts["others"] = [] if resolved.chosen is None else list(resolved.chosen.others)
+        rows += [("planned", line) for line in facts["others"]]
+    if key == PROMISE:
+        facts["unpromised"] = resolved.unpromised
+        rows += [("not here", f"{name}: {why}") for name, why in resolved.unpromised.items()]
+    lines = [f"{key} = {plain(value.value)}", *([f"  {info.description}"] if info.description else [])]
     lines += [f"  {name:<10} {text}" for name, text in rows if text is not None]
-    return "".join(f"{line}\n" for line in lines if line)
+    return {key: facts}, "".join(f"{line}\n" for line in lines)
 
 
 def _section(resolved: Resolved, key: str) -> dict[str, Setting]:
     """All settings, or those of one section. Raises SettingsError if it does not exist."""
     prefix = f"{key}." if key else ""
-    section = {name: value for name, value in resolved.values.items() if name.startswith(prefix)}
-    if section:
+    if section := {name: value for name, value in resolved.values.items() if name.startswith(prefix)}:
         return section
     from launcher.config.input_errors import nearest_key
 
     sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
-    suggestion = nearest_key(key, [*resolved.values, *sections])
-    raise SettingsError.of(
-        f"unknown setting '{key}'",
-        key=key,
-        where=f"command line: explain {key}",
-        allowed=listed(list(resolved.values), "explain"),
-        did_you_mean=suggestion,
-        fix=suggestion and f"{PROGRAM} explain {suggestion}",
-    )
-
-
-def _others(resolved: Resolved) -> list[str]:
-    """What each engine would need, if engine auto chose among them."""
-    return [] if resolved.chosen is None else list(resolved.chosen.others)
+    nearest = nearest_key(key, [*resolved.values, *sections])
+    known, fix = listed(list(resolved.values), "explain"), nearest and f"{PROGRAM} explain {nearest}"
+    parts = {"where": f"command line: explain {key}", "allowed": known, "did_you_mean": nearest, "fix": fix}
+    raise SettingsError.of(f"unknown setting '{key}'", key=key, **parts)

@@ -24,23 +24,17 @@ _TEMPLATE = Path(__file__).with_suffix(".template")
 def main(command_line: CommandLine) -> int:
     """Write the file and print the command that trains it; the exit code. Raises SettingsError."""
     name, folder = command_line.argument, command_line.out or Path()
-
-    def error(message: str, allowed: str, fix: str | None = None) -> SettingsError:
-        where = f"command line: new-task {name}"
-        return SettingsError.of(message, value=name, where=where, allowed=allowed, fix=fix)
-
-    if not _NAME.fullmatch(name) or iskeyword(name):
-        plain = re.sub(r"\W", "_", name.removesuffix(".py"))
-        fix = f"{PROGRAM} new-task {plain}" if _NAME.fullmatch(plain) and not iskeyword(plain) else None
-        raise error(f"'{name}' is not a valid task name", _ALLOWED, fix)
     module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    path, problem, allowed = folder / f"{module}.py", "", "a name that is not used in that folder"
+    if not _NAME.fullmatch(name) or iskeyword(name):
+        problem, allowed = f"'{name}' is not a valid task name", _ALLOWED
+    elif path.exists():
+        problem = f"{path} already exists"
+    elif getattr(find_spec(module), "origin", None) is not None:  # a namespace package has none
+        problem = f"Python would import another module '{module}' instead of this file"
+    if problem:
+        raise SettingsError.of(problem, value=name, where=f"command line: new-task {name}", allowed=allowed)
     class_name = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-    path = folder / f"{module}.py"
-    if path.exists():
-        raise error(f"{path} already exists", "a name that is not used in that folder")
-    if getattr(find_spec(module), "origin", None) is not None:  # a namespace package has none
-        message = f"Python would import another module '{module}' instead of this file"
-        raise error(message, "a name without an installed module")
     text, where = template(class_name), f"--out {folder}" if command_line.out else "the current folder"
     disk.check_writable(path.parent, where, needed_bytes=len(text))
     try:

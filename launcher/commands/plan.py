@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,8 @@ from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, counted, plain
 from launcher.commands import output
 from launcher.config import machine, selection
-from launcher.config.command_line import CommandLine
-from launcher.config.options import PLANNED_MACHINE, split_options
-from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Setting, keys_of
+from launcher.config.command_line import CommandLine, arguments
+from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Setting
 from launcher.config.schema import model_name
 from launcher.plan import auto, ladder, target
 from launcher.plan.ladder import Step, taken
@@ -53,11 +51,11 @@ def main(command_line: CommandLine) -> int:
 
     parts = pipeline.runs_of(pipeline.prepare(command_line.args, None, diagnostics, prepare))
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    contents, texts, command = {}, [], partial(_run_command, command_line)
+    contents, texts = {}, []
     for args, (name, title, part) in zip(given, parts, strict=True):
         resolved, plan, steps = _planned(described, args, part.resolved)
         contents[name] = _as_json(plan, steps)
-        texts.append(title + _render(resolved, plan, steps, command))
+        texts.append(title + _render(resolved, plan, steps, command_line.args))
     return output.show(command_line, contents.get("", contents), "\n\n".join(texts))
 
 
@@ -112,99 +110,59 @@ def _as_json(plan: Plan, steps: Sequence[ladder.Step]) -> dict[str, Any]:
     return plan.as_json() | {"advice": [r for r in rungs if r["take"]], "rungs": rungs}
 
 
-def _run_command(command_line: CommandLine, sets: Sequence[str]) -> str:
-    """The run that was planned, as typed, with `sets` and without what they replace.
-
-    Options of the machine are left out.
-    """
-    options, keys = {option.flag: option for option in command_line.command.options}, keys_of(sets)
-    left_out, arguments = {option.flag for option in PLANNED_MACHINE}, list[str]()
-    for _, words, _ in split_options(command_line.command, command_line.argv):
-        flag, _, joined = words[0].partition("=")
-        key = (joined or words[-1]).partition("=")[0].strip() if flag == "--set" else options[flag].key
-        if flag not in left_out and key not in keys:
-            arguments += words
-    for text in sets:
-        arguments += ["--set", text]
-    return shlex.join([*PROGRAM.split(), *arguments])
-
-
-def _render(
-    resolved: Resolved, plan: Plan, steps: Sequence[Step], command: Callable[[Sequence[str]], str]
-) -> str:
-    """The plan for people. `command` gives the run with further settings."""
-    lines = [*_head(resolved, plan), "", *_memory(plan), "", _verdict(plan)]
+def _render(resolved: Resolved, plan: Plan, steps: Sequence[Step], args: CliArgs) -> str:
+    """The plan for people; `args` are those of the command."""
+    settings, target, chosen = resolved.settings, plan.target, resolved.chosen
+    where = f"{counted(target.nodes, 'node')} × " if target.nodes > 1 else ""
+    trained = "" if plan.trace.trainable == plan.parameters else f", {plan.trace.trainable:,} of them trained"
+    ram = f"  of {size(target.ram_bytes)}" if target.ram_bytes else ""
+    lines = [
+        f"model        {model_name(settings.model)}, {plan.parameters:,} parameters{trained}",
+        f"mode         {settings.mode}, {settings.precision}",
+        f"engine       {plan.engine} on {where}{counted(target.ranks_per_node, 'rank')}, {target.device}",
+        *(f"             {line}" for line in ([] if chosen is None else [chosen.line, *chosen.others])),
+        f"step         {resolved.batching}",
+        f"operations   {amount(plan.trace.flops * target.ranks)}FLOP per step",
+        f"traffic      {size(plan.placed.sent_bytes)} sent per rank and step",
+        f"checkpoint   {size(plan.checkpoint_bytes)}",
+        f"length       {counted(plan.steps, 'step')}",
+        f"time         {_time(plan.seconds)}",
+        *([] if plan.untraced is None else [f"basis        {MEASURED}: {plan.untraced}"]),
+        *([f"basis        {UNCOMPILED}"] if plan.is_compiled else []),
+        "",
+        f"{'peak of a rank':<18} {size(plan.device_bytes):>10}",
+    ]
+    for kind, held in plan.device.items():
+        share = held / max(plan.device_bytes, 1)
+        lines.append(f"  {kind.name.lower():<16} {size(held):>10}  {share:>4.0%}")
+    lines += [f"{'host, each node':<18} {size(plan.host_bytes):>10}{ram}", ""]
+    if plan.fits:
+        lines.append(f"fits: {plan.needs}")
+    elif plan.fits is None:
+        advice = "say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
+        lines.append(f"needs {plan.needs}; {advice}")
+    else:
+        free = " that other processes, the CUDA context and NCCL leave"
+        free = f", of which {MARGIN:.0%} stay free" if plan.is_host_bound else free
+        lines.append(f"does not fit: {plan.needs}{free}")
+    take = taken(steps)
     if steps:
-        lines += ["", *_rungs(plan, steps)]
-    if (take := taken(steps)) is not None:
-        lines += ["", f"  {command(take.sets)}    ({take.plan.needs})"]
+        lines += ["", f"  {'ladder':<25}{'rank':>10} {'host':>10} {'time':>6}"]
+    for step in steps:
+        rung, fits = step.plan, "" if step.plan.fits is False else "fits"
+        sizes = f"{size(rung.device_bytes):>10} {size(rung.host_bytes):>10} {rung.cost / plan.cost:>6.2f}"
+        line = f"{'>' if step is take else ' '} {step.name:<25}{sizes}"
+        lines.append(f"{line}  {', '.join(filter(None, (fits, step.effect)))}".rstrip())
+    if take is not None:
+        command = shlex.join(arguments(args.with_sets(take.sets)))
+        lines += ["", f"  {PROGRAM} {command}    ({take.plan.needs})"]
     return "\n".join(lines)
 
 
-def _head(resolved: Resolved, plan: Plan) -> Iterator[str]:
-    settings, target = resolved.settings, plan.target
-    where = f"{counted(target.nodes, 'node')} × " if target.nodes > 1 else ""
-    trained = "" if plan.trace.trainable == plan.parameters else f", {plan.trace.trainable:,} of them trained"
-    yield f"model        {model_name(settings.model)}, {plan.parameters:,} parameters{trained}"
-    yield f"mode         {settings.mode}, {settings.precision}"
-    yield (f"engine       {plan.engine} on {where}{counted(target.ranks_per_node, 'rank')}, {target.device}")
-    if resolved.chosen is not None:
-        yield f"             {resolved.chosen.line}"
-        for other in resolved.chosen.others:
-            yield f"             {other}"
-    yield f"step         {resolved.batching}"
-    yield f"operations   {amount(plan.trace.flops * target.ranks)}FLOP per step"
-    yield f"traffic      {size(plan.placed.sent_bytes)} sent per rank and step"
-    yield f"checkpoint   {size(plan.checkpoint_bytes)}"
-    yield f"length       {counted(plan.steps, 'step')}"
-    yield f"time         {_time(plan.seconds)}"
-    if plan.untraced is not None:
-        yield f"basis        {MEASURED}: {plan.untraced}"
-    if plan.is_compiled:
-        yield f"basis        {UNCOMPILED}"
-
-
 def _time(seconds: Seconds) -> str:
-    if seconds.step is None or seconds.epoch is None or seconds.run is None:
+    parts = (seconds.step, seconds.epoch, seconds.run)
+    known = [duration(s) if s >= 1 else f"{1000 * s:.3g} ms" for s in parts if s is not None]
+    if len(known) < len(parts):
         return seconds.basis
     least = "at least " if seconds.is_least else ""
-    step, epoch, run = (
-        duration(each) if each >= 1 else f"{1000 * each:.3g} ms"
-        for each in (seconds.step, seconds.epoch, seconds.run)
-    )
-    return f"{least}{step} per step, {epoch} per epoch, {run} for the run ({seconds.basis})"
-
-
-def _memory(plan: Plan) -> Iterator[str]:
-    whole = max(plan.device_bytes, 1)
-    yield f"{'peak of a rank':<18} {size(plan.device_bytes):>10}"
-    for kind, held in plan.device.items():
-        yield f"  {kind.name.lower():<16} {size(held):>10}  {held / whole:>4.0%}"
-    yield f"{'host, each node':<18} {size(plan.host_bytes):>10}" + (
-        f"  of {size(plan.target.ram_bytes)}" if plan.target.ram_bytes else ""
-    )
-
-
-def _verdict(plan: Plan) -> str:
-    if plan.fits:
-        return f"fits: {plan.needs}"
-    if plan.fits is None:
-        return f"needs {plan.needs}; say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
-    free = f", of which {MARGIN:.0%} stay free"
-    if not plan.is_host_bound:
-        free = " that other processes, the CUDA context and NCCL leave"
-    return f"does not fit: {plan.needs}{free}"
-
-
-def _rungs(plan: Plan, steps: Sequence[Step]) -> Iterator[str]:
-    """A line for each rung, with its time relative to `plan`; `>` is the one to take."""
-    yield f"  {'ladder':<25}{'rank':>10} {'host':>10} {'time':>6}"
-    take = taken(steps)
-    for step in steps:
-        marks = [*(["fits"] if step.plan.fits is not False else []), step.effect]
-        mark = ">" if step is take else " "
-        yield (
-            f"{mark} {step.name:<25}{size(step.plan.device_bytes):>10} "
-            f"{size(step.plan.host_bytes):>10} {step.plan.cost / plan.cost:>6.2f}  "
-            f"{', '.join(filter(None, marks))}"
-        ).rstrip()
+    return f"{least}{known[0]} per step, {known[1]} per epoch, {known[2]} for the run ({seconds.basis})"

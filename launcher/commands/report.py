@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.base.diagnostics import SettingsError
 from launcher.commands import output
 from launcher.config.command_line import CommandLine
-from launcher.run_folder import run_folder
+from launcher.run_folder import checkpoint_search, run_folder
 
 
 def main(command_line: CommandLine) -> int:
@@ -17,8 +16,7 @@ def main(command_line: CommandLine) -> int:
     folders = [Path(name) for name in (command_line.argument, *command_line.more)]
     for folder in folders:
         if not run_record.runs_of(folder):
-            message, where = f"{folder} is not a run folder", f"command line: report {folder}"
-            raise SettingsError.of(message, value=str(folder), where=where, allowed="run folders")
+            raise checkpoint_search.no_run(folder, f"command line: report {folder}", "report")
     parent = folders[0] if len(folders) == 1 else Path()
     out = command_line.out or parent / run_folder.REPORT
     page.check_out(out, f"--out {out}" if command_line.out else "the default of --out")

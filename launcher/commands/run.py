@@ -116,8 +116,15 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     if as_json and ready.is_rank_0:
         facts = {"exit_code": code, "folder": end.folder, "error": end.text or None}
         _print(encode({**facts, **end.result}, indent=2))
-    elif line := _last_line(ready, end):
-        _print(line)
+    else:
+        if isinstance(ready, RunPlan):
+            line = execute.last_line(end)
+        else:
+            from launcher.stages import execute as stages
+
+            line = stages.summary(end)
+        if line:
+            _print(line)
     if generation is not None:
         code = generation.end(end.kind, code, end.text)
     if isinstance(ready, RunPlan) and ready.launched is not None and end.kind != "ended":
@@ -143,11 +150,3 @@ def _print(text: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     with discarding(stream):
         print(printable(text), file=stream, flush=True)
-
-
-def _last_line(ready: RunPlan | Pipeline, end: RunEnd) -> str:
-    if isinstance(ready, RunPlan):
-        return execute.last_line(end)
-    from launcher.stages import execute as stages
-
-    return stages.summary(end)

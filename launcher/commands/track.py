@@ -10,7 +10,7 @@ from launcher.base import exit_codes, signals
 from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.render import ORIGINS
-from launcher.run_folder import lock, run_folder
+from launcher.run_folder import checkpoint_search, lock, run_folder
 from launcher.run_folder.reader import RunReader
 from training.settings import TRACK_PATTERN, TRACKER_FORMS
 from training.trackers.follow import Run
@@ -22,13 +22,13 @@ _WAIT_S = 600.0
 def main(command_line: CommandLine) -> int:
     """Upload; the exit code, 1 if an upload is incomplete. Raises SettingsError."""
     folder, to = Path(command_line.argument), command_line.values.get("--to")
+    where = f"command line: track {folder}"
     if to and not re.fullmatch(TRACK_PATTERN, to):
-        where = f"command line: --to {to}"
-        raise SettingsError.of(f"--to {to} is no tracker", value=to, where=where, allowed=TRACKER_FORMS)
+        parts = {"value": to, "where": f"command line: --to {to}", "allowed": TRACKER_FORMS}
+        raise SettingsError.of(f"--to {to} is no tracker", **parts)
     if not run_folder.is_run_folder(folder):
-        message, where = f"{folder} is not a run folder", f"command line: track {folder}"
-        raise SettingsError.of(message, value=str(folder), where=where, allowed="a run folder")
-    run_folder.check_existing(folder, f"command line: track {folder}")
+        raise checkpoint_search.no_run(folder, where, "track")
+    run_folder.check_existing(folder, where)
     RunReader(folder).check()
     signals.leave("the same command uploads the rest")
     with lock.hold(folder):

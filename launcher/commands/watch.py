@@ -54,27 +54,27 @@ def _newest_run() -> str:
 
 def _follow(runs: Sequence[WatchedRun]) -> None:
     """Redraw the runs until all have ended or Ctrl-C; their last state stays."""
-    from rich.console import Console
+    from rich.console import Console, Group
 
-    from launcher.report.watched_run import WatchScreen
+    from launcher.report.watched_run import screen
     from training.logging.terminal import TerminalOutput
 
     output, ended = TerminalOutput(sys.stdout), 0
-    screen, interrupts = WatchScreen([]), list[int]()
+    last, interrupts = Group(), list[int]()
     try:
         # By a flag: an exception of a handler is lost where the interpreter frees an object.
         with handling([signal.SIGINT], lambda number, frame: interrupts.append(number)):
             while ended < _ENDED_AFTER and not interrupts:
                 snapshots = [run.snapshot() for run in runs]
-                screen = WatchScreen(snapshots)
-                output.draw(screen)
+                last = screen(snapshots)
+                output.draw(last)
                 ended = ended + 1 if all(snapshot.has_ended for snapshot in snapshots) else 0
                 next_look = time.monotonic() + _REFRESH_S
                 while not interrupts and time.monotonic() < next_look:
                     time.sleep(_REFRESH_S / 20)
     finally:
         output.close()
-    Console(highlight=False).print(screen)
+    Console(highlight=False).print(last)
 
 
 def _print(runs: Sequence[WatchedRun], as_json: bool) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter
 from launcher.base import disk
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.compare import study as studies
-from launcher.compare.study import ComparisonRound, Study
+from launcher.compare.study import Study
 from launcher.config import presets
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import CliArgs, Resolved
@@ -28,22 +28,15 @@ from training.settings import TARGET_FORMS
 
 BASELINE = "default"
 """The mode that promises refer to; always compared."""
-_MOST = 10**6
-_COUNT = (
-    TypeAdapter(Annotated[int, Field(ge=1, le=_MOST)]).validate_python,
-    f"a whole number, 1 to {_MOST:,}",
-)
-_FOLDS: TypeAdapter[Any] = TypeAdapter(Literal["groups"] | Annotated[int, Field(ge=2, le=_MOST)])
+_COUNT = TypeAdapter(Annotated[int, Field(ge=1, le=10**6)]).validate_python, "a whole number, 1 to 1,000,000"
+_FOLDS: TypeAdapter[Any] = TypeAdapter(Literal["groups"] | Annotated[int, Field(ge=2, le=10**6)])
 _EPOCHS = TypeAdapter(Annotated[float, Field(gt=0, le=1e9)])
 _OPTIONS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "--steps": _COUNT,
     "--epochs": (_EPOCHS.validate_python, "a number above 0"),
     "--until": (parse_target, TARGET_FORMS),
     "--repeat": _COUNT,
-    "--folds": (
-        _FOLDS.validate_python,
-        f"a whole number, at least 2; or {studies.BY_GROUP}: each group is a fold",
-    ),
+    "--folds": (_FOLDS.validate_python, "a whole number, at least 2; or groups: each group is a fold"),
     "--seeds": _COUNT,
 }
 """How the value of an option is parsed, and what is allowed."""
@@ -73,38 +66,30 @@ class ModeCandidate:
 
         Of staged training those that all stages share; of a `stage` those that it has alone.
         """
-        runs = [*self.stages.values(), self.resolved]
+        runs: dict[str | None, Resolved] = {**self.stages} or {None: self.resolved}
 
-        def of_stage(by_run: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> dict[str, Any]:
-            shared = {k: v for k, v in by_run[0].items() if all(other.get(k) == v for other in by_run)}
-            return shared if stage is None else {k: v for k, v in own.items() if k not in shared}
+        def of_stage(by_run: Mapping[str | None, Mapping[str, Any]]) -> dict[str, Any]:
+            one, *others = by_run.values()
+            shared = {key: value for key, value in one.items() if all(o.get(key) == value for o in others)}
+            return shared if stage is None else {k: v for k, v in by_run[stage].items() if k not in shared}
 
-        own = self.resolved if stage is None else self.stages[stage]
-        return (
-            of_stage([run.promises for run in runs], own.promises),
-            of_stage([run.unpromised for run in runs], own.unpromised),
-        )
+        promises = of_stage({name: run.promises for name, run in runs.items()})
+        return promises, of_stage({name: run.unpromised for name, run in runs.items()})
 
 
 @dataclass(frozen=True)
 class PlannedComparison:
-    """A comparison that is ready to start. Without steps, epochs and target, runs are complete."""
+    """A comparison that is ready to start."""
 
     candidates: Sequence[ModeCandidate]
     folder: Path
     study: Study
+    limits: Sequence[str] = ()
+    """How far each run goes, as values of --set; empty: to its end."""
     warnings: Sequence[Diagnostic] = ()
     steps: int | None = None
     epochs: float | None = None
     until: Target | None = None
-
-    @property
-    def limits(self) -> list[str]:
-        """How far each run goes, as values of --set."""
-        if self.until is not None:
-            return [f"stop.at={self.until.text()}"]
-        is_whole = self.steps is None and self.epochs is None
-        return [] if is_whole else [f"stop.after={self.steps or f'{self.epochs:g} epochs'}"]
 
     @property
     def repeats(self) -> int:
@@ -112,17 +97,17 @@ class PlannedComparison:
         return 1 if self.study.title else len(self.study.rounds)
 
     @property
-    def turns(self) -> Iterator[tuple[int, ComparisonRound]]:
+    def turns(self) -> Iterator[tuple[int, str]]:
         """The runs in their order: the number of the candidate, and the round."""
         count = len(self.candidates)
-        for start, entry in enumerate(self.study.rounds):
+        for start, name in enumerate(self.study.rounds):
             # Each round starts with another candidate, so that warm-up and drift affect each.
-            yield from (((position + start) % count, entry) for position in range(count))
+            yield from (((position + start) % count, name) for position in range(count))
 
-    def run_folder(self, number: int, entry: ComparisonRound) -> Path:
+    def run_folder(self, number: int, name: str) -> Path:
         """The run folder of a candidate in a round."""
         item = self.candidates[number]
-        return self.folder / "runs" / f"{item.mode}-{item.engine}-{entry.name}"
+        return self.folder / "runs" / f"{item.mode}-{item.engine}-{name}"
 
 
 def decide(command_line: CommandLine) -> PlannedComparison:
@@ -132,34 +117,36 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     """
     values, out, args = command_line.values, command_line.out, command_line.args
     errors, given = list(command_line.diagnostics), dict[str, Any]()
+
+    def invalid(message: str, typed: str, **parts: Any) -> None:
+        errors.append(Diagnostic(message, where=f"the command line: {typed}", **parts))
+
     for flag, (parse, allowed) in _OPTIONS.items():
         text = values.get(flag)
         try:
             given[flag] = None if text is None else parse(text)
         except ValueError:
-            where = f"the command line: {flag} {text}"
-            errors.append(Diagnostic(f"{flag} '{text}' is invalid", value=text, where=where, allowed=allowed))
+            invalid(f"{flag} '{text}' is invalid", f"{flag} {text}", value=text, allowed=allowed)
     for flags in _EXCLUSIVE:
         if len(both := [flag for flag in flags if flag in values]) > 1:
-            message, where = f"{' and '.join(both)} exclude each other", f"the command line: {both[0]}"
-            errors.append(Diagnostic(message, where=where, fix=f"leave out {both[0]}"))
+            invalid(f"{' and '.join(both)} exclude each other", both[0], fix=f"leave out {both[0]}")
     modes, engines = (
         [name for part in values.get(flag, "").split(",") if (name := part.strip())]
         for flag in ("--modes", "--engines")
     )
     if not modes and not engines:
-        message, where = "compare needs --modes or --engines", "the command line: compare"
         allowed, fix = "names separated by commas", "--modes default,fast"
-        errors.append(Diagnostic(message, where=where, allowed=allowed, fix=fix))
+        invalid("compare needs --modes or --engines", "compare", allowed=allowed, fix=fix)
     steps, epochs, until, repeats, folds, seeds = map(given.get, _OPTIONS)
-    comparison = PlannedComparison([], Path(), Study.of_repeats(repeats or 1), [], steps, epochs, until)
-    args = replace(args, sets=[*args.sets, *comparison.limits])
+    study, candidates = Study({str(n): () for n in range(1, (repeats or 1) + 1)}), list[ModeCandidate]()
+    limits = [f"stop.after={steps or f'{epochs:g} epochs'}"] if steps or epochs else []
+    limits = limits if until is None else [f"stop.at={until.text()}"]
+    args = replace(args, sets=[*args.sets, *limits])
     pairs = list(product(dict.fromkeys((BASELINE, *modes)), dict.fromkeys(engines) or [args.engine]))
-    study, candidates = comparison.study, list[ModeCandidate]()
     try:
         if (folds or seeds) and not errors:
             study = studies.plan(folds, seeds, _candidate(args, BASELINE, pairs[0][1], steps).resolved)
-            args = args.with_sets(study.rounds[0].sets)
+            args = args.with_sets(next(iter(study.rounds.values())))
     except SettingsError as error:
         errors += error.diagnostics
     for mode, engine in pairs:
@@ -169,17 +156,18 @@ def decide(command_line: CommandLine) -> PlannedComparison:
             candidates.append(_candidate(args, mode, engine, steps))
         except SettingsError as error:
             errors += error.diagnostics
-    where = "no --out was given" if out is None else f"--out {out}"
-    model = model_name(candidates[0].resolved.settings.model) if candidates else "model"
-    name = f"compare-{model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = run_folder.unused_path(name) if out is None else out
+    where, folder = f"--out {out}", out
+    if folder is None:
+        model = model_name(candidates[0].resolved.settings.model) if candidates else "model"
+        name = f"compare-{model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
+        where, folder = "no --out was given", run_folder.unused_path(name)
     errors += run_folder.writing_errors(folder, where)
     if errors:
         raise SettingsError(_once(errors))
     needed = max(least_room_bytes(item.resolved) for item in candidates)
     disk.check_writable(folder, where, needed_bytes=needed)
     warnings = _once([warning for item in candidates for warning in item.warnings])
-    return replace(comparison, candidates=candidates, folder=folder, study=study, warnings=warnings)
+    return PlannedComparison(candidates, folder, study, limits, warnings, steps, epochs, until)
 
 
 def _once(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
@@ -191,7 +179,7 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
     """One mode under one engine. Raises SettingsError where that run is invalid."""
     arguments = replace(args, mode=mode, mode_option="--mode", engine=engine)
     ready = pipeline.prepare(arguments, None, [])
-    stages = dict[str, Resolved]()
+    stages = {}
     if isinstance(ready, Pipeline):
         stages = {link.name: begun.resolved for link, begun in ready.left}
         warnings, resolved = ready.warnings, list(stages.values())[-1]

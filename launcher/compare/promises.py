@@ -12,7 +12,6 @@ from training.logging.console_text import render_part
 
 QUALITY, TO_METRIC, GPU_MEMORY = "metric", "time_to_metric", "device_peak"
 """The ratio of QUALITY is inverted where less is better, so 1 is as good."""
-NO_GPU = "no GPU"
 BYTES = "_bytes"
 """The end of the names of absolute promises; the others are ratios to mode default."""
 _FIELDS = {
@@ -50,25 +49,26 @@ def check(
         measure, is_absolute = name.removesuffix(BYTES), name.endswith(BYTES)
         if base is None and not is_absolute:
             continue
-        kept, why, is_planned = None, None, False
-        lacks_gpu = row.error is None and row.device_peak_bytes is None
-        measured: float | str = NO_GPU
-        if not lacks_gpu or (measure != GPU_MEMORY and bounds.get("device") != "gpu"):
-            measured = _measure(measure, row, None if is_absolute else base, is_cut)
-        elif measure == GPU_MEMORY and planned is not None:
-            measured, why = planned[0] / (1.0 if is_absolute else planned[1]), f"planned on {CARD}"
-            is_planned = True
-        figure = None if isinstance(measured, str) else measured
-        if isinstance(measured, str):
-            why = measured
+        measured, kept, why, is_planned = None, None, None, False
+        of_gpu = measure == GPU_MEMORY
+        if row.error is None and row.device_peak_bytes is None and (of_gpu or bounds.get("device") == "gpu"):
+            why = "no GPU"
+            if of_gpu and planned is not None:
+                measured, why = planned[0] / (1.0 if is_absolute else planned[1]), f"planned on {CARD}"
+                is_planned = True
+        elif isinstance(value := _measure(measure, row, None if is_absolute else base, is_cut), str):
+            why = value
             if name == TO_METRIC and row.never_reached and base and base.time_to_metric_s is not None:
                 kept, why = False, "never reached, unlike mode default"
         elif name == QUALITY and study and row.study and base and base.study:
-            figure, kept, why = decide(study, bounds, row.study, base.study)
+            results.append(PromiseResult(name, bounds, *decide(study, bounds, row.study, base.study)))
+            continue
         else:
+            measured = value
+        if measured is not None:
             lowest, highest = bounds.get("at_least"), bounds.get("at_most")
             kept = (lowest is None or measured >= lowest) and (highest is None or measured <= highest)
-        results.append(PromiseResult(name, bounds, figure, kept, why, is_planned))
+        results.append(PromiseResult(name, bounds, measured, kept, why, is_planned))
     return results
 
 
@@ -96,18 +96,16 @@ def _measure(measure: str, row: ComparisonRow, base: ComparisonRow | None, is_cu
 def _value(measure: str, row: ComparisonRow, is_cut: bool) -> float | str:
     if row.error is not None:
         return NOT_RUN if row.error == NOT_RUN else "the run failed"
-    value = getattr(row, _FIELDS.get(measure, measure))
-    if measure == QUALITY and value is None:
-        return "no evaluation"
-    number: float | None = value
+    number: float | None = None
+    why = "not measured"
     if measure == QUALITY:
-        number = None if is_cut else float(value["value"])
-    if number is not None and isfinite(number):
-        return number
-    reasons = {
-        GPU_MEMORY: NO_GPU,
-        QUALITY: "the runs were cut short" if is_cut else "not measured",
-        TO_METRIC: "never reached" if row.never_reached else "needs --until",
-        **dict.fromkeys(("epoch_time", "total_time"), "no evaluation was timed"),
-    }
-    return reasons.get(measure, "not measured")
+        if row.metric is None or is_cut:
+            return "no evaluation" if row.metric is None else "the runs were cut short"
+        number = float(row.metric["value"])
+    else:
+        number = getattr(row, _FIELDS.get(measure, measure))
+    if measure == TO_METRIC:
+        why = "never reached" if row.never_reached else "needs --until"
+    elif measure in ("epoch_time", "total_time"):
+        why = "no evaluation was timed"
+    return number if number is not None and isfinite(number) else why

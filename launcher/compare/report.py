@@ -14,7 +14,7 @@ from launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
 from launcher.compare.study import Estimate, StudyFigures
 from launcher.report import page
-from launcher.report.page import Plot, PlotLine, as_json, thinned
+from launcher.report.page import PlotLine, as_json, plot, thinned
 from training.evaluation.early_stopping import Target
 from training.logging.console_text import render_part
 from training.logging.quantities import amount, counted, duration, real, size
@@ -81,7 +81,7 @@ def render(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Com
             for color, row in enumerate(rows)
             if getattr(row, field)
         ]
-        plots += [Plot(f"{name} over the seconds of training", "number", lines)] if lines else []
+        plots += [plot(f"{name} over the seconds of training", "number", lines)] if lines else []
     return page.render(
         _TEMPLATE,
         as_json("second", plots),
@@ -112,25 +112,21 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
             compared.append((f"{row.name} − {row.study.reference}", _mean(row.study, mean), verdict))
         promised += [(row.name, *_promise(item)) for item in row.promises]
         promised += [(row.name, k, _NOTHING, f"not promised: {why}", "") for k, why in row.unpromised.items()]
-    found: list[Table] = [
-        ("Measured", [list(measured[0]), *(list(cells.values()) for cells in measured)]),
+    every: list[Table] = [
+        ("Measured", [[*measured[0]], *([*cells.values()] for cells in measured)]),
         ("Paired differences, on the same folds and seeds", compared),
         ("Promised, beside mode default", promised),
     ]
-    return [(caption, lines) for caption, lines in found if lines[1:]]
+    return [(caption, lines) for caption, lines in every if lines[1:]]
 
 
 def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
     """The cells of a row by the head of their column."""
 
-    def cell(render: Callable[[Any], str], value: float | None, star: str = "") -> str:
+    def cell(render: Callable[[Any], str], value: Any, star: str = "") -> str:
         return _NOTHING if value is None else render(value) + " *" * row.extrapolated.get(star, False)
 
-    best = step = _NOTHING
-    if row.study is not None:
-        best = _mean(row.study, row.study.goal.estimate)
-    elif row.metric is not None:
-        best = f"{row.metric['metric']} {real(float(row.metric['value']))}"
+    step, best = _NOTHING, cell(lambda best: f"{best['metric']} {real(float(best['value']))}", row.metric)
     if row.step_s is not None and row.step_spread_s is not None:
         low, high = row.step_spread_s
         scale, places, unit = (1e3, 1, "ms") if row.step_s < 1 else (1, 2, "s")
@@ -148,7 +144,7 @@ def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
         "device": cell(size, row.device_peak_bytes),
         "host": cell(size, row.host_peak_bytes),
         "growth": cell(size, row.peak_memory_bytes),
-        "best metric": best,
+        "best metric": best if row.study is None else _mean(row.study, row.study.goal.estimate),
     }
     if until is not None:
         reached = cell(duration, row.time_to_metric_s)
@@ -178,10 +174,8 @@ def _promise(item: PromiseResult) -> tuple[str, str, str, str]:
     if len(ends) == 1:
         bounds = f"{next(iter(ends)).replace('_', ' ')} {bounds}"
     figure = "not measured" if item.measured is None else number(item.measured)
-    if item.kept is False and item.measured is None:
-        figure = item.why or _NOTHING
-    elif item.why not in (None, figure):
-        figure += f" ({item.why})"
+    if item.why not in (None, figure):
+        figure = item.why if item.kept is False and item.measured is None else f"{figure} ({item.why})"
     return item.name, bounds, figure, "≈" * item.planned + _MARKS[item.kept]
 
 
@@ -193,7 +187,7 @@ def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
         if row.study is not None:
             study, values = row.study, row.study.goal.values
             yield from (f"† {row.name} {name} failed: {error}" for name, error in study.failed.items())
-            if len(values) < study.planned:
+            if study.is_partial:
                 yield f"† {row.name}: {study.metric} of {len(values)} of {counted(study.planned, 'run')}"
         if part := render_part(*row.evaluated):
             yield f"best metric of {row.name}: over {part}"

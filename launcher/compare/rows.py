@@ -205,19 +205,20 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool
     mean = median(float(run.counted_s.mean()) for run in runs)
     means = [fmean(item["seconds"] for item in run.evaluations) for run in runs if run.evaluations]
     steps, results = (median(counts) for counts in zip(*(run.planned for run in runs), strict=True))
+    epoch, evaluation = plan.steps_per_epoch, median(means) if means else None
     times: dict[str, Any] = {}
     if means or not results:  # else no evaluation was timed
-        evaluations_s = results * median(means or [0.0])
+        evaluations_s = results * (evaluation or 0.0)
         times = {
-            "epoch_s": plan.steps_per_epoch * mean + evaluations_s * min(1.0, plan.steps_per_epoch / steps),
+            "epoch_s": epoch * mean + evaluations_s * min(1.0, epoch / steps),
             "total_s": steps * mean + evaluations_s + median(run.final_s for run in runs),
             "extrapolated": {
-                "epoch": any(len(run.seconds) < plan.steps_per_epoch for run in runs),
+                "epoch": any(len(run.seconds) < epoch for run in runs),
                 "total": not all(run.is_whole for run in runs),
             },
         }
     peaks = [run.result["peak_memory_bytes"] for run in runs]
-    growth = [peak["host_growth"] if peak["device"] is None else peak["device"] for peak in peaks]
+    growth = (peak["host_growth" if peak["device"] is None else "device"] for peak in peaks)
     bests = [run.result["best"] for run in runs if run.result["best"] is not None]
     bests.sort(key=lambda best: float(best["value"]))
     reached = [run.reached_at_s for run in runs if run.reached_at_s is not None]
@@ -227,17 +228,15 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool
         repeats=len(runs),
         **{name: result[name] for name in ("parameters", "architecture", "samples")},
         source=(result.get("data") or {}).get("source"),
-        global_batch=plan.global_batch,
         steps=len(first.seconds),
-        total_steps=plan.total_steps,
-        steps_per_epoch=plan.steps_per_epoch,
+        **{name: getattr(plan, name) for name in ("global_batch", "total_steps", "steps_per_epoch", "units")},
         step_s=middle,
         step_spread_s=(low, high),
         step_mean_s=mean,
-        evaluation_s=median(means) if means else None,
+        evaluation_s=evaluation,
+        **times,
         samples_per_s=plan.global_batch / mean,
         units_per_s=median(run.units_per_s for run in runs),
-        units=plan.units,
         device_peak_bytes=_largest(peak["device"] for peak in peaks),
         host_peak_bytes=_largest(peak["host"] for peak in peaks),
         peak_memory_bytes=_largest(growth),
@@ -247,7 +246,6 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool
         never_reached=has_goal and len(reached) < len(runs),
         curve=first.curve(result["best"]["metric"]) if result["best"] else (),
         losses=first.losses,
-        **times,
     )
 
 
@@ -291,18 +289,17 @@ def figures(
             continue
         metrics = run.evaluations[-1]["metrics"]
         if best := run.result["best"]:
-            metrics = {e["step"]: e["metrics"] for e in run.evaluations}.get(best["step"], metrics)
-            metrics = {**metrics, best["metric"]: best["value"]}
             goal, less_is_better = best["metric"], best["direction"] == "min"
+            metrics = {e["step"]: e["metrics"] for e in run.evaluations}.get(best["step"], metrics)
+            metrics = {**metrics, goal: best["value"]}
         for metric, value in metrics.items():
             values[metric] |= {name: float(value)} if isfinite(float(value)) else {}
-    others = reference[1].metrics if reference else {}
+    other, theirs = reference or (None, None)
     differences = {}
-    for metric in filter(others.__contains__, values):
-        theirs = others[metric].values
-        pairs = {at: ours - theirs[at] for at, ours in values[metric].items() if at in theirs}
-        if paired := study.mean(pairs):
+    for metric, ours in values.items():
+        known = theirs.metrics[metric].values if theirs and metric in theirs.metrics else {}
+        if paired := study.mean({at: value - known[at] for at, value in ours.items() if at in known}):
             differences[metric] = paired
     means = {metric: MetricValues(study.mean(each), each) for metric, each in values.items()}
-    other, counts = reference and reference[0], (len(study.rounds), len(runs))
-    return StudyFigures(goal, less_is_better, *counts, failed, groups, means, other, differences)
+    planned, finished = len(study.rounds), len(runs)
+    return StudyFigures(goal, less_is_better, planned, finished, failed, groups, means, other, differences)

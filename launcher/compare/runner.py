@@ -21,7 +21,7 @@ from launcher.compare import rows
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from launcher.compare.promises import BYTES, CARD, GPU_MEMORY, check
 from launcher.compare.rows import ComparisonRow
-from launcher.config.options import BY_FLAG
+from launcher.config.command_line import arguments
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
 from launcher.run_folder import run_folder
@@ -50,14 +50,8 @@ class ComparisonOutcome:
     @property
     def is_sound(self) -> bool:
         """Whether no run failed and no promise was broken, as far as it was measured."""
-        results = [item for row in self.rows for item in row.promises]
-        broken = any(item.kept is False and not item.planned for item in results)
-        failed = any(row.error or (row.study and row.study.failed) for row in self.rows)
-        return not broken and not failed
-
-
-class ComparisonInterrupted(Exception):
-    """Ctrl-C or a signal ends the comparison; with the exit code."""
+        broken = (item.kept is False and not item.planned for row in self.rows for item in row.promises)
+        return not any(broken) and not any(row.error or (row.study and row.study.failed) for row in self.rows)
 
 
 def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -> ComparisonOutcome:
@@ -66,30 +60,28 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
     `report_line` gets a line before each run. Touches the disk.
     """
     ended: list[Ended] = [{} for _ in comparison.candidates]
-    warnings, code = list[str](), None
+    warnings, code, peaks = list[str](), None, dict[str, Peaks]()
     if (load := os.getloadavg()[0]) >= 1:
         warnings.append(f"other programs use about {load:.1f} cores: times and ratios are unreliable")
-    turns, title, peaks = list(comparison.turns), comparison.study.title, dict[str, Peaks]()
+    turns, title = list(comparison.turns), comparison.study.title
 
     def end(number: int, frame: object) -> None:
-        is_key = number == signal.SIGINT
-        raise ComparisonInterrupted(exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
+        raise KeyboardInterrupt(exit_codes.INTERRUPTED if number == signal.SIGINT else exit_codes.RUN_AGAIN)
 
     try:
         with handling(heeded(), end):
-            for at, (number, entry) in enumerate(turns, start=1):
+            for at, (number, name) in enumerate(turns, start=1):
                 item, runs = comparison.candidates[number], ended[number]
                 # The rounds of a study are independent; a repeat is the same run again.
                 if not title and any(isinstance(each, str) for each in runs.values()):
                     continue
-                report_line(f"run {at} of {len(turns)}: {item.name}{title and f' {entry.name}'}")
-                folder = comparison.run_folder(number, entry)
-                error = run(item.args.with_sets(entry.sets), folder)
-                runs[entry.name] = error or folder
-                if error is not None:
+                report_line(f"run {at} of {len(turns)}: {item.name}{title and f' {name}'}")
+                folder = comparison.run_folder(number, name)
+                runs[name] = error = run(item.args.with_sets(comparison.study.rounds[name]), folder) or folder
+                if isinstance(error, str):
                     report_line(f"  failed: {error}")
             peaks = plan_peaks(comparison)
-    except ComparisonInterrupted as interrupted:
+    except KeyboardInterrupt as interrupted:
         code = interrupted.args[0]
         warnings.append("interrupted: not all runs were made")
     return ComparisonOutcome(_rows(comparison, ended, peaks), warnings, code)
@@ -99,24 +91,20 @@ def _rows(
     comparison: PlannedComparison, ended: Sequence[Ended], peaks: Mapping[str, Peaks]
 ) -> list[ComparisonRow]:
     """The rows of all candidates, mode default first, each followed by those of its stages."""
-    wholes, results = dict[tuple[str, str], ComparisonRow](), list[ComparisonRow]()
+    bases, results = dict[str, ComparisonRow](), list[ComparisonRow]()
     for item, runs in zip(comparison.candidates, ended, strict=True):
         is_base = item.mode == BASELINE
         # Mode default is compared with that of the first engine.
-        engine = comparison.candidates[0].engine if is_base else item.engine
-        group = _candidate_rows(comparison, item, runs, wholes.get((BASELINE, engine)))
-        wholes[item.mode, item.engine] = group[0]
+        base = bases.get(comparison.candidates[0].engine if is_base else item.engine)
+        group = _candidate_rows(comparison, item, runs, base)
+        if is_base:
+            bases[item.engine], base = group[0], None
         ours, theirs = (peaks.get(f"{mode} {item.engine}", {}) for mode in (item.mode, BASELINE))
         for row in group:
             promised, unpromised = item.promised(row.stage)
-            kept = check(
-                promised,
-                row,
-                None if is_base else wholes[BASELINE, item.engine],
-                is_cut=bool(comparison.limits),
-                study=comparison.study,
-                planned=(ours[row.stage], theirs[None]) if row.stage in ours and theirs else None,
-            )
+            planned = (ours[row.stage], theirs[None]) if row.stage in ours and theirs else None
+            is_cut, study = bool(comparison.limits), comparison.study
+            kept = check(promised, row, base, is_cut=is_cut, study=study, planned=planned)
             results.append(replace(row, promises=tuple(kept), unpromised=unpromised))
     return results
 
@@ -137,22 +125,23 @@ def _candidate_rows(
         notes=tuple(item.resolved.notes),
         folders=tuple(str(folder.relative_to(comparison.folder)) for folder in folders.values()),
     )
-    found, parts = dict[str, tuple[Path, rows.RunMeasurements | None]](), list[ComparisonRow]()
+    known, parts = dict[str, tuple[Path, rows.RunMeasurements | None]](), list[ComparisonRow]()
     try:
         for stage in (item.stages or (None,)) if folders else ():
-            found = {}
-            for name, folder in folders.items():
-                inner = folder if stage is None else RunReader(folder).stages()[stage]
-                found[name] = inner, rows.read(inner, until)
-            known = [run for _, run in found.values() if run is not None]
+            inner = {
+                name: f if stage is None else RunReader(f).stages()[stage] for name, f in folders.items()
+            }
+            known = {name: (folder, rows.read(folder, until)) for name, folder in inner.items()}
             part = row if stage is None else replace(row, stage=stage, folders=())
-            took_none = replace(part, error=error or "it took no step")
-            parts.append(rows.measured(part, known, until is not None) if known else took_none)
+            if measurements := [run for _, run in known.values() if run is not None]:
+                parts.append(rows.measured(part, measurements, until is not None))
+            else:
+                parts.append(replace(part, error=error or "it took no step"))
         if parts:
             row = rows.staged(row, parts) if item.stages else parts.pop()
         if study.title:
             base = (reference.name, reference.study) if reference and reference.study else None
-            row = replace(row, study=rows.figures(study, found, failed, base))
+            row = replace(row, study=rows.figures(study, known, failed, base))
     except SettingsError as damaged:
         return [replace(row, error=damaged.diagnostics[0].message)]
     return [row, *parts]
@@ -161,12 +150,11 @@ def _candidate_rows(
 def run(args: CliArgs, folder: Path) -> str | None:
     """Train with `args` into `folder` and wait for the end; gives the first line of the error.
 
-    Deletes its checkpoints afterwards, which would fill the disk. Raises ComparisonInterrupted;
-    nothing of the run is left then.
+    Deletes its checkpoints afterwards, which would fill the disk. Raises KeyboardInterrupt; nothing of
+    the run is left then.
     """
-    command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}", "--json"]
     process = subprocess.Popen(
-        command,
+        _command("run", args, f"--out={folder}"),
         env=_variables(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -177,11 +165,11 @@ def run(args: CliArgs, folder: Path) -> str | None:
     )
     try:
         stdout, stderr = process.communicate()
-    except ComparisonInterrupted:
+    except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         try:
             process.communicate(timeout=_GRACE_S)
-        except (ComparisonInterrupted, subprocess.TimeoutExpired):
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):
             kill_children()
             process.communicate()
         shutil.rmtree(folder, ignore_errors=True)
@@ -213,18 +201,17 @@ def plan_peaks(comparison: PlannedComparison) -> dict[str, Peaks]:
         measures = {name for run in (item.resolved, *item.stages.values()) for name in run.promises}
         if item.resolved.device != "cpu" or not measures & {GPU_MEMORY, GPU_MEMORY + BYTES}:
             continue
-        bases = [o for o in comparison.candidates if (o.mode, o.engine) == (BASELINE, item.engine)]
-        for each in (*bases, item):
-            if each.name not in planned:
+        for each in comparison.candidates:
+            if each.engine == item.engine and each.mode in (BASELINE, item.mode) and each.name not in planned:
                 planned[each.name] = _planned(each, comparison.limits)
     return planned
 
 
 def _planned(item: ModeCandidate, limits: Sequence[str]) -> Peaks:
     args = replace(item.args, sets=[text for text in item.args.sets if text not in limits])
-    line = [sys.executable, "-m", "launcher", "plan", *arguments(args.with_sets(["device=auto"])), "--json"]
-    line += [f"--gpu={CARD}", f"--gpus={item.resolved.nproc}"]
-    done = subprocess.run(line, capture_output=True, text=True, env=_variables())
+    machine = (f"--gpu={CARD}", f"--gpus={item.resolved.nproc}")
+    command = _command("plan", args.with_sets(["device=auto"]), *machine)
+    done = subprocess.run(command, capture_output=True, text=True, env=_variables())
     if done.returncode:
         return {}
     content: Any = json.loads(done.stdout)
@@ -240,11 +227,5 @@ def _variables() -> dict[str, str]:
     return {**inherited, "PYTHONPATH": environment.python_path()}
 
 
-def arguments(args: CliArgs) -> list[str]:
-    """The command-line arguments of `run` for `args`."""
-    named = {"model": args.model, "mode": args.mode, "engine": args.engine}
-    words = [f"--{name}={value}" for name, value in named.items() if value is not None]
-    words += [f"--config={path}" for path in args.configs]
-    for flag, text in args.options.values():
-        words.append(flag if BY_FLAG[flag].metavar is None else f"{flag}={text}")
-    return [*words, *(f"--set={text}" for text in args.sets)]
+def _command(name: str, args: CliArgs, *more: str) -> list[str]:
+    return [sys.executable, "-m", "launcher", name, *arguments(args), *more, "--json"]

@@ -27,32 +27,17 @@ _FIRST_FOLD = "1/groups"
 
 
 @dataclass(frozen=True)
-class ComparisonRound:
-    """One run of each candidate, on the same fold with the same seed."""
-
-    name: str
-    """The end of its run folders: `2`, or `fold2-seed1`."""
-    sets: Sequence[str] = ()
-    """What distinguishes it, as values of --set."""
-    unit: str = ""
-    """What is independent in a study: its fold, or without folds its seed."""
-
-
-@dataclass(frozen=True)
 class Study:
-    """The runs of each candidate: on folds and seeds, or without both the repeats of one run."""
+    """The rounds of runs on folds and seeds; without both they are repeats of one run."""
 
-    rounds: Sequence[ComparisonRound]
-    """A seed after the other."""
+    rounds: Mapping[str, Sequence[str]]
+    """By name, `fold2-seed1` or `2`, the settings of a round as KEY=VALUE; a seed after the other. What
+    is independent in a study comes first in the name: its fold, or without folds its seed.
+    """
     folds: int | None = None
     seeds: int | None = None
     by_group: bool = False
     """Each fold is one group."""
-
-    @classmethod
-    def of_repeats(cls, count: int) -> Study:
-        """No study: each run is repeated."""
-        return cls([ComparisonRound(str(number)) for number in range(1, count + 1)])
 
     @property
     def title(self) -> str:
@@ -63,11 +48,10 @@ class Study:
     def mean(self, values: Mapping[str, float]) -> Estimate | None:
         """Of values by round, over folds, each the mean of its seeds, or over seeds; None: no value."""
         units = defaultdict[str, list[float]](list)
-        for entry in self.rounds:
-            if entry.name in values:
-                units[entry.unit].append(values[entry.name])
+        for name in filter(values.__contains__, self.rounds):
+            units[name.partition("-")[0]].append(values[name])
         share = 1 / self.folds if self.folds else 0.0
-        return estimate([fmean(unit) for unit in units.values()], share) if units else None
+        return estimate([*map(fmean, units.values())], share) if units else None
 
 
 def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Study:
@@ -83,9 +67,8 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
             count = groups if folds == BY_GROUP else int(folds or 0)
             if count > groups:
                 message = f"--folds {folds} is more than there are groups beside those for test: {groups}"
-                where, allowed = f"the command line: --folds {folds}", f"2 to {groups}, or {BY_GROUP}"
-                parts = {"where": where, "allowed": allowed, "fix": f"--folds {groups}"}
-                raise SettingsError.of(message, value=str(folds), **parts)
+                where, fix = f"the command line: --folds {folds}", f"--folds {groups}"
+                raise SettingsError.of(message, value=str(folds), where=where, fix=fix)
         # Of all modes alike, with the share of mode default.
         split_seed = seed.value if split.value is None else split.value
         shared = [f"{SPLIT_SEED}={split_seed}", f"eval.share={resolved.settings.eval.share}"]
@@ -96,12 +79,11 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
         message = f"--folds sets {FOLD}, which is {plain(fold.value)} already"
         fix = f"leave out --folds or {FOLD}"
         raise SettingsError.of(message, key=FOLD, where=fold.origin.where, fix=fix)
-    rounds = []
+    rounds = {}
     for of_seed, of_fold in product(range(seeds or 1), range(count or 1)):
         names = [f"fold{of_fold + 1}"] * bool(count) + [f"seed{of_seed + 1}"] * bool(seeds)
         sets = [f"{SEED}={seed.value + of_seed}", *shared]
-        sets += [f"{FOLD}={of_fold + 1}/{folds}"] * bool(count)
-        rounds.append(ComparisonRound("-".join(names), sets, names[0]))
+        rounds["-".join(names)] = sets + [f"{FOLD}={of_fold + 1}/{folds}"] * bool(count)
     return Study(rounds, count or None, seeds, folds == BY_GROUP)
 
 
@@ -204,7 +186,7 @@ class StudyFigures:
 
 
 def decide(
-    study: Study, promised: Mapping[str, Any], row: StudyFigures, base: StudyFigures
+    study: Study, bounds: Mapping[str, Any], row: StudyFigures, base: StudyFigures
 ) -> tuple[float | None, bool | None, str | None]:
     """The ratio of the goal's means, whether a promise of it is kept, and why it is open.
 
@@ -212,29 +194,29 @@ def decide(
     a value, leaves it not measured: the other runs are a selection.
     """
     names = [name for name in row.goal.values if name in base.goal.values]
-    ours, theirs = ([one.goal.values[name] for name in names] for one in (row, base))
+    above, below = ([one.goal.values[name] for name in names] for one in (row, base))
+    why = None
     if failed := [*row.failed, *base.failed]:
-        return None, None, f"the run of {failed[0]} failed"
-    if row.is_partial or base.is_partial:
-        return None, None, f"{row.metric} has no value in a run"
-    if any(row.groups[name] != base.groups[name] for name in names):
-        return None, None, "they validate on different groups of the data"
-    if not names or min(*ours, *theirs) < 0 or not (sum(ours) and sum(theirs)):
-        return None, None, "no ratio is possible"
-    above, below = (theirs, ours) if row.less_is_better else (ours, theirs)
-    kept: bool | None = True
+        why = f"the run of {failed[0]} failed"
+    elif row.is_partial or base.is_partial:
+        why = f"{row.metric} has no value in a run"
+    elif any(row.groups[name] != base.groups[name] for name in names):
+        why = "they validate on different groups of the data"
+    elif not names or min(*above, *below) < 0 or not (sum(above) and sum(below)):
+        why = "no ratio is possible"
+    if why is not None:
+        return None, None, why
+    if row.less_is_better:
+        above, below = below, above
+    # A bound r of a ratio a / b becomes the difference a - r b, which has an interval where a ratio has
+    # none; its ends are above 0 inside of the bound. Source: Fieller, Some Problems in Interval
+    # Estimation, Journal of the Royal Statistical Society B 16, 1954.
+    ends = []
     for side, sign in (("at_least", 1), ("at_most", -1)):
-        if (bound := promised.get(side)) is None:
-            continue
-        # A bound r of a ratio a / b becomes the difference a - r b, which has an interval where a
-        # ratio has none. Source: Fieller, Some Problems in Interval Estimation, Journal of the
-        # Royal Statistical Society B 16, 1954.
-        pairs = zip(names, above, below, strict=True)
-        mean = study.mean({name: sign * (a - bound * b) for name, a, b in pairs})
-        low, high = (mean.interval if mean else None) or (-inf, inf)
-        if high < 0:
-            kept = False
-        elif low < 0 and kept:
-            kept = None
+        if (bound := bounds.get(side)) is not None:
+            pairs = zip(names, above, below, strict=True)
+            mean = study.mean({name: sign * (a - bound * b) for name, a, b in pairs})
+            ends.append((mean and mean.interval) or (-inf, inf))
+    kept = False if any(high < 0 for _, high in ends) else all(low >= 0 for low, _ in ends) or None
     why = None if kept is not None else "not decided" if names[1:] else "not decided: use --seeds 3"
     return sum(above) / sum(below), kept, why

@@ -9,6 +9,7 @@ from pathlib import Path
 from launcher.base.diagnostics import Diagnostic, shown
 from launcher.base.disk import SHOWN, problem_of
 from launcher.config.options import (
+    BY_FLAG,
     DEFAULT,
     EMPTY,
     FORCE,
@@ -148,3 +149,16 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         passthrough=argv[end + 1 :],
         argv=list(argv),
     )
+
+
+def arguments(args: CliArgs) -> list[str]:
+    """The options of a new run with these arguments."""
+    named = {"--model": args.model, "--mode": args.mode, "--engine": args.engine, FROM.flag: args.weights}
+    pairs = [(flag, text) for flag, text in named.items() if text is not None]
+    pairs += [(STAGE.flag, stage) for setting in args.filled.values() for stage in setting.value]
+    pairs += [*(("--config", str(path)) for path in args.configs), *args.options.values()]
+    words = list[str]()
+    for flag, text in (*pairs, *(("--set", text) for text in args.sets)):
+        value = [] if BY_FLAG[flag].metavar is None else [text]
+        words += [f"{flag}={text}"] if text.startswith("-") else [flag, *value]
+    return words

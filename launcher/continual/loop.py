@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError, counted
-from launcher.base.signals import Stopped, handling
+from launcher.base.signals import Stopped, exception, handling
 from launcher.run import execute, run_end
 from launcher.run.experience import record_settings, recorded_settings, spec_of
 from launcher.run.run_end import RunEnd
@@ -186,7 +187,7 @@ class ContinualLoop:
         self._settings, self._resume = plan.resolved.settings.continual, plan.resume
         self._source = Path(plan.resolved.settings.data.path).expanduser()
         waits = self._settings.settle_s, self._settings.min_files
-        self._arrivals = Arrivals(self._source, *waits, self._print)
+        self._arrivals = Arrivals(self._source, *waits, self._note)
         self._ledger = Ledger()
         hours = self._settings.max_hours
         self._deadline = None if hours is None else clock.now() + 3600 * hours
@@ -217,37 +218,44 @@ class ContinualLoop:
         if restarts_data or resume is None or self._step is None:
             return Ledger([Experience(0, self._first_files())])
         # The run was not continual until now: files newer than it are new.
-        started, there = self._started_at(), list_files(self._source)
-        if started is not None:
-            there = {name: stamp for name, stamp in there.items() if stamp.mtime_ns / 1e9 <= started}
+        started = math.inf
+        with suppress(StopIteration, ValueError):
+            text = next(RunReader(self._folder).events()).get("time", "")
+            started = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+        there = {n: stamp for n, stamp in list_files(self._source).items() if stamp.mtime_ns / 1e9 <= started}
         files = record_files(self._source, there)
         make_folder(self._folder, 0, self._source, files)
-        if not self._plan.is_trained:
-            return Ledger([Experience(0, files, "training")])
-        return Ledger([Experience(0, files, "trained", end_step=self._step)])
+        is_trained, step = self._plan.is_trained, self._step
+        first = (
+            Experience(0, files, "trained", end_step=step) if is_trained else Experience(0, files, "training")
+        )
+        return Ledger([first])
 
     def _first_files(self) -> Files:
         """The records of the files of the first data. Raises SettingsError."""
         clock = self._clock
         while (files := self._arrivals.first_files(clock.now())) is None:
-            if signal.SIGINT in clock.signals:
-                raise KeyboardInterrupt
             if clock.signals:
-                raise Stopped(signal.Signals(min(clock.signals)).name)
+                raise exception(min(clock.signals))
             clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
         if not files:
-            raise SettingsError.of(
-                f"data.path '{self._source}' contains no files: training needs data to start with",
-                key="data.path",
-                value=str(self._source),
-                allowed="a folder with files; more may arrive later",
-            )
+            message, key = f"data.path '{self._source}' contains no files to start with", "data.path"
+            allowed = "a folder with files; more may arrive later"
+            raise SettingsError.of(message, key=key, value=str(self._source), allowed=allowed)
         return files
 
     def _train_experience(self, experience: Experience) -> RunEnd | None:
         """Train on an experience; an end if that ends the run."""
         if experience.state == "planned":
-            experience = self._prepared(experience)
+            make_folder(self._folder, experience.number, self._source, experience.files)
+            replayed = []  # the earlier ones that are whole
+            for old in self._ledger.trained:
+                if old.number and (missing := experiences.missing_file(self._folder, old)):
+                    self._note(f"experience {old.number} is not replayed: {missing} changed or is gone")
+                else:
+                    replayed.append(old.number)
+            experience = replace(experience, state="training", replayed=tuple(replayed))
+            self._save(self._ledger.updated(experience))
         numbers = (*experience.replayed, experience.number) if experience.number else ()
         for needed in (e for e in self._ledger.experiences if e.number in numbers):
             if missing := experiences.missing_file(self._folder, needed):
@@ -275,19 +283,6 @@ class ContinualLoop:
         self._update_result({})
         return end
 
-    def _prepared(self, experience: Experience) -> Experience:
-        """`experience` with its folder made, and the earlier ones that are whole to replay."""
-        make_folder(self._folder, experience.number, self._source, experience.files)
-        replayed = []
-        for old in self._ledger.trained:
-            if old.number and (missing := experiences.missing_file(self._folder, old)):
-                self._print(f"experience {old.number} is not replayed: {missing} changed or is gone")
-            else:
-                replayed.append(old.number)
-        experience = replace(experience, state="training", replayed=tuple(replayed))
-        self._save(self._ledger.updated(experience))
-        return experience
-
     def _postpone(self, experience: Experience, reason: str) -> None:
         """Postpone an experience; its files are tried again with the next new ones."""
         links = experiences.data_folder(self._folder, experience.number)
@@ -295,17 +290,15 @@ class ContinualLoop:
         shutil.rmtree(links.parent, ignore_errors=True)
         self._save(self._ledger.updated(replace(experience, state="postponed", reason=reason)))
         line = f"experience {experience.number} postponed until more files arrive"
-        self._print(f"{line}: {reason.splitlines()[0]}")
         facts = {"number": experience.number, "files": list(experience.files), "reason": reason}
-        self._event("experience_postponed", facts)
+        self._note(f"{line}: {reason.splitlines()[0]}", "experience_postponed", facts)
 
     def _wait(self) -> tuple[str, int] | None:
         """Wait for new files and plan the next experience; or the reason and the exit code of a stop."""
         clock, quiet_s, arrivals = self._clock, self._settings.quiet_s, self._arrivals
         with lock.hold(self._folder):
-            self._print(f"waiting for new files in {self._source}")
-            self._event("waiting_for_data", {"folder": str(self._source)})
-            since = clock.now()
+            source, since = str(self._source), clock.now()
+            self._note(f"waiting for new files in {source}", "waiting_for_data", {"folder": source})
             while True:
                 quiet_at = None if quiet_s is None else max(since, arrivals.changed_at or since) + quiet_s
                 if signal.SIGINT in clock.signals:
@@ -317,21 +310,18 @@ class ContinualLoop:
                     return late
                 if quiet_at is not None and clock.now() >= quiet_at:
                     return f"no new files for {quiet_s:g} s", exit_codes.DONE
-                files = arrivals.new_files(self._ledger, clock.now())
-                if files:
-                    self._plan_experience(files)
-                    return None
+                if files := arrivals.new_files(self._ledger, clock.now()):
+                    break
                 ends = (at - clock.now() for at in (quiet_at, self._deadline) if at is not None)
                 clock.wait(max(0.0, min([self._settings.check_every_s, *ends])))
-
-    def _plan_experience(self, files: Files) -> None:
-        """Record the next experience, of the new `files`."""
-        number, settings = len(self._ledger.experiences), recorded_settings(self._settings)
-        new = Experience(number, files, start_step=self._step or 0, settings=settings)
-        self._save(self._ledger.updated(new))
-        names = ", ".join(list(files)[:3]) + (", …" if len(files) > 3 else "")
-        self._print(f"experience {number}: {counted(len(files), 'new file')}: {names}")
-        self._event("experience_planned", {"number": number, "files": list(files)})
+            number, settings = len(self._ledger.experiences), recorded_settings(self._settings)
+            new = Experience(number, files, start_step=self._step or 0, settings=settings)
+            self._save(self._ledger.updated(new))
+            names = ", ".join(list(files)[:3]) + (", …" if len(files) > 3 else "")
+            facts = {"number": number, "files": list(files)}
+            line = f"experience {number}: {counted(len(files), 'new file')}: {names}"
+            self._note(line, "experience_planned", facts)
+            return None
 
     def _time_limit(self) -> tuple[str, int] | None:
         """The reason and the exit code of a stop, if `max_hours` are over."""
@@ -342,9 +332,8 @@ class ContinualLoop:
     def _stopped(self, reason: str, code: int) -> RunEnd:
         """The end of a run outside of its ranks; also in result.json and the events."""
         status = "stopped" if code or self._ledger.unfinished is not None else "completed"
-        self._print(f"stopped: {reason}")
         facts = {"status": status, "reason": reason, "exit_code": code}
-        self._event("stopped", facts)
+        self._note(f"stopped: {reason}", "stopped", facts)
         self._update_result({"status": status})
         result = RunReader(self._folder).result() or {}
         return run_end.agreed({**{f.name: result.get(f.name) for f in fields(Outcome)}, **facts}, 0)
@@ -363,15 +352,13 @@ class ContinualLoop:
         ledger.save(self._folder)
         self._ledger = ledger
 
-    def _print(self, text: str) -> None:
-        """Print a line, and add it to the log."""
+    def _note(self, text: str, kind: str | None = None, facts: Mapping[str, Any] | None = None) -> None:
+        """Print a line and add it to the log, as an event of a `kind` too. Raises StorageError."""
         if self._plan.console:
             print(printable(text), flush=True)
         run_folder.append_log(self._folder, text)
-
-    def _event(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """A line of events.jsonl. Raises StorageError."""
-        append_event(Storage(self._folder), kind, self._step or 0, facts)
+        if kind is not None:
+            append_event(Storage(self._folder), kind, self._step or 0, facts or {})
 
     def _update_result(self, changes: Mapping[str, Any]) -> None:
         """Put the experiences and `changes` into result.json. Raises StorageError."""
@@ -393,14 +380,6 @@ class ContinualLoop:
         path = self._folder / run_folder.RESULT
         with storage_errors(path):
             atomic_write(path, encode_bytes({**result, **changes, "experiences": listed}, indent=2))
-
-    def _started_at(self) -> float | None:
-        """When the run started, in seconds since the epoch; None if it is not known."""
-        try:
-            text = next(RunReader(self._folder).events()).get("time", "")
-            return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-        except (StopIteration, ValueError):
-            return None
 
 
 def make_folder(run: Path, number: int, source: Path, names: Iterable[str]) -> None:

@@ -109,7 +109,6 @@ def climb(
     effects = {key: rung.effect for rung in rungs for key in rung.change}
     carried: Change = {}
     needed = [(plan.device, plan.host_bytes)]
-    seen: list[Change] = [] if len(smaller) > 1 else [{}]
     fits = False
     for rung in rungs:
         if fits and not rung.is_usual:
@@ -121,7 +120,7 @@ def climb(
             change = {**base, **rung.change, **engine}
             change = {k: v for k, v in change.items() if resolved.values[k].value != v}
             changes = [{**change, **numbers} for numbers in smaller]
-            if change in seen or (fit := first_fit(changes, plan_with, rung.is_usual)) is None:
+            if (fit := first_fit(changes, plan_with, rung.is_usual)) is None:
                 continue
             at, planned = fit
             needs = (planned.device, planned.host_bytes)
@@ -129,7 +128,6 @@ def climb(
                 continue
             if planned.fits is not False:  # rungs above need no smaller micro-batch
                 fits, smaller = True, smaller[: at + 1]
-            seen.append(change)
             needed.append(needs)
             carried = change
             effect = max((effects.get(key, "") for key in change), key=_EFFECTS.index, default="")

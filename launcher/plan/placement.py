@@ -46,24 +46,7 @@ class Placed:
         return sum(self.device.values())
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """The ranks of a run."""
-
-    size: int
-    accumulation: int
-
-    @property
-    def away(self) -> float:
-        """The share of a tensor that is on other ranks when it is sharded over all."""
-        return (self.size - 1) / self.size
-
-    def part(self, count: int) -> int:
-        """What one of them has of `count`, rounded up."""
-        return -(-count // self.size)
-
-
-def as_traced(trace: StepTrace, ranks: Ranks, *, offloads: bool, on_cpu: bool) -> Placed:
+def as_traced(trace: StepTrace, ranks: int, *, offloads: bool, on_cpu: bool) -> Placed:
     """The engine was traced itself: local, or fsdp with its collectives.
 
     `offloads`: shards of weights, gradients and optimizer are in host memory. `on_cpu`: that is the
@@ -79,33 +62,34 @@ def as_traced(trace: StepTrace, ranks: Ranks, *, offloads: bool, on_cpu: bool) -
     host = int(held[:, moved].sum(1).max())
     held[:, moved] = 0
     if not on_cpu:
-        shards = (FP32_BYTES * ranks.part(numel) for numel in chain(*trace.groups))
+        shards = (FP32_BYTES * -(-numel // ranks) for numel in chain(*trace.groups))
         host += sum((1 << (size - 1).bit_length()) - size for size in shards)
     return Placed(fullest(held), host, trace.sent)
 
 
-def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
+def replicated(trace: StepTrace, ranks: int, accumulation: int, placement: Placement) -> Placed:
     """An engine with full weights and gradients, and maybe shards of the optimizer state.
 
     Gradients stay in buckets from the first step on; a new one is beside its bucket. So are those
     of all micro-batches but the last one of a step, which moves them to the buckets one by one.
     What the trace sent is of an optimizer whose ranks divide its work.
     """
-    if ranks.size == 1:
+    if ranks == 1:
         return Placed(trace.moments.peak, 0, 0.0)
     phase, held, computed = (array.copy() for array in trace.moments)
     gradients, numels = FP32_BYTES * trace.trainable, [*chain(*trace.groups)]
-    sent, share = 2 * ranks.away * gradients + trace.sent, 1.0
+    away = (ranks - 1) / ranks  # the part of a tensor that other ranks have when all share it
+    sent, share = 2 * away * gradients + trace.sent, 1.0
     if placement.optimizer != "replicated":
-        sent = 3 * ranks.away * gradients
-        parts = [0] * ranks.size  # FairScale gives the next parameter to the emptiest
+        sent = 3 * away * gradients
+        parts = [0] * ranks  # FairScale gives the next parameter to the emptiest
         for numel in numels:
             parts[parts.index(min(parts))] += numel
         share = max(parts) / max(sum(parts), 1)
     in_update = phase == Phase.UPDATE
-    beside = held[:, Kind.GRADIENTS] - (_passes(phase) == ranks.accumulation) * (FP32_BYTES * computed)
+    beside = held[:, Kind.GRADIENTS] - (_passes(phase) == accumulation) * (FP32_BYTES * computed)
     beside[in_update] = 0
-    held[:, Kind.GRADIENTS] = gradients + (ranks.accumulation > 1) * beside.clip(0)
+    held[:, Kind.GRADIENTS] = gradients + (accumulation > 1) * beside.clip(0)
     held[:, Kind.OPTIMIZER] = np.rint(share * held[:, Kind.OPTIMIZER])
     # The first update averages bucket by bucket the gradients that it has.
     bucket = min(gradients, max(BUCKET_BYTES, FP32_BYTES * max(numels, default=0)))
@@ -113,7 +97,7 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
     return Placed(fullest(held), 0, sent)
 
 
-def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -> Placed:
+def zero(trace: StepTrace, ranks: int, accumulation: int, zero_optimization: Mapping[str, Any]) -> Placed:
     """DeepSpeed with a `zero_optimization` block of its config; formulas of version 0.19.8.
 
     Stages 1 and 2 have all weights on every rank; each updates an equal part of the flat tensor of
@@ -125,6 +109,10 @@ def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -
     it. Small weights stay gathered. Others are gathered ahead of the layer that needs them, and
     stay if a layer needs them again soon: by default from the forward to the backward pass.
     """
+
+    def part_of(count: int) -> int:
+        return -(-count // ranks)
+
     layout = {**DEFAULTS, **zero_optimization}
     stage, bucket = layout["stage"], layout["reduce_bucket_size"]
     is_contiguous = bool(layout["contiguous_gradients"])
@@ -132,9 +120,9 @@ def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -
         layout.get(f"offload_{kind}", {}).get("device") == "cpu" for kind in ("optimizer", "param")
     )
     size = round(trace.weight_bytes / trace.parameters)  # of an element; frozen ones are rounded
-    is_fp32, several = size == FP32_BYTES, ranks.accumulation > 1
+    is_fp32, several = size == FP32_BYTES, accumulation > 1
     groups, largest = trace.groups, max(chain(*trace.groups))
-    optimizer, weights, host = ranks.part(trace.slot_bytes), trace.buffer_bytes, 0
+    optimizer, weights, host = part_of(trace.slot_bytes), trace.buffer_bytes, 0
     # The last bucket is averaged when the backward pass is complete: a moment of its own.
     end = np.flatnonzero(trace.moments.phase == Phase.UPDATE)[:1]
     rows = np.insert(np.arange(len(trace.moments.phase)), end, end)
@@ -143,7 +131,7 @@ def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -
     is_later, is_averaged = _passes(phase) > 1, computed > bucket
     gradients: Any = 0
     if stage < 3:
-        parts = [2 * -(-sum(group) // (2 * ranks.size)) for group in groups]  # they are aligned
+        parts = [2 * -(-sum(group) // (2 * ranks)) for group in groups]  # they are aligned
         part, is_whole = FP32_BYTES * sum(parts), stage == 1 and several
         in_bucket = FP32_BYTES if stage == 1 else size
         weights += trace.weight_bytes
@@ -166,8 +154,8 @@ def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -
             host = part + size * (sum(parts) + largest) + is_fp32 * several * part
         gathered = trace.trainable
     else:
-        part = FP32_BYTES * sum(map(ranks.part, chain(*groups)))
-        shards = size * (part // FP32_BYTES + ranks.part(trace.parameters - trace.trainable))
+        part = FP32_BYTES * sum(map(part_of, chain(*groups)))
+        shards = size * (part // FP32_BYTES + part_of(trace.parameters - trace.trainable))
         small = layout["stage3_param_persistence_threshold"]
         persistent = sum(numel for numel in trace.sizes if numel <= small)
         others, most = trace.parameters - persistent, max(trace.sizes)
@@ -177,12 +165,12 @@ def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -
         weights += size * persistent + shards
         optimizer += 2 * part
         copies, always = FP32_BYTES, FP32_BYTES * bucket * is_contiguous
-        buffers = size * (ranks.size > 1) * (ahead + arriving)
-        update = max(min(part, FP32_BYTES * layout["sub_group_size"]), _FP64_BYTES * ranks.part(largest))
+        buffers = size * (ranks > 1) * (ahead + arriving)
+        update = max(min(part, FP32_BYTES * layout["sub_group_size"]), _FP64_BYTES * part_of(largest))
         if offloads:
             moved = shards * offloads_weights
             weights, host, update = weights - moved, moved + part, 0
-        gathered = persistent + ranks.accumulation * (2 * others - min(others, soon + fetched))
+        gathered = persistent + accumulation * (2 * others - min(others, soon + fetched))
     if offloads:
         optimizer, host = 0, host + optimizer
     buffers = buffers + always + copies * min(bucket, trace.trainable) * is_averaged
@@ -190,12 +178,12 @@ def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -
     held[:, Kind.WEIGHTS], held[:, Kind.OPTIMIZER] = weights, optimizer
     held[:, Kind.GRADIENTS] = np.where(in_update, update, gradients)
     held[:, Kind.COMMUNICATION] = np.where(in_update, always, buffers)
-    held[in_update, Kind.TEMPORARIES] //= ranks.size
+    held[in_update, Kind.TEMPORARIES] //= ranks
     # Stages 1 and 2 give every rank the means of all gradients, and keep those of its part.
     goes_to_one = layout["reduce_scatter"] and not layout["use_multi_rank_bucket_allreduce"]
     rounds = 1 if stage == 3 or goes_to_one else 2
-    reduced = rounds * (1 if stage == 1 else ranks.accumulation) * FP32_BYTES * trace.trainable
-    return Placed(fullest(held), host, ranks.away * (reduced + size * gathered))
+    reduced = rounds * (1 if stage == 1 else accumulation) * FP32_BYTES * trace.trainable
+    return Placed(fullest(held), host, (ranks - 1) / ranks * (reduced + size * gathered))
 
 
 def _passes(phase: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ from launcher.config.provenance import Batching, Resolved
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import config_of, task_with_data
 from launcher.plan import time
-from launcher.plan.placement import FP32_BYTES, Placed, Ranks, as_traced, replicated, zero
+from launcher.plan.placement import FP32_BYTES, Placed, as_traced, replicated, zero
 from launcher.plan.step_trace import (
     UNTRACED_ERRORS,
     StepTrace,
@@ -299,13 +299,13 @@ class Planner:
                 real = self._trace(engine, replace(subject, is_fake=False), target, options)
                 self._traces[key] = *real, untraced(error)
         trace, checkpoint_bytes, obstacle = self._traces[key]
-        ranks, is_cpu = Ranks(target.ranks, numbers.accumulation), target.device == "cpu"
+        is_cpu, split = target.device == "cpu", (target.ranks, numbers.accumulation)
         if engine.ds_config is not None:
-            placed = zero(trace, ranks, options.ds_config["zero_optimization"])
+            placed = zero(trace, *split, options.ds_config["zero_optimization"])
         elif engine.is_traced:
-            placed = as_traced(trace, ranks, offloads=engine.placement.offloads, on_cpu=is_cpu)
+            placed = as_traced(trace, target.ranks, offloads=engine.placement.offloads, on_cpu=is_cpu)
         else:
-            placed = replicated(trace, ranks, engine.placement)
+            placed = replicated(trace, *split, engine.placement)
         rank_bytes = (self._process_bytes or 0) + placed.offloaded_bytes + trace.offloaded
         workers = settings.loader.workers
         beside = workers * settings.loader.prefetch * batch_bytes(subject.micro_batch)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from pydantic import ByteSize, Field, TypeAdapter
+from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold
 from launcher.config.machine import Machine
-from launcher.config.options import GPU, GPU_MEMORY, GPUS, NODES, RAM
+from launcher.config.options import GPU, GPU_MEMORY, GPUS, NODES, RAM, Option
 from launcher.config.provenance import Resolved
 from training import throughput
 from training.throughput import Gpu
@@ -22,8 +22,6 @@ MARGIN = 0.06
 TRACED = "traced on tensors without values"
 MEASURED = "measured on this CPU"
 UNCOMPILED = "planned as if not compiled: an upper bound"
-_COUNT = TypeAdapter(Annotated[int, Field(ge=1)])
-_SIZE = TypeAdapter(Annotated[ByteSize, Field(ge=1)])
 
 
 @dataclass(frozen=True)
@@ -101,28 +99,18 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     def wrong(flag: str, problem: str, **parts: Any) -> None:
         diagnostics.append(Diagnostic(problem, where=f"{flag} {values[flag]}", **parts))
 
-    def number(
-        flag: str, adapter: TypeAdapter[int] | TypeAdapter[ByteSize], text: str, allowed: str
-    ) -> int | None:
+    def number(option: Option, adapter: TypeAdapter[Any], allowed: str) -> int | None:
+        flag, text = option.flag, values.get(option.flag, "").strip()
         try:
-            return None if flag not in values else adapter.validate_python(text)
+            return adapter.validate_python(text) if flag in values else None
         except ValueError:
-            wrong(flag, f"{flag} {values[flag]} is invalid", allowed=allowed)
+            fix = f"{flag} {text}GiB" if adapter is _SIZE and text.isdigit() else None
+            wrong(flag, f"{flag} {values[flag]} is invalid", allowed=allowed, fix=fix)
             return None
 
-    def size(flag: str) -> int | None:
-        text = values.get(flag, "").strip()
-        allowed = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
-        if text[-1:].isdigit():
-            wrong(flag, f"{flag} {text} has no unit", allowed=allowed, fix=f"{flag} {text}GiB")
-            return None
-        # A letter alone is binary.
-        return number(flag, _SIZE, f"{text}iB" if text[-1:] in "kKmMgGtT" else text, allowed)
-
-    gpus, nodes = (
-        number(each.flag, _COUNT, values.get(each.flag, ""), "1 or more") for each in (GPUS, NODES)
-    )
-    memory, ram = size(GPU_MEMORY.flag), size(RAM.flag)
+    gpus, nodes = (number(option, _COUNT, "1 or more") for option in (GPUS, NODES))
+    units = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
+    memory, ram = (number(option, _SIZE, units) for option in (GPU_MEMORY, RAM))
     machine = here if ram is None else replace(here, ram_bytes=ram)
     known, gpu = throughput.gpus(), None
     if (text := values.get(GPU.flag)) is not None:
@@ -135,14 +123,25 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
         elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
             allowed = f"{', '.join(candidates)}; or {GPU_MEMORY.flag} SIZE beside it"
             wrong(GPU.flag, f"GPUs of the name {gpu.name} differ in memory", allowed=allowed)
+        if memory is None and gpu is not None:
+            memory = gpu.memory_bytes
     if gpus is None and (memory is not None or gpu is not None):
         gpus = here.gpus or 1
     if gpus is not None:
         has_bf16 = gpu is None or "bf16" in gpu.peaks
         machine = replace(machine, gpus=gpus, device="cuda", gpu_bf16=has_bf16)
-    if memory is None and gpu is not None:
-        memory = gpu.memory_bytes
     return Described(machine, nodes or 1, memory, gpu, is_here=nodes in (None, 1) and gpus is None)
+
+
+def _with_unit(text: str) -> str:
+    """The size with its unit: a letter alone is binary."""
+    if text[-1:].isdigit():
+        raise ValueError("no unit")
+    return f"{text}iB" if text[-1:] in "kKmMgGtT" else text
+
+
+_COUNT = TypeAdapter(Annotated[int, Field(ge=1)])
+_SIZE = TypeAdapter(Annotated[ByteSize, Field(ge=1), BeforeValidator(_with_unit)])
 
 
 def _joined(name: str) -> str:

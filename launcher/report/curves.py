@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from launcher.report.page import Mark, Plot, PlotLine, Unit, as_json, thinned
+from launcher.report.page import PlotLine, Unit, as_json, plot, thinned
 from launcher.report.run_record import RunRecord
 from training.logging import console_text
 from training.logging.metrics import OF_PART
@@ -15,6 +15,7 @@ _PREDICTED = "predicted_memory_bytes"
 _STEP = "step_time_s"
 _TIME = "_time_s"
 _PERCENT = "_percent"
+_PART = "parts."
 _ROWS: Mapping[str, Sequence[str]] = {
     "saves": ("saved",),
     "evaluations": ("evaluated", "best_loaded", "control"),
@@ -37,68 +38,62 @@ MOST_EVENTS = 400
 
 def drawn(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """All curves of `runs`, over steps, as JSON; events are those of all runs."""
-    plots = [plot for plot in _all(runs) if any(line.points for line in plot.lines)]
-    is_one = len(runs) == 1
-    return as_json("step", plots, [m for run in runs for m in marks(run, "" if is_one else run.name)])
+    plots = [plot(title, unit, lines) for title, unit, lines in _all(runs) if lines]
+    return as_json("step", plots, [mark for run in runs for mark in marks(run, run.name if runs[1:] else "")])
 
 
-def _all(runs: Sequence[RunRecord]) -> Iterator[Plot]:
+def _all(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine]]]:
+    """Title, unit and lines of each plot. Colors tell several runs apart."""
     is_one = len(runs) == 1
     evaluated = list(dict.fromkeys(name for run in runs for name in run.evaluations))
     trained = list(dict.fromkeys(name for run in runs for name in run.train))
 
-    def plot(title: str, unit: Unit, key: str) -> Plot:
-        return Plot(title, unit, _lines(runs, [(title.lower(), key)]))
+    def lines(names: Mapping[str, str], evaluations: bool = False, after: int = 0) -> list[PlotLine]:
+        """A line for each run and each of the keys that are named, below the `after` lines of the plot."""
+        drawn = []
+        for at, run in enumerate(runs):
+            for number, (key, name) in enumerate(names.items()):
+                if points := (run.evaluations if evaluations else run.train).get(key):
+                    several = f"{run.name}, {name}" if after or len(names) > 1 else run.name
+                    color = after + number if is_one else at
+                    drawn.append(
+                        PlotLine(name if is_one else several, points, color, not is_one and after > 0)
+                    )
+        return drawn
 
-    parts = [(name.removeprefix("parts."), name) for name in trained if name.startswith("parts.")]
-    lines = _lines(runs, [("loss", "loss"), *(parts if is_one else [])])
-    losses = [(name, name) for name in evaluated if "loss" in name]
-    yield Plot("Loss", "number", [*lines, *_lines(runs, losses, evaluations=True, after=len(lines))])
+    def plain(title: str, unit: Unit, key: str) -> tuple[str, Unit, list[PlotLine]]:
+        return title, unit, lines({key: title.lower()})
+
+    parts = {name: name.removeprefix(_PART) for name in trained if name.startswith(_PART)}
+    first = lines({"loss": "loss", **(parts if is_one else {})})
+    losses = {name: name for name in evaluated if "loss" in name}
+    yield "Loss", "number", first + lines(losses, evaluations=True, after=len(first))
     # The metric that decides which checkpoint is best comes first.
     best = [(run.result.get("best") or {}).get("metric") for run in runs]
     for name in sorted(evaluated, key=lambda name: name not in best):
         if "loss" not in name:
-            yield Plot(name, "number", _lines(runs, [(name, name)], evaluations=True))
-    rates = [(name, name) for name in trained if name == "lr" or name.startswith(OF_PART)]
-    yield Plot("Learning rate", "number", _lines(runs, rates[: None if is_one else 1]))
-    yield plot("Gradient norm", "number", "grad_norm")
-    yield plot("Samples per second", "per second", "samples_per_s")
-    yield plot("Units per second", "per second", "tokens_per_s")
-    times = [(label(n), n) for n in trained if n.endswith(_TIME) and n != _STEP]
-    yield Plot("Seconds of a step", "seconds", _lines(runs, [("step", _STEP), *(times if is_one else [])]))
+            yield name, "number", lines({name: name}, evaluations=True)
+    rates = [name for name in trained if name == "lr" or name.startswith(OF_PART)]
+    yield "Learning rate", "number", lines({name: name for name in rates[: None if is_one else 1]})
+    yield plain("Gradient norm", "number", "grad_norm")
+    yield plain("Samples per second", "per second", "samples_per_s")
+    yield plain("Units per second", "per second", "tokens_per_s")
+    times = {name: label(name) for name in trained if name.endswith(_TIME) and name != _STEP}
+    yield "Seconds of a step", "seconds", lines({_STEP: "step", **(times if is_one else {})})
     for side in ("device", "host"):
-        lines = _lines(runs, [(f"{side} memory", f"{side}_memory_bytes")])
-        if is_one and lines:
-            lines += _peaks(runs[0], side)
-        yield Plot(f"Memory of the {side}", "bytes", lines)
-    used = [(label(name), name) for name in trained if name.endswith(_PERCENT)]
-    yield Plot("Use of the machine", "percent", _lines(runs, used))
-    yield plot("Temperature in °C", "number", "temperature_celsius")
-    yield plot("Loss scale", "number", "loss_scale")
-    yield plot("Model FLOPs utilization", "number", "mfu")
+        memory = lines({f"{side}_memory_bytes": f"{side} memory"})
+        peaks = _peaks(runs[0], side) if is_one and memory else ()
+        yield f"Memory of the {side}", "bytes", [*memory, *peaks]
+    used = {name: label(name) for name in trained if name.endswith(_PERCENT)}
+    yield "Use of the machine", "percent", lines(used)
+    yield plain("Temperature in °C", "number", "temperature_celsius")
+    yield plain("Loss scale", "number", "loss_scale")
+    yield plain("Model FLOPs utilization", "number", "mfu")
 
 
 def label(key: str) -> str:
     """A key of metrics.jsonl for people: `data_time_s` is data, `ram_percent` ram."""
     return key.removesuffix(_TIME).removesuffix(_PERCENT).replace("_", " ")
-
-
-def _lines(
-    runs: Sequence[RunRecord], named: Sequence[tuple[str, str]], *, evaluations: bool = False, after: int = 0
-) -> list[PlotLine]:
-    """A line for each run and each of the keys that are `named`; colors tell the runs apart.
-
-    `after`: how many lines are in the plot already; of several runs, those below are dashed.
-    """
-    lines = []
-    is_one = len(runs) == 1
-    for at, run in enumerate(runs):
-        for number, (name, key) in enumerate(named):
-            if points := (run.evaluations if evaluations else run.train).get(key):
-                several = f"{run.name}, {name}" if after or named[1:] else run.name
-                color = after + number if is_one else at
-                lines.append(PlotLine(name if is_one else several, points, color, not is_one and after > 0))
-    return lines
 
 
 def _peaks(run: RunRecord, side: str) -> Iterator[PlotLine]:
@@ -109,13 +104,14 @@ def _peaks(run: RunRecord, side: str) -> Iterator[PlotLine]:
             yield PlotLine(f"{name} peak", [(min(steps), peak), (max(steps), peak)], color, dashed=True)
 
 
-def marks(run: RunRecord, name: str = "") -> list[Mark]:
+def marks(run: RunRecord, name: str = "") -> list[dict[str, Any]]:
     """The events on the step axis, by row; `name` of the run stands before each text."""
-    by_row: dict[str, list[Mark]] = {row: [] for row in [*_ROWS, _OTHER]}
+    by_row: dict[str, list[dict[str, Any]]] = {row: [] for row in [*_ROWS, _OTHER]}
     for event in shown(run):
         row = _ROW_OF.get(event["kind"], _OTHER)
         text = f"{name}: {text_of(event)}" if name else text_of(event)
-        by_row[row].append(Mark(event["step"], row, text[:300], [*by_row].index(row)))
+        color = [*by_row].index(row)
+        by_row[row].append({"x": event["step"], "lane": row, "text": text[:300], "color": color})
     return [mark for row in by_row.values() for mark in thinned(row, MOST_EVENTS)]
 
 

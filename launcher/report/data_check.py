@@ -6,7 +6,7 @@ import importlib
 import re
 import shlex
 from base64 import b64encode
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,29 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
 
     Files of the task go into a temporary folder. Raises SettingsError if the data cannot be used.
     """
+    affinity.limit_spinning(environment.variables())  # before torch is imported
+    from models.base import HasPictures, HasSampleText
+    from models.common.split import overlapping_groups
+    from training.data.samples import Samples
+    from training.inspection import shapes
+
+    settings = resolved.settings
     with signals.temporary_folder("gearshift-data-") as folder:
         try:
-            return _inspect(path, format, resolved, folder)
+            task = task_with_data(settings, folder)
+            first = Samples(task, task.data("train"), settings.train.seed)[0, [0]]
+            if isinstance(first, DataError):
+                raise first
+            return Findings(
+                path=path,
+                model=model_name(settings.model),
+                format=format,
+                facts=task.facts(),
+                overlapping_groups=overlapping_groups(folder),
+                sample={name: text for name, text in shapes(first.batch).items() if "[" in str(text)},
+                text=task.sample_text() if isinstance(task, HasSampleText) else (),
+                pictures=task.pictures() if isinstance(task, HasPictures) else (),
+            )
         except DataError as error:
             # This command takes --set, not the options of a run: --seq-len 64.
             fix = error.fix
@@ -69,94 +89,55 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
             raise about_data(error, value=path, fix=fix or None) from error
 
 
-def _inspect(path: str, format: str | None, resolved: Resolved, folder: Path) -> Findings:
-    affinity.limit_spinning(environment.variables())  # before torch is imported
-    from models.base import HasPictures, HasSampleText
-    from models.common.split import overlapping_groups
-    from training.data.samples import Samples
-    from training.inspection import shapes
+def find_families(path: str, family: str | None, origin: str) -> list[tuple[str, str | None]]:
+    """The families that may read the data at `path`, each with one of its FORMATS. Reads the disk.
 
-    settings = resolved.settings
-    task = task_with_data(settings, folder)
-    first = Samples(task, task.data("train"), settings.train.seed)[0, [0]]
-    if isinstance(first, DataError):
-        raise first
-    return Findings(
-        path=path,
-        model=model_name(settings.model),
-        format=format,
-        facts=task.facts(),
-        overlapping_groups=overlapping_groups(folder),
-        sample={name: text for name, text in shapes(first.batch).items() if "[" in str(text)},
-        text=task.sample_text() if isinstance(task, HasSampleText) else (),
-        pictures=task.pictures() if isinstance(task, HasPictures) else (),
-    )
-
-
-@dataclass(frozen=True)
-class Match:
-    """A family that reads the data."""
-
-    family: str
-    format: str | None
-    """One of the family's FORMATS; None: embedded data, or the user named the family."""
-
-
-def find_families(path: str, family: str | None, origin: str) -> list[Match]:
-    """The families that may read the data at `path`; only `family`, if it is given. Reads the disk.
-
-    A format is recognized by names or a few bytes, so several families may match. Raises
-    SettingsError if none does; `origin` is the command that names the path.
+    Only `family`, if it is given. A format is recognized by names or a few bytes, so several families may
+    match; it is None of embedded data and of a given family, whose own error is more precise. Raises
+    SettingsError if none matches; `origin` is the command that names the path.
     """
-    families = [*FAMILIES] if family is None else [family]
+
+    def error(message: str, near: str | None = None, allowed: str | None = None) -> SettingsError:
+        fix = near and f"{PROGRAM} data check {shlex.quote(near)}"
+        parts = {"allowed": allowed, "did_you_mean": near, "fix": fix}
+        return SettingsError.of(message, value=path, where=origin, **parts)
+
+    families = {name: _formats(name) for name in ([*FAMILIES] if family is None else [family])}
     if path.startswith(EMBEDDED):
-        return [Match(_embedded(path, families, origin), None)]
+        owners = {name: each for each, formats in families.items() for name in _embedded(each, formats)}
+        if path in owners:
+            return [(owners[path], None)]
+        known = ", ".join(owners) or "a file or a folder"
+        raise error(f"unknown embedded data '{path}'", nearest_match(path, owners), known)
     location = Path(path).expanduser()
     try:
         if not location.exists():
-            raise _unknown(f"file or folder '{path}' does not exist", path, origin, nearest_file(path))
+            raise error(f"file or folder '{path}' does not exist", nearest_file(path))
         check_kind(location)
-        if family is not None and is_custom(family):
-            return [Match(family, None)]
-        matches = [Match(name, _formats(name).recognize(location)) for name in families]
-    except DataError as error:
-        parts = {"allowed": error.allowed, "fix": error.fix}
-        raise SettingsError.of(error.message, value=path, where=origin, **parts) from error
-    except OSError as error:
-        message = f"'{error.filename or path}' cannot be read: {error.strerror or error}"
-        raise SettingsError.of(message, value=path, where=origin) from error
-    if family is not None:  # its own error is more precise
+        matches = [(name, f and f.recognize(location)) for name, f in families.items()]
+    except DataError as refused:
+        parts = {"allowed": refused.allowed, "fix": refused.fix}
+        raise SettingsError.of(refused.message, value=path, where=origin, **parts) from refused
+    except OSError as failed:
+        raise error(f"'{failed.filename or path}' cannot be read: {failed.strerror or failed}") from failed
+    if family is None:
+        matches = [match for match in matches if match[1] is not None]
+    if matches:
         return matches
-    if matches := [match for match in matches if match.format is not None]:
-        return matches
-    known = "\n           ".join(f"{name}: {'; '.join(_formats(name).FORMATS)}" for name in families)
-    raise SettingsError.of(f"unknown data format: '{path}'", value=path, where=origin, allowed=known)
+    known = "\n           ".join(f"{name}: {'; '.join(each.FORMATS)}" for name, each in families.items())
+    raise error(f"unknown data format: '{path}'", allowed=known)
 
 
 def _formats(family: str) -> Any:
-    return importlib.import_module(FAMILIES[family].formats)
+    """The module of the formats of a family; None: a custom task."""
+    return None if is_custom(family) else importlib.import_module(FAMILIES[family].formats)
 
 
-def _embedded(path: str, families: Collection[str], origin: str) -> str:
-    sets: dict[str, str] = {}
-    for family in families:  # of a custom task, only its default
-        default = getattr(config_of(family).Data(), "path", None)
-        known = () if is_custom(family) else _formats(family).EMBEDDED
-        if isinstance(default, str) and default.startswith(EMBEDDED):
-            known = (default, *known)
-        sets |= dict.fromkeys(known, family)
-    if path in sets:
-        return sets[path]
-    allowed = ", ".join(sets) or "a file or a folder"
-    raise _unknown(f"unknown embedded data '{path}'", path, origin, nearest_match(path, sets), allowed)
-
-
-def _unknown(
-    message: str, path: str, origin: str, nearest: str | None, allowed: str | None = None
-) -> SettingsError:
-    fix = nearest and f"{PROGRAM} data check {shlex.quote(nearest)}"
-    parts = {"allowed": allowed, "did_you_mean": nearest, "fix": fix}
-    return SettingsError.of(message, value=path, where=origin, **parts)
+def _embedded(family: str, formats: Any) -> Sequence[str]:
+    """The names of the embedded data of a family; of a custom task, only its default."""
+    default = getattr(config_of(family).Data(), "path", None)
+    known = () if formats is None else formats.EMBEDDED
+    return (default, *known) if isinstance(default, str) and default.startswith(EMBEDDED) else known
 
 
 def render(findings: Findings) -> bytes:

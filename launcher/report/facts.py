@@ -89,34 +89,32 @@ def settings(run: RunRecord) -> tuple[list[Row], list[Row]]:
     """The settings that differ from those of the mode: key, value, value of the mode, origin; the
     user's first. Then all others: key, value, origin.
     """
-    ranked, others = list[tuple[int, Row]](), list[Row]()
+    chosen, others = dict[Row, int](), list[Row]()
     for key, setting in run.settings.items():
-        layers = [setting, *setting.get("replaced", ())]
-        shipped = [layer.get("value") for layer in layers if layer.get("layer") not in _CHOSEN][:1]
-        row = (key, _value(setting), f"{setting.get('origin', '')}{_how(setting)}")
         if key == "promise":
             continue
-        if shipped == [setting.get("value")]:
-            others.append(row)
-            continue
-        layer = setting.get("layer")
-        rank = -LAYERS.index(layer) if layer in LAYERS else 0
-        shown = "–" if shipped in ([], [None]) else plain(shipped[0])
-        ranked.append((rank, (*row[:2], shown, row[2])))
-    return [row for _, row in sorted(ranked, key=lambda pair: pair[0])], others
+        value, layer, how = setting.get("value"), setting.get("layer"), setting.get("how")
+        layers = [setting, *setting.get("replaced", ())]
+        shipped = [each.get("value") for each in layers if each.get("layer") not in _CHOSEN][:1]
+        origin = f"{setting.get('origin', '')}{f': {how}' if how else ''}"
+        if shipped == [value]:
+            others.append((key, plain(value), origin))
+        else:
+            of_mode = "–" if shipped in ([], [None]) else plain(shipped[0])
+            rank = LAYERS.index(layer) if layer in LAYERS else 0
+            chosen[key, plain(value), of_mode, origin] = rank
+    return sorted(chosen, key=lambda row: -chosen[row]), others
 
 
 def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
     """The settings that differ between several runs, a row for each run, below a head."""
-    known = dict.fromkeys(key for run in runs for key in run.settings if key != "promise")
-    columns = {
-        key: [_value(run.settings[key]) if key in run.settings else "–" for run in runs] for key in known
-    }
-    differing = {key: values for key, values in columns.items() if len(set(values)) > 1}
-    if not differing:
-        return []
+    columns = {}
+    for key in dict.fromkeys(key for run in runs for key in run.settings if key != "promise"):
+        values = [plain(run.settings[key].get("value")) if key in run.settings else "–" for run in runs]
+        if len(set(values)) > 1:
+            columns[key] = values
     names = [run.name for run in runs]
-    return [("run", *differing), *zip(names, *differing.values(), strict=True)]
+    return [("run", *columns), *zip(names, *columns.values(), strict=True)] if columns else []
 
 
 def time_split(run: RunRecord) -> list[tuple[str, float, str]]:
@@ -128,17 +126,15 @@ def time_split(run: RunRecord) -> list[tuple[str, float, str]]:
 
 def machine(run: RunRecord) -> list[Row]:
     """The machine, and its highest readings."""
-    rows: list[Row] = []
-    facts = run.result.get("environment") or {}
-    for key in ("host", "system", "cores", "memory_bytes", "gpus", "device"):
-        if facts.get(key) is not None:
-            value = size(facts[key]) if key == "memory_bytes" else str(facts[key])
-            rows.append((key.removesuffix("_bytes"), value))
-    if "world_size" in run.result:
-        rows.append(("processes", str(run.result["world_size"])))
-    for key, value in (run.result.get("machine") or {}).items():
-        rows.append((f"highest {str(key).replace('_', ' ')}", plain(value)))
-    return rows
+    facts, result = run.result.get("environment") or {}, run.result
+    known = {key: facts[key] for key in ("host", "system", "cores") if facts.get(key) is not None}
+    if facts.get("memory_bytes") is not None:
+        known["memory"] = size(facts["memory_bytes"])
+    known |= {key: facts[key] for key in ("gpus", "device") if facts.get(key) is not None}
+    known |= {"processes": result["world_size"]} if "world_size" in result else {}
+    readings = (result.get("machine") or {}).items()
+    known |= {f"highest {str(key).replace('_', ' ')}": plain(value) for key, value in readings}
+    return [(key, str(value)) for key, value in known.items()]
 
 
 def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
@@ -159,14 +155,6 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
     lines.append(("write this report again", f"{PROGRAM} report {folder}"))
     words = ["--model", _setting(run, "model"), "--modes", _setting(run, "mode")]
     return [*lines, ("measure the promises of the mode", f"{PROGRAM} compare {shlex.join(words)}")]
-
-
-def _value(setting: Mapping[str, Any]) -> str:
-    return plain(setting.get("value"))
-
-
-def _how(setting: Mapping[str, Any]) -> str:
-    return f": {setting['how']}" if setting.get("how") else ""
 
 
 def _setting(run: RunRecord, name: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import chain
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from launcher.base import disk
 from launcher.base.diagnostics import SettingsError
@@ -115,8 +114,7 @@ def fact_text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-@dataclass(frozen=True)
-class PlotLine:
+class PlotLine(NamedTuple):
     """One line of a plot."""
 
     name: str
@@ -127,51 +125,29 @@ class PlotLine:
     dashed: bool = False
 
 
-@dataclass(frozen=True)
-class Plot:
-    """Lines over the x axis that all plots of a page share."""
-
-    title: str
-    unit: Unit
-    lines: Sequence[PlotLine]
-
-
-@dataclass(frozen=True)
-class Mark:
-    """An event on the x axis."""
-
-    x: float
-    lane: str
-    """Its row."""
-    text: str
-    color: int = 0
-
-
-def as_json(label: str, plots: Sequence[Plot], marks: Sequence[Mark] = ()) -> dict[str, Any]:
-    """For plots.js; `label` is what the x axis counts. Numbers are rounded to what a plot can show."""
-    places = [x for plot in plots for line in plot.lines for x, _ in line.points]
-    places += [mark.x for mark in marks]
-    low, high = min(places, default=0), max(places, default=1)
-    return {
-        "axis": {"label": label, "low": low, "high": high if high > low else low + 1},
-        "plots": [{"title": plot.title, "unit": plot.unit, "lines": list(_lines(plot))} for plot in plots],
-        "marks": [asdict(mark) for mark in marks],
-    }
-
-
-def _lines(plot: Plot) -> Iterator[Mapping[str, Any]]:
-    most = 2 * max(BUCKETS // len(plot.lines), 100)
-    for line in plot.lines:
-        points = line.points
-        while len(points) > most:
+def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
+    """A plot for plots.js. Numbers are rounded to what it can show."""
+    drawn = []
+    for name, points, color, dashed in lines:
+        while len(points) > 2 * max(BUCKETS // len(lines), 100):
             points = halved(points)
-        yield {
-            "name": line.name,
-            "color": line.color % COLORS,
-            "style": "dashed" if line.dashed else "dotted" if line.color >= COLORS else "",
-            "x": [x for x, _ in points],
-            "y": [None if y is None else float(f"{y:.6g}") for _, y in points],
-        }
+        style = "dashed" if dashed else "dotted" if color >= COLORS else ""
+        xs, ys = [x for x, _ in points], [None if y is None else float(f"{y:.6g}") for _, y in points]
+        drawn.append({"name": name, "color": color % COLORS, "style": style, "x": xs, "y": ys})
+    return {"title": title, "unit": unit, "lines": drawn}
+
+
+def as_json(
+    label: str, plots: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """All that plots.js draws over one x axis; `label` is what it counts. Each of the `marks` on it is an
+    event with `x`, `lane`, `text` and `color`.
+    """
+    places = [x for each in plots for line in each["lines"] for x in line["x"]]
+    places += [mark["x"] for mark in marks]
+    low, high = min(places, default=0), max(places, default=1)
+    axis = {"label": label, "low": low, "high": high if high > low else low + 1}
+    return {"axis": axis, "plots": plots, "marks": marks}
 
 
 def halved(points: Sequence[Point]) -> list[Point]:

@@ -46,8 +46,8 @@ def write(folders: Sequence[Path], out: Path) -> list[RunRecord]:
     A staged run stands for the runs of its stages. Raises InvalidRecord for a damaged file of a
     run, and StorageError.
     """
-    every = dict.fromkeys(run for folder in folders for run in run_record.runs_of(folder))
-    runs = run_record.named_apart([run_record.read(run) for run in every])
+    every = list(dict.fromkeys(run for folder in folders for run in run_record.runs_of(folder)))
+    runs = [run_record.read(*pair) for pair in zip(every, run_record.names_of(every), strict=True)]
     whole = run_record.whole(folders[0], runs) if len(folders) == 1 else None
     with storage_errors(out):
         atomic_write(out, render(runs, whole))

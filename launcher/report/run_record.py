@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class RunRecord:
     """The record of one run."""
 
     folder: Path
+    name: str
+    """That of the folder; of a stage, below that of its run."""
     settings: Mapping[str, Mapping[str, Any]]
     """origins.json: each key with `value`, `origin`, `layer`, `replaced`."""
     result: Mapping[str, Any]
@@ -44,14 +47,6 @@ class RunRecord:
     """The manifest of each complete checkpoint by its folder's name."""
     profile: Mapping[str, Any] = field(default_factory=dict)
     """profile/summary.json; empty: the run was not profiled."""
-    parents: int = 0
-    """How many folders above its own are part of its name, so that names differ."""
-
-    @property
-    def name(self) -> str:
-        """The name of the folder; of a stage, below that of its run."""
-        folder = self.folder.absolute()
-        return "/".join(folder.parts[-max(self.parents, is_stage(folder)) - 1 :])
 
     @property
     def steps(self) -> int:
@@ -84,13 +79,14 @@ class RunRecord:
         return self.settings.get(key, {}).get("value")
 
 
-def named_apart(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """The `runs`; those of equal names have as many folders in their name as it takes."""
-    named = list(runs)
-    for parents in range(1, max((len(run.folder.absolute().parts) for run in runs), default=0)):
-        names = Counter(run.name for run in named)
-        named = [replace(r, parents=parents) if names[r.name] > 1 else r for r in named]
-    return named
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """A name for each run: as short as can be, and another for each."""
+    paths = [folder.absolute() for folder in folders]
+    names = ["/".join(path.parts[-1 - is_stage(path) :]) for path in paths]
+    if len({*names}) == len(names):
+        return names
+    above = Path(os.path.commonpath(paths))
+    return [path.relative_to(above).as_posix() for path in paths]
 
 
 def runs_of(folder: Path) -> list[Path]:
@@ -116,11 +112,11 @@ def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
     if not reader.stages():
         return None
     result = reader.result() or {"steps": sum(run.steps for run in stages)}
-    return RunRecord(folder, {}, result, {}, {}, [], {})
+    return RunRecord(folder, folder.absolute().name, {}, result, {}, {}, [], {})
 
 
-def read(folder: Path) -> RunRecord:
-    """The record of the run in `folder`, without secrets. Reads the disk.
+def read(folder: Path, name: str) -> RunRecord:
+    """The record of the run in `folder`, without secrets, under a `name`. Reads the disk.
 
     Files that do not exist are empty. Raises InvalidRecord for damaged ones, and SettingsError for
     a link.
@@ -141,6 +137,7 @@ def read(folder: Path) -> RunRecord:
                     column[:] = halved(column)
     return RunRecord(
         folder,
+        name,
         reader.object(ORIGINS) or {},
         reader.result() or {},
         train,

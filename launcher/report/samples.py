@@ -5,7 +5,6 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +19,12 @@ _INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 """Raised for a file of another version."""
 
 
-@dataclass
-class SampleCard:
-    """A sample."""
+def read(run: RunRecord, room: int) -> dict[str, Any] | None:
+    """The samples of `run` with pictures of at most `room` bytes; None: it has none. Reads the disk.
 
-    name: str
-    texts: list[tuple[str, str]] = field(default_factory=list)
-    """The name of a column and its value; one that training changed stands at both times."""
-    pictures: list[Mapping[str, str]] = field(default_factory=list)
-    """Each with `when`, `caption`, and `png` in base64."""
-
-
-@dataclass(frozen=True)
-class ShownSamples:
-    """All samples of a run."""
-
-    when: str
-    """The times, with the steps of the weights."""
-    cards: list[SampleCard]
-    left_out: int = 0
-    """Pictures beyond the room for them."""
-
-
-def read(run: RunRecord, room: int) -> ShownSamples | None:
-    """The samples of `run` with pictures of at most `room` bytes; None: it has none.
-
-    Reads the disk. Raises InvalidRecord for a damaged file.
+    `when` has the times, with the steps of the weights; `left_out` counts the pictures without room. Each of
+    the `cards` is a sample: its `name`, its `texts` by column, twice if training changed them, and its
+    `pictures` with `when`, `caption`, and `png` in base64. Raises InvalidRecord for a damaged file.
     """
     reader = RunReader(run.folder, redacts=True)
     files = {when: reader.object(f"{FOLDER}/{when}.json") for when in (BEFORE, AFTER)}
@@ -55,21 +34,21 @@ def read(run: RunRecord, room: int) -> ShownSamples | None:
     return None
 
 
-def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) -> ShownSamples:
+def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) -> dict[str, Any]:
     newest = by_time.get(AFTER) or by_time[BEFORE]
     shapes = [(content["columns"], [row[0] for row in content["rows"]]) for content in by_time.values()]
     if shapes[0] != shapes[-1]:  # a resumed run may have other data
         by_time = {when: content for when, content in by_time.items() if content is newest}
-    cards = []
+    cards: list[dict[str, Any]] = []
     for rows in zip(*(content["rows"] for content in by_time.values()), strict=True):
-        texts = _texts(newest["columns"], dict(zip(by_time, rows, strict=True)))
-        cards.append(SampleCard(str(rows[0][0]), list(texts)))
+        texts = list(_texts(newest["columns"], dict(zip(by_time, rows, strict=True))))
+        cards.append({"name": str(rows[0][0]), "texts": texts, "pictures": []})
     # A custom task may draw other things than its samples.
     count = max(len(content["pictures"]) for content in by_time.values())
-    pictured = cards if count == len(cards) else [SampleCard("") for _ in range(count)]
+    others = [] if count == len(cards) else [{"name": "", "texts": [], "pictures": []} for _ in range(count)]
     left_out = 0
     for when, content in reversed(list(by_time.items())):  # those before have no room first
-        for card, picture in zip(pictured, content["pictures"], strict=False):
+        for card, picture in zip(others or cards, content["pictures"], strict=False):
             png = b""
             with suppress(OSError, ValueError):
                 png = read_regular(folder / Path(str(picture["file"])).name)
@@ -79,10 +58,10 @@ def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) 
                 continue
             room -= len(text)
             facts = {"when": f"{when} training", "png": text, "caption": str(picture["caption"])}
-            card.pictures.insert(0, facts)
-    others = [card for card in pictured if card.pictures] if pictured is not cards else []
+            card["pictures"].insert(0, facts)
     times = ", and ".join(f"{when} training, at step {int(each['step']):,}" for when, each in by_time.items())
-    return ShownSamples(times, [*others, *cards], left_out)
+    cards = [*(card for card in others if card["pictures"]), *cards]
+    return {"when": times, "cards": cards, "left_out": left_out}
 
 
 def _texts(columns: list[str], rows: Mapping[str, list[Any]]) -> Iterator[tuple[str, str]]:

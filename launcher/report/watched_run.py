@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from launcher.report import run_record
@@ -81,18 +81,14 @@ class WatchedRun:
                 self._add(line)
         result = RunReader(self._folder).result() or {}
         state = self._state(is_held, result)
-        has_result = state in ENDED and state != "killed"
         if state == "running":
             self._clock = max(self._clock, self._now())
         if self._progress is not None:
             self._progress.event, self._progress.has_ended = self._event, state in ENDED
-        return Snapshot(
-            name=str(self._folder),
-            state=state,
-            reason=str(result.get("reason") or "") if has_result else "",
-            progress=self._progress,
-            best=result.get("best") if has_result else None,
-        )
+        if state not in ENDED or state == "killed":
+            result = {}
+        reason = str(result.get("reason") or "")
+        return Snapshot(str(self._folder), state, reason, self._progress, result.get("best"))
 
     def _state(self, is_held: bool | None, result: Mapping[str, Any]) -> State:
         has_started = self._progress is not None
@@ -159,23 +155,16 @@ def folders_of(argument: str) -> list[Path]:
     raise checkpoint_search.no_run(path, f"the command line: watch {argument}", "watch")
 
 
-class WatchScreen:
-    """The runs as a renderable of rich: one as its live view, of several two lines each."""
-
-    def __init__(self, snapshots: Sequence[Snapshot]) -> None:
-        self._snapshots = snapshots
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """No line wraps."""
-        for snapshot in self._snapshots:
-            lines = [f"{snapshot.state}  {snapshot.name}", *plain(snapshot).splitlines()[1:]]
-            live = snapshot.progress if len(self._snapshots) == 1 else None
-            for line in lines[:1] if live else lines[:2]:
-                yield _unwrapped(printable(line))
-            if live:
-                yield live
-                if snapshot.best is not None:
-                    yield _unwrapped(lines[-1])
+def screen(snapshots: Sequence[Snapshot]) -> Group:
+    """The runs for rich: one as its live view, of several two lines each. No line wraps."""
+    shown: list[RenderableType] = []
+    for snapshot in snapshots:
+        lines = [f"{snapshot.state}  {snapshot.name}", *plain(snapshot).splitlines()[1:]]
+        live = [snapshot.progress] if snapshot.progress and len(snapshots) == 1 else []
+        end = lines[-1:] if live and snapshot.best is not None else []
+        shown += [_unwrapped(printable(line)) for line in lines[: 1 if live else 2]]
+        shown += [*live, *map(_unwrapped, end)]
+    return Group(*shown)
 
 
 def plain(snapshot: Snapshot) -> str:
@@ -197,16 +186,16 @@ def plain(snapshot: Snapshot) -> str:
 def as_json(snapshot: Snapshot) -> Mapping[str, Any]:
     """A run for programs."""
     facts: dict[str, Any] = {"folder": snapshot.name, "state": snapshot.state}
-    facts |= {"reason": snapshot.reason, "best": snapshot.best}
+    facts |= {"reason": snapshot.reason, "best": snapshot.best, "step": None, "total_steps": None}
     if (progress := snapshot.progress) is None:
-        return {**facts, "step": None, "total_steps": None}
+        return facts
     return {
         **facts,
         "step": progress.step,
         "total_steps": progress.train_plan.end_step,
         "elapsed_s": progress.elapsed_s,
         "eta_s": progress.remaining_s,
-        "last_step": None if progress.last is None else asdict(progress.last),
+        "last_step": progress.last and asdict(progress.last),
         "units": progress.train_plan.units,
         "usage_percent": progress.usage,
         "last_event": progress.event,

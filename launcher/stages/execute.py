@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from launcher.base import exit_codes, signals
 from launcher.base.diagnostics import PROGRAM, SettingsError
@@ -45,9 +43,7 @@ def train_stages(pipeline: Pipeline, console: bool, show: Show, announce: Callab
                     write_at_end(end.folder)
                 is_done = end.exit_code == exit_codes.DONE
                 if is_done and end.signals:  # they came too late for this stage to stop
-                    if signal.SIGINT in end.signals:
-                        raise KeyboardInterrupt
-                    raise Stopped(signal.Signals(min(end.signals)).name)
+                    raise signals.exception(min(end.signals))
                 codes[stage.name] = end.exit_code
                 save_result(pipeline.folder, pipeline.folders, codes)
                 if not is_done:
@@ -95,9 +91,18 @@ def summary(end: RunEnd) -> str:
     """One line per stage, then the run folder and the next command."""
     if end.folder is None:
         return ""
-    stages = end.result["stages"]
+    stages, lines = end.result["stages"], []
     width = max(len(stage["name"]) for stage in stages)
-    lines = [f"  {stage['name']:<{width}}  {_facts(stage)}" for stage in stages]
+    for stage in stages:
+        facts = [stage["status"]]
+        if stage["parameters"] is not None:
+            facts.append(f"{stage['parameters']:,} parameters")
+            peak, best = stage["peak_memory_bytes"], stage["best"]
+            kind = "device" if peak.get("device") is not None else "host"
+            facts += [f"peak {size(peak[kind])} on the {kind}"] if peak.get(kind) is not None else []
+            facts += [f"{best['metric']} {real(best['value'])} at step {best['step']}"] if best else []
+            facts.append(duration(stage["wall_s"]))
+        lines.append(f"  {stage['name']:<{width}}  {', '.join(facts)}")
     where, last = f"run folder {end.folder}", end.folder / stages[-1]["folder"]
     if end.exit_code != exit_codes.DONE:
         failed = [stage["folder"] for stage in stages if stage["status"] == "failed"]
@@ -109,17 +114,3 @@ def summary(end: RunEnd) -> str:
         command = f"{PROGRAM} export {shlex.quote(str(last))} --format safetensors"
         where += f"; export the model: {command}"
     return "\n".join([*lines, where])
-
-
-def _facts(stage: Mapping[str, Any]) -> str:
-    """How a stage ended, and what it measured."""
-    if stage["parameters"] is None:
-        return str(stage["status"])
-    content = [f"{stage['status']}, {stage['parameters']:,} parameters"]
-    peak = stage["peak_memory_bytes"]
-    kind = "device" if peak.get("device") is not None else "host"
-    if peak.get(kind) is not None:
-        content.append(f"peak {size(peak[kind])} on the {kind}")
-    if (best := stage["best"]) is not None:
-        content.append(f"{best['metric']} {real(best['value'])} at step {best['step']}")
-    return ", ".join([*content, duration(stage["wall_s"])])

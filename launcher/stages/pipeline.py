@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -85,17 +85,14 @@ class Pipeline:
     def warnings(self) -> list[Diagnostic]:
         """Warnings of all stages, each once, without settings that another stage uses."""
         runs = [ready.resolved for _, ready in self.left]
-        distinct: list[Diagnostic] = []
 
         def is_used(key: str, run: Resolved) -> bool:
             return key in run.values and why_ineffective(run.values, key) is None
 
-        for run in runs:
-            for warning in run.warnings:
-                key = warning.key or ""
-                if key not in run.values or is_used(key, run) or not any(is_used(key, r) for r in runs):
-                    _add(distinct, [warning])
-        return distinct
+        def is_shown(key: str, run: Resolved) -> bool:
+            return key not in run.values or is_used(key, run) or not any(is_used(key, r) for r in runs)
+
+        return _distinct(w for run in runs for w in run.warnings if is_shown(w.key or "", run))
 
 
 def prepare(
@@ -145,7 +142,7 @@ def _new(
         entries.append(PipelineStage(stage.name, stage.sentence, inner, made))
     invalid += run_folder.writing_errors(folder, f"--out {folder}" if out else "no --out was given")
     if invalid:
-        raise SettingsError(invalid)
+        raise SettingsError(_distinct(invalid))
     return Pipeline(folder, entries, line=line)
 
 
@@ -159,29 +156,25 @@ def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> dict[str, Settin
 
 
 def _prepared(args: CliArgs, invalid: list[Diagnostic], prepare_one: Prepare) -> RunPlan | None:
-    """One stage; None: it has errors, which are added to `invalid` once."""
+    """One stage; None: it has errors, which are added to `invalid`."""
     try:
         made = prepare_one(args, None)
     except SettingsError as error:
-        _add(invalid, error.diagnostics)
+        invalid += error.diagnostics
         return None
     if made.launched is not None:  # ranks of torchrun or srun cannot end between stages
         source = made.launched.source
-        started = Diagnostic(
-            f"each stage runs in its own processes, but {source} started this one",
-            where=f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}",
-            allowed=f"one stage at a time under {source}",
-            fix=f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage",
-        )
-        _add(invalid, [started])
+        message = f"each stage runs in its own processes, but {source} started this one"
+        where = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
+        allowed = f"one stage at a time under {source}"
+        fix = f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage"
+        invalid.append(Diagnostic(message, where=where, allowed=allowed, fix=fix))
     return made
 
 
-def _add(known: list[Diagnostic], diagnostics: Sequence[Diagnostic]) -> None:
-    """Add those that are not among the `known` ones."""
-    for new in diagnostics:
-        if (new.message, new.where) not in [(other.message, other.where) for other in known]:
-            known.append(new)
+def _distinct(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """Each once: the stages of a pipeline share most settings."""
+    return list({(each.message, each.where): each for each in reversed([*diagnostics])}.values())[::-1]
 
 
 def _resumed(
@@ -214,7 +207,7 @@ def _resumed(
             made = replace(made, separate=True, line=line)
         entries.append(PipelineStage(name, stage.sentence, folder, made))
     if invalid:
-        raise SettingsError(invalid)
+        raise SettingsError(_distinct(invalid))
     left = [entry.name for entry in entries if entry.start is not None]
     line = f"resuming {pipeline}: {', '.join(left)}"
     if not left:
@@ -274,30 +267,25 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
         return args, []
     if stage is None:
         choice = choose(args)
-        declared = {stage.name: stage for stage in declared_stages(choice.family)}
-        stage = declared.get(choice.stage or "")
+        stage = next((s for s in declared_stages(choice.family) if s.name == choice.stage), None)
     option, rest = f"{FROM.flag} {args.weights}", replace(args, weights=None)
-
-    def refused(what: str, allowed: str, fix: str) -> tuple[CliArgs, list[Diagnostic]]:
-        return rest, [Diagnostic(f"{option}{what}", FROM.flag, where=option, allowed=allowed, fix=fix)]
-
+    allowed, fix = "with a later stage", "leave it out"
     if args.resume not in (None, AUTO):
-        what = ": a resumed run loads weights from its own checkpoint"
-        return refused(what, f"{FROM.flag}  with a new run", "leave it out")
-    if stage is None:
-        what = " needs a stage, but none is selected"
+        what, allowed = "a resumed run loads weights from its own checkpoint", f"{FROM.flag}  with a new run"
+    elif stage is None:
+        what, allowed = "no stage is selected", "with  --mode staged --stage NAME"
         fix = f"--set model.start={shlex.quote(args.weights)}"
-        return refused(what, "with  --mode staged --stage NAME", fix)
-    if stage.loads is None:
-        what = f": stage {stage.name} starts from random weights"
-        return refused(what, "with a later stage", "leave it out")
-    value, diagnostics = args.weights, []
-    try:
-        value = str(weights_in(args.weights, stage))
-    except SettingsError as error:
-        diagnostics = list(error.diagnostics)
-    filled = {stage.loads: Setting(value, Origin(CLI_LAYER, option))}
-    return replace(rest, filled={**args.filled, **filled}), diagnostics
+    elif stage.loads is None:
+        what = f"stage {stage.name} starts from random weights"
+    else:
+        value, diagnostics = args.weights, list[Diagnostic]()
+        try:
+            value = str(weights_in(args.weights, stage))
+        except SettingsError as error:
+            diagnostics += error.diagnostics
+        filled = {**args.filled, stage.loads: Setting(value, Origin(CLI_LAYER, option))}
+        return replace(rest, filled=filled), diagnostics
+    return rest, [Diagnostic(f"{option}: {what}", FROM.flag, where=option, allowed=allowed, fix=fix)]
 
 
 def weights_in(word: str, stage: Stage) -> Path:

@@ -50,14 +50,14 @@ def long_run(tmp_path_factory):
 def test_the_memory_of_a_reader_does_not_grow_with_the_file(long_run):
     tracemalloc.start()
     WatchedRun(long_run).snapshot()
-    run_record.read(long_run)
+    run_record.read(long_run, "run")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8_000_000  # all points of this run take 16 MB
 
 
 def test_a_report_keeps_the_ends_the_spike_and_the_gap_of_many_lines(long_run):
-    record = run_record.read(long_run)
+    record = run_record.read(long_run, "run")
     loss = record.train["loss"]
     assert len(loss) <= 12 * BUCKETS + 2
     assert (loss[0], loss[-1]) == ((1, 4.0), (LINES, 2.0))

@@ -6,7 +6,6 @@ import pytest
 
 from launcher.commands import data
 from launcher.config.provenance import CliArgs
-from launcher.report.data_check import Match
 from models.language.formats import FORMATS
 from tests.launcher.custom_tasks import HEAD, write
 from tests.launcher.given import errors_of
@@ -101,7 +100,7 @@ def test_pictures_are_in_the_page_which_replaces_an_older_one_and_no_other_file(
 def test_of_several_families_the_one_that_can_use_the_data_reads_it(here, drawn):
     picky = HEAD + DRAWN.replace("super().setup()", "raise DataError('no waves in it')")
     picky = f"{write(here, picky.replace('Picture', 'DataError, Picture', 1))}:Line"
-    found = [Match(picky, "waves"), Match(drawn, "lines")]
+    found = [(picky, "waves"), (drawn, "lines")]
     assert data.inspect_matches("mine.jsonl", "typed", found, CliArgs()).format == "lines"
     none, several = (
         errors_of(data.inspect_matches, "mine.jsonl", "typed", [match] * 2, CliArgs()) for match in found

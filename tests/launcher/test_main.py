@@ -113,7 +113,7 @@ UNUSED = """
 import sys
 from launcher.__main__ import main
 code = main(sys.argv[1:])
-rooms = ("stages", "continual", "compare", "plan", "download", "doctor", "verify")
+rooms = ("stages", "continual", "compare", "plan", "download", "verify")
 unused = {f"launcher.{room}" for room in rooms} | {"engines.zero"}
 words = ("input_errors",)
 unused |= {f"launcher.config.{name}" for name in (*words, "custom_task")}

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.cli.parser import read
 from launcher.compare.candidates import decide
-from launcher.compare.runner import arguments
+from launcher.config.command_line import arguments
 from tests.launcher.given import errors_of
 from tests.runs.conftest import REQUESTS
 
@@ -37,9 +37,9 @@ def test_a_run_gets_the_arguments_of_the_user_and_of_the_comparison():
     _, fast = decided(*args).candidates
     cli_args = arguments(fast.args)
     assert cli_args == [
-        *("--model=language:tiny", "--mode=fast", "--engine=ddp", "--lr=1e-3", "--nproc=1"),
-        *("--deterministic", "--set=train.seed=3", "--set=stop.after=2", "--set=log.every=1"),
-        "--set=train.preview=false",
+        *("--model", "language:tiny", "--mode", "fast", "--engine", "ddp", "--lr", "1e-3", "--nproc", "1"),
+        *("--deterministic", "--set", "train.seed=3", "--set", "stop.after=2", "--set", "log.every=1"),
+        *("--set", "train.preview=false"),
     ]
     again = read(["run", *cli_args])
     assert not again.diagnostics
@@ -56,11 +56,10 @@ def requests(tmp_path):
 def test_a_study_runs_each_candidate_on_each_fold_with_each_seed(requests):
     found = decided(*requests, "--folds", "3", "--seeds", "2", "--seed", "5")
     assert (found.study.title, len(list(found.turns))) == ("3 folds × 2 seeds", 18)
-    assert found.run_folder(1, found.study.rounds[4]).name == "fast-local-fold2-seed2"
-    cli_args = arguments(found.candidates[1].args.with_sets(found.study.rounds[4].sets))
-    sets = [text.removeprefix("--set=") for text in cli_args if text.startswith("--set=")]
-    assert {"train.seed=6", "data.split_seed=5", "data.fold=2/3"} < set(sets)
-    assert not any(text.startswith("--seed") for text in cli_args)
+    assert found.run_folder(1, "fold2-seed2").name == "fast-local-fold2-seed2"
+    cli_args = arguments(found.candidates[1].args.with_sets(found.study.rounds["fold2-seed2"]))
+    assert {"train.seed=6", "data.split_seed=5", "data.fold=2/3"} < set(cli_args)
+    assert "--seed" not in cli_args
     all_of = ("--data", "mine.jsonl", "--modes", "fast", "--folds", "groups")
     assert len(decided(*all_of).study.rounds) == 72  # 8 are for test
 

@@ -22,7 +22,7 @@ def peaks(monkeypatch, tmp_path):
 
         def ran(command, **options):
             commands.append(command)
-            answer = answers[next(part for part in command if part.startswith("--mode="))[7:]]
+            answer = answers[command[command.index("--mode") + 1]]
             return subprocess.CompletedProcess(command, 2 * (answer is None), json.dumps(answer), "")
 
         monkeypatch.setattr(subprocess, "run", ran)
@@ -40,8 +40,8 @@ def plan_of(peak):
 def test_each_candidate_is_planned_once(peaks):
     answers = {"default": plan_of(30 * 2**30), "resource-efficient": plan_of(3 * 2**30)}
     found, commands = peaks({**answers, "benchmark": None})  # benchmark promises nothing of a GPU
-    assert [command[-2] for command in commands] == [f"--gpu={CARD}"] * 2
-    assert "--set=stop.after=2" not in commands[0]
+    assert [f"--gpu={CARD}" in command for command in commands] == [True] * 2
+    assert "stop.after=2" not in commands[0]
     assert found == {"default local": {None: 30 * 2**30}, "resource-efficient local": {None: 3 * 2**30}}
 
 

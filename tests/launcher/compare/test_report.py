@@ -8,13 +8,12 @@ from launcher.compare import report
 from launcher.compare.candidates import PlannedComparison
 from launcher.compare.rows import ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
-from launcher.compare.study import ComparisonRound, Estimate, MetricValues, Study, StudyFigures
+from launcher.compare.study import Estimate, MetricValues, Study, StudyFigures
 from tests.launcher.browser import browser, open_page
 from tests.launcher.report.test_page import Outline
 
 FACTS = {"command": "cmd <b>", "machine": "2 cores", "device": "cpu", "at": "2026-01-02"}
-TWICE = Study([ComparisonRound("1"), ComparisonRound("2")])
-COMPARISON = PlannedComparison([], Path("runs/x"), TWICE, steps=6)
+COMPARISON = PlannedComparison([], Path("runs/x"), Study({"1": (), "2": ()}), ["stop.after=6"], steps=6)
 PROMISES = (
     PromiseResult("total_time", {"at_most": 0.34}, 0.2, True),
     PromiseResult("step_time", {"at_least": None, "at_most": 0.5}, 0.75, False),
@@ -73,7 +72,7 @@ def test_a_study_shows_means_paired_differences_and_what_is_missing():
     row = StudyFigures("val_loss", True, 5, 5, {}, {}, fewer, "default local", gap)
     undecided = PromiseResult("metric", {"at_least": 0.98}, 0.97, None, "not decided")
     rows = [full("default", study=base), full("fast", study=row, promises=[undecided])]
-    study = replace(COMPARISON, study=Study([], 5))
+    study = replace(COMPARISON, study=Study({}, 5))
     outcome = ComparisonOutcome(rows, [])
     lines = report.text(study, FACTS, outcome).splitlines()
     assert lines[1].endswith("each run stop.after=6, on 5 folds, in turns")

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.compare import runner
 from launcher.compare.candidates import ModeCandidate, PlannedComparison
-from launcher.compare.study import ComparisonRound, Study
+from launcher.compare.study import Study
 from launcher.config.provenance import CliArgs
 from tests.launcher.compare.runs_on_disk import run
 from tests.launcher.given import resolved
@@ -27,8 +27,7 @@ def rows(tmp_path):
 
     def make(*pairs):
         candidates, found = map(list, zip(*pairs, strict=True))
-        study = Study([ComparisonRound("1")])
-        planned = PlannedComparison(candidates, tmp_path, study, steps=3)
+        planned = PlannedComparison(candidates, tmp_path, Study({"1": ()}), ["stop.after=3"])
         return runner._rows(planned, found, {})
 
     return make
@@ -53,9 +52,8 @@ def test_each_engine_is_compared_with_mode_default_under_the_same_engine(rows, t
 
 def test_a_study_compares_modes_under_their_engine_and_engines_under_mode_default(tmp_path):
     candidates = [candidate(mode, engine) for mode in ("default", "fast") for engine in ("a", "b")]
-    study = Study([ComparisonRound("seed1", (), "seed1")], seeds=1)
-    planned = PlannedComparison(candidates, tmp_path, study)
-    folders = [planned.run_folder(number, study.rounds[0]) for number in range(4)]
+    planned = PlannedComparison(candidates, tmp_path, Study({"seed1": ()}, seeds=1))
+    folders = [planned.run_folder(number, "seed1") for number in range(4)]
     runs = [{"seed1": folder(path, 1.0)} for path in folders]
     found = runner._rows(planned, runs, {})
     references = [row.study.reference for row in found]

@@ -8,15 +8,12 @@ import pytest
 from scipy import stats
 
 from launcher.compare.rows import figures, read
-from launcher.compare.study import ComparisonRound, Estimate, Study, decide, estimate
+from launcher.compare.study import Estimate, Study, decide, estimate
 from launcher.run_folder import run_folder
 from tests.launcher.compare.runs_on_disk import run
 
 STUDIES = 4000
-FOLDS = Study(
-    [ComparisonRound(f"fold{fold}-seed{seed}", (), f"fold{fold}") for seed in (1, 2) for fold in (1, 2, 3)],
-    *(3, 2),
-)
+FOLDS = Study({f"fold{fold}-seed{seed}": () for seed in (1, 2) for fold in (1, 2, 3)}, 3, 2)
 BASE = {"fold1": (2.0, 2.2), "fold2": (2.1, 2.2), "fold3": (2.2, 2.2)}
 PROMISE = {"at_least": 0.98}
 

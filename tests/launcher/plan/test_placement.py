@@ -8,7 +8,7 @@ import pytest
 
 from engines.catalog import ENGINES
 from engines.zero.library import load
-from launcher.plan.placement import DEFAULTS, Ranks, as_traced, replicated, zero
+from launcher.plan.placement import DEFAULTS, as_traced, replicated, zero
 from launcher.plan.step_trace import StepTrace
 from launcher.plan.storages import Kind, Moments, Phase
 from tests.engines.parity import Case, prepared
@@ -30,15 +30,15 @@ TRACE = StepTrace(
 
 
 def test_ddp_keeps_gradients_in_buckets_and_oss_gives_parameters_to_the_rank_with_the_least():
-    found = replicated(TRACE, Ranks(4, 1), DDP)
+    found = replicated(TRACE, 4, 1, DDP)
     assert found.device == {**HELD, Kind.GRADIENTS: 480}
     assert found.sent_bytes == 2 * 3 / 4 * 480
     shared = replace(TRACE, sent=120.0)  # by an optimizer
-    assert replicated(shared, Ranks(4, 1), DDP).sent_bytes == 3 / 4 * 2 * 480 + 120
-    assert replicated(TRACE, Ranks(1, 1), DDP).device == HELD
-    found = replicated(TRACE, Ranks(2, 1), OSS)
+    assert replicated(shared, 4, 1, DDP).sent_bytes == 3 / 4 * 2 * 480 + 120
+    assert replicated(TRACE, 1, 1, DDP).device == HELD
+    found = replicated(TRACE, 2, 1, OSS)
     assert found.device[Kind.OPTIMIZER] == 960 * 70 / 120  # 50 + 20; the other has 30 + 20
-    many = replicated(TRACE, Ranks(64, 1), OSS)
+    many = replicated(TRACE, 64, 1, OSS)
     assert many.device[Kind.OPTIMIZER] == 960 * 50 / 120
 
 
@@ -53,7 +53,7 @@ def test_gradients_of_earlier_micro_batches_are_beside_their_buckets():
 
     def gradients(accumulation, *later):
         trace = replace(TRACE, moments=moments(*first, *later))
-        return replicated(trace, Ranks(2, accumulation), DDP).device[Kind.GRADIENTS]
+        return replicated(trace, 2, accumulation, DDP).device[Kind.GRADIENTS]
 
     assert gradients(1) == 480
     assert gradients(4) == 480 + 480
@@ -64,7 +64,7 @@ def test_gradients_of_earlier_micro_batches_are_beside_their_buckets():
 
 def test_the_first_update_averages_one_bucket_beside_the_gradients():
     update = replace(TRACE, moments=moments((Phase.UPDATE, HELD, 0)))
-    device = replicated(update, Ranks(2, 1), DDP).device
+    device = replicated(update, 2, 1, DDP).device
     assert device[Kind.COMMUNICATION] == device[Kind.GRADIENTS] == 480  # less than a bucket
 
 
@@ -72,18 +72,17 @@ def test_offload_on_a_cpu_has_one_peak_for_both():
     early = (Phase.FORWARD, {**HELD, Kind.ACTIVATIONS: 900}, 0)
     late = (Phase.UPDATE, {**HELD, Kind.GRADIENTS: 800}, 0)
     trace = replace(TRACE, moments=moments(early, late))
-    apart = as_traced(trace, Ranks(2, 1), offloads=True, on_cpu=False)
+    apart = as_traced(trace, 2, offloads=True, on_cpu=False)
     # torch pins a power of two for each gradient: of 25, 15, 10 and 10 elements here.
     rounded = (128 - 100) + (64 - 60) + 2 * (64 - 40)
     assert (apart.device_bytes, apart.offloaded_bytes) == (907, 480 + 960 + 800 + rounded)
-    together = as_traced(trace, Ranks(2, 1), offloads=True, on_cpu=True)
+    together = as_traced(trace, 2, offloads=True, on_cpu=True)
     assert (together.device_bytes, together.offloaded_bytes) == (907, 480 + 960)
 
 
 GROUPS = [[6000, 3000], [1000]]
 NUMEL, SLOTS = 10_000, 20_000
 BUCKET = 500
-BOTH = Ranks(2, 1)
 
 
 def trace(*given, weight_size=4, frozen=()):
@@ -97,9 +96,9 @@ def trace(*given, weight_size=4, frozen=()):
     return StepTrace(moments(*held), sizes, GROUPS, size, 4 * SLOTS, 0.0, 0.0)
 
 
-def placed(stage, given, ranks=BOTH, *, weight_size=4, frozen=(), **layout):
+def placed(stage, given, accumulation=1, *, weight_size=4, frozen=(), **layout):
     layout = {"stage": stage, "overlap_comm": True, "reduce_bucket_size": BUCKET, **layout}
-    return zero(trace(*given, weight_size=weight_size, frozen=frozen), ranks, layout)
+    return zero(trace(*given, weight_size=weight_size, frozen=frozen), 2, accumulation, layout)
 
 
 FORWARD = (Phase.FORWARD, 0, 10**6)
@@ -141,10 +140,10 @@ def test_the_update_measures_gradients_in_fp64_and_copies_a_group():
 @pytest.mark.parametrize(("stage", "size"), [(1, 4), (2, 4), (2, 2)])
 def test_gradients_between_micro_batches(stage, size):
     early = [FORWARD, LATER, (Phase.FORWARD, 0, 2 * 10**6)]
-    device = placed(stage, early, Ranks(2, 2), weight_size=size).device
+    device = placed(stage, early, 2, weight_size=size).device
     assert device[Kind.GRADIENTS] == (0 if stage == 1 else 4 * NUMEL / 2)
     later = [*early, (Phase.BACKWARD, BUCKET + 1, 3 * 10**6)]
-    device = placed(stage, later, Ranks(2, 2), weight_size=size).device
+    device = placed(stage, later, 2, weight_size=size).device
     whole = 4 * (BUCKET + 1) + 4 * NUMEL / 2  # averaged in the last pass only
     assert device[Kind.GRADIENTS] == (whole if stage == 1 else 4 * NUMEL / 2 * (2 if size == 4 else 1))
 
@@ -155,7 +154,7 @@ def test_offload_of_stage_2_leaves_weights_and_buffers_on_the_device():
     assert found.device[Kind.COMMUNICATION] == 4 * (3 * BUCKET + 6000)
     # fp32 weights, two slots, gradients, weights on their way back; and the largest gradient
     assert found.offloaded_bytes == 4 * (5 * NUMEL / 2 + 6000)
-    accumulated = placed(2, [LATER], Ranks(2, 2), **OFFLOAD)
+    accumulated = placed(2, [LATER], 2, **OFFLOAD)
     assert accumulated.offloaded_bytes == found.offloaded_bytes + 4 * NUMEL / 2
 
 
@@ -178,7 +177,7 @@ def test_the_offloaded_bytes_are_what_deepspeed_pins_and_the_slots(worlds):
         trained = sum(map(sum, groups))
         held = moments((Phase.FORWARD, {}, 0))
         step = StepTrace(held, [trained], groups, 4 * trained, 8 * trained, 0.0, 0.0)
-        planned = zero(step, BOTH, {"stage": 2, "overlap_comm": True, **OFFLOAD})
+        planned = zero(step, 2, 1, {"stage": 2, "overlap_comm": True, **OFFLOAD})
         assert planned.offloaded_bytes == pinned + 4 * trained
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.report.data_check import Match, find_families
+from launcher.report.data_check import find_families
 from models.catalog import FAMILIES
 
 ORIGIN = "the command line: data check mine"
@@ -16,7 +16,7 @@ def error_lines(path):
 
 
 def test_an_embedded_dataset_belongs_to_its_family():
-    assert find_families("embedded:commands", None, ORIGIN) == [Match("language", None)]
+    assert find_families("embedded:commands", None, ORIGIN) == [("language", None)]
     assert error_lines("embedded:comands")[-1].endswith(" data check embedded:commands")
 
 
@@ -27,4 +27,4 @@ def test_an_unknown_format_lists_the_formats_of_every_family(tmp_path):
     for family in FAMILIES:
         assert f" {family}: " in found
     named = find_families(str(tmp_path / "a.xyz"), "language", ORIGIN)
-    assert named == [Match("language", None)]
+    assert named == [("language", None)]

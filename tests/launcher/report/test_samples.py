@@ -23,23 +23,23 @@ def write(run, when, rows, step=0, pictures=()):
 
 
 def read(run, room=PICTURE_BYTES):
-    return samples.read(run_record.read(run), room)
+    return samples.read(run_record.read(run, "run"), room)
 
 
 def test_what_training_changed_is_shown_at_both_times(run):
     write(run, "before", [("a", "yes", "xx", 0.123456), ("b", "no", "zz", 0.5)], 0, [PNG, PNG])
     write(run, "after", [("a", "yes", "yes", 0.9), ("b", "no", "zz", 0.5)], 120, [PNG, PNG])
     found = read(run)
-    assert found.when == "before training, at step 0, and after training, at step 120"
-    first, second = found.cards
-    assert (first.name, second.name) == ("a", "b")
-    assert first.texts == [
+    assert found["when"] == "before training, at step 0, and after training, at step 120"
+    first, second = found["cards"]
+    assert (first["name"], second["name"]) == ("a", "b")
+    assert first["texts"] == [
         ("target", "yes"),
         ("generated, before training", "xx"),
         ("generated, after training", "yes"),
         ("score, before training", "0.1235"),
         ("score, after training", "0.9"),
     ]
-    assert second.texts == [("target", "no"), ("generated", "zz"), ("score", "0.5")]
-    assert [picture["when"] for picture in first.pictures] == ["before training", "after training"]
-    assert base64.b64decode(second.pictures[1]["png"]) == PNG
+    assert second["texts"] == [("target", "no"), ("generated", "zz"), ("score", "0.5")]
+    assert [picture["when"] for picture in first["pictures"]] == ["before training", "after training"]
+    assert base64.b64decode(second["pictures"][1]["png"]) == PNG

@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from launcher.report.watched_run import WatchedRun, WatchScreen, plain
+from launcher.report.watched_run import WatchedRun, plain, screen
 from launcher.run_folder import lock, run_folder
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended
@@ -94,7 +94,7 @@ def test_several_runs_have_two_lines_each_and_one_its_view_and_none_wraps(run):
     found = run.watched.snapshot()
     for count, height in ((1, 6), (2, 4)):
         stream = io.StringIO()
-        Console(file=stream, width=40).print(WatchScreen([found] * count))
+        Console(file=stream, width=40).print(screen([found] * count))
         lines = stream.getvalue().splitlines()
         assert max(map(cell_len, lines)) <= 40 and lines[0].startswith("killed  ")
         assert len(lines) <= height

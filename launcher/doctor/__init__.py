@@ -1,1 +1,0 @@
-"""Checks of this machine and installation, and what can run here."""
