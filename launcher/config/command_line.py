@@ -94,21 +94,17 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     if may_be_wrong or any(map(EMPTY.fullmatch, arguments)):
         from launcher.config import input_errors
 
-        if other := input_errors.of_other_form(command, arguments, positionals):
-            alone = replace(command, adds_errors=False)
-            return CommandLine(alone, diagnostics=[other], flags=frozenset(given))
         diagnostics += input_errors.of_arguments(command, arguments, wrong, positionals, modes)
-    # Paths that no file can have: not of --set of a run, which is checked by its key, and of texts.
-    texts: list[tuple[str, str | None, str]]
-    texts = [(command.name, None, text) for text in (argument, *more, operand)]
-    files = [o for o in command.options if o.metavar and o.values in PATH_VALUES and o.flag != INPUT]
-    texts += [(o.flag, o.key, text) for o in files for text in given.get(o.flag, ())]
-    for name, key, text in texts:
-        moved, _, path = text.partition("=") if name == "--set" else (key, "", text)
+    # Paths that no file can have: further checks would open them. Those of settings are checked by key.
+    texts = [(command.name, text) for text in (argument, *more, operand)]
+    files = [o.flag for o in command.options if o.key is None and o.values in PATH_VALUES and o.flag != INPUT]
+    texts += [(flag, text) for flag in files for text in given.get(flag, ())]
+    for name, text in texts:
+        key, _, path = text.partition("=") if name == "--set" else (None, "", text)
         if problem := path and problem_of(path):
             message, where = f"{name} {shown(text[:SHOWN])} {problem}", f"command line: {name} {text}"
-            diagnostics.append(Diagnostic(message, key=moved, value=text, where=where))
-            command = replace(command, adds_errors=False)  # further checks would open the paths
+            diagnostics.append(Diagnostic(message, key=key, value=text, where=where))
+            command = replace(command, adds_errors=False)
     last = {flag: values[-1] for flag, values in given.items()}
     options, filled, stage = {}, {}, last.get(STAGE.flag)
     for option in command.options:

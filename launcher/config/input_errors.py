@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import (
@@ -25,42 +24,39 @@ from launcher.base.diagnostics import (
 )
 from launcher.base.disk import SHOWN, problem_of
 from launcher.config.errors import about, allowed, display_name
-from launcher.config.options import BY_FLAG, EMPTY, HELP, Command, info_of, names
+from launcher.config.options import BY_FLAG, EMPTY, HELP, Command, names
 from launcher.config.provenance import BUILT_IN_LAYER, Setting, Values
 from launcher.config.schema import FIRST_RUN, SettingInfo, sections, setting_infos
-from slurm.sbatch import SWITCHES, option_of
+from slurm.sbatch import option_of
 
 # Settings.
 
 
 def unknown_key(family: str, layer: Values, key: str) -> Diagnostic:
     """A key of `layer` that does not exist, or a section that is given a value."""
-    infos, known, above = setting_infos(family), sections(family), key.rpartition(".")[0]
-    message, section, suggestion = f"unknown setting '{key}'", above if above in known else "", None
+    infos, known, section = setting_infos(family), sections(family), key.rpartition(".")[0]
+    suggestion = section if section in infos and infos[section].type == "mapping" else nearest_key(key, infos)
+    message, section = f"unknown setting '{key}'", section if section in known else ""
     if key in known:
         message = f"'{key}' is a section, not a setting: it cannot be {shown(layer[key].value)}"
-        section = key
-    else:
-        is_inside = above in infos and infos[above].type == "mapping"
-        suggestion = above if is_inside else nearest_key(key, infos)
+        section, suggestion = key, None
     here = [name.rpartition(".")[2] for name in (*infos, *known) if name.rpartition(".")[0] == section]
     return about(layer, key, message, allowed=listed(here, "explain"), did_you_mean=suggestion)
 
 
 def nearest_key(name: str, keys: Collection[str]) -> str | None:
-    """The setting among `keys` that was probably meant: by all of its name, or by the last part.
+    """The setting among `keys` that was probably meant: by its last part, or by all of its name.
 
     A short option may stand for its setting: --set batch_size=4.
     """
     section, _, last = name.rpartition(".")
-    here = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == section}
     anywhere = {key.rpartition(".")[2]: key for key in keys}
     anywhere |= {flag[2:]: str(option.key) for flag, option in BY_FLAG.items() if option.key in keys}
-    same = {fold(part): key for table in (anywhere, here) for part, key in table.items()}.get(fold(last))
+    here = {part: f"{section}.{part}" for part in anywhere if f"{section}.{part}" in keys}
     for table in (here, anywhere):
-        if same is None and (part := nearest_match(last, table)):
+        if part := nearest_match(last, table):
             return table[part]
-    return same or (None if section else nearest_match(name, keys))
+    return None if section else nearest_match(name, keys)
 
 
 def rejected(info: SettingInfo, setting: Setting, failure: Mapping[str, Any], below: Setting) -> Diagnostic:
@@ -68,36 +64,34 @@ def rejected(info: SettingInfo, setting: Setting, failure: Mapping[str, Any], be
 
     `below` is the value that it overrides.
     """
-    kind, message, path, key = failure["type"], failure["msg"], info.key, info.key
-    parts = list(failure["loc"][key.count(".") + 1 :]) if "mapping" in info.type else []
-    name = parts.pop() if parts and (parts[-1] == "[key]" or kind in ("extra_forbidden", "missing")) else None
+    kind, path, value, more = failure["type"], info.key, setting.value, dict[str, Any]()
+    parts = list(failure["loc"][path.count(".") + 1 :]) if "mapping" in info.type else []
+    has_name = bool(parts) and (parts[-1] == "[key]" or kind in ("extra_forbidden", "missing"))
+    name = parts.pop() if has_name else ""
+    name = parts[-1] if name == "[key]" else name
     if any(isinstance(part, int) for part in parts):  # an item of a list
         path += "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    value, more = failure.get("input") if parts else setting.value, dict[str, Any]()
-    if kind == "missing":
-        message = f"{path} has no {name}"
-    elif name is not None:
-        name = str(parts[-1] if name == "[key]" else name)
-        message = f"unknown name '{name}' in {path}"
-        more["did_you_mean"] = nearest_match(name, re.findall(r"\w+", str(info.allowed)))
-    elif isinstance(value, str) and isinstance(info.allowed, tuple):
-        message = f"unknown {display_name(path)} {shown(value)}"
-    else:
-        reason = str(failure.get("ctx", {}).get("error") or re.sub("^.*(?=should)", "", message))
-        if kind == "string_pattern_mismatch" or (kind == "value_error" and not parts):
-            reason = "is not understood"
-        message = f"{display_name(path)} {shown(value)} {reason}"
-    if not parts and name is None:
+    value = failure.get("input") if parts else value
+    reason = str(failure.get("ctx", {}).get("error") or re.sub("^.*(?=should)", "", failure["msg"]))
+    if kind == "string_pattern_mismatch" or (kind == "value_error" and not parts):
+        reason = "is not understood"
+    message = f"{display_name(path)} {shown(value)} {reason}"
+    if has_name:
+        message = f"{path} has no {name}" if kind == "missing" else f"unknown name '{name}' in {path}"
+        options = re.findall(r"\w+", str(info.allowed))
+        more["did_you_mean"] = nearest_match(str(name), options) if kind != "missing" else None
+    elif not parts:
         word, options, suggestion = str(value).lower(), info.allowed, None
-        bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
         if info.type == "true or false":
             options = ("true", "false")
+        elif isinstance(value, str) and isinstance(options, tuple):
+            message = f"unknown {display_name(path)} {shown(value)}"
+        bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
         if info.nullable and word == "none":
             suggestion = "null"
         elif isinstance(options, tuple):
-            switched = ("true", "on") if word in ON else ("false", "off") if word in OFF else ()
-            suggestion = next((option for option in switched if option in options), None)
-            suggestion = suggestion or nearest_match(word, options)
+            same = next((words for words in (ON, OFF) if word in words), (word,))
+            suggestion = next((o for o in options if o in same), None) or nearest_match(word, options)
         elif bound is not None and not isinstance(value, list):
             suggestion = plain(bound)
         more["did_you_mean"] = more["new"] = suggestion
@@ -135,26 +129,23 @@ def of_arguments(
     by_flag = {option.flag: option for option in (*command.options, HELP)}
     for position, words in wrong:
         if (option := by_flag.get(words[0].partition("=")[0])) is None:
-            yield _unknown_option(command, words, position, arguments)
+            yield _unknown_option(command, words, position)
         else:
             message = f"option '{option.flag}' {'needs a' if option.metavar else 'takes no'} value"
             yield _error(message, option.flag, allowed=option.form)
     if len({*modes.values()}) > 1:
-        first, second = dict.fromkeys(modes.values())
         where = ", and ".join(f"--mode {mode}" if flag == "--mode" else flag for flag, mode in modes.items())
-        message = f"mode is set twice, to {first} and to {second}"
-        yield _error(message, where, key="mode", value=second, fix="remove one of them")
+        message = f"mode is set twice, to {' and to '.join(dict.fromkeys(modes.values()))}"
+        yield _error(message, where, key="mode", fix="remove one of them")
     for argument in positionals[command.most(positionals) :]:
         allowed = f"options; see  {command.call} --help"
         fix = f"--set {shlex.quote(argument)}" if argument.partition("=")[0] in names("keys") else None
-        fix = f"--resume {shlex.quote(argument)}" if _is_run(argument) else fix
         yield _error(f"unexpected argument '{argument}'", argument, value=argument, allowed=allowed, fix=fix)
     argument, choices, call = "".join(positionals[:1]), ", ".join(command.choices), command.name
     if argument and command.choices and argument not in command.choices:
         parts = {"allowed": choices, "did_you_mean": nearest_match(argument, command.choices)}
-        yield _error(
-            f"unknown {command.argument} {argument!r}", f"{call} {argument}", value=argument, **parts
-        )
+        message = f"unknown {command.argument} {argument!r}"
+        yield _error(message, f"{call} {argument}", value=argument, **parts)
     elif command.argument and command.requires_argument and not positionals:
         allowed = choices or command.allowed or f"{PROGRAM} {call} {command.argument}"
         yield _error(f"{call} requires {command.argument}", call, allowed=allowed)
@@ -163,26 +154,7 @@ def of_arguments(
         yield _error(f"{call} requires {form}", call, allowed=f"{PROGRAM} {call} {form}")
 
 
-def of_other_form(
-    command: Command, arguments: Sequence[str], positionals: Sequence[str]
-) -> Diagnostic | None:
-    """The error of a command line that is clearly meant for another form. Reads the disk."""
-    name, where = command.name, shlex.join([command.name, *arguments])
-    if name == "compare" and positionals and all(map(_is_run, positionals)):
-        fix = f"{PROGRAM} report {shlex.join(positionals)}"
-        return _error("compare measures modes and engines, no runs", where, fix=fix)
-    if name == "data" and len(positionals) == 1 and "--data" in arguments[:-1]:
-        call, path = f"data {positionals[0]}", arguments[arguments.index("--data") + 1]
-        fix = f"{PROGRAM} {call} {shlex.quote(path)}"
-        return _error(f"{call} takes its path as an argument", where, fix=fix)
-    return None
-
-
-def _is_run(text: str) -> bool:
-    return not problem_of(text) and (Path(text).expanduser() / "settings.yaml").is_file()
-
-
-def _unknown_option(command: Command, words: Sequence[str], position: int, argv: Sequence[str]) -> Diagnostic:
+def _unknown_option(command: Command, words: Sequence[str], position: int) -> Diagnostic:
     """The error of an unknown option; the second of its `words` is most likely its value.
 
     One of the program that the command passes options to belongs after `--`; a setting is its own
@@ -193,28 +165,20 @@ def _unknown_option(command: Command, words: Sequence[str], position: int, argv:
     options = {option.flag: option for option in (*command.options, HELP)}
     parts = {"order": (_ORDER, position), "allowed": f"{len(options)} options; see  {command.call} --help"}
     theirs = option_of(argument) if command.passthrough is not None else None
-    if theirs is not None:  # sbatch's letter may be that of one of our options: `-o here`, `-ohere`
-        name = "--gpus-per-node" if theirs == "gpus" else f"--{theirs}"  # theirs counts those of all nodes
-        is_short = len(argument) > 2 and not argument.startswith("--")
-        text = argument[2:] if is_short else text
+    if theirs is not None:
+        name = f"--{theirs}"
         if name not in options:
-            moved = words[:1] if is_joined or is_short or theirs in SWITCHES else words
-            ours = [*argv[: position - 1], *argv[position - 1 + len(moved) :]]
-            fix = f"{command.call} {shlex.join([*ours, '--', *moved])}"
+            parts["allowed"] = f"options of {command.passthrough} at the end, after  -- "
             message = f"option '{flag}' belongs to {command.passthrough}, not to {command.name}"
-            return _error(message, argument, **parts, value=argument, fix=fix)
+            return _error(message, argument, **parts, value=argument)
     # A dotted key, or the last part of a single one.
-    last = {
-        key for key in names("keys") if fold(name.lstrip("-")) in map(fold, (key, key.rpartition(".")[2]))
-    }
-    near, key = nearest_match(name, options), last.pop() if len(last) == 1 and "--set" in options else None
-    quoted = shlex.quote(text) if text else ""
-    if near is not None and (fold(near) == fold(name) or key is None):
-        line = f"{near} {quoted if options[near].metavar else ''}".rstrip()
-    elif key is not None:
-        info = info_of(key)
-        is_switch = info is not None and info.type == "true or false"
-        line = f"--set {key}={quoted or ('true' if is_switch else 'VALUE')}"
+    spelled = fold(name.lstrip("-"))
+    keys = [key for key in names("keys") if spelled in (fold(key), fold(key.rpartition(".")[2]))]
+    near, text = nearest_match(name, options), shlex.quote(text) if text else ""
+    if near is not None and (fold(near) == fold(name) or len(keys) != 1):
+        line = f"{near} {text if options[near].metavar else ''}".rstrip()
+    elif len(keys) == 1 and "--set" in options:
+        line = f"--set {keys[0]}={text or 'VALUE'}"
     meant = line and re.split(r" (?=--)|=", line)[0]  # without the value
     return _error(f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=meant, fix=line)
 
@@ -252,20 +216,15 @@ def text_of(key: str, value: Any, call: str) -> str:
     """A value as the text after `--set KEY=`. Raises SettingsError for what is no setting."""
     if isinstance(value, str | PathLike):
         return str(value)
-
-    def plain(value: Any) -> Any:
-        """A path as text; a number of numpy or a tensor, or several, as those of Python."""
-        return str(value) if isinstance(value, PathLike) else value.tolist()
-
-    try:
-        return json.dumps(value, default=plain)
+    try:  # a path as text; a number of numpy or a tensor, or several, as those of Python
+        return json.dumps(value, default=lambda v: str(v) if isinstance(v, PathLike) else v.tolist())
     except (TypeError, AttributeError):  # no number
-        raise SettingsError.of(
-            f"{key} is of type {type(value).__name__}",
-            key=key,
-            where=f"{call}(settings={{{key!r}: {value!r}}})",
-            allowed="text, numbers, true or false, None, and lists of them",
-        ) from None
+        where, allowed = (
+            f"{call}(settings={{{key!r}: {value!r}}})",
+            "text, numbers, true or false, None, lists",
+        )
+        message = f"{key} is of type {type(value).__name__}"
+        raise SettingsError.of(message, key=key, where=where, allowed=allowed) from None
 
 
 def check_types(given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True) -> None:
@@ -276,12 +235,13 @@ def check_types(given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, no
     wrong = []
     for name, (value, kind) in given.items():
         problem = None
-        is_other = isinstance(value, bool) and bool not in kind
-        if (value is not None or not none) and (is_other or not isinstance(value, kind)):
+        if value is None and none:
+            continue
+        if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
             problem = f"is of type {type(value).__name__}, not {' or '.join(t.__name__ for t in kind)}"
         elif name in ("config", "out", "resume", "folder"):
-            several: Any = [value] if isinstance(value, str | PathLike | int) else value or ()
-            problem = next(filter(None, (problem_of(str(path)) for path in several)), None)
+            paths: Any = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            problem = next(filter(None, (problem_of(str(path)) for path in paths)), None)
         if problem:
             message = f"{name} {repr(value)[:SHOWN]} {problem}"
             wrong.append(Diagnostic(message, value=value, where=f"{call}({name}={value!r})"))
@@ -292,12 +252,6 @@ def check_types(given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, no
 def no_argument(name: str, value: object) -> Diagnostic:
     """The error of an argument that `train` lacks: most likely a setting."""
     argument, key = nearest_match(name, KINDS), nearest_key(name, setting_infos(FIRST_RUN[0]))
-    fix = f"{argument}={value!r}" if argument else key and f"settings={{{key!r}: {value!r}}}"
-    return Diagnostic(
-        f"train has no argument {name!r}",
-        value=value,
-        where=f"train({name}={value!r})",
-        allowed=", ".join(KINDS),
-        did_you_mean=argument or key,
-        fix=fix,
-    )
+    meant = f"{argument}={value!r}" if argument else (key and f"settings={{{key!r}: {value!r}}}")
+    message, where = f"train has no argument {name!r}", f"train({name}={value!r})"
+    return Diagnostic(message, value=value, where=where, allowed=", ".join(KINDS), fix=meant)

@@ -13,7 +13,7 @@ from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.base.redaction import redact
 from launcher.config import errors, presets
-from launcher.config.presets import TASK_FOLDER
+from launcher.config.presets import TASK_FOLDER, Preset
 from launcher.config.provenance import (
     CLI_LAYER,
     COMMAND_LINE,
@@ -74,8 +74,8 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         )
     mode = {key: setting for key, setting in mode.items() if key not in (*MODEL_CHOICES, "sentence")}
     files = [file(FILES_LAYER, path, n, "--config") for n, path in enumerate(args.configs)]
-    # For one key the later argument counts.
-    typed: list[tuple[str, str, str]] = []  # key, text, argument
+    # For one key the later argument counts: key, text, argument.
+    typed: list[tuple[str, str, str]] = []
     if args.model is not None:
         family, size = split_model_name(args.model)
         typed.append(("model.family", family, f"--model {args.model}"))
@@ -99,9 +99,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         key: Setting(text, Origin(CLI_LAYER, redact(argument), order=(COMMAND_LINE, number)))
         for number, (key, text, argument) in enumerate(typed, 1)
     }
-    last = (COMMAND_LINE, len(typed) + 1)
-    filled = {k: replace(s, origin=replace(s.origin, order=last)) for k, s in args.filled.items()}
-    return [mode, *files, {**settings, **filled}], wrong
+    return [mode, *files, {**settings, **args.filled}], wrong
 
 
 def highest(layers: Sequence[Values]) -> dict[str, Setting]:
@@ -134,7 +132,7 @@ class Choice:
     users: Sequence[Values]
     """The layers of the user, with values of the family's types; the first is a mode file."""
     family: str
-    file: presets.FamilyFile
+    file: Preset
     """The shipped file of the family, or what a custom task's class declares."""
     size: str | None
     mode: str | None
@@ -230,7 +228,7 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
         diagnostics=diagnostics,
         stages=stages,
         stage=stages[0] if is_one else None,
-        profile=valid("limits.profile", presets.profiles()),
+        profile=valid("limits.profile", presets.modes("profiles")),
         given=values,
     )
 

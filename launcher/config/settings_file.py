@@ -110,8 +110,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 _INT = re.compile(r"^([-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+)$")
-_FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
-_INFINITE = re.compile(r"^([-+]?)\.(inf|Inf|INF)$")
+_FLOAT = re.compile(r"^[-+]?((\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))$")
 _WORDS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -259,7 +258,5 @@ def parse_yaml_scalar(text: str) -> Any:
                 f"{text[:_SHOWN]} is no number: it has a leading 0, or too many digits"
             ) from None
     if _FLOAT.match(text):
-        return float(text)
-    if match := _INFINITE.match(text):
-        return float(f"{match[1]}inf")
+        return float(text.lower().replace(".inf", "inf"))
     return text

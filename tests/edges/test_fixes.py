@@ -106,8 +106,6 @@ def test_an_error_has_its_key_its_place_and_a_fix_that_works(here, capsys, typed
 @pytest.mark.parametrize(
     ("typed", "fix"),
     [
-        ("compare runs/mine", "report runs/mine"),
-        ("data check --data mine.jsonl", "data check mine.jsonl"),
         ("new-task my-task.py", "new-task my_task"),
         ("--from runs/mine", "--set model.start=runs/mine"),
     ],
