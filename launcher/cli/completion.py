@@ -9,8 +9,7 @@ from pathlib import Path
 from launcher.base import exit_codes
 from launcher.cli.parser import build
 from launcher.commands.catalog import COMMANDS
-from launcher.config.command_line import CommandLine
-from launcher.config.options import DEFAULT, Command, Option, choices, names
+from launcher.config.command_line import DEFAULT, Command, CommandLine, Option, choices, names
 
 _TOOL = "gearshift"
 _ZSH_SPEC = re.compile(r"\]:([^\n]*?):\(([^()\n]*)\)")

@@ -12,8 +12,17 @@ from typing import Any
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.config import presets
-from launcher.config.command_line import RUN, CommandLine, parse
-from launcher.config.options import DEFAULT, HELP, Command, Option, choices, names
+from launcher.config.command_line import (
+    DEFAULT,
+    HELP,
+    RUN,
+    Command,
+    CommandLine,
+    Option,
+    choices,
+    names,
+    parse,
+)
 from launcher.config.provenance import LAYERS
 from launcher.config.schema import FIRST_RUN, setting_infos
 

@@ -13,8 +13,7 @@ from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, counted, plain
 from launcher.commands import output
 from launcher.config import machine, selection
-from launcher.config.command_line import CommandLine
-from launcher.config.options import PLANNED_MACHINE, split_options
+from launcher.config.command_line import PLANNED_MACHINE, CommandLine, split_options
 from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Setting, keys_of
 from launcher.config.schema import model_name
 from launcher.plan import auto, ladder, target

@@ -21,7 +21,7 @@ from launcher.compare import rows
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from launcher.compare.promises import BYTES, CARD, GPU_MEMORY, check
 from launcher.compare.rows import ComparisonRow
-from launcher.config.options import BY_FLAG
+from launcher.config.command_line import BY_FLAG
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
 from launcher.run_folder import run_folder

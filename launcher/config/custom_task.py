@@ -11,13 +11,14 @@ import site
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, create_model
 
 from launcher.base.diagnostics import SettingsError, from_here, nearest_match
 from launcher.config import presets, settings_file
@@ -207,7 +208,11 @@ def _error(what: str, name: str, **parts: Any) -> SettingsError:
 _SPLIT: dict[str, Any] = {"split_seed": (SplitSeed, None), "fold": (Fold, None)}
 """Settings of the data that a task reads with CustomTask.split_groups, unless it declares its own
 of that name."""
-_FIELDS = "true or false, numbers, texts, lists of them, and classes of such fields"
+_ALLOWED = {
+    **dict.fromkeys(("Model", "Data"), "a BaseModel of switches, numbers, texts, and lists of them"),
+    "stages": "each a models.catalog.Stage of another name, which loads a setting",
+    **dict.fromkeys(("defaults", "sizes", "stage_settings"), "settings by key; of sizes and stages, by name"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,27 +235,35 @@ def declared(name: str) -> Declared:
 
 @cache
 def _declared(cls: type, name: str) -> Declared:
-    head: dict[str, Any] = {
-        "family": (str, Field(name, description="The task: package.module:Class.")),
-        "folder": (
-            str | None,
-            Field(task_folder(name), description="Folder of the task's module; null: installed."),
-        ),
-    }
-    if sizes := dict.fromkeys(_mapping(cls, "sizes")):
+    folder = Field(task_folder(name), description="Folder of the task's module; null: installed.")
+    family = Field(name, description="The task: package.module:Class.")
+    head: dict[str, Any] = {"family": (str, family), "folder": (str | None, folder)}
+    blocks = (("defaults", "declared."), ("sizes", "sizes."), ("stage_settings", "stages."))
+    lines = [line for attribute, block in blocks for line in _lines(cls, attribute, block)]
+    if sizes := dict.fromkeys(getattr(cls, "sizes", ())):
         size = Field(next(iter(sizes)), description="The size, of those that the task declares.")
         head["size"] = (str, size)
     model, data = _section(cls, "Model", head), _section(cls, "Data", _SPLIT)
-    blocks = (("defaults", "declared."), ("sizes", "sizes."), ("stage_settings", "stages."))
-    own = [line for attribute, block in blocks for line in _lines(cls, attribute, block)]
-    stages, known = tuple(getattr(cls, "stages", ())), {*_mapping(cls, "stage_settings")}
-    names = {stage.name for stage in stages if isinstance(stage, Stage)}
-    keys = [f"model.{key}" for key in model.model_fields] + [f"data.{key}" for key in data.model_fields]
-    if len(names) < len(stages) or not known <= names or not {s.loads for s in stages} <= {None, *keys}:
-        allowed = "each a models.catalog.Stage of another name, which loads a setting"
-        message = f"{cls.__name__}.stages, with stage_settings by their names, is not understood"
-        raise _undeclared(cls, message, allowed)
-    return Declared(model, data, sizes, Preset([*presets.file("custom_task").lines, *own]), stages)
+    with _understood(cls, "stages"):
+        stages = tuple(getattr(cls, "stages", ()))
+        sections = (("model", model), ("data", data))
+        keys = {None, *(f"{section}.{key}" for section, fields in sections for key in fields.model_fields)}
+        names = {stage.name for stage in stages if stage.loads in keys}
+        if len(names) < len(stages) or not {*getattr(cls, "stage_settings", ())} <= names:
+            raise ValueError("two have one name, or a name or setting is unknown")
+    return Declared(model, data, sizes, Preset([*presets.file("custom_task").lines, *lines]), stages)
+
+
+@contextmanager
+def _understood(cls: type, name: str) -> Iterator[None]:
+    """Raise SettingsError for what Python, pydantic or the block rejects in an attribute of a task."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        value, problem = getattr(cls, name), " ".join(str(error).split())
+        where = class_location(value if isinstance(value, type) and issubclass(value, BaseModel) else cls)
+        message = f"{cls.__name__}.{name} is not understood: {problem}"
+        raise SettingsError.of(message, key=KEY, where=where, allowed=_ALLOWED[name]) from None
 
 
 def _section(cls: type, name: str, head: dict[str, Any]) -> type[BaseModel]:
@@ -258,41 +271,24 @@ def _section(cls: type, name: str, head: dict[str, Any]) -> type[BaseModel]:
 
     Raises SettingsError if it is invalid.
     """
-    section = getattr(cls, name, Section)
-    if not (isinstance(section, type) and issubclass(section, BaseModel)):
-        raise _undeclared(cls, f"{cls.__name__}.{name} is not a pydantic BaseModel", "a BaseModel")
-    try:
+    with _understood(cls, name):
+        section: type[BaseModel] = getattr(cls, name, Section)
         defaults = create_model(name, __base__=section, __cls_kwargs__={"validate_default": True})()
-    except ValidationError as error:
-        key = ".".join(map(str, (cls.__name__, name, *error.errors()[0]["loc"])))
-        message = f"{key} has no valid default: {error.errors()[0]['msg']}"
-        raise _undeclared(section, message, _FIELDS) from None
-    for key, value in defaults.model_dump().items():
-        if name == "Model" and key in ("family", "size", "folder"):
-            message = f"{name}.{key} is a setting of every task, not one of its own"
-            raise _undeclared(section, message, _FIELDS)
-        try:
-            is_plain = json.loads(json.dumps(value)) == value
-        except TypeError:
-            is_plain = False
-        if not is_plain:
-            raise _undeclared(section, f"{name}.{key} cannot be written into a settings file", _FIELDS)
-    closed = {"extra": "forbid", "frozen": True}
-    return create_model(name, __base__=(section, create_model("Head", **head)), __cls_kwargs__=closed)
-
-
-def _mapping(cls: type, name: str) -> Mapping[str, Any]:
-    """A mapping of the class, for example `defaults`. Raises SettingsError if it is not one."""
-    mapping = getattr(cls, name, {})
-    parts = [mapping, *(mapping.values() if isinstance(mapping, Mapping) and name != "defaults" else ())]
-    if not all(isinstance(part, Mapping) and all(type(key) is str and key for key in part) for part in parts):
-        allowed = "settings by key, in `sizes` and `stage_settings` by name: {'small': {'model.width': 8}}"
-        raise _undeclared(cls, f"{cls.__name__}.{name} is not understood", allowed)
-    return mapping
+        for key, value in defaults.model_dump().items():
+            if name == "Model" and key in ("family", "size", "folder"):
+                raise ValueError(f"every task has the setting {key}")
+            if json.loads(json.dumps(value)) != value:
+                raise ValueError(f"{key} cannot be written into a settings file")
+        closed = {"extra": "forbid", "frozen": True}
+        return create_model(name, __base__=(section, create_model("Head", **head)), __cls_kwargs__=closed)
 
 
 def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
     """The settings in a mapping of the class, as those of a `block` of a family's file."""
+    with _understood(cls, name):
+        mapping = getattr(cls, name, {})
+        by_name = {} if name == "defaults" else {part: dict(settings) for part, settings in mapping.items()}
+        settings = [*settings_file.flat(by_name or mapping)]
     owner = next((base for base in cls.__mro__ if name in vars(base)), cls)
     path, _, line = class_location(owner).rpartition(":")
     where = f"{line}:1"
@@ -300,9 +296,5 @@ def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
         texts = enumerate(inspect.getsourcelines(owner)[0], int(line))
         at = next((n for n, text in texts if re.match(rf"\s+{name}\s*[:=]", text)), line)
         where = f"{path}:{at}"
-    for key, value in settings_file.flat(_mapping(cls, name)):
+    for key, value in settings:
         yield Line(f"{block}{key}", list(value) if isinstance(value, tuple) else value, where)
-
-
-def _undeclared(cls: type, message: str, allowed: str) -> SettingsError:
-    return SettingsError.of(message, key=KEY, where=class_location(cls), allowed=allowed)

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
 
-from launcher.base.diagnostics import (
-    OFF,
-    ON,
-    PROGRAM,
-    Diagnostic,
-    SettingsError,
-    fold,
-    listed,
-    nearest_match,
-    plain,
-    shown,
-)
+from launcher.base.diagnostics import OFF, ON, Diagnostic, SettingsError, listed, nearest_match, plain, shown
 from launcher.base.disk import SHOWN, problem_of
+from launcher.config.command_line import BY_FLAG
 from launcher.config.errors import about, allowed, display_name
-from launcher.config.options import BY_FLAG, EMPTY, HELP, Command, names
 from launcher.config.provenance import BUILT_IN_LAYER, Setting, Values
 from launcher.config.schema import FIRST_RUN, SettingInfo, sections, setting_infos
-from slurm.sbatch import option_of
 
 # Settings.
 
@@ -98,89 +85,6 @@ def rejected(info: SettingInfo, setting: Setting, failure: Mapping[str, Any], be
         if below.origin.layer != BUILT_IN_LAYER:
             more["overrides"] = (below.value, below.origin.where)
     return about({path: setting}, path, message, value=value, allowed=allowed(info), **more)
-
-
-# The command line.
-
-_ORDER = 999
-"""Sorts these errors after those of files and before those of single settings."""
-
-
-def _error(message: str, where: str, **parts: Any) -> Diagnostic:
-    """The error of `where`, a part of the command line."""
-    return Diagnostic(message, **{"where": f"command line: {where}", "order": (_ORDER, 0), **parts})
-
-
-def of_arguments(
-    command: Command,
-    arguments: Sequence[str],
-    wrong: Sequence[tuple[int, Sequence[str]]],
-    positionals: Sequence[str],
-    modes: Mapping[str, str],
-) -> Iterator[Diagnostic]:
-    """The errors of a command line: of its `wrong` options, by position, and positional arguments.
-
-    `modes`: the mode by each option that selects one.
-    """
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        if EMPTY.fullmatch(argument):  # most likely a variable of the shell that is not set
-            flag, where = argument or before, argument or f'{before} ""'.strip()
-            yield _error(f"an empty value after '{flag}'", where, value="")
-    by_flag = {option.flag: option for option in (*command.options, HELP)}
-    for position, words in wrong:
-        if (option := by_flag.get(words[0].partition("=")[0])) is None:
-            yield _unknown_option(command, words, position)
-        else:
-            message = f"option '{option.flag}' {'needs a' if option.metavar else 'takes no'} value"
-            yield _error(message, option.flag, allowed=option.form)
-    if len({*modes.values()}) > 1:
-        where = ", and ".join(f"--mode {mode}" if flag == "--mode" else flag for flag, mode in modes.items())
-        message = f"mode is set twice, to {' and to '.join(dict.fromkeys(modes.values()))}"
-        yield _error(message, where, key="mode", fix="remove one of them")
-    for argument in positionals[command.most(positionals) :]:
-        allowed = f"options; see  {command.call} --help"
-        fix = f"--set {shlex.quote(argument)}" if argument.partition("=")[0] in names("keys") else None
-        yield _error(f"unexpected argument '{argument}'", argument, value=argument, allowed=allowed, fix=fix)
-    argument, choices, call = "".join(positionals[:1]), ", ".join(command.choices), command.name
-    if argument and command.choices and argument not in command.choices:
-        parts = {"allowed": choices, "did_you_mean": nearest_match(argument, command.choices)}
-        message = f"unknown {command.argument} {argument!r}"
-        yield _error(message, f"{call} {argument}", value=argument, **parts)
-    elif command.argument and command.requires_argument and not positionals:
-        allowed = choices or command.allowed or f"{PROGRAM} {call} {command.argument}"
-        yield _error(f"{call} requires {command.argument}", call, allowed=allowed)
-    elif command.requires_operand(argument) and not positionals[1:]:
-        call, form = f"{call} {argument or command.choices[0]}", command.operand
-        yield _error(f"{call} requires {form}", call, allowed=f"{PROGRAM} {call} {form}")
-
-
-def _unknown_option(command: Command, words: Sequence[str], position: int) -> Diagnostic:
-    """The error of an unknown option; the second of its `words` is most likely its value.
-
-    One of the program that the command passes options to belongs after `--`; a setting is its own
-    option, or --set.
-    """
-    argument, (flag, is_joined, text) = words[0], words[0].partition("=")
-    text, name, line = text if is_joined else "".join(words[1:]), flag, None
-    options = {option.flag: option for option in (*command.options, HELP)}
-    parts = {"order": (_ORDER, position), "allowed": f"{len(options)} options; see  {command.call} --help"}
-    theirs = option_of(argument) if command.passthrough is not None else None
-    if theirs is not None:
-        name = f"--{theirs}"
-        if name not in options:
-            parts["allowed"] = f"options of {command.passthrough} at the end, after  -- "
-            message = f"option '{flag}' belongs to {command.passthrough}, not to {command.name}"
-            return _error(message, argument, **parts, value=argument)
-    # A dotted key, or the last part of a single one.
-    spelled = fold(name.lstrip("-"))
-    keys = [key for key in names("keys") if spelled in (fold(key), fold(key.rpartition(".")[2]))]
-    near, text = nearest_match(name, options), shlex.quote(text) if text else ""
-    if near is not None and (fold(near) == fold(name) or len(keys) != 1):
-        line = f"{near} {text if options[near].metavar else ''}".rstrip()
-    elif len(keys) == 1 and "--set" in options:
-        line = f"--set {keys[0]}={text or 'VALUE'}"
-    meant = line and re.split(r" (?=--)|=", line)[0]  # without the value
-    return _error(f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=meant, fix=line)
 
 
 # Calls of Python.

@@ -20,6 +20,7 @@ from launcher.config.provenance import (
     DEFAULT_MODE,
     FILES_LAYER,
     MODE_LAYER,
+    RESUMED_LAYER,
     STAGED_MODE,
     CliArgs,
     Origin,
@@ -239,7 +240,7 @@ def _custom_task(name: str, typed: dict[str, Setting]) -> tuple[bool, list[Diagn
 
     folder, wrong = typed.get(TASK_FOLDER), list[Diagnostic]()
     try:
-        if folder is not None and folder.origin.layer == FILES_LAYER:  # which is data
+        if folder is not None and folder.origin.layer in (FILES_LAYER, RESUMED_LAYER):  # which are data
             file, where = folder.origin.where.rpartition(":")[0], errors.where(TASK_FOLDER, folder.origin)
             folder = replace(folder, value=custom_task.folder_for(name, folder.value, Path(file), where))
         if folder is not None and (impossible := errors.impossible_path({TASK_FOLDER: folder}, TASK_FOLDER)):

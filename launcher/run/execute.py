@@ -16,7 +16,7 @@ from launcher.base import environment, exit_codes, signals
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
 from launcher.base.signals import Stopped, at_signal
 from launcher.config import batching
-from launcher.config.options import INPUT
+from launcher.config.command_line import INPUT
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import Resolved
 from launcher.config.resolve import fetch_weights

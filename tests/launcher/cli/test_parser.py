@@ -8,7 +8,7 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import render
 from launcher.cli.parser import read
 from launcher.commands.catalog import COMMANDS
-from launcher.config.options import OPTIONS, names
+from launcher.config.command_line import OPTIONS, names
 from launcher.config.schema import setting_infos
 from launcher.run_folder import run_folder
 
