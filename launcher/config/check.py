@@ -78,7 +78,6 @@ _TORCH_ALONE = [entry.name for entry in ENGINES.values() if not entry.needs]
 _SHARDING = next(name for name in _TORCH_ALONE if ENGINES[name].shards_parameters)
 _QUANTIZE = "model.quantize"
 _STAGED = f"families with stages: {', '.join(name for name, each in FAMILIES.items() if each.stages)}"
-_MUST_EXIST = ("data.path", PRETRAINED, "engine.ds_config")
 ROWS = (
     Row(
         "mode",
@@ -209,27 +208,29 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
     """Errors of files that do not exist; of pipes and devices, which may be read for ever; of URLs."""
     for key in [key for key in paths.PATHS if key in values]:
         text = values[key].value
-        if paths.is_special(key, values):
-            allowed = "a file or a folder on disk, not a pipe, socket or device"
-            yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
-        if redact(str(text)) != str(text):  # files of the run would name the password
+        if text is None or text.startswith((paths.EMBEDDED, HUB)):
+            continue
+        if redact(text) != text:  # files of the run would name the password
             problem = "is a URL with a password"
             yield errors.about_value(values, key, problem, allowed="a path on this machine")
-        if key not in _MUST_EXIST or text is None or text.startswith((paths.EMBEDDED, HUB)):
-            continue
         path = Path(text).expanduser()
         if text and path.exists():
+            if not path.is_file() and not path.is_dir():
+                allowed = "a file or a folder on disk, not a pipe, socket or device"
+                yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
             continue
         if key == "data.path" and values["download.fetch"].value:
             from launcher.config import feature_checks  # for the runs that download their data
 
             if feature_checks.will_download(values, text):
                 continue
-        like, problem = nearest_file(text), f"does not exist ({path.absolute()})"
-        more = {"new": like, "did_you_mean": like}
-        if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
-            more["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
-        yield errors.about_value(values, key, problem, **more)
+        if key in ("data.path", PRETRAINED, "engine.ds_config"):
+            link = "is a link to a file that" if path.is_symlink() else ""
+            like, problem = nearest_file(text), f"{link} does not exist ({path.absolute()})".strip()
+            more = {"new": like, "did_you_mean": like}
+            if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
+                more["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
+            yield errors.about_value(values, key, problem, **more)
 
 
 def _of_user(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
@@ -395,9 +396,6 @@ class TrackedSettings:
             return TrackedSettings(value, f"{key}.", self._seen)
         self._seen.add(key)
         return value
-
-    def __repr__(self) -> str:
-        return f"TrackedSettings({self._settings!r})"
 
 
 def retracked(view: TrackedSettings, settings: BaseModel) -> TrackedSettings:

@@ -17,7 +17,6 @@ from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, 
 from launcher.config.schema import AUTO, SettingInfo, config_of, setting_infos
 from models.base import SplitName
 from models.catalog import FAMILIES, stages_of
-from slurm.sbatch import option_of
 from training.settings import TRACKERS
 
 Values = Literal[
@@ -292,15 +291,13 @@ class CommandLine:
     """The RUN of resume, the KEY of explain, the WHAT of list; empty: none was typed."""
     args: CliArgs = field(default_factory=CliArgs)
     flags: frozenset[str] = frozenset()
-    """Given options without a value that are not settings: --dry-run, --json, --schema, --help."""
+    """The options that were given."""
     out: Path | None = None
     diagnostics: Sequence[Diagnostic] = ()
     values: Mapping[str, str] = field(default_factory=dict)
     """Values of options that only this command has, such as "--format": "hf"."""
     more: Sequence[str] = ()
-    """The other RUNs of report and watch."""
-    operand: str = ""
-    """The PATH of data check, the hf:ID of data fetch; empty: none was typed."""
+    """The other RUNs of report and watch; the operand of data."""
     passthrough: Sequence[str] = ()
     """Options after `--`, for another program."""
     argv: Sequence[str] = ()
@@ -310,6 +307,11 @@ class CommandLine:
     def as_json(self) -> bool:
         """Whether the output is for programs."""
         return JSON.flag in self.flags
+
+    @property
+    def operand(self) -> str:
+        """The PATH of data check, the hf:ID of data fetch; empty: none was typed."""
+        return next(iter(self.more), "")
 
 
 def parse(command: Command, argv: Sequence[str]) -> CommandLine:
@@ -331,7 +333,7 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
             message = f"option '{flag}' {'needs a' if option.metavar else 'takes no'} value"
             diagnostics.append(_error(message, flag, allowed=option.form))
         elif option is not None:
-            value = value if is_joined else words[-1]
+            value = "true" if option.metavar is None else value if is_joined else words[-1]
             given.setdefault(flag, []).append(value)
             if option.mode or option.key == "mode":
                 modes.pop(flag, None)  # of one option, the last value counts
@@ -346,9 +348,8 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         diagnostics.append(_error(message, where, key="mode", fix="remove one of them"))
     diagnostics += _wrong_positionals(command, positionals)
     argument, *more = positionals[: command.most(positionals)] or [""]
-    operand = more.pop() if command.operand and more else ""
     # Paths that no file can have: further checks would open them. Those of settings are checked by key.
-    texts = [(command.name, text) for text in (argument, *more, operand)]
+    texts = [(command.name, text) for text in (argument, *more)]
     files = [o.flag for o in command.options if o.key is None and o.values in PATH_VALUES and o.flag != INPUT]
     texts += [(flag, text) for flag in files for text in given.get(flag, ())]
     for name, text in texts:
@@ -358,16 +359,11 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
             diagnostics.append(Diagnostic(message, key=key, value=text, where=where))
             command = replace(command, adds_errors=False)
     last = {flag: values[-1] for flag, values in given.items()}
-    options, filled, stage = {}, {}, last.get(STAGE.flag)
-    for option in command.options:
-        if option.flag in last and option.key is not None and option.key not in ("mode", "engine.name"):
-            text = ",".join(given[option.flag]) if option.repeats else last[option.flag]
-            options[option.key] = (option.flag, text if option.metavar else "true")
     mode_option, mode = [("--mode", None), *modes.items()][-1]
-    if stage is not None:
+    filled, is_resume = dict[str, Setting](), command.name == "resume"
+    if (stage := last.get(STAGE.flag)) is not None:
         filled["stages"] = Setting([stage], Origin(CLI_LAYER, f"{STAGE.flag} {stage}"))
         mode_option, mode = (mode_option, mode) if modes else (f"{STAGE.flag} {stage}", STAGED_MODE)
-    is_resume = command.name == "resume"
     args = CliArgs(
         model=last.get("--model"),
         mode=mode,
@@ -375,7 +371,11 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         engine=last.get("--engine"),
         configs=[Path(path) for path in given.get("--config", ())],
         sets=given.get("--set", []),
-        options=options,
+        options={
+            o.key: (o.flag, ",".join(given[o.flag]) if o.repeats else last[o.flag])
+            for o in command.options
+            if o.key not in (None, "mode", "engine.name") and o.flag in given
+        },
         resume=argument or None if is_resume else last.get(RESUME.flag),
         resume_option="resume" if is_resume else RESUME.flag,
         reset=given.get("--reset", []),
@@ -387,12 +387,11 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         command=command,
         argument=argument,
         args=args,
-        flags=frozenset(f for f in given if not (by_flag[f].metavar or by_flag[f].key or by_flag[f].mode)),
+        flags=frozenset(given),
         out=Path(last["--out"]) if last.get("--out") else None,
         diagnostics=diagnostics,
         values={f: text for f, text in last.items() if by_flag[f].metavar and by_flag[f] not in OPTIONS},
         more=more,
-        operand=operand,
         passthrough=argv[end + 1 :],
         argv=list(argv),
     )
@@ -436,10 +435,10 @@ def _unknown_option(command: Command, words: Sequence[str], position: int) -> Di
     text, name, line = text if is_joined else "".join(words[1:]), flag, None
     options = {option.flag: option for option in (*command.options, HELP)}
     parts = {"order": (_ORDER, position), "allowed": f"{len(options)} options; see  {command.call} --help"}
-    theirs = option_of(argument) if command.passthrough is not None else None
-    if theirs is not None:
-        name = f"--{theirs}"
-        if name not in options:
+    if command.passthrough is not None:
+        from slurm.sbatch import option_of
+
+        if (theirs := option_of(argument)) is not None and (name := f"--{theirs}") not in options:
             parts["allowed"] = f"options of {command.passthrough} at the end, after  -- "
             message = f"option '{flag}' belongs to {command.passthrough}, not to {command.name}"
             return _error(message, argument, **parts, value=argument)

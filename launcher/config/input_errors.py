@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 from launcher.base.diagnostics import OFF, ON, Diagnostic, SettingsError, listed, nearest_match, plain, shown
-from launcher.base.disk import SHOWN, problem_of
 from launcher.config.command_line import BY_FLAG
 from launcher.config.errors import about, allowed, display_name
 from launcher.config.provenance import BUILT_IN_LAYER, Setting, Values
-from launcher.config.schema import FIRST_RUN, SettingInfo, sections, setting_infos
+from launcher.config.schema import SettingInfo, sections, setting_infos
 
 # Settings.
 
@@ -63,20 +62,20 @@ def rejected(info: SettingInfo, setting: Setting, failure: Mapping[str, Any], be
     if kind == "string_pattern_mismatch" or (kind == "value_error" and not parts):
         reason = "is not understood"
     message = f"{display_name(path)} {shown(value)} {reason}"
-    if has_name:
-        message = f"{path} has no {name}" if kind == "missing" else f"unknown name '{name}' in {path}"
-        options = re.findall(r"\w+", str(info.allowed))
-        more["did_you_mean"] = nearest_match(str(name), options) if kind != "missing" else None
+    if kind == "missing":
+        message = f"{path} has no {name}"
+    elif has_name:
+        message = f"unknown name '{name}' in {path}"
+        more["did_you_mean"] = nearest_match(str(name), re.findall(r"\w+", str(info.allowed)))
     elif not parts:
-        word, options, suggestion = str(value).lower(), info.allowed, None
-        if info.type == "true or false":
-            options = ("true", "false")
-        elif isinstance(value, str) and isinstance(options, tuple):
-            message = f"unknown {display_name(path)} {shown(value)}"
+        options = ("true", "false") if info.type == "true or false" else info.allowed
         bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
+        word, suggestion = str(value).lower(), None
         if info.nullable and word == "none":
             suggestion = "null"
         elif isinstance(options, tuple):
+            if isinstance(value, str) and isinstance(info.allowed, tuple):
+                message = f"unknown {display_name(path)} {shown(value)}"
             same = next((words for words in (ON, OFF) if word in words), (word,))
             suggestion = next((o for o in options if o in same), None) or nearest_match(word, options)
         elif bound is not None and not isinstance(value, list):
@@ -89,12 +88,6 @@ def rejected(info: SettingInfo, setting: Setting, failure: Mapping[str, Any], be
 
 # Calls of Python.
 
-KINDS: dict[str, tuple[type, ...]] = {
-    **{"model": (str, type), "mode": (str,), "engine": (str,), "nproc": (int,)},
-    **{"config": (str, PathLike, Sequence), "out": (str, PathLike), "settings": (Mapping,)},
-    **{"console": (bool,), "resume": (str, int, PathLike), "reset": (str, Sequence)},
-}
-"""The arguments of `train`, and their types."""
 _OF_KEYS = {"model.family": "model", "model.size": "model", "mode": "mode", "engine.name": "engine"}
 _OF_KEYS |= {"engine.nproc": "nproc", "--input": "inputs"}
 """The arguments that have another name than the setting or the option."""
@@ -132,30 +125,12 @@ def text_of(key: str, value: Any, call: str) -> str:
 
 
 def check_types(given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True) -> None:
-    """Raise SettingsError for arguments of another type than these, and impossible paths.
-
-    `none`: or None.
-    """
+    """Raise SettingsError for arguments of another type than these; `none`: or None."""
     wrong = []
     for name, (value, kind) in given.items():
-        problem = None
-        if value is None and none:
-            continue
-        if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
-            problem = f"is of type {type(value).__name__}, not {' or '.join(t.__name__ for t in kind)}"
-        elif name in ("config", "out", "resume", "folder"):
-            paths: Any = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-            problem = next(filter(None, (problem_of(str(path)) for path in paths)), None)
-        if problem:
-            message = f"{name} {repr(value)[:SHOWN]} {problem}"
+        if not isinstance(value, kind) and not (none and value is None):
+            kinds = " or ".join(each.__name__ for each in kind)
+            message = f"{name} {value!r} is of type {type(value).__name__}, not {kinds}"
             wrong.append(Diagnostic(message, value=value, where=f"{call}({name}={value!r})"))
     if wrong:
         raise SettingsError(wrong)
-
-
-def no_argument(name: str, value: object) -> Diagnostic:
-    """The error of an argument that `train` lacks: most likely a setting."""
-    argument, key = nearest_match(name, KINDS), nearest_key(name, setting_infos(FIRST_RUN[0]))
-    meant = f"{argument}={value!r}" if argument else (key and f"settings={{{key!r}: {value!r}}}")
-    message, where = f"train has no argument {name!r}", f"train({name}={value!r})"
-    return Diagnostic(message, value=value, where=where, allowed=", ".join(KINDS), fix=meant)

@@ -62,8 +62,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         try:
             return layer_of(layer, read_lines(path, option), position)
         except SettingsError as error:
-            of_file = error.diagnostics
-            wrong.extend(replace(d, order=(position, d.order[1] if d.order else 0)) for d in of_file)
+            wrong.extend(replace(diagnostic, order=(position, 0)) for diagnostic in error.diagnostics)
             return {}
 
     # A mode of the user's own is above the one that it names.
@@ -87,7 +86,8 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         typed.append(("mode", args.mode, f"--mode {args.mode}" if is_long else args.mode_option))
     if args.engine is not None:
         typed.append(("engine.name", args.engine, f"--engine {args.engine}"))
-    typed += [(key, text, f"{option} {text}") for key, (option, text) in args.options.items()]
+    for key, (option, text) in args.options.items():
+        typed.append((key, text, option if text == "true" else f"{option} {text}"))
     for text in args.sets:
         key, equals, value = text.partition("=")
         if equals and key.strip():
@@ -119,8 +119,6 @@ def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
     if info is None or info.type in ("text", "one of"):
         is_null = info is not None and info.nullable and text in ("null", "~")
         return Setting(None if is_null else text, origin)
-    if info.type == "true or false" and not origin.where.startswith("--set "):
-        origin = replace(origin, where=origin.where.removesuffix(" true"))  # of an option without a value
     if info.type == "list of texts" and not text.startswith("["):
         return Setting([item.strip() for item in text.split(",")], origin)
     return Setting(parse_yaml_value(text), origin)
@@ -183,8 +181,8 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     name, diagnostics = typed["model.family"].value if "model.family" in typed else None, list[Diagnostic]()
     family = valid("model.family", FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
     if isinstance(name, str) and is_custom(name):
-        is_usable, diagnostics = _custom_task(name, typed)
-        family = name if is_usable else family
+        diagnostics = _custom_task(name, typed)
+        family = family if diagnostics else name
     infos, config, wrong = setting_infos(family), config_of(family), list(invalid)
     known: dict[str, Setting] = {}
     for key, setting in arguments.items():
@@ -234,29 +232,24 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     )
 
 
-def _custom_task(name: str, typed: dict[str, Setting]) -> tuple[bool, list[Diagnostic]]:
-    """Whether the class of the task `name` can be used, and errors. Loads it."""
+def _custom_task(name: str, typed: dict[str, Setting]) -> list[Diagnostic]:
+    """Why the class of the task `name` cannot be used; empty: it can. Loads it."""
     from launcher.config import custom_task  # for the runs that train one
 
-    folder, wrong = typed.get(TASK_FOLDER), list[Diagnostic]()
+    folder = typed.get(TASK_FOLDER)
     try:
         if folder is not None and folder.origin.layer in (FILES_LAYER, RESUMED_LAYER):  # which are data
             file, where = folder.origin.where.rpartition(":")[0], errors.where(TASK_FOLDER, folder.origin)
             folder = replace(folder, value=custom_task.folder_for(name, folder.value, Path(file), where))
-        if folder is not None and (impossible := errors.impossible_path({TASK_FOLDER: folder}, TASK_FOLDER)):
-            return False, [impossible]
         custom_task.add_search_folder(folder and folder.value)
-        sizes = config_of(name).SIZES
+        config_of(name)
     except SettingsError as error:
-        return False, errors.custom_task_errors(error, typed)
+        return errors.custom_task_errors(error, typed)
     home = custom_task.task_folder(name)
-    if not sizes and "model.size" in typed:
-        message = f"{name} has no sizes, so size {typed['model.size'].value!r} cannot be chosen"
-        wrong.append(errors.about(typed, "model.size", message))
-    if folder is not None and folder.value is not None and os.path.realpath(folder.value) != home:
-        message = f"{name} is loaded from {home or 'an installed package'}, not from {folder.value}"
-        wrong.append(errors.about(typed, TASK_FOLDER, message, allowed="the folder of the module"))
-    return True, wrong
+    if folder is None or folder.value is None or os.path.realpath(folder.value) == home:
+        return []
+    message = f"{name} is loaded from {home or 'an installed package'}, not from {folder.value}"
+    return [errors.about(typed, TASK_FOLDER, message, allowed="the folder of the module")]
 
 
 def declared_stages(family: str) -> tuple[Stage, ...]:

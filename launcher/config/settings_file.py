@@ -82,7 +82,7 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
             return list(parse(path.read_bytes().decode("utf-8-sig"), name or str(path)))
     except Unreadable as broken:
         problem = f"cannot be read as {form}: {broken.problem}"
-        parts = {"where": f"{path}:{broken.line}:{broken.column}", "order": (0, broken.line)}
+        parts = {"where": f"{path}:{broken.line}:{broken.column}"}
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
@@ -97,7 +97,7 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
 
 def nearest_file(path: str | Path) -> str | None:
     """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
-    folder, name = Path(path).expanduser().parent, Path(path).name
+    folder, name = Path(os.path.expanduser(path)).parent, Path(path).name
     names = os.listdir(folder) if folder.is_dir() else []
     suggestion = nearest_match(name, [other for other in names if other != name])  # a link to nothing
     return suggestion and str(Path(path).parent / suggestion)
