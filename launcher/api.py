@@ -230,7 +230,7 @@ def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
             mode=given("mode"),
             engine=given("engine"),
             configs=[Path(path) for path in _listed(given("config"))],
-            sets=[f"{key}={text_of(key, value, call)}" for key, value in flat(settings)],
+            sets=[f"{key}={text_of(value)}" for key, value in flat(settings)],
             options=_processes(given("nproc")),
             resume=None if resume is None else str(resume),
             reset=_listed(given("reset")),

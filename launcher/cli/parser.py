@@ -12,17 +12,7 @@ from typing import Any
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.config import presets
-from launcher.config.command_line import (
-    DEFAULT,
-    HELP,
-    RUN,
-    Command,
-    CommandLine,
-    Option,
-    choices,
-    names,
-    parse,
-)
+from launcher.config.command_line import DEFAULT, HELP, RUN, Command, CommandLine, Option, names, parse
 from launcher.config.provenance import LAYERS
 from launcher.config.schema import FIRST_RUN, setting_infos
 
@@ -150,7 +140,7 @@ def _sentence(option: Option) -> str:
     if option.sentence or option.key is None:
         return _escaped(option.sentence)
     sentence = setting_infos(FIRST_RUN[0])[option.key].description
-    allowed = choices(option.key)
+    allowed = names(None, option.key)
     if allowed and option.values is None:
         sentence = f"{sentence} One of {', '.join(allowed)}."
     return _escaped(sentence)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match, shown
+from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match, shown
 from launcher.base.disk import SHOWN, problem_of
 from launcher.config import presets
 from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, ResetPart, Setting
-from launcher.config.schema import AUTO, SettingInfo, config_of, setting_infos
+from launcher.config.schema import AUTO, config_of, setting_infos
 from models.base import SplitName
 from models.catalog import FAMILIES, stages_of
 from training.settings import TRACKERS
@@ -182,8 +182,8 @@ SPLITS: tuple[str, ...] = get_args(SplitName)
 DEFAULT_SPLIT = "test"
 
 
-def names(kind: str) -> list[str]:
-    """All `models` (with their sizes), `modes`, ..., or setting `keys`; see options.Values."""
+def names(kind: str | None, key: str | None = None) -> list[str]:
+    """All names of a kind of values, see Values; without a kind, what the setting `key` may be."""
     if kind == "models":
         return [*FAMILIES, *(f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES)]
     if kind == "stages":
@@ -191,18 +191,10 @@ def names(kind: str) -> list[str]:
     if kind == "keys":
         return sorted({key for family in FAMILIES for key in setting_infos(family)})
     closed = {"modes": presets.modes(), "engines": (*ENGINES, AUTO), "trackers": TRACKERS}
-    return [*closed.get(kind, get_args(ResetPart))]
-
-
-def info_of(key: str) -> SettingInfo | None:
-    """What the first family with the setting `key` knows of it."""
-    return next((info for family in FAMILIES if (info := setting_infos(family).get(key))), None)
-
-
-def choices(key: str) -> list[str]:
-    """What the setting `key` may be, where that is a closed list."""
-    info = info_of(key)
-    return list(info.allowed) if info is not None and isinstance(info.allowed, tuple) else []
+    closed["parts"] = get_args(ResetPart)
+    infos = (setting_infos(family).get(key or "") for family in FAMILIES if kind is None)
+    allowed = next((info.allowed for info in infos if info is not None), None)
+    return [*closed.get(kind or "", allowed if isinstance(allowed, tuple) else ())]
 
 
 DEFAULT = "run"
@@ -432,23 +424,22 @@ def _unknown_option(command: Command, words: Sequence[str], position: int) -> Di
     option, or --set.
     """
     argument, (flag, is_joined, text) = words[0], words[0].partition("=")
-    text, name, line = text if is_joined else "".join(words[1:]), flag, None
-    options = {option.flag: option for option in (*command.options, HELP)}
-    parts = {"order": (_ORDER, position), "allowed": f"{len(options)} options; see  {command.call} --help"}
+    text, name, known = text if is_joined else "".join(words[1:]), flag, (*command.options, HELP)
+    parts = {"order": (_ORDER, position), "allowed": f"{len(known)} options; see  {command.call} --help"}
+    forms = {option.flag: f"{option.flag} " if option.metavar else option.flag for option in known}
     if command.passthrough is not None:
         from slurm.sbatch import option_of
 
-        if (theirs := option_of(argument)) is not None and (name := f"--{theirs}") not in options:
+        if (theirs := option_of(argument)) is not None and (name := f"--{theirs}") not in forms:
             parts["allowed"] = f"options of {command.passthrough} at the end, after  -- "
             message = f"option '{flag}' belongs to {command.passthrough}, not to {command.name}"
             return _error(message, argument, **parts, value=argument)
-    # A dotted key, or the last part of a single one.
-    spelled = fold(name.lstrip("-"))
-    keys = [key for key in names("keys") if spelled in (fold(key), fold(key.rpartition(".")[2]))]
-    near, text = nearest_match(name, options), shlex.quote(text) if text else ""
-    if near is not None and (fold(near) == fold(name) or len(keys) != 1):
-        line = f"{near} {text if options[near].metavar else ''}".rstrip()
-    elif len(keys) == 1 and "--set" in options:
-        line = f"--set {keys[0]}={text or 'VALUE'}"
-    meant = line and re.split(r" (?=--)|=", line)[0]  # without the value
-    return _error(f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=meant, fix=line)
+    if "--set" in forms:  # a key, or its last part
+        sets = {key: f"--set {key}=" for key in names("keys")}
+        lasts = {f"--{key.rpartition('.')[2]}": form for key, form in sets.items()}
+        forms = lasts | {f"--{key}": form for key, form in sets.items()} | forms
+    form = forms.get(nearest_match(name, forms) or "", "")
+    value = shlex.quote(text) if text else "VALUE" if form.endswith("=") else ""
+    fix = (form + value if form.endswith((" ", "=")) else form).rstrip() or None
+    meant = form.rstrip(" =") or None
+    return _error(f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=meant, fix=fix)

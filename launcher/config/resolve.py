@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from launcher.config import adapt, batching, check, errors, paths, presets
 from launcher.config.batching import MICRO
 from launcher.config.machine import Machine
 from launcher.config.paths import PATHS
-from launcher.config.presets import BOUNDS, TASK_FOLDER
+from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
     BATCH_SETTINGS,
     BUILT_IN_LAYER,
@@ -96,7 +96,7 @@ def resolve(
     # The size that mode default would train: without one of the user instead of the mode's. A file may
     # repeat the size of the mode, as the settings.yaml of a run does.
     size = None if choice.size is None else values.get(_SIZE)
-    default = size and size.value
+    default = None if size is None else size.value
     if size is not None and _SIZE in keys.changed:
         is_users = _SIZE in keys.decided or size.origin.layer == CLI_LAYER
         default = None if is_users else keys.defaults[_SIZE]
@@ -261,19 +261,15 @@ def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, d
     of a GPU stays on a CPU, where a comparison plans it; one that is withdrawn stays null.
     """
     given, reasons = dict[str, Any](), dict[str, str]()
-
-    def outside(bounds: Mapping[str, Any]) -> str:
-        """Why the run is outside of the scope of `bounds`; empty: it is inside."""
-        ends = [f"{word} {bounds[end]:g}" for end, word in BOUNDS.items() if bounds.get(end) is not None]
-        sizes, limits = bounds.get("sizes"), " and ".join(ends)
-        if sizes is not None and size not in sizes:
-            instead = ", where the mode chooses the size" if size is None else f", not {size}"
-            return f"{limits} at size {' or '.join(sizes)}{instead}"
-        return f"{limits} on a CPU" if bounds.get("device") == "cpu" and device != "cpu" else ""
-
     for promises, origin in setting.all_values:
         for measure, bounds in promises.items():
-            reason = f"withdrawn by {origin.where}" if bounds is None else outside(bounds)
+            sizes, reason = bounds and bounds.get("sizes"), ""
+            if bounds is None:
+                reason = f"withdrawn by {origin.where}"
+            elif sizes is not None and size not in sizes:
+                reason = f"at size {' or '.join(sizes)}, not {size or 'one of your own'}"
+            elif bounds.get("device") == "cpu" and device != "cpu":
+                reason = "on a CPU"
             if measure not in given and reason:
                 reasons.setdefault(measure, reason)
             if bounds is None or not reason:
