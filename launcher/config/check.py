@@ -411,11 +411,12 @@ def settings_read(view: TrackedSettings) -> frozenset[str]:
 def unused_keys(values: Values, read: Collection[str]) -> list[str]:
     """The settings that a layer above built-in changed, that have an effect, and that nothing read."""
     infos = setting_infos(values["model.family"].value)
-    keys = [
-        key for key in values if key not in {*read, *BY_THE_LAUNCHER} and not key.startswith(_OF_LAUNCHER)
+    return [
+        key
+        for key, setting in values.items()
+        if key not in read and key not in BY_THE_LAUNCHER and not key.startswith(_OF_LAUNCHER)
+        if setting.value != infos[key].default and why_ineffective(values, key) is None
     ]
-    changed = [key for key in keys if values[key].value != infos[key].default]
-    return [key for key in changed if why_ineffective(values, key) is None]
 
 
 def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> Iterator[Diagnostic]:

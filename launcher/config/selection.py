@@ -189,7 +189,7 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
         try:
             known[key] = _with_value(setting, infos.get(key))
         except Unreadable as error:
-            message = f"{setting.origin.where} cannot be read: {error.problem}"
+            message = f"{setting.origin.where} cannot be read: {error.args[0]}"
             wrong.append(errors.about(arguments, key, message, key=None, value=None))
     users = [*files, known]
     typed = counting(users)

@@ -39,13 +39,7 @@ class Line(NamedTuple):
 
 
 class Unreadable(Exception):
-    """The text breaks the rules of its format; `line` and `column` count from 1."""
-
-    def __init__(self, problem: str, line: int, column: int) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.line = line
-        self.column = column
+    """The text breaks the rules of its format: problem, line and column, counted from 1."""
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -81,8 +75,8 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
         else:
             return list(parse(path.read_bytes().decode("utf-8-sig"), name or str(path)))
     except Unreadable as broken:
-        problem = f"cannot be read as {form}: {broken.problem}"
-        parts = {"where": f"{path}:{broken.line}:{broken.column}"}
+        cause, line, column = broken.args
+        problem, parts = f"cannot be read as {form}: {cause}", {"where": f"{path}:{line}:{column}"}
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
