@@ -27,8 +27,8 @@ from benchmarks.figures import command, listed, load_rows, machine, save_rows
 from benchmarks.lora import save_layout
 from launcher.base.diagnostics import PROGRAM, plain
 from launcher.commands.plan import resolve_with
+from launcher.config.command_line import GPU_MEMORY, GPUS, RAM
 from launcher.config.machine import CONTEXT_BYTES, detect_machine
-from launcher.config.options import GPU_MEMORY, GPUS, RAM
 from launcher.config.provenance import CliArgs
 from launcher.plan import target
 from launcher.plan.ladder import RUNGS, TRAINED, Change, Rung, Step, climb

@@ -9,7 +9,7 @@ from launcher.base import environment
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
-    from typing import Any, NoReturn
+    from typing import Any
 
     from launcher.api import Paths, Run, RunError
     from launcher.base.diagnostics import SettingsError
@@ -31,7 +31,6 @@ def train(
     console: bool = True,
     resume: str | int | PathLike[str] | None = None,
     reset: str | Sequence[str] = (),
-    **unknown: NoReturn,
 ) -> Run:
     """Train as the command line does, and return the result instead of an exit code.
 
@@ -39,8 +38,8 @@ def train(
     are the options of these names; `model` may be the class of a custom task. `config` is one or
     several settings files; `settings` holds single values by dotted key or nested. With `console`
     false nothing is printed. `resume` is "auto", a run folder, a checkpoint or a step; `reset` is
-    the state to reinitialize: "optimizer", "schedule", "data". Raises SettingsError for invalid or
-    unknown arguments, settings or data (nothing was written), RunError if the run failed, and
+    the state to reinitialize: "optimizer", "schedule", "data". Raises SettingsError for invalid
+    arguments, settings or data (nothing was written), RunError if the run failed, and
     KeyboardInterrupt after Ctrl-C, when the run has been saved.
     """
     arguments = dict(locals())

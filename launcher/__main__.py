@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with signals.imports():
         from launcher.base.diagnostics import SettingsError
         from launcher.cli import parser
-        from launcher.config.options import HELP, VERSION
+        from launcher.config.command_line import HELP, VERSION
 
     command_line = parser.read(sys.argv[1:] if argv is None else argv)
     flags, diagnostics = command_line.flags, command_line.diagnostics

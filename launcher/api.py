@@ -15,7 +15,7 @@ from launcher.base.diagnostics import SettingsError, render
 from launcher.commands import run as run_command
 from launcher.config import custom_task
 from launcher.config.errors import about_data
-from launcher.config.input_errors import EVALUATE, KINDS, as_arguments, check_types, no_argument, text_of
+from launcher.config.input_errors import EVALUATE, as_arguments, check_types, text_of
 from launcher.config.provenance import CliArgs
 from launcher.config.settings_file import flat
 from launcher.report.report import refresh
@@ -220,21 +220,18 @@ class Run:
 def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
     """The implementation of `launcher.train` for its `arguments`; errors name those of `call`."""
     with _errors(call):
-        if unknown := arguments.get("unknown"):
-            raise SettingsError([no_argument(*item) for item in unknown.items()])
-        given = {name: arguments.get(name) for name in KINDS}
-        check_types({name: (given[name], kind) for name, kind in KINDS.items()}, call)
         custom_task.check_not_importing()
-        config, resume, reset, out = (given[name] for name in ("config", "resume", "reset", "out"))
+        given = arguments.get
+        settings, resume, out = given("settings") or {}, given("resume"), given("out")
         args = CliArgs(
-            model=_model_name(given["model"]),
-            mode=given["mode"],
-            engine=given["engine"],
-            configs=[Path(path) for path in _listed(config)],
-            sets=[f"{key}={text_of(key, value, call)}" for key, value in flat(given["settings"] or {})],
-            options=_processes(given["nproc"]),
+            model=_model_name(given("model")),
+            mode=given("mode"),
+            engine=given("engine"),
+            configs=[Path(path) for path in _listed(given("config"))],
+            sets=[f"{key}={text_of(value)}" for key, value in flat(settings)],
+            options=_processes(given("nproc")),
             resume=None if resume is None else str(resume),
-            reset=_listed(reset),
+            reset=_listed(given("reset")),
         )
         ready = run_command.prepare(args, None if out is None else Path(out), [])
         stages = {} if isinstance(ready, RunPlan) else ready.folders
@@ -242,7 +239,7 @@ def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
             return _run_of(left, Path(left["folder"]) if ready.is_rank_0 else None, stages)
         if isinstance(ready, RunPlan) and ready.starts_processes:
             custom_task.check_importable(ready.resolved.settings.model.family, f"{call}()")
-        console = bool(given["console"])
+        console = bool(given("console"))
         if console and ready.is_rank_0 and ready.warnings:
             print(render(as_arguments(ready.warnings, "train")), file=sys.stderr, flush=True)
         end = run_command.train(ready, console, show=lambda end: None)

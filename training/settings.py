@@ -221,7 +221,7 @@ class Optim(Section):
     of 2 bytes. Checkpoints have them in fp32."""
     lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
-    groups: dict[str, float] = Field(
+    groups: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, json_schema_extra={"allowed": "names of parts, each with a factor above 0"}
     )
     """Factor of the learning rate for each named part of the model, such as {encoder: 0.1}; other

@@ -9,8 +9,7 @@ from pathlib import Path
 from launcher.base import exit_codes
 from launcher.cli.parser import build
 from launcher.commands.catalog import COMMANDS
-from launcher.config.command_line import CommandLine
-from launcher.config.options import DEFAULT, Command, Option, choices, names
+from launcher.config.command_line import DEFAULT, Command, CommandLine, names
 
 _TOOL = "gearshift"
 _ZSH_SPEC = re.compile(r"\]:([^\n]*?):\(([^()\n]*)\)")
@@ -58,8 +57,12 @@ def _add_values(parser: argparse.ArgumentParser, command: Command) -> None:
             kind = {"files": shtab.FILE, "paths": shtab.FILE, "folders": shtab.DIRECTORY}
             if option.values in kind:
                 action.complete = kind[option.values]  # type: ignore[attr-defined]
-            elif values := _values(option):
-                action.choices = values
+            else:
+                values = names(option.values, option.key)
+                if option.values == "keys":
+                    pairs = [f"{key}={value}" for key in values for value in names(None, key)]
+                    values = [*(f"{key}=" for key in values), *pairs]
+                action.choices = values or None
         elif action.dest == "argument":
             action.nargs = "+" if command.repeats_argument else None
             action.help = command.argument
@@ -71,13 +74,3 @@ def _add_values(parser: argparse.ArgumentParser, command: Command) -> None:
         elif action.dest == "operand":
             action.nargs, action.help = None, command.operand
             action.complete = shtab.FILE  # type: ignore[attr-defined]
-
-
-def _values(option: Option) -> list[str]:
-    """The values of an option, if they are a closed list."""
-    if option.values == "keys":
-        pairs = [f"{key}={value}" for key in names("keys") for value in choices(key)]
-        return [*(f"{key}=" for key in names("keys")), *pairs]
-    if option.values in ("models", "modes", "engines", "stages", "parts", "trackers"):
-        return names(option.values)
-    return choices(option.key) if option.key and option.values is None else []

@@ -12,8 +12,7 @@ from typing import Any
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.config import presets
-from launcher.config.command_line import RUN, CommandLine, parse
-from launcher.config.options import DEFAULT, HELP, Command, Option, choices, names
+from launcher.config.command_line import DEFAULT, HELP, RUN, Command, CommandLine, Option, names, parse
 from launcher.config.provenance import LAYERS
 from launcher.config.schema import FIRST_RUN, setting_infos
 
@@ -78,7 +77,7 @@ def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]
         parsers[command.name] = commands.add_parser(
             command.name,
             help=_escaped(command.sentence),
-            usage=_usage(command),
+            usage=_escaped(f"{PROGRAM} {command.name}{_positionals(command)}"),
             description=f"{command.sentence[0].upper()}{command.sentence[1:]}.",
             formatter_class=_formatter,
             add_help=False,
@@ -113,27 +112,19 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=_COLUMN, width=_WIDTH)
 
 
-def _usage(command: Command) -> str:
-    passthrough = f" [-- OPTIONS OF {command.passthrough}]" if command.passthrough else ""
-    return _escaped(f"{PROGRAM} {command.name}{_positionals(command)} [OPTIONS]{passthrough}")
-
-
 def _positionals(command: Command) -> str:
-    """The positional arguments, each after a blank."""
-    if command.argument is None:
-        return ""
+    """The positional arguments, each after a blank, and what else may follow."""
+    text = f"{{{','.join(command.choices)}}}" if command.choices else command.argument or ""
     if command.operand is not None:
-        calls = [
-            f"{choice} [{optional}]"
-            if (optional := command.optional_operand.get(choice))
-            else f"{choice} {command.operand}"
-            for choice in command.choices
-        ]
-        return f" {{{' | '.join(calls)}}}"
-    argument = f"{{{','.join(command.choices)}}}" if command.choices else command.argument
-    if command.repeats_argument:
-        return f" {argument}..."
-    return f" {argument}" if command.requires_argument else f" [{argument}]"
+        optional = {choice: f"[{form}]" for choice, form in command.optional_operand.items()}
+        calls = (f"{choice} {optional.get(choice, command.operand)}" for choice in command.choices)
+        text = f"{{{' | '.join(calls)}}}"
+    elif command.repeats_argument:
+        text += "..."
+    elif command.argument and not command.requires_argument:
+        text = f"[{text}]"
+    passthrough = f"[-- OPTIONS OF {command.passthrough}]" if command.passthrough else ""
+    return "".join(f" {part}" for part in (text, "[OPTIONS]", passthrough) if part)
 
 
 def _sentence(option: Option) -> str:
@@ -141,7 +132,7 @@ def _sentence(option: Option) -> str:
     if option.sentence or option.key is None:
         return _escaped(option.sentence)
     sentence = setting_infos(FIRST_RUN[0])[option.key].description
-    allowed = choices(option.key)
+    allowed = names(None, option.key)
     if allowed and option.values is None:
         sentence = f"{sentence} One of {', '.join(allowed)}."
     return _escaped(sentence)

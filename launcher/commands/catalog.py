@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.config.command_line import RUN
-from launcher.config.options import (
+from launcher.config.command_line import (
     BY_FLAG,
     DEFAULT_SPLIT,
     INPUT,
@@ -14,6 +13,7 @@ from launcher.config.options import (
     OPTIONS,
     PLANNED_MACHINE,
     RESUME,
+    RUN,
     SPLITS,
     Command,
     Option,

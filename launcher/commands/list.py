@@ -58,8 +58,8 @@ def models() -> list[dict[str, Any]]:
 
 def modes() -> list[dict[str, Any]]:
     """The modes with their promises, as ratios to mode default."""
-    found = map(presets.mode, presets.modes())
-    return [{"name": mode.name, "sentence": mode.sentence, "promise": dict(mode.promise)} for mode in found]
+    found = ((name, presets.mode(name)) for name in presets.modes())
+    return [{"name": name, "sentence": m.sentence, "promise": dict(m.promise)} for name, m in found]
 
 
 def engines() -> list[dict[str, Any]]:

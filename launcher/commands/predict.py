@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment, exit_codes, library_warnings
 from launcher.base.diagnostics import PROGRAM, SettingsError, counted
-from launcher.config.command_line import CommandLine
+from launcher.config.command_line import INPUT, JSON, CommandLine
 from launcher.config.errors import about_data
-from launcher.config.options import INPUT, JSON
 from launcher.run import affinity
 from launcher.run_folder import run_folder
 from launcher.saved_runs import predict

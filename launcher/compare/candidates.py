@@ -66,7 +66,7 @@ class ModeCandidate:
 
         Of staged training those that all stages share; of a `stage` those that it has alone.
         """
-        runs: dict[str | None, Resolved] = {**self.stages} or {None: self.resolved}
+        runs: Mapping[Any, Resolved] = self.stages or {None: self.resolved}
 
         def of_stage(by_run: Mapping[str | None, Mapping[str, Any]]) -> dict[str, Any]:
             one, *others = by_run.values()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.util import find_spec
@@ -17,7 +16,6 @@ from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match, 
 from launcher.base.redaction import redact
 from launcher.config import errors, paths
 from launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO, batch_line, proposed_batch
-from launcher.config.feature_settings import Continual, Download, Report
 from launcher.config.provenance import (
     BATCH_SETTINGS,
     RESUMED_LAYER,
@@ -79,7 +77,16 @@ _ZERO = [entry.name for entry in ENGINES.values() if entry.ds_config]
 _TORCH_ALONE = [entry.name for entry in ENGINES.values() if not entry.needs]
 _SHARDING = next(name for name in _TORCH_ALONE if ENGINES[name].shards_parameters)
 _QUANTIZE = "model.quantize"
+_STAGED = f"families with stages: {', '.join(name for name, each in FAMILIES.items() if each.stages)}"
 ROWS = (
+    Row(
+        "mode",
+        lambda v: v["mode"] == STAGED_MODE and not declared_stages(v["model.family"]),
+        "needs stages, and the model family declares none",
+        _STAGED,
+        "--mode resource-efficient",
+    ),
+    Row(STAGES, lambda v: v[STAGES] and v["mode"] != STAGED_MODE, "needs mode staged", "with --mode staged"),
     *map(_limit, ("ram", "gpu", "swap", "disk")),
     Row(
         "engine.name",
@@ -107,12 +114,6 @@ ROWS = (
         "is for products in 16 or 32 bits, and precision is fp8",
         "with precision bf16, fp16, tf32 or fp32",
         "--precision bf16",
-    ),
-    Row(
-        "optim.groups",
-        lambda v: any(not 0 < factor < math.inf for factor in v["optim.groups"].values()),
-        "has a factor that trains nothing: freeze such a part in a stage instead",
-        "factors above 0",
     ),
     Row(
         "train.epochs",
@@ -145,14 +146,14 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
             parts = {"fix" if str(row.fix).startswith("--") else "new": row.fix, "allowed": row.allowed}
             parts["severity"] = "warning" if row.warns else "error"
             found.append(errors.about_value(values, row.key, row.problem, **parts))
-    found += [*_model_and_paths(values), *_of_user(values, keys)]
-    if now[_CONTINUAL] and "data.path" not in values:
-        where = errors.where(_CONTINUAL, values[_CONTINUAL].origin)
-        message = f"{_CONTINUAL} needs a task with the setting data.path"
-        found.append(Diagnostic(message, key="data.path", where=where))
-    elif now[_CONTINUAL] and (problem := why_ineffective(values, "data.path")):
-        problem += "; continual learning trains on new files there"
-        found.append(errors.about_value(values, "data.path", problem))
+    found += [*_stages_and_trackers(values), *_paths(values), *_of_user(values, keys)]
+    if now[_CONTINUAL]:
+        is_setting = "data.path" in values
+        problem = why_ineffective(values, "data.path") if is_setting else "is no setting of the task"
+        if problem:
+            message = f"data.path {problem}; {_CONTINUAL} trains on new files there"
+            key = "data.path" if is_setting else _CONTINUAL
+            found.append(errors.about(values, key, message, key="data.path"))
     if any(now[f"download.{name}"] for name in ("fetch", "files", "variables")):
         from launcher.config import feature_checks  # for the runs that download their data
 
@@ -181,34 +182,20 @@ def has_own_optimizer(family: str) -> bool:
     return is_custom(family) and hasattr(task_class(family), "optimizer")
 
 
-def _model_and_paths(values: Values) -> Iterator[Diagnostic]:
-    """Errors of stages and their first weights, of trackers, and of files."""
+def _stages_and_trackers(values: Values) -> Iterator[Diagnostic]:
+    """Errors of the order and the first weights of stages, and trackers that are not installed."""
     family, mode, names = (values[key].value for key in ("model.family", "mode", STAGES))
-    stages = declared_stages(family)
-    chosen = select_stages(names, stages)
-    if not stages:
-        able = ", ".join(name for name, each in FAMILIES.items() if each.stages)
-        for key in [key for key, is_set in (("mode", mode == STAGED_MODE), (STAGES, names)) if is_set]:
-            parts = {"allowed": f"families with stages: {able}", "fix": "--mode resource-efficient"}
-            yield errors.about_value(values, key, f"needs stages, and {family} declares none", **parts)
-    elif names and mode != STAGED_MODE:
-        yield errors.about_value(values, STAGES, "needs mode staged", fix="--mode staged")
-    elif names and [stage.name for stage in chosen] != list(names):
-        known = [stage.name for stage in stages]
-        problem = f"is not a list of stages of {family} in their order"
+    stages = declared_stages(family) if mode == STAGED_MODE and names else ()
+    chosen, known = select_stages(names, stages), [stage.name for stage in stages]
+    if stages and [stage.name for stage in chosen] != list(names):
         meant = {nearest_match(name, known) for name in names}
         new = [name for name in known if name in meant]
+        problem = f"is not a list of stages of {family} in their order"
         yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), new=new or None)
-    elif len(names) == 1 and chosen[0].loads is not None and values[chosen[0].loads].value is None:
-        earlier = " or ".join(chosen[0].of)
-        yield Diagnostic(
-            f"stage {chosen[0].name} starts from the weights of stage {earlier}, and no run is given",
-            key=chosen[0].loads,
-            where=errors.where(STAGES, values[STAGES].origin),
-            allowed=f"--from RUN, a run of stage {earlier}; or all stages, --mode staged",
-            fix="--from RUN",
-        )
-
+    elif len(chosen) == 1 and (key := chosen[0].loads) is not None and values[key].value is None:
+        message = f"stage {names[0]} starts from the weights of another stage, and no run is given"
+        allowed = f"--from RUN, a run of stage {' or '.join(chosen[0].of)}; or all stages, --mode staged"
+        yield errors.about(values, STAGES, message, key=key, value=None, allowed=allowed, fix="--from RUN")
     for text in values["track"].value:
         name = text.partition(":")[0]
         package = TRACKERS[name].extra
@@ -216,41 +203,40 @@ def _model_and_paths(values: Values) -> Iterator[Diagnostic]:
             problem = f"tracker {name} requires the package {package}"
             yield errors.about(values, "track", problem, fix=f"pip install 'gearshift[{package}]'")
 
-    # Files that do not exist; and pipes, sockets and devices, which may be read for ever.
-    for key in ("data.path", PRETRAINED, "engine.ds_config"):
-        path = values[key].value if key in values else None
-        if path is None or path.startswith((paths.EMBEDDED, HUB)):
+
+def _paths(values: Values) -> Iterator[Diagnostic]:
+    """Errors of files that do not exist; of pipes and devices, which may be read for ever; of URLs."""
+    for key in [key for key in paths.PATHS if key in values]:
+        text = values[key].value
+        if text is None or text.startswith((paths.EMBEDDED, HUB)):
             continue
-        full = Path(path).expanduser()
-        if path and full.exists():
+        if redact(text) != text:  # files of the run would name the password
+            problem = "is a URL with a password"
+            yield errors.about_value(values, key, problem, allowed="a path on this machine")
+        path = Path(text).expanduser()
+        if text and path.exists():
+            if not path.is_file() and not path.is_dir():
+                allowed = "a file or a folder on disk, not a pipe, socket or device"
+                yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
             continue
         if key == "data.path" and values["download.fetch"].value:
             from launcher.config import feature_checks  # for the runs that download their data
 
-            if feature_checks.will_download(values, path):
+            if feature_checks.will_download(values, text):
                 continue
-        like = nearest_file(path)
-        more = {"new": like, "did_you_mean": like}
-        if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
-            more["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
-        link = "is a link to a file that does not exist" if full.is_symlink() else "does not exist"
-        yield errors.about_value(values, key, f"{link} ({full.absolute()})", **more)
-    for key in [key for key in paths.PATHS if key in values]:
-        if paths.is_special(key, values):
-            allowed = "a file or a folder on disk, not a pipe, socket or device"
-            yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
-        if redact(text := str(values[key].value)) != text:  # files of the run would name the password
-            problem = "is a URL with a password"
-            yield errors.about_value(values, key, problem, allowed="a path on this machine")
+        if key in ("data.path", PRETRAINED, "engine.ds_config"):
+            link = "is a link to a file that" if path.is_symlink() else ""
+            like, problem = nearest_file(text), f"{link} does not exist ({path.absolute()})".strip()
+            more = {"new": like, "did_you_mean": like}
+            if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
+                more["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
+            yield errors.about_value(values, key, problem, **more)
 
 
 def _of_user(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     """What the user set and would not get: lengths, batch numbers, promises, settings without effect."""
-    warmup, max_steps = values["schedule.warmup"].value, values["train.max_steps"].value
-    if max_steps is not None:
-        if isinstance(warmup, int):
-            yield from _long_warmup(values, keys, warmup, max_steps)
-        yield from _too_rare(values, keys, max_steps, None)
+    if (max_steps := values["train.max_steps"].value) is not None:
+        yield from check_lengths(values, keys, max_steps)
 
     # A micro-batch or accumulation that change the global batch; and a mode that promises to keep it.
     now = {key: values[key].value for key in BATCH_SETTINGS}
@@ -259,80 +245,76 @@ def _of_user(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     )
     users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
     if users and new != shipped and GLOBAL not in keys.user:
-        yield errors.about(
-            values,
-            GLOBAL,
-            f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
-            value=new,
-            where="; ".join(errors.where(key, values[key].origin) for key in users),
-            fix=f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm",
-            severity="warning",
-        )
+        message = f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}"
+        fix = f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm"
+        where = "; ".join(errors.where(key, values[key].origin) for key in users)
+        parts = {"value": new, "where": where, "fix": fix, "severity": "warning"}
+        yield errors.about(values, GLOBAL, message, **parts)
     is_kept = values["promise"].value.get("global_batch") == {"at_least": 1, "at_most": 1}
     if is_kept and shipped != default and keys.user.isdisjoint(BATCH_SETTINGS):
         problem = f"promises a global batch of {default}, and gives {shipped}"
         yield errors.about_value(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
 
     # Sizes of no family in promises, which would never be checked.
-    promised = [one for one in values["promise"].all_values if one[1].layer in USER_LAYERS]
-    families = (*FAMILIES, values["model.family"].value) if promised else ()
-    known = {size for name in families for size in config_of(name).SIZES}
-    for promises, origin in promised:
-        for measure, bounds in promises.items():
-            for name in {*((bounds or {}).get("sizes") or ())} - known:
-                message, like = f"unknown size {name!r} in promise.{measure}", nearest_match(name, known)
-                parts = {"allowed": ", ".join(sorted(known)), "did_you_mean": like}
-                where = errors.where("promise", origin)
-                yield errors.about(values, "promise", message, where=where, **parts)
+    for promises, origin in values["promise"].all_values:
+        named = [name for bounds in promises.values() for name in (bounds or {}).get("sizes") or ()]
+        if named and origin.layer in USER_LAYERS:
+            sizes = {size for f in (*FAMILIES, values["model.family"].value) for size in config_of(f).SIZES}
+            for name in [name for name in named if name not in sizes]:
+                parts = {"allowed": ", ".join(sorted(sizes)), "did_you_mean": nearest_match(name, sizes)}
+                parts["where"] = errors.where("promise", origin)
+                yield errors.about(values, "promise", f"unknown size {name!r} in promise", **parts)
 
     mode = values["mode"].value
     if mode != "default" and keys.changed <= {"promise"}:
         yield errors.about_value(values, "mode", "changes nothing", severity="warning")
-    for key, setting in values.items():
-        if key in keys.decided and (reason := why_ineffective(values, key)):
+    for key in [key for key in values if key in keys.decided]:
+        if reason := why_ineffective(values, key):
             # Without it a run may not fit. In a pipeline it is that of another stage.
-            is_needed = key == _QUANTIZE and setting.value is not None and mode != STAGED_MODE
-            is_error = is_needed or values["unread_settings"].value == "error"
-            severity = "error" if is_error else "warning"
+            is_needed = key == _QUANTIZE and values[key].value is not None and mode != STAGED_MODE
+            severity = "error" if is_needed or values["unread_settings"].value == "error" else "warning"
             yield errors.about_value(values, key, reason, fix="remove it", severity=severity)
 
 
-def _long_warmup(values: Values, keys: KeySets, steps: int, total: int) -> Iterator[Diagnostic]:
-    """The error of a warm-up as long as the run, unless it is cut, with a note."""
-    key = "schedule.warmup"
-    if steps >= total and values["schedule.warmup_cap"].value is None:
-        problem = f"is {steps} steps, and the run has {total}: the learning rate would never reach its peak"
-        parts = {"allowed": f"less than {total} steps", "new": "10%"}
-        severity = "error" if key in keys.decided else "warning"
-        yield errors.about_value(values, key, problem, severity=severity, **parts)
+def check_lengths(
+    values: Values, keys: KeySets, total: int, per_epoch: int | None = None
+) -> Iterator[Diagnostic]:
+    """Intervals and a warm-up beyond the `total` steps; `per_epoch` is None before the data is read."""
 
+    def steps(key: str) -> int:
+        length = values[key].value
+        is_known = isinstance(length, int) or (per_epoch is not None and length is not None)
+        return duration.steps(length, per_epoch or 1, total) if is_known else 0
 
-def _too_rare(values: Values, keys: KeySets, total: int, per_epoch: int | None) -> Iterator[Diagnostic]:
-    """Warnings for the user's intervals above the `total` steps of the run; `per_epoch`: if known."""
     for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
-        every = values[key].value
-        if key not in keys.decided or not (isinstance(every, int) or (per_epoch is not None and every)):
-            continue
-        if (steps := duration.steps(every, per_epoch or 1, total)) > total:
-            problem = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
+        if key in keys.decided and (every := steps(key)) > total:
+            problem = f"is {every} steps, and the run has {total}: no {what} falls inside it"
             yield errors.about_value(values, key, problem, new=max(1, total // 2), severity="warning")
+    # A longer one is cut, with a note, unless the user has taken the limit away.
+    if (warmup := steps(key := "schedule.warmup")) >= total and values["schedule.warmup_cap"].value is None:
+        problem = f"is {warmup} steps, and the run has {total}: the learning rate would never reach its peak"
+        severity = "error" if key in keys.decided else "warning"
+        parts = {"allowed": f"less than {total} steps", "new": "10%", "severity": severity}
+        yield errors.about_value(values, key, problem, **parts)
 
 
 _MOST_LEFT_OUT = 0.1
 """Largest share of an epoch that is dropped without a warning."""
 SPLIT = ("data.split_seed", "data.fold")
 SPLIT_FIX = "in the task, split with self.split_groups(groups); or remove it"
-_OF_LAUNCHER = (Continual, Report, Download)
-BY_THE_LAUNCHER = frozenset(
-    {
-        *("mode", "promise", "stages", "unread_settings", "model.family", "model.size"),
-        *("engine.name", "engine.nproc", "engine.max_restarts", "limits.profile"),
-        *BATCH_SETTINGS,
-        LEAST,
-        *(f"{section.__name__.lower()}.{name}" for section in _OF_LAUNCHER for name in section.model_fields),
-    }
-)
+BY_THE_LAUNCHER = {
+    "mode",
+    "promise",
+    STAGES,
+    "unread_settings",
+    "model.family",
+    "model.size",
+    *BATCH_SETTINGS,
+}
+BY_THE_LAUNCHER |= {LEAST, "engine.name", "engine.nproc", "engine.max_restarts", "limits.profile"}
 """Settings that take effect before the run starts or after it; the run must read the others."""
+_OF_LAUNCHER = ("continual.", "report.", "download.")
+"""Sections of such settings."""
 
 
 def check_before_training(
@@ -343,34 +325,31 @@ def check_before_training(
     Everything that reads settings must be built by now. Raises SettingsError; warnings go to
     stderr if this rank `prints`.
     """
-    values, decided = resolved.values, resolved.keys.decided
-    diagnostics: list[Diagnostic] = []
+    values, keys, diagnostics = resolved.values, resolved.keys, list[Diagnostic]()
     if not train_plan.experience:  # which has a length and a schedule of its own
-        diagnostics += check_train_plan(resolved, train_plan.total_steps, train_plan.steps_per_epoch)
+        diagnostics += check_lengths(values, keys, train_plan.total_steps, train_plan.steps_per_epoch)
     if not train_plan.experience and not train_plan.first_step:  # a resumed run has few steps left
         profiled, last = values["log.profile"].value, train_plan.end_step
         # A patience that has too few evaluations to act.
         count = train_plan.evaluations(0, last - 1)
         for key, also in (("stop.patience", "stop.patience"), ("schedule.patience", "schedule.name")):
-            patience = values[key].value
-            if patience is None or decided.isdisjoint((key, also)) or why_ineffective(values, key):
-                continue
-            if count <= patience:
-                every = (last - 1) // (patience + 1)
-                needed = f"{patience + 1} evaluations before the last step, not {count}"
-                fix = errors.fix_line("eval.every", values["eval.every"].origin, every) if every else None
-                parts = {"fix": fix, "severity": "warning"}
-                diagnostics.append(errors.about_value(values, key, f"cannot act: it needs {needed}", **parts))
+            patience, is_users = values[key].value, not keys.decided.isdisjoint((key, also))
+            if is_users and patience is not None and count <= patience and not why_ineffective(values, key):
+                problem = f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}"
+                new = (
+                    {"did_you_mean": f"eval.every={every}"} if (every := (last - 1) // (patience + 1)) else {}
+                )
+                diagnostics.append(errors.about_value(values, key, problem, severity="warning", **new))
         if profiled is not None and profiled > last - PROFILE_WARMUP:
             problem = f"needs {profiled + PROFILE_WARMUP} steps, and the run has {last}"
-            new = max(0, last - PROFILE_WARMUP) or None
-            diagnostics.append(errors.about_value(values, "log.profile", problem, new=new))
+            new_steps = max(0, last - PROFILE_WARMUP) or None
+            diagnostics.append(errors.about_value(values, "log.profile", problem, new=new_steps))
     # Much of an epoch that is dropped as a partial batch.
     dropped, batch = train_plan.dropped_samples, train_plan.global_batch
     length = train_plan.steps_per_epoch * batch + dropped
     if dropped > _MOST_LEFT_OUT * length:
         new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
-        line = batch_line(values, resolved.keys, resolved.batching.micro_batch, new_batch)
+        line = batch_line(values, keys, resolved.batching.micro_batch, new_batch)
         fix = line if length % new_batch < length % batch else "use more data"
         message = f"{dropped} of {length} samples of an epoch are dropped: they fill no batch of {batch}"
         diagnostics.append(errors.about(values, GLOBAL, message, fix=fix, severity="warning"))
@@ -379,16 +358,6 @@ def check_before_training(
         raise SettingsError(wrong)
     if diagnostics and prints:
         print(render(diagnostics), file=sys.stderr)
-
-
-def check_train_plan(resolved: Resolved, total_steps: int, steps_per_epoch: int) -> list[Diagnostic]:
-    """The errors and warnings that need the number of samples."""
-    values, keys = resolved.values, resolved.keys
-    warmup = duration.steps(values["schedule.warmup"].value, steps_per_epoch, total_steps)
-    return [
-        *_too_rare(values, keys, total_steps, steps_per_epoch),
-        *_long_warmup(values, keys, warmup, total_steps),
-    ]
 
 
 def check_splits(task: Task, folder: Path) -> None:
@@ -428,9 +397,6 @@ class TrackedSettings:
         self._seen.add(key)
         return value
 
-    def __repr__(self) -> str:
-        return f"TrackedSettings({self._settings!r})"
-
 
 def retracked(view: TrackedSettings, settings: BaseModel) -> TrackedSettings:
     """A view of other settings with the record of `view`."""
@@ -445,9 +411,12 @@ def settings_read(view: TrackedSettings) -> frozenset[str]:
 def unused_keys(values: Values, read: Collection[str]) -> list[str]:
     """The settings that a layer above built-in changed, that have an effect, and that nothing read."""
     infos = setting_infos(values["model.family"].value)
-    keys = [key for key in values if key not in read and key not in BY_THE_LAUNCHER]
-    changed = [key for key in keys if values[key].value != infos[key].default]
-    return [key for key in changed if why_ineffective(values, key) is None]
+    return [
+        key
+        for key, setting in values.items()
+        if key not in read and key not in BY_THE_LAUNCHER and not key.startswith(_OF_LAUNCHER)
+        if setting.value != infos[key].default and why_ineffective(values, key) is None
+    ]
 
 
 def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> Iterator[Diagnostic]:

@@ -1,31 +1,269 @@
-"""A command line: the record of a command, and its parsed arguments."""
+"""The command line: commands and options, its parsed arguments, and their errors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal, get_args
 
-from launcher.base.diagnostics import Diagnostic, shown
+from engines.catalog import ENGINES
+from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match, shown
 from launcher.base.disk import SHOWN, problem_of
-from launcher.config.options import (
-    BY_FLAG,
-    DEFAULT,
-    EMPTY,
-    FORCE,
-    FROM,
-    HELP,
-    INPUT,
+from launcher.config import presets
+from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, ResetPart, Setting
+from launcher.config.schema import AUTO, config_of, setting_infos
+from models.base import SplitName
+from models.catalog import FAMILIES, stages_of
+from training.settings import TRACKERS
+
+Values = Literal[
+    "models", "modes", "engines", "stages", "keys", "parts", "trackers", "files", "folders", "paths"
+]
+
+PATH_VALUES = ("models", "files", "folders", "paths", None)
+"""The kinds that may be paths; None: no kind is declared."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option. The help of an option that sets a setting is the setting's description."""
+
+    form: str
+    """As in help, `--epochs N`; one without a value alone, `--json`."""
+    sentence: str = ""
+    """Help; empty: the description of the setting."""
+    key: str | None = None
+    """The setting that it sets."""
+    repeats: bool = False
+    values: Values | None = None
+    """The kind of values for completion."""
+    group: str = "output"
+    mode: str | None = None
+    """The mode that it selects."""
+
+    @property
+    def flag(self) -> str:
+        """Its name: `--epochs`."""
+        return self.form.partition(" ")[0]
+
+    @property
+    def metavar(self) -> str | None:
+        """Its value in help; None: it takes none."""
+        return self.form.partition(" ")[2] or None
+
+
+def in_group(name: str, *options: Option) -> Iterator[Option]:
+    """The options under a heading of help."""
+    return (replace(option, group=name) for option in options)
+
+
+MODEL = "model, data and mode"
+TRAINING = "training"
+OUTPUT = "output"
+
+
+def out_option(sentence: str) -> Option:
+    """The option --out of a command, with its own help."""
+    return Option("--out DIR", sentence, values="folders")
+
+
+JSON = Option("--json", "Print JSON instead of text.")
+HELP = Option("--help", "Print this help and exit.")
+VERSION = Option("--version", "Print the versions of the libraries and exit.")
+OPTIONS = (
+    *in_group(
+        MODEL,
+        Option(
+            "--model FAMILY[:SIZE]",
+            "Model family and size, see `list models`; or a custom task, "
+            "package.module:Class[:SIZE], see `new-task`.",
+            values="models",
+        ),
+        Option(
+            "--data PATH",
+            "File or folder in a format of the family, or its built-in data; see "
+            "`explain data.path` and `data check`.",
+            "data.path",
+            values="paths",
+        ),
+        Option("--continuous-learning", key="continual.enabled"),
+        Option(
+            "--max-hours N",
+            "With --continuous-learning: stop after N hours and save a checkpoint.",
+            "continual.max_hours",
+        ),
+        Option("--download-data", key="download.fetch"),
+        Option("--mode MODE", key="mode", values="modes"),
+        *(
+            Option(f"--{mode}", f"Short for --mode {mode}.", mode=mode)
+            for mode in ("lite", "resource-efficient", "fast", "ultra-fast", "benchmark")
+        ),
+        Option("--stage NAME", "Train this stage only, in mode staged; see `list models`.", values="stages"),
+        Option(
+            "--from RUN",
+            "Initialize the weights of the stage from a run, a staged run, a checkpoint, an "
+            "export or a safetensors file.",
+            values="paths",
+        ),
+    ),
+    *in_group(
+        TRAINING,
+        Option("--epochs N", key="train.epochs"),
+        Option("--max-steps N", key="train.max_steps"),
+        Option("--batch-size N", key="train.micro_batch"),
+        Option("--seq-len N", key="data.seq_len"),
+        Option("--lr X", key="optim.lr"),
+        Option("--seed N", key="train.seed"),
+        Option("--num-workers N", key="loader.workers"),
+    ),
+    *in_group(
+        "hardware",
+        Option("--engine ENGINE", key="engine.name", values="engines"),
+        Option("--nproc N", key="engine.nproc"),
+        Option("--max-restarts N", key="engine.max_restarts"),
+        Option("--precision NAME", key="precision"),
+        Option("--force", "Start a run whose weights, gradients and optimizer state do not fit here."),
+        Option("--deterministic", key="train.deterministic"),
+        Option("--debug", key="train.debug"),
+    ),
+    *in_group(
+        "all other settings",
+        Option(
+            "--config FILE",
+            "Read settings from a YAML or JSON file; a later file overrides an earlier one.",
+            repeats=True,
+            values="files",
+        ),
+        Option(
+            "--set KEY=VALUE",
+            "Set one setting by its dotted key: optim.betas='[0.9, 0.99]'; see `explain`.",
+            repeats=True,
+            values="keys",
+        ),
+        Option("--ds-config FILE", key="engine.ds_config", values="files"),
+    ),
+    *in_group(
+        "resume",
+        Option(
+            "--resume auto|DIR|STEP",
+            "Resume the newest run of this model (auto), a run folder or checkpoint, or the newest "
+            "run at a step.",
+            values="folders",
+        ),
+        Option(
+            "--reset PART",
+            "State to reinitialize instead of restoring: optimizer, schedule or data.",
+            repeats=True,
+            values="parts",
+        ),
+    ),
+    out_option("Run folder. Default: runs/<model>-<mode>-<engine>-<time>."),
+    Option("--track NAME[:PROJECT]", key="track", repeats=True, values="trackers"),
+    Option("--profile N", key="log.profile"),
+    Option("--dry-run", "Show the resolved settings and the plan; start and write nothing."),
     JSON,
-    OPTIONS,
-    PATH_VALUES,
-    RESUME,
-    STAGE,
-    VERSION,
-    Command,
-    split_options,
 )
-from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
+BY_FLAG = {option.flag: option for option in OPTIONS}
+FORCE, RESUME = BY_FLAG["--force"], BY_FLAG["--resume"]
+STAGE, FROM = BY_FLAG["--stage"], BY_FLAG["--from"]
+GPUS = Option("--gpus N", "GPUs of each node.")
+GPU = Option("--gpu NAME", "Kind of GPU, such as H200: its memory and speed.")
+GPU_MEMORY = Option("--gpu-memory SIZE", "Memory of a GPU, such as 24GiB.")
+RAM = Option("--ram SIZE", "Main memory of each node, such as 64GiB.")
+NODES = Option("--nodes M", "Nodes. Default: 1.")
+PLANNED_MACHINE = (GPUS, GPU, GPU_MEMORY, RAM, NODES)
+"""The options of `plan` for another machine."""
+INPUT = "--input"
+"""What `predict` reads."""
+SPLITS: tuple[str, ...] = get_args(SplitName)
+DEFAULT_SPLIT = "test"
+
+
+def names(kind: str | None, key: str | None = None) -> list[str]:
+    """All names of a kind of values, see Values; without a kind, what the setting `key` may be."""
+    if kind == "models":
+        return [*FAMILIES, *(f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES)]
+    if kind == "stages":
+        return list(dict.fromkeys(stage.name for family in FAMILIES for stage in stages_of(family)))
+    if kind == "keys":
+        return sorted({key for family in FAMILIES for key in setting_infos(family)})
+    closed = {"modes": presets.modes(), "engines": (*ENGINES, AUTO), "trackers": TRACKERS}
+    closed["parts"] = get_args(ResetPart)
+    infos = (setting_infos(family).get(key or "") for family in FAMILIES if kind is None)
+    allowed = next((info.allowed for info in infos if info is not None), None)
+    return [*closed.get(kind or "", allowed if isinstance(allowed, tuple) else ())]
+
+
+DEFAULT = "run"
+"""The command of a command line that names none."""
+_NUMBER = re.compile(r"-[0-9.]")
+_EMPTY = re.compile(r"(--[^=]*=)?")
+"""An argument without a value that it needs."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the command line; its module is imported only when it runs."""
+
+    name: str
+    sentence: str
+    module: str
+    """Has `main(command_line) -> int`, the exit code."""
+    options: tuple[Option, ...]
+    argument: str | None = None
+    """The positional argument, as help shows it."""
+    choices: tuple[str, ...] = ()
+    """The valid values of the argument; empty: any value."""
+    allowed: str = ""
+    """Describes the valid values if `choices` is empty."""
+    requires_argument: bool = True
+    repeats_argument: bool = False
+    """Whether there may be several."""
+    operand: str | None = None
+    """The second positional argument, as help shows it; required."""
+    optional_operand: Mapping[str, str] = field(default_factory=dict)
+    """The `choices` that need no operand, and the one they take, as help shows it."""
+    adds_errors: bool = False
+    """Whether `main` finds further errors, and raises those of the command line with them."""
+    passthrough: str | None = None
+    """The program that receives the options after `--`; None: `--` is not accepted."""
+
+    @property
+    def call(self) -> str:
+        """The command as a user types it."""
+        return PROGRAM if self.name == DEFAULT else f"{PROGRAM} {self.name}"
+
+    def most(self, positionals: Sequence[str]) -> int:
+        """How many of these positional arguments it takes."""
+        return len(positionals) if self.repeats_argument else bool(self.argument) + bool(self.operand)
+
+    def requires_operand(self, argument: str | None) -> bool:
+        """Whether an operand has to follow `argument`."""
+        return self.operand is not None and argument not in self.optional_operand
+
+
+def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, list[str], bool]]:
+    """Each argument with its position, and whether the command takes it.
+
+    With an option comes its value, also a negative number, which argparse takes for an option;
+    with an unknown one what is most likely its value.
+    """
+    takes_value = {option.flag: option.metavar is not None for option in command.options}
+    index = 0
+    while index < len(argv):
+        argument, following = argv[index], "".join(argv[index + 1 : index + 2])
+        is_option = argument.startswith("-") and argument != "-"
+        is_known = not is_option or argument.partition("=")[0] in takes_value
+        has_value = bool(_NUMBER.match(following))
+        if index + 1 < len(argv) and takes_value.get(argument, not is_known):
+            has_value = has_value or not following.startswith("-")
+        words = [argument, following] if is_option and "=" not in argument and has_value else [argument]
+        yield index + 1, words, is_known
+        index += len(words)
+
 
 RUN = Command(
     DEFAULT,
@@ -45,15 +283,13 @@ class CommandLine:
     """The RUN of resume, the KEY of explain, the WHAT of list; empty: none was typed."""
     args: CliArgs = field(default_factory=CliArgs)
     flags: frozenset[str] = frozenset()
-    """Given options without a value that are not settings: --dry-run, --json, --schema, --help."""
+    """The options that were given."""
     out: Path | None = None
     diagnostics: Sequence[Diagnostic] = ()
     values: Mapping[str, str] = field(default_factory=dict)
     """Values of options that only this command has, such as "--format": "hf"."""
     more: Sequence[str] = ()
-    """The other RUNs of report and watch."""
-    operand: str = ""
-    """The PATH of data check, the hf:ID of data fetch; empty: none was typed."""
+    """The other RUNs of report and watch; the operand of data."""
     passthrough: Sequence[str] = ()
     """Options after `--`, for another program."""
     argv: Sequence[str] = ()
@@ -64,6 +300,11 @@ class CommandLine:
         """Whether the output is for programs."""
         return JSON.flag in self.flags
 
+    @property
+    def operand(self) -> str:
+        """The PATH of data check, the hf:ID of data fetch; empty: none was typed."""
+        return next(iter(self.more), "")
+
 
 def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     """Parse the arguments of `command`; all errors are in the result's `diagnostics`."""
@@ -71,56 +312,50 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     arguments = list(argv[:end])
     if "-h" in arguments or HELP.flag in arguments:
         return CommandLine(command, flags=frozenset({HELP.flag}))
-    by_flag = {option.flag: option for option in command.options}
-    given, modes = dict[str, list[str]](), dict[str, str]()
-    positionals, wrong = list[str](), list[tuple[int, Sequence[str]]]()
+    by_flag = {option.flag: option for option in (*command.options, HELP)}
+    given, modes, positionals, diagnostics = dict[str, list[str]](), dict[str, str](), list[str](), []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if _EMPTY.fullmatch(argument):  # most likely a variable of the shell that is not set
+            flag, where = argument or before, argument or f'{before} ""'.strip()
+            diagnostics.append(_error(f"an empty value after '{flag}'", where, value=""))
     for position, words, is_known in split_options(command, arguments):
         flag, is_joined, value = words[0].partition("=")
-        option = by_flag.get(flag)
-        has_value = bool(is_joined) or len(words) > 1
-        if option is not None and has_value == (option.metavar is not None):
-            value = value if is_joined else words[-1]
+        option, has_value = by_flag.get(flag), bool(is_joined) or len(words) > 1
+        if option is not None and has_value != (option.metavar is not None):
+            message = f"option '{flag}' {'needs a' if option.metavar else 'takes no'} value"
+            diagnostics.append(_error(message, flag, allowed=option.form))
+        elif option is not None:
+            value = "true" if option.metavar is None else value if is_joined else words[-1]
             given.setdefault(flag, []).append(value)
             if option.mode or option.key == "mode":
                 modes.pop(flag, None)  # of one option, the last value counts
                 modes[flag] = option.mode or value
-        elif option is None and is_known:
+        elif is_known:
             positionals.append(words[0])
         else:
-            wrong.append((position, words))
+            diagnostics.append(_unknown_option(command, words, position))
+    if len({*modes.values()}) > 1:
+        where = ", and ".join(f"--mode {mode}" if flag == "--mode" else flag for flag, mode in modes.items())
+        message = f"mode is set twice, to {' and to '.join(dict.fromkeys(modes.values()))}"
+        diagnostics.append(_error(message, where, key="mode", fix="remove one of them"))
+    diagnostics += _wrong_positionals(command, positionals)
     argument, *more = positionals[: command.most(positionals)] or [""]
-    operand = more.pop() if command.operand and more else ""
-    diagnostics: list[Diagnostic] = []
-    may_be_wrong = wrong or positionals or command.argument or len({*modes.values()}) > 1
-    if may_be_wrong or any(map(EMPTY.fullmatch, arguments)):
-        from launcher.config import input_errors
-
-        if other := input_errors.of_other_form(command, arguments, positionals):
-            alone = replace(command, adds_errors=False)
-            return CommandLine(alone, diagnostics=[other], flags=frozenset(given))
-        diagnostics += input_errors.of_arguments(command, arguments, wrong, positionals, modes)
-    # Paths that no file can have: not of --set of a run, which is checked by its key, and of texts.
-    texts: list[tuple[str, str | None, str]]
-    texts = [(command.name, None, text) for text in (argument, *more, operand)]
-    files = [o for o in command.options if o.metavar and o.values in PATH_VALUES and o.flag != INPUT]
-    texts += [(o.flag, o.key, text) for o in files for text in given.get(o.flag, ())]
-    for name, key, text in texts:
-        moved, _, path = text.partition("=") if name == "--set" else (key, "", text)
+    # Paths that no file can have: further checks would open them. Those of settings are checked by key.
+    texts = [(command.name, text) for text in (argument, *more)]
+    files = [o.flag for o in command.options if o.key is None and o.values in PATH_VALUES and o.flag != INPUT]
+    texts += [(flag, text) for flag in files for text in given.get(flag, ())]
+    for name, text in texts:
+        key, _, path = text.partition("=") if name == "--set" else (None, "", text)
         if problem := path and problem_of(path):
             message, where = f"{name} {shown(text[:SHOWN])} {problem}", f"command line: {name} {text}"
-            diagnostics.append(Diagnostic(message, key=moved, value=text, where=where))
-            command = replace(command, adds_errors=False)  # further checks would open the paths
+            diagnostics.append(Diagnostic(message, key=key, value=text, where=where))
+            command = replace(command, adds_errors=False)
     last = {flag: values[-1] for flag, values in given.items()}
-    options, filled, stage = {}, {}, last.get(STAGE.flag)
-    for option in command.options:
-        if option.flag in last and option.key is not None and option.key not in ("mode", "engine.name"):
-            text = ",".join(given[option.flag]) if option.repeats else last[option.flag]
-            options[option.key] = (option.flag, text if option.metavar else "true")
     mode_option, mode = [("--mode", None), *modes.items()][-1]
-    if stage is not None:
+    filled, is_resume = dict[str, Setting](), command.name == "resume"
+    if (stage := last.get(STAGE.flag)) is not None:
         filled["stages"] = Setting([stage], Origin(CLI_LAYER, f"{STAGE.flag} {stage}"))
         mode_option, mode = (mode_option, mode) if modes else (f"{STAGE.flag} {stage}", STAGED_MODE)
-    is_resume = command.name == "resume"
     args = CliArgs(
         model=last.get("--model"),
         mode=mode,
@@ -128,7 +363,11 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         engine=last.get("--engine"),
         configs=[Path(path) for path in given.get("--config", ())],
         sets=given.get("--set", []),
-        options=options,
+        options={
+            o.key: (o.flag, ",".join(given[o.flag]) if o.repeats else last[o.flag])
+            for o in command.options
+            if o.key not in (None, "mode", "engine.name") and o.flag in given
+        },
         resume=argument or None if is_resume else last.get(RESUME.flag),
         resume_option="resume" if is_resume else RESUME.flag,
         reset=given.get("--reset", []),
@@ -140,12 +379,11 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         command=command,
         argument=argument,
         args=args,
-        flags=frozenset(f for f in given if not (by_flag[f].metavar or by_flag[f].key or by_flag[f].mode)),
+        flags=frozenset(given),
         out=Path(last["--out"]) if last.get("--out") else None,
         diagnostics=diagnostics,
         values={f: text for f, text in last.items() if by_flag[f].metavar and by_flag[f] not in OPTIONS},
         more=more,
-        operand=operand,
         passthrough=argv[end + 1 :],
         argv=list(argv),
     )
@@ -162,3 +400,59 @@ def arguments(args: CliArgs) -> list[str]:
         value = [] if BY_FLAG[flag].metavar is None else [text]
         words += [f"{flag}={text}"] if text.startswith("-") else [flag, *value]
     return words
+
+
+_ORDER = 999
+"""Sorts these errors after those of files and before those of single settings."""
+
+
+def _error(message: str, where: str, **parts: Any) -> Diagnostic:
+    """The error of `where`, a part of the command line."""
+    return Diagnostic(message, **{"where": f"command line: {where}", "order": (_ORDER, 0), **parts})
+
+
+def _wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[Diagnostic]:
+    """The errors of arguments that are no options: too many, unknown or missing ones."""
+    for argument in positionals[command.most(positionals) :]:
+        allowed = f"options; see  {command.call} --help"
+        fix = f"--set {shlex.quote(argument)}" if argument.partition("=")[0] in names("keys") else None
+        yield _error(f"unexpected argument '{argument}'", argument, value=argument, allowed=allowed, fix=fix)
+    argument, choices, call = "".join(positionals[:1]), ", ".join(command.choices), command.name
+    if argument and command.choices and argument not in command.choices:
+        parts = {"allowed": choices, "did_you_mean": nearest_match(argument, command.choices)}
+        message = f"unknown {command.argument} {argument!r}"
+        yield _error(message, f"{call} {argument}", value=argument, **parts)
+    elif command.argument and command.requires_argument and not positionals:
+        allowed = choices or command.allowed or f"{PROGRAM} {call} {command.argument}"
+        yield _error(f"{call} requires {command.argument}", call, allowed=allowed)
+    elif command.requires_operand(argument) and not positionals[1:]:
+        call, form = f"{call} {argument or command.choices[0]}", command.operand
+        yield _error(f"{call} requires {form}", call, allowed=f"{PROGRAM} {call} {form}")
+
+
+def _unknown_option(command: Command, words: Sequence[str], position: int) -> Diagnostic:
+    """The error of an unknown option; the second of its `words` is most likely its value.
+
+    One of the program that the command passes options to belongs after `--`; a setting is its own
+    option, or --set.
+    """
+    argument, (flag, is_joined, text) = words[0], words[0].partition("=")
+    text, name, known = text if is_joined else "".join(words[1:]), flag, (*command.options, HELP)
+    parts = {"order": (_ORDER, position), "allowed": f"{len(known)} options; see  {command.call} --help"}
+    forms = {option.flag: f"{option.flag} " if option.metavar else option.flag for option in known}
+    if command.passthrough is not None:
+        from slurm.sbatch import option_of
+
+        if (theirs := option_of(argument)) is not None and (name := f"--{theirs}") not in forms:
+            parts["allowed"] = f"options of {command.passthrough} at the end, after  -- "
+            message = f"option '{flag}' belongs to {command.passthrough}, not to {command.name}"
+            return _error(message, argument, **parts, value=argument)
+    if "--set" in forms:  # a key, or its last part
+        sets = {key: f"--set {key}=" for key in names("keys")}
+        lasts = {f"--{key.rpartition('.')[2]}": form for key, form in sets.items()}
+        forms = lasts | {f"--{key}": form for key, form in sets.items()} | forms
+    form = forms.get(nearest_match(name, forms) or "", "")
+    value = shlex.quote(text) if text else "VALUE" if form.endswith("=") else ""
+    fix = (form + value if form.endswith((" ", "=")) else form).rstrip() or None
+    meant = form.rstrip(" =") or None
+    return _error(f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=meant, fix=fix)

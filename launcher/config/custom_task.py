@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 import re
 import site
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, create_model
 
-from launcher.base import environment
 from launcher.base.diagnostics import SettingsError, from_here, nearest_match
 from launcher.config import presets, settings_file
-from launcher.config.presets import TASK_FOLDER, FamilyFile
+from launcher.config.presets import TASK_FOLDER, Preset
 from launcher.config.settings_file import Line
 from models.base import Task
 from models.catalog import Stage
 from models.common.config import Fold, SplitSeed
-from training.settings import flat
+from training.settings import Section
 
 KEY = "model.family"
 LEGAL = "package.module:Class, where Python finds the module from here"
@@ -53,11 +54,10 @@ def load_task_class(name: str) -> type:
     module_name, _, class_name = name.partition(":")
     module, path = sys.modules.get(module_name), Path(module_name)
     if module is None and ("/" in module_name or path.suffix == ".py"):
-        is_inside = not path.is_absolute() and ".." not in path.parts
-        suggestion = f"{'.'.join(path.with_suffix('').parts) if is_inside else path.stem}:{class_name}"
-        fix = None if is_inside else f"--model {suggestion} --set {TASK_FOLDER}={path.parent}"
+        meant = f"{path.stem}:{class_name}"
+        fix = f"--model {meant} --set {TASK_FOLDER}={path.parent}"
         message = f"'{module_name}' is a file, not the name of a module"
-        raise _error(message, name, allowed=LEGAL, did_you_mean=suggestion, fix=fix)
+        raise _error(message, name, allowed=LEGAL, did_you_mean=meant, fix=fix)
     if module is None:
         add_search_folder(None)
         importlib.invalidate_caches()
@@ -69,34 +69,28 @@ def load_task_class(name: str) -> type:
         except (Exception, SystemExit) as error:  # the user's module may raise anything
             if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
                 raise _error(f"module '{module_name}' does not exist", name, allowed=LEGAL) from None
-            folders = (environment.ROOT / package for package in (*environment.PACKAGES, "launcher"))
-            ours = ("<frozen", *_installed(), *(f"{folder}{os.sep}" for folder in folders))
-            frames = traceback.extract_tb(error.__traceback__)
-            places = [(f.filename, f.lineno) for f in frames if not f.filename.startswith(ours)]
+            # After this function and import_module comes the line of the module.
+            frames = traceback.extract_tb(error.__traceback__)[2:]
+            places = [(f.filename, f.lineno) for f in frames if not f.filename.startswith("<frozen")]
             if isinstance(error, SyntaxError):
                 places = [(error.filename or "", error.lineno)]
             last_line = traceback.format_exception_only(error)[-1].strip()
             message = f"module '{module_name}' cannot be imported: {last_line}"
-            raise _error(message, name, where=_where(*places[-1]) if places else None) from error
+            raise _error(message, name, where=_where(*places[0]) if places else None) from error
         finally:
             _importing.pop()
     task_class = getattr(module, class_name, None)
-    if isinstance(task_class, type):
-        if missing := _missing(task_class):
-            message = f"class '{class_name}' is not a task: it lacks {', '.join(missing)}"
-            allowed = "the methods of models.base.Task; models.custom.CustomTask has most of them"
-            raise _error(message, name, where=class_location(task_class), allowed=allowed)
-        return task_class
-    classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
-    tasks = [cls.__name__ for cls in classes if cls.__module__ == module.__name__ and not _missing(cls)]
-    like = nearest_match(class_name, tasks)
-    raise _error(
-        f"module '{module_name}' has no class '{class_name}'",
-        name,
-        where=_where(module.__file__, None),
-        allowed=", ".join(tasks) or "a class of it that is a task; this module has none",
-        did_you_mean=like and f"{module_name}:{like}",
-    )
+    if not isinstance(task_class, type):
+        classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
+        tasks = [cls.__name__ for cls in classes if cls.__module__ == module.__name__ and not _missing(cls)]
+        like, message = nearest_match(class_name, tasks), f"'{module_name}' has no class '{class_name}'"
+        parts = {"allowed": ", ".join(tasks) or None, "did_you_mean": like and f"{module_name}:{like}"}
+        raise _error(message, name, where=_where(module.__file__, None), **parts)
+    if missing := _missing(task_class):
+        message = f"class '{class_name}' is not a task: it lacks {', '.join(missing)}"
+        allowed = "the methods of models.base.Task; models.custom.CustomTask has most of them"
+        raise _error(message, name, where=class_location(task_class), allowed=allowed)
+    return task_class
 
 
 def name_of(cls: type) -> str:
@@ -104,17 +98,17 @@ def name_of(cls: type) -> str:
 
     A class of a notebook, or typed at a prompt, stays `__main__:Class`. Raises SettingsError.
     """
-    name, module = f"{cls.__module__}:{cls.__qualname__}", sys.modules.get(cls.__module__)
+    name, module = cls.__module__, sys.modules.get(cls.__module__)
     if module is None or getattr(module, cls.__qualname__, None) is not cls:
-        message = f"class '{cls.__qualname__}' is not what '{cls.__module__}' has by this name"
+        message = f"class '{cls.__qualname__}' is not what '{name}' has by this name"
         allowed = "a class at the top of a module, script or notebook, as it is there now"
-        raise _error(message, name, where=class_location(cls), allowed=allowed)
-    file = getattr(module, "__file__", None) or ""
-    script = module.__spec__.name if module.__spec__ else Path(file).stem if file.endswith(".py") else ""
+        raise _error(message, f"{name}:{cls.__qualname__}", where=class_location(cls), allowed=allowed)
+    file = Path(getattr(module, "__file__", None) or "")
+    script = module.__spec__.name if module.__spec__ else file.stem if file.suffix == ".py" else ""
     # Other processes import the script under the name of its file, and this one must not run it.
-    is_name = cls.__module__ == MAIN and all(part.isidentifier() for part in script.split("."))
-    is_same = is_name and sys.modules.setdefault(script, module) is module
-    return f"{script}:{cls.__qualname__}" if is_same else name
+    if name == MAIN and all(map(str.isidentifier, script.split("."))):
+        name = script if sys.modules.setdefault(script, module) is module else name
+    return f"{name}:{cls.__qualname__}"
 
 
 @cache
@@ -176,9 +170,9 @@ def task_folder(name: str) -> str | None:
     path = getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", [])), None)
     if path is None:
         return None
-    file = Path(path).absolute()
-    home = file.parent.parent if file.name == "__init__.py" else file.parent
-    return None if str(home) in _installed() else os.path.realpath(home)
+    home = Path(path).absolute().parents[Path(path).name == "__init__.py"]
+    installed = (*site.getsitepackages(), site.getusersitepackages(), os.path.dirname(os.__file__))
+    return None if str(home) in installed else os.path.realpath(home)
 
 
 def class_location(cls: type) -> str:
@@ -188,11 +182,6 @@ def class_location(cls: type) -> str:
     except (OSError, TypeError):
         file, line = None, 0
     return _where(file, line) or f"class {cls.__name__}"
-
-
-def _installed() -> tuple[str, ...]:
-    """The folders of installed packages, and of Python's library."""
-    return (*site.getsitepackages(), site.getusersitepackages(), os.path.dirname(os.__file__))
 
 
 def _missing(cls: type) -> list[str]:
@@ -216,17 +205,14 @@ def _error(what: str, name: str, **parts: Any) -> SettingsError:
 
 # What a class declares.
 
-_OURS = ("family", "size", "folder")
-"""The settings that every task has in its section `model`."""
-_PLAIN = (bool, int, float, str, type(None))
 _SPLIT: dict[str, Any] = {"split_seed": (SplitSeed, None), "fold": (Fold, None)}
 """Settings of the data that a task reads with CustomTask.split_groups, unless it declares its own
 of that name."""
-_FIELDS = "true or false, numbers, texts, lists of them, and classes of such fields"
-
-
-class Nothing(BaseModel):
-    """No setting of its own."""
+_ALLOWED = {
+    **dict.fromkeys(("Model", "Data"), "a BaseModel of switches, numbers, texts, and lists of them"),
+    "stages": "each a models.catalog.Stage of another name, which loads a setting",
+    **dict.fromkeys(("defaults", "sizes", "stage_settings"), "settings by key; of sizes and stages, by name"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +223,7 @@ class Declared:
     Data: type[BaseModel]
     SIZES: Mapping[str, Any]
     """No size has a number of parameters that is known before it is built."""
-    file: FamilyFile
+    file: Preset
     """`defaults`, `sizes` and stages of the class, above the defaults of all custom tasks."""
     stages: tuple[Stage, ...]
 
@@ -249,31 +235,35 @@ def declared(name: str) -> Declared:
 
 @cache
 def _declared(cls: type, name: str) -> Declared:
-    head: dict[str, Any] = {
-        "family": (str, Field(name, description="The task: package.module:Class.")),
-        "folder": (
-            str | None,
-            Field(task_folder(name), description="Folder of the task's module; null: installed."),
-        ),
-    }
-    if sizes := dict.fromkeys(_mapping(cls, "sizes")):
+    folder = Field(task_folder(name), description="Folder of the task's module; null: installed.")
+    family = Field(name, description="The task: package.module:Class.")
+    head: dict[str, Any] = {"family": (str, family), "folder": (str | None, folder)}
+    blocks = (("defaults", "declared."), ("sizes", "sizes."), ("stage_settings", "stages."))
+    lines = [line for attribute, block in blocks for line in _lines(cls, attribute, block)]
+    if sizes := dict.fromkeys(getattr(cls, "sizes", ())):
         size = Field(next(iter(sizes)), description="The size, of those that the task declares.")
         head["size"] = (str, size)
     model, data = _section(cls, "Model", head), _section(cls, "Data", _SPLIT)
-    blocks = (("defaults", "declared."), ("sizes", "sizes."), ("stage_settings", "stages."))
-    own = [line for attribute, block in blocks for line in _lines(cls, attribute, block)]
-    stages = tuple(getattr(cls, "stages", ()))
-    names = [stage.name for stage in stages if isinstance(stage, Stage)]
-    keys = [f"model.{key}" for key in model.model_fields] + [f"data.{key}" for key in data.model_fields]
-    if (
-        len({*names}) < len(stages)
-        or not {stage.loads for stage in stages} <= {None, *keys}
-        or not {*_mapping(cls, "stage_settings")} <= {*names}
-    ):
-        allowed = "each a models.catalog.Stage of another name, which loads a setting"
-        message = f"{cls.__name__}.stages, with stage_settings by their names, is not understood"
-        raise _undeclared(cls, message, allowed)
-    return Declared(model, data, sizes, FamilyFile([*presets.file("custom_task").lines, *own]), stages)
+    with _understood(cls, "stages"):
+        stages = tuple(getattr(cls, "stages", ()))
+        sections = (("model", model), ("data", data))
+        keys = {None, *(f"{section}.{key}" for section, fields in sections for key in fields.model_fields)}
+        names = {stage.name for stage in stages if stage.loads in keys}
+        if len(names) < len(stages) or not {*getattr(cls, "stage_settings", ())} <= names:
+            raise ValueError("two have one name, or a name or setting is unknown")
+    return Declared(model, data, sizes, Preset([*presets.file("custom_task").lines, *lines]), stages)
+
+
+@contextmanager
+def _understood(cls: type, name: str) -> Iterator[None]:
+    """Raise SettingsError for what Python, pydantic or the block rejects in an attribute of a task."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        value, problem = getattr(cls, name), " ".join(str(error).split())
+        where = class_location(value if isinstance(value, type) and issubclass(value, BaseModel) else cls)
+        message = f"{cls.__name__}.{name} is not understood: {problem}"
+        raise SettingsError.of(message, key=KEY, where=where, allowed=_ALLOWED[name]) from None
 
 
 def _section(cls: type, name: str, head: dict[str, Any]) -> type[BaseModel]:
@@ -281,51 +271,30 @@ def _section(cls: type, name: str, head: dict[str, Any]) -> type[BaseModel]:
 
     Raises SettingsError if it is invalid.
     """
-    section = getattr(cls, name, Nothing)
-    if not (isinstance(section, type) and issubclass(section, BaseModel)):
-        raise _undeclared(cls, f"{cls.__name__}.{name} is not a pydantic BaseModel", "a BaseModel")
-    try:
+    with _understood(cls, name):
+        section: type[BaseModel] = getattr(cls, name, Section)
         defaults = create_model(name, __base__=section, __cls_kwargs__={"validate_default": True})()
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, (cls.__name__, name, *first["loc"])))
-        raise _undeclared(section, f"{key} has no valid default: {first['msg']}", _FIELDS) from None
-    for key, value in flat(defaults.model_dump()).items():
-        if name == "Model" and key in _OURS:
-            message = f"{name}.{key} is a setting of every task, not one of its own"
-            raise _undeclared(section, message, _FIELDS)
-        if not _is_plain(value):
-            raise _undeclared(section, f"{name}.{key} cannot be written into a settings file", _FIELDS)
-    closed = {"extra": "forbid", "frozen": True}
-    return create_model(name, __base__=(section, create_model("Head", **head)), __cls_kwargs__=closed)
-
-
-def _is_plain(value: Any) -> bool:
-    return all(map(_is_plain, value)) if isinstance(value, list) else type(value) in _PLAIN
-
-
-def _mapping(cls: type, name: str) -> Mapping[str, Any]:
-    """A mapping of the class, for example `defaults`. Raises SettingsError if it is not one."""
-    mapping = getattr(cls, name, {})
-    parts = [mapping, *(mapping.values() if isinstance(mapping, Mapping) and name != "defaults" else ())]
-    if not all(isinstance(part, Mapping) and all(type(key) is str and key for key in part) for part in parts):
-        allowed = "settings by key, in `sizes` and `stage_settings` by name: {'small': {'model.width': 8}}"
-        raise _undeclared(cls, f"{cls.__name__}.{name} is not understood", allowed)
-    return mapping
+        for key, value in defaults.model_dump().items():
+            if name == "Model" and key in ("family", "size", "folder"):
+                raise ValueError(f"every task has the setting {key}")
+            if json.loads(json.dumps(value)) != value:
+                raise ValueError(f"{key} cannot be written into a settings file")
+        closed = {"extra": "forbid", "frozen": True}
+        return create_model(name, __base__=(section, create_model("Head", **head)), __cls_kwargs__=closed)
 
 
 def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
     """The settings in a mapping of the class, as those of a `block` of a family's file."""
+    with _understood(cls, name):
+        mapping = getattr(cls, name, {})
+        by_name = {} if name == "defaults" else {part: dict(settings) for part, settings in mapping.items()}
+        settings = [*settings_file.flat(by_name or mapping)]
     owner = next((base for base in cls.__mro__ if name in vars(base)), cls)
     path, _, line = class_location(owner).rpartition(":")
-    where = f"{path}:{line}" if line.isdigit() else f"{line}:1"
+    where = f"{line}:1"
     if line.isdigit():
         texts = enumerate(inspect.getsourcelines(owner)[0], int(line))
-        where = next((f"{path}:{n}" for n, text in texts if re.match(rf"\s+{name}\s*[:=]", text)), where)
-
-    for key, value in settings_file.flat(_mapping(cls, name)):
+        at = next((n for n, text in texts if re.match(rf"\s+{name}\s*[:=]", text)), line)
+        where = f"{path}:{at}"
+    for key, value in settings:
         yield Line(f"{block}{key}", list(value) if isinstance(value, tuple) else value, where)
-
-
-def _undeclared(cls: type, message: str, allowed: str) -> SettingsError:
-    return SettingsError.of(message, key=KEY, where=class_location(cls), allowed=allowed)

@@ -50,8 +50,7 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     `section` has the user's file, engine.ds_config, and engine.offload. Reads the disk. Raises
     SettingsError for each key of that file that contradicts the settings.
     """
-    settings, key = resolved.settings, "engine.ds_config"
-    own_path, offload = section.ds_config, section.offload
+    settings, file = resolved.settings, section.ds_config
     name = ENGINES[settings.engine.name].ds_config
     if name is None:
         return {}
@@ -59,23 +58,23 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     from engines.zero.config_file import shipped
 
     layout = shipped(name)
-    if offload == "states":
+    if section.offload == "states":
         layout["zero_optimization"].pop("offload_param", None)
-    if own_path is None:
+    if file is None:
         return layout
-    lines = read_lines(Path(own_path).expanduser(), key, own_path)
+    lines = {line.key: line for line in read_lines(Path(file).expanduser(), "engine.ds_config", file)}
     decided = decided_keys(settings.engine.name, layout, resolved.batching, settings)
     try:
-        return merge(layout, nested({line.key: line.value for line in lines}), decided)
+        return merge(layout, nested({key: line.value for key, line in lines.items()}), decided)
     except ConfigConflict as error:
-        conflicts, where = error.conflicts, {line.key: line.where for line in lines}
+        conflicts = error.conflicts
     raise SettingsError(
         [
             Diagnostic(
                 f"{conflict.key} {shown(conflict.value)} {conflict.problem}",
                 key=conflict.key,
                 value=conflict.value,
-                where=where.get(conflict.key, own_path),
+                where=lines[conflict.key].where if conflict.key in lines else file,
                 allowed=", ".join(map(plain, conflict.allowed)) or None,
                 did_you_mean=conflict.did_you_mean,
                 fix=conflict.did_you_mean or "leave it out",

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, listed, plain, shown
-from launcher.base.disk import SHOWN, problem_of
 from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Values
 from launcher.config.schema import SettingInfo
 from models.base import DataError
@@ -63,13 +62,6 @@ def about_data(error: DataError, **parts: Any) -> SettingsError:
     names = ("where", "allowed", "did_you_mean", "fix")
     fields = {name: getattr(error, name) or None for name in names}
     return SettingsError.of(error.message, **(fields | parts))
-
-
-def impossible_path(values: Values, key: str) -> Diagnostic | None:
-    """The error of a value that no path can be; None: it can. Reads the disk."""
-    text = str(values[key].value)
-    problem = problem_of(text)
-    return about(values, key, f"{display_name(key)} {shown(text[:SHOWN])} {problem}") if problem else None
 
 
 def where(key: str, origin: Origin) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from launcher.base import redaction
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
-from launcher.config.feature_settings import ALLOWED_FILES, Download, File, safe_name
 from launcher.config.provenance import CLI_LAYER, MACHINE_LAYER, KeySets, Origin, Setting, Values
+from launcher.config.schema import ALLOWED_FILES, Download, File, safe_name
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from launcher.base import environment
 from launcher.base.diagnostics import counted
 from training.resources import cgroup
@@ -134,14 +136,10 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     quota = " ".join(_text(group / name) for name in files).split()
     if len(quota) == 2 and all(map(str.isdigit, quota)):  # max and -1: no limit
         cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
-    try:
-        ram_bytes: int | None = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        ram_bytes = None
-    limit = cgroup.memory(group)
+    limit, ram_bytes = cgroup.memory(group), psutil.virtual_memory().total
     return Machine(
         cores=max(1, cores),
-        ram_bytes=ram_bytes if ram_bytes is None or limit is None else min(ram_bytes, limit.limit),
+        ram_bytes=ram_bytes if limit is None else min(ram_bytes, limit.limit),
         gpus=gpus,
         device=device,
         cpu_bf16=has_bf16(_text(Path("/proc/cpuinfo"))),

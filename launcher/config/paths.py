@@ -71,13 +71,6 @@ def data_paths(settings: Settings) -> dict[str, Path]:
     return {key: path for key, path in files.items() if path.exists()}
 
 
-def is_special(key: str, values: Values) -> bool:
-    """Whether a setting names what exists and is neither a file nor a folder. Reads the disk."""
-    path = Path(_absolute(values[key].value))
-    is_there = _are_paths(key, values, values[key].value) and path.exists()
-    return is_there and not path.is_file() and not path.is_dir()
-
-
 def _are_paths(key: str, values: Values, *texts: object) -> bool:
     family = values["model.family"].value
     if not all(isinstance(text, str) and text and not text.startswith((EMBEDDED, HUB)) for text in texts):

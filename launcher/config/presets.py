@@ -20,71 +20,55 @@ TASK_FOLDER = "model.folder"
 
 
 @dataclass(frozen=True)
-class Mode:
-    """What a mode, or a limits profile, means where a family says nothing else."""
+class Preset:
+    """A shipped file: a mode or a limits profile, or a family with what sizes and modes change."""
 
-    name: str
-    sentence: str
     lines: Sequence[Line]
+    sentence: str = ""
+    """Of a mode or a profile."""
 
     @property
     def promise(self) -> Mapping[str, Any]:
-        """Its promises, by measure."""
+        """The promises of a mode, by measure."""
         return next((line.value for line in self.lines if line.key == "promise"), {})
 
-
-@dataclass(frozen=True)
-class FamilyFile:
-    """A family's file: its default, and what sizes, modes, stages and given settings change."""
-
-    lines: Sequence[Line]
-
     def block(self, *path: str) -> list[Line]:
-        """The settings of a block.
+        """The settings of a block of a family.
 
         ("default"), ("modes", MODE), ("sizes", SIZE), ("sizes", SIZE, "modes", MODE); the same
         with "stages", what each stage changes in mode staged; ("given", KEY): what follows where
         the user gives that setting a value; and of a custom task's class ("declared").
         """
         prefix = f"{'.'.join(path)}."
-        inside = [
+        inside = (
             line._replace(key=line.key[len(prefix) :]) for line in self.lines if line.key.startswith(prefix)
-        ]
+        )
         return [line for line in inside if not line.key.startswith(("modes.", "stages."))]
 
 
 @cache
-def _names(folder: str) -> tuple[str, ...]:
+def modes(folder: str = "modes") -> tuple[str, ...]:
+    """The names of all modes, `default` first; of the folder `profiles`, those of limits profiles."""
     names = sorted(path.stem for path in (FOLDER / folder).glob("*.yaml"))
     return tuple(sorted(names, key=lambda name: name != "default"))
 
 
-def modes() -> tuple[str, ...]:
-    """The names of all modes, `default` first."""
-    return _names("modes")
-
-
-def profiles() -> tuple[str, ...]:
-    """The names of all limits profiles that change something."""
-    return _names("profiles")
-
-
-@cache
-def mode(name: str, folder: str = "modes") -> Mode:
+def mode(name: str, folder: str = "modes") -> Preset:
     """One mode by its name; of the folder `profiles`, a limits profile. Reads the disk."""
-    lines = {line.key: line for line in file(f"{folder}/{name}").lines}
-    return Mode(name, lines.pop("sentence").value, [*lines.values()])
+    return file(f"{folder}/{name}")
 
 
-def family(name: str) -> FamilyFile:
+def family(name: str) -> Preset:
     """A family's file. Reads the disk."""
     return file(f"models/{name}")
 
 
 @cache
-def file(name: str) -> FamilyFile:
+def file(name: str) -> Preset:
     """A shipped file. Reads the disk."""
-    return FamilyFile(read_lines(FOLDER / f"{name}.yaml", name=f"ds_configs/{name}.yaml"))
+    lines = {line.key: line for line in read_lines(FOLDER / f"{name}.yaml", name=f"ds_configs/{name}.yaml")}
+    sentence = lines.pop("sentence", None)
+    return Preset([*lines.values()], sentence.value if sentence else "")
 
 
 BOUNDS = {"at_least": "at least", "at_most": "at most"}

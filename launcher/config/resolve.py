@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError, shown
+from launcher.base.disk import SHOWN, problem_of
 from launcher.config import adapt, batching, check, errors, paths, presets
 from launcher.config.batching import MICRO
 from launcher.config.machine import Machine
 from launcher.config.paths import PATHS
-from launcher.config.presets import BOUNDS, TASK_FOLDER
+from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
     BATCH_SETTINGS,
     BUILT_IN_LAYER,
@@ -83,10 +84,9 @@ def resolve(
         found = setting_infos(family)[TASK_FOLDER].default
         values[TASK_FOLDER] = replace(values[TASK_FOLDER], value=found)
     # Of a custom task that cannot be used, that is the only error: its settings are unknown.
-    known = {diagnostic.key for diagnostic in choice.diagnostics}
-    unknown = ("model.", "data.") if "model.family" in known else ()
+    unknown = ("model.", "data.") if choice.diagnostics else ()
     diagnostics = [*choice.invalid, *choice.diagnostics]
-    diagnostics += [d for d in invalid if d.key not in known and not (d.key or "").startswith(unknown)]
+    diagnostics += [diagnostic for diagnostic in invalid if not (diagnostic.key or "").startswith(unknown)]
     keys = KeySets.of(values)
 
     # What the machine and the files on it change.
@@ -95,7 +95,7 @@ def resolve(
     run = adapt.adapt(values, keys, machine, world_size, chosen)
     # The size that mode default would train: without one of the user instead of the mode's. A file may
     # repeat the size of the mode, as the settings.yaml of a run does.
-    size = values[_SIZE] if choice.size is not None and _SIZE in values else None
+    size = None if choice.size is None else values.get(_SIZE)
     default = None if size is None else size.value
     if size is not None and _SIZE in keys.changed:
         is_users = _SIZE in keys.decided or size.origin.layer == CLI_LAYER
@@ -123,12 +123,9 @@ def resolve(
         changed = f"; mode {choice.mode} makes it {choice.size}" if choice.size != FIRST_RUN[1] else ""
         run.notes.insert(0, f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}")
     elif size is not None and size.origin.layer == FAMILY_LAYER and run.device == "cpu":
-        smallest = next(iter(config_of(family).SIZES))
+        smallest, is_slow = next(iter(config_of(family).SIZES)), "slow on a CPU; a quick size is"
         if size.value != smallest and not is_custom(family):
-            quick = f"--model {family}:{smallest}"
-            run.notes.insert(
-                0, f"no size named: {size.value}, which is slow on a CPU; a quick size is  {quick}"
-            )
+            run.notes.insert(0, f"no size named: {size.value}, {is_slow}  --model {family}:{smallest}")
     is_chosen = MICRO in keys.user or values[MICRO].origin.layer == MODE_LAYER
     if is_chosen and values[MICRO].value not in (None, solved.micro_batch):
         run.notes.append(f"{MICRO}: {solved.micro_batch} instead of {values[MICRO].value}: {solved}")
@@ -227,12 +224,13 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
 
 def _read(family: str, key: str, setting: Setting, below: Setting) -> tuple[Any, Collection[Diagnostic]]:
     """The value of a setting as the schema reads it, and the errors in it; `below`: what it overrides."""
-    info, layer = setting_infos(family)[key], {key: setting}
+    info = setting_infos(family)[key]
     if message := unseen_by_schema(info, setting.value):
         unseen = {"type": "unseen", "loc": (), "msg": message}
         return None, [_input_errors().rejected(info, setting, unseen, below)]
-    if key in PATHS and (impossible := errors.impossible_path(layer, key)):
-        return None, [impossible]
+    if key in PATHS and (problem := problem_of(text := str(setting.value))):
+        message = f"{errors.display_name(key)} {shown(text[:SHOWN])} {problem}"
+        return None, [errors.about({key: setting}, key, message)]
     try:
         tree = settings_class(family).model_validate(nested({key: setting.value}), strict=True)
     except ValidationError as error:
@@ -263,19 +261,15 @@ def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, d
     of a GPU stays on a CPU, where a comparison plans it; one that is withdrawn stays null.
     """
     given, reasons = dict[str, Any](), dict[str, str]()
-
-    def outside(bounds: Mapping[str, Any]) -> str:
-        """Why the run is outside of the scope of `bounds`; empty: it is inside."""
-        ends = [f"{word} {bounds[end]:g}" for end, word in BOUNDS.items() if bounds.get(end) is not None]
-        sizes, limits = bounds.get("sizes"), " and ".join(ends)
-        if sizes is not None and size not in sizes:
-            instead = ", where the mode chooses the size" if size is None else f", not {size}"
-            return f"{limits} at size {' or '.join(sizes)}{instead}"
-        return f"{limits} on a CPU" if bounds.get("device") == "cpu" and device != "cpu" else ""
-
     for promises, origin in setting.all_values:
         for measure, bounds in promises.items():
-            reason = f"withdrawn by {origin.where}" if bounds is None else outside(bounds)
+            sizes, reason = bounds and bounds.get("sizes"), ""
+            if bounds is None:
+                reason = f"withdrawn by {origin.where}"
+            elif sizes is not None and size not in sizes:
+                reason = f"at size {' or '.join(sizes)}, not {size or 'one of your own'}"
+            elif bounds.get("device") == "cpu" and device != "cpu":
+                reason = "on a CPU"
             if measure not in given and reason:
                 reasons.setdefault(measure, reason)
             if bounds is None or not reason:

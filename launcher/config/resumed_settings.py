@@ -9,9 +9,7 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import SettingsError
-from launcher.config import errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO
-from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
     BY_AUTO,
     FITTED_LAYERS,
@@ -23,7 +21,6 @@ from launcher.config.provenance import (
     layer_of,
 )
 from launcher.config.render import ORIGINS, SETTINGS
-from launcher.config.schema import config_of
 from launcher.config.settings_file import read_lines
 from models.catalog import FAMILIES, is_custom
 from training.storage import read_json
@@ -96,34 +93,17 @@ class Base:
         return self._layer(key) == MACHINE_LAYER and origin.startswith(BY_AUTO)
 
 
-def read(folder: Path, task_folder: object = None) -> Base:
-    """The settings of a run folder. Reads the disk. Raises SettingsError.
-
-    `task_folder`: the new folder of a custom task, if the user sets one.
-    """
+def read(folder: Path) -> Base:
+    """The settings of a run folder. Reads the disk. Raises SettingsError."""
     path = folder / SETTINGS
-    lines = {line.key: line for line in read_lines(path)}
-    family = lines["model.family"].value if "model.family" in lines else None
-    recorded = lines.get(TASK_FOLDER) if task_folder is None else None
-    if is_custom(str(family)):
-        from launcher.config.custom_task import add_search_folder, folder_for
-
-        if recorded is not None:
-            task_folder = folder_for(family, recorded.value, path, f"{recorded.where} {TASK_FOLDER}")
-            lines[TASK_FOLDER] = recorded._replace(value=task_folder)
-        add_search_folder(task_folder)
-        try:
-            config_of(str(family))
-        except SettingsError as error:
-            named = layer_of(RESUMED_LAYER, [lines["model.family"]])
-            raise SettingsError(errors.custom_task_errors(error, named)) from None
-    elif family not in FAMILIES:
+    entries = layer_of(RESUMED_LAYER, read_lines(path))
+    family = entries["model.family"].value if "model.family" in entries else None
+    if family not in FAMILIES and not is_custom(str(family)):
         what = f"{path} does not hold the settings of a run: it names no known model family"
         raise SettingsError.of(what, where=str(path), allowed=", ".join(FAMILIES))
     try:
         content = read_json(folder / ORIGINS)
     except (OSError, ValueError):
         content = None  # all settings then count as set by the user
-    content = content if isinstance(content, dict) else {}
-    origins = {key: value for key, value in content.items() if isinstance(value, dict)}
-    return Base(layer_of(RESUMED_LAYER, lines.values()), origins)
+    origins = content.items() if isinstance(content, dict) else ()
+    return Base(entries, {key: value for key, value in origins if isinstance(value, dict)})

@@ -13,13 +13,14 @@ from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.base.redaction import redact
 from launcher.config import errors, presets
-from launcher.config.presets import TASK_FOLDER
+from launcher.config.presets import TASK_FOLDER, Preset
 from launcher.config.provenance import (
     CLI_LAYER,
     COMMAND_LINE,
     DEFAULT_MODE,
     FILES_LAYER,
     MODE_LAYER,
+    RESUMED_LAYER,
     STAGED_MODE,
     CliArgs,
     Origin,
@@ -61,8 +62,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         try:
             return layer_of(layer, read_lines(path, option), position)
         except SettingsError as error:
-            of_file = error.diagnostics
-            wrong.extend(replace(d, order=(position, d.order[1] if d.order else 0)) for d in of_file)
+            wrong.extend(replace(diagnostic, order=(position, 0)) for diagnostic in error.diagnostics)
             return {}
 
     # A mode of the user's own is above the one that it names.
@@ -74,8 +74,8 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         )
     mode = {key: setting for key, setting in mode.items() if key not in (*MODEL_CHOICES, "sentence")}
     files = [file(FILES_LAYER, path, n, "--config") for n, path in enumerate(args.configs)]
-    # For one key the later argument counts.
-    typed: list[tuple[str, str, str]] = []  # key, text, argument
+    # For one key the later argument counts: key, text, argument.
+    typed: list[tuple[str, str, str]] = []
     if args.model is not None:
         family, size = split_model_name(args.model)
         typed.append(("model.family", family, f"--model {args.model}"))
@@ -86,7 +86,8 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         typed.append(("mode", args.mode, f"--mode {args.mode}" if is_long else args.mode_option))
     if args.engine is not None:
         typed.append(("engine.name", args.engine, f"--engine {args.engine}"))
-    typed += [(key, text, f"{option} {text}") for key, (option, text) in args.options.items()]
+    for key, (option, text) in args.options.items():
+        typed.append((key, text, option if text == "true" else f"{option} {text}"))
     for text in args.sets:
         key, equals, value = text.partition("=")
         if equals and key.strip():
@@ -99,9 +100,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         key: Setting(text, Origin(CLI_LAYER, redact(argument), order=(COMMAND_LINE, number)))
         for number, (key, text, argument) in enumerate(typed, 1)
     }
-    last = (COMMAND_LINE, len(typed) + 1)
-    filled = {k: replace(s, origin=replace(s.origin, order=last)) for k, s in args.filled.items()}
-    return [mode, *files, {**settings, **filled}], wrong
+    return [mode, *files, {**settings, **args.filled}], wrong
 
 
 def highest(layers: Sequence[Values]) -> dict[str, Setting]:
@@ -120,8 +119,6 @@ def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
     if info is None or info.type in ("text", "one of"):
         is_null = info is not None and info.nullable and text in ("null", "~")
         return Setting(None if is_null else text, origin)
-    if info.type == "true or false" and not origin.where.startswith("--set "):
-        origin = replace(origin, where=origin.where.removesuffix(" true"))  # of an option without a value
     if info.type == "list of texts" and not text.startswith("["):
         return Setting([item.strip() for item in text.split(",")], origin)
     return Setting(parse_yaml_value(text), origin)
@@ -134,7 +131,7 @@ class Choice:
     users: Sequence[Values]
     """The layers of the user, with values of the family's types; the first is a mode file."""
     family: str
-    file: presets.FamilyFile
+    file: Preset
     """The shipped file of the family, or what a custom task's class declares."""
     size: str | None
     mode: str | None
@@ -184,15 +181,15 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     name, diagnostics = typed["model.family"].value if "model.family" in typed else None, list[Diagnostic]()
     family = valid("model.family", FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
     if isinstance(name, str) and is_custom(name):
-        is_usable, diagnostics = _custom_task(name, typed)
-        family = name if is_usable else family
+        diagnostics = _custom_task(name, typed)
+        family = family if diagnostics else name
     infos, config, wrong = setting_infos(family), config_of(family), list(invalid)
     known: dict[str, Setting] = {}
     for key, setting in arguments.items():
         try:
             known[key] = _with_value(setting, infos.get(key))
         except Unreadable as error:
-            message = f"{setting.origin.where} cannot be read: {error.problem}"
+            message = f"{setting.origin.where} cannot be read: {error.args[0]}"
             wrong.append(errors.about(arguments, key, message, key=None, value=None))
     users = [*files, known]
     typed = counting(users)
@@ -230,34 +227,29 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
         diagnostics=diagnostics,
         stages=stages,
         stage=stages[0] if is_one else None,
-        profile=valid("limits.profile", presets.profiles()),
+        profile=valid("limits.profile", presets.modes("profiles")),
         given=values,
     )
 
 
-def _custom_task(name: str, typed: dict[str, Setting]) -> tuple[bool, list[Diagnostic]]:
-    """Whether the class of the task `name` can be used, and errors. Loads it."""
+def _custom_task(name: str, typed: dict[str, Setting]) -> list[Diagnostic]:
+    """Why the class of the task `name` cannot be used; empty: it can. Loads it."""
     from launcher.config import custom_task  # for the runs that train one
 
-    folder, wrong = typed.get(TASK_FOLDER), list[Diagnostic]()
+    folder = typed.get(TASK_FOLDER)
     try:
-        if folder is not None and folder.origin.layer == FILES_LAYER:  # which is data
+        if folder is not None and folder.origin.layer in (FILES_LAYER, RESUMED_LAYER):  # which are data
             file, where = folder.origin.where.rpartition(":")[0], errors.where(TASK_FOLDER, folder.origin)
             folder = replace(folder, value=custom_task.folder_for(name, folder.value, Path(file), where))
-        if folder is not None and (impossible := errors.impossible_path({TASK_FOLDER: folder}, TASK_FOLDER)):
-            return False, [impossible]
         custom_task.add_search_folder(folder and folder.value)
-        sizes = config_of(name).SIZES
+        config_of(name)
     except SettingsError as error:
-        return False, errors.custom_task_errors(error, typed)
+        return errors.custom_task_errors(error, typed)
     home = custom_task.task_folder(name)
-    if not sizes and "model.size" in typed:
-        message = f"{name} has no sizes, so size {typed['model.size'].value!r} cannot be chosen"
-        wrong.append(errors.about(typed, "model.size", message))
-    if folder is not None and folder.value is not None and os.path.realpath(folder.value) != home:
-        message = f"{name} is loaded from {home or 'an installed package'}, not from {folder.value}"
-        wrong.append(errors.about(typed, TASK_FOLDER, message, allowed="the folder of the module"))
-    return True, wrong
+    if folder is None or folder.value is None or os.path.realpath(folder.value) == home:
+        return []
+    message = f"{name} is loaded from {home or 'an installed package'}, not from {folder.value}"
+    return [errors.about(typed, TASK_FOLDER, message, allowed="the folder of the module")]
 
 
 def declared_stages(family: str) -> tuple[Stage, ...]:

@@ -39,13 +39,7 @@ class Line(NamedTuple):
 
 
 class Unreadable(Exception):
-    """The text breaks the rules of its format; `line` and `column` count from 1."""
-
-    def __init__(self, problem: str, line: int, column: int) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.line = line
-        self.column = column
+    """The text breaks the rules of its format: problem, line and column, counted from 1."""
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -81,8 +75,8 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
         else:
             return list(parse(path.read_bytes().decode("utf-8-sig"), name or str(path)))
     except Unreadable as broken:
-        problem = f"cannot be read as {form}: {broken.problem}"
-        parts = {"where": f"{path}:{broken.line}:{broken.column}", "order": (0, broken.line)}
+        cause, line, column = broken.args
+        problem, parts = f"cannot be read as {form}: {cause}", {"where": f"{path}:{line}:{column}"}
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
@@ -97,7 +91,7 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
 
 def nearest_file(path: str | Path) -> str | None:
     """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
-    folder, name = Path(path).expanduser().parent, Path(path).name
+    folder, name = Path(os.path.expanduser(path)).parent, Path(path).name
     names = os.listdir(folder) if folder.is_dir() else []
     suggestion = nearest_match(name, [other for other in names if other != name])  # a link to nothing
     return suggestion and str(Path(path).parent / suggestion)
@@ -110,8 +104,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 _INT = re.compile(r"^([-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+)$")
-_FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
-_INFINITE = re.compile(r"^([-+]?)\.(inf|Inf|INF)$")
+_FLOAT = re.compile(r"^[-+]?((\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))$")
 _WORDS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -259,7 +252,5 @@ def parse_yaml_scalar(text: str) -> Any:
                 f"{text[:_SHOWN]} is no number: it has a leading 0, or too many digits"
             ) from None
     if _FLOAT.match(text):
-        return float(text)
-    if match := _INFINITE.match(text):
-        return float(f"{match[1]}inf")
+        return float(text.lower().replace(".inf", "inf"))
     return text

@@ -30,7 +30,7 @@ from requests import exceptions
 from launcher.base import disk, environment, redaction
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
 from launcher.config.feature_checks import VARIABLES, DownloadTarget, targets
-from launcher.config.feature_settings import Download
+from launcher.config.schema import Download
 from launcher.run_folder import lock
 from models.common.data_files import progress
 from slurm.environment import RankEnvironment

@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold
+from launcher.config.command_line import GPU, GPU_MEMORY, GPUS, NODES, RAM, Option
 from launcher.config.machine import Machine
-from launcher.config.options import GPU, GPU_MEMORY, GPUS, NODES, RAM, Option
 from launcher.config.provenance import Resolved
 from training import throughput
 from training.throughput import Gpu

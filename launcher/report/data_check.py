@@ -13,8 +13,8 @@ from typing import Any
 
 from launcher.base import disk, environment, signals
 from launcher.base.diagnostics import PROGRAM, SettingsError, counted, nearest_match
+from launcher.config.command_line import OPTIONS, TRAINING
 from launcher.config.errors import about_data
-from launcher.config.options import OPTIONS, TRAINING
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import Resolved
 from launcher.config.schema import config_of, model_name, task_with_data

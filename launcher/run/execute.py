@@ -17,7 +17,7 @@ from launcher.base import environment, exit_codes, library_warnings, signals
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
 from launcher.base.signals import Stopped, at_signal
 from launcher.config import batching
-from launcher.config.options import INPUT
+from launcher.config.command_line import INPUT
 from launcher.config.paths import EMBEDDED
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import is_of_hub

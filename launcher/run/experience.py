@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config.check import TrackedSettings
-from launcher.config.feature_settings import Continual
 from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
-from launcher.config.schema import task_class
+from launcher.config.schema import Continual, task_class
 from launcher.run_folder import experiences, run_folder
 from launcher.run_folder.experiences import Experience, Ledger
 from launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest

@@ -14,8 +14,8 @@ from engines.catalog import ENGINES, Entry, missing
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
 from launcher.config import engine_options, errors, machine
+from launcher.config.command_line import FORCE
 from launcher.config.machine import Machine
-from launcher.config.options import FORCE
 from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
 from launcher.config.resolve import resolve
 from launcher.config.schema import config_of, model_name

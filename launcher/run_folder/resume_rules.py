@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, plain, unknown
 from launcher.config import errors, paths, provenance, resumed_settings, selection
 from launcher.config.machine import Machine
-from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.resumed_settings import Base
@@ -98,9 +97,8 @@ def decide(
 
 def _base(folder: Path, args: CliArgs) -> Base:
     layers, _ = selection.read_user(args)  # as given now, not those of the run
-    moved = selection.highest(layers[-1:]).get(TASK_FOLDER)
-    base = resumed_settings.read(folder, None if moved is None else moved.value)
-    family, given = base.entries["model.family"].value, selection.highest(layers).get("model.family")
+    choices, base = selection.highest(layers), resumed_settings.read(folder)
+    family, given = base.entries["model.family"].value, choices.get("model.family")
     if given is not None and given.value != family:
         raise SettingsError.of(
             f"model {given.value} differs from {family}, used by {folder}",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import SettingsError, counted, unknown
-from launcher.config.options import DEFAULT_SPLIT, SPLITS
+from launcher.config.command_line import DEFAULT_SPLIT, SPLITS
 from launcher.config.provenance import CliArgs, ResetPart, Resolved
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from launcher.base import signals
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
 from launcher.base.signals import handling
+from launcher.config.command_line import INPUT
 from launcher.config.custom_task import class_location
-from launcher.config.options import INPUT
 from launcher.run_folder import run_folder
 from launcher.saved_runs.saved_model import SavedModel, open_model
 from models.base import DataError, GeneratesText, Message, Prediction, PredictsFiles, Prompt, Sampling, Task

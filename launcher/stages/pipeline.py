@@ -12,7 +12,7 @@ from typing import Any
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config.check import why_ineffective
-from launcher.config.options import FROM, STAGE
+from launcher.config.command_line import FROM, STAGE
 from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Resolved, Setting
 from launcher.config.selection import STAGES, choose, declared_stages, select_stages
 from launcher.config.settings_file import read_values

@@ -14,7 +14,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.commands.catalog import COMMANDS
-from launcher.config.options import DEFAULT
+from launcher.config.command_line import DEFAULT
 from tests.docs.pages import PATHS, ROOT, launcher_args, read
 from tests.launcher import saved_runs
 from tests.launcher.given import resolved

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from launcher.commands.catalog import COMMANDS
-from launcher.config.options import HELP
+from launcher.config.command_line import HELP
 from launcher.config.schema import config_of, sections, setting_infos
 from models.catalog import FAMILIES
 from scripts.write_docs import CONSOLE, ROOT, TABLE, TABLES, written

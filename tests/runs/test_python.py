@@ -106,8 +106,6 @@ ARGUMENTS = [
     (NO_DATA, "train(settings={'data.path': 'mien.jsonl'})", "--set data.path=mine.jsonl"),
     (NO_SPLIT, "eval.share, data.fraction, data.path", "--set eval.share=0.013"),
     ({"mode": "staged", "settings": {"stages": ["lwer"]}}, "train(settings={'stages': ['lwer']})", "--set stages=lower"),
-    ({"modle": "abr"}, "train(modle='abr')", "model='abr'"),
-    ({"epochs": 3}, "train(epochs=3)", "settings={'train.epochs': 3}"),
 ]  # fmt: skip
 """What is given to `train`; the argument and the fix that the error names."""
 

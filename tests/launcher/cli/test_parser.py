@@ -8,7 +8,7 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import render
 from launcher.cli.parser import read
 from launcher.commands.catalog import COMMANDS
-from launcher.config.options import OPTIONS, names
+from launcher.config.command_line import OPTIONS, names
 from launcher.config.schema import setting_infos
 from launcher.run_folder import run_folder
 
@@ -28,7 +28,7 @@ def test_run_is_the_default_command():
     assert read(["--lite"]).command == read(["run", "--lite"]).command
     assert vars(read(["--lite"]).args) == vars(read(["run", "--lite"]).args)
     command_line = read(["--dry-run", "--json", "--out", "here"])
-    assert command_line.flags == {"--dry-run", "--json"}
+    assert command_line.flags == {"--dry-run", "--json", "--out"}
     assert (command_line.out, command_line.args.options) == (Path("here"), {})
 
 
@@ -61,7 +61,7 @@ def test_a_command_has_some_options_of_run_and_some_of_its_own():
 
     line = read(["verify", "mine", "--engine", "ddp", "--nproc", "2", "--json"])
     assert line.diagnostics == []
-    assert (line.argument, line.args.engine, line.flags) == ("mine", "ddp", {"--json"})
+    assert (line.argument, line.args.engine, line.flags) == ("mine", "ddp", {"--engine", "--nproc", "--json"})
     assert line.args.options == {"engine.nproc": ("--nproc", "2")}
 
     line = read(["export", "mine", "--format", "hf", "--checkpoint=best", "--out", "there"])

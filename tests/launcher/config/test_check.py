@@ -9,7 +9,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config import check
-from launcher.config.check import TrackedSettings, check_settings, check_train_plan
+from launcher.config.check import TrackedSettings, check_lengths, check_settings
 from launcher.config.provenance import KeySets, Origin, Setting
 from launcher.config.schema import setting_infos
 from models.base import DataError
@@ -61,12 +61,12 @@ def test_a_part_of_the_model_needs_a_factor_that_trains_it():
 
 def test_with_the_dataset_size_known_lengths_in_epochs_are_checked():
     run = resolved("eval.every=3 epochs", "schedule.warmup=2 epochs", "schedule.warmup_cap=null", epochs="2")
-    found = check_train_plan(run, total_steps=20, steps_per_epoch=10)
+    found = list(check_lengths(run.values, run.keys, 20, 10))
     assert [(diagnostic.key, diagnostic.severity) for diagnostic in found] == [
         ("eval.every", "warning"),
         ("schedule.warmup", "error"),
     ]
-    assert check_train_plan(run, total_steps=300, steps_per_epoch=10) == []
+    assert not list(check_lengths(run.values, run.keys, 300, 10))
 
 
 def test_a_global_batch_changed_by_its_factors_warns_unless_it_is_set():

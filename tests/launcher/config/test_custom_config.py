@@ -105,11 +105,12 @@ WIDTH, DEFAULTS = "width: int = 4", '{"train.epochs": 2, "train": {"micro_batch"
 
 def test_a_declaration_that_cannot_be_settings_is_an_error_with_its_line(here):
     for old, new, named, line in (
-        (WIDTH, "width: int", "Model.width", 9),
-        (WIDTH, "size: str = 's'", "Model.size", 9),
-        (WIDTH, "when: set = {1}", "Model.when", 9),
-        (WIDTH, "width: int = 'x'", "Model.width", 9),
+        (WIDTH, "width: int", "width", 9),
+        (WIDTH, "size: str = 's'", "size", 9),
+        (WIDTH, "when: set = {1}", "Model", 9),
+        (WIDTH, "width: int = 'x'", "width", 9),
         ("Model(BaseModel)", "Model(nn.Module)", "Line.Model", 6),
+        (DEFAULTS, "{}\n    sizes = {'tiny': 3}", "Line.sizes", 6),
         (DEFAULTS, "3", "Line.defaults", 6),
     ):
         name = write(here, HEAD + LINE.replace(old, new) + BODY)

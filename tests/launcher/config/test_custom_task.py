@@ -44,7 +44,7 @@ def test_a_module_of_the_program_or_a_file_is_an_error(here):
     [error] = refused(model="models.mine:Line")  # a package of this program
     assert error.key == "model.family"
     for file, fix in (
-        ("tasks/mine.py", "--model tasks.mine:Line"),
+        ("tasks/mine.py", "--model mine:Line --set model.folder=tasks"),
         ("/elsewhere/mine.py", "--model mine:Line --set model.folder=/elsewhere"),
     ):
         assert refused(model=f"{file}:Line")[0].fix == fix

@@ -7,8 +7,8 @@ import pytest
 from launcher.base.diagnostics import as_json, render
 from launcher.config import feature_checks
 from launcher.config import render as settings_text
-from launcher.config.feature_settings import File, safe_name
 from launcher.config.paths import kept_values
+from launcher.config.schema import File, safe_name
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import refused, resolved
 

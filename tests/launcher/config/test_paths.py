@@ -5,12 +5,11 @@ import re
 
 import pytest
 
-import launcher
 from launcher.config import paths
 from launcher.config.render import render_origins, render_settings
 from launcher.config.schema import setting_infos
 from models.catalog import FAMILIES
-from tests.launcher.given import errors_of, resolved
+from tests.launcher.given import resolved
 
 NO_PATHS = {"data.mvsec_sequence", "data.target", "memory.activation_checkpointing"}
 """Texts whose description mentions a file or folder that they do not name."""
@@ -76,7 +75,6 @@ IMPOSSIBLE = ["x" * 256, "~nosuchuser/a"]
     [
         *((f"--model language:tiny --set {key}={{}}", key, "--set") for key in LANGUAGE),
         ("--model eeg_text:tiny --set data.texts={}", "data.texts", "--set"),
-        ("--model a.b:C --set model.folder={}", "model.folder", "--set"),
         *((f"{flag} {{}}", None, flag) for flag in ("--model", "--config", "--out", "--from")),
         *((f"{flag} {{}}", None, flag) for flag in ("--resume", "explain --resume")),
         ("--data {}", "data.path", "--data"),
@@ -93,11 +91,3 @@ def test_a_path_that_no_file_can_have_is_an_error_at_its_place(here, said, line,
     errors = said(*line.format(path).split(), "--json", code=2)["diagnostics"]
     assert any(e["key"] == key and where.split()[-1] in e["where"] for e in errors)
     assert sorted(here.iterdir()) == before
-
-
-@pytest.mark.parametrize("path", IMPOSSIBLE)
-def test_a_path_that_no_file_can_have_is_an_error_in_python(here, path):
-    for arguments in ({"config": [path]}, {"out": path}, {"resume": path}):
-        error, *_ = errors_of(launcher.train, "language:tiny", **arguments)
-        assert next(iter(arguments)) in error.where
-    assert errors_of(launcher.open_run, path)

@@ -64,8 +64,7 @@ def test_an_invalid_file_is_reported_with_line_and_column(text, problem, where):
     parse = settings_file.parse_json if text.startswith("{") else settings_file.parse_yaml
     with pytest.raises(Unreadable) as raised:
         list(parse(text))
-    assert (raised.value.line, raised.value.column) == where
-    assert raised.value.problem == problem
+    assert raised.value.args == (problem, *where)
 
 
 TEXT = """{

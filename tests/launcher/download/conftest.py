@@ -5,7 +5,7 @@ import time
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.feature_settings import Download
+from launcher.config.schema import Download
 from launcher.download.fetch import fetch
 from tests.launcher.download.server import serving
 

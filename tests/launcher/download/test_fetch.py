@@ -12,7 +12,7 @@ import requests
 
 from launcher.base.diagnostics import FetchError, SettingsError
 from launcher.config.feature_checks import targets
-from launcher.config.feature_settings import Download
+from launcher.config.schema import Download
 from launcher.download.fetch import _url, check_redirect
 from tests.launcher.download.server import BODY, Response
 from tests.launcher.given import errors_of
