@@ -23,14 +23,6 @@ HAS_ALL = Machine(
     cores=64, ram_bytes=2**39, gpus=1, device="cuda", cpu_bf16=True, gpu_bf16=True, compiler=True
 )
 """A machine that supports every mode."""
-HOME = {
-    "event_seg": ("lite",),
-    "language": ("resource-efficient",),
-    "abr": ("fast", "ultra-fast", "benchmark"),
-    "doc_translation": ("conservative",),
-    "eeg_text": (),
-}
-"""The modes made for a family; staged for those that declare stages."""
 GENERAL = ("lite", "resource-efficient", "fast", "ultra-fast", "conservative", "benchmark")
 ONE = {"at_least": 1, "at_most": 1}
 
@@ -124,20 +116,16 @@ def general() -> list[str]:
     return markdown(heads, ([f"`{key}`", *(_change(columns[m], key) for m in GENERAL)] for key in keys))
 
 
-def change_text(change: Mapping[str, Any]) -> str:
-    """A change as a table shows it: `× 0.5`, `at least 1`."""
-    texts = [f"× {change['scale']:.6g}"] if "scale" in change else []
-    texts += [f"{w} {plain(change[key])}" for key, w in presets.BOUNDS.items() if key in change]
-    if "smaller_of" in change:
-        texts.append(f"{' or '.join(change['smaller_of'])}, where that is smaller")
-    return ", ".join(texts)
-
-
 def _change(column: Mapping[str, Any], key: str) -> str:
-    if key not in column:
-        return ""
-    value = column[key]
-    return change_text(value) if presets.is_change(value) else plain(value)
+    """A change as a table shows it: `× 0.5`, `at least 1`; or a value, or nothing."""
+    value = column.get(key, "")
+    if not presets.is_change(value):
+        return plain(value)
+    texts = [f"× {value['scale']:.6g}"] if "scale" in value else []
+    texts += [f"{word} {plain(value[end])}" for end, word in presets.BOUNDS.items() if end in value]
+    if "smaller_of" in value:
+        texts.append(f"{' or '.join(value['smaller_of'])}, where that is smaller")
+    return ", ".join(texts)
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {"promises": promises, "stated": stated, "general": general}
