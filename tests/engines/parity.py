@@ -195,6 +195,20 @@ def spec(clip_norm, lr):
     )
 
 
+@contextmanager
+def around(world, name, model, optimizer, blocks=(), **changes):
+    """The engine `name`, with changes of its options, and `model` prepared by it."""
+    file = find(name).ds_config
+    given = Options(**{"ds_config": shipped(file) if file else {}, **changes})
+    engine = build_engine(name, world, given)
+    if file:
+        allow_fp16_on_cpu()
+    try:
+        yield engine, engine.prepare(model, optimizer, list(blocks))
+    finally:
+        engine.close()
+
+
 def options(case, world):
     """The options of the engine of `case`."""
     file = find(case.engine).ds_config
@@ -221,22 +235,16 @@ def prepared(world, case, seed=0):
     """The engine of `case`, and a model of `seed` prepared by it."""
     torch.manual_seed(seed)
     model = Net()
-    engine = build_engine(case.engine, world, options(case, world))
-    if find(case.engine).ds_config:
-        allow_fp16_on_cpu()
-    try:
-        of = muon_spec if case.muon else spec
-        of = of if case.state == "fp32" else partial(low_bit_spec, case.state)
-        optimizer = of(case.clip_norm, case.lr)
-        if case.factors:
-            factors = lr_factors(FACTORS, model, Parts())
-            optimizer = with_factors(optimizer, factors, model)
-        module = engine.prepare(model, optimizer, list(model.blocks))
+    of = muon_spec if case.muon else spec
+    of = of if case.state == "fp32" else partial(low_bit_spec, case.state)
+    optimizer = of(case.clip_norm, case.lr)
+    if case.factors:
+        optimizer = with_factors(optimizer, lr_factors(FACTORS, model, Parts()), model)
+    chosen = vars(options(case, world))
+    with around(world, case.engine, model, optimizer, model.blocks, **chosen) as (engine, module):
         set_lr(engine.groups, case.lr)
         module.train()
         yield engine, module
-    finally:
-        engine.close()
 
 
 def allow_fp16_on_cpu():

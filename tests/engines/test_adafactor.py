@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from engines.base import OptimizerSpec, kind_shape
-from engines.catalog import build_engine
-from tests.engines.parity import Case, options
+from tests.engines.parity import around
 
 STEPS = 3
 
@@ -22,19 +21,17 @@ def trained(world, engine):
         build=lambda groups: torch.optim.Adafactor(groups, lr=0.1, eps=(None, 1.0)),
         clip_norm=None,
     )
-    built = build_engine(engine, world, options(Case(engine), world))
-    module = built.prepare(net, spec, [])
-    for step in range(STEPS):
-        draw = torch.Generator().manual_seed(step)
-        rows = torch.randn(8, 6, generator=draw).chunk(world.size)[world.rank]
-        with built.accumulate(last=True):
-            built.backward(module(rows).square().sum() / 8 * world.size)
-        built.step()
-    state = built.state()
-    built.close()
-    for piece in state.pieces:
-        assert piece.data.numel() == np.prod(kind_shape(piece.kind, state.shapes[piece.name]))
-    return {(piece.kind, piece.name): piece.data.tolist() for piece in state.pieces}
+    with around(world, engine, net, spec) as (built, module):
+        for step in range(STEPS):
+            draw = torch.Generator().manual_seed(step)
+            rows = torch.randn(8, 6, generator=draw).chunk(world.size)[world.rank]
+            with built.accumulate(last=True):
+                built.backward(module(rows).square().sum() / 8 * world.size)
+            built.step()
+        state = built.state()
+        for piece in state.pieces:
+            assert piece.data.numel() == np.prod(kind_shape(piece.kind, state.shapes[piece.name]))
+        return {(piece.kind, piece.name): piece.data.tolist() for piece in state.pieces}
 
 
 @pytest.mark.parametrize("engine", ["ddp", "oss"])

@@ -6,9 +6,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import Options
-from engines.catalog import build_engine
 from engines.preparation import change_forward
-from tests.engines.parity import Block, Net, spec
+from tests.engines.parity import Block, Net, around, spec
 from tests.engines.test_parity import able
 
 CPU = torch.device("cpu")
@@ -75,11 +74,9 @@ def start_apart(world, engine_name):
     net = Net()
     # Not row-major, as some libraries load weights.
     net.frozen.weight.data = net.frozen.weight.data.t().contiguous().t()
-    engine = build_engine(engine_name, world, Options())
-    engine.prepare(net, spec(clip_norm=None, lr=0.1), list(net.blocks))
-    weights = [piece for piece in engine.state().pieces if piece.kind == "weight"]
-    engine.close()
-    return [(piece.name, piece.start, piece.data.tolist()) for piece in weights]
+    with around(world, engine_name, net, spec(clip_norm=None, lr=0.1), net.blocks) as (engine, _):
+        pieces = engine.state().pieces
+        return [(p.name, p.start, p.data.tolist()) for p in pieces if p.kind == "weight"]
 
 
 @able("ddp", "fsdp")
