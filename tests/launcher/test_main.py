@@ -109,27 +109,6 @@ def test_nothing_heavy_is_loaded():
     assert shown == [f"HEAVY [] {code} {line}" for line, code in LIGHT.items()]
 
 
-UNUSED = """
-import sys
-from launcher.__main__ import main
-code = main(sys.argv[1:])
-rooms = ("stages", "continual", "compare", "plan", "download", "doctor", "verify")
-unused = {f"launcher.{room}" for room in rooms} | {"engines.zero"}
-words = ("input_errors",)
-unused |= {f"launcher.config.{name}" for name in (*words, "custom_task")}
-of_runs = ("supervisor", "experience", "job_generation", "dry_run")
-unused |= {f"launcher.run.{name}" for name in of_runs} | {"slurm.address"}
-print("UNUSED", sorted(unused & set(sys.modules)), code, file=sys.stderr)
-"""
-
-
-@pytest.mark.slow
-def test_a_plain_run_imports_no_feature_that_it_does_not_use(tmp_path):
-    words = ["--model", "language:tiny", "--max-steps", "1", "--set", "eval.last=false"]
-    done = python("-c", UNUSED, *words, "--out", tmp_path / "run", folder=ROOT)
-    assert done.stderr.splitlines()[-1] == "UNUSED [] 0", done.stderr
-
-
 RUN = ("--model", "abr:tiny", "--max-steps", "1", "--out", "run", "--nproc", "2")
 
 
