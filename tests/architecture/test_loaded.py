@@ -6,7 +6,7 @@ from scripts.structure import PACKAGES
 from tests.launcher.given import python
 
 UNUSED = (
-    *("stages", "continual", "compare", "plan", "download", "doctor", "verify"),
+    *("stages", "continual", "compare", "plan", "download", "doctor", "submit", "saved_runs"),
     *("config.input_errors", "config.custom_task", "run.supervisor", "run.experience"),
     *("run.job_generation", "run.dry_run"),
 )

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from models.common.config import declared_columns
-from models.language.generate import read_prompts, tokens
 from models.language.readers.corpus import read_corpus
 from models.language.tokenizer import ByteTokenizer, prompt_and_answer
 from tests.models.errors import error_of
@@ -70,12 +69,3 @@ def test_a_row_that_cannot_be_read_is_named_with_its_field(tmp_path, row, field)
     error = error_of(read_corpus, write(tmp_path, {"messages": [USER, FOUR]}, row), None, "stop")
     assert f"chat.jsonl:2: {field} " in error.where
     assert "chat.jsonl:2, or skip" in error.fix
-
-
-@pytest.mark.parametrize(
-    "row", [{"prompt": [USER]}, {"messages": [USER]}, {"prompt": [USER], "completion": [FOUR]}]
-)
-def test_prompts_of_each_format_are_those_of_training(tmp_path, row):
-    [prompt] = read_prompts(write(tmp_path, row), {}, "stop")
-    tokenizer = ByteTokenizer()
-    assert tokenizer.decode(tokens(prompt, tokenizer, is_request=True)) == QUESTION

@@ -195,30 +195,6 @@ def test_a_job_that_cannot_be_requeued_continues_in_an_equal_one(cluster):
     assert "7 1 " in (cluster.folder / "calls").read_text().splitlines()
 
 
-WAITING = """\
-import os, pathlib, signal
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-pathlib.Path("started").touch()
-signal.sigwait([signal.SIGUSR1])
-generation = "{GEARSHIFT_JOB}.{GEARSHIFT_GENERATION}".format_map(os.environ)
-pathlib.Path("run/slurm/outcome." + generation).write_text("done 0")
-"""
-"""Waits for a signal; in Python, as a shell cannot trap a signal that it ignored."""
-
-
-def _waiting(cluster):
-    (cluster.folder / "waiting.py").write_text(WAITING)
-    return "exec python3 waiting.py"
-
-
-def test_usr1_is_forwarded_to_the_ranks_and_the_shell_waits_for_them(cluster):
-    job = cluster.start("--out", "run", RANKS=_waiting(cluster))
-    until((cluster.folder / "started").exists, job)
-    job.send_signal(signal.SIGUSR1)
-    job.communicate()
-    assert job.returncode == 0
-
-
 def test_term_before_the_ranks_start_ends_the_job(cluster):
     (cluster.folder / "site.sh").write_text("touch started; while :; do sleep 0.1; done\n")
     site = str(cluster.folder / "site.sh")
@@ -228,15 +204,3 @@ def test_term_before_the_ranks_start_ends_the_job(cluster):
     job.wait()
     assert job.returncode == 143
     assert not cluster.calls("srun")
-
-
-def test_a_job_that_slurm_ends_is_not_requeued(cluster):
-    publish = PUBLISH % "again 75"
-    ranks = f"touch started; while [ ! -e stop ]; do sleep 0.02; done; {publish}"
-    job = cluster.start("--out", "run", RANKS=ranks)
-    until((cluster.folder / "started").exists, job)
-    job.send_signal(signal.SIGTERM)
-    (cluster.folder / "stop").touch()
-    job.communicate()
-    assert job.returncode == 143
-    assert not cluster.calls("scontrol requeue")
