@@ -123,14 +123,16 @@ def _data(facts: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """The rows as the lines of a Markdown table."""
+    """A row for each run with that of its noise control, as the lines of a Markdown table."""
     heads = ["family", "command", "parameters", "data read (train / val / test)", "result", "noise control"]
     cells = []
-    for row in rows:
+    controls = {row.command: row for row in rows if row.kind == "noise"}
+    for row in (row for row in rows if row.kind != "noise"):
         names = [name for name in SHOWN.get(row.family, ()) if name in row.metrics]
         names = names or [next(iter(row.metrics))]
         found = ", ".join(f"{name} {row.metrics[name]:.3g}" for name in names)
-        control = "; ".join(row.control) if row.kind == "noise" else "–"
+        noise = controls.get(f"{row.command} {shlex.join(NOISE)}")
+        control = "; ".join(noise.control) if noise else "–"
         cells.append([row.family, f"`{row.command}`", f"{row.parameters:,}", row.data, found, control])
     return markdown(heads, cells)
 

@@ -71,14 +71,16 @@ def _bound(bounds: Mapping[str, Any] | None) -> str:
 def stated() -> list[str]:
     """The numbers that originals state, with their promises and measurements.
 
-    Statements about a mode that are not measured for one reason share a row.
+    Statements about a mode that are not measured share a row.
     """
     rows = []
-    for (mode, model, why), group in groupby(STATED, lambda one: (one.mode, one.model, one.why)):
+    for (mode, model, has_none), group in groupby(STATED, lambda one: (one.mode, one.model, bool(one.why))):
         start = [f"`{mode}`", f"`{model}`"]
-        if why:
-            rows.append([*start, "; ".join(one.text for one in group), "–", f"not measured: {why}"])
-        for one in () if why else group:
+        if has_none:
+            texts, reasons = zip(*((one.text, one.why) for one in group), strict=True)
+            why = "; ".join(dict.fromkeys(reasons))
+            rows.append([*start, "; ".join(texts), "–", f"not measured: {why}"])
+        for one in () if has_none else group:
             promised = promises_of(one)
             names = [name for name in one.promises if name in promised]
             bounds = ", ".join(f"{name} {_bound(promised[name])}" for name in names)

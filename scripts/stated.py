@@ -33,10 +33,10 @@ _WHY = {
 }
 _TABLE = """
 event_seg lite | an epoch in less than 1 hour instead of 30 | epoch_time
-event_seg lite | 1 hour per epoch on their computer | - machine
 event_seg lite | a quarter of the memory | peak_memory device_peak
 event_seg lite | 1 GB of GPU memory instead of 4 | device_peak_bytes
 event_seg lite | 1 million parameters instead of 5 | parameters
+event_seg lite | 1 hour per epoch on their computer | - machine
 event_seg lite | 11,936 samples instead of 51,663 | - data
 language resource-efficient | 50 to 70% of the memory | peak_memory device_peak
 language resource-efficient | 40 to 60% of the speed | samples_per_s
