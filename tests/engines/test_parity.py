@@ -108,6 +108,14 @@ def test_a_factor_moves_the_weights_of_its_part_by_as_much(trained):
         assert np.abs(by - factor * moved).max() < 1e-3 * factor * np.abs(moved).max() + 1e-7, name
 
 
+@pytest.mark.parametrize("engine", ["ddp", "oss"])
+def test_adafactor_has_the_state_of_one_process(trained, engine):
+    found, plain = (trained(n, e, steps=3, adafactor=True) for n, e in ((2, engine), (1, "local")))
+    apart = distance(found, plain)
+    assert apart.keys() == {"loss", "norm", "weight", "row_var", "col_var", "variance"}
+    assert max(apart.values()) < 1e-4, apart
+
+
 class Tied(nn.Sequential):
     """Two layers that share a weight, and one that shares none."""
 

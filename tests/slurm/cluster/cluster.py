@@ -7,7 +7,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import time
 
 from tests.slurm.cluster import texts
@@ -45,14 +44,11 @@ class Cluster:
         path = f"{self.folder}/bin{os.pathsep}{mine['PATH']}"
         return mine | {"PATH": path, "SLURM_CONF": f"{self.folder}/slurm.conf"}
 
-    def up(self, owner=None):
+    def up(self):
         """Start everything and wait until all nodes are idle; the queue is empty.
 
-        When the process `owner` ends, the cluster stops by itself. Raises RuntimeError,
-        with the last lines of the daemons' logs, if it does not start.
+        Raises RuntimeError, with the last lines of the daemons' logs, if it does not start.
         """
-        if problem := missing():
-            raise RuntimeError(problem)
         try:
             self._write()
             self._start_munge()
@@ -65,9 +61,6 @@ class Cluster:
         except BaseException:
             self.down()
             raise
-        if owner is not None:
-            watch = [str(self.folder), str(owner)]
-            self.processes.start("watcher", [sys.executable, "-m", "tests.slurm.cluster", *watch])
 
     def down(self):
         """End every process of the cluster, its jobs first; files stay."""
@@ -80,8 +73,6 @@ class Cluster:
         self.processes.stop("slurmctld")
         self.machines.end()
         self.processes.stop("munged")
-        if self.processes.pid("watcher") != os.getpid():
-            self.processes.stop("watcher")
 
     def command(self, *command, folder=None, **more):
         """The output of a command run in `folder`; `more` is added to its environment.

@@ -1,5 +1,6 @@
 """The processes of a cluster by name, recorded in files so that any process can stop them."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -21,7 +22,12 @@ class Processes:
         """Start `command` in a session of its own and record it; gives its process id."""
         with open(self.logs / f"{name}.out", "ab") as log:
             child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_too,
             )
         self._children.append(child)  # to be reaped, if it ends before this process
         self.remember(name, child.pid)
@@ -50,6 +56,11 @@ class Processes:
                 break
         (self.pids / name).unlink(missing_ok=True)
         self._children = [child for child in self._children if child.poll() is None]
+
+
+def _die_too():
+    """Let the kernel kill this process when the tests end without stopping it."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def only_child(pid):
