@@ -1,4 +1,4 @@
-"""Chats in today's formats are read whole, or refused with the row and the field."""
+"""Chats in today's formats are read whole."""
 
 import json
 
@@ -7,11 +7,9 @@ import pytest
 from models.common.config import declared_columns
 from models.language.readers.corpus import read_corpus
 from models.language.tokenizer import ByteTokenizer, prompt_and_answer
-from tests.models.errors import error_of
 
 USER = {"role": "user", "content": "What is 2 + 2?"}
 FOUR = {"role": "assistant", "content": "four"}
-CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
 
 
 def write(tmp_path, *rows):
@@ -50,22 +48,3 @@ QUESTION = "User: What is 2 + 2?\nAssistant: "
 def test_each_format_gives_the_same_pair(tmp_path, row):
     [exchange] = exchanges(write(tmp_path, row))
     assert pieces(exchange) == (QUESTION, "four")
-
-
-@pytest.mark.parametrize(
-    ("row", "field"),
-    [
-        ({"messages": [USER, {"role": "assistant", "content": None}]}, "messages[1].content"),
-        ({"messages": [USER, {**FOUR, "role": "asistant"}]}, "messages[1].role"),
-        ({"conversations": [{"from": "robot", "value": "a"}]}, "conversations[0].from"),
-        ({"messages": [USER, {**FOUR, "tool_calls": [CALL]}]}, "messages[1].tool_calls"),
-        ({"messages": [USER, {**FOUR, "weight": 0.5}]}, "messages[1].weight"),
-        ({"prompt": [USER], "completion": []}, "completion"),
-        ({"prompt": [{"role": "user"}], "completion": "a"}, "prompt[0].content"),
-        ({"messages": [USER, {**FOUR, "content": [{"type": "image"}]}]}, "messages[1].content"),
-    ],
-)
-def test_a_row_that_cannot_be_read_is_named_with_its_field(tmp_path, row, field):
-    error = error_of(read_corpus, write(tmp_path, {"messages": [USER, FOUR]}, row), None, "stop")
-    assert f"chat.jsonl:2: {field} " in error.where
-    assert "chat.jsonl:2, or skip" in error.fix
