@@ -6,8 +6,10 @@ Ruff refuses relative imports, reads of the environment, files without a docstri
 from __future__ import annotations
 
 import ast
+import gc
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,8 +22,10 @@ from scripts.structure import (
     crumbs,
     file_cycles,
     folder_cycles,
+    read,
     upward_imports,
 )
+from scripts.write_docs import _read as read_once
 from scripts.write_docs import written
 
 LONGEST_FILE = 500
@@ -138,6 +142,30 @@ def known_engines(tree: Tree) -> list[str]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if node.value in names[module.package] or ADVICE.search(node.value)
     ]
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Tree:
+    """This checkout, as the generated parts of the docs have parsed it."""
+    gc.disable()  # nothing of it is garbage, and searching it takes longer than reading it
+    tree = read_once(Path(__file__).parents[2])
+    gc.freeze()
+    gc.enable()
+    return tree
+
+
+@pytest.fixture
+def built(tmp_path):
+    """A function that parses a tree of the given files."""
+
+    def build(files: dict[str, str]) -> Tree:
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return read(tmp_path)
+
+    return build
 
 
 LONG = "x = 1\n" * (LONGEST_FILE + 1)

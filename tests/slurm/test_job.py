@@ -153,22 +153,6 @@ def test_again_requeues_the_element_and_not_the_array(cluster):
     assert cluster.calls("scontrol requeue") == ["scontrol requeue 7_2"]
 
 
-def test_a_crashed_job_restarts_up_to_the_limit_and_then_fails(cluster):
-    for crash in (1, 2, 3):
-        code, log = cluster.train("exit 137", GEARSHIFT_MAX_CRASHES="2")
-        assert code == (143 if crash < 3 else 1)
-    assert "crashed 3 times, GEARSHIFT_MAX_CRASHES is 2; checkpoints remain in run" in log
-    assert len(cluster.calls("scontrol requeue")) == 2
-
-
-def test_a_generation_on_a_node_that_slurm_considers_down_leaves_the_job_alone(cluster):
-    code, log = cluster.train(f"sed -i 's/Restarts=0/Restarts=1/' {cluster.folder}/record; exit 1")
-    assert code == 143
-    assert "Slurm considers this node down and has requeued job 7" in log
-    assert not cluster.calls("scontrol requeue") and not cluster.calls("sbatch")
-    assert not (cluster.folder / "run" / "slurm" / "crashes").exists()
-
-
 def test_requeues_without_a_new_checkpoint_end(cluster):
     (cluster.folder / "run" / "slurm").mkdir(parents=True)
     (cluster.folder / "run" / "slurm" / "saved").write_text("7 nothing\n" * 10)

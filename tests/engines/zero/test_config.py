@@ -38,17 +38,19 @@ def only(own, **changes):
     return found
 
 
+AUTO = dict.fromkeys(("lr", "betas", "eps", "weight_decay"), "auto")
+WARMUP = dict.fromkeys(("warmup_min_ratio", "warmup_num_steps"), "auto")
+BATCH = (
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+)
 HUGGING_FACE = {
     "fp16": {"enabled": "auto", "loss_scale": 0, "initial_scale_power": 16, "hysteresis": 2},
     "bf16": {"enabled": "auto"},
-    "optimizer": {
-        "type": "AdamW",
-        "params": {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"},
-    },
-    "scheduler": {
-        "type": "WarmupCosineLR",
-        "params": {"warmup_min_ratio": "auto", "warmup_num_steps": "auto"},
-    },
+    "optimizer": {"type": "AdamW", "params": AUTO},
+    "scheduler": {"type": "WarmupCosineLR", "params": WARMUP},
     "zero_optimization": {
         "stage": 2,
         "offload_optimizer": {"device": "none", "pin_memory": True},
@@ -56,10 +58,7 @@ HUGGING_FACE = {
         "reduce_bucket_size": "auto",
         "overlap_comm": False,
     },
-    "gradient_accumulation_steps": "auto",
-    "gradient_clipping": "auto",
-    "train_batch_size": "auto",
-    "train_micro_batch_size_per_gpu": "auto",
+    **dict.fromkeys(BATCH, "auto"),
     "steps_per_print": 2000,
     "wall_clock_breakdown": False,
 }
