@@ -11,17 +11,11 @@ from tests.docs.pages import ROOT, read
 PARTS = [block.text for block in read(ROOT / "docs" / "own-models.md").blocks if block.language == "python"]
 
 
-def declared(name, folder):
-    """The class `name` of a part of the page."""
-    (part,) = (part for part in PARTS if f"class {name}(" in part)
-    (folder / "part.py").write_text(part, encoding="utf-8")
-    return runpy.run_path(str(folder / "part.py"))[name]
-
-
 def test_the_predictions_snippet_works_on_the_example(tmp_path):
     images = runpy.run_path(str(ROOT / "docs" / "examples" / "images.py"))["Images"]
-    shown = declared("Shown", tmp_path)
-    task = type("Both", (shown, images), {})(
+    (part,) = (part for part in PARTS if "class Shown(" in part)
+    (tmp_path / "part.py").write_text(part, encoding="utf-8")
+    task = type("Both", (runpy.run_path(str(tmp_path / "part.py"))["Shown"], images), {})(
         SimpleNamespace(width=4),
         SimpleNamespace(samples=80, noise=0.1),
         Context(0, 0.1, None, torch.device("cpu")),

@@ -153,15 +153,12 @@ def test_few_parameters_train_as_under_local(worlds, name, kind):
     assert worlds[2].run(outputs_of, name, kind) == [pytest.approx(plain, rel=1e-5)] * 2
 
 
-def engine_and_precision():
-    """Every engine in bf16; 8 bits change the layers of a model, so they need one of each kind."""
-    for name in ENGINES:
-        yield pytest.param(name, "bf16", marks=able_mark(name))
-    for name in ("ddp", "fsdp", "zero3"):
-        yield pytest.param(name, "fp8", marks=[able_mark(name), SLOW])
+IN_16_BITS = [pytest.param(name, "bf16", marks=able_mark(name)) for name in ENGINES]
+# 8 bits change the layers of a model, so they need one engine of each kind.
+IN_16_BITS += [pytest.param(name, "fp8", marks=[able_mark(name), SLOW]) for name in ("ddp", "fsdp", "zero3")]
 
 
-@pytest.mark.parametrize(("engine", "precision"), engine_and_precision())
+@pytest.mark.parametrize(("engine", "precision"), IN_16_BITS)
 def test_16_bit_gradients_are_those_of_the_same_kind_of_engine(trained, engine, precision):
     """They differ by the order in which fp32 sums over ranks and micro-batches are taken.
 

@@ -9,8 +9,7 @@ from torch import nn
 from engines.base import EngineError, Piece, State
 from engines.state import check_cover, fill_slots
 from engines.world import open_world
-from tests.engines.parity import TIME, Case, Net, around, one_step, outcome, spec
-from tests.engines.parity import prepared as run_of
+from tests.engines.parity import TIME, Case, Net, around, one_step, outcome, prepared, spec
 from tests.engines.test_parity import able
 from training.optim.muon import Muon
 
@@ -21,7 +20,7 @@ def world():
 
 
 @pytest.fixture
-def prepared(world):
+def local(world):
     """A net under the engine local, and the engine."""
     torch.manual_seed(0)
     net = Net()
@@ -29,8 +28,8 @@ def prepared(world):
         yield net, engine
 
 
-def test_a_state_names_each_tensor_once_and_holds_none_in_its_groups(prepared):
-    net, engine = prepared
+def test_a_state_names_each_tensor_once_and_holds_none_in_its_groups(local):
+    net, engine = local
     state = engine.state()
     kinds = {}
     for piece in state.pieces:
@@ -150,7 +149,7 @@ TOKENS = torch.arange(2 * TIME).view(2, TIME)
 
 def after_loading(world, case, odd):
     """The state with 9 updates of each parameter, others in `odd`; or the error."""
-    with run_of(world, case) as (engine, module):
+    with prepared(world, case) as (engine, module):
         one_step(world, engine, module, case, step=1)
         names = [name for group in engine.state().groups for name in group["names"]]
         try:
@@ -188,7 +187,7 @@ def test_the_model_uses_loaded_weights_after_an_evaluation(worlds, engine):
 
 def outputs_before_and_after_clearing(world, case):
     """The outputs of an evaluation, and those after the factor of all outputs is zero."""
-    with run_of(world, case) as (engine, module):
+    with prepared(world, case) as (engine, module):
         module.eval()
         with torch.no_grad():
             before = module(TOKENS)
