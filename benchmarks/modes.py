@@ -113,8 +113,9 @@ def run(arguments: Sequence[str], parent: Path) -> Iterator[Row]:
         print(_summary(row), file=sys.stderr, flush=True)
         for promise in row["promises"]:
             mode = f"{row['mode']} · {row['stage']}" if row.get("stage") else row["mode"]
-            found = (promise[key] for key in ("name", "promised", "measured", "kept"))
-            yield Row(row["model"], mode, *found, promise.get("why"), line, promise["planned"])
+            name, bounds, measured = promise["name"], promise["promised"], promise["measured"]
+            ends = (promise["kept"], promise.get("why"), line, promise["planned"])
+            yield Row(row["model"], mode, name, bounds, measured, *ends)
 
 
 def _result(out: Path) -> Mapping[str, Any] | None:

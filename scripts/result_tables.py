@@ -22,14 +22,8 @@ IN_SHORT = ((8, 16, 24), (32,))
 
 
 def times(name: str, unit: str) -> list[str]:
-    """Times and ratios with quartiles, where these decide."""
+    """Times and ratios with quartiles."""
     return table(load(_path(name))[2], unit)
-
-
-def medians(name: str, unit: str) -> list[str]:
-    """Median times and ratios."""
-    rows = ([row.name, f"{row.median_ms:,.1f}", f"{row.ratio:.2f}"] for row in load(_path(name))[2])
-    return markdown(["contender", unit, "ratio"], rows, numbers=2)
 
 
 def saving() -> list[str]:
@@ -93,7 +87,7 @@ def _measured(rows: Callable[[], list[str]], names: Sequence[str]) -> list[str]:
 _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "loop": (partial(times, "loop", "ms/step"), ("loop",)),
     "engine steps": (partial(times, "engines", "ms/step"), ("engines",)),
-    "startup": (partial(medians, "startup", "ms to the first step"), ("startup",)),
+    "startup": (partial(times, "startup", "ms to the first step"), ("startup",)),
     "saving": (saving, ("checkpoint",)),
     "out of memory": (partial(whole, out_of_memory), ("out_of_memory",)),
     "promises kept": (partial(whole, modes), ("modes",)),
