@@ -36,7 +36,6 @@ REFERENCE = "plain copy"
 TABLES = {
     "first": ("blocked by the first save", "ms blocked", tuple(WAYS)),
     "later": ("blocked by a later save", "ms blocked", tuple(WAYS)),
-    "disk": ("until a later save is on disk", "ms", tuple(w for w in WAYS if w not in COPIES)),
     "load": ("load into the live tensors", "ms", tuple(w for w in WAYS if w not in COPIES)),
 }
 """A measurement: title, unit and contenders."""
@@ -80,19 +79,12 @@ def run_method(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     work = Work(options.size, 1, 1, seq_len=32, threads=options.threads)
     method = WAYS[options.contender](work, options.folder)
-    blocked, disk = [], []
+    blocked = []
     with resident_peak() as while_saving:
         for step in range(1, NUM_SAVES + 1):
-            begin = time.perf_counter()
             blocked.append(seconds(lambda step=step: method.save(step)))  # type: ignore[misc]
             method.settle()
-            disk.append(time.perf_counter() - begin)
-    figures = {
-        "first": blocked[0],
-        "later": statistics.median(blocked[1:]),
-        "disk": statistics.median(disk[1:]),
-        "save_bytes": while_saving.bytes,
-    }
+    figures = {"first": blocked[0], "later": statistics.median(blocked[1:]), "save_bytes": while_saving.bytes}
     with resident_peak() as while_loading:
         figures["load"] = min(seconds(method.load) for _ in range(NUM_LOADS))
     figures["load_bytes"] = while_loading.bytes
@@ -148,9 +140,9 @@ def report(options: argparse.Namespace, measured: list[dict[str, Mapping[str, fl
         reference = REFERENCE if REFERENCE in named else named[0]
         times = [{name: found[name][key] for name in named} for found in measured]
         tables[key] = rows(times, reference)
-        print(f"\n{arguments}\n\n{table(tables[key], unit)}")
+        print(f"\n{arguments}\n", *table(tables[key], unit), sep="\n")
     taken = [memory(measured, name) for name in options.only]
-    print(f"\nmost host memory above training's own\n\n{memory_table(taken)}")
+    print("\nmost host memory above training's own\n", *memory_table(taken), sep="\n")
     save(options.json, command("checkpoint", sys.argv[1:]), facts, tables, taken)
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.figures import command, machine, write
+from benchmarks.figures import command, machine, markdown, write
 from launcher.run_folder.reader import RunReader
 from training.checkpoint.compare import compare, compare_metrics
 from training.checkpoint.reader import open_checkpoint
@@ -78,14 +78,12 @@ class Tally:
         return self.runs - len({text.partition(":")[0] for text in self.differences})
 
 
-def table(tallies: Sequence[Tally]) -> str:
-    """A row for each engine and one for the total, as a Markdown table."""
+def table(tallies: Sequence[Tally]) -> list[str]:
+    """A row for each engine and one for the total, as the lines of a Markdown table."""
     heads = ["engine", "runs", "kills", *MOMENTS, *(f"killed: {name}" for name in WHOM), "identical"]
-    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     rows = [_cells(tally) for tally in tallies]
     rows.append(["in all", *(sum(column) for column in zip(*(r[1:] for r in rows), strict=True))])
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-    return "\n".join(lines)
+    return markdown(heads, (map(str, row) for row in rows), numbers=len(heads) - 1)
 
 
 def _cells(tally: Tally) -> list[Any]:
@@ -276,7 +274,7 @@ def main() -> int:
                 print(f"{engine}: {tally.killed} of {kills} kills", file=sys.stderr, flush=True)
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
-    print(table(list(tallies.values())))
+    print("\n".join(table(list(tallies.values()))))
     wrong = [text for tally in tallies.values() for text in tally.differences]
     for text in wrong:
         print(text)

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import recordings
-from benchmarks.figures import command, machine, save_rows
+from benchmarks.figures import command, machine, markdown, save_rows
 from launcher.config.machine import detect_machine
 from launcher.config.provenance import CliArgs
 from launcher.config.resolve import resolve
@@ -176,18 +176,15 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
-    heads = ("family", "reader", "recording", "setup", "samples/s read", "model")
-    lines = [f"| {' | '.join(heads)} | samples/s trained | ratio |"]
-    lines.append("|---|---|---:|---:|---:|---|---:|---:|")
+def table(rows: Sequence[Row]) -> list[str]:
+    """The rows as the lines of a Markdown table."""
+    cells = []
     for row in rows:
         size = "–" if row.bytes is None else f"{row.bytes / 2**20:.0f} MiB"
-        lines.append(
-            f"| {row.family} | {row.reader} | {size} | {row.setup_s:.1f} s | {row.read_per_s:,.0f} "
-            f"| {row.model} | {row.trained_per_s:,.1f} | {row.ratio:.1f} |"
-        )
-    return "\n".join(lines)
+        rates = [f"{row.read_per_s:,.0f}", f"{row.trained_per_s:,.1f}", f"{row.ratio:.1f}"]
+        cells.append([row.family, row.reader, row.model, size, f"{row.setup_s:.1f} s", *rates])
+    heads = ["family", "reader", "model", "recording", "setup", "samples/s read", "samples/s trained"]
+    return markdown([*heads, "ratio"], cells, numbers=5)
 
 
 def main() -> None:
@@ -208,7 +205,7 @@ def main() -> None:
             print(f"{case.model}: {case.reader}", file=sys.stderr, flush=True)
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
-    print(table(rows))
+    print("\n".join(table(rows)))
     if options.json:
         save_rows(options.json, command("data", sys.argv[1:]), facts, rows)
 

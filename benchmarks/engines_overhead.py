@@ -109,7 +109,7 @@ def main() -> None:
         f"language:{options.size}, {options.processes} processes of {options.threads} threads, "
         f"micro-batch {options.micro_batch}, {options.rounds} rounds"
     )
-    print(table(result))
+    print("\n".join(table(result)))
     save(options.json, command("engines_overhead", sys.argv[1:]), facts, {"engines": result})
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import command, machine, save_rows
+from benchmarks.figures import command, machine, markdown, save_rows
 
 PACKAGES = ("torch", "transformers")
 NOISE = ["--set", "data.control=noise"]
@@ -122,19 +122,19 @@ def _data(facts: Mapping[str, Any]) -> str:
     return f"{', '.join(dict.fromkeys(parts))}; {samples} samples"
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
-    heads = ("family", "command", "parameters", "data read (train / val / test)", "result")
-    lines = [f"| {' | '.join(heads)} | noise control |", "|---|---|---:|---|---|---|"]
-    for row in rows:
+def table(rows: Sequence[Row]) -> list[str]:
+    """A row for each run with that of its noise control, as the lines of a Markdown table."""
+    heads = ["family", "command", "parameters", "data read (train / val / test)", "result", "noise control"]
+    cells = []
+    controls = {row.command: row for row in rows if row.kind == "noise"}
+    for row in (row for row in rows if row.kind != "noise"):
         names = [name for name in SHOWN.get(row.family, ()) if name in row.metrics]
         names = names or [next(iter(row.metrics))]
         found = ", ".join(f"{name} {row.metrics[name]:.3g}" for name in names)
-        control = "; ".join(row.control) if row.kind == "noise" else "–"
-        lines.append(
-            f"| {row.family} | `{row.command}` | {row.parameters:,} | {row.data} | {found} | {control} |"
-        )
-    return "\n".join(lines)
+        noise = controls.get(f"{row.command} {shlex.join(NOISE)}")
+        control = "; ".join(noise.control) if noise else "–"
+        cells.append([row.family, f"`{row.command}`", f"{row.parameters:,}", row.data, found, control])
+    return markdown(heads, cells)
 
 
 def run(family: str, kind: str, arguments: Arguments, samples: Path | None) -> Row:
@@ -183,7 +183,7 @@ def main() -> int:
             print(f"{rows[-1].command}: {rows[-1].seconds:.0f} s", file=sys.stderr, flush=True)
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
-    print(table(rows))
+    print("\n".join(table(rows)))
     if options.json:
         arguments = ["--samples", "FOLDER"] if options.samples else []
         save_rows(options.json, command("families", arguments), facts, rows)

@@ -43,25 +43,13 @@ class Memory:
 
 def rows(rounds: Sequence[Mapping[str, float]], reference: str) -> list[Row]:
     """A row for each contender from its seconds in every round; low and high are quartiles."""
-    table = []
+    found = []
     for name in rounds[0]:
         times = [1e3 * r[name] for r in rounds]
         ratios = [r[name] / r[reference] for r in rounds]
-        low, high = quartiles(times)
-        ratio_low, ratio_high = quartiles(ratios)
-        table.append(
-            Row(
-                name,
-                statistics.median(times),
-                low,
-                high,
-                statistics.median(ratios),
-                ratio_low,
-                ratio_high,
-                len(rounds),
-            )
-        )
-    return table
+        middles = (statistics.median(times), *quartiles(times), statistics.median(ratios), *quartiles(ratios))
+        found.append(Row(name, *middles, len(rounds)))
+    return found
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
@@ -79,20 +67,20 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: int =
     return [f"| {' | '.join(heads)} |", f"|{'|'.join(aligned)}|", *lines]
 
 
-def table(rows: Sequence[Row], unit: str = "ms/step") -> str:
-    """The rows as a Markdown table."""
+def table(rows: Sequence[Row], unit: str = "ms/step") -> list[str]:
+    """The rows as the lines of a Markdown table."""
     spans = (
         (r, f"{r.low_ms:.3f} - {r.high_ms:.3f}", f"{r.ratio_low:.3f} - {r.ratio_high:.3f}") for r in rows
     )
     cells = ([r.name, f"{r.median_ms:.3f}", time, f"{r.ratio:.3f}", ratio] for r, time, ratio in spans)
-    return "\n".join(markdown(["contender", unit, "quartiles", "ratio", "quartiles"], cells, numbers=4))
+    return markdown(["contender", unit, "quartiles", "ratio", "quartiles"], cells, numbers=4)
 
 
-def memory_table(taken: Sequence[Memory]) -> str:
-    """The memory of each contender as a Markdown table."""
+def memory_table(taken: Sequence[Memory]) -> list[str]:
+    """The memory of each contender as the lines of a Markdown table."""
     sizes = ((entry.name, entry.save_bytes, entry.load_bytes) for entry in taken)
     cells = ([name, *("–" if n is None else f"{n / 2**30:.2f}" for n in both)] for name, *both in sizes)
-    return "\n".join(markdown(["contender", "GiB to save", "GiB to load"], cells, numbers=2))
+    return markdown(["contender", "GiB to save", "GiB to load"], cells, numbers=2)
 
 
 def machine(packages: Sequence[str]) -> dict[str, str]:

@@ -18,12 +18,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import transformers
 
-from benchmarks.figures import command, listed, load_rows, machine, save_rows
+from benchmarks.figures import command, listed, load_rows, machine, markdown, save_rows
 from benchmarks.lora import save_layout
 from launcher.base.diagnostics import PROGRAM, plain
 from launcher.commands.plan import resolve_with
@@ -170,16 +171,14 @@ def largest(rows: Sequence[Row], method: str, gpu_gib: int, ram_gib: int) -> Row
     return max(fitting, key=lambda row: row.parameters, default=None)
 
 
-def table(rows: Sequence[Row], gpus: Sequence[int] = GPUS_GIB, rams: Sequence[int] = RAMS_GIB) -> str:
-    """The largest layouts by memory, as a Markdown table."""
+def table(rows: Sequence[Row], gpus: Sequence[int] = GPUS_GIB, rams: Sequence[int] = RAMS_GIB) -> list[str]:
+    """The largest layouts by memory, as the lines of a Markdown table."""
     methods = [method for method in METHODS if any(row.method == method for row in rows)]
-    lines = [f"| GPU | main memory | {' | '.join(methods)} |", "|---:|---:" + "|---" * len(methods) + "|"]
-    for gpu in gpus:
-        for ram in rams:
-            found = [largest(rows, method, gpu, ram) for method in methods]
-            cells = [_cell(row) for row in found]
-            lines.append(f"| {gpu} GiB | {ram} GiB | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    cells = (
+        [f"{gpu} GiB", f"{ram} GiB", *(_cell(largest(rows, method, gpu, ram)) for method in methods)]
+        for gpu, ram in product(gpus, rams)
+    )
+    return markdown(["GPU", "main memory", *methods], cells)
 
 
 def _cell(row: Row | None) -> str:
@@ -202,7 +201,7 @@ def main() -> None:
         rows.append(row)
         if options.json:
             save_rows(options.json, command("fits", ()), facts, rows)
-    print(f"{listed(facts)}\n{table(rows)}")
+    print(listed(facts), *table(rows), sep="\n")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def main() -> None:
         f"language:{work.size}, micro-batch {work.micro_batch}, {work.seq_len or 'full'} tokens, "
         f"{options.steps} steps, {options.warmup} of them warm-up, {options.rounds} rounds"
     )
-    print(table(result))
+    print("\n".join(table(result)))
     save(options.json, command("loop_overhead", sys.argv[1:]), facts, {"loop": result})
 
 

@@ -2,12 +2,9 @@
 
     python -m benchmarks.lora                            # a Llama of 50M parameters
     python -m benchmarks.lora --smoke                    # the same code on a tiny model
-    python -m benchmarks.lora --plan                     # plans of a Llama of 7B parameters
 
 All train a random model in the layout of Llama on the built-in commands, as a user does, each in a
-process of its own. Memory is the peak of the process, with the interpreter. The planned model has a
-file without values; a micro-batch is one sample of at most 1024 tokens, or of 2048 with a base in 4
-bits, and blocks are recomputed.
+process of its own. Memory is the peak of the process, with the interpreter.
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ import tokenizers
 import torch
 import transformers
 
-from benchmarks.figures import command, listed, machine, save_rows
+from benchmarks.figures import command, listed, machine, markdown, save_rows
 from models.common import subwords
 from models.language.embedded import read_conversations
 from training.checkpoint.tensor_file import file_head
@@ -43,18 +40,6 @@ CONTENDERS = {
         *LORA, "--precision", "bf16", "--set", "model.quantize=nf4"
     ],
 }  # fmt: skip
-_BASES = {
-    "16 bits": [*LORA, "--seq-len", "1024", "--data", "embedded:commands"],
-    "4 bits": [
-        *("--set", "model.lora.rank=16", "--set", "model.quantize=nf4"),
-        *("--seq-len", "2048", "--data", "embedded:python"),
-    ],
-}
-PLANNED = (
-    *(("local", 1, "16 bits"), ("zero2", 8, "16 bits"), ("fsdp", 8, "16 bits")),
-    *(("local", 1, "4 bits"), ("fsdp", 8, "4 bits")),
-)
-"""Engines, GPUs of 80 GiB, and the base."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +80,7 @@ def save_model(folder: Path, width: int, layers: int) -> None:
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
 
 
-LLAMA_7B = transformers.LlamaConfig(vocab_size=32000, max_position_embeddings=4096)
-
-
-def save_layout(folder: Path, config: transformers.PretrainedConfig = LLAMA_7B) -> None:
+def save_layout(folder: Path, config: transformers.PretrainedConfig) -> None:
     """A model of `config` in bf16, whose files have heads and no values, and a tokenizer."""
     save_tokenizer(folder)
     config.save_pretrained(folder)
@@ -116,29 +98,6 @@ def save_layout(folder: Path, config: transformers.PretrainedConfig = LLAMA_7B) 
             file.truncate(len(head) + sum(2 * weights[key].numel() for key in shard))
     index = {"metadata": {}, "weight_map": files}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-
-
-def plans() -> Iterator[str]:
-    """The plans of PLANNED as the lines of a Markdown table. Raises SystemExit if one fails."""
-    yield "| engine | GPUs | base | weights | peak of a GPU |"
-    yield "|---|---:|---|---:|---:|"
-    with tempfile.TemporaryDirectory() as base:
-        save_layout(Path(base))
-        for engine, count, base_bits in PLANNED:
-            line = [
-                *(sys.executable, "-m", "launcher", "plan", "--model", "language", "--json"),
-                *("--set", f"model.pretrained={base}", *_BASES[base_bits]),
-                *("--precision", "bf16", "--engine", engine),
-                *("--set", "train.micro_batch=1", "--set", f"train.global_batch={count}"),
-                *("--set", "memory.activation_checkpointing=full", "--gpus", str(count)),
-                *("--gpu-memory", "80GiB"),
-            ]
-            done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise SystemExit(f"{engine}: {done.stderr}")
-            peak = json.loads(done.stdout)["device_peak_bytes"]
-            weights, total = (peak[kind] / 2**30 for kind in ("weights", "total"))
-            yield f"| `{engine}` | {count} | {base_bits} | {weights:.2f} GiB | {total:.2f} GiB |"
 
 
 def measure(name: str, base: Path, steps: int, folder: Path) -> Row:
@@ -173,32 +132,24 @@ def rows(width: int, layers: int, steps: int) -> Iterator[Row]:
                 yield measure(name, Path(base), steps, Path(folder))
 
 
-def table(found: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = ["| trained | parameters | peak memory | a checkpoint |", "|---|---:|---:|---:|"]
-    lines += [
-        f"| {row.name} | {row.trained:,} | {row.peak_bytes / 2**20:,.0f} MiB "
-        f"| {row.checkpoint_bytes / 2**20:,.1f} MiB |"
-        for row in found
-    ]
-    return "\n".join(lines)
+def table(found: Sequence[Row]) -> list[str]:
+    """The rows as the lines of a Markdown table."""
+    sizes = ((row, row.peak_bytes / 2**20, row.checkpoint_bytes / 2**20) for row in found)
+    cells = ([r.name, f"{r.trained:,}", f"{peak:,.0f} MiB", f"{file:,.1f} MiB"] for r, peak, file in sizes)
+    return markdown(["trained", "parameters", "peak memory", "a checkpoint"], cells, numbers=3)
 
 
 def main() -> None:
     """Measure, print the table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="a tiny model")
-    parser.add_argument("--plan", action="store_true", help="only plan a model of 7B parameters")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
-    if options.plan:
-        print("\n".join(plans()))
-        return
     facts = machine(("torch", "transformers", "peft"))
     found = list(rows(64, 2, 2) if options.smoke else rows(512, 12, 8))
     if options.json:
         save_rows(options.json, command("lora", sys.argv[1:]), facts, found)
-    print(f"{listed(facts)}\n{table(found)}")
+    print(listed(facts), *table(found), sep="\n")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import command, joined, load_rows, machine, save_rows
+from benchmarks.figures import command, joined, load_rows, machine, markdown, save_rows
 
 PACKAGES = ("torch", "transformers")
 
@@ -112,18 +113,9 @@ def run(arguments: Sequence[str], parent: Path) -> Iterator[Row]:
         print(_summary(row), file=sys.stderr, flush=True)
         for promise in row["promises"]:
             mode = f"{row['mode']} · {row['stage']}" if row.get("stage") else row["mode"]
-            bounds, why = promise["promised"], promise.get("why")
-            yield Row(
-                row["model"],
-                mode,
-                promise["name"],
-                bounds,
-                promise["measured"],
-                promise["kept"],
-                why,
-                line,
-                promise["planned"],
-            )
+            name, bounds, measured = promise["name"], promise["promised"], promise["measured"]
+            ends = (promise["kept"], promise.get("why"), line, promise["planned"])
+            yield Row(row["model"], mode, name, bounds, measured, *ends)
 
 
 def _result(out: Path) -> Mapping[str, Any] | None:
@@ -142,30 +134,36 @@ def _summary(row: Mapping[str, Any]) -> str:
     return f"{row['model']} {row['mode']} {row.get('stage') or ''}: {', '.join(shown)}"
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = ["| model | mode | promise | promised | measured | |", "|---|---|---|---|---:|---|"]
-    for row in rows:
-        value = "–" if row.measured is None else f"{row.measured:.3g}"
-        lines.append(
-            f"| `{row.model}` | `{row.mode}` | {row.promise} | {_bounds(row.bounds)} "
-            f"| {value} | {mark(row)} |"
-        )
-    return "\n".join(lines)
+def table(rows: Sequence[Row]) -> list[str]:
+    """A row for each mode of a comparison, its promises by what was measured, as lines of Markdown."""
+    found = []
+    for (model, mode, _), group in groupby(rows, lambda row: (row.model, row.mode, row.command)):
+        cells: dict[bool | str | None, list[str]] = {True: [], False: [], "planned": [], None: []}
+        for row in group:
+            cells["planned" if row.planned else row.kept].append(_promise(row))
+        texts = (", ".join(promised) or "–" for promised in cells.values())
+        found.append([f"`{model}`", f"`{mode}`", *texts])
+    heads = ["model", "mode", "kept ✓", "broken ✗", "planned ≈", "not measured or decided"]
+    return markdown(heads, found)
+
+
+def _promise(row: Row) -> str:
+    """A promise with its measurement and its bound, or why it was not measured."""
+    if row.measured is None:
+        return f"{row.promise}: {row.why}"
+    least, most = row.bounds.get("at_least"), row.bounds.get("at_most")
+    name = row.promise.removesuffix("_bytes")
+    unit, scale = ("", 1.0) if name == row.promise else (" GiB", 2**30)
+    signs = {"=": least} if least == most else {"≥": least, "≤": most}
+    bounds = [f"{sign} {bound / scale:.3g}" for sign, bound in signs.items() if bound is not None]
+    sign = f" {mark(row)}" if row.planned else f": {row.why}" if row.why else ""
+    return f"{name} {row.measured / scale:.3g}{unit} ({', '.join(bounds)}){sign}"
 
 
 def mark(row: Row) -> str:
     """Whether a promise is kept, after ≈ by a plan; and why it was not measured."""
     sign = "≈" * row.planned + {True: "✓", False: "✗", None: "not measured"}[row.kept]
     return sign if row.why is None else f"{sign}: {row.why}"
-
-
-def _bounds(bounds: Mapping[str, float | None]) -> str:
-    least, most = bounds.get("at_least"), bounds.get("at_most")
-    if least is not None and least == most:
-        return f"{least:g}"
-    shown = [f"at least {least:g}"] if least is not None else []
-    return " and ".join([*shown, *([f"at most {most:g}"] if most is not None else [])])
 
 
 def with_others(
@@ -216,7 +214,7 @@ def main() -> int:
             rows += run(arguments, options.folder)
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
-    print(table(rows))
+    print("\n".join(table(rows)))
     if options.json:
         if options.only and options.json.exists():
             rows, facts = with_others(options.json, rows, facts)

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ballast
-from benchmarks.figures import command, listed, machine, save_rows
+from benchmarks.figures import command, listed, machine, markdown, save_rows
 from engines.catalog import ENGINES
 from training.resources.cgroup import MOUNT
 
@@ -128,21 +128,16 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The runs as a Markdown table: the largest difference of a loss, or the problem."""
-    moments = [moment for moment in ballast.MOMENTS if any(row.moment == moment for row in rows)]
-    lines = [f"| engine | ranks | {' | '.join(moments)} |", f"|---|---:|{'---|' * len(moments)}"]
-    for (engine, ranks), group in groupby(rows, lambda row: (row.engine, row.ranks)):
-        cells = {row.moment: _cell(row) for row in group}
-        shown = " | ".join(cells.get(moment, "–") for moment in moments)
-        lines.append(f"| `{engine}` | {ranks} | {shown} |")
-    return "\n".join(lines)
-
-
-def _cell(row: Row) -> str:
-    if row.problem:
-        return f"**no**: {row.problem}"
-    return f"yes, {row.difference:.0e}" if row.difference else "yes, identical"
+def table(rows: Sequence[Row]) -> list[str]:
+    """A row for each engine, in how many cases it survived, as the lines of a Markdown table."""
+    cells = []
+    for engine, group in groupby(rows, lambda row: row.engine):
+        cases = list(group)
+        ranks = ", ".join(str(number) for number in sorted({row.ranks for row in cases}))
+        survivors = sum(not row.problem for row in cases)
+        largest = max(row.difference or 0.0 for row in cases)
+        cells.append([f"`{engine}`", ranks, f"{survivors} of {len(cases)}", f"{largest:.0e}"])
+    return markdown(["engine", "ranks", "survived", "largest difference of a loss"], cells, numbers=2)
 
 
 @contextmanager
@@ -183,7 +178,7 @@ def main() -> int:
                     print(row, file=sys.stderr, flush=True)
                     if options.json:
                         save_rows(options.json, command("out_of_memory", sys.argv[1:]), facts, found)
-    print(table(found))
+    print("\n".join(table(found)))
     return 1 if any(row.problem for row in found) else 0
 
 

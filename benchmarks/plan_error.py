@@ -45,7 +45,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
 from benchmarks import isolated, lora
-from benchmarks.figures import command, joined, listed, load_rows, machine, save_rows
+from benchmarks.figures import command, joined, listed, load_rows, machine, markdown, save_rows
 from engines.catalog import ENGINES
 from launcher.config import presets
 from launcher.config.machine import Machine, detect_machine
@@ -415,34 +415,15 @@ def _case(row: Row) -> Case:
     return Case(row.family, row.engine, row.ranks, row.mode, tuple(row.sets), row.bucket)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows with the largest errors as a Markdown table."""
-    lines = [
-        "| family | engine | ranks | settings | predicted MB | measured MB | error | with workspaces MB |",
-        "|---|---|---:|---|---:|---:|---:|---:|",
-    ]
+def table(rows: Sequence[Row]) -> list[str]:
+    """The rows with the largest errors as the lines of a Markdown table."""
+    found = []
     for row in sorted(rows, key=lambda row: abs(row.error), reverse=True)[:SHOWN]:
-        lines.append(
-            f"| `{row.family}` | `{row.engine}` | {row.ranks} | {_changes_of(row)} "
-            f"| {row.predicted / 1e6:.2f} | {row.measured / 1e6:.2f} | {row.error:+.1%} "
-            f"| {row.with_workspaces / 1e6:.2f} |"
-        )
-    return "\n".join(lines)
-
-
-def largest(rows: Sequence[Row]) -> str:
-    """The largest error of each family under each engine as a Markdown table."""
-    families = [name for name in FAMILIES if any(row.family == name for row in rows)]
-    names = " | ".join(f"`{name}`" for name in families)
-    lines = [f"| largest of {len(rows)} errors | {names} |", "|---|" + "---:|" * len(families)]
-    for engine in ENGINES:
-        cells = []
-        for family in families:
-            found = [row for row in rows if (row.family, row.engine) == (family, engine)]
-            worst = max(found, key=lambda row: abs(row.error), default=None)
-            cells.append(f"{worst.error:+.1%} of {len(found)}" if worst else "–")
-        lines.append(f"| `{engine}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        run = [f"`{row.family}`", f"`{row.engine}`", str(row.ranks), _changes_of(row)]
+        sizes = [f"{size / 1e6:.2f}" for size in (row.predicted, row.measured, row.with_workspaces)]
+        found.append([*run, *sizes, f"{row.error:+.1%}"])
+    heads = ["family", "engine", "ranks", "settings", "predicted MB", "measured MB"]
+    return markdown([*heads, "with workspaces MB", "error"], found, numbers=4)
 
 
 def _changes_of(run: Case | Row) -> str:
@@ -485,7 +466,7 @@ def main() -> int:
             if options.json:
                 everything, machines = with_others(options.json, rows, facts)
                 save_rows(options.json, command("plan_error", []), machines, everything)
-    print(f"{listed(facts)}\n{table(rows)}\n\n{largest(rows)}")
+    print(listed(facts), *table(rows), sep="\n")
     errors = [abs(row.error) for row in rows]
     return int(len(rows) < len(wanted) or max(errors, default=0) > TOLERANCE)
 

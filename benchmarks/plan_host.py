@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from benchmarks.figures import command, listed, machine, save_rows
+from benchmarks.figures import command, listed, machine, markdown, save_rows
 
 STEPS = 4
 MODELS = {
@@ -35,7 +35,6 @@ MODELS = {
 """And what their steps are: few and short samples, to measure a large model in a minute."""
 ENGINES = ("local", "ddp", "oss", "zero2", "zero3", "fsdp")
 _ALWAYS = ("loader.workers=0", "eval.last=false", "save.last=false", "train.preview=false", "track=[]")
-NOT_MEASURED = ["not measured"]
 
 
 @dataclass(frozen=True)
@@ -81,17 +80,16 @@ def _launch(*words: str) -> str:
     return done.stdout
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = ["| model | engine | `return_freed` | predicted MB | measured MB | error |"]
-    lines += ["|---|---|---|---:|---:|---:|"]
+def table(rows: Sequence[Row]) -> list[str]:
+    """The rows as the lines of a Markdown table."""
+    found = []
     for row in rows:
-        sets = "".join(f" `{text}`" for text in row.sets)
-        lines.append(
-            f"| `{row.model}`{sets} | {row.engine} | {'on' if row.return_freed else 'off'} "
-            f"| {row.predicted / 1e6:,.0f} | {row.measured / 1e6:,.0f} | {row.error:+.1%} |"
-        )
-    return "\n".join(lines)
+        sizes = (f"{size / 1e6:,.0f}" for size in (row.predicted, row.measured))
+        freed = "on" if row.return_freed else "off"
+        name = "".join([f"`{row.model}`", *(f" `{text}`" for text in row.sets)])
+        found.append([name, row.engine, freed, *sizes, f"{row.error:+.1%}"])
+    heads = ["model", "engine", "`return_freed`", "predicted MB", "measured MB", "error"]
+    return markdown(heads, found, numbers=3)
 
 
 def main() -> None:
@@ -105,10 +103,10 @@ def main() -> None:
     facts, found = machine(("torch",)), []
     for model, engine, freed in product(options.models, options.engines, (False, True)):
         found.append(measure(model, engine, return_freed=freed, steps=options.steps))
-        print(table(found[-1:]).splitlines()[2], file=sys.stderr, flush=True)
+        print(table(found[-1:])[2], file=sys.stderr, flush=True)
         if options.json:
             save_rows(options.json, command("plan_host", sys.argv[1:]), facts, found)
-    print(f"{listed(facts)}\n{table(found)}")
+    print(listed(facts), *table(found), sep="\n")
 
 
 if __name__ == "__main__":

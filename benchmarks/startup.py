@@ -82,7 +82,7 @@ def main() -> None:
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
     print(f"language:{options.size}, first step of 16 samples, {options.rounds} rounds")
-    print(table(result, unit="ms to the first step"))
+    print("\n".join(table(result, unit="ms to the first step")))
     save(options.json, command("startup", sys.argv[1:]), facts, {"startup": result})
 
 

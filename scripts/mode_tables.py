@@ -23,14 +23,6 @@ HAS_ALL = Machine(
     cores=64, ram_bytes=2**39, gpus=1, device="cuda", cpu_bf16=True, gpu_bf16=True, compiler=True
 )
 """A machine that supports every mode."""
-HOME = {
-    "event_seg": ("lite",),
-    "language": ("resource-efficient",),
-    "abr": ("fast", "ultra-fast", "benchmark"),
-    "doc_translation": ("conservative",),
-    "eeg_text": (),
-}
-"""The modes made for a family; staged for those that declare stages."""
 GENERAL = ("lite", "resource-efficient", "fast", "ultra-fast", "conservative", "benchmark")
 ONE = {"at_least": 1, "at_most": 1}
 
@@ -79,14 +71,16 @@ def _bound(bounds: Mapping[str, Any] | None) -> str:
 def stated() -> list[str]:
     """The numbers that originals state, with their promises and measurements.
 
-    Statements about a mode that are not measured for one reason share a row.
+    Statements about a mode that are not measured share a row.
     """
     rows = []
-    for (mode, model, why), group in groupby(STATED, lambda one: (one.mode, one.model, one.why)):
+    for (mode, model, has_none), group in groupby(STATED, lambda one: (one.mode, one.model, bool(one.why))):
         start = [f"`{mode}`", f"`{model}`"]
-        if why:
-            rows.append([*start, "; ".join(one.text for one in group), "–", f"not measured: {why}"])
-        for one in () if why else group:
+        if has_none:
+            texts, reasons = zip(*((one.text, one.why) for one in group), strict=True)
+            why = "; ".join(dict.fromkeys(reasons))
+            rows.append([*start, "; ".join(texts), "–", f"not measured: {why}"])
+        for one in () if has_none else group:
             promised = promises_of(one)
             names = [name for name in one.promises if name in promised]
             bounds = ", ".join(f"{name} {_bound(promised[name])}" for name in names)
@@ -124,20 +118,16 @@ def general() -> list[str]:
     return markdown(heads, ([f"`{key}`", *(_change(columns[m], key) for m in GENERAL)] for key in keys))
 
 
-def change_text(change: Mapping[str, Any]) -> str:
-    """A change as a table shows it: `× 0.5`, `at least 1`."""
-    texts = [f"× {change['scale']:.6g}"] if "scale" in change else []
-    texts += [f"{w} {plain(change[key])}" for key, w in presets.BOUNDS.items() if key in change]
-    if "smaller_of" in change:
-        texts.append(f"{' or '.join(change['smaller_of'])}, where that is smaller")
-    return ", ".join(texts)
-
-
 def _change(column: Mapping[str, Any], key: str) -> str:
-    if key not in column:
-        return ""
-    value = column[key]
-    return change_text(value) if presets.is_change(value) else plain(value)
+    """A change as a table shows it: `× 0.5`, `at least 1`; or a value, or nothing."""
+    value = column.get(key, "")
+    if not presets.is_change(value):
+        return plain(value)
+    texts = [f"× {value['scale']:.6g}"] if "scale" in value else []
+    texts += [f"{word} {plain(value[end])}" for end, word in presets.BOUNDS.items() if end in value]
+    if "smaller_of" in value:
+        texts.append(f"{' or '.join(value['smaller_of'])}, where that is smaller")
+    return ", ".join(texts)
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {"promises": promises, "stated": stated, "general": general}

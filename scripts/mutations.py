@@ -67,7 +67,7 @@ training/trackers/follow.py | training/trackers/test_follow.py | the last lines 
     while lines or not is_over: => while not is_over:
 engines/ddp.py | engines/test_ddp.py | gradients of the first step are not exchanged
     dist.all_reduce(buffer) => pass
-engines/optimizer_step.py | engines/test_global_norm.py | clipping sees one shard only
+engines/optimizer_step.py | engines/test_optimizer_step.py | clipping sees one shard only
     norm = (world.sum(norm.square()) / replicas).sqrt() => norm = norm.clone()
 engines/rendezvous.py | engines/test_rendezvous.py | ranks with other settings may train
     digest = hashlib.sha256(text.encode()) => digest = hashlib.sha256(b"")

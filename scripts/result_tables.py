@@ -22,19 +22,8 @@ IN_SHORT = ((8, 16, 24), (32,))
 
 
 def times(name: str, unit: str) -> list[str]:
-    """Times and ratios with quartiles, where these decide."""
-    return table(load(_path(name))[2], unit).splitlines()
-
-
-def medians(name: str, unit: str, parts: Sequence[str | None] = (None,)) -> list[str]:
-    """Median times and ratios of the tables `parts` of a file."""
-    rows = [
-        [row.name, *([part] if part else []), f"{row.median_ms:,.1f}", f"{row.ratio:.2f}"]
-        for part in parts
-        for row in load(_path(name), part)[2]
-    ]
-    heads = ["contender", *(["part"] if parts != (None,) else []), unit, "ratio"]
-    return markdown(heads, rows, numbers=2)
+    """Times and ratios with quartiles."""
+    return table(load(_path(name))[2], unit)
 
 
 def saving() -> list[str]:
@@ -54,55 +43,17 @@ def saving() -> list[str]:
     return markdown([*heads, "GiB to save", "GiB to load"], rows, numbers=5)
 
 
-def survived() -> list[str]:
-    """A row for each engine: in how many cases it survived that memory ran out."""
-    rows = []
-    for engine, group in groupby(_rows(out_of_memory), lambda row: row.engine):
-        cases = list(group)
-        ranks = ", ".join(str(number) for number in sorted({row.ranks for row in cases}))
-        survivors = sum(not row.problem for row in cases)
-        largest = max(row.difference or 0.0 for row in cases)
-        rows.append([f"`{engine}`", ranks, f"{survivors} of {len(cases)}", f"{largest:.0e}"])
-    return markdown(["engine", "ranks", "survived", "largest difference of a loss"], rows, numbers=2)
-
-
 def errors(module: Any) -> list[str]:
     """The rows with the largest errors, as the benchmark shows them."""
     rows = sorted(_rows(module), key=lambda row: abs(row.error), reverse=True)
-    return str(module.table(rows[:LARGEST])).splitlines()
+    return list(module.table(rows[:LARGEST]))
 
 
 def slowest_readers() -> list[str]:
     """The reader of each family that is slowest beside the training."""
     groups = groupby(_rows(data), lambda row: row.family)
     slowest = [min(group, key=lambda row: float(row.ratio)) for _, group in groups]
-    return str(data.table(slowest)).splitlines()
-
-
-def promises() -> list[str]:
-    """A row for each mode of a comparison: its promises by what was measured."""
-    rows = []
-    for (model, mode, _), group in groupby(_rows(modes), lambda row: (row.model, row.mode, row.command)):
-        cells: dict[bool | str | None, list[str]] = {True: [], False: [], "planned": [], None: []}
-        for row in group:
-            cells["planned" if row.planned else row.kept].append(_promise(row))
-        texts = (", ".join(promised) or "–" for promised in cells.values())
-        rows.append([f"`{model}`", f"`{mode}`", *texts])
-    heads = ["model", "mode", "kept ✓", "broken ✗", "planned ≈", "not measured or decided"]
-    return markdown(heads, rows)
-
-
-def _promise(row: modes.Row) -> str:
-    """A promise with its measurement and its bound, or why it was not measured."""
-    if row.measured is None:
-        return f"{row.promise}: {row.why}"
-    least, most = row.bounds.get("at_least"), row.bounds.get("at_most")
-    name = row.promise.removesuffix("_bytes")
-    unit, scale = ("", 1.0) if name == row.promise else (" GiB", 2**30)
-    signs = {"=": least} if least == most else {"≥": least, "≤": most}
-    bounds = [f"{sign} {bound / scale:.3g}" for sign, bound in signs.items() if bound is not None]
-    sign = f" {modes.mark(row)}" if row.planned else f": {row.why}" if row.why else ""
-    return f"{name} {row.measured / scale:.3g}{unit} ({', '.join(bounds)}){sign}"
+    return data.table(slowest)
 
 
 def on_gpu(table_of: Callable[[list[gpu.Part]], list[str]]) -> list[str]:
@@ -115,7 +66,7 @@ def on_gpu(table_of: Callable[[list[gpu.Part]], list[str]]) -> list[str]:
 
 def whole(module: Any) -> list[str]:
     """The table of a benchmark, as it prints it."""
-    return str(module.table(_rows(module))).splitlines()
+    return list(module.table(_rows(module)))
 
 
 def _rows(module: Any) -> list[Any]:
@@ -136,22 +87,22 @@ def _measured(rows: Callable[[], list[str]], names: Sequence[str]) -> list[str]:
 _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "loop": (partial(times, "loop", "ms/step"), ("loop",)),
     "engine steps": (partial(times, "engines", "ms/step"), ("engines",)),
-    "startup": (partial(medians, "startup", "ms to the first step"), ("startup",)),
+    "startup": (partial(times, "startup", "ms to the first step"), ("startup",)),
     "saving": (saving, ("checkpoint",)),
-    "out of memory": (survived, ("out_of_memory",)),
-    "promises kept": (promises, ("modes",)),
+    "out of memory": (partial(whole, out_of_memory), ("out_of_memory",)),
+    "promises kept": (partial(whole, modes), ("modes",)),
     "outcomes": (partial(whole, families), ("families",)),
-    "killed": (lambda: crash.table(crash.load(_path("crash"))[2]).splitlines(), ("crash",)),
+    "killed": (lambda: crash.table(crash.load(_path("crash"))[2]), ("crash",)),
     "plan host": (partial(errors, plan_host), ("plan_host",)),
     "plan error": (partial(errors, plan_error), ("plan_error",)),
-    "largest models": (lambda: fits.table(_rows(fits), rams=IN_SHORT[1]).splitlines(), ("fits",)),
+    "largest models": (lambda: fits.table(_rows(fits), rams=IN_SHORT[1]), ("fits",)),
     "readers": (slowest_readers, ("data",)),
     "lora": (partial(whole, lora), ("lora",)),
 }
 """Each table, and the files that it shows, by the name in the page."""
 TABLES: dict[str, Callable[[], list[str]]] = {
     **{name: partial(_measured, rows, files) for name, (rows, files) in _FILES.items()},
-    "largest models in short": lambda: fits.table(_rows(fits), *IN_SHORT).splitlines(),
+    "largest models in short": lambda: fits.table(_rows(fits), *IN_SHORT),
     **{f"gpu {table_of.__name__}": partial(on_gpu, table_of) for table_of in gpu.TABLES},
 }
 """By the name in the page."""

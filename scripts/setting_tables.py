@@ -57,7 +57,7 @@ def _families_of_rows() -> dict[tuple[str, ...], list[str]]:
     """The families that have a row of `model` or `data`, in the order of the first one."""
     families: dict[tuple[str, ...], list[str]] = {}
     for family in FAMILIES:
-        file = _defaults(family)
+        file = {line.key: line.value for line in presets.family(family).block("default")}
         for info in setting_infos(family).values():
             if _section(info.key) in OF_FAMILY:
                 default = "by `--model`" if info.key == "model.family" else info.default
@@ -85,11 +85,6 @@ def _values(leaf: SettingInfo) -> str:
 
 def _section(key: str) -> str:
     return key.partition(".")[0] if "." in key else GENERAL
-
-
-def _defaults(family: str) -> dict[str, Any]:
-    """The values of a family's file, for every size and mode that changes nothing."""
-    return {line.key: line.value for line in presets.family(family).block("default")}
 
 
 def ladder() -> list[str]:

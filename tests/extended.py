@@ -1,11 +1,8 @@
 """The command line of a program that has one more engine or family in each of its processes."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.launcher.given import ROOT, python
 
 
 def command(folder, line):
@@ -14,13 +11,7 @@ def command(folder, line):
     path = os.pathsep.join((str(folder), str(ROOT)))
 
     def run(*words):
-        done = subprocess.run(
-            [sys.executable, "-m", "launcher", *words],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-        )
+        done = python("-m", "launcher", *words, folder=folder, env={"PYTHONPATH": path})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

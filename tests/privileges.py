@@ -12,19 +12,6 @@ _NOBODY = 65534
 
 
 @contextmanager
-def unprivileged() -> Iterator[None]:
-    """Drop the privileges of root within the block; they make it ignore permissions."""
-    was_root = os.geteuid() == 0
-    if was_root:
-        os.seteuid(_NOBODY)
-    try:
-        yield
-    finally:
-        if was_root:
-            os.seteuid(0)
-
-
-@contextmanager
 def reachable_folder() -> Iterator[Path]:
     """A temporary folder that every user may read; the folders of pytest are not."""
     with TemporaryDirectory(prefix="gearshift-readable-") as name:
@@ -34,11 +21,14 @@ def reachable_folder() -> Iterator[Path]:
 
 @contextmanager
 def unreadable(path: Path) -> Iterator[None]:
-    """Nobody may read `path` within the block, which runs without the privileges of root."""
-    mode = path.stat().st_mode
+    """Nobody may read `path` within the block, which runs without the privileges of root: they ignore permissions."""
+    mode, was_root = path.stat().st_mode, os.geteuid() == 0
     path.chmod(0)
+    if was_root:
+        os.seteuid(_NOBODY)
     try:
-        with unprivileged():
-            yield
+        yield
     finally:
+        if was_root:
+            os.seteuid(0)
         path.chmod(mode)

@@ -5,6 +5,12 @@ import json
 from scripts.structure import PACKAGES
 from tests.launcher.given import python
 
+UNUSED = (
+    *("stages", "continual", "compare", "plan", "download", "doctor", "submit", "saved_runs"),
+    *("config.input_errors", "config.custom_task", "run.supervisor", "run.experience"),
+    *("run.job_generation", "run.dry_run"),
+)
+"""Rooms and files of launcher/ that are of features."""
 MOST_MODULES, MOST_LINES = 164, 23_200
 """Measured; fewer are better, and a new one has to be worth it in every run."""
 PROGRAM = """
@@ -19,6 +25,11 @@ def test_a_plain_run_loads_no_more_of_our_modules_than_it_uses(tmp_path):
     done = python("-c", PROGRAM, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     files = json.loads(done.stdout.splitlines()[-1])
+    assert [
+        name
+        for name in (*(f"launcher.{name}" for name in UNUSED), "engines.zero", "slurm.address")
+        if name in files
+    ] == []
     ours = {file for name, file in files.items() if file and name.split(".")[0] in PACKAGES}
     lines = 0
     for file in ours:

@@ -32,7 +32,7 @@ def test_a_ratio_is_paired_within_its_round():
     bare, ours = rows(rounds, "bare")
     assert (bare.ratio, bare.median_ms, bare.rounds) == (1.0, 2000.0, 3)
     assert ours.ratio == ours.ratio_low == ours.ratio_high == pytest.approx(1.1)
-    lines = table(rows([{"bare": 0.002, "ours": 0.001}], "bare")).splitlines()
+    lines = table(rows([{"bare": 0.002, "ours": 0.001}], "bare"))
     assert lines[2] == "| bare | 2.000 | 2.000 - 2.000 | 1.000 | 1.000 - 1.000 |"
 
 
@@ -44,4 +44,4 @@ def test_a_file_keeps_the_command_the_machine_each_table_and_memory(tmp_path):
     save(path, "a command", facts, tables, taken)
     assert facts["no-such-package"] == "absent"
     assert load(path, "load") == ("a command", facts, tables["load"]) and load_memory(path) == taken
-    assert memory_table(taken).splitlines()[2:] == ["| bare | 1.00 | – |", "| ours | 0.50 | 0.25 |"]
+    assert memory_table(taken)[2:] == ["| bare | 1.00 | – |", "| ours | 0.50 | 0.25 |"]

@@ -47,13 +47,6 @@ _FILE_NAME = re.compile(r"^# ([a-z]+\.(?:yaml|json))$", re.MULTILINE)
 Launch = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Path:
-    """A folder with the data, the task and the run used in the pages."""
-    fill(tmp_path)
-    return tmp_path
-
-
 def fill(tmp_path: Path) -> None:
     """Write the data, the task and the run used in the pages."""
     (tmp_path / "notes").mkdir()
@@ -101,13 +94,6 @@ def launch_here(monkeypatch, capsys) -> Launch:
     return run
 
 
-def write_settings(page_text: str, folder: Path) -> None:
-    """Write the settings files of a page, named in their first line, into `folder`."""
-    for block in re.findall(r"^```yaml\n(.*?)^```$", page_text, re.MULTILINE | re.DOTALL):
-        if match := _FILE_NAME.match(block):
-            (folder / match[1]).write_text(block)
-
-
 @pytest.mark.parametrize("is_readme", [True, pytest.param(False, marks=SLOW)])
 def test_the_commands_of_the_pages_work(is_readme, tmp_path, request, launch_here):
     pages = [page for page in PAGES if (page.name == "README.md") == is_readme]
@@ -122,7 +108,9 @@ def test_the_commands_of_the_pages_work(is_readme, tmp_path, request, launch_her
             shutil.rmtree(folder / "runs" / "mine")
             real = request.getfixturevalue("real_run")
             shutil.copytree(real, folder / "runs" / "mine", symlinks=True)
-        write_settings(page.text, folder)
+        for block in page.blocks:  # settings files have their name in the first line
+            if block.language == "yaml" and (match := _FILE_NAME.match(block.text)):
+                (folder / match[1]).write_text(block.text)
         done = launch_here(args, folder)
         assert done.returncode == 0, (page.name, args, done.stdout + done.stderr)
         assert "warning" not in done.stderr.lower(), (page.name, args)
@@ -140,10 +128,11 @@ def test_other_programs_of_a_page_exist():
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if "```yaml" in page.text], ids=lambda page: page.name
 )
-def test_a_settings_file_of_a_page_is_read(page, sandbox, launch_here):
+def test_a_settings_file_of_a_page_is_read(page, tmp_path, launch_here):
+    fill(tmp_path)
     for number, block in enumerate(b for b in page.blocks if b.language == "yaml"):
-        (sandbox / f"{number}.yaml").write_text(block.text)
-        done = launch_here(["--config", f"{number}.yaml", "--model", "language:small"], sandbox)
+        (tmp_path / f"{number}.yaml").write_text(block.text)
+        done = launch_here(["--config", f"{number}.yaml", "--model", "language:small"], tmp_path)
         assert done.returncode == 0, done.stderr
 
 

@@ -1,4 +1,4 @@
-"""The example task on a page is the tested file beside it."""
+"""The parts of tasks on a page work on the example."""
 
 import runpy
 from types import SimpleNamespace
@@ -8,26 +8,14 @@ import torch
 from models.base import Context, HasPredictions
 from tests.docs.pages import ROOT, read
 
-EXAMPLE, *PARTS = [
-    block.text for block in read(ROOT / "docs" / "own-models.md").blocks if block.language == "python"
-]
-
-
-def test_the_page_shows_the_example_as_it_is():
-    assert (ROOT / "docs" / "examples" / "images.py").read_text(encoding="utf-8") == EXAMPLE
-
-
-def declared(name, folder):
-    """The class `name` of a part of the page."""
-    (part,) = (part for part in PARTS if f"class {name}(" in part)
-    (folder / "part.py").write_text(part, encoding="utf-8")
-    return runpy.run_path(str(folder / "part.py"))[name]
+PARTS = [block.text for block in read(ROOT / "docs" / "own-models.md").blocks if block.language == "python"]
 
 
 def test_the_predictions_snippet_works_on_the_example(tmp_path):
     images = runpy.run_path(str(ROOT / "docs" / "examples" / "images.py"))["Images"]
-    shown = declared("Shown", tmp_path)
-    task = type("Both", (shown, images), {})(
+    (part,) = (part for part in PARTS if "class Shown(" in part)
+    (tmp_path / "part.py").write_text(part, encoding="utf-8")
+    task = type("Both", (runpy.run_path(str(tmp_path / "part.py"))["Shown"], images), {})(
         SimpleNamespace(width=4),
         SimpleNamespace(samples=80, noise=0.1),
         Context(0, 0.1, None, torch.device("cpu")),

@@ -36,16 +36,9 @@ def test_outputs_are_those_of_gearshift_commands_and_every_table_is_on_a_page():
 
 
 def test_every_setting_is_on_the_page_of_settings():
-    rows = [line.split(" | ") for line in read(ROOT / "docs" / "settings.md").text.splitlines()]
-    described = {row[0].strip("| `"): row[1:] for row in rows if len(row) == 4}
-    infos = [item for family in FAMILIES for item in setting_infos(family).items()]
-    assert {key for key, _ in infos} - described.keys() == set()
-    for key, info in infos:
-        values, default, meaning = described[key]
-        assert values, key
-        assert values.endswith(f"in {info.unit}") or info.unit is None, key
-        assert default, key
-        assert meaning.strip(" |"), key
+    text = read(ROOT / "docs" / "settings.md").text
+    keys = {key for family in FAMILIES for key in setting_infos(family)}
+    assert {key for key in keys if f"\n| `{key}` | " not in text} == set()
 
 
 def test_the_page_of_a_family_has_the_exact_parameters_of_each_size():

@@ -43,10 +43,6 @@ def test_each_value_is_that_of_the_mode_table(family, mode):
     assert {key: values[key].value for key in expected} == expected
 
 
-def test_each_family_has_a_file_and_each_file_a_family():
-    assert {path.stem for path in (presets.FOLDER / "models").glob("*.yaml")} == set(FAMILIES)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_blocks_name_sizes_modes_and_settings_that_exist(family):
     found = presets.family(family)
@@ -59,19 +55,9 @@ def test_blocks_name_sizes_modes_and_settings_that_exist(family):
     assert sum(map(len, by_block.values())) == len(found.lines)  # each line is of one of these
     assert all(by_block["stages", stage] for stage in stages)
     assert {line.key for lines in by_block.values() for line in lines} <= {*setting_infos(family)}
+    assert {path.stem for path in (presets.FOLDER / "models").glob("*.yaml")} == set(FAMILIES)
 
 
 def test_samples_are_as_long_as_the_context_of_the_size():
     for name, size in config_of("language").SIZES.items():
         assert resolved(model=f"language:{name}").settings.data.seq_len == size.context
-
-
-@pytest.mark.parametrize(("family", "mode"), [c for c in COLUMNS if c[1] != "default"])
-def test_the_family_block_of_a_mode_has_every_value_changed_by_the_table(family, mode):
-    file, stage = presets.family(family), staged(family, mode)
-    block = file.block("modes", mode) if stage is None else file.block("stages", stage.name)
-    own = {line.key for line in block}
-    by_mode = {name: {k: v for m, k, v in TABLES[family] if m == name} for name in (mode, "default")}
-    changed = {key for key, value in by_mode[mode].items() if value != by_mode["default"].get(key)}
-    # Values solved from the batch of a rank are not part of the block.
-    assert changed - {"train.global_batch"} <= own

@@ -82,16 +82,6 @@ def test_on_little_data_the_fast_modes_take_no_larger_batch_and_the_validation_o
     assert settings.schedule.name != "cosine-restarts"  # the first cycle is longer than the run
 
 
-def test_promises_of_family_and_mode_add_up():
-    promises = resolved(model="language:full", mode="resource-efficient").promises
-    assert promises["device_peak"]["at_most"] == 0.5  # of the family, and not the general one
-    assert promises["samples_per_s"] == {"at_least": 0.4}
-    assert promises["units_per_s"]["at_least"] == 0.8
-    assert promises["device_peak_bytes"]["at_most"] == 4 * 2**30
-    tiny = resolved(model="language:tiny", mode="resource-efficient").promises
-    assert "device_peak_bytes" not in tiny
-
-
 def test_stages_of_eeg_text_promise_the_memory_of_a_pc():
     for stage, weights, gib in (("encoder", "model.encoder=null", 4), ("whole", "model.start=runs/text", 8)):
         promises = resolved(f"stages=[{stage}]", weights, model="eeg_text", mode="staged").promises

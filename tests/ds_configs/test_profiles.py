@@ -35,12 +35,6 @@ def test_a_profile_has_the_values_of_the_table_whatever_the_mode(profile, mode):
     assert run.values["limits.critical.ram"].value == 95
 
 
-@pytest.mark.parametrize("profile", TABLE)
-def test_a_profile_sets_nothing_outside_the_table_and_has_a_short_sentence(profile):
-    assert {line.key for line in presets.mode(profile, "profiles").lines} == set(TABLE[profile])
-    assert 20 < len(presets.mode(profile, "profiles").sentence) < 90
-
-
 def test_a_profile_is_below_settings_of_the_user_and_only_lowers_what_a_small_size_has():
     run = resolved("limits.profile=mac", "limits.ram=80", lr="1e-3")
     assert (run.settings.limits.ram, run.settings.optim.lr) == (80, 1e-3)
@@ -49,7 +43,9 @@ def test_a_profile_is_below_settings_of_the_user_and_only_lowers_what_a_small_si
 
 
 @pytest.mark.parametrize("profile", TABLE)
-def test_a_profile_resolves_for_every_size_and_skips_settings_a_family_has_not(profile):
+def test_a_profile_of_the_table_resolves_for_every_size_and_skips_settings_a_family_has_not(profile):
+    preset = presets.mode(profile, "profiles")
+    assert {line.key for line in preset.lines} == set(TABLE[profile]) and 20 < len(preset.sentence) < 90
     for model in SIZES:
         for mode in ("default", "resource-efficient"):
             run = resolved(f"limits.profile={profile}", model=model, mode=mode)

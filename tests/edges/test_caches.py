@@ -32,11 +32,6 @@ def darker(data):
     return data[:begin] + words.tobytes()
 
 
-def texts(path):
-    path.write_text("some words here\n\nand others there\n" * 50)
-    return path
-
-
 def tokens(path):
     found = encoded.encode(corpus.read_corpus(path, None, "stop"), TOKENIZER)
     return found.read(0, len(found)).tolist()
@@ -49,7 +44,11 @@ CACHED = {
         lambda path: open_events(path, "a", EVT2, 10, None, (1, 1)).all_events.p.sum(),
         darker,
     ),
-    "a.txt": (texts, tokens, lambda data: data.replace(b"words", b"lines")),
+    "a.txt": (
+        lambda path: path.write_text("some words here\n\nand others there\n" * 50),
+        tokens,
+        lambda data: data.replace(b"words", b"lines"),
+    ),
     "a.edf": (
         lambda path: writers.write_edf(path, FIRST, writers.SECONDS, writers.RATE_HZ, writers.waves),
         lambda path: open_recording(path).names,
@@ -64,7 +63,8 @@ def test_a_replaced_file_is_read_again(tmp_path, name, monkeypatch):
     monkeypatch.setattr(corpus, "SMALL", 0)
     monkeypatch.setattr(encoded, "SMALL", 0)
     write, read, change = CACHED[name]
-    path = write(tmp_path / name)
+    path = tmp_path / name
+    write(path)
     before = read(path)
     assert read(path) == before
     assert not name.endswith("edf") or open_recording(path) is open_recording(path)

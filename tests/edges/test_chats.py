@@ -1,38 +1,75 @@
-"""Chats in today's formats are read whole, or refused with the row and the field."""
+"""Chats in today's formats are read whole, and an exported model renders them as training saw them."""
 
 import json
 
+import numpy as np
 import pytest
 
-from models.common.config import declared_columns
-from models.language.generate import read_prompts, tokens
+from models.language import subword_tokenizers as bpe
+from models.language.hugging_face import write_tokenizer
 from models.language.readers.corpus import read_corpus
+from models.language.readers.records import Turn
+from models.language.subword_tokenizers import load
 from models.language.tokenizer import ByteTokenizer, prompt_and_answer
-from tests.models.errors import error_of
 
-USER = {"role": "user", "content": "What is 2 + 2?"}
-FOUR = {"role": "assistant", "content": "four"}
-CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
+transformers = pytest.importorskip("transformers")
 
-
-def write(tmp_path, *rows):
-    path = tmp_path / "chat.jsonl"
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return path
-
-
-def exchanges(path, columns=()):
-    return list(read_corpus(path, None, "stop", declared_columns(columns)).records())
+CONVERSATIONS = [
+    [("user", "hi"), ("assistant", "hello")],
+    [("system", "Be brief."), ("user", "two\nlines\n"), ("assistant", "yes\n\nno")],
+    [("user", "a"), ("assistant", "b"), ("user", "c?"), ("assistant", "d's e  f")],
+    [("user", "ls"), ("assistant", "<command>ls</command>"), ("user", " a\n"), ("assistant", "a")],
+    [("user", "  ünï 日本 \U0001f600 {{ x }} {% if %}  "), ("assistant", "\U0001f600 end")],
+    [("user", "'quotes' \"both\" \\n"), ("assistant", "\\ back")],
+]
 
 
-def pieces(exchange):
-    """The text before an answer, and the answer, as the built-in form has them."""
-    tokenizer = ByteTokenizer()
-    both = prompt_and_answer(exchange.before, exchange.text, tokenizer)
-    return tuple(tokenizer.decode(part) for part in both)
+def external(folder):
+    """A tokenizer of transformers without a chat template."""
+    texts = [json.dumps(turns, ensure_ascii=False) for turns in CONVERSATIONS] * 3
+    inner = bpe.train(texts, 400).inner
+    tokens = {"bos_token": bpe.START, "eos_token": bpe.END}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **tokens).save_pretrained(folder)
+    return load(folder)
 
 
-QUESTION = "User: What is 2 + 2?\nAssistant: "
+@pytest.fixture(scope="module", params=["bytes", "bpe", "external"])
+def tokenizer(request, tmp_path_factory):
+    if request.param == "bytes":
+        return ByteTokenizer()
+    if request.param == "bpe":
+        return bpe.train([json.dumps(turns) for turns in CONVERSATIONS] * 3, 400)
+    return external(tmp_path_factory.mktemp("theirs"))
+
+
+@pytest.fixture(scope="module")
+def theirs(tokenizer, tmp_path_factory):
+    """The exported tokenizer, as transformers loads it."""
+    folder = tmp_path_factory.mktemp("exported")
+    write_tokenizer(folder, tokenizer, 256, is_chat=True)
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def rendered(theirs, turns, **options):
+    messages = [{"role": role, "content": text} for role, text in turns]
+    text = theirs.apply_chat_template(messages, tokenize=False, **options)
+    found = theirs.apply_chat_template(messages, tokenize=True, return_dict=True, **options)
+    assert found["input_ids"] == theirs(text, add_special_tokens=False)["input_ids"]
+    return found["input_ids"]
+
+
+def test_transformers_renders_the_tokens_of_training(tokenizer, theirs):
+    for turns in CONVERSATIONS:
+        before = tuple(Turn(role, text) for role, text in turns[:-1])
+        prompt, answer = prompt_and_answer(before, turns[-1][1], tokenizer)
+        assert rendered(theirs, turns[:-1], add_generation_prompt=True) == prompt.tolist(), turns
+        assert rendered(theirs, turns) == np.concatenate((prompt, answer)).tolist(), turns
+    assert theirs.eos_token_id == tokenizer.end
+    with pytest.raises(Exception, match="unknown role critic"):
+        rendered(theirs, [("critic", "no")])
+
+
+USER, FOUR = {"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "four"}
 
 
 @pytest.mark.parametrize(
@@ -49,33 +86,8 @@ QUESTION = "User: What is 2 + 2?\nAssistant: "
     ],
 )  # fmt: skip
 def test_each_format_gives_the_same_pair(tmp_path, row):
-    [exchange] = exchanges(write(tmp_path, row))
-    assert pieces(exchange) == (QUESTION, "four")
-
-
-@pytest.mark.parametrize(
-    ("row", "field"),
-    [
-        ({"messages": [USER, {"role": "assistant", "content": None}]}, "messages[1].content"),
-        ({"messages": [USER, {**FOUR, "role": "asistant"}]}, "messages[1].role"),
-        ({"conversations": [{"from": "robot", "value": "a"}]}, "conversations[0].from"),
-        ({"messages": [USER, {**FOUR, "tool_calls": [CALL]}]}, "messages[1].tool_calls"),
-        ({"messages": [USER, {**FOUR, "weight": 0.5}]}, "messages[1].weight"),
-        ({"prompt": [USER], "completion": []}, "completion"),
-        ({"prompt": [{"role": "user"}], "completion": "a"}, "prompt[0].content"),
-        ({"messages": [USER, {**FOUR, "content": [{"type": "image"}]}]}, "messages[1].content"),
-    ],
-)
-def test_a_row_that_cannot_be_read_is_named_with_its_field(tmp_path, row, field):
-    error = error_of(read_corpus, write(tmp_path, {"messages": [USER, FOUR]}, row), None, "stop")
-    assert f"chat.jsonl:2: {field} " in error.where
-    assert "chat.jsonl:2, or skip" in error.fix
-
-
-@pytest.mark.parametrize(
-    "row", [{"prompt": [USER]}, {"messages": [USER]}, {"prompt": [USER], "completion": [FOUR]}]
-)
-def test_prompts_of_each_format_are_those_of_training(tmp_path, row):
-    [prompt] = read_prompts(write(tmp_path, row), {}, "stop")
-    tokenizer = ByteTokenizer()
-    assert tokenizer.decode(tokens(prompt, tokenizer, is_request=True)) == QUESTION
+    (tmp_path / "chat.jsonl").write_text(json.dumps(row))
+    [exchange] = read_corpus(tmp_path / "chat.jsonl", None, "stop").records()
+    both = prompt_and_answer(exchange.before, exchange.text, ByteTokenizer())
+    texts = [ByteTokenizer().decode(part) for part in both]
+    assert texts == ["User: What is 2 + 2?\nAssistant: ", "four"]

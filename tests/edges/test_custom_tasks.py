@@ -91,19 +91,15 @@ def test_no_command_runs_code_that_came_with_a_run(downloaded, folder, capfd):
 
 def in_two_groups(parameters):
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "momentum": 0.9},
-        {"params": [p for p in parameters if p.ndim <= 1]},
+        {"params": [p for p in parameters if p.ndim == n], "momentum": m} for n, m in ((2, 0.9), (1, 0))
     ]
     return torch.optim.SGD(groups, lr=0.0)
 
 
-def built(build):
-    model = nn.Linear(3, 2)
-    spec = optim.spec(make_settings(), model, one_rank(), task=SimpleNamespace(optimizer=build))
-    return spec.build([{"params": list(model.parameters()), **spec.options[0]}])
-
-
 def test_the_optimizer_of_a_task_keeps_its_groups_and_options():
-    matrices, others = built(in_two_groups).param_groups
+    model, task = nn.Linear(3, 2), SimpleNamespace(optimizer=in_two_groups)
+    spec = optim.spec(make_settings(), model, one_rank(), task=task)
+    built = spec.build([{"params": list(model.parameters()), **spec.options[0]}])
+    matrices, others = built.param_groups
     assert (matrices["momentum"], others["momentum"]) == (0.9, 0)
     assert [p.ndim for p in matrices["params"] + others["params"]] == [2, 1]

@@ -218,10 +218,6 @@ def show(path):
         assert open_picture(path, page=number).mode in ("L", "RGB")
 
 
-def text(content):
-    return lambda path: path.write_bytes(content)
-
-
 CASES = {
     "a.edf": (partial(edf, kind="EDF+C"), use, 20),
     "a.bdf": (partial(edf, kind="BDF+C"), use, 20),
@@ -236,22 +232,22 @@ CASES = {
     **{f"{n}.{'dat' if n == 'DAT' else 'raw'}": (partial(events, name=n), read_windows, 40) for n in HEADERS},
     "indoor_flying1_data.hdf5": (partial(write_mvsec, frames=4, per_frame=20), read_windows, 40),
     "events.h5": (partial(events, name="DSEC"), read_windows, 40),
-    "a.csv": (text(TABLE.encode()), read_text, 60),
-    "b.csv": (text(TABLE.replace("\u2028", "").encode("cp1252")), read_text, 60),
-    "a.tsv": (text(TABLE.replace(";", "\t").encode("utf-16-le")), read_text, 60),
-    "a.jsonl": (text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS + CHATS).encode()), read_text, 60),
-    "a.json": (text(json.dumps(ROWS + CHATS, indent=1).encode()), read_text, 60),
-    "b.txt": (text(b"words and more words\n\n" * 50), read_text, 60),
+    "a.csv": (TABLE.encode(), read_text, 60),
+    "b.csv": (TABLE.replace("\u2028", "").encode("cp1252"), read_text, 60),
+    "a.tsv": (TABLE.replace(";", "\t").encode("utf-16-le"), read_text, 60),
+    "a.jsonl": ("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS + CHATS).encode(), read_text, 60),
+    "a.json": (json.dumps(ROWS + CHATS, indent=1).encode(), read_text, 60),
+    "b.txt": (b"words and more words\n\n" * 50, read_text, 60),
     "a.xlsx": (workbook, lambda path: read_responses(str(path), Data(on_bad="skip")), 20),
     "a.parquet": (parquet, lambda path: read_corpus(path, None, "skip"), 20),
     **{f"page.{form}": (page, show, 30) for form in ("png", "tiff", "gif", "jpeg", "webp", "ppm", "bmp")},
 }  # fmt: skip
-"""By the name of a file: what writes it, what reads it, and how many damaged versions are tried."""
+"""By the name of a file: its content or what writes it, what reads it, and how many damaged versions."""
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_damaged_file_is_data_or_one_error(tmp_path, monkeypatch, name):
     monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
-    write, read, count = CASES[name]
-    write(tmp_path / name)
+    content, read, count = CASES[name]
+    content(tmp_path / name) if callable(content) else (tmp_path / name).write_bytes(content)
     check_damaged(tmp_path / name, read, count)

@@ -1,13 +1,11 @@
-"""Events of each encoding are those of the sensor; what is no recording is one error."""
+"""Events in vectors of 32 pixels are those of the sensor."""
 
 import numpy as np
 import pytest
 
-from models.base import DataError
-from models.event_seg.formats import DSEC, recognize
+from models.event_seg.formats import recognize
 from models.event_seg.readers import prophesee_format
 from models.event_seg.readers.files import open_recording
-from tests.models.event_seg.writers import random_events, write_dsec
 
 
 @pytest.fixture(autouse=True)
@@ -63,33 +61,3 @@ def test_vectors_of_32_pixels(tmp_path, monkeypatch, piece, says):
     assert len(expected) > 25_000 and expected[-1][0] > 2**34
     assert rows(recording.all_events) == expected
     assert recording.format == "Prophesee RAW EVT 2.1" and recording.sensor == (320, 320)
-
-
-HEADERS = (
-    "% evt 4.0",
-    "% evt 3.0\n% format EVT2;height=4;width=4",
-    "% evt 2.1\n% endianness big",
-    "% evt 2.1\n% format EVT21;endianness=legacy",
-    "% evt 3.0\n% geometry 0x48",
-)
-CHANGES = (
-    {"events__x": np.zeros(5, np.uint16)},
-    {"events__p": np.full(99, 7, np.uint8)},
-    {"events__y": np.full(99, 2**30, np.int64)},
-    {"events__t": None},
-    {"events__t": np.arange(99)[::-1].astype(np.uint32)},
-    {"events__t": np.arange(99) << 50},  # centuries, no gigabytes
-)
-
-
-def test_an_unknown_encoding_and_another_layout_are_one_error_with_their_place(tmp_path):
-    for number, header in enumerate(HEADERS):
-        path = tmp_path / f"{number}.raw"
-        path.write_bytes(f"{header}\n".encode() + b"\x00" * 64)
-        with pytest.raises(DataError, match=rf"{number}\.raw, byte 0"):
-            opened(path)
-    for change in CHANGES:
-        path = write_dsec(tmp_path / "events.h5", random_events(99, 9999), **change)
-        assert recognize(path) == DSEC
-        with pytest.raises(DataError, match=r"events\.h5"):
-            opened(path)

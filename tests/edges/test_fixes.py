@@ -52,6 +52,8 @@ CASES = [
     ("export runs/mine --format safetensor", {}, "--format", "command line: --format safetensor"),
     ("plan --model language:tiny --ram 8", {}, None, "--ram 8"),
     ("plan --model language:tiny --engine local --nodes 2", {}, "engine.name", "--nodes 2"),
+    *((f"plan {flag}", {}, None, f"command line: {flag}") for flag in ("--track", "--profile", "--max-restarts")),
+    ("plan --continuous-learning", {}, None, "command line: --continuous-learning"),
     ("resume runs/mien", {}, None, "resume runs/mien"),
     ("resume runs/mine/checkpoints/step-00000007", {}, None, "resume runs/mine/checkpoints/step-00000007"),
     ("--data mine.jsonl --out runs/mine", DATA, None, "--out runs/mine"),

@@ -6,11 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engines.base import OptimizerSpec, Options
-from engines.catalog import build_engine, find
+from engines.base import OptimizerSpec
 from engines.parameters import check_parameters, with_dense_tensors
-from engines.zero.config_file import shipped
-from tests.engines.parity import StepResult, joined, outcome
+from tests.engines.parity import StepResult, around, joined, outcome
 from tests.engines.test_parity import all_engines
 
 STEPS, SAMPLES, ACCUMULATION = 3, 12, 3
@@ -44,26 +42,18 @@ class Odd(nn.Module):
 SPEC = OptimizerSpec(
     [{"weight_decay": 0.1}, {"weight_decay": 0.0}],
     lambda name, parameter: 0 if parameter.ndim > 1 else 1,
-    lambda groups: torch.optim.AdamW(
-        groups, lr=1e-2, fused=all(p.is_floating_point() for g in groups for p in g["params"])
-    ),
+    lambda groups: torch.optim.AdamW(groups, lr=1e-2, fused=True),
     clip_norm=0.5,
 )
 
 
-def train(world, engine_name, model_class=Odd):
+def train(world, engine_name):
     world.local_size = world.size
     torch.manual_seed(0)
-    model = with_dense_tensors(model_class)
+    model = with_dense_tensors(Odd)
     check_parameters(model, [model.first, model.second], engine_name, world.size)
-    file = find(engine_name).ds_config
-    layout = shipped(file) if file else {}
-    engine = build_engine(engine_name, world, Options(precision="fp32", ds_config=layout))
-    try:
-        module = engine.prepare(model, SPEC, [model.first, model.second])
+    with around(world, engine_name, model, SPEC, [model.first, model.second]) as (engine, module):
         return outcome(engine, [one_step(world, engine, module, step) for step in range(STEPS)])
-    finally:
-        engine.close()
 
 
 def one_step(world, engine, module, step):
@@ -80,23 +70,18 @@ def one_step(world, engine, module, step):
     return StepResult(mean, update.norm.item(), update.skipped, update.loss_scale)
 
 
-def assert_equal(outcomes, others):
-    assert outcomes[0].losses == pytest.approx(others[0].losses, rel=TOLERANCE)
-    assert outcomes[0].norms == pytest.approx(others[0].norms, rel=TOLERANCE)
-    mine, theirs = joined(outcomes), joined(others)
-    assert mine.keys() == theirs.keys()
-    for key, value in theirs.items():
-        scale = np.abs(value).max(initial=0.0) or 1.0
-        np.testing.assert_allclose(mine[key], value, atol=TOLERANCE * scale, err_msg=f"{key}")
-
-
 # Of gradients that nearly cancel out, float32 keeps four digits.
 TOLERANCE = 1e-4
 
 
 @all_engines
 def test_every_odd_parameter_trains_as_under_local(worlds, engine):
-    plain = worlds[1].run(train, "local")
-    outcomes = worlds[2].run(train, engine)
-    assert_equal(outcomes, plain)
+    plain, outcomes = worlds[1].run(train, "local"), worlds[2].run(train, engine)
+    assert outcomes[0].losses == pytest.approx(plain[0].losses, rel=TOLERANCE)
+    assert outcomes[0].norms == pytest.approx(plain[0].norms, rel=TOLERANCE)
+    mine, theirs = joined(outcomes), joined(plain)
+    assert mine.keys() == theirs.keys()
+    for key, value in theirs.items():
+        scale = np.abs(value).max(initial=0.0) or 1.0
+        np.testing.assert_allclose(mine[key], value, atol=TOLERANCE * scale, err_msg=f"{key}")
     assert [rank.without_gradient for rank in outcomes] == [["second.unused"]] * 2

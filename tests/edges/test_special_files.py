@@ -1,6 +1,7 @@
 """Pipes, sockets, devices and links to nothing in a folder of data are refused at once."""
 
 import importlib
+import json
 import os
 import socket
 
@@ -31,11 +32,6 @@ def make(path, kind):
         path.symlink_to({"device": "/dev/zero", "link": "/nowhere", "loop": path.name}[kind])
 
 
-def problem(kind):
-    is_link = kind in ("link", "loop")
-    return "is a link to a file that does not exist" if is_link else "is not a regular file"
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_refuses_them_before_anything_is_read(tmp_path, family):
     config = importlib.import_module(f"models.{family}.config")
@@ -45,7 +41,7 @@ def test_every_family_refuses_them_before_anything_is_read(tmp_path, family):
         make(path, kind)
         data = config.Data(path=str(tmp_path / kind))
         task = task_class(family)(config.Model(size="tiny"), data, context)
-        with pytest.raises(DataError, match=problem(kind)) as error:
+        with pytest.raises(DataError) as error:
             task.setup()
         assert str(path) in error.value.message and error.value.fix
 
@@ -63,8 +59,7 @@ def test_every_setting_that_is_a_path_refuses_them_before_a_run(tmp_path, capsys
     make(path, kind)
     # Of the others, a file that does not exist is an error of its reader.
     for key in ["data.path"] if kind == "link" else SETTINGS:
-        model = ["--model", f"{SETTINGS[key]}:tiny", "--out", str(folder)]
-        assert main([*model, "--set", f"{key}={path}", "--dry-run"]) == 2
-        err = capsys.readouterr().err
-        assert f"error: {key} '{path}' {problem(kind)}" in err
-        assert "did you mean" not in err and not folder.exists()
+        words = ["--model", f"{SETTINGS[key]}:tiny", "--out", str(folder), "--set", f"{key}={path}"]
+        assert main([*words, "--dry-run", "--json"]) == 2 and not folder.exists()
+        [error] = json.loads(capsys.readouterr().out)["diagnostics"]
+        assert (error["key"], error["value"], error["did_you_mean"]) == (key, str(path), None)

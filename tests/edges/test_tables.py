@@ -1,6 +1,5 @@
 """A table is read as it is, whatever its delimiter, encoding and cells are, or it is refused."""
 
-import gzip
 import re
 from itertools import product
 
@@ -9,8 +8,6 @@ import pytest
 from models.common.data_files import BadRecords
 from models.common.table import Table
 from models.common.text_file import TextFile
-from models.language.readers.corpus import read_corpus
-from tests.models.errors import error_of
 
 ROWS = [("prompt", "response"), *((f"größe {i}, a; b", f"antwort\t{i}") for i in range(40))]
 
@@ -55,35 +52,6 @@ CONTENTS = {
 def test_a_table_is_read_as_it_is(tmp_path, name):
     content, header, rows, *bad = CONTENTS[name]
     assert read(write(tmp_path / "a.csv", content))[:3] == (header, rows, *(bad or [[]]))
-
-
-@pytest.mark.parametrize("cell", ['"a \\"b\\" c"', '"6" nails"', '"6" nails', '"a"b', '"one\n"two"', '"open'])
-def test_a_quoted_cell_that_does_not_end_at_a_delimiter_is_an_error(tmp_path, cell):
-    path = write(tmp_path / "a.csv", f'a,b\n1,2\n{cell},3\n"4","5"\n')
-    assert error_of(read, path).where == f"{path}:3"
-
-
-def test_damaged_utf_8_and_two_delimiters_in_a_header_are_refused(tmp_path):
-    for raw, where in (
-        (table().encode().replace("ö".encode(), b"\xf0\xb6", 1), "a.csv:2"),
-        (b"name; first,age\na,1\n", "a.csv:1"),
-    ):
-        assert where in error_of(read, write(tmp_path / "a.csv", raw)).where
-
-
-PACKED = gzip.compress(table().encode(), mtime=0)
-NO_TEXTS = {
-    "cut gzip": PACKED[:60],
-    "gzip with a wrong checksum": PACKED[:-8] + bytes(8),
-    "ZIP": b"PK\x03\x04" + bytes(40),
-}
-
-
-@pytest.mark.parametrize("kind", NO_TEXTS)
-def test_what_is_no_text_is_refused(tmp_path, kind):
-    for name in ("a.csv", "a.tsv", "a.jsonl", "a.txt"):
-        error = error_of(read_corpus, write(tmp_path / name, NO_TEXTS[kind]), None, "stop")
-        assert error.fix and name in error.message
 
 
 def numbers(tmp_path, *cells, delimiter=";"):

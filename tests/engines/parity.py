@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engines.base import OptimizerSpec, Options, Precision
+from engines.base import OptimizerSpec, Options, Precision, kind_shape
 from engines.catalog import build_engine, find
 from engines.zero.config_file import shipped
 from training.optim.groups import lr_factors, with_factors
@@ -49,6 +49,7 @@ class Case:
     reduce_each_micro_batch: bool = False
     muon: bool = False
     """Muon for the matrices of the blocks; else AdamW for all."""
+    adafactor: bool = False
     factors: bool = False
     """Learning rates of parts, with decay over the blocks; else one for all."""
     state: str = "fp32"
@@ -176,6 +177,11 @@ def muon_spec(clip_norm, lr):
     )
 
 
+def adafactor_spec(clip_norm, lr):
+    """Adafactor, with factored slots."""
+    return replace(spec(clip_norm, lr), build=partial(torch.optim.Adafactor, lr=lr, eps=(None, 1.0)))
+
+
 def low_bit_spec(state, clip_norm, lr):
     """AdamW with moments of fewer bits, with and without decay."""
     adamw = {"lr": lr, "betas": (0.9, 0.95), "fused": True}
@@ -194,6 +200,20 @@ def spec(clip_norm, lr):
         build=lambda groups: torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True),
         clip_norm=clip_norm,
     )
+
+
+@contextmanager
+def around(world, name, model, optimizer, blocks=(), **changes):
+    """The engine `name`, with changes of its options, and `model` prepared by it."""
+    file = find(name).ds_config
+    given = Options(**{"ds_config": shipped(file) if file else {}, **changes})
+    engine = build_engine(name, world, given)
+    if file:
+        allow_fp16_on_cpu()
+    try:
+        yield engine, engine.prepare(model, optimizer, list(blocks))
+    finally:
+        engine.close()
 
 
 def options(case, world):
@@ -222,22 +242,16 @@ def prepared(world, case, seed=0):
     """The engine of `case`, and a model of `seed` prepared by it."""
     torch.manual_seed(seed)
     model = Net()
-    engine = build_engine(case.engine, world, options(case, world))
-    if find(case.engine).ds_config:
-        allow_fp16_on_cpu()
-    try:
-        of = muon_spec if case.muon else spec
-        of = of if case.state == "fp32" else partial(low_bit_spec, case.state)
-        optimizer = of(case.clip_norm, case.lr)
-        if case.factors:
-            factors = lr_factors(FACTORS, model, Parts())
-            optimizer = with_factors(optimizer, factors, model)
-        module = engine.prepare(model, optimizer, list(model.blocks))
+    of = muon_spec if case.muon else adafactor_spec if case.adafactor else spec
+    of = of if case.state == "fp32" else partial(low_bit_spec, case.state)
+    optimizer = of(case.clip_norm, case.lr)
+    if case.factors:
+        optimizer = with_factors(optimizer, lr_factors(FACTORS, model, Parts()), model)
+    chosen = vars(options(case, world))
+    with around(world, case.engine, model, optimizer, model.blocks, **chosen) as (engine, module):
         set_lr(engine.groups, case.lr)
         module.train()
         yield engine, module
-    finally:
-        engine.close()
 
 
 def allow_fp16_on_cpu():
@@ -313,7 +327,7 @@ def joined(outcomes):
     joined_tensors = {}
     for outcome in outcomes:
         for kind, name, start, data, (replica, _) in outcome.pieces:
-            size = int(np.prod(shapes[name], dtype=np.int64))
+            size = int(np.prod(kind_shape(kind, shapes[name]), dtype=np.int64))
             flat = joined_tensors.setdefault((kind, name), np.full(size, np.nan, np.float32))
             interval = flat[start : start + len(data)]
             if replica:
@@ -323,7 +337,10 @@ def joined(outcomes):
             interval[:] = data
     for (kind, name), flat in joined_tensors.items():
         assert not np.isnan(flat).any(), f"{kind} of {name} has a hole"
-    return {key: flat.reshape(shapes[key[1]]) for key, flat in joined_tensors.items()}
+    return {
+        (kind, name): flat.reshape(kind_shape(kind, shapes[name]))
+        for (kind, name), flat in joined_tensors.items()
+    }
 
 
 def distance(outcomes, others):

@@ -23,8 +23,8 @@ WAYS = {
     "selective": {"activation_checkpointing": 1, "keep_products": True},
     "every 2": {"activation_checkpointing": 2},
     "bf16": {"precision": "bf16"},
+    "compiled": {"compile": True},
 }
-each_way = pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
 
 
 class LateCopies:
@@ -84,19 +84,11 @@ def passes(**options):
     return [*losses, *(p.grad for p in net.parameters() if p.grad is not None)]
 
 
-@each_way
-def test_losses_and_gradients_are_those_without_it(copies, way):
-    plain = passes(**way)
-    moved = passes(**way, activation_offload=True)
-    assert all(torch.equal(one, other) for one, other in zip(plain, moved, strict=True))
-    assert copies.device and copies.held == 0
-
-
-@pytest.mark.slow
-def test_compiled_blocks_move_what_their_graphs_save(copies):
+@pytest.mark.parametrize("name", [*[*WAYS][:-1], pytest.param("compiled", marks=pytest.mark.slow)])
+def test_losses_and_gradients_are_those_without_it(copies, name):
     torch._dynamo.reset()
-    plain = passes(compile=True)
-    moved = passes(compile=True, activation_offload=True)
+    plain = passes(**WAYS[name])
+    moved = passes(**WAYS[name], activation_offload=True)
     assert all(torch.equal(one, other) for one, other in zip(plain, moved, strict=True))
     assert copies.device and copies.held == 0
 

@@ -1,6 +1,7 @@
 """Frozen weights of 16 bits: their memory, their fp32 values, and the numbers of each engine."""
 
 import gc
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -39,19 +40,6 @@ class Adapted(nn.Module):
         return self.planes(x)
 
 
-def options(engine, precision, folder):
-    file = find(engine).ds_config
-    layout = shipped(file) if file else {}
-    return Options(precision=precision, ds_config=layout, frozen_folder=folder)
-
-
-def build(name, world, given, *, is_plain):
-    if not is_plain:
-        return build_engine(name, world, given)
-    entry = find(name)
-    return getattr(import_module(entry.module), entry.builder)(world, given)
-
-
 def train(world, name, folder=None, is_plain=False):
     """The losses, the dtypes of what is held, and the shapes of fp32 copies of frozen weights."""
     gc.collect()  # the engine of another test
@@ -60,10 +48,12 @@ def train(world, name, folder=None, is_plain=False):
     torch.manual_seed(0)
     with torch.no_grad():
         model = Adapted()
-    engine = build(name, world, options(name, "bf16", folder), is_plain=is_plain)
+    entry = find(name)
+    build = getattr(import_module(entry.module), entry.builder) if is_plain else partial(build_engine, name)
+    layout = shipped(entry.ds_config) if entry.ds_config else {}
+    engine = build(world, Options(precision="bf16", ds_config=layout, frozen_folder=folder))
     try:
-        module = engine.prepare(model, spec(1.0, 1e-2), [])
-        losses = []
+        module, losses = engine.prepare(model, spec(1.0, 1e-2), []), []
         for step in range(STEPS):
             draw = torch.Generator().manual_seed(step)
             tokens = torch.randint(TOKENS, (ROWS, TIME), generator=draw)

@@ -1,53 +1,13 @@
-"""FSDP keeps tied weights tied, and gathered weights only while they are needed."""
+"""FSDP keeps gathered weights only while they are needed, and shards within nodes."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
-from engines.base import Options
-from engines.catalog import build_engine
-from tests.engines.parity import TIME, Case, Net, distance, spec, train
+from tests.engines.parity import TIME, Case, Net, around, distance, spec, train
 from tests.engines.pool import Pool
 from tests.engines.test_parity import able
-
-
-class Pair(nn.Module):
-    """Two blocks that share a weight, and one that shares none."""
-
-    def __init__(self):
-        super().__init__()
-        self.blocks = nn.ModuleList(nn.Linear(3, 3) for _ in range(3))
-        self.blocks[2].weight = self.blocks[0].weight
-
-    def forward(self, x):
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
-def train_tied(world, engine_name):
-    torch.manual_seed(0)
-    pair = Pair()
-    engine = build_engine(engine_name, world, Options())
-    module = engine.prepare(pair, spec(clip_norm=None, lr=0.1), list(pair.blocks))
-    outputs = []
-    for _ in range(3):
-        with engine.accumulate(last=True):
-            output = module(torch.ones(2, 3))
-            engine.backward(output.square().sum())
-        outputs.append(output.flatten().tolist())
-        engine.step()
-    engine.close()
-    return outputs
-
-
-@able("fsdp")
-def test_weights_tied_across_blocks_train_as_under_local(worlds, engine):
-    plain = worlds[2].run(train_tied, "local")[0]
-    for sharded in worlds[2].run(train_tied, engine):
-        assert sharded == [pytest.approx(output, rel=1e-5) for output in plain]
 
 
 def weights_alive(world, engine_name):
@@ -63,12 +23,15 @@ def weights_alive(world, engine_name):
             kept[id(tensor)] = tensor
         return tensor
 
-    engine = build_engine(engine_name, world, Options(precision="bf16"))
-    module = engine.prepare(net, spec(clip_norm=None, lr=0.1), list(net.blocks))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with (
+        around(world, engine_name, net, spec(clip_norm=None, lr=0.1), net.blocks, precision="bf16") as (
+            _,
+            module,
+        ),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
         module(torch.arange(3 * TIME).view(3, TIME)).sum()
-    alive = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in kept.values()}
-    engine.close()
+        alive = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in kept.values()}
     return sum(alive.values()), 2 * sum(size for size in weights if size in sizes)
 
 

@@ -1,7 +1,5 @@
 """AdamW with moments of 16 and 8 bits under each engine."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
@@ -17,14 +15,13 @@ APART = {"bf16": 2e-3, "int8": 0.03}
 """Of losses, from those with moments in fp32."""
 
 
-def taken(world, engine, module, case, first, last):
-    return [one_step(world, engine, module, case, step) for step in range(first, last + 1)]
-
-
 def begun(world, case, run):
     """The checkpoint of step SAVED_AT, the state in it, and that of step STEPS."""
     with prepared(world, case) as (engine, module):
-        steps = partial(taken, world, engine, module, case)
+
+        def steps(first, last):
+            return [one_step(world, engine, module, case, step) for step in range(first, last + 1)]
+
         return saved_halfway(world, case.engine, engine, run, steps, SAVED_AT, STEPS)
 
 
@@ -33,7 +30,8 @@ def resumed(world, case, folder):
     with prepared(world, case, seed=1) as (engine, module):
         restore(open_checkpoint(folder), engine)
         restored = outcome(engine, [])
-        return restored, outcome(engine, taken(world, engine, module, case, SAVED_AT + 1, STEPS))
+        steps = range(SAVED_AT + 1, STEPS + 1)
+        return restored, outcome(engine, [one_step(world, engine, module, case, step) for step in steps])
 
 
 @pytest.fixture(scope="module")

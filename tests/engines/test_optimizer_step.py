@@ -23,6 +23,21 @@ def test_scaled_gradients_are_those_that_torch_clips(clip_norm):
     scale([], torch.tensor(0.5))
 
 
+VALUES = torch.tensor([3.0, 4.0, 12.0, 84.0])
+"""Of norm 85."""
+
+
+def norm_of(world, replicas, whole):
+    """Each rank holds one half of the values, or with two replicas all of them."""
+    held = VALUES if replicas == 2 else VALUES.chunk(2)[world.rank]
+    return global_norm([held], world, replicas, [torch.tensor([whole])] if whole else []).item()
+
+
+@pytest.mark.parametrize(("replicas", "whole", "norm"), [(1, 0.0, 85.0), (2, 0.0, 85.0), (1, 132.0, 157.0)])
+def test_the_norm_is_that_of_all_shards_each_counted_once(worlds, replicas, whole, norm):
+    assert worlds[2].run(norm_of, replicas, whole) == [pytest.approx(norm, rel=1e-6)] * 2
+
+
 def average_uneven(world):
     """Used by both, by rank 1 only, by none; and one of another type."""
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]

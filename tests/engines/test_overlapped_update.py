@@ -10,10 +10,8 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from engines.base import Options
-from engines.catalog import build_engine
 from engines.overlapped_update import OverlappedUpdate
-from tests.engines.parity import Case, joined, one_step, outcome, prepared, spec, train
+from tests.engines.parity import Case, around, joined, one_step, outcome, prepared, spec, train
 from tests.engines.test_parity import able
 
 INPUT = torch.ones(2, 4)
@@ -141,23 +139,20 @@ class Scaled(nn.Module):
 def passes_of_a_scalar(world):
     """The output of a pass beside an update, and of one after it."""
     model = Scaled()
-    engine = build_engine("fsdp", world, Options())
-    module = engine.prepare(model, spec(None, 0.1), [model.block])
-    engine._overlap_update()  # as with offload to the host of a GPU
-    with engine.accumulate(last=True):
-        engine.backward(module(INPUT).square().sum())
-    model.read.clear()
 
     def hold(optimizer, *_):
         held = [p for group in optimizer.param_groups for p in group["params"]]
         if model.block.weight in set(held):
             assert model.read.wait(60), "the pass waits for the whole update"
 
-    with register_optimizer_step_pre_hook(hold), torch.no_grad():
-        engine.step()
-        beside, after = module(INPUT), module(INPUT)
-    engine.close()
-    return beside, after
+    with around(world, "fsdp", model, spec(None, 0.1), [model.block]) as (engine, module):
+        engine._overlap_update()  # as with offload to the host of a GPU
+        with engine.accumulate(last=True):
+            engine.backward(module(INPUT).square().sum())
+        model.read.clear()
+        with register_optimizer_step_pre_hook(hold), torch.no_grad():
+            engine.step()
+            return module(INPUT), module(INPUT)
 
 
 def test_a_parameter_that_is_read_before_its_block_is_updated_by_then(worlds):

@@ -1,12 +1,14 @@
 """Optimizers with slots: the numbers of torch's own, and a resume."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.optim import ASGD, SGD, Adagrad, NAdam, RMSprop, Rprop
 
-from engines.base import OptimizerSpec, Options
-from engines.catalog import build_engine
+from engines.base import OptimizerSpec
+from tests.engines.parity import around
 from tests.engines.test_parity import able
 
 SLOTS = {
@@ -45,29 +47,32 @@ def own(kind):
 
 
 def with_engine(world, engine_name, kind, first, last, saved=None):
-    """Losses of the steps from `first` to `last`, and the state by kind and name as it is saved."""
+    """Losses of the steps from `first` to `last`, and the state as it is saved."""
     torch.manual_seed(0)
-    model = Fork()
-    build = lambda groups: own(kind)(groups, lr=0.02, **OPTIONS.get(kind, {}))  # noqa: E731
-    engine = build_engine(engine_name, world, Options())
-    module = engine.prepare(model, OptimizerSpec([{}], lambda *_: 0, build, None), [])
-    if saved is not None:
-        pieces, steps = saved[world.rank]
-        for piece, data in zip(engine.state().pieces, pieces, strict=True):
-            piece.data.copy_(data)
-        engine.load(steps, {})
     losses = []
-    for step in range(first, last + 1):
-        x = torch.randn(4, 4, generator=torch.Generator().manual_seed(step))
-        with engine.accumulate(last=True):
-            loss = module(x, step > 1).square().mean()
-            engine.backward(loss)
-        engine.step()
-        engine.state()  # as at each save
-        losses.append(loss.item())
-    state = engine.state()
-    engine.close()
-    return losses, ([piece.data.clone() for piece in state.pieces], dict(state.steps))
+    build = partial(own(kind), lr=0.02, **OPTIONS.get(kind, {}))
+    with around(world, engine_name, Fork(), OptimizerSpec([{}], lambda *_: 0, build, None)) as (
+        engine,
+        module,
+    ):
+        if saved is not None:
+            pieces, steps = saved[world.rank]
+            for piece, data in zip(engine.state().pieces, pieces, strict=True):
+                piece.data.copy_(data)
+            engine.load(steps, {})
+        for step in range(first, last + 1):
+            with engine.accumulate(last=True):
+                loss = loss_of(module, step)
+                engine.backward(loss)
+            engine.step()
+            state = engine.state()  # as at each save
+            losses.append(loss.item())
+        return losses, ([piece.data.clone() for piece in state.pieces], dict(state.steps))
+
+
+def loss_of(model, step):
+    x = torch.randn(4, 4, generator=torch.Generator().manual_seed(step))
+    return model(x, step > 1).square().mean()
 
 
 def with_torch(kind, steps):
@@ -75,8 +80,7 @@ def with_torch(kind, steps):
     model, losses = Fork(), []
     optimizer = kind(model.parameters(), lr=0.02, **OPTIONS.get(kind, {}))
     for step in range(1, steps + 1):
-        x = torch.randn(4, 4, generator=torch.Generator().manual_seed(step))
-        loss = model(x, step > 1).square().mean()
+        loss = loss_of(model, step)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

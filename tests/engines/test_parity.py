@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from engines.catalog import ENGINES, missing
-from tests.engines.parity import Case, distance, joined, train
+from tests.engines.parity import Case, around, distance, joined, spec, train
 
 # Steps of Adam in fp32 move the states of two correct engines about 1e-6 apart.
 TOLERANCE = 1e-5
@@ -107,15 +108,57 @@ def test_a_factor_moves_the_weights_of_its_part_by_as_much(trained):
         assert np.abs(by - factor * moved).max() < 1e-3 * factor * np.abs(moved).max() + 1e-7, name
 
 
-def engine_and_precision():
-    """Every engine in bf16; 8 bits change the layers of a model, so they need one of each kind."""
-    for name in ENGINES:
-        yield pytest.param(name, "bf16", marks=able_mark(name))
-    for name in ("ddp", "fsdp", "zero3"):
-        yield pytest.param(name, "fp8", marks=[able_mark(name), SLOW])
+@pytest.mark.parametrize("engine", ["ddp", "oss"])
+def test_adafactor_has_the_state_of_one_process(trained, engine):
+    found, plain = (trained(n, e, steps=3, adafactor=True) for n, e in ((2, engine), (1, "local")))
+    apart = distance(found, plain)
+    assert apart.keys() == {"loss", "norm", "weight", "row_var", "col_var", "variance"}
+    assert max(apart.values()) < 1e-4, apart
 
 
-@pytest.mark.parametrize(("engine", "precision"), engine_and_precision())
+class Tied(nn.Sequential):
+    """Two layers that share a weight, and one that shares none."""
+
+    def __init__(self):
+        super().__init__(*(nn.Linear(3, 3) for _ in range(3)))
+        self[2].weight = self[0].weight
+
+
+class OneWeight(nn.Sequential):
+    """A parameter, which only one of two ranks owns."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(3, 1, bias=False))
+
+
+def outputs_of(world, engine_name, kind):
+    """The outputs of three steps."""
+    torch.manual_seed(0)
+    model, outputs = kind(), []
+    with around(world, engine_name, model, spec(clip_norm=None, lr=0.1), model) as (engine, module):
+        for step in range(3):
+            with engine.accumulate(last=True):
+                output = module(torch.full((1, 3), step + 1.0))
+                engine.backward(output.square().sum())
+            outputs += output.flatten().tolist()
+            engine.step()
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [pytest.param("fsdp", Tied, marks=able_mark("fsdp")), ("oss", OneWeight)]
+)
+def test_few_parameters_train_as_under_local(worlds, name, kind):
+    (plain,) = worlds[1].run(outputs_of, "local", kind)
+    assert worlds[2].run(outputs_of, name, kind) == [pytest.approx(plain, rel=1e-5)] * 2
+
+
+IN_16_BITS = [pytest.param(name, "bf16", marks=able_mark(name)) for name in ENGINES]
+# 8 bits change the layers of a model, so they need one engine of each kind.
+IN_16_BITS += [pytest.param(name, "fp8", marks=[able_mark(name), SLOW]) for name in ("ddp", "fsdp", "zero3")]
+
+
+@pytest.mark.parametrize(("engine", "precision"), IN_16_BITS)
 def test_16_bit_gradients_are_those_of_the_same_kind_of_engine(trained, engine, precision):
     """They differ by the order in which fp32 sums over ranks and micro-batches are taken.
 

@@ -6,9 +6,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import Options
-from engines.catalog import build_engine
 from engines.preparation import change_forward
-from tests.engines.parity import Block, Net, spec
+from tests.engines.parity import Block, Net, around, spec
 from tests.engines.test_parity import able
 
 CPU = torch.device("cpu")
@@ -75,11 +74,9 @@ def start_apart(world, engine_name):
     net = Net()
     # Not row-major, as some libraries load weights.
     net.frozen.weight.data = net.frozen.weight.data.t().contiguous().t()
-    engine = build_engine(engine_name, world, Options())
-    engine.prepare(net, spec(clip_norm=None, lr=0.1), list(net.blocks))
-    weights = [piece for piece in engine.state().pieces if piece.kind == "weight"]
-    engine.close()
-    return [(piece.name, piece.start, piece.data.tolist()) for piece in weights]
+    with around(world, engine_name, net, spec(clip_norm=None, lr=0.1), net.blocks) as (engine, _):
+        pieces = engine.state().pieces
+        return [(p.name, p.start, p.data.tolist()) for p in pieces if p.kind == "weight"]
 
 
 @able("ddp", "fsdp")
@@ -91,39 +88,27 @@ def test_all_ranks_start_from_the_weights_of_rank_zero(worlds, engine):
             assert data == alone[name][start : start + len(data)], name
 
 
-@pytest.fixture
-def broken(monkeypatch):
-    """A compiler that fails from the graph with this number on, and the numbers of its graphs."""
+@pytest.mark.parametrize(("first", "recomputes"), [(1, 0), (2, 0), (2, 1)])
+@pytest.mark.slow
+def test_a_model_whose_compilation_fails_runs_without_it(monkeypatch, caplog, first, recomputes):
+    """In its forward pass, or in the backward pass, before any gradient is there."""
     from torch._inductor import compile_fx
 
     compiled, graphs = compile_fx.compile_fx_inner, []
 
-    def break_from(first):
-        def fail(graph, inputs, **options):
-            graphs.append(options.get("is_backward", False))
-            if len(graphs) >= first:
-                raise RuntimeError("Failed to find C compiler.\nA second line")
-            return compiled(graph, inputs, **options)
-
-        # Its default argument is bound already.
-        monkeypatch.setattr(compile_fx.compile_fx, "__defaults__", (fail, *DEFAULTS[1:]))
-        return graphs
+    def fail(graph, inputs, **options):
+        graphs.append(graph)
+        if len(graphs) >= first:
+            raise RuntimeError("Failed to find C compiler.\nA second line")
+        return compiled(graph, inputs, **options)
 
     torch._dynamo.reset()
-    DEFAULTS = compile_fx.compile_fx.__defaults__
-    yield break_from
-    torch._dynamo.reset()
-
-
-@pytest.mark.parametrize(("first", "recomputes"), [(1, 0), (2, 0), (2, 1)])
-@pytest.mark.slow
-def test_a_model_whose_compilation_fails_runs_without_it(broken, caplog, first, recomputes):
-    """In its forward pass, or in the backward pass, before any gradient is there."""
+    _, *others = compile_fx.compile_fx.__defaults__  # the first one is bound already
+    monkeypatch.setattr(compile_fx.compile_fx, "__defaults__", (fail, *others))
     plain, net, tokens = Net(), Net(), torch.arange(12)[None] % 7
     net.load_state_dict(plain.state_dict())
     options = Options(compile=True, eager_on_failure=True, activation_checkpointing=recomputes)
     change_forward(net, list(net.blocks), options, CPU)
-    graphs = broken(first)
     losses = [module(tokens).sum() for module in (plain, net)]
     assert len(graphs) == first, "no graph after the first that fails"
     for loss in losses:
@@ -131,6 +116,6 @@ def test_a_model_whose_compilation_fails_runs_without_it(broken, caplog, first, 
     torch.testing.assert_close(losses[1], losses[0])
     for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
-    lines = [each.getMessage() for each in caplog.records if each.name == "engines.preparation"]
-    reason = "Failed to find C compiler."
-    assert lines == [f"torch.compile failed; the model runs without it: {reason}"]
+    (line,) = [each.getMessage() for each in caplog.records if each.name == "engines.preparation"]
+    assert line.endswith("Failed to find C compiler.")
+    torch._dynamo.reset()

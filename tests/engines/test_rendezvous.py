@@ -89,14 +89,9 @@ def test_a_port_in_use_is_named(port):
 def test_ranks_of_one_machine_listen_on_loopback_only(port, monkeypatch, address, is_local, addresses):
     monkeypatch.setenv("MASTER_ADDR", address)
     store = open_store(0, 2, SHORT, is_local)
-    assert listening(psutil.Process(), port) == addresses
+    listening = [c.laddr for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN]
+    assert {address.ip for address in listening if address.port == port} == addresses
     assert store.num_keys() == 0
-
-
-def listening(process, port):
-    """The addresses at which `process` accepts connections to the port."""
-    connections = process.net_connections()
-    return {c.laddr.ip for c in connections if c.status == "LISTEN" and c.laddr.port == port}
 
 
 def test_a_key_without_the_token_of_the_ranks_does_not_count(port, monkeypatch):

@@ -1,4 +1,4 @@
-"""The state has every element once, by name, as views."""
+"""The state has every element once, by name, as views; step counts of another state are loaded."""
 
 from dataclasses import replace
 
@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import EngineError, Options, Piece, State
-from engines.catalog import build_engine
+from engines.base import EngineError, Piece, State
 from engines.state import check_cover, fill_slots
 from engines.world import open_world
-from tests.engines.parity import Net, spec
+from tests.engines.parity import TIME, Case, Net, around, one_step, outcome, prepared, spec
 from tests.engines.test_parity import able
 from training.optim.muon import Muon
 
@@ -21,18 +20,16 @@ def world():
 
 
 @pytest.fixture
-def prepared(world):
+def local(world):
     """A net under the engine local, and the engine."""
     torch.manual_seed(0)
     net = Net()
-    engine = build_engine("local", world, Options())
-    engine.prepare(net, spec(None, lr=1e-3), list(net.blocks))
-    yield net, engine
-    engine.close()
+    with around(world, "local", net, spec(None, lr=1e-3), net.blocks) as (engine, _):
+        yield net, engine
 
 
-def test_a_state_names_each_tensor_once_and_holds_none_in_its_groups(prepared):
-    net, engine = prepared
+def test_a_state_names_each_tensor_once_and_holds_none_in_its_groups(local):
+    net, engine = local
     state = engine.state()
     kinds = {}
     for piece in state.pieces:
@@ -82,42 +79,35 @@ def _forms(slots):
     return {key: (value.dtype, tuple(value.shape)) for key, value in found.items()}
 
 
-def test_factors_of_a_moment_have_a_number_for_each_row_and_each_column(world):
-    shapes = {"w": (5, 4, 3), "b": (4,)}
-
-    def piece(kind, name, length):
-        return Piece(kind, name, 0, torch.zeros(length))
-
-    complete = [piece("weight", "w", 60), piece("weight", "b", 4), piece("variance", "b", 4)]
-    factors = [piece("row_var", "w", 20), piece("col_var", "w", 15)]
-    check_cover(State(shapes, [*complete, *factors], {}, {}, [], {}), world)
-    with pytest.raises(EngineError, match="holds 14 of the 15 elements of col_var of 'w'"):
-        short = [*complete, factors[0], piece("col_var", "w", 14)]
-        check_cover(State(shapes, short, {}, {}, [], {}), world)
+SHAPES = {"w": (5, 4, 3)}
 
 
-def _state(*pieces):
-    return State({"w": (4,)}, pieces, {}, {}, [], {})
+def state(*pieces):
+    return State(
+        SHAPES, [Piece(kind, "w", start, torch.zeros(n)) for kind, start, n in pieces], {}, {}, [], {}
+    )
 
 
-def _piece(start, length, kind="weight"):
-    return Piece(kind, "w", start, torch.zeros(length))
+WHOLE = [("weight", 0, 59), ("weight", 59, 1), ("exp_avg", 0, 60), ("row_var", 0, 20), ("col_var", 0, 15)]
+"""Factors of a moment have a number for each row and each column."""
 
 
 @pytest.mark.parametrize(
     ("pieces", "text"),
     [
-        ([_piece(0, 3)], "holds 3 of the 4 elements of weight of 'w'"),
-        ([_piece(0, 4), _piece(3, 1)], "holds 5 of the 4 elements of weight"),
-        ([_piece(0, 4), _piece(0, 2, "exp_avg_sq")], "holds 2 of the 4 elements of exp_avg_sq"),
-        ([], "holds 0 of the 4 elements of weight"),
+        (WHOLE[:1], "holds 59 of the 60 elements of weight of 'w'"),
+        ([*WHOLE, WHOLE[0]], "holds 119 of the 60 elements of weight"),
+        ([*WHOLE[:2], ("exp_avg_sq", 0, 2)], "holds 2 of the 60 elements of exp_avg_sq"),
+        ([*WHOLE[:4], ("col_var", 0, 14)], "holds 14 of the 15 elements of col_var"),
+        ([], "holds 0 of the 60 elements of weight"),
     ],
 )
 def test_a_state_with_a_hole_or_an_overlap_is_an_error(world, pieces, text):
-    check_cover(_state(_piece(0, 3), _piece(3, 1), _piece(0, 4, "exp_avg")), world)
-    check_cover(_state(replace(_piece(0, 4), replica=(world.rank, world.size))), world)
+    check_cover(state(*WHOLE), world)
+    replica = replace(state(("weight", 0, 60)).pieces[0], replica=(world.rank, world.size))
+    check_cover(State(SHAPES, [replica], {}, {}, [], {}), world)
     with pytest.raises(EngineError, match=text):
-        check_cover(_state(*pieces), world)
+        check_cover(state(*pieces), world)
 
 
 class Counting(nn.Module):
@@ -137,13 +127,11 @@ class Counting(nn.Module):
 
 def count(world, engine_name):
     net = Counting()
-    engine = build_engine(engine_name, world, Options())
-    module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
-    with engine.accumulate(last=True):
-        engine.backward(module(torch.arange(8.0).reshape(4, 2) * (world.rank + 1)).sum())
-    engine.step()
-    held = {name: buffer.tolist() for name, buffer in engine.state().buffers.items()}
-    engine.close()
+    with around(world, engine_name, net, spec(clip_norm=None, lr=0.1)) as (engine, module):
+        with engine.accumulate(last=True):
+            engine.backward(module(torch.arange(8.0).reshape(4, 2) * (world.rank + 1)).sum())
+        engine.step()
+        held = {name: buffer.tolist() for name, buffer in engine.state().buffers.items()}
     return held, net.constant.item(), net.norm.running_mean.tolist()
 
 
@@ -154,3 +142,59 @@ def test_statistics_are_those_of_rank_zero(worlds, engine):
     assert held["count"] == [4] and "constant" not in held
     # A tenth of the mean of rank 0's batch: columns 0, 2, 4, 6 and 1, 3, 5, 7.
     assert held["norm.running_mean"] == mean == other_mean == pytest.approx([0.3, 0.4])
+
+
+TOKENS = torch.arange(2 * TIME).view(2, TIME)
+
+
+def after_loading(world, case, odd):
+    """The state with 9 updates of each parameter, others in `odd`; or the error."""
+    with prepared(world, case) as (engine, module):
+        one_step(world, engine, module, case, step=1)
+        names = [name for group in engine.state().groups for name in group["names"]]
+        try:
+            engine.load({**dict.fromkeys(names, 9.0), **odd}, {"value": 8.0, "good_updates": 3.0})
+        except EngineError as error:
+            return str(error)
+        return outcome(engine, [])
+
+
+@able("fsdp", "oss")
+def test_parameters_may_differ_in_their_counts(worlds, engine):
+    outcomes = worlds[2].run(after_loading, Case(engine), {"seven": 2.0})
+    steps = {name: count for rank in outcomes for name, count in rank.steps.items()}
+    assert steps.pop("seven") == 2.0
+    assert set(steps.values()) == {9.0}
+
+
+@able("zero1", "zero3")
+def test_zero_rejects_counts_that_differ_within_a_group_unless_one_never_had_a_gradient(worlds, engine):
+    odd = {"seven": 2.0, "norm.bias": 3.0}
+    first, second = worlds[2].run(after_loading, Case(engine), odd)
+    assert first == second
+    assert "have 9, but not 'seven' (2), 'norm.bias' (3); use local, ddp, oss or fsdp" in first
+    outcomes = worlds[2].run(after_loading, Case(engine), {"seven": 0.0})
+    assert {count for rank in outcomes for count in rank.steps.values()} == {9.0}
+
+
+@able("local", "fsdp", "zero1", "zero3")
+def test_the_model_uses_loaded_weights_after_an_evaluation(worlds, engine):
+    """An evaluation leaves full weights behind if they are sharded."""
+    for outputs in worlds[2].run(outputs_before_and_after_clearing, Case(engine)):
+        assert outputs[0].any()
+        assert not outputs[1].any()
+
+
+def outputs_before_and_after_clearing(world, case):
+    """The outputs of an evaluation, and those after the factor of all outputs is zero."""
+    with prepared(world, case) as (engine, module):
+        module.eval()
+        with torch.no_grad():
+            before = module(TOKENS)
+            state = engine.state()
+            for piece in state.pieces:
+                if (piece.kind, piece.name) == ("weight", "seven"):
+                    piece.data.zero_()
+            names = [name for group in state.groups for name in group["names"]]
+            engine.load(dict.fromkeys(names, 1.0), {})
+            return before, module(TOKENS)

@@ -1,14 +1,13 @@
-"""Ranks that use different parameters in a step raise at that step, with names of parameters."""
+"""Parameters that a rank or a step does not use: no gradient, or an error that names them."""
 
 import pytest
 import torch
 from torch import nn
 
-from engines.base import EngineError, Options
-from engines.catalog import build_engine, find
-from engines.zero.config_file import shipped
-from tests.engines.parity import spec
+from engines.base import EngineError, OptimizerSpec
+from tests.engines.parity import around
 from tests.engines.pool import RankFailed
+from tests.engines.test_parity import able
 
 A, B, BOTH, NONE = "a", "b", "ab", ""
 
@@ -53,30 +52,28 @@ class Functional(Branches):
         return self.out(x)
 
 
+DESCENT = OptimizerSpec([{}], lambda *_: 0, lambda groups: torch.optim.SGD(groups, lr=0.05), None)
+"""To it a gradient of zero and none are the same."""
+
+
 def train(world, name, precision, steps, build=Branches, **options):
-    """Losses of `steps`: for each step, for each rank, what its micro-batches use; or the error."""
+    """The norm of each of `steps`, whose ranks say what their micro-batches use, and what had no gradient.
+
+    Raises EngineError.
+    """
     torch.manual_seed(0)
-    net, config = build(**options), find(name).ds_config
-    accumulation = len(steps[0][0])
-    engine = build_engine(
-        name,
-        world,
-        Options(precision=precision, ds_config=shipped(config) if config else {}, accumulation=accumulation),
-    )
-    module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [*net.children()])
-    norms = []
-    try:
-        for step, ranks in enumerate(steps):
-            for micro_batch, used in enumerate(ranks[world.rank]):
-                x = torch.ones(2, 4) + step + micro_batch
-                with engine.accumulate(last=micro_batch == accumulation - 1):
+    net, count = build(**options), len(steps[0][0])
+    given = {"precision": precision, "accumulation": count}
+    with around(world, name, net, DESCENT, net.children(), **given) as (engine, module):
+        draw, norms = torch.Generator().manual_seed(world.rank), []
+        for ranks in steps:
+            for number, used in enumerate(ranks[world.rank]):
+                x = torch.randn(3, 4, generator=draw)
+                with engine.accumulate(last=number == count - 1):
                     engine.backward(module(x, used).square().mean())
-            norms.append(float(engine.step().norm))
-    except EngineError as error:
-        return str(error)
-    finally:
-        engine.close()
-    return norms
+            norms.append(engine.step().norm.item())
+            assert all(parameter.grad is None for parameter in net.parameters())
+        return norms, sorted(engine.without_gradient)
 
 
 CASES = {
@@ -97,51 +94,45 @@ CASES = {
 }
 
 
+def error_of(world, name, precision, steps, options):
+    """The error of each rank: none of them waits for another one."""
+    with pytest.raises(EngineError) as error:
+        train(world, name, precision, steps, **options)
+    return str(error.value)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_each_rank_raises_with_a_parameter_both_ranks_and_an_engine(worlds, case):
-    name, precision, steps, options = CASES[case]
-    for error in worlds[2].run(_train, name, precision, steps, options):
-        assert isinstance(error, str), error
+    for error in worlds[2].run(error_of, *CASES[case]):
         assert "rank 0" in error and "rank 1" in error and "weight" in error
         assert error.endswith("ddp")
-
-
-def _train(world, name, precision, steps, options):
-    return train(world, name, precision, steps, **options)
-
-
-def train_or_fail(world, name, steps):
-    result = train(world, name, "fp32", steps)
-    if isinstance(result, str):
-        raise EngineError(result)
-    return result
 
 
 @pytest.mark.parametrize("name", ["zero1", "zero3", "fsdp"])
 def test_a_rank_that_leaves_what_all_used_before_raises_while_others_wait(worlds, name):
     """Rank 0 uses what it used before, and waits for rank 1 in a collective."""
     with pytest.raises(RankFailed, match=r"rank 0 uses a\.weight where rank 1 uses out\.weight"):
-        worlds[2].run(train_or_fail, name, [[[A], [A]], [[A], [A]], [[A], [NONE]]])
+        worlds[2].run(train, name, "fp32", [[[A], [A]], [[A], [A]], [[A], [NONE]]])
 
 
 EVEN = [[[A, B]] * 2, [[B, A]] * 2, [[BOTH, NONE]] * 2, [[NONE, B]] * 2]
-
-
-@pytest.mark.parametrize("name", ["fsdp", "zero2", "zero3"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_ranks_may_use_other_parameters_in_each_step_and_micro_batch(worlds, name, precision):
-    """Also modules that the first micro-batch does not use, or only that."""
-    expected = worlds[2].run(_train, "local", precision, EVEN, {})[0]
-    for norms in worlds[2].run(_train, name, precision, EVEN, {}):
-        assert norms == pytest.approx(expected, rel=1e-5 if precision == "fp32" else 0.05)
-
-
+# A step without the layer, one not in its last pass, and one now here, now there.
+WINDOWS = [(A, A), (BOTH, BOTH), (A, A), (BOTH, A), (BOTH, BOTH), (BOTH, A), (A, BOTH), (BOTH, A), (A, A)]
+CHANGING = [[[*window]] * 2 for window in WINDOWS]
+# DeepSpeed keeps gradients of steps of one pass, of fp32 weights and of the host elsewhere.
+ALTERNATING = [[[window]] * 2 for window in (A, BOTH, A, BOTH)]
 UNEVEN = [[[BOTH], [BOTH]], [[A], [B]], [[A], [A]], [[NONE], [B]], [[BOTH], [BOTH]]]
 
 
-@pytest.mark.parametrize("name", ["ddp", "oss"])
-def test_engines_with_replicas_average_what_any_rank_used(worlds, name):
-    """Also after a first step that used all: ddp waits for the gradients of all parameters."""
-    expected = worlds[2].run(_train, "local", "fp32", UNEVEN, {})[0]
-    for norms in worlds[2].run(_train, name, "fp32", UNEVEN, {}):
-        assert norms == pytest.approx(expected, rel=1e-5)
+@able("ddp", "oss", "fsdp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload")
+def test_steps_may_use_other_parameters_and_keep_no_gradient_of_an_earlier_one(worlds, engine):
+    """Also in part of the micro-batches; with replicas, ranks also use different ones."""
+    is_replicated = engine in ("ddp", "oss")
+    own = [UNEVEN] if is_replicated else [ALTERNATING] if engine.endswith("offload") else [EVEN]
+    for steps in (CHANGING, *own):
+        for precision, rel in (("fp32", 1e-5), ("bf16", 0.02))[: 2 - is_replicated]:
+            expected, idle = worlds[2].run(train, "local", precision, steps)[0]
+            assert idle == (["b.bias", "b.weight"] if steps[0][0][0] == A and steps is not EVEN else [])
+            for norms, without_gradient in worlds[2].run(train, engine, precision, steps):
+                assert norms == pytest.approx(expected, rel=rel), (steps, precision)
+                assert without_gradient == idle

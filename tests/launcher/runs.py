@@ -2,12 +2,11 @@
 
 import json
 import os
-import zlib
 
 from launcher.config import paths
 from launcher.run_folder import run_folder
 from training.checkpoint import manifest, tensor_file
-from training.checkpoint.manifest import CheckpointFile, Manifest
+from training.checkpoint.manifest import Manifest
 from training.logging.strict_json import encode_bytes
 
 NAME = "x"
@@ -29,15 +28,16 @@ def saved(folder, step, resolved, facts=None):
     facts = {"settings": settings} if facts is None else facts
     content = facts if isinstance(facts, bytes) else encode_bytes({**nothing, "facts": facts})
     files = {manifest.STATE: content, manifest.rank_file(0): tensor_file.file_head({}, {"steps": "{}"})}
-    listed = tuple(
-        CheckpointFile(name, len(content), (zlib.crc32(content),)) for name, content in files.items()
-    )
+    listed = tuple(manifest.write_file(checkpoint / name, [content]) for name, content in files.items())
     content = {"step": step, "samples": step * 8, "engine": "local", "world_size": 1, "periodic": True}
-    written = manifest.render(Manifest(**content, libraries={}, files=listed))
-    files[manifest.NAME], files[manifest.CHECKSUM_NAME] = written
-    for name, content in files.items():
-        (checkpoint / name).write_bytes(content)
+    write_manifest(checkpoint, Manifest(**content, libraries={}, files=listed))
     return checkpoint
+
+
+def write_manifest(checkpoint, content):
+    """The manifest of a checkpoint with its checksum."""
+    for name, data in zip((manifest.NAME, manifest.CHECKSUM_NAME), manifest.render(content), strict=True):
+        (checkpoint / name).write_bytes(data)
 
 
 def trained(folder, resolved, *steps, at=0):

@@ -1,15 +1,15 @@
 """Saved runs, and ways to damage them."""
 
-import hashlib
 import json
-import zlib
+from dataclasses import replace
 
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 import launcher
+from tests.launcher.runs import write_manifest
 from tests.runs.conftest import REQUESTS
-from training.checkpoint.manifest import BLOCK_BYTES
+from training.checkpoint import manifest
 
 SETTINGS = {
     "train.max_steps": 6,
@@ -69,28 +69,20 @@ def change_tensor(folder, key, change):
             with safe_open(path, "pt") as opened:
                 metadata = opened.metadata()
             change(tensors[key])
-            save_file(tensors, path, metadata)
-            update_manifest(folder, path.name)
+            replace_file(path, save(tensors, metadata))
 
 
 def change_state(folder, change):
     """Change the state of a checkpoint besides tensors, and all checksums with it."""
-    path = folder / "state.json"
-    state = json.loads(path.read_text())
+    state = json.loads((folder / "state.json").read_text())
     change(state)
-    path.write_text(json.dumps(state))
-    update_manifest(folder, path.name)
+    replace_file(folder / "state.json", json.dumps(state).encode())
 
 
-def update_manifest(folder, name):
-    """Update the manifest for the current content of a file."""
-    data = (folder / name).read_bytes()
-    fields = json.loads((folder / "manifest.json").read_text())
-    file = next(file for file in fields["files"] if file["name"] == name)
-    blocks = range(0, len(data), BLOCK_BYTES)
-    file["bytes"] = len(data)
-    file["crc32"] = [zlib.crc32(data[at : at + BLOCK_BYTES]) for at in blocks]
-    content = json.dumps(fields).encode()
-    (folder / "manifest.json").write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    (folder / "manifest.sha256").write_text(f"{digest}  manifest.json\n")
+def replace_file(path, data):
+    """Replace a file of a checkpoint, and its entry in the manifest."""
+    before = manifest.read(path.parent)
+    path.unlink()
+    file = manifest.write_file(path, [data])
+    files = tuple(file if old.name == path.name else old for old in before.files)
+    write_manifest(path.parent, replace(before, files=files))

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from functools import partial
 
 import pytest
 import torch
@@ -19,11 +18,6 @@ from tests.models.tasks import train_tiny
 from training.checkpoint.reader import open_checkpoint
 
 
-@pytest.fixture
-def export(said):
-    return partial(said, "export")
-
-
 def average(run, step):
     """The average of the weights, as the checkpoint has it."""
     found = open_checkpoint(checkpoint(run, step))
@@ -31,10 +25,10 @@ def average(run, step):
 
 
 @pytest.mark.slow
-def test_transformers_computes_the_logits_of_the_average(run, export):
+def test_transformers_computes_the_logits_of_the_average(run, said):
     transformers = pytest.importorskip("transformers")
     before = contents(run)
-    out = export(run, "--format", "hf")
+    out = said("export", run, "--format", "hf")
     assert out.startswith(f"exported step 6 to {run / 'export-hf'}\n")
     ours = Transformer(SIZES["tiny"]).eval()
     ours.load_state_dict(average(run, 6), strict=False)
@@ -47,12 +41,12 @@ def test_transformers_computes_the_logits_of_the_average(run, export):
     assert contents(run) == before
 
 
-def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path, export):
+def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path, said):
     out, mine = tmp_path / "mine", tmp_path / ".mine.new" / "stays"
     out.mkdir()
     mine.parent.mkdir()
     mine.touch()
-    export(run, "--format", "safetensors", "--out", out)
+    said("export", run, "--format", "safetensors", "--out", out)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [".mine.new"]
     assert mine.exists()
     tensors = load_file(out / "model.safetensors")
@@ -67,22 +61,22 @@ def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path, 
     assert facts["libraries"]["torch"] == torch.__version__
 
 
-def test_a_missing_tokenizer_or_a_damaged_checkpoint_is_an_error_and_leaves_no_files(run, export):
+def test_a_missing_tokenizer_or_a_damaged_checkpoint_is_an_error_and_leaves_no_files(run, said):
     bpe = {"model.tokenizer": "bpe"}
     change_state(checkpoint(run, 6), lambda state: state["facts"]["settings"].update(bpe))
     before = contents(run)
-    assert "tokenizer.json" in export(run, "--format", "hf", code=2)
+    assert "tokenizer.json" in said("export", run, "--format", "hf", code=2)
     assert contents(run) == before
     path = flip_a_bit(checkpoint(run, 6))
     before = contents(run)
-    assert f"error: {path} is damaged" in export(run, "--format", "safetensors", code=1)
+    assert f"error: {path} is damaged" in said("export", run, "--format", "safetensors", code=1)
     assert contents(run) == before
     assert not list(run.glob("*export*")) and not list(run.glob(".export*"))
 
 
-def test_dcp_loads_the_model_and_converts_to_torch(run, tmp_path, export):
+def test_dcp_loads_the_model_and_converts_to_torch(run, tmp_path, said):
     out = tmp_path / "out"
-    assert export(run, "--format", "dcp", "--out", out).startswith("exported step 6 to ")
+    assert said("export", run, "--format", "dcp", "--out", out).startswith("exported step 6 to ")
     model = Transformer(SIZES["tiny"])
     model.load_state_dict(average(run, 6), strict=False)
     expected = model.state_dict()
@@ -95,12 +89,12 @@ def test_dcp_loads_the_model_and_converts_to_torch(run, tmp_path, export):
         assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_onnx_needs_a_family_with_a_graph_and_the_extra(run, tmp_path, export, monkeypatch):
-    err = export(run, "--format", "onnx", code=2)
+def test_onnx_needs_a_family_with_a_graph_and_the_extra(run, tmp_path, said, monkeypatch):
+    err = said("export", run, "--format", "onnx", code=2)
     assert "  allowed       hf, safetensors, dcp\n" in err
     monkeypatch.setattr("launcher.saved_runs.export.find_spec", lambda name: None)
     monkeypatch.setattr(Family, "task", f"{__name__}:Drawn")
-    err = export(run, "--format", "onnx", code=2)
+    err = said("export", run, "--format", "onnx", code=2)
     assert "  fix           pip install 'gearshift[onnx]'" in err
     assert not (run / "export-onnx").exists()
 
@@ -117,12 +111,12 @@ class Drawn:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["abr", "event_seg"])
-def test_onnxruntime_computes_the_outputs_of_the_model(family, tmp_path, export, monkeypatch):
+def test_onnxruntime_computes_the_outputs_of_the_model(family, tmp_path, said, monkeypatch):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     run = tmp_path / "run"
     train_tiny(family, run, 1, train__preview=False, report__enabled=False)
-    facts = export(run, "--format", "onnx", "--json")
+    facts = said("export", run, "--format", "onnx", "--json")
     assert facts["notes"]["checked"].startswith("onnxruntime gives the outputs of the model")
     saved = open_model(str(run), None, "export")
     task = saved.task("cpu")
@@ -138,6 +132,6 @@ def test_onnxruntime_computes_the_outputs_of_the_model(family, tmp_path, export,
     if family == "event_seg":
         monkeypatch.setattr("launcher.saved_runs.export.ONNX_TOLERANCE", -1)
         out = tmp_path / "out"
-        err = export(run, "--format", "onnx", "--out", out, code=1)
+        err = said("export", run, "--format", "onnx", "--out", out, code=1)
         assert "error: onnxruntime gives another 'output' than the model" in err  # after lines of torch
         assert not out.exists()

@@ -1,9 +1,6 @@
 """`list`: the catalogs, with a description and the availability of each entry."""
 
 import sys
-from functools import partial
-
-import pytest
 
 from engines.catalog import ENGINES
 from launcher.config import presets
@@ -26,45 +23,40 @@ PARAMETERS = {
 """By family and size, from their specification; eeg_text with bridge and decoder."""
 
 
-@pytest.fixture
-def listed(said):
-    return partial(said, "list")
-
-
-def test_every_size_is_listed_with_its_exact_parameters(listed):
+def test_every_size_is_listed_with_its_exact_parameters(said):
     found = {
         family["name"]: {size["name"]: size["parameters"] for size in family["sizes"]}
-        for family in listed("models", "--json")
+        for family in said("list", "models", "--json")
     }
     assert found == PARAMETERS
-    text = listed("models")
+    text = said("list", "models")
     for family, sizes in PARAMETERS.items():
         for size, count in sizes.items():
             assert f"{family}:{size} " in text
             assert f"{count:,} parameters" in text
 
 
-def test_every_mode_and_engine_is_listed_and_all_without_a_word(listed):
-    rows = {row["name"]: row for row in listed("modes", "--json")}
+def test_every_mode_and_engine_is_listed_and_all_without_a_word(said):
+    rows = {row["name"]: row for row in said("list", "modes", "--json")}
     assert set(rows) == set(presets.modes())
     assert rows["lite"]["sentence"] == presets.mode("lite").sentence
     assert rows["lite"]["promise"]["peak_memory"]["at_most"] == 0.25
-    assert presets.mode("lite").sentence in listed("modes")
-    rows = {row["name"]: row for row in listed("engines", "--json")}
+    assert presets.mode("lite").sentence in said("list", "modes")
+    rows = {row["name"]: row for row in said("list", "engines", "--json")}
     assert list(rows) == [*ENGINES, "auto"]
     assert rows["zero2"]["needs"] == ["deepspeed"]
     assert (rows["local"]["runs_here"], rows["local"]["why_not"]) == (True, None)
-    parts = [listed(kind) for kind in ("models", "modes", "engines")]
-    assert listed() == "models\n{}\nmodes\n{}\nengines\n{}".format(*parts)
-    found = listed("--json")
-    assert {kind: listed(kind, "--json") for kind in found} == found
+    parts = [said("list", kind) for kind in ("models", "modes", "engines")]
+    assert said("list") == "models\n{}\nmodes\n{}\nengines\n{}".format(*parts)
+    found = said("list", "--json")
+    assert {kind: said("list", kind, "--json") for kind in found} == found
     assert list(found) == ["models", "modes", "engines"]
 
 
-def test_an_engine_with_a_missing_package_is_marked(listed, monkeypatch):
+def test_an_engine_with_a_missing_package_is_marked(said, monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "path_importer_cache", {})
     monkeypatch.delitem(sys.modules, "fairscale", raising=False)
-    rows = {row["name"]: row for row in listed("engines", "--json")}
+    rows = {row["name"]: row for row in said("list", "engines", "--json")}
     assert rows["oss"]["runs_here"] is False and "fairscale" in rows["oss"]["why_not"]
-    assert "cannot run here: " in listed("engines")
+    assert "cannot run here: " in said("list", "engines")

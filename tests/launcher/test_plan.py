@@ -44,9 +44,3 @@ def test_stages_are_planned_one_after_the_other(said):
     assert upper["trainable_parameters"] < lower["trainable_parameters"] < lower["parameters"]
     alone = said(*staged, "--stage", "upper", "--json")  # without weights to start from
     assert alone["trainable_parameters"] == upper["trainable_parameters"]
-
-
-@pytest.mark.parametrize("flag", ["--track", "--profile", "--max-restarts", "--continuous-learning"])
-def test_options_that_change_nothing_of_a_plan_are_unknown(said, flag):
-    [error] = said("plan", "--json", flag, code=2)["diagnostics"]
-    assert error["where"] == f"command line: {flag}"

@@ -24,16 +24,11 @@ SAMPLED = ("--max-tokens", "12", "--temperature", "1")
 
 
 @pytest.fixture
-def predicted(said):
-    return partial(said, "predict")
-
-
-@pytest.fixture
-def texts(predicted):
+def texts(said):
     """The generated texts of a command line, by --json."""
 
     def read(*args):
-        return [one["text"] for one in predicted(*args, *SAMPLED, "--json")["predictions"]]
+        return [one["text"] for one in said("predict", *args, *SAMPLED, "--json")["predictions"]]
 
     return read
 
@@ -56,12 +51,12 @@ def _answer(run, step, text="what is 7"):
     return found
 
 
-def test_the_weights_that_were_evaluated_answer_a_request(run, expected, texts, predicted):
+def test_the_weights_that_were_evaluated_answer_a_request(run, expected, texts, said):
     words = (run, "--input", "what is 7", *SAMPLED)
-    assert predicted(*words) == f"{printable(expected(6))}\n"
+    assert said("predict", *words) == f"{printable(expected(6))}\n"
     assert not (run / "predictions").exists()
     text = {"name": "prompt", "text": expected(6), "files": [], "dropped_tokens": 0}
-    assert predicted(*words, "--json") == {
+    assert said("predict", *words, "--json") == {
         **{"checkpoint": str(checkpoint(run, 6)), "step": 6, "weights": "ema"},
         **{"device": "cpu", "folder": None, "predictions": [text]},
     }
@@ -81,14 +76,14 @@ def test_a_checkpoint_an_export_and_the_last_stage_give_one_answer(run, expected
         assert texts(place, "--input", "what is 7") == [expected(6)], place
 
 
-def test_a_file_of_prompts_is_answered_into_a_file(run, expected, tmp_path, predicted):
+def test_a_file_of_prompts_is_answered_into_a_file(run, expected, tmp_path, said):
     (tmp_path / "my rows.jsonl").write_text(ROWS)
     (run / "predictions").mkdir()
     (run / "predictions" / "mine.txt").write_text("mine")
     answers = [expected(6), expected(6, "what is 8")]
     shown = [printable(answer) for answer in answers]
     for _ in range(2):
-        assert predicted(run, "--input", tmp_path / "my rows.jsonl", *SAMPLED) == (
+        assert said("predict", run, "--input", tmp_path / "my rows.jsonl", *SAMPLED) == (
             f"my-rows-1: {shown[0]}\nmy-rows-2: {shown[1]}\nwrote {run}/predictions/my-rows.jsonl\n"
         )
     lines = (run / "predictions" / "my-rows.jsonl").read_text().splitlines()
@@ -124,11 +119,11 @@ def custom_run(tmp_path_factory):
     return out
 
 
-def test_a_custom_task_predicts_files(custom_run, tmp_path, predicted):
+def test_a_custom_task_predicts_files(custom_run, tmp_path, said):
     (tmp_path / "in.txt").write_text("1 2")
     out = tmp_path / "out"
-    said = predicted(custom_run, "--input", tmp_path / "in.txt", "--out", out)
-    first, second, last = said.splitlines()
+    lines = said("predict", custom_run, "--input", tmp_path / "in.txt", "--out", out)
+    first, second, last = lines.splitlines()
     found = open_checkpoint(custom_run / "last")
     weights = {name: found.tensor("weight", name) for name in found.names()}
     for line, value in (("1", first), ("2", second)):

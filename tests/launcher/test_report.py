@@ -2,30 +2,22 @@
 
 import json
 import shutil
-from functools import partial
-
-import pytest
 
 
-@pytest.fixture
-def report(said):
-    return partial(said, "report")
-
-
-def test_the_report_is_written_into_the_run_folder_or_elsewhere(run, report):
+def test_the_report_is_written_into_the_run_folder_or_elsewhere(run, said):
     (run / "report.html").unlink()
-    assert report(run) == f"{run / 'report.html'}\n"
+    assert said("report", run) == f"{run / 'report.html'}\n"
     assert "python -m launcher verify" in (run / "report.html").read_text()
     (run / "result.json").unlink()
-    report(run, "--out", run.parent / "now.html")
+    said("report", run, "--out", run.parent / "now.html")
     assert "not finished" in (run.parent / "now.html").read_text()
 
 
-def test_several_runs_share_a_report_here_and_stages_one(run, tmp_path, monkeypatch, report):
+def test_several_runs_share_a_report_here_and_stages_one(run, tmp_path, monkeypatch, said):
     whole = tmp_path / "whole"
     other = shutil.copytree(run, whole / "1-first", symlinks=True)
     monkeypatch.chdir(tmp_path)
-    found = report(run, other, "--json")
+    found = said("report", run, other, "--json")
     assert found["report"] == "report.html"
     assert [(one["folder"], one["status"], one["steps"]) for one in found["runs"]] == [
         (str(run), "completed", 6),
@@ -34,14 +26,14 @@ def test_several_runs_share_a_report_here_and_stages_one(run, tmp_path, monkeypa
     assert "2 runs" in (tmp_path / "report.html").read_text()
     stages = [{"name": name, "folder": f"{n}-{name}"} for n, name in ((1, "first"), (2, "next"))]
     (whole / "stages.json").write_text(json.dumps({"stages": stages}))
-    found = report(whole, "--json")
+    found = said("report", whole, "--json")
     assert found["report"] == str(whole / "report.html")
     assert [one["folder"] for one in found["runs"]] == [str(other)]
 
 
-def test_a_file_of_another_program_is_never_replaced(run, report):
+def test_a_file_of_another_program_is_never_replaced(run, said):
     mine = run.parent / "mine.html"
     mine.write_text("mine")
-    assert "was not written by this program" in report(run, "--out", mine, code=2)
+    assert "was not written by this program" in said("report", run, "--out", mine, code=2)
     assert mine.read_text() == "mine"
-    assert "is a folder" in report(run, "--out", run, code=2)
+    assert "is a folder" in said("report", run, "--out", run, code=2)

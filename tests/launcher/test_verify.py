@@ -3,7 +3,6 @@
 import json
 import shutil
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,21 +38,12 @@ def temporary(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.fixture
-def verify(said):
-    return partial(said, "verify")
-
-
-def add_a_bit(tensor):
-    tensor.view(torch.int32)[5] += 1
-
-
-def test_a_replay_is_identical_and_leaves_no_trace(run, data, temporary, verify):
+def test_a_replay_is_identical_and_leaves_no_trace(run, data, temporary, said):
     # What a resume would repair: a checkpoint half replaced at a kill.
     (run / "checkpoints" / ".replaced-step-00000005").mkdir()
     (run / "checkpoints" / ".replaced-step-00000005" / "state.json").touch()
     before = contents(run)
-    found = verify(run, "--json")
+    found = said("verify", run, "--json")
     assert (found["identical"], found["first_difference"], found["tolerance"]) == (True, None, None)
     assert (found["from_step"], found["to_step"], found["steps"]) == (4, 6, 2)
     assert found["tensors"] == 4 * 20  # weights, two slots, the average
@@ -62,16 +52,16 @@ def test_a_replay_is_identical_and_leaves_no_trace(run, data, temporary, verify)
     assert list(temporary.iterdir()) == []
 
 
-def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, verify, monkeypatch):
+def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, said, monkeypatch):
     monkeypatch.chdir(run.parent)
-    assert "fix           --data PATH" in verify(run, code=2)
+    assert "fix           --data PATH" in said("verify", run, code=2)
     moved = run.parent / "mine.jsonl"
     moved.write_text(REQUESTS)
-    change_tensor(checkpoint(run, 6), f"exp_avg|{NORM}|0", add_a_bit)
-    found = verify(run, "--data", "mine.jsonl", "--json", code=1)["first_difference"]
+    change_tensor(checkpoint(run, 6), f"exp_avg|{NORM}|0", lambda t: t.view(torch.int32)[5:6].add_(1))
+    found = said("verify", run, "--data", "mine.jsonl", "--json", code=1)["first_difference"]
     assert (found["kind"], found["name"], found["index"]) == ("exp_avg", NORM, [5])
     moved.write_text(REQUESTS.replace("a", "b"))
-    err = verify(run, "--data", "mine.jsonl", code=2)
+    err = said("verify", run, "--data", "mine.jsonl", code=2)
     assert "where         data.path\n" in err and "--reset" not in err
     assert list(temporary.iterdir()) == []
 

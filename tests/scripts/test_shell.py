@@ -1,9 +1,12 @@
-"""The shell scripts are valid, and refuse unknown arguments."""
+"""The shell scripts are valid, refuse unknown arguments, and run the tools of the hooks before a commit."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [".ci/run", ".ci/wheel", "scripts/check", "scripts/readme-command"]
@@ -34,3 +37,13 @@ def test_an_unknown_command_or_step_is_refused_before_any_runs():
     done = sh("scripts/check", "format", "no-such-step")
     assert (done.returncode, done.stdout) == (2, "")
     assert "allowed: format lint types docs architecture tests" in done.stderr
+
+
+def test_the_hooks_run_the_tools_of_the_checks():
+    repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = [hook for repo in repos for hook in repo["hooks"]]
+    entries = [re.sub(" --.*", "", hook["entry"]) for hook in hooks]
+    assert entries == ["ruff check", "ruff format", "mypy"]
+    checks = (ROOT / "scripts" / "check").read_text()
+    assert all(entry in checks for entry in entries)
+    assert all(hook["language"] == "system" for hook in hooks)  # the versions of [dev]

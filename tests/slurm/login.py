@@ -85,23 +85,21 @@ class Job:
     def wait(self, *states):
         """Wait until the job has ended, in one of these states."""
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
-        self._wait_for(lambda: self.state in (*states, *ended), f"none of {states}")
+        self.until(lambda: self.state in (*states, *ended))
         assert self.state in states, f"job {self.id} is {self.state}\n{self.output}"
 
     def wait_for_step(self, step):
         """Wait until metrics.jsonl contains that step."""
-        self._wait_for(
-            lambda: max(self.steps, default=0) >= step or self.state == "FAILED", f"no step {step}"
-        )
+        self.until(lambda: max(self.steps, default=0) >= step or self.state == "FAILED")
         assert max(self.steps, default=0) >= step, f"job {self.id} failed\n{self.output}"
 
     def wait_for_restart(self):
         """Wait until it was requeued."""
-        self._wait_for(lambda: int(self.facts.get("Restarts", 0)) >= 1, "no restart")
+        self.until(lambda: int(self.facts.get("Restarts", 0)) >= 1)
 
     def wait_for_line(self, text):
         """Wait until its log contains `text`."""
-        self._wait_for(lambda: text in self.log, f"no line with {text!r}")
+        self.until(lambda: text in self.log)
 
     def ranks(self):
         """The running processes of its ranks, of any generation, in the order of ranks.
@@ -128,9 +126,9 @@ class Job:
     def cancel(self):
         self.cluster.command("scancel", self.id)
 
-    def _wait_for(self, condition, missing):
-        if not wait_until(condition, seconds=200):
-            raise AssertionError(f"{missing}: {self.facts}\n{self.output}")
+    def until(self, condition):
+        """Wait until a condition holds."""
+        assert wait_until(condition, seconds=200), f"{self.facts}\n{self.output}"
 
 
 @dataclass(frozen=True)

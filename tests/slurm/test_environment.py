@@ -13,6 +13,7 @@ from slurm.environment import (
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 TORCHRUN |= {"GROUP_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+JOB = {"GEARSHIFT_JOB": "1", "GEARSHIFT_GENERATION": "1"}
 SRUN = {"SLURM_JOB_ID": "41234", "SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_NTASKS": "77"}
 SRUN |= {"SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_STEP_NUM_TASKS": "7"}
 SRUN |= {"SLURM_STEP_TASKS_PER_NODE": "4,3", "SLURM_STEP_NODELIST": "node[01-02]"}
@@ -85,42 +86,27 @@ def test_the_first_host_and_the_tasks_of_a_node():
         (without(SRUN, "SLURM_STEP_NODELIST"), "without MASTER_ADDR or SLURM_STEP_NODELIST"),
         ({**SRUN, "SLURM_PROCID": "7"}, "SLURM_PROCID=7, SLURM_STEP_NUM_TASKS=7"),
         ({**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4(y)"}, "SLURM_STEP_TASKS_PER_NODE=4(y)"),
+        ({"GEARSHIFT_JOB": "12"}, "GEARSHIFT_JOB=12 without GEARSHIFT_GENERATION"),
+        ({"GEARSHIFT_JOB": "../x", "GEARSHIFT_GENERATION": "1"}, "GEARSHIFT_JOB=../x"),
+        ({**JOB, "TORCHELASTIC_RESTART_COUNT": "x"}, "TORCHELASTIC_RESTART_COUNT=x"),
     ],
 )
 def test_missing_or_contradictory_variables_are_named(variables, named):
+    read = read_generation if "GEARSHIFT_JOB" in variables else read_rank_environment
     with pytest.raises(InvalidEnvironment) as error:
-        read_rank_environment(variables)
+        read(variables)
     assert named in str(error.value)
 
 
-def generation(job="", number="", restart="0"):
-    names = ("GEARSHIFT_JOB", "GEARSHIFT_GENERATION", "TORCHELASTIC_RESTART_COUNT")
-    given = zip(names, (job, number, restart), strict=True)
-    return read_generation({name: value for name, value in given if value})
-
-
 def test_job_number_and_restart_are_read_and_survive_as_text():
-    assert generation() is None  # without a job script
+    assert read_generation({}) is None  # without a job script
+    names = ("GEARSHIFT_JOB", "GEARSHIFT_GENERATION", "TORCHELASTIC_RESTART_COUNT")
     for values in (("12", 0), ("12_3", 4), ("12", 1, 2)):
         expected = Generation(*values)
-        assert generation(*map(str, values)) == expected
+        assert read_generation(dict(zip(names, map(str, values), strict=False))) == expected
         assert parse_generation(str(expected)) == expected
     for text in ("12", "12.x", "12.1.2.3"):
         assert parse_generation(text) is None
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (("12",), "GEARSHIFT_JOB=12 without GEARSHIFT_GENERATION"),
-        (("../x", "1"), "GEARSHIFT_JOB=../x"),
-        (("1", "1", "x"), "TORCHELASTIC_RESTART_COUNT=x"),
-    ],
-)
-def test_missing_and_malformed_job_variables_are_named(values, message):
-    with pytest.raises(InvalidEnvironment) as error:
-        generation(*values)
-    assert error.value.message == message
 
 
 def test_a_generation_follows_earlier_ones_of_the_same_job_only():

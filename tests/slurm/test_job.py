@@ -153,22 +153,6 @@ def test_again_requeues_the_element_and_not_the_array(cluster):
     assert cluster.calls("scontrol requeue") == ["scontrol requeue 7_2"]
 
 
-def test_a_crashed_job_restarts_up_to_the_limit_and_then_fails(cluster):
-    for crash in (1, 2, 3):
-        code, log = cluster.train("exit 137", GEARSHIFT_MAX_CRASHES="2")
-        assert code == (143 if crash < 3 else 1)
-    assert "crashed 3 times, GEARSHIFT_MAX_CRASHES is 2; checkpoints remain in run" in log
-    assert len(cluster.calls("scontrol requeue")) == 2
-
-
-def test_a_generation_on_a_node_that_slurm_considers_down_leaves_the_job_alone(cluster):
-    code, log = cluster.train(f"sed -i 's/Restarts=0/Restarts=1/' {cluster.folder}/record; exit 1")
-    assert code == 143
-    assert "Slurm considers this node down and has requeued job 7" in log
-    assert not cluster.calls("scontrol requeue") and not cluster.calls("sbatch")
-    assert not (cluster.folder / "run" / "slurm" / "crashes").exists()
-
-
 def test_requeues_without_a_new_checkpoint_end(cluster):
     (cluster.folder / "run" / "slurm").mkdir(parents=True)
     (cluster.folder / "run" / "slurm" / "saved").write_text("7 nothing\n" * 10)
@@ -195,30 +179,6 @@ def test_a_job_that_cannot_be_requeued_continues_in_an_equal_one(cluster):
     assert "7 1 " in (cluster.folder / "calls").read_text().splitlines()
 
 
-WAITING = """\
-import os, pathlib, signal
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-pathlib.Path("started").touch()
-signal.sigwait([signal.SIGUSR1])
-generation = "{GEARSHIFT_JOB}.{GEARSHIFT_GENERATION}".format_map(os.environ)
-pathlib.Path("run/slurm/outcome." + generation).write_text("done 0")
-"""
-"""Waits for a signal; in Python, as a shell cannot trap a signal that it ignored."""
-
-
-def _waiting(cluster):
-    (cluster.folder / "waiting.py").write_text(WAITING)
-    return "exec python3 waiting.py"
-
-
-def test_usr1_is_forwarded_to_the_ranks_and_the_shell_waits_for_them(cluster):
-    job = cluster.start("--out", "run", RANKS=_waiting(cluster))
-    until((cluster.folder / "started").exists, job)
-    job.send_signal(signal.SIGUSR1)
-    job.communicate()
-    assert job.returncode == 0
-
-
 def test_term_before_the_ranks_start_ends_the_job(cluster):
     (cluster.folder / "site.sh").write_text("touch started; while :; do sleep 0.1; done\n")
     site = str(cluster.folder / "site.sh")
@@ -228,15 +188,3 @@ def test_term_before_the_ranks_start_ends_the_job(cluster):
     job.wait()
     assert job.returncode == 143
     assert not cluster.calls("srun")
-
-
-def test_a_job_that_slurm_ends_is_not_requeued(cluster):
-    publish = PUBLISH % "again 75"
-    ranks = f"touch started; while [ ! -e stop ]; do sleep 0.02; done; {publish}"
-    job = cluster.start("--out", "run", RANKS=ranks)
-    until((cluster.folder / "started").exists, job)
-    job.send_signal(signal.SIGTERM)
-    (cluster.folder / "stop").touch()
-    job.communicate()
-    assert job.returncode == 143
-    assert not cluster.calls("scontrol requeue")

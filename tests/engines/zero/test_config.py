@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines.zero.config import ConfigConflict, decided_keys, merge
+from engines.zero.config import FREE, ZERO, ConfigConflict, decided_keys, merge
 from engines.zero.config_file import shipped
+from tests.engines.parity import Case, distance, train
+from tests.engines.test_parity import TOLERANCE, able
 from training.settings import nested
 
 BATCHING = SimpleNamespace(global_batch=32, micro_batch=4, accumulation=4)
@@ -38,17 +40,19 @@ def only(own, **changes):
     return found
 
 
+AUTO = dict.fromkeys(("lr", "betas", "eps", "weight_decay"), "auto")
+WARMUP = dict.fromkeys(("warmup_min_ratio", "warmup_num_steps"), "auto")
+BATCH = (
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+)
 HUGGING_FACE = {
     "fp16": {"enabled": "auto", "loss_scale": 0, "initial_scale_power": 16, "hysteresis": 2},
     "bf16": {"enabled": "auto"},
-    "optimizer": {
-        "type": "AdamW",
-        "params": {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"},
-    },
-    "scheduler": {
-        "type": "WarmupCosineLR",
-        "params": {"warmup_min_ratio": "auto", "warmup_num_steps": "auto"},
-    },
+    "optimizer": {"type": "AdamW", "params": AUTO},
+    "scheduler": {"type": "WarmupCosineLR", "params": WARMUP},
     "zero_optimization": {
         "stage": 2,
         "offload_optimizer": {"device": "none", "pin_memory": True},
@@ -56,10 +60,7 @@ HUGGING_FACE = {
         "reduce_bucket_size": "auto",
         "overlap_comm": False,
     },
-    "gradient_accumulation_steps": "auto",
-    "gradient_clipping": "auto",
-    "train_batch_size": "auto",
-    "train_micro_batch_size_per_gpu": "auto",
+    **dict.fromkeys(BATCH, "auto"),
     "steps_per_print": 2000,
     "wall_clock_breakdown": False,
 }
@@ -157,3 +158,44 @@ def test_an_unknown_key_has_the_nearest_one(key, did_you_mean):
 def test_what_is_not_admitted_is_a_conflict_with_the_setting_that_decides_it(key, setting):
     problem = f"is decided by {setting}" if setting else "is not supported here"
     assert only(nested({key: True})).problem == problem
+
+
+OFF = (
+    "allgather_partitions",
+    "contiguous_gradients",
+    "overlap_comm",
+    "reduce_scatter",
+    "override_module_apply",
+)
+OFF += ("use_multi_rank_bucket_allreduce", "ignore_unused_parameters", "load_from_fp32_weights")
+ON = (
+    "enable_sanity_checks",
+    "log_trace_cache_warnings",
+    "parameter_alignment",
+    "pipeline_loading_checkpoint",
+)
+ON += ("memory_efficient_linear", "stage3_allgather_sequential", "stage3_use_all_reduce_for_fetch_params")
+ADMITTED = {
+    **dict.fromkeys(OFF, False),
+    **dict.fromkeys((*ON, "stage3_gather_16bit_weights_on_model_save"), True),
+    **{"allgather_bucket_size": 100, "reduce_bucket_size": 50, "sub_group_size": 60},
+    **dict.fromkeys(
+        ("stage3_max_live_parameters", "stage3_max_reuse_distance", "stage3_prefetch_bucket_size"), 10
+    ),
+    **{"stage3_model_persistence_threshold": 100, "stage3_param_persistence_threshold": 0},
+}
+OLDER = {"stage3_gather_fp16_weights_on_model_save": True}
+
+
+def test_every_key_of_zero_that_is_admitted_is_tried():
+    free = {key.removeprefix(f"{ZERO}.") for key in FREE if key.startswith(ZERO)}
+    assert {*ADMITTED, *OLDER} == free - {"offload_optimizer.pin_memory", "offload_param.pin_memory"}
+
+
+@pytest.mark.slow
+@able("zero3")
+def test_admitted_keys_change_no_loss_norm_or_moment(worlds, engine):
+    plain = worlds[1].run(train, Case("local", steps=3))
+    for keys in (ADMITTED, OLDER):
+        apart = distance(worlds[2].run(train, Case(engine, steps=3, zero=keys)), plain)
+        assert max(apart.values()) < TOLERANCE, (keys, apart)

@@ -1,15 +1,13 @@
 """The zero engines: state, threads and errors."""
 
 import re
-from dataclasses import replace
 
 import pytest
 import torch
 
 from engines.base import EngineError
-from engines.catalog import build_engine
 from engines.zero.state import ZeroState
-from tests.engines.parity import TIME, Case, Net, one_step, options, prepared, spec
+from tests.engines.parity import TIME, Case, Net, around, one_step, prepared, spec
 
 pytest.importorskip("deepspeed")
 
@@ -85,31 +83,12 @@ def test_a_value_that_deepspeed_rejects_is_shown_with_its_message(worlds):
 
 def threads(world, case):
     """Threads before an engine that may offload to three of them, with it, and after it."""
-    found = [torch.get_num_threads()]
-    engine = build_engine(case.engine, world, replace(options(case, world), offload_threads=3))
-    net = Net()
-    engine.prepare(net, spec(None, 1e-3), list(net.blocks))
-    found.append(torch.get_num_threads())
-    engine.close()
-    return [*found, torch.get_num_threads()]
+    before, net = torch.get_num_threads(), Net()
+    with around(world, case.engine, net, spec(None, 1e-3), net.blocks, offload_threads=3):
+        inside = torch.get_num_threads()
+    return [before, inside, torch.get_num_threads()]
 
 
 def test_only_offloading_computes_with_the_given_threads(worlds):
     assert worlds[1].run(threads, Case("zero2-offload")) == [[1, 3, 1]]
     assert worlds[1].run(threads, Case("zero2")) == [[1, 1, 1]]
-
-
-SCRIPT = """
-import os, torch
-from engines.world import open_world
-from engines.base import Precision
-from tests.engines.parity import Case, train
-torch.set_num_threads(1)
-linear, environment = torch.nn.functional.linear, os.environ.get("LOCAL_RANK")
-for name in ("zero3-offload", "zero2", "zero3"):
-    world = open_world("cpu", 60.0, always_group=True)
-    outcome = train(world, Case(name, steps=2))
-    world.close()
-    print(name, len(outcome.losses))
-assert torch.nn.functional.linear is linear and os.environ.get("LOCAL_RANK") == environment
-"""

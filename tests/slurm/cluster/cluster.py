@@ -7,7 +7,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import time
 
 from tests.slurm.cluster import texts
@@ -35,7 +34,7 @@ class Cluster:
     def __init__(self, folder, extra=()):
         """`extra` are lines for slurm.conf."""
         self.folder, self.extra = folder.resolve(), extra
-        self.processes = Processes(self.folder)
+        self.processes = Processes(self.folder / "log")
         self.machines = Machines(self.folder, self.processes)
 
     @property
@@ -45,29 +44,18 @@ class Cluster:
         path = f"{self.folder}/bin{os.pathsep}{mine['PATH']}"
         return mine | {"PATH": path, "SLURM_CONF": f"{self.folder}/slurm.conf"}
 
-    def up(self, owner=None):
+    def up(self):
         """Start everything and wait until all nodes are idle; the queue is empty.
 
-        When the process `owner` ends, the cluster stops by itself. Raises RuntimeError,
-        with the last lines of the daemons' logs, if it does not start.
+        Raises RuntimeError, with the last lines of the daemons' logs, if it does not start.
         """
-        if problem := missing():
-            raise RuntimeError(problem)
-        try:
-            self._write()
-            self._start_munge()
-            self.machines.begin()
-            self.machines.start_controller()
-            for number in texts.NODES:
-                self.machines.start_node(number)
-            if not wait_until(self._all_idle, seconds=30):
-                raise RuntimeError(f"nodes did not become idle:\n{self._log_tail()}")
-        except BaseException:
-            self.down()
-            raise
-        if owner is not None:
-            watch = [str(self.folder), str(owner)]
-            self.processes.start("watcher", [sys.executable, "-m", "tests.slurm.cluster", *watch])
+        self._write()
+        self._start_munge()
+        self.machines.begin()
+        self.machines.start_controller()
+        for number in texts.NODES:
+            self.machines.start_node(number)
+        self._wait(self._all_idle, 30)
 
     def down(self):
         """End every process of the cluster, its jobs first; files stay."""
@@ -80,8 +68,6 @@ class Cluster:
         self.processes.stop("slurmctld")
         self.machines.end()
         self.processes.stop("munged")
-        if self.processes.pid("watcher") != os.getpid():
-            self.processes.stop("watcher")
 
     def command(self, *command, folder=None, **more):
         """The output of a command run in `folder`; `more` is added to its environment.
@@ -105,16 +91,14 @@ class Cluster:
     def restore_node(self, number):
         """Start a node, or its slurmd, again, and wait until jobs may use it."""
         self.machines.start_node(number)
-        if not wait_until(lambda: self._usable(number), seconds=30):
-            raise RuntimeError(f"node{number} did not come back:\n{self._log_tail()}")
+        self._wait(lambda: self._usable(number), 30)
 
     def save_state(self, job):
         """Wait until the controller has saved its state; it does so 5 s after a change."""
         before = time.time()
         self.command("scontrol", "update", f"JobId={job}", f"Comment={before}")
         written = self.folder / "state" / "job_state"
-        if not wait_until(lambda: _written_at(written) > before, seconds=60):
-            raise RuntimeError(f"{written} is old:\n{self._log_tail()}")
+        self._wait(lambda: written.exists() and written.stat().st_mtime > before, 60)
 
     def kill_controller(self):
         """Kill slurmctld; jobs continue without it."""
@@ -123,13 +107,12 @@ class Cluster:
     def start_controller(self):
         """Start slurmctld again, and wait until it responds."""
         self.machines.start_controller()
-        if not wait_until(lambda: self.try_command("sinfo", "-h"), seconds=20):
-            raise RuntimeError(f"slurmctld did not come back:\n{self._log_tail()}")
+        self._wait(lambda: self.try_command("sinfo", "-h"), 20)
 
     def _write(self):
         for name in ("state", "log", "run", "bin"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in ("state", "log", "run", "bin", "dev", "pids"):
+        for name in ("state", "log", "run", "bin", "dev"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         for folder in (self.folder, self.folder / "run"):
             folder.chmod(0o755)  # munged refuses a socket that others cannot reach
@@ -158,8 +141,7 @@ class Cluster:
         paths |= {"log-file": log, "seed-file": run / "munged.seed"}
         command = ["/usr/sbin/munged", "--foreground", "--num-threads=2"]
         self.processes.start("munged", command + [f"--{k}={v}" for k, v in paths.items()])
-        if not wait_until((run / "munge.sock").exists, seconds=10):
-            raise RuntimeError(f"munged did not start:\n{self._log_tail()}")
+        self._wait((run / "munge.sock").exists, 10)
 
     def _all_idle(self):
         idle = self.try_command("sinfo", "-hN", "-p", "normal", "-t", "idle", "-o", "%N").split()
@@ -172,23 +154,12 @@ class Cluster:
             self.try_command("scontrol", "update", f"NodeName={name}", "State=RESUME")
         return state in ("idle", "mix", "alloc")
 
-    def _log_tail(self):
-        lines = []
-        for path in sorted((self.folder / "log").iterdir()):
-            lines += [f"{path.name}: {line}" for line in _text(path).splitlines()[-5:]]
-        return "\n".join(lines)
-
-
-def _text(path):
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _written_at(path):
-    """The time of a file's last change; 0 if it is missing, as while it is replaced."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0
+    def _wait(self, condition, seconds):
+        """Wait for a condition. Raises RuntimeError with the last lines of the daemons' logs."""
+        if not wait_until(condition, seconds):
+            logs = {p.name: p.read_text(errors="replace") for p in sorted((self.folder / "log").iterdir())}
+            lines = [f"{name}: {line}" for name, text in logs.items() for line in text.splitlines()[-5:]]
+            raise RuntimeError("\n".join(lines))
 
 
 def _device(path, number):

@@ -34,7 +34,8 @@ class Machines:
     def begin(self):
         """Create the host of the controller."""
         command = ["unshare", "--net", "--uts", "--mount", "--propagation", "private"]
-        self._start("head", [*command, "bash", "-ec", HEAD_INIT, "head", str(self.folder)])
+        pid = self._start("head", [*command, "bash", "-ec", HEAD_INIT, "head", str(self.folder)])
+        (self.folder / "run" / "head").write_text(str(pid))
 
     def start_controller(self):
         """Start slurmctld, unless it runs."""

@@ -99,8 +99,7 @@ def command(real, folder):
     return f"""#!/bin/sh
 export SLURM_CONF={folder}/slurm.conf
 if [ "$(readlink /proc/self/ns/net)" = "{outside}" ]; then
-    head=$(cut -d" " -f1 "{folder}/pids/head")
-    exec nsenter --target "$head" --net --uts -- {real} "$@"
+    exec nsenter --target "$(cat "{folder}/run/head")" --net --uts -- {real} "$@"
 fi
 exec {real} "$@"
 """

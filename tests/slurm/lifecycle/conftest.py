@@ -1,6 +1,5 @@
 """One cluster for all cases that do not damage its nodes, and an uninterrupted run."""
 
-import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from tests.slurm.login import make_login
 
 @contextmanager
 def clustered(*extra):
-    """A cluster in a short folder; stopped at the end, or with this process.
+    """A cluster in a short folder; stopped at the end, or killed with this process.
 
     `extra` are lines for slurm.conf.
     """
@@ -23,7 +22,7 @@ def clustered(*extra):
     folder = Path(tempfile.mkdtemp(prefix="gs-", dir="/tmp"))
     cluster = Cluster(folder, extra)
     try:
-        cluster.up(owner=os.getpid())
+        cluster.up()
         yield cluster
     finally:
         cluster.down()

@@ -1,10 +1,10 @@
-"""The reader in docs/run-folder.md for other languages reads saved checkpoints."""
+"""The reader that docs/run-folder.md shows for other languages reads saved checkpoints."""
 
 import json
 import subprocess
 import sys
 
-from tests.docs.pages import ROOT, read
+from tests.docs.pages import ROOT
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import Score
 
@@ -25,8 +25,7 @@ def save(world, run):
 def test_the_documented_reader_reads_every_tensor_bit_by_bit(tmp_path, two_ranks):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     two_ranks.run(save, tmp_path / "runs" / "mine")
-    page = read(ROOT / "docs" / "run-folder.md")
-    (reader,) = (b.text for b in page.blocks if b.language == "python" and "numpy" in b.text)
+    reader = (ROOT / "docs" / "examples" / "read_checkpoint.py").read_text()
     done = subprocess.run(
         [sys.executable, "-I", "-c", reader + PRINT_CONTENT], cwd=tmp_path, capture_output=True, text=True
     )
