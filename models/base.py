@@ -18,6 +18,8 @@ Batch = Mapping[str, Any]
 NumUnits = int | Mapping[str, int]
 """Units; or units by term, where a loss is a sum of means over different units."""
 SplitName = Literal["train", "val", "test"]
+Groups = Mapping[SplitName, Sequence[str]]
+"""The groups of each split."""
 
 
 class DataError(Exception):

@@ -94,14 +94,12 @@ class CustomTask(FamilyTask, ABC):
             return DataError(problem, where=self._place("measure"), allowed=allowed, **more)
 
         if not isinstance(sums, Mapping) or "loss" not in sums:
-            given = ", ".join(map(str, sums)) if isinstance(sums, Mapping) else type(sums).__name__
-            raise error(f"{name}.measure returns {given}, but no 'loss'", "'loss' and any other metrics")
+            raise error(f"{name}.measure returns no mapping with 'loss'", "'loss' and any other metrics")
         for key, value in sums.items():
             for part in value if isinstance(value, tuple) else (value,):
                 if not isinstance(part, Tensor | int | float) or (isinstance(part, Tensor) and part.dim()):
-                    kind = f"of shape {[*part.shape]}" if isinstance(part, Tensor) else type(part).__name__
                     allowed = "a scalar tensor: the sum over the samples; or a pair of a sum and a count"
-                    raise error(f"{name}.measure returns {key!r} as {kind}", allowed)
+                    raise error(f"{name}.measure returns {key!r} that is not a scalar", allowed)
         names = [f"val_{key}" for key in sums]
         goal = self.goal.metric
         if goal not in names and type(self).metric is FamilyTask.metric:

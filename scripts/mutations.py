@@ -78,7 +78,7 @@ models/language/rows.py | models/language/test_rows.py | padding counts as units
 models/language/rows.py | models/language/test_rows.py | labels are the inputs themselves
     labels = tokens[1:].copy() => labels = tokens[:-1].copy()
 models/doc_translation/metric.py | models/doc_translation/test_metric.py | BLEU ignores the language
-    BLEU(tokenize=tokenize, force=True) => BLEU(force=True)
+    Bleu(_TOKENIZERS.get( => Bleu({}.get(
 models/event_seg/readers/prophesee_format.py | models/event_seg/test_prophesee_format.py | repeated TIME_HIGH
     keeps = is_high[sets] & ( => keeps = False & is_high[sets] & (
 launcher/config/resolve.py | launcher/config/test_resolve.py | a file overrides the command line

@@ -7,16 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import (
-    FamilySection,
-    Fold,
-    Fraction,
-    OnBad,
-    SplitSeed,
-    StagedModel,
-    UnitOfChannels,
-    column_field,
-)
+from models.common.config import DataSection, FamilySection, StagedModel, UnitOfChannels, column_field
 from models.common.data_files import IGNORE
 
 
@@ -95,8 +86,6 @@ class Model(StagedModel):
     """Model family."""
     size: str = "full"
     """Model size; see `list models`."""
-    stage: Literal["whole", "encoder"] = "whole"
-    """whole: train the model. encoder: train its encoder, the other parts are frozen."""
     loss: LossSettings = LossSettings()
     curriculum: Curriculum = Curriculum()
 
@@ -113,7 +102,7 @@ Classes = list[Annotated[str, column_field((*CLASS_NAMES, UNKNOWN), "SNHL=sensor
 Columns = list[Annotated[str, column_field(COLUMNS, "Level (dB)=intensity")]]
 
 
-class Data(FamilySection):
+class Data(DataSection):
     """Averaged responses to train on."""
 
     path: str = "embedded:patients"
@@ -122,10 +111,6 @@ class Data(FamilySection):
     control: Literal["real", "noise", "noise-signal"] = "real"
     """Noise control. noise: exchange signal and examination facts between patients; the score must
     fall to chance. noise-signal: exchange the signal only; reported only."""
-    on_bad: OnBad = "stop"
-    fraction: Fraction = 1.0
-    split_seed: SplitSeed = None
-    fold: Fold = None
     split: Literal["auto", "patient", "level"] = "auto"
     """Unit of the split: a patient, or a level of one or two recordings. auto: the level if there
     are no more."""

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from models.abr.config import CLASS_NAMES, CLASSES
 from models.abr.loss import TERMS
-from models.abr.responses import LABELS, STATIC_NAMES, Responses, Statistics
+from models.abr.responses import LABELS, STATIC_NAMES, Numbers, Responses, Signal, Statistics
 from models.base import Batch, SplitName
 from models.common.data_files import few
 
@@ -19,7 +18,7 @@ MARGIN = 0.04
 """How far above chance macro-F1 may be."""
 
 
-def chance_macro_f1(target: NDArray[np.int64]) -> float:
+def chance_macro_f1(target: Numbers) -> float:
     """The macro-F1 of the best guess without any input, from the shares of the classes.
 
     The better of two: always the most frequent class, or each class equally often.
@@ -48,12 +47,12 @@ def sample(
     }
 
 
-def scaled_signal(signal: NDArray[np.float32], statistics: Statistics) -> NDArray[np.float32]:
+def scaled_signal(signal: Signal, statistics: Statistics) -> Signal:
     """The input [..., 1, 200] of the model for signals [..., 200] in µV."""
     return np.asarray(signal / np.float32(statistics.signal_rms), np.float32)[..., None, :]
 
 
-def scaled_facts(facts: NDArray[np.float32], statistics: Statistics) -> NDArray[np.float32]:
+def scaled_facts(facts: Signal, statistics: Statistics) -> Signal:
     """The input [..., 4] of the model for facts of STATIC_NAMES; the mean for an unknown one."""
     scaled = (facts.astype(np.float64) - statistics.static_mean) / statistics.static_scale
     return np.nan_to_num(scaled).astype(np.float32)
@@ -81,7 +80,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     }
 
 
-def known_terms(responses: Responses, train: NDArray[np.int64]) -> tuple[str, ...]:
+def known_terms(responses: Responses, train: Numbers) -> tuple[str, ...]:
     """The loss terms: the signal, and each label that some training response has."""
     known = {name: np.isfinite(column[train]) for name, column in responses.labels.items()}
     known["class"] = responses.target[train] >= 0
@@ -89,7 +88,7 @@ def known_terms(responses: Responses, train: NDArray[np.int64]) -> tuple[str, ..
 
 
 def facts(
-    responses: Responses, terms: Collection[str], numbers: Mapping[SplitName, NDArray[np.int64]]
+    responses: Responses, terms: Collection[str], numbers: Mapping[SplitName, Numbers]
 ) -> dict[str, Any]:
     """What a user should know of the data; `numbers`: the responses of each split."""
     origin = responses.origin
@@ -100,18 +99,18 @@ def facts(
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
-        "files_of_raters": dict(responses.marked),
+        "files_of_raters": dict(responses.reading.marked),
         "classes": classes if "class" in terms else {},
         "not_trained": [name for name in ("class", *LABELS) if name not in terms],
         "unknown": [name for name, column in columns if not np.isfinite(column).any()],
-        "left_out": dict(responses.left_out),
-        "notes": few(responses.notes),
+        "left_out": dict(responses.reading.left_out),
+        "notes": few(responses.reading.notes),
     }
     return {name: value for name, value in facts.items() if value not in ([], {})}
 
 
 def bounds(
-    responses: Responses, terms: Collection[str], val: NDArray[np.int64], control: str
+    responses: Responses, terms: Collection[str], val: Numbers, control: str
 ) -> dict[str, dict[str, float]]:
     """The bounds of macro-F1 in a noise control.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
-from models.abr.config import CLASSES, POINTS
+from models.abr.config import CLASSES, POINTS, Data
 from models.abr.formats import EMBEDDED
-from models.abr.responses import LABELS, ResponseOrigin, Responses
+from models.abr.responses import LABELS, ResponseOrigin, ResponseReading, Responses
 from models.common import cache
 
 STEP_MS = 0.05
@@ -57,7 +58,7 @@ def cochlear_microphonic(height: Array, phase: Array) -> Array:
     return 2.0 * height[:, None] * envelope * ringing
 
 
-def pink_noise(rms: Array, rng: np.random.Generator) -> Array:
+def pink_noise(rms: Array, rng: Generator) -> Array:
     """Noise of equal power per octave from 100 to 3000 Hz, [response, 200], of `rms` µV."""
     frequency = np.fft.rfftfreq(POINTS, STEP_MS / 1000)
     shape = np.zeros_like(frequency)
@@ -68,7 +69,7 @@ def pink_noise(rms: Array, rng: np.random.Generator) -> Array:
     return noise * (rms / noise.std(axis=1))[:, None]
 
 
-def muscle_artifact(strength: Array, onset: Array, rng: np.random.Generator) -> Array:
+def muscle_artifact(strength: Array, onset: Array, rng: Generator) -> Array:
     """Bursts of muscle activity, [response, 200]; `strength` in µV, 0: none."""
     burst = np.exp(-(((TIME_MS - onset[:, None]) / 1.5) ** 2))
     return strength[:, None] * burst * pink_noise(np.ones(len(strength)), rng)
@@ -97,15 +98,9 @@ def read_patients(path: str, shares: Literal["balanced", "clinical"]) -> Respons
     made_from = {"version": VERSION, "patients": count, "shares": shares, "seed": SEED}
     columns = cache.arrays("abr", made_from, lambda: simulate(count, SHARES[shares], SEED))
     patient = np.array([f"patient {number}" for number in columns["patient"]])
-    return Responses(
-        ORIGIN,
-        patient,
-        patient.tolist(),
-        columns["signal"],
-        columns["static"],
-        {name: columns[name] for name in LABELS},
-        columns["target"],
-    )
+    labels, where = {name: columns[name] for name in LABELS}, patient.tolist()
+    inputs = columns["signal"], columns["static"]
+    return Responses(ORIGIN, patient, where, *inputs, labels, columns["target"], ResponseReading(Data()))
 
 
 def simulate(patients: int, shares: tuple[float, ...], seed: int) -> dict[str, NDArray]:
@@ -113,82 +108,36 @@ def simulate(patients: int, shares: tuple[float, ...], seed: int) -> dict[str, N
 
     Each patient has two ears, each ear five to eight levels, each level one or two rates.
     """
-    rng = np.random.default_rng(seed)
-    kind = rng.permutation(_kinds(patients, shares))
-    age = rng.uniform(18, 80, patients)
-    patient = np.repeat(np.arange(patients), 2)  # by ear
-    threshold, gap, growth = _hearing(kind[patient], rng)
-    ear, level, rate = _examinations(threshold, rng)
-    patient, ears = patient[ear], (threshold[ear], gap[ear], growth[ear])
-    signal, latency, height, noise = _signals(kind[patient], age[patient], level, rate, ears, rng)
-    exists = height > 0
-    ratio = np.square(signal, dtype=np.float64).mean(1) / noise**2
-    # Without a response: the ratio of two noise variances, about 1.
-    fmp = ratio * rng.f(5, 250, len(ratio))
-    static = np.stack((age[patient], level, rate, fmp), axis=1)
-    responds = np.isfinite(threshold[ear])
-    return {
-        "patient": patient,
-        "signal": signal.astype(np.float32),
-        "static": static.astype(np.float32),
-        "exists": exists.astype(np.float32),
-        "latency": np.where(exists, latency, np.nan).astype(np.float32),
-        "amplitude": np.where(exists, height, np.nan).astype(np.float32),
-        "threshold": np.where(responds, threshold[ear], np.nan).astype(np.float32),
-        "target": kind[patient].astype(np.int64),
-    }
-
-
-def _kinds(patients: int, shares: tuple[float, ...]) -> NDArray[np.int64]:
-    """The class of each patient: counts by share, the remainder normal."""
-    counts = [int(share * patients + 0.5) for share in shares]
+    rng, counts = np.random.default_rng(seed), [int(share * patients + 0.5) for share in shares]
     counts[NORMAL] = patients - sum(counts[1:])
-    return np.repeat(np.arange(CLASSES), counts)
+    kind = rng.permutation(np.repeat(np.arange(CLASSES), counts))
+    age = rng.uniform(18, 80, patients)
 
-
-def _hearing(kind: NDArray[np.int64], rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    """By ear: threshold in dB nHL, air-bone gap in dB, and growth of the response in dB.
-
-    The threshold is NaN for an ear without a response at any level.
-    """
-    ears = len(kind)
+    # By ear: threshold in dB nHL (NaN: no response at any level), air-bone gap and growth in dB.
+    patient = np.repeat(np.arange(patients), 2)
+    of_ear, ears = kind[patient], len(patient)
     normal = rng.uniform(5, 22, ears)
-    gap = np.where(kind == CONDUCTIVE, rng.uniform(25, 45, ears), 0.0)
-    threshold = np.where(kind == SENSORINEURAL, rng.uniform(40, 70, ears), normal + gap)
-    threshold[(kind == TOTAL) | (kind == NEUROPATHY)] = np.nan
-    # Recruitment: steep above a high threshold.
-    return threshold, gap, np.where(kind == SENSORINEURAL, 8.0, 25.0)
+    gap = np.where(of_ear == CONDUCTIVE, rng.uniform(25, 45, ears), 0.0)
+    threshold = np.where(of_ear == SENSORINEURAL, rng.uniform(40, 70, ears), normal + gap)
+    threshold[(of_ear == TOTAL) | (of_ear == NEUROPATHY)] = np.nan
+    growth = np.where(of_ear == SENSORINEURAL, 8.0, 25.0)  # recruitment: steep above a high threshold
 
-
-def _examinations(threshold: Array, rng: np.random.Generator) -> tuple[NDArray[np.int64], Array, Array]:
-    """Ear, level and rate of each response, in descending steps of 10 dB.
-
-    An ear with a high threshold is examined from 90 dB, any other from 80 or 70 dB: as in a
-    clinic, the level alone carries information about the hearing loss.
-    """
-    ears = len(threshold)
+    # Ear, level and rate of each response, in descending steps of 10 dB. An ear with a high threshold
+    # is examined from 90 dB, any other from 80 or 70 dB: as in a clinic, the level alone carries
+    # information about the hearing loss.
     levels = rng.integers(5, 9, ears)
     is_impaired = ~(threshold < HEARING_LOSS_DB)
     first = np.where(is_impaired, 0, rng.integers(1, 3, ears)).clip(max=len(LEVELS) - levels)
     rates = rng.integers(1, 3, ears)
-    rate = RATES[rng.permuted(np.tile(np.arange(len(RATES)), (ears, 1)), axis=1)[:, :2]]
+    of_rates = RATES[rng.permuted(np.tile(np.arange(len(RATES)), (ears, 1)), axis=1)[:, :2]]
     ear = np.repeat(np.arange(ears), levels * rates)
     number = np.arange(len(ear)) - np.repeat(np.cumsum(levels * rates) - levels * rates, levels * rates)
     down, which = np.divmod(number, rates[ear])
-    return ear, LEVELS[first[ear] + down].astype(np.float64), rate[ear, which]
+    level, rate = LEVELS[first[ear] + down].astype(np.float64), of_rates[ear, which]
 
-
-def _signals(
-    kind: NDArray[np.int64],
-    age: Array,
-    level: Array,
-    rate: Array,
-    ears: tuple[Array, Array, Array],
-    rng: np.random.Generator,
-) -> tuple[Array, Array, Array, Array]:
-    """Signal [response, 200]; latency and amplitude of wave V (0: none); RMS of the noise."""
-    threshold, gap, growth = ears
-    count = len(kind)
+    # By response: latency and amplitude of wave V (0: none), and the signal.
+    patient, threshold, gap, growth = (column[ear] for column in (patient, threshold, gap, growth))
+    kind, age, count = kind[patient], age[patient], len(ear)
     above = np.nan_to_num(level - threshold, nan=-1.0)
     height = HEIGHT_UV * rng.normal(1, 0.12, count).clip(0.6) * -np.expm1(-above.clip(0) / growth)
     # In neuropathy, some responses at high levels are smeared, late and small.
@@ -206,5 +155,16 @@ def _signals(
     signal += pink_noise(noise, rng)
     tense = np.where(rng.random(count) < 0.04, rng.uniform(0.1, 0.3, count), 0.0)
     signal += muscle_artifact(tense, rng.uniform(2, 10, count), rng)
-    assert signal.shape == (count, POINTS)
-    return signal, latency[:, 4], height, noise
+    # The ratio of two variances; without a response, of noise: about 1.
+    fmp = np.square(signal, dtype=np.float64).mean(1) / noise**2 * rng.f(5, 250, count)
+    exists = height > 0
+    columns = {
+        "signal": signal,
+        "static": np.stack((age, level, rate, fmp), axis=1),
+        "exists": exists,
+        "latency": np.where(exists, latency[:, 4], np.nan),
+        "amplitude": np.where(exists, height, np.nan),
+        "threshold": threshold,
+    }
+    narrow = {name: column.astype(np.float32) for name, column in columns.items()}
+    return {"patient": patient, **narrow, "target": kind.astype(np.int64)}

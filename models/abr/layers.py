@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.abr.config import CONDITION, MAX_DISTANCE, STATIC
+from models.abr.config import CONDITION, MAX_DISTANCE
 from models.common.layers import Dropout, attention_kernel
 
 
@@ -218,11 +219,12 @@ CONDITION_DROPOUT = 0.15
 """Share of training samples without a condition."""
 
 
-def static_embedding() -> nn.Sequential:
-    """The layers from facts [batch, 4] to the condition [batch, 8]."""
-    return nn.Sequential(
-        nn.Linear(STATIC, CONDITION), nn.GELU(), nn.LayerNorm(CONDITION), nn.Linear(CONDITION, CONDITION)
-    )
+def mlp(*widths: int, last: nn.Module | None = None) -> nn.Sequential:
+    """Linear layers of these widths with GELU between them, then `last`."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.GELU()]
+    return nn.Sequential(*layers[:-1], *([last] if last is not None else []))
 
 
 class FiLM(nn.Module):
@@ -242,8 +244,8 @@ class FiLM(nn.Module):
             nn.LayerNorm(width),
             nn.GELU(),
         )
-        self.gamma = _branch(width)
-        self.beta = _branch(width)
+        self.gamma = mlp(width, width, width)
+        self.beta = mlp(width, width, width)
         self.norm = nn.LayerNorm(width)
         self.absent = nn.Parameter(torch.zeros(CONDITION))
 
@@ -257,10 +259,6 @@ class FiLM(nn.Module):
         features = self.trunk(torch.where(absent, self.absent.to(condition.dtype), condition))
         scale = 1 + STRENGTH * self.gamma(features)
         return scale[:, None] * self.norm(x) + STRENGTH * self.beta(features)[:, None]
-
-
-def _branch(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
 
 
 SLOWEST, FASTEST = 1e-3, 1e-1

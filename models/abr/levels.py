@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +17,7 @@ from models.abr.layers import (
     Halving,
     StateSpace,
     TimeConv,
+    mlp,
     relative_positions,
     sinusoids,
     upsample,
@@ -65,7 +64,7 @@ class Bottleneck(nn.Module):
         )
         self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)
-        self.joined = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.joined = mlp(2 * width, 2 * width, width)
         self.film = FiLM(width)
         self.norm = nn.LayerNorm(width)
 
@@ -132,7 +131,7 @@ class SignalHead(nn.Module):
             *(EncoderLayer(base, 1, 2, kernel, size.dropout) for _ in range(SIGNAL_LAYERS))
         )
         self.pooling = AttentionPooling(base)
-        self.shape = _mlp(base, 2 * base, 2 * base, POINTS)
+        self.shape = mlp(base, 2 * base, 2 * base, POINTS)
         self.residual = nn.Sequential(
             TimeConv(1, 16, 7), nn.GELU(), TimeConv(16, 8, 5), nn.GELU(), TimeConv(8, 1, 3)
         )
@@ -155,10 +154,10 @@ class PeakHead(nn.Module):
         super().__init__()
         base, half = size.base, size.base // 2
         self.pooling = AttentionPooling(base)
-        self.shared = _mlp(base, base, base, last=nn.GELU())
-        self.exists = _mlp(base, half, 1)
-        self.latency = _mlp(base, base, half, 1)
-        self.amplitude = _mlp(base, base, half, 1)
+        self.shared = mlp(base, base, base, last=nn.GELU())
+        self.exists = mlp(base, half, 1)
+        self.latency = mlp(base, base, half, 1)
+        self.amplitude = mlp(base, base, half, 1)
         self.output_names = tuple(name for name in ("exists", "latency", "amplitude") if name in trained)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,7 +177,7 @@ class ClassHead(nn.Module):
             *(nn.Linear(base, base), nn.GELU(), nn.LayerNorm(base)),
             *(nn.Linear(base, base), nn.GELU(), nn.LayerNorm(base)),
         )
-        self.logits = _mlp(base, base // 2, CLASSES)
+        self.logits = mlp(base, base // 2, CLASSES)
         # The logarithm, so that the temperature stays positive without a clamp.
         self.log_temperature = nn.Parameter(torch.zeros(1))
 
@@ -194,16 +193,9 @@ class ThresholdHead(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.pooling = AttentionPooling(size.base)
-        self.level = _mlp(size.base, size.base, size.base // 2, last=nn.GELU())
+        self.level = mlp(size.base, size.base, size.base // 2, last=nn.GELU())
         self.last = nn.Linear(size.base // 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; returns [batch]."""
         return F.softplus(self.last(self.level(self.pooling(x))).float()).squeeze(-1)
-
-
-def _mlp(*widths: int, last: nn.Module | None = None) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.GELU()]
-    return nn.Sequential(*layers[:-1], *([last] if last is not None else []))

@@ -7,8 +7,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from models.abr.config import Size
-from models.abr.layers import ConvBlock, GeluFeedForward, SequenceAttention, static_embedding
+from models.abr.config import CONDITION, STATIC, Size
+from models.abr.layers import ConvBlock, GeluFeedForward, SequenceAttention
 from models.abr.levels import (
     Bottleneck,
     ClassHead,
@@ -44,7 +44,9 @@ class Network(HasFrozenParts):
         """`terms`: the loss terms (loss.TERMS) with labels in the data."""
         super().__init__()
         widths = size.widths
-        self.static = static_embedding()
+        self.static = nn.Sequential(
+            nn.Linear(STATIC, CONDITION), nn.GELU(), nn.LayerNorm(CONDITION), nn.Linear(CONDITION, CONDITION)
+        )
         self.input = ConvBlock(1, size.base, 7)
         self.encoder = nn.ModuleList(
             EncoderLevel(before, width, size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Signal = NDArray[np.float32]
+Numbers = NDArray[np.int64]
 UNKNOWN_CLASS = -100
 LABELS = ("exists", "latency", "amplitude", "threshold")
 """exists: 1 with a wave V, 0 without; its latency in ms and amplitude in µV; the threshold in dB."""
@@ -49,7 +50,7 @@ class ResponseRow:
     """The patient, animal or file, which stays in one split."""
     where: str
     """File and line or level, for messages."""
-    signal: NDArray[np.float32]
+    signal: Signal
     """[200], in µV."""
     known: Mapping[str, float] = field(default_factory=dict)
     target: int = UNKNOWN_CLASS
@@ -100,17 +101,14 @@ class Responses:
     patient: NDArray[np.str_]
     where: Sequence[str]
     """File and line or level, for messages."""
-    signal: NDArray[np.float32]
+    signal: Signal
     """[response, 200], in µV; may be mapped from disk."""
-    static: NDArray[np.float32]
+    static: Signal
     """[response, 4]: age in years, level in dB, rate per second, Fmp; NaN: unknown."""
-    labels: dict[str, NDArray[np.float32]]
+    labels: dict[str, Signal]
     """By LABELS: [response], NaN: unknown."""
-    target: NDArray[np.int64]
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    """These as of ResponseReading."""
-    marked: Mapping[str, int] = field(default_factory=dict)
-    notes: Sequence[str] = ()
+    target: Numbers
+    reading: ResponseReading
 
     def __len__(self) -> int:
         return len(self.target)
@@ -122,55 +120,45 @@ class Responses:
 
 
 def collect(rows: Iterable[ResponseRow], origin: ResponseOrigin, reading: ResponseReading) -> Responses:
-    """The columns of `rows`; signals are written to an unnamed temporary file, not to memory.
+    """The columns of `rows`.
 
     With labels, a duplicate is left out: a signal of another patient, or the same signal with the
     same labels (with other labels it is the row of another rater). Raises DataError if a row cannot
     be used and data.on_bad is stop, or if no row can be used.
     """
-    names = (*STATIC_NAMES, *LABELS)
-    values, patients, places, targets = list[list[float]](), list[str](), list[str](), list[int]()
+    kept, values = list[ResponseRow](), list[list[float]]()
     owners: dict[bytes, str] = {}
     seen: set[bytes] = set()
-    # Only the map holds the file: the disk space is freed when the process ends.
-    with tempfile.TemporaryFile(prefix="gearshift-") as spool:
-        for row in rows:
-            if (problem := impossible(row)) is not None:
-                reading.bad_records.add(row.where, problem)
-                continue
-            row_values = [row[name] for name in names]
-            signal = sha256(row.signal.tobytes()).digest()[:16]
-            whole = f"{signal.hex()} {row.patient} {row_values[len(STATIC_NAMES) :]} {row.target}"
-            digest = sha256(whole.encode()).digest()[:16]
-            is_copy = owners.setdefault(signal, row.patient) != row.patient or digest in seen
-            if is_copy and reading.has_labels:
-                reading.left_out["duplicates"] += 1
-                continue
-            seen.add(digest)
-            values.append(row_values)
-            patients.append(row.patient)
-            places.append(row.where)
-            targets.append(row.target)
-            spool.write(np.ascontiguousarray(row.signal, np.float32).tobytes())
-        reading.left_out["skipped"] = reading.bad_records.finish(reading.settings.on_bad, len(targets))
-        left_out = +reading.left_out
-        if not targets:
-            counts = ", ".join(f"{count} {name}" for name, count in left_out.items())
-            raise DataError("no usable response", where=f"data.path, left out: {counts or 'nothing'}")
-        spool.flush()
-        signals = np.memmap(spool, np.float32, "r", shape=(len(targets), POINTS))
+    for row in rows:
+        if (problem := impossible(row)) is not None:
+            reading.bad_records.add(row.where, problem)
+            continue
+        row_values = [row[name] for name in (*STATIC_NAMES, *LABELS)]
+        signal = sha256(row.signal.tobytes()).digest()[:16]
+        whole = f"{signal.hex()} {row.patient} {row_values[len(STATIC_NAMES) :]} {row.target}"
+        digest = sha256(whole.encode()).digest()[:16]
+        is_copy = owners.setdefault(signal, row.patient) != row.patient or digest in seen
+        if is_copy and reading.has_labels:
+            reading.left_out["duplicates"] += 1
+            continue
+        seen.add(digest)
+        values.append(row_values)
+        kept.append(row)
+    reading.left_out["skipped"] = reading.bad_records.finish(reading.settings.on_bad, len(kept))
+    reading.left_out = +reading.left_out
+    if not kept:
+        counts = ", ".join(f"{count} {name}" for name, count in reading.left_out.items())
+        raise DataError("no usable response", where=f"data.path, left out: {counts or 'nothing'}")
     static, labels = np.split(np.array(values, np.float32), [len(STATIC_NAMES)], axis=1)
     return Responses(
         origin,
-        np.array(patients),
-        places,
-        signals,
+        np.array([row.patient for row in kept]),
+        [row.where for row in kept],
+        np.array([row.signal for row in kept], np.float32),
         static,
         dict(zip(LABELS, np.ascontiguousarray(labels.T), strict=True)),
-        np.array(targets, np.int64),
-        left_out,
-        reading.marked,
-        reading.notes,
+        np.array([row.target for row in kept], np.int64),
+        reading,
     )
 
 
@@ -186,7 +174,7 @@ def impossible(row: ResponseRow) -> str | None:
     return None
 
 
-def resample(trace: NDArray[np.float64], samples: float) -> NDArray[np.float32]:
+def resample(trace: NDArray[np.float64], samples: float) -> Signal:
     """The first `samples` of `trace`, possibly a fraction, as the means of 200 equal intervals.
 
     The mean over its interval is anti-aliasing enough: at a step of 0.05 ms it passes 96 % of
@@ -199,8 +187,6 @@ def resample(trace: NDArray[np.float64], samples: float) -> NDArray[np.float32]:
 
 
 FILE = "statistics.json"
-_AT_ONCE = 65536
-"""Responses in memory at once."""
 Pair = tuple[float, float]
 
 
@@ -226,13 +212,9 @@ class Statistics:
         return {name: torch.tensor(value) for name, value in asdict(self).items()}
 
 
-def fit(responses: Responses, train: NDArray[np.int64]) -> Statistics:
+def fit(responses: Responses, train: Numbers) -> Statistics:
     """The statistics of the responses with the indices `train`, in float64."""
-    square = 0.0
-    for at in range(0, len(train), _AT_ONCE):
-        signal = responses.signal[train[at : at + _AT_ONCE]]
-        square += float(np.square(signal, dtype=np.float64).sum())
-    rms = np.sqrt(square / (len(train) * responses.signal.shape[1]))
+    rms = np.sqrt(np.square(responses.signal[train], dtype=np.float64).mean())
     means, scales = zip(*map(_moments, responses.static[train].T), strict=True)
     latency, amplitude = (_moments(responses.labels[name][train]) for name in ("latency", "amplitude"))
     target = responses.target[train]
@@ -240,13 +222,13 @@ def fit(responses: Responses, train: NDArray[np.int64]) -> Statistics:
     return Statistics(float(rms) or 1.0, means, scales, latency, amplitude, class_weights(counts))
 
 
-def class_weights(counts: NDArray[np.int64]) -> tuple[float, ...]:
+def class_weights(counts: Numbers) -> tuple[float, ...]:
     """n / (number of present classes × n of the class): the mean weight of a sample is 1."""
     present = max(1, int((counts > 0).sum()))
     return tuple(float(counts.sum() / (present * n)) if n else 1.0 for n in counts)
 
 
-def _moments(column: NDArray[np.float32]) -> Pair:
+def _moments(column: Signal) -> Pair:
     """Mean and standard deviation of the known values; without any: 0 and 1. Never deviation 0."""
     known = column[np.isfinite(column)].astype(np.float64)
     if not len(known):
@@ -254,7 +236,7 @@ def _moments(column: NDArray[np.float32]) -> Pair:
     return float(known.mean()), float(known.std()) or 1.0
 
 
-def load_or_fit(responses: Responses, train: NDArray[np.int64], folder: Path | None) -> Statistics:
+def load_or_fit(responses: Responses, train: Numbers, folder: Path | None) -> Statistics:
     """The statistics saved in the run folder; if there are none, fit and save them."""
     if folder is not None and (folder / FILE).exists():
         return load(folder)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from torch.nn import Module
 from models.abr.config import CLASS_NAMES, POINTS
 from models.abr.dataset import scaled_facts, scaled_signal
 from models.abr.network import Network
-from models.abr.responses import ResponseOrigin, Responses, Statistics
+from models.abr.responses import Numbers, ResponseOrigin, Responses
 from models.base import DataError, Picture, Prediction, Predictions
 from models.common.data_files import few
+from models.common.family import ENCODER
 from models.common.predictions import OPTION, DistinctNames, features_file
 from models.common.traces import INK, MARK, TraceRow, draw_traces
 
@@ -63,48 +65,36 @@ class TrainedOnResponses:
             raise DataError(f"{problem}, and the model was trained on {kind}", where=OPTION, allowed=kind)
 
 
-@dataclass(frozen=True)
-class Estimator:
-    """A trained model, for responses in their own units. Its methods are collective."""
+@torch.no_grad()
+def estimates(task: Any, model: Module, signal: NDArray, static: NDArray) -> Estimates:
+    """What the model makes of `signal` [response, 200] in µV with `static` [response, 4].
 
-    model: Module
-    statistics: Statistics
-    device: torch.device
-
-    def _inputs(self, signal: NDArray, static: NDArray) -> list[torch.Tensor]:
-        """The signal [batch, 1, 200] and the facts [batch, 4], scaled as in training."""
-        scaled = scaled_signal(signal, self.statistics), scaled_facts(static, self.statistics)
-        return [torch.from_numpy(x).to(self.device) for x in scaled]
-
-    @torch.no_grad()
-    def estimates(self, signal: NDArray, static: NDArray) -> Estimates:
-        """What the model makes of `signal` [response, 200] in µV with `static` [response, 4].
-
-        The predicted signal in µV; class [response, class] and existence as probabilities; latency
-        and amplitude are NaN where no wave V is predicted.
-        """
-        found = {term: x.float().cpu() for term, x in self.model(*self._inputs(signal, static)).items()}
-        found["signal"] = found["signal"][:, 0] * self.statistics.signal_rms
-        if "class" in found:
-            found["class"] = found["class"].double().softmax(-1)
-        if "exists" in found:
-            is_seen = found["exists"] >= 0
-            found |= {t: found[t].where(is_seen, nan) for t in ("latency", "amplitude") if t in found}
-            found["exists"] = found["exists"].double().sigmoid()
-        return {term: x.numpy() for term, x in found.items()}
-
-    @torch.no_grad()
-    def features(self, signal: NDArray, static: NDArray) -> NDArray:
-        """The features [response, token, width] of the encoder."""
-        assert isinstance(self.model, Network)
-        return self.model.encode(*self._inputs(signal, static))[1].float().cpu().numpy()
+    The predicted signal in µV; class [response, class] and existence as probabilities; latency and
+    amplitude are NaN where no wave V is predicted. Of an encoder, features [response, token, width].
+    Collective.
+    """
+    statistics = task.statistics
+    scaled = scaled_signal(signal, statistics), scaled_facts(static, statistics)
+    inputs = [torch.from_numpy(x).to(task.context.device) for x in scaled]
+    if task.stage == ENCODER:
+        assert isinstance(model, Network)
+        return {"features": model.encode(*inputs)[1].float().cpu().numpy()}
+    found = {term: x.float().cpu() for term, x in model(*inputs).items()}
+    found["signal"] = found["signal"][:, 0] * statistics.signal_rms
+    if "class" in found:
+        found["class"] = found["class"].double().softmax(-1)
+    if "exists" in found:
+        is_seen = found["exists"] >= 0
+        found |= {t: found[t].where(is_seen, nan) for t in ("latency", "amplitude") if t in found}
+        found["exists"] = found["exists"].double().sigmoid()
+    return {term: x.numpy() for term, x in found.items()}
 
 
 def build_predictions(
-    estimator: Estimator, responses: Responses, numbers: NDArray[np.int64], signal: NDArray, static: NDArray
+    task: Any, model: Module, numbers: Numbers, signal: NDArray, static: NDArray
 ) -> Predictions:
     """Predictions for the responses `numbers`, whose inputs are `signal` and `static`; collective."""
-    found = estimator.estimates(signal, static)
+    found, responses = estimates(task, model, signal, static), task.records
     rows, pictures = [], []
     for row, response in enumerate(numbers.tolist()):
         target = int(responses.target[response])
@@ -131,7 +121,7 @@ def _level(responses: Responses, response: int) -> str:
     return f"{level:g} dB" if np.isfinite(level) else ""
 
 
-def level_series(responses: Responses, index: NDArray[np.int64]) -> list[Picture]:
+def level_series(responses: Responses, index: Numbers) -> list[Picture]:
     """Of the responses `index`, those of the patient with the most and, if known, of another class."""
     pictures = list[Picture]()
     seen: set[int] = set()
@@ -148,7 +138,7 @@ def level_series(responses: Responses, index: NDArray[np.int64]) -> list[Picture
     return pictures
 
 
-def _draw(responses: Responses, index: NDArray[np.int64], found: Estimates | None = None) -> bytes:
+def _draw(responses: Responses, index: Numbers, found: Estimates | None = None) -> bytes:
     """The PNG of responses, the highest level first, with waves V; `found` (red): predictions."""
     levels = np.nan_to_num(responses.static[index, 1], nan=-np.inf)
     rows = []
@@ -173,7 +163,7 @@ def draw_responses(rows: Sequence[TraceRow], window_ms: float) -> bytes:
     return draw_traces(shown, ticks, height, 0.8 * height / (largest or 1.0))
 
 
-def predict(estimator: Estimator, responses: Responses, *, is_encoder: bool) -> Iterator[Prediction]:
+def predict(task: Any, model: Module, responses: Responses) -> Iterator[Prediction]:
     """A table (CSV) and a picture for the responses of each patient or file.
 
     Of an encoder, their features. The last prediction has no file: the count of responses that are
@@ -184,24 +174,22 @@ def predict(estimator: Estimator, responses: Responses, *, is_encoder: bool) -> 
         groups.setdefault(patient, []).append(number)
     for group, numbers in groups.items():
         index, name = np.array(numbers), names.of(group)
-        parts = [index[at : at + BATCH] for at in range(0, len(index), BATCH)]
-        inputs = [(responses.signal[part], responses.static[part]) for part in parts]
-        if is_encoder:
-            features = np.concatenate([estimator.features(*each) for each in inputs])
-            items, more = [responses.where[n] for n in index], {"intensity": responses.static[index, 1]}
-            yield features_file(name, group, items, features, more=more)
-            continue
-        batches = [estimator.estimates(*each) for each in inputs]
+        parts = (index[at : at + BATCH] for at in range(0, len(index), BATCH))
+        batches = [estimates(task, model, responses.signal[n], responses.static[n]) for n in parts]
         found = {term: np.concatenate([batch[term] for batch in batches]) for term in batches[0]}
+        if "features" in found:
+            items, more = [responses.where[n] for n in index], {"intensity": responses.static[index, 1]}
+            yield features_file(name, group, items, found["features"], more=more)
+            continue
         lines, table = _table(responses, index, found)
         files = {".csv": table, ".png": _draw(responses, index, found)}
         yield Prediction(name, "\n".join([group, *lines]), files)
-    notes = [f"left out: {name} {count}" for name, count in responses.left_out.items()]
-    if notes := [*notes, *few(responses.notes)]:
+    notes = [f"left out: {name} {count}" for name, count in responses.reading.left_out.items()]
+    if notes := [*notes, *few(responses.reading.notes)]:
         yield Prediction(names.of("notes"), "\n".join(notes))
 
 
-def _table(responses: Responses, index: NDArray[np.int64], found: Estimates) -> tuple[list[str], bytes]:
+def _table(responses: Responses, index: Numbers, found: Estimates) -> tuple[list[str], bytes]:
     """A line of text and a row of a CSV table for each response."""
     columns = {term: x for term, x in found.items() if term in _HEADINGS}
     if "class" in found:

@@ -22,7 +22,7 @@ from models.abr.loss import TERMS, TermRamps, TermSums, units
 from models.abr.network import ENCODER, PEAK, Network, UnscaledNetwork
 from models.abr.readers.files import read_responses
 from models.abr.responses import Responses, Statistics, load_or_fit
-from models.abr.showing import Estimator, TrainedOnResponses
+from models.abr.showing import TrainedOnResponses
 from models.base import (
     Batch,
     Context,
@@ -159,10 +159,7 @@ class AbrTask(FamilyTask):
         numbers, given = split.numbers[positions], split.given[positions]
         facts_of = given if self.control == "noise" else numbers
         signal, static = self.records.signal[given], self.records.static[facts_of]
-        return showing.build_predictions(self._estimator(model), self.records, numbers, signal, static)
-
-    def _estimator(self, model: Module) -> Estimator:
-        return Estimator(model, self.statistics, self.context.device)
+        return showing.build_predictions(self, model, numbers, signal, static)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         """See showing.predict. All responses are read first. Raises DataError."""
@@ -170,7 +167,7 @@ class AbrTask(FamilyTask):
             records = read_responses(str(path), self.data_settings, has_labels=False)
             used = [file for file in files(path) if of_file(file)]
         self.trained.check(records.origin, path)
-        yield from showing.predict(self._estimator(model), records, is_encoder=self.stage == "encoder")
+        yield from showing.predict(self, model, records)
         yield from passed_over(path, [*used, *filter(None, map(bids.events_path, used))])
 
     def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
@@ -184,12 +181,8 @@ class AbrTask(FamilyTask):
     def facts(self) -> Mapping[str, Any]:
         by = f"by {self.records.origin.group}"
         if self.noun == "levels":
-            count = len(set(self.records.patient))
-            which = "patient or recording" if count == 1 else f"{count} patients or recordings"
-            by = (
-                f"by level of the only {which}, each training level {REPEATS} times per epoch: scores "
-                "do not generalize to other ears"
-            )
+            by = f"by level of one or two recordings, each training level {REPEATS} times per epoch: scores "
+            by += "do not generalize to other ears"
         numbers = {name: self.data(name).numbers for name in SPLITS}
         facts = {"source": self.data_settings.path, "split": by, **super().facts()}
         facts |= dataset.facts(self.records, self.terms, numbers)

@@ -69,6 +69,17 @@ class FamilySection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class DataSection(FamilySection):
+    """What the data of every family has; a family says what `path` may be."""
+
+    path: str
+    control: Control = "real"
+    on_bad: OnBad = "stop"
+    fraction: Fraction = 1.0
+    split_seed: SplitSeed = None
+    fold: Fold = None
+
+
 _WHOLE: dict[str, Any] = {"only_if": {"model.stage": ["whole"]}}
 
 
@@ -76,7 +87,7 @@ class StagedModel(FamilySection):
     """A model whose encoder can be trained first."""
 
     stage: Literal["whole", "encoder"] = "whole"
-    """whole: train the model. encoder: train its encoder, and freeze the rest."""
+    """whole: train the model. encoder: train its encoder, the other parts are frozen."""
     encoder: str | None = Field(default=None, json_schema_extra=_WHOLE)
     """Initial weights of the encoder: the run folder of a stage encoder, or a safetensors file.
     Default: random."""

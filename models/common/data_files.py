@@ -96,12 +96,12 @@ def existing_path(path: str, allowed: str, key: str = "data.path") -> Path:
 
 def check_kind(path: Path, key: str = "data.path") -> None:
     """Raise DataError for a pipe or a device, and for a whole disk, before anything is read."""
-    problem, allowed = "is not a regular file", "a file on disk, not a pipe or a device"
-    if path.is_file() or path.is_dir():
-        if path.resolve() != Path(path.resolve().anchor):
-            return
-        problem, allowed = "is the whole disk", "a file, or a folder of data"
-    raise DataError(f"{key} '{path}' {problem}", where=str(path.absolute()), allowed=allowed)
+    if path.resolve() == path.resolve().parent or not (path.is_file() or path.is_dir()):
+        raise DataError(
+            f"{key} '{path}' is not a regular file, nor a folder of data",
+            where=str(path.absolute()),
+            allowed="a file on disk, not a pipe or a device; a folder, not the whole disk",
+        )
 
 
 def files(path: Path) -> list[Path]:
@@ -136,19 +136,20 @@ def walk(
         )
         for file in (os.path.join(folder, name) for name in names):
             if not os.path.isfile(file):
-                is_dangling = os.path.islink(file) and not os.path.exists(file)
-                kind = "a link to a file that does not exist" if is_dangling else "not a regular file"
+                kind = (
+                    "a link to a file that does not exist" if os.path.islink(file) else "not a regular file"
+                )
                 allowed = "files on disk and links to files; no pipes, sockets or devices"
-                raise _invalid(f"'{file}' is {kind}", allowed, "move it out of the folder")
+                fix = "move it out of the folder"
+                raise DataError(f"'{file}' is {kind}", where="data.path", allowed=allowed, fix=fix)
         count += len(names)
         if count > MAX_FILES:
-            problem = f"'{path}' has more than {MAX_FILES:,} files"
-            raise _invalid(problem, "a file, or a folder of data alone")
+            problem, allowed = (
+                f"'{path}' has more than {MAX_FILES:,} files",
+                "a file, or a folder of data alone",
+            )
+            raise DataError(problem, where="data.path", allowed=allowed)
         yield Path(folder), folders, names
-
-
-def _invalid(problem: str, allowed: str, fix: str = "") -> DataError:
-    return DataError(problem, where="data.path", allowed=allowed, fix=fix)
 
 
 def first_files(path: Path) -> Iterator[Path]:
@@ -170,20 +171,13 @@ def identity(path: Path) -> tuple[int, int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def cause_of(error: Exception) -> str:
-    """The first line of a library's error, after its kind unless that says no more."""
-    line = str(error).strip().split("\n")[0]
-    is_plain = line and (type(error) in (Exception, ValueError) or isinstance(error, OSError))
-    return line if is_plain else f"{type(error).__name__}: {line}"
-
-
 @contextmanager
 def library_errors(message: str, where: str, *, allowed: str, fix: str = "") -> Iterator[None]:
     """Raises any exception of a library that reads a file as one DataError; hides its warnings.
 
     For damaged files h5py, scipy, MNE and openpyxl raise exceptions of many types, also
     UnboundLocalError and those of zlib, which change between versions: so all are caught, and the
-    error names type and text.
+    error has the first line of the text, after the type unless that says no more.
     """
     try:
         with warnings.catch_warnings():
@@ -192,8 +186,10 @@ def library_errors(message: str, where: str, *, allowed: str, fix: str = "") -> 
     except DataError:
         raise
     except Exception as error:
-        problem = f"{message}: {cause_of(error)}"
-        raise DataError(problem, where=where, allowed=allowed, fix=fix) from None
+        line = str(error).strip().split("\n")[0]
+        is_plain = line and (type(error) in (Exception, ValueError) or isinstance(error, OSError))
+        cause = line if is_plain else f"{type(error).__name__}: {line}"
+        raise DataError(f"{message}: {cause}", where=where, allowed=allowed, fix=fix) from None
 
 
 def unreadable_file(path: Path, error: OSError, key: str = "data.path") -> DataError:
@@ -218,7 +214,7 @@ def unknown_embedded(path: str, names: Collection[str]) -> DataError:
 
 def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
     """The error for data in no format that the family reads."""
-    return _invalid(f"'{path}' has an unknown format", "; ".join(formats))
+    return DataError(f"'{path}' has an unknown format", where="data.path", allowed="; ".join(formats))
 
 
 def known_files(
@@ -228,10 +224,10 @@ def known_files(
 
     Raises DataError if there is none.
     """
-    paths = {
-        file.relative_to(source).as_posix() if source.is_dir() else file.name: file for file in files(source)
-    }
-    known = {name: (file, form) for name, file in paths.items() if (form := recognize(file))}
+    known = {}
+    for file in files(source):
+        if form := recognize(file):
+            known[file.name if file == source else file.relative_to(source).as_posix()] = file, form
     if not known:
         raise unknown_format(source, formats)
     return known
@@ -248,11 +244,7 @@ def few(notes: Sequence[str], most: int = MAX_NOTES, of: int = 0) -> list[str]:
 
 def listed(names: Sequence[str], most: int) -> str:
     """The first names, and the number of the others."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-_SKIP = "skip them with  --set data.on_bad=skip"
+    return ", ".join(few(names, most))
 
 
 @dataclass
@@ -276,13 +268,11 @@ class BadRecords:
     def finish(self, on_bad: OnBad, num_good: int) -> int:
         """The number of skipped records. Raises DataError if there are any and `on_bad` is stop."""
         if self.count and on_bad == "stop":
-            fix = self.fix or f"correct {self.rows[0][0]}" + " and the others" * (self.count > 1)
-            # Two spaces set a line apart from words. If all are bad, skipping leaves nothing.
-            skip = ("  or " if "  " in fix else ", or ") + _SKIP if num_good else ""
+            skip = "  or skip them:  --set data.on_bad=skip" if num_good else ""  # otherwise nothing is left
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
                 where="\n                ".join(few(self.examples(), MAX_EXAMPLES, self.count)),
-                fix=fix + skip,
+                fix=(self.fix or f"correct {self.rows[0][0]} and its like") + skip,
             )
         return self.count
 

@@ -15,7 +15,19 @@ from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList, Sequential
 from torch.utils.data import default_collate
 
-from models.base import Batch, Context, DataError, Draws, Goal, Loss, Metric, NumUnits, Split, SplitName
+from models.base import (
+    Batch,
+    Context,
+    DataError,
+    Draws,
+    Goal,
+    Groups,
+    Loss,
+    Metric,
+    NumUnits,
+    Split,
+    SplitName,
+)
 from models.common.layers import HasFrozenParts, count_flops
 from models.common.split import SPLITS, SplitRule, save_split, split_groups
 
@@ -53,7 +65,7 @@ class FamilyTask:
         """
         self.model_settings, self.data_settings, self.context = model, data, context
         self.splits: dict[SplitName, Split] = {}
-        self.groups: Mapping[SplitName, Sequence[str]] = {}
+        self.groups: Groups = {}
         """The groups of each split, after setup."""
         self.encoder: Path | None = None
         self.is_frozen, self.stage = False, "whole"
@@ -94,31 +106,27 @@ class FamilyTask:
         """
         self.records = self.read()
         groups = np.asarray(self.groups_of(self.records))
-        self.groups = self.split(groups)
+        self.groups = self.split_groups(groups)
         numbers = {name: np.flatnonzero(np.isin(groups, list(self.groups[name]))) for name in SPLITS}
         self.fit(numbers["train"])
         for place, name in enumerate(SPLITS):
             chosen = np.tile(numbers[name], self.repeats if name == "train" else 1)
             given = chosen
             if self.data_settings.control != "real":
-                given = chosen[samples_of_others(groups[chosen], (self.rule.seed, place))]
+                given = chosen[of_other_groups(groups[chosen], (self.rule.seed, place))]
             self.splits[name] = RecordSplit(self.sample, chosen, given)
 
-    def split(self, groups: Iterable[str]) -> Mapping[SplitName, Sequence[str]]:
-        """The groups of each split, saved in the run folder. Raises DataError."""
-        return self.split_groups(groups, self.noun)
-
-    def split_groups(self, groups: Iterable[str], noun: str = "groups") -> dict[SplitName, list[str]]:
+    def split_groups(self, groups: Iterable[str]) -> Groups:
         """The `groups` of each split, by `eval.share`, `data.split_seed` and `data.fold`.
 
         Groups are what must not be in two splits: patients, recordings, documents; `noun` names
         them in messages. The run folder records the split. Raises DataError.
         """
-        splits = split_groups(groups, self.rule, noun)
+        splits = split_groups(groups, self.rule, self.noun)
         self.save_split(splits)
         return splits
 
-    def save_split(self, splits: Mapping[SplitName, Sequence[str]]) -> None:
+    def save_split(self, splits: Groups) -> None:
         """Record a split in the run folder. Raises DataError if it has another one."""
         if self.context.folder is not None:
             save_split(splits, self.context.folder, self.context.reset_data, self.rule)
@@ -234,26 +242,27 @@ class RecordSplit:
         return self.make(int(self.numbers[index]), int(self.given[index]), draws)
 
 
-def samples_of_others(groups: Sequence[str] | NDArray[np.str_], seed: Sequence[int]) -> NDArray[np.int64]:
+def of_other_groups(groups: NDArray[Any], seed: int | Sequence[int]) -> Numbers:
     """A random permutation of samples that gives each one of another group; `groups`: that of each.
 
+    Random, not shifted by a constant: a model could learn from that which group answers which.
     Raises DataError if one group has more than half of the samples.
     """
     _, owner, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    largest = int(counts.max())
-    if 2 * largest > len(owner):
+    if 2 * counts.max() > len(owner):
         raise DataError(
-            f"the noise control cannot permute {len(owner)} samples: one group has {largest} of them",
-            where="data.control",
-            allowed="no group with more than half of the samples of a split",
+            f"the noise control cannot permute {len(owner)} samples: one group has {counts.max()} of them",
+            where="data.control=noise",
+            allowed="no group, or kind of request, with more than half of the samples of a split",
         )
     rng = np.random.default_rng(seed)
-    # Sorted by group in random order; a shift by the largest count always changes the group.
-    rank = rng.permutation(len(counts))[owner]
-    order = np.lexsort((rng.random(len(owner)), rank))
-    others = np.empty(len(owner), dtype=np.int64)
-    others[order] = np.roll(order, -largest)
-    return others
+    order = rng.permutation(len(owner))
+    while len(equal := np.flatnonzero(owner[order] == owner)):
+        # No swap adds to the equal ones, and since no group has more than half, some swap ends one.
+        for i, j in zip(equal, rng.integers(len(order), size=len(equal)), strict=True):
+            if owner[order[i]] == owner[i]:
+                order[[i, j]] = order[[j, i]]
+    return order
 
 
 class Sums:
@@ -278,10 +287,12 @@ class Sums:
         device = next((x.device for each in parts.values() for x in each if isinstance(x, Tensor)), None)
         if device is not None and device.type == "mps":  # has no float64
             device = torch.device("cpu")
-        sums = {
-            name: torch.cat([torch.as_tensor(x).detach().to(device).double().flatten() for x in each])
-            for name, each in parts.items()
-        }
+
+        def vector(x: Any) -> Tensor:
+            tensor = x.detach() if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64)
+            return tensor.to(device).double().flatten()
+
+        sums = {name: torch.cat([*map(vector, each)]) for name, each in parts.items()}
         self._lengths = self._lengths or {name: len(x) for name, x in sums.items()}
         if [*self._lengths] != [*sums]:
             before, now = (", ".join(names) for names in (self._lengths, sums))

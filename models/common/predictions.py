@@ -75,15 +75,9 @@ def input_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        # Settings of data are those of the run.
-        fix = "" if "--set data." in error.fix else error.fix
-        raise DataError(
-            error.message.replace(_SETTING, OPTION),
-            where=error.where.replace(_SETTING, OPTION),
-            allowed=error.allowed,
-            did_you_mean=error.did_you_mean,
-            fix=fix,
-        ) from None
+        error.message, error.where = (t.replace(_SETTING, OPTION) for t in (error.message, error.where))
+        error.fix = "" if "--set data." in error.fix else error.fix  # settings of data are those of the run
+        raise
 
 
 def passed_over(source: Path, used: Iterable[Path]) -> Iterator[Prediction]:

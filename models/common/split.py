@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models.base import Context, DataError, SplitName
+from models.base import Context, DataError, Groups, SplitName
 from models.common.config import parse_fold
 from models.common.data_files import library_errors
 
@@ -53,7 +53,7 @@ class SplitRule:
             )
 
 
-def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> dict[SplitName, list[str]]:
+def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> Groups:
     """Each split's groups, sorted: a pure function of the set of groups and the rule.
 
     Shares are rounded down. A fold has the test groups of the rule without one; the other groups,
@@ -67,60 +67,41 @@ def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> dict[Spli
     used = [ids[i] for i in order[: max(1, round(rule.fraction * len(ids)))]]
     if rule.earlier is not None and (rule.fold is None or not rule.earlier.keys().isdisjoint(ids)):
         return _extend(used, rule.share, noun, rule.earlier)
-    held = int(rule.share * len(used) + 1e-9)  # 0.29 * 100 is 28.999999999999996
-    if held == 0 or len(used) - 2 * held < 1:
-        raise _empty_split(len(used), noun, rule.share, held)
+    count, held = len(used), int(rule.share * len(used) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    if held == 0 or count - 2 * held < 1:
+        least = -(-1000 // count) / 1000
+        raise DataError(
+            f"{count} {noun}: eval.share={rule.share:g} gives {held} each for val and test",
+            where="eval.share, data.fraction, data.path",
+            allowed="at least one group each for train, val and test",
+            fix=f"--set eval.share={least:g}" if count > 2 else f"add data: three splits need 3 {noun}",
+        )
     test, others = used[held : 2 * held], used[:held] + used[2 * held :]
     start, stop = 0, held
     if rule.fold is not None:
-        start, stop = _part(rule.fold, len(others), len(test), noun)
+        number, parts = parse_fold(rule.fold)
+        most = len(others)
+        if max(number, parts or 0) > most:
+            raise DataError(
+                f"data.fold {rule.fold}: {count} {noun}, without {held} for test, have at most {most} folds",
+                where="data.fold, eval.share, data.fraction, data.path",
+                allowed=f"at most {most} folds",
+                fix=f"--set data.fold={min(number, most)}/{most if parts else 'groups'}",
+            )
+        start, stop = (most * n // (parts or most) for n in (number - 1, number))
     train = others[:start] + others[stop:]
     return {"val": sorted(others[start:stop]), "test": sorted(test), "train": sorted(train)}
 
 
-def _part(fold: str, others: int, tests: int, noun: str) -> tuple[int, int]:
-    """Start and stop of the part of the `others`, which are not for test, that validates.
-
-    Raises DataError if there are more folds than groups.
-    """
-    number, parts = parse_fold(fold)
-    if max(number, parts or 0) > others:
-        most = "groups" if parts is None else others
-        raise DataError(
-            f"data.fold {fold}: {others + tests} {noun}, without {tests} for test, have at most "
-            f"{others} folds",
-            where="data.fold, eval.share, data.fraction, data.path",
-            allowed=f"at most {others} folds",
-            fix=f"--set data.fold={min(number, others)}/{most}",
-        )
-    parts = parts or others
-    return others * (number - 1) // parts, others * number // parts
-
-
-def _empty_split(count: int, noun: str, share: float, held: int) -> DataError:
-    least = -(-1000 // count) / 1000
-    return DataError(
-        f"{count} {noun}: eval.share={share:g} gives {held} for val" + " and 0 for train" * (held > 0),
-        where="eval.share, data.fraction, data.path",
-        allowed="at least one group each for train, val and test",
-        fix=f"--set eval.share={least:g}" if count > 2 else f"add data: three splits need 3 {noun}",
-    )
-
-
-def _extend(
-    used: Sequence[str], share: float, noun: str, earlier: Mapping[str, SplitName]
-) -> dict[SplitName, list[str]]:
+def _extend(used: Sequence[str], share: float, noun: str, earlier: Mapping[str, SplitName]) -> Groups:
     """The split of an experience: few groups may arrive at a time, and none changes its split."""
     fresh = [group for group in used if group not in earlier]
     held = max(1, int(share * len(fresh) + 1e-9))
-    splits: dict[SplitName, list[str]] = {
-        "val": fresh[:held],
-        "test": fresh[held : 2 * held],
-        "train": fresh[2 * held :],
-    }
-    for group in used:
-        if group in earlier:
-            splits[earlier[group]].append(group)
+    sides: dict[str, SplitName] = dict.fromkeys(fresh, "train")
+    sides.update(dict.fromkeys(fresh[held : 2 * held], "test"))
+    sides.update(dict.fromkeys(fresh[:held], "val"))
+    sides.update((group, earlier[group]) for group in used if group in earlier)
+    splits = {name: sorted(group for group in sides if sides[group] == name) for name in SPLITS}
     if empty := [name for name in SPLITS if not splits[name]]:
         raise DataError(
             f"{' and '.join(empty)} would be empty: {len(fresh)} of {len(used)} {noun} are new",
@@ -128,28 +109,17 @@ def _extend(
             allowed="at least one new group each for train, val and test",
             fix="add more data",
         )
-    return {name: sorted(splits[name]) for name in ("val", "test", "train")}
+    return splits
 
 
-def digest(splits: Mapping[SplitName, Sequence[str]]) -> str:
-    """A short hash of the groups of all splits."""
-    return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def save_split(
-    splits: Mapping[SplitName, Sequence[str]],
-    folder: Path,
-    replace: bool = False,
-    rule: SplitRule | None = None,
-) -> None:
+def save_split(splits: Groups, folder: Path, replace: bool = False, rule: SplitRule | None = None) -> None:
     """Write the split, and what of `rule` a later start needs, or check that it is there.
 
     Raises DataError if the run folder holds another split, because the data has changed; with
     `replace` the saved split is replaced instead.
     """
-    path = folder / SPLIT_FILE
-    before = _saved(folder)
-    if before is not None and before.get("digest") == digest(splits):
+    before, digest = _saved(folder), sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
+    if before is not None and before.get("digest") == digest:
         return
     if before is not None and not replace:
         raise DataError(
@@ -158,15 +128,14 @@ def save_split(
             allowed="the data, eval.share, seed and data.fold of the first start",
             fix="start a new run with  --out DIR  or accept the new data with  --reset data",
         )
-    counts = {name: len(groups) for name, groups in splits.items()}
-    named: dict[str, Any] = {}
+    saved: dict[str, Any] = {"digest": digest}
     if rule is not None and rule.fold is not None:
-        named["fold"] = rule.fold
+        saved["fold"] = rule.fold
     if rule is not None and rule.earlier:
         present = {group for groups in splits.values() for group in groups}
-        named[_EARLIER] = {g: side for g, side in rule.earlier.items() if g in present}
-    saved = {"digest": digest(splits), **named, "counts": counts} | dict(splits)
-    atomic_write(path, json.dumps(saved, indent=1))
+        saved[_EARLIER] = {g: side for g, side in rule.earlier.items() if g in present}
+    saved |= {"counts": {name: len(groups) for name, groups in splits.items()}, **splits}
+    atomic_write(folder / SPLIT_FILE, json.dumps(saved, indent=1))
 
 
 def load_sides(folder: Path, *, only_earlier: bool = False) -> dict[str, SplitName]:
@@ -175,10 +144,9 @@ def load_sides(folder: Path, *, only_earlier: bool = False) -> dict[str, SplitNa
     `only_earlier`: of the groups whose split was fixed before the split was drawn.
     """
     saved = _saved(folder) or {}
-    earlier = saved.get(_EARLIER, {})
     if only_earlier:
-        return {group: name for group, name in earlier.items() if name in SPLITS}
-    return {group: name for name in SPLITS if name in saved for group in saved[name]}
+        return {group: name for group, name in saved.get(_EARLIER, {}).items() if name in SPLITS}
+    return {group: name for name in SPLITS for group in saved.get(name, ())}
 
 
 def _saved(folder: Path) -> dict[str, Any] | None:
@@ -206,7 +174,7 @@ def overlapping_groups(folder: Path) -> list[str] | None:
     """
     if (saved := _saved(folder)) is None:
         return None
-    groups = [set(saved[name]) for name in SPLITS if name in saved]
+    groups = [set(saved.get(name, ())) for name in SPLITS]
     return sorted({group for a, b in combinations(groups, 2) for group in a & b})
 
 

@@ -18,9 +18,6 @@ from models.base import DataError
 from models.common.data_files import IGNORE, BadRecords, check_expansion, library_errors, unreadable_file
 from models.common.text_file import TextFile
 
-_IS_PLAIN = re.compile(r"[^\[\]{},:#\"'&*!|>%@`]+")
-"""What needs no quotes in a list of YAML."""
-
 
 def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
     """The names of the columns of a table, replaced by their meanings; empty if ignored."""
@@ -31,10 +28,8 @@ def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
 
 def columns_option(meanings: Mapping[str, str]) -> str:
     """The option that sets the meaning of each column, quoted for a shell."""
-    items = (f"{name}={meaning}" for name, meaning in meanings.items())
-    quoted = (i if _IS_PLAIN.fullmatch(i) else json.dumps(i, ensure_ascii=False) for i in items)
-    value = f"data.columns=[{', '.join(quoted)}]"
-    return f"--set {shlex.quote(value)}"
+    items = [f"{name}={meaning}" for name, meaning in meanings.items()]
+    return f"--set {shlex.quote(f'data.columns={json.dumps(items, ensure_ascii=False)}')}"
 
 
 DELIMITERS = ",;\t|"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import Control, FamilySection, Fold, Fraction, OnBad, SplitSeed, StagedModel
+from models.common.config import DataSection, StagedModel
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Model(StagedModel):
         return size.parameters + layers * layer + queries * 2 * d
 
 
-class Data(FamilySection):
+class Data(DataSection):
     """Pages and their translations."""
 
     path: str = "embedded:pages"
@@ -161,11 +161,6 @@ class Data(FamilySection):
     split: Literal["file", "article"] = "file"
     """Split of a DoTA folder: file (its split_dataset.json), or article (a new split by
     article)."""
-    control: Control = "real"
-    on_bad: OnBad = "stop"
-    fraction: Fraction = 1.0
-    split_seed: SplitSeed = None
-    fold: Fold = None
     seq_len: int | None = Field(default=None, ge=8, le=65536)
     """Tokens per translation. Default: the positions of the size."""
     max_new_tokens: int | None = Field(default=None, ge=1, le=65536)

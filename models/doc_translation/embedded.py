@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter
 
 from models.common import cache
@@ -34,9 +35,7 @@ class TranslatedWord(NamedTuple):
     written: str
 
 
-def _distinct(
-    rng: np.random.Generator, count: int, letters: Sequence[str], syllables: tuple[int, int]
-) -> list[str]:
+def _distinct(rng: Generator, count: int, letters: Sequence[str], syllables: tuple[int, int]) -> list[str]:
     words: dict[str, None] = {}
     first, vowel, last = letters
     while len(words) < count:
@@ -46,7 +45,7 @@ def _distinct(
     return list(words)
 
 
-def _pick(rng: np.random.Generator, items: Sequence[_T]) -> _T:
+def _pick(rng: Generator, items: Sequence[_T]) -> _T:
     return items[int(rng.integers(len(items)))]
 
 
@@ -97,7 +96,7 @@ def card_text(kind: int, heading: int, *pairs: int) -> str:
     return f"# {NOUNS[heading].written}\n\n" + "\n".join(lines)
 
 
-def _draw(words: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _draw(words: np.ndarray, rng: Generator) -> dict[str, np.ndarray]:
     """Render all cards, uint8 [card, height, width].
 
     A frame prevents the cropping of margins.
@@ -151,7 +150,7 @@ class Text(NamedTuple):
 class Author:
     """Generates documents; equal generators give equal documents."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: Generator) -> None:
         self.rng = rng
         total = sum(COUNTS.values())
         read, written = _distinct(rng, total, _SOURCE, (1, 2)), _distinct(rng, total, _TARGET, (2, 3))
@@ -252,7 +251,7 @@ def _scans(texts: list[Text]) -> dict[str, np.ndarray]:
     return {"png": np.concatenate(pngs), "ends": np.cumsum([len(png) for png in pngs])}
 
 
-def scan(text: Text, rng: np.random.Generator) -> Image.Image:
+def scan(text: Text, rng: Generator) -> Image.Image:
     """Render a page with random margins and columns, slightly rotated, blurred and speckled."""
     columns = int(rng.integers(1, 3))
     page = draw(text.blocks, int(rng.integers(32, 72)), columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +13,11 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Batch
+from models.common.bleu import Bleu
+from models.common.family import Sums
 from models.doc_translation.decoding import beam_search, texts
 from models.doc_translation.images import blank
 from models.doc_translation.vocabulary import Vocabulary
-
-ORDER = 4
-SIZE = 2 * ORDER + 2
-"""Counts of corpus BLEU: matches and n-grams of each order, and two lengths."""
 
 _TABLE_OR_FORMULA = re.compile(
     r"\\begin\{(table|tabular)(\*?)\}.*?\\end\{\1\2\}|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL
@@ -39,37 +37,9 @@ another dictionary.
 """
 
 
-class Bleu:
-    """Corpus BLEU of sacrebleu, from counts that add up over batches and ranks.
-
-    Sources: Papineni et al., BLEU, 2002; Post, A Call for Clarity in Reporting BLEU Scores, 2018.
-    """
-
-    def __init__(self, language: str) -> None:
-        """`language`: of the texts, such as `zh` or `pt_BR`; it chooses the tokenizer."""
-        from sacrebleu.metrics import BLEU
-
-        tokenize = _TOKENIZERS.get(re.split("[-_]", language.lower())[0], "13a")
-        # force: no warning about tokenized text, because it is model output.
-        self._inner: Any = BLEU(tokenize=tokenize, force=True)
-
-    def counts(self, written: Sequence[str], references: Sequence[str]) -> list[float]:
-        """Counts of non-empty `written` against `references`: SIZE numbers."""
-        score = self._inner.corpus_score(list(written), [list(references)])
-        return [*score.counts, *score.totals, score.sys_len, score.ref_len]
-
-    def score(self, counts: Sequence[float]) -> float:
-        """BLEU of summed `counts`, in [0, 100]."""
-        *ngrams, sys_len, ref_len = (round(count) for count in counts)
-        correct, total = ngrams[:ORDER], ngrams[ORDER:]
-        smoothing = {"smooth_method": "exp", "max_ngram_order": ORDER}
-        return float(self._inner.compute_bleu(correct, total, sys_len, ref_len, **smoothing).score)
-
-    @property
-    def signature(self) -> str:
-        """sacrebleu signature, to be reported with the score."""
-        self._inner.corpus_score(["a"], [["a"]])  # sets the number of references
-        return str(self._inner.get_signature())
+def bleu_of(language: str) -> Bleu:
+    """The BLEU of texts in `language`, such as `zh` or `pt_BR`, which chooses the tokenizer."""
+    return Bleu(_TOKENIZERS.get(re.split("[-_]", language.lower())[0], "13a"))
 
 
 _HEADING = re.compile(r"(#{1,6})\s*(.*)", re.DOTALL)
@@ -141,7 +111,7 @@ def steds(written: str, reference: str) -> float:
     return 100.0 * (1 - float(distance) / nodes)
 
 
-class TranslationMetric:
+class TranslationMetric(Sums):
     """val_bleu, val_bleu_pt and val_steds; of a beam search with the suffix `_beam`.
 
     With one beam also the teacher-forced val_loss; with `against_blank` also `val_bleu_gain`: BLEU
@@ -152,43 +122,43 @@ class TranslationMetric:
         self, vocabulary: Vocabulary, language: str, count: int, beams: int = 1, against_blank: bool = False
     ) -> None:
         """`count`: tokens generated per page."""
+        super().__init__(self._sums, self._metrics)
         self.vocabulary, self.count, self.beams = vocabulary, count, beams
-        self.against_blank, self.bleu = against_blank, Bleu(language)
+        self.against_blank, self.bleu = against_blank, bleu_of(language)
 
-    @torch.no_grad()
-    def update(self, model: Module, batch: Batch) -> Tensor:
-        """STEDS, pages, the counts of both BLEUs, loss and tokens, BLEU of blank pages; float64.
-
-        Always the same number of model calls. Collective if the model is sharded.
-        """
+    def _sums(self, model: Module, batch: Batch) -> dict[str, Any]:
+        """STEDS and pages, the counts of BLEUs, loss and tokens; always as many model calls."""
         views, references = (batch["page_global"], batch["page_local"]), batch["references"]
         memory = model(*views)
         written = self._written(model, memory)
         plain = [[plain_text(text) for text in side] for side in (written, references)]
-        counts = [math.fsum(map(steds, written, references)), len(references)]
-        counts += [*self.bleu.counts(written, references), *self.bleu.counts(*plain)]
+        pages = torch.tensor(len(references), device=memory.device)  # also places the sums
+        sums: dict[str, Any] = {
+            "steds": (math.fsum(map(steds, written, references)), pages),
+            "bleu": tuple(self.bleu.counts(written, references)),
+            "bleu_pt": tuple(self.bleu.counts(*plain)),
+        }
         if self.beams == 1:
             loss = model(memory=memory, decoder_ids=batch["decoder_ids"], labels=batch["labels"])
-            counts += [loss.item(), batch["units"]]
+            sums["loss"] = loss, batch["units"]
         if self.against_blank:
-            counts += self.bleu.counts(self._written(model, model(*blank(*views))), references)
-        device = "cpu" if memory.device.type == "mps" else memory.device  # which has no float64
-        return torch.tensor(counts, dtype=torch.float64, device=device)
+            of_blank = self._written(model, model(*blank(*views)))
+            sums["blank"] = tuple(self.bleu.counts(of_blank, references))
+        return sums
 
     def _written(self, model: Module, memory: Tensor) -> list[str]:
         return texts(beam_search(model, memory, self.count, self.vocabulary, self.beams), self.vocabulary)
 
-    def result(self, counts: Tensor) -> dict[str, float]:
-        similarity, pages, *rest = counts.tolist()
+    def _metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float | None]:
         end = "" if self.beams == 1 else "_beam"
-        metrics = {
-            f"val_bleu{end}": self.bleu.score(rest[:SIZE]),
-            f"val_bleu_pt{end}": self.bleu.score(rest[SIZE : 2 * SIZE]),
-            f"val_steds{end}": similarity / pages,
+        scores = {name: self.bleu.score(sums[name].tolist()) for name in sums if name.startswith("bl")}
+        metrics: dict[str, float | None] = {
+            f"val_bleu{end}": scores["bleu"],
+            f"val_bleu_pt{end}": scores["bleu_pt"],
+            f"val_steds{end}": float(sums["steds"][0] / sums["steds"][1]),
         }
         if self.beams == 1:
-            loss, tokens, *of_blank = rest[2 * SIZE :]
-            metrics["val_loss"] = loss / tokens
-            if self.against_blank:
-                metrics["val_bleu_gain"] = metrics["val_bleu"] - self.bleu.score(of_blank)
+            metrics["val_loss"] = float(sums["loss"][0] / sums["loss"][1])
+        if self.against_blank:
+            metrics["val_bleu_gain"] = scores["bleu"] - scores["blank"]
         return metrics

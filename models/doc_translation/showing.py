@@ -28,7 +28,7 @@ from models.common.predictions import (
 )
 from models.doc_translation import images
 from models.doc_translation.decoding import beam_search, texts
-from models.doc_translation.metric import Bleu, steds
+from models.doc_translation.metric import bleu_of, steds
 from models.doc_translation.model import ENCODERS
 from models.doc_translation.readers.page import Page
 
@@ -71,7 +71,7 @@ def predictions(task: Any, model: Module) -> Predictions:
 
     References are cut to the same number of tokens for BLEU and STEDS.
     """
-    count, bleu = min(task.count, TOKENS), Bleu(task.collection.language)
+    count, bleu = min(task.count, TOKENS), bleu_of(task.collection.language)
     samples, rows = few_samples(task.data("val"), SHOWN), list[tuple[str | float, ...]]()
     for sample, written in zip(samples, _written(task, model, samples, count), strict=True):
         reference = task.vocabulary.decode(sample["labels"][:count].tolist())

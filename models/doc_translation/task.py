@@ -18,6 +18,7 @@ from models.base import (
     DataError,
     Draws,
     Goal,
+    Groups,
     Loss,
     Picture,
     Prediction,
@@ -35,7 +36,7 @@ from models.common.split import SPLITS, atomic_write
 from models.common.subwords import TOKENIZER_FILE
 from models.doc_translation import embedded, formats, images, pretrained, showing
 from models.doc_translation.config import SIZES, Data, Model
-from models.doc_translation.metric import Bleu, TranslationMetric
+from models.doc_translation.metric import TranslationMetric, bleu_of
 from models.doc_translation.model import ENCODERS, IGNORE, DocTranslator, layers
 from models.doc_translation.readers import dota
 from models.doc_translation.readers.page import Collection, Page
@@ -105,10 +106,10 @@ class DocTranslationTask(FamilyTask):
     def groups_of(self, records: Sequence[Page]) -> Sequence[str]:
         return [page.document for page in records]
 
-    def split(self, groups: Iterable[str]) -> Mapping[SplitName, Sequence[str]]:
+    def split_groups(self, groups: Iterable[str]) -> Groups:
         given = self.collection.given
         if given is None:
-            return super().split(groups)
+            return super().split_groups(groups)
         self.rule.refuse_fold("a file gives the split of this data", "--set data.split=article")
         splits: dict[SplitName, list[str]] = {}
         for side in SPLITS:
@@ -257,7 +258,7 @@ class DocTranslationTask(FamilyTask):
             "max_new_tokens": self.count,
             "beams": self.beams,
             "cut_share": float((self._token_counts() > self.length).mean()),
-            "bleu": Bleu(collection.language).signature,
+            "bleu": bleu_of(collection.language).signature,
             **collection.counts,
         }
         if collection.notes:

@@ -7,16 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.config import (
-    Control,
-    FamilySection,
-    Fold,
-    Fraction,
-    OnBad,
-    SplitSeed,
-    UnitOfChannels,
-    column_field,
-)
+from models.common.config import DataSection, FamilySection, UnitOfChannels, column_field
 from models.common.data_files import IGNORE
 
 KERNEL = 5
@@ -115,17 +106,12 @@ COLUMNS = ("onset_s", "duration_s", TEXT)
 Columns = list[Annotated[str, column_field((*COLUMNS, EVENT, IGNORE), "start=onset_s")]]
 
 
-class Data(FamilySection):
+class Data(DataSection):
     """EEG to train on, with the sentences that were read."""
 
     path: str = "embedded:reading"
     """A ZuCo .mat file, a recording in a format that MNE reads (EDF, BrainVision, FIF, ...),
     or a folder of any of them; or embedded:reading, embedded:reading-small."""
-    control: Control = "real"
-    on_bad: OnBad = "stop"
-    fraction: Fraction = 1.0
-    split_seed: SplitSeed = None
-    fold: Fold = None
     seq_len: int = Field(default=800, ge=64, le=10**6, multiple_of=TOKEN_SAMPLES)
     """EEG samples at 500 Hz in a window; longer segments have several windows."""
     windows: int = Field(default=16, ge=1, le=10**5)

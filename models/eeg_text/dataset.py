@@ -140,20 +140,12 @@ class SegmentSamples:
 class MaskedSamples(SegmentSamples):
     """Windows of EEG with masked spans, by index: all windows of all segments."""
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        numbers: Sequence[int],
-        rules: SampleRules,
-        share: float,
-        is_training: bool,
-    ) -> None:
-        """If `is_training`, other spans are masked in each epoch."""
-        super().__init__(items, numbers, rules)
+    def __init__(self, *given: Any, share: float, is_training: bool) -> None:
+        """`given` as SegmentSamples. If `is_training`, other spans are masked in each epoch."""
+        super().__init__(*given)
         self.share, self.is_training = share, is_training
-        self._windows = [
-            (n, w) for n, item in enumerate(self.items) for w in range(rules.count(item.samples))
-        ]
+        counts = [self.rules.count(item.samples) for item in self.items]
+        self._windows = [(n, window) for n, count in enumerate(counts) for window in range(count)]
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -193,22 +185,13 @@ class TextSamples(SegmentSamples):
     features: CachedFeatures | None = None
     """Cached ones of the inputs, numbered as in `seen`."""
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        numbers: Sequence[int],
-        rules: SampleRules,
-        texts: SentenceTexts,
-        word_dropout: float,
-    ) -> None:
-        super().__init__(items, numbers, rules)
+    def __init__(self, *given: Any, texts: SentenceTexts, word_dropout: float) -> None:
+        """`given` as SegmentSamples."""
+        super().__init__(*given)
         self.texts, self.word_dropout = texts, word_dropout
-        self.is_evaluated = any(item.group in texts.candidates for item in self.items)
-
-    @property
-    def inputs(self) -> int:
+        is_evaluated = any(item.group in texts.candidates for item in self.items)
+        self.inputs = len(self) * (2 if is_evaluated else 1)
         """The number of encoder inputs: EEG, and in evaluation also noise for each."""
-        return len(self) * (2 if self.is_evaluated else 1)
 
     def seen(self, number: int) -> np.ndarray:
         """Encoder input `number`: first the EEG of all samples, then the noise of all samples."""
@@ -272,18 +255,15 @@ def encoder_inputs(given: Sequence[Any], rules: SampleRules, name: str = "eeg") 
         return {name: padded(given, length=samples), f"{name}_mask": mask}
     pool = np.full((len(given), samples // TOKEN_SAMPLES, rules.windows), -1, dtype=np.int64)
     every, lengths = list[np.ndarray](), list[int]()
-    for segment_pool, windows in zip(pool, (cut_windows(s, samples) for s in given), strict=True):
-        first, count = len(every) * pool.shape[1], len(windows)
-        tokens = np.concatenate(
-            [
-                first + n * pool.shape[1] + np.arange(-(-len(window) // TOKEN_SAMPLES))
-                for n, window in enumerate(windows)
-            ]
-        )
-        rows = -(-len(tokens) // count)
-        tokens = np.pad(tokens, (0, rows * count - len(tokens)), constant_values=-1)
-        segment_pool[:rows, :count] = tokens.reshape(rows, count)
-        lengths.append(min(sum(map(len, windows)), rows * TOKEN_SAMPLES))
+    for of_segment, eeg in zip(pool, given, strict=True):
+        tokens = list[int]()  # numbered over all windows of the batch
+        windows = cut_windows(eeg, samples)
+        for number, window in enumerate(windows, start=len(every)):
+            first = number * pool.shape[1]
+            tokens += range(first, first - (-len(window) // TOKEN_SAMPLES))
+        rows = -(-len(tokens) // len(windows))
+        of_segment[:rows, : len(windows)].flat[: len(tokens)] = tokens
+        lengths.append(min(len(eeg), rows * TOKEN_SAMPLES))
         every += windows
     return {
         name: padded(every, length=samples),

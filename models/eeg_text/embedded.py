@@ -7,6 +7,7 @@ from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 
 from models.common.cache import arrays
 from models.eeg_text import formats
@@ -25,42 +26,21 @@ SOURCES = 24
 """Sources of background activity, whose mixture correlates the channels."""
 NOISE_UV = 10.0
 
-SLOTS: dict[str, tuple[str, ...]] = {
-    name: tuple(words.split())
-    for name, words in {
-        "quality": "old young small tall quiet happy angry tired clever brave lazy famous",
-        "who": "man woman child doctor farmer teacher sailor baker king thief poet guard",
-        "does": "finds sells paints carries steals washes breaks hides wants draws forgets mends",
-        "what": "apple bottle camera drum envelope flute guitar hammer island jacket kettle lamp",
-        "when": "today often twice never slowly alone abroad outside again quickly there soon",
-    }.items()
+Words = tuple[str, ...]
+SLOTS = {
+    "quality": "old young small tall quiet happy angry tired clever brave lazy famous",
+    "who": "man woman child doctor farmer teacher sailor baker king thief poet guard",
+    "does": "finds sells paints carries steals washes breaks hides wants draws forgets mends",
+    "what": "apple bottle camera drum envelope flute guitar hammer island jacket kettle lamp",
+    "when": "today often twice never slowly alone abroad outside again quickly there soon",
 }
 """Sixty words: twelve for each position of a sentence."""
-
-FORMS: tuple[tuple[str, ...], ...] = (
-    ("who", "does", "what"),
-    ("quality", "who", "does", "what"),
-    ("quality", "who", "does", "what", "when"),
-)
-
-SMALL_SLOTS: dict[str, tuple[str, ...]] = {
-    "who": tuple(["ant", "bee", "cat", "dog", "fox", "hen", "owl", "pig"]),
-    "does": tuple(["bit", "fed", "got", "hid", "led", "met", "saw", "won"]),
-    "what": tuple(["bag", "cup", "hat", "jar", "key", "map", "pot", "tin"]),
+FORMS = ("who does what", "quality who does what", "quality who does what when")
+SMALL_SLOTS = {
+    "who": "ant bee cat dog fox hen owl pig",
+    "does": "bit fed got hid led met saw won",
+    "what": "bag cup hat jar key map pot tin",
 }
-
-
-def draw_sentences(
-    slots: dict[str, tuple[str, ...]], forms: tuple[tuple[str, ...], ...], count: int, seed: int
-) -> list[tuple[str, ...]]:
-    """`count` distinct sentences as words, with uniform forms and words."""
-    rng = np.random.default_rng(seed)
-    sentences: dict[tuple[str, ...], None] = {}
-    while len(sentences) < count:
-        form = forms[int(rng.integers(len(forms)))]
-        words = tuple(slots[name][int(rng.integers(len(slots[name])))] for name in form)
-        sentences.setdefault(words)
-    return list(sentences)
 
 
 class Recipe(NamedTuple):
@@ -69,8 +49,9 @@ class Recipe(NamedTuple):
     name: str
     subjects: int
     sentences: int
-    slots: dict[str, tuple[str, ...]]
-    forms: tuple[tuple[str, ...], ...]
+    slots: dict[str, str]
+    """The words for each position of a sentence."""
+    forms: Words
     word_s: float
     """Time from word onset to word onset."""
     samples: int
@@ -79,6 +60,15 @@ class Recipe(NamedTuple):
     """Of one channel, during an evoked wave."""
     similarity: float
     """Correlation of the mixing matrices of subjects; 1: identical."""
+
+    def texts(self) -> list[Words]:
+        """The distinct sentences as words, with uniform forms and words."""
+        rng, drawn = np.random.default_rng(SEED), dict[Words, None]()
+        slots, forms = {n: words.split() for n, words in self.slots.items()}, [*map(str.split, self.forms)]
+        while len(drawn) < self.sentences:
+            form = forms[int(rng.integers(len(forms)))]
+            drawn[tuple(slots[name][int(rng.integers(len(slots[name])))] for name in form)] = None
+        return list(drawn)
 
 
 READING = Recipe("reading", 12, 400, SLOTS, FORMS, 0.3, 800, -6.0, 0.7)
@@ -93,8 +83,7 @@ class Readers:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.sentences = draw_sentences(recipe.slots, recipe.forms, recipe.sentences, SEED)
-        self.words = sorted({word for words in recipe.slots.values() for word in words})
+        self.sentences, self.words = recipe.texts(), sorted({*" ".join(recipe.slots.values()).split()})
         rng = np.random.default_rng(SEED)
         self._codes = rng.standard_normal((len(self.words), len(INDICES), CODES), dtype=np.float32)
         mixings = np.stack([_mixing(rng) for _ in range(recipe.subjects)])
@@ -107,7 +96,7 @@ class Readers:
     def __len__(self) -> int:
         return self.recipe.subjects * self.recipe.sentences
 
-    def label(self, index: int) -> tuple[int, tuple[str, ...]]:
+    def label(self, index: int) -> tuple[int, Words]:
         subject, sentence = divmod(index, self.recipe.sentences)
         return subject, self.sentences[sentence]
 
@@ -126,7 +115,7 @@ class Readers:
         return (background + evoked + _blinks(rng, samples)) * NOISE_UV
 
 
-def _mixing(rng: np.random.Generator) -> np.ndarray:
+def _mixing(rng: Generator) -> np.ndarray:
     """The matrix from the codes of all regions to channels; each region reaches its own."""
     mixing = np.zeros((len(INDICES), CODES, CHANNELS), dtype=np.float32)
     for number, channels in enumerate(INDICES.values()):
@@ -134,7 +123,7 @@ def _mixing(rng: np.random.Generator) -> np.ndarray:
     return mixing.reshape(-1, CHANNELS) / np.float32(np.sqrt(CODES))
 
 
-def _background(rng: np.random.Generator, samples: int) -> np.ndarray:
+def _background(rng: Generator, samples: int) -> np.ndarray:
     """Sources [time, SOURCES] with power 1/f and alpha waves, of variance 1 each."""
     frequency = np.fft.rfftfreq(samples, 1 / RATE_HZ)
     amplitude = np.zeros(len(frequency), dtype=np.float32)
@@ -145,7 +134,7 @@ def _background(rng: np.random.Generator, samples: int) -> np.ndarray:
     return (waves / waves.std(axis=1, keepdims=True)).T
 
 
-def _blinks(rng: np.random.Generator, samples: int) -> np.ndarray:
+def _blinks(rng: Generator, samples: int) -> np.ndarray:
     """A blink in some recordings: a slow frontal wave, [time, 105]."""
     blinks = np.zeros((samples, CHANNELS), dtype=np.float32)
     if rng.random() < 0.2:

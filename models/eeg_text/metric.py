@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from models.base import Batch
+from models.common.bleu import ORDER, Bleu
 from models.common.family import Sums
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.dataset import masked_values
@@ -31,8 +33,8 @@ class TextMetric(Sums):
     """
 
     def __init__(self, texts: SentenceTexts) -> None:
-        super().__init__(self._sums, text_scores)
-        self.texts = texts
+        self.texts, self.bleu = texts, Bleu("none", "none")
+        super().__init__(self._sums, partial(text_scores, self.bleu))
 
     def _sums(self, model: Module, batch: Batch) -> dict[str, Tensor | float]:
         """Nats and tokens; by input the counts of BLEU and word errors; by sentence its samples,
@@ -43,42 +45,34 @@ class TextMetric(Sums):
         """
         tokenizer, candidates = self.texts.tokenizer, batch["candidates"]
         memory, valid = encode_inputs(model, batch, "compared")
-        likelihood = torch.stack(
-            [
-                _likelihood(model, memory, valid, tokens.repeat(len(INPUTS), 1), tokenizer.pad)
-                for tokens in candidates.unbind(1)
-            ],
-            dim=1,
-        )  # [input × batch, candidate]
+        of_candidates = []
+        for tokens in candidates.repeat(len(INPUTS), 1, 1).unbind(1):
+            logits = model(None, valid, tokens[:, :-1], memory=memory).float().transpose(1, 2)
+            nats = F.cross_entropy(logits, tokens[:, 1:], ignore_index=tokenizer.pad, reduction="none")
+            of_candidates.append(-nats.sum(1))
+        likelihood = torch.stack(of_candidates, dim=1)  # [input × batch, candidate]
         # Strictly better than all others: a tie must not favor the first candidate.
         is_best = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1).cpu().numpy()
         written = generate(model, memory, valid, self.texts.steps, tokenizer).cpu().tolist()
         texts, read = [words(tokenizer.decode(row)) for row in written], [words(t) for t in batch["text"]]
-        overall, numbers = list[np.ndarray](), batch["number"].cpu().numpy()
+        overall, numbers = list[list[float]](), batch["number"].cpu().numpy()
         by_sentence = np.zeros((self.texts.num_evaluated, 1 + 2 * len(INPUTS)))
         np.add.at(by_sentence[:, 0], numbers, 1)
         for i in range(len(INPUTS)):
-            pairs = list(zip(texts[i * len(read) : (i + 1) * len(read)], read, strict=True))
-            errors = sum(word_errors(*pair) for pair in pairs)
-            overall.append(np.append(sum(bleu_counts(*pair) for pair in pairs), errors))
-            np.add.at(by_sentence[:, 1 + 2 * i], numbers, [rouge1(*pair) for pair in pairs])
+            ours = texts[i * len(read) : (i + 1) * len(read)]
+            overall.append(self.bleu.counts(*(list(map(" ".join, side)) for side in (ours, read))))
+            overall[-1].append(sum(map(word_errors, ours, read)))
+            np.add.at(by_sentence[:, 1 + 2 * i], numbers, list(map(rouge1, ours, read)))
             np.add.at(by_sentence[:, 2 + 2 * i], numbers, is_best[i])
         return {
             "nats": -likelihood[: len(read), 0].sum(),
             "tokens": (candidates[:, 0, 1:] != tokenizer.pad).sum(),
-            "overall": torch.from_numpy(np.stack(overall)),
+            "overall": torch.tensor(overall, dtype=torch.float64),
             "sentences": torch.from_numpy(by_sentence),
         }
 
 
-def _likelihood(model: Module, memory: Tensor, valid: Tensor, tokens: Tensor, pad: int) -> Tensor:
-    """Log-likelihood [batch] of `tokens` [batch, text]."""
-    logits = model(None, valid, tokens[:, :-1], memory=memory).float()
-    nats = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], ignore_index=pad, reduction="none")
-    return -nats.sum(1)
-
-
-def text_scores(sums: Mapping[str, Tensor]) -> dict[str, float | None]:
+def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> dict[str, float | None]:
     """The metrics of the sums of TextMetric; those with noise and other EEG have suffixes.
 
     `val_rouge1_gain` is the ROUGE-1 of EEG above the better of these two. Its standard error
@@ -89,11 +83,11 @@ def text_scores(sums: Mapping[str, Tensor]) -> dict[str, float | None]:
     overall = sums["overall"].view(len(INPUTS), -1).tolist()
     means = sentences[:, 1:].sum(0) / sentences[:, 0].sum()
     for i, name in enumerate(INPUTS):
-        end, counts = "" if name == "eeg" else f"_{name}", overall[i]
+        end, (*counts, errors) = "" if name == "eeg" else f"_{name}", overall[i]
         metrics[f"val_rouge1{end}"], metrics[f"val_retrieval{end}"] = means[2 * i : 2 * i + 2].tolist()
-        for order, score in enumerate(bleu(counts), start=1):
-            metrics[f"val_bleu{order}{end}"] = score
-        metrics[f"val_wer{end}"] = counts[-1] / counts[1]
+        for order in range(1, ORDER + 1):
+            metrics[f"val_bleu{order}{end}"] = bleu.score(counts, order) / 100
+        metrics[f"val_wer{end}"] = errors / counts[-1]
     return metrics | gain(sentences)
 
 
@@ -113,12 +107,8 @@ def gain(sentences: np.ndarray) -> dict[str, float | None]:
         gains.append((float(mean), error))
     best, error = min(gains)
     in_errors = 0.0 if best == 0 else best / error if error else math.copysign(math.inf, best)
-    has_error = count > 1
-    return {
-        "val_rouge1_gain": best,
-        "val_rouge1_gain_se": error if has_error else None,
-        "val_rouge1_gain_in_se": in_errors if has_error else None,
-    }
+    of_error = {"val_rouge1_gain_se": error, "val_rouge1_gain_in_se": in_errors}
+    return {"val_rouge1_gain": best, **(of_error if count > 1 else dict.fromkeys(of_error))}
 
 
 def masked_sums(guess: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -164,39 +154,10 @@ def generate(
     return ids[:, 1:]
 
 
-ORDERS = 4
-
-
 def rouge1(written: Sequence[str], read: Sequence[str]) -> float:
     """F1 of the shared words, 0 to 1. Source: Lin, ROUGE, 2004."""
     both = sum((Counter(written) & Counter(read)).values())
     return 2 * both / (len(written) + len(read)) if both else 0.0
-
-
-def bleu_counts(written: Sequence[str], read: Sequence[str]) -> np.ndarray:
-    """What one sentence adds to the BLEU counts of a corpus, float64 [10]; see `bleu`.
-
-    Words written, words read, then for each of four orders matching and all n-grams. Source:
-    Papineni et al., BLEU, 2002.
-    """
-    counts = [len(written), len(read)]
-    for order in range(1, ORDERS + 1):
-        ours, theirs = _grams(written, order), _grams(read, order)
-        counts += [sum((ours & theirs).values()), sum(ours.values())]
-    return np.array(counts, dtype=np.float64)
-
-
-def bleu(counts: Sequence[float]) -> list[float]:
-    """BLEU-1 to BLEU-4 with brevity penalty, 0 to 1, of the summed counts of a corpus.
-
-    Without smoothing: an order without a match is 0.
-    """
-    written, read = counts[:2]
-    matching, total = np.reshape(counts[2 : 2 + 2 * ORDERS], (ORDERS, 2)).T
-    precision = np.cumprod(matching / np.maximum(total, 1)) ** (1 / np.arange(1, ORDERS + 1))
-    penalty = min(1.0, math.exp(1 - read / written)) if written else 0.0
-    scores: list[float] = (penalty * precision).tolist()
-    return scores
 
 
 def word_errors(written: Sequence[str], read: Sequence[str]) -> int:
@@ -207,7 +168,3 @@ def word_errors(written: Sequence[str], read: Sequence[str]) -> int:
         for j, true in enumerate(read, start=1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != true))
     return row[-1]
-
-
-def _grams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(words[i : i + order]) for i in range(len(words) - order + 1))

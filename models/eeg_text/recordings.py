@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from models.base import DataError, SplitName
+from models.base import DataError, Groups, SplitName
 from models.common.split import SPLITS, SplitRule, split_groups
 from models.eeg_text.config import CHANNELS
 
@@ -71,9 +71,9 @@ _READER = "reader "
 class ItemSplit:
     """The groups of each split, and the indices of their items."""
 
-    groups: dict[SplitName, list[str]]
+    groups: Groups
     numbers: dict[SplitName, list[int]]
-    named: dict[SplitName, list[str]]
+    named: Groups
     """What the run folder keeps: groups, and readers if they are held out."""
 
 
@@ -85,7 +85,7 @@ def split_items(items: Sequence[Item], by: str, rule: SplitRule) -> ItemSplit:
     """
     groups = split_groups((item.group for item in items), rule, "sentences or blocks of recordings")
     of_group = {group: name for name in SPLITS for group in groups[name]}
-    readers: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
+    readers: Groups = {name: [] for name in SPLITS}
     if by == "subject+sentence":
         rule.refuse_fold("both readers and sentences are groups", "--set data.split=sentence")
         known = None
@@ -108,7 +108,6 @@ def split_items(items: Sequence[Item], by: str, rule: SplitRule) -> ItemSplit:
                 allowed="readers who read the same sentences",
                 fix="--set data.split=sentence",
             )
-        present = {items[n].group for n in numbers[name]}
-        groups[name] = [group for group in groups[name] if group in present]
+    groups = {name: sorted({items[n].group for n in numbers[name]}) for name in SPLITS}
     named_groups = {name: [*groups[name], *(_READER + reader for reader in readers[name])] for name in SPLITS}
     return ItemSplit(groups, numbers, named_groups)

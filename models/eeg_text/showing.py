@@ -23,6 +23,7 @@ from models.common.predictions import (
     input_errors,
     passed_over,
     placed,
+    printable,
     spread_positions,
 )
 from models.common.recordings import bids
@@ -46,11 +47,6 @@ ROW = 26
 PER_REGION = 2
 
 
-def line(text: str) -> str:
-    """`text` as one line, without control characters."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 @torch.no_grad()
 def sentences(
     model: Module, batch: Batch, tokenizer: SentenceTokenizer, steps: int, name: str = "eeg"
@@ -61,7 +57,7 @@ def sentences(
     """
     memory, valid = encode_inputs(model, batch, name)
     tokens = generate(model, memory, valid, steps, tokenizer).cpu().tolist()
-    return [line(tokenizer.decode(row)) for row in tokens]
+    return [printable(tokenizer.decode(row)) for row in tokens]
 
 
 def _few(task: Any) -> tuple[Batch, list[Item], list[np.ndarray]]:
@@ -78,7 +74,7 @@ def preview(task: Any, model: Module) -> str:
     with evaluating(model):
         generated = sentences(model, batch, task.tokenizer, task.texts.steps)
     pairs = zip(batch["text"], generated, strict=True)
-    return "\n".join(f"read       {line(read)}\ngenerated  {text}" for read, text in pairs)
+    return "\n".join(f"read       {printable(read)}\ngenerated  {text}" for read, text in pairs)
 
 
 def text_predictions(task: Any, model: Module) -> Predictions:
@@ -89,8 +85,8 @@ def text_predictions(task: Any, model: Module) -> Predictions:
     for n, (item, eeg, read) in enumerate(zip(items, given, batch["text"], strict=True)):
         hypothesis, wanted = words(texts[n]), words(read)
         scores = rouge1(hypothesis, wanted), word_errors(hypothesis, wanted) / max(1, len(wanted))
-        rows.append((item.where, line(read), texts[n], texts[len(items) + n], *scores))
-        title = f"read:      {line(read)}\ngenerated: {texts[n]}"
+        rows.append((item.where, printable(read), texts[n], texts[len(items) + n], *scores))
+        title = f"read:      {printable(read)}\ngenerated: {texts[n]}"
         pictures.append(draw_eeg(f"eeg_{n + 1}", item, eeg, title, "EEG, read and generated sentence"))
     columns = ("recording", "read", "generated", "from noise", "rouge1", "word error rate")
     return Predictions(columns, rows, pictures)

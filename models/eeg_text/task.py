@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,8 +170,8 @@ class MaskedEegTask(EegTask):
         return {}
 
     def samples_of(self, split: SplitName, numbers: Sequence[int]) -> MaskedSamples:
-        items, share = self.recordings.items, self.model_settings.mask_share
-        return MaskedSamples(items, numbers, self.rules, share, is_training=split == "train")
+        given, share = (self.recordings.items, numbers, self.rules), self.model_settings.mask_share
+        return MaskedSamples(*given, share=share, is_training=split == "train")
 
     def network(self) -> MaskedEeg:
         return MaskedEeg(self.size, self.samples, self.dropout, self.context.attention)
@@ -241,7 +242,8 @@ class EegTextTask(EegTask):
 
     def samples_of(self, split: SplitName, numbers: Sequence[int]) -> TextSamples:
         dropout = self.model_settings.word_dropout if split == "train" else 0.0
-        return TextSamples(self.recordings.items, numbers, self.rules, self.texts, dropout)
+        given = self.recordings.items, numbers, self.rules
+        return TextSamples(*given, texts=self.texts, word_dropout=dropout)
 
     def setup_without_data(self) -> None:
         super().setup_without_data()
@@ -325,8 +327,11 @@ class EegTextTask(EegTask):
         facts |= {"texts_cut": texts.cut} if texts.cut else {}
         facts |= {"feature_cache": "kept"} if self.has_features else {}
         if self.control == "noise":
+            chance = 1 / texts.candidate_count
+            error = math.sqrt(chance * (1 - chance) / len(self.groups["val"]))
+            band = {"min": max(0.0, chance - 3 * error), "max": chance + 3 * error, "chance": chance}
             facts["control"] = {
-                "val_retrieval": texts.retrieval_band(len(self.groups["val"])),
+                "val_retrieval": band,
                 # The worse of two comparisons counts: a gain by chance is below 0, not above.
                 "val_rouge1_gain_in_se": {"min": -3.0, "max": 2.0, "chance": 0.0},
             }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models.base import DataError, SplitName
+from models.base import DataError, Groups
 from models.common import subwords
+from models.common.family import padded
 from models.common.subwords import SubwordTokenizer, truncate_at
 
 PAD, START, END, HIDDEN = "<pad>", "<s>", "</s>", "<mask>"
@@ -84,12 +84,7 @@ class SentenceTexts:
     """Tokens and candidates of every sentence, by group."""
 
     def __init__(
-        self,
-        texts: Mapping[str, str],
-        splits: Mapping[SplitName, Sequence[str]],
-        tokenizer: SentenceTokenizer,
-        longest: int,
-        seed: int,
+        self, texts: Mapping[str, str], splits: Groups, tokenizer: SentenceTokenizer, longest: int, seed: int
     ) -> None:
         """`texts`: a sentence per group. `longest`: the most tokens, including the end token."""
         self.tokenizer, self.text = tokenizer, texts
@@ -116,17 +111,9 @@ class SentenceTexts:
         """The index of such a sentence within its split."""
         width = max(len(self.tokens[key]) for key in self.number)
         for keys in evaluated:
-            padded = np.full((len(keys), width), tokenizer.pad, dtype=np.int64)
-            for row, key in zip(padded, keys, strict=True):
-                row[: len(self.tokens[key])] = self.tokens[key]
+            rows = padded([self.tokens[key] for key in keys], tokenizer.pad, width).numpy()
             rng = np.random.default_rng([seed, len(keys)])
             for number, key in enumerate(keys):
                 others = rng.permutation(len(keys))
                 others = others[others != number][: self.candidate_count - 1]
-                self.candidates[key] = padded[[number, *others]]
-
-    def retrieval_band(self, sentences: int) -> dict[str, float]:
-        """The chance of retrieving the true one of the candidates, plus and minus three errors."""
-        chance = 1 / self.candidate_count
-        error = math.sqrt(chance * (1 - chance) / sentences)
-        return {"min": max(0.0, chance - 3 * error), "max": chance + 3 * error, "chance": chance}
+                self.candidates[key] = rows[[number, *others]]

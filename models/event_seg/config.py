@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import FamilySection, Fold, Fraction, OnBad, SplitSeed, StagedModel
+from models.common.config import DataSection, StagedModel
 
 BINS = 10
 """Time bins of a voxel grid: input channels."""
@@ -67,8 +67,6 @@ class Model(StagedModel):
     ] = None
     """Channels after each convolution of the encoder; the decoder mirrors them. Default: those of
     the size."""
-    stage: Literal["whole", "encoder"] = "whole"
-    """whole: train the model. encoder: train its encoder, the other parts are frozen."""
 
     @property
     def parameters(self) -> int:
@@ -77,7 +75,7 @@ class Model(StagedModel):
         return replace(size, widths=tuple(self.widths or size.widths)).parameters
 
 
-class Data(FamilySection):
+class Data(DataSection):
     """Recordings of event cameras."""
 
     path: str = "embedded:shapes"
@@ -92,10 +90,6 @@ class Data(FamilySection):
     control: Literal["real", "noise", "shuffle"] = "real"
     """noise: events at random pixels and times; shuffle: labels of another window. The score must
     fall to chance."""
-    on_bad: OnBad = "stop"
-    fraction: Fraction = 1.0
-    split_seed: SplitSeed = None
-    fold: Fold = None
     downsample: int = Field(default=1, ge=1, le=8)
     """Sensor pixels per sample pixel, along each axis."""
     window_ms: Annotated[

@@ -15,10 +15,10 @@ from models.event_seg import splits
 from models.event_seg.config import Data
 from models.event_seg.formats import COMPANION_SUFFIXES, DSEC, EMBEDDED, FORMATS, MVSEC, recognize
 from models.event_seg.readers.files import open_recording
-from models.event_seg.readers.recording import EventRecording, shape
+from models.event_seg.readers.recording import EventRecording, Sides, shape
 
 
-def read(settings: Data, sensor: tuple[int, int]) -> tuple[list[EventRecording], dict[str, Any]]:
+def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str, Any]]:
     """The chosen recordings at `data.path`, and facts of the others; `sensor`: of built-in ones.
 
     Raises DataError.
@@ -83,10 +83,8 @@ def _choose(formats: Mapping[str, str], settings: Data) -> tuple[list[str], dict
     if right and not settings.sequences:
         text = f"{len(right)}, of scenes whose left camera is used"
         return [name for name in names if name not in right], {"right_cameras": text}
-    is_mvsec = set(formats.values()) == {MVSEC} and len(names) > 1
-    if is_mvsec and not settings.sequences and settings.mvsec_sequence is not None:
-        return splits.choose_one(names, settings.mvsec_sequence)
-    return splits.choose(names, settings.sequences)
+    is_mvsec = set(formats.values()) == {MVSEC} and len(names) > 1 and not settings.sequences
+    return splits.choose(names, settings.sequences, settings.mvsec_sequence if is_mvsec else None)
 
 
 def _left_of(name: str) -> str:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
+from numpy.random import Generator
 
 from models.common import cache
-from models.event_seg.readers.recording import RECIPE, EventRecording, Events, edges, spans
+from models.event_seg.readers.recording import RECIPE, EventRecording, Events, Sides, edges, spans
 
 THRESHOLD, DEVIATION = 0.2, 0.03
 """Mean and standard deviation of the pixels' contrast thresholds, in log brightness."""
@@ -22,7 +23,7 @@ HOT_SHARE, HOT_HZ = 2e-4, 100.0
 class Camera:
     """Pixels of one clip. Sources: Rebecq et al., ESIM, 2018; Hu et al., v2e, 2021."""
 
-    def __init__(self, rng: np.random.Generator, brightness: np.ndarray) -> None:
+    def __init__(self, rng: Generator, brightness: np.ndarray) -> None:
         """`brightness` [height, width] at time 0."""
         self._rng, self._width = rng, brightness.shape[1]
         self._before = np.log(brightness.ravel())
@@ -109,7 +110,7 @@ class MovingShape:
 class Scene:
     """Two to five shapes on a textured background; half of the scenes have a moving camera."""
 
-    def __init__(self, rng: np.random.Generator, sensor: tuple[int, int]) -> None:
+    def __init__(self, rng: Generator, sensor: Sides) -> None:
         """`sensor` is height and width."""
         self.sensor = sensor
         self.ground = float(rng.uniform(70, 150))
@@ -182,12 +183,12 @@ def _reflect(position: np.ndarray, extent: np.ndarray) -> np.ndarray:
     return np.minimum(around, 2 * extent - around)
 
 
-def _direction(rng: np.random.Generator) -> np.ndarray:
+def _direction(rng: Generator) -> np.ndarray:
     angle = rng.uniform(0, 2 * np.pi)
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _waves(rng: np.random.Generator, count: int, height: float, sensor: tuple[int, int]) -> np.ndarray:
+def _waves(rng: Generator, count: int, height: float, sensor: Sides) -> np.ndarray:
     """Waves with lengths from a tenth of the sensor height to all of it."""
     frequency = 2 * np.pi / (sensor[0] * rng.uniform(0.1, 1.0, count))
     angle = rng.uniform(0, 2 * np.pi, count)
@@ -195,7 +196,7 @@ def _waves(rng: np.random.Generator, count: int, height: float, sensor: tuple[in
     return np.stack((frequency * np.cos(angle), frequency * np.sin(angle), phase, heights), axis=1)
 
 
-def _shape(rng: np.random.Generator, sensor: tuple[int, int], ground: float) -> MovingShape:
+def _shape(rng: Generator, sensor: Sides, ground: float) -> MovingShape:
     size = sensor[0] * sensor[1] * rng.uniform(*PERIMETER)
     is_ellipse = bool(rng.random() < 0.4)
     sides = 2 if is_ellipse else int(rng.integers(3, 8))
@@ -226,7 +227,7 @@ _VERSION = 1
 _SEED = 0
 
 
-def recordings(sensor: tuple[int, int]) -> list[EventRecording]:
+def recordings(sensor: Sides) -> list[EventRecording]:
     """Clips for a sensor of this height and width. Reads and writes the cache."""
     ends, clips = _arrays(sensor)["ends"], []
     for number in range(CLIPS):
@@ -237,23 +238,23 @@ def recordings(sensor: tuple[int, int]) -> list[EventRecording]:
 
 
 @lru_cache
-def _arrays(sensor: tuple[int, int]) -> dict[str, np.ndarray]:
+def _arrays(sensor: Sides) -> dict[str, np.ndarray]:
     made_from = {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
     return cache.arrays("event-shapes", made_from, lambda: _make(sensor))
 
 
-def _events(sensor: tuple[int, int], number: int) -> dict[str, np.ndarray]:
+def _events(sensor: Sides, number: int) -> dict[str, np.ndarray]:
     arrays = _arrays(sensor)
     start, stop = arrays["cuts"][number : number + 2]
     return {key: arrays[key][start:stop] for key in "txyp"}
 
 
-def _label(sensor: tuple[int, int], number: int, index: int, factor: int) -> np.ndarray:
+def _label(sensor: Sides, number: int, index: int, factor: int) -> np.ndarray:
     frames = _arrays(sensor)["frames"].reshape(CLIPS, WINDOWS + 1, *sensor)
     return edges(frames[number, index + 1], factor)
 
 
-def _make(sensor: tuple[int, int]) -> dict[str, np.ndarray]:
+def _make(sensor: Sides) -> dict[str, np.ndarray]:
     rngs = [np.random.default_rng((_SEED, number)) for number in range(CLIPS)]
     made = [_clip(rng, sensor, number) for number, rng in enumerate(rngs)]
     events = {key: np.concatenate([getattr(e, key) for e, _, _ in made]) for key in "txyp"}
@@ -264,9 +265,7 @@ def _make(sensor: tuple[int, int]) -> dict[str, np.ndarray]:
     }
 
 
-def _clip(
-    rng: np.random.Generator, sensor: tuple[int, int], number: int
-) -> tuple[Events, np.ndarray, np.ndarray]:
+def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[Events, np.ndarray, np.ndarray]:
     scene = Scene(rng, sensor)
     steps = int(np.ceil(scene.speed / FRAMES_PER_SECOND / STEP))
     times = np.arange(WINDOWS * steps + 1) / (FRAMES_PER_SECOND * steps)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from models.event_seg import metric
 from models.event_seg.config import BINS
 from models.event_seg.formats import FORMATS, recognize
 from models.event_seg.readers.files import open_recording
+from models.event_seg.readers.recording import Sides
 from models.event_seg.windows import Sample, Windows, collate, normalize, voxelize
 
 PICTURES, SHOWN = 2, 4
@@ -105,32 +107,26 @@ class TrainedOnEvents:
 
     window_ms: float
     """Median length of the windows, in ms."""
-    sensor: tuple[int, int]
+    sensor: Sides
     """Height and width."""
 
 
-def predict(
-    model: Module,
-    path: Path,
-    trained: TrainedOnEvents,
-    sensor: Sequence[int] | None,
-    factor: int,
-    is_encoder: bool,
-) -> Iterator[Prediction]:
+def predict(task: Any, model: Module, path: Path) -> Iterator[Prediction]:
     """The mask of each window of the recordings at `path`, of the length of those in training.
 
     As PNG: 255 foreground, 0 background; of an encoder its features, with the cells of a grid, row
-    by row, as tokens. `sensor`: height and width for RAW files without them. Masks and frames are
-    not read. Raises DataError.
+    by row, as tokens. `task` is the one of the family. Masks and frames are not read. Raises
+    DataError.
     """
-    names, device = DistinctNames(), next(model.parameters()).device
+    names, trained, factor = DistinctNames(), task.trained, task.downsample
     with input_errors():
         known = known_files(existing_path(str(path), "; ".join(FORMATS)), recognize, FORMATS)
     for name, (file, form) in known.items():
         title = name.removesuffix(file.suffix)
         start = names.of(title)
         with input_errors():
-            recording = open_recording(file, title, form, trained.window_ms, sensor, trained.sensor)
+            given = trained.window_ms, task.data_settings.sensor, trained.sensor
+            recording = open_recording(file, title, form, *given)
             if not len(recording.windows):
                 raise DataError(
                     f"'{file.name}' is shorter than a window of {trained.window_ms:.4g} ms",
@@ -144,19 +140,14 @@ def predict(
             voxels = normalize(voxelize(coarse, window[0], window[1], (BINS, *grid)))
             begin, end = (window / recording.second).tolist()
             text = f"{title}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
-            inputs = torch.from_numpy(voxels)[None].to(device)
-            yield _prediction(model, inputs, f"{start}-{number:05d}", text, is_encoder)
+            x, name = torch.from_numpy(voxels)[None].to(task.context.device), f"{start}-{number:05d}"
+            with torch.no_grad():
+                x = task.part(model)(x).float().cpu()
+            if task.stage == "encoder":
+                more = {"grid": np.array(x.shape[2:])}
+                yield features_file(name, text, [text], x.flatten(2).mT.numpy(), more=more)
+            else:
+                mask = (x[0, 1] > x[0, 0]).numpy()
+                image = png(Image.fromarray(mask.astype(np.uint8) * 255))
+                yield Prediction(name, f"{text}, foreground {mask.mean():.1%}", {".png": image})
     yield from passed_over(path, [file for file, _ in known.values()])
-
-
-@torch.no_grad()
-def _prediction(model: Module, x: torch.Tensor, name: str, text: str, is_encoder: bool) -> Prediction:
-    if is_encoder:
-        for layer in model.down:  # type: ignore[union-attr]
-            x = layer(x)
-        tokens = x.flatten(2).mT.float().cpu().numpy()
-        return features_file(name, text, [text], tokens, more={"grid": np.array(x.shape[2:])})
-    maps = model(x)[0]
-    mask = (maps[1] > maps[0]).cpu().numpy()
-    image = png(Image.fromarray(mask.astype(np.uint8) * 255))
-    return Prediction(name, f"{text}, foreground {mask.mean():.1%}", {".png": image})

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from models.base import DataError, SplitName
+from models.base import DataError, Groups, SplitName
 from models.common.data_files import listed
 from models.common.split import SPLITS, SplitRule, split_groups
 from models.event_seg.readers.recording import EventRecording
@@ -21,26 +21,24 @@ _LISTED = 30
 """Maximum number of names in an error."""
 
 
-def choose(paths: Sequence[str], names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """The recordings among `paths` that `names` lists, in the order of `paths`, as facts too.
+def choose(
+    paths: Sequence[str], names: Sequence[str], preferred: str | None = None
+) -> tuple[list[str], dict[str, Any]]:
+    """The recordings among `paths` that `names` lists, in the order of `paths`, and why, as facts.
 
-    A name is that of a sequence, a file or a path; without names, all. Raises DataError if a name
-    has no recording or several.
+    A name is that of a sequence, a file or a path. Without names the one of the `preferred` sequence,
+    or else the first; without that, too, all. Raises DataError if a name has no recording or several.
     """
-    if not names:
-        return list(paths), {}
-    chosen = sorted({_find(paths, name) for name in names}, key=paths.index)
-    text = f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} (data.sequences)"
-    return chosen, {"sequences": text}
-
-
-def choose_one(paths: Sequence[str], preferred: str) -> tuple[list[str], dict[str, Any]]:
-    """The recording of the `preferred` sequence, otherwise the first path, and why, as facts."""
-    hits, reason = [path for path in paths if preferred in _names(path)], "data.mvsec_sequence"
-    if not hits:
-        reason = f"the first by name, because none is '{preferred}', data.mvsec_sequence"
-    chosen = (hits or paths)[0]
-    return [chosen], {"sequences": f"1 of {len(paths)}: {chosen} ({reason})"}
+    chosen, reason = list(paths), "data.sequences"
+    if names:
+        chosen = sorted({_find(paths, name) for name in names}, key=paths.index)
+    elif preferred is not None:
+        hits = [path for path in paths if preferred in _names(path)]
+        chosen, reason = (hits or chosen)[:1], "data.mvsec_sequence"
+        reason = reason if hits else f"the first by name, because none is '{preferred}', {reason}"
+    else:
+        return chosen, {}
+    return chosen, {"sequences": f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} ({reason})"}
 
 
 def _names(path: str) -> tuple[str, ...]:
@@ -75,7 +73,7 @@ _LONG = 20
 class WindowSplit:
     """Windows of each split."""
 
-    groups: dict[SplitName, list[str]]
+    groups: Groups
     """Recordings, or time ranges of them."""
     windows: dict[SplitName, np.ndarray]
     """[window, 2]: number of the recording, number of its window."""

@@ -14,7 +14,7 @@ from torch.nn import Module
 
 from models.base import Batch, Context, DataError, Goal, Loss, Picture, Prediction, Predictions
 from models.common import model_facts
-from models.common.family import FamilyTask, Sums
+from models.common.family import ENCODER, FamilyTask, Sums
 from models.common.split import SPLITS
 from models.event_seg import dataset, metric, showing, windows
 from models.event_seg.config import BINS, SIZES, Data, Model
@@ -123,15 +123,15 @@ class EventSegTask(FamilyTask):
         return showing.build_predictions(model, self.data("val"), self.context.device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        given = self.trained, self.data_settings.sensor, self.downsample, self.stage == "encoder"
-        return showing.predict(model, path, *given)
+        return showing.predict(self, model, path)
+
+    def part(self, model: Any) -> Module:
+        """What predicts: from voxel grids to maps; of an encoder, to its features."""
+        return nn.Sequential(*model.down) if self.stage == ENCODER else model
 
     def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
-        """From voxel grids to maps; of an encoder, to its features."""
-        assert isinstance(model, SegmentationNetwork)
         grid = [side // self.downsample for side in self.trained.sensor]
-        part = nn.Sequential(*model.down) if self.stage == "encoder" else model
-        return part, {"events": torch.randn(4, BINS, *grid)}
+        return self.part(model), {"events": torch.randn(4, BINS, *grid)}
 
     def facts(self) -> Mapping[str, Any]:
         shares = {name: round(share, 4) for name, share in self.foreground.items()}

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.random import Generator
 
 from models.base import Draws
 from models.event_seg.config import BINS
 from models.event_seg.network import IGNORE
-from models.event_seg.readers.recording import IGNORED, EventRecording, Events
+from models.event_seg.readers.recording import IGNORED, EventRecording, Events, Sides
 
 MEASURED = 1000
 """Maximum number of windows for measuring the foreground share."""
@@ -24,7 +25,7 @@ class WindowRules:
     """Settings that turn windows into samples."""
 
     downsample: int
-    crop: tuple[int, int] | None
+    crop: Sides | None
     control: Control
     seed: int
 
@@ -63,29 +64,32 @@ class Windows:
     def sample(self, index: int, draws: Draws) -> Sample:
         return self.random_sample(index, draws.rng() if self.fixed is None else self._rng(index))
 
-    def random_sample(self, index: int, rng: np.random.Generator) -> Sample:
+    def random_sample(self, index: int, rng: Generator) -> Sample:
         """The sample at `index`, with everything in it that is random drawn from `rng`."""
         recording, window = self._at(index)
-        span: tuple[Any, Any] = tuple(recording.windows[window])
-        events = self._events(index)
+        events, (start, stop) = self._events(index), recording.windows[window]
         corner = self._corner(events, rng)
-        labels = self._labels(self._labeled(index, rng), corner)
+        labels = self._labels(index, corner, rng)
         if self.rules.control == "noise":
             # The count of another window: the own count would reveal the share of foreground.
             count = len(self._events(self._other_window(index, rng)))
-            events = _poisson(count, *span, self.grid, rng)
+            since = np.sort(rng.uniform(0, float(stop - start), count))
+            t = start + since.astype(start.dtype)  # which may be integer microseconds
+            t = t[t < stop]  # the sum may be rounded up
+            y, x = (rng.integers(0, n, len(t), dtype=np.int32) for n in self.grid)
+            events = Events(t, x, y, rng.choice(np.array([-1, 1], np.int8), len(t)))
         if self.is_cropped:
             moved = Events(events.t, events.x - corner[1], events.y - corner[0], events.p)
             events = moved.downsampled(1, *self.shape)
-        grid = normalize(voxelize(events, *span, (BINS, *self.shape)))
-        start, stop = (recording.windows[window] / recording.second).tolist()
-        meta = {"recording": recording.name, "frame": window, "t0": start, "t1": stop}
-        return Sample(grid, labels, meta | {"events": len(events)})
+        grid = normalize(voxelize(events, start, stop, (BINS, *self.shape)))
+        times = (recording.windows[window] / recording.second).tolist()
+        meta = {"recording": recording.name, "frame": window, "events": len(events)}
+        return Sample(grid, labels, meta | dict(zip(("t0", "t1"), times, strict=True)))
 
-    def _rng(self, index: int) -> np.random.Generator:
+    def _rng(self, index: int) -> Generator:
         return np.random.default_rng((self.rules.seed, self.fixed or 0, index))
 
-    def _corner(self, events: Events, rng: np.random.Generator) -> tuple[int, int]:
+    def _corner(self, events: Events, rng: Generator) -> Sides:
         """Upper left corner of a crop around a random event, to avoid empty crops."""
         if not self.is_cropped:
             return 0, 0
@@ -95,11 +99,7 @@ class Windows:
         y, x = (events.y[middle], events.x[middle]) if len(events) else (height // 2, width // 2)
         return int(np.clip(y - top, 0, height - rows)), int(np.clip(x - left, 0, width - columns))
 
-    def _labeled(self, index: int, rng: np.random.Generator) -> int:
-        """Window of the label; another one if the control is shuffle."""
-        return self._other_window(index, rng) if self.rules.control == "shuffle" else index
-
-    def _other_window(self, index: int, rng: np.random.Generator) -> int:
+    def _other_window(self, index: int, rng: Generator) -> int:
         """A window of another recording, or of another time if there is one recording."""
         recording, window = self.windows[index]
         far = self.windows[:, 0] != recording
@@ -117,34 +117,25 @@ class Windows:
         recording, window = self._at(index)
         return recording.events(window).downsampled(self.rules.downsample, *self.grid)
 
-    def _labels(self, index: int, corner: tuple[int, int]) -> np.ndarray:
+    def _labels(self, index: int, corner: Sides, rng: Generator) -> np.ndarray:
+        """Those of another window if the control is shuffle."""
+        if self.rules.control == "shuffle":
+            index = self._other_window(index, rng)
         recording, window = self._at(index)
         (top, left), (rows, columns) = corner, self.shape
         label = recording.label(window, self.rules.downsample)[top : top + rows, left : left + columns]
         return np.where(label == IGNORED, IGNORE, label.astype(np.int64))
 
-    def foreground(self) -> tuple[int, int]:
+    def foreground(self) -> Sides:
         """Foreground pixels and labeled pixels of at most MEASURED evenly spaced windows."""
         foreground = both = 0
         for index in np.unique(np.linspace(0, len(self) - 1, MEASURED).astype(int)).tolist():
             rng = self._rng(index)
             corner = self._corner(self._events(index), rng) if self.is_cropped else (0, 0)
-            labels = self._labels(self._labeled(index, rng), corner)
+            labels = self._labels(index, corner, rng)
             foreground += int((labels == 1).sum())
             both += int((labels != IGNORE).sum())
         return foreground, both
-
-
-def _poisson(
-    count: int, start: float, stop: float, grid: tuple[int, int], rng: np.random.Generator
-) -> Events:
-    since = np.sort(rng.uniform(0, float(stop - start), count))
-    # Keep the dtype of the recording, which may be integer microseconds.
-    t = start + since.astype(np.asarray(start).dtype)
-    t = t[t < stop]  # the sum may be rounded up
-    count = len(t)
-    y, x = (rng.integers(0, n, count, dtype=np.int32) for n in grid)
-    return Events(t, x, y, rng.choice(np.array([-1, 1], np.int8), count))
 
 
 def voxelize(events: Events, start: float, stop: float, shape: tuple[int, int, int]) -> np.ndarray:

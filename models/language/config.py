@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.config import Control, FamilySection, Fold, Fraction, OnBad, SplitSeed, column_field
+from models.common.config import DataSection, FamilySection, column_field
 from models.common.data_files import IGNORE
 
 
@@ -144,7 +144,7 @@ COLUMNS = ("request", "context", "answer", "system", "messages", "text", IGNORE)
 Columns = list[Annotated[str, column_field(COLUMNS, "title=request")]]
 
 
-class Data(FamilySection):
+class Data(DataSection):
     """Training text."""
 
     path: str = "embedded:python"
@@ -154,10 +154,5 @@ class Data(FamilySection):
     columns: Columns = Field(default_factory=list)
     """What columns and keys of rows mean whose names are not known, such as "title=request"; other
     meanings: context (follows the request), answer, system, messages, text, ignore."""
-    control: Control = "real"
-    on_bad: OnBad = "stop"
-    fraction: Fraction = 1.0
-    split_seed: SplitSeed = None
-    fold: Fold = None
     seq_len: int | None = Field(default=None, ge=8, le=10**7)
     """Tokens per sample. Default: the context of the size."""

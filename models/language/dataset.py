@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.base import DataError, SplitName
+from models.base import DataError, Groups, SplitName
 from models.common.data_files import OnBad, listed, unknown_embedded
 from models.language.encoded import encode
 from models.language.readers.corpus import Corpus, from_records, read_corpus
@@ -26,7 +26,7 @@ def read(path: str, answers: Path | None, on_bad: OnBad, columns: Mapping[str, s
 
 
 def build_splits(
-    corpus: Corpus, groups: Mapping[SplitName, Sequence[str]], tokenizer: Tokenizer, rules: Rules
+    corpus: Corpus, groups: Groups, tokenizer: Tokenizer, rules: Rules
 ) -> tuple[Mapping[SplitName, Samples], dict[str, Any]]:
     """The samples of each split, whose `groups` are given, and facts of the data. Raises DataError.
 

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+from numpy.random import Generator
 
 from models.language.readers.records import Record, Turn, document, normalized
 
@@ -106,7 +107,7 @@ def read_conversations() -> list[Record]:
     return conversations
 
 
-def _draw(intent: str, is_misspelt: bool, rng: np.random.Generator) -> Record:
+def _draw(intent: str, is_misspelt: bool, rng: Generator) -> Record:
     values = {name: _choose(SLOTS[name], rng) for name in _SLOT.findall(intent)}
     answer = intent.format(**{name: written for name, (_, written) in values.items()})
     if is_misspelt:
@@ -123,11 +124,11 @@ def _draw(intent: str, is_misspelt: bool, rng: np.random.Generator) -> Record:
     )
 
 
-def _choose(options: Sequence[str] | Sequence[Value], rng: np.random.Generator):  # type: ignore[no-untyped-def]
+def _choose(options: Sequence[str] | Sequence[Value], rng: Generator):  # type: ignore[no-untyped-def]
     return options[int(rng.integers(len(options)))]
 
 
-def misspelt(command: str, rng: np.random.Generator) -> str:
+def misspelt(command: str, rng: Generator) -> str:
     """`command` with one typo in its first word of two or more letters; never `command` itself."""
     words = command.split(" ")
     at = next(i for i, word in enumerate(words) if len(word) > 1 and word.isalpha())

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from models.base import DataError, Draws
+from models.base import Draws
 from models.common.data_files import BadRecords, OnBad
-from models.common.family import padded
+from models.common.family import of_other_groups, padded
 from models.common.predictions import spread_positions
 from models.language.encoded import Encoded
 from models.language.head import IGNORE
@@ -151,30 +151,6 @@ class TokenWindows:
         return {"val_loss": {"min": orders / self.tokens, "chance": chance / self.tokens}}
 
 
-def permutation_across_labels(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Random permutation that gives each request the answer of a request with another label.
-
-    Random, not shifted by a constant: a model could learn which label answers which from a
-    constant shift. Raises DataError if more than half of `labels` are equal.
-    """
-    counts = np.bincount(labels)
-    if 2 * counts.max() > len(labels):
-        raise DataError(
-            f"the noise control cannot permute {len(labels)} answers: {counts.max()} of them "
-            "answer one kind of request",
-            where="data.control=noise",
-            allowed="at most half of a split's exchanges per kind of request",
-        )
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(labels))
-    while len(equal := np.flatnonzero(labels[order] == labels)):
-        # No swap adds to the equal ones, and since no label has more than half, some swap ends one.
-        for i, j in zip(equal, rng.integers(len(order), size=len(equal)), strict=True):
-            if labels[order[i]] == labels[i]:
-                order[[i, j]] = order[[j, i]]
-    return order
-
-
 class Dialogues:
     """One row for each exchange; labels are the answer and the end token.
 
@@ -196,7 +172,7 @@ class Dialogues:
         pairs = np.stack((numbers, numbers, np.zeros_like(numbers)))  # request, answer, is it matched
         if rules.control == "noise":
             true = np.stack((numbers, numbers, np.ones_like(numbers)))
-            pairs[1] = numbers[permutation_across_labels(corpus.labels[numbers], rules.seed + side)]
+            pairs[1] = numbers[of_other_groups(corpus.labels[numbers], rules.seed + side)]
             pairs = pairs if side == 0 else np.concatenate((pairs, true), axis=1)
         prompts, answers = encoded.sizes[2 * pairs[0]], encoded.sizes[2 * pairs[1] + 1]
         # The last token is only a label; at least one prompt token must remain.

@@ -88,7 +88,8 @@ class LanguageTask(FamilyTask):
         length, source = self._row_length(), self.source
         corpus = read(self.path, self.answers, self.on_bad, self.columns)
         self.is_chat = not corpus.is_text
-        self.groups = self.split_groups(corpus.groups, "requests" if self.is_chat else "documents")
+        self.noun = "requests" if self.is_chat else "documents"
+        self.groups = self.split_groups(corpus.groups)
         model_facts.save(_TextFacts(self.is_chat), self.context.folder)
 
         def texts(most: int) -> Iterator[str]:

@@ -25,11 +25,12 @@ ORIGIN = ResponseOrigin(
 )
 WAVE_V = "wave V"
 _MOST_BYTES = 2**26
-_FIELDS = {
-    ":LEVELS:": re.compile(r"LEVELS:\s*([-\d.;\s]+)"),
-    "SAMPLE (…sec):": re.compile(r"SAMPLE \([^)]*sec\):\s*([\d.]+)"),
-}
-_RUN, _RATE = re.compile(r":RUN-(\d+)"), re.compile(r"REP RATE[^:]*:\s*([\d.]+)")
+_FIELDS = (
+    re.compile(r"LEVELS:\s*([-\d.;\s]+)"),
+    re.compile(r"SAMPLE \([^)]*sec\):\s*([\d.]+)"),
+    re.compile(r"REP RATE[^:]*:\s*([\d.]+)"),
+    re.compile(r":RUN-(\d+)"),
+)
 _PEAK = re.compile(r"([PN]\d+) Latency")
 _THRESHOLD = re.compile(r"^Threshold \(dB SPL\):\s*(\S+)", re.MULTILINE)
 
@@ -72,14 +73,11 @@ def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
     header, *others = re.split(r"DATA[ \t]*\n", _text(path), maxsplit=1)
     if not others:
         raise _error(path, "no line DATA after the header")
-    if missing := [name for name, pattern in _FIELDS.items() if not pattern.search(header)]:
-        raise _error(path, f"the header has no {' and no '.join(missing)}")
-    fields = [match[1] for pattern in _FIELDS.values() if (match := pattern.search(header))]
-    rate, run = _RATE.search(header), _RUN.search(header)
+    named, step, rate, run = (match[1] if (match := x.search(header)) else "" for x in _FIELDS)
     try:
-        levels, step_ms = [float(n) for n in fields[0].split(";") if n.strip()], float(fields[1]) / 1000
+        levels, step_ms = [float(n) for n in named.split(";") if n.strip()], float(step or 0) / 1000
         if not levels or not step_ms > 0:
-            raise _error(path, "the header has no levels, or no sampling interval")
+            raise _error(path, "the header has no :LEVELS:, or no interval SAMPLE (…sec):")
         if ":RUN-" in others[0]:
             raise _error(path, "a second series begins after the first: a file has one")
         samples = WINDOW_MS / step_ms
@@ -90,7 +88,7 @@ def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
     if len(traces) < int(samples) or traces.shape[1:] != (len(levels),):
         problem = f"truncated: {traces.shape} of {int(samples)} samples in {WINDOW_MS} ms"
         raise _error(path, f"{problem} and {len(levels)} levels")
-    return levels, traces, samples, float(rate[1]) if rate else nan, run[1] if run else ""
+    return levels, traces, samples, float(rate or nan), run
 
 
 def _labels(path: Path, levels: list[float], reading: ResponseReading) -> dict[float, dict[str, Any]]:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr.responses import ResponseOrigin, ResponseReading, ResponseRow, resample
+from models.abr.responses import ResponseOrigin, ResponseReading, ResponseRow, Signal, resample
 from models.base import DataError
 from models.common.recordings import bids
 from models.common.recordings.files import open_recording
 from models.common.recordings.recording import Event, Recording
 
+Values = NDArray[np.float64]
 BAND_HZ = (100.0, 3000.0)
 WINDOW_MS = 10.0
 ORIGIN = ResponseOrigin(
@@ -73,12 +74,12 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
 
 
 def _averages(
-    recording: Recording, channel: int, onsets: NDArray[np.float64], reading: ResponseReading
-) -> Iterator[tuple[NDArray[np.float32], float]]:
+    recording: Recording, channel: int, onsets: Values, reading: ResponseReading
+) -> Iterator[tuple[Signal, float]]:
     """The response and the Fmp of every `data.sweeps` accepted sweeps after `onsets`."""
     settings, samples = reading.settings, WINDOW_MS * recording.rate_hz / 1000
     sweeps, total, squares = 0, np.zeros(1), np.zeros(1)
-    for sweep in _sweeps(recording, channel, _starts(recording, onsets, reading)):
+    for sweep in _sweeps(recording, channel, onsets, reading):
         if np.abs(sweep).max() > settings.reject_uv:
             reading.left_out["rejected_sweeps"] += 1
             continue
@@ -87,30 +88,6 @@ def _averages(
             yield resample(total / sweeps, samples), fmp(total, squares, sweeps)
             sweeps, total, squares = 0, np.zeros(1), np.zeros(1)
     reading.left_out["leftover_sweeps"] += sweeps
-
-
-def _starts(
-    recording: Recording, onsets: NDArray[np.float64], reading: ResponseReading
-) -> list[tuple[tuple[int, int], NDArray[np.int64]]]:
-    """Bounds of each piece of the recording, and the samples of the stimuli in it.
-
-    Stimuli before the begin and after the end, or too close to it, are left out; those in a gap, or
-    with a gap in their window, are counted.
-    """
-    rate, starts, inside = recording.rate_hz, [], 0
-    length, every = _length(rate), np.round(onsets * rate).astype(np.int64)
-    for piece in recording.pieces:
-        begin, end = piece.bounds(rate)
-        samples = every[(every >= begin) & (every + length <= end)]
-        inside += len(samples)
-        starts.append(((begin, end), samples))
-    last = recording.end_s - length / rate
-    reading.left_out["sweeps_at_gaps"] += max(0, int(((onsets >= 0) & (onsets <= last)).sum()) - inside)
-    return starts
-
-
-def _length(rate: float) -> int:
-    return int(np.ceil(WINDOW_MS * rate / 1000)) + 1
 
 
 def _channel(recording: Recording, wanted: str | None) -> int:
@@ -135,7 +112,7 @@ def _channel(recording: Recording, wanted: str | None) -> int:
     return names.index(name)
 
 
-def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, NDArray[np.float64]]:
+def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, Values]:
     """The onsets of each stimulus, in seconds by the clock, sorted.
 
     Those of the table of BIDS beside the recording come first; then its annotations and events.
@@ -151,19 +128,21 @@ def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, NDArra
     return {kind: np.sort(np.array(onsets)) for kind, onsets in kinds.items()}
 
 
-def _sweeps(
-    recording: Recording, channel: int, pieces: list[tuple[tuple[int, int], NDArray[np.int64]]]
-) -> Iterator[NDArray[np.float64]]:
+def _sweeps(recording: Recording, channel: int, onsets: Values, reading: ResponseReading) -> Iterator[Values]:
     """The band-passed window after each stimulus, in µV; the filter stops at gaps.
 
-    `pieces`: see `_starts`. A few seconds of the recording are in memory at a time.
+    Stimuli before the begin and after the end, or too close to it, are left out; those in a gap, or
+    with a gap in their window, are counted. A few seconds of the recording are in memory at a time.
     """
     from scipy.signal import butter, sosfiltfilt
 
-    rate = recording.rate_hz
+    rate, whole = recording.rate_hz, 0
     band = butter(2, BAND_HZ, "bandpass", fs=rate, output="sos")
-    pad, chunk, length = int(PAD_S * rate), int(CHUNK_S * rate), _length(rate)
-    for (begin, end), starts in pieces:
+    pad, chunk, length = int(PAD_S * rate), int(CHUNK_S * rate), int(np.ceil(WINDOW_MS * rate / 1000)) + 1
+    every = np.round(onsets * rate).astype(np.int64)
+    for begin, end in (piece.bounds(rate) for piece in recording.pieces):
+        starts = every[(every >= begin) & (every + length <= end)]
+        whole += len(starts)
         while len(starts):
             first = max(begin, int(starts[0]) - pad)
             last = min(first + chunk + pad, end)
@@ -174,9 +153,11 @@ def _sweeps(
             for start in inside:
                 yield trace[start - first : start - first + length]
             starts = starts[len(inside) :]
+    expected = int(((onsets >= 0) & (onsets <= recording.end_s - length / rate)).sum())
+    reading.left_out["sweeps_at_gaps"] += max(0, expected - whole)
 
 
-def fmp(total: NDArray[np.float64], squares: NDArray[np.float64], sweeps: int) -> float:
+def fmp(total: Values, squares: Values, sweeps: int) -> float:
     """Fmp: the variance of the average over time, divided by that of its residual noise.
 
     `total` and `squares`: the sums of all sweeps and of their squares, by sample. The noise is the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
@@ -50,13 +50,15 @@ def read_events(
     names: Sequence[str] = NAMES,
     declared: Mapping[str, str] = NO_COLUMNS,
     needed: Sequence[str] = ("onset", "duration"),
+    known: Collection[str] = (),
 ) -> list[Event]:
     """The events in a table, by onset, which is in seconds after the first sample of the recording.
 
-    `names`: the columns that may name them; the name is empty where the table has `n/a`, and the
-    duration 0. `needed`: columns of onset, duration and others. `declared`: the meaning of a column
-    by its name in lower case. A row without an onset is a bad record; adds to `notes` how the table
-    was read. Reads the disk. Raises DataError.
+    `names`: the columns that may name them, of which the first does that is filled, or has one of the
+    names that are `known`; the name is empty where the table has `n/a`, and the duration 0. `needed`:
+    columns of onset, duration and others. `declared`: the meaning of a column by its name in lower
+    case. A row without an onset is a bad record; adds to `notes` how the table was read. Reads the
+    disk. Raises DataError.
     """
     table = Table(TextFile(path))
     header = renamed(table.header, declared)
@@ -79,17 +81,15 @@ def read_events(
         except ValueError as error:
             bad_records.add(where, str(error), "write a number of seconds")
             continue
-        texts = {name: _name(row[name]) for name in names if name in row}
+        texts = {name: str(row.get(name) or "").strip() for name in names}
+        texts = {name: "" if text.lower() in MISSING else text for name, text in texts.items()}
         rows.append((Event(onset, 0.0 if isnan(lasts) else lasts, "", where), texts))
-    column = next((name for name in names if any(texts.get(name) for _, texts in rows)), "")
+    filled = [name for name in names if any(texts[name] for _, texts in rows)]
+    column = next((name for name in filled if any(texts[name] in known for _, texts in rows)), "")
+    column = column or next(iter(filled), "")
     events = [replace(event, name=texts.get(column, "")) for event, texts in rows]
     unnamed = sum(not event.name for event in events)
     notes += [f"{path.name}: {note}" for note in table.notes]
     if column and unnamed:
         notes.append(f"{path.name}: {unnamed} of {len(events)} rows have no {column} and are left out")
     return sorted(events, key=lambda event: event.onset_s)
-
-
-def _name(cell: object) -> str:
-    text = str(cell or "").strip()
-    return "" if text.lower() in MISSING else text

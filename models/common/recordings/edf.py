@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,9 @@ _MICROVOLTS = {"uv": 1.0, "µv": 1.0, "nv": 1e-3, "mv": 1e3, "v": 1e6}
 _VOLTS_OF_MNE = {"uV": 1e-6, "µV": 1e-6, "mV": 1e-3}
 """The units that MNE converts; of others it gives the numbers."""
 _STIM = ("STATUS", "TRIGGER", "STI 014")
-_OTHER_KINDS = {
-    **{name: name.lower() for name in ("EOG", "ECG", "EMG", "MEG")},
-    **dict.fromkeys(("EKG",), "ecg"),
-    **dict.fromkeys(("RESP", "TEMP", "SAO2", "SPO2", "LIGHT", "SOUND", "AUDIO", "EVENT"), "misc"),
-    **dict.fromkeys(("ERG", "MCG", "PULSE", "MARKER", "HR"), "misc"),
-}
+_OTHERS = re.compile(
+    "(EOG|E[CKR]G|EMG|M[CE]G|RESP|TEMP|S[AP]O2|LIGHT|SOUND|AUDIO|EVENT|PULSE|MARKER|HR)[0-9]*"
+)
 """First words of labels of what is not EEG: the standard texts of EDF+, and common ones."""
 
 
@@ -73,9 +71,8 @@ def _channel(label: str, named: str, rate: float, *texts: str, unit: str | None)
         return Channel(label, STIM, rate, 1.0)
     named = named.replace("μ", "µ")
     factor = _MICROVOLTS.get((named or unit or "").lower())
-    kind = _OTHER_KINDS.get((label.upper().split() or [""])[0].rstrip("0123456789"), "eeg")
-    if kind == "eeg" and named and factor is None:
-        kind = "misc"
+    is_other = _OTHERS.fullmatch((label.upper().split() or [""])[0]) or (named and factor is None)
+    kind = "misc" if is_other else "eeg"
     try:
         low, high, lowest, highest = map(float, texts)
     except ValueError:

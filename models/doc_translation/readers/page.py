@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from models.base import SplitName
+from models.base import Groups
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Collection:
     pages: Sequence[Page]
     language: str = ""
     """Of the translations, such as `zh`; empty: an artificial one."""
-    given: Mapping[SplitName, Sequence[str]] | None = None
+    given: Groups | None = None
     """Documents of each split, if the data defines splits."""
     skipped: Sequence[tuple[str, str]] = ()
     """Skipped pages with reasons."""

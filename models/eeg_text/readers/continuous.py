@@ -112,21 +112,18 @@ class Cutter:
 
         Raises DataError for events without any.
         """
-        texts, path, declared = self.texts, recording.path, self.columns
-        tables_beside = (path.with_suffix(suffix) for suffix in (".tsv", ".csv"))
-        if texts is None and (beside := next((p for p in tables_beside if p.is_file()), None)):
+        texts, path, declared, bad = self.texts, recording.path, self.columns, self.bad_records
+        beside = filter(Path.is_file, map(path.with_suffix, (".tsv", ".csv")))
+        if texts is None and (table := next(beside, None)):
             needed = COLUMNS[:2] if self.use == "predict" else COLUMNS
-            return bids.read_events(beside, self.bad_records, notes, needed[2:], declared, needed)
+            return bids.read_events(table, bad, notes, needed[2:], declared, needed)
         of_bids = None if self.use == "encoder" else bids.events_path(path)
-        declared = {name: meaning.removesuffix("_s") for name, meaning in declared.items()}
         sources: list[list[Event]] = []
-        if of_bids is not None and texts is None:
-            sources = [bids.read_events(of_bids, self.bad_records, notes, TEXTS, declared)]
-            texts = {event.name: event.name for event in sources[0] if event.name}
-        elif of_bids is not None:
-            # Both names of the same rows, whose problems and notes count once.
-            for name, bad in zip(bids.NAMES, (self.bad_records, BadRecords()), strict=True):
-                sources.append(bids.read_events(of_bids, bad, [], [name], declared))
+        if of_bids is not None:
+            declared = {name: meaning.removesuffix("_s") for name, meaning in declared.items()}
+            names = TEXTS if texts is None else bids.NAMES
+            sources = [bids.read_events(of_bids, bad, notes, names, declared, known=texts or ())]
+            texts = {e.name: e.name for e in sources[0] if e.name} if texts is None else texts
         if texts is None or (not texts and self.use == "predict"):
             return None
         if self.texts is not None:
@@ -156,20 +153,14 @@ class Cutter:
             start, end = reading.onset_s, reading.onset_s + reading.duration_s
             within, last = (min(start, last), max(end, following)), max(end, last)
             samples, group = round(reading.duration_s * RATE_HZ), normalized(reading.name)
-            problem = fix = ""
             if not group and self.use != "predict":
-                problem = "the text has no words"
+                self.bad_records.add(reading.where, "the text has no words")
             elif samples < SHORTEST:
-                problem = f"{reading.duration_s:g} s is too short"
                 fix = f"give each one a duration of at least {SHORTEST / RATE_HZ:g} s"
+                self.bad_records.add(reading.where, f"{reading.duration_s:g} s is too short", fix)
             elif recording.piece(start, end) is None:
-                problem = f"from {start:g} to {end:g} s there is a gap in the recording"
-                if start < 0:
-                    problem = f"begins at {start:g} s, before the recording"
-                elif end > recording.end_s + 1 / RATE_HZ:
-                    problem = f"ends at {end:g} s, after the recording ({recording.end_s:g} s)"
-            if problem:
-                self.bad_records.add(reading.where, problem, fix)
+                problem = f"{start:g} to {end:g} s has a gap, or is not within the {recording.end_s:g} s"
+                self.bad_records.add(reading.where, f"{problem} of the recording")
             else:
                 yield reading.name, group, start, samples, reading.where, within
 

@@ -34,12 +34,6 @@ def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None 
     others = [file for file in forms if file not in of_zuco]
     if not forms:
         raise unknown_format(source, formats.FORMATS)
-    if not others and data.columns:
-        raise DataError(
-            f"data.columns names columns of tables, and '{source}' has ZuCo files, which need none",
-            where="data.columns",
-            fix="remove data.columns",
-        )
     bad_records, missing = BadRecords("recordings, segments and rows"), Counter[str]()
     cutter = continuous.Cutter(others, data, use, channel_map, bad_records) if others else None
     read_zuco = partial(zuco.read, use=use, bad_records=bad_records, missing=missing)

@@ -13,7 +13,15 @@ from models.base import DataError
 from models.event_seg.formats import DSEC, MVSEC
 from models.event_seg.readers import hdf5
 from models.event_seg.readers.prophesee_format import raw_pieces, read_header
-from models.event_seg.readers.recording import MAX_WINDOWS, RECIPE, EventRecording, cached, shape, spans
+from models.event_seg.readers.recording import (
+    MAX_WINDOWS,
+    RECIPE,
+    EventRecording,
+    Sides,
+    cached,
+    shape,
+    spans,
+)
 
 
 def open_recording(
@@ -22,7 +30,7 @@ def open_recording(
     form: str,
     window_ms: float | None = None,
     sensor: Sequence[int] | None = None,
-    trained: tuple[int, int] | None = None,
+    trained: Sides | None = None,
 ) -> EventRecording:
     """A recording of the format `form`; the first call decodes its events into the cache.
 
@@ -30,8 +38,6 @@ def open_recording(
     recording that is predicted: labels are not read, and `window_ms` cuts it from its first event
     on. Reads and writes the disk. Raises DataError.
     """
-    if not path.is_file():
-        raise DataError(f"'{path}' is no file", where="data.path", allowed="a file")
     is_mvsec, masks = form == MVSEC, hdf5.mask_path(path)
     header = None if form in (MVSEC, DSEC) else read_header(path)
     pieces: Any = partial(hdf5.mvsec_pieces if is_mvsec else hdf5.dsec_pieces, path)

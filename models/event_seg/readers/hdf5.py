@@ -17,6 +17,7 @@ from models.event_seg.readers.recording import (
     MAX_SIDE,
     PIECE,
     Events,
+    Sides,
     check_ascending,
     downsample_mask,
     edges,
@@ -41,42 +42,31 @@ MASKS = (
 def opened(path: Path) -> Iterator[h5py.File]:
     """The open file. Any problem in the block is a DataError."""
     check_kind(path)  # masks beside a recording may be a pipe
-    message, fix = f"'{path.name}' cannot be read as HDF5", "copy it again, or leave it out"
-    with (
-        library_errors(message, str(path), allowed="a complete HDF5 file", fix=fix),
-        h5py.File(path, "r") as file,
-    ):
+    message, allowed = f"'{path.name}' cannot be read as HDF5", "a complete HDF5 file, with known filters"
+    fix = "copy it again, or leave it out; if it is compressed, as DSEC is:  pip install hdf5plugin"
+    with library_errors(message, str(path), allowed=allowed, fix=fix), h5py.File(path, "r") as file:
         yield file
 
 
-def _check(is_valid: bool, file: h5py.File, problem: str, allowed: str, fix: str = "") -> None:
-    path = Path(file.filename)
+def _check(is_valid: bool, file: h5py.File, problem: str, allowed: str) -> None:
     if not is_valid:
-        raise DataError(f"'{path.name}' {problem}", where=str(path), allowed=allowed, fix=fix)
+        name = Path(file.filename).name
+        raise DataError(f"'{name}' {problem}", where=str(file.filename), allowed=allowed)
 
 
 def _array(file: h5py.File, name: str, allowed: str, axes: int, kinds: str) -> h5py.Dataset:
     """Array `name` of a dtype of `kinds`. Raises DataError if it is missing or incomplete."""
+    with suppress(ImportError):
+        import_module("hdf5plugin")  # adds filters; no dependency, since only DSEC needs it
     array = file.get(name)
     is_array = isinstance(array, h5py.Dataset) and array.ndim == axes and array.dtype.kind in kinds
     _check(is_array, file, f"has no '{name}' of {axes} axes and such numbers: {array}", allowed)
-    settings = array.id.get_create_plist()
-    filters = [settings.get_filter(number)[0] for number in range(settings.get_nfilters())]
-    if not all(map(h5py.h5z.filter_avail, filters)):
-        with suppress(ImportError):
-            import_module("hdf5plugin")  # adds filters; no dependency, since only DSEC needs it
-    missing = [code for code in filters if not h5py.h5z.filter_avail(code)]
-    plain = "arrays without compression, or with gzip, lzf or szip"
-    problem = f"has an array '{name}' compressed by filters that are not installed: {missing}"
-    _check(not missing, file, problem, plain, "pip install hdf5plugin")
     claim = hdf5_problem(array)
     _check(claim is None, file, f"has an array '{name}' that {claim}", "a complete HDF5 file")
     return array
 
 
-def _timed(
-    file: h5py.File, names: tuple[str, str], kinds: str, allowed: str
-) -> tuple[np.ndarray, tuple[int, int]]:
+def _timed(file: h5py.File, names: tuple[str, str], kinds: str, allowed: str) -> tuple[np.ndarray, Sides]:
     """The times of pictures uint8 [picture, height, width], and height and width. Raises DataError."""
     pictures, stamps = _array(file, names[0], allowed, 3, "u"), _array(file, names[1], allowed, 1, kinds)
     is_valid = len(pictures) == len(stamps) >= 2 and pictures.dtype == np.uint8
@@ -87,7 +77,7 @@ def _timed(
     return times, (int(pictures.shape[1]), int(pictures.shape[2]))
 
 
-def read_frames(path: Path, has_times: bool) -> tuple[np.ndarray, tuple[int, int] | None]:
+def read_frames(path: Path, has_times: bool) -> tuple[np.ndarray, Sides | None]:
     """The times of the frames of an MVSEC file, and height and width, None without frames.
 
     Unless `has_times`, times are not read. Raises DataError.
@@ -159,7 +149,7 @@ def mask_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}_masks.h5")
 
 
-def read_mask_times(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+def read_mask_times(path: Path) -> tuple[np.ndarray, Sides]:
     """The times of the masks in a file, and their height and width. Raises DataError."""
     with opened(path) as file:
         return _timed(file, ("masks", "t"), "iu", MASKS)

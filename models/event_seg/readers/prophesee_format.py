@@ -13,7 +13,7 @@ import numpy as np
 from models.base import DataError
 from models.common.data_files import unreadable_file
 from models.event_seg.formats import encodings
-from models.event_seg.readers.recording import MAX_SIDE, PIECE, Events
+from models.event_seg.readers.recording import MAX_SIDE, PIECE, Events, Sides
 
 MAX_HEADER_BYTES = 65536
 _ALLOWED = "% evt 2.0, 2.1 or 3.0, % format EVT2, EVT21 or EVT3, or the header of a DAT or HDF5 file"
@@ -31,7 +31,7 @@ class Header(NamedTuple):
     """A key of ENCODING_BY_NAME."""
     begin: int
     """Byte offset of the first event."""
-    sensor: tuple[int, int] | None
+    sensor: Sides | None
     """Height and width; None: not in the header."""
 
 
@@ -47,28 +47,28 @@ def read_header(path: Path) -> Header:
     end = lines.end() if lines else 0
     if not end:
         raise invalid(path, 0, "has no Prophesee header of complete lines", _ALLOWED)
-    text = start[:end].decode("latin-1")
+    text = start[:end].decode("latin-1").lower()
     sensor = _sensor(path, text)
     if path.suffix.lower() == ".dat":
-        version = re.search(r"^% ?version (\S+)", text, re.MULTILINE | re.IGNORECASE)
-        content = re.search(r"^% ?data file containing (\w+)", text, re.MULTILINE | re.IGNORECASE)
+        version, content = _field(r"^% ?version (\S+)", text), _field(r"^% ?data file containing (\w+)", text)
         # Version 1 has other bit fields. TD is the earlier name of CD.
-        if (version and version[1] not in ("2", "2.0")) or (
-            content and content[1].lower() not in ("cd", "td")
-        ):
+        if version not in ("", "2", "2.0") or content not in ("", "cd", "td"):
             raise invalid(path, 0, "has an unknown version or kind of events in its header", _DAT)
         if start[end : end + 2] not in (b"\x00\x08", b"\x0c\x08"):
             raise invalid(path, end, "has an unknown type or size of events", _DAT)
         return Header("DAT", end + 2, sensor)
-    names = encodings(text)
+    names = encodings(start[:end].decode("latin-1"))
     if len(names) != 1 or names[0] not in ENCODING_BY_NAME:
         problem = f"names the encodings {', '.join(names) or 'none'} in its header"
         raise invalid(path, 0, problem, _ALLOWED, _TO_DAT)
-    order = re.search(r"\bendianness[= ](\w+)", text, re.IGNORECASE)
-    if order and order[1].lower() != "little":
-        problem = f"has words of endianness {order[1].lower()}"
-        raise invalid(path, 0, problem, "endianness little", _TO_DAT)
+    if (order := _field(r"\bendianness[= ](\w+)", text)) not in ("", "little"):
+        raise invalid(path, 0, f"has words of endianness {order}", "endianness little", _TO_DAT)
     return Header(names[0], end, sensor)
+
+
+def _field(pattern: str, text: str) -> str:
+    """The first match in a header; empty if there is none."""
+    return next(iter(re.findall(pattern, text, re.MULTILINE)), "")
 
 
 def invalid(path: Path, at: int, problem: str, allowed: str, fix: str = "") -> DataError:
@@ -76,15 +76,15 @@ def invalid(path: Path, at: int, problem: str, allowed: str, fix: str = "") -> D
     return DataError(f"'{path.name}' {problem}", where=f"{path}, byte {at}", allowed=allowed, fix=fix)
 
 
-def _sensor(path: Path, text: str) -> tuple[int, int] | None:
+def _sensor(path: Path, text: str) -> Sides | None:
     """Height and width, which a header may have at two places. Raises DataError."""
     sizes = {
         (int(height), int(width))
         for width, height in re.findall(r"^% ?geometry (\d{1,9})x(\d{1,9})", text, re.MULTILINE)
     }
-    sides = [re.search(rf"\b{side}[= ](\d{{1,9}})\b", text, re.IGNORECASE) for side in ("height", "width")]
-    if sides[0] and sides[1]:
-        sizes.add((int(sides[0][1]), int(sides[1][1])))
+    height, width = (_field(rf"\b{side}[= ](\d{{1,9}})\b", text) for side in ("height", "width"))
+    if height and width:
+        sizes.add((int(height), int(width)))
     if len(sizes) > 1 or not all(0 < side <= MAX_SIDE for size in sizes for side in size):
         allowed = f"one size of 1 to {MAX_SIDE} pixels a side"
         raise invalid(path, 0, f"has sensors of {sorted(sizes)} pixels in its header", allowed)
@@ -135,8 +135,8 @@ def unwrap(counts: np.ndarray, bits: int, before: int) -> np.ndarray:
     return counts + (max(before, 0) >> bits) * 2**bits + wraps * 2**bits
 
 
-def _signed(bit: np.ndarray) -> np.ndarray:
-    return bit.astype(np.int8) * np.int8(2) - np.int8(1)
+def _events(t: np.ndarray, x: np.ndarray, y: np.ndarray, bit: np.ndarray) -> Events:
+    return Events(t, x.astype(np.int32), y.astype(np.int32), bit.astype(np.int8) * np.int8(2) - np.int8(1))
 
 
 def decode_evt2(words: np.ndarray, state: State) -> tuple[Events, State]:
@@ -147,8 +147,7 @@ def decode_evt2(words: np.ndarray, state: State) -> tuple[Events, State]:
     """
     at, t, end = _evt2_times(words, state)
     word = words[at]
-    x, y = (word >> 11) & 0x7FF, word & 0x7FF
-    return Events(t, x.astype(np.int32), y.astype(np.int32), _signed(word >> 28)), end
+    return _events(t, (word >> 11) & 0x7FF, word & 0x7FF, word >> 28), end
 
 
 def _evt2_times(words: np.ndarray, state: State) -> tuple[np.ndarray, np.ndarray, State]:
@@ -172,8 +171,7 @@ def decode_evt21(words: np.ndarray, state: State) -> tuple[Events, State]:
     at, t, end = _evt2_times(heads, state)
     index, bit = _bits(words["mask"][at], 32)
     head = heads[at][index]
-    x, y = ((head >> 11) & 0x7FF) + bit, head & 0x7FF
-    return Events(t[index], x.astype(np.int32), y.astype(np.int32), _signed(head >> 28)), end
+    return _events(t[index], ((head >> 11) & 0x7FF) + bit, head & 0x7FF, head >> 28), end
 
 
 def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
@@ -187,7 +185,7 @@ def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
 
     is_y, is_base = kind == 0x0, kind == 0x3
     times, seen = _times(kind, load, time)
-    rows = np.concatenate(([y], load[is_y] & 0x7FF)).astype(np.int32)
+    rows = np.concatenate(([y], load[is_y] & 0x7FF))
     signs = np.concatenate(([sign], load[is_base] >> 11))
     # A vector begins where the previous one ended: at the base plus the lengths since.
     lengths = np.where(kind == 0x4, 12, np.where(kind == 0x5, 8, 0)).astype(np.int64)
@@ -201,9 +199,7 @@ def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
     start = np.where(is_single, load & 0x7FF, origins[count_base] + passed)
     own_sign = np.where(is_single, load >> 11, signs[count_base])
     at = at[word]
-    events = Events(
-        times[seen[at]], (start[at] + bit).astype(np.int32), rows[count_y[at]], _signed(own_sign[at])
-    )
+    events = _events(times[seen[at]], start[at] + bit, rows[count_y[at]], own_sign[at])
     end = int(origins[-1] + lengths.sum())
     return events, (int(times[-1]), int(rows[-1]), end, int(signs[-1]))
 
@@ -236,9 +232,7 @@ def decode_dat(words: np.ndarray, state: State) -> tuple[Events, State]:
     """
     t = unwrap(words["t"], 32, state[0])
     address = words["address"]
-    x, y = address & 0x3FFF, (address >> 14) & 0x3FFF
-    sign = _signed((address >> 28) & 1)
-    events = Events(t, x.astype(np.int32), y.astype(np.int32), sign)
+    events = _events(t, address & 0x3FFF, (address >> 14) & 0x3FFF, (address >> 28) & 1)
     return events, (int(t[-1]) if len(t) else state[0],)
 
 

@@ -26,6 +26,8 @@ MAX_WINDOWS = 10_000_000
 """Of a recording: 92 hours of 33 ms."""
 PIECE = 2**17
 """Words or events decoded together."""
+Sides = tuple[int, int]
+"""Height and width in pixels."""
 
 
 def edges(frame: np.ndarray, factor: int) -> np.ndarray:
@@ -85,7 +87,7 @@ class EventRecording:
 
     name: str
     format: str
-    sensor: tuple[int, int]
+    sensor: Sides
     """Height and width."""
     sensor_source: str
     windows: np.ndarray
@@ -151,7 +153,7 @@ def cached(path: Path, pieces: Callable[[], Iterator[Events]], time: type) -> Ma
     return streamed("events", made_from, write, path.stat().st_size)
 
 
-def shape(sides: tuple[int, int] | np.ndarray) -> str:
+def shape(sides: Sides | np.ndarray) -> str:
     """Height and width for a message."""
     return f"{sides[0]}×{sides[1]}"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.base import DataError, SplitName
+from models.base import DataError, Groups, SplitName
 from models.common import cache
 from models.common.data_files import BadRecords, OnBad
 from models.common.split import SPLITS
@@ -51,7 +51,7 @@ class Corpus:
         """The split group of each."""
         return map(text_of, self._index["groups"][self._kept])
 
-    def members(self, splits: Mapping[SplitName, Sequence[str]]) -> dict[SplitName, np.ndarray]:
+    def members(self, splits: Groups) -> dict[SplitName, np.ndarray]:
         """The numbers of the records of each split, in order; `splits`: the groups of each."""
         sides = {group: side for side, name in enumerate(SPLITS) for group in splits[name]}
         numbers = (sides.get(group, len(SPLITS)) for group in self.groups)

@@ -2,8 +2,9 @@ import pytest
 import sacrebleu
 import torch
 
+from models.common.bleu import SIZE
 from models.doc_translation.decoding import beam_search, texts
-from models.doc_translation.metric import SIZE, Bleu, TranslationMetric, plain_text, steds, tree
+from models.doc_translation.metric import TranslationMetric, bleu_of, plain_text, steds, tree
 from tests.models.doc_translation.test_decoding import Counted
 
 
@@ -28,7 +29,7 @@ def noisy(make_task):
 
 def test_scores_are_those_of_generated_texts_at_the_end_of_a_beam_search(noisy, make_task, batch_of):
     task, model = noisy
-    batch, bleu = batch_of(task, 4, "val"), Bleu("")
+    batch, bleu = batch_of(task, 4, "val"), bleu_of("")
     references = batch["references"]
     with torch.no_grad():
         memory = model(batch["page_global"], batch["page_local"])
@@ -55,7 +56,7 @@ REFERENCES = ["the cat sat on the mat .", "the dogs bark", "一只猫坐在那�
     [("zh", "zh"), ("zh_Hant", "zh"), ("ja", "char"), ("KO-kr", "char"), ("de", "13a"), ("", "13a")],
 )
 def test_counts_of_parts_give_the_bleu_of_the_whole(language, tokenize):
-    bleu = Bleu(language)
+    bleu = bleu_of(language)
     assert f"tok:{tokenize}|" in bleu.signature
     parts = [bleu.counts(WRITTEN[:2], REFERENCES[:2]), bleu.counts(WRITTEN[2:], REFERENCES[2:])]
     summed = [sum(pair) for pair in zip(*parts, strict=True)]

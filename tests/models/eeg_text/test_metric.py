@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.eeg_text.config import TOKEN_SAMPLES
-from models.eeg_text.metric import INPUTS, bleu, bleu_counts, gain
+from models.eeg_text.metric import INPUTS, gain
 
 
 class Knowing(torch.nn.Module):
@@ -43,7 +43,7 @@ def knowing(text_task, batch):
 def test_a_perfect_model_scores_1_and_gains_over_noise(text_task, batch, knowing):
     metric = text_task.metric()
     found = metric.result(metric.update(knowing, batch))
-    assert found["val_rouge1"] == found["val_retrieval"] == found["val_bleu1"] == 1.0
+    assert found["val_rouge1"] == found["val_retrieval"] == 1.0 and found["val_bleu1"] == pytest.approx(1)
     assert found["val_wer"] == 0.0 and found["val_loss"] < 0.01
     assert found["val_retrieval_noise"] < 0.5 and found["val_wer_noise"] > 0.5
     assert found["val_rouge1_gain"] == pytest.approx(
@@ -105,18 +105,3 @@ def test_masked_r2_is_over_the_masked_values(masked_task, batch_of, share):
     assert 0 < found["val_interpolation_r2"] < 1
     counts = metric.update(Guess(share, batch["eeg"]), batch)
     assert counts[0].item() == batch["units"] == hidden.sum().item() * 105
-
-
-READ = ["the old man finds a small drum", "a child paints the quiet island today", "who sells it"]
-WRITTEN = ["the old man sells a drum", "a child paints the quiet island", "nobody sells it again now"]
-
-
-def test_bleu_matches_sacrebleu():
-    from sacrebleu.metrics import BLEU
-
-    counts = sum(bleu_counts(w.split(), r.split()) for w, r in zip(WRITTEN, READ, strict=True))
-    for order in (1, 2, 3, 4):
-        theirs = BLEU(max_ngram_order=order, smooth_method="none", tokenize="none")
-        # One list for each set of references, as long as that of the hypotheses.
-        expected = theirs.corpus_score(WRITTEN, [READ]).score
-        assert 100 * bleu(counts.tolist())[order - 1] == pytest.approx(expected)

@@ -7,7 +7,7 @@ import pytest
 from launcher.__main__ import main
 from models.common.split import SplitRule
 from models.event_seg.readers.recording import spans
-from models.event_seg.splits import choose, choose_one, split_recordings
+from models.event_seg.splits import choose, split_recordings
 from tests.models.errors import error_of
 from tests.models.event_seg.writers import write_mvsec
 
@@ -104,7 +104,7 @@ def start(tmp_path):
 @pytest.mark.parametrize("name", ["outdoor_day1", "outdoor_day1_data", "outdoor_day1_data.hdf5", PATHS[2]])
 def test_a_name_is_that_of_a_sequence_a_file_or_a_path(name):
     assert choose(PATHS, [name, "night"])[0] == PATHS[1:]
-    assert choose_one(PATHS, name)[0] == PATHS[2:]
+    assert choose(PATHS, [], name)[0] == PATHS[2:]
 
 
 def test_only_the_chosen_recordings_are_opened(mvsec, start):

@@ -87,7 +87,7 @@ def test_a_shuffled_label_is_of_another_recording_or_time(draws):
     assert (sample.labels[40] == 1).all() and (sample.labels[20] == 0).all()
     alone = windows("shuffle", fixed=None, chosen=BOTH[:10])
     for number in range(20):
-        assert abs(alone._labeled(2, draws(number).rng()) - 2) >= 4
+        assert abs(alone._other_window(2, draws(number).rng()) - 2) >= 4
 
 
 def by_hand(events, start, stop, shape):

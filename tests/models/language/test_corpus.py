@@ -133,7 +133,7 @@ def test_a_folder_without_permission_is_an_error(tmp_path):
 def test_columns_that_make_no_sample_or_that_no_rule_reads_are_an_error_with_the_setting(tmp_path):
     path = write(tmp_path / "a.csv", "prompt,reply\na,b\n")
     error = error_of(read, path)
-    assert error.where == "a.csv:1" and "--set 'data.columns=[reply=answer]'" in error.fix
+    assert error.where == "a.csv:1" and 'data.columns=["reply=answer"]' in error.fix
     assert pairs(read_corpus(path, None, "stop", {"reply": "answer"})) == [("a", "b")]
     good = {"prompt": "a", "response": "b"}
     path = rows(tmp_path / "b.jsonl", {"en": "one", "de": "eins"}, good)
@@ -141,7 +141,7 @@ def test_columns_that_make_no_sample_or_that_no_rule_reads_are_an_error_with_the
     assert pairs(read(path, "skip")) == [("a", "b")]
     path = write(tmp_path / "a.csv", "instruction,inptu,Output,topic\na,b,c,d\n")
     error = error_of(read, path)
-    assert error.where == "a.csv:1" and "--set 'data.columns=[inptu=ignore, topic=ignore]'" in error.fix
+    assert error.where == "a.csv:1" and 'data.columns=["inptu=ignore", "topic=ignore"]' in error.fix
     declared = {"inptu": "context", "topic": "ignore"}
     assert pairs(read_corpus(path, None, "stop", declared)) == [("a\n\nb", "c")]
     path = rows(tmp_path / "a.jsonl", good, good | {"response_2": "e"})

@@ -4,18 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.language.rows import permutation_across_labels
 from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
-
-
-@pytest.mark.parametrize("counts", [(5, 5), (6, 3, 3), (1, 1)])
-def test_each_answer_goes_to_another_kind_of_request(counts):
-    labels = np.repeat(np.arange(len(counts)), counts)
-    for seed in range(20):
-        order = permutation_across_labels(labels, seed)
-        assert sorted(order) == list(range(len(labels)))
-        assert (labels[order] != labels).all()
-        assert order.tolist() == permutation_across_labels(labels, seed).tolist()
 
 
 def test_evaluation_has_the_true_answers_as_well_which_are_marked():

@@ -30,7 +30,7 @@ def test_a_recording_under_two_names_is_used_once(tmp_path, series):
     path = series("ABR-1-1")
     (tmp_path / "copy of ABR-1-1").write_bytes(path.read_bytes())
     found = read(tmp_path)
-    assert set(found.patient) == {"ABR-1-1"} and found.left_out["duplicates"] == 3
+    assert set(found.patient) == {"ABR-1-1"} and found.reading.left_out["duplicates"] == 3
 
 
 def test_duplicate_rows_are_used_once_and_those_of_a_second_rater_stay(people):
@@ -39,7 +39,7 @@ def test_duplicate_rows_are_used_once_and_those_of_a_second_rater_stay(people):
     found = read(people(rows))
     assert found.patient.tolist() == ["patient 1", "patient 1"]
     assert found.target.tolist() == [0, 2]
-    assert found.left_out == {"duplicates": 2}
+    assert found.reading.left_out == {"duplicates": 2}
 
 
 def test_animals_and_people_are_not_mixed(tmp_path, people, series):
@@ -54,7 +54,7 @@ def test_bad_files_stop_the_start_or_are_counted(tmp_path, series):
     broken.write_bytes(broken.read_bytes().replace(b":LEVELS:", b":LAYERS:"))
     assert str(broken) in error_of(read, tmp_path).where
     found = read(tmp_path, "skip")
-    assert len(found) == 3 and found.left_out["skipped"] == 1
+    assert len(found) == 3 and found.reading.left_out["skipped"] == 1
 
 
 @pytest.mark.filterwarnings("error")

@@ -95,10 +95,3 @@ def test_without_a_cache_a_file_is_read_once(path, tmp_path, monkeypatch):
     items = read(write_matlab5(path)).items
     monkeypatch.setattr("scipy.io.loadmat", None)
     np.testing.assert_allclose(items[1].load(), eeg(1).T.astype(np.float32))
-
-
-def test_columns_of_tables_are_not_those_of_a_mat_file(path):
-    write_matlab5(path)
-    with pytest.raises(DataError, match="has ZuCo files, which need none") as error:
-        files.read(str(path), Data(columns=["a=text"]), "text")
-    assert error.value.fix == "remove data.columns"
