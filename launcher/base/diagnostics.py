@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,13 +76,11 @@ def unknown(flag: str, name: str, names: Iterable[str], **parts: Any) -> Diagnos
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
     """The diagnostics for JSON: one object each, with all fields but the order."""
-    objects = [{key: value for key, value in asdict(d).items() if key != "order"} for d in diagnostics]
-    for each in objects:
-        each["overrides"] = each["overrides"] and dict(
-            zip(("value", "where"), each["overrides"], strict=True)
-        )
-    content: list[dict[str, Any]] = json.loads(redact(json.dumps(objects)))
-    return content
+    names = ("value", "where")
+    return [
+        _redacted({**asdict(d), "overrides": d.overrides and dict(zip(names, d.overrides, strict=True))})
+        for d in diagnostics
+    ]
 
 
 def shown(value: Any) -> str:
@@ -147,6 +144,15 @@ def counted(number: int, noun: str) -> str:
     """`1 step`, `2 steps`, `3 processes`."""
     plural = "es" if noun.endswith("s") else "s"
     return f"{number} {noun}" + ("" if number == 1 else plural)
+
+
+def _redacted(value: Any) -> Any:
+    """Plain JSON without the secrets of the URLs in it."""
+    if isinstance(value, list | tuple):
+        return [_redacted(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _redacted(item) for key, item in value.items() if key != "order"}
+    return redact(value) if isinstance(value, str) else value
 
 
 def _lines(diagnostic: Diagnostic) -> Iterable[str]:
