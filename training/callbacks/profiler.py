@@ -77,13 +77,13 @@ class Profiler(Callback):
 
 def _operators(profile: torch.profiler.profile) -> list[dict[str, Any]]:
     """The OPERATORS dearest operators: by their own time on the device, then on the CPU."""
-    seconds = ("self_cpu_time_total", "self_device_time_total")
     keys = sorted(profile.key_averages(), key=lambda o: (o.self_device_time_total, o.self_cpu_time_total))
     return [
         {
             "name": operator.key,
             "calls": operator.count,
-            **{name.replace("time_total", "s"): getattr(operator, name) * _S for name in seconds},
+            "self_cpu_s": operator.self_cpu_time_total * _S,
+            "self_device_s": operator.self_device_time_total * _S,
             "self_cpu_memory_bytes": operator.self_cpu_memory_usage,
             "self_device_memory_bytes": operator.self_device_memory_usage,
         }

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, count
 from pathlib import Path
 
 from training.checkpoint import manifest
@@ -128,8 +127,11 @@ def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) 
         if step > after_step:
             folder = run / CHECKPOINTS / manifest.step_folder(step)
             name = f"{'damaged' if step in damaged else 'superseded'}-{folder.name}"
-            free = chain([name], (f"{name}-{number}" for number in count(2)))
-            folder.rename(next(path for name in free if not (path := folder.with_name(name)).exists()))
+            aside, number = folder.with_name(name), 1
+            while aside.exists():
+                number += 1
+                aside = folder.with_name(f"{name}-{number}")
+            folder.rename(aside)
             sync(folder.parent)
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from models.base import Goal
 from training.callbacks.base import Emit, EvalResult, Facts, Numbers
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from training.interruption import Interruption
     from training.settings import TrainingSettings
 
-_DIRECTIONS: tuple[Direction, ...] = ("min", "max")
+_DIRECTIONS = ("min", "max")
 _BOUNDS = {"min": "at least", "max": "at most"}
 
 
@@ -207,10 +207,9 @@ def goal_of(written: str, family_goal: Goal, names: list[str]) -> Goal:
     _check_name("eval.metric", written, name, names)
     if name == family_goal.metric and not direction:
         return family_goal
-    known = {f"{known}": Goal(name, known) for known in _DIRECTIONS}
-    if direction not in known:
-        raise _undirected("eval.metric", written, [f"{name} {each}" for each in known])
-    return known[direction]
+    if direction not in _DIRECTIONS:
+        raise _undirected("eval.metric", written, [f"{name} {each}" for each in _DIRECTIONS])
+    return Goal(name, cast(Direction, direction))
 
 
 def _check_name(key: str, written: str, name: str, names: list[str]) -> None:

@@ -61,8 +61,7 @@ def mean(parts: Sequence[tuple[int, Numbers]]) -> dict[str, float]:
         return dict(parts[0][1])
     means = {}
     for name in {name: None for _, metrics in parts for name in metrics}:
-        values = [(samples, metrics.get(name, math.nan)) for samples, metrics in parts]
-        known = [(samples, value) for samples, value in values if not math.isnan(value)]
-        count = sum(samples for samples, _ in known)
+        known = [(n, metrics[name]) for n, metrics in parts if not math.isnan(metrics.get(name, math.nan))]
+        count = sum(n for n, _ in known)
         means[name] = sum(n * value for n, value in known) / count if count else math.nan
     return means

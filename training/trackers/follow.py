@@ -103,12 +103,12 @@ class Following:
 
     def send(self) -> None:
         """Open the run at the tracker; send what it lacks, and what comes until the run is over."""
-        folder, newest, exit_code = self._run.folder, 0, None
+        folder, newest, exit_code, is_over = self._run.folder, 0, None, False
         metrics, events = (_lines(folder / f"{name}.jsonl") for name in ("metrics", "events"))
-        rows, samples = defaultdict[int, dict[str, float]](dict), dict[int, str]()
+        rows, lines = defaultdict[int, dict[str, float]](dict), list[Any]()
+        samples, eval_s = dict[int, str](), dict[int, float]()
         tracker = self._open()
         self._say(*tracker.notice)
-        is_over, lines = False, list[Any]()
         while lines or not is_over:
             if not lines:
                 is_over = self._over.wait(_POLL_S)  # before the lines, which then are all
@@ -118,7 +118,7 @@ class Following:
                 if kind in ("started", "stopped"):
                     exit_code = facts.get("exit_code")
                 elif kind == "evaluated" and facts["split"] == "val":
-                    rows[step]["time/eval_s"] = facts["seconds"]
+                    eval_s[step] = facts["seconds"]
                 elif kind == "predicted":
                     rows[step], samples[step] = rows[step], facts["file"]
                 elif kind == "saved" and step > self._newest_saved:
@@ -127,7 +127,7 @@ class Following:
             for line in lines:
                 if "step" in line:  # else of another program
                     newest = line["step"]
-                    rows[newest] |= chart_values(line)
+                    rows[newest] |= chart_values(line, eval_s.get(newest))
             for step in sorted(step for step in rows if step <= newest):
                 values, name = rows.pop(step), samples.pop(step, None)
                 if step > tracker.last_step:
@@ -137,7 +137,7 @@ class Following:
                             tracker.log_samples(step, _samples(folder / "samples" / name))
             tracker.flush()
         result = {} if exit_code is None else read_json(folder / "result.json")  # None: killed
-        tracker.finish(summary(result), 1 if exit_code is None else exit_code)
+        tracker.finish(_summary(result), 1 if exit_code is None else exit_code)
 
     def _open(self) -> Tracker:
         """The run at the tracker; another one there if the user let the run go back."""
@@ -188,11 +188,12 @@ def _samples(path: Path) -> Facts:
     return {**samples, "pictures": pictures}
 
 
-def chart_values(line: Facts) -> dict[str, float]:
+def chart_values(line: Facts, eval_s: float | None = None) -> dict[str, float]:
     """The numbers of a "train" or "eval" line by chart; unknown ones are left out."""
     if line["kind"] == "eval":
         group = "eval" if line["split"] == "val" else f"eval_{line['split']}"
         values = {f"{group}/{name}": value for name, value in line["metrics"].items()}
+        values["time/eval_s"] = eval_s if group == "eval" else None
     else:
         values = {chart: value for key, value in line.items() if (chart := _chart(key))}
         values |= {f"train/{name}": value for name, value in line.get("parts", {}).items()}
@@ -206,8 +207,7 @@ def _chart(key: str) -> str | None:
     return next((match.expand(chart) for match, chart in matches if match), None)
 
 
-def summary(result: Facts) -> dict[str, Any]:
-    """The numbers and texts of a result.json by name."""
+def _summary(result: Facts) -> Facts:
     names = ("status", "reason", "steps", "epochs", "wall_s", "samples_per_s")
     values = {f"result/{name}": result.get(name) for name in names}
     values |= {f"result/peak_{k}_bytes": v for k, v in (result.get("peak_memory_bytes") or {}).items()}
