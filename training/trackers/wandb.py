@@ -49,7 +49,7 @@ class Session(Tracker):
             self._run = self._open(run, project, id_, "offline")
         self.notice = kind, self._run.url or f"recorded offline ({why}); to send it:  {run.command}"
         if self._run.disabled:
-            self.notice = "warning", "WANDB_MODE=disabled: W&B records nothing"
+            self.notice = "notice", "WANDB_MODE=disabled: W&B records nothing"
         # A file that is offline has the whole run: the earlier ones are void.
         self.last_step = max(self._run.starting_step - 1, 0) if self._run.resumed else 0
         for path in run.folder.glob(f"wandb/*run-*-{id_}/run-{id_}.wandb"):
