@@ -87,8 +87,7 @@ class LowBitAdamW(AdamW):
             slots = [state[kind].view(-1)[part] for kind in MOMENTS]
             values = [slot.read() if isinstance(slot, Blockwise) else slot.float() for slot in slots]
             adamw(
-                *([each] for each in (weights[part], gradient[part], *values)),
-                *([], [step.clone()]),
+                *([weights[part]], [gradient[part]], [values[0]], [values[1]], [], [step.clone()]),
                 **{name: group[name] for name in ("foreach", "fused", "lr", "weight_decay", "eps")},
                 amsgrad=False,
                 beta1=group["betas"][0],
