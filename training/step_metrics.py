@@ -74,7 +74,7 @@ class RunMetrics:
 
     @property
     def is_behind(self) -> bool:
-        return self._steps > 0 and self._last is not None
+        return self._last is not None
 
     def line(self, world: World) -> StepMetrics:
         """The newest step with a loss, and means since the last logged step. Collective."""

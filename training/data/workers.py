@@ -111,7 +111,7 @@ class RequestLoader:
             raise
 
     def _raise_if_died(self, wait_s: float) -> None:
-        by_sentinel = {worker.sentinel: worker for worker in self._processes}
+        by_sentinel: dict[Any, BaseProcess] = {worker.sentinel: worker for worker in self._processes}
         for sentinel in wait(list(by_sentinel), wait_s) if by_sentinel else ():
             worker = by_sentinel[sentinel]
             worker.join(_ENDING_S)  # its files close a moment before it has an exit code

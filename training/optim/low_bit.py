@@ -43,68 +43,63 @@ class LowBitAdamW(AdamW):
     """
 
     least = 4096
-    """Elements of a parameter whose moments have fewer bits; those of smaller ones stay fp32."""
+    """Elements of a larger parameter, or of its shard; torch's AdamW updates the smaller ones."""
 
     def __init__(self, groups: list[dict[str, Any]], state: Literal["bf16", "int8"], **adamw: Any):
         """`adamw`: options of torch's AdamW."""
         super().__init__(groups, **adamw)
-        self._stored = state
+        self._stored, self._small = state, AdamW(self.param_groups, **adamw)
+
+    def _is_low(self, parameter: Tensor) -> bool:
+        held = shard(parameter)
+        return held.dtype == torch.float32 and held.numel() >= self.least
 
     def new_slot(self, kind: str, parameter: Tensor) -> Tensor:
+        if not self._is_low(parameter):
+            return torch.zeros_like(parameter)
         held = shard(parameter).detach()
-        is_low = held.dtype == torch.float32 and held.numel() >= self.least
-        if is_low and self._stored == "int8":
-            return Blockwise(Blocks(held.numel(), kind == MOMENTS[0], held.device), held.shape)
-        return torch.zeros_like(held, dtype=torch.bfloat16 if is_low else None)
+        if self._stored == "bf16":
+            return torch.zeros_like(held, dtype=torch.bfloat16)
+        return Blockwise(Blocks(held.numel(), kind == MOMENTS[0], held.device), held.shape)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        self._small.param_groups, self._small.state = [], self.state
         for group in self.param_groups:
-            plain: list[Sequence[Tensor]] = []
-            for parameter in (p for p in group["params"] if p.grad is not None):
-                if not (state := self.state[parameter]):
-                    state["step"] = torch.zeros((), device=parameter.device if group["fused"] else "cpu")
-                    state |= {kind: self.new_slot(kind, parameter) for kind in MOMENTS}
-                flat = shard(parameter).view(-1), shard(parameter.grad).reshape(-1)
-                moments = [state[kind].view(-1) for kind in MOMENTS]
-                if isinstance(moments[0], Blockwise) or moments[0].dtype != flat[0].dtype:
-                    _update_low(*flat, state["step"], moments, group)
+            small = []
+            for parameter in group["params"]:
+                if not self._is_low(parameter):
+                    small.append(parameter)
+                elif parameter.grad is not None:
+                    self._update(parameter, group)
+            self._small.param_groups.append({**group, "params": small})
+        self._small.step()
+
+    def _update(self, parameter: Tensor, group: Facts) -> None:
+        """A step of AdamW for `parameter`, part by part, with moments that are decoded meanwhile."""
+        if not (state := self.state[parameter]):
+            state["step"] = torch.zeros((), device=parameter.device if group["fused"] else "cpu")
+            state |= {kind: self.new_slot(kind, parameter) for kind in MOMENTS}
+        weights, gradient, step = shard(parameter).view(-1), shard(parameter.grad).reshape(-1), state["step"]
+        salt = step.to(torch.int32) * _ODD[2]
+        for start in range(0, len(weights), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            slots = [state[kind].view(-1)[part] for kind in MOMENTS]
+            values = [slot.read() if isinstance(slot, Blockwise) else slot.float() for slot in slots]
+            adamw(
+                *([weights[part]], [gradient[part]], [values[0]], [values[1]], [], [step.clone()]),
+                **{name: group[name] for name in ("foreach", "fused", "lr", "weight_decay", "eps")},
+                amsgrad=False,
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                maximize=False,
+            )
+            for slot, flat in zip(slots, values, strict=True):
+                if isinstance(slot, Blockwise):
+                    slot.blocks.write(slot.first, flat)
                 else:
-                    plain.append((*flat, state["step"], *moments))
-            if plain:
-                _update(plain, group)
-
-
-def _update(parts: Sequence[Sequence[Any]], group: Facts) -> None:
-    """A step of AdamW; each part: weights, gradient, step and both moments, in fp32."""
-    weights, gradients, steps, first, second = map(list, zip(*parts, strict=True))
-    adamw(
-        *(weights, gradients, first, second, [], steps),
-        **{name: group[name] for name in ("foreach", "fused", "lr", "weight_decay", "eps")},
-        has_complex=any(weight.is_complex() for weight in weights),
-        amsgrad=False,
-        beta1=group["betas"][0],
-        beta2=group["betas"][1],
-        maximize=False,
-    )
-
-
-def _update_low(
-    weights: Tensor, gradient: Tensor, step: Tensor, moments: Sequence[Any], group: Facts
-) -> None:
-    """The same for one parameter, flat, part by part, with moments that are decoded meanwhile."""
-    salt = step.to(torch.int32) * _ODD[2]
-    for start in range(0, len(weights), _AT_ONCE):
-        part = slice(start, min(start + _AT_ONCE, len(weights)))
-        slots = [moment[part] for moment in moments]
-        values = [slot.read() if isinstance(slot, Blockwise) else slot.float() for slot in slots]
-        _update([(weights[part], gradient[part], step.clone(), *values)], group)
-        for slot, flat in zip(slots, values, strict=True):
-            if isinstance(slot, Blockwise):
-                slot.blocks.write(slot.first, flat)
-            else:
-                slot.copy_(_as_one(_rounded, flat, salt))
-    step += 1
+                    slot.copy_(_as_one(_rounded, flat, salt))
+        step += 1
 
 
 def _rounded(values: Tensor, salt: Tensor) -> Tensor:
@@ -208,7 +203,8 @@ class Blocks:
         stop = start + len(values)
         span = slice(start // BLOCK, -(-stop // BLOCK))
         ends = [end // BLOCK for end in (start, stop) if end % BLOCK and end < self.size]
-        whole = self.decoded(start, stop)
+        count = BLOCK * (span.stop - span.start)
+        whole = self.decoded(start, stop) if ends else self.scales.new_zeros(count)
         whole[start % BLOCK :][: len(values)] = values
         self.begun = {n: begun for n, begun in self.begun.items() if not span.start <= n < span.stop}
         self.begun |= {n: whole.view(-1, BLOCK)[n - span.start].clone() for n in ends}
