@@ -58,11 +58,8 @@ def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None
     """
     assert model.folder is not None, "it was found in its run"
     reset: tuple[ResetPart, ...] = () if data is None else ("data",)
-
-    def plan(source: Path) -> RunPlan:
-        return RunPlan(resolved, ResumeRequest(source, step=model.step, reset=reset), split=split)
-
-    with rerun.rerun(plan, model.folder, model.path, model.step, "evaluation") as end:
+    plan = RunPlan(resolved, ResumeRequest(model.folder, step=model.step, reset=reset), split=split)
+    with rerun.rerun(plan, model.path, "evaluation") as end:
         measured = end.outcome
     assert measured is not None, "ranks that are done have measured"
     return {
