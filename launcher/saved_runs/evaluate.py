@@ -35,7 +35,7 @@ def prepare(argument: str, name: str | None, args: CliArgs) -> tuple[SavedModel,
     disk. Raises SettingsError, CheckpointError.
     """
     run = find_saved(argument, "evaluate", args.sets, needs_folder=True)
-    model, checkpoint = saved_model.open_checkpoint(run, run.chosen(name))
+    model, checkpoint = saved_model.open_checkpoint(run, name)
     resolved = rerun.resolved_as(model, checkpoint.manifest, args)
     if resolved.settings.continual.enabled:
         message = "a run of continual learning has no test split of its own: each experience has one"
