@@ -69,8 +69,9 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
 def unknown(flag: str, name: str, names: Iterable[str], **parts: Any) -> Diagnostic:
     """The error about the argument `name` of an option, which is none of `names`; `parts` replace fields."""
     options = [*names]
+    near = nearest_match(name, options)
     fields: dict[str, Any] = {"message": f"unknown {flag} '{name}'", "where": f"command line: {flag} {name}"}
-    fields |= {"allowed": ", ".join(options), "did_you_mean": nearest_match(name, options)}
+    fields |= {"allowed": ", ".join(options), "did_you_mean": near, "fix": near and f"{flag} {near}"}
     return Diagnostic(value=name, **{**fields, **parts})
 
 

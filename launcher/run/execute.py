@@ -75,8 +75,6 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
         show(end)
     if folder is None:
         return end
-    if end.kind == "ended" and end.text:
-        show(end)
     with signals.deferred():
         return _finish(plan, folder, end)
 
@@ -97,7 +95,7 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
         variables[affinity.VARIABLE] = str(plan.threads)
     if launched is None:
         end = repeat(plan, run_rank, show)
-    elif (end := run_rank(plan, launched.rank)).kind != "ended":
+    elif (end := run_rank(plan, launched.rank)).text and (end.kind != "ended" or plan.is_rank_0):
         if end.kind == "peer lost":
             # The rank that failed reports first; srun or torchrun then ends this one while it waits.
             signals.end_start(end.exit_code)
@@ -157,10 +155,9 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
         end = attempt(again)
         kills = (cgroup.oom_kills() or 0) - kills
         end = run_end.out_of_memory(end, kills, again.resolved.batching)
-        if end.kind == "ended":
-            return end
-        show(end)
-        if end.signals or not folder.is_dir():
+        if end.text:
+            show(end)
+        if end.kind == "ended" or end.signals or not folder.is_dir():
             return end
         step = _newest_step(folder)
         # --reset applies again unless a checkpoint was saved since, which has its effect.

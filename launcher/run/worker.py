@@ -442,14 +442,8 @@ def consistency_facts(resolved: Resolved) -> dict[str, str]:
 
     Ranks with different settings would wait for each other in collectives.
     """
-    settings = {
+    return {
         key: json.dumps(value.value, default=str)
         for key, value in resolved.values.items()
         if not key.startswith(_PER_MACHINE)
-    }
-    numbers = resolved.batching
-    return settings | {
-        "global batch": str(numbers.global_batch),
-        "micro-batch": str(numbers.micro_batch),
-        "accumulation": str(numbers.accumulation),
     }

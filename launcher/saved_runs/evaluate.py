@@ -35,7 +35,7 @@ def prepare(argument: str, name: str | None, args: CliArgs) -> tuple[SavedModel,
     disk. Raises SettingsError, CheckpointError.
     """
     run = find_saved(argument, "evaluate", args.sets, needs_folder=True)
-    model, checkpoint = saved_model.open_checkpoint(run, run.chosen(name))
+    model, checkpoint = saved_model.open_checkpoint(run, name)
     resolved = rerun.resolved_as(model, checkpoint.manifest, args)
     if resolved.settings.continual.enabled:
         message = "a run of continual learning has no test split of its own: each experience has one"
@@ -58,11 +58,8 @@ def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None
     """
     assert model.folder is not None, "it was found in its run"
     reset: tuple[ResetPart, ...] = () if data is None else ("data",)
-
-    def plan(source: Path) -> RunPlan:
-        return RunPlan(resolved, ResumeRequest(source, step=model.step, reset=reset), split=split)
-
-    with rerun.rerun(plan, model.folder, model.path, model.step, "evaluation") as end:
+    plan = RunPlan(resolved, ResumeRequest(model.folder, step=model.step, reset=reset), split=split)
+    with rerun.rerun(plan, model.path, "evaluation") as end:
         measured = end.outcome
     assert measured is not None, "ranks that are done have measured"
     return {

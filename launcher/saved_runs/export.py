@@ -188,10 +188,9 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     `out`: the folder, set at `where`; None: export-FORMAT in the run folder, or beside a checkpoint
     outside of one. Disk access. Raises SettingsError, CheckpointError, StorageError, DataError.
     """
-    path = run.chosen(name)
-    folder = out or (run.folder or path.parent) / f"{run_folder.EXPORT}{format_name}"
+    folder = out or (run.folder or run.chosen(name).parent) / f"{run_folder.EXPORT}{format_name}"
     run_folder.check_free(folder, out)
-    model, checkpoint = saved_model.open_checkpoint(run, path)
+    model, checkpoint = saved_model.open_checkpoint(run, name)
     task = None if format_name == "safetensors" else _task(model, format_name)
     # Adapters need less; merged into their base, weights need more.
     elements = sum(prod(shape) for shape in checkpoint.shapes.values())
@@ -212,7 +211,7 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     return {
         "folder": str(folder),
         "format": format_name,
-        "checkpoint": str(path),
+        "checkpoint": str(model.path),
         "step": model.step,
         "weights": model.kind,
         "metrics": _metrics(model),

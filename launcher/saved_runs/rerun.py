@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -60,33 +60,31 @@ def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved
 
 
 @contextmanager
-def rerun(
-    plan_of: Callable[[Path], RunPlan], run: Path, checkpoint: Path | None, step: int, noun: str
-) -> Iterator[RunEnd]:
-    """Run the ranks of `plan_of(source)` to their end, in a folder that is removed with the block.
+def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]:
+    """Run the ranks of `plan` to their end, in a folder that is removed with the block.
 
-    `source` has the `checkpoint` of `step` alone. The run folder `run` is only read, for the files
-    of the task. Uses a folder in TMPDIR. Raises SettingsError, RerunFailed about the `noun`.
+    The run folder that it resumes is only read, for the files of the task; its ranks see the `checkpoint`
+    alone. Uses a folder in TMPDIR. Raises SettingsError, RerunFailed about the `noun`.
     """
+    assert plan.resume is not None
+    resume, resolved = plan.resume, plan.resolved
     with temporary_folder(_PREFIX) as home:
         source = home / "source"
-        checkpoints = source / run_folder.CHECKPOINTS
-        checkpoints.mkdir(parents=True)
+        (source / run_folder.CHECKPOINTS).mkdir(parents=True)
         if checkpoint is not None:
             # Ranks repair the folder around a checkpoint; here they find only this link.
-            link = checkpoints / manifest.step_folder(step)
+            link = source / run_folder.CHECKPOINTS / manifest.step_folder(resume.step or 0)
             link.symlink_to(checkpoint.resolve(), target_is_directory=True)
-        plan = plan_of(source)
-        resolved = plan.resolved
         folder = run_folder.create(resolved, home / "rerun", "").path
-        for file in run_folder.task_files(run):
+        for file in run_folder.task_files(resume.source):
             shutil.copyfile(file, folder / file.name)
         # As in the run: the order of sums depends on them.
         settings, cores = resolved.settings, machine.detect_machine().cores
         threads = affinity.threads(
             settings.engine, cores, resolved.nproc, environment.variables(), settings.continual.enabled
         )
-        end = supervisor.supervise(replace(plan, folder=folder, threads=threads))
+        plan = replace(plan, resume=replace(resume, source=source), folder=folder, threads=threads)
+        end = supervisor.supervise(plan)
         code = end.exit_code
         # A signal can interrupt a rank during an import, which then fails with an error of its own.
         if end.signals or code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):

@@ -225,15 +225,15 @@ class SavedModel:
         return model.eval()
 
 
-def open_checkpoint(run: SavedRun, path: Path) -> tuple[SavedModel, Checkpoint]:
-    """The model of the checkpoint at `path` of `run`, whose checksums and numbers are verified.
+def open_checkpoint(run: SavedRun, name: str | None) -> tuple[SavedModel, Checkpoint]:
+    """The model of the checkpoint `name` of `run`, see SavedRun.chosen; checksums and numbers are verified.
 
     Imports torch. Reads the disk. Raises SettingsError, CheckpointError.
     """
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from training.checkpoint import reader
 
-    checkpoint = reader.open_checkpoint(path)
+    checkpoint = reader.open_checkpoint(run.chosen(name))
     model = model_of(run, checkpoint)
     checkpoint.check_numbers(model.kind)
     return model, checkpoint
@@ -294,7 +294,7 @@ def open_model(argument: str, name: str | None, command: str, sets: Sequence[str
         return _open_export(path, command, moved_folders(sets))
     stages = list(RunReader(path).stages().values())
     run = find_saved(str(stages[-1]) if stages else argument, command, sets)
-    model, _ = open_checkpoint(run, run.chosen(name))
+    model, _ = open_checkpoint(run, name)
     if model.base is not None or model.has_moved:  # other tasks do not read it again
         model.check_pretrained()
     return model

@@ -109,13 +109,10 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
     replay = replace(replay, engine=settings.engine.name, **parts)
     announce(f"replaying {replay.describe()}; the run folder is not changed")
 
-    def plan(source: Path) -> RunPlan:
-        step = None if replay.source is None else replay.start
-        resume = ResumeRequest(source, step=step, reset=replay.reset, until=replay.end)
-        spec = experience.spec_at(folder, replay.start, replay.end)
-        return RunPlan(resolved, resume, experience=spec)
-
-    with rerun(plan, folder, replay.source, replay.start, "replay") as end:
+    step = None if replay.source is None else replay.start
+    resume = ResumeRequest(folder, step=step, reset=replay.reset, until=replay.end)
+    plan = RunPlan(resolved, resume, experience=experience.spec_at(folder, replay.start, replay.end))
+    with rerun(plan, replay.source, "replay") as end:
         assert end.folder is not None
         if resolved.device != "cpu" and not settings.train.deterministic:
             notes.append(f"train.deterministic is off: {resolved.device} may add numbers in any order")

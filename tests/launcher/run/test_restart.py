@@ -26,7 +26,7 @@ FAILED = RunEnd("failed", 1, 1, text="error: it broke", trace="its lines")
 
 
 def out_of_memory(micro_batch=None):
-    return RunEnd("out of memory", 1, micro_batch=micro_batch)
+    return RunEnd("out of memory", 1, text="error: too much", micro_batch=micro_batch)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, c
 @pytest.mark.parametrize(
     ("end", "during"),
     [
-        (RunEnd("invalid input", 2), lambda: None),
+        (RunEnd("invalid input", 2, text="error: x"), lambda: None),
         (RunEnd("ended", 1), lambda: None),  # a loss is not finite
         (replace(FAILED, signals=frozenset({signal.SIGTERM})), lambda: None),
         (FAILED, lambda: shutil.rmtree("x")),
