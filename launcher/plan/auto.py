@@ -18,7 +18,7 @@ from launcher.base.diagnostics import SettingsError, plain
 from launcher.config.batching import MICRO, larger, may_grow
 from launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs, Resolved
 from launcher.config.schema import AUTO
-from launcher.plan.ladder import ENGINE, EXACT, USUAL, Change, PlanWith, climb, taken
+from launcher.plan.ladder import ENGINE, EXACT, Change, PlanWith, climb, taken
 from launcher.plan.target import Described
 from launcher.run_folder.run_plan import RunPlan
 from launcher.run_folder.start import decide
@@ -185,13 +185,11 @@ def _candidates(
 
         try:  # the change that fits, or the most
             change: Change = {}
-            given = planned = plan(change)
-            for rungs in (USUAL, EXACT):
-                if planned.fits is False and (
-                    steps := list(climb(resolved, given, plan, rungs, keeps_given=True))
-                ):
-                    step = taken(steps) or steps[-1]
-                    change, planned = step.change, step.plan
+            planned = plan(change)
+            rungs = climb(resolved, planned, plan, EXACT, keeps_given=True)
+            if planned.fits is False and (steps := list(rungs)):
+                step = taken(steps) or steps[-1]
+                change, planned = step.change, step.plan
         except SettingsError:  # it cannot train this
             continue
         fits |= planned.fits is not False
