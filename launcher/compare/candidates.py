@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from launcher.base import disk
-from launcher.base.diagnostics import Diagnostic, SettingsError, render
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.compare import study as studies
 from launcher.compare.study import Study
 from launcher.config import presets
@@ -22,7 +22,7 @@ from launcher.config.schema import AUTO, model_name
 from launcher.run.prepare import least_room_bytes
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline
-from launcher.stages.pipeline import Pipeline
+from launcher.stages.pipeline import Pipeline, distinct
 from training.evaluation.early_stopping import Target, parse_target
 from training.settings import TARGET_FORMS
 
@@ -163,16 +163,11 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         where, folder = "no --out was given", run_folder.unused_path(name)
     errors += run_folder.writing_errors(folder, where)
     if errors:
-        raise SettingsError(_once(errors))
+        raise SettingsError(distinct(errors))
     needed = max(least_room_bytes(item.resolved) for item in candidates)
     disk.check_writable(folder, where, needed_bytes=needed)
-    warnings = _once([warning for item in candidates for warning in item.warnings])
+    warnings = distinct(warning for item in candidates for warning in item.warnings)
     return PlannedComparison(candidates, folder, study, limits, warnings, steps, epochs, until)
-
-
-def _once(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
-    """Those of several candidates once."""
-    return list({render([diagnostic]): diagnostic for diagnostic in diagnostics}.values())
 
 
 def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) -> ModeCandidate:
