@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from datetime import datetime, timezone
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, counted, render
@@ -12,7 +11,6 @@ from launcher.base.redaction import redact
 from launcher.commands import output
 from launcher.compare import candidates, report, runner
 from launcher.compare.candidates import PlannedComparison
-from launcher.config import machine
 from launcher.config.command_line import CommandLine, arguments
 from training.logging.printable import printable
 
@@ -28,12 +26,6 @@ def main(command_line: CommandLine) -> int:
         print(render(comparison.warnings), file=sys.stderr)
     if "--dry-run" in command_line.flags:
         return _show_runs(command_line, comparison)
-    facts = {
-        "command": redact(f"{command_line.command.call} {shlex.join(command_line.argv)}"),
-        "machine": machine.detect_machine().sentence,
-        "device": comparison.candidates[0].resolved.device,
-        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
 
     def report_line(line: str) -> None:
         print(printable(line), file=sys.stderr if for_machines else sys.stdout, flush=True)
@@ -42,8 +34,8 @@ def main(command_line: CommandLine) -> int:
     if outcome.code is not None and not any(row.folders for row in outcome.rows):
         print("interrupted before the first run was complete; nothing was written", file=sys.stderr)
         return outcome.code
-    content = report.write(comparison, facts, outcome)
-    print(content if for_machines else printable(report.text(comparison, facts, outcome)))
+    content = report.write(comparison, outcome)
+    print(content if for_machines else printable(report.text(comparison, outcome)))
     if outcome.code is not None:
         return outcome.code
     return exit_codes.DONE if outcome.is_sound else exit_codes.FAILURE

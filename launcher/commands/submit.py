@@ -15,7 +15,6 @@ from launcher.commands import output
 from launcher.config.command_line import CommandLine
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import AUTO, model_name
-from launcher.plan import auto
 from launcher.run_folder import run_folder
 from launcher.submit import allocation, jobs
 from launcher.submit.allocation import Allocation
@@ -133,7 +132,7 @@ def _title(job: SlurmJob, requested: Allocation) -> str:
         parts[0] = f"{counted(len(job.runs), 'run')} of {parts[0]}"
     elif job.runs[0].name:
         parts.append(f"stage {job.runs[0].name}")
-    engine = AUTO if auto.is_asked(resolved) else resolved.settings.engine.name
+    engine = AUTO if "engine.name" in resolved.keys.auto else resolved.settings.engine.name
     count = (f"{nodes[0]} to " if nodes[1:] else "") + counted(nodes[-1], "node")
     parts.append(f"engine {engine} on {count} × {counted(requested.ranks, 'process')}")
     return redact(", ".join([*parts, *["torchrun"] * requested.is_torchrun]))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,17 +13,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from launcher.base import disk
-from launcher.base.diagnostics import Diagnostic, SettingsError, render
+from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.redaction import redact
 from launcher.compare import study as studies
 from launcher.compare.study import Study
-from launcher.config import presets
+from launcher.config import machine, presets
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import AUTO, model_name
 from launcher.run.prepare import least_room_bytes
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline
-from launcher.stages.pipeline import Pipeline
+from launcher.stages.pipeline import Pipeline, distinct
 from training.evaluation.early_stopping import Target, parse_target
 from training.settings import TARGET_FORMS
 
@@ -90,6 +92,8 @@ class PlannedComparison:
     steps: int | None = None
     epochs: float | None = None
     until: Target | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Command, machine, device, and the time `at` which it began."""
 
     @property
     def repeats(self) -> int:
@@ -163,16 +167,17 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         where, folder = "no --out was given", run_folder.unused_path(name)
     errors += run_folder.writing_errors(folder, where)
     if errors:
-        raise SettingsError(_once(errors))
+        raise SettingsError(distinct(errors))
     needed = max(least_room_bytes(item.resolved) for item in candidates)
     disk.check_writable(folder, where, needed_bytes=needed)
-    warnings = _once([warning for item in candidates for warning in item.warnings])
-    return PlannedComparison(candidates, folder, study, limits, warnings, steps, epochs, until)
-
-
-def _once(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
-    """Those of several candidates once."""
-    return list({render([diagnostic]): diagnostic for diagnostic in diagnostics}.values())
+    warnings = distinct(warning for item in candidates for warning in item.warnings)
+    facts = {
+        "command": redact(f"{command_line.command.call} {shlex.join(command_line.argv)}"),
+        "machine": machine.detect_machine().sentence,
+        "device": candidates[0].resolved.device,
+        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    return PlannedComparison(candidates, folder, study, limits, warnings, steps, epochs, until, facts)
 
 
 def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) -> ModeCandidate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,10 @@ _MOST_POINTS = 200
 """Points of a curve in compare.json."""
 
 
-def write(comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome) -> str:
-    """Write both files into the folder; gives the text of compare.json. Touches the disk.
-
-    `facts`: command, machine, device, and the time `at` which it began. Raises StorageError.
-    """
+def write(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
+    """Write both files into the folder; gives the text of compare.json. Raises StorageError."""
     content = {
-        **facts,
+        **comparison.facts,
         "steps": comparison.steps,
         "epochs": comparison.epochs,
         "until": comparison.until and comparison.until.text(),
@@ -54,13 +51,13 @@ def write(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Comp
     with storage_errors(comparison.folder):
         comparison.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(comparison.folder / JSON_FILE, f"{text}\n".encode())
-        atomic_write(comparison.folder / PAGE, render(comparison, facts, outcome))
+        atomic_write(comparison.folder / PAGE, render(comparison, outcome))
     return text
 
 
-def text(comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome) -> str:
+def text(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
     """The whole comparison for a terminal; the paths of the files last."""
-    lines = ["", title(comparison, facts)]
+    lines = ["", title(comparison)]
     for _, rows in tables(outcome.rows, comparison.until):
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         cells = [[f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)] for row in rows]
@@ -70,7 +67,7 @@ def text(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Compa
     return "\n".join([*lines, "", f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"])
 
 
-def render(comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome) -> bytes:
+def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
     """The HTML page: tables and plots, without network access. Reads the disk."""
     rows = outcome.rows
     metric = next((row.metric["metric"] for row in rows if row.metric is not None), "metric")
@@ -86,19 +83,21 @@ def render(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Com
         _TEMPLATE,
         as_json("second", plots),
         title=f"Compared: {', '.join(dict.fromkeys(row.model for row in rows))}",
-        line=f"{title(comparison, facts)}; {facts['at']}",
-        command=facts["command"],
+        line=f"{title(comparison)}; {comparison.facts['at']}",
+        command=comparison.facts["command"],
         warnings=list(outcome.warnings),
         tables=tables(rows, comparison.until),
         notes=[*notes(rows), *(f"{row.name}: {note}" for row in rows for note in row.notes)],
     )
 
 
-def title(comparison: PlannedComparison, facts: Mapping[str, str]) -> str:
+def title(comparison: PlannedComparison) -> str:
     """Machine, limits as settings, and repeats."""
     study, repeats = comparison.study, comparison.repeats
     often = f", on {study.title}, in turns" if study.title else f", {repeats} times in turns" * (repeats > 1)
-    return f"on {facts['machine']}; each run {' '.join(comparison.limits) or 'to completion'}{often}"
+    return (
+        f"on {comparison.facts['machine']}; each run {' '.join(comparison.limits) or 'to completion'}{often}"
+    )
 
 
 def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:

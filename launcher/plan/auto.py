@@ -18,7 +18,7 @@ from launcher.base.diagnostics import SettingsError, plain
 from launcher.config.batching import MICRO, larger, may_grow
 from launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs, Resolved
 from launcher.config.schema import AUTO
-from launcher.plan.ladder import ENGINE, EXACT, USUAL, Change, PlanWith, climb, taken
+from launcher.plan.ladder import ENGINE, EXACT, Change, PlanWith, climb, taken
 from launcher.plan.target import Described
 from launcher.run_folder.resume_rules import decide
 from launcher.run_folder.run_plan import RunPlan
@@ -32,26 +32,21 @@ _LIMIT_S = 300.0
 
 
 def decide_engine(
-    args: CliArgs,
-    out: Path | None,
-    described: Described,
-    world_size: int | None = None,
-    decision: RunPlan | None = None,
+    args: CliArgs, out: Path | None, described: Described, world_size: int | None = None
 ) -> RunPlan:
     """As `decide`, with the engine that fits and is fastest, if engine auto is named.
 
     Otherwise the number of processes decides. A default micro-batch on a GPU is planned too, see
-    `larger_batch`. `decision` is that of `decide`, if the caller has it. Reads the data to plan.
-    Raises SettingsError.
+    `larger_batch`. Reads the data to plan. Raises SettingsError.
     """
 
     def decide_with(chosen: Chosen | None) -> RunPlan:
         return decide(args, out, described.machine, world_size, chosen)
 
-    decision = decision or decide_with(None)
+    decision = decide_with(None)
     resolved = decision.resolved
     is_open = resolved.values[ENGINE].origin.layer == MACHINE_LAYER  # no resumed run has chosen it
-    if decision.nothing_left is not None or not is_asked(resolved):
+    if decision.nothing_left is not None or ENGINE not in resolved.keys.auto:
         return decision
 
     def choose() -> tuple[Chosen | None, tuple[Batching, str] | None]:
@@ -98,11 +93,6 @@ def larger_batch(planner: Planner, resolved: Resolved) -> tuple[Batching, str] |
         if plan.fits is True:
             return numbers, f"planned {plan.needs}"
     return None
-
-
-def is_asked(resolved: Resolved) -> bool:
-    """Whether the user named engine auto."""
-    return ENGINE in resolved.keys.auto
 
 
 def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:
@@ -185,13 +175,11 @@ def _candidates(
 
         try:  # the change that fits, or the most
             change: Change = {}
-            given = planned = plan(change)
-            for rungs in (USUAL, EXACT):
-                if planned.fits is False and (
-                    steps := list(climb(resolved, given, plan, rungs, keeps_given=True))
-                ):
-                    step = taken(steps) or steps[-1]
-                    change, planned = step.change, step.plan
+            planned = plan(change)
+            rungs = climb(resolved, planned, plan, EXACT, keeps_given=True)
+            if planned.fits is False and (steps := list(rungs)):
+                step = taken(steps) or steps[-1]
+                change, planned = step.change, step.plan
         except SettingsError:  # it cannot train this
             continue
         fits |= planned.fits is not False

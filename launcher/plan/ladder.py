@@ -63,7 +63,6 @@ RUNGS = (
     Rung("nf4 weights", {"model.quantize": "nf4"}, TRAINED, _SHARDED, drops=_EARLIER),
 )
 """Cheap to costly. A rung whose settings do not exist for a run is left out."""
-USUAL = [rung for rung in RUNGS if rung.is_usual]
 EXACT = [rung for rung in RUNGS if not rung.effect and rung.placement is None]
 """Rungs of one engine that compute the same."""
 

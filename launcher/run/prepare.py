@@ -92,7 +92,7 @@ def prepare_run_at(
             from launcher.plan.target import Described
 
             described = Described(here, launched.world_size // launched.local_size if launched else 1)
-            decision = auto.decide_engine(args, out, described, world_size, decision=decision)
+            decision = auto.decide_engine(args, out, described, world_size)
         engine_options.deepspeed_layout(decision.resolved, decision.resolved.settings.engine)
     except SettingsError as error:
         diagnostics += error.diagnostics

@@ -92,7 +92,7 @@ class Pipeline:
         def is_shown(key: str, run: Resolved) -> bool:
             return key not in run.values or is_used(key, run) or not any(is_used(key, r) for r in runs)
 
-        return _distinct(w for run in runs for w in run.warnings if is_shown(w.key or "", run))
+        return distinct(w for run in runs for w in run.warnings if is_shown(w.key or "", run))
 
 
 def prepare(
@@ -142,7 +142,7 @@ def _new(
         entries.append(PipelineStage(stage.name, stage.sentence, inner, made))
     invalid += run_folder.writing_errors(folder, f"--out {folder}" if out else "no --out was given")
     if invalid:
-        raise SettingsError(_distinct(invalid))
+        raise SettingsError(distinct(invalid))
     return Pipeline(folder, entries, line=line)
 
 
@@ -172,9 +172,9 @@ def _prepared(args: CliArgs, invalid: list[Diagnostic], prepare_one: Prepare) ->
     return made
 
 
-def _distinct(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """Each once: the stages of a pipeline share most settings."""
-    return list({(each.message, each.where): each for each in reversed([*diagnostics])}.values())[::-1]
+def distinct(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """Each once: several runs share most settings."""
+    return list({(each.message, each.where): each for each in diagnostics}.values())
 
 
 def _resumed(
@@ -207,7 +207,7 @@ def _resumed(
             made = replace(made, separate=True, line=line)
         entries.append(PipelineStage(name, stage.sentence, folder, made))
     if invalid:
-        raise SettingsError(_distinct(invalid))
+        raise SettingsError(distinct(invalid))
     left = [entry.name for entry in entries if entry.start is not None]
     line = f"resuming {pipeline}: {', '.join(left)}"
     if not left:

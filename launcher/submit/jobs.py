@@ -23,7 +23,7 @@ from launcher.run.prepare import check_processes, least_room_bytes, prepare_run_
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.run_plan import RunPlan
 from launcher.stages import execute
-from launcher.stages.pipeline import Pipeline, prepare, selected, with_weights
+from launcher.stages.pipeline import Pipeline, distinct, prepare, selected, with_weights
 from launcher.submit.allocation import FOLDER, Allocation
 from launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
 from models.common.hub import HUB
@@ -177,7 +177,7 @@ def _array(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
             for new in error.diagnostics:
                 if words and new.severity == "error":  # the line may have caused it
                     new = replace(new, where=": ".join(filter(None, (where, new.where))))
-                errors += [new] if new not in errors else []
+                errors.append(new)
             continue
         folder = folder or run_folder.unused_path(f"sweep-{begun.name}").absolute()
         out = line.out.absolute() if line.out else folder / str(number)
@@ -185,16 +185,16 @@ def _array(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
             errors += run_folder.writing_errors(out, f"--out {out}")
         runs.append(SubmittedRun(out, begun, str(number)))
         texts[number] = shlex.join([*run_arguments(words), *_pinned(begun), f"--out={out}"])
-        warnings += [new for new in begun.resolved.warnings if new not in warnings]
+        warnings += begun.resolved.warnings
     if errors or folder is None:
-        raise SettingsError(errors)
+        raise SettingsError(distinct(errors))
     header = {**requested.header, "array": _ranges(texts) + (f"%{throttle}" if throttle else "")}
     first = min(1, *texts)
     if first == 0:
         header["export"] = f"{header.get('export') or 'ALL'},{_FIRST}=0"
     arguments = [str(folder / SLURM_FOLDER / run_folder.LINES), *shared]
     content = "".join(f"{texts.get(number, '')}\n" for number in range(first, max(texts) + 1))
-    return Submission(folder, [_job("sweep", header, folder, arguments, runs, content)], warnings)
+    return Submission(folder, [_job("sweep", header, folder, arguments, runs, content)], distinct(warnings))
 
 
 def _lines(path: Path) -> dict[int, str]:
@@ -283,8 +283,7 @@ def _prepare(
         try:
             begun = prepare_run_at(args, out, node, rank_0)
         except SettingsError as error:
-            known = {diagnostic.message for diagnostic in errors}
-            errors += [new for new in error.diagnostics if new.message not in known]
+            errors += error.diagnostics
     if begun is not None:
         values = begun.resolved.values
         if sizes[-1] == 1 and not requested.is_torchrun:
@@ -296,7 +295,7 @@ def _prepare(
             parts = {"allowed": ", ".join(others), "fix": f"--engine {others[0]}"}
             errors.append(about_value(values, "engine.name", problem, **parts))
     if errors or begun is None:
-        raise SettingsError(errors)
+        raise SettingsError(distinct(errors))
     return begun
 
 

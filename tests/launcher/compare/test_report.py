@@ -13,7 +13,7 @@ from tests.launcher.browser import browser, open_page
 from tests.launcher.report.test_page import Outline
 
 FACTS = {"command": "cmd <b>", "machine": "2 cores", "device": "cpu", "at": "2026-01-02"}
-COMPARISON = PlannedComparison([], Path("runs/x"), Study({"1": (), "2": ()}), ["stop.after=6"], steps=6)
+COMPARISON = PlannedComparison([], Path("runs/x"), Study({"1": (), "2": ()}), ["stop.after=6"], facts=FACTS)
 PROMISES = (
     PromiseResult("total_time", {"at_most": 0.34}, 0.2, True),
     PromiseResult("step_time", {"at_least": None, "at_most": 0.5}, 0.75, False),
@@ -43,7 +43,7 @@ OUTCOME = ComparisonOutcome(ROWS, ["the machine was busy"])
 
 
 def test_the_table_shows_every_row_and_then_the_promises():
-    lines = report.text(COMPARISON, FACTS, OUTCOME).splitlines()
+    lines = report.text(COMPARISON, OUTCOME).splitlines()
     assert lines[1] == "on 2 cores; each run stop.after=6, 2 times in turns"
     default = next(line for line in lines if line.startswith("default"))
     assert re.split(r"\s{2,}", default) == [
@@ -74,19 +74,19 @@ def test_a_study_shows_means_paired_differences_and_what_is_missing():
     rows = [full("default", study=base), full("fast", study=row, promises=[undecided])]
     study = replace(COMPARISON, study=Study({}, 5))
     outcome = ComparisonOutcome(rows, [])
-    lines = report.text(study, FACTS, outcome).splitlines()
+    lines = report.text(study, outcome).splitlines()
     assert lines[1].endswith("each run stop.after=6, on 5 folds, in turns")
     cells = [re.split(r"\s{2,}", line)[-1] for line in lines if line.startswith(("default ", "fast  "))]
     assert cells == ["val_loss 0.6100 ± 0.0200 [0.5800, 0.6400]" + mark for mark in ("", " †")]
     gap_text = "val_loss -0.0500 ± 0.0100 [-0.0700, -0.0300] †"
     assert any(gap_text in line for line in lines)
     assert "† fast local: val_loss of 4 of 5 runs" in lines
-    html = report.render(study, FACTS, outcome).decode()
+    html = report.render(study, outcome).decode()
     assert gap_text in html and Outline(html).open == []
 
 
 def page(outcome=OUTCOME):
-    return report.render(COMPARISON, FACTS, outcome).decode()
+    return report.render(COMPARISON, outcome).decode()
 
 
 def test_the_page_is_one_valid_file_without_network_access():
