@@ -247,13 +247,11 @@ def _of_engine(run: Adaptation) -> None:
     # Samples are no longer than the context of a pretrained model; also those of the user.
     key, name = "data.seq_len", run.values[PRETRAINED].value if PRETRAINED in run.values else None
     context_of = getattr(config_of(run.get("model.family")), "context_of", None)
-    folder = None if name is None else folder_of(name)
-    limit = context_of(folder) if context_of is not None and folder is not None else None
+    limit = context_of(folder_of(name)) if context_of is not None and name is not None else None
     if limit is not None and (run.get(key) or 0) > limit:
         if key in run.keys.user:
             problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
-            allowed = f"8 to {limit}, the positions of {folder}/config.json"
-            run.report(key, limit, problem, allowed, "warning")
+            run.report(key, limit, problem, f"8 to {limit}, the context of the model", "warning")
         else:
             run.notes.append(f"{key}: {limit} instead of {run.get(key)}, the context of {name}")
         run.fill(key, limit, f"the context of {name}")
