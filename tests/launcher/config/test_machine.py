@@ -70,10 +70,9 @@ def with_gpus(tmp_path, monkeypatch):
 
 @needs_c
 def test_the_driver_tells_memory_and_capability_of_visible_gpus(with_gpus):
-    here = with_gpus(LARGE, SMALL, visible="0,1")
-    assert (here.gpu_bytes, here.gpu_others_bytes, here.gpu_bf16) == (6 * GIB, (0, GIB), False)
-    here = with_gpus(LARGE, SMALL, visible="GPU-a")
-    assert (here.gpu_bytes, here.gpu_others_bytes, here.gpu_bf16) == (24 * GIB, (0,), True)
+    for visible, found in (("0,1", (6 * GIB, (0, GIB), False)), ("GPU-a", (24 * GIB, (0,), True))):
+        here = with_gpus(LARGE, SMALL, visible=visible)
+        assert (here.gpu_bytes, here.gpu_others_bytes, here.gpu_bf16) == found
     here = with_gpus(LARGE, SLICE)
     assert (here.gpu_bytes, here.tensor_bytes(1), here.gpu_bf16) == (None, None, True)
     own = replace(SMALL, process=(os.getpid(), GIB // 4))
