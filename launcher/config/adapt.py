@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engines.catalog import ENGINES, by_processes
@@ -88,14 +88,17 @@ def adapt(
     run = Adaptation(values, keys, machine, machine.device if device == "auto" else device)
     if machine.unused and device == "auto" and run.device in ("cuda", "cpu"):
         run.notes.append(f"device: {run.device}: {machine.unused}")
-    name = run.get(PRETRAINED) if PRETRAINED in values else None
-    if isinstance(name, str) and name.startswith(HUB) and not is_custom(run.get("model.family")):
+    named = None if is_custom(run.get("model.family")) else values.get(PRETRAINED)
+    if named is not None and str(named.value).startswith(HUB):
         from launcher.config import hub  # for the runs that name one
 
         try:
-            run.notes += hub.pin(values)
+            pinned = hub.fetch(named.value)
+            values[PRETRAINED] = replace(named, value=pinned)
+            run.notes += [f"{PRETRAINED}: {pinned}, the commit of {named.value}"] * (pinned != named.value)
         except SettingsError as error:
-            run.diagnostics += error.diagnostics
+            where = errors.where(PRETRAINED, named.origin)
+            run.diagnostics += [replace(each, key=PRETRAINED, where=where) for each in error.diagnostics]
     if run.get("download.fetch"):
         from launcher.config import feature_checks  # for the runs that download their data
 
