@@ -83,7 +83,7 @@ models/event_seg/readers/prophesee_format.py | models/event_seg/test_prophesee_f
     keeps = is_high[sets] & ( => keeps = False & is_high[sets] & (
 launcher/config/resolve.py | launcher/config/test_resolve.py | a file overrides the command line
     stack(family, values, users) => stack(family, values, users[::-1])
-launcher/config/resolve.py | launcher/config/test_layers.py | an unknown key is accepted
+launcher/config/resolve.py | launcher/config/test_resolve.py | an unknown key is accepted
     invalid.append(_input_errors().unknown_key(family, layer, key)) => pass
 launcher/config/batching.py | launcher/config/test_batching.py | global batch is no product
     parts[0], parts[0] * parts[1] => parts[0], parts[0] + parts[1]

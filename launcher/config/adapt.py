@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engines.catalog import ENGINES, by_processes
@@ -88,14 +88,17 @@ def adapt(
     run = Adaptation(values, keys, machine, machine.device if device == "auto" else device)
     if machine.unused and device == "auto" and run.device in ("cuda", "cpu"):
         run.notes.append(f"device: {run.device}: {machine.unused}")
-    name = run.get(PRETRAINED) if PRETRAINED in values else None
-    if isinstance(name, str) and name.startswith(HUB) and not is_custom(run.get("model.family")):
+    named = None if is_custom(run.get("model.family")) else values.get(PRETRAINED)
+    if named is not None and str(named.value).startswith(HUB):
         from launcher.config import hub  # for the runs that name one
 
         try:
-            run.notes += hub.pin(values)
+            pinned = hub.fetch(named.value)
+            values[PRETRAINED] = replace(named, value=pinned)
+            run.notes += [f"{PRETRAINED}: {pinned}, the commit of {named.value}"] * (pinned != named.value)
         except SettingsError as error:
-            run.diagnostics += error.diagnostics
+            where = errors.where(PRETRAINED, named.origin)
+            run.diagnostics += [replace(each, key=PRETRAINED, where=where) for each in error.diagnostics]
     if run.get("download.fetch"):
         from launcher.config import feature_checks  # for the runs that download their data
 
@@ -247,13 +250,11 @@ def _of_engine(run: Adaptation) -> None:
     # Samples are no longer than the context of a pretrained model; also those of the user.
     key, name = "data.seq_len", run.values[PRETRAINED].value if PRETRAINED in run.values else None
     context_of = getattr(config_of(run.get("model.family")), "context_of", None)
-    folder = None if name is None else folder_of(name)
-    limit = context_of(folder) if context_of is not None and folder is not None else None
+    limit = context_of(folder_of(name)) if context_of is not None and name is not None else None
     if limit is not None and (run.get(key) or 0) > limit:
         if key in run.keys.user:
             problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
-            allowed = f"8 to {limit}, the positions of {folder}/config.json"
-            run.report(key, limit, problem, allowed, "warning")
+            run.report(key, limit, problem, f"8 to {limit}, the context of the model", "warning")
         else:
             run.notes.append(f"{key}: {limit} instead of {run.get(key)}, the context of {name}")
         run.fill(key, limit, f"the context of {name}")

@@ -67,18 +67,15 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     try:
         return merge(layout, nested({key: line.value for key, line in lines.items()}), decided)
     except ConfigConflict as error:
-        conflicts = error.conflicts
-    raise SettingsError(
-        [
-            Diagnostic(
-                f"{conflict.key} {shown(conflict.value)} {conflict.problem}",
-                key=conflict.key,
-                value=conflict.value,
-                where=lines[conflict.key].where if conflict.key in lines else file,
-                allowed=", ".join(map(plain, conflict.allowed)) or None,
-                did_you_mean=conflict.did_you_mean,
-                fix=conflict.did_you_mean or "leave it out",
-            )
-            for conflict in conflicts
-        ]
-    )
+        wrong = []
+        for conflict in error.conflicts:
+            place = lines[conflict.key].where if conflict.key in lines else file
+            message = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
+            meant, allowed = conflict.did_you_mean, ", ".join(map(plain, conflict.allowed)) or None
+            parts: dict[str, Any] = {
+                "allowed": allowed,
+                "did_you_mean": meant,
+                "fix": meant or "leave it out",
+            }
+            wrong.append(Diagnostic(message, conflict.key, conflict.value, place, **parts))
+        raise SettingsError(wrong) from None

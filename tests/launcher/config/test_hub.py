@@ -60,10 +60,12 @@ def folder(run):
     return folder_of(run.settings.model.pretrained)
 
 
-def test_a_branch_a_tag_and_a_commit_can_be_named(server, model):
+def test_a_tag_and_a_commit_can_be_named_and_the_token_is_sent(server, model, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server.add("org/tiny", model, NEWER, "v2")
     assert hub.fetch(f"{NAME}@v2") == f"{NAME}@{NEWER}"
     assert hub.fetch(f"{NAME}@{COMMIT}") == PINNED
+    assert server.logins == {"Bearer hf_secret"}
 
 
 def test_a_resumed_run_keeps_its_commit_where_the_model_is_named_again(server):
@@ -83,18 +85,11 @@ def test_data_fetch_downloads_all_that_is_read(server, capsys):
     assert server.sent == {*TEXTS, "model.safetensors"}
 
 
-def test_the_token_of_the_environment_is_sent(server, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    hub.fetch(NAME)
-    assert server.logins == {"Bearer hf_secret"}
-
-
 @pytest.mark.parametrize(
     ("status", "code", "fix"),
     [
         (404, "RepoNotFound", "HF_TOKEN"),
         (401, "RepoNotFound", "HF_TOKEN"),
-        (403, "GatedRepo", "HF_TOKEN"),
         (401, "GatedRepo", "HF_TOKEN"),
         (404, "RevisionNotFound", None),
         (503, None, "data fetch hf:org/other"),

@@ -27,8 +27,7 @@ def test_rendered_settings_resolve_to_the_same_settings(tmp_path):
 
 
 def test_rendered_settings_keep_the_global_batch_for_another_world_size(tmp_path):
-    first = resolved(model="language", nproc="2")
-    path = tmp_path / "settings.yaml"
+    first, path = resolved(model="language", nproc="2"), tmp_path / "settings.yaml"
     path.write_text(render_settings(first))
     assert set(read_values(path)) == {*first.values} - {"train.accumulation"}
     for nproc in ("1", "4"):
@@ -53,9 +52,7 @@ def test_origins_are_objects_of_value_origin_and_what_was_replaced():
     origins = json.loads(render_origins(resolved(model="abr", mode="fast")))
     assert origins["optim.lr"]["how"] == "1e-4 × 2"
     assert "how" not in origins["schedule.name"]
-
-
-def test_an_equal_value_of_a_lower_layer_was_not_replaced():
+    # An equal value of a lower layer was not replaced.
     run = resolved(model="abr", mode="ultra-fast", machine=SERVER)
     lines = describe_overridden(run.values["train.micro_batch"])
     assert [line.split(" of ")[0] for line in lines] == ["32", "null"]

@@ -7,7 +7,7 @@ import pytest
 from launcher.config.provenance import CliArgs, KeySets, Origin, Setting
 from launcher.config.resolve import resolve
 from models.catalog import FAMILIES
-from tests.launcher.given import LAPTOP, SERVER, refused, resolved
+from tests.launcher.given import LAPTOP, SERVER, refused, resolved, stacked
 
 
 @pytest.fixture
@@ -40,8 +40,7 @@ def test_the_command_line_overrides_files_mode_and_family_in_this_order(write):
         (1e-4, "family"),
         (1e-3, "built-in"),
     ]
-    assert run.settings.optim.lr == 3e-3
-    assert run.settings.train.seed == 1
+    assert (run.settings.optim.lr, run.settings.train.seed) == (3e-3, 1)
 
 
 def test_origins_name_file_and_line_or_the_argument_as_given(write):
@@ -73,7 +72,6 @@ def test_a_size_that_nobody_named_is_noted():
         for sets, options, is_noted in (
             ((), {}, True),
             ((), {"machine": SERVER}, False),
-            (("device=cpu",), {"machine": SERVER}, True),
             ((), {"mode": "lite"}, False),
             (("model.size=full",), {}, False),
         ):
@@ -99,7 +97,6 @@ def test_the_default_engine_follows_the_world_size():
         (LAPTOP, {"nproc": "2"}, "ddp", 2, "2 processes"),
         (SERVER, {}, "ddp", 4, "4 processes"),
         (SERVER, {"nproc": "1"}, "local", 1, "1 process"),
-        (SERVER, {"engine": "local"}, "local", 1, "--engine local"),
         (SERVER, {"engine": "local", "nproc": "2"}, "local", 2, "--engine local"),
         (LAPTOP, {"world_size": 8, "nproc": "1"}, "ddp", 8, "8 processes"),  # of torchrun
     ):
@@ -136,9 +133,6 @@ def test_all_errors_of_one_start_are_reported_together_in_order(write):
         *("train.epoch", "optim.lr", "limits.ram", None, "mode", "log.every"),
         *("engine.name", "engine.nproc", "precision"),
     ]
-
-
-def test_warnings_come_in_the_order_they_were_written(write):
     config = write("optim: {momentum: 0.5}\nsave: {every: 100}\n")
     run = resolved("loader.prefetch=3", "eval.every=99", configs=[config], max_steps="50")
     keys = ["optim.momentum", "save.every", "loader.prefetch", "eval.every"]
@@ -164,3 +158,39 @@ def test_only_a_changed_value_is_a_decision_of_the_user():
     assert (keys.mode, keys.auto) == ({"back", "of the mode"}, {"open"})
     assert [keys.shipped[key] for key in values] == [2, 2, 2, 2, 1]
     assert [keys.defaults[key] for key in values] == [2, 2, 1, 1, 1]
+
+
+def layer(name, **values):
+    dotted = {key.replace("__", "."): value for key, value in values.items()}
+    return {key: Setting(v, Origin(name, name)) for key, v in dotted.items()}
+
+
+def test_a_change_is_of_the_default_and_not_of_the_general_mode():
+    changes = (16, {"scale": 0.5}, {"scale": 0.25}, {"scale": 2})
+    names = ("family", "mode", "mode", "mode")
+    layers = [layer(n, train__micro_batch=c) for n, c in zip(names, changes, strict=True)]
+    for count, expected in ((2, 8), (3, 4), (4, 32)):
+        values, diagnostics = stacked(layers[:count])
+        assert (values["train.micro_batch"].value, diagnostics) == (expected, [])
+
+
+def test_only_modes_may_change_a_value_and_an_unknown_key_is_an_error():
+    for name, key, value in (
+        ("family", "train.micro_batch", {"scale": 2}),
+        ("--config files", "train.micro_batch", {"scale": 2}),
+        ("mode", "train.speed", 2),
+        ("mode", "data.downsample", 2),  # of another family
+    ):
+        _, diagnostics = stacked([{key: Setting(value, Origin(name, name))}])
+        assert [diagnostic.key for diagnostic in diagnostics] == [key]
+
+
+def test_an_invalid_value_leaves_that_of_the_lower_layer():
+    layers = [layer("--config files", optim__lr="x"), layer("--config files", log__every=3)]
+    values, diagnostics = stacked([*layers, layer("--config files", train__epochs=3)])
+    assert [diagnostic.key for diagnostic in diagnostics] == ["optim.lr"]
+    assert (values["optim.lr"].value, values["log.every"].value) == (1e-3, 3)
+    assert type(values["train.epochs"].value) is float
+    one, two = {"step_time": {"at_most": 0.5}, "parameters": {"at_most": 1}}, {"step_time": {"at_most": 0.4}}
+    values, _ = stacked([layer("mode", promise=one), layer("mode", promise=two)])
+    assert values["promise"].value == {**one, **two}  # those of layers add up

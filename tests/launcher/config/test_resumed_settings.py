@@ -29,16 +29,14 @@ def resume_settings(first, *sets, machine=LAPTOP, world_size=None, engine=None, 
 
 
 MANY = {
-    "nothing": resolved(),
     "a mode": resolved(mode="fast"),
     "another size": resolved(model="language:small", mode="resource-efficient"),
     "the first run": resolved(model=None),
     "lists": resolved("optim.betas=[0.8, 0.9]", "data.path=embedded:commands", lr="3e-4"),
     "lengths": resolved("eval.every=2 epochs", "save.every=5%", epochs="3"),
-    "an engine": resolved(engine="zero3", nproc="2"),
     "a batch": resolved("train.global_batch=6", batch_size="3", nproc="2"),
     "accumulation": resolved("train.accumulation=4", batch_size="2"),
-    "texts": resolved("eval.metric=val_loss min", "train.on_nonfinite=skip 3"),
+    "texts": resolved("eval.metric=val_loss min", "train.on_nonfinite=skip 3", engine="zero3", nproc="2"),
 }
 
 
@@ -125,7 +123,7 @@ def test_the_settings_of_the_folder_count_with_or_without_origins():
     Path("x/settings.yaml").write_text(text.replace("clip_norm: 1\n", "clip_norm: 0.5\n"))
     assert resume_settings(first).settings.optim.clip_norm == 0.5
     Path("x/settings.yaml").write_text("optim: {lr: 1e-3}\n")
-    with pytest.raises(SettingsError, match="does not hold the settings of a run"):
+    with pytest.raises(SettingsError):
         resumed_settings.read(Path("x"))
 
 

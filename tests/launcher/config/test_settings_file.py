@@ -46,18 +46,14 @@ def test_each_key_is_flat_and_has_its_line():
     [
         ("a:\n  b: 1\n  b: 2", "the key 'b' is set twice, first in line 2", (3, 3)),
         ("a: 017", "017 is no number: it has a leading 0, or too many digits", (1, 4)),
-        ("a: -08", "-08 is no number: it has a leading 0, or too many digits", (1, 4)),
         ("a: b: c", "mapping values are not allowed in this context", (1, 5)),
-        ("a: 1\n\tb: 2", "found a tab character that violates indentation", (2, 1)),
         ("a: !!python/x []", "the tag tag:yaml.org,2002:python/x is not read here", (1, 4)),
         ("a: &x [*x]", "more than 50 levels of lists and mappings", (1, 4)),
         ("? [a]\n: 1", "a key that is not a scalar", (1, 3)),
-        ("a: 1\n---\nb: 2", "but found another document", (2, 1)),
         ("a: 1\nb: \x07", "a control character is not allowed", (2, 4)),
         # JSON
         ('{"a": 1,\n "a": 2}', "the key 'a' is set twice, first in line 1", (2, 2)),
         ('{"a": [1', "expecting ',' delimiter", (1, 9)),
-        ("{'a': 1}", "expecting property name enclosed in double quotes", (1, 2)),
     ],
 )
 def test_an_invalid_file_is_reported_with_line_and_column(text, problem, where):
