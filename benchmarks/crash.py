@@ -83,7 +83,7 @@ def table(tallies: Sequence[Tally]) -> list[str]:
     heads = ["engine", "runs", "kills", *MOMENTS, *(f"killed: {name}" for name in WHOM), "identical"]
     rows = [_cells(tally) for tally in tallies]
     rows.append(["in all", *(sum(column) for column in zip(*(r[1:] for r in rows), strict=True))])
-    return markdown(heads, (map(str, row) for row in rows), numbers=len(heads) - 1)
+    return markdown(heads, ([*map(str, row)] for row in rows), numbers=len(heads) - 1)
 
 
 def _cells(tally: Tally) -> list[Any]:
