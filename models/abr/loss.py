@@ -98,17 +98,11 @@ class TermRamps:
         If the last ramp would end after 60 % of the run, starts and ramps are scaled down
         together to end there.
         """
-        starts = {term: self.starts.get(term) for term in terms}
-        last = max((start + self.ramp for start in starts.values() if start is not None), default=0)
+        starts = {term: self.starts[term] for term in terms if term in self.starts}
+        last = max((start + self.ramp for start in starts.values()), default=0)
         shrink = min(1.0, COMPLETE * epochs / last) if last else 1.0
-        return {
-            term: 1.0 if start is None else _ramp(epoch - shrink * start, shrink * self.ramp)
-            for term, start in starts.items()
-        }
-
-
-def _ramp(since: float, ramp: float) -> float:
-    """0 to 1 over `ramp` epochs."""
-    if ramp <= 0:
-        return float(since >= 0)
-    return min(1.0, max(0.0, since / ramp))
+        factors = dict.fromkeys(terms, 1.0)
+        for term, start in starts.items():
+            since, ramp = epoch - shrink * start, shrink * self.ramp
+            factors[term] = min(1.0, max(0.0, since / ramp)) if ramp > 0 else float(since >= 0)
+        return factors

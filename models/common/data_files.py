@@ -137,7 +137,7 @@ def walk(
         for file in (os.path.join(folder, name) for name in names):
             if not os.path.isfile(file):
                 kind = (
-                    "a link to a file that does not exist" if os.path.islink(file) else "not a regular file"
+                    "not a regular file" if os.path.exists(file) else "a link to a file that does not exist"
                 )
                 allowed = "files on disk and links to files; no pipes, sockets or devices"
                 fix = "move it out of the folder"

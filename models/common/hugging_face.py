@@ -126,7 +126,7 @@ def compare(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Coverag
     """Which of `tensors` the `stored` ones, which have a shape, can overwrite."""
     both = sorted(tensors.keys() & stored.keys())
     matched = [name for name in both if tuple(tensors[name].shape) == tuple(stored[name].shape)]
-    missing, unexpected = (sorted(a.keys() - b.keys()) for a, b in ((tensors, stored), (stored, tensors)))
+    missing, unexpected = sorted(tensors.keys() - stored.keys()), sorted(stored.keys() - tensors.keys())
     return Coverage(matched, missing, unexpected, [name for name in both if name not in matched])
 
 

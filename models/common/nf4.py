@@ -24,10 +24,6 @@ class Nf4Linear(nn.Module):
     engine keeps them whole on each rank. Source: Dettmers et al., QLoRA, 2023.
     """
 
-    codes: Tensor
-    scales: Tensor
-    constants: Tensor
-
     def __init__(self, weight: Tensor, bias: nn.Parameter | None, table: Tensor) -> None:
         """`weight` [out, in] on the device that computes the bits, `table` the codes of scales."""
         super().__init__()
@@ -43,14 +39,9 @@ class Nf4Linear(nn.Module):
         for name, bits in (("codes", codes), ("scales", scales), ("constants", constants)):
             self.register_buffer(name, bits.cpu(), persistent=False)
 
-    def weight_in(self, dtype: torch.dtype) -> Tensor:
-        """The weight [out, in]."""
-        return weight_of(self.shape, dtype, self.codes, self.scales, self.constants)
-
     def forward(self, inputs: Tensor) -> Tensor:
         """`inputs` [..., in]; returns [..., out]."""
-        bits = (self.codes, self.scales, self.constants)
-        output: Tensor = _Product.apply(inputs, self.shape, *bits)
+        output: Tensor = _Product.apply(inputs, self.shape, *self.buffers())
         return output if self.bias is None else output + self.bias.to(output.dtype)
 
 
@@ -124,7 +115,8 @@ class Quantizer:
     def round(self, inner: Any) -> None:
         """Round the weights of a model without adapters as `quantize` does, and keep its layers."""
         for layer in _linears(inner.requires_grad_(False)).values():
-            rounded = self._in_4_bits(layer).weight_in(layer.weight.dtype)
+            bits = self._in_4_bits(layer)
+            rounded = weight_of(bits.shape, layer.weight.dtype, *bits.buffers())
             layer.weight.data = rounded.t().contiguous() if _is_transposed(layer) else rounded
 
     def _replace(self, inner: Any, name: str) -> None:

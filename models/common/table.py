@@ -143,9 +143,7 @@ class Table:
             raise ValueError(f"{name} '{cell}' is not a number")
         self._marks.update(mark for mark in ".," if mark in text)
         if len(self._marks) > 1:
-            raise ValueError(
-                f"{name} '{text}': the table has decimal commas and decimal points; one is allowed"
-            )
+            raise ValueError(f"{name} '{text}': the table has decimal commas and decimal points")
         return float(number)
 
     @property

@@ -54,20 +54,6 @@ def parse_json(text: str, pairs: Callable[[Any], Any] | None = None) -> Any:
     return value
 
 
-def assumed_encoding(raw: bytes) -> str | None:
-    """The encoding of bytes that are not UTF-8, as charset-normalizer finds it; None: not text.
-
-    Windows-1252 comes first where it is possible: for French charset-normalizer prefers CP1257.
-    """
-    from charset_normalizer import from_bytes
-
-    matches = from_bytes(raw)
-    if any("cp1252" in match.could_be_from_charset for match in matches):
-        return "cp1252"
-    best = matches.best()
-    return None if best is None or "\0" in str(best) else best.encoding
-
-
 def _has_utf8(raw: bytes) -> bool:
     """Whether more than a fifth of the characters beyond ASCII are UTF-8: the text is damaged."""
     beyond = [c for c in raw.decode("utf-8", errors="surrogateescape") if c > "\x7f"]
@@ -126,7 +112,10 @@ class TextFile:
             raise unreadable_file(self.path, error) from None
 
     def _encoding(self, raw: bytes, is_whole: bool) -> str:
-        """That of the first bytes: UTF-8, also where it is damaged, or one that is assumed."""
+        """That of the first bytes: UTF-8, also where it is damaged, or what charset-normalizer finds.
+
+        Windows-1252 comes first where it is possible: for French charset-normalizer prefers CP1257.
+        """
         try:
             if "\0" not in codecs.utf_8_decode(raw, "strict", is_whole)[0]:
                 return "utf-8"
@@ -134,8 +123,14 @@ class TextFile:
             is_cut = error.reason == "unexpected end of data" and error.end - error.start > 1
             if is_cut or _has_utf8(raw):
                 return "utf-8"
-        if (assumed := assumed_encoding(raw)) is None:
-            return "utf-8"
+        from charset_normalizer import from_bytes
+
+        matches = from_bytes(raw)
+        best, assumed = matches.best(), "cp1252"
+        if not any(assumed in match.could_be_from_charset for match in matches):
+            if best is None or "\0" in str(best):
+                return "utf-8"  # not text
+            assumed = best.encoding
         self.note = f"{assumed}, since it is not UTF-8"
         return assumed
 

@@ -32,37 +32,31 @@ def without_margins(image: Image.Image) -> Image.Image:
     return image.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
 
 
-def global_view(image: Image.Image, pixels: int) -> np.ndarray:
-    """The whole page resized to a square, uint8 [channel, pixels, pixels]; 1 or 3 channels."""
-    return _channels(_scaled(image, (pixels, pixels)))
-
-
 def local_view(image: Image.Image, height: int, width: int) -> np.ndarray:
     """The page without margins at its aspect ratio, padded with white, uint8 [channel, h, w]."""
     inner = without_margins(image)
     scale = min(height / inner.height, width / inner.width)
-    size = (max(1, round(inner.width * scale)), max(1, round(inner.height * scale)))
-    pixels = _channels(_scaled(inner, size))
+    pixels = _scaled(inner, *(max(1, round(side * scale)) for side in inner.size))
     page = np.full((pixels.shape[0], height, width), WHITE, dtype=np.uint8)
     top, left = (height - pixels.shape[1]) // 2, (width - pixels.shape[2]) // 2
     page[:, top : top + pixels.shape[1], left : left + pixels.shape[2]] = pixels
     return page
 
 
-def _scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _scaled(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """uint8 [channel, height, width], of 1 or 3 channels."""
     image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    # Pillow averages over all source pixels when it shrinks, which preserves thin strokes.
-    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
-
-
-def _channels(image: Image.Image) -> np.ndarray:
+    if image.size != (width, height):
+        # Pillow averages over all source pixels when it shrinks, which preserves thin strokes.
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def views(image: Image.Image, size: Size) -> Views:
-    """The inputs of the global and of the local encoder, uint8 [channel, height, width]."""
-    return global_view(image, size.whole.pixels), local_view(image, *size.local.pixels)
+    """The inputs of the encoders: the whole page as a square, and it without margins."""
+    side = size.whole.pixels
+    return _scaled(image, side, side), local_view(image, *size.local.pixels)
 
 
 def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
@@ -70,7 +64,10 @@ def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
 
     (x/255 - 0.5) / 0.5, and normalized as for ImageNet.
     """
-    whole, local = (_stacked(side) for side in zip(*views, strict=True))
+    whole, local = (
+        torch.from_numpy(np.stack([np.broadcast_to(view, (3, *view.shape[1:])) for view in side])).float()
+        for side in zip(*views, strict=True)
+    )
     return whole / 127.5 - 1, _by_imagenet(local / 255)
 
 
@@ -83,8 +80,3 @@ def _by_imagenet(share: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=share.device)[:, None, None]
     deviation = torch.tensor(IMAGENET_DEVIATION, device=share.device)[:, None, None]
     return (share - mean) / deviation
-
-
-def _stacked(views: Sequence[np.ndarray]) -> Tensor:
-    three = [np.broadcast_to(view, (3, *view.shape[1:])) for view in views]
-    return torch.from_numpy(np.stack(three)).float()

@@ -67,18 +67,10 @@ def words(text: str) -> list[str]:
 _READER = "reader "
 
 
-@dataclass(frozen=True)
-class ItemSplit:
-    """The groups of each split, and the indices of their items."""
-
-    groups: Groups
-    numbers: dict[SplitName, list[int]]
-    named: Groups
-    """What the run folder keeps: groups, and readers if they are held out."""
-
-
-def split_items(items: Sequence[Item], by: str, rule: SplitRule) -> ItemSplit:
-    """The items of each split.
+def split_items(
+    items: Sequence[Item], by: str, rule: SplitRule
+) -> tuple[Groups, dict[SplitName, list[int]], Groups]:
+    """Groups and items of each split, and what the run folder keeps: groups, and readers held out.
 
     With `by` "subject+sentence", items whose reader and sentence are in different splits are left
     out. Raises DataError if a split would be empty, or for a fold of readers and sentences.
@@ -90,8 +82,8 @@ def split_items(items: Sequence[Item], by: str, rule: SplitRule) -> ItemSplit:
         rule.refuse_fold("both readers and sentences are groups", "--set data.split=sentence")
         known = None
         if rule.earlier is not None:
-            named = ((g, name) for g, name in rule.earlier.items() if g.startswith(_READER))
-            known = {group.removeprefix(_READER): name for group, name in named}
+            earlier = rule.earlier.items()
+            known = {g.removeprefix(_READER): side for g, side in earlier if g.startswith(_READER)}
         of_readers = replace(rule, fraction=1.0, earlier=known)
         readers = split_groups((item.subject for item in items), of_readers, "readers")
     of_reader = {reader: name for name in SPLITS for reader in readers[name]}
@@ -109,5 +101,5 @@ def split_items(items: Sequence[Item], by: str, rule: SplitRule) -> ItemSplit:
                 fix="--set data.split=sentence",
             )
     groups = {name: sorted({items[n].group for n in numbers[name]}) for name in SPLITS}
-    named_groups = {name: [*groups[name], *(_READER + reader for reader in readers[name])] for name in SPLITS}
-    return ItemSplit(groups, numbers, named_groups)
+    named = {name: [*groups[name], *(_READER + reader for reader in readers[name])] for name in SPLITS}
+    return groups, numbers, named

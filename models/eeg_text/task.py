@@ -109,16 +109,15 @@ class EegTask(FamilyTask):
         """
         data = self.data_settings
         recordings = self.recordings = files.read(self.path, data, self.use)
-        split = split_items(recordings.items, data.split, self.rule)
-        self.groups = split.groups
-        self.save_split(split.named)
+        self.groups, numbers, named = split_items(recordings.items, data.split, self.rule)
+        self.save_split(named)
         rules = SampleRules(self.samples, data.windows, self.rule.seed, self.control == "noise")
         self.rules = replace(rules, windows=rules.count(max(item.samples for item in recordings.items)))
         used: set[int] = set().union(*{item.channels for item in recordings.items})
         of_text, recorded = self.fit_texts(), tuple(SLOTS[channel] for channel in sorted(used))
         self.trained = TrainedOnEeg(self.size, recorded, recordings.channel_map, **of_text)
         model_facts.save(self.trained, self.context.folder)
-        self.splits = {name: self.samples_of(name, split.numbers[name]) for name in SPLITS}
+        self.splits = {name: self.samples_of(name, numbers[name]) for name in SPLITS}
 
     def setup_without_data(self) -> None:
         self.encoder = None  # the initial weights are among the trained ones

@@ -141,7 +141,8 @@ class Scene:
     def _add(self, picture: np.ndarray, shape: MovingShape, time: float) -> None:
         height, width = self.sensor
         extent = np.array([width, height])
-        center = _reflect(shape.center + (shape.velocity - self.ego) * time, extent)
+        around = np.mod(shape.center + (shape.velocity - self.ego) * time, 2 * extent)
+        center = np.minimum(around, 2 * extent - around)  # reflected at the border
         reach = shape.reach + 2
         low = np.clip(np.floor(center - reach), 0, extent).astype(int)
         high = np.clip(np.ceil(center + reach), 0, extent).astype(int)
@@ -176,11 +177,6 @@ def _texture(waves: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     for along_x, along_y, phase, height in waves.tolist():
         total += height * np.sin(along_x * x + along_y * y + phase)
     return total
-
-
-def _reflect(position: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    around = np.mod(position, 2 * extent)
-    return np.minimum(around, 2 * extent - around)
 
 
 def _direction(rng: Generator) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import Any
@@ -69,32 +68,25 @@ _LONG = 20
 """Gaps that a recording must contain to use GAP_S; a shorter one uses a gap of one window."""
 
 
-@dataclass(frozen=True)
-class WindowSplit:
-    """Windows of each split."""
+def split_recordings(
+    recordings: Sequence[EventRecording], rule: SplitRule
+) -> tuple[Groups, dict[SplitName, np.ndarray], str]:
+    """Split by recording; if fewer than three are used, split each by time. Raises DataError.
 
-    groups: Groups
-    """Recordings, or time ranges of them."""
-    windows: dict[SplitName, np.ndarray]
-    """[window, 2]: number of the recording, number of its window."""
-    method: str
-    """Description of how the data was split."""
-
-
-def split_recordings(recordings: Sequence[EventRecording], rule: SplitRule) -> WindowSplit:
-    """Split by recording; if fewer than three are used, split each by time. Raises DataError."""
+    The recordings of each split, or time ranges of them; its windows [window, 2], the number of a
+    recording and of its window; and how the data was split.
+    """
     used, method = max(1, round(rule.fraction * len(recordings))), "by recording"
     blocks: dict[SplitName, list[tuple[int, np.ndarray]]] = {name: [] for name in SPLITS}
+    groups: Groups
     if used < 3:
         rule.refuse_fold("fewer than 3 recordings are split by time", "use more recordings")
-        gaps = []
         for number in sorted(np.random.default_rng(rule.seed).permutation(len(recordings))[:used].tolist()):
             by_side, gap = _blocks(recordings[number], rule.share)
-            gaps.append(gap)
+            method = f"by time (fewer than 3 recordings); gap of {gap}"
             for side, block in by_side.items():
                 blocks[side].append((number, block))
         groups = {side: [_named(recordings[n], block) for n, block in blocks[side]] for side in SPLITS}
-        method = f"by time (fewer than 3 recordings); gap of {gaps[0]}"
     else:
         number_of = {recording.name: number for number, recording in enumerate(recordings)}
         groups = split_groups(number_of, rule, GROUPS)
@@ -105,7 +97,7 @@ def split_recordings(recordings: Sequence[EventRecording], rule: SplitRule) -> W
         side: np.concatenate([np.stack((np.full(len(block), n), block), axis=1) for n, block in blocks[side]])
         for side in SPLITS
     }
-    return WindowSplit(groups, windows, method)
+    return groups, windows, method
 
 
 def _named(recording: EventRecording, block: np.ndarray) -> str:

@@ -21,7 +21,7 @@ from models.event_seg.config import BINS, SIZES, Data, Model
 from models.event_seg.network import SegmentationNetwork
 from models.event_seg.readers.recording import DILATION, HIGH, LOW, EventRecording
 from models.event_seg.showing import TrainedOnEvents
-from models.event_seg.splits import WindowSplit, split_recordings
+from models.event_seg.splits import split_recordings
 from models.event_seg.windows import WindowRules, Windows
 
 MAX_FOREGROUND_WEIGHT = 10.0
@@ -39,7 +39,6 @@ class EventSegTask(FamilyTask):
     channels_last = True
     parts: Mapping[str, Sequence[str]] = {"encoder": ("down",), "decoder": ("up",)}
     recordings: Sequence[EventRecording]  # these after setup
-    window_split: WindowSplit
     foreground: dict[str, float]
     """Share of the foreground in the labels of train and val."""
     trained: TrainedOnEvents  # after setup_without_data
@@ -59,12 +58,11 @@ class EventSegTask(FamilyTask):
         the other ranks. Raises DataError, also if the training labels have one class only.
         """
         self.recordings, self._read_facts = dataset.read(self.data_settings, self.size.sensor)
-        parts = self.window_split = split_recordings(self.recordings, self.rule)
-        self.groups = parts.groups
+        self.groups, of_split, self._method = split_recordings(self.recordings, self.rule)
         self.save_split(self.groups)
         rules = WindowRules(self.downsample, self.size.crop, self.data_settings.control, self.rule.seed)
         for number, name in enumerate(SPLITS):
-            samples = Windows(self.recordings, parts.windows[name], rules, number or None)
+            samples = Windows(self.recordings, of_split[name], rules, number or None)
             self.splits[name] = samples
             if name != "test":
                 foreground, both = samples.foreground()
@@ -141,7 +139,7 @@ class EventSegTask(FamilyTask):
             **self._read_facts,
             **dataset.facts(self.recordings),
             **super().facts(),
-            "split": self.window_split.method,
+            "split": self._method,
             "foreground": shares | {"weight": round(self.foreground_weight, 3)},
         }
         facts["sensor"] += f", downsampled by {self.downsample}, samples of {height}×{width}"

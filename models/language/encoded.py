@@ -96,28 +96,26 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
 
 def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
     """Tokens of each piece in order, and its bytes of text in UTF-8."""
-    encode = _encode_texts if corpus.is_text else _encode_exchanges
     batch, letters, total = list[Record](), 0, 0
     with progress("tokenizing", len(corpus)) as show:
         for record in corpus.records():
             batch.append(record)
             letters += len(record.text) + sum(len(turn.text) for turn in record.before)
             if letters >= _BATCH_LETTERS or len(batch) == _BATCH:
-                yield from encode(batch, tokenizer)  # between two, Python sees a signal
+                yield from _encode(batch, corpus.is_text, tokenizer)  # between two, Python sees a signal
                 total += len(batch)
                 show(total)
                 batch, letters = [], 0
-        yield from encode(batch, tokenizer)
+        yield from _encode(batch, corpus.is_text, tokenizer)
 
 
-def _encode_texts(batch: Sequence[Record], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
-    vectors = tokenizer.encode_batch([record.text for record in batch])
-    for record, vector in zip(batch, vectors, strict=True):
-        ends = np.array([tokenizer.first, tokenizer.end], vector.dtype)
-        yield np.insert(ends, 1, vector), len(record.text.encode())
-
-
-def _encode_exchanges(batch: Sequence[Record], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
+def _encode(batch: Sequence[Record], is_text: bool, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
+    if is_text:
+        vectors = tokenizer.encode_batch([record.text for record in batch])
+        for record, vector in zip(batch, vectors, strict=True):
+            ends = np.array([tokenizer.first, tokenizer.end], vector.dtype)
+            yield np.insert(ends, 1, vector), len(record.text.encode())
+        return
     rendered = []
     for record in batch:
         try:

@@ -45,14 +45,13 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
             found = {stem: text}
         if not found:
             raise DataError(f"--input '{path}' has no prompt", allowed=ALLOWED)
-    return [Prompt(name, _messages(content)) for name, content in found.items()]
-
-
-def _messages(content: str | tuple[Turn, ...]) -> tuple[Message, ...]:
-    """A text, or the messages up to the last request."""
-    turns = (Turn("user", content),) if isinstance(content, str) else content
-    last = max((n for n, turn in enumerate(turns) if turn.role != "assistant"), default=-1)
-    return tuple(Message(turn.role, turn.text) for turn in turns[: last + 1])
+    prompts = []
+    for name, content in found.items():
+        turns = [Turn("user", content)] if isinstance(content, str) else list(content)
+        while turns and turns[-1].role == "assistant":  # after the last request
+            turns.pop()
+        prompts.append(Prompt(name, [Message(turn.role, turn.text) for turn in turns]))
+    return prompts
 
 
 def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[int]:

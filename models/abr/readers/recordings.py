@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -99,9 +98,8 @@ def _channel(recording: Recording, wanted: str | None) -> int:
     eeg = [channel.name for channel in recording.channels if channel.kind == "eeg"]
     name = wanted or next(iter(eeg), "of EEG")
     if name not in names:
-        closest = get_close_matches(name, names, n=1, cutoff=0.0)[0]
-        problem = f"no channel {name!r} among: {', '.join(names)}"
-        raise DataError(problem, where=where, fix=f"--set data.channel={closest!r}")
+        fix = "name the channel with the responses:  --set data.channel=NAME"
+        raise DataError(f"no channel {name!r}", where=where, allowed=", ".join(names), fix=fix)
     if recording.rate_hz <= 2 * BAND_HZ[1]:
         raise DataError(
             f"'{recording.path.name}' is sampled at {recording.rate_hz:g} Hz",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from math import isnan, nan
 from pathlib import Path
@@ -120,13 +121,12 @@ _TEXTS = ("patient_id", "hear_loss", "polarity")
 
 def check_declared(reading: ResponseReading) -> None:
     """Raise DataError if a column of data.columns is in no table that was read."""
-    for name in declared_columns(reading.settings.columns):
-        if name not in reading.columns:
-            raise DataError(
-                f"no table has the column '{name}' of data.columns",
-                where="data.columns",
-                allowed=", ".join(n for n in reading.columns.values() if n not in POINT_NAMES),
-            )
+    if missing := declared_columns(reading.settings.columns).keys() - reading.columns.keys():
+        raise DataError(
+            f"no table has the column '{min(missing)}' of data.columns",
+            where="data.columns",
+            allowed=", ".join(n for n in reading.columns.values() if n not in POINT_NAMES),
+        )
 
 
 def _target(value: Any, classes: Mapping[str, str], number_of: Any, reading: ResponseReading) -> int:
@@ -137,14 +137,11 @@ def _target(value: Any, classes: Mapping[str, str], number_of: Any, reading: Res
         return CLASS_NAMES.index(name)
     if name == UNKNOWN:
         return UNKNOWN_CLASS
-    try:
-        number = number_of(name)
-    except ValueError:
-        number = -1.0
-    if isnan(number):
-        return UNKNOWN_CLASS
-    if number in range(len(CLASS_NAMES)):
-        return int(number)
+    with suppress(ValueError):
+        if isnan(number := number_of(name)):
+            return UNKNOWN_CLASS
+        if number in range(len(CLASS_NAMES)):
+            return int(number)
     reading.bad_records.fix = f"say what each label means:  --set 'data.classes=[LABEL={UNKNOWN}]'"
     allowed = ", ".join(f"{n} {name}" for n, name in enumerate(CLASS_NAMES))
     raise ValueError(f"hear_loss '{value}' is not one of {allowed}, {UNKNOWN}")

@@ -60,9 +60,8 @@ def _opened(path: Path, as_it_is: tuple[int, ...], unit: str | None) -> Recordin
         if not channels:
             is_gdf = path.suffix.lower() == ".gdf"  # the one other format of channels with several rates
             counts = raw._raw_extras[0]["n_samps"] if is_gdf else [1] * len(raw.ch_names)
-            rates = [rate * count / max(counts) for count in counts]
-            kinds = zip(raw.get_channel_types(), rates, strict=True)
-            channels = [Channel("", kind, r, 1.0 if kind == STIM else 1e6) for kind, r in kinds]
+            for kind, count in zip(raw.get_channel_types(), counts, strict=True):
+                channels.append(Channel("", kind, rate * count / max(counts), 1.0 if kind == STIM else 1e6))
         for channel, name in zip(channels, raw.ch_names, strict=True):
             channel.name, channel.is_bad = name, name in raw.info["bads"]
             if not abs(channel.rate_hz - rate) < 1e-5 * rate:
@@ -71,11 +70,10 @@ def _opened(path: Path, as_it_is: tuple[int, ...], unit: str | None) -> Recordin
         events = _events(raw)
         pieces = _pieces(events, rate, int(raw.n_times))
         raw[0, :1]  # a missing file of data is an error now
-    notes += [note] if note else []
     if unknown := [channel.name for channel in channels if channel.problem == edf.NO_UNIT]:
         notes.append(f"{len(unknown)} channels name no unit and are not read: {listed(unknown, 3)}")
     annotations = [replace(e, onset_s=round(e.onset_s * rate) / rate) for e in events]
-    named = tuple(f"{path.name}: {note}" for note in notes)
+    named = tuple(f"{path.name}: {text}" for text in (note, *notes) if text)
     return Recording(path, raw, rate, channels, pieces, annotations, named)
 
 

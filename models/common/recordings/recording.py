@@ -98,23 +98,19 @@ class Recording:
 
     def piece(self, start_s: float, end_s: float) -> RecordingPiece | None:
         """The piece with all of a time span, up to a millisecond; None: none has it whole."""
-        for piece in self.pieces:
-            begins = start_s >= piece.start_s - _TOLERANCE_S and start_s < piece.end_s
-            if begins and end_s <= piece.end_s + 2 * _TOLERANCE_S:
-                return piece
-        return None
+        first, last = start_s + _TOLERANCE_S, end_s - 2 * _TOLERANCE_S
+        whole = (p for p in self.pieces if p.start_s <= first and start_s < p.end_s and last <= p.end_s)
+        return next(whole, None)
 
     def check(self, picks: Sequence[int]) -> None:
         """Raise DataError if the values of one of the channels are not microvolts."""
-        for channel in (self.channels[pick] for pick in picks):
-            if channel.problem:
-                raise DataError(
-                    f"channel '{channel.name}' of '{self.path.name}' {channel.problem}",
-                    where=str(self.path),
-                    allowed="channels of volts, with a scale",
-                    fix="leave it out of data.channel or data.channels, or name the unit of channels "
-                    "without one:  --set data.unit=uV",
-                )
+        if wrong := next((self.channels[pick] for pick in picks if self.channels[pick].problem), None):
+            raise DataError(
+                f"channel '{wrong.name}' of '{self.path.name}' {wrong.problem}",
+                where=str(self.path),
+                allowed="channels of volts, with a scale",
+                fix="leave it out, or name the unit of channels without one:  --set data.unit=uV",
+            )
 
     def read(self, picks: Sequence[int], first: int, last: int) -> np.ndarray:
         """Microvolts [channel, time] of `picks`; numbers of event channels. Reads the disk.
@@ -150,15 +146,13 @@ class Recording:
         events = list(self.annotations)
         stim = [n for n, channel in enumerate(self.channels) if channel.kind == STIM]
         for pick in [n for n in stim if self.channels[n].name in _COMPOSITE][:1] or stim:
-            before = np.zeros(0)
+            before = None
             for first, last in self.parts():
                 values = self.read([pick], first, last)[0]
-                before = before if len(before) else values[:1]
-                changed = np.flatnonzero((np.diff(values, prepend=before) != 0) & (values > 0))
-                events += [
-                    Event((first + n) / self.rate_hz, 0.0, f"{values[n]:.0f}") for n in changed.tolist()
-                ]
-                before = values[-1:]
+                changed = np.diff(values, prepend=values[0] if before is None else before) != 0
+                for n in np.flatnonzero(changed & (values > 0)).tolist():
+                    events.append(Event((first + n) / self.rate_hz, 0.0, f"{values[n]:.0f}"))
+                before = values[-1]
         return sorted(events, key=lambda event: (event.onset_s, event.duration_s, event.name))
 
 

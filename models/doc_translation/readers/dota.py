@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -71,12 +72,10 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
             where=f"{len(left_out)} skipped pages, the first: {left_out[:1]}",
             allowed=f"{IMAGES}/NAME.png and {texts}/NAME.mmd for names in {SPLIT_FILE}",
         )
-    given = None
-    if split == "file":
-        sides = {page.document: names[page.name][0] for page in pages}
-        given = {side: sorted(d for d in sides if sides[d] == side) for side in LISTS.values()}
+    sides = {page.document: names[page.name][0] for page in pages}
+    given = {side: sorted(d for d in sides if sides[d] == side) for side in LISTS.values()}
     counts = {"skipped_pages": skipped, "left_out_pages": len(left_out) - skipped}
-    return Collection(str(root), pages, language, given, left_out, counts, notes)
+    return Collection(str(root), pages, language, given if split == "file" else None, left_out, counts, notes)
 
 
 def _text(path: Path, notes: list[str]) -> str:
@@ -114,13 +113,11 @@ def _names(path: Path) -> dict[str, list[SplitName]]:
 
 def _check_articles(names: Mapping[str, list[SplitName]], path: Path) -> None:
     """Raises DataError if pages of one article are in two splits."""
-    sides: dict[str, set[str]] = {}
-    for name, splits in names.items():
-        sides.setdefault(without_number(name), set()).update(splits)
-    if shared := sorted(name for name, splits in sides.items() if len(splits) > 1):
+    sides = {(without_number(name), side) for name, splits in names.items() for side in splits}
+    articles = Counter(name for name, _ in sides)
+    if shared := sorted(name for name, splits in articles.items() if splits > 1):
         raise DataError(
-            f"{len(shared)} of {len(sides)} articles have pages in two splits, for example "
-            f"'{shared[0]}' in {' and '.join(sorted(sides[shared[0]]))}",
+            f"{len(shared)} of {len(articles)} articles have pages in two splits, such as '{shared[0]}'",
             where=str(path),
             allowed="each article in one split, so that evaluation uses unseen articles only",
             fix="--set data.split=article",

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.common.nf4 import Quantizer
+from models.common.nf4 import Quantizer, weight_of
 
 CPU = torch.device("cpu")
 SLOW = pytest.mark.slow
@@ -22,7 +22,7 @@ def test_outputs_and_gradients_are_those_of_the_rounded_weight(dtype, bias):
     inputs = torch.randn(3, 5, 70, dtype=dtype, requires_grad=True)
     again = inputs.detach().clone().requires_grad_()
     output = rounded(inputs)
-    weight = rounded.weight_in(dtype)
+    weight = weight_of(rounded.shape, dtype, *rounded.buffers())
     expected = F.linear(again, weight, plain.bias.to(dtype) if bias else None)
     torch.testing.assert_close(output, expected, rtol=0.01 if bias else 0, atol=0.01)
     output.sum().backward()

@@ -29,7 +29,7 @@ def test_an_article_in_two_splits_of_the_split_file_is_an_error(dota):
     split["test_name_list"].append(split["train_name_list"].pop())
     path.write_text(json.dumps(split))
     error = error_of(read, dota, "zh", "file", "stop")
-    assert "'2101.00007' in test and train" in error.message
+    assert "'2101.00007'" in error.message
     assert (error.where, error.fix) == (str(path), "--set data.split=article")
     assert read(dota, "zh", "article", "stop").given is None
 

@@ -1,4 +1,5 @@
 import json
+from collections import namedtuple
 
 import pytest
 
@@ -8,6 +9,8 @@ from models.eeg_text.recordings import Item, normalized, split_items
 from tests.models.errors import error_of
 
 SENTENCES = [f"sentence number {i}" for i in range(30)]
+
+Parts = namedtuple("Parts", "groups numbers named")
 
 
 def load():
@@ -30,7 +33,7 @@ def sides(parts, key):
 
 
 def test_no_sentence_is_in_two_splits_in_any_spelling():
-    parts = split_items(items(), "sentence", SplitRule(0.2))
+    parts = Parts(*split_items(items(), "sentence", SplitRule(0.2)))
     train, val, test = sides(parts, lambda item: normalized(item.text))
     assert not train & val and not train & test and not val & test
     assert (len(train), len(val), len(test)) == (18, 6, 6)
@@ -39,7 +42,7 @@ def test_no_sentence_is_in_two_splits_in_any_spelling():
 
 
 def test_readers_can_be_held_out():
-    parts = split_items(items(), "subject+sentence", SplitRule(0.2))
+    parts = Parts(*split_items(items(), "subject+sentence", SplitRule(0.2)))
     for key in (lambda item: item.subject, lambda item: item.group):
         train, val, test = sides(parts, key)
         assert not train & val and not train & test and not val & test
@@ -48,13 +51,13 @@ def test_readers_can_be_held_out():
 
 def test_the_split_is_saved_in_the_run_folder_with_its_readers(tmp_path):
     rule = SplitRule(0.2)
-    parts = split_items(items(), "subject+sentence", rule)
+    parts = Parts(*split_items(items(), "subject+sentence", rule))
     save_split(parts.named, tmp_path)
     saved = json.loads((tmp_path / "split.json").read_text())
     assert sum(name.startswith("reader ") for name in saved["val"]) == 1
     save_split(parts.named, tmp_path)
     with pytest.raises(DataError, match="has changed since this run started"):
-        save_split(split_items(items(), "sentence", rule).named, tmp_path)
+        save_split(split_items(items(), "sentence", rule)[2], tmp_path)
 
 
 def test_readers_and_sentences_together_have_no_folds():

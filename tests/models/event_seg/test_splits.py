@@ -1,4 +1,5 @@
 import json
+from collections import namedtuple
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,8 @@ from models.event_seg.readers.recording import spans
 from models.event_seg.splits import choose, split_recordings
 from tests.models.errors import error_of
 from tests.models.event_seg.writers import write_mvsec
+
+Parts = namedtuple("Parts", "groups windows method")
 
 
 def recording(name="a", windows=100, seconds=0.1, second=1e6):
@@ -27,7 +30,7 @@ def of(parts, recordings, name):
 
 def test_a_recording_is_in_one_split():
     recordings = [recording(f"r{i}", windows=5 + i) for i in range(10)]
-    parts = split_recordings(recordings, SplitRule(0.2))
+    parts = Parts(*split_recordings(recordings, SplitRule(0.2)))
     assert parts.method == "by recording"
     numbers = {name: {n for n, *_ in of(parts, recordings, name)} for name in parts.windows}
     assert [len(numbers[name]) for name in ("train", "val", "test")] == [6, 2, 2]
@@ -39,7 +42,7 @@ def test_a_recording_is_in_one_split():
 
 def test_one_recording_is_cut_into_blocks_of_time_a_second_apart():
     recordings = [recording(windows=600, seconds=1 / 30)]
-    parts = split_recordings(recordings, SplitRule(0.2))
+    parts = Parts(*split_recordings(recordings, SplitRule(0.2)))
     train, val, test = (of(parts, recordings, name) for name in ("train", "val", "test"))
     assert len(val) == len(test) == 120 and len(train) > 270
     for before, after in ((train, val), (val, test)):
@@ -59,7 +62,7 @@ def test_recordings_that_are_split_by_time_have_no_folds():
 
 def test_a_short_recording_leaves_a_window_between_blocks():
     recordings = [recording(windows=9, seconds=0.01)]
-    parts = split_recordings(recordings, SplitRule(0.2))
+    parts = Parts(*split_recordings(recordings, SplitRule(0.2)))
     assert [parts.windows[name][:, 1].tolist() for name in ("train", "val", "test")] == [
         [0, 1, 2, 3, 4],
         [6],
