@@ -254,8 +254,9 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
                 remove()
 
 
-def exception(number: signal.Signals) -> BaseException:
-    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number.name)
+def exception(number: int) -> BaseException:
+    """What the signal `number` raises."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(signal.Signals(number).name)
 
 
 def _code(number: int) -> int:
