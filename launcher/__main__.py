@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(error: BaseException, as_json: bool) -> int:
-    """Print an error of a user, of data or of storage; the exit code. Raises any other `error`."""
+    """Print an error of a user, of data, storage or network; the exit code. Raises any other `error`."""
     from launcher.base import diagnostics
+    from launcher.base.diagnostics import FetchError, SettingsError
     from launcher.config.errors import about_data
     from models.base import DataError
     from training.checkpoint.manifest import CheckpointError
@@ -66,11 +67,13 @@ def _report(error: BaseException, as_json: bool) -> int:
         return exit_codes.DONE
     if isinstance(error, DataError):
         error = about_data(error)
-    if not isinstance(error, diagnostics.SettingsError | StorageError | CheckpointError):
+    if not isinstance(error, SettingsError | FetchError | StorageError | CheckpointError):
         raise error
     code, entries = exit_codes.FAILURE, [diagnostics.Diagnostic(str(error))]
-    if isinstance(error, diagnostics.SettingsError):
+    if isinstance(error, SettingsError):
         code, entries = exit_codes.INVALID_INPUT, error.diagnostics
+    elif isinstance(error, FetchError):
+        entries = [error.diagnostic]
     try:
         ranks = read_rank_environment(environment.variables())
     except InvalidEnvironment:

@@ -255,6 +255,7 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
 
 
 def exception(number: int) -> BaseException:
+    """What the signal `number` raises."""
     return KeyboardInterrupt() if number == signal.SIGINT else Stopped(signal.Signals(number).name)
 
 

@@ -45,6 +45,9 @@ _PLAN = (
     *in_group("planned machine; default: this one", *PLANNED_MACHINE),
     *(o for o in OPTIONS if o.flag not in _UNPLANNED),
 )
+_BESIDE_KEYS = ("--model", "--config", "--set", "--dry-run")
+_NOT_COMPARED = ("--mode", "--engine", "--epochs", "--continuous-learning", "--max-hours")
+"""It has its own form of the first three; continual learning has no end to compare."""
 _COMPARE = (
     *in_group(
         "comparison",
@@ -74,16 +77,7 @@ _COMPARE = (
         ),
         Option("--seeds N", "Run each candidate with N seeds, from train.seed on, on one split."),
     ),
-    # Its own form of --mode, --engine and --epochs; continual learning has no end to compare.
-    *(
-        o
-        for o in OPTIONS
-        if o.flag in ("--model", "--config", "--set", "--dry-run")
-        or (
-            (o.key and o.flag not in ("--mode", "--engine", "--epochs"))
-            and o.flag not in ("--continuous-learning", "--max-hours")
-        )
-    ),
+    *(o for o in OPTIONS if o.flag in _BESIDE_KEYS or (o.key and o.flag not in _NOT_COMPARED)),
     out_option("Folder for the runs, compare.json and compare.html. Default: runs/compare-<model>-<time>."),
     JSON,
 )

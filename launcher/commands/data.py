@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import wrap
 
 from launcher.base import exit_codes, signals
-from launcher.base.diagnostics import PROGRAM, Diagnostic, FetchError, SettingsError, as_json, render
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.base.redaction import redact
 from launcher.commands import output
 from launcher.config import errors, hub, machine
@@ -24,7 +23,6 @@ from launcher.report import data_check, page
 from launcher.report.data_check import Findings, find_families
 from models.catalog import split_model_name
 from models.common.hub import HUB, folder_of
-from training.logging.strict_json import encode
 
 _LABEL, _WIDTH = 18, 78
 _REST = "the same command downloads the rest"
@@ -112,7 +110,7 @@ def _train_line(args: CliArgs, model: str | None, **options: tuple[str, str]) ->
 
 
 def _fetch(command_line: CommandLine) -> int:
-    """Download the declared files; gives the exit code. Raises SettingsError."""
+    """Download the declared files; gives the exit code. Raises SettingsError, FetchError."""
     args = command_line.args
     options = {**args.options, "download.fetch": ("data fetch", "true")}
     if command_line.out is not None:
@@ -121,14 +119,7 @@ def _fetch(command_line: CommandLine) -> int:
     from launcher.download.fetch import fetch  # with requests, which takes time to import
 
     signals.leave(_REST)
-    try:
-        files = fetch(resolved.settings.download, is_shown=not command_line.as_json)
-    except FetchError as error:
-        if command_line.as_json:
-            print(encode({"diagnostics": as_json([error.diagnostic])}, indent=2))
-        else:
-            print(render([error.diagnostic]), file=sys.stderr)
-        return exit_codes.FAILURE
+    files = fetch(resolved.settings.download, is_shown=not command_line.as_json)
     path = getattr(resolved.settings.data, "path", None)
     option = ("--download-data", "") if path is None else ("--data", str(path))
     return output.show(command_line, [asdict(f) for f in files], _train_line(args, args.model, data=option))

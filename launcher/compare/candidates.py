@@ -68,15 +68,15 @@ class ModeCandidate:
 
         Of staged training those that all stages share; of a `stage` those that it has alone.
         """
-        runs: Mapping[Any, Resolved] = self.stages or {None: self.resolved}
+        runs = [*self.stages.values()] or [self.resolved]
+        alone = self.resolved if stage is None else self.stages[stage]
 
-        def of_stage(by_run: Mapping[str | None, Mapping[str, Any]]) -> dict[str, Any]:
-            one, *others = by_run.values()
-            shared = {key: value for key, value in one.items() if all(o.get(key) == value for o in others)}
-            return shared if stage is None else {k: v for k, v in by_run[stage].items() if k not in shared}
+        def of_stage(by_run: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> dict[str, Any]:
+            shared = {k: v for k, v in by_run[0].items() if all(other.get(k) == v for other in by_run)}
+            return shared if stage is None else {k: v for k, v in own.items() if k not in shared}
 
-        promises = of_stage({name: run.promises for name, run in runs.items()})
-        return promises, of_stage({name: run.unpromised for name, run in runs.items()})
+        promises = of_stage([run.promises for run in runs], alone.promises)
+        return promises, of_stage([run.unpromised for run in runs], alone.unpromised)
 
 
 @dataclass(frozen=True)
