@@ -122,11 +122,8 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         resumed.check_data(facts["data"])
         labels = resumed.fact("evaluator", {}).get("metrics", {})
         if job.split is not None and labels and task.goal.metric not in labels:
-            message, allowed = (
-                f"the data has no labels for {', '.join(labels)}",
-                "data with the labels of the run",
-            )
-            raise DataError(message, where="data.path", allowed=allowed)
+            allowed = "data with the labels of the run"
+            raise DataError(f"the data lacks labels: {', '.join(labels)}", where="data.path", allowed=allowed)
     model, initial, base = _build_model(job, settings, storage, task, resumed, world)
     built = architecture(model)  # before the engine shards its parameters
     if task.channels_last:
