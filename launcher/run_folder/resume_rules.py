@@ -70,9 +70,8 @@ def decide(
     wrong = [part for part in args.reset if part not in PARTS]
     diagnostics = [unknown("--reset", part, PARTS, where=f"--reset {part}") for part in wrong]
     if args.resume is None:
-        diagnostics.append(
-            Diagnostic("--reset requires --resume", value=args.reset[0], where=f"--reset {args.reset[0]}")
-        )
+        part = args.reset[0]
+        diagnostics.append(Diagnostic("--reset requires --resume", value=part, where=f"--reset {part}"))
     try:
         if args.resume is not None and (run := checkpoint_search.find(args, out)) is not None:
             layers, _ = selection.read_user(args)  # as given now, not those of the run
