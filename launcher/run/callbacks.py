@@ -62,6 +62,14 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
             callback.event(kind, facts)
 
     if world.rank == 0:
+        outputs: list[ConsoleOutput] = [LogFileOutput(storage)]
+        if job.console and not sys.stdout.closed and sys.stdout.isatty():
+            from training.logging.terminal import TerminalOutput, can_redraw
+
+            if can_redraw(sys.stdout, environment.variables().get("TERM")):
+                outputs.append(TerminalOutput(sys.stdout))
+        if job.console and len(outputs) == 1:
+            outputs.append(PlainOutput(sys.stdout))
         job_summary = single_process
         if job.generation is not None:
             from launcher.run_folder.generations import requeue_statistics
@@ -69,7 +77,7 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
             job_summary = partial(requeue_statistics, folder, job.generation)
         callbacks += [
             MetricsWriter(storage, usage),
-            ConsoleReporter(info, _outputs(job, storage), usage=usage),
+            ConsoleReporter(info, outputs, usage=usage),
             ResultWriter(info, storage, usage, job_summary),
             _health(job, settings, folder, info, emit),
         ]
@@ -196,17 +204,6 @@ def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emi
         command=f"{PROGRAM} track {shlex.quote(str(folder))}",
     )
     return Trackers(run, tracking.wait_s, emit, report)
-
-
-def _outputs(job: RunPlan, storage: Storage) -> list[ConsoleOutput]:
-    """The log of the run and, if it has one, the console."""
-    console: list[ConsoleOutput] = [PlainOutput(sys.stdout)] if job.console else []
-    if job.console and not sys.stdout.closed and sys.stdout.isatty():
-        from training.logging.terminal import TerminalOutput, can_redraw
-
-        if can_redraw(sys.stdout, environment.variables().get("TERM")):
-            console = [TerminalOutput(sys.stdout)]
-    return [LogFileOutput(storage), *console]
 
 
 class _FinishStartup(Callback):
