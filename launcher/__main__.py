@@ -103,7 +103,7 @@ def program() -> NoReturn:
     if environment.variables().get(JOB_VARIABLE):
         from launcher.run.job_generation import start_publisher
 
-        handler.start_job(start_publisher(sys.argv, environment.variables()))
+        handler.start_job(start_publisher(sys.argv))
     environment.is_own_process = True
     code = main()
     handler.finish()

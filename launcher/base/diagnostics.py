@@ -62,7 +62,14 @@ class FetchError(Exception):
 
 def render(diagnostics: Sequence[Diagnostic]) -> str:
     """The diagnostics as printed lines, one block each."""
-    lines = (line for diagnostic in diagnostics for line in _lines(diagnostic))
+    lines = list[str]()
+    for one in diagnostics:
+        lines.append(f"{one.severity}: {one.message}")
+        where = one.where
+        if where is not None and one.overrides is not None:
+            where += f" (overrides {plain(one.overrides[0])} from {one.overrides[1]})"
+        parts = {"where": where, "allowed": one.allowed, "did you mean": one.did_you_mean, "fix": one.fix}
+        lines += [f"  {label:<12}  {text}" for label, text in parts.items() if text is not None]
     return printable(redact("\n".join(lines)))
 
 
@@ -154,19 +161,3 @@ def _redacted(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _redacted(item) for key, item in value.items() if key != "order"}
     return redact(value) if isinstance(value, str) else value
-
-
-def _lines(diagnostic: Diagnostic) -> Iterable[str]:
-    yield f"{diagnostic.severity}: {diagnostic.message}"
-    where = diagnostic.where
-    if where is not None and diagnostic.overrides is not None:
-        value, origin = diagnostic.overrides
-        where += f" (overrides {plain(value)} from {origin})"
-    for label, text in (
-        ("where", where),
-        ("allowed", diagnostic.allowed),
-        ("did you mean", diagnostic.did_you_mean),
-        ("fix", diagnostic.fix),
-    ):
-        if text is not None:
-            yield f"  {label:<12}  {text}"

@@ -29,11 +29,6 @@ def variables() -> MutableMapping[str, str]:
     return os.environ
 
 
-def hide_gpus() -> None:
-    """Hide them from CUDA and ROCm in this process and its children, before their first use."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-
-
 def compiler(variable: str, *names: str) -> str | None:
     """The command in `variable`, $CXX or $CC, or else the first of `names`; None: it cannot be run."""
     given = os.environ.get(variable)

@@ -18,8 +18,6 @@ from training.callbacks.preemption import SignalReader, heeded
 
 _LIMIT_S = 3.0
 """Seconds from a signal to the end of the process; a library may hold the main thread longer."""
-Publish = Callable[[str], bool]
-"""Publishes a text for a job script, which runs its job again; whether this process says it."""
 Report = Callable[[BaseException], object]
 """Tells a supervisor of the exception of a signal."""
 
@@ -80,8 +78,11 @@ class Signals:
                 signal.signal(number, self)
         return reader
 
-    def start_job(self, publish: Publish) -> None:
-        """A run in a job starts; signals blocked since the start of the process come now."""
+    def start_job(self, publish: Callable[[str], bool]) -> None:
+        """A run in a job starts; signals blocked since the start of the process come now.
+
+        `publish` tells the job script that its job is to run again; whether this process prints that.
+        """
 
         def stop(number: signal.Signals) -> None:
             text = f"stopped by {number.name} before anything was saved; run again"

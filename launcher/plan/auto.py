@@ -133,7 +133,7 @@ def _in_child(function: Callable[[], Any]) -> Any:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
-        environment.hide_gpus()
+        environment.variables()["CUDA_VISIBLE_DEVICES"] = ""
         sender.send(function())
 
     child = context.Process(target=work, daemon=True)

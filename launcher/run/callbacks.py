@@ -61,6 +61,13 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
             callback.event(kind, facts)
 
     if world.rank == 0:
+        outputs: list[ConsoleOutput] = [LogFileOutput(storage)]
+        if job.console and can_redraw(sys.stdout, environment.variables().get("TERM")):
+            from training.logging.terminal import TerminalOutput
+
+            outputs.append(TerminalOutput(sys.stdout))
+        elif job.console:
+            outputs.append(PlainOutput(sys.stdout))
         job_summary: Callable[[], Facts] = dict
         if job.generation is not None:
             from launcher.run_folder.generations import requeue_statistics
@@ -68,7 +75,7 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
             job_summary = partial(requeue_statistics, folder, job.generation)
         callbacks += [
             MetricsWriter(storage, lambda: monitor.newest),
-            ConsoleReporter(info, _outputs(job, storage), usage=lambda: monitor.newest),
+            ConsoleReporter(info, outputs, usage=lambda: monitor.newest),
             ResultWriter(info, storage, lambda: monitor.highest, job_summary, world.size),
             _health(job, settings, folder, info, emit),
         ]
@@ -195,18 +202,6 @@ def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emi
         command=f"{PROGRAM} track {shlex.quote(str(folder))}",
     )
     return Trackers(run, tracking.wait_s, emit, report)
-
-
-def _outputs(job: RunPlan, storage: Storage) -> list[ConsoleOutput]:
-    """The log of the run and, if it has one, the console."""
-    log = LogFileOutput(storage)
-    if not job.console:
-        return [log]
-    if can_redraw(sys.stdout, environment.variables().get("TERM")):
-        from training.logging.terminal import TerminalOutput
-
-        return [log, TerminalOutput(sys.stdout)]
-    return [log, PlainOutput(sys.stdout)]
 
 
 class _FinishStartup(Callback):

@@ -65,7 +65,14 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
             if not plan.is_rank_0:
                 return train(plan, show)
             with signals.deferred():
-                folder = _create_folder(plan)
+                source = None if plan.resume is None else plan.resume.source
+                if source is None or not run_folder.is_run_folder(source):
+                    folder = run_folder.create(plan.resolved, plan.out, plan.name)
+                elif source.resolve() == plan.destination.resolve():
+                    run_folder.check_existing(source, f"the run in {source}")
+                    folder = RunFolder(plan.destination, is_resumed=True)
+                else:
+                    folder = run_folder.create(plan.resolved, plan.out, plan.name, partial(copy_run, source))
             explain = partial(run_end.explained, resolved=plan.resolved, folder=folder.path)
             with at_signal(folder.discard):
                 plan = replace(plan, folder=folder.path, console=console)
@@ -214,17 +221,6 @@ def _finish(plan: RunPlan, folder: RunFolder, end: RunEnd) -> RunEnd:
     if end.text:
         run_folder.append_log(folder.path, f"{end.text}\n{end.trace}")
     return replace(end, folder=folder.path, wants_report=plan.resolved.settings.report.enabled)
-
-
-def _create_folder(plan: RunPlan) -> RunFolder:
-    """The run folder: that of the resumed run, a new one, or a fork."""
-    source = None if plan.resume is None else plan.resume.source
-    if source is None or not run_folder.is_run_folder(source):
-        return run_folder.create(plan.resolved, plan.out, plan.name)
-    if source.resolve() == plan.destination.resolve():
-        run_folder.check_existing(source, f"the run in {source}")
-        return RunFolder(plan.destination, is_resumed=True)
-    return run_folder.create(plan.resolved, plan.out, plan.name, partial(copy_run, source))
 
 
 def copy_run(source: Path, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -96,16 +96,14 @@ def read_job_generation(out: Path | None) -> JobGeneration | None:
     return None
 
 
-def start_publisher(argv: Sequence[str], environ: Mapping[str, str]) -> Callable[[str], bool]:
+def start_publisher(argv: Sequence[str]) -> Callable[[str], bool]:
     """Publishes, while a run starts, that the job script is to run it again; see `publish_outcome`."""
-    generation = None
-    with suppress(InvalidEnvironment):  # reported when all arguments are checked
-        generation = read_generation(environ)
     words = [word for argument in argv for word in argument.split("=", 1)]
     place = words.index(_OUT) + 1 if _OUT in words else len(words)  # before arguments are parsed
-    if generation is None or not (out := "".join(words[place : place + 1])):
+    out = "".join(words[place : place + 1])
+    if (job := read_job_generation(Path(out) if out else None)) is None:
         return lambda text: True
-    return partial(publish_outcome, Path(out), generation, exit_codes.RUN_AGAIN)
+    return partial(publish_outcome, job.run, job.generation, exit_codes.RUN_AGAIN)
 
 
 def outcome_path(run: Path, generation: Generation) -> Path:

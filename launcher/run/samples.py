@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from models.base import DataError
@@ -37,39 +37,32 @@ class SamplesWriter(Callback):
 
     def sampled(self, predictions: Predictions, when: str, step: int) -> None:
         """Replace the samples of that time."""
-
-        def small(png: bytes) -> bytes:
-            from models.common import pictures  # for tasks with pictures
-
-            return pictures.small(png, SIDE, BYTES)
-
-        self._write(predictions, when, step, small)
+        self._write(predictions, when, step, is_small=True)
 
     def predicted(self, predictions: Predictions, step: int) -> None:
         """Write those of an evaluation, and an event that names the file."""
-        if self._write(predictions, name := f"step-{step:08}", step, bytes):
+        if self._write(predictions, name := f"step-{step:08}", step, is_small=False):
             self._emit("predicted", {"file": f"{name}.json"})
 
-    def _write(
-        self, predictions: Predictions, when: str, step: int, picture: Callable[[bytes], bytes]
-    ) -> bool:
-        """Write the samples, each `picture` as that makes it; whether it succeeded."""
-        pictures, storage = list[Mapping[str, str]](), self._storage
-        rows = [list(map(_cut, row)) for row in predictions.rows]
+    def _write(self, predictions: Predictions, when: str, step: int, *, is_small: bool) -> bool:
+        """Write the samples, with small pictures or whole ones; whether it succeeded."""
+        drawn, storage, rows = list[Mapping[str, str]](), self._storage, list[list[str | float | None]]()
+        for row in predictions.rows:
+            rows.append([f"{c[:_LONGEST]}…" if isinstance(c, str) and len(c) > _LONGEST else c for c in row])
         try:
             (storage.path / FOLDER).mkdir(exist_ok=True)
-            for number, drawn in enumerate(predictions.pictures, start=1):
-                file = f"{when}-{number}.png"  # a name of a custom task may be no file name
-                storage.atomic_write(f"{FOLDER}/{file}", picture(drawn.png))
-                pictures.append({"name": drawn.name, "caption": drawn.caption, "file": file})
-            content = {"step": step, "columns": list(predictions.columns), "rows": rows, "pictures": pictures}
+            for number, picture in enumerate(predictions.pictures, start=1):
+                png, file = picture.png, f"{when}-{number}.png"  # a name of a custom task may be no file name
+                if is_small:
+                    from models.common import pictures  # for tasks with pictures
+
+                    png = pictures.small(png, SIDE, BYTES)
+                storage.atomic_write(f"{FOLDER}/{file}", png)
+                drawn.append({"name": picture.name, "caption": picture.caption, "file": file})
+            content = {"step": step, "columns": list(predictions.columns), "rows": rows, "pictures": drawn}
             storage.atomic_write(f"{FOLDER}/{when}.json", encode_bytes(content, indent=2) + b"\n")
         except (OSError, DataError) as error:  # DataError: a custom task drew no PNG
             text = f"samples were not written: {error}"
             self._emit("warning", {"text": text, "subject": FOLDER})
             return False
         return True
-
-
-def _cut(cell: str | float | None) -> str | float | None:
-    return f"{cell[:_LONGEST]}…" if isinstance(cell, str) and len(cell) > _LONGEST else cell

@@ -40,15 +40,8 @@ _GRACE_S = 2.0
 """Seconds for the other ranks to notice a failure before they are killed."""
 _STACK_S = 1.0
 _OUTPUT_BYTES = 8000
-_PRIORITY = {
-    "killed": 0,
-    "invalid input": 1,
-    "failed": 1,
-    "out of memory": 1,
-    "stopped": 2,
-    "fenced": 2,
-    "peer lost": 3,
-}
+_PRIORITY = {"killed": 0, "stopped": 2, "fenced": 2, "peer lost": 3}
+"""Of an end to be the one that decides; of any other failure 1."""
 
 
 class RankProcesses:
@@ -91,7 +84,7 @@ class RankProcesses:
             for rank in range(nproc):
                 own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
                 is_shown = console and not rank
-                with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
+                with nullcontext() if is_shown else (self.folder / f"rank-{rank}.out").open("wb") as output:
                     command = [sys.executable, "-m", MODULE, str(self.folder)]
                     process = subprocess.Popen(
                         command, env=shared | own, start_new_session=True, stdout=output, stderr=output
@@ -128,18 +121,15 @@ class RankProcesses:
             is_killed = end.kind == "killed"
             # Communication libraries abort when another rank is gone.
             is_abort = is_killed and self.processes[end.rank].returncode == -signal.SIGABRT
-            return _PRIORITY["peer lost" if is_abort else end.kind], 0.0 if is_killed else end.at
+            return _PRIORITY.get("peer lost" if is_abort else end.kind, 1), 0.0 if is_killed else end.at
 
         return min((end for end in self.ends.values() if end.kind != "ended"), key=urgency, default=None)
 
     def output(self, rank: int) -> str:
         """The last output of a rank that does not print to the terminal."""
-        path = self._output_file(rank)
+        path = self.folder / f"rank-{rank}.out"
         written = path.read_bytes() if path.exists() else b""
         return written[-_OUTPUT_BYTES:].decode(errors="replace").strip()
-
-    def _output_file(self, rank: int) -> Path:
-        return self.folder / f"rank-{rank}.out"
 
     def end(self) -> None:
         """Kill the remaining ranks and their child processes."""

@@ -122,11 +122,8 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         resumed.check_data(facts["data"])
         labels = resumed.fact("evaluator", {}).get("metrics", {})
         if job.split is not None and labels and task.goal.metric not in labels:
-            message, allowed = (
-                f"the data has no labels for {', '.join(labels)}",
-                "data with the labels of the run",
-            )
-            raise DataError(message, where="data.path", allowed=allowed)
+            allowed = "data with the labels of the run"
+            raise DataError(f"the data lacks labels: {', '.join(labels)}", where="data.path", allowed=allowed)
     model, initial, base = _build_model(job, settings, storage, task, resumed, world)
     built = architecture(model)  # before the engine shards its parameters
     if task.channels_last:
@@ -287,7 +284,10 @@ def _file_digests(settings: Settings, world: World) -> dict[str, str] | None:
 def _build_model(
     job: RunPlan, settings: Settings, storage: Storage, task: Task, resumed: ResumePoint | None, world: World
 ) -> tuple[Module, dict[str, torch.Tensor], BaseWeights | None]:
-    """The model, its initial weights, and its base, which checkpoints leave out. Collective."""
+    """The model, its initial weights, and its base, which checkpoints leave out. Collective.
+
+    Raises SettingsError on every rank if the disk of the run folder has no room for a checkpoint.
+    """
     seeds.seed_weights(settings.train.seed)
     model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
     check_parameters(model, task.blocks(model), job.resolved.settings.engine.name, world.size)
@@ -298,8 +298,22 @@ def _build_model(
         base = base_weights.find(task, model, world)
     if base is not None and resumed is not None:
         base.check(resumed.checkpoint)
-    if job.split is None:
-        _check_room(job.resolved, storage.path, model, world, only_trained=_has_adapters(task))
+    save, lack = job.resolved.settings.save, None
+    if job.split is not None or not save.required or not (save.last or save.every or save.keep_best):
+        return model, initial, base
+    if world.rank == 0:
+        is_there = (storage.path / retention.CHECKPOINTS).is_dir()
+        folder = storage.path / retention.CHECKPOINTS if is_there else storage.path
+        needed = room.checkpoint_bytes(model, job.resolved.settings, only_trained=_has_adapters(task))
+        lack = room.lacking(folder, needed)
+    if text := first_error(world, lack):
+        raise SettingsError.of(
+            f"there is no room for a checkpoint: {text}",
+            value=str(storage.path),
+            where=f"the run folder {storage.path}",
+            allowed="a disk with room for one checkpoint at least",
+            fix="free some space, or choose another folder with  --out DIR",
+        )
     return model, initial, base
 
 
@@ -380,29 +394,6 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
         storage = cleanup.enter_context(generations.fencing(path, generation))
     world.barrier()  # no rank reads the folder before
     return storage
-
-
-def _check_room(resolved: Resolved, run: Path, model: Module, world: World, *, only_trained: bool) -> None:
-    """Check that the disk of the run folder has room for a checkpoint, before training. Collective.
-
-    Raises SettingsError on every rank.
-    """
-    save, lack = resolved.settings.save, None
-    if not save.required or not (save.last or save.every or save.keep_best):
-        return
-    if world.rank == 0:
-        needed, folder = room.checkpoint_bytes(model, resolved.settings, only_trained=only_trained), run
-        if (run / retention.CHECKPOINTS).is_dir():
-            folder = run / retention.CHECKPOINTS
-        lack = room.lacking(folder, needed)
-    if text := first_error(world, lack):
-        raise SettingsError.of(
-            f"there is no room for a checkpoint: {text}",
-            value=str(run),
-            where=f"the run folder {run}",
-            allowed="a disk with room for one checkpoint at least",
-            fix="free some space, or choose another folder with  --out DIR",
-        )
 
 
 def _prepare_engine(

@@ -14,7 +14,6 @@ from launcher.config import errors, paths, provenance, resumed_settings, selecti
 from launcher.config.machine import Machine
 from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
 from launcher.config.resolve import resolve
-from launcher.config.resumed_settings import Base
 from launcher.config.schema import PRETRAINED, model_name, setting_infos
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
@@ -70,12 +69,19 @@ def decide(
     wrong = [part for part in args.reset if part not in PARTS]
     diagnostics = [unknown("--reset", part, PARTS, where=f"--reset {part}") for part in wrong]
     if args.resume is None:
-        diagnostics.append(
-            Diagnostic("--reset requires --resume", value=args.reset[0], where=f"--reset {args.reset[0]}")
-        )
+        part = args.reset[0]
+        diagnostics.append(Diagnostic("--reset requires --resume", value=part, where=f"--reset {part}"))
     try:
         if args.resume is not None and (run := checkpoint_search.find(args, out)) is not None:
-            base = _base(run.folder, args)
+            layers, _ = selection.read_user(args)  # as given now, not those of the run
+            known = resumed_settings.read(run.folder)
+            key, family = "model.family", known.entries["model.family"].value
+            given = selection.highest(layers).get(key)
+            if given is not None and given.value != family:
+                message = f"model {given.value} differs from {family}, used by {run.folder}"
+                parts = {"where": given.origin.where, "allowed": f"{family}; or a new run, without --resume"}
+                raise SettingsError.of(message, key=key, value=given.value, **parts)
+            base = known
     except SettingsError as error:
         diagnostics += error.diagnostics
     try:
@@ -95,21 +101,6 @@ def decide(
     return RunPlan(resolved, line=f"{option}: no run of {model}, mode {mode}, to resume; starting a new run")
 
 
-def _base(folder: Path, args: CliArgs) -> Base:
-    layers, _ = selection.read_user(args)  # as given now, not those of the run
-    choices, base = selection.highest(layers), resumed_settings.read(folder)
-    family, given = base.entries["model.family"].value, choices.get("model.family")
-    if given is not None and given.value != family:
-        raise SettingsError.of(
-            f"model {given.value} differs from {family}, used by {folder}",
-            key="model.family",
-            value=given.value,
-            where=given.origin.where,
-            allowed=f"{family}; or a new run, without --resume",
-        )
-    return base
-
-
 def _resumed(
     args: CliArgs,
     out: Path | None,
@@ -120,7 +111,14 @@ def _resumed(
 ) -> RunPlan:
     checkpoint, folder, result = run.checkpoint, run.folder, run.result or {}
     changed = differences(settings if checkpoint is None else checkpoint.settings, resolved, checkpoint)
-    is_left = _is_left(run, changed, resolved, args.reset)
+    is_left = not run.is_completed or "data" in args.reset
+    is_left |= run.requested_step not in (None, checkpoint_search.newest_step(folder))
+    if not is_left and any(change.key in LENGTH or change.key.startswith("stop.") for change in changed):
+        train, stop = resolved.settings.train, resolved.settings.stop.after
+        limits = [(train.epochs, "epochs"), (train.max_steps, "steps")]
+        limits += [(stop, "steps")] if isinstance(stop, int) else []
+        is_left = all(limit is None or limit > (result.get(unit) or 0) for limit, unit in limits)
+        is_left |= (folder / run_folder.EXPERIENCES).exists()
     if not is_left:  # the new length changes nothing: it needs no --reset
         changed = [change for change in changed if change.key not in LENGTH]
     if checkpoint is not None:
@@ -151,22 +149,6 @@ def _resumed(
             line = f"forking {folder} at step {checkpoint.step} into {out}"
         line = "; ".join([line, *(RESET_EFFECTS[part] for part in reset)])
     return RunPlan(resolved, request, line)
-
-
-def _is_left(
-    run: ResumableRun, changed: Sequence[SettingChange], resolved: Resolved, reset: Sequence[str]
-) -> bool:
-    """Whether there is more to train: the run is not completed, or the new settings extend it."""
-    is_earlier = run.requested_step not in (None, checkpoint_search.newest_step(run.folder))
-    if not run.is_completed or is_earlier or "data" in reset:
-        return True
-    if not any(change.key in LENGTH or change.key.startswith("stop.") for change in changed):
-        return False
-    train, stop, result = resolved.settings.train, resolved.settings.stop.after, run.result or {}
-    limits = [(train.epochs, "epochs"), (train.max_steps, "steps")]
-    limits += [(stop, "steps")] if isinstance(stop, int) else []
-    is_longer = all(limit is None or limit > (result.get(unit) or 0) for limit, unit in limits)
-    return is_longer or (run.folder / run_folder.EXPERIENCES).exists()
 
 
 def rule_of(key: str) -> Rule:
