@@ -54,10 +54,10 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
 
 def halvings(numbers: Batching) -> Iterator[Batching]:
     """The same global batch with half the micro-batch at most, again and again down to 1."""
-    share, micro = numbers.micro_batch * numbers.accumulation, numbers.micro_batch
-    while micro > 1:
-        micro = largest_divisor(share, micro // 2)
-        yield replace(numbers, micro_batch=micro, accumulation=share // micro)
+    share = numbers.micro_batch * numbers.accumulation
+    while (micro := numbers.smaller) is not None:
+        numbers = replace(numbers, micro_batch=micro, accumulation=share // micro)
+        yield numbers
 
 
 def larger(numbers: Batching) -> Iterator[Batching]:

@@ -231,6 +231,12 @@ class Batching:
     accumulation: int
     world_size: int
 
+    @property
+    def smaller(self) -> int | None:
+        """The next smaller micro-batch, at most half, for the same global batch; None: none."""
+        share = self.micro_batch * self.accumulation
+        return next((size for size in range(self.micro_batch // 2, 0, -1) if share % size == 0), None)
+
     def __str__(self) -> str:
         processes = counted(self.world_size, "process")
         return f"{self.global_batch} = {self.micro_batch} × {self.accumulation} × {processes}"
