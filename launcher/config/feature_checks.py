@@ -74,19 +74,17 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
         yield errors.about_value(values, VARIABLES, problem, fix="remove it")
     is_fetched, targets = values["download.fetch"].value, declared_targets(values)
     if is_fetched and not targets:
-        where = _fetch_origin(values)
-        message = f"{where}: download.files declares no URL"
-        yield Diagnostic(message, key=_FILES, where=where, allowed=ALLOWED_FILES)
+        parts = {"key": _FILES, "value": None, "allowed": ALLOWED_FILES}
+        yield errors.about(values, "download.fetch", f"{_FILES} declares no URL", **parts)
     if not is_fetched and _FILES in keys.decided and _PATH in values and _PATH not in keys.user:
         problem = f"{_FILES} is declared but not downloaded: the run would train on {values[_PATH].value}"
         yield errors.about(values, _FILES, problem, fix="--download-data", severity="warning")
     paths = [target.path.name.casefold() for target in targets]
     for index, target in enumerate(targets):
-        problem = (
-            f"has the local path {target.path}, like another file" if paths[index] in paths[:index] else ""
-        )
-        if problem or not target.name:
-            problem = problem if target.name else "does not end with a file name"
+        problem = None if target.name else "does not end with a file name"
+        if problem is None and paths[index] in paths[:index]:
+            problem = f"has the local path {target.path}, like another file"
+        if problem is not None:
             message = f"{_FILES}[{index}].url '{target.file.url}' {problem}"
             yield errors.about(values, _FILES, message, value=target.file.url, allowed="a name of its own")
 

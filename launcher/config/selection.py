@@ -213,8 +213,7 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
                 size, _ = presets.apply_change(line.value, default, sizes)
     names = typed[STAGES].value if STAGES in typed else None
     stages = [each for each in names if isinstance(each, str)] if isinstance(names, list) else []
-    is_one = mode == STAGED_MODE and len(stages) == 1
-    is_one = is_one and stages[0] in [stage.name for stage in declared_stages(family)]
+    known_stages = [stage.name for stage in declared_stages(family)] if mode == STAGED_MODE else []
     return Choice(
         users=users,
         family=family,
@@ -226,7 +225,7 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
         invalid=wrong,
         diagnostics=diagnostics,
         stages=stages,
-        stage=stages[0] if is_one else None,
+        stage=stages[0] if len(stages) == 1 and stages[0] in known_stages else None,
         profile=valid("limits.profile", presets.modes("profiles")),
         given=values,
     )

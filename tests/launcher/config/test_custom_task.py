@@ -75,5 +75,4 @@ def test_a_task_error_is_reported_with_all_others_and_without_other_model_errors
     assert [error.key for error in found] == ["model.family", "mode", "optim.rl"]
     (here / "mine.yaml").write_text("model:\n  family: no_such_module:Line\n")
     [found] = refused(model=None, configs=[here / "mine.yaml"])
-    assert found.where == f"{here / 'mine.yaml'}:2 model.family"
-    assert (found.key, found.value) == ("model.family", "no_such_module:Line")
+    assert (found.key, found.where) == ("model.family", f"{here / 'mine.yaml'}:2 model.family")

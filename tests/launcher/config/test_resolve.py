@@ -135,8 +135,8 @@ def test_all_errors_of_one_start_are_reported_together_in_order(write):
     ]
     config = write("optim: {momentum: 0.5}\nsave: {every: 100}\n")
     run = resolved("loader.prefetch=3", "eval.every=99", configs=[config], max_steps="50")
-    keys = ["optim.momentum", "save.every", "loader.prefetch", "eval.every"]
-    assert [diagnostic.key for diagnostic in run.warnings] == keys
+    keys = [diagnostic.key for diagnostic in run.warnings]
+    assert keys == ["optim.momentum", "save.every", "loader.prefetch", "eval.every"]
 
 
 def value(*pairs):

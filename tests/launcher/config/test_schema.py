@@ -35,8 +35,7 @@ def test_every_setting_has_a_description_allowed_values_and_its_default():
         assert info.description.endswith("."), key
         assert allowed(info) not in ("", "a mapping"), key
         assert info.default == reduce(lambda tree, name: tree[name], key.split("."), defaults), key
-    units = {"limits.check_every_s": "seconds", "train.global_batch": "samples"}
-    units |= {"log.every": "steps", "limits.critical.gpu": "percent", "optim.lr": None}
+    units = {"limits.check_every_s": "seconds", "train.global_batch": "samples", "optim.lr": None}
     assert {key: LEAVES[key].unit for key in units} == units
 
 
