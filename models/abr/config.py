@@ -108,7 +108,7 @@ class Data(DataSection):
     path: str = "embedded:patients"
     """A file or folder of responses: EPL text, a table (CSV, TSV, XLSX), EDF, BDF, EEGLAB or
     BrainVision; or embedded:patients, embedded:few-patients."""
-    control: Literal["real", "noise", "noise-signal"] = "real"
+    control: Literal["real", "noise", "noise-signal"] = "real"  # type: ignore[assignment]
     """Noise control. noise: exchange signal and examination facts between patients; the score must
     fall to chance. noise-signal: exchange the signal only; reported only."""
     split: Literal["auto", "patient", "level"] = "auto"

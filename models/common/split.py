@@ -134,7 +134,8 @@ def save_split(splits: Groups, folder: Path, replace: bool = False, rule: SplitR
     if rule is not None and rule.earlier:
         present = {group for groups in splits.values() for group in groups}
         saved[_EARLIER] = {g: side for g, side in rule.earlier.items() if g in present}
-    saved |= {"counts": {name: len(groups) for name, groups in splits.items()}, **splits}
+    saved["counts"] = {name: len(groups) for name, groups in splits.items()}
+    saved.update((str(name), groups) for name, groups in splits.items())
     atomic_write(folder / SPLIT_FILE, json.dumps(saved, indent=1))
 
 

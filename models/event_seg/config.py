@@ -87,7 +87,7 @@ class Data(DataSection):
     mvsec_sequence: str | None = None
     """Sequence to use alone of a folder of MVSEC recordings without `sequences`; the first one by
     name if it is missing. Default: none, use all."""
-    control: Literal["real", "noise", "shuffle"] = "real"
+    control: Literal["real", "noise", "shuffle"] = "real"  # type: ignore[assignment]
     """noise: events at random pixels and times; shuffle: labels of another window. The score must
     fall to chance."""
     downsample: int = Field(default=1, ge=1, le=8)

@@ -121,8 +121,8 @@ class Cutter:
         sources: list[list[Event]] = []
         if of_bids is not None:
             declared = {name: meaning.removesuffix("_s") for name, meaning in declared.items()}
-            names = TEXTS if texts is None else bids.NAMES
-            sources = [bids.read_events(of_bids, bad, notes, names, declared, known=texts or ())]
+            columns = TEXTS if texts is None else bids.NAMES
+            sources = [bids.read_events(of_bids, bad, notes, columns, declared, known=texts or ())]
             texts = {e.name: e.name for e in sources[0] if e.name} if texts is None else texts
         if texts is None or (not texts and self.use == "predict"):
             return None

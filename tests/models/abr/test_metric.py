@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.abr.dataset import chance_macro_f1
 from models.abr.loss import TERMS
 from models.abr.metric import auroc, macro_f1
 
@@ -66,3 +67,14 @@ def test_the_loss_is_that_of_one_big_batch_with_every_term_at_its_weight(ready_t
     known = batch["peak_mask"][:, 0]
     late = (outputs["latency"] - batch["peak"][:, 0])[known].abs().mean().item()
     assert found["val_latency_mae_ms"] == pytest.approx(late, rel=1e-5)
+
+
+def test_chance_is_the_best_of_two_blind_guesses():
+    for counts, wanted in (
+        ((797, 8, 106, 33, 56), 0.177),  # the most frequent class alone
+        ((40, 15, 15, 15, 15), 0.190),  # each class equally often
+        ((1, 0, 0, 0, 0), 1.0),  # a single class is always right
+        ((1, 1, 0, 0, 0), 0.5),
+    ):
+        target = np.repeat(np.arange(5), counts)
+        assert chance_macro_f1(target) == pytest.approx(wanted, abs=5e-4), counts

@@ -4,7 +4,7 @@ import torch
 from models.abr.config import SIZES
 from models.abr.layers import SequenceAttention, upsample
 from models.abr.loss import TERMS
-from models.abr.network import ENCODER, Network
+from models.abr.network import Network
 from models.abr.responses import Statistics
 from tests.models.tasks import Operators
 
@@ -55,20 +55,6 @@ def test_upsampling_matches_torch():
         x = torch.randn(2, short, 3)
         wanted = torch.nn.functional.interpolate(x.mT, long, mode="linear").mT
         torch.testing.assert_close(upsample(x, long), wanted, rtol=1e-5, atol=1e-5)
-
-
-def test_a_frozen_encoder_stays_in_evaluation():
-    model = build_network()
-    model.freeze(*map(model.get_submodule, ENCODER))
-    model.train()
-    for name in ENCODER:
-        part = model.get_submodule(name)
-        assert not any(module.training for module in part.modules())
-        assert not any(p.requires_grad for p in part.parameters())
-    assert model.decoder.training and model.heads["class_head"].training
-    sum(x.float().sum() for x in model(*inputs()).values()).backward()
-    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
-    assert trained == {"decoder", "output", "heads"}
 
 
 @pytest.mark.parametrize("size", ["tiny", "lite"])

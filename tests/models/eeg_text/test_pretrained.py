@@ -4,7 +4,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engines import deferred_init
 from models.eeg_text import pretrained
 from models.eeg_text.config import SIZES
 from models.eeg_text.metric import generate
@@ -105,16 +104,6 @@ def test_a_task_trains_with_the_decoder_of_the_folder(ready_task, batch_of, tmp_
     assert "loaded 57/57 tensors" in task.facts()["pretrained"]
     assert model.blocks()[-2:] == list(model.decoder.text.layers)
     assert task.flops_per_sample(model) > 0
-
-
-def test_only_rank_0_reads_the_weights(ready_task, tmp_path, rank_alone):
-    theirs = save_bart(tmp_path)
-    task = ready_task(pretrained=str(tmp_path))
-    values = dict(theirs.get_decoder().named_parameters())
-    for rank in (0, 1):
-        model, _ = deferred_init.build(task.build, rank_alone(rank))
-        for part, own in model.decoder.text.named_parameters():
-            assert deferred_init.is_deferred(own) and (rank or torch.equal(own, values[part])), part
 
 
 def test_other_tensors_than_declared_are_an_error(tmp_path):

@@ -1,12 +1,16 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from models.base import DataError
 from models.common.data_files import BadRecords
+from models.event_seg import embedded
+from models.event_seg.config import SIZES
 from models.event_seg.dataset import find_recordings
 from models.event_seg.formats import BY_ENCODING, MVSEC, recognize
 from models.event_seg.readers.files import open_recording
+from models.event_seg.readers.recording import downsample_mask, edges
 from tests.models.errors import error_of
 from tests.models.event_seg.writers import HEADERS, random_events, write_masks, write_mvsec, write_raw
 
@@ -71,3 +75,31 @@ def test_an_invalid_recording_is_counted_in_a_folder_and_an_error_if_alone(folde
     assert "'broken.raw' is truncated" in str(error)
     with pytest.raises(DataError, match="truncated"):
         found(broken)
+
+
+def test_an_edge_is_a_band_around_where_brightness_steps():
+    frame = np.full((40, 60), 30, np.uint8)
+    frame[:, 30:] = 200
+    found = edges(frame, 1)
+    assert found.dtype == np.uint8 and set(np.unique(found)) == {0, 1}
+    columns = np.flatnonzero(found[20])
+    assert len(columns) == 5 and 28 <= columns.mean() <= 31
+    assert not edges(np.full((40, 60), 30, np.uint8), 1).any()
+
+
+def test_a_downsampled_mask_keeps_foreground():
+    for cells, merged in (([0, 0, 0, 0], 0), ([0, 1, 0, 0], 1), ([255, 1, 0, 0], 1), ([255, 0, 0, 0], 255)):
+        mask = np.array(cells, np.uint8).reshape(2, 2)
+        wide = np.pad(mask, ((0, 1), (0, 1)))  # a remainder smaller than a pixel
+        assert downsample_mask(wide, 2).tolist() == [[merged]], cells
+        assert (downsample_mask(wide, 1) == wide).all()
+
+
+def test_events_lie_at_edges_that_move():
+    near = far = 0
+    for clip in embedded.recordings(SIZES["tiny"].sensor):
+        for index in range(len(clip.windows)):
+            events, label = clip.events(index), clip.label(index, 1)
+            hits = label[events.y, events.x].mean() if len(events) else 0
+            near, far = near + hits, far + label.mean()
+    assert near > 3 * far

@@ -86,24 +86,19 @@ def test_a_long_prompt_loses_its_oldest_tokens_and_the_answer_loses_none(length)
     assert samples.truncated == int(len(whole.inputs) > length)
 
 
-def test_rows_are_padded_to_the_longest_in_multiples_of_eight():
-    samples = dialogues([conversation(), conversation(request="l")], 64)
-    rows = [samples.sample(i) for i in range(2)]
+def test_rows_are_padded_to_the_longest_in_multiples_of_eight_without_an_effect_on_the_loss():
+    model, samples = Transformer(SIZES["tiny"]), dialogues([conversation(), conversation(request="l")], 64)
+    rows, losses = [samples.sample(i) for i in range(2)], []
     batch = collate(rows, TOKENIZER.pad, None)
     assert batch["input_ids"].shape == (2, 32)  # the longer one has 31
-    assert batch["boundaries"].tolist() == [0, 32, 64]
-    assert batch["units"] == 12
-
-
-def test_padding_does_not_change_the_loss():
-    model = Transformer(SIZES["tiny"])
-    samples = dialogues([conversation(), conversation(request="l")], 64)
-    rows = [samples.sample(i) for i in range(2)]
-    losses = []
-    for length in (None, 64, 120):
-        batch = collate(rows, TOKENIZER.pad, length)
-        losses.append(model(batch["input_ids"], labels=batch["labels"]).item())
-    for pad in (0, 65):
-        batch = collate(rows, pad, None)
+    assert batch["boundaries"].tolist() == [0, 32, 64] and batch["units"] == 12
+    for pad, length in (
+        (TOKENIZER.pad, None),
+        (TOKENIZER.pad, 64),
+        (TOKENIZER.pad, 120),
+        (0, None),
+        (65, None),
+    ):
+        batch = collate(rows, pad, length)
         losses.append(model(batch["input_ids"], labels=batch["labels"]).item())
     torch.testing.assert_close(torch.tensor(losses), torch.full((5,), losses[0]))
