@@ -5,7 +5,7 @@ import json
 from scripts.structure import PACKAGES
 from tests.launcher.given import python
 
-MOST_MODULES, MOST_LINES = 164, 23_200
+MOST_MODULES, MOST_LINES = 164, 23_100
 """Measured; fewer are better, and a new one has to be worth it in every run."""
 PROGRAM = """
 import json, sys
