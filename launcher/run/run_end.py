@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import sys
 import threading
@@ -169,23 +168,6 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
         else:
             text = f"{where} failed: {message}"
     return build(kind, rank, f"error: {text}", trace, cause=cause, **parts)
-
-
-def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> RunEnd:
-    """The end of a rank with exit code `code` that reported none; `output` is what it printed last.
-
-    A rank that died of a forwarded signal during its start-up was stopped.
-    """
-    if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
-        stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
-        return of_error(stop, rank)
-    status = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code} without a report"
-    if code == -signal.SIGKILL:
-        status += " (often because the machine was out of memory)"
-    from launcher.run.faults import FAULTS, recognized
-
-    text = FAULTS["dead_rank"].seen.format(rank=rank, host=socket.gethostname(), status=status)
-    return build("killed", rank, f"error: {text}", output, fault=recognized(output) or "dead_rank")
 
 
 def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from launcher.base import environment, exit_codes, library_warnings
 from launcher.base.signals import Stopped, deferred, handling, temporary_folder
 from launcher.run import run_end
-from launcher.run.faults import FAULTS
+from launcher.run.faults import FAULTS, recognized
 from launcher.run.run_end import RunEnd
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import RunPlan
@@ -107,7 +107,7 @@ class RankProcesses:
         for rank, process in enumerate(self.processes):
             if rank not in self.ends and (code := process.poll()) is not None:
                 end = run_end.load(self.folder, rank)
-                self.ends[rank] = end or run_end.without_report(rank, code, self.output(rank), self.forwarded)
+                self.ends[rank] = end or without_report(rank, code, self.output(rank), self.forwarded)
         return len(self.ends) == len(self.processes)
 
     def first_failure(self) -> RunEnd | None:
@@ -173,6 +173,21 @@ def save_plan(plan: RunPlan, folder: Path) -> None:
     plain = replace(plan, resolved=replace(plan.resolved, warnings=()))
     content = TypeAdapter(RunPlan).dump_python(plain, mode="json")
     (folder / PLAN).write_text(json.dumps(content), encoding="utf-8")
+
+
+def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> RunEnd:
+    """The end of a rank with exit code `code` that reported none; `output` is what it printed last.
+
+    A rank that died of a forwarded signal during its start-up was stopped.
+    """
+    if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
+        stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
+        return run_end.of_error(stop, rank)
+    status = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code} without a report"
+    if code == -signal.SIGKILL:
+        status += " (often because the machine was out of memory)"
+    text = FAULTS["dead_rank"].seen.format(rank=rank, host=socket.gethostname(), status=status)
+    return run_end.build("killed", rank, f"error: {text}", output, fault=recognized(output) or "dead_rank")
 
 
 def stacks_file(folder: Path, rank: int) -> Path:

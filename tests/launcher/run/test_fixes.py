@@ -10,6 +10,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.run import faults, run_end
 from launcher.run.faults import FAULTS
+from launcher.run.supervisor import without_report
 from tests.launcher import runs
 from tests.launcher.given import resolved
 from training.checkpoint.manifest import CheckpointError
@@ -64,8 +65,8 @@ def full(number):
         (run_end.of_error(full(errno.EDQUOT), 0), "quota"),
         (run_end.of_error(full(errno.EACCES), 0), "permission"),
         (run_end.of_error(CheckpointError(f"step 4: {full(errno.ENOSPC)}"), 0), "disk_full"),
-        (run_end.without_report(1, -9, "its last output", set()), "dead_rank"),
-        (run_end.without_report(1, -6, NCCL, set()), "timeout"),
+        (without_report(1, -9, "its last output", set()), "dead_rank"),
+        (without_report(1, -6, NCCL, set()), "timeout"),
         (run_end.agreed({"exit_code": 1, "reason": "x", "fault": "nonfinite_later"}, 0), "nonfinite_later"),
     ],
 )

@@ -10,6 +10,7 @@ from launcher.base import signals
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.provenance import Batching
 from launcher.run import run_end
+from launcher.run.supervisor import without_report
 from models.base import DataError
 from training.storage import StorageError
 
@@ -55,7 +56,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
 )
 def test_a_failure_is_out_of_memory_if_the_kernel_killed_a_process(kind, kills, expected):
     batches = Batching(global_batch=16, micro_batch=8, accumulation=1, world_size=2)
-    ending = replace(run_end.without_report(1, -9, "its output", set()), kind=kind)
+    ending = replace(without_report(1, -9, "its output", set()), kind=kind)
     report = run_end.out_of_memory(ending, kills, batches)
     assert (report.kind, report.exit_code, report.trace) == (expected, 1, "its output")
     if expected == "out of memory":
