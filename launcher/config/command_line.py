@@ -443,10 +443,12 @@ def _unknown_option(command: Command, words: Sequence[str], position: int) -> Di
     if command.passthrough is not None:
         from slurm.sbatch import option_of
 
-        if (theirs := option_of(argument)) is not None and (name := f"--{theirs}") not in forms:
-            parts["allowed"] = f"options of {command.passthrough} at the end, after  -- "
-            message = f"option '{flag}' belongs to {command.passthrough}, not to {command.name}"
-            return _error(message, argument, **parts, value=argument)
+        if (theirs := option_of(argument)) is not None:
+            name, text = f"--{theirs}", text if argument.startswith("--") else argument[2:] or text
+            if name not in forms:
+                parts["allowed"] = f"after  --  at the end: {command.call} [OPTIONS] -- {argument}"
+                message = f"option '{flag}' belongs to {command.passthrough}, not to {command.name}"
+                return _error(message, argument, **parts, value=argument)
     if "--set" in forms:  # a key, or its last part
         sets = {key: f"--set {key}=" for key in names("keys")}
         lasts = {f"--{key.rpartition('.')[2]}": form for key, form in sets.items()}

@@ -84,7 +84,9 @@ def load_task_class(name: str) -> type:
         classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
         tasks = [cls.__name__ for cls in classes if cls.__module__ == module.__name__ and not _missing(cls)]
         like, message = nearest_match(class_name, tasks), f"'{module_name}' has no class '{class_name}'"
-        parts = {"allowed": ", ".join(tasks) or None, "did_you_mean": like and f"{module_name}:{like}"}
+        parts = {"allowed": ", ".join(tasks) or "a task; this module has none"}
+        if like:
+            parts["did_you_mean"] = f"{module_name}:{like}"
         raise _error(message, name, where=_where(module.__file__, None), **parts)
     if missing := _missing(task_class):
         message = f"class '{class_name}' is not a task: it lacks {', '.join(missing)}"

@@ -81,10 +81,10 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
         yield errors.about(values, _FILES, problem, fix="--download-data", severity="warning")
     paths = [target.path.name.casefold() for target in targets]
     for index, target in enumerate(targets):
-        problem = None if target.name else "does not end with a file name"
-        if problem is None and paths[index] in paths[:index]:
+        problem = "" if target.name else "does not end with a file name"
+        if target.name and paths[index] in paths[:index]:
             problem = f"has the local path {target.path}, like another file"
-        if problem is not None:
+        if problem:
             message = f"{_FILES}[{index}].url '{target.file.url}' {problem}"
             yield errors.about(values, _FILES, message, value=target.file.url, allowed="a name of its own")
 
