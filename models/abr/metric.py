@@ -12,11 +12,10 @@ from torch.nn import functional as F
 from models.abr.config import CLASS_NAMES, CLASSES
 from models.abr.loss import TermSums, labels, units
 from models.base import Batch
+from models.common.family import Scores
 
 BINS = 512
 """Histogram bins of the probability of a wave V; two responses in one bin are a tie."""
-Scores = dict[str, float | None]
-"""Metrics by name; None: undefined."""
 
 
 def measure(sums: TermSums, model: Module, batch: Batch) -> dict[str, tuple[Tensor, int, Tensor]]:

@@ -20,16 +20,16 @@ from models.base import DataError
 from models.common.data_files import CACHE_VARIABLE, cache_folder
 
 _FACTS = "made_from.json"
-_unwritten: dict[str, dict[str, np.ndarray]] = {}
+Arrays = dict[str, np.ndarray]
+"""Arrays of one entry of the cache, by key."""
+_unwritten: dict[str, Arrays] = {}
 """Arrays by what they were made from, where the cache cannot be written."""
 
 Open = Callable[[str], BinaryIO]
 """Opens the file of one array, by its key, for writing in the .npy format."""
 
 
-def arrays(
-    name: str, made_from: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
+def arrays(name: str, made_from: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
     """The arrays that `make` returns, read-only; mapped from disk if they were cached before.
 
     `made_from` holds all that they depend on, as JSON: version of the code, seed, sizes. If the
@@ -52,9 +52,7 @@ def arrays(
         return _unwritten.setdefault(facts, made)
 
 
-def streamed(
-    name: str, made_from: Mapping[str, Any], write: Callable[[Open], None], size: int
-) -> dict[str, np.ndarray]:
+def streamed(name: str, made_from: Mapping[str, Any], write: Callable[[Open], None], size: int) -> Arrays:
     """As `arrays`, for arrays too large for memory: `write` writes them piece by piece.
 
     See ArrayFile. `size`: bytes of the data. Raises DataError if the cache cannot be written.
@@ -72,7 +70,7 @@ def streamed(
         ) from None
 
 
-def in_memory(write: Callable[[Open], None]) -> dict[str, np.ndarray]:
+def in_memory(write: Callable[[Open], None]) -> Arrays:
     """The arrays of `streamed`, for those too small to be worth a file."""
     files: dict[str, BytesIO] = {}
 
@@ -88,7 +86,7 @@ def _entry(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:
     return (cache_folder() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}", facts)
 
 
-def _read(entry: Path, facts: str) -> dict[str, np.ndarray] | None:
+def _read(entry: Path, facts: str) -> Arrays | None:
     """The arrays of `entry`; None if it is absent or incomplete."""
     try:
         if (entry / _FACTS).read_text(encoding="utf-8") != facts:
@@ -101,7 +99,7 @@ def _read(entry: Path, facts: str) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> dict[str, np.ndarray]:
+def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> Arrays:
     """Write to a temporary folder and rename it: other processes see all of it or nothing.
 
     Temporary folders of killed processes, which no process locks, are removed. Raises OSError.

@@ -37,6 +37,8 @@ _CONTAINERS = (Sequential, ModuleList, ModuleDict)
 Numbers = NDArray[np.int64]
 Measured = Mapping[str, Tensor | tuple[Tensor, Tensor | int]]
 """By name, a sum over the units of the batch, or a sum and its count."""
+Scores = dict[str, float | None]
+"""Metrics by name; None: undefined."""
 
 
 class FamilyTask:
@@ -271,7 +273,7 @@ class Sums:
     def __init__(
         self,
         measure: Callable[[Module, Batch], Mapping[str, Any]],
-        scores: Callable[[Mapping[str, Tensor]], Mapping[str, float | None]],
+        scores: Callable[[Mapping[str, Tensor]], Scores],
     ) -> None:
         """`measure` gives by name what a batch adds, a tensor or number or a tuple of them.
 
@@ -299,13 +301,13 @@ class Sums:
             raise ValueError(f"measured {before} for one batch and {now} for another")
         return torch.cat([*sums.values()])
 
-    def result(self, counts: Tensor) -> Mapping[str, float | None]:
+    def result(self, counts: Tensor) -> Scores:
         """The metrics of summed counts; at least one batch was measured before."""
         sums = counts.split([*self._lengths.values()])
         return self._scores(dict(zip(self._lengths, sums, strict=True)))
 
 
-def means(pairs: Mapping[str, Tensor]) -> dict[str, float | None]:
+def means(pairs: Mapping[str, Tensor]) -> Scores:
     """The mean of each pair of sum and count; None where the count is 0."""
     sums = {name: pair.tolist() for name, pair in pairs.items()}
     return {name: total / count if count else None for name, (total, count) in sums.items()}

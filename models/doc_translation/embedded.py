@@ -96,7 +96,7 @@ def card_text(kind: int, heading: int, *pairs: int) -> str:
     return f"# {NOUNS[heading].written}\n\n" + "\n".join(lines)
 
 
-def _draw(words: np.ndarray, rng: Generator) -> dict[str, np.ndarray]:
+def _draw(words: np.ndarray, rng: Generator) -> cache.Arrays:
     """Render all cards, uint8 [card, height, width].
 
     A frame prevents the cropping of margins.
@@ -241,7 +241,7 @@ def _decoded(png: np.ndarray) -> Image.Image:
     return open_picture(io.BytesIO(png.tobytes()))
 
 
-def _scans(texts: list[Text]) -> dict[str, np.ndarray]:
+def _scans(texts: list[Text]) -> cache.Arrays:
     """All pages as concatenated PNGs with their ends, a tenth of the raw size."""
     rng, pngs = np.random.default_rng(SEED), list[np.ndarray]()
     for text in texts:

@@ -14,7 +14,7 @@ from torch.nn import Module
 
 from models.base import Batch
 from models.common.bleu import Bleu
-from models.common.family import Sums
+from models.common.family import Scores, Sums
 from models.doc_translation.decoding import beam_search, texts
 from models.doc_translation.images import blank
 from models.doc_translation.vocabulary import Vocabulary
@@ -149,10 +149,10 @@ class TranslationMetric(Sums):
     def _written(self, model: Module, memory: Tensor) -> list[str]:
         return texts(beam_search(model, memory, self.count, self.vocabulary, self.beams), self.vocabulary)
 
-    def _metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float | None]:
+    def _metrics(self, sums: Mapping[str, Tensor]) -> Scores:
         end = "" if self.beams == 1 else "_beam"
         scores = {name: self.bleu.score(sums[name].tolist()) for name in sums if name.startswith("bl")}
-        metrics: dict[str, float | None] = {
+        metrics: Scores = {
             f"val_bleu{end}": scores["bleu"],
             f"val_bleu_pt{end}": scores["bleu_pt"],
             f"val_steds{end}": float(sums["steds"][0] / sums["steds"][1]),

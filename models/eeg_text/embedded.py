@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from models.common.cache import arrays
+from models.common.cache import Arrays, arrays
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.montage import INDICES
@@ -158,7 +158,7 @@ def _cached(path: str) -> np.ndarray | None:
     names = ("subjects", "sentences", "samples", "snr_db", "similarity")
     made_from = {name: getattr(readers.recipe, name) for name in names} | {"version": 1, "seed": SEED}
 
-    def make() -> dict[str, np.ndarray]:
+    def make() -> Arrays:
         made = np.empty(shape, dtype=np.float16)  # precision about 0.001 µV
         for number in range(len(made)):
             made[number] = readers.recording(number)

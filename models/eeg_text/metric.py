@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from models.base import Batch
 from models.common.bleu import ORDER, Bleu
-from models.common.family import Sums
+from models.common.family import Scores, Sums
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.dataset import masked_values
 from models.eeg_text.masked_series import interpolated, masked_counts
@@ -72,13 +72,13 @@ class TextMetric(Sums):
         }
 
 
-def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> dict[str, float | None]:
+def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
     """The metrics of the sums of TextMetric; those with noise and other EEG have suffixes.
 
     `val_rouge1_gain` is the ROUGE-1 of EEG above the better of these two. Its standard error
     counts sentences, not samples, because all readers read the same sentences.
     """
-    metrics: dict[str, float | None] = {"val_loss": float(sums["nats"] / sums["tokens"])}
+    metrics: Scores = {"val_loss": float(sums["nats"] / sums["tokens"])}
     sentences = sums["sentences"].view(-1, 1 + 2 * len(INPUTS)).cpu().numpy()
     overall = sums["overall"].view(len(INPUTS), -1).tolist()
     means = sentences[:, 1:].sum(0) / sentences[:, 0].sum()
@@ -91,7 +91,7 @@ def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> dict[str, float | Non
     return metrics | gain(sentences)
 
 
-def gain(sentences: np.ndarray) -> dict[str, float | None]:
+def gain(sentences: np.ndarray) -> Scores:
     """The gain, its standard error, and their ratio, from the sums of each sentence.
 
     A single sentence has no error, and no ratio: None.

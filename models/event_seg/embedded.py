@@ -234,12 +234,22 @@ def recordings(sensor: Sides) -> list[EventRecording]:
 
 
 @lru_cache
-def _arrays(sensor: Sides) -> dict[str, np.ndarray]:
+def _arrays(sensor: Sides) -> cache.Arrays:
+    def make() -> cache.Arrays:
+        rngs = [np.random.default_rng((_SEED, number)) for number in range(CLIPS)]
+        made = [_clip(rng, sensor, number) for number, rng in enumerate(rngs)]
+        events = {key: np.concatenate([getattr(e, key) for e, _, _ in made]) for key in "txyp"}
+        return events | {
+            "cuts": np.cumsum([0] + [len(e) for e, _, _ in made]),
+            "frames": np.concatenate([frames for _, frames, _ in made]),
+            "ends": np.stack([ends for _, _, ends in made]),
+        }
+
     made_from = {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
-    return cache.arrays("event-shapes", made_from, lambda: _make(sensor))
+    return cache.arrays("event-shapes", made_from, make)
 
 
-def _events(sensor: Sides, number: int) -> dict[str, np.ndarray]:
+def _events(sensor: Sides, number: int) -> cache.Arrays:
     arrays = _arrays(sensor)
     start, stop = arrays["cuts"][number : number + 2]
     return {key: arrays[key][start:stop] for key in "txyp"}
@@ -248,17 +258,6 @@ def _events(sensor: Sides, number: int) -> dict[str, np.ndarray]:
 def _label(sensor: Sides, number: int, index: int, factor: int) -> np.ndarray:
     frames = _arrays(sensor)["frames"].reshape(CLIPS, WINDOWS + 1, *sensor)
     return edges(frames[number, index + 1], factor)
-
-
-def _make(sensor: Sides) -> dict[str, np.ndarray]:
-    rngs = [np.random.default_rng((_SEED, number)) for number in range(CLIPS)]
-    made = [_clip(rng, sensor, number) for number, rng in enumerate(rngs)]
-    events = {key: np.concatenate([getattr(e, key) for e, _, _ in made]) for key in "txyp"}
-    return events | {
-        "cuts": np.cumsum([0] + [len(e) for e, _, _ in made]),
-        "frames": np.concatenate([frames for _, frames, _ in made]),
-        "ends": np.stack([ends for _, _, ends in made]),
-    }
 
 
 def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[Events, np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Batch
+from models.common.family import Scores
 from models.event_seg.network import IGNORE
 
 
@@ -25,7 +26,7 @@ def overlap(maps: Tensor, label: Tensor) -> dict[str, Tensor]:
     return {name: pixels.sum() for name, pixels in {**parts, "pixels": counted}.items()}
 
 
-def scores(sums: Mapping[str, Tensor]) -> dict[str, float | None]:
+def scores(sums: Mapping[str, Tensor]) -> Scores:
     """Metrics of the sums of `measure`.
 
     A ratio with denominator 0 is 1 if neither prediction nor label has foreground, otherwise 0.

@@ -55,11 +55,8 @@ class Encoded:
         offset = self._begin + start * self._dtype.itemsize
         tokens = np.fromfile(self._path, self._dtype, stop - start, offset=offset)
         if len(tokens) < stop - start:
-            raise DataError(
-                "the cached tokens are truncated",
-                where=self._path,
-                fix="delete this folder; the next start creates it again",
-            )
+            fix = "delete this folder; the next start creates it again"
+            raise DataError("the cached tokens are truncated", where=self._path, fix=fix)
         return tokens
 
     def piece(self, number: int) -> np.ndarray:

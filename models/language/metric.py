@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.base import Batch
+from models.common.family import Scores
 from models.language.head import IGNORE
 
 
@@ -37,7 +38,7 @@ def counts(nats: Tensor, correct: Tensor, batch: Batch) -> dict[str, Tensor]:
     return sums | {"true_nats": (row_nats * true).sum(), "true_tokens": (tokens * true).sum()}
 
 
-def scores(sums: Mapping[str, Tensor], *, has_answers: bool, is_noise: bool) -> dict[str, float | None]:
+def scores(sums: Mapping[str, Tensor], *, has_answers: bool, is_noise: bool) -> Scores:
     """Metrics of the summed counts.
 
     bits_per_byte = nats per token × tokens per byte ÷ ln 2, independent of the tokenizer.
@@ -46,7 +47,7 @@ def scores(sums: Mapping[str, Tensor], *, has_answers: bool, is_noise: bool) -> 
     """
     n = {name: total.item() for name, total in sums.items()}
     loss = n["nats"] / n["tokens"]
-    metrics: dict[str, float | None] = {
+    metrics: Scores = {
         "val_loss": loss,
         "perplexity": math.exp(min(loss, 700.0)),  # exp(710) overflows a float
         "bits_per_byte": n["nats"] / n["bytes"] / math.log(2),

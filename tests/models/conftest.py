@@ -34,6 +34,12 @@ def batch_of():
 
 
 @pytest.fixture(scope="session")
+def counts_of():
+    """The metric, and its counts over a whole split, evaluated in batches."""
+    return tasks.counts_of
+
+
+@pytest.fixture(scope="session")
 def draws():
     """Draws for `sample`, seeded by a number instead of epoch and index."""
     return tasks.Draws

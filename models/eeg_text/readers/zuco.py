@@ -48,7 +48,7 @@ def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
     DataError.
     """
 
-    def make() -> dict[str, np.ndarray]:
+    def make() -> cache.Arrays:
         import h5py
 
         is_hdf5 = h5py.is_hdf5(path)

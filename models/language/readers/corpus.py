@@ -116,7 +116,7 @@ def from_records(name: str, records: Sequence[Record]) -> Corpus:
     return Corpus(source, _scan(source, "stop"))
 
 
-def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> dict[str, np.ndarray]:
+def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> cache.Arrays:
     """Arrays of the index of all records. Raises DataError."""
     entries, bad_records, total = list[tuple[bytes, ...]](), BadRecords(), 0
     chunks = list[list[np.ndarray]]()  # Python objects of many records would take gigabytes
