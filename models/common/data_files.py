@@ -268,11 +268,13 @@ class BadRecords:
     def finish(self, on_bad: OnBad, num_good: int) -> int:
         """The number of skipped records. Raises DataError if there are any and `on_bad` is stop."""
         if self.count and on_bad == "stop":
-            skip = "  or skip them:  --set data.on_bad=skip" if num_good else ""  # otherwise nothing is left
+            fix = self.fix or f"correct {self.rows[0][0]}"
+            # Two spaces set a line apart from words. If all are bad, skipping leaves nothing.
+            skip = ("  or " if "  " in fix else ", or ") + "skip them with  --set data.on_bad=skip"
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
                 where="\n                ".join(few(self.examples(), MAX_EXAMPLES, self.count)),
-                fix=(self.fix or f"correct {self.rows[0][0]} and its like") + skip,
+                fix=fix + skip * (num_good > 0),
             )
         return self.count
 

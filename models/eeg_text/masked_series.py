@@ -91,7 +91,7 @@ def masked_counts(true: Tensor, guess: Tensor, lines: Tensor, chosen: Tensor) ->
     return torch.stack([(part * chosen).sum() for part in parts])
 
 
-def masked_scores(counts: Tensor) -> dict[str, float]:
+def masked_scores(counts: Tensor) -> dict[str, float | None]:
     """The metrics of summed counts.
 
     R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.

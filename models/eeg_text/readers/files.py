@@ -63,13 +63,14 @@ def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None 
     facts: dict[str, Any] = {
         "format": "; ".join(dict.fromkeys(forms.values())),
         "unit": "; ".join(unit for files, unit in ((of_zuco, zuco.UNIT), (others, continuous.UNIT)) if files),
+        "bad": skipped,
+        "without_eeg": dict(sorted(missing.items())),
+        "notes": few(cutter.notes) if cutter else [],
     }
-    facts |= {"bad": skipped} if skipped else {}
-    facts |= {"without_eeg": dict(sorted(missing.items()))} if missing else {}
+    facts = {name: value for name, value in facts.items() if value}
     if cutter is not None:
         facts["channels"] = max((len(i.channels) for i in items if i.start_s is not None), default=0)
         facts["channels_dropped"] = few(sorted(cutter.dropped))
-        facts |= {"notes": few(cutter.notes)} if cutter.notes else {}
     return Recordings(str(source), items, facts, cutter.channel_map if cutter else None)
 
 
