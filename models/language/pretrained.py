@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -319,6 +320,7 @@ def add_adapters(inner: Any, settings: Lora) -> None:
                 f"model.lora.layers: '{layer}' {'shares its weight' if named else 'is of no layer'}",
                 where="model.lora.layers",
                 allowed=f"names of linear layers: {', '.join(ends)}; [] for all",
+                did_you_mean="" if named else "".join(get_close_matches(layer, ends, 1)),
             )
     with _expected_warnings():
         inject_adapter_in_model(_config(settings), inner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def _channel(recording: Recording, wanted: str | None) -> int:
     eeg = [channel.name for channel in recording.channels if channel.kind == "eeg"]
     name = wanted or next(iter(eeg), "of EEG")
     if name not in names:
-        fix = "name the channel with the responses:  --set data.channel=NAME"
+        fix = f"--set data.channel={get_close_matches(name, names, n=1, cutoff=0.0)[0]!r}"
         raise DataError(f"no channel {name!r}", where=where, allowed=", ".join(names), fix=fix)
     if recording.rate_hz <= 2 * BAND_HZ[1]:
         raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from models.base import DataError
@@ -49,6 +50,7 @@ def load_channel_map(path: str) -> dict[str, str]:
                 f"channel '{name}' is mapped to unknown '{target}'",
                 where=f"data.channels, {path}",
                 allowed=ALLOWED,
+                did_you_mean=get_close_matches(target, [*INDICES, *SLOTS], n=1, cutoff=0.0)[0],
             )
     return {name.upper(): target for name, target in targets.items()}
 

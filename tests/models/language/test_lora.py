@@ -55,7 +55,7 @@ one_kind = pytest.mark.parametrize("folder", ["llama"], indirect=True)
 def test_each_name_must_be_of_a_layer(make):
     error = error_of(make(layers=["q_proj", "vproj"]).build)
     assert "vproj" in error.message and error.where == "model.lora.layers"
-    assert "v_proj" in error.allowed and "down_proj" in error.allowed
+    assert error.did_you_mean == "v_proj" and "down_proj" in error.allowed
 
 
 def test_a_layer_that_shares_its_weight_is_refused():

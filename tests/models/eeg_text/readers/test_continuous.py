@@ -139,7 +139,7 @@ def test_unknown_channels_require_a_map_which_names_electrodes_and_regions(tmp_p
     positions.write_text("channel,place\nX1,occipitol\n")
     error = error_of(read, path, channels=str(positions))
     assert error.message == "channel 'X1' is mapped to unknown 'occipitol'"
-    assert "occipital" in error.allowed
+    assert error.did_you_mean == "occipital"
 
 
 def test_a_low_sampling_rate_is_an_error_and_skipped_among_several(recording):
