@@ -240,7 +240,8 @@ def _task(model: SavedModel, format_name: str) -> Task:
         allowed = [name for name, is_supported in supports.items() if is_supported]
         adapted = "with adapters" if is_adapted else "without adapters"
         message = f"--format {format_name} is not supported for '{model.family}' trained {adapted}"
-        raise SettingsError.of(message, value=format_name, where=where, allowed=", ".join(allowed))
+        parts = {"allowed": ", ".join(allowed), "fix": f"--format {allowed[0]}"}
+        raise SettingsError.of(message, value=format_name, where=where, **parts)
     needed = ("onnx", "onnxscript", "onnxruntime") if format_name == "onnx" else ()
     if missing := [name for name in needed if find_spec(name) is None]:
         message, fix = f"--format onnx requires {', '.join(missing)}", "pip install 'gearshift[onnx]'"

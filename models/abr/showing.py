@@ -65,22 +65,28 @@ class TrainedOnResponses:
             raise DataError(f"{problem}, and the model was trained on {kind}", where=OPTION, allowed=kind)
 
 
+def _inputs(task: Any, signal: NDArray, static: NDArray) -> list[torch.Tensor]:
+    """The signal [batch, 1, 200] and the facts [batch, 4], scaled as in training."""
+    scaled = scaled_signal(signal, task.statistics), scaled_facts(static, task.statistics)
+    return [torch.from_numpy(x).to(task.context.device) for x in scaled]
+
+
+@torch.no_grad()
+def features(task: Any, model: Module, signal: NDArray, static: NDArray) -> Estimates:
+    """The features [response, token, width] of an encoder, as `estimates`."""
+    assert isinstance(model, Network)
+    return {"features": model.encode(*_inputs(task, signal, static))[1].float().cpu().numpy()}
+
+
 @torch.no_grad()
 def estimates(task: Any, model: Module, signal: NDArray, static: NDArray) -> Estimates:
     """What the model makes of `signal` [response, 200] in µV with `static` [response, 4].
 
     The predicted signal in µV; class [response, class] and existence as probabilities; latency and
-    amplitude are NaN where no wave V is predicted. Of an encoder, features [response, token, width].
-    Collective.
+    amplitude are NaN where no wave V is predicted. Collective.
     """
-    statistics = task.statistics
-    scaled = scaled_signal(signal, statistics), scaled_facts(static, statistics)
-    inputs = [torch.from_numpy(x).to(task.context.device) for x in scaled]
-    if task.stage == ENCODER:
-        assert isinstance(model, Network)
-        return {"features": model.encode(*inputs)[1].float().cpu().numpy()}
-    found = {term: x.float().cpu() for term, x in model(*inputs).items()}
-    found["signal"] = found["signal"][:, 0] * statistics.signal_rms
+    found = {term: x.float().cpu() for term, x in model(*_inputs(task, signal, static)).items()}
+    found["signal"] = found["signal"][:, 0] * task.statistics.signal_rms
     if "class" in found:
         found["class"] = found["class"].double().softmax(-1)
     if "exists" in found:
@@ -172,10 +178,11 @@ def predict(task: Any, model: Module, responses: Responses) -> Iterator[Predicti
     names, groups = DistinctNames(), dict[str, list[int]]()
     for number, patient in enumerate(responses.patient.tolist()):
         groups.setdefault(patient, []).append(number)
+    compute = features if task.stage == ENCODER else estimates
     for group, numbers in groups.items():
         index, name = np.array(numbers), names.of(group)
         parts = (index[at : at + BATCH] for at in range(0, len(index), BATCH))
-        batches = [estimates(task, model, responses.signal[n], responses.static[n]) for n in parts]
+        batches = [compute(task, model, responses.signal[n], responses.static[n]) for n in parts]
         found = {term: np.concatenate([batch[term] for batch in batches]) for term in batches[0]}
         if "features" in found:
             items, more = [responses.where[n] for n in index], {"intensity": responses.static[index, 1]}

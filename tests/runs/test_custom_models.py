@@ -61,7 +61,7 @@ def test_a_custom_task_is_resumed_verified_and_exported_from_another_folder(save
 
     done = elsewhere("export", str(saved), "--format", "hf")
     assert done.returncode == 2
-    assert "  fix           --format safetensors" in done.stderr
+    assert "--format safetensors" in done.stderr
 
 
 def test_the_python_api_names_a_custom_task_like_the_command_line(here, monkeypatch):
