@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from engines.base import OptimizerSpec
 from tests.engines.parity import TIME, Case, Net, around, distance, spec, train
 from tests.engines.pool import Pool
 from tests.engines.test_parity import able
@@ -40,6 +41,33 @@ def test_no_gathered_weight_in_16_bits_stays_alive_until_backward(worlds, engine
     alive, everything = worlds[2].run(weights_alive, "ddp")[0]
     assert alive == everything  # autocast keeps a copy of each weight
     assert worlds[2].run(weights_alive, engine)[0][0] == 0
+
+
+SMALL = 2.0**-10
+"""Beside 1 it is lost in bf16, whose numbers have eight bits."""
+SMALL_GRADIENTS = [4 * (1 + SMALL), 4 * (1 + SMALL) / 2]
+
+
+def norm_of_small_gradients(world, engine_name):
+    """The norms of a gradient in bf16 whose parts, over micro-batches or ranks, are 1 and SMALL.
+
+    Both ranks have 1 and then SMALL in the first step; in the second one each has one of them.
+    """
+    net, ones = torch.nn.Linear(4, 4, bias=False), torch.ones(1, 4)
+    descent = OptimizerSpec([{}], lambda *_: 0, lambda groups: torch.optim.SGD(groups, lr=0.0), None)
+    norms = []
+    with around(world, engine_name, net, descent, precision="bf16", accumulation=2) as (engine, module):
+        for first, second in ((1.0, SMALL), (0.0, (1.0, SMALL)[world.rank])):
+            for number, factor in enumerate((first, second)):
+                with engine.accumulate(last=number == 1):
+                    engine.backward((module(ones) * factor).sum())
+            norms.append(engine.step().norm.item())
+    return norms
+
+
+@able("fsdp")
+def test_gradients_of_16_bit_weights_are_added_and_averaged_in_fp32(worlds, engine):
+    assert worlds[2].run(norm_of_small_gradients, engine) == [pytest.approx(SMALL_GRADIENTS, rel=1e-6)] * 2
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@ import pytest
 
 from tests.training.ranks import agreed
 from tests.waiting import until
-from training.agreement import agree_later
+from training.agreement import agree_later, first_error
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,21 @@ def started_before_the_late_rank(world, flag):
 
 def test_no_rank_waits_for_a_late_one_before_it_needs_the_result(two_ranks, tmp_path):
     assert two_ranks.run(started_before_the_late_rank, tmp_path / "started") == [3, 3]
+
+
+def error_of_ranks(world, errors):
+    return first_error(world, errors[world.rank])
+
+
+@pytest.mark.parametrize(
+    ("errors", "agreed_error"),
+    [
+        ([None, None], None),
+        (["one", None], "rank 0: one"),
+        ([None, "another"], "rank 1: another"),
+        (["one", "another"], "rank 0: one"),
+        ([None, ""], "rank 1: "),
+    ],
+)
+def test_the_error_of_the_first_rank_that_has_one_is_that_of_all(two_ranks, errors, agreed_error):
+    assert two_ranks.run(error_of_ranks, errors) == [agreed_error] * 2

@@ -62,6 +62,13 @@ def test_other_requests_of_one_rank_are_carried_out_by_both(two_ranks):
         assert found["outcome"].status == "completed"
 
 
+def test_what_one_rank_requests_before_the_last_step_is_carried_out_after_it(two_ranks):
+    requests = {1: {5: Action.EVALUATE | Action.SAVE}}
+    changes = EACH_STEP | {"eval": {"every": None, "last": False}, "save": {"last": False, "keep_best": 0}}
+    for found in two_ranks.run(tiny_run, {}, requests, changes):
+        assert found["calls"][-4:] == ["step 6", "evaluated 6", "saved 6", "end"]
+
+
 def test_news_of_a_finished_write_do_not_make_ranks_wait_for_a_later_one(two_ranks):
     changes = EACH_STEP | {"save": {"every": 1, "async": True}}
     for found in two_ranks.run(tiny_run, {}, {}, changes):

@@ -1,16 +1,24 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.training.tiny import one_rank, run_tiny
 
+CHANGES = {
+    "train": {"epochs": 4},
+    "log": {"every": 1},
+    "eval": {"every": 2},
+    "optim": {"name": "sgd", "lr": 3.0, "clip_norm": None},
+    "save": {"every": 5},
+    "schedule": {"name": "linear"},
+}
 COUNTS = {"samples": 7, "split_samples": 7}
 
 
 @pytest.fixture(scope="module")
 def rising():
     """A run whose error gets worse after the first evaluations: the learning rate is absurd."""
-    changes = {"optim": {"name": "sgd", "lr": 3.0, "clip_norm": None}, "save": {"every": 5}}
-    changes |= {"train": {"epochs": 4}, "eval": {"every": 2}, "schedule": {"name": "linear"}}
-    return run_tiny(one_rank(), **changes)
+    return run_tiny(one_rank(), **CHANGES)
 
 
 def test_the_best_is_saved_when_it_is_found_and_the_last_at_the_end(rising):
@@ -39,3 +47,31 @@ def test_checkpoint_facts_have_the_position_of_the_run(rising):
     assert (facts["samples"], facts["position"], facts["units"]) == (40, 40, units)
     assert facts["metrics"] == {"units": units, "is_log_due": False, "skipped": 0}
     assert facts["starts"] == {"data": 0, "schedule": 0, "samples_before": 0}
+
+
+def test_an_evaluation_that_is_owed_comes_before_the_next_step(rising):
+    before = rising.shelf.before(5)
+    owing = replace(before.checkpoint, facts={**before.checkpoint.facts, "owes_evaluation": True})
+    rest = run_tiny(one_rank(), before=replace(before, checkpoint=owing), **CHANGES)
+    assert rest.recorder.calls[:3] == ["start", "evaluated 5", "step 6"]
+    rest = run_tiny(one_rank(), before=before, **CHANGES)
+    assert rest.recorder.calls[:2] == ["start", "step 6"]
+
+
+def test_an_evaluation_that_is_not_due_does_not_count_for_patience():
+    changes = {"train": {"epochs": 4, "max_steps": 7}, "save": {"every": 1}, "stop": {"patience": 9}}
+    run = run_tiny(one_rank(), **CHANGES | changes)
+    assert [e.step for e in run.recorder.evaluations] == [2, 4, 6, 7]
+    waited = {step: kept["facts"]["evaluator"]["waited"] for step, kept in run.shelf.saved.items()}
+    assert waited[6] == waited[7] > 0
+
+
+def test_after_a_reset_of_the_data_earlier_scores_do_not_count(rising):
+    """Steps, epochs and samples count on; the order of the data and the best begin again."""
+    best = rising.outcome.best["step"]
+    assert best < 10
+    before = rising.shelf.before(10, reset=frozenset({"data"}))
+    rest = run_tiny(one_rank(), before=before, **CHANGES)
+    assert rest.outcome.best["step"] > 10
+    line = next(line for line in rest.recorder.lines if line.step == 11)
+    assert (line.epoch, line.samples) == (1 / 3, 88)

@@ -1,11 +1,14 @@
 """Step metrics and step timing."""
 
+from itertools import accumulate
+from statistics import median
+
 import pytest
 import torch
 
 from tests.training.tiny import one_rank, run_tiny
 from training.callbacks.base import Step
-from training.step_metrics import RunMetrics
+from training.step_metrics import RunMetrics, timing
 from training.step_timer import StepTimer
 from training.train_plan import TrainPlan
 
@@ -56,3 +59,29 @@ def test_a_step_that_fp16_skipped_has_a_loss_to_show():
     assert record.add(step(1, skipped=True, loss_scale=65536.0, norm=torch.inf))
     line = record.line(one_rank())
     assert (line.loss, line.skipped, line.loss_scale) == (2.0, 1, 65536.0)
+
+
+def logged_by_a_rank(world):
+    """The line of a step whose loss and parts are 1 on rank 0, and 3 on rank 1."""
+    record = RunMetrics(BUDGET, 1, "fp32", StepTimer())
+    value = torch.tensor(1.0 + 2 * world.rank)
+    record.add(Step(1, value, {"a": value}, 8, torch.tensor(1.0), 0.1, False, None, 0.5))
+    line = record.line(world)
+    return line.loss, line.parts
+
+
+def test_a_loss_is_the_mean_of_ranks_and_a_part_their_sum_over_units(two_ranks):
+    assert two_ranks.run(logged_by_a_rank) == [(2.0, {"a": 4 / 8})] * 2
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (4, 1), (30, 6), (80, 10)])
+def test_times_of_steps_leave_out_the_first_ones(steps, warmup):
+    """A warm-up of 10 steps, or of one in five where there are few; a step stays."""
+    seconds = [9.0] * warmup + [1.0 + n % 3 for n in range(steps - warmup)]
+    found = timing(list(accumulate(seconds)), BUDGET)
+    expected = median(seconds[warmup:])
+    assert (found["steps"], found["warmup_steps"]) == (steps - warmup, warmup)
+    assert found["median_s"] == pytest.approx(expected)
+    assert found["p90_s"] <= 3.0 + 1e-9
+    assert found["samples_per_s"] == pytest.approx(8 / expected)
+    assert found["batches_per_s"] == pytest.approx(4 / expected)  # micro-batches

@@ -140,6 +140,15 @@ def test_steps_have_no_pauses_and_a_timed_one_its_end(monkeypatch):
     assert timer.facts()[SAVING] == 200.0
 
 
+def test_the_time_of_a_run_is_that_of_all_its_processes(monkeypatch):
+    now = [10.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    timer = StepTimer()
+    timer.resume({}, 500.0)
+    now[0] = 13.0
+    assert timer.wall_s == 503.0
+
+
 @pytest.mark.parametrize("engine", ["fsdp", "zero3"])
 def test_every_engine_has_all_parts(two_ranks, engine):
     changes = {"train": {"epochs": 2}, "log": {"every": 1}, "engine": engine}

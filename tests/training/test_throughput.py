@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.throughput import mfu, peak_flops
+from training.throughput import gpus, mfu, peak_flops
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,20 @@ def test_mfu_is_arithmetic_over_the_peak_of_all_devices():
         pytest.skip("the peak of this device is not known")
     assert mfu(peak / 100, 50.0, device, "bf16", 2) == pytest.approx(0.25)
     assert mfu(None, 50.0, device, "bf16", 2) is None
+
+
+@pytest.mark.parametrize("name", ["NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA A100-SXM4-80GB MIG 1g.10gb", "Abacus"])
+def test_a_part_of_a_chip_and_another_chip_have_no_known_peak(name):
+    assert peak_flops(name, "bf16") is None
+
+
+def test_all_devices_together_have_the_peak(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
+    found = [mfu(1e12, 100.0, torch.device("cuda", 0), "bf16", count) for count in (1, 4)]
+    assert found == pytest.approx([1e14 / 989.5e12, 1e14 / (4 * 989.5e12)])
+    assert mfu(1e12, 100.0, torch.device("cpu"), "bf16", 1) is None
+
+
+def test_links_are_counted_in_one_direction():
+    """NVLink 4 has 18 links of 25 GB/s in each direction; so a data sheet says 900 GB/s."""
+    assert gpus()["H100 80GB HBM3"].link_bytes_per_s == 18 * 25e9

@@ -1,12 +1,14 @@
 import pytest
 
 from tests.training.tiny import make_settings
-from training.train_plan import solve
+from training.train_plan import StartSteps, TrainPlan, solve
 
 
-def train_plan(length=100, global_batch=8, micro_batch=2, world_size=2, **changes):
+def train_plan(length=100, global_batch=8, micro_batch=2, world_size=2, starts=None, experience=0, **changes):
     return solve(
         make_settings(**changes),
+        starts=starts,
+        experience=experience,
         samples=length,
         global_batch=global_batch,
         micro_batch=micro_batch,
@@ -56,3 +58,33 @@ def test_intervals_are_in_steps(every, steps):
 def test_the_checkpoint_before_the_decay_of_wsd_is_saved(schedule, save, step):
     found = train_plan(train={"epochs": 3}, schedule=schedule, save=save)
     assert [s for s in range(1, 37) if found.saves_at(s)] == ([] if step is None else [step])
+
+
+def test_epochs_evaluations_and_samples_count_from_the_start_of_the_data():
+    starts = StartSteps(data=5, samples_before=37)
+    found = train_plan(train={"epochs": 3}, eval={"every": 4}, starts=starts)
+    assert found.total_steps == 5 + 36
+    assert [found.epoch(step) for step in (5, 11, 41)] == [0.0, 0.5, 3.0]
+    assert found.samples(7) == 37 + 2 * 8
+    assert [step for step in range(6, 20) if found.evaluates_at(step)] == [9, 13, 17]
+    assert found.facts(7)["position"] == 2 * 8
+
+
+def test_the_steps_of_an_experience_count_from_its_start():
+    changes = {"train": {"epochs": None, "max_steps": 10}, "starts": StartSteps(data=30)}
+    assert train_plan(**changes, experience=1).total_steps == 40
+    assert train_plan(**changes, experience=0).total_steps == 10
+
+
+@pytest.mark.parametrize(("every", "each_epoch"), [(4, False), (None, True), (4, True), (3, True), (None, False)])
+def test_evaluations_are_counted_as_they_are_due(every, each_epoch):
+    found = TrainPlan(50, 6, 8, 8, 1, 1, "", data_start=5, eval_every=every, eval_each_epoch=each_epoch)
+    for after, until in ((5, 50), (7, 29), (17, 18)):
+        due = [step for step in range(after + 1, until + 1) if found.evaluates_at(step)]
+        assert found.evaluations(after, until) == len(due)
+
+
+def test_a_run_may_stop_early_with_the_schedule_of_the_whole():
+    found = train_plan(train={"epochs": 3}, stop={"after": 20})
+    assert (found.total_steps, found.end_step, found.last_step) == (36, 20, 20)
+    assert train_plan(train={"epochs": 3}, stop={"after": 99}).end_step == 36

@@ -85,7 +85,9 @@ def _of(data: Tensor, start: int, name: str) -> Tensor:
     total = torch.zeros((), dtype=torch.int64)
     for first in range(0, data.numel(), _AT_ONCE):
         part = data[first : first + _AT_ONCE].detach().float().cpu()
-        places = torch.arange(len(part)) + (start + first + key)
+        factors = (torch.arange(len(part)) + (start + first + key)).mul_(_MIX)
+        # Products alone are linear: tensors with the same values in another order could change places.
+        factors.bitwise_xor_(factors >> 31).mul_(_MIX)
         # Odd factors: any change of one element changes the sum.
-        total += (part.view(torch.int32).long() * places.mul_(_MIX).bitwise_or_(1)).sum()
+        total += (part.view(torch.int32).long() * factors.bitwise_or_(1)).sum()
     return total

@@ -21,12 +21,15 @@ def world(rank=0, size=1):
     return SimpleNamespace(rank=rank, size=size, device=CPU)
 
 
-def batches(task=None, *, workers=0, first_step=0, rank=0, size=1, micro_batch=2, split=None):
+def batches(
+    task=None, *, workers=0, first_step=0, rank=0, size=1, micro_batch=2, split=None, global_batch=8, **plan
+):
     task = task or TinyTask()
     split = split or task.data("train")
-    order = DataOrder(len(split), 8, seed=0)
-    accumulation = 8 // micro_batch // size
-    train_plan = TrainPlan(6, order.steps_per_epoch, 8, micro_batch, accumulation, size, "", first_step)
+    order = DataOrder(len(split), global_batch, seed=0)
+    accumulation = global_batch // micro_batch // size
+    sizes = (global_batch, micro_batch, accumulation, size)
+    train_plan = TrainPlan(6, order.steps_per_epoch, *sizes, "", first_step, **plan)
     loader = make_settings(loader={"workers": workers}).loader
     return Batches(Samples(task, split, 0), order, train_plan, world(rank, size), loader)
 
@@ -116,3 +119,16 @@ def test_each_sample_counts_once_and_ranks_have_equally_many_batches(length, siz
     assert len({len(share) for share in shares}) == 1
     own = [sum(counts for _, counts in share) for share in shares]
     assert max(own) - min(own) <= 1
+
+
+def test_the_order_counts_from_the_start_of_the_data(taken_in_process):
+    later = batches(first_step=2, data_start=2)
+    assert [rows(later.take()) for _ in range(4)] == taken_in_process[:4]
+    resumed = batches(first_step=4, data_start=2)
+    assert rows(resumed.take()) == taken_in_process[2]
+
+
+def test_the_next_smaller_micro_batch_is_at_most_half_and_divides_the_share():
+    sizes = [12, 6, 3, 1]
+    found = [batches(global_batch=12, micro_batch=size).smaller for size in sizes]
+    assert found == [*sizes[1:], None]

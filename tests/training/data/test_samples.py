@@ -1,5 +1,7 @@
 """Samples, their randomness, and replayed old samples."""
 
+from itertools import pairwise
+
 import pytest
 
 from tests.training.tiny import TinyTask
@@ -58,3 +60,24 @@ def test_no_old_sample_comes_twice_in_an_epoch_and_epochs_differ():
         seen.append(tuple(old))
     assert len(set(seen)) == 30
     assert len({sample for old in seen for sample in old}) == 34  # each one occurs at some time
+
+
+@pytest.mark.parametrize(("length", "limit"), [(100, 7), (13, 12), (5, 5)])
+def test_spread_samples_are_one_of_each_part_at_any_place_in_it(length, limit):
+    splits = [Samples(TinyTask(), Numbers("", length), seed) for seed in range(40)]
+    bounds = [part * length // limit for part in range(limit + 1)]
+    parts = [range(*pair) for pair in pairwise(bounds)]
+    places = set()
+    for chosen in (samples.spread(limit) for samples in splits):
+        assert all(index in part for index, part in zip(chosen, parts, strict=True))
+        places |= {index - part.start for index, part in zip(chosen, parts, strict=True)}
+    assert places == set(range(max(map(len, parts))))
+    assert [*splits[0].spread(None)] == [*splits[0].spread(length + 1)] == [*range(length)]
+
+
+def test_the_randomness_of_a_replayed_sample_is_not_that_which_chose_it():
+    mixture = ReplayMixture(Numbers("new", 6), [Numbers("old", 50)], 0.5)
+    for index in range(6, 12):
+        draws = SampleDraws(1, index)
+        *_, drawn = mixture.sample(index, draws)
+        assert drawn != draws.rng().random()

@@ -37,6 +37,19 @@ def test_less_than_min_delta_is_the_best_but_no_improvement():
     assert found == [(True, False), (True, False), (True, True), (True, False)]
 
 
+def test_patience_counts_only_evaluations_that_are_due():
+    stopping = EarlyStopping(Stop(patience=2))
+    # Those at the end of a process are not due: the values that a whole run has are 5, 6 and 7.
+    given = [(5, True), (9, False), (6, True), (9, False), (4.5, False), (7, True)]
+    whole = EarlyStopping(Stop(patience=2))
+    for step, (value, is_due) in enumerate(given):
+        stopping.add(step, value, "min", is_due=is_due)
+        if is_due:
+            whole.add(step, value, "min")
+        assert (stopping.waited, stopping.is_out_of_patience) == (whole.waited, whole.is_out_of_patience)
+    assert stopping.best["value"] == 4.5
+
+
 FALLING = {
     "train": {"epochs": 4},
     "log": {"every": 1},

@@ -1,8 +1,13 @@
 import pytest
+import torch
 
 from models.base import Goal
-from tests.training.tiny import TinyMetric, TinyTask, one_rank, run_tiny
-from training.evaluation.evaluator import goal_of
+from tests.training.tiny import TinyMetric, TinyTask, make_settings, one_rank, run_tiny
+from training.data.loader import EvaluationBatches
+from training.data.samples import Samples
+from training.evaluation.evaluator import Evaluator, goal_of
+from training.evaluation.held_out import HeldOut, HeldOutPart
+from training.interruption import Interruption
 from training.settings import SettingError
 
 NAMES = ["accuracy", "error"]
@@ -62,3 +67,40 @@ def test_the_last_evaluation_alone_has_the_final_metrics(changes, steps):
     assert last.metrics["final_error"] == last.metrics["error"]
     assert 0 < last.final_s < last.seconds
     assert all("final_error" not in e.metrics and e.final_s == 0 for e in others)
+
+
+def evaluator(metric=None, **changes):
+    task = TinyTask()
+    samples = Samples(task, task.data("val"), 0)
+    settings = make_settings(eval={"metric": metric}, **changes)
+    part = HeldOutPart(task, EvaluationBatches(samples, 2, one_rank(), settings.loader))
+    return Evaluator(settings, HeldOut([part]))
+
+
+def evaluated(one, *steps):
+    """The evaluator after evaluations at `steps`."""
+    task, never = TinyTask(), Interruption(one_rank())
+    torch.manual_seed(0)
+    model = task.build()
+    one.start(model, never)
+    for step in steps:
+        one.evaluate(model, never, step, is_last=False, is_due=True)
+    return one
+
+
+def test_only_a_run_in_the_same_folder_keeps_the_best_and_both_keep_patience():
+    first = evaluated(evaluator(stop={"patience": 5}), 1, 2, 3)
+    again, fork = evaluator(stop={"patience": 5}), evaluator(stop={"patience": 5})
+    again.resume(first.facts())
+    fork.resume(first.facts(), keeps_best=False)
+    assert again.best == first.best and first.best["step"] == 1
+    assert fork.best is None
+    assert first.facts()["waited"] == again.facts()["waited"] == fork.facts()["waited"] == 2
+    assert evaluated(fork, 4).best["step"] == 4 and evaluated(again, 4).best["step"] == 1
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("error", -1), ("error min", -1), ("units max", 1)])
+def test_a_value_has_the_sign_of_its_direction(metric, sign):
+    found = evaluated(evaluator(metric), 1)
+    value, direction = found.value
+    assert direction == sign and value == found.best["value"]

@@ -3,7 +3,10 @@ from itertools import pairwise
 import pytest
 import torch
 
+from tests.engines.parity import TIME, Case, one_step, prepared
+from tests.engines.test_parity import able
 from tests.training.tiny import TinyTask, one_rank, run_tiny
+from training.optim.ema import Ema
 
 DECAY, NAME = 0.8, "linear.weight"
 CHANGES = {"optim": {"lr": 0.1}, "save": {"every": 1, "keep_best": 0}}
@@ -63,3 +66,30 @@ def test_a_skipped_step_between_others_does_not_move_the_average():
         for kind in ("weight", "ema")
     }
     assert is_equal["ema"] == is_equal["weight"] and sum(is_equal["weight"]) >= 2
+
+
+TOKENS = torch.arange(2 * TIME).view(2, TIME)
+
+
+def outputs_around_the_average(world, case):
+    """Outputs before the average is in place, with it, and after; its factor of all outputs is zero."""
+    with prepared(world, case) as (engine, module):
+        average = Ema(engine, DECAY)
+        for piece in average.pieces:
+            if piece.name == "seven":
+                piece.data.zero_()
+        one_step(world, engine, module, case, step=1)
+        module.eval()
+        with torch.no_grad():
+            before = module(TOKENS)
+            with average.in_place(engine):
+                inside = module(TOKENS)
+            return before, inside, module(TOKENS)
+
+
+@able("fsdp", "zero1", "zero3")
+def test_the_model_computes_with_the_average_inside_and_with_its_own_weights_afterwards(worlds, engine):
+    """An evaluation leaves full weights behind if they are sharded, and zero has copies of them."""
+    for before, inside, after in worlds[2].run(outputs_around_the_average, Case(engine)):
+        assert before.any() and not inside.any()
+        assert torch.equal(before, after)

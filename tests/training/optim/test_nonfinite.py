@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -89,3 +90,24 @@ def test_a_run_whose_steps_were_all_skipped_fails_and_names_the_cause(task, trai
     assert (run.outcome.steps, run.outcome.fault) == (steps, fault)
     assert word in run.outcome.reason
     assert run.recorder.kinds().count("nonfinite") == (fault is not None)
+
+
+def spoilt_steps(sample, epochs):
+    """The steps whose global batch has `sample`."""
+    order = DataOrder(24, 8, 0)
+    return [step + 1 for step in range(3 * epochs) if sample in order.batch(step)[1]]
+
+
+def apart(steps):
+    return min(later - earlier for earlier, later in pairwise(steps)) > 1
+
+
+@pytest.mark.parametrize("name", ["infinite_at", "nan_gradient_at"])
+def test_a_step_that_is_taken_ends_the_count_of_skips_in_a_row(name):
+    epochs = 4
+    # A sample without units, each fourth one, spoils nothing.
+    sample = next(n for n in range(1, 24) if n % 4 and apart(spoilt_steps(n, epochs)))
+    task = TinyTask(**{name: [sample]})
+    run = run_tiny(one_rank(), task, train={"epochs": epochs, "on_nonfinite": "skip 1"})
+    assert run.outcome.status == "completed"
+    assert [step.step for step in run.recorder.steps if step.skipped] == spoilt_steps(sample, epochs)

@@ -83,3 +83,13 @@ def test_settings_of_another_optimizer_are_not_read(name, unread):
     model = Net()
     optim.spec(watched, model, one_rank(), [model])
     assert read == set(type(made.optim).model_fields) - unread
+
+
+def test_muon_takes_the_matrices_of_blocks_but_their_embeddings_and_adamw_the_rest():
+    block = nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 5), nn.Conv1d(5, 5, 3))
+    model = nn.Sequential(block, nn.Linear(5, 2))
+    spec = optim.spec(make_settings(optim={"name": "muon"}), model, one_rank(), [block])
+    groups = {n: spec.options[spec.group_of(n, p)] for n, p in model.named_parameters()}
+    assert [name for name, options in groups.items() if "momentum" in options] == ["0.1.weight"]
+    decaying = [name for name, options in groups.items() if options["weight_decay"]]
+    assert decaying == [name for name, p in model.named_parameters() if p.dim() > 1]

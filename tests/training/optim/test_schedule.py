@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -106,3 +107,12 @@ def test_warm_up_rises_evenly_to_the_peak(name, warmup):
     assert found[20] == 1.0
     rest = LrSchedule(settings.Schedule(name=name, final=0.5), train_plan(STEPS - 20))
     assert found[20:] == [rest.factor(step) for step in range(STEPS - 20)]
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "wsd", "one-cycle", "cosine-restarts"])
+def test_a_schedule_that_was_reset_covers_the_steps_that_are_left(name):
+    start = 30
+    given = settings.Schedule(name=name, warmup=5, final=0.1)
+    reset = LrSchedule(given, replace(train_plan(STEPS), schedule_start=start))
+    fresh = LrSchedule(given, train_plan(STEPS - start))
+    assert [reset.factor(start + step) for step in range(70)] == [fresh.factor(step) for step in range(70)]
