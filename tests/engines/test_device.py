@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engines.base import EngineError
-from engines.device import devices, pick_device, use
+from engines.device import devices, pick_device, use, use_threads
 
 
 def test_auto_takes_an_existing_device_and_the_cpu_serves_any_number_of_processes():
@@ -67,3 +67,32 @@ def test_freed_memory_between_live_blocks_is_returned():
         done = subprocess.run([sys.executable, "-c", HOLES, how], capture_output=True, text=True, check=True)
         freed[how] = float(done.stdout)
     assert freed["returned"] > 150 > freed["kept"]
+
+
+def test_the_processes_of_a_machine_take_its_gpus_by_turns(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = [pick_device(setting, rank, 4) for setting in ("cuda", "auto") for rank in range(4)]
+    assert found == [torch.device("cuda", rank) for rank in range(4)] * 2
+    with pytest.raises(EngineError, match="start at most 4"):
+        pick_device("cuda", 0, 5)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # each process has GPUs of its own
+    assert pick_device("cuda", 4, 5) == torch.device("cuda", 0)
+
+
+def test_an_offloaded_optimizer_has_the_given_threads_or_an_even_share_of_the_cores(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(12)), raising=False)
+    for text, given, processes, expected in (
+        ("1", None, 4, 3),
+        ("1", None, 64, 1),
+        ("5", None, 4, 5),
+        ("1", 2, 4, 2),
+        ("5", 2, 4, 2),
+    ):
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        restore = use_threads(given, processes)
+        assert torch.get_num_threads() == expected
+        restore()
+        assert torch.get_num_threads() == before

@@ -105,3 +105,20 @@ def test_the_scale_follows_torchs_grad_scaler():
         assert scale.value == reference.get_scale()
         seen.add(scale.value)
     assert len(seen) > 3  # it went down and up
+
+
+def test_a_scale_at_its_minimum_stays_and_says_that_a_smaller_one_cannot_help():
+    scale = LossScale(4.0)
+    assert [(scale.update(overflow=True), scale.value) for _ in range(4)] == [
+        *((True, 2.0), (True, 1.0), (False, 1.0), (False, 1.0))
+    ]
+
+
+def test_a_loaded_scale_grows_when_the_one_before_would_have():
+    before, after = LossScale(64.0), LossScale()
+    for _ in range(LossScale.INTERVAL - 1):
+        before.update(overflow=False)
+    after.load(before.state())
+    after.load({})  # of a run without one
+    assert after.update(overflow=False) is False
+    assert (after.value, after.good_updates) == (128.0, 0)

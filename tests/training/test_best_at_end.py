@@ -63,3 +63,13 @@ def test_a_missing_best_checkpoint_is_a_warning_and_the_last_weights_stay(tmp_pa
     assert len(texts) == 1
     assert texts[0].startswith("kept the last weights") and f"{best:08d}" in texts[0]
     assert torch.equal(run.weights["linear.weight"], plain.weights["linear.weight"])
+
+
+def test_the_average_at_the_end_is_that_of_the_best_evaluation(tmp_path):
+    """The test split, here the validation samples, is evaluated with it."""
+    run = rising(tmp_path, has_test=True, train={"epochs": 4, "ema": 0.5})
+    best = run.outcome.best["step"]
+    assert best < 12
+    (of_best,) = [e.metrics for e in run.recorder.evaluations if (e.step, e.split) == (best, "val")]
+    assert run.outcome.test["step"] == best
+    assert run.outcome.test["metrics"]["error"] == pytest.approx(of_best["error"], rel=1e-6)

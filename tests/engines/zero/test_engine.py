@@ -92,3 +92,21 @@ def threads(world, case):
 def test_only_offloading_computes_with_the_given_threads(worlds):
     assert worlds[1].run(threads, Case("zero2-offload")) == [[1, 3, 1]]
     assert worlds[1].run(threads, Case("zero2")) == [[1, 1, 1]]
+
+
+def inexact(world, case):
+    """The names of the weights whose fp32 values are not those of the model before it was rounded."""
+    torch.manual_seed(3)
+    expected = Net().state_dict()
+    with prepared(world, case, seed=3) as (engine, _):
+        wrong = []
+        for piece in engine.state().pieces:
+            if piece.kind == "weight" and piece.name != "frozen.weight":
+                part = expected[piece.name].view(-1)[piece.start :][: piece.data.numel()]
+                wrong += [] if torch.equal(piece.data.cpu(), part) else [piece.name]
+        return wrong
+
+
+@pytest.mark.parametrize("engine", ["zero1", "zero3"])
+def test_weights_of_16_bits_have_the_fp32_values_of_the_model(worlds, engine):
+    assert worlds[2].run(inexact, Case(engine, precision="bf16")) == [[], []]

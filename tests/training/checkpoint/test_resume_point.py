@@ -5,7 +5,8 @@ import torch
 
 from tests.training.checkpoint.states import saving, state, whole
 from training.checkpoint.manifest import CheckpointError
-from training.checkpoint.resume_point import choose
+from training.checkpoint.resume_point import ResumePoint, choose
+from training.train_plan import StartSteps
 
 FILES = ("manifest.json", "state.json", "manifest.sha256", "rank-00000.safetensors")
 
@@ -65,3 +66,23 @@ def test_two_ranks_check_a_share_each_and_agree(run, two_ranks):
 def _chosen(world, run):
     found, damaged = choose(run, world, None)
     return found.manifest.step, list(damaged)
+
+
+STARTS = {"data": 4, "schedule": 6, "samples_before": 40}
+
+
+@pytest.mark.parametrize(
+    ("reset", "changes"),
+    [
+        ((), {}),
+        (("optimizer",), {}),
+        (("schedule",), {"schedule": 30}),
+        (("data",), {"data": 30, "samples_before": 320}),
+        (("data", "schedule"), {"data": 30, "samples_before": 320, "schedule": 30}),
+    ],
+)
+def test_what_is_reset_starts_at_the_step_of_the_checkpoint(tmp_path, alone, reset, changes):
+    facts = {"samples": 320, "starts": STARTS}
+    saving(tmp_path, alone).save(30, state(whole()), facts, periodic=True, score=None)
+    found, _ = choose(tmp_path, alone, 30)
+    assert ResumePoint(found, frozenset(reset)).starts == StartSteps(**STARTS | changes)

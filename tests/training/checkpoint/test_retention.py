@@ -3,7 +3,10 @@
 import itertools
 import os
 import shutil
+from dataclasses import replace
 from functools import partial
+
+import pytest
 
 from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import saving, state, whole
@@ -128,3 +131,25 @@ def test_a_kill_at_any_moment_of_replacing_a_step_leaves_the_older_or_the_newer(
     # The older one until the newer has its name, through every operation of both functions.
     assert found == sorted(found)
     assert set(found) == {20, 21} and len(found) >= 8
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"since": 7}, {"samples": 5}, {"metric": "accuracy"}, {"direction": "max"}],
+    ids=str,
+)
+def test_scores_of_another_kind_than_the_newest_one_do_not_count(tmp_path, alone, other):
+    saver = saving(tmp_path, alone, last=1)
+    scores = [Score("loss", 0.1, "min"), *(replace(Score("loss", v, "min"), **other) for v in (0.5, 0.4))]
+    for step, score in enumerate(scores, 1):
+        saver.save(step, state(whole(step)), {"samples": step}, False, score)
+    best = 2 if "direction" in other else 3
+    assert open_checkpoint(tmp_path / "best").manifest.step == best
+    assert steps(tmp_path) == sorted({best, 3})
+
+
+def test_checkpoints_at_multiples_and_at_the_named_step_stay_if_they_are_periodic(tmp_path, alone):
+    saver = saving(tmp_path, alone, last=1, best=0, every=4, at=5)
+    for step in range(1, 12):
+        save(saver, step, periodic=step != 8)
+    assert steps(tmp_path) == [4, 5, 11]

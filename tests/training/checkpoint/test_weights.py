@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint, write_weights
+from training.checkpoint.tensor_file import read_head
 
 
 def averaged(rank=0, size=1):
@@ -60,3 +61,11 @@ def test_names_select_and_rename_the_tensors_of_a_checkpoint_without_a_model_fil
     found = load_file(tmp_path / "out")
     assert found.keys() == {"theirs.weight", "counts"}
     assert bits(found["theirs.weight"]) == bits(whole()["weight"]["embed.weight"])
+
+
+def test_every_tensor_is_aligned_to_its_width_for_readers_that_map_the_file(saved, tmp_path):
+    write_weights(open_checkpoint(saved), tmp_path / "out")
+    for path in (tmp_path / "out", saved / "rank-00000.safetensors"):
+        entries, _ = read_head(path)
+        assert len(entries) >= len(BUFFERS)
+        assert [name for name, ((dtype, _), at) in entries.items() if at % dtype.itemsize] == []

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from training.resources.memory import PeakMemory
+from tests.training.facts import step, train_plan
+from training.resources.memory import CacheClearing, PeakMemory
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -59,3 +61,19 @@ def test_the_maximum_over_ranks_counts():
     largest = PeakMemory().maximum(TwoRanks())
     assert largest["host"] == 2**50
     assert largest["device"] is None
+
+
+@pytest.mark.parametrize(("accumulation", "every"), [(1, 3), (2, 3), (3, 2), (4, 1)])
+def test_a_cache_is_emptied_once_so_many_micro_batches_have_passed(monkeypatch, accumulation, every):
+    emptied, taken = [], 0
+    runtime = SimpleNamespace(empty_cache=lambda: emptied.append(taken))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: runtime)
+    clearing = CacheClearing(every, torch.device("cuda", 0))
+    clearing.start(train_plan(accumulation=accumulation))
+    expected = []
+    for number in range(1, 13):
+        taken, before = number * accumulation, taken
+        clearing.step(step(number))
+        if taken // every > before // every:
+            expected.append(taken)
+    assert emptied == expected

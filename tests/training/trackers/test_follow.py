@@ -13,6 +13,8 @@ from training.trackers.follow import Following, Run, Tracker
 LINES = 7
 sent: list[int] = []
 uploaded: list[int] = []
+known = [0]
+"""The last one: the newest step that the tracker has."""
 
 
 class Session(Tracker):
@@ -22,6 +24,7 @@ class Session(Tracker):
 
     def __init__(self, run, project, identifier):
         sent.clear()
+        self.last_step = known[-1]
 
     def log(self, step, values):
         sent.append(step)
@@ -46,14 +49,26 @@ def following(folder, **changes):
 
 def test_lines_that_are_written_while_the_run_ends_are_sent(tmp_path, monkeypatch):
     monkeypatch.setattr(follow, "_MOST_LINES", LINES // 2)
-    lines = [{"kind": "train", "step": step, "loss": 1.0} for step in range(1, LINES + 1)]
-    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    stopped = {"kind": "stopped", "step": LINES, "facts": {"exit_code": 0}}
-    (tmp_path / "events.jsonl").write_text(json.dumps(stopped) + "\n")
-    (tmp_path / "result.json").write_text("{}")
+    ended(tmp_path)
     follower, said = following(tmp_path)
     follower.follow()
     assert sent == list(range(1, LINES + 1)) and said == ["notice"]
+
+
+def test_steps_that_the_tracker_has_are_not_sent_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.training.trackers.test_follow.known", [3])
+    ended(tmp_path)
+    following(tmp_path)[0].follow()
+    assert sent == list(range(4, LINES + 1))
+
+
+def ended(folder):
+    """Write the files of a run of LINES steps that is over."""
+    lines = [{"kind": "train", "step": step, "loss": 1.0} for step in range(1, LINES + 1)]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    stopped = {"kind": "stopped", "step": LINES, "facts": {"exit_code": 0}}
+    (folder / "events.jsonl").write_text(json.dumps(stopped) + "\n")
+    (folder / "result.json").write_text("{}")
 
 
 def test_a_checkpoint_of_this_process_is_uploaded_once_also_where_sending_starts_again(tmp_path):
