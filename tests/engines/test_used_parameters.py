@@ -1,10 +1,16 @@
 """Parameters that a rank or a step does not use: no gradient, or an error that names them."""
 
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
+from torch.distributed import HashStore
 
+from engines import used_parameters
 from engines.base import EngineError, OptimizerSpec
+from engines.used_parameters import UsedParameters
 from tests.engines.parity import around
 from tests.engines.pool import RankFailed
 from tests.engines.test_parity import able
@@ -113,6 +119,62 @@ def test_a_rank_that_leaves_what_all_used_before_raises_while_others_wait(worlds
     """Rank 0 uses what it used before, and waits for rank 1 in a collective."""
     with pytest.raises(RankFailed, match=r"rank 0 uses a\.weight where rank 1 uses out\.weight"):
         worlds[2].run(train, name, "fp32", [[[A], [A]], [[A], [A]], [[A], [NONE]]])
+
+
+def take_step(check, net, passes):
+    """A step whose passes use these branches, as an engine that gathers nothing takes it."""
+    for number, branches in enumerate(passes):
+        with check.micro_batch(last=number == len(passes) - 1):
+            loss = net(torch.ones(1, 4), branches).sum()
+            check.end_forward()
+            loss.backward()
+            check.add_gradients(p for p in net.parameters() if p.grad is not None)
+    check.end_segment()
+    net.zero_grad()
+
+
+def checked(steps):
+    """Of each rank, a thread with these steps: the keys of the store after each step, or the error."""
+    store = HashStore()
+
+    def run(rank):
+        world, net, keys = SimpleNamespace(rank=rank, size=2, store=store), Branches(), []
+        check = UsedParameters(world, net, gathers=lambda module: False)
+        try:
+            for ranks in steps:
+                take_step(check, net, ranks[rank])
+                keys.append(store.num_keys())
+        except EngineError as error:
+            return str(error)
+        finally:
+            check.close()
+        return keys
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, range(2)))
+
+
+def test_steps_that_use_what_the_one_before_used_send_nothing():
+    first, second = checked([[[BOTH, A]] * 2] * 4)
+    assert first[1:] == second[1:] == [first[0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("last", "names"),
+    [
+        ([[A], [B]], ("a.weight", "b.weight")),
+        ([[A, A], [A, B]], ("a.weight", "b.weight")),
+        ([[BOTH], [A]], ("b.weight", "out.weight")),
+        ([["ba"], ["ab"]], ("b.weight", "a.weight")),
+    ],
+    ids=str,
+)
+def test_both_ranks_name_the_first_parameter_that_only_one_of_them_uses(monkeypatch, last, names):
+    """Those of a forward pass, in a step after others that were equal."""
+    monkeypatch.setattr(used_parameters, "_LOOK_S", 0.1)
+    first, second = checked([*[[[BOTH, A]] * 2] * 2, last])
+    assert first == second
+    assert f"rank 0 uses {names[0]} where rank 1 uses {names[1]};" in first
 
 
 EVEN = [[[A, B]] * 2, [[B, A]] * 2, [[BOTH, NONE]] * 2, [[NONE, B]] * 2]

@@ -62,9 +62,10 @@ def test_other_requests_of_one_rank_are_carried_out_by_both(two_ranks):
         assert found["outcome"].status == "completed"
 
 
-def test_what_one_rank_requests_before_the_last_step_is_carried_out_after_it(two_ranks):
+def test_what_one_rank_requests_before_the_last_step_is_carried_out_once_after_it(two_ranks):
+    """The end of the run evaluates too, but not twice."""
     requests = {1: {5: Action.EVALUATE | Action.SAVE}}
-    changes = EACH_STEP | {"eval": {"every": None, "last": False}, "save": {"last": False, "keep_best": 0}}
+    changes = EACH_STEP | {"save": {"last": False, "keep_best": 0}}
     for found in two_ranks.run(tiny_run, {}, requests, changes):
         assert found["calls"][-4:] == ["step 6", "evaluated 6", "saved 6", "end"]
 

@@ -31,7 +31,9 @@ def test_mfu_is_arithmetic_over_the_peak_of_all_devices():
     assert mfu(None, 50.0, device, "bf16", 2) is None
 
 
-@pytest.mark.parametrize("name", ["NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA A100-SXM4-80GB MIG 1g.10gb", "Abacus"])
+@pytest.mark.parametrize(
+    "name", ["NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA A100-SXM4-80GB MIG 1g.10gb", "Abacus"]
+)
 def test_a_part_of_a_chip_and_another_chip_have_no_known_peak(name):
     assert peak_flops(name, "bf16") is None
 

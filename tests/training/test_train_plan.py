@@ -76,7 +76,9 @@ def test_the_steps_of_an_experience_count_from_its_start():
     assert train_plan(**changes, experience=0).total_steps == 10
 
 
-@pytest.mark.parametrize(("every", "each_epoch"), [(4, False), (None, True), (4, True), (3, True), (None, False)])
+@pytest.mark.parametrize(
+    ("every", "each_epoch"), [(4, False), (None, True), (4, True), (3, True), (None, False)]
+)
 def test_evaluations_are_counted_as_they_are_due(every, each_epoch):
     found = TrainPlan(50, 6, 8, 8, 1, 1, "", data_start=5, eval_every=every, eval_each_epoch=each_epoch)
     for after, until in ((5, 50), (7, 29), (17, 18)):

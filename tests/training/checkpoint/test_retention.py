@@ -134,9 +134,7 @@ def test_a_kill_at_any_moment_of_replacing_a_step_leaves_the_older_or_the_newer(
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"since": 7}, {"samples": 5}, {"metric": "accuracy"}, {"direction": "max"}],
-    ids=str,
+    "other", [{"since": 7}, {"samples": 5}, {"metric": "accuracy"}, {"direction": "max"}], ids=str
 )
 def test_scores_of_another_kind_than_the_newest_one_do_not_count(tmp_path, alone, other):
     saver = saving(tmp_path, alone, last=1)
