@@ -135,6 +135,6 @@ def frozen_values(world, name, folder):
 
 
 @able("local", "fsdp", "zero3", slow=("zero3",))
-def test_fp32_values_are_exact_and_loaded_ones_are_used(worlds, engine, tmp_path):
+def test_fp32_values_are_exact_and_are_loaded(worlds, engine, tmp_path):
     for wrong, apart in worlds[2].run(frozen_values, engine, tmp_path):
         assert wrong == [] and apart < 0.03
