@@ -2,12 +2,14 @@
 
 from functools import partial
 
+import pytest
 import torch
 from torch import nn
 
 from engines.base import OptimizerSpec
 from engines.world import open_world
 from tests.engines.parity import TIME, Case, around, one_step, prepared
+from tests.engines.test_fsdp import SMALL_GRADIENTS, norm_of_small_gradients
 from tests.engines.test_parity import able
 
 TOKENS = torch.arange(2 * TIME).view(2, TIME)
@@ -38,6 +40,11 @@ def test_discarded_gradients_leave_no_trace(worlds, engine):
         for (taken, pieces), (taken_after, pieces_after) in zip(plain, outcomes, strict=True):
             assert taken == taken_after
             assert all(torch.equal(*pair) for pair in zip(pieces, pieces_after, strict=True))
+
+
+@able("local", "ddp", "oss")
+def test_gradients_are_added_over_micro_batches_and_averaged_over_ranks_in_fp32(worlds, engine):
+    assert worlds[2].run(norm_of_small_gradients, engine) == [pytest.approx(SMALL_GRADIENTS, rel=1e-6)] * 2
 
 
 class Replayed(torch.autograd.Function):

@@ -154,7 +154,7 @@ def checked(steps):
         return list(pool.map(run, range(2)))
 
 
-def test_steps_that_use_what_the_one_before_used_send_nothing():
+def test_equal_steps_send_nothing():
     first, second = checked([[[BOTH, A]] * 2] * 4)
     assert first[1:] == second[1:] == [first[0]] * 3
 
@@ -169,12 +169,17 @@ def test_steps_that_use_what_the_one_before_used_send_nothing():
     ],
     ids=str,
 )
-def test_both_ranks_name_the_first_parameter_that_only_one_of_them_uses(monkeypatch, last, names):
+def test_both_ranks_name_what_only_one_uses(monkeypatch, last, names):
     """Those of a forward pass, in a step after others that were equal."""
     monkeypatch.setattr(used_parameters, "_LOOK_S", 0.1)
     first, second = checked([*[[[BOTH, A]] * 2] * 2, last])
     assert first == second
     assert f"rank 0 uses {names[0]} where rank 1 uses {names[1]};" in first
+
+
+def test_a_module_may_be_called_more_often_by_a_rank():
+    """Its gradients are summed over its calls before ranks exchange them."""
+    assert all(isinstance(keys, list) for keys in checked([[["aa", "ab"], ["a", "abba"]]]))
 
 
 EVEN = [[[A, B]] * 2, [[B, A]] * 2, [[BOTH, NONE]] * 2, [[NONE, B]] * 2]
