@@ -259,8 +259,6 @@ training/logging/metrics.py | training/logging/test_metrics.py
 training/optim/ema.py | training/optim/test_ema.py
     the average moves by its decay
         self._weights, 1 - decay) => self._weights, decay)
-    no refresh after the average is swapped in
-        engine.refresh() => pass
 training/optim/groups.py | training/optim/test_groups.py
     the first layer has the largest learning rate
         decay ** (count - number) => decay ** (number + 1)
@@ -354,9 +352,9 @@ engines/deferred_init.py | engines/test_deferred_init.py
     ranks draw on from other states
         torch.set_rng_state(state) => pass
     ranks have other buffers
-        dist.broadcast(values.view(torch.uint8), 0) => pass
-    a rank keeps memory without values
-        dist.broadcast(values, 0) => pass
+        for buffer in (buffer for buffer in model.buffers() if buffer.numel()): => for buffer in ():
+    a rank gets the first rows of each weight
+        values[piece.start :][: piece.data.numel()] => values[: piece.data.numel()]
 engines/device.py | engines/test_device.py
     all processes take the first GPU
         else torch.device(wanted, local_rank) => else torch.device(wanted, 0)
@@ -408,7 +406,7 @@ engines/precision.py | engines/test_precision.py
         value.float() if isinstance(value, Tensor) and value.dtype == dtype else value => value
 engines/preparation.py | engines/test_preparation.py
     ranks start from weights of their own
-        dist.broadcast(tensor.detach(), 0) => pass
+        if world.size > 1: => if False:
     a recomputation counts in buffers
         buffer.copy_(value) => pass
     other blocks recompute their activations
@@ -451,6 +449,9 @@ engines/zero/config.py | engines/zero/test_config.py
         isinstance(a, bool) == isinstance(b, bool) and bool(a == b) => bool(a == b)
     merging changes what engines are shipped with
         json.loads(json.dumps(shipped)) => dict(shipped)
+engines/zero/engine.py | training/optim/test_ema.py
+    no refresh after the average is swapped in
+        self._state.refresh() => pass
 engines/zero/engine.py | engines/zero/test_gradients.py
     gradients are added in 16 bits
         "data_types": {"grad_accum_dtype": "fp32"} => "data_types": {}
