@@ -2,8 +2,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
+from engines.base import OptimizerSpec, Options
+from engines.catalog import build_engine
 from tests.training.tiny import TinyTask, one_rank, run_tiny
+from training.optim.ema import Ema
 
 DECAY, NAME = 0.8, "linear.weight"
 CHANGES = {"optim": {"lr": 0.1}, "save": {"every": 1, "keep_best": 0}}
@@ -63,3 +67,26 @@ def test_a_skipped_step_between_others_does_not_move_the_average():
         for kind in ("weight", "ema")
     }
     assert is_equal["ema"] == is_equal["weight"] and sum(is_equal["weight"]) >= 2
+
+
+def test_the_average_of_16_bits_moves_and_leaves_the_weights_as_they_were():
+    model = nn.Linear(3, 3, bias=False).bfloat16()
+    engine = build_engine("local", one_rank(), Options())
+    spec = OptimizerSpec([{}], lambda *_: 0, lambda groups: torch.optim.SGD(groups, lr=0.1), None)
+    engine.prepare(model, spec, [])
+    average = Ema(engine, 0.999)
+    expected = model.weight.detach().double()
+    for step in range(50_000, 50_100):
+        with torch.no_grad():
+            model.weight.add_(torch.randn(3, 3) / 8)
+        average.update(step)
+        expected = 0.999 * expected + 0.001 * model.weight.detach().double()
+    (piece,) = average.pieces
+    torch.testing.assert_close(piece.data.double().view(3, 3), expected, rtol=1e-5, atol=1e-6)
+
+    weight, stored = model.weight.detach().clone(), piece.data.clone()
+    with average.in_place(engine):
+        assert torch.equal(model.weight, expected.to(torch.bfloat16))
+    assert torch.equal(model.weight, weight)
+    assert torch.equal(piece.data, stored)
+    engine.close()
