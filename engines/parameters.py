@@ -49,11 +49,15 @@ def check_parameters(
     """
     tensors = {**dict(model.named_parameters()), **read_buffers(stored_buffers(model))}
     for name, tensor in tensors.items():
+        if tensor.is_complex():
+            raise EngineError(
+                f"'{name}' is {_kind(tensor)}, and checkpoints hold real numbers; keep what "
+                "torch.view_as_real makes of it, and call torch.view_as_complex in forward()"
+            )
         if tensor.dtype not in storable:
             raise EngineError(
-                f"'{name}' is {_kind(tensor)}, which no checkpoint holds; store it in another type: "
-                "complex numbers as torch.view_as_real gives them, with torch.view_as_complex in "
-                "forward(); or compute it in build(), in a buffer with persistent=False"
+                f"'{name}' is {_kind(tensor)}, which checkpoints do not hold; keep it in another "
+                "type, or as a buffer with persistent=False, which build() computes again"
             )
     reason = _reason(model, blocks, ENGINES[engine], processes)
     if reason is None:
