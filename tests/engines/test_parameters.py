@@ -91,16 +91,16 @@ def test_a_special_model_trains_as_in_a_plain_loop_or_is_refused(worlds, case, e
             torch.testing.assert_close(is_moved, expected, rtol=0, atol=allowed)
 
 
-@pytest.mark.parametrize(("case", "engine", "size"), matrix(FAST_RESUMES))
+@pytest.mark.parametrize(
+    ("case", "engine", "size"), [row for row in matrix(FAST_RESUMES) if not is_refused(*row.values)]
+)
 def test_a_special_model_continues_bit_equal_from_its_checkpoint(worlds, tmp_path, case, engine, size):
-    if is_refused(case, engine, size):
-        return
+    whole = worlds[size].run(trained_or_refused, engine, case)
     for last in (1, 3):  # with a layer without a gradient so far, and after it got one
         folder = tmp_path / f"{last}"
         folder.mkdir()
         worlds[size].run(trained_or_refused, engine, case, last, folder)
         second = worlds[size].run(trained_or_refused, engine, case, 4, folder, last + 1)
-        whole = worlds[size].run(trained_or_refused, engine, case)
         for rank, expected in zip(second, whole, strict=True):
             assert rank.losses == expected.losses[last:]
             assert rank.tensors.keys() == expected.tensors.keys()
