@@ -80,6 +80,14 @@ class Entry:
     shards_parameters: bool = False
     """Whether a rank updates shards of parameters instead of full ones."""
     placement: Placement = Placement()
+    has_fp32_copies: bool = False
+    """Whether it updates copies of the weights in float32, whatever the type of the weights."""
+    mixed_types: frozenset[str] = frozenset()
+    """Types of parameters that it trains side by side; of others, one type at a time."""
+    types_by_block: bool = False
+    """Whether each block may have parameters of another type."""
+    gradient_hooks: frozenset[str] = frozenset()
+    """The methods of parameters whose hooks it calls, as plain PyTorch does."""
     offload: tuple[str, ...] = ()
     """Values of engine.offload that it can have, the default first."""
     is_traced: bool = False
@@ -94,13 +102,20 @@ class Entry:
         return replace(self.placement, weights="sharded") if stays else self.placement
 
 
+_HOOK = "register_hook"
+_ALL_HOOKS = frozenset({_HOOK, "register_post_accumulate_grad_hook"})
+_HALVES = frozenset({"float16", "bfloat16"})
 _SHARDED = Placement("sharded", "sharded", "sharded")
 _ON_HOST = Placement("host", "host", "host")
 
 
 def _zero(name: str, sentence: str, placement: Placement, offload: tuple[str, ...] = ()) -> Entry:
     # ZeRO-3 gathers each weight in hooks of its module, which torch.compile cannot trace through.
-    settings = {} if placement.weights == "replicated" else {"compile": "off"}
+    is_gathered = placement.weights != "replicated"
+    settings = {"compile": "off"} if is_gathered else {}
+    mixed = _HALVES | {"float32"}
+    if is_gathered and not offload:
+        mixed = frozenset()
     return Entry(
         name,
         sentence,
@@ -110,6 +125,10 @@ def _zero(name: str, sentence: str, placement: Placement, offload: tuple[str, ..
         f"{name}.json",
         shards_parameters=True,
         placement=placement,
+        has_fp32_copies=True,
+        mixed_types=mixed,
+        # Gradients of earlier micro-batches are elsewhere, so that no hook after them sees these.
+        gradient_hooks=frozenset({_HOOK}),
         offload=offload,
         settings=settings,
     )
@@ -125,6 +144,8 @@ ENGINES = {
             "local",
             always_group=False,
             processes=1,
+            mixed_types=_HALVES | {"float32", "float64"},
+            gradient_hooks=_ALL_HOOKS,
         ),
         Entry(
             "ddp",
@@ -132,6 +153,8 @@ ENGINES = {
             "engines.ddp",
             "ddp",
             always_group=False,
+            mixed_types=_HALVES | {"float32", "float64"},
+            gradient_hooks=_ALL_HOOKS,
         ),
         Entry(
             "fsdp",
@@ -140,6 +163,7 @@ ENGINES = {
             "fsdp",
             shards_parameters=True,
             placement=_SHARDED,
+            types_by_block=True,
             is_traced=True,
         ),
         Entry(
@@ -149,6 +173,7 @@ ENGINES = {
             "fsdp_offload",
             shards_parameters=True,
             placement=_ON_HOST,
+            types_by_block=True,
             offload=("all",),
             is_traced=True,
         ),
@@ -159,6 +184,7 @@ ENGINES = {
             "oss",
             ("fairscale",),
             placement=Placement(optimizer="sharded"),
+            gradient_hooks=_ALL_HOOKS,
         ),
         _zero("zero1", "optimizer state sharded over ranks (DeepSpeed)", Placement(optimizer="sharded")),
         _zero(

@@ -14,7 +14,8 @@ from torch.utils import swap_tensors
 
 from engines.base import Engine, World
 from engines.device import trim_heap
-from engines.state import WEIGHT
+from engines.special_parameters import gradient_hooks
+from engines.state import WEIGHT, broadcast
 
 _MARK = "_gearshift_deferred"
 # What a model raises that needs a value; a fault of its own is raised again with values.
@@ -49,9 +50,7 @@ def build(make: Callable[[], Module], world: World) -> tuple[Module, dict[str, T
     if needs_values:
         return model, {}
     for buffer in (buffer for buffer in model.buffers() if buffer.numel()):
-        values = buffer.detach().contiguous().view(-1)
-        dist.broadcast(values.view(torch.uint8), 0)
-        buffer.copy_(values.view(buffer.shape))
+        broadcast(buffer.detach())
     for parameter in model.parameters():
         setattr(parameter, _MARK, True)
     return model, {name: parameter.detach() for name, parameter in model.named_parameters()}
@@ -65,7 +64,7 @@ def _without_values(make: Callable[[], Module]) -> Module | None:
             model = make()
         tensors = [*model.parameters(), *model.buffers()]
         storages = {tensor.untyped_storage()._cdata for tensor in tensors}
-        if len(storages) < len(tensors) or any(type(p) is not Parameter for p in model.parameters()):
+        if len(storages) < len(tensors) or any(map(_is_special, model.parameters())):
             return None
         for tensor in [tensor for tensor in tensors if tensor.is_meta]:
             _give_memory(tensor)
@@ -75,6 +74,11 @@ def _without_values(make: Callable[[], Module]) -> Module | None:
         raise
     has_more = any(id(tensor) not in before for tensor in _on_meta())  # such as one in a list
     return None if has_more else model
+
+
+def _is_special(parameter: Parameter) -> bool:
+    """Whether it is more than its values: of another class, or with gradient hooks."""
+    return type(parameter) is not Parameter or bool(gradient_hooks(parameter))
 
 
 def _give_memory(tensor: Tensor) -> None:
@@ -105,7 +109,7 @@ def write(weights: dict[str, Tensor], engine: Engine) -> None:
         values = weights.pop(name).reshape(-1)
         # Of other ranks no host memory was written to: it stays so.
         values = values.to(device) if engine.world.rank == 0 else torch.empty_like(values, device=device)
-        dist.broadcast(values, 0)
+        broadcast(values)
         for piece in held[WEIGHT, name]:
             piece.data.detach().copy_(values[piece.start :][: piece.data.numel()])
     del values

@@ -116,12 +116,24 @@ class FSDP(EngineWithOptimizerStep):
             whole=[p for p in named.values() if p in whole and p.requires_grad],
         )
         check_cover(self.state(), self.world)
+        self._watch_weights()
         if self._offloads:
             self._overlap_update()
         self._used = UsedParameters(self.world, model, lambda m: isinstance(m, FSDPModule))
         self._restore.append(self._used.close)
         self.resize(self._options.micro_batch, self._options.accumulation)
         return model
+
+    def _watch_weights(self) -> None:
+        """Note the gathered weights, which are other tensors than the shards."""
+
+        def note(module: Module, _arguments: Any) -> None:
+            self.unchanged.note(module.named_parameters())
+
+        for module in self._model.modules():
+            if isinstance(module, FSDPModule):
+                # After the hook of FSDP, which gathers them.
+                module.register_forward_pre_hook(torch.compiler.disable(note))
 
     def _overlap_update(self) -> None:
         from engines.overlapped_update import OverlappedUpdate, can_overlap

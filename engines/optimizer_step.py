@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from engines.base import Numbers, Update, World
 from engines.precision import LossScale
+from engines.special_parameters import UnchangedWeights
 from engines.state import broadcast_buffers, stored_buffers
 
 
@@ -50,6 +51,7 @@ class EngineWithOptimizerStep:
         self._whole = dict.fromkeys(whole)  # in one order on all ranks
         self._sharded = [p for p in named.values() if p not in self._whole]
         self._is_first = True
+        self.unchanged = UnchangedWeights()
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -69,6 +71,7 @@ class EngineWithOptimizerStep:
         """Nothing to do: the loop passes each micro-batch."""
 
     def backward(self, loss: Tensor) -> None:
+        self.unchanged.check()
         (self._loss_scale.scale(loss) if self._loss_scale else loss).backward()
 
     def step(self) -> Update:
@@ -77,6 +80,7 @@ class EngineWithOptimizerStep:
             trained = ((n, p) for n, p in self._named.items() if p.requires_grad)
             self.without_gradient = [name for name, p in trained if p.grad is None]
             self._is_first = False
+            self.unchanged.end()
         average(self._whole, self.world)
         gradients, whole = gradients_of(self._sharded), gradients_of(self._whole)
         norm = global_norm(gradients, self.world, self._replicas, whole)

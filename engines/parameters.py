@@ -1,8 +1,8 @@
-"""Which parameters and buffers an engine can train, checked before it changes the model."""
+"""Which parameters, buffers and models an engine can train, checked before it changes anything."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -10,18 +10,9 @@ from torch.nn import Embedding, EmbeddingBag, Module, Parameter
 from torch.nn.parameter import is_lazy
 
 from engines.base import Blocks, EngineError
-from engines.catalog import ENGINES
-
-_SHARDED = ("fsdp", "fsdp-offload")
-# Engines that update the weights themselves, not copies in float32.
-_WITHOUT_COPIES = frozenset({"local", "ddp", *_SHARDED, "oss"})
-_HALVES = frozenset({torch.float16, torch.bfloat16})
-_REAL = _HALVES | {torch.float32, torch.float64}
-# The types of parameters that an engine trains side by side; of others, one type at a time.
-_MIXED = {
-    **dict.fromkeys(("local", "ddp", "zero3-offload"), _REAL),
-    **dict.fromkeys(("zero1", "zero2", "zero2-offload"), _HALVES | {torch.float32}),
-}
+from engines.catalog import ENGINES, Entry
+from engines.special_parameters import gradient_hooks
+from engines.state import read_buffers, stored_buffers
 
 
 def with_dense_tensors(build: Callable[[], Module]) -> Module:
@@ -47,52 +38,88 @@ def with_dense_tensors(build: Callable[[], Module]) -> Module:
     return model
 
 
-def check_parameters(model: Module, blocks: Blocks, engine: str, processes: int) -> None:
-    """Raise EngineError for a parameter that `engine` does not train; it names those that do.
+def check_parameters(
+    model: Module, blocks: Blocks, engine: str, processes: int, storable: Collection[torch.dtype]
+) -> None:
+    """Raise EngineError for what `engine` does not train as it is; it names engines that do.
 
-    Weights are float32 in most models; other types, and several of them, need some engines.
+    Weights are float32 in most models; other types, and several of them, need some engines; so do
+    gradient hooks of parameters, and weights that change where they are read. `storable`: what a
+    checkpoint can hold.
     """
+    tensors = {**dict(model.named_parameters()), **read_buffers(stored_buffers(model))}
+    for name, tensor in tensors.items():
+        if tensor.is_complex():
+            raise EngineError(
+                f"'{name}' is {_kind(tensor)}, and checkpoints hold real numbers; keep what "
+                "torch.view_as_real makes of it, and call torch.view_as_complex in forward()"
+            )
+        if tensor.dtype not in storable:
+            raise EngineError(
+                f"'{name}' is {_kind(tensor)}, which checkpoints do not hold; keep it in another "
+                "type, or as a buffer with persistent=False, which build() computes again"
+            )
+    reason = _reason(model, blocks, ENGINES[engine], processes)
+    if reason is None:
+        return
+    able = []
+    for name, entry in ENGINES.items():
+        if _reason(model, blocks, entry, entry.processes or processes) is None:
+            able.append(name if entry.processes is None else f"{name} with one process")
+    raise EngineError(f"{reason}; engines that train it: {', '.join(able) or 'none'}")
+
+
+def _reason(model: Module, blocks: Blocks, entry: Entry, processes: int) -> str | None:
+    """Why an engine cannot train `model`; None: it can."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
-    if (reason := _reason(named, blocks, engine, processes)) is not None:
-        others = [
-            name if entry.processes is None else f"{name} with one process"
-            for name, entry in ENGINES.items()
-            if _reason(named, blocks, name, entry.processes or processes) is None
-        ]
-        raise EngineError(f"{reason}; engines that train it: {', '.join(others) or 'none'}")
-
-
-def _reason(named: Mapping[str, Parameter], blocks: Blocks, engine: str, processes: int) -> str | None:
-    """Why `engine` cannot train one of these parameters; None: it can."""
     for name, parameter in named.items():
-        takes_complex = (*_SHARDED, "local", *["ddp"] * (processes == 1))
-        if parameter.is_complex() and engine not in takes_complex:
-            return f"engine {engine} does not train parameter '{name}', which is {_kind(parameter)}"
-        if parameter.dtype is torch.float16 and engine in _WITHOUT_COPIES:
+        what = f"engine {entry.name} does not train parameter '{name}'"
+        if parameter.dtype is torch.float16 and not entry.has_fp32_copies:
             return (
                 f"parameter '{name}' is float16, which loses most updates; keep weights in float32 "
                 "and compute with  --precision fp16"
             )
-    for group in _joined(named, blocks, engine):
+        if parameter.dtype is torch.float64 and entry.has_fp32_copies:
+            return f"{what} in float64: it would round it to float32"
+        for method in gradient_hooks(parameter):
+            if method not in entry.gradient_hooks:
+                return f"{what} with the hook of its {method}, which it would lose"
+    if not _keeps_changes(entry, processes):
+        for name, module in model.named_modules():
+            if isinstance(module, Embedding | EmbeddingBag) and module.max_norm is not None:
+                weight = f"{name}.weight".lstrip(".")
+                return (
+                    f"engine {entry.name} does not train parameter '{weight}' with max_norm, "
+                    "which changes rows where they are read, on each process others"
+                )
+    return _unequal_types(named, blocks, entry)
+
+
+def _keeps_changes(entry: Entry, processes: int) -> bool:
+    """Whether a change of a weight in a forward pass is one of the weight itself, for all processes."""
+    is_whole = entry.placement.weights == "replicated" and not entry.has_fp32_copies
+    return is_whole and processes == 1
+
+
+def _unequal_types(named: Mapping[str, Parameter], blocks: Blocks, entry: Entry) -> str | None:
+    for group in _joined(named, blocks, entry):
         widest = max(group.values(), key=lambda p: p.dtype is torch.float32, default=None)
         for name, parameter in group.items():
             assert widest is not None
-            kinds = {widest.dtype, parameter.dtype}
-            if len(kinds) > 1 and not kinds <= _MIXED.get(engine, frozenset()):
+            kinds = {_kind(widest), _kind(parameter)}
+            if len(kinds) > 1 and not kinds <= entry.mixed_types:
                 return (
-                    f"engine {engine} does not train parameter '{name}', which is "
+                    f"engine {entry.name} does not train parameter '{name}', which is "
                     f"{_kind(parameter)}, together with others that are {_kind(widest)}"
                 )
     return None
 
 
-def _joined(named: Mapping[str, Parameter], blocks: Blocks, engine: str) -> Iterator[Mapping[str, Parameter]]:
-    if engine not in _SHARDED:
-        real = {n: p for n, p in named.items() if not p.is_complex()}
-        yield real
-        return
+def _joined(
+    named: Mapping[str, Parameter], blocks: Blocks, entry: Entry
+) -> Iterator[Mapping[str, Parameter]]:
     left = dict(named)
-    for block in blocks:
+    for block in blocks if entry.types_by_block else ():
         inside = {id(parameter) for parameter in block.parameters()}
         yield {n: left.pop(n) for n, p in named.items() if n in left and id(p) in inside}
     yield left

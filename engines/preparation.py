@@ -10,7 +10,6 @@ from subprocess import SubprocessError
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.fx import GraphModule
@@ -26,6 +25,7 @@ from torch.utils.checkpoint import (
 from engines.base import Blocks, EngineError, OptimizerSpec, Options, World
 from engines.deferred_init import is_deferred
 from engines.precision import autocast_inside
+from engines.state import broadcast
 
 if TYPE_CHECKING:
     from engines.activation_offload import ActivationOffload
@@ -187,7 +187,7 @@ def move_to_device(model: Module, world: World) -> None:
             continue
         tensor.data = tensor.detach().to(world.device).contiguous()
         if world.size > 1:
-            dist.broadcast(tensor.detach(), 0)
+            broadcast(tensor.detach())
 
 
 def checkpoint_blocks(blocks: Blocks, every: int, kept: Callable[[], _Contexts] | None = None) -> None:

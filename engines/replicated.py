@@ -76,6 +76,8 @@ class Replicated(EngineWithOptimizerStep):
         Autocast drops the weights that it has cast when the outermost context ends: one that is
         open over all micro-batches of a step, and changes no precision, saves casting them again.
         """
+        if self.world.size > 1:
+            self.unchanged.note(self._named.items())
         is_first, graphs = self._casts is None, self._options.graphs
         if graphs:
             torch.compiler.cudagraph_mark_step_begin()  # not at each block, which is the default

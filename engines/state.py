@@ -104,7 +104,10 @@ def _initial_state(optimizer: Optimizer, group: Mapping[str, Any], parameter: Te
 
 
 def fill_slots(optimizer: Optimizer) -> None:
-    """Create the state that `optimizer` would create at its first step, as zeros."""
+    """Create the state that `optimizer` would create at its first step, as zeros.
+
+    Where its first step depends on more than zeros, it makes its state itself then.
+    """
     makes_own = _makes_own_state(optimizer)
     if makes_own and not hasattr(optimizer, "_fresh"):
         optimizer._fresh = set()  # type: ignore[attr-defined]
@@ -120,16 +123,22 @@ def fill_slots(optimizer: Optimizer) -> None:
                 if state.get(name) is None:
                     state[name] = new_slot(name, parameter)
             counts = isinstance(optimizer, Adafactor) or "exp_avg" in names
-            if counts and "step" not in state:
+            if counts and not makes_own and "step" not in state:
                 on_device = group.get("capturable") or group.get("fused")
                 device = parameter.device if on_device else None
                 state["step"] = torch.zeros((), dtype=torch.float32, device=device)
 
 
 def _makes_own_state(optimizer: Optimizer) -> bool:
-    """Whether state that `slots` does not name is the optimizer's; Muon has none."""
+    """Whether the first step of `optimizer` must find no state; that of Muon finds zeros."""
     known = isinstance(optimizer, (*ADAM, SGD, Adafactor, SharesWork))
-    return isinstance(optimizer, HasSlots) and not known
+    return dampens(optimizer) or (isinstance(optimizer, HasSlots) and not known)
+
+
+def dampens(optimizer: Optimizer) -> bool:
+    """Whether the first momentum of a parameter is its gradient, and not a part of it."""
+    is_sgd = isinstance(optimizer, SGD)
+    return is_sgd and any(group["momentum"] and group["dampening"] for group in optimizer.param_groups)
 
 
 def _fresh(optimizer: Optimizer) -> set[Parameter]:
@@ -159,7 +168,7 @@ def load_steps(optimizer: Optimizer, named: Mapping[str, Parameter], steps: Numb
     fresh = _fresh(optimizer)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if parameter in fresh and steps.get(names[parameter], 1.0):  # 1: no steps are counted
+            if parameter in fresh and steps[names[parameter]]:
                 fresh.discard(parameter)
                 made = _initial_state(optimizer, group, parameter)
                 optimizer.state[parameter] = {**made, **optimizer.state[parameter]}
@@ -200,8 +209,8 @@ def gather_state(
             ]
             if "step" in state:
                 steps[name] = float(state["step"])
-            elif parameter in fresh:
-                steps[name] = 0.0
+            elif _makes_own_state(optimizer):
+                steps[name] = float(parameter not in fresh)  # whether it has taken any
     return State(
         shapes=shapes,
         pieces=pieces,
@@ -278,10 +287,25 @@ def broadcast_buffers(owners: Mapping[str, BufferOwner], world: World) -> None:
     if world.size == 1:
         return
     changing = {name: owner for name, owner in owners.items() if owner[0].training}
-    stored = list(read_buffers(changing).values())
-    for dtype in dict.fromkeys(buffer.dtype for buffer in stored):
-        same = [buffer for buffer in stored if buffer.dtype == dtype]
-        flat = torch.cat([buffer.reshape(-1) for buffer in same])
-        dist.broadcast(flat, 0)
-        for buffer, value in zip(same, flat.split([b.numel() for b in same]), strict=True):
-            buffer.copy_(value.view(buffer.shape))
+    # The widest first: so each is aligned to its width.
+    buffers = sorted(read_buffers(changing).values(), key=lambda buffer: -buffer.itemsize)
+    if not buffers:
+        return
+    together = torch.cat([_bytes(buffer) for buffer in buffers])
+    dist.broadcast(together, 0)
+    parts = together.split([buffer.nbytes for buffer in buffers])
+    for buffer, part in zip(buffers, parts, strict=True):
+        buffer.copy_(part.view(buffer.dtype).view(buffer.shape))
+
+
+def broadcast(tensor: Tensor) -> None:
+    """Write the values of rank 0 into `tensor`, which may be of any dtype and layout. Collective."""
+    values = _bytes(tensor)
+    dist.broadcast(values, 0)
+    if values.data_ptr() != tensor.data_ptr():  # a copy
+        tensor.copy_(values.view(tensor.dtype).view(tensor.shape))
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """The bytes of `tensor`, a view if it is contiguous: gloo and NCCL do not send all dtypes."""
+    return tensor.detach().resolve_conj().contiguous().view(-1).view(torch.uint8)

@@ -20,6 +20,7 @@ from engines.device import use_threads
 from engines.frozen_weights import round_weights
 from engines.precision import DTYPES, LossScale, check_precision, norms_in_fp32, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, move_to_device
+from engines.special_parameters import UnchangedWeights
 from engines.state import broadcast_buffers, check_cover, shapes_of, stored_buffers
 from engines.used_parameters import UsedParameters
 from engines.zero import library
@@ -52,6 +53,7 @@ class Zero:
         self._library = library.load(world.device.type)
         self._offloads = self._layout.get("offload_optimizer", {}).get("device") == "cpu"
         self._is_first = True
+        self._unchanged = UnchangedWeights()
         self._undo = ExitStack()
         self._undo.callback(set_matmul_precision(options.precision))
 
@@ -143,6 +145,7 @@ class Zero:
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
         self._engine.set_gradient_accumulation_boundary(last)
+        self._unchanged.note(self._engine.module.named_parameters())
         with self._used.micro_batch(last):
             yield
 
@@ -150,6 +153,7 @@ class Zero:
         if self._loss_scale:
             # DeepSpeed multiplies losses by it, and divides norm and gradients by it.
             self._zero.loss_scale = self._loss_scale.value
+        self._unchanged.check()
         self._used.end_forward()
         self._gradients.reached.clear()
         self._engine.backward(loss)
@@ -160,6 +164,7 @@ class Zero:
         if self._is_first:
             self.without_gradient = self._gradients.never_reached()
             self._is_first = False
+            self._unchanged.end()
         with self._used.exchange():
             self._used.end_segment()
             self._gradients.finish()

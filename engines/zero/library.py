@@ -23,6 +23,7 @@ from engines import environment
 from engines.base import EngineError, World
 from engines.deferred_init import is_deferred
 from engines.pinned import pinned
+from engines.state import broadcast
 
 OLDEST = "0.19.8"
 """Older ones accumulate gradients of 16-bit weights in 16 bits with offload."""
@@ -140,7 +141,7 @@ def _shard(deepspeed: ModuleType, model: Module, config: Mapping[str, Any]) -> N
             self._convert_to_deepspeed_param(param)
             if not is_deferred(param):
                 # Not by DeepSpeed, which cannot send a tensor without an axis.
-                dist.broadcast(param.data, 0)
+                broadcast(param.data)
             param.partition()
 
     Init(module=model, config_dict_or_path=dict(config))

@@ -37,9 +37,8 @@ from models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Ta
 from training import seeds
 from training.agreement import first_error
 from training.callbacks.base import TEST, Outcome
-from training.checkpoint import retention, room
+from training.checkpoint import retention, room, tensor_file
 from training.checkpoint.retention import Keep
-from training.checkpoint.tensor_file import EMA
 from training.checkpoint.writer import CheckpointWriter
 from training.data.fingerprint import fingerprint
 from training.data.loader import Batches, EvaluationBatches
@@ -138,7 +137,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         from training.checkpoint.restore import restore
 
         keeps_slots = job.split is None and "optimizer" not in resumed.reset
-        restore(resumed.checkpoint, engine, keeps_slots, WEIGHT if job.split is None else EMA)
+        restore(resumed.checkpoint, engine, keeps_slots, WEIGHT if job.split is None else tensor_file.EMA)
     # Without the optimizer state, which no loader worker needs.
     slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
     loading = (world, settings.loader, watchdog, [part for slot in slots for part in stored(slot)])
@@ -290,7 +289,8 @@ def _build_model(
     """
     seeds.seed_weights(settings.train.seed)
     model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
-    check_parameters(model, task.blocks(model), job.resolved.settings.engine.name, world.size)
+    engine_name = job.resolved.settings.engine.name
+    check_parameters(model, task.blocks(model), engine_name, world.size, tensor_file.DTYPES)
     base = None
     if isinstance(task, HasBaseWeights) and task.base_folder() is not None:
         from training.checkpoint import base_weights

@@ -103,3 +103,31 @@ def test_the_optimizer_of_a_task_keeps_its_groups_and_options():
     matrices, others = built.param_groups
     assert (matrices["momentum"], others["momentum"]) == (0.9, 0)
     assert [p.ndim for p in matrices["params"] + others["params"]] == [2, 1]
+
+
+COMPLEX = """
+import torch
+from models.custom import CustomTask
+
+
+class Turn(CustomTask):
+    def samples(self, split):
+        return [{"x": torch.ones(2)}] * 64
+
+    def build(self):
+        model = torch.nn.Linear(2, 2)
+        model.register_buffer("turn", torch.ones(2, dtype=torch.complex64))
+        return model
+
+    def measure(self, model, batch):
+        return {"loss": model(batch["x"]).sum()}
+"""
+
+
+def test_a_model_that_no_checkpoint_holds_ends_before_anything_is_written(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "complex_task.py").write_text(COMPLEX)
+    code, text = main(["--model", "complex_task:Turn", "--out", "run"]), capfd.readouterr().err
+    assert (code, "'turn'" in text, "Traceback" in text) == (2, True, False), text
+    assert not (tmp_path / "run").exists()

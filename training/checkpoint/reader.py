@@ -81,11 +81,11 @@ class Checkpoint:
         return self.buffer_shapes[name] if kind == BUFFER else kind_shape(kind, self.shapes[name])
 
     def dtype(self, kind: str, name: str) -> torch.dtype:
-        """What a tensor is stored as: fp32 but for buffers."""
+        """What a tensor is stored as: fp32, but for buffers and for parameters of 64 bits."""
         return self._stored[kind, name][0].dtype
 
     def tensor(self, kind: str, name: str) -> Tensor:
-        """A parameter or slot as fp32, or a buffer, in its shape."""
+        """A parameter, slot or buffer in its shape, and in `dtype`."""
         shape = self.shape(kind, name)
         return self.interval(kind, name, 0, prod(shape)).reshape(shape)
 
@@ -130,8 +130,8 @@ class Checkpoint:
         entries, metadata = tensor_file.read_head(self.folder / file)
         for key, ((dtype, (length,)), offset) in entries.items():
             kind, name, start = parse_key(key)
-            if kind != BUFFER and dtype != torch.float32:
-                raise ValueError(f"{key} is {dtype}, not fp32")
+            if kind != BUFFER and dtype.itemsize < torch.float32.itemsize:
+                raise ValueError(f"{key} is {dtype}, less than fp32")
             self.shape(kind, name)  # it has one
             extent = _Extent(start, start + length, file, offset, dtype)
             self._stored.setdefault((kind, name), []).append(extent)
@@ -157,8 +157,8 @@ def write_weights(
 ) -> CheckpointFile:
     """Write parameters and buffers of `source` to the new file `path`, as other programs read them.
 
-    Names and shapes are those of the model, tied weights appear once, parameters are fp32, buffers
-    keep their dtype. With another `kind`, such as "ema", parameters that have it are written with
+    Names and shapes are those of the model, tied weights appear once, dtypes are those of `source`.
+    With another `kind`, such as "ema", parameters that have it are written with
     it, and others (frozen ones) with their weights. `names` selects tensors and renames them. Holds
     a few MiB at a time. Touches disk. Raises CheckpointError, StorageError.
     """

@@ -39,7 +39,8 @@ def least_bytes(parameters: int | None) -> int:
 def checkpoint_bytes(model: Module, settings: TrainingSettings, *, only_trained: bool) -> int:
     """The bytes of the tensors of a checkpoint of `model`.
 
-    Weights and optimizer slots in fp32, and the weights once more in a checkpoint with a score.
+    Weights and optimizer slots in fp32 or wider, and the weights once more in a checkpoint with a
+    score.
     `only_trained`: frozen weights are left out, as with LoRA. Before an engine has placed `model`.
     """
     from torch.nn import Parameter  # this module also serves checks before torch is imported
@@ -50,7 +51,7 @@ def checkpoint_bytes(model: Module, settings: TrainingSettings, *, only_trained:
     buffers = sum(tensor.nbytes for tensor in stored if not isinstance(tensor, Parameter))
     total = 0
     for parameter in model.parameters():
-        count = parameter.numel()
+        count = parameter.numel() * max(1, parameter.itemsize // _FP32_BYTES)
         if parameter.requires_grad or not only_trained:
             total += count * copies
         if parameter.requires_grad and count:

@@ -30,8 +30,10 @@ _STAGING_ELEMENTS = 4 * 2**20
 
 
 def file_dtype(piece: Piece) -> torch.dtype:
-    """The dtype of a piece in the file."""
-    return piece.data.dtype if piece.kind == BUFFER else torch.float32
+    """The dtype of a piece in the file: of parameters and slots fp32, or its own if that is wider."""
+    dtype = piece.data.dtype
+    is_exact = piece.kind == BUFFER or dtype.itemsize >= torch.float32.itemsize
+    return dtype if is_exact else torch.float32
 
 
 def file_bytes(piece: Piece) -> int:
@@ -90,12 +92,16 @@ def as_bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().contiguous().view(torch.uint8).numpy().data
 
 
-# The dtypes of the safetensors format.
-_DTYPES = {
+DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
     torch.int64: "I64",
     torch.int32: "I32",
     torch.int16: "I16",
@@ -103,7 +109,8 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-_BY_NAME = {name: dtype for dtype, name in _DTYPES.items()}
+"""The dtypes that a checkpoint can hold, with their names in the safetensors format."""
+_BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
 _METADATA = "__metadata__"
 # The length of the text in bytes, little-endian.
 _LENGTH_BYTES = 8
@@ -122,10 +129,10 @@ def file_head(entries: Mapping[str, Form], metadata: Mapping[str, str]) -> bytes
     table: dict[str, object] = {_METADATA: dict(metadata)}
     end = 0
     for key, (dtype, shape) in entries.items():
-        if dtype not in _DTYPES:
+        if dtype not in DTYPES:
             raise CheckpointError(f"{key}: {dtype} cannot be saved")
         begin, end = end, end + prod(shape) * dtype.itemsize
-        table[key] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        table[key] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(table, separators=(",", ":")).encode()
     # Padded, so that the numbers behind it are aligned for those who map the file.
     text += b" " * (-len(text) % _LENGTH_BYTES)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
@@ -25,7 +24,7 @@ from training.callbacks.base import Facts
 from training.checkpoint import manifest, reader, resume_point, retention, room, tensor_file
 from training.checkpoint.manifest import CheckpointError, Manifest, Score
 from training.checkpoint.retention import Keep
-from training.checkpoint.tensor_file import EMA, WEIGHT, file_bytes, file_dtype
+from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, file_bytes, file_dtype
 from training.resources import cgroup
 from training.storage import Storage, StorageError, storage_errors, sync
 
@@ -158,10 +157,9 @@ class CheckpointWriter:
                 b"" if rank else manifest.render_state(state, facts),
             )
         )
-        needed = int(world.sum(torch.tensor([len(head) + sum(map(file_bytes, pieces))])))
-        if score is not None:
-            needed += 4 * sum(prod(shape) for shape in state.shapes.values())
-            needed += sum(buffer.nbytes for buffer in state.buffers.values())
+        copied = [piece for piece in pieces if score is not None and piece.kind in (WEIGHT, BUFFER)]
+        size = len(head) + sum(map(file_bytes, [*pieces, *copied]))
+        needed = int(world.sum(torch.tensor([size])))
         self._on_all_ranks(lambda: self._make_folder(needed))
         folder = retention.unfinished(self._storage, step)
         self._deadline = time.monotonic() + self.visibility_timeout_s

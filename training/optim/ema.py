@@ -12,11 +12,15 @@ import torch
 from training.checkpoint.tensor_file import EMA
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from engines.base import Engine, State
 
 
 class Ema:
     """Averages the trained weights, each rank those it holds. Collective: `in_place`.
+
+    In fp32 where weights have 16 bits, which are too few for a small step of an average.
 
     After t updates the decay is min(`decay`, (1 + t) / (10 + t)), which soon forgets the first
     weights. Source: num_updates of TensorFlow's tf.train.ExponentialMovingAverage.
@@ -27,11 +31,22 @@ class Ema:
         trained = {name for group in state.groups for name in group["names"]}
         weights = [p for p in state.pieces if p.kind == "weight" and p.name in trained]
         self._decay = decay
-        self._weights = [piece.data.detach() for piece in weights]
-        self._averages = [weight.clone() for weight in self._weights]
+        halves = (torch.bfloat16, torch.float16)
+        self._weights: list[Tensor] = []
+        self._averages: list[Tensor] = []
+        self._narrow: list[tuple[Tensor, Tensor]] = []  # Weights of 16 bits, and their averages
+        averages: list[Tensor] = []
+        for piece in weights:
+            weight = piece.data.detach()
+            if weight.dtype in halves:
+                averages.append(weight.float())
+                self._narrow.append((weight, averages[-1]))
+            else:
+                averages.append(weight.clone())
+                self._weights.append(weight)
+                self._averages.append(averages[-1])
         self.pieces = [
-            replace(piece, kind=EMA, data=average)
-            for piece, average in zip(weights, self._averages, strict=True)
+            replace(piece, kind=EMA, data=average) for piece, average in zip(weights, averages, strict=True)
         ]
         """The average of the intervals that this rank holds; live tensors."""
 
@@ -39,24 +54,32 @@ class Ema:
         decay = min(self._decay, (1 + step) / (10 + step))
         if self._weights:
             torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+        for weight, average in self._narrow:
+            average.lerp_(weight.float(), 1 - decay)
 
     @contextmanager
     def in_place(self, engine: Engine) -> Iterator[None]:
         """Inside, the model has the average for its weights; afterwards its own, bit-equal."""
-        self._swap(engine)
+        before = [weight.clone() for weight, _ in self._narrow]
+        self._swap()
+        for weight, average in self._narrow:
+            weight.copy_(average)
+        engine.refresh()
         try:
             yield
         finally:
-            self._swap(engine)
+            self._swap()
+            for (weight, _), value in zip(self._narrow, before, strict=True):
+                weight.copy_(value)
+            engine.refresh()
 
     def joined(self, state: State) -> State:
         return replace(state, pieces=[*state.pieces, *self.pieces])
 
-    def _swap(self, engine: Engine) -> None:
+    def _swap(self) -> None:
         with torch.no_grad():
             # Tensor by tensor: needs a copy of the largest one only.
             for weight, average in zip(self._weights, self._averages, strict=True):
                 saved = weight.clone()
                 weight.copy_(average)
                 average.copy_(saved)
-        engine.refresh()

@@ -3,13 +3,17 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from engines.base import Piece, State
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint, write_weights
 from training.checkpoint.tensor_file import read_head
+
+EIGHT = torch.float8_e4m3fn
 
 
 def averaged(rank=0, size=1):
@@ -52,6 +56,24 @@ def test_the_best_has_its_weights_in_one_file_that_other_libraries_read(tmp_path
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
         open_checkpoint(tmp_path / "best")
+
+
+def test_a_file_of_weights_keeps_numbers_that_fp32_would_round(tmp_path, alone):
+    wide = {
+        "double": torch.full((3,), 1 + 2**-40, dtype=torch.float64),
+        "ids": torch.tensor([2**40 + 1]),
+        "half": torch.tensor([1.5], dtype=torch.bfloat16),
+    }
+    buffers = {"unsigned": torch.tensor([2**16 - 1], dtype=torch.uint16), "eight": torch.ones(2).to(EIGHT)}
+    pieces = [Piece("weight", name, 0, tensor) for name, tensor in wide.items()]
+    shapes = {name: tuple(tensor.shape) for name, tensor in wide.items()}
+    saver = saving(tmp_path, alone)
+    score = Score("l", 1.0, "min")
+    saver.save(7, State(shapes, pieces, buffers, {}, [], {}), {"samples": 1}, periodic=True, score=score)
+    saver.wait()
+    found = load_file(tmp_path / "best" / "model.safetensors")
+    for name, tensor in {**wide, **buffers, "half": wide["half"].float()}.items():
+        assert (found[name].dtype, bits(found[name])) == (tensor.dtype, bits(tensor)), name
 
 
 def test_names_select_and_rename_the_tensors_of_a_checkpoint_without_a_model_file(saved, tmp_path):

@@ -2,7 +2,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
+from engines.base import OptimizerSpec, Options
+from engines.catalog import build_engine
 from tests.engines.parity import TIME, Case, one_step, prepared
 from tests.engines.test_parity import able
 from tests.training.tiny import TinyTask, one_rank, run_tiny
@@ -93,3 +96,26 @@ def test_the_model_computes_with_the_average_inside_and_with_its_own_weights_aft
     for before, inside, after in worlds[2].run(outputs_around_the_average, Case(engine)):
         assert before.any() and not inside.any()
         assert torch.equal(before, after)
+
+
+def test_the_average_of_16_bits_moves_and_leaves_the_weights_as_they_were():
+    model = nn.Linear(3, 3, bias=False).bfloat16()
+    engine = build_engine("local", one_rank(), Options())
+    spec = OptimizerSpec([{}], lambda *_: 0, lambda groups: torch.optim.SGD(groups, lr=0.1), None)
+    engine.prepare(model, spec, [])
+    average = Ema(engine, 0.999)
+    expected = model.weight.detach().double()
+    for step in range(50_000, 50_100):
+        with torch.no_grad():
+            model.weight.add_(torch.randn(3, 3) / 8)
+        average.update(step)
+        expected = 0.999 * expected + 0.001 * model.weight.detach().double()
+    (piece,) = average.pieces
+    torch.testing.assert_close(piece.data.double().view(3, 3), expected, rtol=1e-5, atol=1e-6)
+
+    weight, stored = model.weight.detach().clone(), piece.data.clone()
+    with average.in_place(engine):
+        assert torch.equal(model.weight, expected.to(torch.bfloat16))
+    assert torch.equal(model.weight, weight)
+    assert torch.equal(piece.data, stored)
+    engine.close()
