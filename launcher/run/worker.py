@@ -171,6 +171,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     check.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
     if world.rank == 0:
         _prepare_folder(job, storage, resumed, train_plan, world)
+    world.wait_for_all()
     return train(task, engine, module, Batches(samples, order, train_plan, *loading), run)
 
 

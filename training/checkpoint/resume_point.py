@@ -116,6 +116,7 @@ def choose(run: Path, world: World, step: int | None) -> tuple[Checkpoint | None
     if world.rank == 0:
         retention.recover(run)
         steps = retention.steps(run)
+    world.wait_for_all()
     steps = json.loads(world.broadcast(json.dumps(steps).encode())) if step is None else [step]
     damaged: dict[int, str] = {}
     for candidate in reversed(steps):
@@ -140,6 +141,7 @@ def _verified(folder: Path, world: World) -> Checkpoint:
         checkpoint = Checkpoint(folder, written)
     except CheckpointError as raised:
         error = raised
+    world.wait_for_all()
     kind = _UNREADABLE if isinstance(error, CheckpointUnreadable) else _DAMAGED
     if flags := world.agree(kind if error else 0):
         raised_by_all = CheckpointUnreadable if flags & _UNREADABLE else CheckpointError
