@@ -145,7 +145,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     test = None if evaluated is None else EvaluationBatches(evaluated, micro_batch, *loading)
     if job.split is not None:
         assert test is not None
-        return evaluate_split(task, module, job.split, test, world)
+        return evaluate_split(task, module, job.split, test, world, settings.eval.metric)
     is_cached = not number and isinstance(task, HasFrozenEncoder)
     if is_cached and _caches_features(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)

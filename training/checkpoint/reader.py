@@ -50,6 +50,7 @@ class Checkpoint:
         self.shapes: Mapping[str, Shape] = state.shapes
         self.buffer_shapes: Mapping[str, Shape] = state.buffers
         self.groups, self.loss_scale, self.facts = state.groups, state.loss_scale, state.facts
+        self._trained = {name for group in self.groups for name in group.get("names", ())}
         self.steps: dict[str, float] = {}
         """Optimizer steps taken, by parameter."""
         required = [(WEIGHT, name) for name in self.shapes] + [(BUFFER, name) for name in self.buffer_shapes]
@@ -106,11 +107,8 @@ class Checkpoint:
         for extent in self._stored[kind, name]:
             first, last = max(start, extent.start), min(stop, extent.stop)
             if first < last:
-                part, path = as_bytes(target[first - start : last - start]), self.folder / extent.file
-                with _read_errors(path), path.open("rb") as stream:
-                    stream.seek(extent.offset + (first - extent.start) * extent.dtype.itemsize)
-                    if stream.readinto(part) != len(part):
-                        raise ValueError("unexpected end of file")
+                offset = extent.offset + (first - extent.start) * extent.dtype.itemsize
+                self._read(extent.file, offset, target[first - start : last - start])
         return target
 
     def used_kind(self, kind: str) -> dict[str, str]:
@@ -118,13 +116,44 @@ class Checkpoint:
         return dict.fromkeys(self.shapes, WEIGHT) | dict.fromkeys(self.names(kind), kind)
 
     def check_numbers(self, kind: str) -> None:
-        """Raise CheckpointError if a weight, of `kind` where there is one, is NaN. Reads them."""
+        """Raise CheckpointError if a weight, of `kind` where there is one, is not finite.
+
+        Reads the weights, and those of model.safetensors.
+        """
         for name, used in self.used_kind(kind).items():
-            if any(part.min().isnan() for part in self.parts(used, name)):  # a NaN is the least
-                raise CheckpointError(
-                    f"{self.folder}: the weight '{name}' is NaN, so this model computes "
-                    "nothing but NaN; take another checkpoint"
-                )
+            for extent in self._stored[used, name]:
+                for start in range(extent.start, extent.stop, _AT_ONCE):
+                    part = self.interval(used, name, start, min(extent.stop, start + _AT_ONCE))
+                    self.check_weight(name, part, extent.file)
+        if all(file.name != manifest.MODEL for file in self.manifest.files):
+            return
+        with _read_errors(self.folder / manifest.MODEL):
+            entries, _ = tensor_file.read_head(self.folder / manifest.MODEL)
+        for name, ((dtype, shape), offset) in entries.items():
+            for start in range(0, prod(shape) if name in self.shapes else 0, _AT_ONCE):
+                part = torch.empty(min(_AT_ONCE, prod(shape) - start), dtype=dtype)
+                self._read(manifest.MODEL, offset + start * dtype.itemsize, part)
+                self.check_weight(name, part, manifest.MODEL)
+
+    def check_weight(self, name: str, values: Tensor, file: str) -> None:
+        """Raise CheckpointError if `values` of the weight `name`, in `file`, are not finite.
+
+        A weight that is not trained may be infinite, such as a mask.
+        """
+        is_usable = values.isfinite().all() if name in self._trained else not values.isnan().any()
+        if not is_usable:
+            raise CheckpointError(
+                f"{self.folder / file}: the weight '{name}' is not finite, so this model computes "
+                "nothing but NaN; take another checkpoint"
+            )
+
+    def _read(self, file: str, offset: int, target: Tensor) -> None:
+        """Overwrite `target` with the bytes of `file` from `offset` on."""
+        part, path = as_bytes(target), self.folder / file
+        with _read_errors(path), path.open("rb") as stream:
+            stream.seek(offset)
+            if stream.readinto(part) != len(part):
+                raise ValueError("unexpected end of file")
 
     def _list(self, file: str) -> None:
         entries, metadata = tensor_file.read_head(self.folder / file)
