@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -42,9 +43,11 @@ class Checkpoint:
     an optimizer slot. Methods with a kind and a name raise KeyError for a tensor that is missing.
     """
 
-    def __init__(self, folder: Path, written: Manifest) -> None:
+    def __init__(self, folder: Path, written: Manifest, is_verified: bool) -> None:
         self.folder = folder
         self.manifest = written
+        self.is_verified = is_verified
+        """Whether all bytes were compared with their checksums; if not, `restore` does as it reads."""
         with _read_errors(folder / manifest.STATE):
             state = manifest.read_state(folder / manifest.STATE)
         self.shapes: Mapping[str, Shape] = state.shapes
@@ -104,12 +107,19 @@ class Checkpoint:
         if not 0 <= start <= stop <= self._stored[kind, name][-1].stop:
             raise ValueError(f"{kind} of {name} has no elements {start} to {stop}")
         target = torch.empty(stop - start, dtype=self.dtype(kind, name))
+        for file, offset, first, last in self.located(kind, name, start, stop):
+            self._read(file, offset, target[first - start : last - start])
+        return target
+
+    def located(self, kind: str, name: str, start: int, stop: int) -> Iterator[tuple[str, int, int, int]]:
+        """Where elements [start, stop) of a flattened tensor are.
+
+        Gives parts, each as file, offset of its first byte, first element and element after its last.
+        """
         for extent in self._stored[kind, name]:
             first, last = max(start, extent.start), min(stop, extent.stop)
             if first < last:
-                offset = extent.offset + (first - extent.start) * extent.dtype.itemsize
-                self._read(extent.file, offset, target[first - start : last - start])
-        return target
+                yield extent.file, extent.offset + (first - extent.start) * extent.dtype.itemsize, first, last
 
     def used_kind(self, kind: str) -> dict[str, str]:
         """By parameter, `kind` such as "ema" where there is one; frozen ones have their weights."""
@@ -140,8 +150,9 @@ class Checkpoint:
 
         A weight that is not trained may be infinite, such as a mask.
         """
-        is_usable = values.isfinite().all() if name in self._trained else not values.isnan().any()
-        if not is_usable:
+        lowest, highest = values.aminmax()  # both are NaN if one is
+        is_usable = math.isfinite(lowest) and math.isfinite(highest)
+        if not is_usable and (name in self._trained or lowest.isnan()):
             raise CheckpointError(
                 f"{self.folder / file}: the weight '{name}' is not finite, so this model computes "
                 "nothing but NaN; take another checkpoint"
@@ -159,8 +170,8 @@ class Checkpoint:
         entries, metadata = tensor_file.read_head(self.folder / file)
         for key, ((dtype, (length,)), offset) in entries.items():
             kind, name, start = parse_key(key)
-            if kind != BUFFER and dtype != torch.float32:
-                raise ValueError(f"{key} is {dtype}, not fp32")
+            if kind != BUFFER and (dtype != torch.float32 or offset % dtype.itemsize):
+                raise ValueError(f"{key} is {dtype} from byte {offset} on, not aligned fp32")
             self.shape(kind, name)  # it has one
             extent = _Extent(start, start + length, file, offset, dtype)
             self._stored.setdefault((kind, name), []).append(extent)
@@ -173,12 +184,12 @@ def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
     """Open the checkpoint in `folder`, which may be a link such as `last`. Touches disk.
 
     Raises CheckpointError if it is damaged. `verify` compares every byte with its checksum first;
-    unnecessary after `manifest.check_files`.
+    unnecessary after `manifest.check_files`, and for `restore`, which checks what it reads.
     """
     written = manifest.read(folder)
     if verify:
         manifest.check_files(folder, written.files)
-    return Checkpoint(folder, written)
+    return Checkpoint(folder, written, verify)
 
 
 def write_weights(

@@ -274,7 +274,7 @@ class CheckpointWriter:
         files.append(manifest.write_file(folder / manifest.STATE, [state]))
         if draft.score is not None:
             # The weights that were evaluated: their moving average if there is one.
-            source = reader.Checkpoint(folder, replace(draft, files=tuple(files)))
+            source = reader.Checkpoint(folder, replace(draft, files=tuple(files)), is_verified=True)
             kind = EMA if EMA in source.kinds else WEIGHT
             files.append(reader.write_weights(source, folder / manifest.MODEL, kind))
         content, checksum = manifest.render(replace(draft, files=tuple(files)))
