@@ -140,7 +140,7 @@ def _verified(folder: Path, world: World, verify: bool) -> Checkpoint:
     error: CheckpointError | None = None
     try:
         written = manifest.read(folder)
-        files = written.files if verify else [heads(folder, file) for file in written.files]
+        files = written.files if verify else [_heads(folder, file) for file in written.files]
         manifest.check_files(folder, files, world.rank, world.size)
         checkpoint = Checkpoint(folder, written, verify)
     except CheckpointError as raised:
@@ -153,7 +153,7 @@ def _verified(folder: Path, world: World, verify: bool) -> Checkpoint:
     return checkpoint
 
 
-def heads(folder: Path, file: CheckpointFile) -> CheckpointFile:
+def _heads(folder: Path, file: CheckpointFile) -> CheckpointFile:
     """The blocks of `file` that are read before its tensors: all of JSON, the head of a shard.
 
     Reads eight bytes. Raises CheckpointError.
