@@ -87,6 +87,12 @@ class World(Protocol):
         Raises whatever `work` raises.
         """
 
+    def wait_for_all(self) -> None:
+        """Wait, without a limit, until every rank is here: before a collective after work on a disk.
+
+        A collective would end with the time-out of the process group, which is for collectives.
+        """
+
     def host_memory(self, size: int) -> Tensor:
         """`size` bytes for copies to and from the device. Raises OSError if there is no memory."""
 

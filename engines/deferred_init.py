@@ -40,6 +40,7 @@ def build(make: Callable[[], Module], world: World) -> tuple[Module, dict[str, T
     try:
         model = make() if world.rank == 0 else _without_values(make)
     finally:  # also with an error, so that all ranks meet their own
+        world.wait_for_all()  # rank 0 may read its weights from a slow disk
         needs_values = world.agree(int(model is None))
     if model is None or (needs_values and world.rank):
         torch.set_rng_state(start)

@@ -152,16 +152,21 @@ class ProcessWorld:
     def rank_0_first(self, work: Callable[[], None]) -> None:
         if self.size == 1:
             return work()
-        assert self.store is not None
         self._turns += 1
-        for ranks, is_mine in ((1, self.rank == 0), (self.size, self.rank != 0)):
-            if is_mine:
-                work()
-                self.store.add(f"turn/{self._turns}", 1)
-            pause = 0.001  # a wait of the store would keep signals from their handlers
-            while self.store.add(f"turn/{self._turns}", 0) < ranks:
-                time.sleep(pause)
-                pause = min(2 * pause, 1.0)
+        if self.rank == 0:
+            work()
+            self._arrive()
+        self._wait_until(1)
+        if self.rank != 0:
+            work()
+            self._arrive()
+        self._wait_until(self.size)
+
+    def wait_for_all(self) -> None:
+        if self.size > 1:
+            self._turns += 1
+            self._arrive()
+            self._wait_until(self.size)
 
     def host_memory(self, size: int) -> Tensor:
         return allocate(size, self.device)
@@ -171,6 +176,19 @@ class ProcessWorld:
             dist.destroy_process_group()
         self._owns_group = False
         self._hosts = None
+
+    def _arrive(self) -> None:
+        """Count this rank as done with the present turn."""
+        assert self.store is not None
+        self.store.add(f"turn/{self._turns}", 1)
+
+    def _wait_until(self, ranks: int) -> None:
+        """Wait until so many `ranks` are done with the present turn."""
+        assert self.store is not None
+        pause = 0.001  # a wait of the store would keep signals from their handlers
+        while self.store.add(f"turn/{self._turns}", 0) < ranks:
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
 
     def _reduce(self, value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         if self.size == 1:

@@ -56,11 +56,15 @@ def first_error(world: World, error: str | None) -> str | None:
 
 
 def attempt(world: World, action: Callable[[], T], *errors: type[Exception]) -> tuple[T, str | None]:
-    """The result of `action` on this rank, and the first of `errors` that any rank met. Collective."""
+    """The result of `action` on this rank, and the first of `errors` that any rank met. Collective.
+
+    No rank waits for the others in a collective: an action on a slow disk may outlast its time-out.
+    """
     result: Any = None
     error = None
     try:
         result = action()
     except errors as raised:
         error = str(raised)
+    world.wait_for_all()
     return result, first_error(world, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from launcher.base import exit_codes
 from launcher.commands import output
 from launcher.config.command_line import CommandLine
 from launcher.saved_runs import evaluate
@@ -29,5 +30,10 @@ def main(command_line: CommandLine) -> int:
         from launcher.report import report
 
         report.refresh(model.folder)
-    content = {**facts, "checkpoint": model.path, "file": saved, "error": None}
-    return output.show(command_line, content, evaluate.render(title, facts, saved))
+    content = {**facts, "checkpoint": model.path, "file": saved}
+    output.show(command_line, content, evaluate.render(title, facts, saved))
+    if facts["error"] is None:
+        return exit_codes.DONE
+    if not command_line.as_json:
+        print(f"error: {facts['error']}", file=sys.stderr)
+    return exit_codes.FAILURE

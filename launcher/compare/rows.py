@@ -100,7 +100,8 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
             took = item["seconds"] - item.get("final_s", 0.0)
             at_s, step = at_s + took + float(seconds[step : item["step"]].sum()), item["step"]
             evaluations.append({**item, "seconds": took, "at_s": at_s})
-            if reached_at_s is None and goal and goal.is_reached(item["metrics"]):
+            metrics = {name: float(value) for name, value in item["metrics"].items()}
+            if reached_at_s is None and goal and goal.is_reached(metrics):
                 reached_at_s = at_s
     losses = zip((windows * each).cumsum().tolist(), (line["loss"] for line in lines), strict=True)
     return RunMeasurements(

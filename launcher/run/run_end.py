@@ -23,6 +23,7 @@ from launcher.base.redaction import redact_variables
 from launcher.base.signals import Stopped
 from launcher.config.provenance import Resolved
 from launcher.run_folder.run_plan import RunPlan
+from training.logging.strict_json import encode_bytes
 from training.storage import StorageError, atomic_write
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class RunEnd:
     fault: str | None = None
     """The name of the fault that ended it, of launcher.run.faults; None: its text may tell."""
     outcome: Mapping[str, Any] | None = None
-    """The fields of training.callbacks.base.Outcome."""
+    """The fields of training.callbacks.base.Outcome, or of SplitResult; once saved, numbers that are
+    not finite are texts, as in result.json."""
     micro_batch: int | None = None
     """The micro-batch that ran out of memory; None: that of the settings, or it did not."""
     diagnostics: Sequence[Diagnostic] = ()
@@ -90,8 +92,10 @@ class RunEnd:
 
     def save(self, folder: Path) -> None:
         """Write the end to `folder` for the supervisor, atomically. Touches the disk."""
-        content = TypeAdapter(RunEnd).dump_json(self, exclude={"cause"}, fallback=str)
-        atomic_write(folder / f"rank-{self.rank}.json", content)
+        skipped = {"cause", "outcome"}
+        content = TypeAdapter(RunEnd).dump_python(self, mode="json", exclude=skipped, fallback=str)
+        content["outcome"] = self.outcome  # pydantic would write a metric that is NaN as null
+        atomic_write(folder / f"rank-{self.rank}.json", encode_bytes(content))
 
 
 def load(folder: Path, rank: int) -> RunEnd | None:

@@ -38,6 +38,7 @@ from training import seeds
 from training.agreement import first_error
 from training.callbacks.base import TEST, Outcome
 from training.checkpoint import retention, room, tensor_file
+from training.checkpoint.manifest import CheckpointDamaged
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
 from training.data.fingerprint import fingerprint
@@ -134,17 +135,14 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     if base is not None:
         engine, facts = base.left_out(engine), {**facts, **base.facts}
     if resumed is not None:
-        from training.checkpoint.restore import restore
-
-        keeps_slots = job.split is None and "optimizer" not in resumed.reset
-        restore(resumed.checkpoint, engine, keeps_slots, WEIGHT if job.split is None else tensor_file.EMA)
+        _restore(job, storage, resumed, engine)
     # Without the optimizer state, which no loader worker needs.
     slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
     loading = (world, settings.loader, watchdog, [part for slot in slots for part in stored(slot)])
     test = None if evaluated is None else EvaluationBatches(evaluated, micro_batch, *loading)
     if job.split is not None:
         assert test is not None
-        return evaluate_split(task, module, job.split, test, world)
+        return evaluate_split(task, module, job.split, test, world, settings.eval.metric)
     is_cached = not number and isinstance(task, HasFrozenEncoder)
     if is_cached and _caches_features(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)
@@ -170,7 +168,22 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     check.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
     if world.rank == 0:
         _prepare_folder(job, storage, resumed, train_plan, world)
+    world.wait_for_all()
     return train(task, engine, module, Batches(samples, order, train_plan, *loading), run)
+
+
+def _restore(job: RunPlan, storage: Storage, resumed: ResumePoint, engine: Engine) -> None:
+    """Load the checkpoint. Collective. Raises CheckpointError, after which the engine is of no use."""
+    from launcher.run_folder.checkpoint_search import set_damaged_aside
+    from training.checkpoint.restore import restore
+
+    keeps_slots = job.split is None and "optimizer" not in resumed.reset
+    try:
+        restore(resumed.checkpoint, engine, keeps_slots, WEIGHT if job.split is None else tensor_file.EMA)
+    except CheckpointDamaged as error:
+        assert job.resume is not None
+        done = set_damaged_aside(job.resume, storage, resumed, engine.world)
+        raise CheckpointDamaged(f"{error}{done}") from error
 
 
 def load_data(

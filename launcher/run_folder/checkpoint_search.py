@@ -216,9 +216,10 @@ def no_run(path: Path, where: str, command: str) -> SettingsError:
 def load_resume_point(
     resume: ResumeRequest, facts: Mapping[str, Any], world: World, folder: Path
 ) -> ResumePoint | None:
-    """The checkpoint to resume from, verified byte by byte; None: there is none. Collective.
+    """The checkpoint to resume from; None: there is none. Collective.
 
-    `folder` is the one that the run writes to. Imports torch. Raises SettingsError if the requested
+    Its tensors are not verified: `restore` does as it reads them. `folder` is the one that the run
+    writes to. Imports torch. Raises SettingsError if the requested
     checkpoint is damaged or missing, all are damaged, or one cannot be read for lack of permission, and
     DataError if the data in `facts` is not the data of the checkpoint.
     """
@@ -227,7 +228,7 @@ def load_resume_point(
 
     try:
         with reading(f"--resume {resume.source}"):
-            checkpoint, damaged = choose_checkpoint(resume.source, world, resume.step)
+            checkpoint, damaged = choose_checkpoint(resume.source, world, resume.step, verify=False)
         if checkpoint is None and damaged:
             reasons = "; ".join(damaged.values())
             raise CheckpointError(f"all checkpoints of {resume.source} are damaged: {reasons}")
@@ -244,6 +245,20 @@ def load_resume_point(
     point = ResumePoint(checkpoint, reset, resume.changes, damaged, is_fork)
     point.check_data(facts["data"])
     return point
+
+
+def set_damaged_aside(resume: ResumeRequest, storage: Storage, point: ResumePoint, world: World) -> str:
+    """Rename a checkpoint that was found damaged as it was loaded, so that the next resume takes another.
+
+    One that was named, or is of another run, stays. What was done, for the error; empty: nothing.
+    Collective; touches the disk.
+    """
+    if resume.step is not None or resume.source.resolve() != storage.path.resolve():
+        return ""
+    if world.rank == 0:
+        retention.set_aside(storage, point.step - 1, {point.step, *point.damaged})
+    world.wait_for_all()
+    return "; it was renamed, so resume again: the run continues from the checkpoint before it"
 
 
 def prepare_folder(

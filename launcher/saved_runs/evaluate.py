@@ -51,8 +51,9 @@ def describe(model: SavedModel, resolved: Resolved) -> str:
 
 
 def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None) -> dict[str, Any]:
-    """The facts of the finished evaluation. Starts new processes; the run folder is only read.
+    """The facts of the finished evaluation; "error": which metrics that decide are not finite, or None.
 
+    Starts new processes; the run folder is only read.
     `data`: that of --data; None: that of the run. Raises RerunFailed, and SettingsError for data that cannot
     be evaluated.
     """
@@ -62,16 +63,22 @@ def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None
     with rerun.rerun(plan, model.path, "evaluation") as end:
         measured = end.outcome
     assert measured is not None, "ranks that are done have measured"
+    # From JSON, where NaN and infinities are texts.
+    metrics = {name: float(value) for name, value in measured["metrics"].items()}
     return {
         "kind": "eval",
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "step": model.step,
-        **{key: measured[key] for key in ("split", "metrics", "samples")},
+        "split": measured["split"],
+        "metrics": metrics,
+        "samples": measured["samples"],
         "weights": model.kind,
         "engine": resolved.settings.engine.name,
         "world_size": resolved.batching.world_size,
         "data": data,
-        **{key: measured[key] for key in ("seconds", "preview")},
+        "seconds": measured["seconds"],
+        "preview": measured["preview"],
+        "error": measured["reason"] or None,
     }
 
 
@@ -80,7 +87,7 @@ def record(folder: Path, facts: Mapping[str, Any]) -> Path | None:
 
     Touches the disk; a failure is a warning on stderr.
     """
-    line = {key: value for key, value in facts.items() if key != "preview"}
+    line = {key: value for key, value in facts.items() if key not in ("preview", "error")}
     try:
         Storage(folder).append_line(run_folder.EVALUATIONS, encode_bytes(line))
     except StorageError as error:

@@ -221,7 +221,8 @@ class SavedModel:
             if frozen and not frozen & stored:  # a checkpoint of adapters
                 self.check_base(base, str(self.path))
                 names = tuple(stored)
-        load_weights("the checkpoint", model, self.path, "weights of this model", names)
+        # Of a checkpoint they were verified as it was opened; an export has no checksums.
+        load_weights("the checkpoint", model, self.path, "weights of this model", names, is_verified=True)
         return model.eval()
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from models.base import DataError
 from models.common.data_files import library_errors, listed
@@ -19,6 +21,9 @@ from models.common.hugging_face import StoredTensor, compare, stored_tensors, we
 
 ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file"
 _MODEL, _MANIFEST, _STATE = "model.safetensors", "manifest.json", "state.json"
+_CHECKSUM = "manifest.sha256"
+_BLOCK_BYTES = 16 * 2**20
+"""Of a file that one checksum in the manifest is of."""
 _PARTS = ("best", "last")
 _KINDS = ("buffer", "ema", "weight")
 """Tensors of a model in the files of a checkpoint; the average counts before the weight."""
@@ -71,17 +76,76 @@ class InitialWeights:
         source = find(path)
         if source is None:
             raise DataError(f"{setting} '{path}' has no weights", where=setting, allowed=ALLOWED)
-        self.path, self._message = source, f"{setting} '{source}' cannot be read"
+        self.path, self._what = source, f"{setting} '{source}'"
+        self._message = f"{self._what} cannot be read"
         self.tensors: Mapping[str, StoredTensor | JoinedTensor]
         with library_errors(self._message, str(source), allowed=ALLOWED):
             self.tensors = stored_tensors(source) if source.is_file() else _joined(source)
         self.shapes = {name: tensor.shape for name, tensor in self.tensors.items()}
         """Shape of each parameter and buffer."""
 
+    def check(self) -> None:
+        """Compare the files of a checkpoint with its checksums; other files have none.
+
+        Reads each byte. Raises DataError.
+        """
+        with library_errors(self._message, str(self.path), allowed=ALLOWED):
+            _check_files(self.path)
+
     def read_into(self, name: str, tensor: Tensor) -> None:
-        """Overwrite `tensor`, of the stored shape. Reads the disk. Raises DataError."""
+        """Overwrite `tensor`, of the stored shape. Reads the disk.
+
+        Raises DataError, also for a weight that is NaN, or infinite though it was trained.
+        """
         with library_errors(self._message, str(self.path), allowed=ALLOWED):
             self.tensors[name].read_into(tensor)
+        is_weight = isinstance(tensor, Parameter) and tensor.is_floating_point() and _has_values(tensor)
+        if is_weight and not _is_usable(tensor):
+            raise DataError(
+                f"{self._what} has a weight that is not finite: '{name}'",
+                where=str(self.path),
+                allowed=ALLOWED,
+            )
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """Whether `tensor` has memory of its own: not of a plan, nor of a rank that gets it from another."""
+    return type(tensor) in (Tensor, Parameter) and not tensor.is_meta
+
+
+def _is_usable(weight: Tensor) -> bool:
+    """Whether a weight is finite; one that is not trained may be infinite, such as a mask."""
+    if weight.requires_grad:
+        return bool(weight.isfinite().all())
+    return not bool(weight.isnan().any())
+
+
+def _check_files(source: Path) -> None:
+    """Compare the files that the weights of `source` are in with the manifest of their checkpoint.
+
+    Raises OSError, ValueError, KeyError.
+    """
+    folder = source.parent if source.is_file() else source
+    path = folder / _MANIFEST
+    if not (path.is_file() and (folder / _CHECKSUM).is_file()):
+        return
+    content = path.read_bytes()
+    if (folder / _CHECKSUM).read_text().split()[:1] != [sha256(content).hexdigest()]:
+        raise ValueError(f"{path} is damaged: wrong checksum")
+    for file in json.loads(content)["files"]:
+        is_used = file["name"] == source.name if source.is_file() else file["name"] != _MODEL
+        if is_used:
+            _check_blocks(folder / file["name"], file["crc32"])
+
+
+def _check_blocks(path: Path, checksums: list[int]) -> None:
+    with path.open("rb") as stream:
+        for number, checksum in enumerate(checksums):
+            if zlib.crc32(stream.read(_BLOCK_BYTES)) != checksum:
+                start = number * _BLOCK_BYTES
+                raise ValueError(f"{path} is damaged: wrong checksum of the block at byte {start}")
+        if stream.read(1):
+            raise ValueError(f"{path} is damaged: it is too long")
 
 
 def _joined(folder: Path) -> dict[str, JoinedTensor]:
@@ -104,12 +168,20 @@ def _joined(folder: Path) -> dict[str, JoinedTensor]:
     return joined
 
 
-def load(setting: str, model: Module, path: Path, allowed: str, parts: tuple[str, ...] = ("",)) -> str:
+def load(
+    setting: str,
+    model: Module,
+    path: Path,
+    allowed: str,
+    parts: tuple[str, ...] = ("",),
+    is_verified: bool = False,
+) -> str:
     """Load the tensors of `model` from what `path` stands for; returns a summary.
 
     `setting` is the key that names `path`, and `allowed` its values, as text. Only names that
     begin with one of `parts` count, of the model and of what is stored. One tensor at a time is in
-    memory. Reads the disk. Raises DataError unless these names and shapes match exactly.
+    memory. Reads the disk. Raises DataError unless these names and shapes match exactly, and for a file
+    that is damaged or a weight that is not finite. `is_verified`: the checksums have been compared.
     """
     weights = InitialWeights(path, setting)
     tensors = {name: tensor for name, tensor in weights_of(model).items() if name.startswith(parts)}
@@ -122,6 +194,8 @@ def load(setting: str, model: Module, path: Path, allowed: str, parts: tuple[str
             where=listed(wrong, 1),
             allowed=f"{allowed}, of the same model.size",
         )
+    if not is_verified and any(map(_has_values, tensors.values())):
+        weights.check()
     for name, tensor in tensors.items():
         weights.read_into(name, tensor)
     return f"loaded {len(tensors)}/{len(tensors)} tensors from {weights.path}"

@@ -1,13 +1,23 @@
 """The command `evaluate` gives the numbers of the run, and changes nothing but its own file."""
 
 import json
+import shutil
 from functools import partial
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 from launcher.run_folder import run_folder
-from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, flip_a_bit, train
+from tests.launcher.saved_runs import (
+    change_state,
+    change_tensor,
+    checkpoint,
+    contents,
+    flip_a_bit,
+    replace_file,
+    train,
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +97,45 @@ def test_a_checkpoint_without_the_settings_of_a_run_is_an_error(run, said, setti
 
 
 COMMANDS = {"evaluate": [], "predict": ["--input", "First"], "export": ["--format", "safetensors"]}
+WEIGHT = "model.norm.weight"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_weight_that_is_nan_is_named_with_its_checkpoint(run, said, command):
+def test_a_weight_that_is_nan_is_named_with_its_file(run, said, command):
     """By all that use its weights; of those the EMA counts."""
     newest = checkpoint(run, 6)
     for kind in ("exp_avg", "ema"):
-        key = f"{kind}|model.norm.weight|0"
-        change_tensor(newest, key, lambda tensor: tensor[-1:].fill_(torch.nan))
+        change_tensor(newest, f"{kind}|{WEIGHT}|0", lambda tensor: tensor[-1:].fill_(torch.nan))
     before = contents(run)
     options = [*COMMANDS[command], "--checkpoint", "6"]
     error = said(command, run, *options, code=1)
-    assert str(newest) in error and "'model.norm.weight'" in error
+    assert str(newest / "rank-00000.safetensors") in error and f"'{WEIGHT}'" in error
     assert contents(run) == before
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("command", [*COMMANDS, "dcp"])
+def test_a_weight_of_the_file_for_other_programs_that_is_not_finite_is_named(
+    trained, tmp_path, said, command, value
+):
+    run = shutil.copytree(trained, tmp_path / "copy", symlinks=True)
+    best = run / "best"
+    tensors = load_file(best / "model.safetensors")
+    tensors[WEIGHT][-1] = value
+    replace_file(best / "model.safetensors", save(tensors))
+    before = contents(run)
+    words = ("export", run, "--format", "dcp") if command == "dcp" else (command, run, *COMMANDS[command])
+    error = said(*words, code=1)
+    assert str(best / "model.safetensors") in error and f"'{WEIGHT}'" in error
+    assert contents(run) == before
+
+
+@pytest.mark.slow
+def test_metrics_that_are_not_finite_are_shown_and_recorded_and_the_exit_code_is_1(run, evaluate):
+    """The weights are finite; what they compute is not."""
+    change_tensor(checkpoint(run, 6), f"ema|{WEIGHT}|0", lambda tensor: tensor.fill_(3e38))
+    error = evaluate(run, "--checkpoint", "6", code=1)
+    assert error == "error: val_loss nan in the evaluation of test\n"
+    [line] = [json.loads(line) for line in (run / run_folder.EVALUATIONS).read_text().splitlines()]
+    assert line["metrics"]["val_loss"] == "NaN"
+    assert "val_loss nan" in (run / run_folder.REPORT).read_text()

@@ -86,3 +86,38 @@ def test_a_mean_instead_of_a_sum_ends_the_run_before_its_first_step(here, capsys
     assert error.startswith("error: the loss of Line does not grow with the batch: twice the sampl")
     assert f"{name}.py:18\n" in error
     assert not (here / "run").exists()
+
+
+LARGE = """\
+        model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
+        model.frozen = nn.Parameter(torch.zeros(9_000_000), requires_grad=False)
+        return model
+"""
+"""A model of which each of two ranks writes more than one block."""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_found_damaged_as_it_is_loaded_is_renamed_and_the_next_resume_takes_another(
+    here, program
+):
+    small = "        return nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))\n"
+    name = write(here, HEAD + LINE + BODY.replace(small, LARGE))
+    sets = ("train.max_steps=6", "stop.after=4", "save.every=2", "save.keep_last=2", "save.keep_best=0")
+    words = [word for text in sets for word in ("--set", text)]
+    done = program("--model", f"{name}:Line", "--engine", "ddp", "--nproc", "2", *words, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    damaged = here / "run/checkpoints/step-00000004"
+    file = max(damaged.glob("rank-*"), key=lambda path: path.stat().st_size)
+    with file.open("r+b") as stream:
+        stream.seek(-200, 2)
+        stream.write(b"\xff\xff\xff\xff")
+    done = program("resume", "run", "--set", "stop.after=6")
+    assert done.returncode == 1
+    assert f"{file.name} is damaged" in done.stderr and "Traceback" not in done.stderr
+    done = program("resume", "run", "--set", "stop.after=6")
+    assert done.returncode == 0, done.stderr
+    resumed = [
+        e["step"] for e in map(json.loads, (here / "run/events.jsonl").open()) if e["kind"] == "resumed"
+    ]
+    assert resumed == [2]
+    assert (here / "run/checkpoints/damaged-step-00000004").is_dir()

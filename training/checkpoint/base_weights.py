@@ -62,7 +62,9 @@ def find(task: Task, model: Module, world: World) -> BaseWeights | None:
     folder = task.base_folder() if isinstance(task, HasBaseWeights) else None
     if folder is None:
         return None
-    sha256 = world.broadcast(digest(folder).encode() if world.rank == 0 else None)
+    sha256 = digest(folder).encode() if world.rank == 0 else None
+    world.wait_for_all()
+    sha256 = world.broadcast(sha256)
     frozen = (name for name, p in model.named_parameters() if not p.requires_grad)
     names = frozenset(frozen if has_adapters(task) else ())
     return BaseWeights(folder, names, sha256.decode())

@@ -42,6 +42,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be written or read; the message has the file and the reason."""
 
 
+class CheckpointDamaged(CheckpointError):
+    """Bytes of a checkpoint have another checksum than when they were written."""
+
+
 class CheckpointUnreadable(CheckpointError):
     """This user may not read a checkpoint, which may be whole; nothing may happen to it."""
 
@@ -164,7 +168,7 @@ def check_files(folder: Path, files: Iterable[CheckpointFile], part: int = 0, pa
         found = pool.map(lambda block: _block_checksum(*block[:2]), blocks)
         for (path, start, checksum), actual in zip(blocks, found, strict=True):
             if actual != checksum:
-                raise CheckpointError(f"{path} is damaged: wrong checksum of the block at byte {start}")
+                raise CheckpointDamaged(f"{path} is damaged: wrong checksum of the block at byte {start}")
 
 
 def _block_checksum(path: Path, start: int) -> int:

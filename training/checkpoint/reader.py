@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -42,14 +43,17 @@ class Checkpoint:
     an optimizer slot. Methods with a kind and a name raise KeyError for a tensor that is missing.
     """
 
-    def __init__(self, folder: Path, written: Manifest) -> None:
+    def __init__(self, folder: Path, written: Manifest, is_verified: bool) -> None:
         self.folder = folder
         self.manifest = written
+        self.is_verified = is_verified
+        """Whether all bytes were compared with their checksums; if not, `restore` does as it reads."""
         with _read_errors(folder / manifest.STATE):
             state = manifest.read_state(folder / manifest.STATE)
         self.shapes: Mapping[str, Shape] = state.shapes
         self.buffer_shapes: Mapping[str, Shape] = state.buffers
         self.groups, self.loss_scale, self.facts = state.groups, state.loss_scale, state.facts
+        self._trained = {name for group in self.groups for name in group.get("names", ())}
         self.steps: dict[str, float] = {}
         """Optimizer steps taken, by parameter."""
         required = [(WEIGHT, name) for name in self.shapes] + [(BUFFER, name) for name in self.buffer_shapes]
@@ -103,35 +107,72 @@ class Checkpoint:
         if not 0 <= start <= stop <= self._stored[kind, name][-1].stop:
             raise ValueError(f"{kind} of {name} has no elements {start} to {stop}")
         target = torch.empty(stop - start, dtype=self.dtype(kind, name))
+        for file, offset, first, last in self.located(kind, name, start, stop):
+            self._read(file, offset, target[first - start : last - start])
+        return target
+
+    def located(self, kind: str, name: str, start: int, stop: int) -> Iterator[tuple[str, int, int, int]]:
+        """Where elements [start, stop) of a flattened tensor are.
+
+        Gives parts, each as file, offset of its first byte, first element and element after its last.
+        """
         for extent in self._stored[kind, name]:
             first, last = max(start, extent.start), min(stop, extent.stop)
             if first < last:
-                part, path = as_bytes(target[first - start : last - start]), self.folder / extent.file
-                with _read_errors(path), path.open("rb") as stream:
-                    stream.seek(extent.offset + (first - extent.start) * extent.dtype.itemsize)
-                    if stream.readinto(part) != len(part):
-                        raise ValueError("unexpected end of file")
-        return target
+                yield extent.file, extent.offset + (first - extent.start) * extent.dtype.itemsize, first, last
 
     def used_kind(self, kind: str) -> dict[str, str]:
         """By parameter, `kind` such as "ema" where there is one; frozen ones have their weights."""
         return dict.fromkeys(self.shapes, WEIGHT) | dict.fromkeys(self.names(kind), kind)
 
     def check_numbers(self, kind: str) -> None:
-        """Raise CheckpointError if a weight, of `kind` where there is one, is NaN. Reads them."""
+        """Raise CheckpointError if a weight, of `kind` where there is one, is not finite.
+
+        Reads the weights, and those of model.safetensors.
+        """
         for name, used in self.used_kind(kind).items():
-            if any(part.min().isnan() for part in self.parts(used, name)):  # a NaN is the least
-                raise CheckpointError(
-                    f"{self.folder}: the weight '{name}' is NaN, so this model computes "
-                    "nothing but NaN; take another checkpoint"
-                )
+            for extent in self._stored[used, name]:
+                for start in range(extent.start, extent.stop, _AT_ONCE):
+                    part = self.interval(used, name, start, min(extent.stop, start + _AT_ONCE))
+                    self.check_weight(name, part, extent.file)
+        if all(file.name != manifest.MODEL for file in self.manifest.files):
+            return
+        with _read_errors(self.folder / manifest.MODEL):
+            entries, _ = tensor_file.read_head(self.folder / manifest.MODEL)
+        for name, ((dtype, shape), offset) in entries.items():
+            for start in range(0, prod(shape) if name in self.shapes else 0, _AT_ONCE):
+                part = torch.empty(min(_AT_ONCE, prod(shape) - start), dtype=dtype)
+                self._read(manifest.MODEL, offset + start * dtype.itemsize, part)
+                self.check_weight(name, part, manifest.MODEL)
+
+    def check_weight(self, name: str, values: Tensor, file: str) -> None:
+        """Raise CheckpointError if `values` of the weight `name`, in `file`, are not finite.
+
+        A weight that is not trained may be infinite, such as a mask.
+        """
+        lowest, highest = values.aminmax()  # both are NaN if one is
+        is_usable = math.isfinite(lowest) and math.isfinite(highest)
+        if not is_usable and (name in self._trained or lowest.isnan()):
+            raise CheckpointError(
+                f"{self.folder / file}: the weight '{name}' is not finite, so this model computes "
+                "nothing but NaN; take another checkpoint"
+            )
+
+    def _read(self, file: str, offset: int, target: Tensor) -> None:
+        """Overwrite `target` with the bytes of `file` from `offset` on."""
+        part, path = as_bytes(target), self.folder / file
+        with _read_errors(path), path.open("rb") as stream:
+            stream.seek(offset)
+            if stream.readinto(part) != len(part):
+                raise ValueError("unexpected end of file")
 
     def _list(self, file: str) -> None:
         entries, metadata = tensor_file.read_head(self.folder / file)
         for key, ((dtype, (length,)), offset) in entries.items():
             kind, name, start = parse_key(key)
-            if kind != BUFFER and dtype.itemsize < torch.float32.itemsize:
-                raise ValueError(f"{key} is {dtype}, less than fp32")
+            is_wide = dtype.itemsize >= torch.float32.itemsize
+            if kind != BUFFER and (not is_wide or offset % dtype.itemsize):
+                raise ValueError(f"{key} is {dtype} from byte {offset} on, not aligned fp32 or wider")
             self.shape(kind, name)  # it has one
             extent = _Extent(start, start + length, file, offset, dtype)
             self._stored.setdefault((kind, name), []).append(extent)
@@ -144,12 +185,12 @@ def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
     """Open the checkpoint in `folder`, which may be a link such as `last`. Touches disk.
 
     Raises CheckpointError if it is damaged. `verify` compares every byte with its checksum first;
-    unnecessary after `manifest.check_files`.
+    unnecessary after `manifest.check_files`, and for `restore`, which checks what it reads.
     """
     written = manifest.read(folder)
     if verify:
         manifest.check_files(folder, written.files)
-    return Checkpoint(folder, written)
+    return Checkpoint(folder, written, verify)
 
 
 def write_weights(

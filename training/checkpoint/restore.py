@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
+from engines.base import Piece
 from training.agreement import attempt
 from training.callbacks.base import Facts
-from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.block_reads import BlockReads
+from training.checkpoint.manifest import MODEL, CheckpointDamaged, CheckpointError, check_files
 from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
 if TYPE_CHECKING:
-    from engines.base import Engine, Piece, State, World
+    from engines.base import Engine, State, World
     from training.checkpoint.reader import Checkpoint
 
 _AT_ONCE = 2**20  # Elements that are read together: 4 MiB of fp32
@@ -20,24 +24,30 @@ _MAX_ERRORS = 8
 
 
 def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: str = WEIGHT) -> None:
-    """Load a verified `checkpoint` into `engine`. Collective; touches disk.
+    """Load `checkpoint` into `engine`. Collective; touches disk.
 
-    Each rank reads the parts that it holds. Parameter groups keep the options that the engine was
-    built with, except the learning rate. Without `slots`, only weights and buffers are restored;
-    with another `kind`, such as "ema", those of that kind replace weights where there are some.
-    Raises CheckpointError if the model differs, before anything is changed, and EngineError if the
-    engine cannot hold the step counts; both on every rank.
+    Each rank reads the parts that it holds, and checks them unless `checkpoint` is verified. Parameter
+    groups keep the options that the engine was built with, except the learning rate. Without `slots`,
+    only weights and buffers are restored; with another `kind`, such as "ema", those of that kind
+    replace weights where there are some. Raises CheckpointError if the model differs, before anything
+    is changed; CheckpointDamaged for a wrong checksum, after which the engine is of no use; and
+    EngineError if the engine cannot hold the step counts; all on every rank.
     """
-    state, kinds = engine.state(), checkpoint.used_kind(kind)
+    state, world = engine.state(), engine.world
+    _together(world, lambda: check(checkpoint, state, slots))
+    pieces = _stored_pieces(state, slots, checkpoint.used_kind(kind))
+    buffers = [Piece(BUFFER, name, 0, buffer.reshape(-1)) for name, buffer in state.buffers.items()]
+    if not checkpoint.is_verified:
+        _verify_together(checkpoint, BlockReads(checkpoint, [*pieces, *buffers]), world)
 
     def fill_state() -> None:
-        weights = [replace(p, kind=kinds[p.name]) for p in state.pieces if p.kind == WEIGHT]
-        fill(checkpoint, [*weights, *(p for p in state.pieces if slots and p.kind != WEIGHT)])
+        fill(checkpoint, pieces)
+        if not checkpoint.is_verified:
+            BlockReads(checkpoint, buffers).run()
         for name, buffer in state.buffers.items():
             buffer.copy_(checkpoint.tensor(BUFFER, name))
 
-    _together(engine.world, lambda: check(checkpoint, state, slots))
-    _together(engine.world, fill_state)
+    _together(world, fill_state)
     if not slots:
         engine.refresh()
         return
@@ -67,15 +77,44 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
 
 
 def fill(checkpoint: Checkpoint, pieces: Iterable[Piece]) -> None:
-    """Read `pieces` of any kind from `checkpoint` into their data, in bounded chunks.
+    """Read `pieces`, which are no buffers, from `checkpoint` into their data, in bounded memory.
 
-    Raises KeyError for a tensor that the checkpoint does not have. Touches disk.
+    Checks what it reads, unless `checkpoint` is verified. Raises KeyError for a tensor that the
+    checkpoint does not have, and CheckpointError as BlockReads. Touches disk.
     """
+    if not checkpoint.is_verified:
+        BlockReads(checkpoint, pieces).run()
+        return
     for piece in pieces:
         flat = piece.data.detach()
         for first in range(0, flat.numel(), _AT_ONCE):
             chunk, start = flat[first : first + _AT_ONCE], piece.start + first
             chunk.copy_(checkpoint.interval(piece.kind, piece.name, start, start + chunk.numel()))
+
+
+def _stored_pieces(state: State, slots: bool, kinds: Mapping[str, str]) -> list[Piece]:
+    """What this rank reads of a checkpoint; the weights as the kind that they have in `kinds`."""
+    pieces = []
+    for piece in state.pieces:
+        if piece.kind == WEIGHT:
+            pieces.append(replace(piece, kind=kinds[piece.name]))
+        elif slots:
+            pieces.append(piece)
+    return pieces
+
+
+def _verify_together(checkpoint: Checkpoint, reads: BlockReads, world: World) -> None:
+    """Let each rank check a part of all files first, where that reads less. Collective.
+
+    A rank that holds small parts of many blocks would read each of these blocks as a whole.
+    """
+    sizes = world.sum(torch.tensor([reads.block_bytes, reads.needed_bytes]))
+    files = [file for file in checkpoint.manifest.files if file.name != MODEL]
+    in_one_pass, in_two_passes = int(sizes[0]), int(sizes[1]) + sum(file.bytes for file in files)
+    if in_one_pass <= in_two_passes:
+        return
+    _together(world, lambda: check_files(checkpoint.folder, files, world.rank, world.size))
+    checkpoint.is_verified = True
 
 
 def _differing(what: str, stored: Facts, ours: Facts) -> list[str]:
@@ -99,7 +138,17 @@ def _slots(checkpoint: Checkpoint, state: State) -> list[dict[str, list[str]]]:
 
 
 def _together(world: World, action: Callable[[], None]) -> None:
-    """Run `action` on every rank; if it fails on one, all raise CheckpointError."""
-    _, error = attempt(world, action, CheckpointError, OSError)
+    """Run `action` on every rank; if it fails on one, all raise CheckpointError, or CheckpointDamaged."""
+    is_damaged = False
+
+    def noted() -> None:
+        nonlocal is_damaged
+        try:
+            action()
+        except CheckpointDamaged:
+            is_damaged = True
+            raise
+
+    _, error = attempt(world, noted, CheckpointError, OSError)
     if error is not None:
-        raise CheckpointError(error)
+        raise CheckpointDamaged(error) if world.agree(int(is_damaged)) else CheckpointError(error)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from models.base import DataError
 from training.callbacks.base import Emit, Facts
-from training.checkpoint import manifest, retention
-from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
+from training.checkpoint import manifest, retention, tensor_file
+from training.checkpoint.manifest import CheckpointError, CheckpointFile, CheckpointUnreadable
 from training.checkpoint.reader import Checkpoint
 from training.train_plan import StartSteps
 
@@ -104,11 +104,14 @@ def changed_data(before: Facts, now: Facts) -> str | None:
     return None
 
 
-def choose(run: Path, world: World, step: int | None) -> tuple[Checkpoint | None, dict[int, str]]:
+def choose(
+    run: Path, world: World, step: int | None, *, verify: bool = True
+) -> tuple[Checkpoint | None, dict[int, str]]:
     """The newest whole checkpoint of `run`, or the one of `step`. Collective; touches disk.
 
     And the errors of later, damaged ones by step, as far as this rank knows them. Each rank verifies
-    a part of the checksums before any byte is used. Raises CheckpointError on every rank if the one
+    a part of the checksums before any byte is used; without `verify` only those of JSON and of the
+    heads of files, as `restore` checks the others. Raises CheckpointError on every rank if the one
     of `step` is missing or damaged, and CheckpointUnreadable if a rank may not read one: it may be
     whole. First completes a rename that a kill interrupted.
     """
@@ -116,12 +119,13 @@ def choose(run: Path, world: World, step: int | None) -> tuple[Checkpoint | None
     if world.rank == 0:
         retention.recover(run)
         steps = retention.steps(run)
+    world.wait_for_all()
     steps = json.loads(world.broadcast(json.dumps(steps).encode())) if step is None else [step]
     damaged: dict[int, str] = {}
     for candidate in reversed(steps):
         try:
             folder = run / retention.CHECKPOINTS / manifest.step_folder(candidate)
-            return _verified(folder, world), damaged
+            return _verified(folder, world, verify), damaged
         except CheckpointUnreadable:
             raise
         except CheckpointError as error:
@@ -131,17 +135,32 @@ def choose(run: Path, world: World, step: int | None) -> tuple[Checkpoint | None
     return None, damaged
 
 
-def _verified(folder: Path, world: World) -> Checkpoint:
+def _verified(folder: Path, world: World, verify: bool) -> Checkpoint:
     """The checkpoint in `folder`. Raises CheckpointError on every rank."""
     error: CheckpointError | None = None
     try:
         written = manifest.read(folder)
-        manifest.check_files(folder, written.files, world.rank, world.size)
-        checkpoint = Checkpoint(folder, written)
+        files = written.files if verify else [_heads(folder, file) for file in written.files]
+        manifest.check_files(folder, files, world.rank, world.size)
+        checkpoint = Checkpoint(folder, written, verify)
     except CheckpointError as raised:
         error = raised
+    world.wait_for_all()
     kind = _UNREADABLE if isinstance(error, CheckpointUnreadable) else _DAMAGED
     if flags := world.agree(kind if error else 0):
         raised_by_all = CheckpointUnreadable if flags & _UNREADABLE else CheckpointError
         raise raised_by_all(str(error or f"another rank cannot use {folder}"))
     return checkpoint
+
+
+def _heads(folder: Path, file: CheckpointFile) -> CheckpointFile:
+    """The blocks of `file` that are read before its tensors: all of JSON, the head of a shard.
+
+    Reads eight bytes. Raises CheckpointError.
+    """
+    if file.name == manifest.STATE:
+        return file
+    count = 0
+    if file.name != manifest.MODEL:  # which no run reads
+        count = -(-tensor_file.head_bytes(folder / file.name) // manifest.BLOCK_BYTES)
+    return replace(file, crc32=file.crc32[:count])

@@ -116,7 +116,7 @@ def _error(ended: Future[None]) -> str | None:
 
 
 class CheckpointWriter:
-    """Writes checkpoints into a run folder. Collective: `save` and `wait`; touches disk.
+    """Writes checkpoints into a run folder. Collective: the constructor, `save` and `wait`; touches disk.
 
     In the background, a save copies the rank's shard to host memory and writes it while training
     continues. If any rank lacks the memory, all write from the tensors themselves and wait. An
@@ -139,6 +139,7 @@ class CheckpointWriter:
         self._complete: Path | None = None
         if world.rank == 0:
             retention.sweep(storage.path)
+        world.wait_for_all()
 
     def save(self, step: int, state: State, facts: Facts, periodic: bool, score: Score | None) -> None:
         """Save `state` and `facts` of `step`. First waits for an earlier save and raises its error.
@@ -230,14 +231,19 @@ class CheckpointWriter:
     def _finish(self) -> None:
         if self._shard is None:
             return
-        error = first_error(self._world, _error(self._shard))
+        error = self._first_error(self._shard)
         # Every shard is on disk and soon visible; or rank 0 need not wait for those that failed.
         self._deadline = 0.0 if error else time.monotonic() + self.visibility_timeout_s
-        own = None if self._commit is None else _error(self._commit)
-        error = error or first_error(self._world, own)
+        error = error or self._first_error(self._commit)
         self._shard = self._commit = None
         self._check(error)
         self._complete = self._folder / manifest.step_folder(self._step)
+
+    def _first_error(self, ended: Future[None] | None) -> str | None:
+        """Wait for background work of all ranks, however long; the first error, or None."""
+        error = None if ended is None else _error(ended)
+        self._world.wait_for_all()
+        return first_error(self._world, error)
 
     def _make_folder(self, needed: int) -> None:
         """Make the folder to write to, if there is room for `needed` bytes. Rank 0 only."""
@@ -266,7 +272,7 @@ class CheckpointWriter:
         files.append(manifest.write_file(folder / manifest.STATE, [state]))
         if draft.score is not None:
             # The weights that were evaluated: their moving average if there is one.
-            source = reader.Checkpoint(folder, replace(draft, files=tuple(files)))
+            source = reader.Checkpoint(folder, replace(draft, files=tuple(files)), is_verified=True)
             kind = EMA if EMA in source.kinds else WEIGHT
             files.append(reader.write_weights(source, folder / manifest.MODEL, kind))
         content, checksum = manifest.render(replace(draft, files=tuple(files)))

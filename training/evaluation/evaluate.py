@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -63,8 +64,9 @@ class SplitResult:
     preview: str | None
     """Sample outputs as text; None: the task has none."""
     seconds: float
+    reason: str
+    """Which metrics that decide are not finite; empty: all are."""
     exit_code: int = 0
-    reason: str = ""
 
 
 def samples_of(task: Task, split: str, seed: int) -> Samples:
@@ -99,18 +101,22 @@ def measure(
 
 
 def evaluate_split(
-    task: Task, module: Module, split: str, batches: EvaluationBatches, world: World
+    task: Task, module: Module, split: str, batches: EvaluationBatches, world: World, goal: str | None
 ) -> SplitResult:
     """The metrics of the present weights; their preview with split val, which it shows.
 
-    Collective.
+    `goal` is `eval.metric`, None: that of the task. Collective.
     """
     never = Interruption(world)  # a signal ends this process at once
     began = time.perf_counter()
     metrics = measure(task, module, batches, never)
     seconds = time.perf_counter() - began
     preview = preview_text(task, module, never) if split == "val" else None
-    return SplitResult(split, batches.samples, metrics, preview, seconds)
+    name_of_goal = (goal or task.goal.metric).split()[0]
+    deciding = dict.fromkeys(["val_loss", name_of_goal])
+    bad = [f"{name} {metrics[name]}" for name in deciding if not math.isfinite(metrics.get(name, 0.0))]
+    reason = f"{', '.join(bad)} in the evaluation of {split}" if bad else ""
+    return SplitResult(split, batches.samples, metrics, preview, seconds, reason)
 
 
 def check_measures(task: Task, module: Module, micro_batch: int, world: World) -> None:

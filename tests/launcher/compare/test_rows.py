@@ -1,5 +1,7 @@
 """A row: times without the warm-up, repeats combined, longer times extrapolated, stages added up."""
 
+import math
+
 import pytest
 
 from launcher.compare.rows import ComparisonRow, measured, read, staged
@@ -44,6 +46,12 @@ def test_time_to_a_metric_counts_training_and_evaluation(tmp_path):
     assert not found.is_whole  # it would have continued
     never = run(tmp_path, seconds, evaluations=results, aim=parse_target("val_loss <= 1.4"))
     assert never.reached_at_s is None
+
+
+def test_an_evaluation_that_is_not_a_number_reaches_no_metric(tmp_path):
+    results = {10: (3.0, 0.5), 20: (math.nan, 0.25), 30: (1.5, 9.0)}
+    found = run(tmp_path, [1.0] * 30, evaluations=results, aim=parse_target("val_loss = 1.9"))
+    assert found.reached_at_s == 30 + 0.5 + 0.25 + 9.0
 
 
 def test_a_run_without_steps_and_a_half_line_are_accepted(tmp_path):

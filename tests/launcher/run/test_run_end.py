@@ -1,5 +1,6 @@
 """Reports of failed ranks, and their transfer to the supervisor."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
     written.save(tmp_path)
     assert run_end.load(tmp_path, 3) == written
     assert run_end.load(tmp_path, 2) is None
+
+
+def test_numbers_that_json_lacks_are_texts_in_a_report(tmp_path):
+    metrics = {"val_loss": math.nan, "score": -math.inf, "undefined": None}
+    run_end.agreed({"exit_code": 0, "metrics": metrics}, 0).save(tmp_path)
+    found = run_end.load(tmp_path, 0).outcome["metrics"]
+    assert found == {"val_loss": "NaN", "score": "-Infinity", "undefined": None}
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from engines.base import Piece, State
+from engines.environment import RankInfo
+from engines.world import ProcessWorld
 from models.base import DataError
 from models.common import initial_weights
 from models.common.initial_weights import InitialWeights, find
 from tests.models.errors import error_of
+from tests.training.checkpoint.states import saving
+from training.checkpoint.manifest import Score
 
 WHOLE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.arange(4.0), "count": torch.tensor([3, 4])}
 
@@ -95,3 +100,48 @@ def test_missing_tensors_are_an_error_and_change_nothing(tmp_path, change, match
     assert f"is another encoder: {matched} of 2 tensors match" in error.message
     assert error.where == where
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def saved_model(run, model):
+    """The checkpoint of step 1 of a model, with model.safetensors."""
+    alone = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
+    tensors = {name: tensor.detach() for name, tensor in model.named_parameters()}
+    pieces = [Piece("weight", name, 0, tensor.reshape(-1)) for name, tensor in tensors.items()]
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    writer = saving(run, alone)
+    writer.save(1, State(shapes, pieces, {}, {}, [], {}), {"samples": 1}, True, Score("l", 1.0, "min"))
+    return writer.wait()
+
+
+@pytest.mark.parametrize(
+    "name", ["rank-00000.safetensors", "state.json", "manifest.json", "model.safetensors"]
+)
+def test_a_flipped_bit_of_a_checkpoint_is_found_before_its_weights_are_used(tmp_path, name):
+    model = torch.nn.Linear(3, 2)
+    folder = saved_model(tmp_path, model)
+    weights = folder / "model.safetensors"
+    if name.startswith(("rank", "state")):  # the weights are then joined
+        weights.unlink()
+    initial_weights.load("model.start", model, folder, "weights")
+    data = bytearray((folder / name).read_bytes())
+    data[-2] ^= 1
+    (folder / name).write_bytes(data)
+    error = error_of(initial_weights.load, "model.start", model, folder, "weights")
+    assert str(folder) in error.message
+
+
+@pytest.mark.parametrize(("value", "is_trained"), [(torch.nan, True), (torch.inf, True), (torch.nan, False)])
+def test_a_weight_that_is_not_finite_is_named_with_its_file(tmp_path, value, is_trained):
+    model = torch.nn.Linear(3, 2).requires_grad_(is_trained)
+    path = tmp_path / "a.safetensors"
+    save_file({**model.state_dict(), "bias": torch.tensor([0.0, value])}, path)
+    error = error_of(initial_weights.load, "model.start", model, path, "weights")
+    assert "'bias'" in error.message and error.where == str(path)
+
+
+def test_a_weight_that_is_not_trained_may_be_infinite(tmp_path):
+    model = torch.nn.Linear(3, 2).requires_grad_(False)
+    mask = torch.tensor([0.0, -torch.inf])
+    save_file({**model.state_dict(), "bias": mask}, tmp_path / "a.safetensors")
+    initial_weights.load("model.start", model, tmp_path / "a.safetensors", "weights")
+    assert model.bias.equal(mask)

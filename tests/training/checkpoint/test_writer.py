@@ -1,5 +1,6 @@
 """Checkpoints of one and of two ranks: complete or absent, and read back bit by bit."""
 
+import errno
 import itertools
 import json
 import os
@@ -8,17 +9,24 @@ import shutil
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from engines.base import Piece, State
 from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
+from tests.waiting import until
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
+from training.checkpoint.retention import Keep
+from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 FACTS = {"samples": 640, "best": {"metric": "loss", "value": float("nan")}, "seed": 7}
 BEST = Score("loss", 0.5, "min")
@@ -98,6 +106,60 @@ def save_on_separate_disks(world, runs):
     saver = saving(runs[world.rank], world, in_background=True)
     saver.visibility_timeout_s = 0.2
     return error_of(saver, 1, state(whole(), world.rank, world.size))
+
+
+def save_on_a_slow_disk(world, run, slow_check):
+    """The folder of a save whose check number `slow_check` of the disk outlasts two time-outs of collectives."""
+    timeout = timedelta(seconds=0.5)
+    impatient = copy(world)
+    impatient._hosts = dist.new_group(backend="gloo", timeout=timeout)
+    clocks = [dist.new_group(backend="gloo", timeout=timeout) for _ in range(2)]
+    has_timed_out = run / "two time-outs have passed"
+    checks = itertools.count()
+
+    def wait_for_time_outs():
+        for clock in clocks:  # rank 0 never joins
+            with suppress(RuntimeError):
+                dist.all_reduce(torch.zeros(1), group=clock)
+        has_timed_out.touch()
+
+    def check():
+        if next(checks) == slow_check:
+            until(has_timed_out.exists)
+
+    saver = CheckpointWriter(Storage(run, check), impatient, "zero2", Keep(1, 1, None), in_background=True)
+    if world.rank == 1:
+        threading.Thread(target=wait_for_time_outs, daemon=True).start()
+    saver.save(1, state(whole(), world.rank, world.size), FACTS, True, None)
+    return saver.wait()
+
+
+def save_to_a_disk_that_is_full_at_the_end(world, run):
+    checks = itertools.count()
+
+    def check():
+        if next(checks) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    saver = CheckpointWriter(Storage(run, check), world, "zero2", Keep(1, 1, None), in_background=True)
+    return error_of(saver, 1, state(whole(), world.rank, world.size))
+
+
+@pytest.mark.parametrize("slow_check", [0, 1])
+def test_ranks_wait_longer_for_the_disk_of_another_than_for_a_collective(tmp_path, two_ranks, slow_check):
+    """Before the write, and for the commit."""
+    folders = two_ranks.run(save_on_a_slow_disk, tmp_path, slow_check)
+    two_ranks.close()  # with the groups that timed out
+    assert folders == [tmp_path / "checkpoints" / "step-00000001"] * 2
+    assert open_checkpoint(folders[0]).manifest.world_size == 2
+
+
+def test_a_commit_that_fails_is_the_error_of_every_rank(tmp_path, two_ranks):
+    first, second = two_ranks.run(save_to_a_disk_that_is_full_at_the_end, tmp_path)
+    assert first == second
+    assert first.startswith("the checkpoint of step 1 cannot be saved: rank 0: ")
+    assert os.strerror(errno.ENOSPC) in first
+    assert os.listdir(tmp_path / "checkpoints") == []
 
 
 @pytest.mark.parametrize(("replicated", "in_background"), [(True, True), (False, False)])

@@ -1,0 +1,170 @@
+"""A block of a checkpoint is checked as it is read into its place, and nothing else is read."""
+
+from functools import cache
+
+import psutil
+import pytest
+import torch
+
+from engines.base import Piece, State
+from engines.environment import RankInfo
+from engines.world import ProcessWorld
+from tests.training.checkpoint.states import saving
+from training.checkpoint.block_reads import BlockReads
+from training.checkpoint.manifest import BLOCK_BYTES, CheckpointDamaged, CheckpointError
+from training.checkpoint.reader import open_checkpoint
+from training.checkpoint.restore import _verify_together, fill
+from training.checkpoint.resume_point import choose
+from training.optim.low_bit import Blocks, Blockwise
+
+SIZE = 5_000_000
+"""Elements, in more than one block."""
+FILE = "rank-00000.safetensors"
+
+
+@cache
+def values():
+    draw = torch.Generator().manual_seed(3)
+    return {kind: torch.randn(SIZE, generator=draw) for kind in ("weight", "exp_avg")}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with one checkpoint of three blocks, which a test changes back."""
+    folder = tmp_path_factory.mktemp("large")
+    world = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
+    pieces = [Piece(kind, "w", 0, tensor) for kind, tensor in values().items()]
+    buffers = {"counts": torch.arange(3), "mask": torch.tensor([True, False])}
+    state = State({"w": (SIZE,)}, pieces, buffers, {"w": 1.0}, [{"names": ["w"]}], {})
+    saving(folder, world).save(1, state, {"samples": 1}, periodic=True, score=None)
+    return folder
+
+
+@pytest.fixture
+def flipped(run):
+    """Flips a bit of the file, once more at the end."""
+    path, places = run / "last" / FILE, []
+
+    def flip(place):
+        with path.open("r+b") as file:
+            file.seek(place)
+            byte = file.read(1)[0]
+            file.seek(place)
+            file.write(bytes([byte ^ 1]))
+
+    def once(place):
+        places.append(place)
+        flip(place)
+
+    yield once
+    for place in places:
+        flip(place)
+
+
+def unverified(run):
+    return open_checkpoint(run / "last", verify=False)
+
+
+def pieces_of(start, stop, kind="exp_avg"):
+    return [Piece(kind, "w", start, torch.zeros(stop - start))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_any_interval_is_read_into_its_place(run, dtype):
+    """Across the blocks of the file, and into memory of another dtype."""
+    whole = values()
+    for kind in whole:
+        for start, stop in ((0, SIZE), (1, 3), (4_194_000, 4_195_000), (SIZE - 1, SIZE), (7, 7)):
+            memory = torch.zeros(stop - start + 2, dtype=dtype)
+            fill(unverified(run), [Piece(kind, "w", start, memory[1:-1])])
+            assert torch.equal(memory[1:-1], whole[kind][start:stop].to(dtype))
+            assert not memory[0] and not memory[-1]
+
+
+def test_states_of_8_bits_are_those_of_a_copy(run):
+    expected, found = (Blockwise(Blocks(SIZE, True, torch.device("cpu")), (SIZE,)) for _ in range(2))
+    expected.copy_(values()["exp_avg"])
+    fill(unverified(run), [Piece("exp_avg", "w", 0, found)])
+    assert torch.equal(found.codes, expected.codes) and torch.equal(found.scales, expected.scales)
+
+
+@pytest.mark.parametrize("place", [BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 5])
+def test_a_flipped_bit_is_named_with_its_block(run, flipped, place):
+    flipped(place)
+    whole = [*pieces_of(0, SIZE, "weight"), *pieces_of(0, SIZE)]
+    with pytest.raises(CheckpointDamaged) as raised:
+        fill(unverified(run), whole)
+    assert f"{FILE} is damaged" in str(raised.value)
+    assert str(raised.value).endswith(f"at byte {place // BLOCK_BYTES * BLOCK_BYTES}")
+
+
+def test_a_flipped_bit_in_the_rest_of_a_block_is_found_and_one_elsewhere_is_not_read(run, flipped):
+    flipped(BLOCK_BYTES + 10)
+    fill(unverified(run), pieces_of(0, 10, "weight"))
+    with pytest.raises(CheckpointDamaged):
+        fill(unverified(run), pieces_of(SIZE - 10, SIZE, "weight"))
+
+
+def test_a_flipped_bit_of_a_buffer_is_found(run, flipped):
+    checkpoint = unverified(run)
+    buffer = Piece("buffer", "mask", 0, torch.zeros(2, dtype=torch.bool))
+    ((_, place, *_),) = checkpoint.located("buffer", "mask", 0, 2)
+    BlockReads(checkpoint, [buffer]).run()
+    flipped(place)
+    with pytest.raises(CheckpointDamaged):
+        BlockReads(checkpoint, [buffer]).run()
+
+
+def test_a_weight_that_is_not_finite_is_named_with_its_file(tmp_path, alone):
+    weight = torch.tensor([1.0, torch.inf])
+    state = State({"w": (2,)}, [Piece("weight", "w", 0, weight)], {}, {}, [{"names": ["w"]}], {})
+    saving(tmp_path, alone).save(1, state, {"samples": 1}, periodic=True, score=None)
+    with pytest.raises(CheckpointError) as raised:
+        fill(unverified(tmp_path), [Piece("weight", "w", 0, torch.zeros(2))])
+    assert str(tmp_path / "last" / FILE) in str(raised.value) and "'w'" in str(raised.value)
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "io_counters"), reason="needs counts of bytes read")
+def test_a_resume_reads_each_byte_once(run, alone):
+    """But for the block with the head of a file, which it checks first."""
+    process = psutil.Process()
+    before = process.io_counters().read_chars
+    checkpoint, _ = choose(run, alone, None, verify=False)
+    fill(checkpoint, [*pieces_of(0, SIZE, "weight"), *pieces_of(0, SIZE)])
+    read = process.io_counters().read_chars - before
+    size = (run / "last" / FILE).stat().st_size
+    assert size <= read < size + BLOCK_BYTES + 2**20
+
+
+class FourAlike(ProcessWorld):
+    """A rank of four that hold as much as it does."""
+
+    def sum(self, value):
+        return 4 * value
+
+
+@pytest.mark.parametrize("part", [10, 100_000])
+def test_ranks_share_the_check_where_they_would_read_whole_blocks_for_small_parts(run, flipped, part):
+    world = FourAlike(RankInfo(), torch.device("cpu"), 10.0)
+    checkpoint = unverified(run)
+    pieces = [piece for start in range(0, SIZE, 100_000) for piece in pieces_of(start, start + part)]
+    reads = BlockReads(checkpoint, pieces)
+    _verify_together(checkpoint, reads, world)
+    assert checkpoint.is_verified == (part == 10)
+    reads.run()
+    expected = values()["exp_avg"]
+    for piece in pieces:
+        assert torch.equal(piece.data, expected[piece.start : piece.start + part])
+    flipped(BLOCK_BYTES - 10)  # in none of the blocks that are read
+    checkpoint = unverified(run)
+    if part == 10:
+        with pytest.raises(CheckpointDamaged):
+            _verify_together(checkpoint, BlockReads(checkpoint, pieces), world)
+
+
+def test_a_checkpoint_is_chosen_by_its_heads_if_the_rest_is_checked_later(run, alone, flipped):
+    flipped(BLOCK_BYTES + 10)
+    assert choose(run, alone, None, verify=False)[0].is_verified is False
+    assert choose(run, alone, None)[0] is None
+    flipped(20)
+    assert choose(run, alone, None, verify=False)[0] is None
