@@ -30,13 +30,26 @@ if TYPE_CHECKING:
     from training.resources.oom import BatchSizes
 
 Kind = Literal[
-    "ended", "stopped", "invalid input", "failed", "out of memory", "killed", "fenced", "peer lost"
+    "ended",
+    "stopped",
+    "invalid input",
+    "failed",
+    "out of memory",
+    "killed",
+    "fenced",
+    "peer lost",
+    "set aside",
 ]
 """How a rank ended. ended: normally, as all ranks agreed; stopped: by a signal before anything was
 saved; invalid input: settings or data; failed: an error of the program or the run; out of memory:
 on the host or a device; killed: without a report; fenced: a later generation of the job has claimed
-the run; peer lost: this rank only noticed that another rank was gone."""
-_CODES = {"invalid input": exit_codes.INVALID_INPUT, "stopped": exit_codes.RUN_AGAIN}
+the run; peer lost: this rank only noticed that another rank was gone; set aside: its checkpoint was
+damaged, and the next start takes the one before it."""
+_CODES = {
+    "invalid input": exit_codes.INVALID_INPUT,
+    "stopped": exit_codes.RUN_AGAIN,
+    "set aside": exit_codes.RUN_AGAIN,
+}
 _LOST_PEER = re.compile(
     r"connection (was )?(closed|reset|refused)|broken pipe|remote process|socket ?timeout"
     r"|timed out waiting|timeout caused pair closure"
@@ -143,7 +156,7 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
     from launcher.config.errors import about_data
     from launcher.run_folder.generations import FencedOff
     from models.base import DataError
-    from training.checkpoint.manifest import CheckpointError
+    from training.checkpoint.manifest import CheckpointError, CheckpointSetAside
     from training.resources.oom import OutOfMemory
     from training.stop_reason import WorkerDied
 
@@ -160,6 +173,8 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
         parts["fault"] = "shared_memory" if " by signal 7;" in text else "dead_worker"
     elif isinstance(error, FencedOff):
         kind = "fenced"
+    elif isinstance(error, CheckpointSetAside):
+        kind = "set aside"
     elif isinstance(error, OutOfMemory):
         kind, text, parts["micro_batch"] = "out of memory", f"{where} {text}", error.micro_batch
     elif not isinstance(error, StorageError | CheckpointError | FetchError):

@@ -38,7 +38,7 @@ from training import seeds
 from training.agreement import first_error
 from training.callbacks.base import TEST, Outcome
 from training.checkpoint import retention, room, tensor_file
-from training.checkpoint.manifest import CheckpointDamaged
+from training.checkpoint.manifest import CheckpointDamaged, CheckpointSetAside
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
 from training.data.fingerprint import fingerprint
@@ -182,8 +182,9 @@ def _restore(job: RunPlan, storage: Storage, resumed: ResumePoint, engine: Engin
         restore(resumed.checkpoint, engine, keeps_slots, WEIGHT if job.split is None else tensor_file.EMA)
     except CheckpointDamaged as error:
         assert job.resume is not None
-        done = set_damaged_aside(job.resume, storage, resumed, engine.world)
-        raise CheckpointDamaged(f"{error}{done}") from error
+        if set_damaged_aside(job.resume, storage, resumed, engine.world):
+            raise CheckpointSetAside(f"{error}; it was renamed, and the one before it is used") from error
+        raise
 
 
 def load_data(

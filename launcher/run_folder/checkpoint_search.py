@@ -247,18 +247,21 @@ def load_resume_point(
     return point
 
 
-def set_damaged_aside(resume: ResumeRequest, storage: Storage, point: ResumePoint, world: World) -> str:
-    """Rename a checkpoint that was found damaged as it was loaded, so that the next resume takes another.
+def set_damaged_aside(resume: ResumeRequest, storage: Storage, point: ResumePoint, world: World) -> bool:
+    """Rename a checkpoint that was found damaged as it was loaded; whether that was done.
 
-    One that was named, or is of another run, stays. What was done, for the error; empty: nothing.
-    Collective; touches the disk.
+    The next start then takes the one before it. One that was named, is of another run or is the
+    only one stays. Collective; touches the disk.
     """
-    if resume.step is not None or resume.source.resolve() != storage.path.resolve():
-        return ""
+    has_earlier = any(step < point.step for step in retention.steps(storage.path))
+    is_own = resume.source.resolve() == storage.path.resolve()
+    world.wait_for_all()  # all ranks have looked
+    if resume.step is not None or not is_own or not has_earlier:
+        return False
     if world.rank == 0:
         retention.set_aside(storage, point.step - 1, {point.step, *point.damaged})
     world.wait_for_all()
-    return "; it was renamed, so resume again: the run continues from the checkpoint before it"
+    return True
 
 
 def prepare_folder(

@@ -97,7 +97,7 @@ LARGE = """\
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_is_found_damaged_as_it_is_loaded_is_renamed_and_the_next_resume_takes_another(
+def test_a_checkpoint_that_is_found_damaged_as_it_is_loaded_is_renamed_and_the_one_before_is_used(
     here, program
 ):
     small = "        return nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))\n"
@@ -112,10 +112,8 @@ def test_a_checkpoint_that_is_found_damaged_as_it_is_loaded_is_renamed_and_the_n
         stream.seek(-200, 2)
         stream.write(b"\xff\xff\xff\xff")
     done = program("resume", "run", "--set", "stop.after=6")
-    assert done.returncode == 1
-    assert f"{file.name} is damaged" in done.stderr and "Traceback" not in done.stderr
-    done = program("resume", "run", "--set", "stop.after=6")
     assert done.returncode == 0, done.stderr
+    assert f"{file.name} is damaged" in done.stderr and "Traceback" not in done.stderr
     resumed = [
         e["step"] for e in map(json.loads, (here / "run/events.jsonl").open()) if e["kind"] == "resumed"
     ]

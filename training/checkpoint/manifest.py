@@ -46,6 +46,10 @@ class CheckpointDamaged(CheckpointError):
     """Bytes of a checkpoint have another checksum than when they were written."""
 
 
+class CheckpointSetAside(CheckpointDamaged):
+    """A damaged checkpoint of this run was renamed: the next start takes the one before it."""
+
+
 class CheckpointUnreadable(CheckpointError):
     """This user may not read a checkpoint, which may be whole; nothing may happen to it."""
 

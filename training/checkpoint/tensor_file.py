@@ -60,7 +60,9 @@ def rank_pieces(state: State, rank: int) -> list[Piece]:
         is_empty = prod(kind_shape(piece.kind, state.shapes[piece.name])) == 0
         if last > first or (is_empty and rank == 0):
             pieces.append(Piece(piece.kind, piece.name, piece.start + first, flat[first:last]))
-    # The widest first: each is then aligned to its width, for readers that map the file.
+    # The widest first: each is then aligned to its width, for readers that map the file or read
+    # whole elements of a block.
+    pieces.sort(key=lambda piece: -file_dtype(piece).itemsize)
     buffers = sorted(state.buffers.items(), key=lambda pair: -pair[1].itemsize) if rank == 0 else ()
     pieces += [Piece(BUFFER, name, 0, buffer.detach().reshape(-1)) for name, buffer in buffers]
     return pieces

@@ -168,3 +168,17 @@ def test_a_checkpoint_is_chosen_by_its_heads_if_the_rest_is_checked_later(run, a
     assert choose(run, alone, None)[0] is None
     flipped(20)
     assert choose(run, alone, None, verify=False)[0] is None
+
+
+def test_numbers_of_64_bits_after_an_odd_count_of_32_are_read_back(tmp_path, alone):
+    pieces = [
+        Piece("weight", "narrow", 0, torch.randn(7)),
+        Piece("weight", "wide", 0, torch.randn(BLOCK_BYTES // 8 + 3, dtype=torch.float64)),
+    ]
+    shapes = {piece.name: tuple(piece.data.shape) for piece in pieces}
+    state = State(shapes, pieces, {}, dict.fromkeys(shapes, 1.0), [{"names": [*shapes]}], {})
+    saving(tmp_path, alone).save(1, state, {"samples": 1}, periodic=True, score=None)
+    for piece in pieces:
+        target = torch.zeros_like(piece.data)
+        fill(unverified(tmp_path), [Piece("weight", piece.name, 0, target)])
+        assert torch.equal(target, piece.data)
