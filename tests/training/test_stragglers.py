@@ -2,7 +2,8 @@
 
 import random
 import socket
-from types import SimpleNamespace
+
+import numpy as np
 
 from tests.training.tiny import RecordingCallback
 from training.callbacks.callback_list import CallbackList
@@ -14,8 +15,7 @@ def events_of(world, computing, waits=(0.0, 0.0)):
     recorder = RecordingCallback()
     stragglers = Stragglers(1.5, world, CallbackList([recorder]))
     for step, seconds in enumerate(computing, 1):
-        metrics = SimpleNamespace(step=step, data_time_s=waits[world.rank], step_time_s=2 * max(seconds))
-        stragglers.compare(metrics, seconds[world.rank])
+        stragglers.compare(step, np.array([seconds, waits, [2 * max(seconds)] * 2]))
     return recorder.events
 
 
