@@ -232,9 +232,7 @@ class TrainingRun:
             self._callbacks.logged(metrics)
             if self._stragglers is not None:
                 times = self._metrics.rank_times
-                if self._engine.gathers_weights:  # a forward pass then waits for other ranks
-                    times[0] = 0
-                self._stragglers.compare(self.step, times)
+                self._stragglers.compare(self.step, times, self._engine.gathers_weights)
         nonfinite = self.updater.nonfinite
         if (is_log_due or nonfinite.is_due(self._engine.world.device)) and nonfinite.has_error():
             self._requests |= _NONFINITE

@@ -33,15 +33,18 @@ class Stragglers:
         self._steps, self._seconds = 0, np.zeros((3, world.size))
         self._slow = np.zeros((2, world.size), int)  # Blocks in a row, of both kinds by rank
 
-    def compare(self, step: int, times: np.ndarray) -> None:
+    def compare(self, step: int, times: np.ndarray, gathers_weights: bool = False) -> None:
         """Add the `times` of all ranks since the last logged step, and report new stragglers.
 
-        As `RunMetrics.rank_times`, those of a forward pass that gathers weights as 0.
+        `times`: `RunMetrics.rank_times`. With `gathers_weights` forward passes wait for other ranks:
+        then theirs do not count.
         """
         before, self._step = self._step, step
         if before is None:  # the first one compiles, allocates, waits for its first batch
             return
         self._seconds += times * (step - before)
+        if gathers_weights:
+            self._seconds[0] = 0
         self._steps += step - before
         block_s = self._seconds[2, 0]  # all ranks compare at the same step
         if self._steps < BLOCK_STEPS or block_s < BLOCK_S:

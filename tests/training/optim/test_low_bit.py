@@ -202,6 +202,19 @@ def test_parts_may_be_written_in_any_order():
     assert torch.equal(values_of(parts), decoded)
 
 
+def test_a_step_goes_on_from_a_part_that_was_written():
+    parameter = torch.nn.Parameter(torch.zeros(5000))
+    optimizer = low("int8")([{"params": [parameter]}])
+    parameter.grad = torch.ones(5000)
+    optimizer.step()
+    optimizer.state[parameter]["exp_avg"][5:300].copy_(torch.zeros(295))
+    optimizer.step()
+    found = values_of(optimizer.state[parameter]["exp_avg"])
+    expected = torch.full((5000,), 0.19)
+    expected[5:300] = 0.1
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0)
+
+
 def test_codes_are_read_as_a_tensor_of_fp32():
     values = decades(3000).view(30, 100)
     codes = slot(3000, True).view(30, 100)
