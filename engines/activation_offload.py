@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -49,34 +49,31 @@ class ActivationOffload:
 
     def _call(self, block: Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._last = number = self._last + 1
-        with saved_tensors_hooks(partial(self._pack, block, number), self._unpack):
+        # At the first large tensor: hooks of an engine have then gathered the weights of the block.
+        weights = cache(partial(_Weights, block, self._outside))
+        with saved_tensors_hooks(partial(self._pack, block, number, weights), self._unpack):
             result = call(*args, **kwargs)
         for moved in [moved for moved in self._moved.values() if moved.number == number - 1]:
             moved.release()
         return result
 
-    def _pack(self, block: Module, number: int, tensor: Tensor) -> Any:
-        if block is self._blocks[-1] or not self._moves(block, tensor):
-            return number, None, self.keep[0](tensor)
+    def _pack(self, block: Module, number: int, weights: Callable[[], _Weights], tensor: Tensor) -> Any:
+        kept = self.keep[0](tensor)
+        is_last = block is self._blocks[-1]
+        if is_last or kept is not tensor or not self._is_large(tensor) or weights().have(tensor):
+            return number, None, kept
         key = tensor.untyped_storage()._cdata, tensor._version
         moved = self._moved.get(key) or Moved(tensor, self._stream)
         self._moved[key], moved.number = moved, number
         return number, moved, (tensor.dtype, (tensor.size(), tensor.stride(), tensor.storage_offset()))
 
-    def _moves(self, block: Module, tensor: Tensor) -> bool:
+    def _is_large(self, tensor: Tensor) -> bool:
+        """Whether its storage can be copied as bytes, and is worth it."""
         facts = tensor.layout, tensor.device.type, tensor.is_conj() or tensor.is_neg()
         if facts != (torch.strided, self._device.type, False) or is_traceable_wrapper_subclass(tensor):
             return False
-        storage, width = tensor.untyped_storage(), tensor.element_size()
-        # Autocast keeps copies of weights on the device: moving one frees no memory.
-        wider = (p.shape for p in block.parameters() if p.element_size() > width)
-        if tensor.is_floating_point() and any(tensor.shape in (shape, shape[::-1]) for shape in wider):
-            return False
-        modules = (*block.modules(), *self._outside)
-        # Now, as engines gather weights, so that their storages change.
-        weights = (w for m in modules for w in (*m.parameters(False), *m.buffers(False)))
-        held = (w.untyped_storage()._cdata for w in weights if not is_traceable_wrapper_subclass(w))
-        return storage.nbytes() >= SMALLEST and storage.nbytes() % width == 0 and storage._cdata not in held
+        size = tensor.untyped_storage().nbytes()
+        return size >= SMALLEST and size % tensor.element_size() == 0
 
     def _unpack(self, saved: tuple[int, Moved | None, Any]) -> Tensor:
         number, moved, how = saved
@@ -89,6 +86,35 @@ class ActivationOffload:
         (dtype, layout), whole = how, moved.load()
         moved.wait()
         return whole.view(dtype).as_strided(*layout)
+
+
+class _Weights:
+    """What stays during one call of a block: weights, buffers, and copies of weights in fewer bits.
+
+    Engines gather weights, so that the storages of the next call are others.
+    """
+
+    def __init__(self, block: Module, outside: Iterable[Module]):
+        """`outside`: modules whose weights the block may use, too."""
+        # References: the address of a storage that is freed meanwhile is not used again.
+        self._storages: dict[int, StorageWeakRef] = {}
+        for module in (*block.modules(), *outside):
+            for weight in (*module.parameters(False), *module.buffers(False)):
+                if not is_traceable_wrapper_subclass(weight):
+                    reference = StorageWeakRef(weight.untyped_storage())
+                    self._storages[reference.cdata] = reference
+        self._widths: dict[tuple[int, ...], int] = {}
+        for parameter in block.parameters():
+            shape = tuple(parameter.shape)
+            width = max(self._widths.get(shape, 0), parameter.element_size())
+            self._widths[shape] = self._widths[shape[::-1]] = width
+
+    def have(self, tensor: Tensor) -> bool:
+        if tensor.untyped_storage()._cdata in self._storages:
+            return True
+        # Autocast keeps copies of weights on the device: moving one frees no memory.
+        width = self._widths.get(tuple(tensor.shape), 0)
+        return tensor.is_floating_point() and tensor.element_size() < width
 
 
 class Moved:

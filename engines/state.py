@@ -198,7 +198,8 @@ def gather_state(
     pieces = [
         Piece(WEIGHT, name, *interval_of(parameter), weight_replica) for name, parameter in named.items()
     ]
-    steps, fresh = {}, _fresh(optimizer)
+    counts: dict[str, Tensor | float] = {}
+    fresh = _fresh(optimizer)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             name, state = names[parameter], optimizer.state[parameter]
@@ -208,20 +209,36 @@ def gather_state(
                 for slot in slot_names(optimizer, group, parameter)
             ]
             if "step" in state:
-                steps[name] = float(state["step"])
+                counts[name] = state["step"]
             elif _makes_own_state(optimizer):
-                steps[name] = float(parameter not in fresh)  # whether it has taken any
+                counts[name] = float(parameter not in fresh)  # whether it has taken any
     return State(
         shapes=shapes,
         pieces=pieces,
         buffers=read_buffers(stored_buffers(model)),
-        steps=steps,
+        steps=read_counts(counts),
         groups=[
             {**{k: v for k, v in g.items() if k != "params"}, "names": [names[p] for p in g["params"]]}
             for g in groups
         ],
         loss_scale=loss_scale,
     )
+
+
+def read_counts(counts: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """The `counts` as numbers; those on one device are read at once, as each read waits for it."""
+    numbers: dict[str, float] = {}
+    alike: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
+    for name, count in counts.items():
+        if isinstance(count, Tensor):
+            numbers[name] = 0.0  # in the order of `counts`
+            alike.setdefault((count.device, count.dtype), {})[name] = count.reshape(())
+        else:
+            numbers[name] = float(count)
+    for tensors in alike.values():
+        values = torch.stack(list(tensors.values())).tolist()
+        numbers.update(zip(tensors, map(float, values), strict=True))
+    return numbers
 
 
 def shapes_of(model: Module) -> dict[str, tuple[int, ...]]:

@@ -231,8 +231,8 @@ class TrainingRun:
             metrics = self._metrics.line(self._engine.world)
             self._callbacks.logged(metrics)
             if self._stragglers is not None:
-                gathers = self._engine.gathers_weights  # a forward pass then waits for other ranks
-                self._stragglers.compare(metrics, None if gathers else metrics.forward_time_s)
+                times = self._metrics.rank_times
+                self._stragglers.compare(self.step, times, self._engine.gathers_weights)
         nonfinite = self.updater.nonfinite
         if (is_log_due or nonfinite.is_due(self._engine.world.device)) and nonfinite.has_error():
             self._requests |= _NONFINITE

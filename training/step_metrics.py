@@ -43,6 +43,8 @@ class RunMetrics:
         self._timer, self.peaks = timer, peak_memory or memory.PeakMemory()
         self.units = 0
         """Of all steps so far."""
+        self.rank_times = np.zeros((3, 1))
+        """Of the newest line, seconds per step [kind, rank]: of forward passes, waits for data, in all."""
         self.samples_per_s: float | None = None
         """Over all steps but those of the first line, if there are others; None: none logged."""
         self._last: Step | None = None
@@ -82,10 +84,19 @@ class RunMetrics:
 
         step = self._last
         assert step is not None
+        steps = self._steps
         names = sorted(step.parts)
         sums = torch.stack([step.loss, *(step.parts[name].to(step.loss) for name in names)])
-        loss, *parts = world.sum(sums).tolist()  # the host waits for the device here
-        end_s, steps = self._timer.steps_s, self._steps
+        sums = sums.cpu()  # the host waits for the device here
+        means = self._timer.means(steps)
+        line_s = self._timer.steps_s - self._line_end_s
+        times = torch.zeros(3, world.size, dtype=sums.dtype)
+        times[:, world.rank] = torch.tensor([means.get(FORWARD, 0.0), self._data_s / steps, line_s / steps])
+        # One collective for all: ranks wait for each other in it.
+        total = world.sum(torch.cat([sums, times.flatten()]))
+        loss, *parts = total[: len(sums)].tolist()
+        self.rank_times = total[len(sums) :].view(times.shape).double().numpy()
+        end_s = self._timer.steps_s
         seconds, self._line_end_s = end_s - self._line_end_s, end_s
         samples_per_s = steps * self._plan.global_batch / seconds
         # The first step compiles, allocates and waits for the first batch.
@@ -93,7 +104,6 @@ class RunMetrics:
             self._measured = self._measured[0] + steps, self._measured[1] + seconds
         measured_steps, measured_s = self._measured if self._measured[0] else (steps, seconds)
         self.samples_per_s = measured_steps * self._plan.global_batch / measured_s
-        means = self._timer.means(steps)
         metrics = StepMetrics(
             step=step.step,
             epoch=self._plan.epoch(step.step),

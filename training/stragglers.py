@@ -6,11 +6,9 @@ import socket
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 if TYPE_CHECKING:
     from engines.base import World
-    from training.callbacks.base import StepMetrics
     from training.callbacks.callback_list import CallbackList
 
 BLOCK_S, BLOCK_STEPS = 2.0, 4
@@ -35,16 +33,19 @@ class Stragglers:
         self._steps, self._seconds = 0, np.zeros((3, world.size))
         self._slow = np.zeros((2, world.size), int)  # Blocks in a row, of both kinds by rank
 
-    def compare(self, metrics: StepMetrics, computing_s: float | None) -> None:
-        """Add the times of all ranks since the last logged step, and report new stragglers."""
-        before, self._step = self._step, metrics.step
+    def compare(self, step: int, times: np.ndarray, gathers_weights: bool = False) -> None:
+        """Add the `times` of all ranks since the last logged step, and report new stragglers.
+
+        `times`: `RunMetrics.rank_times`. With `gathers_weights` forward passes wait for other ranks:
+        then theirs do not count.
+        """
+        before, self._step = self._step, step
         if before is None:  # the first one compiles, allocates, waits for its first batch
             return
-        times = torch.zeros(self._seconds.shape, device=self._world.device)
-        mine = computing_s or 0.0, metrics.data_time_s, metrics.step_time_s
-        times[:, self._world.rank] = torch.tensor(mine)
-        self._seconds += self._world.sum(times).cpu().numpy() * (metrics.step - before)
-        self._steps += metrics.step - before
+        self._seconds += times * (step - before)
+        if gathers_weights:
+            self._seconds[0] = 0
+        self._steps += step - before
         block_s = self._seconds[2, 0]  # all ranks compare at the same step
         if self._steps < BLOCK_STEPS or block_s < BLOCK_S:
             return
@@ -54,7 +55,7 @@ class Stragglers:
         self._slow = np.where(is_slow, self._slow + 1, 0)
         for kind, rank in np.argwhere(self._slow == SLOW_BLOCKS).tolist():
             host = self._world.broadcast(socket.gethostname().encode(), rank).decode()
-            facts = {"rank": rank, "host": host, "what": ("step", "data")[kind], "at": metrics.step}
+            facts = {"rank": rank, "host": host, "what": ("step", "data")[kind], "at": step}
             own_s, others_s = (float(each[kind, rank]) / self._steps for each in (seconds, others))
             facts |= {"seconds": own_s, "median_seconds": others_s}
             self._callbacks.event("straggler", facts)

@@ -14,7 +14,7 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 from engines.base import EngineError, Numbers, Piece, State, World
-from engines.state import WEIGHT, fill_slots, read_buffers, slot_names, stored_buffers
+from engines.state import WEIGHT, fill_slots, read_buffers, read_counts, slot_names, stored_buffers
 
 _MAX_SHOWN = 5
 
@@ -76,18 +76,18 @@ class ZeroState:
             if not parameter.requires_grad:
                 start, part = self._working(parameter)
                 pieces += [Piece(WEIGHT, name, start, part, replica)] if part.numel() else []
-        steps = {}
+        counts: dict[str, Tensor | float] = {}
         for name, interval in self._intervals():
             held = self.optimizer.state[interval.flat]
             tensors = {WEIGHT: interval.flat, **{s: held[s] for s in slots[interval.flat]}}
             pieces += [Piece(kind, name, interval.start, interval.of(flat)) for kind, flat in tensors.items()]
             if "step" in held:
-                steps[name] = float(held["step"])
+                counts[name] = held["step"]
         return State(
             shapes=shapes,
             pieces=pieces,
             buffers=read_buffers(stored_buffers(self._model)),
-            steps=steps,
+            steps=read_counts(counts),
             groups=groups,
             loss_scale=loss_scale,
         )

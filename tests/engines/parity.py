@@ -17,7 +17,7 @@ from engines.base import OptimizerSpec, Options, Precision, kind_shape
 from engines.catalog import build_engine, find
 from engines.zero.config_file import shipped
 from training.optim.groups import lr_factors, with_factors
-from training.optim.low_bit import LowBitAdamW
+from training.optim.low_bit import LowBitAdamW, small_apart
 from training.optim.muon import Muon
 from training.optim.updater import set_lr
 from training.settings import Optim
@@ -185,7 +185,8 @@ def adafactor_spec(clip_norm, lr):
 def low_bit_spec(state, clip_norm, lr):
     """AdamW with moments of fewer bits, with and without decay."""
     adamw = {"lr": lr, "betas": (0.9, 0.95), "fused": True}
-    return replace(spec(clip_norm, lr), build=lambda groups: LowBitOfSmall(groups, state=state, **adamw))
+    plain = replace(spec(clip_norm, lr), build=lambda groups: LowBitOfSmall(groups, state=state, **adamw))
+    return small_apart(plain, LowBitOfSmall.least)
 
 
 class LowBitOfSmall(LowBitAdamW):

@@ -133,6 +133,20 @@ def test_copies_of_weights_in_16_bits_stay(copies):
     assert sorted(copies.out) == [40 * 32 * 2] * 2 + [40 * 64 * 2] * 4
 
 
+@pytest.mark.parametrize(("smallest", "expected"), [(64, 5), (2**20, 0)])
+def test_weights_are_listed_once_a_call_and_only_for_large_tensors(copies, monkeypatch, smallest, expected):
+    monkeypatch.setattr(activation_offload, "SMALLEST", smallest)
+    lists = []
+    modules = nn.Module.modules
+    monkeypatch.setattr(Layer, "modules", lambda layer: lists.append(layer) or modules(layer))
+    layers = nn.Sequential(*(Layer(lambda: None) for _ in range(6)))
+    offload = ActivationOffload(layers, list(layers), CPU)
+    offload.wrap()
+    lists.clear()
+    layers(torch.randn(40, 32))
+    assert lists == list(layers)[:expected]  # the last block moves nothing
+
+
 class Changed(nn.Module):
     def forward(self, x):
         return x.exp().add_(1)  # whose backward pass needs its result

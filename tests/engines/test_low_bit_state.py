@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from engines.catalog import ENGINES
-from tests.engines.parity import Case, distance, one_step, outcome, prepared, train
+from tests.engines.parity import Case, LowBitOfSmall, distance, joined, one_step, outcome, prepared, train
 from tests.engines.test_parity import SLOW, able
 from tests.runs.crossing import differences, saved_halfway
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
+from training.optim.low_bit import MOMENTS
 
 STEPS, SAVED_AT = 6, 3
 APART = {"bf16": 2e-3, "int8": 0.03}
@@ -47,6 +48,20 @@ def test_a_resumed_run_has_the_bits_of_one_that_runs_through(worlds, tmp_path, e
     restored, again = zip(*worlds[2].run(resumed, case, folders[0]), strict=True)
     assert differences(saved, restored) == []
     assert differences(end, again) == []
+
+
+@able("local", "fsdp", "zero1", "zero2", "zero3", slow={"local", "fsdp", "zero1"})
+def test_moments_of_small_parameters_are_those_of_fp32(worlds, engine):
+    """After one step, whose gradients do not depend on moments."""
+    found = joined(worlds[2].run(train, Case(engine, state="int8", steps=1)))
+    exact = joined(worlds[2].run(train, Case(engine, steps=1)))
+    apart = {True: 0.0, False: 0.0}
+    for (kind, name), values in exact.items():
+        if kind in MOMENTS:
+            is_small = values.size < LowBitOfSmall.least
+            off = float(np.abs(found[kind, name] - values).max() / np.abs(values).max())
+            apart[is_small] = max(apart[is_small], off)
+    assert apart[True] < 1e-5 and apart[False] > 1e-3, apart
 
 
 CROSSINGS = [

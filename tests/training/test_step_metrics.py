@@ -15,10 +15,10 @@ from training.train_plan import TrainPlan
 BUDGET = TrainPlan(10, 5, 8, 2, 4, 1, "tokens")
 
 
-def step(number, *, skipped=False, units=10, loss=2.0, loss_scale=None, norm=1.5):
+def step(number, *, skipped=False, units=10, loss=2.0, loss_scale=None, norm=1.5, data_s=0.5):
     parts = {"b": torch.tensor(20.0), "a": torch.tensor(5.0)}
     loss, norm = torch.tensor(loss), torch.tensor(norm)
-    return Step(number, loss, parts, units, norm, 0.1, skipped, loss_scale, 0.5)
+    return Step(number, loss, parts, units, norm, 0.1, skipped, loss_scale, data_s)
 
 
 @pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3, 4, 5, 6]), (4, [1, 4, 6]), (100, [1, 6])])
@@ -85,3 +85,38 @@ def test_times_of_steps_leave_out_the_first_ones(steps, warmup):
     assert found["p90_s"] <= 3.0 + 1e-9
     assert found["samples_per_s"] == pytest.approx(8 / expected)
     assert found["batches_per_s"] == pytest.approx(4 / expected)  # micro-batches
+
+
+def sums_of(world, every):
+    """How many sums over ranks, and lines, a run has that logs so often."""
+    sums = []
+    world_sum = world.sum
+    world.sum = lambda value: sums.append(value.numel()) or world_sum(value)
+    try:
+        run = run_tiny(world, train={"epochs": 2}, log={"every": every})
+    finally:
+        del world.sum
+    return len(sums), len(run.recorder.lines)
+
+
+def test_a_logged_step_has_one_sum_over_ranks(two_ranks):
+    for (often, lines), (rarely, others) in zip(
+        *(two_ranks.run(sums_of, every) for every in (1, 100)), strict=True
+    ):
+        assert often - rarely == lines - others > 3
+
+
+def rank_times(world):
+    record = RunMetrics(BUDGET, 3, "fp32", StepTimer())
+    for number in (1, 2):
+        record.add(step(number, loss=2.0 + world.rank, data_s=0.25 + world.rank))
+    line = record.line(world)
+    return line.loss, line.parts, record.rank_times
+
+
+def test_a_line_has_the_times_of_all_ranks(two_ranks):
+    for loss, parts, times in two_ranks.run(rank_times):
+        assert (loss, parts) == (2.5, {"a": 1.0, "b": 4.0})
+        assert times.shape == (3, 2)
+        assert times[1].tolist() == [0.25, 1.25]
+        assert (times[2] > 0).all()

@@ -2,20 +2,21 @@
 
 import random
 import socket
-from types import SimpleNamespace
+
+import numpy as np
 
 from tests.training.tiny import RecordingCallback
 from training.callbacks.callback_list import CallbackList
 from training.stragglers import Stragglers
 
 
-def events_of(world, computing, waits=(0.0, 0.0)):
+def events_of(world, computing, waits=(0.0, 0.0), gathers_weights=False):
     """The events of a rank, if ranks compute for so many seconds in each step, and wait for data."""
     recorder = RecordingCallback()
     stragglers = Stragglers(1.5, world, CallbackList([recorder]))
     for step, seconds in enumerate(computing, 1):
-        metrics = SimpleNamespace(step=step, data_time_s=waits[world.rank], step_time_s=2 * max(seconds))
-        stragglers.compare(metrics, seconds[world.rank])
+        times = np.array([seconds, waits, [2 * max(seconds)] * 2])
+        stragglers.compare(step, times, gathers_weights)
     return recorder.events
 
 
@@ -38,6 +39,13 @@ def test_a_single_slow_step_is_no_straggler(two_ranks):
     assert two_ranks.run(events_of, [*steps, (1.0, 400.0), *steps]) == [[], []]
     events, _ = two_ranks.run(events_of, [*steps, *[(1.0, 2.0)] * 60])
     assert [(kind, facts["rank"], facts["what"]) for kind, facts in events] == [("straggler", 1, "step")]
+
+
+def test_forward_passes_that_gather_weights_are_not_compared(two_ranks):
+    steps = [(1.0, 2.0)] * 60
+    for waits, expected in (((0.0, 0.0), []), ((0.1, 2.0), ["data"])):
+        for events in two_ranks.run(events_of, steps, waits, True):
+            assert [facts["what"] for _, facts in events] == expected
 
 
 def test_equal_ranks_are_not_named_on_a_busy_machine(two_ranks):

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from subprocess import SubprocessError
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
+from torch.nn.functional import pad
 from torch.optim import AdamW
-from torch.optim.adamw import adamw
 from torch.utils._pytree import tree_map_only
 
+from engines.base import OptimizerSpec
 from training.callbacks.base import Facts
 from training.optim.shards import shard
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+KEEPS_FP32 = "keeps_fp32"
+"""The option of a group whose moments are fp32, whatever its parameters become."""
 BLOCK = 256
 """Consecutive elements with one scale in 8 bits."""
 _AT_ONCE = 2**22  # Elements of a parameter updated at once: 16 MB in fp32, for each of a few tensors
@@ -36,10 +42,10 @@ _VIEWS = (_aten.detach.default, _aten.alias.default, _aten.view.default)
 class LowBitAdamW(AdamW):
     """AdamW whose moments of larger parameters are stored in bf16, or as codes of 8 bits.
 
-    A step makes them fp32 part by part, updates them with torch's own kernel, and rounds them. In
-    bf16 it rounds up or down at random, so that small changes are not lost: next to a beta of 0.999
-    they are smaller than half a unit of bf16. The fused kernel takes moments of another dtype than
-    the weights neither on a CPU nor, in all supported versions of torch, on a GPU.
+    A step makes them fp32 part by part, updates them, and rounds them. In bf16 it rounds up or down
+    at random, so that small changes are not lost: next to a beta of 0.999 they are smaller than half
+    a unit of bf16. torch's fused kernel takes moments of another dtype than the weights neither on a
+    CPU nor, in all supported versions of torch, on a GPU.
     """
 
     least = 4096
@@ -50,12 +56,13 @@ class LowBitAdamW(AdamW):
         super().__init__(groups, **adamw)
         self._stored, self._small = state, AdamW(self.param_groups, **adamw)
 
-    def _is_low(self, parameter: Tensor) -> bool:
+    def _is_low(self, parameter: Tensor, group: Facts) -> bool:
         held = shard(parameter)
-        return held.dtype == torch.float32 and held.numel() >= self.least
+        return held.dtype == torch.float32 and held.numel() >= self.least and not group.get(KEEPS_FP32)
 
     def new_slot(self, kind: str, parameter: Tensor) -> Tensor:
-        if not self._is_low(parameter):
+        group = next(g for g in self.param_groups if any(p is parameter for p in g["params"]))
+        if not self._is_low(parameter, group):
             return torch.zeros_like(parameter)
         held = shard(parameter).detach()
         if self._stored == "bf16":
@@ -66,40 +73,129 @@ class LowBitAdamW(AdamW):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         self._small.param_groups, self._small.state = [], self.state
         for group in self.param_groups:
-            small = []
+            low: list[Tensor] = []
+            small: list[Tensor] = []
             for parameter in group["params"]:
-                if not self._is_low(parameter):
+                if not self._is_low(parameter, group):
                     small.append(parameter)
                 elif parameter.grad is not None:
-                    self._update(parameter, group)
+                    low.append(parameter)
             self._small.param_groups.append({**group, "params": small})
+            if low:
+                self._update(low, group)
         self._small.step()
 
-    def _update(self, parameter: Tensor, group: Facts) -> None:
-        """A step of AdamW for `parameter`, part by part, with moments that are decoded meanwhile."""
-        if not (state := self.state[parameter]):
-            state["step"] = torch.zeros((), device=parameter.device if group["fused"] else "cpu")
-            state |= {kind: self.new_slot(kind, parameter) for kind in MOMENTS}
-        weights, gradient, step = shard(parameter).view(-1), shard(parameter.grad).reshape(-1), state["step"]
-        salt = step.to(torch.int32) * _ODD[2]
-        for start in range(0, len(weights), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            slots = [state[kind].view(-1)[part] for kind in MOMENTS]
-            values = [slot.read() if isinstance(slot, Blockwise) else slot.float() for slot in slots]
-            adamw(
-                *([weights[part]], [gradient[part]], [values[0]], [values[1]], [], [step.clone()]),
-                **{name: group[name] for name in ("foreach", "fused", "lr", "weight_decay", "eps")},
-                amsgrad=False,
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                maximize=False,
-            )
-            for slot, flat in zip(slots, values, strict=True):
-                if isinstance(slot, Blockwise):
-                    slot.blocks.write(slot.first, flat)
-                else:
-                    slot.copy_(_as_one(_rounded, flat, salt))
-        step += 1
+    def _update(self, parameters: Sequence[Tensor], group: Facts) -> None:
+        """A step of AdamW for `parameters`, part by part, with moments that are decoded meanwhile."""
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros((), device=parameter.device if group["fused"] else "cpu")
+                state |= {kind: self.new_slot(kind, parameter) for kind in MOMENTS}
+        steps = [self.state[parameter]["step"] for parameter in parameters]
+        for parameter, numbers in zip(parameters, _numbers(group, torch.stack(steps)), strict=True):
+            moments = [self.state[parameter][kind] for kind in MOMENTS]
+            weights = shard(parameter).detach().view(-1)
+            _update_parts(weights, shard(parameter.grad).reshape(-1), numbers, moments)
+        torch._foreach_add_(steps, 1)
+
+
+def small_apart(spec: OptimizerSpec, least: int = LowBitAdamW.least) -> OptimizerSpec:
+    """`spec` with parameters of fewer than `least` elements in groups of their own, which keep fp32.
+
+    DeepSpeed's optimizers see one flat tensor of all parameters of a group, which is large.
+    """
+    options: list[Facts] = []
+    for group in spec.options:
+        options += [group, {**group, KEEPS_FP32: True}]
+
+    def group_of(name: str, parameter: Parameter) -> int:
+        return 2 * spec.group_of(name, parameter) + (parameter.numel() < least)
+
+    return replace(spec, options=options, group_of=group_of)
+
+
+def _numbers(group: Facts, steps: Tensor) -> Tensor:
+    """What an update of each parameter needs [parameter, number] after `steps` [parameter] others.
+
+    On the device of `steps`, without waiting for it. Rows of 32 bytes: the compiler copies what is
+    not aligned to 16.
+    """
+    beta1, beta2 = group["betas"]
+    lr = group["lr"]
+    # 1 - beta ** steps would cancel most digits of fp32; a beta may be 0.
+    first, second = (-torch.expm1((steps + 1) * math.log(max(b, 1e-30))) for b in (beta1, beta2))
+    constants = (1 - lr * group["weight_decay"], 1 - beta1, 1 - beta2, group["eps"], 0.0)
+    columns = [steps, lr / first, second.sqrt(), *(torch.full_like(steps, value) for value in constants)]
+    return torch.stack(columns, 1)
+
+
+def _update_parts(weights: Tensor, gradient: Tensor, numbers: Tensor, moments: Sequence[Tensor]) -> None:
+    """Update flat `weights` and their `moments`, which are Blockwise or have 16 bits."""
+    for start in range(0, len(weights), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        if isinstance(moments[0], Blockwise):
+            blocks = [cast("Blockwise", moment).blocks for moment in moments]
+            _update_blocks(weights[part], gradient[part], numbers, blocks, part)
+        else:
+            slots = [moment.view(-1)[part] for moment in moments]
+            _as_one(_step_of_bf16, weights[part], gradient[part], numbers, *slots)
+
+
+def _update_blocks(
+    weights: Tensor, gradient: Tensor, numbers: Tensor, moments: Sequence[Blocks], part: slice
+) -> None:
+    """Update `weights`, the `part` of a parameter, with those blocks of its `moments`."""
+    size = len(weights)
+    missing = -size % BLOCK
+    whole = weights
+    if missing:
+        whole = pad(weights, (0, missing))
+        gradient = pad(gradient, (0, missing))
+    held = [tensor for each in moments for tensor in each.stored(part)]
+    scales = _as_one(_step_of_int8, whole, gradient, numbers, *held)
+    if missing:
+        weights.copy_(whole[:size])
+    for each, new in zip(moments, scales, strict=True):
+        each.set_scales(part, new)
+
+
+def _step_of_bf16(weights: Tensor, gradient: Tensor, numbers: Tensor, first: Tensor, second: Tensor) -> None:
+    values = first.float(), second.float()
+    _adamw(weights, gradient, numbers, *values)
+    salt = numbers[0].to(torch.int32) * _ODD[2]
+    first.copy_(_rounded(values[0], salt))
+    second.copy_(_rounded(values[1], salt))
+
+
+def _step_of_int8(
+    weights: Tensor, gradient: Tensor, numbers: Tensor, *moments: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The new scales of both moments; the compiler would write them in place in kernels of their own.
+
+    `moments`: what `Blocks.stored` returns, of the first, then of the second.
+    """
+    held = moments[:4], moments[4:]
+    first, second = (_products(codes, scales, table) for codes, scales, table, _ in held)
+    _adamw(weights, gradient, numbers, first, second)
+    new_scales = []
+    for (codes, _, _, nearest), values in zip(held, (first, second), strict=True):
+        new_codes, scales = _nearest_codes(values, nearest)
+        codes.copy_(new_codes)
+        new_scales.append(scales)
+    return new_scales[0], new_scales[1]
+
+
+def _adamw(weights: Tensor, gradient: Tensor, numbers: Tensor, first: Tensor, second: Tensor) -> None:
+    """A step in place, as torch's AdamW. `numbers`: a row of `_numbers`.
+
+    Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2.
+    """
+    _, rate, root, kept, share1, share2, eps, _ = numbers.unbind()
+    first.mul_(1 - share1).add_(gradient * share1)
+    second.mul_(1 - share2).add_(gradient.square().mul_(share2))
+    change = first / second.sqrt().div_(root).add_(eps)
+    weights.mul_(kept).sub_(change.mul_(rate))
 
 
 def _rounded(values: Tensor, salt: Tensor) -> Tensor:
@@ -158,14 +254,15 @@ _compiled = cache(partial(torch.compile, fullgraph=True, dynamic=True))
 
 
 def _as_one(function: Callable[..., Any], *given: Tensor) -> Any:
-    """`function` of `given`, in one kernel on a GPU: each operator moves all elements.
+    """`function` of `given`, which it may change, in one kernel on a GPU: each operator moves all elements.
 
     Where there is no compiler, with a warning, the operators run one after the other.
     """
     device = given[0].device.type
     if device in _COMPILED_ON:
         try:
-            return _compiled(function)(*given)
+            # As no views: the sizes of what they are views of would be compiled in.
+            return _compiled(function)(*(tensor.data for tensor in given))
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ImportError, OSError, SubprocessError) as error:
@@ -191,7 +288,7 @@ class Blocks:
     def decoded(self, start: int, stop: int) -> Tensor:
         """The values of all blocks that have elements of the interval; 0 behind the last element."""
         span = slice(start // BLOCK, -(-stop // BLOCK))
-        values = _as_one(_products, self.codes[span], self.scales[span], self._table)
+        values = _products(self.codes[span], self.scales[span], self._table)
         values[self.size - span.start * BLOCK :] = 0
         for block, begun in self.begun.items():
             if span.start <= block < span.stop:
@@ -208,7 +305,20 @@ class Blocks:
         whole[start % BLOCK :][: len(values)] = values
         self.begun = {n: begun for n, begun in self.begun.items() if not span.start <= n < span.stop}
         self.begun |= {n: whole.view(-1, BLOCK)[n - span.start].clone() for n in ends}
-        self.codes[span], self.scales[span] = _as_one(_nearest_codes, whole, self._nearest)
+        self.codes[span], self.scales[span] = _nearest_codes(whole, self._nearest)
+
+    def stored(self, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Codes and scales of the blocks of `part`, for a step, and the tables of both."""
+        self.begun.clear()  # their codes are written as well
+        span = slice(part.start // BLOCK, -(-part.stop // BLOCK))
+        return self.codes[span], self.scales[span], self._table, self._nearest
+
+    def set_scales(self, part: slice, scales: Tensor) -> None:
+        """Set the scales of the blocks of `part`, without a copy where these are all."""
+        if len(scales) == len(self.scales):
+            self.scales = scales
+        else:
+            self.scales[part.start // BLOCK :][: len(scales)] = scales
 
 
 class Blockwise(Tensor):
@@ -228,8 +338,12 @@ class Blockwise(Tensor):
         self: Any = torch.Tensor._make_wrapper_subclass(
             cls, shape, dtype=torch.float32, device=blocks.codes.device
         )
-        self.blocks, self.first, self.codes, self.scales = blocks, first, blocks.codes, blocks.scales
+        self.blocks, self.first, self.codes = blocks, first, blocks.codes
         return cast("Blockwise", self)
+
+    @property
+    def scales(self) -> Tensor:
+        return self.blocks.scales
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         return ["codes", "scales"], None

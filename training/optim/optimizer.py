@@ -60,6 +60,10 @@ def spec(
         _build(optim),
         optim.clip_norm,
     )
+    if optim.name == "adamw" and optim.state != "fp32":
+        from training.optim.low_bit import small_apart  # imports torch.distributed.tensor
+
+        plain = small_apart(plain)
     if optim.groups or optim.layer_decay is not None:
         from training.optim.groups import lr_factors, with_factors  # where a part has a factor
 

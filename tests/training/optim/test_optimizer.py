@@ -2,8 +2,11 @@ import pytest
 import torch
 from torch import nn
 
+from engines.base import LR_FACTOR
+from engines.preparation import build_optimizer
 from tests.training.tiny import make_settings, one_rank
 from training.optim import optimizer as optim
+from training.optim.low_bit import KEEPS_FP32
 
 
 class Net(nn.Module):
@@ -17,11 +20,7 @@ class Net(nn.Module):
 
 def build(model, **changes):
     spec = optim.spec(make_settings(**changes), model, one_rank())
-    groups = [{"params": [], **options} for options in spec.options]
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups[spec.group_of(name, parameter)]["params"].append(parameter)
-    return spec, spec.build(groups)
+    return spec, build_optimizer(spec, dict(model.named_parameters()), spec.build)
 
 
 def test_matrices_decay_and_vectors_do_not():
@@ -93,3 +92,18 @@ def test_muon_takes_the_matrices_of_blocks_but_their_embeddings_and_adamw_the_re
     assert [name for name, options in groups.items() if "momentum" in options] == ["0.1.weight"]
     decaying = [name for name, options in groups.items() if options["weight_decay"]]
     assert decaying == [name for name, p in model.named_parameters() if p.dim() > 1]
+
+
+@pytest.mark.parametrize("factors", [{}, {"groups": {"1": 0.5}}])
+def test_moments_of_few_bits_are_of_groups_without_small_parameters(factors):
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 63), nn.LayerNorm(4096))
+    is_small = {p: p.numel() < 4096 for p in model.parameters()}
+    _, plain = build(model, optim=factors)
+    _, low = build(model, optim={"state": "int8", **factors})
+    for group in low.param_groups:
+        assert {is_small[p] for p in group["params"]} == {group.get(KEEPS_FP32, False)}
+    options = [
+        {p: (g["weight_decay"], g.get(LR_FACTOR)) for g in optimizer.param_groups for p in g["params"]}
+        for optimizer in (plain, low)
+    ]
+    assert options[0] == options[1]
