@@ -4,9 +4,11 @@
     python -m benchmarks.gpu --minutes 9      # what fits; then the rest with --continue
     python -m benchmarks.gpu --smoke          # the same code on a CPU, tiny
 
-First the tests that need a GPU, then speed beside plain PyTorch and fully_shard, then offload, then
-features. Each part has a process of its own for each rank, and a limit of time: one that fails is a
-row, and the next one starts. Exit code 1: a part failed. docs/results.md explains the tables.
+What decides most comes first: the tests that compare numbers, speed beside plain PyTorch and
+fully_shard, offload beside DeepSpeed, weights in 4 bits, the other families, then all else. Each
+part has a process of its own for each rank, and a limit of time: one that fails is a row, and the
+next one starts. None starts that takes longer than there is time, as an earlier result or its
+estimate says. Exit code 1: a part failed. docs/results.md explains the tables.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import isolated, ours
+from benchmarks import isolated, lora, ours
 from benchmarks.clock import StepClock
 from benchmarks.family_work import FamilyWork
 from benchmarks.figures import command, load_rows, machine, markdown, save_rows
@@ -51,8 +53,22 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
 IMPORTED = ("torch._dynamo", "benchmarks.gpu", "launcher.run.worker", "transformers")
 """Imports that all parts share; none of them touches a GPU, as DeepSpeed's may."""
-SIZES = {"124M": (1024, 32), "1.3B": (2048, 8), "tiny": (32, 2)}
+SIZES = {"124M": (1024, 32), "1.3B": (2048, 8), "0.5B": (256, 32), "tiny": (32, 2)}
 """Sequence length and micro-batch of each size; tiny is for a smoke test."""
+LLAMA = "llama"
+"""Stands for a family: a random Llama whose adapters are trained, as one that was downloaded."""
+LLAMAS = {"0.5B": (2048, 8), "tiny": (64, 2)}
+"""Width and layers."""
+ADAPTERS = {"model.lora.rank": 8}
+NUMBERS = (
+    "tests/models/language/test_head.py",
+    "tests/models/language/test_packed_attention.py",
+    "tests/training/checkpoint/test_gpu_host_copy.py",
+    "tests/training/data/test_gpu_loader.py",
+    "tests/engines/test_activation_offload.py",
+    "tests/engines/test_gpu_engines.py",
+)
+"""The files of tests that compare numbers of a GPU, without a whole program; the longest last."""
 WARMUP, TIMED = 6, 15
 UNPACKED_SHARE = 0.34
 """One of three documents to validate and one to test: each row of the training split holds one."""
@@ -64,8 +80,6 @@ FEATURES: Sequence[Mapping[str, Any]] = (
 )
 HSDP = {"engine.hybrid_shard": True}
 OUT_OF_TIME = "not run: out of time"
-LEAST_S = 20.0
-"""Not started with less time left."""
 ANCHORS = {
     "local": ("local",),
     "ddp": ("local", "ddp"),
@@ -98,6 +112,8 @@ class Part:
     function: str
     arguments: Mapping[str, Any]
     limit_s: float = 150.0
+    estimate_s: float = 30.0
+    """Not started with less time left, unless it took another time before."""
     gpus: int = 1
     nodes: int = 1
     """Simulated ones, which share the GPUs."""
@@ -109,15 +125,20 @@ class Part:
 
 def parts(nproc: int, is_smoke: bool) -> list[Part]:
     """Every part, the most valuable first; in a smoke test one of each kind."""
-    files = ["tests/training/test_throughput.py"] if is_smoke else test_files()
-    found = [Part("ceiling", "ceiling", {"is_smoke": is_smoke}, 60.0)]
-    found += [Part(path, "tests", {"path": path}, 300.0) for path in files]
+    first = ["tests/training/test_throughput.py"] if is_smoke else NUMBERS
+    others = [] if is_smoke else [path for path in test_files() if path not in NUMBERS]
+    ceiling = Part("ceiling", "ceiling", {"is_smoke": is_smoke}, 60.0, 15.0)
     steps = [*_steps(nproc, ["tiny"] if is_smoke else ["124M", "1.3B"])]
     if is_smoke:  # DeepSpeed compiles its own Adam, for a minute; FP8 is refused on a CPU
         steps = [part for part in steps if not re.search("own Adam|fp8", part.name)]
         kinds = [str([p.arguments[k] for k in ("side", "family", "packed", "settings")]) for p in steps]
         steps = [part for n, part in enumerate(steps) if kinds.index(kinds[n]) == n]
-    return found + steps
+    return [ceiling, *map(_tests, first), *steps, *map(_tests, others)]
+
+
+def _tests(path: str) -> Part:
+    is_long = path == NUMBERS[-1] or path.startswith("tests/runs/")
+    return Part(path, "tests", {"path": path}, 300.0, 120.0 if is_long else 30.0)
 
 
 def _steps(nproc: int, sizes: Sequence[str]) -> Iterator[Part]:
@@ -135,6 +156,9 @@ def _steps(nproc: int, sizes: Sequence[str]) -> Iterator[Part]:
         yield _step(size, nproc, "plain", "zero2-offload own Adam", compile=False)
         yield _step(size, nproc, "plain", "zero2-offload", compile=False)
         yield _step(size, nproc, "ours", "zero2-offload")
+    for more in ({}, {"model.quantize": "nf4"}):
+        size = "tiny" if "tiny" in sizes else "0.5B"
+        yield _step(size, 1, "ours", "local", family=LLAMA, settings={**ADAPTERS, **more})
     for family in (name for name in FAMILIES if name != "language"):
         size = "tiny" if "tiny" in sizes else "full"
         for compile in (False, True):
@@ -172,7 +196,12 @@ def _step(
     case: dict[str, Any] = {"side": side, "engine": engine, "family": family, "size": size}
     case |= {"packed": packed, "compile": compile, "settings": settings or {}}
     name = f"{_model(case)} {_contender(case)}, {'packed' if packed else 'unpacked'}"
-    return Part(name, "step", case, gpus=nproc)
+    estimate_s = 25.0 if size in ("124M", "tiny") else 45.0
+    if "offload" in engine:
+        estimate_s += 25.0
+    if "own Adam" in engine:  # it is compiled
+        estimate_s += 40.0
+    return Part(name, "step", case, estimate_s=estimate_s, gpus=nproc)
 
 
 def test_files() -> list[str]:
@@ -250,10 +279,13 @@ def step(report: Report, **facts: Any) -> None:
     clean_architectures(os.environ)
     warmup, timed = (1, 1) if is_smoke else (WARMUP, TIMED)
     case.steps = warmup + timed + STEPS
-    is_language = case.family == "language"
-    train, figures = _language(case) if is_language else _family(case)
-    # The elements of an axis of its head; another family has no head of many.
-    vocabulary = LANGUAGE_SIZES[case.size].vocabulary if is_language else -1
+    # With the elements of an axis of its head; another family has no head of many.
+    if case.family == "language":
+        (train, figures), vocabulary = _language(case), LANGUAGE_SIZES[case.size].vocabulary
+    elif case.family == LLAMA:
+        (train, figures), vocabulary = _llama(case), lora.ENTRIES
+    else:
+        (train, figures), vocabulary = _family(case), -1
 
     def advance(step: int) -> None:
         try:
@@ -287,6 +319,18 @@ def _language(case: Any) -> tuple[Callable[[], object], dict[str, Any]]:
         return partial(RAW[case.engine], work), figures
     workers = 0 if case.device == "cpu" else 4  # the family's default
     more = {"loader.workers": workers, "compile": "auto" if case.compile else "off"} | case.settings
+    return partial(ours.train, work, case.engine, case.folder / "run", more), figures
+
+
+def _llama(case: Any) -> tuple[Callable[[], object], dict[str, Any]]:
+    """What trains adapters of a pretrained model, and the size of a step; its operations are unknown."""
+    base, (seq_len, micro_batch) = case.folder / "base", SIZES[case.size]
+    with torch.device(case.device):
+        lora.save_model(base, *LLAMAS[case.size])
+    options = {"device": case.device, "threads": case.threads, "precision": "bf16"}
+    work = Work(case.size, micro_batch, case.steps, seq_len, compile="auto", **options)
+    more = {"model.pretrained": str(base), **case.settings}
+    figures = {"flops": None, "samples": micro_batch}
     return partial(ours.train, work, case.engine, case.folder / "run", more), figures
 
 
@@ -331,10 +375,10 @@ def run(
 ) -> list[Part]:
     """Every part with its result; saved after each one.
 
-    `facts` of the machine; no part starts after `until`, of time.monotonic. With --continue, what
-    an earlier call has measured is kept; exits if that was another machine.
+    `facts` of the machine; no part starts that ends after `until`, of time.monotonic. With --continue,
+    what an earlier call has measured is kept; exits if that was another machine.
     """
-    rows = {part.name: part for part in wanted}
+    rows, needed = {part.name: part for part in wanted}, needed_s(wanted, options.json)
     if options.resume and options.json.exists():
         options.command, where, earlier = load_rows(options.json, Part)
         if {**where, **facts} != where:
@@ -342,7 +386,7 @@ def run(
         rows |= {row.name: row for row in earlier if row.name in rows}
     for name, part in rows.items():
         left = until - time.monotonic()
-        if part.status.startswith("not run") and left >= min(LEAST_S, part.limit_s):
+        if part.status.startswith("not run") and left >= needed[name]:
             rows[name] = row = measure(part, min(part.limit_s, left), options.smoke)
             print(f"{name}: {row.status}, {row.seconds:.0f} s", file=sys.stderr, flush=True)
         if name == "ceiling":
@@ -356,6 +400,15 @@ def run(
             options.json.parent.mkdir(parents=True, exist_ok=True)
             save_rows(options.json, options.command, facts, list(rows.values()))
     return list(rows.values())
+
+
+def needed_s(wanted: Sequence[Part], path: Path | None) -> dict[str, float]:
+    """The seconds of each part: measured, if the results at `path` have it, or else estimated."""
+    found = {part.name: part.estimate_s for part in wanted}
+    if path is not None and path.exists():
+        earlier = load_rows(path, Part)[2]
+        found |= {row.name: row.seconds for row in earlier if row.status == "measured"}
+    return found
 
 
 def checks(rows: Sequence[Part]) -> list[str]:
@@ -393,7 +446,8 @@ def _speed(row: Part, rows: Sequence[Part]) -> list[str]:
     if "seconds" not in figures:
         return [*who, _cell(row.status), *["–"] * 8]
     top = next((other.figures for other in rows if other.name == "ceiling"), {})
-    share = figures["flops"] / figures["seconds"] / top["flops"] if top.get("flops") else None
+    flops, best = figures["flops"], top.get("flops")
+    share = flops / figures["seconds"] / best if flops and best else None
     anchors = [_rate(other) for other in rows if is_anchor(other, row) and "seconds" in other.figures]
     ratio = _rate(row) / max(anchors) if anchors else None
     later, waits = figures["later_graphs"], figures["waits"]
@@ -488,8 +542,11 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", "scripts.write_docs", "results"], cwd=ROOT)
     if failed := [row.name for row in rows if row.status.startswith("failed")]:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
-    if left := sum(row.status == OUT_OF_TIME for row in rows):
-        print(f"not run yet: {left} of {len(rows)}; measure the rest with --continue")
+    if left := [row.name for row in rows if row.status == OUT_OF_TIME]:
+        needed = needed_s(rows, options.json)
+        minutes = sum(needed[name] for name in left) / 60
+        print(f"not run yet: {len(left)} of {len(rows)}, about {minutes:.0f} minutes with --continue:")
+        print(*(f"  {name}" for name in left), sep="\n")
     return int(bool(failed))
 
 
