@@ -158,7 +158,7 @@ def check_layers(layers: Mapping[str, Sequence[str]], written: Split, argument: 
         key="engine.nproc",
         value=layers,
         where=f"the command line: {shlex.join(typed)}",
-        allowed=f"the split of the run: {written.describe()}",
+        allowed=f"the split of the run, under any engine: {written.describe()}",
         fix=f"{PROGRAM} {shlex.join(same)}",
     )
 
@@ -251,6 +251,9 @@ def compare_replay(
     is_identical = state.first is None and lines.first is None
     if tolerance is not None and not is_identical:
         state, lines = compared(tolerance)
+    if state.noise:
+        left_out = f"{counted(len(state.noise), 'tensor')} left out, such as {state.noise[0]}"
+        notes = [*notes, f"{left_out}: the gradients of these parameters are rounding only"]
     if replay.changes and not (state.first is None and lines.first is None):
         message = f"steps {replay.start} to {replay.end} cannot be replayed: {'; '.join(replay.changes)}"
         raise RerunFailed(message, exit_codes.INVALID_INPUT)
