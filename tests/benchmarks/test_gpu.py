@@ -15,7 +15,9 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.figures import load_rows
-from benchmarks.gpu import Part, parts, run
+from benchmarks.gpu import run
+from benchmarks.gpu_parts import LLAMA, NUMBERS, ROOT, Part, parts
+from benchmarks.gpu_parts import test_files as gpu_files
 from engines.catalog import ENGINES
 from tests.engines.pool import preload
 
@@ -59,27 +61,27 @@ def test_every_engine_is_measured_with_and_without_packing(nproc: int) -> None:
 
 def test_all_files_with_a_test_marked_gpu_are_run() -> None:
     marked = {
-        path.relative_to(gpu.ROOT).as_posix()
-        for path in (gpu.ROOT / "tests").rglob("test_*.py")
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("test_*.py")
         if re.search("pytest.mark." + "gpu|each_" + "device", path.read_text())
     }
-    assert set(gpu.test_files()) == marked
+    assert set(gpu_files()) == marked
 
 
 def kind(part: Part) -> str:
     """The place of a part in the order of what decides most."""
     case = part.arguments
     if part.function != "step":
-        decides = part.name in gpu.NUMBERS
+        decides = part.name in NUMBERS
         return "numbers" if decides else part.function
     if case["packed"] or (case["side"] == "raw" and case["family"] == "language"):
         return "rest"
-    if case["family"] not in ("language", gpu.LLAMA):
+    if case["family"] not in ("language", LLAMA):
         return "families"
     if "model.quantize" in case["settings"]:
         return "nf4"
     if case["settings"]:
-        return "adapters" if case["family"] == gpu.LLAMA else "rest"
+        return "adapters" if case["family"] == LLAMA else "rest"
     if case["engine"].startswith("zero2-offload"):
         return "offload"
     decides = case["engine"] in ("local", "fsdp") and (case["compile"] or case["side"] == "ours")
@@ -103,7 +105,7 @@ def test_what_decides_most_comes_first(is_smoke: bool, expected: list[str]) -> N
 
 def test_whole_programs_are_the_last_tests_and_files_of_numbers_exist() -> None:
     names = [part.name for part in parts(1, is_smoke=False)]
-    assert set(gpu.NUMBERS) <= set(gpu.test_files())
+    assert set(NUMBERS) <= set(gpu_files())
     assert {name.rpartition("/")[0] for name in names[-2:]} == {"tests/runs"}
 
 
@@ -180,6 +182,6 @@ def test_an_h200_has_goals_and_on_other_gpus_the_ratio_to_anchors_decides(name, 
 
 
 def test_a_row_whose_operations_are_unknown_has_no_share_of_the_ceiling() -> None:
-    row = step("ours", "local", 2.0, family=gpu.LLAMA, size="0.5B")
+    row = step("ours", "local", 2.0, family=LLAMA, size="0.5B")
     cells = gpu.speed([CEILING, replace(row, figures={**row.figures, "flops": None})])[-1].split(" | ")
     assert cells[4:9] == ["2000.0", "1.0", "–", "–", "–"]
