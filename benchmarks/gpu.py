@@ -4,9 +4,11 @@
     python -m benchmarks.gpu --minutes 9      # what fits; then the rest with --continue
     python -m benchmarks.gpu --smoke          # the same code on a CPU, tiny
 
-First the tests that need a GPU, then speed beside plain PyTorch and fully_shard, then offload, then
-features. Each part has a process of its own for each rank, and a limit of time: one that fails is a
-row, and the next one starts. Exit code 1: a part failed. docs/results.md explains the tables.
+What decides most comes first: the tests that compare numbers, speed beside plain PyTorch and
+fully_shard, offload beside DeepSpeed, weights in 4 bits, the other families, then all else. Each
+part has a process of its own for each rank, and a limit of time: one that fails is a row, and the
+next one starts. None starts that takes longer than there is time, as an earlier result or its
+estimate says. Exit code 1: a part failed. docs/results.md explains the tables.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,43 +31,33 @@ from typing import Any
 
 import torch
 
-from benchmarks import isolated, ours
+from benchmarks import isolated, lora, ours
 from benchmarks.clock import StepClock
 from benchmarks.family_work import FamilyWork
 from benchmarks.figures import command, load_rows, machine, markdown, save_rows
+from benchmarks.gpu_parts import LLAMA, OUT_OF_TIME, ROOT, Part, contender_title, model_title, needed_s, parts
 from benchmarks.isolated import Report
 from benchmarks.plain import PlainWork
 from benchmarks.probe import STEPS, watch
 from benchmarks.raw_engines import RAW
 from benchmarks.workload import Work
-from engines.catalog import ENGINES
 from engines.device import pick_device, use, use_threads
 from engines.zero.library import clean_architectures
 from launcher.run.affinity import limit_spinning
-from models.catalog import FAMILIES
 from models.language.config import SIZES as LANGUAGE_SIZES
 from models.language.embedded import read_documents
 from training.throughput import peak_flops
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
 IMPORTED = ("torch._dynamo", "benchmarks.gpu", "launcher.run.worker", "transformers")
 """Imports that all parts share; none of them touches a GPU, as DeepSpeed's may."""
-SIZES = {"124M": (1024, 32), "1.3B": (2048, 8), "tiny": (32, 2)}
+SIZES = {"124M": (1024, 32), "1.3B": (2048, 8), "0.5B": (256, 32), "tiny": (32, 2)}
 """Sequence length and micro-batch of each size; tiny is for a smoke test."""
+LLAMAS = {"0.5B": (2048, 8), "tiny": (64, 2)}
+"""Width and layers."""
 WARMUP, TIMED = 6, 15
 UNPACKED_SHARE = 0.34
 """One of three documents to validate and one to test: each row of the training split holds one."""
-FEATURES: Sequence[Mapping[str, Any]] = (
-    {"memory.activation_checkpointing": "full"},
-    {"memory.activation_checkpointing": "selective"},
-    {"optim.name": "muon"},
-    {"precision": "fp8"},
-)
-HSDP = {"engine.hybrid_shard": True}
-OUT_OF_TIME = "not run: out of time"
-LEAST_S = 20.0
-"""Not started with less time left."""
 ANCHORS = {
     "local": ("local",),
     "ddp": ("local", "ddp"),
@@ -88,101 +80,6 @@ any other GPU a goal is a ratio to the anchor: 1, and 1.3 with offload."""
 
 
 NOT_MEASURED = ["not measured"]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One row: a function of this module for benchmarks.isolated, its arguments and its result."""
-
-    name: str
-    function: str
-    arguments: Mapping[str, Any]
-    limit_s: float = 150.0
-    gpus: int = 1
-    nodes: int = 1
-    """Simulated ones, which share the GPUs."""
-    status: str = OUT_OF_TIME
-    """`measured`, `failed: ` with the last line of the error, or `not run: ` with the reason."""
-    seconds: float = 0.0
-    figures: Mapping[str, Any] = field(default_factory=dict)
-
-
-def parts(nproc: int, is_smoke: bool) -> list[Part]:
-    """Every part, the most valuable first; in a smoke test one of each kind."""
-    files = ["tests/training/test_throughput.py"] if is_smoke else test_files()
-    found = [Part("ceiling", "ceiling", {"is_smoke": is_smoke}, 60.0)]
-    found += [Part(path, "tests", {"path": path}, 300.0) for path in files]
-    steps = [*_steps(nproc, ["tiny"] if is_smoke else ["124M", "1.3B"])]
-    if is_smoke:  # DeepSpeed compiles its own Adam, for a minute; FP8 is refused on a CPU
-        steps = [part for part in steps if not re.search("own Adam|fp8", part.name)]
-        kinds = [str([p.arguments[k] for k in ("side", "family", "packed", "settings")]) for p in steps]
-        steps = [part for n, part in enumerate(steps) if kinds.index(kinds[n]) == n]
-    return found + steps
-
-
-def _steps(nproc: int, sizes: Sequence[str]) -> Iterator[Part]:
-    """The contenders; each plain one stands before the engine of ours that is held against it.
-
-    DeepSpeed's own Adam needs a compiler and CUDA's; with torch's there is an anchor in any case.
-    """
-    alone = "local" if nproc == 1 else "ddp"
-    first = (alone, "fsdp", "zero2-offload")
-    for size in sizes:
-        for engine in (alone, "fsdp"):
-            yield _step(size, nproc, "plain", engine)
-            yield _step(size, nproc, "ours", engine)
-    for size in sizes:
-        yield _step(size, nproc, "plain", "zero2-offload own Adam", compile=False)
-        yield _step(size, nproc, "plain", "zero2-offload", compile=False)
-        yield _step(size, nproc, "ours", "zero2-offload")
-    for family in (name for name in FAMILIES if name != "language"):
-        size = "tiny" if "tiny" in sizes else "full"
-        for compile in (False, True):
-            yield _step(size, 1, "raw", "local", family=family, compile=compile)
-        yield _step(size, 1, "ours", "local", family=family)
-    for size in sizes:
-        for engine in first:
-            yield _step(size, nproc, "ours", engine, packed=True)
-        for settings in FEATURES:
-            for engine in (alone, "fsdp"):
-                yield _step(size, nproc, "ours", engine, settings=settings)
-        hybrid = _step(size, nproc, "ours", "fsdp", settings=HSDP)
-        yield replace(hybrid, nodes=1 if nproc % 2 else 2)  # of one node: one replica
-    for size in sizes:
-        yield _step(size, nproc, "plain", alone, compile=False)
-        yield _step(size, nproc, "raw", alone)
-        yield _step(size, nproc, "plain", "zero2", compile=False)
-        for packed in (False, True):
-            for engine in (name for name in ENGINES if name not in (*first, "local")):
-                yield _step(size, nproc, "ours", engine, packed=packed)
-
-
-def _step(
-    size: str,
-    nproc: int,
-    side: str,
-    engine: str,
-    *,
-    family: str = "language",
-    packed: bool = False,
-    compile: bool = True,
-    settings: Mapping[str, Any] | None = None,
-) -> Part:
-    """`side`: plain, raw or ours: a plain model, ours in a loop by hand, Gearshift."""
-    case: dict[str, Any] = {"side": side, "engine": engine, "family": family, "size": size}
-    case |= {"packed": packed, "compile": compile, "settings": settings or {}}
-    name = f"{_model(case)} {_contender(case)}, {'packed' if packed else 'unpacked'}"
-    return Part(name, "step", case, gpus=nproc)
-
-
-def test_files() -> list[str]:
-    """The files with tests marked gpu, those of the whole program last."""
-    found = [
-        path.relative_to(ROOT).as_posix()
-        for path in sorted((ROOT / "tests").rglob("test_*.py"))
-        if re.search(r"^(@|pytestmark = )(pytest\.mark\.gpu|each_device)", path.read_text(), re.M)
-    ]
-    return sorted(found, key=lambda path: path.startswith("tests/runs/"))
 
 
 def ceiling(report: Report, is_smoke: bool) -> None:
@@ -250,10 +147,13 @@ def step(report: Report, **facts: Any) -> None:
     clean_architectures(os.environ)
     warmup, timed = (1, 1) if is_smoke else (WARMUP, TIMED)
     case.steps = warmup + timed + STEPS
-    is_language = case.family == "language"
-    train, figures = _language(case) if is_language else _family(case)
-    # The elements of an axis of its head; another family has no head of many.
-    vocabulary = LANGUAGE_SIZES[case.size].vocabulary if is_language else -1
+    # With the elements of an axis of its head; another family has no head of many.
+    if case.family == "language":
+        (train, figures), vocabulary = _language(case), LANGUAGE_SIZES[case.size].vocabulary
+    elif case.family == LLAMA:
+        (train, figures), vocabulary = _llama(case), lora.ENTRIES
+    else:
+        (train, figures), vocabulary = _family(case), -1
 
     def advance(step: int) -> None:
         try:
@@ -287,6 +187,18 @@ def _language(case: Any) -> tuple[Callable[[], object], dict[str, Any]]:
         return partial(RAW[case.engine], work), figures
     workers = 0 if case.device == "cpu" else 4  # the family's default
     more = {"loader.workers": workers, "compile": "auto" if case.compile else "off"} | case.settings
+    return partial(ours.train, work, case.engine, case.folder / "run", more), figures
+
+
+def _llama(case: Any) -> tuple[Callable[[], object], dict[str, Any]]:
+    """What trains adapters of a pretrained model, and the size of a step; its operations are unknown."""
+    base, (seq_len, micro_batch) = case.folder / "base", SIZES[case.size]
+    with torch.device(case.device):
+        lora.save_model(base, *LLAMAS[case.size])
+    options = {"device": case.device, "threads": case.threads, "precision": "bf16"}
+    work = Work(case.size, micro_batch, case.steps, seq_len, compile="auto", **options)
+    more = {"model.pretrained": str(base), **case.settings}
+    figures = {"flops": None, "samples": micro_batch}
     return partial(ours.train, work, case.engine, case.folder / "run", more), figures
 
 
@@ -331,10 +243,10 @@ def run(
 ) -> list[Part]:
     """Every part with its result; saved after each one.
 
-    `facts` of the machine; no part starts after `until`, of time.monotonic. With --continue, what
-    an earlier call has measured is kept; exits if that was another machine.
+    `facts` of the machine; no part starts that ends after `until`, of time.monotonic. With --continue,
+    what an earlier call has measured is kept; exits if that was another machine.
     """
-    rows = {part.name: part for part in wanted}
+    rows, needed = {part.name: part for part in wanted}, needed_s(wanted, options.json)
     if options.resume and options.json.exists():
         options.command, where, earlier = load_rows(options.json, Part)
         if {**where, **facts} != where:
@@ -342,7 +254,7 @@ def run(
         rows |= {row.name: row for row in earlier if row.name in rows}
     for name, part in rows.items():
         left = until - time.monotonic()
-        if part.status.startswith("not run") and left >= min(LEAST_S, part.limit_s):
+        if part.status.startswith("not run") and left >= needed[name]:
             rows[name] = row = measure(part, min(part.limit_s, left), options.smoke)
             print(f"{name}: {row.status}, {row.seconds:.0f} s", file=sys.stderr, flush=True)
         if name == "ceiling":
@@ -389,11 +301,12 @@ def _speed(row: Part, rows: Sequence[Part]) -> list[str]:
     case, figures = row.arguments, row.figures
     has_none = case["side"] == "plain" or case["family"] != "language"
     documents = "–" if has_none else "packed" if case["packed"] else "one per row"
-    who = [_model(case), _contender(case), documents, str(row.gpus)]
+    who = [model_title(case), contender_title(case), documents, str(row.gpus)]
     if "seconds" not in figures:
         return [*who, _cell(row.status), *["–"] * 8]
     top = next((other.figures for other in rows if other.name == "ceiling"), {})
-    share = figures["flops"] / figures["seconds"] / top["flops"] if top.get("flops") else None
+    flops, best = figures["flops"], top.get("flops")
+    share = flops / figures["seconds"] / best if flops and best else None
     anchors = [_rate(other) for other in rows if is_anchor(other, row) and "seconds" in other.figures]
     ratio = _rate(row) / max(anchors) if anchors else None
     later, waits = figures["later_graphs"], figures["waits"]
@@ -441,18 +354,6 @@ def _goal(row: Part, share: float | None, ratio: float | None, has_shares: bool)
     return f"{goal:.3f} {'reached' if value >= goal else 'missed'}"
 
 
-def _model(case: Mapping[str, Any]) -> str:
-    """The size of a language model; of another family with its name."""
-    return case["size"] if case["family"] == "language" else f"{case['family']}:{case['size']}"
-
-
-def _contender(case: Mapping[str, Any]) -> str:
-    titles = {"plain": "plain", "raw": "our model by hand in", "ours": "Gearshift"}
-    kind = [] if case["compile"] else ["eager"]
-    kind += [f"{key.removesuffix('.name').rpartition('.')[2]} {x}" for key, x in case["settings"].items()]
-    return ", ".join([f"{titles[case['side']]} {case['engine']}", *kind])
-
-
 def _number(value: float | None, form: str, unit: float = 1.0) -> str:
     return "–" if value is None else f"{value / unit:{form}}"
 
@@ -488,8 +389,11 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", "scripts.write_docs", "results"], cwd=ROOT)
     if failed := [row.name for row in rows if row.status.startswith("failed")]:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
-    if left := sum(row.status == OUT_OF_TIME for row in rows):
-        print(f"not run yet: {left} of {len(rows)}; measure the rest with --continue")
+    if left := [row.name for row in rows if row.status == OUT_OF_TIME]:
+        needed = needed_s(rows, options.json)
+        minutes = sum(needed[name] for name in left) / 60
+        print(f"not run yet: {len(left)} of {len(rows)}, about {minutes:.0f} minutes with --continue:")
+        print(*(f"  {name}" for name in left), sep="\n")
     return int(bool(failed))
 
 

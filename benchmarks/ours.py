@@ -60,7 +60,8 @@ def train(work: Work, engine: str, out: Path, more: Mapping[str, object]) -> Run
         "log.every": LOG_EVERY,
         **more,
     }
-    return launcher.train(f"language:{work.size}", engine=engine, out=out, settings=settings)
+    model = "language" if "model.pretrained" in more else f"language:{work.size}"
+    return launcher.train(model, engine=engine, out=out, settings=settings)
 
 
 def _trained(work: Work, folder: Path | None) -> torch.nn.Module:

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks import crash, data, families, fits, gpu, lora, modes, out_of_memory, plan_error, plan_host
 from benchmarks.figures import listed, load, load_memory, load_rows, markdown, table
+from benchmarks.gpu_parts import Part
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 MEASURED_BY = "Measured by "
@@ -56,11 +57,11 @@ def slowest_readers() -> list[str]:
     return data.table(slowest)
 
 
-def on_gpu(table_of: Callable[[list[gpu.Part]], list[str]]) -> list[str]:
+def on_gpu(table_of: Callable[[list[Part]], list[str]]) -> list[str]:
     """A table of the benchmark on a GPU, if it was run."""
     if not _path("gpu").exists():
         return table_of([])
-    rows = load_rows(_path("gpu"), gpu.Part)[2]
+    rows = load_rows(_path("gpu"), Part)[2]
     return _measured(lambda: table_of(rows), ("gpu",))
 
 

@@ -203,7 +203,8 @@ class Train(Section):
     """Action on a loss, a gradient, or an evaluation of the goal or val_loss, that is NaN or
     infinite: stop, or `skip N` (at most N steps, or evaluations, in a row)."""
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of the EMA of the weights, which evaluation uses; null: off."""
+    """Decay of the EMA of the weights, which evaluation uses, after t steps at most (1 + t) / (10 + t);
+    null: off."""
     preview: bool = True
     """Show a sample output of the model before and after training."""
     timing: bool = False

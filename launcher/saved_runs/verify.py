@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import SettingsError, counted
+from launcher.base.diagnostics import PROGRAM, SettingsError, counted
+from launcher.config.batching import MICRO
 from launcher.config.provenance import CliArgs, ResetPart
 from launcher.run import affinity, experience
 from launcher.run_folder import run_folder
@@ -52,6 +54,18 @@ _RESUMED = TypeAdapter(_Resumed)
 
 
 @dataclass(frozen=True)
+class Split:
+    """How the samples of a step are divided."""
+
+    world_size: int
+    micro_batch: int
+
+    def describe(self) -> str:
+        """`2 processes with micro-batches of 8`."""
+        return f"{counted(self.world_size, 'process')} with micro-batches of {self.micro_batch}"
+
+
+@dataclass(frozen=True)
 class Replay:
     """The steps between two checkpoints of a run, and how they are trained again."""
 
@@ -63,7 +77,7 @@ class Replay:
     reset: tuple[ResetPart, ...] = ()
     """What the run reinitialized when it was resumed from `source`."""
     changes: tuple[str, ...] = ()
-    """Notes on restarts after `start` that changed the run; a replay has none."""
+    """Notes on what changed the run after `start`, restarts and smaller micro-batches; a replay has none."""
     engine: str = ""
     world_size: int = 1
     precision: str = "fp32"
@@ -102,9 +116,15 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
     assert run.folder is not None
     folder = run.folder
     affinity.limit_spinning(environment.variables())  # before torch is imported
+    from launcher.saved_runs.split_layers import split_layers
+
     last, replay, notes = choose(run)
-    resolved = resolved_as(saved_model.model_of(run, last), last.manifest, args)
+    model = saved_model.model_of(run, last)
+    resolved = resolved_as(model, last.manifest, args)
     settings = resolved.settings
+    written = Split(last.manifest.world_size, model.settings[MICRO])
+    if Split(resolved.batching.world_size, resolved.batching.micro_batch) != written:
+        check_layers(split_layers(resolved, replay.start), written, argument, args)
     parts = {"world_size": resolved.batching.world_size, "precision": settings.precision}
     replay = replace(replay, engine=settings.engine.name, **parts)
     announce(f"replaying {replay.describe()}; the run folder is not changed")
@@ -117,6 +137,30 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
         if resolved.device != "cpu" and not settings.train.deterministic:
             notes.append(f"train.deterministic is off: {resolved.device} may add numbers in any order")
         return compare_replay(replay, folder, last, end.folder, notes)
+
+
+def check_layers(layers: Mapping[str, Sequence[str]], written: Split, argument: str, args: CliArgs) -> None:
+    """Raise SettingsError if there are `layers`, see split_layers: no tolerance holds for them.
+
+    `written`: the split of the run; `argument` and `args`: as in verify.
+    """
+    if not layers:
+        return
+    kinds = []
+    for kind, (first, *others) in layers.items():
+        more = f" and {len(others)} more" if others else ""
+        kinds.append(f"{kind} ({first}{more})")
+    typed = ["verify", argument, *(["--engine", args.engine] if args.engine else [])]
+    typed += [word for option in args.options.values() for word in option]
+    same = ["verify", argument, *args.options.get("data.path", ())]
+    raise SettingsError.of(
+        f"another split of the batch gives other numbers in {', '.join(kinds)}",
+        key="engine.nproc",
+        value=layers,
+        where=f"the command line: {shlex.join(typed)}",
+        allowed=f"the split of the run, under any engine: {written.describe()}",
+        fix=f"{PROGRAM} {shlex.join(same)}",
+    )
 
 
 def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
@@ -145,17 +189,26 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
         break
     else:
         notes.append("no earlier checkpoint: replayed from the start of the run")
-    restarts, changed = dict[int, _Resumed](), list[str]()
+    restarts, changed, smaller = dict[int, _Resumed](), list[str](), list[str]()
     for event in RunReader(run.folder).events() if run.folder is not None else ():
+        if event["step"] >= end:
+            continue
+        if event["kind"] == "smaller_micro_batch":
+            smaller.append(f"memory ran short at step {event['step']}: smaller micro-batches since then")
+        if event["kind"] != "resumed":
+            continue
+        smaller.clear()  # it takes those of the settings again
         # Of several at one step the last counts: the results of the others were replaced.
-        if event["kind"] == "resumed" and start <= event["step"] < end:
+        if start <= event["step"]:
             with suppress(ValueError):
                 restarts[event["step"]] = _RESUMED.validate_python(event["facts"])
     writer = {"engine": last.manifest.engine, "world_size": last.manifest.world_size}
     for step, resumed in sorted(restarts.items()):
         is_changed = resumed.reset or resumed.changes or writer.items() - resumed.written_by.items()
         if is_changed and step > start:
-            changed.append(f"the run was resumed with changes at step {step}, see {run_folder.EVENTS}")
+            place = f"step {step}, whose checkpoint is gone"
+            changed.append(f"the run was resumed with changes at {place}, see {run_folder.EVENTS}")
+    changed += smaller
     reset = restarts[start].reset if start in restarts else ()
     return last, Replay(run.checkpoints.get(start), start, end, reset, tuple(changed)), [*notes, *changed]
 
@@ -166,7 +219,7 @@ def compare_replay(
     """Compare the checkpoint and metrics in `folder` with those of `run`.
 
     Reads the disk. Raises CheckpointError if the replay wrote no checkpoint, or the run has no
-    tensor or logged line to compare; RerunFailed if it differs after a restart that it lacks.
+    tensor or logged line to compare; RerunFailed if it differs after a change that it lacks.
     """
     from training.checkpoint import compare, reader
     from training.checkpoint.resume_point import changed_data
@@ -198,9 +251,12 @@ def compare_replay(
     is_identical = state.first is None and lines.first is None
     if tolerance is not None and not is_identical:
         state, lines = compared(tolerance)
+    if state.noise:
+        left_out = f"{counted(len(state.noise), 'tensor')} left out, such as {state.noise[0]}"
+        notes = [*notes, f"{left_out}: the gradients of these parameters are rounding only"]
     if replay.changes and not (state.first is None and lines.first is None):
         message = f"steps {replay.start} to {replay.end} cannot be replayed: {'; '.join(replay.changes)}"
-        raise RerunFailed(f"{message}; the checkpoint of that step is gone", exit_codes.INVALID_INPUT)
+        raise RerunFailed(message, exit_codes.INVALID_INPUT)
     return VerifyResult(replay, tolerance, is_identical, state, lines, notes)
 
 

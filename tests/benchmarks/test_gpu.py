@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.figures import load_rows
-from benchmarks.gpu import Part, parts, run
+from benchmarks.gpu import run
+from benchmarks.gpu_parts import LLAMA, NUMBERS, ROOT, Part, parts
+from benchmarks.gpu_parts import test_files as gpu_files
 from engines.catalog import ENGINES
 from tests.engines.pool import preload
 
@@ -58,11 +61,82 @@ def test_every_engine_is_measured_with_and_without_packing(nproc: int) -> None:
 
 def test_all_files_with_a_test_marked_gpu_are_run() -> None:
     marked = {
-        path.relative_to(gpu.ROOT).as_posix()
-        for path in (gpu.ROOT / "tests").rglob("test_*.py")
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("test_*.py")
         if re.search("pytest.mark." + "gpu|each_" + "device", path.read_text())
     }
-    assert set(gpu.test_files()) == marked
+    assert set(gpu_files()) == marked
+
+
+def kind(part: Part) -> str:
+    """The place of a part in the order of what decides most."""
+    case = part.arguments
+    if part.function != "step":
+        decides = part.name in NUMBERS
+        return "numbers" if decides else part.function
+    if case["packed"] or (case["side"] == "raw" and case["family"] == "language"):
+        return "rest"
+    if case["family"] not in ("language", LLAMA):
+        return "families"
+    if "model.quantize" in case["settings"]:
+        return "nf4"
+    if case["settings"]:
+        return "adapters" if case["family"] == LLAMA else "rest"
+    if case["engine"].startswith("zero2-offload"):
+        return "offload"
+    decides = case["engine"] in ("local", "fsdp") and (case["compile"] or case["side"] == "ours")
+    return case["size"] if decides else "rest"
+
+
+ORDER = ["numbers", "124M", "1.3B", "offload", "adapters", "nf4", "families", "rest"]
+
+
+@pytest.mark.parametrize(
+    ("is_smoke", "expected"),
+    [
+        (False, ["ceiling", *ORDER, "tests"]),
+        (True, ["ceiling", "tests", "tiny", "adapters", "nf4", "families", "rest"]),
+    ],
+)
+def test_what_decides_most_comes_first(is_smoke: bool, expected: list[str]) -> None:
+    order = [kind(part) for part in parts(1, is_smoke)]
+    assert [name for name, _ in groupby(order)] == expected
+
+
+def test_whole_programs_are_the_last_tests_and_files_of_numbers_exist() -> None:
+    names = [part.name for part in parts(1, is_smoke=False)]
+    assert set(NUMBERS) <= set(gpu_files())
+    assert {name.rpartition("/")[0] for name in names[-2:]} == {"tests/runs"}
+
+
+class Clock:
+    """A clock that a part of a given length moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, lengths: Mapping[str, float]) -> None:
+        self.now, self.started = 0.0, list[str]()
+        self._lengths = lengths
+        monkeypatch.setattr(gpu.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(gpu, "measure", self.measure)
+
+    def measure(self, part: Part, limit_s: float, is_smoke: bool) -> Part:
+        self.started.append(part.name)
+        self.now += self._lengths[part.name]
+        return replace(part, status="measured", seconds=self._lengths[part.name])
+
+
+def test_a_part_that_does_not_fit_is_left_for_continue(tmp_path, monkeypatch) -> None:
+    clock = Clock(monkeypatch, {"a": 20.0, "b": 40.0, "c": 5.0, "d": 5.0})
+    estimates = {"a": 20.0, "b": 50.0, "c": 9.0, "d": 30.0}
+    wanted = [Part(name, "x", {}, estimate_s=estimates[name]) for name in estimates]
+    path = tmp_path / "gpu.json"
+    run(wanted, options(path), {}, until=60.0)
+    assert clock.started == ["a", "c", "d"]
+    run(wanted, options(path, resume=True), {}, until=clock.now + 50.0)
+    assert clock.started == ["a", "c", "d", "b"]
+    # From now on the seconds that they took decide, not the estimates.
+    clock.started.clear()
+    run(wanted, options(path), {}, until=clock.now + 66.0)
+    assert clock.started == ["a", "b", "c"]
 
 
 def test_without_time_every_part_is_a_row_that_says_so(tmp_path: Path) -> None:
@@ -105,3 +179,9 @@ def test_an_h200_has_goals_and_on_other_gpus_the_ratio_to_anchors_decides(name, 
         "1,200",
         "1.5",
     ]
+
+
+def test_a_row_whose_operations_are_unknown_has_no_share_of_the_ceiling() -> None:
+    row = step("ours", "local", 2.0, family=LLAMA, size="0.5B")
+    cells = gpu.speed([CEILING, replace(row, figures={**row.figures, "flops": None})])[-1].split(" | ")
+    assert cells[4:9] == ["2000.0", "1.0", "–", "–", "–"]

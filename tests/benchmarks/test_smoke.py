@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu
+from benchmarks.gpu_parts import parts
 from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
@@ -64,8 +65,8 @@ def test_loop_overhead_measures_gearshift_and_its_peers():
 
 @pytest.mark.slow
 def test_gpu_runs_its_parts_small_on_a_cpu():
-    chosen = ("tiny plain local", "tiny our model by hand", "test_throughput")
-    wanted = [part for part in gpu.parts(1, is_smoke=True) if part.name.startswith(chosen)]
+    chosen = ("tiny plain local", "tiny our model by hand", "llama:tiny Gearshift local, rank 8, quantize")
+    wanted = [part for part in parts(1, is_smoke=True) if part.name.startswith(chosen)]
     found = [gpu.measure(part, LIMIT_S, is_smoke=True) for part in wanted]
     assert [part.status for part in found] == ["measured"] * len(found) and len(found) > 1
     (figures,) = (part.figures for part in found if part.name.startswith("tiny plain local"))

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from launcher.base.diagnostics import SettingsError
+from launcher.config.provenance import CliArgs
 from launcher.saved_runs import saved_model
-from launcher.saved_runs.verify import Replay, as_json, choose, compare_replay, render
+from launcher.saved_runs.verify import Replay, Split, as_json, check_layers, choose, compare_replay, render
 from tests.launcher.saved_runs import change_tensor, checkpoint, contents
 from tests.runs.conftest import REQUESTS
 from training.checkpoint.compare import Tolerance
@@ -93,6 +95,48 @@ def test_resets_and_changed_restarts_of_the_interval_are_replayed_or_noted(run):
     interval, notes = chosen(run)
     assert notes == list(interval.changes)
     assert ["at step 4" in notes[0], "at step 5" in notes[1]] == [True] * 2
+
+
+def test_smaller_micro_batches_of_a_run_cannot_be_replayed_until_it_was_resumed(run):
+    smaller = json.dumps({"kind": "smaller_micro_batch", "step": 3, "facts": {"from": 2, "to": 1}}) + "\n"
+    for events, count in ((smaller, 1), (smaller + resumed(3), 0), (smaller.replace("3", "6"), 0)):
+        (run / "events.jsonl").write_text(events)
+        interval, notes = chosen(run)
+        assert (len(interval.changes), notes) == (count, list(interval.changes))
+
+
+def test_layers_that_depend_on_the_split_are_named_with_the_command_that_can_compare():
+    typed = CliArgs(engine="ddp", options={"engine.nproc": ("--nproc", "2"), "data.path": ("--data", "x y")})
+    layers = {"FiLM": ["a.film", "b.film"], "Norm": ["c"]}
+    with pytest.raises(SettingsError) as raised:
+        check_layers(layers, Split(1, 4), "runs/a", typed)
+    [error] = raised.value.diagnostics
+    assert error.value == layers and "a.film and 1 more" in error.message and "(c)" in error.message
+    assert error.where.endswith("verify runs/a --engine ddp --nproc 2 --data 'x y'")
+    assert error.fix == "python -m launcher verify runs/a --data 'x y'"
+    check_layers({}, Split(1, 4), "runs/a", typed)
+
+
+SMALL = ("--max-steps", "2", "--set", "train.global_batch=4", "--set", "train.micro_batch=2")
+SMALL += ("--set", "eval.every=null", "--set", "eval.last=false", "--set", "train.preview=false")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "layers"), [("language", None), ("abr", {"FiLM"}), ("eeg_text", {"MaskedBatchNorm"})]
+)
+def test_another_split_is_compared_unless_layers_depend_on_it(here, temporary, said, model, layers):
+    said("--model", f"{model}:tiny", *SMALL, "--out", "x")
+    words = ("verify", "x", "--engine", "ddp", "--nproc", "2", "--json")
+    found = said(*words, code=0 if layers is None else 2)
+    if layers is None:
+        assert found["agrees"] and found["world_size"] == 2
+    else:
+        [error] = found["diagnostics"]
+        assert set(error["value"]) == layers
+        found = said("verify", "x", "--engine", "zero1", "--nproc", "1", "--json")
+        assert (found["identical"], found["agrees"]) == (False, True)
+    assert not list(temporary.glob("gearshift-*"))
 
 
 @pytest.fixture

@@ -1,0 +1,137 @@
+"""The layers whose numbers depend on how a batch is split over processes and micro-batches."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import Module, SyncBatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from launcher.config.machine import detect_machine
+from launcher.config.provenance import Resolved
+from launcher.plan.plan import open_planner
+from launcher.plan.step_trace import UNTRACED_ERRORS, Subject, cleared_caches, copied
+from launcher.plan.storages import Storages
+from launcher.plan.target import Described
+from models.base import TracksProgress
+
+LOSS = "loss"
+"""Stands for a module where a task draws outside of its model."""
+_SHARES = ("p", "dropout_p")
+"""Arguments of operators with a probability, which draw nothing if it is 0."""
+
+
+def split_layers(resolved: Resolved, step: int) -> dict[str, list[str]]:
+    """The layers that draw random numbers or use the whole micro-batch: their names by class.
+
+    In one forward pass of the training after `step` updates, on a CPU and if possible without computing:
+    modules that call a random operator of torch, or change a buffer. If no pass is possible there: dropout.
+    And batch normalization. Reads the data, and builds the model. Raises SettingsError.
+    """
+    with open_planner(resolved, Described(detect_machine())) as planner:
+        subject = planner.subject(planner.fitted(resolved))
+        model = subject.task.build().train()
+        classes = {name: type(module).__name__ for name, module in model.named_modules()}
+        found = {name for name, module in model.named_modules() if _drops(module)}
+        norms = {name for name, module in model.named_modules() if _normalizes(module)}
+        del model
+        for is_fake in (True, False):  # a pass that depends on values needs them
+            with suppress(*UNTRACED_ERRORS):
+                found = _in_a_pass(replace(subject, is_fake=is_fake), step)
+                break
+    by_class = defaultdict[str, list[str]](list)
+    for name in sorted(found | norms):
+        by_class[classes.get(name, "task")].append(name)
+    return dict(by_class)
+
+
+def _in_a_pass(subject: Subject, step: int) -> set[str]:
+    task, plan, storages = subject.task, subject.train_plan, Storages(subject.is_fake)
+    if isinstance(task, TracksProgress):
+        task.set_progress(plan.epoch(step), plan.epoch(plan.total_steps))
+    model = task.build().train()  # with values: a model may compute its probabilities
+    with cleared_caches():
+        if storages.mode is not None:
+            _without_values(model, storages.mode)
+        batch = copied(subject.micro_batch.batch, storages)
+        draws, kept, generators = _Draws(), _kept(model), _generators()
+        with storages.computing(), draws.named(model), draws:
+            task.loss(model, batch)
+        changed = {name for name, value in _kept(model).items() if kept.get(name) != value}
+        synced = {name for name, module in model.named_modules() if isinstance(module, SyncBatchNorm)}
+    found = (draws.drawing | {name.rpartition(".")[0] for name in changed}) - synced
+    return found if _generators() == generators else found | {LOSS}
+
+
+def _without_values(model: Module, mode: FakeTensorMode) -> None:
+    for module in model.modules():
+        held: Any = (module._parameters, module._buffers)
+        for tensors in held:
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    tensors[name] = mode.from_tensor(tensor)
+
+
+class _Draws(TorchDispatchMode):
+    """Notes the innermost module in which an operator draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawing = set[str]()
+        self._inside = [LOSS]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            given = {each.name: each.default_value for each in func._schema.arguments}
+            given |= dict(zip(given, args, strict=False)) | (kwargs or {})
+            share = next((given[name] for name in _SHARES if name in given), None)
+            if isinstance(share, Tensor) or share != 0:
+                self.drawing.add(self._inside[-1])
+        return func(*args, **(kwargs or {}))
+
+    @contextmanager
+    def named(self, model: Module) -> Iterator[None]:
+        """Inside, the modules of `model` say when they run."""
+        with ExitStack() as hooks:
+            for name, module in model.named_modules():
+                enter = module.register_forward_pre_hook(lambda *_, name=name: self._inside.append(name))
+                hooks.callback(enter.remove)
+                leave = module.register_forward_hook(lambda *_: self._leave(), always_call=True)
+                hooks.callback(leave.remove)
+            yield
+
+    def _leave(self) -> None:
+        self._inside.pop()
+
+
+def _drops(module: Module) -> bool:
+    return isinstance(module, _DropoutNd) and module.training and module.p > 0
+
+
+def _normalizes(module: Module) -> bool:
+    is_batch_norm = isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm)
+    return is_batch_norm and module.training
+
+
+def _kept(model: Module) -> dict[str, tuple[int, int]]:
+    """Each tensor that a checkpoint has, and how often it was changed."""
+    state = model.state_dict(keep_vars=True).items()
+    return {name: (id(value), value._version) for name, value in state if isinstance(value, Tensor)}
+
+
+def _generators() -> tuple[object, ...]:
+    """The states of Python's and NumPy's generators, which the loss of a task may use."""
+    state = np.random.get_state(legacy=False)
+    assert isinstance(state, dict)
+    return random.getstate(), state["state"]["key"].tobytes(), state["state"]["pos"]
