@@ -4,7 +4,7 @@ import torch
 from models.base import SamplePart, Sampling
 from models.language.config import SIZES
 from models.language.model import Transformer
-from models.language.preview import continue_tokens, predict, sample_text
+from models.language.preview import continue_tokens, predict, readable, sample_text
 from models.language.readers.records import Turn
 from tests.models.language.chats import KINDS, TEMPLATES, chat_tokenizer, plain
 from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
@@ -34,6 +34,12 @@ def test_the_parts_of_a_sample_are_the_text_that_transformers_decodes(tmp_path, 
     assert all(part.text.endswith("[end]") for part in parts if part.in_loss)
     text = "".join(part.text for part in parts).replace("[end]", "")
     assert text == tokenizer.inner.decode([*row.inputs, row.labels[-1]], skip_special_tokens=True)
+
+
+def test_a_written_answer_ends_where_the_template_ends_it(tmp_path):
+    tokenizer = chat_tokenizer(tmp_path, "byte-level", plain(TEMPLATES["chatml"]))
+    for end in ("<|im_end|>", "</s>"):
+        assert readable(tokenizer.encode(f"yes{end}no").tolist(), tokenizer) == "yes"
 
 
 def test_a_prediction_is_compared_with_the_first_answer_of_a_row_alone():

@@ -93,6 +93,7 @@ def test_rows_are_padded_to_the_longest_in_multiples_of_eight_without_an_effect_
     batch = collate(rows, TOKENIZER.pad, None)
     assert batch["input_ids"].shape == (2, 32)  # the longer one has 31
     assert batch["boundaries"].tolist() == [0, 32, 64] and batch["units"] == 12
+    assert batch["tokens"] == int(batch["attention_mask"].sum()) == sum(len(row.inputs) for row in rows)
     for pad, length in (
         (TOKENIZER.pad, None),
         (TOKENIZER.pad, 64),
