@@ -148,6 +148,14 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class CountsTokens(Protocol):
+    """A task whose units, the labels, are not all that it computes."""
+
+    def num_tokens(self, batch: Batch) -> int:
+        """How many tokens of `batch` are computed, without padding."""
+
+
+@runtime_checkable
 class TracksProgress(Protocol):
     """A task whose loss depends on the progress of the run, such as a curriculum."""
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Units = Mapping[str, int]
 """Units by term of the loss; the only term of a simple loss is called LOSS."""
 LOSS = ""
+TOKENS = "computed tokens"
+"""Beside the terms, what the ranks count; see MicroBatch."""
 _Value = TypeVar("_Value")
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from training import stop_reason
-from training.accumulate import total_units
+from training.accumulate import TOKENS, total_units
 from training.agreement import WORKER_DIED, Agreed, agree_later, first_error
 from training.callbacks.base import TEST, THROTTLING, Action, Callback, EvalResult, Facts, Outcome, Step
 from training.callbacks.callback_list import CallbackList
@@ -76,6 +76,7 @@ class TrainingRun:
         self._requests = 0  # Flags for the next agreement
         self._agreement: Callable[[], Agreed] | None = None
         self._no_units: Units = {}
+        self._tokens: int | None = None
         self._asked_of: int | None = None  # The step saved last when the agreement was started
         self._callbacks, self._callbacks_started = CallbackList(callbacks), False
         self.updater = Updater(settings, train_plan)
@@ -166,7 +167,9 @@ class TrainingRun:
                 raise self._batches.error  # alone: nothing was trained yet
             self._start_agreement(micro_batches)
         assert self._agreement is not None
-        (units, agreed), self._agreement = self._agreement(), None
+        (counts, agreed), self._agreement = self._agreement(), None
+        units = {term: count for term, count in counts.items() if term != TOKENS}
+        self._tokens = counts.get(TOKENS)
         if not agreed:
             return units, Action.NOTHING
         if agreed & WORKER_DIED:
@@ -205,10 +208,12 @@ class TrainingRun:
         flags |= _SAVED if self._checkpoints.writer.is_settled else 0
         self._asked_of = self._checkpoints.saved_step
         # Without batches, after the last step or without a worker: the same terms as other ranks.
-        units: Units = total_units(micro_batch.num_units for micro_batch in micro_batches)
-        self._no_units = dict.fromkeys(units, 0) or self._no_units
-        units = units or self._no_units
-        self._agreement = agree_later(self._engine.world, units, flags)
+        counts = total_units(micro_batch.num_units for micro_batch in micro_batches)
+        for micro_batch in micro_batches:
+            if micro_batch.num_tokens is not None:
+                counts[TOKENS] = counts.get(TOKENS, 0) + micro_batch.num_tokens
+        self._no_units = dict.fromkeys(counts, 0) or self._no_units
+        self._agreement = agree_later(self._engine.world, counts or self._no_units, flags)
 
     def record(self, accumulated: Accumulated, update: Update, data_s: float) -> None:
         self.step += 1
@@ -219,6 +224,7 @@ class TrainingRun:
             lr=self.updater.lr,
             lrs=self.updater.lrs,
             data_s=data_s,
+            tokens=self._tokens,
         )
         if self.step == self._plan.first_step + 1:
             for kind, facts in untrained(self._engine):

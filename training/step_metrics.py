@@ -41,8 +41,8 @@ class RunMetrics:
         """`peak_memory` counts from its creation."""
         self._plan, self._every, self._precision = train_plan, log_every, precision
         self._timer, self.peaks = timer, peak_memory or memory.PeakMemory()
-        self.units = 0
-        """Of all steps so far."""
+        self.units = self.labelled = 0
+        """Of all steps so far: what they computed, and what the loss counted."""
         self.rank_times = np.zeros((3, 1))
         """Of the newest line, seconds per step [kind, rank]: of forward passes, waits for data, in all."""
         self.samples_per_s: float | None = None
@@ -53,17 +53,22 @@ class RunMetrics:
         self._begin_line()
 
     def facts(self) -> dict[str, Any]:
-        return {"units": self.units, "is_log_due": self._is_log_due, "skipped": self._skipped}
+        counts = {"units": self.units, "labelled": self.labelled, "skipped": self._skipped}
+        return {**counts, "is_log_due": self._is_log_due}
 
     def resume(self, facts: Facts) -> None:
         self.units, self._is_log_due = facts["units"], facts.get("is_log_due", False)
         self._skipped = facts.get("skipped", 0)
+        self.labelled = facts.get("labelled", self.units)
 
     def add(self, step: Step) -> bool:
         """Add a step; True if it must be logged. The same on every rank."""
         self._timer.end_step()
-        self.units += step.units
-        self._line_units += step.units
+        computed = step.units if step.tokens is None else step.tokens
+        self.units += computed
+        self.labelled += step.units
+        self._line_units += computed
+        self._line_labelled += step.units
         self._steps += 1
         self._skipped += step.skipped
         self._data_s += step.data_s
@@ -128,12 +133,14 @@ class RunMetrics:
             backward_time_s=means.get(BACKWARD),
             optimizer_time_s=means.get(OPTIMIZER),
             lrs=step.lrs,
+            labelled=None if step.tokens is None else self.labelled,
+            labelled_per_s=None if step.tokens is None else self._line_labelled / seconds,
         )
         self._begin_line()
         return metrics
 
     def _begin_line(self) -> None:
-        self._steps = self._line_units = self._skipped = 0
+        self._steps = self._line_units = self._line_labelled = self._skipped = 0
         self._data_s = 0.0
         self._is_log_due = False
         self._last = None

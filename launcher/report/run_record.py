@@ -148,11 +148,15 @@ def read(folder: Path, name: str) -> RunRecord:
     )
 
 
+_COUNTERS = ("kind", "step", "epoch", "samples", "tokens", "labelled_tokens")
+"""Keys of a line that no chart shows."""
+
+
 def _values(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in line.items():
         if key == "parts" and isinstance(value, dict):
             yield from ((f"parts.{name}", part) for name, part in value.items())
-        elif value is not None and key not in ("kind", "step", "epoch", "samples", "tokens"):
+        elif value is not None and key not in _COUNTERS:
             yield key, value
 
 

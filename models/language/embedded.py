@@ -119,7 +119,8 @@ def _draw(intent: str, is_misspelt: bool, rng: Generator) -> Record:
         group=f"{intent} {' '.join(written for _, written in values.values())}",
         where=f"embedded:commands, {intent}",
         text=answer,
-        before=(Turn("user", request),),
+        turns=(Turn("user", request), Turn("assistant", answer)),
+        at=1,
         label=intent,
     )
 

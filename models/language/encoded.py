@@ -6,6 +6,9 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain, groupby
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,24 +18,34 @@ from models.common.cache import ArrayFile
 from models.common.data_files import progress
 from models.language.readers.corpus import SMALL, VERSION, Corpus
 from models.language.readers.records import Record
-from models.language.tokenizer import Tokenizer, encode_exchanges, render
+from models.language.tokenizer import Tokenizer
 
 _BATCH, _BATCH_LETTERS = 256, 2**19
-"""At most so many records are encoded at once, and not many more letters of them."""
+"""At most so many texts or conversations are encoded at once, and not many more letters of them."""
+
+
+class _Piece(NamedTuple):
+    tokens: np.ndarray
+    text_bytes: int
+    """Bytes of text in UTF-8."""
+    begins_row: bool = False
 
 
 class Encoded:
     """Numbered pieces of a long vector of tokens.
 
-    Text: piece i is document i between start and end token. Conversations: piece 2i is exchange i up to its
-    answer, piece 2i + 1 the answer with the end token. On disk the tokens are read, not mapped:
-    mapped pages count as memory.
+    Text: piece i is document i between start and end token. Conversations: piece 2i is what is before
+    answer i in its row and after the answer before it, piece 2i + 1 the answer with what ends it; a
+    row is a conversation, or the turns up to one answer where a template changes earlier turns. On
+    disk the tokens are read, not mapped: mapped pages count as memory.
     """
 
-    def __init__(self, tokens: np.ndarray, ends: np.ndarray, text_bytes: np.ndarray) -> None:
+    def __init__(
+        self, tokens: np.ndarray, ends: np.ndarray, text_bytes: np.ndarray, begins_row: np.ndarray
+    ) -> None:
         """Piece i ends before position `ends[i]` and encodes `text_bytes[i]` bytes of UTF-8."""
         self.offsets = np.concatenate(([0], ends)).astype(np.int64)
-        self.text_bytes = np.array(text_bytes)
+        self.text_bytes, self.begins_row = np.array(text_bytes), np.array(begins_row)
         self._dtype, self._tokens, self._path = tokens.dtype, tokens, ""
         if isinstance(tokens, np.memmap) and len(tokens) > 0:
             assert tokens.filename is not None
@@ -81,45 +94,54 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
     """Write the arrays of Encoded. Raises DataError if the files changed."""
     kind = np.uint16 if tokenizer.size <= 2**16 else np.uint32
     tokens, ends, text_bytes = ArrayFile(new("tokens"), kind), array("q"), array("q")
-    for vector, size in _pieces(corpus, tokenizer):
-        tokens.append(vector)
+    begins_row = array("b")
+    for piece in _pieces(corpus, tokenizer):
+        tokens.append(piece.tokens)
         ends.append(tokens.length)
-        text_bytes.append(size)
+        text_bytes.append(piece.text_bytes)
+        begins_row.append(piece.begins_row)
     tokens.finish()
     np.save(new("ends"), np.frombuffer(ends, np.int64))
     np.save(new("text_bytes"), np.frombuffer(text_bytes, np.int64))
+    np.save(new("begins_row"), np.frombuffer(begins_row, np.bool_))
     corpus.check_unchanged()
 
 
-def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
-    """Tokens of each piece in order, and its bytes of text in UTF-8."""
-    batch, letters, total = list[Record](), 0, 0
+def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[_Piece]:
+    """The pieces of each record in order."""
+    encode = _documents if corpus.is_text else _exchanges
+    batch, letters, total = list[list[Record]](), 0, 0
     with progress("tokenizing", len(corpus)) as show:
-        for record in corpus.records():
-            batch.append(record)
-            letters += len(record.text) + sum(len(turn.text) for turn in record.before)
+        for records in _chats(corpus):
+            batch.append(records)
+            letters += len(records[-1].text) + sum(len(turn.text) for turn in records[-1].before)
             if letters >= _BATCH_LETTERS or len(batch) == _BATCH:
-                yield from _encode(batch, corpus.is_text, tokenizer)  # between two, Python sees a signal
-                total += len(batch)
+                yield from encode(batch, tokenizer)  # between two, Python sees a signal
+                total += sum(map(len, batch))
                 show(total)
                 batch, letters = [], 0
-        yield from _encode(batch, corpus.is_text, tokenizer)
+        yield from encode(batch, tokenizer)
 
 
-def _encode(batch: Sequence[Record], is_text: bool, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
-    if is_text:
-        vectors = tokenizer.encode_batch([record.text for record in batch])
-        for record, vector in zip(batch, vectors, strict=True):
-            ends = np.array([tokenizer.first, tokenizer.end], vector.dtype)
-            yield np.insert(ends, 1, vector), len(record.text.encode())
-        return
-    rendered = []
-    for record in batch:
-        try:
-            rendered.append(render(record.before, record.text, tokenizer))
-        except DataError as error:
-            error.where += f" ({record.where})"
-            raise
-    for record, (prompt, answer) in zip(batch, encode_exchanges(rendered, tokenizer), strict=True):
-        yield prompt, 0
-        yield answer, len(record.text.encode())
+def _chats(corpus: Corpus) -> Iterator[list[Record]]:
+    """Each text, or the records of each conversation."""
+    if corpus.is_text:
+        for record in corpus.records():
+            yield [record]
+    else:
+        for _, records in groupby(corpus.records(), attrgetter("turns")):
+            yield list(records)
+
+
+def _documents(batch: Sequence[list[Record]], tokenizer: Tokenizer) -> Iterator[_Piece]:
+    vectors = tokenizer.encode_batch([record.text for [record] in batch])
+    for [record], vector in zip(batch, vectors, strict=True):
+        ends = np.array([tokenizer.first, tokenizer.end], vector.dtype)
+        yield _Piece(np.insert(ends, 1, vector), len(record.text.encode()))
+
+
+def _exchanges(batch: Sequence[list[Record]], tokenizer: Tokenizer) -> Iterator[_Piece]:
+    exchanges = tokenizer.encode_chats(batch)
+    for record, exchange in zip(chain.from_iterable(batch), exchanges, strict=True):
+        yield _Piece(exchange.before, 0, exchange.begins_row)
+        yield _Piece(exchange.answer, len(record.text.encode()))

@@ -17,7 +17,7 @@ from models.language.preview import choose
 from models.language.readers.columns import RowReader
 from models.language.readers.files import rows_of
 from models.language.readers.records import Turn
-from models.language.tokenizer import Tokenizer, prompt_and_answer
+from models.language.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from models.language.model import Transformer
@@ -58,7 +58,7 @@ def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[in
     """The tokens of a prompt as in training: of a request, up to the answer; or of a text."""
     if is_request:
         turns = [Turn(message.role, message.text) for message in prompt.messages]
-        return prompt_and_answer(turns, "-", tokenizer)[0].tolist()
+        return tokenizer.prompt(turns).tolist()
     text = "\n".join(message.text for message in prompt.messages)
     return [tokenizer.first, *tokenizer.encode(text).tolist()]
 
@@ -85,7 +85,7 @@ def generate(
     tokenizer: Tokenizer,
     window: int,
 ) -> Iterator[str]:
-    """The text after the tokens `prompt`, in parts, up to the end token.
+    """The text after the tokens `prompt`, in parts, up to a token that ends it.
 
     When `window` tokens are in use, the older half is dropped. `sampling` has a temperature.
     """
@@ -106,7 +106,7 @@ def generate(
         with torch.no_grad():
             logits = logits_after(new).float().cpu()[: tokenizer.size]
         token = choose(logits, sampling, generator)
-        if token == tokenizer.end:
+        if token in tokenizer.stops:
             break
         tokens, new = [*tokens, token], [token]
         written.append(token)

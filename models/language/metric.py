@@ -16,22 +16,25 @@ from models.language.head import IGNORE
 def counts(nats: Tensor, correct: Tensor, batch: Batch) -> dict[str, Tensor]:
     """What `batch` adds to the counts; `nats` and `correct` [batch, time] are those of each token.
 
-    A row is exact if each label is the likeliest token after the true tokens before it. By
-    induction this holds if and only if greedy decoding produces the whole answer and ends
-    there, so no text is generated.
+    An answer is exact if each of its labels, which follow each other, is the likeliest token after
+    the true tokens before it. By induction this holds if and only if greedy decoding produces the
+    whole answer and ends there, so no text is generated.
     """
     valid, true = batch["labels"] != IGNORE, batch["matched"]
     if nats.device.type == "mps":  # has no float64
         nats, correct, valid, true = nats.cpu(), correct.cpu(), valid.cpu(), true.cpu()
     row_nats, tokens, hits = nats.double().sum(1), valid.sum(1).double(), (correct & valid).sum(1)
-    exact = (hits == tokens) & (tokens > 0)
+    begins = valid.int().diff(dim=1, prepend=torch.zeros_like(tokens[:, None]).int()) > 0
+    number, answers = begins.cumsum(1), begins.sum(1)
+    mistakes = (valid & ~correct).long()
+    wrong = torch.zeros_like(number).scatter_add(1, (number - 1).clamp(min=0), mistakes)
     rows = {
         "nats": row_nats,
         "tokens": tokens,
         "correct": hits,
         "bytes": tokens * batch["bytes_per_token"],
-        "exact": exact,
-        "rows": torch.ones_like(tokens),
+        "exact": answers - (wrong > 0).sum(1),
+        "answers": answers,
     }
     # A product, because indexing would synchronize host and device.
     sums = {name: (x * ~true).sum() for name, x in rows.items()}
@@ -54,7 +57,7 @@ def scores(sums: Mapping[str, Tensor], *, has_answers: bool, is_noise: bool) -> 
         "token_accuracy": n["correct"] / n["tokens"],
     }
     if has_answers:
-        metrics["exact_match"] = n["exact"] / n["rows"]
+        metrics["exact_match"] = n["exact"] / n["answers"]
         if is_noise:
             metrics["matched_gap"] = loss - n["true_nats"] / n["true_tokens"]
     return metrics

@@ -266,12 +266,23 @@ class FromFolder:
         return head
 
     def configs(self, length: int, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
-        """Those of the folder, with dtype float32. Reads the disk. Raises DataError."""
+        """Those of the folder, with dtype float32 and the tokens that end an answer.
+
+        Reads the disk. Raises DataError.
+        """
         read_config(self.folder)
         files = (self.folder / name for name in (CONFIG, GENERATION))
         found = {file.name: json.loads(file.read_bytes()) for file in files if file.is_file()}
-        found[CONFIG].pop("dtype", None)
-        found[CONFIG]["torch_dtype"] = "float32"
+        config = found[CONFIG]
+        config.pop("dtype", None)
+        config["torch_dtype"] = "float32"
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        generation = found.setdefault(GENERATION, {name: config.get(name) for name in names})
+        known = generation.get("eos_token_id")
+        ends = known if isinstance(known, list) else [known]
+        new_ends = [token for token in tokenizer.stops if token not in ends]
+        if new_ends:
+            generation["eos_token_id"] = [token for token in ends if token is not None] + new_ends
         return found
 
     def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -28,13 +28,24 @@ def sample_text(row: Row, tokenizer: Tokenizer) -> list[SamplePart]:
     in_loss = np.append(False, row.labels != IGNORE)
     following = np.where(in_loss[1:], row.labels, np.append(row.inputs[1:], row.labels[-1]))
     tokens = np.append(row.inputs[0], following)
-    edges = [0, *(np.flatnonzero(np.diff(in_loss)) + 1).tolist(), len(tokens)]
     parts = []
-    for a, b in pairwise(edges):
-        ends = np.flatnonzero(tokens[a:b] == tokenizer.end)
-        pieces = (tokenizer.decode(piece.tolist()) for piece in np.split(tokens[a:b], ends))
-        parts.append(SamplePart(END.join(pieces), bool(in_loss[a])))
+    begin = 0
+    for end in [*(np.flatnonzero(np.diff(in_loss)) + 1).tolist(), len(tokens)]:
+        text = _with_ends(tokens[:end].tolist(), begin, tokenizer)
+        parts.append(SamplePart(text, bool(in_loss[begin])))
+        begin = end
     return [part for part in parts if part.text]
+
+
+def _with_ends(tokens: list[int], begin: int, tokenizer: Tokenizer) -> str:
+    """The text of the tokens from `begin`, with END for each token that ends an answer."""
+    pieces, shown = list[str](), tokenizer.decode(tokens[:begin])
+    ends = [at for at, token in enumerate(tokens) if token in tokenizer.stops and at >= begin]
+    for at in [*ends, len(tokens)]:
+        text = tokenizer.decode(tokens[:at])
+        pieces.append(text[len(shown) :])  # a word alone can lack the blank before it
+        shown = text
+    return END.join(pieces)
 
 
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
@@ -80,7 +91,7 @@ def predict(
 ) -> Predictions:
     """Completions of rows spread over a split, beside the targets; prompts and they take half a row each.
 
-    The prompt of a text is its beginning, that of a conversation what is before the answer.
+    The prompt of a text is its beginning, that of a conversation what is before its first answer.
     Collective.
     """
     half, found = split.length // 2, []
@@ -88,7 +99,9 @@ def predict(
         tokens, first = [*row.inputs.tolist(), int(row.labels[-1])], int((row.labels != IGNORE).argmax()) + 1
         most = min(PROMPT_TOKENS, half)
         cut = first if first > 1 else min(most, len(tokens) - 1)
-        target = tokens[cut : cut + min(WRITTEN_TOKENS, half)]
+        is_over = row.labels[cut:] == IGNORE  # another turn follows the answer
+        length = int(is_over.argmax()) + 1 if is_over.any() else len(tokens) - cut
+        target = tokens[cut : cut + min(WRITTEN_TOKENS, half, length)]
         found.append((row.name, tokens[max(0, cut - most) : cut], target))
     sampling = Sampling(min(WRITTEN_TOKENS, half), temperature)
     generated = continue_tokens(model, [prompt for _, prompt, _ in found], sampling, tokenizer.pad, device)
@@ -101,7 +114,6 @@ def predict(
 
 
 def readable(tokens: list[int], tokenizer: Tokenizer) -> str:
-    """Printable text of `tokens` up to the end token."""
-    if tokenizer.end in tokens:
-        tokens = tokens[: tokens.index(tokenizer.end)]
-    return printable(tokenizer.decode(tokens))
+    """Printable text of `tokens` up to the first that ends an answer."""
+    visible = takewhile(lambda token: token not in tokenizer.stops, tokens)
+    return printable(tokenizer.decode(list(visible)))

@@ -43,7 +43,7 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
 
     `input_ids`, `labels` int64 and `attention_mask` bool, each [batch, time]; `boundaries` int32,
     for Transformer.forward, where padding belongs to the last document of its row; `matched` bool
-    [batch]; `units`, the number of labels; `meta`, the name of each row's source.
+    [batch]; `units`, the number of labels; `tokens`, that of inputs; `meta`, the name of each row's source.
     """
     inputs = padded([row.inputs for row in rows], pad, length, MULTIPLE)
     labels = padded([row.labels for row in rows], IGNORE, length, MULTIPLE)
@@ -58,6 +58,7 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
         "bytes_per_token": rows[0].bytes_per_token,
         "matched": torch.tensor([row.matched for row in rows]),
         "units": int((labels != IGNORE).sum()),
+        "tokens": int(sizes.sum()),
         "meta": [row.name for row in rows],
     }
 
@@ -152,11 +153,13 @@ class TokenWindows:
 
 
 class Dialogues:
-    """One row for each exchange; labels are the answer and the end token.
+    """A row for each conversation; labels are its answers, each with what ends it.
 
-    A long prompt keeps its first token and loses the oldest others. An answer is never cut: an
-    exchange with an answer longer than a row is a bad row. In a noise control each request gets
-    the answer to a request of another kind; evaluation also has the true pairs, to compare.
+    A conversation longer than a row becomes several rows, and each answer is learned in one of them.
+    After the first row its new turns take up to half a row, and the newest history the rest. A long
+    prompt keeps its first token and loses the oldest others. An answer is never cut: an exchange
+    with an answer longer than a row is a bad row. In a noise control each exchange is a row, and
+    each request gets the answer to one of another kind; evaluation also has the true pairs.
     """
 
     temperature, row_length = 0.0, None
@@ -169,46 +172,88 @@ class Dialogues:
         Raises DataError if an answer does not fit and `on_bad` is stop.
         """
         self.length, self._encoded, self._labels = rules.length, encoded, corpus.labels
-        pairs = np.stack((numbers, numbers, np.zeros_like(numbers)))  # request, answer, is it matched
+        offsets, answers = encoded.offsets, encoded.sizes[1::2]
+        exchanges = np.arange(len(answers))
+        # The first exchange of the row that each exchange is in.
+        first = np.maximum.accumulate(np.where(encoded.begins_row[::2], exchanges, 0))
         if rules.control == "noise":
-            true = np.stack((numbers, numbers, np.ones_like(numbers)))
-            pairs[1] = numbers[of_other_groups(corpus.labels[numbers], rules.seed + side)]
-            pairs = pairs if side == 0 else np.concatenate((pairs, true), axis=1)
-        prompts, answers = encoded.sizes[2 * pairs[0]], encoded.sizes[2 * pairs[1] + 1]
+            others = numbers[of_other_groups(corpus.labels[numbers], rules.seed + side)]
+            rows = np.stack((numbers, others, others + 1))  # request, first answer, the end of answers
+            is_true = np.zeros(len(numbers), dtype=bool)
+            if side > 0:
+                rows = np.concatenate((rows, np.stack((numbers, numbers, numbers + 1))), axis=1)
+                is_true = np.repeat([False, True], len(numbers))
+        else:
+            begins = numbers[self._begins(first[numbers], numbers)]
+            ends = numbers[np.append(np.searchsorted(numbers, begins[1:]), len(numbers)) - 1] + 1
+            rows = np.stack((begins, begins, ends))
+            is_true = np.zeros(len(begins), dtype=bool)
         # The last token is only a label; at least one prompt token must remain.
-        room = self.length + 1 - answers
+        starts = offsets[2 * first[rows[0]]]
+        prompts = offsets[2 * rows[0] + 1] - starts
+        sizes = offsets[2 * rows[2]] - offsets[2 * rows[1] + 1]
+        room = self.length + 1 - sizes
         fits = room >= 1
-        needed, bad_records = int(encoded.sizes[1::2].max()), BadRecords()  # also of the other splits
+        needed, bad_records = int(answers.max()), BadRecords()  # also of the other splits
         is_possible = rules.longest is None or needed <= rules.longest
         for i in np.flatnonzero(~fits):
-            problem = f"the answer has {answers[i]} tokens; data.seq_len is {self.length}"
+            problem = f"the answer has {sizes[i]} tokens; data.seq_len is {self.length}"
             fix = f"fit all:  --seq-len {needed}" if is_possible else ""
-            bad_records.add(text_of(corpus.names[pairs[0, i]]), problem, fix)
+            bad_records.add(text_of(corpus.names[rows[0, i]]), problem, fix)
         self.skipped = bad_records.finish(rules.on_bad if fits.any() else "stop", int(fits.sum()))
-        is_cut = fits & (prompts > room) & (pairs[2] == 0)
+        is_cut = fits & (prompts > room) & ~is_true
         self.truncated = int(is_cut.sum())
-        tokens = int((prompts + answers)[is_cut].max(initial=1)) - 1
+        tokens = int((prompts + sizes)[is_cut].max(initial=1)) - 1
         self.whole_length = min(tokens, rules.longest or tokens)
         """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
-        self._requests, self._answers, self._matched = pairs[:, fits]
-        self._prompt_sizes, sizes = np.minimum(prompts, room)[fits], answers[fits]
-        self._names, self.tokens = corpus.names[self._requests], int(sizes.sum())
-        self._bytes_per_token = float(encoded.text_bytes[2 * self._answers + 1].sum() / self.tokens)
-        self.mean_length = float((self._prompt_sizes + sizes - 1).mean())
+        self._rows, self._starts, self._is_true = rows[:, fits], starts[fits], is_true[fits]
+        self._prompt_sizes = np.minimum(prompts, room)[fits]
+        self._names = corpus.names[self._rows[0]]
+        self.tokens = self._total(answers)
+        self._bytes_per_token = self._total(encoded.text_bytes[1::2]) / self.tokens
+        self.mean_length = float((self._prompt_sizes + sizes[fits] - 1).mean())
         """Mean number of tokens of a sample."""
 
+    def _begins(self, first: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """The positions in `numbers` where a row begins; `first`: the first exchange of each one's row."""
+        begins = np.flatnonzero(np.diff(first, prepend=-1))
+        sizes = np.diff(self._encoded.offsets[::2])[numbers]
+        ends = np.cumsum(sizes)
+        stops = np.append(begins[1:], len(numbers))
+        cuts: list[int] = []
+        for row in np.flatnonzero(np.add.reduceat(sizes, begins) > self.length + 1):
+            at, room = int(begins[row]), self.length + 1
+            while ends[stops[row] - 1] - ends[at] + sizes[at] > room:
+                next_row = int(np.searchsorted(ends, ends[at] - sizes[at] + room, side="right"))
+                at = max(at + 1, next_row)
+                if at == stops[row]:
+                    break
+                cuts.append(at)
+                room = (self.length + 1) // 2
+        return np.sort(np.append(begins, cuts).astype(np.int64))
+
+    def _total(self, counts: np.ndarray) -> int:
+        """The sum over the answers of all rows; `counts`: one for each answer of the data."""
+        sums = np.append(0, counts.cumsum())
+        return int((sums[self._rows[2]] - sums[self._rows[1]]).sum())
+
     def __len__(self) -> int:
-        return len(self._requests)
+        return len(self._starts)
 
     def sample(self, index: int, draws: Draws | None = None) -> Row:
-        prompt = self._encoded.piece(2 * self._requests[index])
-        answer = self._encoded.piece(2 * self._answers[index] + 1)
-        newest = prompt[len(prompt) - int(self._prompt_sizes[index]) + 1 :]
-        tokens = np.concatenate((prompt[:1], newest, answer)).astype(np.int64)
+        encoded, (request, answer, end) = self._encoded, self._rows[:, index].tolist()
+        start, asked = int(self._starts[index]), int(encoded.offsets[2 * request + 1])
+        newest = encoded.read(asked - int(self._prompt_sizes[index]) + 1, asked)
+        edges = encoded.offsets[2 * answer + 1 : 2 * end + 1]
+        answers = encoded.read(int(edges[0]), int(edges[-1]))
+        tokens = np.concatenate((encoded.read(start, start + 1), newest, answers)).astype(np.int64)
+        sizes = np.diff(edges)  # of an answer, of what is before the next one, and so on
+        is_label = np.repeat(np.arange(len(sizes)) % 2 == 0, sizes)
         labels = tokens[1:].copy()
         labels[: len(newest)] = IGNORE
-        name, is_matched = text_of(self._names[index]), bool(self._matched[index])
-        return Row(tokens[:-1], labels, name, (), self._bytes_per_token, is_matched)
+        labels[len(newest) :][~is_label] = IGNORE
+        name, is_true = text_of(self._names[index]), bool(self._is_true[index])
+        return Row(tokens[:-1], labels, name, (), self._bytes_per_token, is_true)
 
     def control(self, train: Dialogues, size: int) -> dict[str, dict[str, float]]:
         """The bands of the metrics on permuted answers: chance is guessing one of the labels."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import compress
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,8 @@ from models.common import initial_weights, subwords
 from models.common.hub import name_of
 from models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
 from models.common.subwords import TOKENIZER_FILE
-from models.language.readers.records import Turn
-from models.language.tokenizer import RESERVED, TAGS, Tokenizer
+from models.language.readers.records import Record, Turn
+from models.language.tokenizer import RESERVED, TAGS, Exchange, Tokenizer, chat_template
 
 TRAINED_ON = 64 * 2**20
 """Bytes of training text; of longer data, documents at even distances are used."""
@@ -65,6 +68,14 @@ class BpeTokenizer(Tokenizer):
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
             return [_vector(encoding.ids, self.size) for encoding in encode(texts)]
 
+    def encode_parts(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
+        with subwords.encode_errors(f"model.tokenizer {self.name}"):
+            found = self.inner.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            _parts(_vector(encoding.ids, self.size), encoding.offsets, edges)
+            for encoding, edges in zip(found, cuts, strict=True)
+        ]
+
     def decode(self, tokens: Sequence[int]) -> str:
         hidden = {self.pad, self.start, self.end}
         visible = [t for t in map(int, tokens) if t not in hidden]
@@ -88,6 +99,8 @@ class ExternalTokenizer(Tokenizer):
         self.start: int | None = inner.bos_token_id
         self.end: int = inner.eos_token_id
         self.pad: int = self.end if inner.pad_token_id is None else inner.pad_token_id
+        self.form = None if inner.chat_template else chat_template(self)
+        """The chat template of a tokenizer that has none; None: it has one."""
 
     @cached_property
     def digest(self) -> str:  # type: ignore[override]
@@ -105,23 +118,122 @@ class ExternalTokenizer(Tokenizer):
     def decode(self, tokens: Sequence[int]) -> str:
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
 
-    def template(self, before: Sequence[Turn], answer: str) -> tuple[str, str] | None:
-        if not self.inner.chat_template:
-            return None
-        turns = [{"role": turn.role, "content": turn.text} for turn in before]
-        render = partial(self.inner.apply_chat_template, tokenize=False)
+    @cached_property
+    def _closing(self) -> int | None:
+        """The token that the chat template writes after an answer; None: none."""
+        answer = "It is so."
         try:
-            prompt = render(turns, add_generation_prompt=True)
-            whole = render([*turns, {"role": "assistant", "content": answer}])
+            text = self._render((Turn("user", "Is it so?"), Turn("assistant", answer)))
+        except DataError:  # a template that needs other turns
+            return None
+        _, found, after = text.rpartition(answer)
+        special = {self.end, *self.inner.added_tokens_decoder}
+        tokens = self.encode(after if found else "").tolist()
+        return next((token for token in tokens if token in special), None)
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        return (self.end,) if self._closing in (None, self.end) else (self.end, self._closing)
+
+    def encode_parts(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
+        if not self.inner.is_fast:
+            raise DataError(
+                "the tokenizer does not tell which letters a token is of",
+                where=str(self.folder),
+                allowed=f"for conversations, a tokenizer with a {TOKENIZER_FILE}",
+            )
+        with subwords.encode_errors(str(self.folder)):
+            found = self.inner(
+                list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )
+        encodings = zip(found["input_ids"], found["offset_mapping"], cuts, strict=True)
+        return [_parts(_vector(ids, self.size), offsets, edges) for ids, offsets, edges in encodings]
+
+    def encode_chats(self, chats: Sequence[Sequence[Record]]) -> Iterator[Exchange]:
+        """As Tokenizer.encode_chats, with the tokens of apply_chat_template.
+
+        A conversation whose template changes earlier turns is a row for each answer.
+        """
+        texts: list[str] = []
+        cuts: list[list[int]] = []
+        for records in chats:
+            try:
+                rows = self._rows(records)
+            except DataError as error:
+                error.where += f" ({records[0].where})"
+                raise
+            for text, edges in rows:
+                texts.append(text)
+                cuts.append(edges)
+        for parts in self.encode_parts(texts, cuts):
+            for i in range(0, len(parts) - 1, 2):
+                answer = parts[i + 1]
+                if self._closing is None:
+                    answer = np.append(answer, self.end)
+                yield Exchange(i == 0, parts[i], answer)
+
+    def _rows(self, records: Sequence[Record]) -> list[tuple[str, list[int]]]:
+        """The text of each row of a conversation, and where its answers begin and end."""
+        rows = []
+        for record in records:
+            text = self._render(record.conversation)
+            rows.append((text, self._answer(record, text)))
+        whole = rows[-1][0]
+        # Without a token after each answer, only the end of a row can teach to stop.
+        if self._closing is None or not all(whole.startswith(text[:end]) for text, [_, end] in rows):
+            return rows
+        return [(whole, [edge for _, edges in rows for edge in edges])]
+
+    def _answer(self, record: Record, text: str) -> list[int]:
+        """Where the answer of `record` begins and ends in `text`, its conversation as rendered."""
+        prompt = self._render(record.before, add_generation_prompt=True)
+        begin = len(prompt)
+        if not text.startswith(prompt):  # such as one that opens <think>: take what is before any answer
+            other = self._render((*record.before, Turn("assistant", "\ue000")))
+            begin = len(commonprefix([text, other]))  # noqa: RUF071
+        end = max(begin, len(text.rstrip()))
+        if _MARKS.search(self.inner.get_chat_template(self.form)):
+            tokens = self._render(
+                record.conversation,
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+                tokenizer_kwargs={"return_offsets_mapping": True},
+            )
+            offsets = compress(tokens["offset_mapping"], tokens["assistant_masks"])
+            if marked := [offset for offset in offsets if offset[1] > begin]:
+                return [marked[0][0], max(end, marked[-1][1])]
+        return [begin, end]
+
+    def prompt(self, turns: Sequence[Turn]) -> np.ndarray:
+        return self.encode(self._render(turns, add_generation_prompt=True))
+
+    def _render(self, turns: Sequence[Turn], **options: Any) -> Any:
+        """The text of a conversation, or what `options` ask for. Raises DataError."""
+        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+        render = partial(self.inner.apply_chat_template, chat_template=self.form, tokenize=False)
+        try:
+            return render(messages, **options)
         except Exception as error:  # TemplateError, TypeError and others: a template is a program
-            roles = ", ".join(turn.role for turn in before)
+            roles = ", ".join(turn.role for turn in turns)
             raise DataError(
                 f"the chat template fails: {error or type(error).__name__}",
                 where=f"{self._config}, for a conversation of {roles}",
                 allowed="a template that renders the conversations of data.path",
             ) from None
-        is_cut = whole.startswith(prompt)
-        return prompt, whole[len(prompt) :].rstrip() if is_cut else answer
+
+
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+"""What a chat template writes around answers; see return_assistant_tokens_mask of transformers."""
+
+
+def _parts(tokens: np.ndarray, offsets: Sequence[tuple[int, int]], cuts: Sequence[int]) -> list[np.ndarray]:
+    """As Tokenizer.encode_parts, of one text; `offsets`: the first letter of each token, and its end."""
+    begins, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
+    edges = np.empty(len(cuts), dtype=np.int64)
+    edges[::2] = np.searchsorted(ends, cuts[::2], side="right")
+    edges[1::2] = np.searchsorted(begins, cuts[1::2], side="left")
+    return np.split(tokens, edges)
 
 
 def _vector(ids: Sequence[int], size: int) -> np.ndarray:

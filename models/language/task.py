@@ -191,6 +191,9 @@ class LanguageTask(FamilyTask):
     def collate(self, samples: Sequence[Row]) -> Batch:
         return collate(samples, self.tokenizer.pad, self.data("train").row_length)
 
+    def num_tokens(self, batch: Batch) -> int:
+        return int(batch["tokens"])
+
     def loss(self, model: Module, batch: Batch) -> Loss:
         return Loss(self._output(model, batch), {})
 

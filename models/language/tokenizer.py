@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from string import Template
+from typing import NamedTuple
 
 import numpy as np
 
-from models.language.readers.records import Turn
+from models.language.readers.records import Record, Turn
 
 TAGS = (
     "<system>", "</system>", "<command>", "</command>",
@@ -15,6 +19,21 @@ TAGS = (
 )  # fmt: skip
 """Tags in texts that are one token each."""
 RESERVED = 5
+
+
+FORMS = {"system": "<system>{}</system>\n", "user": "User: {}\n"}
+"""The text form of a message before an answer, by its role."""
+ANSWER = "Assistant:"
+"""What comes before an answer, and a space; after it come the end token and a line end."""
+
+
+class Exchange(NamedTuple):
+    """The tokens of an answer with what ends it, and those before it."""
+
+    begins_row: bool
+    """Or else `before` follows the answer of the exchange before it in the same row."""
+    before: np.ndarray
+    answer: np.ndarray
 
 
 class Tokenizer:
@@ -50,12 +69,82 @@ class Tokenizer:
         """Text of `tokens`, without start, end and padding."""
         raise NotImplementedError
 
-    def template(self, before: Sequence[Turn], answer: str) -> tuple[str, str] | None:
-        """Conversation in the chat template, cut before the answer; None: no template.
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return (self.end,)
 
-        Raises DataError if the template fails.
+    def encode_parts(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
+        """Tokens of each text, cut at the letters where answers begin and end, in turn.
+
+        A token that some letters of an answer are in belongs to it. Raises DataError.
         """
-        return None
+        raise NotImplementedError
+
+    def encode_chats(self, chats: Sequence[Sequence[Record]]) -> Iterator[Exchange]:
+        """The exchange of each record; the records of a chat are answers of one conversation.
+
+        In the text form, where a conversation is one row. Raises DataError.
+        """
+        sections = [section for records in chats for section in self._sections(records[-1].conversation)]
+        parts = iter(self.encode_parts([text for text, _ in sections], [[cut] for _, cut in sections]))
+        for records in chats:
+            learned = {record.at for record in records}
+            before: list[np.ndarray] = []
+            if self.start is not None:
+                before.append(np.array([self.start]))
+            begins_row = True
+            for at, turn in enumerate(records[-1].conversation):
+                if turn.role == "assistant":
+                    context, answer = next(parts)
+                    answer = np.append(answer, self.end)
+                    before.append(context)
+                    if at in learned:
+                        yield Exchange(begins_row, np.concatenate(before), answer)
+                        begins_row = False
+                        before = []
+                    else:
+                        before.append(answer)
+
+    def _sections(self, turns: Sequence[Turn]) -> Iterator[tuple[str, int]]:
+        """The text up to the end of each answer from that of the one before it, and where it begins."""
+        text = ""
+        for turn in turns:
+            said = turn.text.strip()
+            if turn.role != "assistant":
+                text += FORMS[turn.role].format(said)
+                continue
+            text += ANSWER
+            # A space that is a token of its own belongs to the prompt, not to the answer.
+            if not self.leading_space:
+                text += " "
+            elif said:
+                said = f" {said}"
+            yield text + said, len(text)
+            text = "\n"
+
+    def prompt(self, turns: Sequence[Turn]) -> np.ndarray:
+        """Tokens of a conversation up to its next answer. Raises DataError."""
+        answer = Record("", "", "", (*turns, Turn("assistant", "")), len(turns))
+        [exchange] = self.encode_chats([[answer]])
+        return exchange.before
+
+
+_CHAT = Template(
+    "$start{% set forms = $forms %}"
+    "{% for message in messages %}{% set text = message['content'] | trim %}"
+    "{% if message['role'] == 'assistant' %}{{ $answer + ' ' + text + eos_token }}"
+    "{% if add_generation_prompt or not loop.last %}{{ '\\n' }}{% endif %}"
+    "{% elif message['role'] in forms %}{{ forms[message['role']] | replace('{}', text) }}"
+    "{% else %}{{ raise_exception('unknown role ' + message['role']) }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ $answer + '$space' }}{% endif %}"
+)
+
+
+def chat_template(tokenizer: Tokenizer) -> str:
+    """The text form of conversations as a chat template of transformers."""
+    start, space = "" if tokenizer.start is None else "{{ bos_token }}", " " * (not tokenizer.leading_space)
+    return _CHAT.substitute(start=start, space=space, forms=json.dumps(FORMS), answer=json.dumps(ANSWER))
 
 
 _TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + ")")
@@ -82,50 +171,16 @@ class ByteTokenizer(Tokenizer):
         ]
         return np.concatenate(parts)
 
+    def encode_parts(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
+        """The tokens of a part do not depend on the text around it."""
+        parts = []
+        for text, edges in zip(texts, cuts, strict=True):
+            bounds = pairwise([0, *edges, len(text)])
+            parts.append([self._encode(text[begin:end]) for begin, end in bounds])
+        return parts
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of `tokens`; bytes that are not UTF-8 become U+FFFD."""
         tags = {self.first_tag + i: tag.encode() for i, tag in enumerate(TAGS)}
         parts = (bytes([t]) if t < 256 else tags.get(t, b"") for t in map(int, tokens))
         return b"".join(parts).decode("utf-8", errors="replace")
-
-
-FORMS = {"system": "<system>{}</system>\n", "user": "User: {}\n", "assistant": "Assistant: {}\n"}
-"""The text form of a message before an answer, by its role."""
-ANSWER = "Assistant:"
-"""What comes before an answer, and a space."""
-
-
-def encode_exchanges(
-    rendered: Sequence[tuple[str, str, bool]], tokenizer: Tokenizer
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Tokens up to each answer, and tokens of the answer with the end token; see `render`."""
-    vectors = tokenizer.encode_batch([text for exchange in rendered for text in exchange[:2]])
-    pairs = []
-    for prompt, answer, (_, _, has_start) in zip(vectors[::2], vectors[1::2], rendered, strict=True):
-        if has_start:
-            prompt = np.append(np.array(tokenizer.start, dtype=prompt.dtype), prompt)
-        if len(answer) == 0 or answer[-1] != tokenizer.end:
-            answer = np.append(answer, np.array(tokenizer.end, dtype=prompt.dtype))
-        pairs.append((prompt, answer))
-    return pairs
-
-
-def render(before: Sequence[Turn], answer: str, tokenizer: Tokenizer) -> tuple[str, str, bool]:
-    """The text up to the answer, that of the answer, and whether a start token comes before both.
-
-    Uses the tokenizer's chat template, or `User: {request}\\nAssistant: {answer}`.
-    """
-    if template := tokenizer.template(before, answer):
-        return *template, False
-    text = "".join(FORMS[t.role].format(t.text.strip()) for t in before) + ANSWER
-    # A space that is a token of its own belongs to the prompt, not to the answer.
-    prompt_end, answer_start = ("", " ") if tokenizer.leading_space else (" ", "")
-    return text + prompt_end, answer_start + answer, tokenizer.start is not None
-
-
-def prompt_and_answer(
-    before: Sequence[Turn], answer: str, tokenizer: Tokenizer
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens up to the answer, and tokens of the answer with the end token."""
-    [pair] = encode_exchanges([render(before, answer.strip(), tokenizer)], tokenizer)
-    return pair

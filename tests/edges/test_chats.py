@@ -2,17 +2,16 @@
 
 import json
 
-import numpy as np
 import pytest
+import transformers
 
 from models.language import subword_tokenizers as bpe
 from models.language.hugging_face import write_tokenizer
 from models.language.readers.corpus import read_corpus
-from models.language.readers.records import Turn
+from models.language.readers.records import Turn, exchanges
 from models.language.subword_tokenizers import load
-from models.language.tokenizer import ByteTokenizer, prompt_and_answer
-
-transformers = pytest.importorskip("transformers")
+from models.language.tokenizer import ByteTokenizer
+from tests.models.language.chats import KINDS, library_tokenizer
 
 CONVERSATIONS = [
     [("user", "hi"), ("assistant", "hello")],
@@ -33,12 +32,14 @@ def external(folder):
     return load(folder)
 
 
-@pytest.fixture(scope="module", params=["bytes", "bpe", "external"])
+@pytest.fixture(scope="module", params=["bytes", "bpe", "external", *KINDS])
 def tokenizer(request, tmp_path_factory):
     if request.param == "bytes":
         return ByteTokenizer()
     if request.param == "bpe":
         return bpe.train([json.dumps(turns) for turns in CONVERSATIONS] * 3, 400)
+    if request.param in KINDS:
+        return bpe.BpeTokenizer(library_tokenizer(request.param))
     return external(tmp_path_factory.mktemp("theirs"))
 
 
@@ -60,10 +61,16 @@ def rendered(theirs, turns, **options):
 
 def test_transformers_renders_the_tokens_of_training(tokenizer, theirs):
     for turns in CONVERSATIONS:
-        before = tuple(Turn(role, text) for role, text in turns[:-1])
-        prompt, answer = prompt_and_answer(before, turns[-1][1], tokenizer)
-        assert rendered(theirs, turns[:-1], add_generation_prompt=True) == prompt.tolist(), turns
-        assert rendered(theirs, turns) == np.concatenate((prompt, answer)).tolist(), turns
+        said = [Turn(role, text) for role, text in turns]
+        row = list[int]()
+        for number, exchange in enumerate(tokenizer.encode_chats([exchanges(said, "a")])):
+            assert exchange.begins_row == (number == 0)
+            row += [*exchange.before.tolist(), *exchange.answer.tolist()]
+            at = [at for at, turn in enumerate(said) if turn.role == "assistant"][number]
+            assert row == rendered(theirs, turns[: at + 1]), turns
+        assert (
+            rendered(theirs, turns[:-1], add_generation_prompt=True) == tokenizer.prompt(said[:-1]).tolist()
+        )
     assert theirs.eos_token_id == tokenizer.end
     with pytest.raises(Exception, match="unknown role critic"):
         rendered(theirs, [("critic", "no")])
@@ -88,6 +95,6 @@ USER, FOUR = {"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant"
 def test_each_format_gives_the_same_pair(tmp_path, row):
     (tmp_path / "chat.jsonl").write_text(json.dumps(row))
     [exchange] = read_corpus(tmp_path / "chat.jsonl", None, "stop").records()
-    both = prompt_and_answer(exchange.before, exchange.text, ByteTokenizer())
-    texts = [ByteTokenizer().decode(part) for part in both]
+    [tokens] = ByteTokenizer().encode_chats([[exchange]])
+    texts = [ByteTokenizer().decode(part) for part in (tokens.before, tokens.answer)]
     assert texts == ["User: What is 2 + 2?\nAssistant: ", "four"]

@@ -8,7 +8,7 @@ from engines.base import Options
 from engines.local import FlatAveraging
 from engines.replicated import Replicated
 from tests.training.ranks import tiny_run
-from tests.training.tiny import TinyTask, TwoTermsTask, make_settings, one_rank, run_tiny
+from tests.training.tiny import TinySplit, TinyTask, TwoTermsTask, make_settings, one_rank, run_tiny
 from training.accumulate import accumulate
 from training.data.order import DataOrder
 from training.data.samples import Samples
@@ -33,7 +33,7 @@ def by_hand(task, steps, global_batch=8):
     losses = []
     for step in range(steps):
         epoch, indices = order.batch(step)
-        batch, units = samples[epoch, indices.tolist()]
+        batch, units, _ = samples[epoch, indices.tolist()]
         sums = task.loss(model, batch).sum
         if isinstance(sums, torch.Tensor):
             sums, units = {"": sums}, {"": units}
@@ -72,6 +72,18 @@ def test_uneven_ranks_give_loss_and_weights_of_one_big_batch(two_ranks, engine, 
         assert losses == pytest.approx([sum(of.values()) for of in terms], rel=1e-12)
         for name, weight in weights.items():
             assert np.allclose(found["weights"][name], weight.flatten(), 1e-12, 1e-12)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4])
+def test_what_is_computed_is_counted_beside_the_units_of_the_loss(two_ranks, micro_batch):
+    samples = Samples(TwoTermsTask(), TinySplit(24), 0)
+    batch, units, computed = samples[0, list(range(len(samples)))]
+    units = units["square"]
+    assert batch["mask"].numel() == computed > units
+    for found in two_ranks.run(tiny_run, {}, {}, {"train": {"epochs": 2}, "micro_batch": micro_batch}, True):
+        line = found["lines"][-1]
+        assert (line.units, line.labelled) == (2 * computed, 2 * units)
+        assert line.labelled_per_s < line.units_per_s
 
 
 def test_parts_are_means_over_all_ranks(two_ranks):

@@ -1,5 +1,6 @@
 """Step metrics and step timing."""
 
+from dataclasses import replace
 from itertools import accumulate
 from statistics import median
 
@@ -41,6 +42,18 @@ def test_step_metrics_have_their_step_and_means_since_the_last():
     assert line.samples_per_s == pytest.approx(8 / line.step_time_s)
     assert line.mfu is None
     assert line.host_memory_bytes > 0
+    assert (line.labelled, line.labelled_per_s) == (None, None)
+
+
+def test_labels_are_counted_and_resumed_beside_what_is_computed():
+    record = RunMetrics(BUDGET, 2, "fp32", StepTimer())
+    record.resume({"units": 100, "labelled": 30})
+    for number in (1, 2):
+        record.add(replace(step(number), tokens=25))
+    line = record.line(one_rank())
+    assert (line.units, line.labelled) == (150, 50)
+    assert line.labelled_per_s / line.units_per_s == pytest.approx(10 / 25)
+    assert record.facts().items() >= {"units": 150, "labelled": 50}.items()
 
 
 def test_a_skipped_step_is_counted_and_the_next_logged_instead():

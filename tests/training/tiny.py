@@ -136,9 +136,15 @@ class TinyTask:
 
 
 class TwoTermsTask(TinyTask):
-    """The mean square of errors, and the mean over every third sample of its largest output."""
+    """The mean square of errors, and the mean over every third sample of its largest output.
+
+    Numbers that the mask leaves out count as computed.
+    """
 
     paces: list[tuple[float, float]] | None = None
+
+    def num_tokens(self, batch):
+        return batch["mask"].numel()
 
     def num_units(self, batch):
         return {"square": int(batch["mask"].sum()), "peak": int((batch["index"] % 3 == 0).sum())}

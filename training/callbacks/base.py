@@ -70,6 +70,8 @@ class Step:
     """Seconds this rank waited for its batches."""
     lrs: Numbers = field(default_factory=dict)
     """Learning rates of the parts of the model that have a factor."""
+    tokens: int | None = None
+    """What the global batch computes, where units are fewer; None: as many as units."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class StepMetrics:
     epoch: float
     samples: int
     units: int
+    """All that was computed so far, also where the loss counts fewer."""
     loss: float
     parts: Numbers
     grad_norm: float
@@ -103,6 +106,9 @@ class StepMetrics:
     """Gradient norm, clipping and update."""
     lrs: Numbers = field(default_factory=dict)
     """As `Step.lrs`."""
+    labelled: int | None = None
+    """Those of `units` that the loss counts; None: all."""
+    labelled_per_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ class EvaluationBatches:
 def _moved(loaded: MicroBatch, device: torch.device) -> MicroBatch:
     if device.type == "cpu":
         return loaded
-    return MicroBatch(on_device(loaded.batch, device), loaded.num_units)
+    return loaded._replace(batch=on_device(loaded.batch, device))
 
 
 def on_device(value: Any, device: torch.device) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from models.base import Batch, DataError
+from models.base import Batch, CountsTokens, DataError
 from training.seeds import derive
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class MicroBatch(NamedTuple):
 
     batch: Batch
     num_units: NumUnits
+    num_tokens: int | None = None
+    """What is computed, where units are fewer: see CountsTokens; None: as many as units."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Samples:
         try:
             samples = [self.split.sample(index, SampleDraws(key, index)) for index in indices]
             batch = self.task.collate(samples)
-            return MicroBatch(batch, self.task.num_units(batch))
+            tokens = self.task.num_tokens(batch) if isinstance(self.task, CountsTokens) else None
+            return MicroBatch(batch, self.task.num_units(batch), tokens)
         except DataError as error:
             return error
 

@@ -17,7 +17,12 @@ from training.train_plan import TrainPlan
 NAME, RESULT = "metrics.jsonl", "result.json"
 OF_PART = "lr."
 """Before the name of a part in the key of its learning rate."""
-_NAMES = {"units": "tokens", "units_per_s": "tokens_per_s"}  # Fields of StepMetrics whose key differs
+_NAMES = {  # Fields of StepMetrics whose key differs
+    "units": "tokens",
+    "units_per_s": "tokens_per_s",
+    "labelled": "labelled_tokens",
+    "labelled_per_s": "labelled_tokens_per_s",
+}
 # Fields of Outcome and RunInfo that are not in result.json.
 _NOT_IN_RESULT = {"exit_code", "experience", "fault", "device", "precision", "folder", "notes", "evaluated"}
 _NOT_IN_RESULT |= {"loss_changes"}

@@ -107,6 +107,8 @@ class Progress:
             f"{amount(line.units_per_s):>5} {self.train_plan.units}/s",
             f"{size(line.host_memory_bytes if memory is None else memory):>9}",
         ]
+        if line.labelled != line.units and line.labelled_per_s is not None:
+            texts[-2] += f" ({amount(line.labelled_per_s)} labelled)"
         if line.mfu is not None:
             texts.append(f"mfu {100 * line.mfu:4.1f}%")
         if line.skipped:

@@ -28,10 +28,10 @@ from training.storage import atomic_write, lines_of, open_to_read, read_json
 
 _CHARTS = (  # keys of a "train" line, and their chart
     (r"loss|epoch|samples|skipped", r"train/\g<0>"),
-    (r"tokens", r"train/units"),
+    (r"(labelled_)?tokens", r"train/\1units"),
     (r"lr|lr\..*|grad_norm|loss_scale", r"optim/\g<0>"),
     (r"samples_per_s|mfu", r"perf/\g<0>"),
-    (r"tokens_per_s", r"perf/units_per_s"),
+    (r"(labelled_)?tokens_per_s", r"perf/\1units_per_s"),
     (r"(.*)_memory_bytes", r"memory/\1_bytes"),
     (r"(.*)_time_s", r"time/\1_s"),
     (r".*_(percent|celsius)", r"machine/\g<0>"),

@@ -21,16 +21,28 @@ class Turn:
 
 @dataclass(frozen=True)
 class Record:
-    """A text; or an answer, without spaces around it, and all turns before it."""
+    """A text; or an answer, without spaces around it, and its conversation."""
 
     group: str
     """Records of one group belong to one split, such as the parts of a long file."""
     where: str
     """The name of the text, or file and line of the conversation."""
     text: str
-    before: tuple[Turn, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    """The conversation: equal in all records of it."""
+    at: int = 0
+    """The number of the answer among `turns`."""
     label: str = ""
     """Kind of request; the noise control permutes answers between kinds."""
+
+    @property
+    def before(self) -> tuple[Turn, ...]:
+        return self.turns[: self.at]
+
+    @property
+    def conversation(self) -> tuple[Turn, ...]:
+        """The turns up to the answer."""
+        return self.turns[: self.at + 1]
 
 
 def document(name: str, text: str) -> Record:
@@ -41,11 +53,12 @@ def document(name: str, text: str) -> Record:
 def exchanges(turns: Sequence[Turn], where: str, group: str = "", label: str = "") -> list[Record]:
     """One record per answer that is learned. By default the first request is group and label."""
     opening = normalized(next((turn.text for turn in turns if turn.role == "user"), ""))
+    conversation = tuple(turns)
     group = group or hashlib.sha256(opening.encode()).hexdigest()[:16]
     return [
-        Record(group, where, turn.text.strip(), tuple(turns[:i]), label or opening)
-        for i, turn in enumerate(turns)
-        if turn.role == "assistant" and i > 0 and turn.learned and turn.text.strip()
+        Record(group, where, turn.text.strip(), conversation, at, label or opening)
+        for at, turn in enumerate(turns)
+        if turn.role == "assistant" and at > 0 and turn.learned and turn.text.strip()
     ]
 
 

@@ -28,8 +28,8 @@ def conversation(request="list all", answer="ls -a", history=(), label="l"):
     return exchanges(turns, "x.csv:2", "g", label)
 
 
-def dialogues(conversations, length, side=0, **settings):
-    """Rows of the exchanges of all conversations."""
+def dialogues(conversations, length, side=0, tokenizer=TOKENIZER, **settings):
+    """Rows of all conversations."""
     corpus = from_records("pairs", [record for records in conversations for record in records])
-    numbers, encoded = np.arange(len(corpus)), encode(corpus, TOKENIZER)
+    numbers, encoded = np.arange(len(corpus)), encode(corpus, tokenizer)
     return Dialogues(encoded, corpus, numbers, rules(length, **settings), side)

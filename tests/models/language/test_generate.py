@@ -9,6 +9,7 @@ from models.language.generate import generate
 from models.language.model import Transformer
 from models.language.preview import choose, continue_tokens
 from models.language.tokenizer import ByteTokenizer
+from tests.models.language.chats import KINDS, TEMPLATES, chat_tokenizer, plain
 from tests.models.language.in_memory import TOKENIZER
 from tests.models.language.test_pretrained import CONFIGS, save
 
@@ -133,3 +134,25 @@ def test_the_tokens_of_a_prompt_beyond_the_context_are_counted(make_task, ready_
     prompt = Prompt("a", (Message("user", "x" * 20),))  # and the start token
     assert task.dropped_tokens(prompt, Sampling(max_tokens=4)) == 21 - 12
     assert task.dropped_tokens(Prompt("a", (Message("user", "x"),)), Sampling()) == 0
+
+
+class RecitingChat:
+    """As Reciting, for a tokenizer of any size."""
+
+    def __init__(self, tokens, size):
+        self.logits = iter(torch.nn.functional.one_hot(torch.tensor(tokens), size).float())
+
+    def begin(self):
+        return lambda tokens: next(self.logits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_is_what_transformers_decodes_up_to_the_end_of_the_template(tmp_path, kind):
+    tokenizer = chat_tokenizer(tmp_path, kind, plain(TEMPLATES["chatml"]))
+    for answer in (" Hello  word", "a b .", "\n12, ", "ü <b>", "<think>\n\n</think> yes 's no"):
+        tokens = tokenizer.encode(answer).tolist()
+        for end in ("</s>", "<|im_end|>"):
+            recited = [*tokens, tokenizer.inner.convert_tokens_to_ids(end), *tokens]
+            model = RecitingChat(recited, tokenizer.size)
+            expected = tokenizer.inner.decode(tokens, skip_special_tokens=True)
+            assert "".join(generate(model, [1], GREEDY, tokenizer, 64)) == expected

@@ -6,6 +6,7 @@ import torch
 from models.base import Sampling
 from models.common.split import SplitRule, split_groups
 from models.language.dataset import read
+from models.language.metric import counts
 from models.language.preview import continue_tokens
 
 PROSE = "\n\n".join(f"Paragraph {i} tells of grün and {'blue ' * (i % 7)}things." for i in range(300))
@@ -66,3 +67,13 @@ def test_exact_match_equals_that_of_greedy_decoding(tmp_path, ready_task, train,
         exact += written == answer.tolist() and written[-1] == tokenizer.end
     assert metric.result(counts)["exact_match"] == exact / len(samples)
     assert 0 < exact < len(samples)  # otherwise the comparison is trivial
+
+
+def test_each_answer_of_a_row_is_exact_or_not():
+    labels = torch.tensor([[-100, 1, 2, -100, 3, -100, 4], [5, -100, 6, 7, -100, -100, -100]])
+    correct = torch.ones_like(labels, dtype=torch.bool)
+    correct[0, [0, 2]] = False  # where there is no label it does not matter
+    correct[1, 3] = False
+    batch = {"labels": labels, "matched": torch.zeros(2, dtype=torch.bool), "bytes_per_token": 1.0}
+    found = counts(torch.ones(2, 7), correct, batch)
+    assert (found["exact"].item(), found["answers"].item(), found["correct"].item()) == (3, 5, 5)

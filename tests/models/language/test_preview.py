@@ -1,10 +1,12 @@
+import pytest
 import torch
 
 from models.base import SamplePart, Sampling
 from models.language.config import SIZES
 from models.language.model import Transformer
-from models.language.preview import continue_tokens, sample_text
+from models.language.preview import continue_tokens, predict, readable, sample_text
 from models.language.readers.records import Turn
+from tests.models.language.chats import KINDS, TEMPLATES, chat_tokenizer, plain
 from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
 
 CPU = torch.device("cpu")
@@ -12,12 +14,52 @@ CPU = torch.device("cpu")
 
 def test_a_sample_as_text_says_what_counts_in_the_loss():
     history = (Turn("system", "be brief"), Turn("user", "a"), Turn("assistant", "b"))
-    row = dialogues([conversation("list all", "ls -a", history)], 64).sample(1)
+    row = dialogues([conversation("list all", "ls -a", history)], 80).sample(0)
     assert sample_text(row, TOKENIZER) == [
-        SamplePart("<system>be brief</system>\nUser: a\nAssistant: b\nUser: list all\nAssistant: ", False),
+        SamplePart("<system>be brief</system>\nUser: a\nAssistant: ", False),
+        SamplePart("b[end]", True),
+        SamplePart("\nUser: list all\nAssistant: ", False),
         SamplePart("ls -a[end]", True),
     ]
     assert sample_text(windows(["one", "two"], 6).sample(0), TOKENIZER) == [SamplePart("one[end]tw", True)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parts_of_a_sample_are_the_text_that_transformers_decodes(tmp_path, kind):
+    tokenizer = chat_tokenizer(tmp_path, kind, plain(TEMPLATES["chatml"]))
+    history = (Turn("user", " one"), Turn("assistant", "two  <b>"))
+    row = dialogues([conversation("three", "Hello 12", history)], 100, tokenizer=tokenizer).sample(0)
+    parts = sample_text(row, tokenizer)
+    assert [part.in_loss for part in parts] == [False, True] * 2
+    assert all(part.text.endswith("[end]") for part in parts if part.in_loss)
+    text = "".join(part.text for part in parts).replace("[end]", "")
+    assert text == tokenizer.inner.decode([*row.inputs, row.labels[-1]], skip_special_tokens=True)
+
+
+def test_a_written_answer_ends_where_the_template_ends_it(tmp_path):
+    tokenizer = chat_tokenizer(tmp_path, "byte-level", plain(TEMPLATES["chatml"]))
+    for end in ("<|im_end|>", "</s>"):
+        assert readable(tokenizer.encode(f"yes{end}no").tolist(), tokenizer) == "yes"
+
+
+def test_a_prediction_is_compared_with_the_first_answer_of_a_row_alone():
+    history = (Turn("user", "a"), Turn("assistant", "bcd"))
+    split = dialogues([conversation("list all", "ls -a", history)], 100)
+    torch.manual_seed(0)
+    [(_, prompt, target, _, _)] = predict(Transformer(SIZES["tiny"]), split, TOKENIZER, CPU, 1, 0.0).rows
+    assert (prompt, target) == ("User: a\nAssistant: ", "bcd")
+    [(*_, accuracy)] = predict(Alphabet(), split, TOKENIZER, CPU, 1, 0.0).rows
+    assert accuracy == 1.0
+
+
+class Alphabet(torch.nn.Module):
+    """Predicts b after a blank, the end token after d, and else the next letter."""
+
+    def forward(self, tokens):
+        following = torch.where(
+            tokens == ord("d"), 258, torch.where(tokens == ord(" "), ord("b"), tokens + 1)
+        )
+        return torch.nn.functional.one_hot(following.clamp(max=271), 272).float()
 
 
 def test_each_call_takes_as_many_forward_passes_over_one_shape_and_keeps_the_mode():

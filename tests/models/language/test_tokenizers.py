@@ -6,7 +6,6 @@ import tokenizers
 
 from models.base import DataError
 from models.language import subword_tokenizers as bpe
-from models.language.readers.records import Turn
 from models.language.subword_tokenizers import ExternalTokenizer, load
 from models.language.tokenizer import TAGS, ByteTokenizer
 
@@ -80,15 +79,3 @@ def test_a_hugging_face_folder_gives_its_tokens(folder, trained):
     assert (tokenizer.start, tokenizer.end) == (trained.start, trained.end)
     assert tokenizer.encode(TEXTS[0]).tolist() == trained.encode(TEXTS[0]).tolist()
     assert tokenizer.decode(tokenizer.encode(TEXTS[0])) == TEXTS[0]
-    assert tokenizer.template((Turn("user", "q"),), "a") is None
-
-
-def test_a_chat_template_is_cut_before_the_answer(folder):
-    tokenizer = load(folder)
-    tokenizer.inner.chat_template = (
-        "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}[assistant]{% endif %}"
-    )
-    prompt, answer = tokenizer.template((Turn("user", "q"),), "a")
-    assert prompt == "[user]q<|end|>\n[assistant]"
-    assert answer == "a<|end|>"
