@@ -154,9 +154,10 @@ class _Training:
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
 
     def step(self) -> None:
-        batch, weight = self.batches[self.at % len(self.batches)]
+        micro_batch = self.batches[self.at % len(self.batches)]
         self.at += 1
-        sums, units = by_term(self.task.loss(self.model, batch).sum), by_term(weight)
+        sums = by_term(self.task.loss(self.model, micro_batch.batch).sum)
+        units = by_term(micro_batch.num_units)
         self.optimizer.zero_grad()
         torch.stack([sums[term] / max(1, units[term]) for term in units]).sum().backward()
         self.optimizer.step()
