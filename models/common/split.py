@@ -56,25 +56,26 @@ class SplitRule:
 def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> Groups:
     """Each split's groups, sorted: a pure function of the set of groups and the rule.
 
-    Shares are rounded down. A fold has the test groups of the rule without one; the other groups,
-    in the order that the seed draws, are cut into parts of nearly equal size, of which one
-    validates. Groups with an `earlier` split stay in it; if `earlier` is given, at least one new
-    group goes to val and one to test. Raises DataError if a split would be empty; `noun` is the
-    plural of a group, such as "patients".
+    Shares are rounded down, to one group at least. A fold has the test groups of the rule without
+    one; the other groups, in the order that the seed draws, are cut into parts of nearly equal
+    size, of which one validates. Groups with an `earlier` split stay in it; if `earlier` is given,
+    at least one new group goes to val and one to test. Raises DataError if a split would be empty;
+    `noun` is the plural of a group, such as "patients".
     """
     ids = sorted(set(groups))
     order = np.random.default_rng(rule.seed).permutation(len(ids))
     used = [ids[i] for i in order[: max(1, round(rule.fraction * len(ids)))]]
     if rule.earlier is not None and (rule.fold is None or not rule.earlier.keys().isdisjoint(ids)):
         return _extend(used, rule.share, noun, rule.earlier)
-    count, held = len(used), int(rule.share * len(used) + 1e-9)  # 0.29 * 100 is 28.999999999999996
-    if held == 0 or count - 2 * held < 1:
-        least = -(-1000 // count) / 1000
+    count = len(used)
+    held = held_out(count, rule.share)
+    if count - 2 * held < 1:
+        most = (count - 1) // 2 * 1000 // count / 1000
         raise DataError(
             f"{count} {noun}: eval.share={rule.share:g} gives {held} each for val and test",
             where="eval.share, data.fraction, data.path",
             allowed="at least one group each for train, val and test",
-            fix=f"--set eval.share={least:g}" if count > 2 else f"add data: three splits need 3 {noun}",
+            fix=f"--set eval.share={most:g}" if count > 2 else f"add data: three splits need 3 {noun}",
         )
     test, others = used[held : 2 * held], used[:held] + used[2 * held :]
     start, stop = 0, held
@@ -93,10 +94,15 @@ def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> Groups:
     return {"val": sorted(others[start:stop]), "test": sorted(test), "train": sorted(train)}
 
 
+def held_out(count: int, share: float) -> int:
+    """How many of `count` groups validate, and as many test: one at least."""
+    return max(1, int(share * count + 1e-9))  # 0.29 * 100 is 28.999999999999996
+
+
 def _extend(used: Sequence[str], share: float, noun: str, earlier: Mapping[str, SplitName]) -> Groups:
     """The split of an experience: few groups may arrive at a time, and none changes its split."""
     fresh = [group for group in used if group not in earlier]
-    held = max(1, int(share * len(fresh) + 1e-9))
+    held = held_out(len(fresh), share)
     sides: dict[str, SplitName] = dict.fromkeys(fresh, "train")
     sides.update(dict.fromkeys(fresh[held : 2 * held], "test"))
     sides.update(dict.fromkeys(fresh[:held], "val"))

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import chain
 from math import nan
 from pathlib import Path
 from string import whitespace
@@ -39,6 +40,7 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
 """Cells without a number, in lower case."""
 _LONGEST_CELL = 1 << 28
 """Characters; a longer cell is one whose quote is not closed."""
+_FIX = 'close each quote, and double those within a cell in quotes ("6"" nails")'
 _IS_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _HEAD = 1 << 16
@@ -61,8 +63,7 @@ class Table:
         self._is_sheet, self._delimiter = file.path.suffix.lower() == SHEET, ""
         """A sheet need not store empty cells at the end of a row, and has no delimiter."""
         self._rows = self._rows_of_sheet() if self._is_sheet else self._rows_of_text()
-        filled = ((line, cells) for line, cells in self._rows if not _is_blank(cells))
-        self.header_line, header = next(filled, (1, ()))
+        self.header_line, header = self._read_header()
         self.header = [x.strip(_INVISIBLE) if isinstance(x, str) else x for x in header]
         """The names of the columns."""
         while len(self.header) > 1 and not self.header[-1] and not self._is_sheet:
@@ -70,26 +71,62 @@ class Table:
         if not self.header:
             raise DataError(f"'{self.name}' has an empty first sheet", where=str(file.path))
 
-    def _rows_of_text(self) -> Iterator[tuple[int, Sequence[Any]]]:
-        """Rows, each with the number of its first line. Raises DataError for a stray quote."""
+    def _read_header(self) -> tuple[int, Sequence[Any]]:
+        """The first row that is not blank, and its line. Raises DataError for a stray quote in it."""
+        for line, cells in self._rows:
+            if isinstance(cells, csv.Error):
+                raise DataError(
+                    f"the header of '{self.name}' has a quote that is not closed or not doubled: {cells}",
+                    where=f"{self.file.path}:{line}",
+                    allowed='a name in quotes, in which each quote is doubled: "6"" nails"',
+                    fix=f"close or double the quote of line {line}",
+                )
+            if not _is_blank(cells):
+                return line, cells
+        return 1, ()
+
+    def _rows_of_text(self) -> Iterator[tuple[int, Sequence[Any] | csv.Error]]:
+        """Rows, each with the number of its first line, and the errors of those that do not parse.
+
+        After an error the next line begins a row: a stray quote may have taken in many. A line with an
+        odd number of quotes is then still the rest of the damaged row.
+        """
         self.file.first_line()  # raises DataError if the file is empty
         self._delimiter = _delimiter(next(self.file.chunks())[:_HEAD], self.file)
         csv.field_size_limit(_LONGEST_CELL)
-        # Strict, and no row after an error, where the reader would go on inside of a cell.
-        reader, line = csv.reader(self.file.lines_with_ends(), delimiter=self._delimiter, strict=True), 1
-        try:
-            for row in reader:
-                yield line, row
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise DataError(
-                f"'{self.name}' has a quoted cell that does not end, or not at a delimiter: {error}",
-                where=f"{self.file.path}:{line}",
-                allowed='a cell in quotes, in which each quote is doubled: "6"" nails"',
-                fix=f"close or double the quote of the row that begins in line {line}",
-            ) from None
+        lines = self.file.lines_with_ends()
+        line = 1
+        error: csv.Error | None = None
+        taken: list[str] = []
+        """The lines of the row that is parsed."""
 
-    def _rows_of_sheet(self) -> Iterator[tuple[int, Sequence[Any]]]:
+        def taking(source: Iterator[str]) -> Iterator[str]:
+            for text in source:
+                taken.append(text)
+                yield text
+
+        while True:
+            # Strict: otherwise a quote in the middle of a cell would join rows without a word.
+            reader = csv.reader(taking(lines), delimiter=self._delimiter, strict=True)
+            try:
+                for row in reader:
+                    is_rest = error is not None and "".join(taken).count('"') % 2
+                    if error is not None and is_rest:
+                        yield line, error
+                    else:
+                        error = None
+                        yield line, row
+                    line += len(taken)
+                    taken.clear()
+                return
+            except csv.Error as raised:
+                error = raised
+                yield line, error
+                lines = chain(taken[1:], lines)
+                line += 1
+                taken.clear()
+
+    def _rows_of_sheet(self) -> Iterator[tuple[int, Sequence[Any] | csv.Error]]:
         """Rows of the first sheet, with their numbers. Raises DataError."""
         from openpyxl import load_workbook
 
@@ -114,19 +151,28 @@ class Table:
     def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, Sequence[Any]]]:
         """Line and cells of each row, as many as columns; blank rows are left out. Once only.
 
-        A row of text with another number of cells is a bad record. Raises DataError.
+        A row of text with another number of cells is a bad record, as is one with a stray quote, up
+        to the next row that has all cells. Raises DataError.
         """
         width = len(self.header)
+        is_damaged = False
         for line, cells in self._rows:
+            where = f"{self.name}:{line}"
+            if isinstance(cells, csv.Error):
+                if not is_damaged:
+                    bad_records.add(where, f"a quote that is not closed or not doubled: {cells}", _FIX)
+                is_damaged = True
+                continue
             is_blank = _is_blank(cells)
             if self._is_sheet:
                 cells = (*cells[:width], *[None] * (width - len(cells)))
             elif _is_blank(cells[width:]):
                 cells = cells[:width]  # a delimiter at the end of each row
             if len(cells) == width and not (is_blank and (self._is_sheet or width > 1)):
+                is_damaged = False
                 yield line, cells
-            elif not is_blank:
-                bad_records.add(f"{self.name}:{line}", f"{len(cells)} of {width} columns")
+            elif not is_blank and not is_damaged:  # else a line of the damaged row
+                bad_records.add(where, f"{len(cells)} of {width} columns")
 
     def number(self, cell: Any, name: str) -> float:
         """The number in a cell of the column `name`; NaN for none. Raises ValueError.

@@ -19,6 +19,21 @@ GZIP = ".gz"
 _GZIP_HEAD = b"\x1f\x8b"
 CHUNK = 1 << 20
 """Bytes per read."""
+_DOCUMENTS = {
+    b"%PDF-": ("a PDF document", "pdftotext FILE.pdf"),
+    b"PK\x03\x04": (
+        "a packed document (.docx, .odt, .epub) or a ZIP archive",
+        "pandoc FILE.docx -t plain -o FILE.txt",
+    ),
+    b"{\\rtf": ("a document in RTF", "pandoc FILE.rtf -t plain -o FILE.txt"),
+    b"\xd0\xcf\x11\xe0": ("a document of Office before 2007", "soffice --convert-to txt FILE.doc"),
+}
+"""How documents begin that are not text: what each is, and a program that writes its text."""
+_LONGEST_CHARACTER = 4
+"""Bytes of a character in UTF-8 and in the encodings of East Asia."""
+_CONTEXT = 128
+"""Bytes of ASCII before a chunk: of a line that the chunk continues."""
+_WITH_MARK = ["utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be"]
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
     # The mark of UTF-32-LE begins with the mark of UTF-16-LE.
@@ -65,7 +80,7 @@ class TextFile:
     """Text of a file, packed by gzip or not; line ends are `\\n`.
 
     Its encoding is that of its byte order mark, or UTF-8; of other text it is assumed of the first
-    megabyte, with a note.
+    megabyte that is not ASCII, with a note.
     Holds one line in memory. Every method reads from disk and raises DataError if the file cannot
     be opened or is not text; all but `chunks` and `lines` also if it is empty.
     """
@@ -81,25 +96,34 @@ class TextFile:
         try:
             with self.open() as file:
                 raw = file.read(size)
+                self._refuse_document(raw)
                 mark = next((mark for mark in MARKS if raw.startswith(mark)), b"")
-                encoding = MARKS[mark] if mark else self._encoding(raw, len(raw) < size)
-                bytes_decoder: Any = codecs.getincrementaldecoder(encoding)()
-                decoder, raw = IncrementalNewlineDecoder(bytes_decoder, translate=True), raw[len(mark) :]
+                encoding = MARKS[mark] if mark else ""
+                decoder = codecs.getincrementaldecoder(encoding or "ascii")()
+                before = b""
+                line_ends = IncrementalNewlineDecoder(None, translate=True)
+                raw = raw[len(mark) :]
                 while raw:
-                    text = decoder.decode(raw)
+                    if not encoding and not raw.isascii():
+                        raw += file.read(_LONGEST_CHARACTER)  # it may begin with the last byte
+                        encoding = self._encoding(raw, len(raw) < size, before)
+                        decoder = codecs.getincrementaldecoder(encoding)()
+                    text = line_ends.decode(decoder.decode(raw))
                     if "\0" in text and not mark:
-                        raise UnicodeDecodeError(encoding, raw, raw.index(b"\0"), len(raw), "a zero byte")
+                        name = encoding or "utf-8"
+                        raise UnicodeDecodeError(name, raw, raw.index(b"\0"), len(raw), "a zero byte")
                     yield text
                     line += raw.count(b"\n")
+                    before = raw[-_CONTEXT:]
                     raw = file.read(size)
-                yield decoder.decode(b"", final=True)
+                yield line_ends.decode(decoder.decode(b"", final=True), final=True)
         except UnicodeDecodeError as error:
             line += error.object.count(b"\n", 0, error.start)
             raise DataError(
                 f"'{self.path}' is not {error.encoding.upper()}: {error.reason}",
                 where=f"{self.path}:{line}",
                 allowed="UTF-8, or UTF-16 or UTF-32 with a byte order mark",
-                fix="convert it, for example  iconv -f WINDOWS-1251 -t UTF-8",
+                fix="remove what is damaged:  iconv -c -f UTF-8 -t UTF-8 FILE",
             ) from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
@@ -111,8 +135,8 @@ class TextFile:
         except OSError as error:
             raise unreadable_file(self.path, error) from None
 
-    def _encoding(self, raw: bytes, is_whole: bool) -> str:
-        """That of the first bytes: UTF-8, also where it is damaged, or what charset-normalizer finds.
+    def _encoding(self, raw: bytes, is_whole: bool, before: bytes) -> str:
+        """That of `raw` after ASCII: UTF-8, also where it is damaged, or what charset-normalizer finds.
 
         Windows-1252 comes first where it is possible: for French charset-normalizer prefers CP1257.
         """
@@ -125,14 +149,29 @@ class TextFile:
                 return "utf-8"
         from charset_normalizer import from_bytes
 
-        matches = from_bytes(raw)
-        best, assumed = matches.best(), "cp1252"
-        if not any(assumed in match.could_be_from_charset for match in matches):
-            if best is None or "\0" in str(best):
-                return "utf-8"  # not text
+        # ASCII tells nothing, and much of it makes Cyrillic look like accents of Windows-1252.
+        lines = (before + raw).splitlines(keepends=True)
+        sample = b"".join(line for line in lines if not line.isascii())
+        matches = from_bytes(sample, cp_exclusion=_WITH_MARK)
+        best = matches.best()
+        if b"\0" in raw and (best is None or "\0" in str(best)):
+            return "utf-8"  # not text
+        assumed = "cp1252"
+        # Of a few accents in a long text charset-normalizer makes nothing.
+        if best is not None and not any(assumed in match.could_be_from_charset for match in matches):
             assumed = best.encoding
         self.note = f"{assumed}, since it is not UTF-8"
         return assumed
+
+    def _refuse_document(self, raw: bytes) -> None:
+        for head, (kind, program) in _DOCUMENTS.items():
+            if raw.startswith(head):
+                raise DataError(
+                    f"'{self.path}' is {kind}, not text",
+                    where=f"data.path, {self.path}",
+                    allowed="plain text",
+                    fix=f"convert it:  {program}",
+                )
 
     def open(self) -> BinaryIO:
         """The bytes of the text, decompressed. Raises OSError."""

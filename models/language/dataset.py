@@ -13,6 +13,8 @@ from models.language.readers.corpus import Corpus, from_records, read_corpus
 from models.language.rows import Dialogues, Rules, Samples, TokenWindows
 from models.language.tokenizer import Tokenizer
 
+_BY_POSITION = "the end of each text is held out (fewer than 3 documents)"
+
 
 def read(path: str, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] | None = None) -> Corpus:
     """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
@@ -51,6 +53,7 @@ def build_splits(
         "format": corpus.source.format,
         **({"encoding": assumed} if assumed else {}),
         "bytes": corpus.source.size or int(encoded.text_bytes.sum()),
+        **({"split": _BY_POSITION} if corpus.source.is_cut else {}),
         ("documents" if corpus.is_text else "exchanges"): len(corpus),
         "mean_tokens": round(len(encoded) / len(corpus), 1),
         "tokenizer": tokenizer.name,

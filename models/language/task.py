@@ -23,6 +23,7 @@ from models.language.config import Data, Model
 from models.language.dataset import build_splits, read
 from models.language.metric import counts, scores
 from models.language.model import BuiltIn, decoder_layers
+from models.language.readers.corpus import split_ends
 from models.language.rows import Dialogues, Row, Rules, TokenWindows, collate
 from models.language.tokenizer import ByteTokenizer, Tokenizer
 
@@ -89,7 +90,11 @@ class LanguageTask(FamilyTask):
         corpus = read(self.path, self.answers, self.on_bad, self.columns)
         self.is_chat = not corpus.is_text
         self.noun = "requests" if self.is_chat else "documents"
-        self.groups = self.split_groups(corpus.groups)
+        if corpus.source.is_cut and self.rule.earlier is None:
+            self.groups = split_ends(corpus, self.rule)
+            self.save_split(self.groups)
+        else:
+            self.groups = self.split_groups(corpus.groups)
         model_facts.save(_TextFacts(self.is_chat), self.context.folder)
 
         def texts(most: int) -> Iterator[str]:

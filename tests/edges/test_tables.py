@@ -54,6 +54,25 @@ def test_a_table_is_read_as_it_is(tmp_path, name):
     assert read(write(tmp_path / "a.csv", content))[:3] == (header, rows, *(bad or [[]]))
 
 
+STRAY = ('"a \\"b\\" c"', '"6" nails"', '"6" nails', '"a"b', '"one\n two" three', '"open')
+"""Quoted cells that do not end at a delimiter."""
+
+
+@pytest.mark.parametrize("cell", STRAY)
+def test_after_a_stray_quote_the_next_row_that_parses_is_read(tmp_path, cell):
+    path = write(tmp_path / "a.csv", f'a,b\n1,2\n{cell},3\n"4","5"\n6,"7\n8"\n')
+    header, rows, bad, _ = read(path)
+    assert header == AB and rows == [("1", "2"), ("4", "5"), ("6", "7\n8")]
+    assert [place for place, _ in bad] == ["a.csv:3"]
+
+
+def test_the_lines_of_a_damaged_cell_count_as_one_bad_row(tmp_path):
+    path = write(tmp_path / "a.csv", 'a,b,c\n"x "y" z\nfirst, second\nthird",2,3\n\n1,2,3\n4,5\n')
+    _, rows, bad, _ = read(path)
+    assert rows == [('third"', "2", "3"), ("1", "2", "3")]
+    assert [place for place, _ in bad] == ["a.csv:2", "a.csv:7"]
+
+
 def numbers(tmp_path, *cells, delimiter=";"):
     rows = [("x", "y"), *((cell, "1") for cell in cells)]
     quote = '"' if delimiter == "," else ""

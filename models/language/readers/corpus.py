@@ -15,7 +15,8 @@ import numpy as np
 from models.base import DataError, Groups, SplitName
 from models.common import cache
 from models.common.data_files import BadRecords, OnBad
-from models.common.split import SPLITS
+from models.common.split import SPLITS, SplitRule, held_out
+from models.language.readers.plain_text import PIECE_MARK
 from models.language.readers.records import Record, RecordSource, normalized
 
 if TYPE_CHECKING:
@@ -88,6 +89,37 @@ class Corpus:
             )
 
 
+def split_ends(corpus: Corpus, rule: SplitRule) -> Groups:
+    """The parts of each text by position: its end tests, what is before validates, the rest trains.
+
+    Raises DataError for a fold, and if no text has three parts.
+    """
+    advice = "use three documents or more"
+    rule.refuse_fold("fewer than 3 documents are split by position", advice)
+    parts_of: dict[str, list[str]] = {}
+    for part in dict.fromkeys(corpus.groups):
+        parts_of.setdefault(part.rpartition(PIECE_MARK)[0], []).append(part)
+    splits: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
+    for parts in parts_of.values():
+        used = parts[: max(1, round(rule.fraction * len(parts)))]
+        held = held_out(len(used), rule.share)
+        trained = len(used) - 2 * held
+        if trained < 1:
+            splits["train"] += used
+            continue
+        splits["train"] += used[:trained]
+        splits["val"] += used[trained : trained + held]
+        splits["test"] += used[trained + held :]
+    if not splits["val"]:
+        raise DataError(
+            f"'{corpus.source.name}' has too few lines to hold out the end of its text",
+            where="data.path, data.fraction, eval.share",
+            allowed="three documents, or a text with at least one line each for train, val and test",
+            fix=advice,
+        )
+    return {name: sorted(groups) for name, groups in splits.items()}
+
+
 def text_of(name: bytes) -> str:
     """A name or group of a corpus; names of files need not be UTF-8."""
     return name.decode("utf-8", "surrogateescape")
@@ -98,12 +130,21 @@ def read_corpus(
 ) -> Corpus:
     """Read the corpus under `path`; line N of `answers` answers line N of `path`.
 
+    Fewer than three texts are cut into parts of whole lines, whose end is held out: `split_ends`.
     `columns`: declared ones, see columns_in. Reads the files once, or their cached index. Raises
     DataError.
     """
     from models.language.readers.files import FileSource  # with all its formats
 
     source = FileSource(path, answers, columns or {})
+    corpus = _indexed(source, on_bad)
+    if corpus.is_text and len(set(corpus.groups)) < len(SPLITS):
+        source.cut()
+        corpus = _indexed(source, on_bad)
+    return corpus
+
+
+def _indexed(source: FileSource, on_bad: OnBad) -> Corpus:
     if source.size <= SMALL:
         return Corpus(source, _scan(source, on_bad))
     made_from = {"version": VERSION, "files": source.stamp, "on_bad": on_bad}

@@ -67,6 +67,8 @@ class FileSource:
         self.name, self._path, self._answers, self._columns = str(path), path, answers, columns
         self.note = ""
         """The encoding that was assumed of the part that was read last."""
+        self.is_cut = False
+        """Whether each text comes in parts of whole lines."""
         self._files, self.ignored = ([path], 0) if answers else _find_files(path)
         self.parts = len(self._files)
         self.size, self.stamp = self._stat_files()
@@ -78,8 +80,20 @@ class FileSource:
         file = self._files[part]
         return file.name if file == self._path else file.relative_to(self._path).as_posix()
 
+    def cut(self) -> None:
+        """Cut texts into parts from now on; caches of whole texts do not fit any more."""
+        self.is_cut = True
+        self.size, self.stamp = self._stat_files()
+
     def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
         """The records of a part; invalid rows go to `bad_records`. Raises DataError."""
+        records = self._read(part, bad_records)
+        if self.is_cut:
+            shortest = self.size // self.parts // plain_text.PIECES
+            records = plain_text.pieces(records, min(plain_text.PIECE, shortest))
+        yield from records
+
+    def _read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
         file, name = TextFile(self._files[part]), self.part_name(part)
         if self._answers is not None:
             answers = TextFile(self._answers)
@@ -108,7 +122,7 @@ class FileSource:
     def _stat_files(self) -> tuple[int, str]:
         """Bytes of the files, and a digest of the columns and of their names, sizes and times."""
         digest, total = hashlib.sha256(os.fsencode(self._path.absolute())), 0
-        digest.update(repr(sorted(self._columns.items())).encode())
+        digest.update(repr((self.is_cut, sorted(self._columns.items()))).encode())
         for file in [*self._files, *filter(None, [self._answers])]:
             try:
                 file_identity = identity(file)

@@ -16,6 +16,8 @@ PIECE = 4096
 """Minimum number of characters of a document made of blocks, if the file is long enough."""
 PIECES = 50
 """Approximate number of documents of a shorter file."""
+PIECE_MARK = "#part "
+"""Before the number of a part of a text."""
 
 
 def records_of(lines: Iterable[str], name: str) -> Iterator[Record]:
@@ -61,6 +63,32 @@ def read_documents(file: TextFile, name: str) -> Iterator[Record]:
             number, size, buffer = number + 1, 0, []
     if buffer:
         yield document(f"{name}#{number:06}", "\n".join(buffer).rstrip("\n"))
+
+
+def pieces(texts: Iterable[Record], minimum: int) -> Iterator[Record]:
+    """Each text in parts of whole lines, of `minimum` characters or more, which are groups of their own.
+
+    Parts of one text follow one another, and are numbered through.
+    """
+    name = None
+    number = 0
+    for text in texts:
+        if text.group != name:
+            name = text.group
+            number = 0
+        buffer: list[str] = []
+        size = 0
+        for line in text.text.split("\n"):
+            buffer.append(line)
+            size += len(line) + 1
+            if size >= minimum:
+                yield document(f"{name}{PIECE_MARK}{number:06}", "\n".join(buffer))
+                number += 1
+                buffer = []
+                size = 0
+        if any(line.strip() for line in buffer):
+            yield document(f"{name}{PIECE_MARK}{number:06}", "\n".join(buffer))
+            number += 1
 
 
 def read_parallel(requests: TextFile, answers: TextFile, bad_records: BadRecords) -> Iterator[Record]:

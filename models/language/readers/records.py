@@ -71,6 +71,7 @@ class RecordSource:
     """Records in memory; one part."""
 
     format, size, stamp, parts, ignored, note = "embedded", 0, "", 1, 0, ""
+    is_cut = False
 
     def __init__(self, name: str, records: Sequence[Record]) -> None:
         self.name, self._records = name, records

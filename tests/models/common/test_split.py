@@ -30,13 +30,21 @@ def test_every_group_is_in_exactly_one_split():
     assert counts(split_groups(GROUPS, SplitRule(0.29), NOUN)) == [42, 29, 29]
 
 
+def test_a_share_below_one_group_holds_out_one_group():
+    for count, share in ((3, 1e-6), (29, 0.02), (33, 0.02), (50, 0.02)):
+        assert counts(split_groups(range(count), SplitRule(share), "documents")) == [count - 2, 1, 1]
+
+
 def test_every_proposed_share_fits():
     for count in (*range(3, 100), 100, 101, 999, 1000, 10_000, 20_001):
-        for share in (1e-6, 0.99):
-            with pytest.raises(DataError) as error:
-                split_groups(range(count), SplitRule(share), "documents")
-            proposed = float(error.value.fix.removeprefix("--set eval.share="))
-            assert all(split_groups(range(count), SplitRule(proposed), "x").values())
+        with pytest.raises(DataError) as error:
+            split_groups(range(count), SplitRule(0.99), "documents")
+        proposed = float(error.value.fix.removeprefix("--set eval.share="))
+        assert all(split_groups(range(count), SplitRule(proposed), "x").values())
+    for count in (1, 2):
+        with pytest.raises(DataError) as error:
+            split_groups(range(count), SplitRule(0.5), "documents")
+        assert "--set" not in error.value.fix
 
 
 @pytest.mark.parametrize(("count", "share", "folds"), [(100, 0.1, 5), (11, 0.2, 4), (8, 0.2, 7)])

@@ -67,3 +67,32 @@ def test_invalid_text_is_reported_with_its_line(tmp_path, before, raw):
 )
 def test_after_a_byte_order_mark_no_other_encoding_is_assumed(tmp_path, raw, encoding):
     assert error_of(tmp_path / "a.txt", raw)[0].startswith(f"{encoding}: ")
+
+
+def text_and_note(path, raw):
+    path.write_bytes(raw)
+    file = TextFile(path)
+    text = "".join(file.chunks())
+    return text, file.note.partition(",")[0]
+
+
+def test_a_few_accents_of_western_europe_are_read_wherever_they_first_occur(tmp_path):
+    path = tmp_path / "a.txt"
+    ascii_lines = "id;value\n" * 200_000  # more than a chunk
+    for before in ("", ascii_lines[:900], ascii_lines):
+        for after in ("", ascii_lines[:900]):
+            text = f"{before}le café, naïf\n{after}"
+            assert text_and_note(path, text.encode("cp1252")) == (text, "cp1252")
+            assert text_and_note(path, text.encode()) == (text, "")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8"])
+def test_a_character_on_the_border_of_two_chunks_decides_the_encoding(tmp_path, encoding):
+    for size in range(text_file.CHUNK - 3, text_file.CHUNK + 2):
+        text = ("voici une phrase " * size)[:size] + "é du café\n"
+        assert text_and_note(tmp_path / "a.txt", text.encode(encoding))[0] == text
+
+
+def test_another_alphabet_is_found_after_ascii(tmp_path):
+    text = "id;value\n" * 200_000 + "Привет, как дела? Сегодня хорошая погода.\n" * 20
+    assert text_and_note(tmp_path / "a.txt", text.encode("cp1251")) == (text, "cp1251")

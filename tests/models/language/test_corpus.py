@@ -7,7 +7,7 @@ import pytest
 from models.base import DataError
 from models.common.split import SplitRule, split_groups
 from models.language.readers import plain_text
-from models.language.readers.corpus import read_corpus
+from models.language.readers.corpus import read_corpus, split_ends
 from tests.models.errors import error_of
 from tests.models.language.reading import documents, error_text, exchanges, groups, pairs, read, texts, write
 from tests.privileges import unreadable
@@ -80,12 +80,15 @@ def test_a_long_text_is_cut_at_line_ends_into_texts_of_one_group(tmp_path):
     content = "\n".join(f"line number {i}" for i in range(40_000))
     write(tmp_path / "a.txt", content)
     write(tmp_path / "b.txt", "short")
+    write(tmp_path / "c.txt", "shorter")
     corpus = read(tmp_path)
-    (*parts, short) = texts(corpus)
-    assert "\n".join(parts) == content and short == "short" and len(parts) > 1
+    (*parts, short, shorter) = texts(corpus)
+    assert "\n".join(parts) == content and len(parts) > 1
+    assert (short, shorter) == ("short", "shorter")
     assert max(map(len, parts)) < plain_text.PART + 100
-    assert set(groups(corpus)) == {"a.txt", "b.txt"}
-    assert texts(read(rows(tmp_path / "c.jsonl", {"text": content}))) == parts
+    assert set(groups(corpus)) == {"a.txt", "b.txt", "c.txt"}
+    in_rows = [{"text": content}, {"text": short}, {"text": shorter}]
+    assert texts(read(rows(tmp_path / "d.jsonl", *in_rows))) == [*parts, short, shorter]
 
 
 def test_line_n_of_a_second_file_answers_line_n(tmp_path):
@@ -220,8 +223,37 @@ def test_a_file_that_turns_invalid_late_leaves_no_documents_and_one_bad_row(tmp_
     write(tmp_path / "texts" / "a.txt", "fine")
     write(tmp_path / "texts" / "b.txt", "good wörds\n".encode() * 110_000 + b"\xff")
     write(tmp_path / "texts" / "c.txt", "fine, too")
+    write(tmp_path / "texts" / "d.txt", "fine as well")
     with pytest.raises(DataError, match=r"b\.txt' is not UTF-8"):
         read(tmp_path / "texts")
     left = read(tmp_path / "texts", "skip")
-    assert documents(left) == [("a.txt", "fine"), ("c.txt", "fine, too")]
+    assert documents(left) == [("a.txt", "fine"), ("c.txt", "fine, too"), ("d.txt", "fine as well")]
     assert left.left_out == {"skipped_rows": 1}
+
+
+LINES = "\n".join(f"line {n} of a text" for n in range(3000))
+
+
+@pytest.mark.parametrize("names", [["a.txt"], ["a.txt", "b.txt"]])
+@pytest.mark.parametrize("share", [0.1, 0.001])
+def test_of_few_texts_the_end_of_each_is_held_out_in_whole_lines(tmp_path, names, share):
+    (tmp_path / "texts").mkdir()
+    for name in names:
+        write(tmp_path / "texts" / name, LINES.replace("text", name))
+    corpus = read(tmp_path / "texts")
+    assert corpus.source.is_cut
+    members = corpus.members(split_ends(corpus, SplitRule(share)))
+    contents = {side: list(corpus.texts(numbers)) for side, numbers in members.items()}
+    for name in names:
+        parts = [[text for text in contents[side] if name in text] for side in ("train", "val", "test")]
+        assert "\n".join(text for part in parts for text in part) == LINES.replace("text", name)
+        held = sum(map(len, parts[1])) / len(LINES)
+        assert max(share, 0.02) / 2 < held < 2 * max(share, 0.02)
+
+
+def test_one_line_alone_cannot_be_held_out(tmp_path):
+    corpus = read(write(tmp_path / "a.txt", "word " * 9999))
+    error = error_of(split_ends, corpus, SplitRule(0.1))
+    assert "data.path" in error.where
+    fold = error_of(split_ends, corpus, SplitRule(0.1, fold="1/2"))
+    assert fold.where == "data.fold"
