@@ -268,7 +268,7 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
     """What to do with the completed run in `folder`: use its model, or train on your own data.
 
     `shown`: the folder to name in the command, such as that of all stages. None: the task is
-    custom, or nothing was saved. Reads the folder.
+    custom or cannot predict, or nothing was saved. Reads the folder.
     """
     try:
         values = read_values(folder / run_folder.SETTINGS)
@@ -281,6 +281,8 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
         return None
     if path.startswith(EMBEDDED) and path not in family.prompts:
         return f"train on your own data: {PROGRAM} --model {family.name} --data FOLDER"
+    if not family.predicts:
+        return None
     words = ["predict", str(shown or folder)]
     if not family.prompts or path in family.prompts:
         words += [INPUT, family.prompts.get(path) or from_here(Path(path))]

@@ -98,3 +98,16 @@ def test_several_runs_have_two_lines_each_and_one_its_view_and_none_wraps(run):
         lines = stream.getvalue().splitlines()
         assert max(map(cell_len, lines)) <= 40 and lines[0].startswith("killed  ")
         assert len(lines) <= height
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_failed_run_shows_its_error_on_a_terminal(run, count):
+    run.call("start", train_plan())
+    run.train(1, 10)
+    run.call("end", Outcome("failed", "ValueError: no\nsensor", 1, 10, 2.0, 9.0, None, None))
+    ended(run.folder, "failed", 10, reason="ValueError: no\nsensor")
+    found = run.watched.snapshot()
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(screen([found] * count))
+    assert stream.getvalue().splitlines()[1].strip() == "ValueError: no sensor"
+    assert plain(found).splitlines()[0].endswith("failed; ValueError: no sensor")
