@@ -354,6 +354,12 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         message = f"mode is set twice, to {' and to '.join(dict.fromkeys(modes.values()))}"
         diagnostics.append(_error(message, where, key="mode", fix="remove one of them"))
     diagnostics += _wrong_positionals(command, positionals)
+    if undecoded := [text for text in argv if not _is_text(text)]:  # no file that is written could name it
+        where, allowed = shlex.join(undecoded), "UTF-8; rename a file with such a name"
+        diagnostics = [_error("an argument has a byte that is no UTF-8 text", where, allowed=allowed)]
+        return CommandLine(
+            replace(command, adds_errors=False), flags=frozenset(given), diagnostics=diagnostics
+        )
     if positionals and command.reader is not None:  # what else is wrong depends on what is meant
         command = replace(command, adds_errors=False)
     argument, *more = positionals[: command.most(positionals)] or [""]
@@ -417,6 +423,15 @@ def arguments(args: CliArgs) -> list[str]:
         value = [] if BY_FLAG[flag].metavar is None else [text]
         words += [f"{flag}={text}"] if text.startswith("-") else [flag, *value]
     return words
+
+
+def _is_text(argument: str) -> bool:
+    """Whether all bytes of an argument were decoded."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _ORDER = 999

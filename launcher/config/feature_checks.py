@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def check_run_folder(folder: Path, values: Values) -> None:
         raise SettingsError([errors.about(values, _PATH, message, **parts)])
 
 
+def is_requested(values: Values) -> bool:
+    """Whether the user's own command line asks for the download; a file may be from somebody else."""
+    fetch = values["download.fetch"]
+    return bool(fetch.value) and fetch.origin.layer == CLI_LAYER
+
+
 def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     """Set `data.path` to the files to download, unless the user set it; gives lines to announce.
 
@@ -42,7 +49,8 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     beside the user's `data.path` are downloaded into it.
     """
     downloads = declared_targets(values)
-    if not downloads or _PATH not in values or not all(target.name for target in downloads):
+    is_named = all(target.name for target in downloads)
+    if not (downloads and is_named and _PATH in values and is_requested(values)):
         return []  # a missing name is reported as an error
     first, users = downloads[0], values[_PATH].value if _PATH in keys.user else None
     folder, path = values[_FOLDER].value, str(first.folder if downloads[1:] else first.path)
@@ -52,7 +60,9 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
         path = folder = folder or str(Path(FOLDER, first.path.stem))
     origin, lines = Origin(MACHINE_LAYER, _fetch_origin(values)), []
     if folder != values[_FOLDER].value:
-        values[_FOLDER] = values[_FOLDER].overridden(folder, origin)
+        # The folder of the user's data is as trusted as what named it.
+        of_folder = values[_PATH].origin if folder == users else origin
+        values[_FOLDER] = values[_FOLDER].overridden(folder, of_folder)
         lines = [f"{_FOLDER}: {folder}, the folder that {_ENABLED} watches"]
     if users is None:
         values[_PATH] = values[_PATH].overridden(path, origin)
@@ -63,7 +73,7 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
 def will_download(values: Values, path: str) -> bool:
     """Whether `path` is in the download folder, so that it need not exist yet."""
     folders = {target.folder for target in declared_targets(values)}
-    return bool(values["download.fetch"].value) and any(map(Path(path).is_relative_to, folders))
+    return is_requested(values) and any(map(Path(path).is_relative_to, folders))
 
 
 def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
@@ -72,13 +82,19 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     if values[VARIABLES].value and values[VARIABLES].origin.layer != CLI_LAYER:
         problem = "is not on the command line: a file cannot allow itself to send variables"
         yield errors.about_value(values, VARIABLES, problem, fix="remove it")
-    is_fetched, targets = values["download.fetch"].value, declared_targets(values)
+    is_fetched, targets = is_requested(values), declared_targets(values)
+    if is_fetched and values[_FOLDER].origin.layer != CLI_LAYER and (folders := _outside(targets)):
+        parts = {"allowed": f"a folder below {FOLDER}/", "fix": f"--set {_FOLDER}={shlex.quote(folders[0])}"}
+        message = f"only the command line can name a download folder that is not below {FOLDER}/, or a link"
+        yield errors.about(values, _FOLDER, message, value=folders[0], **parts)
     if is_fetched and not targets:
         parts = {"key": _FILES, "value": None, "allowed": ALLOWED_FILES}
         yield errors.about(values, "download.fetch", f"{_FILES} declares no URL", **parts)
     if not is_fetched and _FILES in keys.decided and _PATH in values and _PATH not in keys.user:
         problem = f"{_FILES} is declared but not downloaded: the run would train on {values[_PATH].value}"
-        yield errors.about(values, _FILES, problem, fix="--download-data", severity="warning")
+        is_asked = values["download.fetch"].value  # by a file
+        severity = "error" if is_asked else "warning"
+        yield errors.about(values, _FILES, problem, fix="--download-data", severity=severity)
     paths = [target.path.name.casefold() for target in targets]
     for index, target in enumerate(targets):
         problem = "" if target.name else "does not end with a file name"
@@ -93,6 +109,13 @@ def declared_targets(values: Values) -> list[DownloadTarget]:
     """Every file of `download.files` with its paths, whether it is to be fetched or not."""
     section = {name: values[f"download.{name}"].value for name in Download.model_fields}
     return targets(Download.model_validate(section))
+
+
+def _outside(targets: Iterable[DownloadTarget]) -> list[str]:
+    """The folders of `targets` that are not below FOLDER, also by a link. Reads the disk."""
+    root = Path.cwd().resolve() / FOLDER
+    folders = dict.fromkeys(target.folder for target in targets)
+    return [str(folder) for folder in folders if not folder.resolve().is_relative_to(root)]
 
 
 def _fetch_origin(values: Values) -> str:

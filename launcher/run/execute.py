@@ -58,9 +58,12 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
             if is_of_hub(settings.model):
                 fetch_weights(settings.model)
             if settings.download.fetch:
-                from launcher.download.fetch import fetch
+                from launcher.config.feature_checks import is_requested
 
-                fetch(settings.download, console and plan.is_rank_0, plan.launched)
+                if is_requested(plan.resolved.values):
+                    from launcher.download.fetch import fetch
+
+                    fetch(settings.download, console and plan.is_rank_0, plan.launched)
             affinity.limit_spinning(environment.variables())
             if not plan.is_rank_0:
                 return train(plan, show)

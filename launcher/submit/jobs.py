@@ -18,7 +18,7 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.command_line import RUN, CommandLine, parse
 from launcher.config.errors import about_value
-from launcher.config.provenance import BATCH_SETTINGS, STAGED_MODE, CliArgs
+from launcher.config.provenance import BATCH_SETTINGS, CLI_LAYER, STAGED_MODE, CliArgs
 from launcher.config.schema import PRETRAINED
 from launcher.run.prepare import check_processes, least_room_bytes, prepare_run_at
 from launcher.run_folder import checkpoint_search, run_folder
@@ -113,7 +113,7 @@ def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
     if isinstance(begun, Pipeline):
         stages = begun
         # A job for each remaining stage, which reads its settings from the folder of the stage.
-        arguments = run_arguments(argv, ("--resume",)) if stages.is_resumed else []
+        arguments = run_arguments(argv, ("--resume",)) if stages.is_resumed else _downloads(stages)
         jobs = []
         for stage, begun in stages.left:
             folder = stages.folder.absolute() / stage.folder.name
@@ -257,6 +257,18 @@ def _job(
     except ValueError as error:
         raise SettingsError.of(str(error), allowed="names without line breaks") from error
     return SlurmJob(folder, text, runs, lines)
+
+
+def _downloads(stages: Pipeline) -> list[str]:
+    """The options of a download that a job of a stage repeats: no file can ask for it."""
+    values = stages.left[0][1].resolved.values
+    folder = values["download.folder"]
+    if not values["download.fetch"].value:
+        return []
+    words = ["--download-data"]
+    if folder.origin.layer == CLI_LAYER:
+        words.append(f"--set=download.folder={folder.value}")
+    return words
 
 
 def _pinned(run: RunPlan) -> list[str]:
