@@ -74,6 +74,7 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
                 elif source.resolve() == plan.destination.resolve():
                     run_folder.check_existing(source, f"the run in {source}")
                     folder = RunFolder(plan.destination, is_resumed=True)
+                    run_folder.remove_exports_left(folder.path)
                 else:
                     folder = run_folder.create(plan.resolved, plan.out, plan.name, partial(copy_run, source))
             explain = partial(run_end.explained, resolved=plan.resolved, folder=folder.path)
@@ -237,7 +238,7 @@ def copy_run(source: Path, folder: Path) -> None:
         *(run_folder.METRICS, lock.NAME, run_folder.SLURM_FOLDER),
     }
     for entry in source.iterdir():
-        if entry.name in created or entry.name.startswith(run_folder.EXPORT):
+        if entry.name in created or entry.name.removeprefix(".").startswith(run_folder.EXPORT):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.copytree(entry, folder / entry.name, symlinks=True)
