@@ -28,6 +28,7 @@ from training.logging.quantities import real
 from training.train_plan import TrainPlan
 
 _KILLED = "no process holds its lock, and it wrote no result"
+_OF_ANOTHER_VERSION = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
 _TRAIN_PLAN = TypeAdapter(TrainPlan)
 _unwrapped = partial(Text, no_wrap=True, overflow="ellipsis")
 State = Literal["not started", "starting", "running", "completed", "stopped", "failed", "killed"]
@@ -82,7 +83,7 @@ class WatchedRun:
         if self._lines.restarted():
             self._forget()
         for line in self._lines.new():
-            with suppress(KeyError, TypeError, ValueError, AttributeError):  # of another version
+            with suppress(*_OF_ANOTHER_VERSION):
                 self._add(line)
         result = RunReader(self._folder).result() or {}
         state = self._state(is_held, result)

@@ -17,6 +17,8 @@ from training.train_plan import TrainPlan
 NAME, RESULT = "metrics.jsonl", "result.json"
 OF_PART = "lr."
 """Before the name of a part in the key of its learning rate."""
+OF_USAGE = "_percent"
+"""After the name of a resource in the key of its use."""
 _NAMES = {"units": "tokens", "units_per_s": "tokens_per_s"}  # Fields of StepMetrics whose key differs
 # Fields of Outcome and RunInfo that are not in result.json.
 _NOT_IN_RESULT = {"exit_code", "experience", "fault", "device", "precision", "folder", "notes", "evaluated"}
@@ -99,8 +101,7 @@ def step_metrics(line: Facts) -> StepMetrics:
 
 def usage_of(line: Facts) -> dict[str, float]:
     """The uses in percent that `usage_fields` wrote into a line, by resource."""
-    suffix = "_percent"
-    return {key.removesuffix(suffix): line[key] for key in line if key.endswith(suffix)}
+    return {key.removesuffix(OF_USAGE): line[key] for key in line if key.endswith(OF_USAGE)}
 
 
 @dataclass
