@@ -32,17 +32,15 @@ def gpu_states(named: str | None) -> list[GpuState | None]:
     """Each GPU that CUDA_VISIBLE_DEVICES `named`, or all if it is None; None: it is unknown.
 
     Of all without those that a control group of devices hides, as a scheduler does: CUDA does not see
-    them, and NVML counts them. Numbers are those of CUDA_DEVICE_ORDER=PCI_BUS_ID. Empty without an NVIDIA GPU or its library.
-    Closes the library, so that processes may be forked later, unless it is kept open.
+    them, and NVML counts them. Numbers are those of CUDA_DEVICE_ORDER=PCI_BUS_ID. Empty without an
+    NVIDIA GPU or its library. Closes the library, so that processes may be forked later, unless it
+    is kept open.
     """
     with suppress(pynvml.NVMLError), _nvml():
         if named is None:
             return [_state(gpu) for gpu in _permitted()]
-        return [
-            _state(_gpu(name), is_slice=name.startswith("MIG-"))
-            for part in named.split(",")
-            if (name := part.strip()) not in ("", "-1")
-        ]
+        names = [name for part in named.split(",") if (name := part.strip()) not in ("", "-1")]
+        return [_state(_gpu(name), is_slice=name.startswith("MIG-")) for name in names]
     return []
 
 
