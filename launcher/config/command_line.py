@@ -477,9 +477,12 @@ def _unknown_option(command: Command, words: Sequence[str], position: int) -> Di
     text, name, known = text if is_joined else "".join(words[1:]), flag, (*command.options, HELP)
     parts = {"order": (_ORDER, position), "allowed": f"{len(known)} options; see  {command.call} --help"}
     forms = {option.flag: f"{option.flag} " if option.metavar else option.flag for option in known}
-    if (meant := command.instead.get(flag)) is not None:
-        fix = f"{meant} {shlex.quote(text) if text else 'N'}"
-        return _error(f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=meant, fix=fix)
+    instead = command.instead.get(flag)
+    if instead is not None:
+        line = f"{instead} {shlex.quote(text) if text else 'N'}"
+        return _error(
+            f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=instead, fix=line
+        )
     if command.passthrough is not None:
         from slurm.sbatch import option_of
 

@@ -49,8 +49,7 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     beside the user's `data.path` are downloaded into it.
     """
     downloads = declared_targets(values)
-    is_named = all(target.name for target in downloads)
-    if not (downloads and is_named and _PATH in values and is_requested(values)):
+    if not downloads or _PATH not in values or not all(target.name for target in downloads):
         return []  # a missing name is reported as an error
     first, users = downloads[0], values[_PATH].value if _PATH in keys.user else None
     folder, path = values[_FOLDER].value, str(first.folder if downloads[1:] else first.path)
@@ -82,19 +81,18 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     if values[VARIABLES].value and values[VARIABLES].origin.layer != CLI_LAYER:
         problem = "is not on the command line: a file cannot allow itself to send variables"
         yield errors.about_value(values, VARIABLES, problem, fix="remove it")
-    is_fetched, targets = is_requested(values), declared_targets(values)
-    if is_fetched and values[_FOLDER].origin.layer != CLI_LAYER and (folders := _outside(targets)):
-        parts = {"allowed": f"a folder below {FOLDER}/", "fix": f"--set {_FOLDER}={shlex.quote(folders[0])}"}
+    is_fetched, targets = values["download.fetch"].value, declared_targets(values)
+    outside = _outside(targets) if is_requested(values) else None
+    if outside is not None and values[_FOLDER].origin.layer != CLI_LAYER:
+        allowed, fix = f"a folder below {FOLDER}/", f"--set {_FOLDER}={shlex.quote(outside)}"
         message = f"only the command line can name a download folder that is not below {FOLDER}/, or a link"
-        yield errors.about(values, _FOLDER, message, value=folders[0], **parts)
+        yield errors.about(values, _FOLDER, message, value=outside, allowed=allowed, fix=fix)
     if is_fetched and not targets:
         parts = {"key": _FILES, "value": None, "allowed": ALLOWED_FILES}
         yield errors.about(values, "download.fetch", f"{_FILES} declares no URL", **parts)
     if not is_fetched and _FILES in keys.decided and _PATH in values and _PATH not in keys.user:
         problem = f"{_FILES} is declared but not downloaded: the run would train on {values[_PATH].value}"
-        is_asked = values["download.fetch"].value  # by a file
-        severity = "error" if is_asked else "warning"
-        yield errors.about(values, _FILES, problem, fix="--download-data", severity=severity)
+        yield errors.about(values, _FILES, problem, fix="--download-data", severity="warning")
     paths = [target.path.name.casefold() for target in targets]
     for index, target in enumerate(targets):
         problem = "" if target.name else "does not end with a file name"
@@ -111,11 +109,11 @@ def declared_targets(values: Values) -> list[DownloadTarget]:
     return targets(Download.model_validate(section))
 
 
-def _outside(targets: Iterable[DownloadTarget]) -> list[str]:
-    """The folders of `targets` that are not below FOLDER, also by a link. Reads the disk."""
+def _outside(targets: Iterable[DownloadTarget]) -> str | None:
+    """The folder of `targets`, if it is not below FOLDER, also by a link. Reads the disk."""
     root = Path.cwd().resolve() / FOLDER
-    folders = dict.fromkeys(target.folder for target in targets)
-    return [str(folder) for folder in folders if not folder.resolve().is_relative_to(root)]
+    folders = [target.folder for target in targets]
+    return next((str(folder) for folder in folders if not folder.resolve().is_relative_to(root)), None)
 
 
 def _fetch_origin(values: Values) -> str:

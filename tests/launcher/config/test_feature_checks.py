@@ -72,14 +72,15 @@ def test_a_data_path_of_the_user_stays_and_need_not_exist_yet(here):
 
 def test_a_file_that_asks_for_a_download_gets_none(here):
     configs = config(f"download:\n  fetch: true\n  files: ['{URL}']\n")
-    [error] = refused(configs=configs)
-    assert (error.key, error.fix) == ("download.files", "--download-data")
     asked = resolved(configs=configs, data="embedded:python")
     assert not feature_checks.is_requested(asked.values)
     assert asked.values["data.path"].value == "embedded:python"
     assert feature_checks.is_requested(resolved(FETCH, configs=configs).values)
-    [error] = refused(configs=configs, data="downloads/set")
-    assert (error.key, error.fix) == ("data.path", "--download-data")
+    for data in ({}, {"data": "downloads/set"}):
+        [error] = refused(configs=configs, **data)
+        assert (error.key, error.fix) == ("data.path", "--download-data")
+    Path("downloads/set").mkdir(parents=True)  # downloaded before
+    assert resolved(configs=configs).values["data.path"].value == "downloads/set"
 
 
 @pytest.mark.parametrize("folder", ["/srv", "~/.local", "..", ".", "torch", "downloads/../x"])
