@@ -211,6 +211,8 @@ RUN_ARGUMENTS = {
 DEFAULT = "run"
 """The command of a command line that names none."""
 _NUMBER = re.compile(r"-[0-9.]")
+_UNDECODED = re.compile("[\udc80-\udcff]")
+"""A byte that Python could not decode, as it stands in an argument."""
 _EMPTY = re.compile(r"(--[^=]*=)?")
 """An argument without a value that it needs."""
 
@@ -354,12 +356,12 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         message = f"mode is set twice, to {' and to '.join(dict.fromkeys(modes.values()))}"
         diagnostics.append(_error(message, where, key="mode", fix="remove one of them"))
     diagnostics += _wrong_positionals(command, positionals)
-    if undecoded := [text for text in argv if not _is_text(text)]:  # no file that is written could name it
+    undecoded = [text for text in argv if _UNDECODED.search(text)]
+    if undecoded:  # a file that is written could not name it
         where, allowed = shlex.join(undecoded), "UTF-8; rename a file with such a name"
         diagnostics = [_error("an argument has a byte that is no UTF-8 text", where, allowed=allowed)]
-        return CommandLine(
-            replace(command, adds_errors=False), flags=frozenset(given), diagnostics=diagnostics
-        )
+        alone = replace(command, adds_errors=False)
+        return CommandLine(alone, flags=frozenset(given), diagnostics=diagnostics)
     if positionals and command.reader is not None:  # what else is wrong depends on what is meant
         command = replace(command, adds_errors=False)
     argument, *more = positionals[: command.most(positionals)] or [""]
@@ -425,15 +427,6 @@ def arguments(args: CliArgs) -> list[str]:
     return words
 
 
-def _is_text(argument: str) -> bool:
-    """Whether all bytes of an argument were decoded."""
-    try:
-        argument.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 _ORDER = 999
 """Sorts these errors after those of files and before those of single settings."""
 
@@ -447,8 +440,8 @@ def _wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator
     """The errors of arguments that are no options: too many, unknown or missing ones."""
     if positionals and command.reader is not None:
         message, words = f"{command.name} takes no runs", shlex.join(positionals)
-        fix = f"{PROGRAM} {command.reader} {words}"
-        yield _error(message, words, value=words, allowed=f"options; see  {command.call} --help", fix=fix)
+        allowed, line = f"options; see  {command.call} --help", f"{PROGRAM} {command.reader} {words}"
+        yield _error(message, words, value=words, allowed=allowed, fix=line)
         return
     for argument in positionals[command.most(positionals) :]:
         allowed = f"options; see  {command.call} --help"

@@ -223,7 +223,7 @@ def _transfer(target: DownloadTarget, settings: Download, part: Path) -> None:
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """What arrives, without a wait for a whole piece; urllib3 before 2.1 waits."""
+    """What arrives, without a wait for a whole piece; an old urllib3 waits."""
     read = getattr(response.raw, "read1", response.raw.read)
     while True:
         piece = read(_PIECE_BYTES, decode_content=True)
