@@ -141,6 +141,7 @@ class _TrainLine(_Record):
 class _EvalLine(_Record):
     kind: Literal["eval"]
     step: _Count
+    split: str = "val"
     metrics: dict[str, _Number | None]
 
 

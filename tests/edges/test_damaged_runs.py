@@ -15,7 +15,7 @@ from training.logging.events import EventsWriter
 from training.logging.metrics import MetricsWriter
 from training.storage import Storage
 
-MUTATIONS = 60
+MUTATIONS = 80
 VALUES = (
     None,
     [],
@@ -81,13 +81,16 @@ def places(tree, path=()):
 
 
 def replaced(text, draw):
-    """JSON with another value somewhere."""
+    """JSON with another value somewhere, or without one."""
     tree = json.loads(text)
     *above, last = draw.choice([*places(tree)])
     inner = tree
     for key in above:
         inner = inner[key]
     value = draw.choice(VALUES)
+    if draw.random() < 0.2:
+        del inner[last]
+        return json.dumps(tree)
     inner[last] = 0 if value == 10**400 else value
     return json.dumps(tree).replace(": 0", f": {'9' * 400}") if value == 10**400 else json.dumps(tree)
 

@@ -82,7 +82,7 @@ def truncate(storage: Storage, step: int, evaluated_at: int | None, *, is_end: b
             at = written.get("step", step - 1)  # else of another program
             stays = at <= step
             if at == step and written["kind"] == "eval":
-                stays = evaluated_at == step and not (is_end and written["split"] == TEST)
+                stays = evaluated_at == step and not (is_end and written.get("split") == TEST)
             if not stays:
                 break  # steps only grow from line to line
             end += len(line)
