@@ -2,52 +2,73 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from launcher.base import environment, exit_codes, library_warnings, signals
 from launcher.base.signals import Stopped
 from slurm.environment import JOB_VARIABLE, InvalidEnvironment, read_rank_environment
+
+if TYPE_CHECKING:
+    from launcher.config.command_line import CommandLine
+
+_OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Of a stream that takes no more; an error of a file that cannot be opened has its name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Prints errors to stderr."""
     # Imported here, after `program` has installed the signal handlers: imports take time.
     with signals.imports():
-        from launcher.base.diagnostics import SettingsError
         from launcher.cli import parser
-        from launcher.config.command_line import HELP, VERSION
 
-    command_line = parser.read(sys.argv[1:] if argv is None else argv)
-    flags, diagnostics = command_line.flags, command_line.diagnostics
+        command_line = parser.read(sys.argv[1:] if argv is None else argv)
+    handler = signals.installed() or signals.Signals()
+    ends_at_once = handler.ends_at_once
     try:
-        if HELP.flag in flags and not diagnostics:
-            print(parser.render_help(command_line.command), end="")
-            return exit_codes.DONE
-        if VERSION.flag in flags and not diagnostics:
-            versions = environment.versions().items()
-            print(", ".join(f"{name} {number}" for name, number in versions))
-            return exit_codes.DONE
-        if diagnostics and not command_line.command.adds_errors:
-            raise SettingsError(diagnostics)
-        with environment.importing(), signals.imports():
-            command = importlib.import_module(command_line.command.module)
-        # A command with a log, such as `run`, writes them to it.
-        with library_warnings.logged(lambda text: None):
-            code: int = command.main(command_line)
+        handler.ends_at_once = False
+        code = _run(command_line)
         sys.stdout.flush()
         return code
     except (Exception, KeyboardInterrupt, Stopped) as error:
-        handler = signals.installed() or signals.Signals()
+        handler.ends_at_once = ends_at_once
         if handler.caused(error):
             handler.clean_up()
-            print(handler.text, file=sys.stderr)
+            _print(handler.text, sys.stderr)
             return handler.code
         return _report(error, command_line.as_json)
+    finally:
+        handler.ends_at_once = ends_at_once
+
+
+def _run(command_line: CommandLine) -> int:
+    """Run a parsed command line; the exit code. Raises SettingsError, also for errors of parsing."""
+    from launcher.base.diagnostics import SettingsError
+    from launcher.config.command_line import HELP, VERSION
+
+    flags, diagnostics = command_line.flags, command_line.diagnostics
+    if HELP.flag in flags and not diagnostics:
+        from launcher.cli import parser
+
+        print(parser.render_help(command_line.command), end="")
+        return exit_codes.DONE
+    if VERSION.flag in flags and not diagnostics:
+        versions = environment.versions().items()
+        print(", ".join(f"{name} {number}" for name, number in versions))
+        return exit_codes.DONE
+    if diagnostics and not command_line.command.adds_errors:
+        raise SettingsError(diagnostics)
+    with environment.importing(), signals.imports():
+        command = importlib.import_module(command_line.command.module)
+    # A command with a log, such as `run`, writes them to it.
+    with library_warnings.logged(lambda text: None):
+        code: int = command.main(command_line)
+    return code
 
 
 def _report(error: BaseException, as_json: bool) -> int:
@@ -57,14 +78,18 @@ def _report(error: BaseException, as_json: bool) -> int:
     from launcher.config.errors import about_data
     from models.base import DataError
     from training.checkpoint.manifest import CheckpointError
+    from training.logging.outputs import discarding
     from training.storage import StorageError
 
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_ERRORS:
+        for stream in (sys.stdout, sys.stderr):  # else it fails again when the interpreter exits
+            with discarding(stream):
+                stream.flush()
         # The reader of our output, such as `head`, has ended: not an error.
-        from training.logging.outputs import discard
-
-        discard(sys.stdout)
-        return exit_codes.DONE
+        if error.errno == errno.EPIPE:
+            return exit_codes.DONE
+        _print(f"error: the output cannot be written: {error.strerror}", sys.stderr)
+        return exit_codes.FAILURE
     if isinstance(error, DataError):
         error = about_data(error)
     if not isinstance(error, SettingsError | FetchError | StorageError | CheckpointError):
@@ -81,10 +106,18 @@ def _report(error: BaseException, as_json: bool) -> int:
     if ranks is not None and ranks.local_rank > 0:
         pass  # local rank 0 prints the same error
     elif as_json:
-        print(json.dumps({"diagnostics": diagnostics.as_json(entries)}, indent=2))
+        _print(json.dumps({"diagnostics": diagnostics.as_json(entries)}, indent=2), sys.stdout)
     else:
-        print(diagnostics.render(entries), file=sys.stderr)
+        _print(diagnostics.render(entries), sys.stderr)
     return code
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Print a line; a `stream` that is full or closed changes no exit code."""
+    from training.logging.outputs import discarding
+
+    with discarding(stream):
+        print(text, file=stream, flush=True)
 
 
 def _open_streams() -> None:
@@ -99,6 +132,7 @@ def program() -> NoReturn:
     """Run the command line of this process and exit with its code."""
     _open_streams()
     handler = signals.Signals()
+    handler.ends_at_once = True
     handler.listen()
     if environment.variables().get(JOB_VARIABLE):
         from launcher.run.job_generation import start_publisher

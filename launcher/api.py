@@ -259,7 +259,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
     stages = RunReader(path).stages()
     with _errors("open_run"):
         if not stages and not run_folder.is_run_folder(path):
-            raise checkpoint_search.no_run(path, "open_run()", "resume")
+            raise checkpoint_search.no_run(path, "open_run()", "track")
         snapshots = [WatchedRun(stage).snapshot() for stage in stages.values() or (path,)]
         begun = [snapshot for snapshot in snapshots if snapshot.state != "not started"]
         last = (begun or snapshots[:1])[-1]

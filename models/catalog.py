@@ -40,6 +40,8 @@ class Family:
     """What mode `staged` trains, in this order; empty: not staged."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """For a family that generates text: a prompt to try after training on each built-in data."""
+    predicts: bool = False
+    """Whether its task has `predict` or `generate`: a run then ends with that command."""
 
     @property
     def config(self) -> str:
@@ -73,9 +75,10 @@ _FAMILIES = (
         "the edges in a camera frame from the events since the last one, by convolutions",
         "EventSegTask",
         (
-            _encoder("the encoder is pre-trained on masked events, without labels"),
-            _on_encoder("whole", "the pre-trained encoder and the decoder are trained together"),
+            _encoder("the encoder is trained, the decoder is frozen"),
+            _on_encoder("whole", "the decoder is trained on the frozen encoder"),
         ),
+        predicts=True,
     ),
     Family(
         "language",
@@ -91,6 +94,7 @@ _FAMILIES = (
             ),
         ),
         {"embedded:python": "def ", "embedded:commands": "list /tmp by size"},
+        predicts=True,
     ),
     Family(
         "abr",
@@ -100,6 +104,7 @@ _FAMILIES = (
             _encoder("the encoder is trained, decoder and heads are frozen"),
             _on_encoder("whole", "decoder and heads are trained on the frozen encoder"),
         ),
+        predicts=True,
     ),
     Family(
         "doc_translation",
@@ -109,6 +114,7 @@ _FAMILIES = (
             _encoder("both image encoders are trained, query transformers and decoder are frozen"),
             _on_encoder("whole", "query transformers and decoder are trained on the frozen encoders"),
         ),
+        predicts=True,
     ),
     Family(
         "eeg_text",
@@ -132,6 +138,7 @@ _FAMILIES = (
                 optional=True,
             ),
         ),
+        predicts=True,
     ),
 )
 FAMILIES = {family.name: family for family in _FAMILIES}

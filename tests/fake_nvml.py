@@ -27,6 +27,8 @@ class FakeGpu:
     capability: tuple[int, int] | None = None
     is_split: bool = False
     """In MIG mode."""
+    is_hidden: bool = False
+    """By a control group of devices."""
 
 
 def use_nvml(monkeypatch, library):
@@ -44,7 +46,7 @@ def build_nvml(folder, *gpus, lists="v3", cuda=(12, 8)):
     for gpu in gpus:
         numbers = [gpu.total or 0, gpu.used, *(gpu.process or (0, 0))]
         numbers += [-1 if value is None else value for value in (gpu.celsius, gpu.busy)]
-        numbers += [*(gpu.capability or (0, 0)), int(gpu.is_split)]
+        numbers += [*(gpu.capability or (0, 0)), int(gpu.is_split), int(gpu.is_hidden)]
         rows.append(f'{{"{gpu.name}", {", ".join(f"{number}ULL" for number in numbers)}}}')
     text = SOURCE.replace("ROWS", ", ".join(rows)).replace("COUNT", str(len(rows)))
     (folder / "nvml.c").write_text(
@@ -58,11 +60,11 @@ def build_nvml(folder, *gpus, lists="v3", cuda=(12, 8)):
 SOURCE = """
 #include <string.h>
 typedef unsigned long long Bytes;
-typedef struct { const char *name; Bytes total, used, pid, held, celsius, busy, major, minor, split; } Gpu;
+typedef struct { const char *name; Bytes total, used, pid, held, celsius, busy, major, minor, split, hidden; } Gpu;
 typedef struct { unsigned pid; Bytes used; unsigned instance, compute; } Process;
 static Gpu gpus[] = {ROWS};
 static int opened = 0;
-enum { OK, UNINITIALIZED, INVALID, UNSUPPORTED, NOT_FOUND = 6, TOO_SMALL };
+enum { OK, UNINITIALIZED, INVALID, UNSUPPORTED, NO_PERMISSION, NOT_FOUND = 6, TOO_SMALL };
 
 int nvmlInitWithFlags(unsigned flags) { opened++; return OK; }
 int nvmlShutdown(void) { opened--; return OK; }
@@ -70,6 +72,7 @@ int nvmlDeviceGetCount_v2(unsigned *count) { *count = COUNT; return OK; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned i, Gpu **gpu) {
     if (!opened) return UNINITIALIZED;
     if (i >= COUNT) return INVALID;
+    if (gpus[i].hidden) return NO_PERMISSION;
     *gpu = gpus + i;
     return OK;
 }

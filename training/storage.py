@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 # Bounds of a JSON file and of a line, far above those that a run writes.
-MOST_BYTES, _MOST_LINE_BYTES, _MOST_LEVELS = 1 << 28, 1 << 24, 64
+MOST_BYTES, _MOST_LINE_BYTES, _MOST_LEVELS, _MOST_DIGITS = 1 << 28, 1 << 24, 64, 40
 _FIXES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
 _FIXES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable")
 
@@ -90,10 +90,17 @@ def read_json(path: Path) -> Any:
     return parse_json(read_regular(path))
 
 
+def _integer(text: str) -> int:
+    """A whole number that a float can hold; that of another file would raise where it is shown or divided."""
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
 def parse_json(content: str | bytes) -> Any:
-    """The value in JSON. Raises ValueError if it is none, or has too many levels."""
+    """The value in JSON. Raises ValueError if it is none, has too many levels or too large a number."""
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_int=_integer)
     except RecursionError:
         raise ValueError("too many levels") from None
     opened = ("[", "{") if isinstance(content, str) else (b"[", b"{")

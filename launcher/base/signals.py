@@ -13,6 +13,8 @@ from tempfile import mkdtemp
 from types import FrameType
 from typing import Any, NoReturn
 
+import psutil
+
 from launcher.base import exit_codes
 from training.callbacks.preemption import SignalReader, heeded
 
@@ -51,7 +53,9 @@ class Signals:
         self.arrived: signal.Signals | None = None
         """The signal that raised an exception."""
         self.report: Report | None = None
-        self.ends_at_once = self.defers = False
+        self.ends_at_once = False
+        """No exception is raised: nothing would catch it, or an import would make it another one."""
+        self.defers = False
         self.is_answered = threading.Event()
         """An exception of a signal was caught: the program ends by itself."""
         self._in_job: Callable[[signal.Signals], None] | None = None
@@ -156,15 +160,17 @@ class Signals:
                 self._in_job(number)
 
     def end(self, number: signal.Signals) -> NoReturn:
-        """End the process at once, with its children."""
+        """End the process at once, with its children. Imports nothing: an import may be interrupted."""
         self.arrived = number
-        kill_children()
-        self.clean_up()
-        if self.report is not None:
-            self.report(exception(number))
-        else:
-            os.write(2, f"{self.text}\n".encode())
-        os._exit(self.code)
+        try:
+            kill_children()
+            self.clean_up()
+            if self.report is not None:
+                self.report(exception(number))
+            else:
+                os.write(2, f"{self.text}\n".encode())
+        finally:
+            os._exit(self.code)
 
 
 def installed() -> Signals | None:
@@ -186,11 +192,11 @@ def imports() -> Iterator[None]:
     For those before anything was begun.
     """
     handler = installed() or Signals()
-    handler.ends_at_once = True
+    before, handler.ends_at_once = handler.ends_at_once, True
     try:
         yield
     finally:
-        handler.ends_at_once = False
+        handler.ends_at_once = before
 
 
 @contextmanager
@@ -199,8 +205,6 @@ def stoppable(report: Report | None = None) -> Iterator[None]:
 
     `report` gets the exception where the process has to be ended there. Only the main thread can.
     """
-    import psutil  # noqa: F401 - now: `kill_children` may run while an import of torch has the lock
-
     known = installed()
     handler, reader, before = known or Signals("nothing was saved"), None, {}
     if known is None and threading.current_thread() is threading.main_thread():
@@ -266,8 +270,6 @@ def _code(number: int) -> int:
 
 def kill_children() -> None:
     """Kill the processes that this one started, and those that they started."""
-    import psutil  # it takes a while, and most commands end without it
-
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             child.kill()

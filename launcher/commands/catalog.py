@@ -14,13 +14,14 @@ from launcher.config.command_line import (
     PLANNED_MACHINE,
     RESUME,
     RUN,
+    RUN_ARGUMENTS,
     SPLITS,
     Command,
     Option,
     in_group,
     out_option,
 )
-from launcher.submit.options import SUBMIT
+from launcher.submit.options import INSTEAD, SUBMIT
 from models.base import Sampling
 
 ONCE = Option("--once", "Print the state once, as plain lines, and exit.")
@@ -129,7 +130,7 @@ _ALL = (
         tuple(option for option in OPTIONS if option != RESUME),
         module="run",
         argument="RUN",
-        allowed="a run folder, a checkpoint, the number of a step, or auto",
+        allowed=RUN_ARGUMENTS["resume"],
         adds_errors=True,
     ),
     _command(
@@ -156,7 +157,7 @@ _ALL = (
         "replay the last checkpoint interval of a run and compare it bit by bit",
         _RERUN,
         argument="RUN",
-        allowed="a run folder or a checkpoint",
+        allowed=RUN_ARGUMENTS["verify"],
     ),
     _command(
         "evaluate",
@@ -172,14 +173,14 @@ _ALL = (
             *_RERUN,
         ),
         argument="RUN",
-        allowed="a run folder or a checkpoint",
+        allowed=RUN_ARGUMENTS["evaluate"],
     ),
     _command(
         "watch",
         "show the progress of runs from another terminal; without RUN, of the newest in runs/",
         (ONCE, JSON),
         argument="RUN",
-        allowed="run folders, or a folder of runs",
+        allowed=RUN_ARGUMENTS["watch"],
         requires_argument=False,
         repeats_argument=True,
     ),
@@ -187,9 +188,17 @@ _ALL = (
         "compare",
         "run modes or engines, compare their measurements, and check the modes' promises",
         _COMPARE,
+        reader="report",
         adds_errors=True,
     ),
-    _command("submit", "check a run and submit it to Slurm", SUBMIT, passthrough="sbatch", adds_errors=True),
+    _command(
+        "submit",
+        "check a run and submit it to Slurm",
+        SUBMIT,
+        instead=INSTEAD,
+        passthrough="sbatch",
+        adds_errors=True,
+    ),
     _command(
         "export",
         "export the model of a run for other programs",
@@ -205,6 +214,7 @@ _ALL = (
             JSON,
         ),
         argument="RUN",
+        allowed=RUN_ARGUMENTS["export"],
         adds_errors=True,
     ),
     _command(
@@ -212,7 +222,7 @@ _ALL = (
         "use the model of a run: text after a prompt, or predictions for files",
         _PREDICT,
         argument="RUN",
-        allowed="a run folder, a checkpoint, or an export as safetensors",
+        allowed=RUN_ARGUMENTS["predict"],
         adds_errors=True,
     ),
     _command(
@@ -228,7 +238,7 @@ _ALL = (
             JSON,
         ),
         argument="RUN",
-        allowed="run folders",
+        allowed=RUN_ARGUMENTS["report"],
         repeats_argument=True,
     ),
     _command(
@@ -242,7 +252,7 @@ _ALL = (
             ),
         ),
         argument="RUN",
-        allowed="a run folder",
+        allowed=RUN_ARGUMENTS["track"],
     ),
     _command(
         "new-task",

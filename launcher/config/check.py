@@ -213,7 +213,7 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         if redact(text) != text:  # files of the run would name the password
             problem = "is a URL with a password"
             yield errors.about_value(values, key, problem, allowed="a path on this machine")
-        path = Path(text).expanduser()
+        path, asks = Path(text).expanduser(), None
         if text and path.exists():
             if not path.is_file() and not path.is_dir():
                 allowed = "a file or a folder on disk, not a pipe, socket or device"
@@ -224,10 +224,13 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
 
             if feature_checks.will_download(values, text):
                 continue
+            asks = None if feature_checks.is_requested(values) else "--download-data"
         if key in ("data.path", PRETRAINED, "engine.ds_config"):
             link = "is a link to a file that" if path.is_symlink() else ""
             like, problem = nearest_file(text), f"{link} does not exist ({path.absolute()})".strip()
             more = {"new": like, "did_you_mean": like}
+            if asks is not None:
+                more["fix"] = asks
             if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
                 more["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
             yield errors.about_value(values, key, problem, **more)

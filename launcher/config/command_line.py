@@ -197,9 +197,22 @@ def names(kind: str | None, key: str | None = None) -> list[str]:
     return [*closed.get(kind or "", allowed if isinstance(allowed, tuple) else ())]
 
 
+RUN_ARGUMENTS = {
+    "resume": "a run folder, a checkpoint, the number of a step, or auto",
+    "verify": "a run folder or a checkpoint",
+    "evaluate": "a run folder or a checkpoint",
+    "export": "a run folder or a checkpoint",
+    "watch": "run folders, or a folder of runs",
+    "predict": "a run folder, a checkpoint, or an export as safetensors",
+    "report": "run folders",
+    "track": "a run folder",
+}
+"""What RUN may be, by command."""
 DEFAULT = "run"
 """The command of a command line that names none."""
 _NUMBER = re.compile(r"-[0-9.]")
+_UNDECODED = re.compile("[\udc80-\udcff]")
+"""A byte that Python could not decode, as it stands in an argument."""
 _EMPTY = re.compile(r"(--[^=]*=)?")
 """An argument without a value that it needs."""
 
@@ -228,6 +241,10 @@ class Command:
     """The `choices` that need no operand, and the one they take, as help shows it."""
     adds_errors: bool = False
     """Whether `main` finds further errors, and raises those of the command line with them."""
+    instead: Mapping[str, str] = field(default_factory=dict)
+    """Its own option for one of another command or program."""
+    reader: str | None = None
+    """The command that takes the runs that people type after this one, which takes no argument."""
     passthrough: str | None = None
     """The program that receives the options after `--`; None: `--` is not accepted."""
 
@@ -339,6 +356,14 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         message = f"mode is set twice, to {' and to '.join(dict.fromkeys(modes.values()))}"
         diagnostics.append(_error(message, where, key="mode", fix="remove one of them"))
     diagnostics += _wrong_positionals(command, positionals)
+    undecoded = [text for text in argv if _UNDECODED.search(text)]
+    if undecoded:  # a file that is written could not name it
+        where, allowed = shlex.join(undecoded), "UTF-8; rename a file with such a name"
+        diagnostics = [_error("an argument has a byte that is no UTF-8 text", where, allowed=allowed)]
+        alone = replace(command, adds_errors=False)
+        return CommandLine(alone, flags=frozenset(given), diagnostics=diagnostics)
+    if positionals and command.reader is not None:  # what else is wrong depends on what is meant
+        command = replace(command, adds_errors=False)
     argument, *more = positionals[: command.most(positionals)] or [""]
     # Paths that no file can have: further checks would open them. Those of settings are checked by key.
     texts = [(command.name, text) for text in (argument, *more)]
@@ -413,6 +438,11 @@ def _error(message: str, where: str, **parts: Any) -> Diagnostic:
 
 def _wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[Diagnostic]:
     """The errors of arguments that are no options: too many, unknown or missing ones."""
+    if positionals and command.reader is not None:
+        message, words = f"{command.name} takes no runs", shlex.join(positionals)
+        allowed, line = f"options; see  {command.call} --help", f"{PROGRAM} {command.reader} {words}"
+        yield _error(message, words, value=words, allowed=allowed, fix=line)
+        return
     for argument in positionals[command.most(positionals) :]:
         allowed = f"options; see  {command.call} --help"
         fix = f"--set {shlex.quote(argument)}" if argument.partition("=")[0] in names("keys") else None
@@ -440,6 +470,12 @@ def _unknown_option(command: Command, words: Sequence[str], position: int) -> Di
     text, name, known = text if is_joined else "".join(words[1:]), flag, (*command.options, HELP)
     parts = {"order": (_ORDER, position), "allowed": f"{len(known)} options; see  {command.call} --help"}
     forms = {option.flag: f"{option.flag} " if option.metavar else option.flag for option in known}
+    instead = command.instead.get(flag)
+    if instead is not None:
+        line = f"{instead} {shlex.quote(text) if text else 'N'}"
+        return _error(
+            f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=instead, fix=line
+        )
     if command.passthrough is not None:
         from slurm.sbatch import option_of
 

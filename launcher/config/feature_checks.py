@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def check_run_folder(folder: Path, values: Values) -> None:
         raise SettingsError([errors.about(values, _PATH, message, **parts)])
 
 
+def is_requested(values: Values) -> bool:
+    """Whether the user's own command line asks for the download; a file may be from somebody else."""
+    fetch = values["download.fetch"]
+    return bool(fetch.value) and fetch.origin.layer == CLI_LAYER
+
+
 def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     """Set `data.path` to the files to download, unless the user set it; gives lines to announce.
 
@@ -52,7 +59,9 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
         path = folder = folder or str(Path(FOLDER, first.path.stem))
     origin, lines = Origin(MACHINE_LAYER, _fetch_origin(values)), []
     if folder != values[_FOLDER].value:
-        values[_FOLDER] = values[_FOLDER].overridden(folder, origin)
+        # The folder of the user's data is as trusted as what named it.
+        of_folder = values[_PATH].origin if folder == users else origin
+        values[_FOLDER] = values[_FOLDER].overridden(folder, of_folder)
         lines = [f"{_FOLDER}: {folder}, the folder that {_ENABLED} watches"]
     if users is None:
         values[_PATH] = values[_PATH].overridden(path, origin)
@@ -63,7 +72,7 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
 def will_download(values: Values, path: str) -> bool:
     """Whether `path` is in the download folder, so that it need not exist yet."""
     folders = {target.folder for target in declared_targets(values)}
-    return bool(values["download.fetch"].value) and any(map(Path(path).is_relative_to, folders))
+    return is_requested(values) and any(map(Path(path).is_relative_to, folders))
 
 
 def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
@@ -73,6 +82,11 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
         problem = "is not on the command line: a file cannot allow itself to send variables"
         yield errors.about_value(values, VARIABLES, problem, fix="remove it")
     is_fetched, targets = values["download.fetch"].value, declared_targets(values)
+    outside = _outside(targets) if is_requested(values) else None
+    if outside is not None and values[_FOLDER].origin.layer != CLI_LAYER:
+        allowed, fix = f"a folder below {FOLDER}/", f"--set {_FOLDER}={shlex.quote(outside)}"
+        message = f"only the command line can name a download folder that is not below {FOLDER}/, or a link"
+        yield errors.about(values, _FOLDER, message, value=outside, allowed=allowed, fix=fix)
     if is_fetched and not targets:
         parts = {"key": _FILES, "value": None, "allowed": ALLOWED_FILES}
         yield errors.about(values, "download.fetch", f"{_FILES} declares no URL", **parts)
@@ -93,6 +107,13 @@ def declared_targets(values: Values) -> list[DownloadTarget]:
     """Every file of `download.files` with its paths, whether it is to be fetched or not."""
     section = {name: values[f"download.{name}"].value for name in Download.model_fields}
     return targets(Download.model_validate(section))
+
+
+def _outside(targets: Iterable[DownloadTarget]) -> str | None:
+    """The folder of `targets`, if it is not below FOLDER, also by a link. Reads the disk."""
+    root = Path.cwd().resolve() / FOLDER
+    folders = [target.folder for target in targets]
+    return next((str(folder) for folder in folders if not folder.resolve().is_relative_to(root)), None)
 
 
 def _fetch_origin(values: Values) -> str:

@@ -161,11 +161,14 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
     if hip:
         gpus, names = amd, [*names, "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
     if cuda and nvidia:
-        from training.resources.nvml import driver_cuda
+        from training.resources.nvml import driver_cuda, gpu_states
 
         newest = driver_cuda()
+        gpus = min(nvidia, len(gpu_states(None)))  # CUDA does not see those that are hidden
         if newest is None:
             problem = f"{counted(nvidia, 'NVIDIA GPU')}, whose driver is not loaded"
+        elif not gpus:
+            problem = f"{counted(nvidia, 'NVIDIA GPU')}, hidden by a control group of devices"
         elif newest[0] < int(cuda.partition(".")[0]):
             runs = ".".join(map(str, newest))
             problem = f"the driver runs CUDA {runs} at most, and torch was built for CUDA {cuda}"

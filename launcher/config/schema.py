@@ -154,7 +154,7 @@ class Download(Section):
     """Files to download before training."""
 
     fetch: bool = False
-    """Download download.files before training; sets data.path."""
+    """Download download.files before training; sets data.path. Only the command line can set it."""
     files: list[Annotated[File, BeforeValidator(_as_file)]] = Field(
         default_factory=list, json_schema_extra={"allowed": ALLOWED_FILES}
     )
@@ -162,13 +162,14 @@ class Download(Section):
     variables: list[str] = Field(default_factory=list)
     """Environment variables that URLs may use, as ${NAME}; only the command line can set it."""
     folder: str | None = None
-    """Folder for the files; default: downloads/, several files in a subfolder of it."""
+    """Folder for the files; default: downloads/, several files in a subfolder of it. Only the command
+    line can set one elsewhere."""
     max_gb: float = Field(default=100.0, gt=0, le=10**6, json_schema_extra={"unit": "10^9 bytes"})
     """Maximum size of a file, downloaded and unpacked."""
     retries: int = Field(default=5, ge=0, le=1000)
     """Retries in a row after a broken connection."""
     timeout_s: float = Field(default=30.0, gt=0, le=DAY_S)
-    """Seconds without data before a retry."""
+    """Seconds without data, or with less than 10 kB, before a retry."""
 
 
 class Bounds(engines.EngineSection):

@@ -23,6 +23,8 @@ _MAX_BYTES = 1 << 18
 _MAX_VALUES = 10_000
 _MAX_DEPTH = 50
 """Bounds of a file, far above those of real settings: a few aliases can stand for billions."""
+_MAX_DIGITS = 1000
+"""Of a number: Python reads a longer hexadecimal one, and then cannot print it."""
 _SHOWN = 20
 """Characters of a number in a message."""
 _LONG_TEXT = 100
@@ -160,6 +162,8 @@ def _compose(text: str) -> Any:
         assert mark is not None
         problem = error.problem or error.context or "not understood"
         raise _at(_TOO_DEEP if problem == _LIBYAML_TOO_DEEP else problem, mark) from None
+    except UnicodeEncodeError as error:
+        raise Unreadable("a byte that is no UTF-8 text", 1, error.start + 1) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         column = len(before) - before.rfind("\n")
@@ -246,8 +250,10 @@ def parse_yaml_scalar(text: str) -> Any:
         return _WORDS[text]
     if _INT.match(text):
         try:
+            if len(text) > _MAX_DIGITS:
+                raise ValueError
             return int(text, 0)
-        except ValueError:  # or of more digits than Python reads
+        except ValueError:
             raise ValueError(
                 f"{text[:_SHOWN]} is no number: it has a leading 0, or too many digits"
             ) from None

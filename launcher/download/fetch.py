@@ -15,7 +15,7 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from urllib.request import url2pathname
 import requests
 from pydantic import TypeAdapter
 from requests import exceptions
+from urllib3.exceptions import HTTPError as ConnectionBroken
 
 from launcher.base import disk, environment, redaction
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
@@ -42,6 +43,8 @@ if not hasattr(tarfile, "data_filter"):  # before Python 3.10.12 and 3.11.4
     from backports import tarfile  # type: ignore[no-redef]
 
 _PIECE_BYTES, _HEADER_BYTES = 1 << 16, 1 << 26
+_LEAST_BYTES = 10_000
+"""In each download.timeout_s; a server that sends less would keep a run waiting for ever."""
 _UNSAFE = re.compile(r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\x00-\x1f\x7f]")
 """An absolute path, a drive, a way upwards, a backslash or a control character."""
 
@@ -82,6 +85,9 @@ def fetch(settings: Download, is_shown: bool = False, ranks: RankEnvironment | N
             else:
                 disk.check_writable(target.folder, "download.folder")
                 name = f"{target.name}.lock"
+                for path in (target.state, target.state / name):
+                    if path.is_symlink():  # of somebody else: what is written would land elsewhere
+                        raise _error(f"{path} is a link", target, fix=f"rm {shlex.quote(str(path))}")
                 with disk.new_parents(target.state / name), lock.hold(target.state, math.inf, name):
                     try:  # another process may be first
                         file = _existing(target) or _download(target, settings, show)
@@ -192,9 +198,14 @@ def _transfer(target: DownloadTarget, settings: Download, part: Path) -> None:
                     fix = "check whether the URL opens in a browser; put a login into ~/.netrc"
                     raise _error(message, target, fix=fix)
                 total = int(response.headers.get("Content-Length", 0))
+                since, before = time.monotonic(), 0
                 with progress(f"{name}, MB", total // 10**6 or None) as update:
-                    for piece in response.iter_content(_PIECE_BYTES):
+                    for piece in _pieces(response):
                         out.write(piece)
+                        if time.monotonic() - since > settings.timeout_s:
+                            if out.tell() - before < _LEAST_BYTES:
+                                raise exceptions.HTTPError("the server sends too slowly")
+                            since, before = time.monotonic(), out.tell()
                         if max(out.tell(), total) > limit:
                             raise _error(f"{name} is too large", target, allowed=allowed)
                         update(out.tell() // 10**6)
@@ -205,10 +216,20 @@ def _transfer(target: DownloadTarget, settings: Download, part: Path) -> None:
             kind = type(error).__name__  # its text may contain a secret
             message = f"this URL, or the one it redirects to, cannot be opened by http or https: {kind}"
             raise _error(message, target) from None
-        except exceptions.RequestException as error:
+        except (exceptions.RequestException, ConnectionBroken) as error:
             cause = str(error) if isinstance(error, exceptions.HTTPError) else type(error).__name__
     message = f"cannot download {name}: {cause}"
     raise FetchError(message, str(target.file.url), "run the same command again later")
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """What arrives, without a wait for a whole piece; an old urllib3 waits."""
+    read = getattr(response.raw, "read1", response.raw.read)
+    while True:
+        piece = read(_PIECE_BYTES, decode_content=True)
+        if not piece:
+            return
+        yield piece
 
 
 def check_redirect(target: DownloadTarget, secrets: str, response: requests.Response, **_: object) -> None:

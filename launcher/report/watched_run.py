@@ -28,6 +28,7 @@ from training.logging.quantities import real
 from training.train_plan import TrainPlan
 
 _KILLED = "no process holds its lock, and it wrote no result"
+_OF_ANOTHER_VERSION = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
 _TRAIN_PLAN = TypeAdapter(TrainPlan)
 _unwrapped = partial(Text, no_wrap=True, overflow="ellipsis")
 State = Literal["not started", "starting", "running", "completed", "stopped", "failed", "killed"]
@@ -51,6 +52,11 @@ class Snapshot:
     def has_ended(self) -> bool:
         """Whether the run has ended, unless it is resumed."""
         return self.state in ENDED
+
+    @property
+    def why(self) -> str:
+        """Why it ended, in one line; of a failed run its error."""
+        return _KILLED if self.state == "killed" else " ".join(self.reason.split())
 
 
 class WatchedRun:
@@ -77,7 +83,7 @@ class WatchedRun:
         if self._lines.restarted():
             self._forget()
         for line in self._lines.new():
-            with suppress(KeyError, TypeError, ValueError, AttributeError):  # of another version
+            with suppress(*_OF_ANOTHER_VERSION):
                 self._add(line)
         result = RunReader(self._folder).result() or {}
         state = self._state(is_held, result)
@@ -159,28 +165,39 @@ def screen(snapshots: Sequence[Snapshot]) -> Group:
     """The runs for rich: one as its live view, of several two lines each. No line wraps."""
     shown: list[RenderableType] = []
     for snapshot in snapshots:
-        lines = [f"{snapshot.state}  {snapshot.name}", *plain(snapshot).splitlines()[1:]]
-        live = [snapshot.progress] if snapshot.progress and len(snapshots) == 1 else []
-        end = lines[-1:] if live and snapshot.best is not None else []
-        shown += [_unwrapped(printable(line)) for line in lines[: 1 if live else 2]]
-        shown += [*live, *map(_unwrapped, end)]
+        lines = [f"{snapshot.state}  {snapshot.name}"]
+        if why := snapshot.why:
+            lines.append(why)
+        is_live = snapshot.progress is not None and len(snapshots) == 1
+        if not is_live:
+            lines = [*lines, *_rows(snapshot)][:2]
+        shown += [_unwrapped(printable(line)) for line in lines]
+        if is_live and snapshot.progress is not None:
+            shown.append(snapshot.progress)
+            if snapshot.best is not None:
+                shown.append(_unwrapped(_rows(snapshot)[-1]))
     return Group(*shown)
 
 
 def plain(snapshot: Snapshot) -> str:
     """A run in a few lines, as a run prints them itself."""
-    state = f"killed: {_KILLED}" if snapshot.state == "killed" else snapshot.state
-    end = f"; {snapshot.reason}" if snapshot.reason else ""
-    lines = [render_row("run", f"{snapshot.name}, {state}{end}")]
-    if (progress := snapshot.progress) is None:
-        return lines[0]
+    why = f"; {snapshot.why}" if snapshot.why else ""
+    return "\n".join([render_row("run", f"{snapshot.name}, {snapshot.state}{why}"), *_rows(snapshot)])
+
+
+def _rows(snapshot: Snapshot) -> list[str]:
+    """The lines of a run below its state: its progress, its last event and its best evaluation."""
+    lines: list[str] = []
+    progress = snapshot.progress
+    if progress is None:
+        return lines
     if progress.last is not None:
         lines.append(progress.line())
     if progress.event is not None:
         lines.append(render_row("last", progress.event))
     if snapshot.best is not None:
         lines.append(render_row("best", render_best(snapshot.best)))
-    return "\n".join(lines)
+    return lines
 
 
 def as_json(snapshot: Snapshot) -> Mapping[str, Any]:

@@ -49,9 +49,10 @@ def plan_as_json(ready: RunPlan) -> dict[str, Any]:
     # The ranks that this program would start: none under torchrun or srun.
     ranks, fetched = range(resolved.nproc if ready.launched is None else 0), list[dict[str, Any]]()
     if resolved.settings.download.fetch:
-        from launcher.config.feature_checks import targets  # for the runs that download their data
+        from launcher.config import feature_checks  # for the runs that download their data
 
-        for target in targets(resolved.settings.download):
+        is_requested = feature_checks.is_requested(resolved.values)
+        for target in feature_checks.targets(resolved.settings.download) if is_requested else ():
             url, path = str(target.file.url), target.path
             fetched.append({"url": url, "path": str(path), "is_there": path.exists()})
     later = expected(resolved)  # what may change once its data is read

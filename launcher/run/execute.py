@@ -58,9 +58,12 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
             if is_of_hub(settings.model):
                 fetch_weights(settings.model)
             if settings.download.fetch:
-                from launcher.download.fetch import fetch
+                from launcher.config.feature_checks import is_requested
 
-                fetch(settings.download, console and plan.is_rank_0, plan.launched)
+                if is_requested(plan.resolved.values):
+                    from launcher.download.fetch import fetch
+
+                    fetch(settings.download, console and plan.is_rank_0, plan.launched)
             affinity.limit_spinning(environment.variables())
             if not plan.is_rank_0:
                 return train(plan, show)
@@ -71,6 +74,7 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
                 elif source.resolve() == plan.destination.resolve():
                     run_folder.check_existing(source, f"the run in {source}")
                     folder = RunFolder(plan.destination, is_resumed=True)
+                    run_folder.remove_exports_left(folder.path)
                 else:
                     folder = run_folder.create(plan.resolved, plan.out, plan.name, partial(copy_run, source))
             explain = partial(run_end.explained, resolved=plan.resolved, folder=folder.path)
@@ -238,7 +242,7 @@ def copy_run(source: Path, folder: Path) -> None:
         *(run_folder.METRICS, lock.NAME, run_folder.SLURM_FOLDER),
     }
     for entry in source.iterdir():
-        if entry.name in created or entry.name.startswith(run_folder.EXPORT):
+        if entry.name in created or entry.name.removeprefix(".").startswith(run_folder.EXPORT):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.copytree(entry, folder / entry.name, symlinks=True)
@@ -272,7 +276,7 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
     """What to do with the completed run in `folder`: use its model, or train on your own data.
 
     `shown`: the folder to name in the command, such as that of all stages. None: the task is
-    custom, or nothing was saved. Reads the folder.
+    custom or cannot predict, or nothing was saved. Reads the folder.
     """
     try:
         values = read_values(folder / run_folder.SETTINGS)
@@ -285,6 +289,8 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
         return None
     if path.startswith(EMBEDDED) and path not in family.prompts:
         return f"train on your own data: {PROGRAM} --model {family.name} --data FOLDER"
+    if not family.predicts:
+        return None
     words = ["predict", str(shown or folder)]
     if not family.prompts or path in family.prompts:
         words += [INPUT, family.prompts.get(path) or from_here(Path(path))]

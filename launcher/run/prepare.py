@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -33,12 +33,23 @@ _FILES, _FILES_PER_WORKER = 64, 8
 _ENGINE = "engine.name"
 
 
+@dataclass(frozen=True)
+class MemoryLack(Diagnostic):
+    """The state of training does not fit this machine."""
+
+
+def most_certain(errors: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """The errors without those of memory, which others may cause or hide; those, if there are no others."""
+    errors = list(errors)
+    return [error for error in errors if not isinstance(error, MemoryLack)] or errors
+
+
 def collected(invalid: Sequence[Diagnostic], prepare: Callable[[], RunPlan]) -> RunPlan:
     """What `prepare` gives. Raises SettingsError with those `invalid` ones and its own."""
     try:
         plan = prepare()
     except SettingsError as error:
-        raise SettingsError([*invalid, *error.diagnostics]) from error
+        raise SettingsError(most_certain([*invalid, *error.diagnostics])) from error
     if invalid:
         raise SettingsError(invalid)
     return plan
@@ -234,7 +245,7 @@ def check_memory(
         return
     others = (e for e in ENGINES.values() if e.processes is None and not missing(e))
     fitting = next((other.name for other in others if not lacks(other)), None)
-    yield Diagnostic(
+    yield MemoryLack(
         f"{model_name(settings.model)} does not fit under engine {name}: weights, gradients and "
         f"optimizer state take {'; '.join(lacking)}",
         key=_ENGINE,

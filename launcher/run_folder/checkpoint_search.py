@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, FiniteFloat, TypeAdapter
 
 from launcher.base.diagnostics import PROGRAM, SettingsError, from_here, listed, nearest_match
+from launcher.config.command_line import RUN_ARGUMENTS
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from training.checkpoint.resume_point import ResumePoint
 
 AUTO = "auto"
-_ALLOWED = "auto, a run folder, one of its checkpoints, or the number of a step"
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,9 @@ def _found(folder: Path, step: int | None, where: str) -> ResumableRun:
     except CheckpointUnreadable:
         raise
     except CheckpointError as error:
-        raise SettingsError.of(str(error), value=step, where=where, allowed=_ALLOWED) from error
+        raise SettingsError.of(
+            str(error), value=step, where=where, allowed=RUN_ARGUMENTS["resume"]
+        ) from error
     return ResumableRun(folder, step, checkpoint, RunReader(folder).check())
 
 
@@ -200,6 +202,7 @@ def _newest_intact(saved: dict[int, Path]) -> SavedCheckpoint | None:
 
 def no_run(path: Path, where: str, command: str) -> SettingsError:
     """The error for a `path`, typed for `command`, that is no run folder. Reads the disk."""
+    allowed = RUN_ARGUMENTS.get(command, "a run folder")
     message, parts = f"run folder '{path}' does not exist ({path.absolute()})", dict[str, Any]()
     if path.exists():
         message = f"'{path}' is not a run folder: it has no {run_folder.ORIGINS} beside {run_folder.SETTINGS}"
@@ -210,7 +213,7 @@ def no_run(path: Path, where: str, command: str) -> SettingsError:
         with suppress(OSError):
             beside = sorted(p.name for p in path.parent.iterdir() if run_folder.is_run_folder(p))
             parts["did_you_mean"] = nearest_match(path.name, beside)
-    return SettingsError.of(message, value=str(path), where=where, allowed=_ALLOWED, **parts)
+    return SettingsError.of(message, value=str(path), where=where, allowed=allowed, **parts)
 
 
 def load_resume_point(

@@ -11,18 +11,21 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from launcher.base import environment
 from launcher.base.diagnostics import SettingsError
 from launcher.base.redaction import redact_variables
 from launcher.config.render import ORIGINS
 from launcher.run_folder.run_folder import EVENTS, METRICS, PROFILE, RESULT, STAGES, check_regular
+from training.logging.metrics import OF_PART, OF_USAGE
 from training.storage import lines_of, open_to_read, parse_json, read_regular
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]
 _STEP = itemgetter("step")
+_LARGEST = 1e18
+_Amount = Annotated[float, Field(ge=0, le=_LARGEST)]
 _Number = float | Literal["NaN", "Infinity", "-Infinity"]
 
 
@@ -101,14 +104,45 @@ class _Profile(_Record):
 
 
 class _TrainLine(_Record):
+    """Beside these it has the learning rates of parts, and what the machine uses in percent."""
+
     kind: Literal["train"]
     step: _Count
+    epoch: _Amount | None = None
+    samples: _Count | None = None
+    tokens: _Count | None = None
+    loss: _Number | None = None
+    parts: dict[str, _Number] = {}
+    grad_norm: _Number | None = None
+    lr: _Amount | None = None
+    skipped: _Count | None = None
+    loss_scale: _Amount | None = None
+    step_time_s: _Seconds | None = None
+    data_time_s: _Seconds | None = None
+    samples_per_s: _Amount | None = None
+    tokens_per_s: _Amount | None = None
+    mfu: _Amount | None = None
+    device_memory_bytes: _Count | None = None
+    host_memory_bytes: _Count | None = None
+    forward_time_s: _Seconds | None = None
+    backward_time_s: _Seconds | None = None
+    optimizer_time_s: _Seconds | None = None
+
+    @model_validator(mode="after")
+    def _check_others(self) -> _TrainLine:
+        for key, value in (self.model_extra or {}).items():
+            is_read = key.startswith(OF_PART) or key.endswith(OF_USAGE)
+            is_number = type(value) in (int, float) and 0 <= value <= _LARGEST
+            if is_read and not is_number:
+                raise ValueError(f"{key} is no number from 0 on")
+        return self
 
 
 class _EvalLine(_Record):
     kind: Literal["eval"]
     step: _Count
-    metrics: dict[str, Any]
+    split: str = "val"
+    metrics: dict[str, _Number | None]
 
 
 class _Event(_Record):

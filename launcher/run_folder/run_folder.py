@@ -33,6 +33,8 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 EXPORT = "export-"
 """Prefix of folders with an exported model."""
+UNFINISHED = ".gearshift-"
+"""In the hidden name of a folder that an export writes to."""
 EVALUATIONS = "evaluations.jsonl"
 """The results of the command `evaluate`."""
 PREDICTIONS = "predictions"
@@ -145,6 +147,14 @@ def check_free(folder: Path, out: Path | None) -> None:
     where = f"command line: --out {out}" if out else "the default of --out"
     allowed = "a new or empty folder"
     raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)
+
+
+def remove_exports_left(folder: Path) -> None:
+    """Remove from `folder` what killed exports left; a running one holds its lock. Touches the disk."""
+    for left in folder.glob(f".*{UNFINISHED}*"):
+        is_export = (left / lock.NAME).is_file() and not left.is_symlink()
+        if is_export and lock.is_held(left) is False:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def clear(folder: Path) -> None:

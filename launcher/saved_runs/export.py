@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base import disk, library_warnings, signals
 from launcher.base.diagnostics import Diagnostic, SettingsError, unknown
-from launcher.run_folder import run_folder
+from launcher.run_folder import lock, run_folder
 from launcher.run_folder.reader import RunReader
 from launcher.saved_runs import saved_model
 from launcher.saved_runs.saved_model import SavedModel, SavedRun
@@ -190,6 +190,7 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     """
     folder = out or (run.folder or run.chosen(name).parent) / f"{run_folder.EXPORT}{format_name}"
     run_folder.check_free(folder, out)
+    run_folder.remove_exports_left(folder.parent)
     model, checkpoint = saved_model.open_checkpoint(run, name)
     task = None if format_name == "safetensors" else _task(model, format_name)
     # Adapters need less; merged into their base, weights need more.
@@ -200,7 +201,8 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     with (
         storage_errors(folder),
         disk.new_parents(folder),
-        signals.temporary_folder(f".{folder.name}.gearshift-", folder.parent) as hidden,
+        signals.temporary_folder(f".{folder.name}{run_folder.UNFINISHED}", folder.parent) as hidden,
+        lock.hold(hidden),  # a later export removes it where none holds it
         library_warnings.logged(lambda text: None),  # of torch about its own functions
     ):
         made = hidden / folder.name

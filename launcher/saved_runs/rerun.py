@@ -94,6 +94,12 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
         if code == exit_codes.INVALID_INPUT:
             # Its fix is one for a run that trains.
             first = replace(end.diagnostics[0], fix=None)
+            of_run = {
+                name: text.replace(str(folder), str(resume.source))
+                for name in ("message", "where")
+                if (text := getattr(first, name)) is not None
+            }
+            first = replace(first, **of_run)
             raise SettingsError([replace(first, allowed=DATA) if "has changed" in first.message else first])
         if code != exit_codes.DONE:
             text = "\n".join(filter(None, (end.text, end.trace)))

@@ -16,7 +16,7 @@ from launcher.config.command_line import FROM, STAGE
 from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Resolved, Setting
 from launcher.config.selection import STAGES, choose, declared_stages, select_stages
 from launcher.config.settings_file import read_values
-from launcher.run.prepare import collected, prepare_run
+from launcher.run.prepare import collected, most_certain, prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.checkpoint_search import AUTO
 from launcher.run_folder.reader import RunReader
@@ -173,8 +173,8 @@ def _prepared(args: CliArgs, invalid: list[Diagnostic], prepare_one: Prepare) ->
 
 
 def distinct(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """Each once: several runs share most settings."""
-    return list({(each.message, each.where): each for each in diagnostics}.values())
+    """Each once: several runs share most settings. Of errors, see `most_certain`."""
+    return most_certain({(each.message, each.where): each for each in diagnostics}.values())
 
 
 def _resumed(

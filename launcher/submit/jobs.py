@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -17,7 +18,7 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.command_line import RUN, CommandLine, parse
 from launcher.config.errors import about_value
-from launcher.config.provenance import STAGED_MODE, CliArgs
+from launcher.config.provenance import BATCH_SETTINGS, CLI_LAYER, STAGED_MODE, CliArgs
 from launcher.config.schema import PRETRAINED
 from launcher.run.prepare import check_processes, least_room_bytes, prepare_run_at
 from launcher.run_folder import checkpoint_search, run_folder
@@ -37,6 +38,8 @@ _FIRST = "GEARSHIFT_SWEEP_FIRST"
 NEXT = "next"
 """Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
 _PART = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
+_MOST_COMMON = 8
+"""Times the largest world: a global batch that every number of nodes divides may be proposed up to it."""
 _MOST = 100_000
 """The largest index; Slurm's own limit, MaxArraySize, is lower on almost every cluster."""
 _MARK = re.compile("%[0-9]*[A-Za-z%]")
@@ -110,7 +113,7 @@ def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
     if isinstance(begun, Pipeline):
         stages = begun
         # A job for each remaining stage, which reads its settings from the folder of the stage.
-        arguments = run_arguments(argv, ("--resume",)) if stages.is_resumed else []
+        arguments = run_arguments(argv, ("--resume",)) if stages.is_resumed else _downloads(stages)
         jobs = []
         for stage, begun in stages.left:
             folder = stages.folder.absolute() / stage.folder.name
@@ -256,6 +259,18 @@ def _job(
     return SlurmJob(folder, text, runs, lines)
 
 
+def _downloads(stages: Pipeline) -> list[str]:
+    """The options of a download that a job of a stage repeats: no file can ask for it."""
+    values = stages.left[0][1].resolved.values
+    folder = values["download.folder"]
+    if not values["download.fetch"].value:
+        return []
+    words = ["--download-data"]
+    if folder.origin.layer == CLI_LAYER:
+        words.append(f"--set=download.folder={folder.value}")
+    return words
+
+
 def _pinned(run: RunPlan) -> list[str]:
     """The commit of a model of the hub: a requeued job loads it, too."""
     resolved = run.resolved
@@ -272,18 +287,30 @@ def _prepare(
         node = replace(node, cores=requested.cpus * ranks)
     if requested.gpus:
         node = replace(node, gpus=requested.gpus, device="cuda")
+    source: Literal["torchrun", "srun"] = "torchrun" if requested.is_torchrun else "srun"
+
+    def prepare_in(size: int) -> RunPlan:
+        is_world = size > 1 or requested.is_torchrun
+        rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source) if is_world else None
+        return prepare_run_at(args, out, node, rank_0)
+
     errors = list(diagnostics)
     begun: RunPlan | None = None
+    unsplit: dict[int, Diagnostic] = {}
     sizes = [nodes * ranks for nodes in requested.nodes]
     # The smallest and the largest world, and at most 16 of those between.
-    for size in [*sizes[: -1 : -(-len(sizes) // 16)], sizes[-1]]:
-        is_world = size > 1 or requested.is_torchrun
-        source: Literal["torchrun", "srun"] = "torchrun" if requested.is_torchrun else "srun"
-        rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source) if is_world else None
+    tried = [*sizes[: -1 : -(-len(sizes) // 16)], sizes[-1]]
+    for size in tried:
         try:
-            begun = prepare_run_at(args, out, node, rank_0)
+            begun = prepare_in(size)
         except SettingsError as error:
-            errors += error.diagnostics
+            for one in error.diagnostics:
+                if one.key in BATCH_SETTINGS and len(sizes) > 1:
+                    unsplit[size] = one
+                else:
+                    errors.append(one)
+    if unsplit:
+        errors.append(_unsplit(unsplit, tried, math.lcm(*sizes), ranks, prepare_in))
     if begun is not None:
         values = begun.resolved.values
         if sizes[-1] == 1 and not requested.is_torchrun:
@@ -297,6 +324,35 @@ def _prepare(
     if errors or begun is None:
         raise SettingsError(distinct(errors))
     return begun
+
+
+def _unsplit(
+    unsplit: Mapping[int, Diagnostic],
+    sizes: Sequence[int],
+    common: int,
+    ranks: int,
+    prepare_in: Callable[[int], object],
+) -> Diagnostic:
+    """The error of a global batch that fits some of the `sizes` of a world only, `ranks` on each node.
+
+    A fix for one size would be wrong for another: it fits their `common` multiple, or it chooses one.
+    """
+    last = max(unsplit)
+    if len(unsplit) == len(sizes) and len(distinct(unsplit.values())) == 1:
+        return unsplit[last]  # of numbers that do not fit together in any world
+    error = unsplit[last]
+    fitting = [size for size in sizes if size not in unsplit]
+    if common > _MOST_COMMON * sizes[-1]:
+        nodes = f"--nodes {(fitting or [last])[-1] // ranks}"
+        return replace(error, fix=nodes if fitting else f"{nodes} {error.fix}")
+    try:
+        prepare_in(common)
+    except SettingsError as raised:
+        errors = [one for one in raised.diagnostics if one.key in BATCH_SETTINGS]
+        text = f"among {common} processes"
+        of_all = f"among {sizes[0]} to {sizes[-1]} processes"
+        return replace(errors[0], message=errors[0].message.replace(text, of_all))
+    return error
 
 
 def check_room(submission: Submission) -> None:

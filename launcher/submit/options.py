@@ -40,6 +40,8 @@ ARRAY, SWEEP = in_group(
         values="files",
     ),
 )
+INSTEAD = {"--nproc": "--ranks-per-node", "--gpus": "--gpus-per-node"}
+"""Of `run` and `plan`, which know one machine or its GPUs."""
 _NOT_OF_SBATCH = ("--ranks-per-node", "--torchrun")
 SBATCH = (*(option for option in _RESOURCES if option.flag not in _NOT_OF_SBATCH), ARRAY)
 """Options that sbatch has under the same name."""

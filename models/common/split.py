@@ -167,8 +167,10 @@ def _saved(folder: Path) -> dict[str, Any] | None:
         fix="delete it: the next start writes it again, from the same data and seed",
     ):
         saved: dict[str, Any] = json.loads(path.read_bytes())
-        if not all(isinstance(saved.get(name, []), list) for name in SPLITS):
-            raise ValueError("its splits are not lists")
+        for name in SPLITS:
+            groups = saved.get(name, [])
+            if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
+                raise ValueError("its splits are not lists of texts")
         if not isinstance(saved.get(_EARLIER, {}), dict):
             raise ValueError(f"{_EARLIER} is not an object")
         return saved

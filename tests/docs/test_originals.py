@@ -42,9 +42,7 @@ def here(tmp_path, monkeypatch) -> Path:
         (tmp_path / name).mkdir()
     for name in ("outdoor_day1", NAME):
         write_mvsec(tmp_path / "mvsec" / f"{name}_data.hdf5", frames=3, per_frame=20)
-    (tmp_path / "mine.yaml").write_text(
-        f"download: {{files: ['file://{tmp_path}/chat.jsonl'], folder: notes}}\n"
-    )
+    (tmp_path / "mine.yaml").write_text(f"download: {{files: ['file://{tmp_path}/chat.jsonl']}}\n")
     trained(tmp_path / "runs" / "mine", resolved(), 100)
     encoder = resolved("stages=[encoder]", model="eeg_text", mode="staged")
     trained(tmp_path / "runs" / "encoder", encoder, 100)

@@ -10,11 +10,12 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import PROGRAM
 from launcher.commands.catalog import ALIASES, COMMANDS
-from launcher.config.command_line import HELP
+from launcher.config import machine
+from launcher.config.command_line import HELP, RUN_ARGUMENTS
 from launcher.config.schema import setting_infos
 from models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
-from tests.launcher.given import resolved
+from tests.launcher.given import LAPTOP, resolved
 from tests.launcher.runs import trained
 from tests.runs.conftest import REQUESTS
 
@@ -45,7 +46,7 @@ CASES = [
     ("compare --modes fast --steps x", {}, None, "the command line: --steps x"),
     ("--lite optim.lr=1e-3", {}, None, "command line: optim.lr=1e-3"),
     ("--model tiny", {}, "model.family", "--model tiny"),
-    ("submit --exclusive", {}, None, "command line: --exclusive"),
+    ("submit --dry-run --exclusive", {}, None, "command line: --exclusive"),
     ("data check mien.jsonl", DATA, None, "command line: data check mien.jsonl"),
     ("new-task my-task.py", {}, None, "command line: new-task my-task.py"),
     ("plan --gpu H100", {}, None, "--gpu H100"),
@@ -84,9 +85,31 @@ def pasted(typed, fix):
     return [word for option in [*kept, *new] for word in option]
 
 
+def followed(words, capsys):
+    """The command lines that pasting the fixes gives, up to the first without an error."""
+    lines = []
+    while words not in lines:
+        lines.append(words)
+        code = main([*words, "--dry-run", "--json"])
+        if code == 0:
+            capsys.readouterr()
+            return lines
+        for error in json.loads(capsys.readouterr().out)["diagnostics"]:
+            fix, value = (error["fix"] or "").removeprefix(f"{PROGRAM} "), error["value"]
+            assert fix, error
+            if fix.startswith("--"):
+                # The fix of an unknown option stands for it.
+                words = [word for o in options_of(words) if o[0].partition("=")[0] != value for word in o]
+                words = pasted(words, fix)
+            else:
+                words = shlex.split(fix)
+    raise AssertionError(f"a circle of fixes: {lines}")
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working directory with a run."""
+    """A working directory with a run, on a machine that no other program fills."""
+    monkeypatch.setattr(machine, "detect_machine", lambda: LAPTOP)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     trained(Path("runs/mine"), resolved(), 10)
@@ -115,6 +138,39 @@ def test_a_first_guess_gets_the_command_that_was_meant(here, capsys, typed, fix)
     [error] = json.loads(capsys.readouterr().out)["diagnostics"]
     assert error["fix"].removeprefix(f"{PROGRAM} ") == fix
     assert main(shlex.split(fix) + ["--dry-run"] * fix.startswith("--")) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "last"),
+    [
+        ("submit --nodes 2-4 --gpus-per-node 8", "--set train.global_batch=96"),
+        ("submit --nodes 2-4 --gpus-per-node 8 --set train.global_batch=24", "--set train.global_batch=96"),
+        ("submit --nodes 2-30 --gpus-per-node 8", "--nodes 2"),
+        ("submit --nodes 3-30 --gpus-per-node 8", "--set train.global_batch=240"),
+        ("submit --nodes 2-3 --batch-size 5 --set train.accumulation=7", "--set train.accumulation=9"),
+        ("submit --nproc 4", "--ranks-per-node 4"),
+        ("submit --gpus=4", "--gpus-per-node 4"),
+        ("submit --set engine.nproc=3", "--set engine.nproc=1"),
+        ("--nproc 3", "--set train.global_batch=15"),
+        ("--nproc 3 --batch-size 5 --set train.accumulation=7 --set train.global_batch=96", "--batch-size 5"),
+        ("--epohcs 3 --lrr 1e-3 --engine dpp", "--engine ddp"),
+    ],
+)
+def test_fixes_lead_to_a_command_that_starts_and_in_no_circle(here, capsys, typed, last):
+    assert last in " ".join(followed(shlex.split(typed), capsys)[-1])
+
+
+def test_runs_typed_after_compare_are_for_report(here, capsys):
+    assert main(["compare", "runs/mine", "runs/my run", "--json"]) == 2
+    [error] = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert error["fix"] == f"{PROGRAM} report runs/mine 'runs/my run'"
+
+
+@pytest.mark.parametrize("command", RUN_ARGUMENTS)
+def test_a_missing_run_gets_what_its_command_takes(here, capsys, command):
+    options = ["--format", "safetensors"] if command == "export" else []
+    assert main([command, "nothing", *options]) == 2
+    assert f"allowed       {RUN_ARGUMENTS[command]}\n" in capsys.readouterr().err + "\n"
 
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch.distributed import checkpoint as checkpoint_format
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+from launcher.run_folder import lock
 from launcher.saved_runs.saved_model import open_model
 from models.catalog import Family
 from models.language.config import SIZES
@@ -59,6 +60,16 @@ def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path, 
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert facts["metrics"] == lines[-1]["metrics"]
     assert facts["libraries"]["torch"] == torch.__version__
+
+
+def test_what_a_killed_export_left_goes_and_what_a_running_one_writes_stays(run, tmp_path, said):
+    left, held, foreign = (tmp_path / f".{name}.gearshift-1" for name in ("left", "held", "foreign"))
+    for folder in (left, held, foreign):
+        (folder / "half").mkdir(parents=True)
+    (left / lock.NAME).touch()
+    with lock.hold(held):
+        said("export", run, "--format", "safetensors", "--out", tmp_path / "mine")
+    assert [path.name for path in sorted(tmp_path.glob(".*.gearshift-*"))] == [foreign.name, held.name]
 
 
 def test_a_missing_tokenizer_or_a_damaged_checkpoint_is_an_error_and_leaves_no_files(run, said):

@@ -2,6 +2,7 @@
 
 import signal
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -122,3 +123,14 @@ def test_a_closed_output_ends_in_no_traceback(tmp_path, shell, arguments):
     done = python("-m", "launcher", *arguments, folder=tmp_path, prefix=command)
     assert (done.returncode, done.stdout) == (0, "") and "Traceback" not in done.stderr
     assert (tmp_path / "run").exists() == (arguments == RUN)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(
+    ("stream", "argument", "code", "lines"),
+    [("", "models", 1, 1), ("", "nothing", 2, 3), ("2", "nothing", 2, 0)],
+)
+def test_an_output_to_a_full_disk_is_an_error_of_one_line(stream, argument, code, lines):
+    command = ("sh", "-c", f'exec {stream}>/dev/full; exec "$@"', "sh")
+    done = python("-m", "launcher", "list", argument, prefix=command)
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, lines), done.stderr

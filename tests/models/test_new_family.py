@@ -19,7 +19,7 @@ from models.catalog import FAMILIES, Family, _encoder, _on_encoder
 models.__path__.append({folder!r})
 presets.FOLDER = Path({presets!r})
 stages = (_encoder("the encoder"), _on_encoder("whole", "the head"))
-FAMILIES["flowers"] = Family("flowers", "kinds of flowers", "FlowerTask", stages)
+FAMILIES["flowers"] = Family("flowers", "kinds of flowers", "FlowerTask", stages, predicts=True)
 """
 
 

@@ -85,6 +85,9 @@ def test_json_has_bounds(tmp_path):
     for deep in ("[" * 65 + "]" * 65, '{"a":' * 65 + "1" + "}" * 65, "[" * 10**6):
         with pytest.raises(ValueError, match=r"levels|Expecting"):
             parse_json(deep)
+    assert parse_json(f"[{2**127}]") == [2**127]
+    with pytest.raises(ValueError, match="digits"):
+        parse_json(f"[{10**40}]")
     with (tmp_path / "a").open("wb") as file:
         file.truncate((1 << 28) + 1)
     with pytest.raises(ValueError, match="more than"):

@@ -17,6 +17,8 @@ from training.train_plan import TrainPlan
 NAME, RESULT = "metrics.jsonl", "result.json"
 OF_PART = "lr."
 """Before the name of a part in the key of its learning rate."""
+OF_USAGE = "_percent"
+"""After the name of a resource in the key of its use."""
 _NAMES = {  # Fields of StepMetrics whose key differs
     "units": "tokens",
     "units_per_s": "tokens_per_s",
@@ -85,7 +87,7 @@ def truncate(storage: Storage, step: int, evaluated_at: int | None, *, is_end: b
             at = written.get("step", step - 1)  # else of another program
             stays = at <= step
             if at == step and written["kind"] == "eval":
-                stays = evaluated_at == step and not (is_end and written["split"] == TEST)
+                stays = evaluated_at == step and not (is_end and written.get("split") == TEST)
             if not stays:
                 break  # steps only grow from line to line
             end += len(line)
@@ -104,8 +106,7 @@ def step_metrics(line: Facts) -> StepMetrics:
 
 def usage_of(line: Facts) -> dict[str, float]:
     """The uses in percent that `usage_fields` wrote into a line, by resource."""
-    suffix = "_percent"
-    return {key.removesuffix(suffix): line[key] for key in line if key.endswith(suffix)}
+    return {key.removesuffix(OF_USAGE): line[key] for key in line if key.endswith(OF_USAGE)}
 
 
 @dataclass

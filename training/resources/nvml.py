@@ -31,13 +31,16 @@ class GpuState:
 def gpu_states(named: str | None) -> list[GpuState | None]:
     """Each GPU that CUDA_VISIBLE_DEVICES `named`, or all if it is None; None: it is unknown.
 
-    Numbers are those of CUDA_DEVICE_ORDER=PCI_BUS_ID. Empty without an NVIDIA GPU or its library.
-    Closes the library, so that processes may be forked later, unless it is kept open.
+    Of all without those that a control group of devices hides, as a scheduler does: CUDA does not see
+    them, and NVML counts them. Numbers are those of CUDA_DEVICE_ORDER=PCI_BUS_ID. Empty without an
+    NVIDIA GPU or its library. Closes the library, so that processes may be forked later, unless it
+    is kept open.
     """
     with suppress(pynvml.NVMLError), _nvml():
         if named is None:
-            return [_state(str(number)) for number in range(pynvml.nvmlDeviceGetCount())]
-        return [_state(name) for part in named.split(",") if (name := part.strip()) not in ("", "-1")]
+            return [_state(gpu) for gpu in _permitted()]
+        names = [name for part in named.split(",") if (name := part.strip()) not in ("", "-1")]
+        return [_state(_gpu(name), is_slice=name.startswith("MIG-")) for name in names]
     return []
 
 
@@ -69,16 +72,39 @@ def _ask(what: str, *arguments: Any) -> Any:
         return getattr(pynvml, f"nvmlDeviceGet{what}")(*arguments)
 
 
-def _state(name: str) -> GpuState | None:
-    """The GPU with this number or unique id; None: no such one, or its memory is unknown."""
-    gpu = _ask("HandleByIndex", int(name)) if name.isdigit() else _ask("HandleByUUID", name)
+def _permitted() -> list[Any]:
+    """The GPUs that this process may use, in the order of CUDA; None: one that does not answer.
+
+    Source: NVML API reference, nvmlDeviceGetCount_v2 and nvmlDeviceGetHandleByIndex_v2.
+    """
+    gpus = []
+    for number in range(pynvml.nvmlDeviceGetCount()):
+        try:
+            gpus.append(pynvml.nvmlDeviceGetHandleByIndex(number))
+        except pynvml.NVMLError_NoPermission:
+            continue
+        except pynvml.NVMLError:
+            gpus.append(None)
+    return gpus
+
+
+def _gpu(name: str) -> Any:
+    """The GPU with this number or unique id; None: no such one."""
+    gpus = _permitted()
+    if name.isdigit():
+        return gpus[int(name)] if int(name) < len(gpus) else None
+    gpu = _ask("HandleByUUID", name)
     if gpu is None:  # CUDA takes the beginning of an id, too
-        all_gpus = [_ask("HandleByIndex", number) for number in range(pynvml.nvmlDeviceGetCount())]
-        gpu = next((each for each in all_gpus if str(_ask("UUID", each)).startswith(name)), None)
+        gpu = next((each for each in gpus if str(_ask("UUID", each)).startswith(name)), None)
+    return gpu
+
+
+def _state(gpu: Any, *, is_slice: bool = False) -> GpuState | None:
+    """The state of a GPU, or of a slice of one; None: there is no GPU, or its memory is unknown."""
     if gpu is None:
         return None
     # In MIG mode a process gets one slice, not the memory of the whole GPU.
-    is_split = not name.startswith("MIG-") and (_ask("MigMode", gpu) or [0])[0]
+    is_split = not is_slice and (_ask("MigMode", gpu) or [0])[0]
     if is_split or (memory := _ask("MemoryInfo", gpu)) is None:
         return None
     rates = _ask("UtilizationRates", gpu)

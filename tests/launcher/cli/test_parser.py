@@ -145,3 +145,11 @@ def test_the_exit_codes_and_the_files_of_a_run_folder():
     names = ("SETTINGS", "ORIGINS", "LOG", "METRICS", "RESULT", "CHECKPOINTS", "REPORT")
     files = "settings.yaml origins.json log.txt metrics.jsonl result.json checkpoints report.html"
     assert [getattr(run_folder, name) for name in names] == files.split()
+
+
+def test_an_argument_that_is_no_text_is_the_only_error_of_a_command():
+    for command in COMMANDS:
+        for words in (["a\udcff"], ["--set", "optim.lr=\udcff"], ["--frobnicate=\udcff"]):
+            line = read([command, *words])
+            [error] = line.diagnostics
+            assert "UTF-8" in error.message and not line.command.adds_errors, (command, words)

@@ -70,6 +70,38 @@ def test_a_data_path_of_the_user_stays_and_need_not_exist_yet(here):
         assert f"data.path '{path}' does not exist" in refused(*sets, data=path)[0].message
 
 
+def test_a_file_that_asks_for_a_download_gets_none(here):
+    configs = config(f"download:\n  fetch: true\n  files: ['{URL}']\n")
+    asked = resolved(configs=configs, data="embedded:python")
+    assert not feature_checks.is_requested(asked.values)
+    assert asked.values["data.path"].value == "embedded:python"
+    assert feature_checks.is_requested(resolved(FETCH, configs=configs).values)
+    for data in ({}, {"data": "downloads/set"}):
+        [error] = refused(configs=configs, **data)
+        assert (error.key, error.fix) == ("data.path", "--download-data")
+    Path("downloads/set").mkdir(parents=True)  # downloaded before
+    assert resolved(configs=configs).values["data.path"].value == "downloads/set"
+
+
+@pytest.mark.parametrize("folder", ["/srv", "~/.local", "..", ".", "torch", "downloads/../x"])
+def test_a_file_cannot_choose_where_a_download_lands(here, folder):
+    configs = config(f"download:\n  folder: {folder}\n  files: ['{URL}']\n")
+    [error] = refused(FETCH, configs=configs)
+    assert (error.key, error.fix) == ("download.folder", f"--set download.folder={Path(folder).expanduser()}")
+    assert resolved(FETCH, f"download.folder={folder}", configs=configs)
+    configs = config(f"download:\n  folder: downloads/mine\n  files: ['{URL}']\n")
+    assert resolved(FETCH, configs=configs)
+
+
+def test_a_watched_folder_of_a_file_and_a_link_are_no_place_for_a_download(here):
+    Path("code").mkdir()
+    configs = config(f"data: {{path: code}}\ndownload: {{files: ['{URL}']}}\ncontinual: {{enabled: true}}\n")
+    assert [error.key for error in refused(FETCH, configs=configs)] == ["download.folder"]
+    assert resolved(FETCH, configs=configs, data="code")
+    Path("downloads").symlink_to("code")
+    assert [error.key for error in refused(FETCH, f"download.files=[{URL}]")] == ["download.folder"]
+
+
 def test_only_the_command_line_allows_variables(here):
     run = resolved(FETCH, f"download.files=[{URL}]", "download.variables=[ONE, TWO]")
     assert run.settings.download.variables == ["ONE", "TWO"]

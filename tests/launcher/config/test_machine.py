@@ -80,6 +80,17 @@ def test_the_driver_tells_memory_and_capability_of_visible_gpus(with_gpus):
 
 
 @needs_c
+def test_gpus_that_a_control_group_hides_do_not_count(with_gpus):
+    hidden = replace(LARGE, is_hidden=True)
+    here = with_gpus(hidden, SMALL, hidden, SMALL, SMALL)
+    assert (here.device, here.gpus, here.gpu_bytes) == ("cuda", 3, 6 * GIB)
+    assert with_gpus(hidden, SMALL, LARGE, visible="1").gpu_bytes == 24 * GIB
+    none = with_gpus(hidden, hidden)
+    assert (none.device, none.gpus, none.gpu_bytes) == ("cpu", 0, None)
+    assert "hidden" in none.unused
+
+
+@needs_c
 @pytest.mark.parametrize(
     ("gpus", "variables", "gpu_bytes", "visible"),
     [
@@ -116,6 +127,7 @@ def test_gpus_that_torch_cannot_use_are_named_and_do_not_count(
     monkeypatch.setattr(machine, "nvidia_gpus", lambda: nvidia)
     monkeypatch.setattr(machine, "amd_gpus", lambda: amd)
     monkeypatch.setattr(nvml, "driver_cuda", lambda: driver)
+    monkeypatch.setattr(nvml, "gpu_states", lambda named: [None] * nvidia)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     device, gpus, unused = machine._accelerator(build)
     assert (device, gpus, bool(unused)) == found

@@ -44,7 +44,9 @@ def test_the_settings_of_a_run_name_the_same_data_from_every_folder(here, monkey
     url = ("download.files=[https://example.org/data.txt]", "download.fetch=true")
     (here / "run.yaml").write_text(render_settings(resolved(data="notes.txt")))
     (here / "download.yaml").write_text(render_settings(resolved(*url)))
-    (here / "other").mkdir()
+    for folder in ("other", "downloads"):
+        (here / folder).mkdir()
+    (here / "downloads" / "data.txt").touch()
     monkeypatch.chdir(here / "other")
     again = resolved(model=None, configs=[here / "run.yaml"])
     assert again.settings.data.path == f"{here}/notes.txt"

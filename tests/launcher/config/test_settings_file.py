@@ -51,6 +51,7 @@ def test_each_key_is_flat_and_has_its_line():
         ("a: &x [*x]", "more than 50 levels of lists and mappings", (1, 4)),
         ("? [a]\n: 1", "a key that is not a scalar", (1, 3)),
         ("a: 1\nb: \x07", "a control character is not allowed", (2, 4)),
+        ("a: \udcff", "a byte that is no UTF-8 text", (1, 4)),
         # JSON
         ('{"a": 1,\n "a": 2}', "the key 'a' is set twice, first in line 1", (2, 2)),
         ('{"a": [1', "expecting ',' delimiter", (1, 9)),
@@ -91,6 +92,7 @@ HOSTILE = {
     ),
     "texts.yaml": (f"a: &a {'x' * 10**5}\nb: [{'*a,' * 99}]", "more than 10,000 values"),
     "digits.json": (f'{{"a": {"9" * 5000}}}', "too many digits"),
+    "hexadecimal.yaml": (f"a: 0x{'f' * 5000}", "too many digits"),
     "pipe.yaml": ("", "is not a regular file"),
     "vast.yaml": ("a: b\n" * 300_000, "too many for settings"),
 }

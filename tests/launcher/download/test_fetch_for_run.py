@@ -39,6 +39,16 @@ def test_a_run_downloads_its_data_first(server):
     assert ending.kind == "invalid input" and Path("downloads/data.jsonl").read_bytes() == BODY
 
 
+def test_a_run_downloads_nothing_that_only_a_file_asks_for(server, here):
+    url = server.on("/data.jsonl")
+    (here / "mine.yaml").write_text(f"download: {{fetch: true, files: ['{url}']}}\n")
+    (here / "downloads").mkdir()
+    (here / "downloads" / "data.jsonl").write_bytes(BODY)
+    ready = prepare_run(CliArgs("language:tiny", configs=[here / "mine.yaml"]), None)
+    execute_run(ready, False, str, Mock(return_value=run_end.of_error(SettingsError([]), 0)))
+    assert not server.requests and not (here / "downloads" / ".fetch").exists()
+
+
 def test_a_failed_download_exits_with_its_code_and_leaves_no_run_folder(server, here):
     with pytest.raises(SettingsError):
         begun(server.on("/none.jsonl", Response(404)))

@@ -1,6 +1,7 @@
 """A watched run is what its files and its lock say."""
 
 import io
+import json
 from datetime import datetime, timezone
 
 import pytest
@@ -98,3 +99,27 @@ def test_several_runs_have_two_lines_each_and_one_its_view_and_none_wraps(run):
         lines = stream.getvalue().splitlines()
         assert max(map(cell_len, lines)) <= 40 and lines[0].startswith("killed  ")
         assert len(lines) <= height
+
+
+def test_an_event_of_another_program_is_left_out(run):
+    run.call("start", train_plan())
+    run.train(1, 10)
+    events = run.folder / run_folder.EVENTS
+    line = {"time": "0001-01-01T00:00:00+23:00", "kind": "evaluated", "step": 10, "facts": {"metrics": {}}}
+    for time in ("2026-01-01T00:00:00Z", line["time"]):
+        with events.open("a") as file:
+            file.write(json.dumps({**line, "time": time}) + "\n")
+    assert run.watched.snapshot().progress.step == 10
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_failed_run_shows_its_error_on_a_terminal(run, count):
+    run.call("start", train_plan())
+    run.train(1, 10)
+    run.call("end", Outcome("failed", "ValueError: no\nsensor", 1, 10, 2.0, 9.0, None, None))
+    ended(run.folder, "failed", 10, reason="ValueError: no\nsensor")
+    found = run.watched.snapshot()
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(screen([found] * count))
+    assert stream.getvalue().splitlines()[1].strip() == "ValueError: no sensor"
+    assert plain(found).splitlines()[0].endswith("failed; ValueError: no sensor")

@@ -52,3 +52,11 @@ def test_a_refused_start_writes_nothing_and_force_starts_it(here, monkeypatch, s
     said(*words, code=2)
     said(*words, "--force", "--dry-run")
     assert not list(here.iterdir())
+
+
+def test_too_little_memory_stands_beside_no_other_error(here, monkeypatch, said):
+    monkeypatch.setattr(machine, "detect_machine", lambda: replace(LAPTOP, ram_bytes=2**20))
+    words = ("--model", "language:tiny", "--json")
+    for typed, key in (((), "engine.name"), (("--epohcs", "3"), None)):
+        [error] = said(*words, *typed, code=2)["diagnostics"]
+        assert error["key"] == key

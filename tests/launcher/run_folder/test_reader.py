@@ -43,7 +43,13 @@ def test_files_are_read_without_lines_of_other_programs_and_half_a_line_at_the_e
         ("3", None),
         ({"kind": "train"}, "train.step"),
         ({"kind": "train", "step": 10**30}, "train.step"),
+        (TRAIN | {"device_memory_bytes": "much"}, "train.device_memory_bytes"),
+        (TRAIN | {"loss": None, "parts": 3}, "train.parts"),
+        (TRAIN | {"ram_percent": "x"}, "train"),
+        (TRAIN | {"lr.head": -1}, "train"),
+        (TRAIN | {"samples": 10**400}, None),
         ({"kind": "eval", "step": 1}, "eval.metrics"),
+        (EVAL | {"metrics": {"val_loss": "low"}}, "eval.metrics.val_loss.float"),
     ],
 )
 def test_a_damaged_line_is_named(run, line, key):

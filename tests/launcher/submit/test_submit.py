@@ -193,3 +193,11 @@ def test_a_model_of_the_hub_is_downloaded_and_the_job_names_its_commit(
     for run in ("run", "other"):
         job = (here / run / "slurm" / "job.sbatch").read_text()
         assert f"--set=model.pretrained=hf:org/tiny@{COMMIT} --out=" in job
+
+
+def test_the_job_of_each_stage_repeats_the_options_of_a_download(here, submit):
+    words = ("--mode", "staged", "--set", "download.files=[https://example.org/a.jsonl]", "--download-data")
+    jobs = submit("--dry-run", "--json", *words, "--set", f"download.folder={here}")["jobs"]
+    assert len(jobs) == 2
+    for job in jobs:
+        assert "--download-data" in job["text"] and f"--set=download.folder={here}" in job["text"]

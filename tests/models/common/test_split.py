@@ -121,7 +121,9 @@ def test_too_few_new_groups_are_an_error_that_names_the_empty_splits(groups, ear
     assert raised.value.message.startswith(f"{empty} would be empty: {new} of {len(groups)} files")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"train": 1, "val": [], "test": []}', "[" * 9999])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"train": 1}', '{"train": [["a"]]}', '{"val": [{}]}', "[" * 9999]
+)
 def test_a_damaged_split_is_one_error_that_says_what_to_do(tmp_path, text):
     (tmp_path / "split.json").write_text(text)
     for read in (load_sides, overlapping_groups):
