@@ -12,7 +12,9 @@ from tests.models import tasks
 def rank_alone(monkeypatch):
     """Makes a rank of two, alone: what it broadcasts stays as it is."""
     monkeypatch.setattr(deferred_init.dist, "broadcast", lambda *_: None)
-    return lambda rank: SimpleNamespace(size=2, rank=rank, agree=lambda flags: flags)
+    return lambda rank: SimpleNamespace(
+        size=2, rank=rank, agree=lambda flags: flags, wait_for_all=lambda: None
+    )
 
 
 @pytest.fixture
