@@ -212,9 +212,29 @@ def unknown_embedded(path: str, names: Collection[str]) -> DataError:
     )
 
 
+_CONVERSIONS = {
+    r"\.aedat4$": "faery converts AEDAT4 to Prophesee DAT:  faery input file IN.aedat4 output file OUT.dat",
+    r"\.es$": "faery converts Event Stream to Prophesee DAT:  faery input file IN.es output file OUT.dat",
+    r"\.arf$": "export the traces of BioSigRZ as text, and write them into a table of docs/abr.md",
+    r"openbci.*\.(txt|csv)$": "record as BDF+ in the OpenBCI GUI, or write EDF from the text with MNE",
+}
+"""By a pattern of the name, what makes a format of the families out of one that none reads."""
+
+
+def conversion(path: Path) -> str:
+    """What converts a file, or the first file of a folder that can be; empty: unknown. Reads the disk."""
+    for file in first_files(path):
+        for pattern, fix in _CONVERSIONS.items():
+            if re.search(pattern, file.name, re.IGNORECASE):
+                return fix
+    return ""
+
+
 def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
     """The error for data in no format that the family reads."""
-    return DataError(f"'{path}' has an unknown format", where="data.path", allowed="; ".join(formats))
+    return DataError(
+        f"'{path}' has an unknown format", where="data.path", allowed="; ".join(formats), fix=conversion(path)
+    )
 
 
 def known_files(
