@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
-from math import ceil, prod
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal
+from typing import Literal
 
 from models.base import DataError
 
@@ -37,23 +36,7 @@ def progress(work: str, total: int | None) -> Iterator[Callable[[int], None]]:
     yield update
 
 
-def hdf5_problem(dataset: Any) -> str | None:
-    """Why reading an h5py dataset may need much more memory than the file has; None: it does not.
-
-    Data that was never written costs nothing on the disk, and is read as zeros. Reads the disk.
-    """
-    if dataset.external or dataset.is_virtual:
-        return None
-    size, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
-    is_cut = stored < size
-    if dataset.chunks is not None:
-        counts = (ceil(n / chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-        is_cut = dataset.id.get_num_chunks() < prod(counts)
-    most = max(ALWAYS_UNPACKED, _MOST_RATIO * stored) if dataset.ndim < 3 else size  # no pictures
-    return f"claims {size:,} bytes, but the file stores {stored:,}" if is_cut or size > most else None
-
-
-_MOST_RATIO, ALWAYS_UNPACKED = 200, 1 << 26
+MOST_RATIO, ALWAYS_UNPACKED = 200, 1 << 26
 """Bytes that a packed byte may stand for, and that any file may unpack to. Gzip reaches 1,000, with
 data that repeats one letter; logs and tables reach 10 to 50."""
 
@@ -61,7 +44,7 @@ data that repeats one letter; logs and tables reach 10 to 50."""
 def check_expansion(path: Path, unpacked: int) -> None:
     """Raises DataError if `path` unpacks to far more bytes than real data of its size does."""
     packed = path.stat().st_size
-    most = max(ALWAYS_UNPACKED, _MOST_RATIO * packed)
+    most = max(ALWAYS_UNPACKED, MOST_RATIO * packed)
     if unpacked > most:
         raise DataError(
             f"'{path}' has {packed:,} bytes and unpacks to {unpacked:,} or more",

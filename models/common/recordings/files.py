@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from models.base import DataError
+from models.common import matlab
 from models.common.data_files import identity, listed, unreadable_file
 from models.common.recordings import edf
 from models.common.recordings.recording import (
@@ -122,6 +123,11 @@ def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
     options: dict[str, Any] = {"preload": False, "verbose": "warning"}
     if path.name.lower().endswith((".fif", ".fif.gz")):
         _check_tags(path)
+    if suffix == ".set":
+        from models.common import hdf5  # with h5py, for this format only
+
+        matlab.check(path)
+        hdf5.check(path)
     if exclude:
         options["exclude"] = list(exclude)
     if exclude and suffix in edf.SUFFIXES:

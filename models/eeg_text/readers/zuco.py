@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from models.common import cache
-from models.common.data_files import BadRecords, hdf5_problem, identity, library_errors
+from models.common import cache, matlab
+from models.common.data_files import BadRecords, identity, library_errors
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.recordings import MOST_UV, Item, Use, normalized
 
@@ -77,6 +77,7 @@ def read_eeg(path: Path, number: int) -> np.ndarray:
 def _matlab5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     from scipy.io import loadmat
 
+    matlab.check(path)
     content = loadmat(path, variable_names=[_GROUP], struct_as_record=False, squeeze_me=True)
     for entry in np.atleast_1d(content[_GROUP]):
         values = np.asarray(getattr(entry, "rawData", np.nan))
@@ -86,8 +87,15 @@ def _matlab5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 def _hdf5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     import h5py
 
+    from models.common import hdf5
+
     with h5py.File(path, "r") as file:
-        eeg, texts = file[f"{_GROUP}/rawData"], file.get(f"{_GROUP}/content")
+        eeg = hdf5.member(file, f"{_GROUP}/rawData")
+        texts = hdf5.member(file, f"{_GROUP}/content")
+        if eeg is None:
+            raise ValueError(f"it has no {_GROUP}/rawData")
+        for field in filter(None, (eeg, texts)):
+            _check_array(field)
         for number in range(int(eeg.size) if eeg.dtype == object else 1):
             units = _NOTHING if texts is None else _numbers(file, texts, number)
             text = units.ravel().astype("<u2").tobytes().decode("utf-16-le", errors="replace")
@@ -97,7 +105,7 @@ def _hdf5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 def _numbers(file: Any, field: Any, number: int) -> np.ndarray:
     """What a field has for a sentence; empty where MATLAB stored the shape of an empty array.
 
-    Raises ValueError if the file does not store all numbers.
+    Raises ValueError as `_check_array`.
     """
     entry = field
     if field.dtype == object:  # references, in a column or a row; otherwise a single sentence
@@ -106,9 +114,16 @@ def _numbers(file: Any, field: Any, number: int) -> np.ndarray:
     is_empty = entry.attrs.get("MATLAB_empty", 0) or not hasattr(entry, "dtype")
     if is_empty or entry.dtype.kind not in "fiu":
         return _NOTHING
-    if (problem := hdf5_problem(entry)) is not None:
-        raise ValueError(f"{entry.name} {problem}")
+    _check_array(entry)
     return np.asarray(entry[()])
+
+
+def _check_array(array: Any) -> None:
+    """Raise ValueError if the file does not store all of an array itself."""
+    from models.common import hdf5
+
+    if (problem := hdf5.problem(array)) is not None:
+        raise ValueError(f"{array.name} {problem}")
 
 
 def orient(raw: np.ndarray, time_first: bool) -> tuple[np.ndarray, str | None]:
