@@ -7,18 +7,20 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from shlex import quote
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from models.base import DataError
 
 _LINE_S = 10.0
+Key = TypeVar("Key", bound=Hashable)
 
 
 @contextmanager
@@ -152,6 +154,56 @@ def identity(path: Path) -> tuple[int, int, int, int]:
     """
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+_ENDS = 1 << 16
+"""Bytes of both ends that are compared before whole files."""
+
+
+def copies(files: Mapping[Key, Path]) -> dict[Key, Key]:
+    """The names of files whose content an earlier one has, each with the name of that one.
+
+    The same recording or page under two names would be trained on and validate. Only files of one
+    size, whose ends are equal, are read whole. Reads the disk. Raises DataError.
+    """
+    try:
+        groups = [list(files)]
+        for key_of in (_size, _ends, _digest):
+            parts: list[list[Key]] = []
+            for group in groups:
+                by_key: dict[Hashable, list[Key]] = {}
+                for name in group:
+                    by_key.setdefault(key_of(files[name]), []).append(name)
+                parts += [part for part in by_key.values() if len(part) > 1]
+            groups = parts
+    except OSError as error:
+        raise unreadable_file(Path("data"), error) from None
+    return {name: group[0] for group in groups for name in group[1:]}
+
+
+def _size(path: Path) -> Hashable:
+    return path.stat().st_size
+
+
+def _ends(path: Path) -> Hashable:
+    with path.open("rb") as file:
+        first = file.read(_ENDS)
+        file.seek(max(0, path.stat().st_size - _ENDS))
+        return first, file.read(_ENDS)
+
+
+def _digest(path: Path) -> Hashable:
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
+
+
+def told_copies(found: Mapping[Any, Any]) -> dict[str, str]:
+    """The fact that tells of `copies`; none without them."""
+    names = [f"{copy} of {first}" for copy, first in found.items()]
+    return {"copies": f"not read: {listed(names, MAX_EXAMPLES)}"} if names else {}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -27,7 +28,7 @@ def read(file: Path, use: Use, bad_records: BadRecords, missing: Counter[str]) -
     Reads the disk; raises DataError.
     """
     items, arrays = list[Item](), sentence_arrays(file)
-    subject = file.stem.removeprefix("results").split("_")[0]  # YAC of resultsYAC_NR.mat
+    reader = subject(file) or file.stem
     lengths = np.diff(arrays["offsets"]).tolist()
     sentences = zip(json.loads(bytes(arrays["texts"])), lengths, strict=True)
     for number, ((text, problem), samples) in enumerate(sentences):
@@ -35,10 +36,16 @@ def read(file: Path, use: Use, bad_records: BadRecords, missing: Counter[str]) -
         if problem or (samples and not group and use != "predict"):
             bad_records.add(where, problem or "content has no words")
         elif not samples:
-            missing[subject] += 1
+            missing[reader] += 1
         else:
-            items.append(Item(text, subject, group, samples, where, partial(read_eeg, file, number)))
+            items.append(Item(text, reader, group, samples, where, partial(read_eeg, file, number)))
     return items
+
+
+def subject(path: Path) -> str:
+    """The reader of a file, YAC of resultsYAC_NR.mat; empty for another name."""
+    named = re.match(r"results([0-9A-Za-z]+)_", path.name)
+    return named[1] if named else ""
 
 
 def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:

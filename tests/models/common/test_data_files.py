@@ -58,3 +58,21 @@ def test_bad_records_stop_the_start_with_their_count_and_a_fix():
     # Skipping would leave nothing.
     assert "skip" not in error_of(bad_pages(1).finish, "stop", num_good=0).fix
     assert bad_pages(5).finish("skip", num_good=7) == 5 and len(bad_pages(5).examples()) == 3
+
+
+def test_copies_are_files_of_equal_content_only(tmp_path):
+    middle, length = 1 << 17, 1 << 18
+    whole = bytes(length)
+    contents = {
+        "a": whole,
+        "b": whole[:middle] + b"x" + whole[middle + 1 :],  # of the same size and the same ends
+        "c": whole,
+        "d": whole + b"\0",
+        "e": b"short",
+        "f": b"short",
+        "g": b"",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    found = data_files.copies({name: tmp_path / name for name in contents})
+    assert found == {"c": "a", "f": "e"}
