@@ -94,6 +94,16 @@ def test_a_new_epoch_in_the_status_of_biosemi_ends_a_piece(tmp_path):
     assert [(event.onset_s, event.name) for event in recording.events()] == [(5.0, "3")]
 
 
+def test_channels_without_samples_are_no_signal(tmp_path):
+    status = Signal("Status", 0, np.zeros(0), "")
+    open_recording(write_edf(tmp_path / "a.bdf", [Signal("Cz", RATE, sine(RATE)), status], kind="BDF+C"))
+    for kind in ("EDF+D", "BDF+D"):
+        path = tmp_path / f"b.{kind[:3].lower()}"
+        write_edf(path, [Signal("Cz", 0, np.zeros(0))], kind=kind, starts=[0.0, 1.0])
+        with pytest.raises(DataError, match="no signal"):
+            open_recording(path)
+
+
 @pytest.mark.parametrize(("rate", "record_s"), [(200, 0.5), (60_000, 20.0)])
 def test_records_of_any_length_with_annotations(tmp_path, rate, record_s):
     values = noise(rate, 20)

@@ -68,7 +68,8 @@ def read_file(path: Path, unit: str | None) -> EdfFile:
             raise ValueError(f"it has {length} bytes, and by its header {expected}")
         rows = zip(labels, units, (int(n) / seconds for n in counts), *ranges, strict=True)
         channels = [_channel(*row, unit=unit) for row in rows if row[0][3:] != " Annotations"]
-        if not channels:
+        fastest_hz = max((channel.rate_hz for channel in channels), default=0)
+        if not fastest_hz > 0:
             raise ValueError("it has no signal, only annotations")
 
         content = np.memmap(path, np.uint8, "r", size, ((length - size) // record, record))
@@ -77,10 +78,10 @@ def read_file(path: Path, unit: str | None) -> EdfFile:
         for label, begin, end in zip(labels, [0, *ends[:-1]], ends, strict=True):
             parts.setdefault(label.upper(), content[:, begin:end])
         if head[192:197] in (b"EDF+D", b"BDF+D"):
-            fastest_hz = max(channel.rate_hz for channel in channels)
             _check_starts(parts.get(f"{kind} ANNOTATIONS", content[:, :0]), seconds, fastest_hz)
-        is_biosemi = kind == "BDF" and _STATUS in parts
-        pauses_s = _epoch_starts(parts[_STATUS], seconds) if is_biosemi else []
+        status = parts.get(_STATUS, content[:, :0])
+        is_biosemi = kind == "BDF" and status.size > 0
+        pauses_s = _epoch_starts(status, seconds) if is_biosemi else []
     except ValueError as error:
         raise DataError(
             f"'{path.name}' cannot be read: {error}",
