@@ -23,7 +23,7 @@ from launcher.report import page
 from launcher.run import affinity
 from models.base import DataError, Picture, SamplePart
 from models.catalog import FAMILIES, is_custom
-from models.common.data_files import check_kind
+from models.common.data_files import check_kind, conversion
 from training.storage import atomic_write
 
 DEFAULT_FOLDER = Path("data-check")
@@ -97,9 +97,12 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
     SettingsError if none matches; `origin` is the command that names the path.
     """
 
-    def error(message: str, near: str | None = None, allowed: str | None = None) -> SettingsError:
-        fix = near and f"{PROGRAM} data check {shlex.quote(near)}"
-        parts = {"allowed": allowed, "did_you_mean": near, "fix": fix}
+    def error(
+        message: str, near: str | None = None, allowed: str | None = None, fix: str = ""
+    ) -> SettingsError:
+        if near:
+            fix = f"{PROGRAM} data check {shlex.quote(near)}"
+        parts = {"allowed": allowed, "did_you_mean": near, "fix": fix or None}
         return SettingsError.of(message, value=path, where=origin, **parts)
 
     families = {name: _formats(name) for name in ([*FAMILIES] if family is None else [family])}
@@ -125,7 +128,7 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
     if matches:
         return matches
     known = "\n           ".join(f"{name}: {'; '.join(each.FORMATS)}" for name, each in families.items())
-    raise error(f"unknown data format: '{path}'", allowed=known)
+    raise error(f"unknown data format: '{path}'", allowed=known, fix=conversion(location))
 
 
 def _formats(family: str) -> Any:

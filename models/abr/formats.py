@@ -9,7 +9,7 @@ from models.common.table import is_table
 
 EPL, TABLE, RECORDING = FORMATS = (
     "EPL text (level series, with *-analyzed.txt beside them)",
-    "table (CSV, TSV or XLSX: patient_id, intensity, hear_loss, 1 … 200)",
+    "table (CSV, TSV or XLSX: patient_id, intensity, 1 … 200, and labels such as hear_loss)",
     "recording (EDF, BDF, EEGLAB .set or BrainVision .vhdr, at more than 6000 Hz)",
 )
 EMBEDDED = ("embedded:patients", "embedded:few-patients")

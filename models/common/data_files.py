@@ -7,19 +7,20 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from hashlib import sha256
 from itertools import islice
-from math import ceil, prod
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from models.base import DataError
 
 _LINE_S = 10.0
+Key = TypeVar("Key", bound=Hashable)
 
 
 @contextmanager
@@ -37,23 +38,7 @@ def progress(work: str, total: int | None) -> Iterator[Callable[[int], None]]:
     yield update
 
 
-def hdf5_problem(dataset: Any) -> str | None:
-    """Why reading an h5py dataset may need much more memory than the file has; None: it does not.
-
-    Data that was never written costs nothing on the disk, and is read as zeros. Reads the disk.
-    """
-    if dataset.external or dataset.is_virtual:
-        return None
-    size, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
-    is_cut = stored < size
-    if dataset.chunks is not None:
-        counts = (ceil(n / chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-        is_cut = dataset.id.get_num_chunks() < prod(counts)
-    most = max(ALWAYS_UNPACKED, _MOST_RATIO * stored) if dataset.ndim < 3 else size  # no pictures
-    return f"claims {size:,} bytes, but the file stores {stored:,}" if is_cut or size > most else None
-
-
-_MOST_RATIO, ALWAYS_UNPACKED = 200, 1 << 26
+MOST_RATIO, ALWAYS_UNPACKED = 200, 1 << 26
 """Bytes that a packed byte may stand for, and that any file may unpack to. Gzip reaches 1,000, with
 data that repeats one letter; logs and tables reach 10 to 50."""
 
@@ -61,7 +46,7 @@ data that repeats one letter; logs and tables reach 10 to 50."""
 def check_expansion(path: Path, unpacked: int) -> None:
     """Raises DataError if `path` unpacks to far more bytes than real data of its size does."""
     packed = path.stat().st_size
-    most = max(ALWAYS_UNPACKED, _MOST_RATIO * packed)
+    most = max(ALWAYS_UNPACKED, MOST_RATIO * packed)
     if unpacked > most:
         raise DataError(
             f"'{path}' has {packed:,} bytes and unpacks to {unpacked:,} or more",
@@ -171,6 +156,56 @@ def identity(path: Path) -> tuple[int, int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
+_ENDS = 1 << 16
+"""Bytes of both ends that are compared before whole files."""
+
+
+def copies(files: Mapping[Key, Path]) -> dict[Key, Key]:
+    """The names of files whose content an earlier one has, each with the name of that one.
+
+    The same recording or page under two names would be trained on and validate. Only files of one
+    size, whose ends are equal, are read whole. Reads the disk. Raises DataError.
+    """
+    try:
+        groups = [list(files)]
+        for key_of in (_size, _ends, _digest):
+            parts: list[list[Key]] = []
+            for group in groups:
+                by_key: dict[Hashable, list[Key]] = {}
+                for name in group:
+                    by_key.setdefault(key_of(files[name]), []).append(name)
+                parts += [part for part in by_key.values() if len(part) > 1]
+            groups = parts
+    except OSError as error:
+        raise unreadable_file(Path("data"), error) from None
+    return {name: group[0] for group in groups for name in group[1:]}
+
+
+def _size(path: Path) -> Hashable:
+    return path.stat().st_size
+
+
+def _ends(path: Path) -> Hashable:
+    with path.open("rb") as file:
+        first = file.read(_ENDS)
+        file.seek(max(0, path.stat().st_size - _ENDS))
+        return first, file.read(_ENDS)
+
+
+def _digest(path: Path) -> Hashable:
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
+
+
+def told_copies(found: Mapping[Any, Any]) -> dict[str, str]:
+    """The fact that tells of `copies`; none without them."""
+    names = [f"{copy} of {first}" for copy, first in found.items()]
+    return {"copies": f"not read: {listed(names, MAX_EXAMPLES)}"} if names else {}
+
+
 @contextmanager
 def library_errors(message: str, where: str, *, allowed: str, fix: str = "") -> Iterator[None]:
     """Raises any exception of a library that reads a file as one DataError; hides its warnings.
@@ -212,9 +247,29 @@ def unknown_embedded(path: str, names: Collection[str]) -> DataError:
     )
 
 
+_CONVERSIONS = {
+    r"\.aedat4$": "faery converts AEDAT4 to Prophesee DAT:  faery input file IN.aedat4 output file OUT.dat",
+    r"\.es$": "faery converts Event Stream to Prophesee DAT:  faery input file IN.es output file OUT.dat",
+    r"\.arf$": "export the traces of BioSigRZ as text, and write them into a table of docs/abr.md",
+    r"openbci.*\.(txt|csv)$": "record as BDF+ in the OpenBCI GUI, or write EDF from the text with MNE",
+}
+"""By a pattern of the name, what makes a format of the families out of one that none reads."""
+
+
+def conversion(path: Path) -> str:
+    """What converts a file, or the first file of a folder that can be; empty: unknown. Reads the disk."""
+    for file in first_files(path):
+        for pattern, fix in _CONVERSIONS.items():
+            if re.search(pattern, file.name, re.IGNORECASE):
+                return fix
+    return ""
+
+
 def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
     """The error for data in no format that the family reads."""
-    return DataError(f"'{path}' has an unknown format", where="data.path", allowed="; ".join(formats))
+    return DataError(
+        f"'{path}' has an unknown format", where="data.path", allowed="; ".join(formats), fix=conversion(path)
+    )
 
 
 def known_files(

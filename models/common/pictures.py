@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from models.common.data_files import library_errors
 
@@ -34,10 +34,11 @@ def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Imag
     """The picture upright, on white instead of transparency, as mode "L" or "RGB".
 
     `fix`: of the error; `page`: of a TIFF file. 1 and 8 bits, palettes and colors keep their
-    meaning; CMYK and Lab become RGB. Grey of 16 bits is scaled by the smallest depth of 8, 10,
-    12, 14 or 16 bits that holds its brightest pixel, since scanners of 12 bits store 4095 for
-    white; grey of 32 bits above that, by its brightest pixel; signed and float by its range, unless
-    all of a float lies in [0, 1]. Of an animation, the first frame. Disk access; raises DataError.
+    meaning; CMYK becomes RGB. Grey of 16 bits is scaled by the smallest depth of 8, 10, 12, 14 or
+    16 bits that holds its brightest pixel, since scanners of 12 bits store 4095 for white; grey of
+    32 bits above that, by its brightest pixel. Of an animation, the first frame. Disk access; raises
+    DataError, also for Lab, for grey of signed or floating-point numbers, and for CMYK in a JPEG
+    that does not say whether 0 is ink or paper.
     """
     with _errors(file, fix), Image.open(file, formats=FORMATS) as image:
         if problem := too_large(*image.size):
@@ -47,10 +48,9 @@ def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Imag
         is_wide = _has_16_bits(image)
         image.load()
         facts = dict(getattr(image, "tag_v2", {}))
-        read: Image.Image = image
         if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
-            read = ImageChops.invert(image)  # Pillow takes every JPEG for one of Adobe
-        return _eight_bits(ImageOps.exif_transpose(read), is_wide, facts)
+            raise ValueError("a JPEG of CMYK without the mark of Adobe may have either sign")
+        return _eight_bits(ImageOps.exif_transpose(image), is_wide, facts)
 
 
 def count_pages(file: Path) -> int:
@@ -80,9 +80,6 @@ def _eight_bits(image: Image.Image, is_wide: bool, facts: dict[int, Any]) -> Ima
         return _narrow_grey(image, facts)
     if mode in ("La", "RGBa"):
         image = image.convert(mode.upper())
-    elif mode == "LAB":
-        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        image = ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB") or image
     elif mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"):
         raise ValueError(f"pictures of mode {mode} are not read")
     clear = image.info.get("transparency")
@@ -100,31 +97,24 @@ _GREYS = ("1", "L", "LA", "La")
 
 def _narrow_grey(image: Image.Image, facts: dict[int, Any]) -> Image.Image:
     """Grey of 16 or 32 bits as "L"."""
-    values, sample_format = np.asarray(image), facts.get(_SAMPLE_FORMAT, (_UNSIGNED,))
-    if values.dtype == np.int32 and _SAMPLE_FORMAT in facts and sample_format == (_UNSIGNED,):
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or facts.get(_SAMPLE_FORMAT, (_UNSIGNED,)) != (_UNSIGNED,):
+        raise ValueError("grey of signed or floating-point numbers is not read")
+    if values.dtype == np.int32 and _SAMPLE_FORMAT in facts:
         values = values.view(np.uint32)
-    if not np.isfinite(values).all():
-        raise ValueError("pixels are not finite numbers")
-    low, high = _limits(values, sample_format != (_UNSIGNED,))
-    grey = np.full(values.shape, 255, np.uint8)
-    for top in range(0, len(values), _ROWS) if high > low else ():
-        share = (values[top : top + _ROWS] - np.float64(low)) / (high - low)
+    if values.min() < 0:
+        raise ValueError("grey below 0 is not read")
+    high = float(values.max())
+    white = next((2.0**bits - 1 for bits in _DEPTHS if high < 2**bits), high)
+    grey = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _ROWS):
+        share = values[top : top + _ROWS] / white
         if facts.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
             share = 1 - share  # Pillow does that for 8 bits only
         grey[top : top + _ROWS] = np.rint(share * 255)
     if isinstance(clear := image.info.get("transparency"), int):
         grey[values == clear] = 255
     return Image.fromarray(grey)
-
-
-def _limits(values: np.ndarray, is_signed: bool) -> tuple[float, float]:
-    """The values of black and white; equal ones for a blank page."""
-    low, high = float(values.min()), float(values.max())
-    if values.dtype.kind == "f":
-        return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
-    if low < 0 or is_signed:
-        return low, high
-    return 0.0, next((2.0**bits - 1 for bits in _DEPTHS if high < 2**bits), high)
 
 
 def _has_16_bits(image: Image.Image) -> bool:

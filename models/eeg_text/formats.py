@@ -17,9 +17,8 @@ ZUCO, EDF, BDF, EEGLAB, BRAINVISION, FIF = (
     "BrainVision .vhdr files, with their .eeg and .vmrk",
     "FIF recordings",
 )
-_FOLDERS = {"EGI .mff folders": ".mff", "MEF3 .mefd folders": ".mefd", "CTF .ds folders": ".ds"}
-"""Formats whose recordings are folders, and the ends of their names."""
-_NICOLET = "Nicolet .data recordings, with their .head"
+EGI, _EGI_SUFFIX = "EGI .mff folders", ".mff"
+"""The format whose recordings are folders, and the end of their names."""
 _KINDS: tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...] = (
     (ZUCO, (".mat",), _MATLAB),
     (EDF, (".edf",), (b"0       ",)),
@@ -31,18 +30,10 @@ _KINDS: tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...] = (
     ("Neuroscan or ANT .cnt recordings", (".cnt",), (b"Version ", b"RIFF", b"RF64")),
     ("Nihon Kohden .eeg recordings", (".eeg",), (b"EEG-", b"QI-403A", b"DAE-2100D")),
     ("BCI2000 .dat recordings", (".dat",), (b"HeaderLen=", b"BCI2000V=")),
-    ("Curry .cdt or .dap recordings", (".cdt", ".dap"), (b"",)),
-    ("Persyst .lay recordings", (".lay",), (b"",)),
-    ("NEDF recordings", (".nedf",), (b"",)),
-    (_NICOLET, (".data",), (b"",)),
-    ("Blackrock .ns3 recordings", (".ns3",), (b"",)),
-    ("eXimia .nxe recordings", (".nxe",), (b"",)),
-    ("KIT .sqd or .con recordings", (".sqd", ".con"), (b"",)),
 )
 """Each format of files, the ends of their names and their first bytes."""
-FORMATS = (*(name for name, *_ in _KINDS), *_FOLDERS)
+FORMATS = (*(name for name, *_ in _KINDS), EGI)
 _OF_FILES = tuple(suffix for _, suffixes, _ in _KINDS for suffix in suffixes)
-_OF_FOLDERS = tuple(_FOLDERS.values())
 EMBEDDED = ("embedded:reading", "embedded:reading-small")
 
 
@@ -50,10 +41,10 @@ def of_file(path: Path) -> str | None:
     """The format of a file, by its name and first bytes; None if unknown. Reads the disk."""
     name = path.name.lower()
     if path.is_dir():
-        return next((form for form, suffix in _FOLDERS.items() if name.endswith(suffix)), None)
+        return EGI if name.endswith(_EGI_SUFFIX) else None
     kinds = (kind for kind in _KINDS if name.endswith(kind[1]))
     form, _, heads = next(kinds, (None, (), ()))
-    if not path.is_file() or (form == _NICOLET and not path.with_suffix(".head").is_file()):
+    if not path.is_file():
         return None
     try:
         with path.open("rb") as stream:
@@ -69,7 +60,7 @@ def candidates(path: Path) -> list[Path]:
         return [path]
     recordings = []
     for folder, folders, names in walk(path):
-        whole = [name for name in folders if name.lower().endswith(_OF_FOLDERS)]
+        whole = [name for name in folders if name.lower().endswith(_EGI_SUFFIX)]
         recordings += [folder / name for name in names if name.lower().endswith(_OF_FILES)]
         recordings += [folder / name for name in whole]
         folders[:] = [name for name in folders if name not in whole]

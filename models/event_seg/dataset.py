@@ -52,6 +52,9 @@ def find_recordings(
     """
     known = known_files(path, recognize, FORMATS)
     chosen, facts = _choose({name: form for name, (_, form) in known.items()}, settings)
+    copies = data_files.copies({name: known[name][0] for name in chosen})
+    chosen = [name for name in chosen if name not in copies]
+    facts |= data_files.told_copies(copies)
     recordings: list[EventRecording] = []
     for name in chosen:
         file, form = known[name]

@@ -14,6 +14,7 @@ import pytest
 from openpyxl import Workbook
 from PIL import Image
 
+from launcher.__main__ import main
 from models.abr.config import Data
 from models.abr.readers import epl, recordings
 from models.abr.readers.files import read_responses
@@ -223,9 +224,9 @@ CASES = {
     "a.bdf": (partial(edf, kind="BDF+C"), use, 20),
     "a.vhdr": (writers.write_brainvision, use, 20),
     "a.vmrk": (lambda path: writers.write_brainvision(path.with_suffix(".vhdr")), use, 20),
-    "a.set": (writers.write_eeglab, use, 20),
+    "a.set": (writers.write_eeglab, use, 10),
     "a_raw.fif": (fif, use, 20),
-    "resultsA_NR.mat": (small(writers.write_matlab5), use, 20),
+    "resultsA_NR.mat": (small(writers.write_matlab5), use, 10),
     "resultsB_NR.mat": (small(writers.write_matlab73), use, 20),
     "ABR-1-1": (level_series, read_series, 40),
     "ABR-1-1-16.00kHz-anna-analyzed.txt": (level_series, read_series, 40),
@@ -251,3 +252,38 @@ def test_a_damaged_file_is_data_or_one_error(tmp_path, monkeypatch, name):
     content, read, count = CASES[name]
     content(tmp_path / name) if callable(content) else (tmp_path / name).write_bytes(content)
     check_damaged(tmp_path / name, read, count)
+
+
+ENCODER = ("--model", "eeg_text:tiny", "--set", "model.stage=encoder", "--set", "data.seq_len=200")
+CHECKED = {
+    "a.set": (writers.write_eeglab, ENCODER),
+    "a_raw.fif": (writers.write_fif, ENCODER),
+    "a.vhdr": (writers.write_brainvision, ENCODER),
+    "resultsA_NR.mat": (writers.write_matlab5, ("--model", "eeg_text:tiny")),
+    "EVT3.raw": (partial(events, name="EVT3"), ("--model", "event_seg:tiny")),
+    "a_data.hdf5": (partial(write_mvsec, frames=20, per_frame=60), ("--model", "event_seg:tiny")),
+}
+"""By the name of a file, what writes it and the arguments of its check."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHECKED)
+def test_the_check_of_a_file_with_wrong_bytes_ends_in_order(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write, arguments = CHECKED[name]
+    path = tmp_path / "data" / name
+    path.parent.mkdir()
+    write(path)
+    whole, beside = path.read_bytes(), sorted(path.parent.iterdir())
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        data = bytearray(whole)
+        for at in rng.integers(0, min(len(data), 3000), 3):
+            data[at] = rng.integers(256)
+        path.write_bytes(data)
+        code = main(["data", "check", str(path), *arguments, "--set", "eval.share=0.34"])
+        assert code in (0, 1, 2), seed
+        assert "Traceback" not in capsys.readouterr().err, seed
+        assert sorted(path.parent.iterdir()) == beside
+        assert {entry.name for entry in tmp_path.iterdir()} <= {"cache", "data", "data-check"}

@@ -2,11 +2,14 @@
 
 import io
 import json
+import struct
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 from PIL.ExifTags import Base
 
+from models.base import DataError
 from models.common.pictures import open_picture
 from models.doc_translation import showing
 from models.doc_translation.readers import dota
@@ -31,6 +34,13 @@ def saved(image, form="TIFF", **options):
     return file.getvalue()
 
 
+def unsigned(tiff):
+    """A TIFF with the tag SampleFormat of unsigned numbers, which Pillow does not write for 32 bits."""
+    signed, plain = (struct.pack("<HHIHH", 339, 3, 1, value, 0) for value in (2, 1))
+    assert signed in tiff
+    return tiff.replace(signed, plain)
+
+
 def ink(mode):
     """The page as black of different opacity."""
     clear = Image.new("L", (60, 80), 0)
@@ -47,11 +57,16 @@ def palette():
 FILES = {
     "16 bits": saved(WIDE, "PNG"),
     "PGM of 12 bits": b"P5 60 80 4095\n" + (WIDE // 16).astype(">u2").tobytes(),
-    "float from 0 to 1": saved((PAGE / 255).astype(np.float32)),
+    "32 bits": unsigned(saved(WIDE.astype(np.int32) * 9)),
     "palette with transparency": saved(palette(), "PNG", transparency=bytes([0, 255, 255])),
     "CMYK of Adobe": saved(page().convert("RGB").convert("CMYK"), "JPEG", quality=98),
     "color with opacity": saved(ink("RGBA"), "PNG"),
 }  # fmt: skip
+REFUSED = {
+    "float": saved((PAGE / 255).astype(np.float32)),
+    "signed": saved(PAGE.astype(np.int32) - 99, tiffinfo={339: 2}),
+    "Lab": saved(Image.merge("LAB", [page(), page(), page()])),
+}
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE}
 
 
@@ -65,6 +80,21 @@ def differs(data):
 def test_each_mode_shows_the_same_page():
     apart = {name: differs(data) for name, data in FILES.items()}
     assert {name: largest for name, largest in apart.items() if largest > 2} == {}  # rounding
+
+
+@pytest.mark.parametrize("mode", REFUSED)
+def test_a_mode_of_unknown_black_and_white_is_refused(mode):
+    with pytest.raises(DataError):
+        open_picture(io.BytesIO(REFUSED[mode]))
+
+
+def test_cmyk_of_a_jpeg_without_the_mark_of_adobe_is_refused():
+    marked = FILES["CMYK of Adobe"]
+    at = marked.index(b"\xff\xee")
+    plain = marked[:at] + marked[at + 2 + int.from_bytes(marked[at + 2 : at + 4], "big") :]
+    assert Image.open(io.BytesIO(plain)).mode == "CMYK"
+    with pytest.raises(DataError):
+        open_picture(io.BytesIO(plain))
 
 
 def test_each_turn_of_exif_is_upright():

@@ -10,7 +10,7 @@ from models.common.recordings.files import open_recording
 from models.eeg_text.config import Data
 from models.eeg_text.montage import SLOTS
 from models.eeg_text.readers import files
-from tests.edges.edf_files import Signal, write_edf
+from tests.edges.edf_files import HIGH, LOW, Signal, write_edf
 
 RATE = 250
 CZ, PZ = SLOTS.index("Cz"), SLOTS.index("E62")
@@ -43,6 +43,65 @@ def test_of_channels_of_several_rates_those_of_the_fastest_are_read(tmp_path):
     np.testing.assert_allclose(eeg[:, CZ], expected, atol=0.4)
     with pytest.raises(DataError, match="is sampled at 250 Hz, and only those at 1000 Hz"):
         open_recording(path).check([1])
+
+
+def test_channels_faster_than_the_eeg_leave_it_its_own_rate(tmp_path):
+    signals = [
+        Signal("EOG left", 1000, noise(1000)),
+        Signal("Cz", RATE, sine(RATE)),
+        Signal("Pz", RATE, -sine(RATE)),
+        Signal("EOG left", 1000, noise(1000)),
+        Signal("ECG-LA", 2000, noise(2000)),
+        Signal("Sound", 8000, noise(8000)),
+    ]
+    path = write_edf(tmp_path / "a.edf", signals, [(3.0, 0.0, "event")])
+    recording = open_recording(path)
+    assert (recording.names, recording.rate_hz) == (["Cz", "Pz"], RATE)
+    assert [event.onset_s for event in recording.events()] == [3.0]
+    np.testing.assert_allclose(samples(recording, 1), -sine(RATE), atol=0.01)
+    assert files.read(str(path), Data(), "encoder").facts["channels"] == 2
+    # abr names the channel that it needs.
+    assert open_recording(path, channel="Sound").rate_hz == 8000
+
+
+@pytest.mark.parametrize("kind", ["EDF+D", "BDF+D"])
+def test_a_recording_of_records_without_gaps_is_read(tmp_path, kind):
+    # The clock of the first record is 0.5 s after the begin that the header names.
+    starts = [0.5 + second for second in range(40)]
+    events = [(0.5 + 2.5, 0.0, "event"), (0.5 + 30.5, 0.0, "event")]
+    path = tmp_path / f"a.{kind[:3].lower()}"
+    write_edf(path, [Signal("Cz", RATE, sine(RATE))], events, kind=kind, starts=starts)
+    recording = open_recording(path)
+    assert [event.onset_s for event in recording.events()] == pytest.approx([2.5, 30.5])
+    assert [piece.seconds for piece in recording.pieces] == [40]
+    np.testing.assert_allclose(samples(recording), sine(RATE), atol=0.01)
+    starts[20] += 0.1
+    write_edf(path, [Signal("Cz", RATE, sine(RATE))], events, kind=kind, starts=starts)
+    with pytest.raises(DataError, match="records 20 and 21"):
+        open_recording(path)
+
+
+def test_a_new_epoch_in_the_status_of_biosemi_ends_a_piece(tmp_path):
+    status = np.zeros(40 * RATE)
+    for begin in (0, 9 * RATE + 30, 25 * RATE):
+        status[begin : begin + 20] = 1 << 16
+    status[5 * RATE : 5 * RATE + 10] += 3
+    # The writer maps LOW to HIGH on 24 bits.
+    scaled = LOW + (status + 2**23) / (2**24 - 1) * (HIGH - LOW)
+    signals = [Signal("Cz", RATE, sine(RATE)), Signal("Status", RATE, scaled, "", -(2**23), 2**23 - 1)]
+    recording = open_recording(write_edf(tmp_path / "a.bdf", signals, kind="BDF+C"))
+    assert [piece.start_s for piece in recording.pieces] == pytest.approx([0, 9 + 30 / RATE, 25])
+    assert [(event.onset_s, event.name) for event in recording.events()] == [(5.0, "3")]
+
+
+def test_channels_without_samples_are_no_signal(tmp_path):
+    status = Signal("Status", 0, np.zeros(0), "")
+    open_recording(write_edf(tmp_path / "a.bdf", [Signal("Cz", RATE, sine(RATE)), status], kind="BDF+C"))
+    for kind in ("EDF+D", "BDF+D"):
+        path = tmp_path / f"b.{kind[:3].lower()}"
+        write_edf(path, [Signal("Cz", 0, np.zeros(0))], kind=kind, starts=[0.0, 1.0])
+        with pytest.raises(DataError, match="no signal"):
+            open_recording(path)
 
 
 @pytest.mark.parametrize(("rate", "record_s"), [(200, 0.5), (60_000, 20.0)])

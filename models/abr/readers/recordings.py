@@ -43,7 +43,7 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
     added to the bad records; sweeps that are left out are counted.
     """
     try:
-        recording = open_recording(path, reading.settings.unit)
+        recording = open_recording(path, reading.settings.unit, reading.settings.channel)
         channel = _channel(recording, reading.settings.channel)
         recording.check([channel])
         kinds = _stimuli(recording, reading)
@@ -106,7 +106,9 @@ def _channel(recording: Recording, wanted: str | None) -> int:
             f"'{recording.path.name}' is sampled at {recording.rate_hz:g} Hz",
             where=where,
             allowed=f"more than {2 * BAND_HZ[1]:g} Hz",
-            fix="export it from the program that recorded it, without reducing the sampling rate",
+            fix=f"--set data.channel={recording.faster[0]!r}"
+            if recording.faster
+            else "export it from the program that recorded it, without reducing the sampling rate",
         )
     return names.index(name)
 

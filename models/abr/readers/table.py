@@ -19,7 +19,7 @@ from models.common.data_files import IGNORE, listed
 from models.common.table import Table, columns_option
 from models.common.text_file import TextFile
 
-REQUIRED = ("patient_id", "intensity", "hear_loss")
+REQUIRED = ("patient_id", "intensity")
 LABELS = ("hear_loss", "v_latency", "v_amplitude", "threshold")
 POINT_NAMES = tuple(str(point) for point in range(1, POINTS + 1))
 ORIGIN = ResponseOrigin("table", "human", 10.0, "µV, as documented for the columns 1 to 200")
@@ -39,8 +39,8 @@ def find_columns(
     """The index of each column of the table at `path`, by its meaning.
 
     `declared`: the meaning of a column by its name in lower case. Unless `has_labels`, columns of
-    labels are neither required nor returned. Raises DataError if a needed column is missing, or if
-    two mean the same.
+    labels are not returned. Raises DataError if a needed column is missing, if two mean the same, or
+    if there are more points than a response has.
     """
     meanings = [declared.get(name.lower(), name.lower()) for name in names]
     read = [meaning for meaning in COLUMNS if meaning != IGNORE and (has_labels or meaning not in LABELS)]
@@ -57,14 +57,21 @@ def find_columns(
             )
         if places:
             columns[meaning] = places[0]
-    required = [meaning for meaning in REQUIRED if meaning in read]
-    if missing := [name for name in (*required, *POINT_NAMES) if name not in columns]:
+    if missing := [name for name in (*REQUIRED, *POINT_NAMES) if name not in columns]:
         has = [name for name in names if name and name not in POINT_NAMES]
         raise DataError(
             f"the table has no column {listed(missing, 3)} among: {listed(has, _MANY) or 'none'}",
             where=str(path),
-            allowed=f"{', '.join(required)}, 1 … {POINTS}; and if known {', '.join(read)}",
+            allowed=f"{', '.join(REQUIRED)}, 1 … {POINTS}; and if known {', '.join(read)}",
             fix=f"say what a column means:  {columns_option({'NAME': missing[0]})}",
+        )
+    # Their number says nothing about the sampling rate, so the first 200 may be any time.
+    if more := [name for name in meanings if name.isdecimal() and int(name) > POINTS]:
+        raise DataError(
+            f"the table has points up to {max(map(int, more))}, and a response has {POINTS}",
+            where=str(path),
+            allowed=f"columns 1 … {POINTS}: {ORIGIN.window_ms:g} ms, each point the mean of 0.05 ms",
+            fix="average each response to these points, or remove the columns after 10 ms",
         )
     return columns
 

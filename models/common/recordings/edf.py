@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from models.base import DataError
-from models.common.recordings.recording import STIM, Channel
+from models.common.recordings.recording import NO_UNIT, STIM, Channel
 
 SUFFIXES = (".edf", ".bdf")
-NO_UNIT = "names no unit"
 _HEAD = 256
 """Bytes of the header, and of its part for each signal."""
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8)
@@ -19,15 +20,29 @@ _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8)
 _MICROVOLTS = {"uv": 1.0, "µv": 1.0, "nv": 1e-3, "mv": 1e3, "v": 1e6}
 _VOLTS_OF_MNE = {"uV": 1e-6, "µV": 1e-6, "mV": 1e-3}
 """The units that MNE converts; of others it gives the numbers."""
-_STIM = ("STATUS", "TRIGGER", "STI 014")
+_STATUS = "STATUS"
+_STIM = (_STATUS, "TRIGGER", "STI 014")
 _OTHERS = re.compile(
-    "(EOG|E[CKR]G|EMG|M[CE]G|RESP|TEMP|S[AP]O2|LIGHT|SOUND|AUDIO|EVENT|PULSE|MARKER|HR)[0-9]*"
+    "([HV]?EOG|[LR]OC|E[CKR]G|EMG|M[CE]G|RESP|TEMP|S[AP]O2|LIGHT|SOUND|AUDIO|MIC|EVENT|PULSE|MARKER|HR)"
+    "[LR0-9]*"
 )
 """First words of labels of what is not EEG: the standard texts of EDF+, and common ones."""
+_START = re.compile(rb"([+-]\d+(?:\.\d*)?)\x14")
+"""The time of a record: the first annotation in it, which has no text."""
 
 
-def read_channels(path: Path, unit: str | None) -> list[Channel]:
-    """The channels in a file; `unit`: of those that name none. Reads the disk.
+@dataclass(frozen=True)
+class EdfFile:
+    """What a header says, checked against the file."""
+
+    channels: list[Channel]
+    """Without those of annotations."""
+    pauses_s: Sequence[float]
+    """When the program of BioSemi went on after a pause."""
+
+
+def read_file(path: Path, unit: str | None) -> EdfFile:
+    """The channels and pauses of a file; `unit`: of channels that name none. Reads the disk.
 
     Raises DataError for what MNE would read wrongly: gaps, and a file that is longer or shorter than
     its header says. Source: Kemp and Olivan, European data format 'plus' (EDF+), 2003; the page of
@@ -39,8 +54,6 @@ def read_channels(path: Path, unit: str | None) -> list[Channel]:
             kind = "BDF" if head.startswith(b"\xffBIOSEMI") else "EDF" if head.startswith(b"0       ") else ""
             if path.suffix.lower() != f".{kind.lower()}":
                 raise ValueError(f"it does not begin as a {path.suffix.lower()} file")
-            if head[192:197] in (b"EDF+D", b"BDF+D"):
-                raise ValueError("it is a recording with gaps")
             size, records, count = (int(head[a:b]) for a, b in ((184, 192), (236, 244), (252, 256)))
             seconds = float(head[244:252])
             if size != _HEAD * (count + 1) or not 0 < count < 10_000 or not 0 < seconds < 1e6:
@@ -48,22 +61,62 @@ def read_channels(path: Path, unit: str | None) -> list[Channel]:
             labels, _, units, *ranges, _, counts = (
                 [_text(file.read(width)) for _ in range(count)] for width in _WIDTHS
             )
-        record = sum(map(int, counts)) * (3 if kind == "BDF" else 2)
+        width = 3 if kind == "BDF" else 2
+        record = sum(map(int, counts)) * width
         length, expected = path.stat().st_size, size + max(1, records) * record
         if not record or (length != expected if records > 0 else length < expected):  # -1: not closed
             raise ValueError(f"it has {length} bytes, and by its header {expected}")
         rows = zip(labels, units, (int(n) / seconds for n in counts), *ranges, strict=True)
         channels = [_channel(*row, unit=unit) for row in rows if row[0][3:] != " Annotations"]
-        if not channels:
+        fastest_hz = max((channel.rate_hz for channel in channels), default=0)
+        if not fastest_hz > 0:
             raise ValueError("it has no signal, only annotations")
+
+        content = np.memmap(path, np.uint8, "r", size, ((length - size) // record, record))
+        ends = width * np.cumsum([int(n) for n in counts])
+        parts: dict[str, np.ndarray] = {}
+        for label, begin, end in zip(labels, [0, *ends[:-1]], ends, strict=True):
+            parts.setdefault(label.upper(), content[:, begin:end])
+        if head[192:197] in (b"EDF+D", b"BDF+D"):
+            _check_starts(parts.get(f"{kind} ANNOTATIONS", content[:, :0]), seconds, fastest_hz)
+        status = parts.get(_STATUS, content[:, :0])
+        is_biosemi = kind == "BDF" and status.size > 0
+        pauses_s = _epoch_starts(status, seconds) if is_biosemi else []
     except ValueError as error:
         raise DataError(
             f"'{path.name}' cannot be read: {error}",
             where=str(path),
-            allowed="a complete EDF, EDF+C, BDF or BDF+C recording",
+            allowed="a complete EDF or BDF recording without gaps",
             fix="copy it again, or export it again, without gaps, from the program that recorded it",
         ) from None
-    return channels
+    return EdfFile(channels, pauses_s)
+
+
+def _check_starts(notes: np.ndarray, record_s: float, rate_hz: float) -> None:
+    """Raise ValueError if a record does not begin where the one before ends, up to half a sample.
+
+    `notes` [record, byte]: the annotations, of which the first of a record is its start.
+    """
+    matches = [_START.match(record.tobytes()) for record in notes]
+    starts = np.array([float(match[1]) if match else np.nan for match in matches])
+    is_next = np.abs(np.diff(starts) - record_s) <= 0.5 / rate_hz  # not if NaN
+    if not is_next.all():
+        first = int(is_next.argmin())
+        times = f"{starts[first]:g} and {starts[first + 1]:g} s"
+        raise ValueError(
+            f"it is a recording with gaps: records {first + 1} and {first + 2}, of {record_s:g} s each, "
+            f"begin at {times}"
+        )
+
+
+def _epoch_starts(status: np.ndarray, record_s: float) -> list[float]:
+    """When, after the first sample, bit 16 of `status` [record, byte] rises: a new epoch, in seconds.
+
+    Source: the page of BioSemi about the channel Status.
+    """
+    is_epoch = (status[:, 2::3] & 1).astype(np.int8)
+    rises = np.flatnonzero(np.diff(is_epoch.ravel()) == 1) + 1
+    return (rises * (record_s / is_epoch.shape[1])).tolist()
 
 
 def _channel(label: str, named: str, rate: float, *texts: str, unit: str | None) -> Channel:
@@ -71,8 +124,8 @@ def _channel(label: str, named: str, rate: float, *texts: str, unit: str | None)
         return Channel(label, STIM, rate, 1.0)
     named = named.replace("μ", "µ")
     factor = _MICROVOLTS.get((named or unit or "").lower())
-    is_other = _OTHERS.fullmatch((label.upper().split() or [""])[0]) or (named and factor is None)
-    kind = "misc" if is_other else "eeg"
+    word = re.split(r"[^0-9A-Z]", label.upper())[0]
+    kind = "misc" if _OTHERS.fullmatch(word) or (named and factor is None) else "eeg"
     try:
         low, high, lowest, highest = map(float, texts)
     except ValueError:

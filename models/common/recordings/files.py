@@ -5,16 +5,20 @@ from __future__ import annotations
 import gzip
 import re
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from math import ceil, inf
+from math import ceil, inf, isnan
 from pathlib import Path
 from typing import Any
 
+from models.base import DataError
+from models.common import matlab
 from models.common.data_files import identity, listed, unreadable_file
 from models.common.recordings import edf
 from models.common.recordings.recording import (
+    NO_UNIT,
     STIM,
     Channel,
     Event,
@@ -32,73 +36,126 @@ _SKIP = "bad_acq_skip"
 """The annotation of MNE for samples that were not recorded."""
 
 
-def open_recording(path: Path, unit: str | None = None) -> Recording:
+def open_recording(path: Path, unit: str | None = None, channel: str | None = None) -> Recording:
     """The recording at `path`, a file or a folder of its format; the last few are cached.
 
-    `unit`: of channels of EDF and BDF that name none, which without it are not read.
+    `unit`: of channels of EDF and BDF that name none, which without it are not read. `channel`: one
+    whose rate is wanted; without it, the rate is that of most channels of EEG.
 
     Rates, gaps, units and encodings are those of its header; warnings of libraries are its notes.
-    Reads the disk, but no samples. Raises DataError.
+    Reads the disk, but no samples of EEG. Raises DataError.
     """
     try:
-        return _opened(path, identity(path), unit)
+        return _opened(path, identity(path), unit, channel)
     except OSError as error:
         raise unreadable_file(path, error) from None
 
 
 @lru_cache(maxsize=8)
-def _opened(path: Path, as_it_is: tuple[int, ...], unit: str | None) -> Recording:
+def _opened(path: Path, as_it_is: tuple[int, ...], unit: str | None, wanted: str | None) -> Recording:
     """Cached by the identity of the file. Raises DataError, OSError."""
-    is_edf = path.suffix.lower() in edf.SUFFIXES
-    channels = edf.read_channels(path, unit) if is_edf else []
+    header = edf.read_file(path, unit) if path.suffix.lower() in edf.SUFFIXES else None
     with recording_errors(path) as notes:
         raw, note = _raw(path)
         _check_length(raw, path)
-        rate = float(raw.info["sfreq"])
-        if not (0 < rate < inf and raw.n_times):
-            raise ValueError(f"{raw.n_times} samples at {rate:g} Hz")
-        if not channels:
-            is_gdf = path.suffix.lower() == ".gdf"  # the one other format of channels with several rates
-            counts = raw._raw_extras[0]["n_samps"] if is_gdf else [1] * len(raw.ch_names)
-            for kind, count in zip(raw.get_channel_types(), counts, strict=True):
-                channels.append(Channel("", kind, rate * count / max(counts), 1.0 if kind == STIM else 1e6))
+        channels = _channels(raw, path) if header is None else list(header.channels)
         for channel, name in zip(channels, raw.ch_names, strict=True):
-            channel.name, channel.is_bad = name, name in raw.info["bads"]
+            channel.name = name
+        # Of GDF, MNE keeps the highest rate also without the channel that has it.
+        rate = float(raw.info["sfreq"]) if header is None else _rate(channels, wanted)
+        faster = [channel.name for channel in channels if channel.rate_hz > rate * (1 + 1e-5)]
+        if faster:  # of several rates, MNE gives all channels the highest one
+            raw, note = _raw(path, exclude=faster)
+            channels = [channel for channel in channels if channel.name not in faster]
+        if not (0 < rate < inf and raw.n_times and abs(float(raw.info["sfreq"]) - rate) < 1e-5 * rate):
+            raise ValueError(f"{raw.n_times} samples at {rate:g} Hz")
+        for channel, name in zip(channels, raw.ch_names, strict=True):
+            channel.is_bad = name in raw.info["bads"]
             if not abs(channel.rate_hz - rate) < 1e-5 * rate:
                 read = f"and only those at {rate:g} Hz can be read"
                 channel.problem = f"is sampled at {channel.rate_hz:g} Hz, {read}"
-        events = _events(raw)
-        pieces = _pieces(events, rate, int(raw.n_times))
+        events = _events(raw, path)
+        pauses_s = [] if header is None else header.pauses_s
+        pieces = _pieces(events, pauses_s, rate, int(raw.n_times))
         raw[0, :1]  # a missing file of data is an error now
-    if unknown := [channel.name for channel in channels if channel.problem == edf.NO_UNIT]:
+    if unknown := [channel.name for channel in channels if channel.problem == NO_UNIT]:
         notes.append(f"{len(unknown)} channels name no unit and are not read: {listed(unknown, 3)}")
+    if faster:
+        notes.append(f"channels above {rate:g} Hz are not read: {listed(faster, 3)}")
     annotations = [replace(e, onset_s=round(e.onset_s * rate) / rate) for e in events]
     named = tuple(f"{path.name}: {text}" for text in (note, *notes) if text)
-    return Recording(path, raw, rate, channels, pieces, annotations, named)
+    return Recording(path, raw, rate, channels, pieces, annotations, named, faster)
 
 
-def _raw(path: Path) -> tuple[Any, str]:
-    """The recording of MNE, and a note."""
+def _channels(raw: Any, path: Path) -> list[Channel]:
+    """The channels of a format other than EDF and BDF."""
+    rate = float(raw.info["sfreq"])
+    is_gdf = path.suffix.lower() == ".gdf"  # the one other format of channels with several rates
+    counts = raw._raw_extras[0]["n_samps"] if is_gdf else [1] * len(raw.ch_names)
+    channels = []
+    for kind, count in zip(raw.get_channel_types(), counts, strict=True):
+        channels.append(Channel("", kind, rate * count / max(counts), 1.0 if kind == STIM else 1e6))
+    return channels
+
+
+def _rate(channels: Sequence[Channel], wanted: str | None) -> float:
+    """The rate of the channel `wanted`, or else that of most channels of EEG in volts."""
+    for channel in channels:
+        if channel.name == wanted:
+            return channel.rate_hz
+    eeg = [channel for channel in channels if channel.kind == "eeg" and not channel.problem]
+    counts = Counter(channel.rate_hz for channel in eeg or channels)
+    return max(counts, key=lambda rate: (counts[rate], rate))
+
+
+_NO_RECORDING = {
+    ".set": ("number of trials", "in EEGLAB, save the data set before  Tools > Extract epochs"),
+    ".fif": ("No raw data", "save the Raw of MNE, not its Epochs or Evoked"),
+}
+"""By suffix, words in the error of MNE for a file of epochs, and the fix."""
+
+
+def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
+    """The recording of MNE, without channels to exclude, and a note. Raises DataError for epochs."""
     import mne
 
-    suffix, options = path.suffix.lower(), {"preload": False, "verbose": "warning"}
-    if suffix == ".ahdr":  # older versions of MNE do not know it
-        return mne.io.read_raw_brainvision(str(path), **options), ""
+    suffix = path.suffix.lower()
+    options: dict[str, Any] = {"preload": False, "verbose": "warning"}
     if path.name.lower().endswith((".fif", ".fif.gz")):
         _check_tags(path)
+    if suffix == ".set":
+        from models.common import hdf5  # with h5py, for this format only
+
+        matlab.check(path)
+        hdf5.check(path)
+    if exclude:
+        options["exclude"] = list(exclude)
+    if exclude and suffix in edf.SUFFIXES:
+        options["exclude_after_unique"] = True  # MNE numbers channels of one name
     try:
+        if suffix == ".ahdr":  # older versions of MNE do not know it
+            return mne.io.read_raw_brainvision(str(path), **options), ""
         return mne.io.read_raw(str(path), **options), ""
     except Exception as error:
         if suffix in edf.SUFFIXES and "encoding='latin1'" in str(error):  # as MNE says
             raw = mne.io.read_raw(str(path), encoding="cp1252", **options)
             return raw, "its annotations are read as cp1252"
+        words, fix = _NO_RECORDING.get(suffix.replace(".gz", ".fif"), ("", ""))
+        if words and words in str(error):
+            raise DataError(
+                f"'{path.name}' has epochs, cut out of a recording",
+                where=str(path),
+                allowed="a continuous recording, with its events",
+                fix=fix,
+            ) from None
         raise
 
 
 def _check_tags(path: Path) -> None:
-    """Raise ValueError if the tags of a FIF file name each other in a circle: MNE never ends then.
+    """Raise ValueError if the tags of a FIF file name each other in a circle.
 
-    Source: the header of a tag in Functional image file format, Elekta Neuromag, 2009.
+    MNE then reads until the memory is full; one of 20 random damages did that. Source: the header of
+    a tag in Functional image file format, Elekta Neuromag, 2009.
     """
     at, seen = 0, set[int]()
     with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
@@ -113,19 +170,31 @@ def _check_tags(path: Path) -> None:
             at = following or at + 16 + size
 
 
-def _events(raw: Any) -> list[Event]:
+_PAUSES = ("-99", "-99.0")
+"""Types of events for `boundary` where EEGLAB or ERPLAB stores numbers."""
+
+
+def _events(raw: Any, path: Path) -> list[Event]:
     """The annotations; onsets are seconds after the first sample."""
+    # MNE counts onsets from where the numbers of samples begin, with a date and without one.
+    begin = raw.first_samp / float(raw.info["sfreq"])
     notes = raw.annotations
-    begin = 0.0 if notes.orig_time is None else raw.first_samp / float(raw.info["sfreq"])
-    if notes.orig_time is not None and raw.info["meas_date"] is not None:
-        begin += (raw.info["meas_date"] - notes.orig_time).total_seconds()
-    rows = zip(notes.onset, notes.duration, notes.description, strict=True)
-    return [Event(float(onset) - begin, float(lasts), str(name)) for onset, lasts, name in rows]
+    events = []
+    for onset, lasts, name in zip(notes.onset, notes.duration, notes.description, strict=True):
+        is_pause = path.suffix.lower() == ".set" and name in _PAUSES
+        lasts = 0.0 if isnan(lasts) else float(lasts)  # of EEGLAB, an empty one
+        events.append(Event(float(onset) - begin, lasts, "boundary" if is_pause else str(name)))
+    return events
 
 
-def _pieces(events: Sequence[Event], rate: float, end: int) -> tuple[RecordingPiece, ...]:
-    """The parts between pauses; without samples that were not recorded."""
-    skipped: list[tuple[int, int]] = []
+def _pieces(
+    events: Sequence[Event], pauses_s: Sequence[float], rate: float, end: int
+) -> tuple[RecordingPiece, ...]:
+    """The parts between pauses; without samples that were not recorded.
+
+    `pauses_s`: when the recording went on after a pause that no event tells.
+    """
+    skipped: list[tuple[int, int]] = [(round(at * rate), round(at * rate)) for at in pauses_s]
     for event in events:
         # EEGLAB places a pause between two samples.
         first, kind = ceil(event.onset_s * rate - 1e-6), event.name.lower()

@@ -14,6 +14,7 @@ import numpy as np
 from models.base import DataError
 from models.common.data_files import library_errors
 
+NO_UNIT = "names no unit"
 STIM = "stim"
 """The kind of a channel of events."""
 _COMPOSITE = ("STI101", "STI 014")
@@ -85,6 +86,8 @@ class Recording:
     annotations: Sequence[Event]
     notes: Sequence[str]
     """What the user should know about how the file was read."""
+    faster: Sequence[str] = ()
+    """Channels of a higher rate, which are not read."""
 
     @property
     def names(self) -> list[str]:
@@ -105,11 +108,14 @@ class Recording:
     def check(self, picks: Sequence[int]) -> None:
         """Raise DataError if the values of one of the channels are not microvolts."""
         if wrong := next((self.channels[pick] for pick in picks if self.channels[pick].problem), None):
+            fix = "leave it out, or export the recording at one sampling rate, in volts"
+            if wrong.problem == NO_UNIT:
+                fix = "name the unit:  --set data.unit=uV"
             raise DataError(
                 f"channel '{wrong.name}' of '{self.path.name}' {wrong.problem}",
                 where=str(self.path),
-                allowed="channels of volts, with a scale",
-                fix="leave it out, or name the unit of channels without one:  --set data.unit=uV",
+                allowed="channels of volts, with a scale, of one sampling rate",
+                fix=fix,
             )
 
     def read(self, picks: Sequence[int], first: int, last: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.base import DataError, SplitName
-from models.common.data_files import BadRecords, OnBad, files
+from models.common.data_files import BadRecords, OnBad, copies, files
 from models.common.pictures import open_picture, too_large
 from models.common.text_file import TextFile, parse_json
 from models.doc_translation.readers.page import Collection, Page, without_number
@@ -64,6 +64,9 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
         else:
             picture, target = partial(open_picture, image, _FIX), partial(_text, text, notes)
             pages.append(Page(without_number(name), name, picture, target))
+    same = copies({page.name: root / IMAGES / f"{page.name}.png" for page in pages})
+    left_out += [(name, f"its image is that of {first}") for name, first in same.items()]
+    pages = [page for page in pages if page.name not in same]
     skipped = bad_records.finish(on_bad, len(pages))
     left_out += bad_records.rows
     if not pages:

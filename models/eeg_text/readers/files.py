@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from models.base import DataError
-from models.common.data_files import BadRecords, existing_path, few, unknown_embedded, unknown_format
+from models.common import data_files
+from models.common.data_files import (
+    BadRecords,
+    copies,
+    existing_path,
+    few,
+    told_copies,
+    unknown_embedded,
+    unknown_format,
+)
+from models.common.recordings import bids
 from models.common.recordings.files import open_recording
 from models.eeg_text import embedded, formats
 from models.eeg_text.config import Data
@@ -30,6 +40,12 @@ def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None 
         raise unknown_embedded(path, formats.EMBEDDED)
     source = existing_path(path, "; ".join((*formats.FORMATS, ", ".join(formats.EMBEDDED))))
     forms = first_parts(source)
+    copied: dict[Path, Path] = {}
+    if use != "predict":
+        copied = copies({file: content_of(file) for file in forms})
+        forms = {file: form for file, form in forms.items() if file not in copied}
+        if data.split == "subject+sentence":
+            _check_subjects(forms)
     of_zuco = [file for file, form in forms.items() if form == formats.ZUCO]
     others = [file for file in forms if file not in of_zuco]
     if not forms:
@@ -66,12 +82,36 @@ def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None 
         "bad": skipped,
         "without_eeg": dict(sorted(missing.items())),
         "notes": few(cutter.notes) if cutter else [],
+        **told_copies({copy.name: first.name for copy, first in copied.items()}),
     }
     facts = {name: value for name, value in facts.items() if value}
     if cutter is not None:
         facts["channels"] = max((len(i.channels) for i in items if i.start_s is not None), default=0)
         facts["channels_dropped"] = few(sorted(cutter.dropped))
     return Recordings(str(source), items, facts, cutter.channel_map if cutter else None)
+
+
+def content_of(path: Path) -> Path:
+    """The file with the samples of a recording: of a folder, and of a header with a file, the largest."""
+    parts = [path]
+    if path.is_dir():
+        parts = data_files.files(path) or parts
+    elif path.suffix.lower() in (".set", ".vhdr", ".ahdr"):
+        parts += [path.with_suffix(suffix) for suffix in (".fdt", ".eeg")]
+    return max(parts, key=lambda part: part.stat().st_size if part.is_file() else -1)
+
+
+def _check_subjects(forms: Mapping[Path, str]) -> None:
+    """Raise DataError if a name tells no reader: the same one may have been recorded twice."""
+    for file, form in forms.items():
+        named = zuco.subject(file) if form == formats.ZUCO else bids.subject(file)
+        if not named:
+            raise DataError(
+                f"the name of '{file.name}' tells no reader, and readers are held out",
+                where=str(file),
+                allowed="sub-LABEL_… of BIDS, and results<SUBJECT>_<TASK>.mat of ZuCo",
+                fix="rename the recordings, or  --set data.split=sentence",
+            )
 
 
 def first_parts(path: Path) -> dict[Path, str]:

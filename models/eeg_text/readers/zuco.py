@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -11,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from models.common import cache
-from models.common.data_files import BadRecords, hdf5_problem, identity, library_errors
+from models.common import cache, matlab
+from models.common.data_files import BadRecords, identity, library_errors
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.recordings import MOST_UV, Item, Use, normalized
 
@@ -27,7 +28,7 @@ def read(file: Path, use: Use, bad_records: BadRecords, missing: Counter[str]) -
     Reads the disk; raises DataError.
     """
     items, arrays = list[Item](), sentence_arrays(file)
-    subject = file.stem.removeprefix("results").split("_")[0]  # YAC of resultsYAC_NR.mat
+    reader = subject(file) or file.stem
     lengths = np.diff(arrays["offsets"]).tolist()
     sentences = zip(json.loads(bytes(arrays["texts"])), lengths, strict=True)
     for number, ((text, problem), samples) in enumerate(sentences):
@@ -35,10 +36,16 @@ def read(file: Path, use: Use, bad_records: BadRecords, missing: Counter[str]) -
         if problem or (samples and not group and use != "predict"):
             bad_records.add(where, problem or "content has no words")
         elif not samples:
-            missing[subject] += 1
+            missing[reader] += 1
         else:
-            items.append(Item(text, subject, group, samples, where, partial(read_eeg, file, number)))
+            items.append(Item(text, reader, group, samples, where, partial(read_eeg, file, number)))
     return items
+
+
+def subject(path: Path) -> str:
+    """The reader of a file, YAC of resultsYAC_NR.mat; empty for another name."""
+    named = re.match(r"results([0-9A-Za-z]+)_", path.name)
+    return named[1] if named else ""
 
 
 def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
@@ -77,6 +84,7 @@ def read_eeg(path: Path, number: int) -> np.ndarray:
 def _matlab5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     from scipy.io import loadmat
 
+    matlab.check(path)
     content = loadmat(path, variable_names=[_GROUP], struct_as_record=False, squeeze_me=True)
     for entry in np.atleast_1d(content[_GROUP]):
         values = np.asarray(getattr(entry, "rawData", np.nan))
@@ -86,8 +94,15 @@ def _matlab5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 def _hdf5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     import h5py
 
+    from models.common import hdf5
+
     with h5py.File(path, "r") as file:
-        eeg, texts = file[f"{_GROUP}/rawData"], file.get(f"{_GROUP}/content")
+        eeg = hdf5.member(file, f"{_GROUP}/rawData")
+        texts = hdf5.member(file, f"{_GROUP}/content")
+        if eeg is None:
+            raise ValueError(f"it has no {_GROUP}/rawData")
+        for field in filter(None, (eeg, texts)):
+            _check_array(field)
         for number in range(int(eeg.size) if eeg.dtype == object else 1):
             units = _NOTHING if texts is None else _numbers(file, texts, number)
             text = units.ravel().astype("<u2").tobytes().decode("utf-16-le", errors="replace")
@@ -97,7 +112,7 @@ def _hdf5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 def _numbers(file: Any, field: Any, number: int) -> np.ndarray:
     """What a field has for a sentence; empty where MATLAB stored the shape of an empty array.
 
-    Raises ValueError if the file does not store all numbers.
+    Raises ValueError as `_check_array`.
     """
     entry = field
     if field.dtype == object:  # references, in a column or a row; otherwise a single sentence
@@ -106,9 +121,16 @@ def _numbers(file: Any, field: Any, number: int) -> np.ndarray:
     is_empty = entry.attrs.get("MATLAB_empty", 0) or not hasattr(entry, "dtype")
     if is_empty or entry.dtype.kind not in "fiu":
         return _NOTHING
-    if (problem := hdf5_problem(entry)) is not None:
-        raise ValueError(f"{entry.name} {problem}")
+    _check_array(entry)
     return np.asarray(entry[()])
+
+
+def _check_array(array: Any) -> None:
+    """Raise ValueError if the file does not store all of an array itself."""
+    from models.common import hdf5
+
+    if (problem := hdf5.problem(array)) is not None:
+        raise ValueError(f"{array.name} {problem}")
 
 
 def orient(raw: np.ndarray, time_first: bool) -> tuple[np.ndarray, str | None]:

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 
 from models.base import DataError
-from models.common.data_files import check_kind, hdf5_problem, library_errors
+from models.common import hdf5
+from models.common.data_files import check_kind, library_errors
 from models.event_seg.readers.recording import (
     IGNORED,
     MAX_SIDE,
@@ -58,10 +59,10 @@ def _array(file: h5py.File, name: str, allowed: str, axes: int, kinds: str) -> h
     """Array `name` of a dtype of `kinds`. Raises DataError if it is missing or incomplete."""
     with suppress(ImportError):
         import_module("hdf5plugin")  # adds filters; no dependency, since only DSEC needs it
-    array = file.get(name)
+    array = hdf5.member(file, name)
     is_array = isinstance(array, h5py.Dataset) and array.ndim == axes and array.dtype.kind in kinds
     _check(is_array, file, f"has no '{name}' of {axes} axes and such numbers: {array}", allowed)
-    claim = hdf5_problem(array)
+    claim = hdf5.problem(array)
     _check(claim is None, file, f"has an array '{name}' that {claim}", "a complete HDF5 file")
     return array
 
@@ -86,14 +87,16 @@ def read_frames(path: Path, has_times: bool) -> tuple[np.ndarray, Sides | None]:
     with opened(path) as file:
         if has_times:
             return _timed(file, names, "iuf", MVSEC)
-        frames = _array(file, names[0], MVSEC, 3, "u") if names[0] in file else None
-        return np.empty(0), None if frames is None else (int(frames.shape[1]), int(frames.shape[2]))
+        if hdf5.member(file, names[0]) is None:
+            return np.empty(0), None
+        frames = _array(file, names[0], MVSEC, 3, "u")
+        return np.empty(0), (int(frames.shape[1]), int(frames.shape[2]))
 
 
 def frame_edges(path: Path, index: int, factor: int) -> np.ndarray:
     """Edges of the frame at the end of window `index`. Raises DataError."""
     with opened(path) as file:
-        frame = file[f"{GROUP}/image_raw"][index + 1]
+        frame = _array(file, f"{GROUP}/image_raw", MVSEC, 3, "u")[index + 1]
     return edges(frame, factor)
 
 
@@ -131,7 +134,9 @@ def dsec_pieces(path: Path) -> Iterator[Events]:
         arrays = {name: _array(file, f"events/{name}", DSEC, 1, "iub") for name in "txyp"}
         lengths = set(map(len, arrays.values()))
         _check(len(lengths) == 1, file, f"has arrays of several lengths: {sorted(lengths)}", DSEC)
-        offset = int(_array(file, "t_offset", DSEC, 0, "iu")[()]) if "t_offset" in file else 0
+        offset = 0
+        if hdf5.member(file, "t_offset") is not None:
+            offset = int(_array(file, "t_offset", DSEC, 0, "iu")[()])
         _check(0 <= offset < 2**61, file, f"has a t_offset of {offset}", DSEC)
         for at in range(0, lengths.pop(), PIECE):
             part = {}
@@ -161,7 +166,7 @@ def read_mask(path: Path, first: int, index: int, factor: int) -> np.ndarray:
     Raises DataError.
     """
     with opened(path) as file:
-        mask = file["masks"][index + first]
+        mask = _array(file, "masks", MASKS, 3, "u")[index + first]
         values = set(np.unique(mask).tolist())
         known = values <= {0, 1, IGNORED}
         _check(known, file, f"has {sorted(values)} in mask {index + first}", f"0, 1, {IGNORED}")

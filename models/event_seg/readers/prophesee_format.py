@@ -17,10 +17,7 @@ from models.event_seg.readers.recording import MAX_SIDE, PIECE, Events, Sides
 
 MAX_HEADER_BYTES = 65536
 _ALLOWED = "% evt 2.0, 2.1 or 3.0, % format EVT2, EVT21 or EVT3, or the header of a DAT or HDF5 file"
-_DAT = (
-    "% Version 2, % Data file containing CD events, and after the header the bytes 0 (2D) or 12 (CD), "
-    "and 8 (bytes of an event)"
-)
+_DAT = "% Version 2, and after the header the bytes 0 (2D) or 12 (CD), and 8 (bytes of an event)"
 _TO_DAT = "metavision_file_to_dat -i FILE  converts it to DAT, with Metavision or OpenEB"
 
 
@@ -50,10 +47,10 @@ def read_header(path: Path) -> Header:
     text = start[:end].decode("latin-1").lower()
     sensor = _sensor(path, text)
     if path.suffix.lower() == ".dat":
-        version, content = _field(r"^% ?version (\S+)", text), _field(r"^% ?data file containing (\w+)", text)
-        # Version 1 has other bit fields. TD is the earlier name of CD.
-        if version not in ("", "2", "2.0") or content not in ("", "cd", "td"):
-            raise invalid(path, 0, "has an unknown version or kind of events in its header", _DAT)
+        # Version 1 has other bit fields. The words for the kind of events differ: CD, TD, Event2D,
+        # N9Chronocam7Event2dE; the bytes do not.
+        if (version := _field(r"^% ?version (\S+)", text)) not in ("", "2", "2.0"):
+            raise invalid(path, 0, f"has the version {version} in its header", _DAT)
         if start[end : end + 2] not in (b"\x00\x08", b"\x0c\x08"):
             raise invalid(path, end, "has an unknown type or size of events", _DAT)
         return Header("DAT", end + 2, sensor)

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import rankdata
 
 from models.abr.dataset import chance_macro_f1
-from models.abr.loss import TERMS
-from models.abr.metric import auroc, macro_f1
+from models.abr.loss import TERMS, TermSums
+from models.abr.metric import auroc, macro_f1, measure, scores
 
 
 def confusion(target, predicted):
@@ -39,6 +40,28 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order():
     found = auroc(*(torch.tensor(c, dtype=torch.float64) for c in counts))
     assert found == pytest.approx(np.mean(pairs))
     assert auroc(torch.zeros(4), torch.ones(4)) is None
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 12.0, 300.0])
+def test_auroc_of_confident_logits_is_that_of_their_ranks(scale):
+    rng = np.random.default_rng(0)
+    exists = rng.random(2000) < 0.6
+    logits = scale * (rng.normal(2.0, 1.0, 2000) + np.where(exists, 1.7, -1.7))
+    ranks = rankdata(logits.astype(np.float32))
+    count = exists.sum()
+    exact = (ranks[exists].sum() - count * (count + 1) / 2) / (count * (len(ranks) - count))
+
+    signal = torch.zeros(2000, 1, 200)
+    batch = {"signal": signal, "static": torch.zeros(2000, 4), "exists": torch.tensor(exists).float()}
+    batch["exists_mask"] = torch.ones(2000, dtype=torch.bool)
+    outputs = {"exists": torch.tensor(logits).float()}
+    sums = measure(TermSums("mse", 0.0, (1.0,) * 5), lambda *inputs: outputs, batch)
+    vectors = {
+        n: torch.cat([torch.as_tensor(x).double().flatten() for x in parts]) for n, parts in sums.items()
+    }
+    found = scores({"exists": 1.0}, vectors)["val_exists_auroc"]
+    # Some pairs of 2,000 responses share a bin.
+    assert found == pytest.approx(exact, abs=1e-3)
 
 
 def test_metrics_of_labels_that_the_split_lacks_are_undefined(ready_task, batch_of):

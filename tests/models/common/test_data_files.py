@@ -1,13 +1,11 @@
 import os
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 
 from models.base import DataError
 from models.common import data_files
-from models.common.data_files import BadRecords, hdf5_problem
+from models.common.data_files import BadRecords
 from tests.models.errors import error_of
 
 
@@ -62,26 +60,19 @@ def test_bad_records_stop_the_start_with_their_count_and_a_fix():
     assert bad_pages(5).finish("skip", num_good=7) == 5 and len(bad_pages(5).examples()) == 3
 
 
-@pytest.fixture
-def file(tmp_path):
-    with h5py.File(tmp_path / "some.h5", "w") as opened:
-        yield opened
-
-
-def test_a_dataset_whose_values_the_file_has_is_read(file):
-    for number, options in enumerate(({}, {"chunks": (3, 2)}, {"compression": "gzip"})):
-        assert hdf5_problem(file.create_dataset(f"{number}", data=np.ones((10, 4)), **options)) is None
-    for shape in ((0, 4), ()):
-        assert hdf5_problem(file.create_dataset(f"{shape}", data=np.ones(shape))) is None
-    assert hdf5_problem(file.create_dataset("b", (0, 4), np.float32, maxshape=(None, 4))) is None
-
-
-@pytest.mark.parametrize("options", [{}, {"chunks": (1000,), "compression": "gzip"}])
-def test_a_dataset_that_claims_far_more_than_the_file_stores_is_found(file, options):
-    assert hdf5_problem(file.create_dataset("a", (10**12,), np.float32, **options))
-    packed = {"chunks": (10**6,), "compression": "gzip"}
-    assert hdf5_problem(file.create_dataset("b", data=np.zeros(8 * 10**7, np.uint8), **packed))
-    assert hdf5_problem(file.create_dataset("c", data=np.zeros(10**7, np.uint8), **packed)) is None
-    found = file.create_dataset("d", (100, 4), np.float32, chunks=(10, 4))
-    found[:25] = 1
-    assert hdf5_problem(found)
+def test_copies_are_files_of_equal_content_only(tmp_path):
+    middle, length = 1 << 17, 1 << 18
+    whole = bytes(length)
+    contents = {
+        "a": whole,
+        "b": whole[:middle] + b"x" + whole[middle + 1 :],  # of the same size and the same ends
+        "c": whole,
+        "d": whole + b"\0",
+        "e": b"short",
+        "f": b"short",
+        "g": b"",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    found = data_files.copies({name: tmp_path / name for name in contents})
+    assert found == {"c": "a", "f": "e"}

@@ -18,6 +18,14 @@ def test_pages_of_the_lists_are_read_with_their_image_and_text(dota):
     assert read(dota, "en", "file", "stop").pages[3].target().startswith("# Page 3")
 
 
+def test_an_image_under_two_names_is_read_once(dota):
+    images = dota / "imgs"
+    (images / "2101.00009_1.png").write_bytes((images / "2101.00000_2.png").read_bytes())
+    found = read(dota, "zh", "article", "stop")
+    assert len(found.pages) == 19 and "2101.00009_1" not in {page.name for page in found.pages}
+    assert [name for name, _ in found.skipped] == ["2101.00009_1"]
+
+
 def test_an_article_is_a_name_without_the_number_of_its_page():
     names = ["2101.00027_3", "a-b-12", "2101.00027", "7"]
     assert [without_number(name) for name in names] == ["2101.00027", "a-b", "2101.00027", "7"]

@@ -164,8 +164,8 @@ def test_a_channel_map_is_kept(without_data, tmp_path):
     mapped = dict(zip(numbered, NAMES, strict=True))
     channels = tmp_path / "map.json"
     channels.write_text(json.dumps(mapped))
-    for name in "abcdefgh":
-        write_edf(data / f"{name}.edf", numbered, 20, make=waves)
+    for number, name in enumerate("abcdefgh"):
+        write_edf(data / f"{name}.edf", numbered, 20, make=lambda second, add=number: waves(second) + add)
         lines = [f"{n * 2}\t1.5\tword {name} {n}" for n in range(3)]
         (data / f"{name}.tsv").write_text("\n".join(["onset_s\tduration_s\ttext", *lines]))
     new = tmp_path / "new.edf"

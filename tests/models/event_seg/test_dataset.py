@@ -34,6 +34,15 @@ def found(path, bad_records=None):
     return find_recordings(path, SETTINGS, bad_records or BadRecords("recordings"))
 
 
+def test_a_recording_under_two_names_is_read_once(folder):
+    for name in ("a.raw", "b.raw", "deep/c.raw"):
+        write(folder / name, random_events(50, 4000))
+    write(folder / "d.raw", random_events(50, 4000, seed=1))  # of the same size
+    recordings, facts = found(folder)
+    assert [recording.name for recording in recordings] == ["a.raw", "d.raw"]
+    assert "b.raw" in facts["copies"] and "deep/c.raw" in facts["copies"]
+
+
 def test_each_format_is_recognized_by_its_first_bytes(folder):
     events = random_events(50, 4000)
     assert recognize(write_mvsec(folder / "x.hdf5", frames=2)) == MVSEC
@@ -47,8 +56,8 @@ def test_each_format_is_recognized_by_its_first_bytes(folder):
 
 
 def test_a_folder_gives_its_recordings_by_name_at_any_depth_without_companions(folder):
-    for name in ("b.raw", "deep/a.raw"):
-        write(folder / name)
+    for seed, name in enumerate(("b.raw", "deep/a.raw")):
+        write(folder / name, random_events(50, 4000, seed=seed))
     recordings, facts = found(folder)
     assert [recording.name for recording in recordings] == ["b.raw", "deep/a.raw"]
     assert facts == {"ignored_files": 0}

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from models.event_seg.readers.prophesee_format import ENCODING_BY_NAME
+from models.base import DataError
+from models.event_seg.readers.prophesee_format import ENCODING_BY_NAME, raw_pieces, read_header
 from tests.models.event_seg.writers import WORDS, random_events
 
 
@@ -51,6 +52,40 @@ def test_written_events_are_read_also_after_a_clock_wraps(name, last, length):
     events.t[700:710] = events.t[700]
     written = list(zip(*(v.tolist() for v in vars(events).values()), strict=True))
     assert in_pieces(name, WORDS[name](events), length) == written
+
+
+GEN1 = (
+    b"% Data file containing Event2D events.\n% Version 2\n% Date 2019-1-1 9:00:00\n% Height 48\n% Width 64\n"
+)
+N_CARS = b"% Data file containing N9Chronocam7Event2dE events.\n% Version 2\n% Date 2017-7-11 12:00:00\n"
+
+
+@pytest.mark.parametrize("kind", [b"\x00\x08", b"\x0c\x08"])
+@pytest.mark.parametrize(("head", "sensor"), [(GEN1, (48, 64)), (N_CARS, None), (b"% Version 2\n", None)])
+def test_public_dat_files_are_read_whatever_their_words(tmp_path, head, sensor, kind):
+    events, path = random_events(300, 90_000), tmp_path / "a_td.dat"
+    path.write_bytes(head + kind + WORDS["DAT"](events).tobytes())
+    header = read_header(path)
+    assert header.sensor == sensor
+    (piece,) = raw_pieces(path, header)
+    for read, written in zip(vars(piece).values(), vars(events).values(), strict=True):
+        np.testing.assert_array_equal(read, written)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        GEN1 + b"\x0e\x08",  # triggers
+        GEN1 + b"\x0c\x10",
+        GEN1.replace(b"Version 2", b"Version 1") + b"\x00\x08",
+    ],
+)
+def test_dat_of_another_type_size_or_version_is_refused(tmp_path, head):
+    path = tmp_path / "a_td.dat"
+    path.write_bytes(head + bytes(80))
+    with pytest.raises(DataError) as refused:
+        read_header(path)
+    assert refused.value.where.startswith(f"{path}, byte ")
 
 
 @pytest.mark.parametrize("length", [10**6, 64, 5])

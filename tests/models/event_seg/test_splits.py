@@ -81,10 +81,10 @@ def mvsec(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def make(*names):
-        for name in names:
+        for number, name in enumerate(names):
             folder = tmp_path / "mvsec" / name[:-1]
             folder.mkdir(parents=True, exist_ok=True)
-            write_mvsec(folder / f"{name}_data.hdf5", frames=40, per_frame=60)
+            write_mvsec(folder / f"{name}_data.hdf5", frames=40, per_frame=60, begin=1.5e9 + number)
             write_mvsec(folder / f"{name}_gt.hdf5", frames=2)
         return tmp_path / "mvsec"
 

@@ -148,3 +148,19 @@ def test_a_column_has_its_documented_name_or_that_of_the_setting(heads, declared
     error = error_of(columns)
     assert error.where == "a.csv" and lacks in error.message + error.allowed
     assert heads[1] in error.message and "data.columns=[" in error.fix
+
+
+@pytest.mark.parametrize("count", [201, 256, 1000])
+def test_more_points_than_a_response_has_are_refused(count):
+    # The first 200 of 256 points in 10 ms are 7.8 ms: latencies would be 22 % wrong.
+    points = [str(point) for point in range(1, count + 1)]
+    error = error_of(find_columns, ["patient_id", "intensity", *points], {}, Path("a.csv"))
+    assert error.where == "a.csv" and str(count) in error.message
+    ignored = dict.fromkeys(points[200:], "ignore")
+    assert find_columns(["patient_id", "intensity", *points], ignored, Path("a.csv"))["200"] == 201
+
+
+def test_a_table_of_latencies_without_hearing_loss_is_read(table):
+    heads = ["patient_id", "intensity", "v_latency"]
+    (row,), _ = read(table([["7", "60", "5.5", *line()[-200:]]], heads=heads))
+    assert (row.target, row["latency"], row["exists"]) == (UNKNOWN_CLASS, 5.5, 1)

@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from models.eeg_text import formats
 from models.eeg_text.config import Data
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.readers import files
-from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
+from tests.models.eeg_text.readers.writers import NAMES, waves, write_brainvision, write_edf, write_eeglab
 from tests.models.errors import error_of
 
 SAMPLE = Path(__file__).parents[5] / "shared/data/eeg"
@@ -43,11 +44,45 @@ def test_a_recording_is_cut_into_windows_in_blocks_with_gaps_between(recording):
 def test_runs_of_one_subject_are_one_group_and_one_reader(tmp_path):
     for number in range(10):
         for run in (1, 2):
-            write_edf(tmp_path / f"sub-{number}_run-{run}_eeg.edf", NAMES, 4, make=waves)
+            path = tmp_path / f"sub-{number}_run-{run}_eeg.edf"
+            write_edf(path, NAMES, 4, make=lambda second, add=2 * number + run: waves(second) + add)
     found = read(tmp_path)
     subjects = [f"sub-{number}" for number in range(10)]
     assert sorted({item.group for item in found.items}) == subjects
     assert sorted({item.subject for item in found.items}) == subjects
+
+
+@pytest.mark.parametrize(
+    "write", [write_eeglab, write_brainvision, partial(write_edf, names=NAMES, seconds=20)]
+)
+def test_a_recording_under_two_names_is_read_once(tmp_path, write):
+    suffix = {write_eeglab: ".set", write_brainvision: ".vhdr"}.get(write, ".edf")
+    for name in ("a", "b", "c"):
+        write(tmp_path / f"{name}{suffix}", **({} if suffix != ".edf" else {"make": waves}))
+    samples = max(tmp_path.glob("c.*"), key=lambda path: path.stat().st_size)
+    with samples.open("r+b") as file:  # of the same size, other samples
+        file.seek(samples.stat().st_size // 2)
+        file.write(bytes(32))
+    found = read(tmp_path)
+    assert {item.subject for item in found.items} == {"a", "c"}
+    assert f"b{suffix}" in found.facts["copies"]
+    used = files.read(str(tmp_path), Data(), "predict")
+    assert {item.subject for item in used.items} == {"a", "b", "c"}
+
+
+def test_readers_are_held_out_by_names_only(tmp_path):
+    rows = "onset_s\tduration_s\ttext\n1\t1\tyes\n"
+    options = {"split": "subject+sentence"}
+    for number, name in enumerate(("sub-01_eeg", "sub-02_eeg", "monday")):
+        path = tmp_path / f"{name}.edf"
+        write_edf(path, NAMES, 4, make=lambda second, add=number: waves(second) + add)
+        path.with_suffix(".tsv").write_text(rows)
+        if name == "monday":
+            error = error_of(read, tmp_path, **options)
+            assert error.where == str(path) and "data.split=sentence" in error.fix
+            assert len(read(tmp_path).items) == 3
+        else:
+            assert len(read(tmp_path, **options).items) == number + 1
 
 
 def test_eeg_is_in_microvolts_at_500_hz_in_its_channels(recording):

@@ -83,6 +83,37 @@ def test_events_of_a_channel_are_read_in_pieces_and_name_sentences(tmp_path, mon
     assert [item.start_s for item in found.items] == [2.0, 9.0]
 
 
+@pytest.mark.parametrize("date", [None, 1_600_000_000])
+def test_events_of_a_cropped_recording_stay_beside_their_samples(tmp_path, date):
+    path = write_fif(tmp_path / "a_raw.fif", first_sample=1000, date=date)
+    # The first event is in the event channel, too.
+    assert events(path)[:2] == [(2.0, 0.0, "7"), (2.0, 0.5, "word")]
+
+
+@pytest.mark.parametrize("boundary", ["boundary", -99, "-99", -99.0])
+def test_no_segment_spans_a_pause_that_eeglab_marks(tmp_path, boundary):
+    marks = [(2.0, 7), (7.3, boundary), (9.0, 7)]
+    path = write_eeglab(tmp_path / "a.set", marks)
+    assert [piece.end_s for piece in open_recording(path).pieces] == pytest.approx([7.3, SECONDS], abs=0.01)
+    assert not [i for i in read(path).items if i.start_s < 7.29 < i.start_s + i.samples / 500]
+    texts = tmp_path / "texts.json"
+    texts.write_text('{"7": "A child paints."}')
+    assert [item.start_s for item in read(path, "text", texts=str(texts)).items] == [2.0, 9.0]
+
+
+def test_epochs_are_refused_with_the_way_to_the_recording(tmp_path):
+    import mne
+
+    names = {"a.set": "EEGLAB", "a-epo.fif": "Raw"}
+    write_eeglab(tmp_path / "a.set", trials=4)
+    info = mne.create_info(NAMES, RATE_HZ, "eeg")
+    epochs = mne.EpochsArray(np.ones((2, len(NAMES), 256)) * 1e-6, info, verbose="error")
+    epochs.save(tmp_path / "a-epo.fif", verbose="error")
+    for name, program in names.items():
+        error = error_of(read, tmp_path / name)
+        assert error.where == str(tmp_path / name) and program in error.fix
+
+
 def test_channels_of_other_types_and_bad_ones_are_left_out(tmp_path):
     found = read(write_fif(tmp_path / "a_raw.fif", bad=["F3"]))
     assert found.facts["channels_dropped"] == ["F3", "STI 014"]

@@ -7,7 +7,7 @@ from models.base import DataError
 from models.eeg_text.config import Data
 from models.eeg_text.formats import ZUCO, of_file
 from models.eeg_text.readers import files
-from tests.models.eeg_text.readers.writers import TEXTS, eeg, write_matlab5, write_matlab73
+from tests.models.eeg_text.readers.writers import TEXTS, eeg, write_eeglab, write_matlab5, write_matlab73
 from tests.models.errors import error_of
 
 WRITERS = {"5": write_matlab5, "7.3": write_matlab73}
@@ -95,3 +95,14 @@ def test_without_a_cache_a_file_is_read_once(path, tmp_path, monkeypatch):
     items = read(write_matlab5(path)).items
     monkeypatch.setattr("scipy.io.loadmat", None)
     np.testing.assert_allclose(items[1].load(), eeg(1).T.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["resultsYAC_NR.mat", "a.set"])
+def test_numbers_of_a_type_that_ends_the_process_in_scipy_are_an_error(tmp_path, name):
+    path = tmp_path / name
+    write_matlab5(path) if path.suffix == ".mat" else write_eeglab(path)
+    data = path.read_bytes()
+    at = data.index(np.array([9, 8], "<i4").tobytes())  # the first element of one double
+    path.write_bytes(data[:at] + b"\xc8" + data[at + 1 :])
+    error = error_of(files.read, str(path), Data(), "encoder")
+    assert error.where == str(path)

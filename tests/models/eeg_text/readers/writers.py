@@ -107,7 +107,7 @@ def _codes():
     return codes
 
 
-def write_fif(path, names=NAMES, kind="eeg", bad=(), first_sample=1000, split="1GB"):
+def write_fif(path, names=NAMES, kind="eeg", bad=(), first_sample=1000, split="1GB", date=1_600_000_000):
     """A FIF recording of volts in `names` of type `kind`, with events in an event channel.
 
     The first event is an annotation, too. The numbers of samples begin at `first_sample`.
@@ -116,7 +116,7 @@ def write_fif(path, names=NAMES, kind="eeg", bad=(), first_sample=1000, split="1
 
     info = mne.create_info([*names, "STI 014"], RATE_HZ, [kind] * len(names) + ["stim"])
     info["bads"] = list(bad)
-    info.set_meas_date(1_600_000_000)
+    info.set_meas_date(date)
     values = np.concatenate([all_waves() * 1e-6, _codes()[None]])
     raw = mne.io.RawArray(values, info, first_samp=first_sample, verbose="error")
     onset, name = EVENTS[0]
@@ -147,19 +147,22 @@ def write_brainvision(path):
     return path
 
 
-def write_eeglab(path):
-    """An EEGLAB recording of microvolts: the structure EEG of MATLAB 5, and its numbers."""
+def write_eeglab(path, events=EVENTS, trials=1):
+    """An EEGLAB recording of microvolts: the structure EEG of MATLAB 5, and its numbers.
+
+    `events`: onset and name, or onset and number.
+    """
     from scipy.io import savemat
 
     location = np.zeros(len(NAMES), dtype=[("labels", object)])
     location["labels"] = NAMES
-    event = np.zeros(len(EVENTS), dtype=[("type", object), ("latency", float)])
-    for number, (onset, name) in enumerate(EVENTS):
-        event[number] = (name, onset * RATE_HZ + 1)
+    event = np.zeros(len(events), dtype=[("type", object), ("latency", float), ("duration", object)])
+    for number, (onset, name) in enumerate(events):
+        event[number] = (name, onset * RATE_HZ + 1, [])
     values = all_waves().astype("<f4")
     data = path.with_suffix(".fdt")
     data.write_bytes(values.T.tobytes())
-    facts = {"nbchan": len(NAMES), "srate": RATE_HZ, "pnts": values.shape[1], "trials": 1}
+    facts = {"nbchan": len(NAMES), "srate": RATE_HZ, "pnts": values.shape[1] // trials, "trials": trials}
     facts |= {"xmin": 0.0, "xmax": SECONDS - 1 / RATE_HZ, "data": data.name, "setname": "a"}
     savemat(path, {"EEG": facts | {"chanlocs": location, "event": event, "epoch": [], "times": []}})
     return path

@@ -1,0 +1,63 @@
+"""HDF5 files: refused where they lead to other files, or claim far more than they store."""
+
+from __future__ import annotations
+
+from math import ceil, prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from models.common.data_files import ALWAYS_UNPACKED, MOST_RATIO
+
+
+def member(file: h5py.File, name: str) -> Any:
+    """The group or array `name` of a file; None: it has none. Reads the disk.
+
+    Raises ValueError for a link, which may lead to another file, before it is followed.
+    """
+    found: Any = file
+    for part in name.split("/"):
+        link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
+        if link is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"'{part}' of '{name}' is a link")
+        found = found[part]
+    return found
+
+
+def problem(array: h5py.Dataset) -> str | None:
+    """Why an array is not read: it is in other files, or needs much more memory than its file has.
+
+    None: it is read. Data that was never written costs nothing on the disk, and is read as zeros.
+    Reads the disk.
+    """
+    if array.external or array.is_virtual:
+        return "has its numbers in other files"
+    size, stored = array.size * array.dtype.itemsize, array.id.get_storage_size()
+    is_cut = stored < size
+    if array.chunks is not None:
+        counts = (ceil(n / chunk) for n, chunk in zip(array.shape, array.chunks, strict=True))
+        is_cut = array.id.get_num_chunks() < prod(counts)
+    most = max(ALWAYS_UNPACKED, MOST_RATIO * stored) if array.ndim < 3 else size  # no pictures
+    return f"claims {size:,} bytes, but the file stores {stored:,}" if is_cut or size > most else None
+
+
+def check(path: Path) -> None:
+    """Raise ValueError if a link or an array of an HDF5 file is not read. Others pass. Reads the disk."""
+    if not h5py.is_hdf5(path):
+        return
+
+    def look(name: str, found: Any) -> None:
+        if isinstance(found, h5py.Dataset):
+            if (reason := problem(found)) is not None:
+                raise ValueError(f"its array '{name}' {reason}")
+            return
+        for part in found:
+            if not isinstance(found.get(part, getlink=True), h5py.HardLink):
+                raise ValueError(f"'{part}' of '{name}' is a link")
+
+    with h5py.File(path, "r") as file:
+        look("/", file)
+        file.visititems(look)
