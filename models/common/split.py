@@ -70,12 +70,11 @@ def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> Groups:
     count = len(used)
     held = held_out(count, rule.share)
     if count - 2 * held < 1:
-        most = (count - 1) // 2 * 1000 // count / 1000
         raise DataError(
             f"{count} {noun}: eval.share={rule.share:g} gives {held} each for val and test",
             where="eval.share, data.fraction, data.path",
             allowed="at least one group each for train, val and test",
-            fix=f"--set eval.share={most:g}" if count > 2 else f"add data: three splits need 3 {noun}",
+            fix="--set eval.share=0.1" if count > 2 else f"add data: three splits need 3 {noun}",
         )
     test, others = used[held : 2 * held], used[:held] + used[2 * held :]
     start, stop = 0, held

@@ -33,7 +33,7 @@ _LONGEST_CHARACTER = 4
 """Bytes of a character in UTF-8 and in the encodings of East Asia."""
 _CONTEXT = 128
 """Bytes of ASCII before a chunk: of a line that the chunk continues."""
-_WITH_MARK = ["utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be"]
+_WITH_ZEROS = ["utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be"]
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
     # The mark of UTF-32-LE begins with the mark of UTF-16-LE.
@@ -104,7 +104,7 @@ class TextFile:
                 line_ends = IncrementalNewlineDecoder(None, translate=True)
                 raw = raw[len(mark) :]
                 while raw:
-                    if not encoding and not raw.isascii():
+                    if not encoding and (not raw.isascii() or b"\0" in raw):
                         raw += file.read(_LONGEST_CHARACTER)  # it may begin with the last byte
                         encoding = self._encoding(raw, len(raw) < size, before)
                         decoder = codecs.getincrementaldecoder(encoding)()
@@ -149,10 +149,14 @@ class TextFile:
                 return "utf-8"
         from charset_normalizer import from_bytes
 
-        # ASCII tells nothing, and much of it makes Cyrillic look like accents of Windows-1252.
-        lines = (before + raw).splitlines(keepends=True)
-        sample = b"".join(line for line in lines if not line.isascii())
-        matches = from_bytes(sample, cp_exclusion=_WITH_MARK)
+        sample = before + raw
+        excluded: list[str] = []
+        if b"\0" not in raw:
+            # ASCII tells nothing, and much of it makes Cyrillic look like accents of Windows-1252.
+            lines = sample.splitlines(keepends=True)
+            sample = b"".join(line for line in lines if not line.isascii())
+            excluded = _WITH_ZEROS
+        matches = from_bytes(sample, cp_exclusion=excluded)
         best = matches.best()
         if b"\0" in raw and (best is None or "\0" in str(best)):
             return "utf-8"  # not text

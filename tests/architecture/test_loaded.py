@@ -11,7 +11,7 @@ UNUSED = (
     *("run.job_generation", "run.dry_run"),
 )
 """Rooms and files of launcher/ that are of features."""
-MOST_MODULES, MOST_LINES = 163, 23_150
+MOST_MODULES, MOST_LINES = 162, 23_400
 """Measured; fewer are better, and a new one has to be worth it in every run."""
 PROGRAM = """
 import json, sys

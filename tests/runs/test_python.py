@@ -104,7 +104,7 @@ ARGUMENTS = [
     ({"nproc": 0}, "train(nproc=0)", "--nproc 1"),
     ({"settings": {"optim.rl": 0.5}}, "train(settings={'optim.rl': '0.5'})", None),
     (NO_DATA, "train(settings={'data.path': 'mien.jsonl'})", "--set data.path=mine.jsonl"),
-    (NO_SPLIT, "eval.share, data.fraction, data.path", "--set eval.share=0.013"),
+    (NO_SPLIT, "eval.share, data.fraction, data.path", "--set eval.share=0.1"),
     ({"mode": "staged", "settings": {"stages": ["lwer"]}}, "train(settings={'stages': ['lwer']})", "--set stages=lower"),
 ]  # fmt: skip
 """What is given to `train`; the argument and the fix that the error names."""

@@ -16,8 +16,7 @@ from models.base import DataError, Groups, SplitName
 from models.common import cache
 from models.common.data_files import BadRecords, OnBad
 from models.common.split import SPLITS, SplitRule, held_out
-from models.language.readers.plain_text import PIECE_MARK
-from models.language.readers.records import Record, RecordSource, normalized
+from models.language.readers.records import PIECE_MARK, Record, RecordSource, normalized
 
 if TYPE_CHECKING:
     from models.language.readers.files import FileSource

@@ -8,7 +8,7 @@ from itertools import groupby, islice, zip_longest
 from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.text_file import TextFile
-from models.language.readers.records import Record, Turn, document, exchanges
+from models.language.readers.records import PIECE_MARK, Record, Turn, document, exchanges
 
 PART = 1 << 18
 """Characters after which a text is cut: the tokenizers library takes some hundred bytes for each."""
@@ -16,8 +16,6 @@ PIECE = 4096
 """Minimum number of characters of a document made of blocks, if the file is long enough."""
 PIECES = 50
 """Approximate number of documents of a shorter file."""
-PIECE_MARK = "#part "
-"""Before the number of a part of a text."""
 
 
 def records_of(lines: Iterable[str], name: str) -> Iterator[Record]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from models.common.data_files import BadRecords
 
+PIECE_MARK = "#part "
+"""Before the number of a part of a text that is cut."""
+
 
 @dataclass(frozen=True)
 class Turn:
