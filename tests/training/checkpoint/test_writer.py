@@ -109,18 +109,19 @@ def save_on_separate_disks(world, runs):
 
 
 def save_on_a_slow_disk(world, run, slow_check):
-    """The folder of a save whose check number `slow_check` of the disk outlasts two time-outs of collectives."""
-    timeout = timedelta(seconds=0.5)
+    """The folder of a save whose check number `slow_check` of the disk outlasts the time-out of collectives.
+
+    Ranks look for each other once a second, so that they meet within the time-out.
+    """
     impatient = copy(world)
-    impatient._hosts = dist.new_group(backend="gloo", timeout=timeout)
-    clocks = [dist.new_group(backend="gloo", timeout=timeout) for _ in range(2)]
-    has_timed_out = run / "two time-outs have passed"
+    impatient._hosts = dist.new_group(backend="gloo", timeout=timedelta(seconds=2))
+    clock = dist.new_group(backend="gloo", timeout=timedelta(seconds=2.5))
+    has_timed_out = run / "a longer time-out has passed"
     checks = itertools.count()
 
-    def wait_for_time_outs():
-        for clock in clocks:  # rank 0 never joins
-            with suppress(RuntimeError):
-                dist.all_reduce(torch.zeros(1), group=clock)
+    def wait_for_time_out():
+        with suppress(RuntimeError):  # rank 0 never joins
+            dist.all_reduce(torch.zeros(1), group=clock)
         has_timed_out.touch()
 
     def check():
@@ -129,7 +130,7 @@ def save_on_a_slow_disk(world, run, slow_check):
 
     saver = CheckpointWriter(Storage(run, check), impatient, "zero2", Keep(1, 1, None), in_background=True)
     if world.rank == 1:
-        threading.Thread(target=wait_for_time_outs, daemon=True).start()
+        threading.Thread(target=wait_for_time_out, daemon=True).start()
     saver.save(1, state(whole(), world.rank, world.size), FACTS, True, None)
     return saver.wait()
 
