@@ -97,7 +97,9 @@ class Tracker:
 _PROJECT = r"(:([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128})?"
 TRACKERS: Mapping[str, Tracker] = {
     "wandb": Tracker("W&B", "training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
-    "tensorboard": Tracker("TensorBoard", "training.trackers.tensorboard", "tensorboard"),
+    "tensorboard": Tracker(
+        "TensorBoard", "training.trackers.tensorboard", "tensorboard", extra="tensorboard"
+    ),
     "mlflow": Tracker("MLflow", "training.trackers.mlflow", "mlflow[:EXPERIMENT]", r"(:[^\s:,]+)?", "mlflow"),
 }
 TRACKER_FORMS = ", ".join(tracker.form for tracker in TRACKERS.values())

@@ -30,6 +30,7 @@ from launcher.config.selection import STAGES, declared_stages, select_stages
 from launcher.config.settings_file import nearest_file
 from models.base import DataError
 from models.catalog import FAMILIES, is_custom
+from models.common.data_files import install_command
 from models.common.hub import HUB
 from training import duration
 from training.settings import PROFILE_WARMUP, TRACKERS
@@ -201,7 +202,7 @@ def _stages_and_trackers(values: Values) -> Iterator[Diagnostic]:
         package = TRACKERS[name].extra
         if package is not None and find_spec(package) is None:
             problem = f"tracker {name} requires the package {package}"
-            yield errors.about(values, "track", problem, fix=f"pip install 'gearshift[{package}]'")
+            yield errors.about(values, "track", problem, fix=install_command(package))
 
 
 def _paths(values: Values) -> Iterator[Diagnostic]:

@@ -17,6 +17,7 @@ from launcher.run_folder.reader import RunReader
 from launcher.saved_runs import saved_model
 from launcher.saved_runs.saved_model import SavedModel, SavedRun
 from models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
+from models.common.data_files import install_command
 from training.checkpoint.base_weights import has_adapters
 from training.logging.strict_json import encode
 from training.storage import storage_errors
@@ -246,6 +247,6 @@ def _task(model: SavedModel, format_name: str) -> Task:
         raise SettingsError.of(message, value=format_name, where=where, **parts)
     needed = ("onnx", "onnxscript", "onnxruntime") if format_name == "onnx" else ()
     if missing := [name for name in needed if find_spec(name) is None]:
-        message, fix = f"--format onnx requires {', '.join(missing)}", "pip install 'gearshift[onnx]'"
+        message, fix = f"--format onnx requires {', '.join(missing)}", install_command("onnx")
         raise SettingsError.of(message, value=format_name, where=where, fix=fix)
     return task

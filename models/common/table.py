@@ -16,7 +16,14 @@ from typing import Any
 from zipfile import ZipFile
 
 from models.base import DataError
-from models.common.data_files import IGNORE, BadRecords, check_expansion, library_errors, unreadable_file
+from models.common.data_files import (
+    IGNORE,
+    BadRecords,
+    check_expansion,
+    check_reader,
+    library_errors,
+    unreadable_file,
+)
 from models.common.text_file import TextFile
 
 
@@ -128,9 +135,10 @@ class Table:
 
     def _rows_of_sheet(self) -> Iterator[tuple[int, Sequence[Any] | csv.Error]]:
         """Rows of the first sheet, with their numbers. Raises DataError."""
+        path = self.file.path
+        check_reader("openpyxl", path)
         from openpyxl import load_workbook
 
-        path = self.file.path
         with library_errors(
             "the workbook cannot be read",
             str(path),

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common import data_files
-from models.common.data_files import BadRecords, existing_path, known_files, unknown_embedded
+from models.common.data_files import BadRecords, MissingPackage, existing_path, known_files, unknown_embedded
 from models.event_seg import splits
 from models.event_seg.config import Data
 from models.event_seg.formats import COMPANION_SUFFIXES, DSEC, EMBEDDED, FORMATS, MVSEC, recognize
@@ -61,6 +61,8 @@ def find_recordings(
         try:
             given = settings.window_ms, settings.sensor
             recordings.append(open_recording(file, name, form, *given))
+        except MissingPackage:
+            raise
         except DataError as error:
             if len(chosen) == 1:
                 raise

@@ -48,7 +48,7 @@ THEIRS = {
     "engines": {"torch", "deepspeed", "fairscale", "numpy", "psutil", "pydantic"},
     "models": {
         *("torch", "numpy", "pydantic", "rich", "safetensors", "tokenizers", "transformers"),
-        *("peft", "PIL", "cv2", "h5py", "mne", "openpyxl", "pyarrow", "sacrebleu", "scipy", "zss"),
+        *("peft", "PIL", "h5py", "mne", "openpyxl", "pyarrow", "sacrebleu", "scipy", "zss"),
         *("bitsandbytes", "charset_normalizer", "huggingface_hub"),
     },
     "training": {
@@ -65,7 +65,7 @@ THEIRS = {
 """The third-party packages that each package may import, by import name."""
 DISTRIBUTIONS = {
     "pynvml": "nvidia-ml-py",
-    **{"yaml": "pyyaml", "PIL": "pillow", "cv2": "opencv-python-headless"},
+    **{"yaml": "pyyaml", "PIL": "pillow"},
     **{"backports": "backports.tarfile", "mlflow": "mlflow-skinny"},
     "charset_normalizer": "charset-normalizer",
 }

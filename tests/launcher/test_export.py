@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from launcher.run_folder import lock
 from launcher.saved_runs.saved_model import open_model
 from models.catalog import Family
+from models.common.data_files import install_command
 from models.language.config import SIZES
 from models.language.model import Transformer
 from tests.launcher.saved_runs import change_state, checkpoint, contents, flip_a_bit
@@ -106,7 +107,7 @@ def test_onnx_needs_a_family_with_a_graph_and_the_extra(run, tmp_path, said, mon
     monkeypatch.setattr("launcher.saved_runs.export.find_spec", lambda name: None)
     monkeypatch.setattr(Family, "task", f"{__name__}:Drawn")
     err = said("export", run, "--format", "onnx", code=2)
-    assert "  fix           pip install 'gearshift[onnx]'" in err
+    assert f"  fix           {install_command('onnx')}" in err
     assert not (run / "export-onnx").exists()
 
 

@@ -345,7 +345,7 @@ def test_settings_and_formats_of_families_load_nothing_heavy():
     code = (
         f"import sys, {', '.join(names)}; from pathlib import Path;"
         "models.language.formats.recognize(Path('README.md'));"
-        "heavy = ('torch', 'numpy', 'transformers', 'PIL', 'h5py', 'cv2', 'mne');"
+        "heavy = ('torch', 'numpy', 'transformers', 'PIL', 'h5py', 'scipy', 'mne');"
         "sys.exit(', '.join(name for name in heavy if name in sys.modules) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

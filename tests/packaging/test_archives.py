@@ -6,14 +6,16 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scripts.structure import PACKAGES
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("docs", "mkdocs.yml", "README.md", "CHANGELOG.md", "LICENSE")
+PAGES = ("docs", "mkdocs.yml", "README.md", "CHANGELOG.md", "CITATION.cff", "SECURITY.md", "LICENSE")
 BUILD = ("pyproject.toml", ".gitignore")
 
 
@@ -53,3 +55,11 @@ def test_the_source_archive_has_the_packages_the_pages_and_no_tests(tmp_path):
     with tarfile.open(built("sdist", tmp_path)) as archive:
         found = {member.name.partition("/")[2] for member in archive if member.isfile()}
     assert found == listed(*PACKAGES, *PAGES, *BUILD) | {"PKG-INFO"}
+
+
+def test_the_citation_names_this_version_and_licence():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = metadata.metadata("gearshift")
+    assert citation["version"] == project["Version"]
+    assert citation["license"] == project["License-Expression"]
+    assert citation["abstract"] == project["Summary"]

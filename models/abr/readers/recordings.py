@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.abr.responses import ResponseOrigin, ResponseReading, ResponseRow, Signal, resample
 from models.base import DataError
+from models.common.data_files import MissingPackage
 from models.common.recordings import bids
 from models.common.recordings.files import open_recording
 from models.common.recordings.recording import Event, Recording
@@ -69,6 +70,8 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
                 needed, most = reading.settings.sweeps, reading.settings.reject_uv
                 problem = f"'{kind}' has fewer than data.sweeps={needed} sweeps within ±{most:g} µV"
                 reading.bad_records.add(name, problem, "average fewer, or accept larger ones")
+    except MissingPackage:
+        raise
     except DataError as error:
         reading.bad_records.add(error.where or name, error.message, error.fix)
 

@@ -13,6 +13,7 @@ from models.base import DataError
 from models.common import data_files
 from models.common.data_files import (
     BadRecords,
+    MissingPackage,
     copies,
     existing_path,
     few,
@@ -57,6 +58,8 @@ def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None 
     for file in [*of_zuco, *others]:
         try:
             items += read_zuco(file) if cutter is None or forms[file] == formats.ZUCO else cutter.read(file)
+        except MissingPackage:
+            raise
         except DataError as error:
             if data.on_bad == "stop" or len(forms) == 1:
                 raise

@@ -14,7 +14,7 @@ import numpy as np
 
 from models.base import DataError, Groups, SplitName
 from models.common import cache
-from models.common.data_files import BadRecords, OnBad
+from models.common.data_files import BadRecords, MissingPackage, OnBad
 from models.common.split import SPLITS, SplitRule, held_out
 from models.language.readers.records import PIECE_MARK, Record, RecordSource, normalized
 
@@ -177,6 +177,8 @@ def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> cache.Arrays:
                     pack()
             if source.note:
                 notes.setdefault(source.note, []).append(source.part_name(part))
+        except MissingPackage:
+            raise
         except DataError as error:
             if on_bad == "stop" or source.parts == 1:
                 raise
