@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from launcher.base import environment
+from gearshift.launcher.base import environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
     from typing import Any
 
-    from launcher.api import Paths, Run, RunError
-    from launcher.base.diagnostics import SettingsError
+    from gearshift.launcher.api import Paths, Run, RunError
+    from gearshift.launcher.base.diagnostics import SettingsError
 
     __all__ = ["Run", "RunError", "SettingsError", "open_run", "train"]
 
@@ -43,7 +43,7 @@ def train(
     KeyboardInterrupt after Ctrl-C, when the run has been saved.
     """
     arguments = dict(locals())
-    from launcher import api  # slow to import, and not needed for the command line
+    from gearshift.launcher import api  # slow to import, and not needed for the command line
 
     return api.train(arguments)
 
@@ -55,7 +55,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
     numbers are then those of its last logged step. The folder of a staged run gives all stages.
     Reads the disk. Raises SettingsError if `folder` is no run folder.
     """
-    from launcher import api
+    from gearshift.launcher import api
 
     return api.open_run(folder)
 
@@ -64,6 +64,6 @@ def __getattr__(name: str) -> Any:
     """`Run`, `RunError` and `SettingsError`, imported when they are used."""
     if name not in ("Run", "RunError", "SettingsError"):
         raise AttributeError(f"module 'launcher' has no attribute '{name}'")
-    from launcher import api
+    from gearshift.launcher import api
 
     return getattr(api, name)

@@ -126,7 +126,7 @@ def pin_packages() -> None:
             place = next(iter(paths), getattr(module, "__file__", None)) or "this process"
             raise ImportError(
                 f"the package {name!r} of {place} is imported already, and this "
-                f"program has a package of that name; import launcher first, or rename yours",
+                f"program has a package of that name; import gearshift first, or rename yours",
                 name=name,
             )
     if not any(isinstance(finder, OwnPackages) for finder in sys.meta_path):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from launcher.base.environment import PACKAGES, ROOT
+from gearshift.launcher.base.environment import PACKAGES, ROOT
 
 
 @contextmanager

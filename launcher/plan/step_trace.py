@@ -20,18 +20,18 @@ from torch.nn import Module
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import DefaultDeviceType
 
-from engines.activation_offload import Moved
-from engines.base import Engine
-from engines.state import WEIGHT, stored
-from launcher.plan.storages import Kind, Moments, Phase, Storages
-from models.base import Batch, HasFrozenEncoder, Task
-from training.accumulate import accumulate, total_units
-from training.data.samples import MicroBatch
-from training.inspection import quantized_elements
-from training.optim import optimizer
-from training.optim.updater import Updater
-from training.settings import TrainingSettings
-from training.train_plan import TrainPlan
+from gearshift.engines.activation_offload import Moved
+from gearshift.engines.base import Engine
+from gearshift.engines.state import WEIGHT, stored
+from gearshift.launcher.plan.storages import Kind, Moments, Phase, Storages
+from gearshift.models.base import Batch, HasFrozenEncoder, Task
+from gearshift.training.accumulate import accumulate, total_units
+from gearshift.training.data.samples import MicroBatch
+from gearshift.training.inspection import quantized_elements
+from gearshift.training.optim import optimizer
+from gearshift.training.optim.updater import Updater
+from gearshift.training.settings import TrainingSettings
+from gearshift.training.train_plan import TrainPlan
 
 _LruCache = type(lru_cache(len))
 _NO_TENSORS = {"torch", "launcher", *sys.stdlib_module_names}

@@ -18,7 +18,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Literal, TypeVar
 
-from models.base import DataError
+from gearshift.models.base import DataError
 
 _LINE_S = 10.0
 Key = TypeVar("Key", bound=Hashable)

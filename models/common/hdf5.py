@@ -6,7 +6,7 @@ from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.common.data_files import ALWAYS_UNPACKED, MOST_RATIO, check_reader
+from gearshift.models.common.data_files import ALWAYS_UNPACKED, MOST_RATIO, check_reader
 
 if TYPE_CHECKING:
     import h5py

@@ -15,8 +15,8 @@ from string import whitespace
 from typing import Any
 from zipfile import ZipFile
 
-from models.base import DataError
-from models.common.data_files import (
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import (
     IGNORE,
     BadRecords,
     check_expansion,
@@ -24,7 +24,7 @@ from models.common.data_files import (
     library_errors,
     unreadable_file,
 )
-from models.common.text_file import TextFile
+from gearshift.models.common.text_file import TextFile
 
 
 def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from models.common.data_files import first_files
+from gearshift.models.common.data_files import first_files
 
 MVSEC, EVT2, EVT3, DAT, EVT21, DSEC = FORMATS = (
     "MVSEC HDF5 with davis/left/events and image_raw",

@@ -15,7 +15,7 @@ MOST_MODULES, MOST_LINES = 162, 23_400
 """Measured; fewer are better, and a new one has to be worth it in every run."""
 PROGRAM = """
 import json, sys
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 assert main(["--max-steps", "3", "--engine", "local", "--set", "device=cpu", "--out", "run"]) == 0
 print(json.dumps({name: getattr(module, "__file__", None) for name, module in sys.modules.items()}))
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base import library_warnings
+from gearshift.launcher.base import library_warnings
 
 LIBRARY = str(Path(sysconfig.get_path("purelib")) / "torch" / "nn" / "x.py")
 HERE = str(Path(__file__).parents[2])

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.machine import Machine
-from launcher.config.provenance import CliArgs, Origin, Setting
-from launcher.config.resolve import resolve, stack
-from launcher.config.schema import setting_infos
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.machine import Machine
+from gearshift.launcher.config.provenance import CliArgs, Origin, Setting
+from gearshift.launcher.config.resolve import resolve, stack
+from gearshift.launcher.config.schema import setting_infos
 
 ROOT = Path(__file__).resolve().parents[2]
 LAPTOP = Machine(2, 8 * 2**30, 0, "cpu", cpu_bf16=False, gpu_bf16=False, compiler=True)

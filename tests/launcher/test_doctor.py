@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engines.catalog import ENGINES
+from gearshift.engines.catalog import ENGINES
 from tests.launcher.given import ROOT, python
 
 BOTH = """
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 code = main(["doctor"])
 print()
 main(["doctor", "--json"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 from tests.launcher.given import ROOT, resolved
 from tests.launcher.runs import begun, ended, trained
 from tests.launcher.saved_runs import contents

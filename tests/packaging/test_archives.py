@@ -43,7 +43,7 @@ def test_the_wheel_has_every_file_of_the_packages_the_console_script_and_the_lic
     assert any(name.startswith("ds_configs/deepspeed/") for name in shipped)
     (info,) = {name.split("/")[0] for name in names} - {*PACKAGES}
     script = archive.read(f"{info}/entry_points.txt").decode()
-    assert "gearshift = launcher.__main__:program" in script
+    assert "gearshift = gearshift.launcher.__main__:program" in script
     assert f"{info}/licenses/LICENSE" in names
     lines = archive.read(f"{info}/METADATA").decode().splitlines()
     needs = [n.removeprefix("Requires-Dist: ") for n in lines if n.startswith("Requires-Dist: ")]

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 import pytest
 from PIL import Image
 
-from launcher.__main__ import main
-from models.catalog import FAMILIES
-from models.common.data_files import check_reader, install_command
+from gearshift.launcher.__main__ import main
+from gearshift.models.catalog import FAMILIES
+from gearshift.models.common.data_files import check_reader, install_command
 from tests.launcher.given import ROOT, python
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf, write_matlab5, write_matlab73
 from tests.models.errors import error_of
@@ -111,7 +111,7 @@ INPUTS = {
 }
 """What `predict` reads without an extra, and what writes it."""
 LIFE = """
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 for words in (
     "run --model {family}:tiny --out run --max-steps 2 --set data.fraction=0.1 --set eval.share=0.05",
     "evaluate run", "predict run --input {name}", "report run",
@@ -142,7 +142,9 @@ def test_a_family_needs_no_extra_from_training_to_the_report(family, tmp_path):
 
 
 def test_all_families_are_imported_without_the_extras(tmp_path):
-    names = ", ".join(f"models.{family}.{part}" for family in FAMILIES for part in ("task", "formats"))
+    names = ", ".join(
+        f"gearshift.models.{family}.{part}" for family in FAMILIES for part in ("task", "formats")
+    )
     done = python("-c", f"{HIDE}; import {names}", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -13,11 +13,11 @@ from math import ceil, inf, isnan
 from pathlib import Path
 from typing import Any
 
-from models.base import DataError
-from models.common import hdf5, matlab
-from models.common.data_files import check_reader, identity, listed, unreadable_file
-from models.common.recordings import edf
-from models.common.recordings.recording import (
+from gearshift.models.base import DataError
+from gearshift.models.common import hdf5, matlab
+from gearshift.models.common.data_files import check_reader, identity, listed, unreadable_file
+from gearshift.models.common.recordings import edf
+from gearshift.models.common.recordings.recording import (
     NO_UNIT,
     STIM,
     Channel,

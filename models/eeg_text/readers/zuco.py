@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from models.common import cache, hdf5, matlab
-from models.common.data_files import BadRecords, check_reader, identity, library_errors
-from models.eeg_text.config import CHANNELS
-from models.eeg_text.recordings import MOST_UV, Item, Use, normalized
+from gearshift.models.common import cache, hdf5, matlab
+from gearshift.models.common.data_files import BadRecords, check_reader, identity, library_errors
+from gearshift.models.eeg_text.config import CHANNELS
+from gearshift.models.eeg_text.recordings import MOST_UV, Item, Use, normalized
 
 UNIT = "microvolts, as ZuCo documents"
 _GROUP = "sentenceData"

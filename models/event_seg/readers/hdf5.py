@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.base import DataError
-from models.common import hdf5
-from models.common.data_files import check_kind, check_reader, library_errors
-from models.event_seg.readers.recording import (
+from gearshift.models.base import DataError
+from gearshift.models.common import hdf5
+from gearshift.models.common.data_files import check_kind, check_reader, library_errors
+from gearshift.models.event_seg.readers.recording import (
     IGNORED,
     MAX_SIDE,
     PIECE,

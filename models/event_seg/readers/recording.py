@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from models.base import DataError
-from models.common.cache import ArrayFile, Open, streamed
-from models.common.data_files import identity
-from models.event_seg.canny import canny, dilated, shrunk
+from gearshift.models.base import DataError
+from gearshift.models.common.cache import ArrayFile, Open, streamed
+from gearshift.models.common.data_files import identity
+from gearshift.models.event_seg.canny import canny, dilated, shrunk
 
 LOW, HIGH, DILATION = 100, 200, 5
 """Canny thresholds on 8-bit gradients, and size of the dilation in pixels."""

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any, NamedTuple
 
-from models.base import DataError
-from models.common.data_files import BadRecords, check_expansion, check_reader, library_errors
-from models.common.table import Table
-from models.common.text_file import TextFile, parse_json
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import BadRecords, check_expansion, check_reader, library_errors
+from gearshift.models.common.table import Table
+from gearshift.models.common.text_file import TextFile, parse_json
 
 _BATCH = 16
 """Rows that are decoded at a time: each may be as long as the dictionary of its column."""

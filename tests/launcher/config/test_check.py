@@ -8,15 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config import check
-from launcher.config.check import TrackedSettings, check_lengths, check_settings
-from launcher.config.provenance import KeySets, Origin, Setting
-from launcher.config.schema import setting_infos
-from models.base import DataError
-from models.common.data_files import install_command
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config import check
+from gearshift.launcher.config.check import TrackedSettings, check_lengths, check_settings
+from gearshift.launcher.config.provenance import KeySets, Origin, Setting
+from gearshift.launcher.config.schema import setting_infos
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import install_command
+from gearshift.training.train_plan import TrainPlan
 from tests.launcher.given import refused, resolved
-from training.train_plan import TrainPlan
 
 
 def found(*sets, **options):

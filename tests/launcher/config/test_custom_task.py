@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.config import custom_task
+from gearshift.launcher.config import custom_task
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import refused, resolved
 

@@ -11,9 +11,9 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from models.catalog import Stage
-from models.common.initial_weights import InitialWeights
-from models.custom import CustomTask
+from gearshift.models.catalog import Stage
+from gearshift.models.common.initial_weights import InitialWeights
+from gearshift.models.custom import CustomTask
 
 
 class Halves(CustomTask):

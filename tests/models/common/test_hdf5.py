@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from models.common import hdf5
+from gearshift.models.common import hdf5
 
 
 @pytest.fixture

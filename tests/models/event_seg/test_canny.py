@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from models.event_seg import embedded
-from models.event_seg.config import SIZES
-from models.event_seg.readers.recording import DILATION, HIGH, LOW, edges
+from gearshift.models.event_seg import embedded
+from gearshift.models.event_seg.config import SIZES
+from gearshift.models.event_seg.readers.recording import DILATION, HIGH, LOW, edges
 
 
 def by_opencv(frame, factor):
