@@ -151,4 +151,5 @@ def program() -> NoReturn:
 
 
 if __name__ == "__main__":
+    sys.modules.pop("launcher", None)  # a custom task may have a module of this name
     program()

@@ -168,7 +168,7 @@ def _console(match: re.Match[str]) -> str:
         done = subprocess.run(
             [sys.executable, *args[1:]],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "100"},
             capture_output=True,
             text=True,
         )

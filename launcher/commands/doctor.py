@@ -102,7 +102,7 @@ def _checks() -> Iterator[Check]:
     yield check_disk("disk space", Path.cwd(), 5 * GIB, 200 * MIB, fix)
     yield check_open_files()
     yield check_locked_memory(Path("/sys/class/infiniband"))
-    files = (environment.ROOT / "launcher").rglob("*.py")
+    files = (environment.ROOT / "gearshift" / "launcher").rglob("*.py")
     yield check_clock(time.time(), max(file.stat().st_mtime for file in files))
     yield check_slurm()
     yield check_wandb(environment.variables())
@@ -157,7 +157,7 @@ def check_python(version: str) -> Check:
     try:
         allowed = metadata.metadata(_OWN)["Requires-Python"]
     except metadata.PackageNotFoundError:
-        fix = f"pip install -e {shlex.quote(str(environment.ROOT))}"
+        fix = f"pip install -e {shlex.quote(str(environment.ROOT.parent))}"
         return _check("python", f"{version}; {_OWN} is not installed", fix, warning=True)
     is_right = SpecifierSet(allowed).contains(version, prereleases=True)
     fix = f"create a virtual environment with a Python {allowed}"

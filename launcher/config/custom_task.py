@@ -90,9 +90,7 @@ def load_task_class(name: str) -> type:
         raise _error(message, name, where=_where(module.__file__, None), **parts)
     if missing := _missing(task_class):
         message = f"class '{class_name}' is not a task: it lacks {', '.join(missing)}"
-        allowed = (
-            "the methods of gearshift.models.base.Task; gearshift.models.custom.CustomTask has most of them"
-        )
+        allowed = "the methods of gearshift.Task; gearshift.CustomTask has most of them"
         raise _error(message, name, where=class_location(task_class), allowed=allowed)
     return task_class
 
@@ -214,7 +212,7 @@ _SPLIT: dict[str, Any] = {"split_seed": (SplitSeed, None), "fold": (Fold, None)}
 of that name."""
 _ALLOWED = {
     **dict.fromkeys(("Model", "Data"), "a BaseModel of switches, numbers, texts, and lists of them"),
-    "stages": "each a gearshift.models.catalog.Stage of another name, which loads a setting",
+    "stages": "each a gearshift.Stage of another name, which loads a setting",
     **dict.fromkeys(("defaults", "sizes", "stage_settings"), "settings by key; of sizes and stages, by name"),
 }
 

@@ -114,10 +114,7 @@ def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) ->
     needed = ("saved_files", "setup_without_data", "predict")
     missing = ", ".join(name for name in needed if not hasattr(task, name))
     message = f"a model of '{saved.family}' cannot be used for predictions: its task lacks {missing}"
-    where, allowed = (
-        class_location(type(task)),
-        "predict(model, path), which yields gearshift.models.base.Prediction",
-    )
+    where, allowed = (class_location(type(task)), "predict(model, path), which yields gearshift.Prediction")
     raise SettingsError.of(message, value=saved.family, where=where, allowed=allowed)
 
 

@@ -15,7 +15,7 @@ from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.submit.options import SBATCH
 from gearshift.slurm import sbatch
 
-FOLDER = environment.ROOT / "slurm"
+FOLDER = (environment.ROOT / "gearshift" / "slurm").resolve()
 """The folder of job.sh and of the site file."""
 RANKS = "GEARSHIFT_RANKS_PER_NODE"
 _PYTHON = ("GEARSHIFT_PYTHON", "GEARSHIFT_CONTAINER")

@@ -92,7 +92,7 @@ def long_docstrings(tree: Tree) -> list[str]:
 
 
 def code_in_init(tree: Tree) -> list[str]:
-    """`__init__` files with more than a docstring; launcher's has its import guard and its API."""
+    """`__init__` files with more than a docstring; launcher's begins the program."""
     inits = (m for m in tree.modules.values() if m.path.name == "__init__.py" and m.name != "launcher")
     return [str(m.path) for m in inits if m.tree.body[1:]]
 
@@ -113,8 +113,14 @@ def wrong_directions(tree: Tree) -> list[str]:
 def foreign_imports(tree: Tree) -> list[str]:
     """Imports of third-party packages that the table does not allow."""
     tops = ((m, line, base.split(".")[0]) for m in tree.ours for line, base, _ in m.imports)
-    known = {*sys.stdlib_module_names, *PACKAGES}
+    known = {*sys.stdlib_module_names, "gearshift"}
     return [f"{m.path}:{line} imports {t}" for m, line, t in tops if t not in known | THEIRS[m.package]]
+
+
+def bare_imports(tree: Tree) -> list[str]:
+    """Imports by which a module of ours would be loaded a second time, without `gearshift`."""
+    imports = ((m, line, base) for m in tree.modules.values() for line, base, _ in m.imports)
+    return [f"{m.path}:{line} imports {base}" for m, line, base in imports if base.split(".")[0] in PACKAGES]
 
 
 def collectives_in_models(tree: Tree) -> list[str]:
@@ -194,6 +200,8 @@ FAULTS = [
     ),
     (foreign_imports, "slurm/submit.py", "def f():\n    import torch"),
     (foreign_imports, "models/a.py", "import wandb"),
+    (bare_imports, "tests/a.py", "def f():\n    from models import base"),
+    (bare_imports, "training/a.py", "import engines.base as contract"),
     (collectives_in_models, "models/abr/task.py", "from torch import distributed"),
     (upward_imports, "launcher/config/layers.py", "from gearshift.launcher.run import worker"),
     (upward_imports, "launcher/compare/rows.py", "def f():\n    import gearshift.launcher.continual.loop"),
@@ -243,6 +251,7 @@ def test_cycles_through_lazy_imports_and_of_folders_are_found(built):
 
 CHECKS = [
     *(long_files, vague_names, long_docstrings, code_in_init, wrong_directions, foreign_imports),
+    bare_imports,
     *(collectives_in_models, file_cycles, folder_cycles, upward_imports, trusted_files, known_engines),
 ]
 

@@ -159,7 +159,7 @@ def test_python_of_the_pages_runs(tmp_path):
         fill(folder)
         (folder / "page.py").write_text("\n".join(b.text for b in page.blocks if b.language == "python"))
     line = [sys.executable, "-c", PYTHON_OF_PAGES, *map(str, folders)]
-    subprocess.run(line, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    subprocess.run(line, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=True)
 
 
 def test_every_command_is_shown_somewhere():

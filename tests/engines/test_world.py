@@ -128,7 +128,7 @@ def test_workers_that_torchrun_restarts_find_each_other(tmp_path):
         [sys.executable, *torchrun.split(), *rendezvous.split(), str(worker)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("attempt 3: 2.0") == 2

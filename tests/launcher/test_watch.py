@@ -56,7 +56,7 @@ def test_ctrl_c_ends_the_view_and_not_the_run(tmp_path):
         stdin=its,
         stdout=its,
         stderr=its,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "40"},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm", "COLUMNS": "40"},
     )
     os.close(its)
     received = b""

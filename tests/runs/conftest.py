@@ -21,7 +21,7 @@ REQUESTS = "".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in 
 
 def environment():
     """An environment in which the program is found from any working directory."""
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 
 
 def result(folder):

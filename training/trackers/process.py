@@ -20,8 +20,8 @@ from gearshift.training.train_plan import TrainPlan
 _STOPPED_WAIT_S = 5.0
 Kind = Literal["notice", "warning"]
 _Process = subprocess.Popen[bytes]
-_ROOT = str(Path(__file__).resolve().parents[2])
-# The working directory is not searched: it may hold packages with the names of ours.
+_ROOT = str(Path(__file__).absolute().parents[3])
+# The working directory is not searched: it may hold packages with the names of libraries.
 _CODE = (
     "import sys; root = sys.argv.pop(1); sys.path[:1] = [] if root in sys.path[1:] else [root]; "
     "from gearshift.training.trackers.follow import main; main()"
