@@ -11,9 +11,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from gearshift.models.catalog import Stage
-from gearshift.models.common.initial_weights import InitialWeights
-from gearshift.models.custom import CustomTask
+from gearshift import CustomTask, InitialWeights, Stage
 
 
 class Halves(CustomTask):
