@@ -10,7 +10,7 @@ UNUSED = (
     *("run.job_generation", "run.dry_run"),
 )
 """Rooms and files of launcher/ that are of features."""
-MOST_MODULES, MOST_LINES = 163, 23_400
+MOST_MODULES, MOST_LINES = 163, 23_450
 """Measured; fewer are better, and a new one has to be worth it in every run."""
 PROGRAM = """
 import json, sys
