@@ -4,5 +4,5 @@ WORKDIR /app
 # A C compiler and Python's headers are here: triton compiles with them.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY . .
-RUN pip install --no-cache-dir -e .
+RUN pip install --no-cache-dir -e '.[data]'
 ENTRYPOINT ["python", "-m", "launcher"]

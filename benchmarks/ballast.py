@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from engines.base import Piece
-from models.base import Batch, SplitName
-from models.custom import CustomTask
-from models.language.config import SIZES
-from models.language.model import Transformer
-from training.checkpoint import tensor_file
-from training.checkpoint.manifest import CheckpointFile
+from gearshift.engines.base import Piece
+from gearshift.models.base import Batch, SplitName
+from gearshift.models.custom import CustomTask
+from gearshift.models.language.config import SIZES
+from gearshift.models.language.model import Transformer
+from gearshift.training.checkpoint import tensor_file
+from gearshift.training.checkpoint.manifest import CheckpointFile
 
 MOMENTS = ("forward", "backward", "optimizer step", "evaluation", "save")
 MOMENT, BYTES, BEGAN = "BALLAST_MOMENT", "BALLAST_BYTES", "BALLAST_BEGAN"

@@ -12,15 +12,15 @@ import torch.distributed as dist
 
 from benchmarks.raw_engines import import_deepspeed
 from benchmarks.workload import Work
-from engines.base import Engine, OptimizerSpec, Options
-from engines.catalog import build_engine
-from engines.environment import RankInfo
-from engines.world import ProcessWorld
-from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.restore import restore
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
+from gearshift.engines.base import Engine, OptimizerSpec, Options
+from gearshift.engines.catalog import build_engine
+from gearshift.engines.environment import RankInfo
+from gearshift.engines.world import ProcessWorld
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.checkpoint.restore import restore
+from gearshift.training.checkpoint.retention import Keep
+from gearshift.training.checkpoint.writer import CheckpointWriter
+from gearshift.training.storage import Storage
 
 
 class Way(Protocol):

@@ -28,9 +28,9 @@ from typing import Any
 import psutil
 
 from benchmarks.figures import command, machine, markdown, write
-from launcher.run_folder.reader import RunReader
-from training.checkpoint.compare import compare, compare_metrics
-from training.checkpoint.reader import open_checkpoint
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.training.checkpoint.compare import compare, compare_metrics
+from gearshift.training.checkpoint.reader import open_checkpoint
 
 PACKAGES = ("torch", "deepspeed", "fairscale")
 PROCESSES = {"local": 1, "ddp": 2, "fsdp": 2, "zero2": 2, "oss": 2, "zero3": 2}

@@ -23,15 +23,15 @@ import torch
 
 from benchmarks import recordings
 from benchmarks.figures import command, machine, markdown, save_rows
-from launcher.config.machine import detect_machine
-from launcher.config.provenance import CliArgs
-from launcher.config.resolve import resolve
-from launcher.config.schema import task_class
-from models.base import Context, Task, TracksProgress
-from training.accumulate import by_term
-from training.data.order import DataOrder
-from training.data.samples import MicroBatch, Samples
-from training.seeds import seed_weights
+from gearshift.launcher.config.machine import detect_machine
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.config.resolve import resolve
+from gearshift.launcher.config.schema import task_class
+from gearshift.models.base import Context, Task, TracksProgress
+from gearshift.training.accumulate import by_term
+from gearshift.training.data.order import DataOrder
+from gearshift.training.data.samples import MicroBatch, Samples
+from gearshift.training.seeds import seed_weights
 
 PACKAGES = ("torch", "numpy", "h5py", "mne", "pillow")
 MICRO_BATCH = 4

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-import launcher
+import gearshift
 from benchmarks.peers import LOG_EVERY
 from benchmarks.workload import SEED, Samples
-from engines.precision import autocast_inside
-from launcher.config import schema
-from launcher.config.machine import detect_machine
-from launcher.config.provenance import CliArgs
-from launcher.config.resolve import resolve
-from models.base import Task
-from training.data.loader import on_device
-from training.data.order import DataOrder
-from training.seeds import seed_weights
+from gearshift.engines.precision import autocast_inside
+from gearshift.launcher.config import schema
+from gearshift.launcher.config.machine import detect_machine
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.config.resolve import resolve
+from gearshift.models.base import Task
+from gearshift.training.data.loader import on_device
+from gearshift.training.data.order import DataOrder
+from gearshift.training.seeds import seed_weights
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FamilyWork:
     def train(self, engine: str, more: Mapping[str, Any]) -> None:
         """Run Gearshift; `more` are further settings."""
         name, out = f"{self.family}:{self.size}", self.folder / "run"
-        launcher.train(name, engine=engine, out=out, settings=self.settings | dict(more))
+        gearshift.train(name, engine=engine, out=out, settings=self.settings | dict(more))
 
     @cached_property
     def resolved(self) -> Any:

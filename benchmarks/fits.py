@@ -26,16 +26,16 @@ import transformers
 
 from benchmarks.figures import command, listed, load_rows, machine, markdown, save_rows
 from benchmarks.lora import save_layout
-from launcher.base.diagnostics import PROGRAM, plain
-from launcher.commands.plan import resolve_with
-from launcher.config.command_line import GPU_MEMORY, GPUS, RAM
-from launcher.config.machine import CONTEXT_BYTES, detect_machine
-from launcher.config.provenance import CliArgs
-from launcher.plan import target
-from launcher.plan.ladder import RUNGS, TRAINED, Change, Rung, Step, climb
-from launcher.plan.plan import Plan, open_planner
-from launcher.plan.target import MARGIN
-from training.logging.quantities import size
+from gearshift.launcher.base.diagnostics import PROGRAM, plain
+from gearshift.launcher.commands.plan import resolve_with
+from gearshift.launcher.config.command_line import GPU_MEMORY, GPUS, RAM
+from gearshift.launcher.config.machine import CONTEXT_BYTES, detect_machine
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.plan import target
+from gearshift.launcher.plan.ladder import RUNGS, TRAINED, Change, Rung, Step, climb
+from gearshift.launcher.plan.plan import Plan, open_planner
+from gearshift.launcher.plan.target import MARGIN
+from gearshift.training.logging.quantities import size
 
 GPUS_GIB = (4, 6, 8, 12, 16, 24, 48, 80)
 RAMS_GIB = (16, 32, 64)

@@ -23,8 +23,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.figures import machine, write
-from engines.catalog import ENGINES
-from models.catalog import FAMILIES
+from gearshift.engines.catalog import ENGINES
+from gearshift.models.catalog import FAMILIES
 
 FILE = Path(__file__).parent / "results" / "golden.json"
 STEPS, RANKS = 10, 2
@@ -49,13 +49,13 @@ PACKAGES = ("numpy", "deepspeed", "fairscale", "transformers")
 
 def train(runs: Sequence[tuple[str, str, int]], work: Path) -> None:
     """One rank of all runs (family, engine, port); rank 0 writes their losses. Does not return."""
-    import launcher
+    import gearshift
 
     losses: Losses = {}
     for family, engine, port in runs:
         os.environ["MASTER_PORT"] = str(port)  # each run has a process group of its own
         out, name = work / f"{family}-{engine}", f"{family}:tiny"
-        run = launcher.train(name, engine=engine, out=out, settings=SETTINGS, console=False)
+        run = gearshift.train(name, engine=engine, out=out, settings=SETTINGS, console=False)
         if os.environ["RANK"] == "0":
             losses[f"{family} {engine}"] = [line["loss"] for line in run.metrics("train")]
             (work / "losses.json").write_text(json.dumps(losses))

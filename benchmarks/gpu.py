@@ -41,15 +41,15 @@ from benchmarks.plain import PlainWork
 from benchmarks.probe import STEPS, watch
 from benchmarks.raw_engines import RAW
 from benchmarks.workload import Work
-from engines.device import pick_device, use, use_threads
-from engines.zero.library import clean_architectures
-from launcher.run.affinity import limit_spinning
-from models.language.config import SIZES as LANGUAGE_SIZES
-from models.language.embedded import read_documents
-from training.throughput import peak_flops
+from gearshift.engines.device import pick_device, use, use_threads
+from gearshift.engines.zero.library import clean_architectures
+from gearshift.launcher.run.affinity import limit_spinning
+from gearshift.models.language.config import SIZES as LANGUAGE_SIZES
+from gearshift.models.language.embedded import read_documents
+from gearshift.training.throughput import peak_flops
 
 RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
-IMPORTED = ("torch._dynamo", "benchmarks.gpu", "launcher.run.worker", "transformers")
+IMPORTED = ("torch._dynamo", "benchmarks.gpu", "gearshift.launcher.run.worker", "transformers")
 """Imports that all parts share; none of them touches a GPU, as DeepSpeed's may."""
 SIZES = {"124M": (1024, 32), "1.3B": (2048, 8), "0.5B": (256, 32), "tiny": (32, 2)}
 """Sequence length and micro-batch of each size; tiny is for a smoke test."""

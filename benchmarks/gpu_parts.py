@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import load_rows
-from engines.catalog import ENGINES
-from models.catalog import FAMILIES
+from gearshift.engines.catalog import ENGINES
+from gearshift.models.catalog import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 LLAMA = "llama"

@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from engines.network import interfaces
+from gearshift.engines.network import interfaces
 
 POLL_S = 0.05
 

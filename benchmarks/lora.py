@@ -23,9 +23,9 @@ import torch
 import transformers
 
 from benchmarks.figures import command, listed, machine, markdown, save_rows
-from models.common import subwords
-from models.language.embedded import read_conversations
-from training.checkpoint.tensor_file import file_head
+from gearshift.models.common import subwords
+from gearshift.models.language.embedded import read_conversations
+from gearshift.training.checkpoint.tensor_file import file_head
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = 1024

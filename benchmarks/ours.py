@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-import launcher
+import gearshift
 from benchmarks.peers import LOG_EVERY
 from benchmarks.workload import CLIP_NORM, SEED, Work
-from launcher.api import Run
-from training.checkpoint.reader import open_checkpoint
+from gearshift.launcher.api import Run
+from gearshift.training.checkpoint.reader import open_checkpoint
 
 
 def ours(work: Work, engine: str = "local", more: Mapping[str, object] | None = None) -> torch.nn.Module:
@@ -61,7 +61,7 @@ def train(work: Work, engine: str, out: Path, more: Mapping[str, object]) -> Run
         **more,
     }
     model = "language" if "model.pretrained" in more else f"language:{work.size}"
-    return launcher.train(model, engine=engine, out=out, settings=settings)
+    return gearshift.train(model, engine=engine, out=out, settings=settings)
 
 
 def _trained(work: Work, folder: Path | None) -> torch.nn.Module:

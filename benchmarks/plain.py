@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.workload import SEED, Work
-from models.language.config import SIZES, Size
+from gearshift.models.language.config import SIZES, Size
 
 GPT2 = ("124M",)
 """Sizes in the layout of GPT-2; the others are in that of Llama."""

@@ -46,22 +46,22 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks import isolated, lora
 from benchmarks.figures import command, joined, listed, load_rows, machine, markdown, save_rows
-from engines.catalog import ENGINES
-from launcher.config import presets
-from launcher.config.machine import Machine, detect_machine
-from launcher.config.provenance import CliArgs, Resolved
-from launcher.config.resolve import resolve
-from launcher.plan import plan as planning
-from launcher.plan.plan import Plan, plan_run
-from launcher.plan.target import Described
-from launcher.run import rank as rank_process
-from launcher.run.supervisor import save_plan
-from launcher.run_folder.run_plan import RunPlan
-from models.base import DataError
-from models.catalog import FAMILIES
-from training.data.order import DataOrder
-from training.data.samples import MicroBatch, Samples
-from training.train_plan import TrainPlan
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.machine import Machine, detect_machine
+from gearshift.launcher.config.provenance import CliArgs, Resolved
+from gearshift.launcher.config.resolve import resolve
+from gearshift.launcher.plan import plan as planning
+from gearshift.launcher.plan.plan import Plan, plan_run
+from gearshift.launcher.plan.target import Described
+from gearshift.launcher.run import rank as rank_process
+from gearshift.launcher.run.supervisor import save_plan
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.models.base import DataError
+from gearshift.models.catalog import FAMILIES
+from gearshift.training.data.order import DataOrder
+from gearshift.training.data.samples import MicroBatch, Samples
+from gearshift.training.train_plan import TrainPlan
 
 STEPS = (2, 3)
 TOLERANCE = 0.05
@@ -154,11 +154,11 @@ class _Step:
 
 def train(report: isolated.Report, folder: str) -> None:
     """One rank of the job in `folder`; `report` gets the peak in bytes."""
-    from launcher.run import worker
-    from training import loop
-    from training.data import feature_cache
-    from training.data.loader import Batches
-    from training.optim.updater import Updater
+    from gearshift.launcher.run import worker
+    from gearshift.training import loop
+    from gearshift.training.data import feature_cache
+    from gearshift.training.data.loader import Batches
+    from gearshift.training.optim.updater import Updater
 
     job = rank_process.load_plan(Path(folder))
     profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
@@ -449,7 +449,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.predict_only and not options.json:
         parser.error("--predict-only needs --json")
-    isolated.preload(["torch._dynamo", "torch.distributed.fsdp", "launcher.run.worker"])
+    isolated.preload(["torch._dynamo", "torch.distributed.fsdp", "gearshift.launcher.run.worker"])
     facts = machine(("torch", "deepspeed", "fairscale"))
     here = replace(detect_machine(), gpus=0, device="cpu")
     wanted = [*islice(cases(options.families, options.engines, options.kinds), options.limit)]

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from benchmarks.workload import CLIP_NORM, Work
-from engines.world import open_world
+from gearshift.engines.world import open_world
 
 _TIMEOUT_S = 600.0
 

@@ -23,11 +23,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from engines.catalog import ENGINES
-from launcher.__main__ import main as launch
-from launcher.commands.catalog import COMMANDS
-from launcher.config import presets
-from models.catalog import FAMILIES
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.__main__ import main as launch
+from gearshift.launcher.commands.catalog import COMMANDS
+from gearshift.launcher.config import presets
+from gearshift.models.catalog import FAMILIES
 
 WRONG = ("odd", "-1", "1e18", "[1]", "{a: 1}")
 """Values that few settings have."""

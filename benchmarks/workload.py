@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from models.base import Context, Split
-from models.language.config import Data, Model
-from models.language.task import LanguageTask
-from training.data.order import DataOrder
-from training.seeds import seed_weights
+from gearshift.models.base import Context, Split
+from gearshift.models.language.config import Data, Model
+from gearshift.models.language.task import LanguageTask
+from gearshift.training.data.order import DataOrder
+from gearshift.training.seeds import seed_weights
 
 CLIP_NORM = 1.0
 SEED = 0

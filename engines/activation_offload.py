@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import Module
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from engines.base import Blocks, EngineError
+from gearshift.engines.base import Blocks, EngineError
 
 SMALLEST = 2**20
 """Bytes; a copy of less takes as long to start as to run."""

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal, cast
 
-from engines.base import Engine, EngineError, Options, World
+from gearshift.engines.base import Engine, EngineError, Options, World
 
 Held = Literal["replicated", "sharded", "host"]
 """A full copy on each rank, a shard on each, or a shard of each rank in the memory of its host."""
@@ -119,7 +119,7 @@ def _zero(name: str, sentence: str, placement: Placement, offload: tuple[str, ..
     return Entry(
         name,
         sentence,
-        "engines.zero.engine",
+        "gearshift.engines.zero.engine",
         "Zero",
         ("deepspeed",),
         f"{name}.json",
@@ -140,7 +140,7 @@ ENGINES = {
         Entry(
             "local",
             "plain PyTorch in a single process",
-            "engines.local",
+            "gearshift.engines.local",
             "local",
             always_group=False,
             processes=1,
@@ -150,7 +150,7 @@ ENGINES = {
         Entry(
             "ddp",
             "a replica on each rank; gradients are averaged during the backward pass",
-            "engines.ddp",
+            "gearshift.engines.ddp",
             "ddp",
             always_group=False,
             mixed_types=_HALVES | {"float32", "float64"},
@@ -159,7 +159,7 @@ ENGINES = {
         Entry(
             "fsdp",
             "weights, gradients and optimizer state sharded over ranks (FSDP2)",
-            "engines.fsdp",
+            "gearshift.engines.fsdp",
             "fsdp",
             shards_parameters=True,
             placement=_SHARDED,
@@ -169,7 +169,7 @@ ENGINES = {
         Entry(
             "fsdp-offload",
             "fsdp with the shards kept in host memory",
-            "engines.fsdp",
+            "gearshift.engines.fsdp",
             "fsdp_offload",
             shards_parameters=True,
             placement=_ON_HOST,
@@ -180,7 +180,7 @@ ENGINES = {
         Entry(
             "oss",
             "optimizer state sharded over ranks (FairScale OSS)",
-            "engines.oss",
+            "gearshift.engines.oss",
             "oss",
             ("fairscale",),
             placement=Placement(optimizer="sharded"),
@@ -242,6 +242,6 @@ def build_engine(name: str, world: World, options: Options) -> Engine:
     engine = getattr(import_module(entry.module), entry.builder)(world, options)
     if options.precision in ("fp32", "tf32"):
         return engine
-    from engines.frozen_weights import FrozenWeights
+    from gearshift.engines.frozen_weights import FrozenWeights
 
     return cast("Engine", FrozenWeights(engine, options, is_sharded=entry.shards_parameters))

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch.nn import Module, Parameter
 from torch.nn.parallel import DistributedDataParallel
 
-from engines.base import Engine, Options, World
-from engines.replicated import Replicated
+from gearshift.engines.base import Engine, Options, World
+from gearshift.engines.replicated import Replicated
 
 BUCKET_BYTES = 25 * 2**20
 """Of gradients that DDP averages together, or up to one tensor more: its default."""

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.utils import swap_tensors
 
-from engines.base import Engine, World
-from engines.device import trim_heap
-from engines.special_parameters import gradient_hooks
-from engines.state import WEIGHT, broadcast
+from gearshift.engines.base import Engine, World
+from gearshift.engines.device import trim_heap
+from gearshift.engines.special_parameters import gradient_hooks
+from gearshift.engines.state import WEIGHT, broadcast
 
 _MARK = "_gearshift_deferred"
 # What a model raises that needs a value; a fault of its own is raised again with values.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from engines import environment
-from engines.base import EngineError
+from gearshift.engines import environment
+from gearshift.engines.base import EngineError
 
 # The variables that restrict the devices of a process.
 _VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}

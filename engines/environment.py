@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
-from engines.base import EngineError
+from gearshift.engines.base import EngineError
 
 
 def variables() -> MutableMapping[str, str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Linear
 
-from engines.base import Blocks, EngineError
+from gearshift.engines.base import Blocks, EngineError
 
 _FORWARD, _BACKWARD = torch.float8_e4m3fn, torch.float8_e5m2
 _MULTIPLE = 16  # Of elements that the kernels take along each axis

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding, EmbeddingBag, Module, Parameter
 
-from engines.base import Blocks, Engine, EngineError, Numbers, OptimizerSpec, Options, Piece, State
-from engines.deferred_init import is_deferred
-from engines.precision import DTYPES, norms_in_fp32
+from gearshift.engines.base import Blocks, Engine, EngineError, Numbers, OptimizerSpec, Options, Piece, State
+from gearshift.engines.deferred_init import is_deferred
+from gearshift.engines.precision import DTYPES, norms_in_fp32
 
 
 class FrozenWeights:

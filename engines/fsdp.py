@@ -24,18 +24,28 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 
-from engines import pinned
-from engines.base import Blocks, Engine, EngineError, Numbers, OptimizerSpec, Options, State, Update, World
-from engines.device import use_threads
-from engines.frozen_weights import round_weights
-from engines.optimizer_step import EngineWithOptimizerStep
-from engines.precision import DTYPES, check_precision, norms_in_fp32, set_matmul_precision
-from engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
-from engines.state import check_cover, full_interval, gather_state, load_steps, shapes_of
-from engines.used_parameters import UsedParameters
+from gearshift.engines import pinned
+from gearshift.engines.base import (
+    Blocks,
+    Engine,
+    EngineError,
+    Numbers,
+    OptimizerSpec,
+    Options,
+    State,
+    Update,
+    World,
+)
+from gearshift.engines.device import use_threads
+from gearshift.engines.frozen_weights import round_weights
+from gearshift.engines.optimizer_step import EngineWithOptimizerStep
+from gearshift.engines.precision import DTYPES, check_precision, norms_in_fp32, set_matmul_precision
+from gearshift.engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
+from gearshift.engines.state import check_cover, full_interval, gather_state, load_steps, shapes_of
+from gearshift.engines.used_parameters import UsedParameters
 
 if TYPE_CHECKING:
-    from engines.overlapped_update import OverlappedUpdate
+    from gearshift.engines.overlapped_update import OverlappedUpdate
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +146,7 @@ class FSDP(EngineWithOptimizerStep):
                 module.register_forward_pre_hook(torch.compiler.disable(note))
 
     def _overlap_update(self) -> None:
-        from engines.overlapped_update import OverlappedUpdate, can_overlap
+        from gearshift.engines.overlapped_update import OverlappedUpdate, can_overlap
 
         if not can_overlap(self._optimizer):
             return

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from torch.nn import Module
 
-from engines.base import Engine, Options, World
-from engines.optimizer_step import average
-from engines.replicated import Replicated
+from gearshift.engines.base import Engine, Options, World
+from gearshift.engines.optimizer_step import average
+from gearshift.engines.replicated import Replicated
 
 
 def local(world: World, options: Options) -> Engine:

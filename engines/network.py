@@ -7,8 +7,8 @@ import socket
 
 import psutil
 
-from engines import environment
-from engines.base import EngineError
+from gearshift.engines import environment
+from gearshift.engines.base import EngineError
 
 GLOO = "GLOO_SOCKET_IFNAME"
 

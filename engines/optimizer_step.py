@@ -13,10 +13,10 @@ from torch.nn import Module, Parameter
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from engines.base import Numbers, Update, World
-from engines.precision import LossScale
-from engines.special_parameters import UnchangedWeights
-from engines.state import broadcast_buffers, stored_buffers
+from gearshift.engines.base import Numbers, Update, World
+from gearshift.engines.precision import LossScale
+from gearshift.engines.special_parameters import UnchangedWeights
+from gearshift.engines.state import broadcast_buffers, stored_buffers
 
 
 class EngineWithOptimizerStep:

@@ -7,9 +7,9 @@ from typing import Any
 from fairscale.optim.oss import OSS
 from torch.optim import Optimizer
 
-from engines.base import Engine, OptimizerSpec, Options, SharesWork, World
-from engines.ddp import BucketedAveraging
-from engines.replicated import Replicated
+from gearshift.engines.base import Engine, OptimizerSpec, Options, SharesWork, World
+from gearshift.engines.ddp import BucketedAveraging
+from gearshift.engines.replicated import Replicated
 
 
 def oss(world: World, options: Options) -> Engine:

@@ -13,8 +13,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 from torch.optim import SGD, Optimizer
 
-from engines.optimizer_step import gradients_of, scale
-from engines.state import ADAM
+from gearshift.engines.optimizer_step import gradients_of, scale
+from gearshift.engines.state import ADAM
 
 
 def can_overlap(optimizer: Optimizer) -> bool:

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import Embedding, EmbeddingBag, Module, Parameter
 from torch.nn.parameter import is_lazy
 
-from engines.base import Blocks, EngineError
-from engines.catalog import ENGINES, Entry
-from engines.special_parameters import gradient_hooks
-from engines.state import read_buffers, stored_buffers
+from gearshift.engines.base import Blocks, EngineError
+from gearshift.engines.catalog import ENGINES, Entry
+from gearshift.engines.special_parameters import gradient_hooks
+from gearshift.engines.state import read_buffers, stored_buffers
 
 
 def with_dense_tensors(build: Callable[[], Module]) -> Module:

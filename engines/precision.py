@@ -12,7 +12,7 @@ from torch.nn import GroupNorm, LayerNorm, Module
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map
 
-from engines.base import EngineError, Numbers, Precision
+from gearshift.engines.base import EngineError, Numbers, Precision
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
 """The precisions that compute in 16 bits; fp8 has linear layers in 8 bits beside."""

@@ -22,13 +22,13 @@ from torch.utils.checkpoint import (
     noop_context_fn,
 )
 
-from engines.base import Blocks, EngineError, OptimizerSpec, Options, World
-from engines.deferred_init import is_deferred
-from engines.precision import autocast_inside
-from engines.state import broadcast
+from gearshift.engines.base import Blocks, EngineError, OptimizerSpec, Options, World
+from gearshift.engines.deferred_init import is_deferred
+from gearshift.engines.precision import autocast_inside
+from gearshift.engines.state import broadcast
 
 if TYPE_CHECKING:
-    from engines.activation_offload import ActivationOffload
+    from gearshift.engines.activation_offload import ActivationOffload
 
 _aten = torch.ops.aten
 _PRODUCTS = {
@@ -64,12 +64,12 @@ def change_forward(
     to compile what pays of them. Returns what moves activations of the blocks; None: they stay.
     """
     if options.precision == "fp8":
-        from engines.fp8 import linears_in_fp8
+        from gearshift.engines.fp8 import linears_in_fp8
 
         linears_in_fp8(blocks)
     offload: ActivationOffload | None = None
     if options.activation_offload:
-        from engines.activation_offload import ActivationOffload
+        from gearshift.engines.activation_offload import ActivationOffload
 
         offload = ActivationOffload(model, blocks, device)
     kept = _keep_products if options.keep_products else None

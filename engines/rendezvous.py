@@ -14,8 +14,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from engines import environment
-from engines.base import EngineError, PeersMissing
+from gearshift.engines import environment
+from gearshift.engines.base import EngineError, PeersMissing
 
 TOKEN = "GEARSHIFT_RENDEZVOUS"
 """The variable with what only the ranks of one start share: no key without it counts."""

@@ -11,11 +11,11 @@ import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from engines.base import Blocks, Numbers, OptimizerSpec, Options, State, World
-from engines.optimizer_step import EngineWithOptimizerStep
-from engines.precision import check_precision, set_matmul_precision
-from engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
-from engines.state import check_cover, fill_slots, gather_state, load_steps, shapes_of
+from gearshift.engines.base import Blocks, Numbers, OptimizerSpec, Options, State, World
+from gearshift.engines.optimizer_step import EngineWithOptimizerStep
+from gearshift.engines.precision import check_precision, set_matmul_precision
+from gearshift.engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
+from gearshift.engines.state import check_cover, fill_slots, gather_state, load_steps, shapes_of
 
 
 class GradientAveraging(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from engines.base import EngineError
+from gearshift.engines.base import EngineError
 
 
 def gradient_hooks(parameter: Tensor) -> list[str]:

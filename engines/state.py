@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import SGD, Adafactor, Adam, AdamW, Optimizer
 
-from engines.base import (
+from gearshift.engines.base import (
     FACTORS,
     EngineError,
     HasSlots,

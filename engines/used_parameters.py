@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.nn import Module, Parameter
 
-from engines.base import EngineError, World
+from gearshift.engines.base import EngineError, World
 
 _LOOK_S = 1.0  # How often a rank that waits says in the store what it has used, and looks what others have
 _ENDS = "no further parameter"

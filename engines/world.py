@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from engines import environment
-from engines.base import EngineError, PeersMissing
-from engines.device import hardware_id, pick_device, use
-from engines.environment import RankInfo, read_ranks
-from engines.pinned import allocate
+from gearshift.engines import environment
+from gearshift.engines.base import EngineError, PeersMissing
+from gearshift.engines.device import hardware_id, pick_device, use
+from gearshift.engines.environment import RankInfo, read_ranks
+from gearshift.engines.pinned import allocate
 
 FLAG_BITS = 16
 _BACKENDS = {
@@ -62,8 +62,8 @@ class ProcessWorld:
                     f"torch {torch.__version__} was built without {name}, which processes on {kind} "
                     "need; engine local with one process does not"
                 )
-        from engines.network import select_interface, use_loopback
-        from engines.rendezvous import check_ranks, open_store
+        from gearshift.engines.network import select_interface, use_loopback
+        from gearshift.engines.rendezvous import check_ranks, open_store
 
         timeout = timedelta(seconds=self._timeout_s)
         is_local = self.size == self.local_size

@@ -1,69 +1,19 @@
 """Command line, settings, run folder, processes and reports."""
 
-from __future__ import annotations
+from pkgutil import extend_path
+from typing import NoReturn
 
-from typing import TYPE_CHECKING
+from gearshift.launcher.base import environment
 
-from launcher.base import environment
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from os import PathLike
-    from typing import Any
-
-    from launcher.api import Paths, Run, RunError
-    from launcher.base.diagnostics import SettingsError
-
-    __all__ = ["Run", "RunError", "SettingsError", "open_run", "train"]
+if __name__ == "launcher":
+    # For `python -m launcher`. A folder of this name without `__init__` is found as well.
+    __path__ = extend_path(__path__, __name__)
 
 environment.begin()
 
 
-def train(
-    model: str | type | None = None,
-    mode: str | None = None,
-    engine: str | None = None,
-    *,
-    nproc: int | None = None,
-    config: Paths = (),
-    out: str | PathLike[str] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    console: bool = True,
-    resume: str | int | PathLike[str] | None = None,
-    reset: str | Sequence[str] = (),
-) -> Run:
-    """Train as the command line does, and return the result instead of an exit code.
-
-    `model`, `mode`, `engine`, `nproc`, the processes on this machine, and `out`, the run folder,
-    are the options of these names; `model` may be the class of a custom task. `config` is one or
-    several settings files; `settings` holds single values by dotted key or nested. With `console`
-    false nothing is printed. `resume` is "auto", a run folder, a checkpoint or a step; `reset` is
-    the state to reinitialize: "optimizer", "schedule", "data". Raises SettingsError for invalid
-    arguments, settings or data (nothing was written), RunError if the run failed, and
-    KeyboardInterrupt after Ctrl-C, when the run has been saved.
-    """
-    arguments = dict(locals())
-    from launcher import api  # slow to import, and not needed for the command line
-
-    return api.train(arguments)
-
-
-def open_run(folder: str | PathLike[str]) -> Run:
-    """The run in `folder`, as `train` returns it, also while it runs and after it failed.
-
-    Its `status` is "running", "starting", "killed" or "not started" if it has no result; its
-    numbers are then those of its last logged step. The folder of a staged run gives all stages.
-    Reads the disk. Raises SettingsError if `folder` is no run folder.
-    """
-    from launcher import api
-
-    return api.open_run(folder)
-
-
-def __getattr__(name: str) -> Any:
-    """`Run`, `RunError` and `SettingsError`, imported when they are used."""
-    if name not in ("Run", "RunError", "SettingsError"):
-        raise AttributeError(f"module 'launcher' has no attribute '{name}'")
-    from launcher import api
-
-    return getattr(api, name)
+def __getattr__(name: str) -> NoReturn:
+    """Name the package that has what an old program looks for here."""
+    if name in ("Run", "RunError", "SettingsError", "open_run", "train"):
+        raise ImportError(f"launcher.{name} is gearshift.{name}: import gearshift")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from launcher.base import environment, exit_codes, library_warnings, signals
-from launcher.base.signals import Stopped
-from slurm.environment import JOB_VARIABLE, InvalidEnvironment, read_rank_environment
+from gearshift.launcher.base import environment, exit_codes, library_warnings, signals
+from gearshift.launcher.base.signals import Stopped
+from gearshift.slurm.environment import JOB_VARIABLE, InvalidEnvironment, read_rank_environment
 
 if TYPE_CHECKING:
-    from launcher.config.command_line import CommandLine
+    from gearshift.launcher.config.command_line import CommandLine
 
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Of a stream that takes no more; an error of a file that cannot be opened has its name."""
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Prints errors to stderr."""
     # Imported here, after `program` has installed the signal handlers: imports take time.
     with signals.imports():
-        from launcher.cli import parser
+        from gearshift.launcher.cli import parser
 
         command_line = parser.read(sys.argv[1:] if argv is None else argv)
     handler = signals.installed() or signals.Signals()
@@ -48,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(command_line: CommandLine) -> int:
     """Run a parsed command line; the exit code. Raises SettingsError, also for errors of parsing."""
-    from launcher.base.diagnostics import SettingsError
-    from launcher.config.command_line import HELP, VERSION
+    from gearshift.launcher.base.diagnostics import SettingsError
+    from gearshift.launcher.config.command_line import HELP, VERSION
 
     flags, diagnostics = command_line.flags, command_line.diagnostics
     if HELP.flag in flags and not diagnostics:
-        from launcher.cli import parser
+        from gearshift.launcher.cli import parser
 
         print(parser.render_help(command_line.command), end="")
         return exit_codes.DONE
@@ -73,13 +73,13 @@ def _run(command_line: CommandLine) -> int:
 
 def _report(error: BaseException, as_json: bool) -> int:
     """Print an error of a user, of data, storage or network; the exit code. Raises any other `error`."""
-    from launcher.base import diagnostics
-    from launcher.base.diagnostics import FetchError, SettingsError
-    from launcher.config.errors import about_data
-    from models.base import DataError
-    from training.checkpoint.manifest import CheckpointError
-    from training.logging.outputs import discarding
-    from training.storage import StorageError
+    from gearshift.launcher.base import diagnostics
+    from gearshift.launcher.base.diagnostics import FetchError, SettingsError
+    from gearshift.launcher.config.errors import about_data
+    from gearshift.models.base import DataError
+    from gearshift.training.checkpoint.manifest import CheckpointError
+    from gearshift.training.logging.outputs import discarding
+    from gearshift.training.storage import StorageError
 
     if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_ERRORS:
         for stream in (sys.stdout, sys.stderr):  # else it fails again when the interpreter exits
@@ -114,7 +114,7 @@ def _report(error: BaseException, as_json: bool) -> int:
 
 def _print(text: str, stream: TextIO) -> None:
     """Print a line; a `stream` that is full or closed changes no exit code."""
-    from training.logging.outputs import discarding
+    from gearshift.training.logging.outputs import discarding
 
     with discarding(stream):
         print(text, file=stream, flush=True)
@@ -135,7 +135,7 @@ def program() -> NoReturn:
     handler.ends_at_once = True
     handler.listen()
     if environment.variables().get(JOB_VARIABLE):
-        from launcher.run.job_generation import start_publisher
+        from gearshift.launcher.run.job_generation import start_publisher
 
         handler.start_job(start_publisher(sys.argv))
     environment.is_own_process = True
@@ -151,4 +151,5 @@ def program() -> NoReturn:
 
 
 if __name__ == "__main__":
+    sys.modules.pop("launcher", None)  # a custom task may have a module of this name
     program()

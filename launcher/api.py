@@ -10,27 +10,27 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import exit_codes
-from launcher.base.diagnostics import SettingsError, render
-from launcher.commands import run as run_command
-from launcher.config import custom_task
-from launcher.config.errors import about_data
-from launcher.config.input_errors import EVALUATE, as_arguments, check_types, text_of
-from launcher.config.provenance import CliArgs
-from launcher.config.settings_file import flat
-from launcher.report.report import refresh
-from launcher.report.watched_run import WatchedRun
-from launcher.run.run_end import RunEnd
-from launcher.run_folder import checkpoint_search, run_folder
-from launcher.run_folder.reader import RunReader
-from launcher.run_folder.run_plan import RunPlan
-from launcher.saved_runs import evaluate, export, predict, saved_model
-from launcher.saved_runs.rerun import RerunFailed
-from launcher.saved_runs.saved_model import find_saved
-from launcher.stages.pipeline import summarize
-from models.base import DataError, Prediction
-from training.checkpoint.manifest import CheckpointError
-from training.storage import StorageError
+from gearshift.launcher.base import exit_codes
+from gearshift.launcher.base.diagnostics import SettingsError, render
+from gearshift.launcher.commands import run as run_command
+from gearshift.launcher.config import custom_task
+from gearshift.launcher.config.errors import about_data
+from gearshift.launcher.config.input_errors import EVALUATE, as_arguments, check_types, text_of
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.config.settings_file import flat
+from gearshift.launcher.report.report import refresh
+from gearshift.launcher.report.watched_run import WatchedRun
+from gearshift.launcher.run.run_end import RunEnd
+from gearshift.launcher.run_folder import checkpoint_search, run_folder
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.saved_runs import evaluate, export, predict, saved_model
+from gearshift.launcher.saved_runs.rerun import RerunFailed
+from gearshift.launcher.saved_runs.saved_model import find_saved
+from gearshift.launcher.stages.pipeline import summarize
+from gearshift.models.base import DataError, Prediction
+from gearshift.training.checkpoint.manifest import CheckpointError
+from gearshift.training.storage import StorageError
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -114,9 +114,9 @@ class Run:
         console: bool = True,
         reset: str | Sequence[str] = (),
     ) -> Run:
-        """Train on from the last checkpoint; the arguments are those of `launcher.train`.
+        """Train on from the last checkpoint; the arguments are those of `gearshift.train`.
 
-        With `out` in a new folder, without it in this one. Raises as `launcher.train` does.
+        With `out` in a new folder, without it in this one. Raises as `gearshift.train` does.
         """
         return train({**locals(), "resume": self._require_folder("resume")}, "Run.resume")
 
@@ -218,7 +218,7 @@ class Run:
 
 
 def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
-    """The implementation of `launcher.train` for its `arguments`; errors name those of `call`."""
+    """The implementation of `gearshift.train` for its `arguments`; errors name those of `call`."""
     with _errors(call):
         custom_task.check_not_importing()
         given = arguments.get
@@ -253,7 +253,7 @@ def _listed(values: Any) -> list[Any]:
 
 
 def open_run(folder: str | PathLike[str]) -> Run:
-    """The implementation of `launcher.open_run`."""
+    """The implementation of `gearshift.open_run`."""
     check_types({"folder": (folder, (str, PathLike))}, "open_run", none=False)
     path = Path(folder)
     stages = RunReader(path).stages()

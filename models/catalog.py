@@ -47,18 +47,18 @@ class Family:
     def config(self) -> str:
         """Module with the classes Model and Data and the table SIZES, from small to large, each
         size with its exact number of `parameters`; imports no torch."""
-        return f"models.{self.name}.config"
+        return f"gearshift.models.{self.name}.config"
 
     @property
     def task(self) -> str:
         """`module:Class` of the task."""
-        return f"models.{self.name}.task:{self.task_class}"
+        return f"gearshift.models.{self.name}.task:{self.task_class}"
 
     @property
     def formats(self) -> str:
         """Module with FORMATS, one description per format, recognize(path) -> str | None, the
         format of a file or folder, and EMBEDDED, the names of built-in data; imports no torch."""
-        return f"models.{self.name}.formats"
+        return f"gearshift.models.{self.name}.formats"
 
 
 def _encoder(sentence: str) -> Stage:

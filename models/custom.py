@@ -14,10 +14,10 @@ from torch.nn import Module
 from torch.utils._pytree import tree_map
 from torch.utils.data import default_collate
 
-from models.base import Batch, DataError, Draws, Split, SplitName
-from models.catalog import Stage
-from models.common.family import FamilyTask, Measured
-from models.common.split import SPLITS
+from gearshift.models.base import Batch, DataError, Draws, Split, SplitName
+from gearshift.models.catalog import Stage
+from gearshift.models.common.family import FamilyTask, Measured
+from gearshift.models.common.split import SPLITS
 
 _SAME = 1e-3
 """Relative difference of two losses that count as equal; twice the samples double a sum."""

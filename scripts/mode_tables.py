@@ -9,13 +9,13 @@ from typing import Any
 
 from benchmarks import modes as measured
 from benchmarks.figures import load_rows, markdown
-from launcher.base.diagnostics import plain
-from launcher.config import presets
-from launcher.config.machine import Machine
-from launcher.config.provenance import CliArgs
-from launcher.config.resolve import resolve
-from launcher.config.schema import config_of, setting_infos
-from models.catalog import FAMILIES, stages_of
+from gearshift.launcher.base.diagnostics import plain
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.machine import Machine
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.config.resolve import resolve
+from gearshift.launcher.config.schema import config_of, setting_infos
+from gearshift.models.catalog import FAMILIES, stages_of
 from scripts.stated import STATED, Stated
 
 RESULTS = Path(measured.__file__).parent / "results" / "modes.json"

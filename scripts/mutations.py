@@ -52,7 +52,7 @@ def catching_test(mutation: Mutation, copy: Path) -> str | None:
     text = file.read_text()
     file.write_text(text.replace(mutation.old, mutation.new))
     command = [sys.executable, *PYTEST, f"tests/{mutation.test}"]
-    given = {"cwd": copy, "env": {**os.environ, "PYTHONPATH": str(copy)}, "timeout": TIMEOUT_S}
+    given = {"cwd": copy, "env": {**os.environ, "PYTHONPATH": str(copy / "src")}, "timeout": TIMEOUT_S}
     try:
         done = subprocess.run(command, capture_output=True, text=True, **given)  # type: ignore[call-overload]
     except subprocess.TimeoutExpired:
@@ -70,9 +70,9 @@ def main() -> int:
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
         names = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
-        for name in (name for name in names if (ROOT / name).is_file()):
+        for name in (name for name in names if os.path.lexists(ROOT / name)):
             (copy := Path(folder, name)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy)
+            shutil.copy2(ROOT / name, copy, follow_symlinks=False)  # those below src/ stay links
         for number in parser.parse_args().only:
             mutation = MUTATIONS[number - 1]
             began = time.monotonic()

@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 from benchmarks.figures import markdown
-from engines.catalog import ENGINES
-from launcher.base.diagnostics import plain
-from launcher.config import batching, presets
-from launcher.config.errors import allowed
-from launcher.config.schema import SettingInfo, setting_infos
-from launcher.plan.ladder import RUNGS
-from models.catalog import FAMILIES
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.base.diagnostics import plain
+from gearshift.launcher.config import batching, presets
+from gearshift.launcher.config.errors import allowed
+from gearshift.launcher.config.schema import SettingInfo, setting_infos
+from gearshift.launcher.plan.ladder import RUNGS
+from gearshift.models.catalog import FAMILIES
 
 GENERAL = "general"
 """The section of settings without one."""

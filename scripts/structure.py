@@ -30,7 +30,7 @@ SHORTEST_FILE = 60
 
 @dataclass(frozen=True)
 class Module:
-    """One Python file of the tree, by its dotted name; `path` is relative to the root."""
+    """One Python file of the tree, named by its `path` from the root; imports begin with gearshift."""
 
     name: str
     path: Path
@@ -74,13 +74,14 @@ class Tree:
     @cached_property
     def edges(self) -> list[tuple[Module, int, str]]:
         """The imports between modules of the shipped packages: module, line, imported module."""
-        return [
-            (module, line, target)
-            for module in self.ours
-            for line, base, dotted in module.imports
-            for target in [dotted if dotted in self.modules else base]
-            if target in self.modules and target.split(".")[0] in PACKAGES
-        ]
+        found = []
+        for module in self.ours:
+            for line, *names in module.imports:
+                base, dotted = (name.removeprefix("gearshift.") for name in names)
+                target = dotted if dotted in self.modules else base
+                if target in self.modules and target.split(".")[0] in PACKAGES:
+                    found.append((module, line, target))
+        return found
 
 
 def read(root: Path) -> Tree:

@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import markdown
-from engines.catalog import ENGINES
-from launcher.base import exit_codes
-from launcher.config import presets, provenance
-from launcher.run.faults import FAULTS
-from launcher.run_folder import resume_rules
-from models.catalog import FAMILIES
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.base import exit_codes
+from gearshift.launcher.config import presets, provenance
+from gearshift.launcher.run.faults import FAULTS
+from gearshift.launcher.run_folder import resume_rules
+from gearshift.models.catalog import FAMILIES
 from scripts import mode_tables, result_tables, setting_tables, structure
 from scripts.structure import read
 
@@ -168,7 +168,7 @@ def _console(match: re.Match[str]) -> str:
         done = subprocess.run(
             [sys.executable, *args[1:]],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "100"},
             capture_output=True,
             text=True,
         )

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from slurm import queue
-from slurm.environment import InvalidEnvironment, RankEnvironment, first_host
+from gearshift.slurm import queue
+from gearshift.slurm.environment import InvalidEnvironment, RankEnvironment, first_host
 
 _SCONTROL_S = 20.0
 _LOOPBACK = "127.0.0.1"

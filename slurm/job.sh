@@ -276,7 +276,7 @@ gearshift_choose_python() {
   fi
   gearshift_python+=("$python") gearshift_path=${PYTHONPATH:-}
   [ ! -e "$gearshift_folder/../pyproject.toml" ] ||
-    gearshift_path=${gearshift_folder%/*}${PYTHONPATH:+:$PYTHONPATH}
+    gearshift_path=${gearshift_folder%/*}/src${PYTHONPATH:+:$PYTHONPATH}
 }
 
 # The command that starts the ranks; the arguments of the launcher follow it.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from launcher.run import affinity
+from gearshift.launcher.run import affinity
 
 if TYPE_CHECKING:
     from tests.engines.pool import Pool

@@ -8,16 +8,16 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
-from models.base import NumUnits
-from training.step_timer import BACKWARD, FORWARD
+from gearshift.models.base import NumUnits
+from gearshift.training.step_timer import BACKWARD, FORWARD
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from engines.base import Engine
-    from models.base import Task
-    from training.data.samples import MicroBatch
+    from gearshift.engines.base import Engine
+    from gearshift.models.base import Task
+    from gearshift.training.data.samples import MicroBatch
 
 Units = Mapping[str, int]
 """Units by term of the loss; the only term of a simple loss is called LOSS."""

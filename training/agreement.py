@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 if TYPE_CHECKING:
-    from engines.base import World
+    from gearshift.engines.base import World
 
 FLAG_BITS = 12
 WORKER_DIED = 1 << 11

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.callbacks.base import Callback, Emit, EvalResult, Facts, StepMetrics
-from training.logging.quantities import real
+from gearshift.training.callbacks.base import Callback, Emit, EvalResult, Facts, StepMetrics
+from gearshift.training.logging.quantities import real
 
 if TYPE_CHECKING:
-    from training.train_plan import TrainPlan
+    from gearshift.training.train_plan import TrainPlan
 
 
 class Health(Callback):

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import Module
 
-from models.base import HasPredictions
-from training.logging.printable import caught
+from gearshift.models.base import HasPredictions
+from gearshift.training.logging.printable import caught
 
 if TYPE_CHECKING:
-    from engines.base import Engine
-    from models.base import Predictions, Task
-    from training.callbacks.callback_list import CallbackList
-    from training.interruption import Interruption
-    from training.optim.updater import Updater
-    from training.settings import TrainingSettings
+    from gearshift.engines.base import Engine
+    from gearshift.models.base import Predictions, Task
+    from gearshift.training.callbacks.callback_list import CallbackList
+    from gearshift.training.interruption import Interruption
+    from gearshift.training.optim.updater import Updater
+    from gearshift.training.settings import TrainingSettings
 
 _MAX_NAMES = 8
 _DIGEST_LETTERS = 16

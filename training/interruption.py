@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch.nn import Module
 
-from training.agreement import WORKER_DIED, first_error
-from training.callbacks.base import Action
-from training.stop_reason import WorkerDied
+from gearshift.training.agreement import WORKER_DIED, first_error
+from gearshift.training.callbacks.base import Action
+from gearshift.training.stop_reason import WorkerDied
 
 if TYPE_CHECKING:
-    from engines.base import World
+    from gearshift.engines.base import World
 
 T = TypeVar("T")
 ENDING = Action.SIGNAL | Action.INTERRUPT

@@ -5,18 +5,18 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from training.accumulate import accumulate
-from training.callbacks.base import THROTTLING, Action, Outcome
-from training.resources.oom import OutOfMemory, is_out_of_memory
-from training.step_timer import DATA, OPTIMIZER, OTHER
+from gearshift.training.accumulate import accumulate
+from gearshift.training.callbacks.base import THROTTLING, Action, Outcome
+from gearshift.training.resources.oom import OutOfMemory, is_out_of_memory
+from gearshift.training.step_timer import DATA, OPTIMIZER, OTHER
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from engines.base import Engine
-    from models.base import Task
-    from training.data.loader import Batches
-    from training.run_state import TrainingRun
+    from gearshift.engines.base import Engine
+    from gearshift.models.base import Task
+    from gearshift.training.data.loader import Batches
+    from gearshift.training.run_state import TrainingRun
 
 
 def train(task: Task, engine: Engine, module: Module, batches: Batches, run: TrainingRun) -> Outcome:

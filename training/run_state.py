@@ -7,40 +7,49 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from training import stop_reason
-from training.accumulate import TOKENS, total_units
-from training.agreement import WORKER_DIED, Agreed, agree_later, first_error
-from training.callbacks.base import TEST, THROTTLING, Action, Callback, EvalResult, Facts, Outcome, Step
-from training.callbacks.callback_list import CallbackList
-from training.checkpoint.controller import CheckpointController
-from training.checkpoint.manifest import CheckpointError
-from training.evaluation.evaluate import check_measures, measure
-from training.evaluation.evaluator import Evaluator
-from training.inspection import Preview, shapes, untrained
-from training.interruption import Interrupted, Interruption
-from training.optim.updater import Updater
-from training.resources.memory import synchronize
-from training.resources.throttle import Throttle
-from training.step_metrics import RunMetrics, timing
-from training.step_timer import DATA, EVALUATION, OTHER, SAVING, StepTimer
+from gearshift.training import stop_reason
+from gearshift.training.accumulate import TOKENS, total_units
+from gearshift.training.agreement import WORKER_DIED, Agreed, agree_later, first_error
+from gearshift.training.callbacks.base import (
+    TEST,
+    THROTTLING,
+    Action,
+    Callback,
+    EvalResult,
+    Facts,
+    Outcome,
+    Step,
+)
+from gearshift.training.callbacks.callback_list import CallbackList
+from gearshift.training.checkpoint.controller import CheckpointController
+from gearshift.training.checkpoint.manifest import CheckpointError
+from gearshift.training.evaluation.evaluate import check_measures, measure
+from gearshift.training.evaluation.evaluator import Evaluator
+from gearshift.training.inspection import Preview, shapes, untrained
+from gearshift.training.interruption import Interrupted, Interruption
+from gearshift.training.optim.updater import Updater
+from gearshift.training.resources.memory import synchronize
+from gearshift.training.resources.throttle import Throttle
+from gearshift.training.step_metrics import RunMetrics, timing
+from gearshift.training.step_timer import DATA, EVALUATION, OTHER, SAVING, StepTimer
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from engines.base import Engine, Update
-    from models.base import Task
-    from training.accumulate import Accumulated, Units
-    from training.checkpoint.manifest import Score
-    from training.checkpoint.resume_point import ResumePoint
-    from training.checkpoint.writer import CheckpointWriter
-    from training.data.loader import Batches, EvaluationBatches
-    from training.data.samples import MicroBatch
-    from training.evaluation.held_out import HeldOut
-    from training.resources.memory import PeakMemory
-    from training.settings import TrainingSettings
-    from training.stop_reason import StopReason
-    from training.stragglers import Stragglers
-    from training.train_plan import TrainPlan
+    from gearshift.engines.base import Engine, Update
+    from gearshift.models.base import Task
+    from gearshift.training.accumulate import Accumulated, Units
+    from gearshift.training.checkpoint.manifest import Score
+    from gearshift.training.checkpoint.resume_point import ResumePoint
+    from gearshift.training.checkpoint.writer import CheckpointWriter
+    from gearshift.training.data.loader import Batches, EvaluationBatches
+    from gearshift.training.data.samples import MicroBatch
+    from gearshift.training.evaluation.held_out import HeldOut
+    from gearshift.training.resources.memory import PeakMemory
+    from gearshift.training.settings import TrainingSettings
+    from gearshift.training.stop_reason import StopReason
+    from gearshift.training.stragglers import Stragglers
+    from gearshift.training.train_plan import TrainPlan
 
 _NONFINITE = 1 << 9
 _SAVED = 1 << 10  # Flags of the loop, above those of Action
@@ -131,7 +140,7 @@ class TrainingRun:
         if reason := self._evaluator.reason_to_stop:  # the checkpoint was the last one
             self._stop = stop_reason.completed(reason)
         if self._straggler_ratio is not None and engine.world.size > 1:
-            from training.stragglers import Stragglers  # of several ranks only
+            from gearshift.training.stragglers import Stragglers  # of several ranks only
 
             self._stragglers = Stragglers(self._straggler_ratio, engine.world, self._callbacks)
         self.timer.begin_steps()

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from training import duration
-from training.duration import Cadence, Duration
+from gearshift.training import duration
+from gearshift.training.duration import Cadence, Duration
 
 PROFILE_WARMUP = 2
 """Steps before those of log.profile: they compile, choose kernels and allocate."""
@@ -96,9 +96,13 @@ class Tracker:
 # W&B takes no such letters in the name of a project, and no longer ones.
 _PROJECT = r"(:([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128})?"
 TRACKERS: Mapping[str, Tracker] = {
-    "wandb": Tracker("W&B", "training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
-    "tensorboard": Tracker("TensorBoard", "training.trackers.tensorboard", "tensorboard"),
-    "mlflow": Tracker("MLflow", "training.trackers.mlflow", "mlflow[:EXPERIMENT]", r"(:[^\s:,]+)?", "mlflow"),
+    "wandb": Tracker("W&B", "gearshift.training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
+    "tensorboard": Tracker(
+        "TensorBoard", "gearshift.training.trackers.tensorboard", "tensorboard", extra="tensorboard"
+    ),
+    "mlflow": Tracker(
+        "MLflow", "gearshift.training.trackers.mlflow", "mlflow[:EXPERIMENT]", r"(:[^\s:,]+)?", "mlflow"
+    ),
 }
 TRACKER_FORMS = ", ".join(tracker.form for tracker in TRACKERS.values())
 TRACK_PATTERN = f"^({'|'.join(name + tracker.detail for name, tracker in TRACKERS.items())})$"

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training import throughput
-from training.callbacks.base import Facts, Numbers, StepMetrics
-from training.resources import memory
-from training.step_timer import BACKWARD, FORWARD, OPTIMIZER, StepTimer
+from gearshift.training import throughput
+from gearshift.training.callbacks.base import Facts, Numbers, StepMetrics
+from gearshift.training.resources import memory
+from gearshift.training.step_timer import BACKWARD, FORWARD, OPTIMIZER, StepTimer
 
 if TYPE_CHECKING:
-    from engines.base import World
-    from training.callbacks.base import Step
-    from training.train_plan import TrainPlan
+    from gearshift.engines.base import World
+    from gearshift.training.callbacks.base import Step
+    from gearshift.training.train_plan import TrainPlan
 
 WARMUP = 10
 """Steps that `timing` leaves out: they compile, choose kernels, allocate and fill caches."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from training.callbacks.base import Numbers
+from gearshift.training.callbacks.base import Numbers
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.callbacks.base import Action, Status
+from gearshift.training.callbacks.base import Action, Status
 
 DONE = 0
 FAILED = 1

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from engines.base import World
-    from training.callbacks.callback_list import CallbackList
+    from gearshift.engines.base import World
+    from gearshift.training.callbacks.callback_list import CallbackList
 
 BLOCK_S, BLOCK_STEPS = 2.0, 4
 """Least seconds and steps of training that are compared as one block, which averages out hiccups."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from math import lcm
 from typing import TYPE_CHECKING, Any
 
-from training import duration
+from gearshift.training import duration
 
 if TYPE_CHECKING:
-    from training.settings import TrainingSettings
+    from gearshift.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from models.base import Goal
-from models.custom import CustomTask
+from gearshift import CustomTask, Goal
 
 GLYPHS = ["75557", "26227", "71747", "71717", "55711", "74717", "74757", "71111", "75757", "75717"]
 SHAPES = np.array([[[int(row) >> 2 - x & 1 for x in range(3)] for row in g] for g in GLYPHS])

@@ -9,4 +9,4 @@ from typing import Any
 
 def shipped(name: str) -> Any:
     """The config of an engine, by the file name in the catalog. Reads the disk."""
-    return json.loads((files("ds_configs") / "deepspeed" / name).read_text("utf-8"))
+    return json.loads((files("gearshift.ds_configs") / "deepspeed" / name).read_text("utf-8"))

@@ -14,21 +14,27 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import Module, Parameter
 
-from engines.base import Blocks, EngineError, Numbers, OptimizerSpec, Options, State, Update, World
-from engines.deferred_init import is_deferred
-from engines.device import use_threads
-from engines.frozen_weights import round_weights
-from engines.precision import DTYPES, LossScale, check_precision, norms_in_fp32, set_matmul_precision
-from engines.preparation import build_optimizer, change_forward, move_to_device
-from engines.special_parameters import UnchangedWeights
-from engines.state import broadcast_buffers, check_cover, shapes_of, stored_buffers
-from engines.used_parameters import UsedParameters
-from engines.zero import library
-from engines.zero.gradients import PassGradients, overflowed
-from engines.zero.state import ZeroState
+from gearshift.engines.base import Blocks, EngineError, Numbers, OptimizerSpec, Options, State, Update, World
+from gearshift.engines.deferred_init import is_deferred
+from gearshift.engines.device import use_threads
+from gearshift.engines.frozen_weights import round_weights
+from gearshift.engines.precision import (
+    DTYPES,
+    LossScale,
+    check_precision,
+    norms_in_fp32,
+    set_matmul_precision,
+)
+from gearshift.engines.preparation import build_optimizer, change_forward, move_to_device
+from gearshift.engines.special_parameters import UnchangedWeights
+from gearshift.engines.state import broadcast_buffers, check_cover, shapes_of, stored_buffers
+from gearshift.engines.used_parameters import UsedParameters
+from gearshift.engines.zero import library
+from gearshift.engines.zero.gradients import PassGradients, overflowed
+from gearshift.engines.zero.state import ZeroState
 
 if TYPE_CHECKING:
-    from engines.activation_offload import ActivationOffload
+    from gearshift.engines.activation_offload import ActivationOffload
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.nn.utils import get_total_norm
 
-from engines.base import World
+from gearshift.engines.base import World
 
 
 class PassGradients:

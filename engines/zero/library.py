@@ -19,11 +19,11 @@ from torch.distributed import ProcessGroup
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from engines import environment
-from engines.base import EngineError, World
-from engines.deferred_init import is_deferred
-from engines.pinned import pinned
-from engines.state import broadcast
+from gearshift.engines import environment
+from gearshift.engines.base import EngineError, World
+from gearshift.engines.deferred_init import is_deferred
+from gearshift.engines.pinned import pinned
+from gearshift.engines.state import broadcast
 
 OLDEST = "0.19.8"
 """Older ones accumulate gradients of 16-bit weights in 16 bits with offload."""

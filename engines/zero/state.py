@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
-from engines.base import EngineError, Numbers, Piece, State, World
-from engines.state import WEIGHT, fill_slots, read_buffers, read_counts, slot_names, stored_buffers
+from gearshift.engines.base import EngineError, Numbers, Piece, State, World
+from gearshift.engines.state import WEIGHT, fill_slots, read_buffers, read_counts, slot_names, stored_buffers
 
 _MAX_SHOWN = 5
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from launcher.base.redaction import redact
-from training.logging.printable import printable
+from gearshift.launcher.base.redaction import redact
+from gearshift.training.logging.printable import printable
 
 Error = TypeVar("Error", bound="SettingsError")
 PROGRAM = "python -m launcher"

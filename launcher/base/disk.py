@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from launcher.base.diagnostics import SettingsError
-from launcher.base.redaction import redact
-from training.logging.quantities import size
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.base.redaction import redact
+from gearshift.training.logging.quantities import size
 
 SHOWN = 40
 """Characters of an impossible path in a message."""

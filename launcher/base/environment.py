@@ -1,4 +1,4 @@
-"""Environment variables of this process, and how Python finds and imports packages."""
+"""Environment variables of this process, and how Python finds and imports this program."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ import shutil
 import signal
 import site
 import sys
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType
 
-PACKAGES = frozenset({"engines", "models", "training", "slurm", "ds_configs"})
-ROOT = Path(__file__).resolve().parents[2]
-"""The folder that holds this program's packages."""
+ROOT = Path(__file__).absolute().parents[3]
+"""The folder that holds the package `gearshift`: that of installed packages, or src/ of a clone."""
 is_own_process = False
 """Whether this program started the process, and may change what is of the whole process."""
 
@@ -49,7 +45,7 @@ def versions() -> dict[str, str]:
 
 
 def python_path() -> str:
-    """PYTHONPATH with which a new interpreter finds this copy of `launcher`."""
+    """PYTHONPATH with which a new interpreter finds this copy of `gearshift`."""
     given = os.environ.get("PYTHONPATH", "")
     root = str(ROOT)
     installed = [*site.getsitepackages(), site.getusersitepackages()]
@@ -81,10 +77,11 @@ def importing() -> Iterator[None]:
 
 
 def begin() -> None:
-    """What importing `launcher` does first: see `pin_packages`.
+    """What importing `gearshift.launcher` does first: fix the order of GPUs.
 
-    While `python -m launcher` imports its first modules, Ctrl-C ends it without a traceback. Exits
-    on native Windows, which has no fork, no SIGUSR1, and no modules resource and fcntl.
+    While `python -m launcher` or `python -m gearshift` imports its first modules, Ctrl-C ends it
+    without a traceback. Exits on native Windows, which has no fork, no SIGUSR1, and no modules
+    resource and fcntl.
     """
     if sys.platform == "win32":
         sys.stderr.write(
@@ -94,40 +91,7 @@ def begin() -> None:
         )
         raise SystemExit(2)
     before = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
-    is_program = before[-2:] == ["-m", "launcher"]
+    is_program = before[-2:] in (["-m", "launcher"], ["-m", "gearshift"])
     if is_program and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    pin_packages()
-
-
-class OwnPackages(MetaPathFinder):
-    """Finds this program's packages beside `launcher`, whatever the working directory is."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """The spec of one of PACKAGES; None for every other name, submodules included."""
-        if fullname not in PACKAGES:
-            return None
-        return PathFinder.find_spec(fullname, [str(ROOT)])
-
-
-def pin_packages() -> None:
-    """Import PACKAGES from this program, even if the working directory has folders of that name.
-
-    Raises ImportError if a foreign package of such a name is imported already: the two cannot
-    live in one process.
-    """
-    for name in sorted(PACKAGES):
-        module = sys.modules.get(name)
-        paths = [*getattr(module, "__path__", [])]
-        if module is not None and [Path(path).resolve() for path in paths] != [ROOT / name]:
-            place = next(iter(paths), getattr(module, "__file__", None)) or "this process"
-            raise ImportError(
-                f"the package {name!r} of {place} is imported already, and this "
-                f"program has a package of that name; import launcher first, or rename yours",
-                name=name,
-            )
-    if not any(isinstance(finder, OwnPackages) for finder in sys.meta_path):
-        sys.meta_path.insert(0, OwnPackages())

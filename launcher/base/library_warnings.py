@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from launcher.base.environment import PACKAGES, ROOT
+from gearshift.launcher.base.environment import ROOT
 
 
 @contextmanager
@@ -55,5 +55,4 @@ def _is_installed(filename: str) -> bool:
 
 
 def _is_ours(filename: str) -> bool:
-    path = Path(filename).absolute()
-    return any(path.is_relative_to(ROOT / name) for name in (*PACKAGES, "launcher"))
+    return Path(filename).absolute().is_relative_to(ROOT / "gearshift")

@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 import psutil
 
-from launcher.base import exit_codes
-from training.callbacks.preemption import SignalReader, heeded
+from gearshift.launcher.base import exit_codes
+from gearshift.training.callbacks.preemption import SignalReader, heeded
 
 _LIMIT_S = 3.0
 """Seconds from a signal to the end of the process; a library may hold the main thread longer."""

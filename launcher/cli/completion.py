@@ -6,10 +6,10 @@ import argparse
 import re
 from pathlib import Path
 
-from launcher.base import exit_codes
-from launcher.cli.parser import build
-from launcher.commands.catalog import COMMANDS
-from launcher.config.command_line import DEFAULT, Command, CommandLine, names
+from gearshift.launcher.base import exit_codes
+from gearshift.launcher.cli.parser import build
+from gearshift.launcher.commands.catalog import COMMANDS
+from gearshift.launcher.config.command_line import DEFAULT, Command, CommandLine, names
 
 _TOOL = "gearshift"
 _ZSH_SPEC = re.compile(r"\]:([^\n]*?):\(([^()\n]*)\)")

@@ -9,12 +9,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from launcher.base import exit_codes
-from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
-from launcher.config import presets
-from launcher.config.command_line import DEFAULT, HELP, RUN, Command, CommandLine, Option, names, parse
-from launcher.config.provenance import LAYERS
-from launcher.config.schema import FIRST_RUN, setting_infos
+from gearshift.launcher.base import exit_codes
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.command_line import (
+    DEFAULT,
+    HELP,
+    RUN,
+    Command,
+    CommandLine,
+    Option,
+    names,
+    parse,
+)
+from gearshift.launcher.config.provenance import LAYERS
+from gearshift.launcher.config.schema import FIRST_RUN, setting_infos
 
 _WIDTH = 100
 _COLUMN = 26
@@ -40,7 +49,7 @@ def read(argv: Sequence[str]) -> CommandLine:
         argv = [*argv[1:], HELP.flag]
     if not argv or argv[0].startswith("-"):
         return parse(RUN, argv)
-    from launcher.commands.catalog import ALIASES, COMMANDS  # with the options of all others
+    from gearshift.launcher.commands.catalog import ALIASES, COMMANDS  # with the options of all others
 
     command = COMMANDS.get(ALIASES.get(argv[0], argv[0]))
     if command is not None:
@@ -61,7 +70,7 @@ def read(argv: Sequence[str]) -> CommandLine:
 
 def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """A parser with the options of `run` and a subparser for each command; and these by name."""
-    from launcher.commands.catalog import COMMANDS
+    from gearshift.launcher.commands.catalog import COMMANDS
 
     root = argparse.ArgumentParser(
         prog=PROGRAM,

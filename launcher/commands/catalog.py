@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.config.command_line import (
+from gearshift.launcher.config.command_line import (
     BY_FLAG,
     DEFAULT_SPLIT,
     INPUT,
@@ -21,8 +21,8 @@ from launcher.config.command_line import (
     in_group,
     out_option,
 )
-from launcher.submit.options import INSTEAD, SUBMIT
-from models.base import Sampling
+from gearshift.launcher.submit.options import INSTEAD, SUBMIT
+from gearshift.models.base import Sampling
 
 ONCE = Option("--once", "Print the state once, as plain lines, and exit.")
 SCHEMA = Option("--schema", "Print the JSON schema of the settings and exit.")
@@ -118,7 +118,7 @@ def _command(
     name: str, sentence: str, options: tuple[Option, ...], module: str | None = None, **more: Any
 ) -> Command:
     """The record of a command that its module of the same name runs; `more` are its fields."""
-    path = f"launcher.commands.{module or name.replace('-', '_')}"
+    path = f"gearshift.launcher.commands.{module or name.replace('-', '_')}"
     return Command(name, sentence, path, options, **more)
 
 
@@ -279,7 +279,7 @@ _ALL = (
     Command(
         "completion",
         "print a shell script that completes commands, options and names",
-        "launcher.cli.completion",
+        "gearshift.launcher.cli.completion",
         (),
         argument="SHELL",
         choices=("bash", "zsh", "fish"),

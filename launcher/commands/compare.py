@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 
-from launcher.base import exit_codes
-from launcher.base.diagnostics import PROGRAM, counted, render
-from launcher.base.redaction import redact
-from launcher.commands import output
-from launcher.compare import candidates, report, runner
-from launcher.compare.candidates import PlannedComparison
-from launcher.config.command_line import CommandLine, arguments
-from training.logging.printable import printable
+from gearshift.launcher.base import exit_codes
+from gearshift.launcher.base.diagnostics import PROGRAM, counted, render
+from gearshift.launcher.base.redaction import redact
+from gearshift.launcher.commands import output
+from gearshift.launcher.compare import candidates, report, runner
+from gearshift.launcher.compare.candidates import PlannedComparison
+from gearshift.launcher.config.command_line import CommandLine, arguments
+from gearshift.training.logging.printable import printable
 
 
 def main(command_line: CommandLine) -> int:

@@ -8,21 +8,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import wrap
 
-from launcher.base import exit_codes, signals
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.base.redaction import redact
-from launcher.commands import output
-from launcher.config import errors, hub, machine
-from launcher.config.check import why_ineffective
-from launcher.config.command_line import CommandLine, arguments
-from launcher.config.paths import EMBEDDED
-from launcher.config.provenance import CliArgs, Resolved
-from launcher.config.resolve import resolve
-from launcher.config.schema import PRETRAINED, config_of
-from launcher.report import data_check, page
-from launcher.report.data_check import Findings, find_families
-from models.catalog import split_model_name
-from models.common.hub import HUB, folder_of
+from gearshift.launcher.base import exit_codes, signals
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from gearshift.launcher.base.redaction import redact
+from gearshift.launcher.commands import output
+from gearshift.launcher.config import errors, hub, machine
+from gearshift.launcher.config.check import why_ineffective
+from gearshift.launcher.config.command_line import CommandLine, arguments
+from gearshift.launcher.config.paths import EMBEDDED
+from gearshift.launcher.config.provenance import CliArgs, Resolved
+from gearshift.launcher.config.resolve import resolve
+from gearshift.launcher.config.schema import PRETRAINED, config_of
+from gearshift.launcher.report import data_check, page
+from gearshift.launcher.report.data_check import Findings, find_families
+from gearshift.models.catalog import split_model_name
+from gearshift.models.common.hub import HUB, folder_of
 
 _LABEL, _WIDTH = 18, 78
 _REST = "the same command downloads the rest"
@@ -116,7 +116,7 @@ def _fetch(command_line: CommandLine) -> int:
     if command_line.out is not None:
         options["download.folder"] = ("--out", str(command_line.out))
     resolved = resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
-    from launcher.download.fetch import fetch  # with requests, which takes time to import
+    from gearshift.launcher.download.fetch import fetch  # with requests, which takes time to import
 
     signals.leave(_REST)
     files = fetch(resolved.settings.download, is_shown=not command_line.as_json)

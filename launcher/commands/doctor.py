@@ -22,20 +22,20 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from engines.catalog import ENGINES
-from launcher.base import disk, environment, exit_codes
-from launcher.base.diagnostics import PROGRAM, SettingsError
-from launcher.base.redaction import redact
-from launcher.commands import list as catalogs
-from launcher.config.command_line import CommandLine
-from launcher.config.machine import Machine, amd_gpus, detect_machine, nvidia_gpus
-from launcher.config.schema import AUTO
-from launcher.run import affinity
-from slurm import queue
-from training.logging.printable import printable
-from training.logging.quantities import size
-from training.resources import cgroup
-from training.resources.cgroup import Share
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.base import disk, environment, exit_codes
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
+from gearshift.launcher.base.redaction import redact
+from gearshift.launcher.commands import list as catalogs
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.config.machine import Machine, amd_gpus, detect_machine, nvidia_gpus
+from gearshift.launcher.config.schema import AUTO
+from gearshift.launcher.run import affinity
+from gearshift.slurm import queue
+from gearshift.training.logging.printable import printable
+from gearshift.training.logging.quantities import size
+from gearshift.training.resources import cgroup
+from gearshift.training.resources.cgroup import Share
 
 MIB, GIB = 2**20, 2**30
 OF_ENGINES = sorted({package for engine in ENGINES.values() for package in engine.needs})
@@ -102,7 +102,7 @@ def _checks() -> Iterator[Check]:
     yield check_disk("disk space", Path.cwd(), 5 * GIB, 200 * MIB, fix)
     yield check_open_files()
     yield check_locked_memory(Path("/sys/class/infiniband"))
-    files = (environment.ROOT / "launcher").rglob("*.py")
+    files = (environment.ROOT / "gearshift" / "launcher").rglob("*.py")
     yield check_clock(time.time(), max(file.stat().st_mtime for file in files))
     yield check_slurm()
     yield check_wandb(environment.variables())
@@ -157,7 +157,7 @@ def check_python(version: str) -> Check:
     try:
         allowed = metadata.metadata(_OWN)["Requires-Python"]
     except metadata.PackageNotFoundError:
-        fix = f"pip install -e {shlex.quote(str(environment.ROOT))}"
+        fix = f"pip install -e {shlex.quote(str(environment.ROOT.parent))}"
         return _check("python", f"{version}; {_OWN} is not installed", fix, warning=True)
     is_right = SpecifierSet(allowed).contains(version, prereleases=True)
     fix = f"create a virtual environment with a Python {allowed}"

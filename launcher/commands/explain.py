@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, SettingsError, listed, plain
-from launcher.commands import output
-from launcher.commands.catalog import SCHEMA
-from launcher.config import machine, render
-from launcher.config.command_line import CommandLine
-from launcher.config.errors import allowed
-from launcher.config.provenance import CliArgs, Resolved, Setting
-from launcher.config.resolve import PROMISE
-from launcher.config.schema import setting_infos, settings_class
-from launcher.plan import auto
-from launcher.plan.ladder import ENGINE
-from launcher.plan.target import Described
-from launcher.run.prepare import name_of
-from launcher.run_folder.run_plan import RunPlan
-from launcher.stages import pipeline
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, listed, plain
+from gearshift.launcher.commands import output
+from gearshift.launcher.commands.catalog import SCHEMA
+from gearshift.launcher.config import machine, render
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.config.errors import allowed
+from gearshift.launcher.config.provenance import CliArgs, Resolved, Setting
+from gearshift.launcher.config.resolve import PROMISE
+from gearshift.launcher.config.schema import setting_infos, settings_class
+from gearshift.launcher.plan import auto
+from gearshift.launcher.plan.ladder import ENGINE
+from gearshift.launcher.plan.target import Described
+from gearshift.launcher.run.prepare import name_of
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.stages import pipeline
 
 
 def main(command_line: CommandLine) -> int:
@@ -76,7 +76,7 @@ def _section(resolved: Resolved, key: str) -> dict[str, Setting]:
     prefix = f"{key}." if key else ""
     if section := {name: value for name, value in resolved.values.items() if name.startswith(prefix)}:
         return section
-    from launcher.config.input_errors import nearest_key
+    from gearshift.launcher.config.input_errors import nearest_key
 
     sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
     nearest = nearest_key(key, [*resolved.values, *sections])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from launcher.base.diagnostics import SettingsError
-from launcher.commands import output
-from launcher.config.command_line import CommandLine
-from launcher.saved_runs import export
-from launcher.saved_runs.saved_model import find_saved
-from training.logging.quantities import real, size
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.commands import output
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.saved_runs import export
+from gearshift.launcher.saved_runs.saved_model import find_saved
+from gearshift.training.logging.quantities import real, size
 
 
 def main(command_line: CommandLine) -> int:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from engines.catalog import ENGINES
-from launcher.commands import output
-from launcher.config import presets
-from launcher.config.command_line import CommandLine
-from launcher.config.schema import AUTO, config_of
-from models.catalog import FAMILIES
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.commands import output
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.config.schema import AUTO, config_of
+from gearshift.models.catalog import FAMILIES
 
 
 def main(command_line: CommandLine) -> int:

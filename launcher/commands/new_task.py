@@ -9,12 +9,12 @@ from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
-from launcher.base import disk
-from launcher.base.diagnostics import PROGRAM, SettingsError
-from launcher.commands import output
-from launcher.config.command_line import CommandLine
-from launcher.config.presets import TASK_FOLDER
-from launcher.run_folder import run_folder
+from gearshift.launcher.base import disk
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
+from gearshift.launcher.commands import output
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.config.presets import TASK_FOLDER
+from gearshift.launcher.run_folder import run_folder
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _ALLOWED = "letters, digits and _, starting with a letter, such as my_images"

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from launcher.base import exit_codes
-from launcher.config.command_line import CommandLine
-from training.logging.printable import printable
-from training.logging.strict_json import encode
+from gearshift.launcher.base import exit_codes
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.training.logging.printable import printable
+from gearshift.training.logging.strict_json import encode
 
 
 def show(command_line: CommandLine, content: Any, text: str) -> int:

@@ -8,25 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import environment
-from launcher.base.diagnostics import PROGRAM, counted, plain
-from launcher.commands import output
-from launcher.config import machine, selection
-from launcher.config.command_line import CommandLine, arguments
-from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Setting
-from launcher.config.schema import model_name
-from launcher.plan import auto, ladder, target
-from launcher.plan.ladder import Step, taken
-from launcher.plan.target import MARGIN, MEASURED, UNCOMPILED, Described
-from launcher.run import affinity
-from launcher.run_folder.resume_rules import decide
-from launcher.run_folder.run_plan import RunPlan
-from launcher.stages import pipeline
-from training.logging.quantities import amount, duration, size
+from gearshift.launcher.base import environment
+from gearshift.launcher.base.diagnostics import PROGRAM, counted, plain
+from gearshift.launcher.commands import output
+from gearshift.launcher.config import machine, selection
+from gearshift.launcher.config.command_line import CommandLine, arguments
+from gearshift.launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Setting
+from gearshift.launcher.config.schema import model_name
+from gearshift.launcher.plan import auto, ladder, target
+from gearshift.launcher.plan.ladder import Step, taken
+from gearshift.launcher.plan.target import MARGIN, MEASURED, UNCOMPILED, Described
+from gearshift.launcher.run import affinity
+from gearshift.launcher.run_folder.resume_rules import decide
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.stages import pipeline
+from gearshift.training.logging.quantities import amount, duration, size
 
 if TYPE_CHECKING:
-    from launcher.plan.plan import Plan
-    from launcher.plan.time import Seconds
+    from gearshift.launcher.plan.plan import Plan
+    from gearshift.launcher.plan.time import Seconds
 
 
 def main(command_line: CommandLine) -> int:
@@ -80,7 +80,7 @@ def _planned(
     described: Described, args: CliArgs, resolved: Resolved
 ) -> tuple[Resolved, Plan, list[ladder.Step]]:
     """The settings that are planned, their plan, and the steps of the ladder if it does not fit."""
-    from launcher.plan.plan import open_planner
+    from gearshift.launcher.plan.plan import open_planner
 
     with open_planner(resolved, described) as planner:
 

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import environment, exit_codes, library_warnings
-from launcher.base.diagnostics import PROGRAM, SettingsError, counted
-from launcher.config.command_line import INPUT, JSON, CommandLine
-from launcher.config.errors import about_data
-from launcher.run import affinity
-from launcher.run_folder import run_folder
-from launcher.saved_runs import predict
-from launcher.saved_runs.predict import Predictor, Result
-from models.base import DataError, GeneratesText, Prompt, Sampling
-from training.logging.strict_json import encode
+from gearshift.launcher.base import environment, exit_codes, library_warnings
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted
+from gearshift.launcher.config.command_line import INPUT, JSON, CommandLine
+from gearshift.launcher.config.errors import about_data
+from gearshift.launcher.run import affinity
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.saved_runs import predict
+from gearshift.launcher.saved_runs.predict import Predictor, Result
+from gearshift.models.base import DataError, GeneratesText, Prompt, Sampling
+from gearshift.training.logging.strict_json import encode
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.commands import output
-from launcher.config.command_line import CommandLine
-from launcher.run_folder import checkpoint_search, run_folder
+from gearshift.launcher.commands import output
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.run_folder import checkpoint_search, run_folder
 
 
 def main(command_line: CommandLine) -> int:
     """Write the report; the exit code. Raises SettingsError and StorageError."""
-    from launcher.report import page, report, run_record
+    from gearshift.launcher.report import page, report, run_record
 
     folders = [Path(name) for name in (command_line.argument, *command_line.more)]
     for folder in folders:

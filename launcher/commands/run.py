@@ -8,24 +8,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from launcher.base import environment, exit_codes, signals
-from launcher.base.diagnostics import Diagnostic, render
-from launcher.config.command_line import CommandLine
-from launcher.config.provenance import STAGED_MODE, CliArgs
-from launcher.config.selection import choose
-from launcher.run import execute, run_end
-from launcher.run.execute import Show
-from launcher.run.prepare import collected, first_line, prepare_run
-from launcher.run.run_end import RunEnd
-from launcher.run_folder.run_plan import RunPlan
-from slurm.environment import JOB_VARIABLE
-from training.logging.outputs import discarding
-from training.logging.printable import printable
-from training.logging.strict_json import encode
+from gearshift.launcher.base import environment, exit_codes, signals
+from gearshift.launcher.base.diagnostics import Diagnostic, render
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.config.provenance import STAGED_MODE, CliArgs
+from gearshift.launcher.config.selection import choose
+from gearshift.launcher.run import execute, run_end
+from gearshift.launcher.run.execute import Show
+from gearshift.launcher.run.prepare import collected, first_line, prepare_run
+from gearshift.launcher.run.run_end import RunEnd
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.slurm.environment import JOB_VARIABLE
+from gearshift.training.logging.outputs import discarding
+from gearshift.training.logging.printable import printable
+from gearshift.training.logging.strict_json import encode
 
 if TYPE_CHECKING:
-    from launcher.run.job_generation import JobGeneration
-    from launcher.stages.pipeline import Pipeline
+    from gearshift.launcher.run.job_generation import JobGeneration
+    from gearshift.launcher.stages.pipeline import Pipeline
 
 
 def main(command_line: CommandLine) -> int:
@@ -34,7 +34,7 @@ def main(command_line: CommandLine) -> int:
         return _dry_run(command_line)
     generation = None
     if JOB_VARIABLE in environment.variables():
-        from launcher.run.job_generation import read_job_generation
+        from gearshift.launcher.run.job_generation import read_job_generation
 
         generation = read_job_generation(command_line.out)
     try:
@@ -53,7 +53,7 @@ def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) 
     """The run, or all runs of a pipeline of stages; starts nothing. Raises SettingsError."""
     if args.resume is None and args.weights is None and choose(args).mode != STAGED_MODE:
         return collected(diagnostics, partial(prepare_run, args, out))
-    from launcher.stages import pipeline
+    from gearshift.launcher.stages import pipeline
 
     return pipeline.prepare(args, out, diagnostics)
 
@@ -69,18 +69,18 @@ def train(ready: RunPlan | Pipeline, console: bool, show: Show) -> RunEnd:
             _print(text)
 
     if not isinstance(ready, RunPlan):
-        from launcher.stages.execute import train_stages
+        from gearshift.launcher.stages.execute import train_stages
 
         return train_stages(ready, console, show, announce)
     announce(first_line(ready))
     if ready.is_continual:
-        from launcher.continual.loop import train_continually
+        from gearshift.launcher.continual.loop import train_continually
 
         end = execute.execute_run(ready, console, show, train_continually)
     else:
         end = execute.execute_run(ready, console, show)
     if end.wants_report and end.folder is not None:
-        from launcher.report.report import write_at_end
+        from gearshift.launcher.report.report import write_at_end
 
         write_at_end(end.folder)
     return end
@@ -89,11 +89,11 @@ def train(ready: RunPlan | Pipeline, console: bool, show: Show) -> RunEnd:
 def _dry_run(command_line: CommandLine) -> int:
     ready, as_json = _prepared(command_line, command_line.args), command_line.as_json
     if not isinstance(ready, RunPlan):
-        from launcher.stages import execute as stages
+        from gearshift.launcher.stages import execute as stages
 
         text = stages.dry_run(ready, as_json)
     else:
-        from launcher.run.dry_run import plan_as_json, render_plan
+        from gearshift.launcher.run.dry_run import plan_as_json, render_plan
 
         text = f"{encode(plan_as_json(ready), indent=2)}\n" if as_json else render_plan(ready)
     print(printable(text), end="")
@@ -120,7 +120,7 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
         if isinstance(ready, RunPlan):
             line = execute.last_line(end)
         else:
-            from launcher.stages import execute as stages
+            from gearshift.launcher.stages import execute as stages
 
             line = stages.summary(end)
         if line:

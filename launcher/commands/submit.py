@@ -9,17 +9,17 @@ from itertools import zip_longest
 from textwrap import indent
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
-from launcher.base.redaction import redact
-from launcher.commands import output
-from launcher.config.command_line import CommandLine
-from launcher.config.resolve import fetch_weights
-from launcher.config.schema import AUTO, model_name
-from launcher.run_folder import run_folder
-from launcher.submit import allocation, jobs
-from launcher.submit.allocation import Allocation
-from launcher.submit.jobs import SlurmJob, Submission
-from slurm import sbatch
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
+from gearshift.launcher.base.redaction import redact
+from gearshift.launcher.commands import output
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.config.resolve import fetch_weights
+from gearshift.launcher.config.schema import AUTO, model_name
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.submit import allocation, jobs
+from gearshift.launcher.submit.allocation import Allocation
+from gearshift.launcher.submit.jobs import SlurmJob, Submission
+from gearshift.slurm import sbatch
 
 _SHOWN = 3
 """Runs of an array that are listed."""

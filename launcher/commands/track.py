@@ -6,15 +6,15 @@ import re
 import sys
 from pathlib import Path
 
-from launcher.base import exit_codes, signals
-from launcher.base.diagnostics import SettingsError
-from launcher.config.command_line import CommandLine
-from launcher.config.render import ORIGINS
-from launcher.run_folder import checkpoint_search, lock, run_folder
-from launcher.run_folder.reader import RunReader
-from training.settings import TRACK_PATTERN, TRACKER_FORMS
-from training.trackers.follow import Run
-from training.trackers.process import Trackers
+from gearshift.launcher.base import exit_codes, signals
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.config.render import ORIGINS
+from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.training.settings import TRACK_PATTERN, TRACKER_FORMS
+from gearshift.training.trackers.follow import Run
+from gearshift.training.trackers.process import Trackers
 
 _WAIT_S = 600.0
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from launcher.base import exit_codes
-from launcher.commands import output
-from launcher.config.command_line import CommandLine
-from launcher.saved_runs import verify
-from launcher.saved_runs.rerun import RerunFailed
-from training.checkpoint.manifest import CheckpointError
+from gearshift.launcher.base import exit_codes
+from gearshift.launcher.commands import output
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.saved_runs import verify
+from gearshift.launcher.saved_runs.rerun import RerunFailed
+from gearshift.training.checkpoint.manifest import CheckpointError
 
 
 def main(command_line: CommandLine) -> int:

@@ -8,19 +8,19 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import PROGRAM, SettingsError
-from launcher.base.signals import handling
-from launcher.commands.catalog import ONCE
-from launcher.config.command_line import CommandLine
-from launcher.run_folder import run_folder
-from launcher.run_folder.checkpoint_search import newest
-from training.logging.outputs import can_redraw
-from training.logging.printable import printable
-from training.logging.strict_json import encode
+from gearshift.launcher.base import environment, exit_codes
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
+from gearshift.launcher.base.signals import handling
+from gearshift.launcher.commands.catalog import ONCE
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.checkpoint_search import newest
+from gearshift.training.logging.outputs import can_redraw
+from gearshift.training.logging.printable import printable
+from gearshift.training.logging.strict_json import encode
 
 if TYPE_CHECKING:
-    from launcher.report.watched_run import WatchedRun
+    from gearshift.launcher.report.watched_run import WatchedRun
 
 _REFRESH_S = 1.0
 _ENDED_AFTER = 3
@@ -29,7 +29,7 @@ _ENDED_AFTER = 3
 
 def main(command_line: CommandLine) -> int:
     """Show the runs until they have ended or Ctrl-C; the exit code. Raises SettingsError."""
-    from launcher.report.watched_run import WatchedRun, folders_of
+    from gearshift.launcher.report.watched_run import WatchedRun, folders_of
 
     arguments = [command_line.argument or _newest_run(), *command_line.more]
     folders = dict.fromkeys(path for argument in arguments for path in folders_of(argument))
@@ -56,8 +56,8 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
     """Redraw the runs until all have ended or Ctrl-C; their last state stays."""
     from rich.console import Console, Group
 
-    from launcher.report.watched_run import screen
-    from training.logging.terminal import TerminalOutput
+    from gearshift.launcher.report.watched_run import screen
+    from gearshift.training.logging.terminal import TerminalOutput
 
     output, ended = TerminalOutput(sys.stdout), 0
     last, interrupts = Group(), list[int]()
@@ -78,7 +78,7 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
 
 
 def _print(runs: Sequence[WatchedRun], as_json: bool) -> None:
-    from launcher.report import watched_run
+    from gearshift.launcher.report import watched_run
 
     for run in runs:
         snapshot = run.snapshot()

@@ -12,21 +12,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from launcher.base import disk
-from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.base.redaction import redact
-from launcher.compare import study as studies
-from launcher.compare.study import Study
-from launcher.config import machine, presets
-from launcher.config.command_line import CommandLine
-from launcher.config.provenance import CliArgs, Resolved
-from launcher.config.schema import AUTO, model_name
-from launcher.run.prepare import least_room_bytes
-from launcher.run_folder import run_folder
-from launcher.stages import pipeline
-from launcher.stages.pipeline import Pipeline, distinct
-from training.evaluation.early_stopping import Target, parse_target
-from training.settings import TARGET_FORMS
+from gearshift.launcher.base import disk
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.base.redaction import redact
+from gearshift.launcher.compare import study as studies
+from gearshift.launcher.compare.study import Study
+from gearshift.launcher.config import machine, presets
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.config.provenance import CliArgs, Resolved
+from gearshift.launcher.config.schema import AUTO, model_name
+from gearshift.launcher.run.prepare import least_room_bytes
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.stages import pipeline
+from gearshift.launcher.stages.pipeline import Pipeline, distinct
+from gearshift.training.evaluation.early_stopping import Target, parse_target
+from gearshift.training.settings import TARGET_FORMS
 
 BASELINE = "default"
 """The mode that promises refer to; always compared."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
-from launcher.compare.study import Study, decide
-from training.logging.console_text import render_part
+from gearshift.launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
+from gearshift.launcher.compare.study import Study, decide
+from gearshift.training.logging.console_text import render_part
 
 QUALITY, TO_METRIC, GPU_MEMORY = "metric", "time_to_metric", "device_peak"
 """The ratio of QUALITY is inverted where less is better, so 1 is as good."""

@@ -8,18 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from launcher.compare.candidates import PlannedComparison
-from launcher.compare.promises import BYTES
-from launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
-from launcher.compare.runner import ComparisonOutcome
-from launcher.compare.study import Estimate, StudyFigures
-from launcher.report import page
-from launcher.report.page import PlotLine, as_json, plot, thinned
-from training.evaluation.early_stopping import Target
-from training.logging.console_text import render_part
-from training.logging.quantities import amount, counted, duration, real, size
-from training.logging.strict_json import encode
-from training.storage import atomic_write, storage_errors
+from gearshift.launcher.compare.candidates import PlannedComparison
+from gearshift.launcher.compare.promises import BYTES
+from gearshift.launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
+from gearshift.launcher.compare.runner import ComparisonOutcome
+from gearshift.launcher.compare.study import Estimate, StudyFigures
+from gearshift.launcher.report import page
+from gearshift.launcher.report.page import PlotLine, as_json, plot, thinned
+from gearshift.training.evaluation.early_stopping import Target
+from gearshift.training.logging.console_text import render_part
+from gearshift.training.logging.quantities import amount, counted, duration, real, size
+from gearshift.training.logging.strict_json import encode
+from gearshift.training.storage import atomic_write, storage_errors
 
 Table = tuple[str, Sequence[Sequence[str]]]
 """Its caption, and its lines below a head."""

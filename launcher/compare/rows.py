@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from launcher.compare.study import MetricValues, Study, StudyFigures
-from launcher.run_folder.reader import RunReader
-from models.base import Goal
-from models.common.split import SPLIT_FILE
-from training.callbacks.base import TEST
-from training.evaluation.early_stopping import Target
-from training.step_metrics import warmup
-from training.train_plan import TrainPlan
+from gearshift.launcher.compare.study import MetricValues, Study, StudyFigures
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.models.base import Goal
+from gearshift.models.common.split import SPLIT_FILE
+from gearshift.training.callbacks.base import TEST
+from gearshift.training.evaluation.early_stopping import Target
+from gearshift.training.step_metrics import warmup
+from gearshift.training.train_plan import TrainPlan
 
 NOT_RUN = "not run"
 """The error of a row without a run, after an interruption."""

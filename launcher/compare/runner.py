@@ -14,20 +14,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import SettingsError
-from launcher.base.signals import handling, kill_children
-from launcher.compare import rows
-from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
-from launcher.compare.promises import BYTES, CARD, GPU_MEMORY, check
-from launcher.compare.rows import ComparisonRow
-from launcher.config.command_line import arguments
-from launcher.config.provenance import CliArgs
-from launcher.config.schema import model_name
-from launcher.run_folder import run_folder
-from launcher.run_folder.reader import RunReader
-from slurm.environment import JOB_VARIABLES
-from training.callbacks.preemption import heeded
+from gearshift.launcher.base import environment, exit_codes
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.base.signals import handling, kill_children
+from gearshift.launcher.compare import rows
+from gearshift.launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
+from gearshift.launcher.compare.promises import BYTES, CARD, GPU_MEMORY, check
+from gearshift.launcher.compare.rows import ComparisonRow
+from gearshift.launcher.config.command_line import arguments
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.config.schema import model_name
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.slurm.environment import JOB_VARIABLES
+from gearshift.training.callbacks.preemption import heeded
 
 Ended = dict[str, Path | str]
 """The folders of the ended runs of one candidate by round, or their errors."""

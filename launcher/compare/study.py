@@ -10,15 +10,15 @@ from math import inf, sqrt
 from statistics import fmean, stdev
 from typing import Any
 
-from launcher.base.diagnostics import SettingsError, counted, plain
-from launcher.base.signals import temporary_folder
-from launcher.config.check import SPLIT_FIX
-from launcher.config.errors import about_data
-from launcher.config.provenance import Resolved
-from launcher.config.schema import task_with_data
-from launcher.run_folder.reader import RunReader
-from models.base import DataError
-from models.catalog import is_custom
+from gearshift.launcher.base.diagnostics import SettingsError, counted, plain
+from gearshift.launcher.base.signals import temporary_folder
+from gearshift.launcher.config.check import SPLIT_FIX
+from gearshift.launcher.config.errors import about_data
+from gearshift.launcher.config.provenance import Resolved
+from gearshift.launcher.config.schema import task_with_data
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.models.base import DataError
+from gearshift.models.catalog import is_custom
 
 FOLD, SPLIT_SEED, SEED = "data.fold", "data.split_seed", "train.seed"
 BY_GROUP = "groups"
@@ -93,7 +93,7 @@ def count_groups(resolved: Resolved) -> int:
     Imports torch, and reads the data as `data check` does; what the task saves is temporary.
     Raises SettingsError as the start of a run of such a fold.
     """
-    from models.common.split import SPLIT_FILE  # imports numpy
+    from gearshift.models.common.split import SPLIT_FILE  # imports numpy
 
     data = resolved.settings.data.model_copy(update={"fold": _FIRST_FOLD})
     settings = resolved.settings.model_copy(update={"data": data})

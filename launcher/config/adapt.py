@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engines.catalog import ENGINES, by_processes
-from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
-from launcher.config import errors
-from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
-from launcher.config.machine import Machine
-from launcher.config.provenance import MACHINE_LAYER, MODE_LAYER, Chosen, KeySets, Origin, Setting
-from launcher.config.schema import PRETRAINED, config_of, setting_infos
-from models.catalog import is_custom
-from models.common.hub import HUB, folder_of
+from gearshift.engines.catalog import ENGINES, by_processes
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
+from gearshift.launcher.config import errors
+from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
+from gearshift.launcher.config.machine import Machine
+from gearshift.launcher.config.provenance import MACHINE_LAYER, MODE_LAYER, Chosen, KeySets, Origin, Setting
+from gearshift.launcher.config.schema import PRETRAINED, config_of, setting_infos
+from gearshift.models.catalog import is_custom
+from gearshift.models.common.hub import HUB, folder_of
 
 _CHECKPOINTING = "memory.activation_checkpointing"
 _REHEARSED = 16
@@ -90,7 +90,7 @@ def adapt(
         run.notes.append(f"device: {run.device}: {machine.unused}")
     named = None if is_custom(run.get("model.family")) else values.get(PRETRAINED)
     if named is not None and str(named.value).startswith(HUB):
-        from launcher.config import hub  # for the runs that name one
+        from gearshift.launcher.config import hub  # for the runs that name one
 
         try:
             pinned = hub.fetch(named.value)
@@ -100,7 +100,7 @@ def adapt(
             where = errors.where(PRETRAINED, named.origin)
             run.diagnostics += [replace(each, key=PRETRAINED, where=where) for each in error.diagnostics]
     if run.get("download.fetch"):
-        from launcher.config import feature_checks  # for the runs that download their data
+        from gearshift.launcher.config import feature_checks  # for the runs that download their data
 
         run.notes += feature_checks.point_data_path(values, keys)
 

@@ -7,9 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config import errors
-from launcher.config.provenance import BATCH_SETTINGS, MODE_LAYER, Batching, KeySets, Origin, Resolved, Values
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config import errors
+from gearshift.launcher.config.provenance import (
+    BATCH_SETTINGS,
+    MODE_LAYER,
+    Batching,
+    KeySets,
+    Origin,
+    Resolved,
+    Values,
+)
 
 GLOBAL, MICRO, ACCUMULATION = BATCH_SETTINGS
 LEAST = "train.least_steps"

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
-from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match, plain, render
-from launcher.base.redaction import redact
-from launcher.config import errors, paths
-from launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO, batch_line, proposed_batch
-from launcher.config.provenance import (
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match, plain, render
+from gearshift.launcher.base.redaction import redact
+from gearshift.launcher.config import errors, paths
+from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO, batch_line, proposed_batch
+from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
     RESUMED_LAYER,
     STAGED_MODE,
@@ -25,18 +25,19 @@ from launcher.config.provenance import (
     Resolved,
     Values,
 )
-from launcher.config.schema import PRETRAINED, config_of, setting_infos, task_class
-from launcher.config.selection import STAGES, declared_stages, select_stages
-from launcher.config.settings_file import nearest_file
-from models.base import DataError
-from models.catalog import FAMILIES, is_custom
-from models.common.hub import HUB
-from training import duration
-from training.settings import PROFILE_WARMUP, TRACKERS
+from gearshift.launcher.config.schema import PRETRAINED, config_of, setting_infos, task_class
+from gearshift.launcher.config.selection import STAGES, declared_stages, select_stages
+from gearshift.launcher.config.settings_file import nearest_file
+from gearshift.models.base import DataError
+from gearshift.models.catalog import FAMILIES, is_custom
+from gearshift.models.common.data_files import install_command
+from gearshift.models.common.hub import HUB
+from gearshift.training import duration
+from gearshift.training.settings import PROFILE_WARMUP, TRACKERS
 
 if TYPE_CHECKING:
-    from models.base import Task
-    from training.train_plan import TrainPlan
+    from gearshift.models.base import Task
+    from gearshift.training.train_plan import TrainPlan
 
 _CONTINUAL = "continual.enabled"
 _OF_OPTIMIZER = [
@@ -155,7 +156,7 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
             key = "data.path" if is_setting else _CONTINUAL
             found.append(errors.about(values, key, message, key="data.path"))
     if any(now[f"download.{name}"] for name in ("fetch", "files", "variables")):
-        from launcher.config import feature_checks  # for the runs that download their data
+        from gearshift.launcher.config import feature_checks  # for the runs that download their data
 
         found += feature_checks.check_download(values, keys)
     return found
@@ -201,7 +202,7 @@ def _stages_and_trackers(values: Values) -> Iterator[Diagnostic]:
         package = TRACKERS[name].extra
         if package is not None and find_spec(package) is None:
             problem = f"tracker {name} requires the package {package}"
-            yield errors.about(values, "track", problem, fix=f"pip install 'gearshift[{package}]'")
+            yield errors.about(values, "track", problem, fix=install_command(package))
 
 
 def _paths(values: Values) -> Iterator[Diagnostic]:
@@ -220,7 +221,7 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
                 yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
             continue
         if key == "data.path" and values["download.fetch"].value:
-            from launcher.config import feature_checks  # for the runs that download their data
+            from gearshift.launcher.config import feature_checks  # for the runs that download their data
 
             if feature_checks.will_download(values, text):
                 continue
@@ -368,7 +369,7 @@ def check_splits(task: Task, folder: Path) -> None:
 
     Raises DataError if two splits are one object, or share groups.
     """
-    from models.common.split import SPLIT_FILE, overlapping_groups  # imports numpy
+    from gearshift.models.common.split import SPLIT_FILE, overlapping_groups  # imports numpy
 
     allowed = "each group, a recording, patient or document, in one of train, val and test"
     if task.data("train") is task.data("val"):

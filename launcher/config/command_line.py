@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from engines.catalog import ENGINES
-from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match, shown
-from launcher.base.disk import SHOWN, problem_of
-from launcher.config import presets
-from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, ResetPart, Setting
-from launcher.config.schema import AUTO, config_of, setting_infos
-from models.base import SplitName
-from models.catalog import FAMILIES, stages_of
-from training.settings import TRACKERS
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match, shown
+from gearshift.launcher.base.disk import SHOWN, problem_of
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, ResetPart, Setting
+from gearshift.launcher.config.schema import AUTO, config_of, setting_infos
+from gearshift.models.base import SplitName
+from gearshift.models.catalog import FAMILIES, stages_of
+from gearshift.training.settings import TRACKERS
 
 Values = Literal[
     "models", "modes", "engines", "stages", "keys", "parts", "trackers", "files", "folders", "paths"
@@ -285,7 +285,7 @@ def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, 
 RUN = Command(
     DEFAULT,
     "train a model; the default command, also: train",
-    "launcher.commands.run",
+    "gearshift.launcher.commands.run",
     (*OPTIONS, VERSION),
     adds_errors=True,
 )
@@ -477,7 +477,7 @@ def _unknown_option(command: Command, words: Sequence[str], position: int) -> Di
             f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=instead, fix=line
         )
     if command.passthrough is not None:
-        from slurm.sbatch import option_of
+        from gearshift.slurm.sbatch import option_of
 
         if (theirs := option_of(argument)) is not None:
             name, text = f"--{theirs}", text if argument.startswith("--") else argument[2:] or text

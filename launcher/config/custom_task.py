@@ -20,14 +20,14 @@ from typing import Any
 
 from pydantic import BaseModel, Field, create_model
 
-from launcher.base.diagnostics import SettingsError, from_here, nearest_match
-from launcher.config import presets, settings_file
-from launcher.config.presets import TASK_FOLDER, Preset
-from launcher.config.settings_file import Line
-from models.base import Task
-from models.catalog import Stage
-from models.common.config import Fold, SplitSeed
-from training.settings import Section
+from gearshift.launcher.base.diagnostics import SettingsError, from_here, nearest_match
+from gearshift.launcher.config import presets, settings_file
+from gearshift.launcher.config.presets import TASK_FOLDER, Preset
+from gearshift.launcher.config.settings_file import Line
+from gearshift.models.base import Task
+from gearshift.models.catalog import Stage
+from gearshift.models.common.config import Fold, SplitSeed
+from gearshift.training.settings import Section
 
 KEY = "model.family"
 LEGAL = "package.module:Class, where Python finds the module from here"
@@ -90,7 +90,7 @@ def load_task_class(name: str) -> type:
         raise _error(message, name, where=_where(module.__file__, None), **parts)
     if missing := _missing(task_class):
         message = f"class '{class_name}' is not a task: it lacks {', '.join(missing)}"
-        allowed = "the methods of models.base.Task; models.custom.CustomTask has most of them"
+        allowed = "the methods of gearshift.Task; gearshift.CustomTask has most of them"
         raise _error(message, name, where=class_location(task_class), allowed=allowed)
     return task_class
 
@@ -212,7 +212,7 @@ _SPLIT: dict[str, Any] = {"split_seed": (SplitSeed, None), "fold": (Fold, None)}
 of that name."""
 _ALLOWED = {
     **dict.fromkeys(("Model", "Data"), "a BaseModel of switches, numbers, texts, and lists of them"),
-    "stages": "each a models.catalog.Stage of another name, which loads a setting",
+    "stages": "each a gearshift.Stage of another name, which loads a setting",
     **dict.fromkeys(("defaults", "sizes", "stage_settings"), "settings by key; of sizes and stages, by name"),
 }
 

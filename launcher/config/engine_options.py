@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engines.base import Options
-from engines.catalog import ENGINES
-from engines.settings import EngineSettings
-from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
-from launcher.config.provenance import Resolved
-from launcher.config.schema import Settings
-from launcher.config.settings_file import read_lines
-from training.settings import nested
+from gearshift.engines.base import Options
+from gearshift.engines.catalog import ENGINES
+from gearshift.engines.settings import EngineSettings
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
+from gearshift.launcher.config.provenance import Resolved
+from gearshift.launcher.config.schema import Settings
+from gearshift.launcher.config.settings_file import read_lines
+from gearshift.training.settings import nested
 
 _EVERY = {"none": "0", "full": "1", "selective": "1"}
 """One of how many blocks recomputes its activations."""
@@ -54,8 +54,8 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     name = ENGINES[settings.engine.name].ds_config
     if name is None:
         return {}
-    from engines.zero.config import ConfigConflict, decided_keys, merge
-    from engines.zero.config_file import shipped
+    from gearshift.engines.zero.config import ConfigConflict, decided_keys, merge
+    from gearshift.engines.zero.config_file import shipped
 
     layout = shipped(name)
     if section.offload == "states":

@@ -7,11 +7,11 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
-from launcher.base.diagnostics import Diagnostic, SettingsError, listed, plain, shown
-from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Values
-from launcher.config.schema import SettingInfo
-from models.base import DataError
-from training.settings import SettingError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, listed, plain, shown
+from gearshift.launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Values
+from gearshift.launcher.config.schema import SettingInfo
+from gearshift.models.base import DataError
+from gearshift.training.settings import SettingError
 
 _LINE = re.compile(r":[0-9]+$")
 _CALLED = {"engine.name": "engine", "model.family": "model", "model.size": "model size"}

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.base import redaction
-from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import errors
-from launcher.config.provenance import CLI_LAYER, MACHINE_LAYER, KeySets, Origin, Setting, Values
-from launcher.config.schema import ALLOWED_FILES, Download, File, safe_name
+from gearshift.launcher.base import redaction
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.config import errors
+from gearshift.launcher.config.provenance import CLI_LAYER, MACHINE_LAYER, KeySets, Origin, Setting, Values
+from gearshift.launcher.config.schema import ALLOWED_FILES, Download, File, safe_name
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"

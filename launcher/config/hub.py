@@ -7,10 +7,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from launcher.base import environment
-from launcher.base.diagnostics import PROGRAM, SettingsError
-from models.common.hub import HUB, folder_of
-from slurm.environment import InvalidEnvironment, read_rank_environment
+from gearshift.launcher.base import environment
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
+from gearshift.models.common.hub import HUB, folder_of
+from gearshift.slurm.environment import InvalidEnvironment, read_rank_environment
 
 FORM = f"{HUB}OWNER/NAME, or with a branch, tag or commit {HUB}OWNER/NAME@REVISION"
 _NAME = re.compile(r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?")

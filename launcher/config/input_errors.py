@@ -9,11 +9,20 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any
 
-from launcher.base.diagnostics import OFF, ON, Diagnostic, SettingsError, listed, nearest_match, plain, shown
-from launcher.config.command_line import BY_FLAG
-from launcher.config.errors import about, allowed, display_name
-from launcher.config.provenance import BUILT_IN_LAYER, Setting, Values
-from launcher.config.schema import SettingInfo, sections, setting_infos
+from gearshift.launcher.base.diagnostics import (
+    OFF,
+    ON,
+    Diagnostic,
+    SettingsError,
+    listed,
+    nearest_match,
+    plain,
+    shown,
+)
+from gearshift.launcher.config.command_line import BY_FLAG
+from gearshift.launcher.config.errors import about, allowed, display_name
+from gearshift.launcher.config.provenance import BUILT_IN_LAYER, Setting, Values
+from gearshift.launcher.config.schema import SettingInfo, sections, setting_infos
 
 # Settings.
 

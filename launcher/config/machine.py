@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from launcher.base import environment
-from launcher.base.diagnostics import counted
-from training.resources import cgroup
+from gearshift.launcher.base import environment
+from gearshift.launcher.base.diagnostics import counted
+from gearshift.training.resources import cgroup
 
 if TYPE_CHECKING:
-    from training.resources.nvml import GpuState
+    from gearshift.training.resources.nvml import GpuState
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 CONTEXT_BYTES = NCCL_BYTES = 2**29
@@ -100,7 +100,7 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     device, gpus, unused = _accelerator(build)
     states: list[GpuState | None] = []
     if device == "cuda":
-        from training.resources import nvml
+        from gearshift.training.resources import nvml
 
         named, states = variables.get("CUDA_VISIBLE_DEVICES"), nvml.gpu_states(None)
         kinds = [(state.total, state.capability or (0, 0)) for state in states if state is not None]
@@ -161,7 +161,7 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
     if hip:
         gpus, names = amd, [*names, "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
     if cuda and nvidia:
-        from training.resources.nvml import driver_cuda, gpu_states
+        from gearshift.training.resources.nvml import driver_cuda, gpu_states
 
         newest = driver_cuda()
         gpus = min(nvidia, len(gpu_states(None)))  # CUDA does not see those that are hidden
@@ -206,7 +206,7 @@ def nvidia_gpus() -> int:
     if listed.is_dir():
         return len(list(listed.iterdir()))
     if Path("/dev/dxg").exists():  # Windows Subsystem for Linux has one device for all vendors
-        from training.resources.nvml import gpu_states
+        from gearshift.training.resources.nvml import gpu_states
 
         return len(gpu_states(None))
     return len([p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdigit()])

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.config.presets import TASK_FOLDER
-from launcher.config.provenance import Setting, Values
-from launcher.config.schema import config_of
-from models.catalog import is_custom
-from models.common.hub import HUB
+from gearshift.launcher.config.presets import TASK_FOLDER
+from gearshift.launcher.config.provenance import Setting, Values
+from gearshift.launcher.config.schema import config_of
+from gearshift.models.catalog import is_custom
+from gearshift.models.common.hub import HUB
 
 if TYPE_CHECKING:
-    from launcher.config.schema import Settings
+    from gearshift.launcher.config.schema import Settings
 
 _DOWNLOADS, _DATA = "download.folder", "data."
 PATHS: Mapping[str, Collection[str]] = {
@@ -34,7 +34,7 @@ def kept_values(values: Values) -> dict[str, Any]:
     kept = {key: setting.value for key, setting in values.items()}
     kept["download.variables"] = []  # a file cannot allow them
     if kept[_DOWNLOADS] is None and kept["download.files"]:
-        from launcher.config import feature_checks  # for the runs that declare files
+        from gearshift.launcher.config import feature_checks  # for the runs that declare files
 
         kept[_DOWNLOADS] = str(feature_checks.declared_targets(values)[0].folder)
     return {key: _absolute(value) if _are_paths(key, values, value) else value for key, value in kept.items()}

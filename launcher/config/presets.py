@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import ds_configs
-from launcher.base.diagnostics import plain
-from launcher.config.settings_file import CHANGES, Line, read_lines
+from gearshift import ds_configs
+from gearshift.launcher.base.diagnostics import plain
+from gearshift.launcher.config.settings_file import CHANGES, Line, read_lines
 
 FOLDER = Path(ds_configs.__file__).parent
 TASK_FOLDER = "model.folder"

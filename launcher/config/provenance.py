@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from launcher.base.diagnostics import Diagnostic, counted, plain
-from launcher.config.schema import AUTO, settings_class
-from launcher.config.settings_file import Line
-from training.settings import nested
+from gearshift.launcher.base.diagnostics import Diagnostic, counted, plain
+from gearshift.launcher.config.schema import AUTO, settings_class
+from gearshift.launcher.config.settings_file import Line
+from gearshift.training.settings import nested
 
 BUILT_IN_LAYER = "built-in"
 FAMILY_LAYER = "family"

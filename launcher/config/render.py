@@ -9,12 +9,12 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
-from launcher.base.diagnostics import plain
-from launcher.config import paths
-from launcher.config.batching import ACCUMULATION
-from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting, Values
-from launcher.config.settings_file import MAPPINGS, parse_yaml_scalar
-from training.settings import nested
+from gearshift.launcher.base.diagnostics import plain
+from gearshift.launcher.config import paths
+from gearshift.launcher.config.batching import ACCUMULATION
+from gearshift.launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting, Values
+from gearshift.launcher.config.settings_file import MAPPINGS, parse_yaml_scalar
+from gearshift.training.settings import nested
 
 SETTINGS = "settings.yaml"
 ORIGINS = "origins.json"

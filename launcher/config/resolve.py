@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, SettingsError, shown
-from launcher.base.disk import SHOWN, problem_of
-from launcher.config import adapt, batching, check, errors, paths, presets
-from launcher.config.batching import MICRO
-from launcher.config.machine import Machine
-from launcher.config.paths import PATHS
-from launcher.config.presets import TASK_FOLDER
-from launcher.config.provenance import (
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, shown
+from gearshift.launcher.base.disk import SHOWN, problem_of
+from gearshift.launcher.config import adapt, batching, check, errors, paths, presets
+from gearshift.launcher.config.batching import MICRO
+from gearshift.launcher.config.machine import Machine
+from gearshift.launcher.config.paths import PATHS
+from gearshift.launcher.config.presets import TASK_FOLDER
+from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
     BUILT_IN_LAYER,
     CLI_LAYER,
@@ -36,7 +36,7 @@ from launcher.config.provenance import (
     Values,
     layer_of,
 )
-from launcher.config.schema import (
+from gearshift.launcher.config.schema import (
     FIRST_RUN,
     config_of,
     is_of_hub,
@@ -45,12 +45,12 @@ from launcher.config.schema import (
     settings_class,
     unseen_by_schema,
 )
-from launcher.config.selection import Choice, choose
-from models.catalog import is_custom
-from training.settings import nested
+from gearshift.launcher.config.selection import Choice, choose
+from gearshift.models.catalog import is_custom
+from gearshift.training.settings import nested
 
 if TYPE_CHECKING:
-    from launcher.config.resumed_settings import Base
+    from gearshift.launcher.config.resumed_settings import Base
 
 PROMISE, _SIZE = "promise", "model.size"
 _NO_MODEL = Origin(FAMILY_LAYER, "no model named")
@@ -156,7 +156,7 @@ def fetch_weights(model: Any) -> None:
     Touches network and disk. Raises SettingsError.
     """
     if is_of_hub(model):
-        from launcher.config import hub  # for the runs that name one
+        from gearshift.launcher.config import hub  # for the runs that name one
 
         hub.fetch(model.pretrained, weights=True)
 
@@ -249,7 +249,7 @@ def _read(family: str, key: str, setting: Setting, below: Setting) -> tuple[Any,
 
 def _input_errors() -> ModuleType:
     """The module of these errors, which only they need."""
-    from launcher.config import input_errors
+    from gearshift.launcher.config import input_errors
 
     return input_errors
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engines.catalog import ENGINES
-from launcher.base.diagnostics import SettingsError
-from launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO
-from launcher.config.provenance import (
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO
+from gearshift.launcher.config.provenance import (
     BY_AUTO,
     FITTED_LAYERS,
     MACHINE_LAYER,
@@ -20,10 +20,10 @@ from launcher.config.provenance import (
     Values,
     layer_of,
 )
-from launcher.config.render import ORIGINS, SETTINGS
-from launcher.config.settings_file import read_lines
-from models.catalog import FAMILIES, is_custom
-from training.storage import read_json
+from gearshift.launcher.config.render import ORIGINS, SETTINGS
+from gearshift.launcher.config.settings_file import read_lines
+from gearshift.models.catalog import FAMILIES, is_custom
+from gearshift.training.storage import read_json
 
 _PLACED = ("engine.nproc", "engine.max_restarts")
 """Settings that torchrun and srun decide."""

@@ -25,19 +25,19 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from engines import settings as engines
-from engines.catalog import ENGINES
-from launcher.base import redaction
-from launcher.base.diagnostics import plain
-from launcher.base.redaction import Url
-from launcher.config import presets
-from models.base import Context, Task
-from models.catalog import FAMILIES, is_custom
-from models.common.hub import HUB
-from training import duration
-from training import settings as training
-from training.duration import Duration
-from training.settings import (
+from gearshift.engines import settings as engines
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.base import redaction
+from gearshift.launcher.base.diagnostics import plain
+from gearshift.launcher.base.redaction import Url
+from gearshift.launcher.config import presets
+from gearshift.models.base import Context, Task
+from gearshift.models.catalog import FAMILIES, is_custom
+from gearshift.models.common.hub import HUB
+from gearshift.training import duration
+from gearshift.training import settings as training
+from gearshift.training.duration import Duration
+from gearshift.training.settings import (
     DAY_S,
     FeatureCache,
     Limits,
@@ -49,7 +49,7 @@ from training.settings import (
     Track,
     Tracking,
 )
-from training.settings import TRACKER_FORMS as TRACKERS
+from gearshift.training.settings import TRACKER_FORMS as TRACKERS
 
 FIRST_RUN = ("language", "small")
 """The family and size of a run without --model."""
@@ -261,7 +261,7 @@ def config_of(family: str) -> Any:
     Raises SettingsError for such a task that cannot be used.
     """
     if is_custom(family):
-        from launcher.config import custom_task  # for the runs that train one
+        from gearshift.launcher.config import custom_task  # for the runs that train one
 
         return custom_task.declared(family)
     return importlib.import_module(FAMILIES[family].config)
@@ -273,7 +273,7 @@ def task_class(family: str) -> Callable[[Any, Any, Context], Task]:
     Raises SettingsError if a custom task cannot be used.
     """
     if is_custom(family):
-        from launcher.config import custom_task  # for the runs that train one
+        from gearshift.launcher.config import custom_task  # for the runs that train one
 
         return custom_task.load_task_class(family)
     module, _, name = FAMILIES[family].task.partition(":")

@@ -9,12 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.base.redaction import redact
-from launcher.config import errors, presets
-from launcher.config.presets import TASK_FOLDER, Preset
-from launcher.config.provenance import (
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.base.redaction import redact
+from gearshift.launcher.config import errors, presets
+from gearshift.launcher.config.presets import TASK_FOLDER, Preset
+from gearshift.launcher.config.provenance import (
     CLI_LAYER,
     COMMAND_LINE,
     DEFAULT_MODE,
@@ -28,7 +28,7 @@ from launcher.config.provenance import (
     Values,
     layer_of,
 )
-from launcher.config.schema import (
+from gearshift.launcher.config.schema import (
     FIRST_RUN,
     PRETRAINED,
     SettingInfo,
@@ -37,11 +37,11 @@ from launcher.config.schema import (
     replaces_size,
     setting_infos,
 )
-from launcher.config.settings_file import Unreadable, parse_yaml_value, read_lines
-from models.catalog import FAMILIES, Stage, is_custom, split_model_name, stages_of
+from gearshift.launcher.config.settings_file import Unreadable, parse_yaml_value, read_lines
+from gearshift.models.catalog import FAMILIES, Stage, is_custom, split_model_name, stages_of
 
 if TYPE_CHECKING:
-    from launcher.config.resumed_settings import Base
+    from gearshift.launcher.config.resumed_settings import Base
 
 STAGES = "stages"
 MODEL_CHOICES = ("model.family", "model.size", TASK_FOLDER)
@@ -233,7 +233,7 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
 
 def _custom_task(name: str, typed: dict[str, Setting]) -> list[Diagnostic]:
     """Why the class of the task `name` cannot be used; empty: it can. Loads it."""
-    from launcher.config import custom_task  # for the runs that train one
+    from gearshift.launcher.config import custom_task  # for the runs that train one
 
     folder = typed.get(TASK_FOLDER)
     try:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
-from launcher.base.diagnostics import SettingsError, nearest_match
+from gearshift.launcher.base.diagnostics import SettingsError, nearest_match
 
 MAPPINGS = ("promise", "optim.groups")
 """Settings that hold names of the user's with values, no further settings."""

@@ -15,24 +15,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from launcher.base import exit_codes
-from launcher.base.diagnostics import SettingsError, counted
-from launcher.base.signals import Stopped, exception, handling
-from launcher.run import execute, run_end
-from launcher.run.experience import record_settings, recorded_settings, spec_of
-from launcher.run.run_end import RunEnd
-from launcher.run.supervisor import supervise
-from launcher.run_folder import checkpoint_search, experiences, lock, run_folder
-from launcher.run_folder.experiences import Experience, Ledger
-from launcher.run_folder.file_records import FileRecord, changed_files, record_files, stamp_of
-from launcher.run_folder.reader import RunReader
-from launcher.run_folder.run_plan import ResumeRequest, RunPlan
-from training.callbacks.base import Outcome
-from training.callbacks.preemption import heeded
-from training.logging.events import append_event
-from training.logging.printable import printable
-from training.logging.strict_json import encode_bytes
-from training.storage import Storage, StorageError, atomic_write, storage_errors
+from gearshift.launcher.base import exit_codes
+from gearshift.launcher.base.diagnostics import SettingsError, counted
+from gearshift.launcher.base.signals import Stopped, exception, handling
+from gearshift.launcher.run import execute, run_end
+from gearshift.launcher.run.experience import record_settings, recorded_settings, spec_of
+from gearshift.launcher.run.run_end import RunEnd
+from gearshift.launcher.run.supervisor import supervise
+from gearshift.launcher.run_folder import checkpoint_search, experiences, lock, run_folder
+from gearshift.launcher.run_folder.experiences import Experience, Ledger
+from gearshift.launcher.run_folder.file_records import FileRecord, changed_files, record_files, stamp_of
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from gearshift.training.callbacks.base import Outcome
+from gearshift.training.callbacks.preemption import heeded
+from gearshift.training.logging.events import append_event
+from gearshift.training.logging.printable import printable
+from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
 
 _UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".swp", ".lock", "~")
 """Endings of files that get another name when they are complete."""
@@ -396,7 +396,7 @@ def make_folder(run: Path, number: int, source: Path, names: Iterable[str]) -> N
             link.symlink_to(os.path.abspath(source / name))
         if not number:
             return
-        from models.common.split import SPLIT_FILE  # imports numpy
+        from gearshift.models.common.split import SPLIT_FILE  # imports numpy
 
         # What the first task fitted, such as a tokenizer: every experience uses it.
         (home := experiences.task_folder(run, number)).mkdir(parents=True)

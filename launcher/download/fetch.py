@@ -28,16 +28,16 @@ from pydantic import TypeAdapter
 from requests import exceptions
 from urllib3.exceptions import HTTPError as ConnectionBroken
 
-from launcher.base import disk, environment, redaction
-from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
-from launcher.config.feature_checks import VARIABLES, DownloadTarget, targets
-from launcher.config.schema import Download
-from launcher.run_folder import lock
-from models.common.data_files import progress
-from slurm.environment import RankEnvironment
-from training.logging.outputs import PlainOutput
-from training.logging.quantities import size
-from training.storage import StorageError, atomic_write, read_regular
+from gearshift.launcher.base import disk, environment, redaction
+from gearshift.launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
+from gearshift.launcher.config.feature_checks import VARIABLES, DownloadTarget, targets
+from gearshift.launcher.config.schema import Download
+from gearshift.launcher.run_folder import lock
+from gearshift.models.common.data_files import progress
+from gearshift.slurm.environment import RankEnvironment
+from gearshift.training.logging.outputs import PlainOutput
+from gearshift.training.logging.quantities import size
+from gearshift.training.storage import StorageError, atomic_write, read_regular
 
 if not hasattr(tarfile, "data_filter"):  # before Python 3.10.12 and 3.11.4
     from backports import tarfile  # type: ignore[no-redef]

@@ -12,19 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.catalog import ENGINES, missing
-from launcher.base import environment
-from launcher.base.diagnostics import SettingsError, plain
-from launcher.config.batching import MICRO, larger, may_grow
-from launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs, Resolved
-from launcher.config.schema import AUTO
-from launcher.plan.ladder import ENGINE, EXACT, Change, PlanWith, climb, taken
-from launcher.plan.target import Described
-from launcher.run_folder.resume_rules import decide
-from launcher.run_folder.run_plan import RunPlan
+from gearshift.engines.catalog import ENGINES, missing
+from gearshift.launcher.base import environment
+from gearshift.launcher.base.diagnostics import SettingsError, plain
+from gearshift.launcher.config.batching import MICRO, larger, may_grow
+from gearshift.launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs, Resolved
+from gearshift.launcher.config.schema import AUTO
+from gearshift.launcher.plan.ladder import ENGINE, EXACT, Change, PlanWith, climb, taken
+from gearshift.launcher.plan.target import Described
+from gearshift.launcher.run_folder.resume_rules import decide
+from gearshift.launcher.run_folder.run_plan import RunPlan
 
 if TYPE_CHECKING:
-    from launcher.plan.plan import Plan, Planner
+    from gearshift.launcher.plan.plan import Plan, Planner
 
 _EQUAL = 0.05
 """Estimated times that differ by less are equal."""
@@ -50,7 +50,7 @@ def decide_engine(
         return decision
 
     def choose() -> tuple[Chosen | None, tuple[Batching, str] | None]:
-        from launcher.plan.plan import open_planner
+        from gearshift.launcher.plan.plan import open_planner
 
         def plan_with(change: Change) -> Plan:
             return planner.plan(decide_with(Chosen(change, "")).resolved)

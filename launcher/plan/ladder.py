@@ -7,14 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from engines.catalog import ENGINES, Placement, missing
-from launcher.base.diagnostics import SettingsError, plain
-from launcher.config import batching
-from launcher.config.check import why_ineffective
-from launcher.config.provenance import Resolved
+from gearshift.engines.catalog import ENGINES, Placement, missing
+from gearshift.launcher.base.diagnostics import SettingsError, plain
+from gearshift.launcher.config import batching
+from gearshift.launcher.config.check import why_ineffective
+from gearshift.launcher.config.provenance import Resolved
 
 if TYPE_CHECKING:
-    from launcher.plan.plan import Plan
+    from gearshift.launcher.plan.plan import Plan
 
 ENGINE = "engine.name"
 _STATE, _ACTIVATIONS = "optim.state", "memory.activation_offload"

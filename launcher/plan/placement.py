@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from engines.catalog import Placement
-from engines.ddp import BUCKET_BYTES
-from launcher.plan.step_trace import StepTrace
-from launcher.plan.storages import Kind, Phase, fullest
+from gearshift.engines.catalog import Placement
+from gearshift.engines.ddp import BUCKET_BYTES
+from gearshift.launcher.plan.step_trace import StepTrace
+from gearshift.launcher.plan.storages import Kind, Phase, fullest
 
 FP32_BYTES = 4
 _FP64_BYTES = 8

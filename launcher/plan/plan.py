@@ -17,23 +17,23 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils._pytree import tree_leaves
 
-from engines.base import EngineError, Options
-from engines.catalog import ENGINES, Entry, build_engine, by_processes
-from engines.environment import RankInfo
-from engines.frozen_weights import round_weights
-from engines.precision import DTYPES, norms_in_fp32
-from engines.world import ProcessWorld
-from launcher.base.diagnostics import SettingsError
-from launcher.base.signals import temporary_folder
-from launcher.config import batching
-from launcher.config.engine_options import engine_options
-from launcher.config.errors import about_data, about_setting
-from launcher.config.provenance import Batching, Resolved
-from launcher.config.resolve import fetch_weights
-from launcher.config.schema import config_of, task_with_data
-from launcher.plan import time
-from launcher.plan.placement import FP32_BYTES, Placed, as_traced, replicated, zero
-from launcher.plan.step_trace import (
+from gearshift.engines.base import EngineError, Options
+from gearshift.engines.catalog import ENGINES, Entry, build_engine, by_processes
+from gearshift.engines.environment import RankInfo
+from gearshift.engines.frozen_weights import round_weights
+from gearshift.engines.precision import DTYPES, norms_in_fp32
+from gearshift.engines.world import ProcessWorld
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.base.signals import temporary_folder
+from gearshift.launcher.config import batching
+from gearshift.launcher.config.engine_options import engine_options
+from gearshift.launcher.config.errors import about_data, about_setting
+from gearshift.launcher.config.provenance import Batching, Resolved
+from gearshift.launcher.config.resolve import fetch_weights
+from gearshift.launcher.config.schema import config_of, task_with_data
+from gearshift.launcher.plan import time
+from gearshift.launcher.plan.placement import FP32_BYTES, Placed, as_traced, replicated, zero
+from gearshift.launcher.plan.step_trace import (
     UNTRACED_ERRORS,
     StepTrace,
     Subject,
@@ -44,16 +44,16 @@ from launcher.plan.step_trace import (
     trace_step,
     untraced,
 )
-from launcher.plan.storages import Kind, Storages
-from launcher.plan.target import MARGIN, MEASURED, TRACED, UNCOMPILED, Described, PlanTarget
-from launcher.plan.time import UNKNOWN, Seconds
-from models.base import Batch, DataError, HasFrozenEncoder, Task
-from training.checkpoint import base_weights, room
-from training.data.order import DataOrder
-from training.data.samples import MicroBatch, Samples
-from training.logging.quantities import size
-from training.settings import FeatureCache, SettingError, TrainingSettings
-from training.train_plan import TrainPlan, solve
+from gearshift.launcher.plan.storages import Kind, Storages
+from gearshift.launcher.plan.target import MARGIN, MEASURED, TRACED, UNCOMPILED, Described, PlanTarget
+from gearshift.launcher.plan.time import UNKNOWN, Seconds
+from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
+from gearshift.training.checkpoint import base_weights, room
+from gearshift.training.data.order import DataOrder
+from gearshift.training.data.samples import MicroBatch, Samples
+from gearshift.training.logging.quantities import size
+from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings
+from gearshift.training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
     import numpy as np
@@ -423,7 +423,7 @@ def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
     """
     if not isinstance(task, HasFrozenEncoder) or cache.mode == "off" or task.varying_inputs():
         return None
-    from training.data import feature_cache
+    from gearshift.training.data import feature_cache
 
     storages = Storages()
     try:

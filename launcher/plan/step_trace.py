@@ -20,30 +20,30 @@ from torch.nn import Module
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import DefaultDeviceType
 
-from engines.activation_offload import Moved
-from engines.base import Engine
-from engines.state import WEIGHT, stored
-from launcher.plan.storages import Kind, Moments, Phase, Storages
-from models.base import Batch, HasFrozenEncoder, Task
-from training.accumulate import accumulate, total_units
-from training.data.samples import MicroBatch
-from training.inspection import quantized_elements
-from training.optim import optimizer
-from training.optim.updater import Updater
-from training.settings import TrainingSettings
-from training.train_plan import TrainPlan
+from gearshift.engines.activation_offload import Moved
+from gearshift.engines.base import Engine
+from gearshift.engines.state import WEIGHT, stored
+from gearshift.launcher.plan.storages import Kind, Moments, Phase, Storages
+from gearshift.models.base import Batch, HasFrozenEncoder, Task
+from gearshift.training.accumulate import accumulate, total_units
+from gearshift.training.data.samples import MicroBatch
+from gearshift.training.inspection import quantized_elements
+from gearshift.training.optim import optimizer
+from gearshift.training.optim.updater import Updater
+from gearshift.training.settings import TrainingSettings
+from gearshift.training.train_plan import TrainPlan
 
 _LruCache = type(lru_cache(len))
-_NO_TENSORS = {"torch", "launcher", *sys.stdlib_module_names}
-"""Packages whose caches stay. That of launcher holds the classes of settings."""
+_NO_TENSORS = {"torch", *sys.stdlib_module_names}
+"""Packages whose caches stay, beside our launcher, which holds the classes of settings."""
 MICRO_BATCHES = 2
 """Traced of a step at most: those after the second have the same peak."""
 UNTRACED_ERRORS = (*(RuntimeError, TypeError, ValueError), *(LookupError, ArithmeticError, AssertionError))
 """What a step may raise because its tensors have no values: torch's DynamicOutputShapeException,
 DataDependentOutputException and UnsupportedFakeTensorException are RuntimeErrors, and numbers that
 were made up lead to others."""
-_ROOT = Path(__file__).parents[2]
-_TRAINING = tuple(str(_ROOT / name) for name in ("launcher", "engines", "training"))
+_PACKAGE = Path(__file__).parents[2]
+_TRAINING = tuple(str(_PACKAGE / name) for name in ("launcher", "engines", "training"))
 
 
 @dataclass(frozen=True)
@@ -239,13 +239,17 @@ def cleared_caches() -> Iterator[None]:
         yield
     finally:
         for name, module in list(sys.modules.items()):
-            if name.partition(".")[0] in _NO_TENSORS or not isinstance(module, ModuleType):
+            if _keeps_caches(name) or not isinstance(module, ModuleType):
                 continue
             held = list(vars(module).values())
             owners = (held, *(list(vars(x).values()) for x in held if isinstance(x, type)))
             for cache in (x for owner in owners for x in owner if type(x) is _LruCache):
-                if cache.__module__.partition(".")[0] not in _NO_TENSORS:
+                if not _keeps_caches(cache.__module__):
                     cache.cache_clear()
+
+
+def _keeps_caches(module: str) -> bool:
+    return module.startswith("gearshift.launcher.") or module.partition(".")[0] in _NO_TENSORS
 
 
 @contextmanager

@@ -24,8 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from engines.state import stored
-from training.step_timer import BACKWARD
+from gearshift.engines.state import stored
+from gearshift.training.step_timer import BACKWARD
 
 _COUNTED = (Tensor, Parameter, FakeTensor)
 _DEVICE = torch.ops.prim.device.default

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
 
-from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold
-from launcher.config.command_line import GPU, GPU_MEMORY, GPUS, NODES, RAM, Option
-from launcher.config.machine import Machine
-from launcher.config.provenance import Resolved
-from training import throughput
-from training.throughput import Gpu
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold
+from gearshift.launcher.config.command_line import GPU, GPU_MEMORY, GPUS, NODES, RAM, Option
+from gearshift.launcher.config.machine import Machine
+from gearshift.launcher.config.provenance import Resolved
+from gearshift.training import throughput
+from gearshift.training.throughput import Gpu
 
 MARGIN = 0.06
 """Of a node's main memory that stays free: fragmentation, other programs."""

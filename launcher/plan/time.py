@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engines.catalog import Placement
-from launcher.plan.storages import Kind
-from launcher.plan.target import PlanTarget
-from training.throughput import Gpu
-from training.train_plan import TrainPlan
+from gearshift.engines.catalog import Placement
+from gearshift.launcher.plan.storages import Kind
+from gearshift.launcher.plan.target import PlanTarget
+from gearshift.training.throughput import Gpu
+from gearshift.training.train_plan import TrainPlan
 
 _LARGE = 400e6
 """Parameters from which on the shares of the large model count: the geometric mean of the two."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from launcher.report.page import PlotLine, Unit, as_json, plot, thinned
-from launcher.report.run_record import RunRecord
-from training.logging import console_text
-from training.logging.metrics import OF_PART
-from training.logging.quantities import duration, real
+from gearshift.launcher.report.page import PlotLine, Unit, as_json, plot, thinned
+from gearshift.launcher.report.run_record import RunRecord
+from gearshift.training.logging import console_text
+from gearshift.training.logging.metrics import OF_PART
+from gearshift.training.logging.quantities import duration, real
 
 _PREDICTED = "predicted_memory_bytes"
 _STEP = "step_time_s"

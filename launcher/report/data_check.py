@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.base import disk, environment, signals
-from launcher.base.diagnostics import PROGRAM, SettingsError, counted, nearest_match
-from launcher.config.command_line import OPTIONS, TRAINING
-from launcher.config.errors import about_data
-from launcher.config.paths import EMBEDDED
-from launcher.config.provenance import Resolved
-from launcher.config.schema import config_of, model_name, task_with_data
-from launcher.config.settings_file import nearest_file
-from launcher.report import page
-from launcher.run import affinity
-from models.base import DataError, Picture, SamplePart
-from models.catalog import FAMILIES, is_custom
-from models.common.data_files import check_kind, conversion
-from training.storage import atomic_write
+from gearshift.launcher.base import disk, environment, signals
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted, nearest_match
+from gearshift.launcher.config.command_line import OPTIONS, TRAINING
+from gearshift.launcher.config.errors import about_data
+from gearshift.launcher.config.paths import EMBEDDED
+from gearshift.launcher.config.provenance import Resolved
+from gearshift.launcher.config.schema import config_of, model_name, task_with_data
+from gearshift.launcher.config.settings_file import nearest_file
+from gearshift.launcher.report import page
+from gearshift.launcher.run import affinity
+from gearshift.models.base import DataError, Picture, SamplePart
+from gearshift.models.catalog import FAMILIES, is_custom
+from gearshift.models.common.data_files import check_kind, conversion
+from gearshift.training.storage import atomic_write
 
 DEFAULT_FOLDER = Path("data-check")
 PAGE = "data.html"
@@ -58,10 +58,10 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
     Files of the task go into a temporary folder. Raises SettingsError if the data cannot be used.
     """
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    from models.base import HasPictures, HasSampleText
-    from models.common.split import overlapping_groups
-    from training.data.samples import Samples
-    from training.inspection import shapes
+    from gearshift.models.base import HasPictures, HasSampleText
+    from gearshift.models.common.split import overlapping_groups
+    from gearshift.training.data.samples import Samples
+    from gearshift.training.inspection import shapes
 
     settings = resolved.settings
     with signals.temporary_folder("gearshift-data-") as folder:

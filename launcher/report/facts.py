@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, from_here, plain
-from launcher.config.provenance import FITTED_LAYERS, LAYERS, USER_LAYERS
-from launcher.report import page
-from launcher.report.run_record import RunRecord
-from launcher.run_folder import run_folder
-from launcher.run_folder.reader import RunReader
-from training.logging import console_text
-from training.logging.quantities import amount, counted, duration, real, size
+from gearshift.launcher.base.diagnostics import PROGRAM, from_here, plain
+from gearshift.launcher.config.provenance import FITTED_LAYERS, LAYERS, USER_LAYERS
+from gearshift.launcher.report import page
+from gearshift.launcher.report.run_record import RunRecord
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.training.logging import console_text
+from gearshift.training.logging.quantities import amount, counted, duration, real, size
 
 Row = tuple[str, ...]
 _CHOSEN = (*FITTED_LAYERS, *USER_LAYERS)

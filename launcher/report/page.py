@@ -10,8 +10,8 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from launcher.base import disk
-from launcher.base.diagnostics import SettingsError
+from gearshift.launcher.base import disk
+from gearshift.launcher.base.diagnostics import SettingsError
 
 if TYPE_CHECKING:
     from jinja2 import Environment

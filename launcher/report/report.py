@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from launcher.base import signals
-from launcher.report import curves, facts, page, run_record, samples
-from launcher.report.run_record import RunRecord
-from launcher.run_folder import run_folder
-from launcher.run_folder.reader import InvalidRecord
-from training.logging.events import append_event
-from training.storage import Storage, StorageError, atomic_write, storage_errors
+from gearshift.launcher.base import signals
+from gearshift.launcher.report import curves, facts, page, run_record, samples
+from gearshift.launcher.report.run_record import RunRecord
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.reader import InvalidRecord
+from gearshift.training.logging.events import append_event
+from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 

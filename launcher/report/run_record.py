@@ -11,13 +11,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from launcher.config.render import ORIGINS
-from launcher.report.page import BUCKETS, Point, halved
-from launcher.run_folder import run_folder
-from launcher.run_folder.reader import RunReader
-from training.checkpoint import manifest
-from training.checkpoint.manifest import CheckpointError, Manifest
-from training.logging.quantities import size
+from gearshift.launcher.config.render import ORIGINS
+from gearshift.launcher.report.page import BUCKETS, Point, halved
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.training.checkpoint import manifest
+from gearshift.training.checkpoint.manifest import CheckpointError, Manifest
+from gearshift.training.logging.quantities import size
 
 Columns = Mapping[str, list[Point]]
 VALIDATION = "val"

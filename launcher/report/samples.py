@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from launcher.report.run_record import RunRecord
-from launcher.run.samples import AFTER, BEFORE, FOLDER
-from launcher.run_folder.reader import RunReader
-from training.storage import read_regular
+from gearshift.launcher.report.run_record import RunRecord
+from gearshift.launcher.run.samples import AFTER, BEFORE, FOLDER
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.training.storage import read_regular
 
 PICTURE_BYTES = 600_000
 """Of all pictures of a report together, in base64: with the plots it stays below 700 KB."""

@@ -15,17 +15,17 @@ from pydantic import TypeAdapter
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from launcher.report import run_record
-from launcher.run_folder import checkpoint_search, lock, run_folder
-from launcher.run_folder.reader import FollowedLines, RunReader
-from slurm.environment import SLURM_FOLDER
-from training.callbacks.base import StepMetrics
-from training.logging.console_text import WARNING, describe, render_best, render_row
-from training.logging.metrics import step_metrics, usage_of
-from training.logging.printable import printable
-from training.logging.progress import Progress
-from training.logging.quantities import real
-from training.train_plan import TrainPlan
+from gearshift.launcher.report import run_record
+from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
+from gearshift.launcher.run_folder.reader import FollowedLines, RunReader
+from gearshift.slurm.environment import SLURM_FOLDER
+from gearshift.training.callbacks.base import StepMetrics
+from gearshift.training.logging.console_text import WARNING, describe, render_best, render_row
+from gearshift.training.logging.metrics import step_metrics, usage_of
+from gearshift.training.logging.printable import printable
+from gearshift.training.logging.progress import Progress
+from gearshift.training.logging.quantities import real
+from gearshift.training.train_plan import TrainPlan
 
 _KILLED = "no process holds its lock, and it wrote no result"
 _OF_ANOTHER_VERSION = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)

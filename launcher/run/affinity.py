@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engines.base import EngineError
-from launcher.config.schema import Settings
+from gearshift.engines.base import EngineError
+from gearshift.launcher.config.schema import Settings
 
 VARIABLE = "OMP_NUM_THREADS"
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"

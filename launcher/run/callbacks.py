@@ -12,34 +12,34 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from engines.base import World
-from launcher.base import environment, signals
-from launcher.base.diagnostics import PROGRAM
-from launcher.base.redaction import redact, redact_variables
-from launcher.config import machine
-from launcher.config.schema import Settings, model_name
-from launcher.run.samples import SamplesWriter
-from launcher.run_folder.run_plan import RunPlan
-from models.base import TracksProgress
-from training.callbacks.base import Callback, Emit, Facts, RunInfo
-from training.callbacks.preemption import Deadline, Preemption
-from training.health import Health
-from training.inspection import Architecture
-from training.logging.console_reporter import ConsoleReporter
-from training.logging.console_text import render_row
-from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter, ResultWriter
-from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput, can_redraw
-from training.resources.limits import LimitEnforcer
-from training.resources.memory import CacheClearing
-from training.resources.monitor import RESOURCES, ResourceMonitor
-from training.storage import Storage
-from training.train_plan import TrainPlan
+from gearshift.engines.base import World
+from gearshift.launcher.base import environment, signals
+from gearshift.launcher.base.diagnostics import PROGRAM
+from gearshift.launcher.base.redaction import redact, redact_variables
+from gearshift.launcher.config import machine
+from gearshift.launcher.config.schema import Settings, model_name
+from gearshift.launcher.run.samples import SamplesWriter
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.models.base import TracksProgress
+from gearshift.training.callbacks.base import Callback, Emit, Facts, RunInfo
+from gearshift.training.callbacks.preemption import Deadline, Preemption
+from gearshift.training.health import Health
+from gearshift.training.inspection import Architecture
+from gearshift.training.logging.console_reporter import ConsoleReporter
+from gearshift.training.logging.console_text import render_row
+from gearshift.training.logging.events import EventsWriter
+from gearshift.training.logging.metrics import MetricsWriter, ResultWriter
+from gearshift.training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput, can_redraw
+from gearshift.training.resources.limits import LimitEnforcer
+from gearshift.training.resources.memory import CacheClearing
+from gearshift.training.resources.monitor import RESOURCES, ResourceMonitor
+from gearshift.training.storage import Storage
+from gearshift.training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from models.base import Task
+    from gearshift.models.base import Task
 
 
 def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info: RunInfo) -> list[Callback]:
@@ -63,14 +63,14 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
     if world.rank == 0:
         outputs: list[ConsoleOutput] = [LogFileOutput(storage)]
         if job.console and can_redraw(sys.stdout, environment.variables().get("TERM")):
-            from training.logging.terminal import TerminalOutput
+            from gearshift.training.logging.terminal import TerminalOutput
 
             outputs.append(TerminalOutput(sys.stdout))
         elif job.console:
             outputs.append(PlainOutput(sys.stdout))
         job_summary: Callable[[], Facts] = dict
         if job.generation is not None:
-            from launcher.run_folder.generations import requeue_statistics
+            from gearshift.launcher.run_folder.generations import requeue_statistics
 
             job_summary = partial(requeue_statistics, folder, job.generation)
         callbacks += [
@@ -84,7 +84,7 @@ def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info
             if settings.track:
                 callbacks.append(_trackers(job, settings, folder, info, emit))
             if settings.log.profile is not None:
-                from training.callbacks.profiler import Profiler
+                from gearshift.training.callbacks.profiler import Profiler
 
                 callbacks.append(Profiler(settings.log.profile, storage, device, emit))
     decided = job.resolved.keys.decided
@@ -158,13 +158,13 @@ def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit:
 
     def state(fault: str, values: Facts) -> None:
         """Emit a symptom with its likely cause and the next command."""
-        from launcher.run import faults
+        from gearshift.launcher.run import faults
 
         emit(*faults.advice(fault, values, faults.commands(job.resolved, folder)))
 
     reported: set[str] = set()
     if job.resume is not None:
-        from launcher.run_folder.reader import RunReader
+        from gearshift.launcher.run_folder.reader import RunReader
 
         events = RunReader(folder).events()
         reported = {str(e["facts"]["fault"]) for e in events if "fault" in e["facts"]}
@@ -173,8 +173,8 @@ def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit:
 
 def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: Emit) -> Callback:
     """The trackers of rank 0."""
-    from training.trackers.follow import Run
-    from training.trackers.process import Trackers
+    from gearshift.training.trackers.follow import Run
+    from gearshift.training.trackers.process import Trackers
 
     def clean(values: Facts) -> Any:
         """`values` without secrets."""

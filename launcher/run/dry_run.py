@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, as_json, counted
-from launcher.config import render
-from launcher.config.batching import expected
-from launcher.config.schema import model_name
-from launcher.run.prepare import parameters, processes_of
-from launcher.run_folder.run_plan import RunPlan
-from training.settings import nested
+from gearshift.launcher.base.diagnostics import PROGRAM, as_json, counted
+from gearshift.launcher.config import render
+from gearshift.launcher.config.batching import expected
+from gearshift.launcher.config.schema import model_name
+from gearshift.launcher.run.prepare import parameters, processes_of
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.training.settings import nested
 
 
 def render_plan(ready: RunPlan) -> str:
@@ -49,7 +49,7 @@ def plan_as_json(ready: RunPlan) -> dict[str, Any]:
     # The ranks that this program would start: none under torchrun or srun.
     ranks, fetched = range(resolved.nproc if ready.launched is None else 0), list[dict[str, Any]]()
     if resolved.settings.download.fetch:
-        from launcher.config import feature_checks  # for the runs that download their data
+        from gearshift.launcher.config import feature_checks  # for the runs that download their data
 
         is_requested = feature_checks.is_requested(resolved.values)
         for target in feature_checks.targets(resolved.settings.download) if is_requested else ():

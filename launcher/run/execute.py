@@ -13,29 +13,29 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.base import environment, exit_codes, library_warnings, signals
-from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
-from launcher.base.signals import Stopped, at_signal
-from launcher.config import batching
-from launcher.config.command_line import INPUT
-from launcher.config.paths import EMBEDDED
-from launcher.config.resolve import fetch_weights
-from launcher.config.schema import is_of_hub
-from launcher.config.settings_file import read_values
-from launcher.run import affinity, run_end
-from launcher.run.run_end import RunEnd
-from launcher.run_folder import lock, run_folder
-from launcher.run_folder.run_folder import RunFolder
-from launcher.run_folder.run_plan import ResumeRequest, RunPlan
-from models.catalog import FAMILIES
-from training.logging.events import append_event
-from training.resources import cgroup
-from training.resources.oom import MAX_HALVINGS
-from training.storage import Storage
+from gearshift.launcher.base import environment, exit_codes, library_warnings, signals
+from gearshift.launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
+from gearshift.launcher.base.signals import Stopped, at_signal
+from gearshift.launcher.config import batching
+from gearshift.launcher.config.command_line import INPUT
+from gearshift.launcher.config.paths import EMBEDDED
+from gearshift.launcher.config.resolve import fetch_weights
+from gearshift.launcher.config.schema import is_of_hub
+from gearshift.launcher.config.settings_file import read_values
+from gearshift.launcher.run import affinity, run_end
+from gearshift.launcher.run.run_end import RunEnd
+from gearshift.launcher.run_folder import lock, run_folder
+from gearshift.launcher.run_folder.run_folder import RunFolder
+from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from gearshift.models.catalog import FAMILIES
+from gearshift.training.logging.events import append_event
+from gearshift.training.resources import cgroup
+from gearshift.training.resources.oom import MAX_HALVINGS
+from gearshift.training.storage import Storage
 
 if TYPE_CHECKING:
-    from training.callbacks.base import Outcome
-    from training.evaluation.evaluate import SplitResult
+    from gearshift.training.callbacks.base import Outcome
+    from gearshift.training.evaluation.evaluate import SplitResult
 
 _LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
@@ -58,10 +58,10 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
             if is_of_hub(settings.model):
                 fetch_weights(settings.model)
             if settings.download.fetch:
-                from launcher.config.feature_checks import is_requested
+                from gearshift.launcher.config.feature_checks import is_requested
 
                 if is_requested(plan.resolved.values):
-                    from launcher.download.fetch import fetch
+                    from gearshift.launcher.download.fetch import fetch
 
                     fetch(settings.download, console and plan.is_rank_0, plan.launched)
             affinity.limit_spinning(environment.variables())
@@ -97,7 +97,7 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
     handler = signals.installed()
     may_start = environment.is_own_process and (handler is None or not handler.in_job)
     if launched is None and (plan.starts_processes or (may_start and cgroup.memory() is not None)):
-        from launcher.run.supervisor import supervise
+        from gearshift.launcher.run.supervisor import supervise
 
         return repeat(plan, supervise, show)
     if launched is not None:
@@ -121,7 +121,7 @@ def worker() -> Callable[[RunPlan], Outcome | SplitResult]:
     with environment.importing(), signals.deferred():
         import torch._dynamo  # noqa: F401 - the first optimizer imports it
 
-        from launcher.run.worker import work
+        from gearshift.launcher.run.worker import work
 
     return work
 
@@ -207,7 +207,9 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
 
 
 def _newest_step(folder: Path) -> int | None:
-    from launcher.run_folder.checkpoint_search import newest_step  # a new run without a failure needs none
+    from gearshift.launcher.run_folder.checkpoint_search import (
+        newest_step,  # a new run without a failure needs none
+    )
 
     return newest_step(folder)
 
@@ -215,7 +217,7 @@ def _newest_step(folder: Path) -> int | None:
 def _finish(plan: RunPlan, folder: RunFolder, end: RunEnd) -> RunEnd:
     """Remove the folder of a run that did nothing, or log its last message."""
     if plan.generation is not None:
-        from launcher.run_folder import generations
+        from gearshift.launcher.run_folder import generations
 
         if not generations.is_latest(folder.path, plan.generation):
             return end  # a later generation of the job writes to it now

@@ -8,19 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.check import TrackedSettings
-from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
-from launcher.config.schema import Continual, task_class
-from launcher.run_folder import experiences, run_folder
-from launcher.run_folder.experiences import Experience, Ledger
-from launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest
-from models.base import Context, ContinualTask, DataError, Task
-from training.storage import Storage
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.check import TrackedSettings
+from gearshift.launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
+from gearshift.launcher.config.schema import Continual, task_class
+from gearshift.launcher.run_folder import experiences, run_folder
+from gearshift.launcher.run_folder.experiences import Experience, Ledger
+from gearshift.launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest
+from gearshift.models.base import Context, ContinualTask, DataError, Task
+from gearshift.training.storage import Storage
 
 if TYPE_CHECKING:
-    from engines.base import World
-    from training.data.samples import ReplayMixture
+    from gearshift.engines.base import World
+    from gearshift.training.data.samples import ReplayMixture
 
 _SCHEDULES = ("constant", "linear")
 """Schedules that an experience keeps; instead of any other it uses a cosine."""
@@ -111,8 +111,8 @@ def load_experience(
     Raises DataError if there is too little new data, or it cannot be read.
     """
     # Those who only ask for settings import neither numpy nor torch.
-    from models.common.split import load_sides
-    from training.data.samples import ReplayMixture
+    from gearshift.models.common.split import load_sides
+    from gearshift.training.data.samples import ReplayMixture
 
     tasks, known = [first], load_sides(spec.run)
     build = task_class(settings.model.family)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.base.diagnostics import PROGRAM, from_here, plain
-from launcher.config.provenance import Resolved
-from launcher.run_folder import checkpoint_search, run_folder
+from gearshift.launcher.base.diagnostics import PROGRAM, from_here, plain
+from gearshift.launcher.config.provenance import Resolved
+from gearshift.launcher.run_folder import checkpoint_search, run_folder
 
 
 @dataclass(frozen=True)

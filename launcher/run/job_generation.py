@@ -10,18 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.base import environment, exit_codes
-from slurm.environment import (
+from gearshift.launcher.base import environment, exit_codes
+from gearshift.slurm.environment import (
     SLURM_FOLDER,
     Generation,
     InvalidEnvironment,
     read_generation,
     read_rank_environment,
 )
-from training.storage import open_staged, publish_new
+from gearshift.training.storage import open_staged, publish_new
 
 if TYPE_CHECKING:
-    from launcher.config.provenance import CliArgs
+    from gearshift.launcher.config.provenance import CliArgs
 
 OUTCOMES = {0: "done", 1: "failed", 2: "invalid", 75: "again", 130: "again"}
 """First word of an outcome file, which slurm/job.sh reads, by exit code."""
@@ -43,8 +43,8 @@ class JobGeneration:
         Before that the arguments apply unchanged, and files copied from a forked run are removed,
         to be copied again. Touches the disk.
         """
-        from launcher.run_folder import generations, run_folder
-        from launcher.run_folder.checkpoint_search import AUTO, newest_step
+        from gearshift.launcher.run_folder import generations, run_folder
+        from gearshift.launcher.run_folder.checkpoint_search import AUTO, newest_step
 
         if not generations.has_predecessor(self.run, self.generation):
             return args
@@ -64,7 +64,7 @@ class JobGeneration:
 
         Touches the disk. Raises StorageError.
         """
-        from launcher.run_folder import generations, run_folder
+        from gearshift.launcher.run_folder import generations, run_folder
 
         if self.rank == 0 and run_folder.foreign_name(self.run) is None:
             generations.claim(self.run, self.generation)

@@ -10,21 +10,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engines.catalog import ENGINES, Entry, missing
-from launcher.base import environment
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
-from launcher.config import engine_options, errors, machine
-from launcher.config.command_line import FORCE
-from launcher.config.machine import Machine
-from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
-from launcher.config.resolve import resolve
-from launcher.config.schema import config_of, model_name
-from launcher.run import affinity
-from launcher.run_folder import run_folder
-from launcher.run_folder.run_plan import RunPlan
-from models.catalog import is_custom
-from slurm.environment import InvalidEnvironment, RankEnvironment, read_generation, read_rank_environment
-from training.logging.quantities import size
+from gearshift.engines.catalog import ENGINES, Entry, missing
+from gearshift.launcher.base import environment
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
+from gearshift.launcher.config import engine_options, errors, machine
+from gearshift.launcher.config.command_line import FORCE
+from gearshift.launcher.config.machine import Machine
+from gearshift.launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
+from gearshift.launcher.config.resolve import resolve
+from gearshift.launcher.config.schema import config_of, model_name
+from gearshift.launcher.run import affinity
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.models.catalog import is_custom
+from gearshift.slurm.environment import (
+    InvalidEnvironment,
+    RankEnvironment,
+    read_generation,
+    read_rank_environment,
+)
+from gearshift.training.logging.quantities import size
 
 _FREE = 0.03
 """The share of main memory that a run leaves free, or it is refused."""
@@ -66,7 +71,7 @@ def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
         generation = read_generation(variables)
         launched = read_rank_environment(variables)
         if launched is not None:
-            from slurm.address import reachable
+            from gearshift.slurm.address import reachable
 
             launched = reachable(launched, variables)
     except InvalidEnvironment as error:
@@ -95,12 +100,14 @@ def prepare_run_at(
         if args.resume is None and not args.reset:
             decision = RunPlan(resolve(args, here, world_size))
         else:
-            from launcher.run_folder.resume_rules import decide  # an ordinary start does not need it
+            from gearshift.launcher.run_folder.resume_rules import (
+                decide,  # an ordinary start does not need it
+            )
 
             decision = decide(args, out, here, world_size)
         if is_here and _ENGINE in decision.resolved.keys.auto:
-            from launcher.plan import auto
-            from launcher.plan.target import Described
+            from gearshift.launcher.plan import auto
+            from gearshift.launcher.plan.target import Described
 
             described = Described(here, launched.world_size // launched.local_size if launched else 1)
             decision = auto.decide_engine(args, out, described, world_size)
@@ -121,7 +128,7 @@ def prepare_run_at(
             allowed = f"0 under {source}; a second start with  --resume auto  resumes"
             diagnostics.append(errors.about(values, key, message, allowed=allowed))
         if decision.resolved.settings.continual.enabled:
-            from launcher.config import feature_checks  # for the runs that learn continually
+            from gearshift.launcher.config import feature_checks  # for the runs that learn continually
 
             diagnostics += feature_checks.check_launcher(source, values)
     if diagnostics or decision is None:
@@ -129,7 +136,7 @@ def prepare_run_at(
     resolved, settings, resume = decision.resolved, decision.resolved.settings, decision.resume
     is_continual = launched is None and settings.continual.enabled
     if launched is None and resume is not None and not is_continual:
-        from launcher.run import experience
+        from gearshift.launcher.run import experience
 
         is_continual = experience.is_left(resume)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -149,7 +156,7 @@ def prepare_run_at(
         is_trained=is_continual and decision.nothing_left is not None,
     )
     if settings.continual.enabled:
-        from launcher.config import feature_checks
+        from gearshift.launcher.config import feature_checks
 
         feature_checks.check_run_folder(plan.destination, resolved.values)
     return plan
@@ -186,7 +193,7 @@ def parameters(resolved: Resolved) -> int | None:
 
 def least_room_bytes(resolved: Resolved) -> int:
     """The room that the run needs at least; the run itself knows more, and checks that again."""
-    from training.checkpoint import room
+    from gearshift.training.checkpoint import room
 
     save = resolved.settings.save
     saves = save.required and (save.last or save.every or save.keep_best)

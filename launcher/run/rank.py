@@ -14,13 +14,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from launcher.base import environment, exit_codes
-from launcher.config.presets import TASK_FOLDER
-from launcher.run import run_end
-from launcher.run.execute import run_rank
-from launcher.run.supervisor import PLAN, SUPERVISOR, stacks_file
-from launcher.run_folder.run_plan import RunPlan
-from models.catalog import is_custom
+from gearshift.launcher.base import environment, exit_codes
+from gearshift.launcher.config.presets import TASK_FOLDER
+from gearshift.launcher.run import run_end
+from gearshift.launcher.run.execute import run_rank
+from gearshift.launcher.run.supervisor import PLAN, SUPERVISOR, stacks_file
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.models.catalog import is_custom
 
 _PARENT_CHECK_S = 1.0
 ORPHAN_S = 60.0
@@ -32,7 +32,7 @@ def load_plan(folder: Path) -> RunPlan:
     plan = TypeAdapter(RunPlan).validate_python(json.loads((folder / PLAN).read_bytes()))
     values = plan.resolved.values
     if is_custom(values["model.family"].value):
-        from launcher.config import custom_task  # for the runs that train one
+        from gearshift.launcher.config import custom_task  # for the runs that train one
 
         custom_task.add_search_folder(values[TASK_FOLDER].value)
     return replace(plan, reports=folder)

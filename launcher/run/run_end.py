@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from pydantic import ConfigDict, TypeAdapter
 
-from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import Diagnostic, FetchError, SettingsError, counted
-from launcher.base.redaction import redact_variables
-from launcher.base.signals import Stopped
-from launcher.config.provenance import Resolved
-from launcher.run_folder.run_plan import RunPlan
-from training.logging.strict_json import encode_bytes
-from training.storage import StorageError, atomic_write
+from gearshift.launcher.base import environment, exit_codes
+from gearshift.launcher.base.diagnostics import Diagnostic, FetchError, SettingsError, counted
+from gearshift.launcher.base.redaction import redact_variables
+from gearshift.launcher.base.signals import Stopped
+from gearshift.launcher.config.provenance import Resolved
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.storage import StorageError, atomic_write
 
 if TYPE_CHECKING:
-    from training.resources.oom import BatchSizes
+    from gearshift.training.resources.oom import BatchSizes
 
 Kind = Literal[
     "ended",
@@ -152,13 +152,13 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
         return build("stopped", rank, text, cause=error)
     # Imported for an error only: a run that works needs none of them, and a thread that ends one
     # at a signal would wait for an import of the main thread.
-    from engines.base import EngineError, PeersMissing
-    from launcher.config.errors import about_data
-    from launcher.run_folder.generations import FencedOff
-    from models.base import DataError
-    from training.checkpoint.manifest import CheckpointError, CheckpointSetAside
-    from training.resources.oom import OutOfMemory
-    from training.stop_reason import WorkerDied
+    from gearshift.engines.base import EngineError, PeersMissing
+    from gearshift.launcher.config.errors import about_data
+    from gearshift.launcher.run_folder.generations import FencedOff
+    from gearshift.models.base import DataError
+    from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointSetAside
+    from gearshift.training.resources.oom import OutOfMemory
+    from gearshift.training.stop_reason import WorkerDied
 
     where, cause = f"rank {rank} on {socket.gethostname()}", error
     kind: Kind = "failed"
@@ -196,7 +196,7 @@ def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:
     """
     if kills <= 0 or end.kind not in ("killed", "failed", "peer lost"):
         return end
-    from training.resources.oom import OutOfMemory
+    from gearshift.training.resources.oom import OutOfMemory
 
     cause = f"the kernel killed {counted(kills, 'process')}"
     if end.fault == "dead_worker":
@@ -209,7 +209,7 @@ def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
     """`end` with the likely cause and the next command, if its fault is known. Reads the disk."""
     if end.kind not in ("failed", "killed", "ended") or not end.text:
         return end
-    from launcher.run import faults
+    from gearshift.launcher.run import faults
 
     name = end.fault or (faults.recognized(end.text) if end.kind == "failed" else None)
     if name is None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from models.base import DataError
-from training.callbacks.base import Callback
-from training.logging.strict_json import encode_bytes
-from training.storage import Storage
+from gearshift.models.base import DataError
+from gearshift.training.callbacks.base import Callback
+from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.storage import Storage
 
 if TYPE_CHECKING:
-    from models.base import Predictions
-    from training.callbacks.preemption import Emit
+    from gearshift.models.base import Predictions
+    from gearshift.training.callbacks.preemption import Emit
 
 FOLDER = "samples"
 BEFORE, AFTER = "before", "after"
@@ -54,7 +54,7 @@ class SamplesWriter(Callback):
             for number, picture in enumerate(predictions.pictures, start=1):
                 png, file = picture.png, f"{when}-{number}.png"  # a name of a custom task may be no file name
                 if is_small:
-                    from models.common import pictures  # for tasks with pictures
+                    from gearshift.models.common import pictures  # for tasks with pictures
 
                     png = pictures.small(png, SIDE, BYTES)
                 storage.atomic_write(f"{FOLDER}/{file}", png)

@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING
 import psutil
 from pydantic import TypeAdapter
 
-from launcher.base import environment, exit_codes, library_warnings
-from launcher.base.signals import Stopped, deferred, handling, temporary_folder
-from launcher.run import run_end
-from launcher.run.faults import FAULTS, recognized
-from launcher.run.run_end import RunEnd
-from launcher.run_folder import run_folder
-from launcher.run_folder.run_plan import RunPlan
-from training.callbacks.preemption import heeded
+from gearshift.launcher.base import environment, exit_codes, library_warnings
+from gearshift.launcher.base.signals import Stopped, deferred, handling, temporary_folder
+from gearshift.launcher.run import run_end
+from gearshift.launcher.run.faults import FAULTS, recognized
+from gearshift.launcher.run.run_end import RunEnd
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.training.callbacks.preemption import heeded
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
-MODULE = "launcher.run.rank"
+MODULE = "gearshift.launcher.run.rank"
 """What each rank runs."""
 SUPERVISOR = "GEARSHIFT_SUPERVISOR"
 """Environment variable of ranks with the process id of the supervisor."""
@@ -69,7 +69,7 @@ class RankProcesses:
         if threads is not None:
             shared["OMP_NUM_THREADS"] = str(threads)
         if nproc > 1:
-            from engines.rendezvous import LOOPBACK, TOKEN, tcp_store
+            from gearshift.engines.rendezvous import LOOPBACK, TOKEN, tcp_store
 
             self.store = tcp_store(LOOPBACK, 0, is_master=True, wait_for_workers=False)
             shared |= {"WORLD_SIZE": str(nproc), "LOCAL_WORLD_SIZE": str(nproc), "GROUP_RANK": "0"}

@@ -14,55 +14,55 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from engines import deferred_init
-from engines.base import Engine, World
-from engines.catalog import build_engine, find
-from engines.device import return_freed
-from engines.parameters import check_parameters, with_dense_tensors
-from engines.preparation import tune_convolutions
-from engines.state import WEIGHT, stored
-from engines.world import open_world
-from launcher.base import environment, signals
-from launcher.base.diagnostics import SettingsError
-from launcher.config import check, paths
-from launcher.config.batching import check_fills
-from launcher.config.check import TrackedSettings
-from launcher.config.engine_options import engine_options
-from launcher.config.provenance import Resolved
-from launcher.config.schema import Settings, task_class
-from launcher.run import callbacks, run_end
-from launcher.run_folder import lock, run_folder
-from launcher.run_folder.run_plan import RunPlan
-from models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
-from training import seeds
-from training.agreement import first_error
-from training.callbacks.base import TEST, Outcome
-from training.checkpoint import retention, room, tensor_file
-from training.checkpoint.manifest import CheckpointDamaged, CheckpointSetAside
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.data.fingerprint import fingerprint
-from training.data.loader import Batches, EvaluationBatches
-from training.data.order import DataOrder
-from training.data.samples import Samples
-from training.data.workers import DataWatchdog
-from training.evaluation.evaluate import SplitResult, evaluate_split, samples_of
-from training.evaluation.held_out import HeldOut, HeldOutPart
-from training.inspection import architecture
-from training.loop import train
-from training.optim import optimizer
-from training.resources.memory import PeakMemory
-from training.run_state import TrainingRun
-from training.settings import SettingError
-from training.storage import Storage
-from training.train_plan import TrainPlan, solve
+from gearshift.engines import deferred_init
+from gearshift.engines.base import Engine, World
+from gearshift.engines.catalog import build_engine, find
+from gearshift.engines.device import return_freed
+from gearshift.engines.parameters import check_parameters, with_dense_tensors
+from gearshift.engines.preparation import tune_convolutions
+from gearshift.engines.state import WEIGHT, stored
+from gearshift.engines.world import open_world
+from gearshift.launcher.base import environment, signals
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config import check, paths
+from gearshift.launcher.config.batching import check_fills
+from gearshift.launcher.config.check import TrackedSettings
+from gearshift.launcher.config.engine_options import engine_options
+from gearshift.launcher.config.provenance import Resolved
+from gearshift.launcher.config.schema import Settings, task_class
+from gearshift.launcher.run import callbacks, run_end
+from gearshift.launcher.run_folder import lock, run_folder
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
+from gearshift.training import seeds
+from gearshift.training.agreement import first_error
+from gearshift.training.callbacks.base import TEST, Outcome
+from gearshift.training.checkpoint import retention, room, tensor_file
+from gearshift.training.checkpoint.manifest import CheckpointDamaged, CheckpointSetAside
+from gearshift.training.checkpoint.retention import Keep
+from gearshift.training.checkpoint.writer import CheckpointWriter
+from gearshift.training.data.fingerprint import fingerprint
+from gearshift.training.data.loader import Batches, EvaluationBatches
+from gearshift.training.data.order import DataOrder
+from gearshift.training.data.samples import Samples
+from gearshift.training.data.workers import DataWatchdog
+from gearshift.training.evaluation.evaluate import SplitResult, evaluate_split, samples_of
+from gearshift.training.evaluation.held_out import HeldOut, HeldOutPart
+from gearshift.training.inspection import architecture
+from gearshift.training.loop import train
+from gearshift.training.optim import optimizer
+from gearshift.training.resources.memory import PeakMemory
+from gearshift.training.run_state import TrainingRun
+from gearshift.training.settings import SettingError
+from gearshift.training.storage import Storage
+from gearshift.training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from models.base import Split, SplitName
-    from training.checkpoint.base_weights import BaseWeights
-    from training.checkpoint.resume_point import ResumePoint
+    from gearshift.models.base import Split, SplitName
+    from gearshift.training.checkpoint.base_weights import BaseWeights
+    from gearshift.training.checkpoint.resume_point import ResumePoint
 
 
 def work(job: RunPlan) -> Outcome | SplitResult:
@@ -74,7 +74,7 @@ def work(job: RunPlan) -> Outcome | SplitResult:
         try:
             return _work(job, cleanup)
         except SettingError as error:
-            from launcher.config.errors import about_setting
+            from gearshift.launcher.config.errors import about_setting
 
             raise SettingsError([about_setting(error, job.resolved)]) from error
 
@@ -90,7 +90,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     peaks = PeakMemory()  # before the data and the model, so that they count
     files = _file_digests(given, world)
     if job.resume is not None:
-        from launcher.run_folder.checkpoint_search import load_resume_point
+        from gearshift.launcher.run_folder.checkpoint_search import load_resume_point
 
         known = {"experience": number, "data": {"files": files}}
         resumed = load_resume_point(job.resume, known, world, storage.path)
@@ -174,8 +174,8 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
 
 def _restore(job: RunPlan, storage: Storage, resumed: ResumePoint, engine: Engine) -> None:
     """Load the checkpoint. Collective. Raises CheckpointError, after which the engine is of no use."""
-    from launcher.run_folder.checkpoint_search import set_damaged_aside
-    from training.checkpoint.restore import restore
+    from gearshift.launcher.run_folder.checkpoint_search import set_damaged_aside
+    from gearshift.training.checkpoint.restore import restore
 
     keeps_slots = job.split is None and "optimizer" not in resumed.reset
     try:
@@ -212,7 +212,7 @@ def load_data(
     check.check_splits(task, folder)
     if job.experience is None or not job.number:
         return [task], task.data("train")
-    from launcher.run.experience import load_experience
+    from gearshift.launcher.run.experience import load_experience
 
     return load_experience(job.experience, task, context, job.resolved.settings, world)
 
@@ -229,7 +229,7 @@ def _earlier_splits(
     Of the run in `folder`, if its data is `reset` and its groups are drawn as before; or of the run
     whose weights a new run starts with: none of its training groups may validate. Rank 0 reads.
     """
-    from models.common.split import SPLIT_FILE, load_sides
+    from gearshift.models.common.split import SPLIT_FILE, load_sides
 
     values = {key: setting.value for key, setting in resolved.values.items()}
     earlier: dict[str, SplitName] = {}
@@ -263,8 +263,8 @@ def _held_out(
 
 def _caches_features(settings: Settings, task: Task, model: Module, module: Module, engine: Engine) -> bool:
     """Whether the samples of `task` are cached outputs of its frozen encoder from now on."""
-    from models.common.data_files import cache_folder  # for tasks with such an encoder
-    from training.data import feature_cache
+    from gearshift.models.common.data_files import cache_folder  # for tasks with such an encoder
+    from gearshift.training.data import feature_cache
 
     computed = {key: getattr(settings, key) for key in ("precision", "compile")}
     computed["attention"] = settings.memory.attention
@@ -283,7 +283,7 @@ def _file_digests(settings: Settings, world: World) -> dict[str, str] | None:
     digests: dict[str, str] | None = None
 
     def read() -> None:
-        from launcher.run_folder.file_records import data_digests  # for runs on files
+        from gearshift.launcher.run_folder.file_records import data_digests  # for runs on files
 
         nonlocal digests
         digests = data_digests(named) if world.rank == 0 else None
@@ -307,7 +307,7 @@ def _build_model(
     check_parameters(model, task.blocks(model), engine_name, world.size, tensor_file.DTYPES)
     base = None
     if isinstance(task, HasBaseWeights) and task.base_folder() is not None:
-        from training.checkpoint import base_weights
+        from gearshift.training.checkpoint import base_weights
 
         base = base_weights.find(task, model, world)
     if base is not None and resumed is not None:
@@ -339,7 +339,7 @@ def _settings(job: RunPlan) -> Settings:
     """The settings of the ranks: those of the run, or of its experience."""
     if job.experience is None:
         return cast(Settings, job.resolved.settings)
-    from launcher.run.experience import resolve_experience
+    from gearshift.launcher.run.experience import resolve_experience
 
     return cast(Settings, resolve_experience(job.resolved, job.experience).settings)
 
@@ -368,13 +368,13 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
 
 def _fitted(job: RunPlan, samples: int, storage: Storage, world: World) -> RunPlan:
     """`job` with the batch for the first data of its run; rank 0 records it in the run folder."""
-    from launcher.config.batching import fitted
+    from gearshift.launcher.config.batching import fitted
 
     job = replace(job, resolved=fitted(job.resolved, samples))
     if world.rank == 0 and job.resume is None:  # a resumed run records its settings as it begins
         run_folder.rewrite_settings(storage, job.resolved)
     if world.rank == 0 and job.experience is not None and job.number:
-        from launcher.run.experience import record_settings
+        from gearshift.launcher.run.experience import record_settings
 
         record_settings(job.resolved, job.experience)
     return job
@@ -401,7 +401,7 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     if world.rank == 0:
         cleanup.enter_context(lock.hold(path, generation=generation))
     if generation is not None:
-        from launcher.run_folder import generations
+        from gearshift.launcher.run_folder import generations
 
         if world.rank == 0:
             generations.take_over(path, generation)
@@ -428,11 +428,11 @@ def _prepare_folder(
 ) -> None:
     """Record the start of a job, and make the folder of a resumed run as it was. For rank 0."""
     if job.generation is not None:
-        from launcher.run_folder.generations import record_start
+        from gearshift.launcher.run_folder.generations import record_start
 
         record_start(storage, job.generation, resumed.step if resumed else 0, world.size)
     if job.resume is not None:
-        from launcher.run_folder.checkpoint_search import prepare_folder
+        from gearshift.launcher.run_folder.checkpoint_search import prepare_folder
 
         is_end = train_plan.first_step >= train_plan.end_step
         prepare_folder(job.resume, job.resolved, storage, resumed, is_end=is_end)

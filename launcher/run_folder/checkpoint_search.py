@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
-from launcher.base.diagnostics import PROGRAM, SettingsError, from_here, listed, nearest_match
-from launcher.config.command_line import RUN_ARGUMENTS
-from launcher.config.provenance import CliArgs, Resolved
-from launcher.config.schema import PRETRAINED, model_part
-from launcher.config.selection import choose
-from launcher.config.settings_file import read_values
-from launcher.run_folder import run_folder
-from launcher.run_folder.reader import InvalidRecord, RunReader
-from launcher.run_folder.run_plan import ResumeRequest
-from models.catalog import FAMILIES
-from training.checkpoint import manifest, retention
-from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
-from training.logging import metrics
-from training.storage import Storage, is_file, storage_errors
-from training.train_plan import StartSteps
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, from_here, listed, nearest_match
+from gearshift.launcher.config.command_line import RUN_ARGUMENTS
+from gearshift.launcher.config.provenance import CliArgs, Resolved
+from gearshift.launcher.config.schema import PRETRAINED, model_part
+from gearshift.launcher.config.selection import choose
+from gearshift.launcher.config.settings_file import read_values
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.reader import InvalidRecord, RunReader
+from gearshift.launcher.run_folder.run_plan import ResumeRequest
+from gearshift.models.catalog import FAMILIES
+from gearshift.training.checkpoint import manifest, retention
+from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
+from gearshift.training.logging import metrics
+from gearshift.training.storage import Storage, is_file, storage_errors
+from gearshift.training.train_plan import StartSteps
 
 if TYPE_CHECKING:
-    from engines.base import World
-    from training.checkpoint.resume_point import ResumePoint
+    from gearshift.engines.base import World
+    from gearshift.training.checkpoint.resume_point import ResumePoint
 
 AUTO = "auto"
 
@@ -226,8 +226,8 @@ def load_resume_point(
     checkpoint is damaged or missing, all are damaged, or one cannot be read for lack of permission, and
     DataError if the data in `facts` is not the data of the checkpoint.
     """
-    from training.checkpoint.resume_point import ResumePoint
-    from training.checkpoint.resume_point import choose as choose_checkpoint
+    from gearshift.training.checkpoint.resume_point import ResumePoint
+    from gearshift.training.checkpoint.resume_point import choose as choose_checkpoint
 
     try:
         with reading(f"--resume {resume.source}"):

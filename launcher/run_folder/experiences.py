@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from launcher.run_folder.file_records import FileRecord, changed_files
-from launcher.run_folder.reader import RunReader
-from launcher.run_folder.run_folder import EXPERIENCES
-from training.logging.strict_json import encode_bytes
-from training.storage import atomic_write, storage_errors
+from gearshift.launcher.run_folder.file_records import FileRecord, changed_files
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.run_folder.run_folder import EXPERIENCES
+from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.storage import atomic_write, storage_errors
 
 FOLDER = "experiences"
 """The folder of the run that holds a folder for each experience."""

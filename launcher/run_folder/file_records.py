@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from models.base import DataError
-from models.common.data_files import companions, files, identity
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import companions, files, identity
 
 _PIECES = 16
 _PIECE_BYTES = 2**20

@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from launcher.base import environment
-from launcher.run_folder.reader import RunReader
-from slurm.environment import SLURM_FOLDER, Generation
-from training.logging import events
-from training.logging.strict_json import encode_bytes
-from training.storage import Storage, storage_errors
+from gearshift.launcher.base import environment
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.slurm.environment import SLURM_FOLDER, Generation
+from gearshift.training.logging import events
+from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.storage import Storage, storage_errors
 
 NAME = "generations.jsonl"
 _CLAIMED = "claimed"

@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.base.diagnostics import SettingsError
-from training.storage import open_regular, storage_errors
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.training.storage import open_regular, storage_errors
 
 if TYPE_CHECKING:
-    from slurm.environment import Generation
+    from gearshift.slurm.environment import Generation
 
 NAME = ".lock"
 WAIT_S = 65.0
@@ -114,7 +114,7 @@ def _holder(file: int, generation: Generation | None) -> tuple[str, bool]:
     process, _, suffix = content.partition(" ")
     if not suffix:
         return content or "another process", False
-    from slurm.environment import parse_generation  # only jobs have generations
+    from gearshift.slurm.environment import parse_generation  # only jobs have generations
 
     theirs = parse_generation(suffix)
     if theirs is None:

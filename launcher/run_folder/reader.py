@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from launcher.base import environment
-from launcher.base.diagnostics import SettingsError
-from launcher.base.redaction import redact_variables
-from launcher.config.render import ORIGINS
-from launcher.run_folder.run_folder import EVENTS, METRICS, PROFILE, RESULT, STAGES, check_regular
-from training.logging.metrics import OF_PART, OF_USAGE
-from training.storage import lines_of, open_to_read, parse_json, read_regular
+from gearshift.launcher.base import environment
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.base.redaction import redact_variables
+from gearshift.launcher.config.render import ORIGINS
+from gearshift.launcher.run_folder.run_folder import EVENTS, METRICS, PROFILE, RESULT, STAGES, check_regular
+from gearshift.training.logging.metrics import OF_PART, OF_USAGE
+from gearshift.training.storage import lines_of, open_to_read, parse_json, read_regular
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]

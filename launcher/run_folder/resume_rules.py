@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, plain, unknown
-from launcher.config import errors, paths, provenance, resumed_settings, selection
-from launcher.config.machine import Machine
-from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
-from launcher.config.resolve import resolve
-from launcher.config.schema import PRETRAINED, model_name, setting_infos
-from launcher.run_folder import checkpoint_search, run_folder
-from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
-from launcher.run_folder.run_plan import ResumeRequest, RunPlan
-from training import train_plan
-from training.optim.schedule import warmup_steps
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, plain, unknown
+from gearshift.launcher.config import errors, paths, provenance, resumed_settings, selection
+from gearshift.launcher.config.machine import Machine
+from gearshift.launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
+from gearshift.launcher.config.resolve import resolve
+from gearshift.launcher.config.schema import PRETRAINED, model_name, setting_infos
+from gearshift.launcher.run_folder import checkpoint_search, run_folder
+from gearshift.launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
+from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from gearshift.training import train_plan
+from gearshift.training.optim.schedule import warmup_steps
 
 Rule = Literal["free", "never"] | ResetPart
 """free: may change; a part: needs --reset PART; never: needs a new run."""

@@ -13,15 +13,22 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
-from launcher.base import disk
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config import render
-from launcher.config.provenance import Resolved
-from launcher.config.render import ORIGINS, SETTINGS
-from launcher.run_folder import lock
-from slurm.environment import SLURM_FOLDER
-from training.checkpoint import manifest
-from training.storage import Storage, StorageError, is_file, open_staged, publish_new, storage_errors
+from gearshift.launcher.base import disk
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from gearshift.launcher.config import render
+from gearshift.launcher.config.provenance import Resolved
+from gearshift.launcher.config.render import ORIGINS, SETTINGS
+from gearshift.launcher.run_folder import lock
+from gearshift.slurm.environment import SLURM_FOLDER
+from gearshift.training.checkpoint import manifest
+from gearshift.training.storage import (
+    Storage,
+    StorageError,
+    is_file,
+    open_staged,
+    publish_new,
+    storage_errors,
+)
 
 LOG = "log.txt"
 RESULT = "result.json"

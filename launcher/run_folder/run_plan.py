@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import Diagnostic
-from launcher.config.provenance import ResetPart, Resolved
-from launcher.run_folder import run_folder
-from slurm.environment import Generation, RankEnvironment
+from gearshift.launcher.base.diagnostics import Diagnostic
+from gearshift.launcher.config.provenance import ResetPart, Resolved
+from gearshift.launcher.run_folder import run_folder
+from gearshift.slurm.environment import Generation, RankEnvironment
 
 
 @dataclass(frozen=True)

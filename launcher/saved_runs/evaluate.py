@@ -8,17 +8,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import SettingsError, counted, unknown
-from launcher.config.command_line import DEFAULT_SPLIT, SPLITS
-from launcher.config.provenance import CliArgs, ResetPart, Resolved
-from launcher.run_folder import run_folder
-from launcher.run_folder.run_plan import ResumeRequest, RunPlan
-from launcher.saved_runs import rerun, saved_model
-from launcher.saved_runs.saved_model import SavedModel, find_saved
-from training.logging.console_text import render_row
-from training.logging.quantities import duration, real
-from training.logging.strict_json import encode_bytes
-from training.storage import Storage, StorageError
+from gearshift.launcher.base.diagnostics import SettingsError, counted, unknown
+from gearshift.launcher.config.command_line import DEFAULT_SPLIT, SPLITS
+from gearshift.launcher.config.provenance import CliArgs, ResetPart, Resolved
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from gearshift.launcher.saved_runs import rerun, saved_model
+from gearshift.launcher.saved_runs.saved_model import SavedModel, find_saved
+from gearshift.training.logging.console_text import render_row
+from gearshift.training.logging.quantities import duration, real
+from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.storage import Storage, StorageError
 
 
 def parse_split(split: str | None) -> str:

@@ -10,19 +10,20 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import disk, library_warnings, signals
-from launcher.base.diagnostics import Diagnostic, SettingsError, unknown
-from launcher.run_folder import lock, run_folder
-from launcher.run_folder.reader import RunReader
-from launcher.saved_runs import saved_model
-from launcher.saved_runs.saved_model import SavedModel, SavedRun
-from models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
-from training.checkpoint.base_weights import has_adapters
-from training.logging.strict_json import encode
-from training.storage import storage_errors
+from gearshift.launcher.base import disk, library_warnings, signals
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, unknown
+from gearshift.launcher.run_folder import lock, run_folder
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.saved_runs import saved_model
+from gearshift.launcher.saved_runs.saved_model import SavedModel, SavedRun
+from gearshift.models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
+from gearshift.models.common.data_files import install_command
+from gearshift.training.checkpoint.base_weights import has_adapters
+from gearshift.training.logging.strict_json import encode
+from gearshift.training.storage import storage_errors
 
 if TYPE_CHECKING:
-    from training.checkpoint.reader import Checkpoint
+    from gearshift.training.checkpoint.reader import Checkpoint
 
 
 class ExportError(Exception):
@@ -38,8 +39,8 @@ def plain(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: 
 
     Disk access.
     """
-    from training.checkpoint.manifest import MODEL
-    from training.checkpoint.reader import write_weights
+    from gearshift.training.checkpoint.manifest import MODEL
+    from gearshift.training.checkpoint.reader import write_weights
 
     manifest = checkpoint.manifest
     write_weights(checkpoint, folder / MODEL, model.kind)
@@ -72,8 +73,8 @@ def plain(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: 
 
 def hugging_face(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: Path) -> None:
     """Write a folder that transformers loads. Disk access. Raises DataError."""
-    from training.checkpoint.manifest import MODEL
-    from training.checkpoint.reader import write_weights
+    from gearshift.training.checkpoint.manifest import MODEL
+    from gearshift.training.checkpoint.reader import write_weights
 
     if has_adapters(task):
         adapter(model, checkpoint, task, folder, merged=True)
@@ -246,6 +247,6 @@ def _task(model: SavedModel, format_name: str) -> Task:
         raise SettingsError.of(message, value=format_name, where=where, **parts)
     needed = ("onnx", "onnxscript", "onnxruntime") if format_name == "onnx" else ()
     if missing := [name for name in needed if find_spec(name) is None]:
-        message, fix = f"--format onnx requires {', '.join(missing)}", "pip install 'gearshift[onnx]'"
+        message, fix = f"--format onnx requires {', '.join(missing)}", install_command("onnx")
         raise SettingsError.of(message, value=format_name, where=where, fix=fix)
     return task

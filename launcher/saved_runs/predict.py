@@ -16,18 +16,27 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import signals
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
-from launcher.base.signals import handling
-from launcher.config.command_line import INPUT
-from launcher.config.custom_task import class_location
-from launcher.run_folder import run_folder
-from launcher.saved_runs.saved_model import SavedModel, open_model
-from models.base import DataError, GeneratesText, Message, Prediction, PredictsFiles, Prompt, Sampling, Task
-from models.catalog import FAMILIES
-from training.logging.printable import printable
-from training.logging.strict_json import encode
-from training.storage import atomic_write, storage_errors
+from gearshift.launcher.base import signals
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
+from gearshift.launcher.base.signals import handling
+from gearshift.launcher.config.command_line import INPUT
+from gearshift.launcher.config.custom_task import class_location
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.saved_runs.saved_model import SavedModel, open_model
+from gearshift.models.base import (
+    DataError,
+    GeneratesText,
+    Message,
+    Prediction,
+    PredictsFiles,
+    Prompt,
+    Sampling,
+    Task,
+)
+from gearshift.models.catalog import FAMILIES
+from gearshift.training.logging.printable import printable
+from gearshift.training.logging.strict_json import encode
+from gearshift.training.storage import atomic_write, storage_errors
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -96,7 +105,7 @@ def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) ->
     Raises SettingsError, also for a task that cannot predict, with what it lacks; CheckpointError.
     """
     saved = open_model(argument, name, "predict", sets)
-    from engines.device import pick_device  # with torch
+    from gearshift.engines.device import pick_device  # with torch
 
     device = pick_device("auto").type
     task = saved.task(device)
@@ -105,7 +114,7 @@ def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) ->
     needed = ("saved_files", "setup_without_data", "predict")
     missing = ", ".join(name for name in needed if not hasattr(task, name))
     message = f"a model of '{saved.family}' cannot be used for predictions: its task lacks {missing}"
-    where, allowed = class_location(type(task)), "predict(model, path), which yields models.base.Prediction"
+    where, allowed = (class_location(type(task)), "predict(model, path), which yields gearshift.Prediction")
     raise SettingsError.of(message, value=saved.family, where=where, allowed=allowed)
 
 

@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import SettingsError
-from launcher.base.signals import temporary_folder
-from launcher.config import machine
-from launcher.config.provenance import RESUMED_LAYER, CliArgs, Origin, Resolved, Setting
-from launcher.config.resolve import resolve
-from launcher.config.resumed_settings import Base
-from launcher.run import affinity, supervisor
-from launcher.run.run_end import RunEnd
-from launcher.run_folder import run_folder
-from launcher.run_folder.run_plan import RunPlan
-from launcher.saved_runs.saved_model import SavedModel
-from training.checkpoint import manifest
-from training.checkpoint.manifest import Manifest
+from gearshift.launcher.base import environment, exit_codes
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.base.signals import temporary_folder
+from gearshift.launcher.config import machine
+from gearshift.launcher.config.provenance import RESUMED_LAYER, CliArgs, Origin, Resolved, Setting
+from gearshift.launcher.config.resolve import resolve
+from gearshift.launcher.config.resumed_settings import Base
+from gearshift.launcher.run import affinity, supervisor
+from gearshift.launcher.run.run_end import RunEnd
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.saved_runs.saved_model import SavedModel
+from gearshift.training.checkpoint import manifest
+from gearshift.training.checkpoint.manifest import Manifest
 
 _PREFIX = "gearshift-saved-"
 _ORIGIN = "the settings of the run"

@@ -8,26 +8,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import environment
-from launcher.base.diagnostics import SettingsError, unknown
-from launcher.config import custom_task, hub
-from launcher.config.presets import TASK_FOLDER
-from launcher.config.schema import PRETRAINED, config_of, task_class
-from launcher.run import affinity
-from launcher.run_folder import checkpoint_search, run_folder
-from launcher.run_folder.reader import RunReader
-from models.base import Context, HasBaseWeights, Task, WorksWithoutData
-from models.catalog import FAMILIES, is_custom
-from models.common.hub import HUB, folder_of
-from training.checkpoint import base_weights, manifest, retention
-from training.checkpoint.manifest import CheckpointError
-from training.settings import nested
-from training.storage import read_json
+from gearshift.launcher.base import environment
+from gearshift.launcher.base.diagnostics import SettingsError, unknown
+from gearshift.launcher.config import custom_task, hub
+from gearshift.launcher.config.presets import TASK_FOLDER
+from gearshift.launcher.config.schema import PRETRAINED, config_of, task_class
+from gearshift.launcher.run import affinity
+from gearshift.launcher.run_folder import checkpoint_search, run_folder
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.models.base import Context, HasBaseWeights, Task, WorksWithoutData
+from gearshift.models.catalog import FAMILIES, is_custom
+from gearshift.models.common.hub import HUB, folder_of
+from gearshift.training.checkpoint import base_weights, manifest, retention
+from gearshift.training.checkpoint.manifest import CheckpointError
+from gearshift.training.settings import nested
+from gearshift.training.storage import read_json
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from training.checkpoint.reader import Checkpoint
+    from gearshift.training.checkpoint.reader import Checkpoint
 
 EXPORT_CONFIG = "config.json"
 AVERAGE, WEIGHT = "ema", "weight"
@@ -205,8 +205,8 @@ class SavedModel:
         """
         import torch
 
-        from models.common.initial_weights import InitialWeights
-        from models.common.initial_weights import load as load_weights
+        from gearshift.models.common.initial_weights import InitialWeights
+        from gearshift.models.common.initial_weights import load as load_weights
 
         if isinstance(task, WorksWithoutData):
             task.setup_without_data()
@@ -232,7 +232,7 @@ def open_checkpoint(run: SavedRun, name: str | None) -> tuple[SavedModel, Checkp
     Imports torch. Reads the disk. Raises SettingsError, CheckpointError.
     """
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    from training.checkpoint import reader
+    from gearshift.training.checkpoint import reader
 
     checkpoint = reader.open_checkpoint(run.chosen(name))
     model = model_of(run, checkpoint)

@@ -18,13 +18,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from launcher.config.machine import detect_machine
-from launcher.config.provenance import Resolved
-from launcher.plan.plan import open_planner
-from launcher.plan.step_trace import UNTRACED_ERRORS, Subject, cleared_caches, copied
-from launcher.plan.storages import Storages
-from launcher.plan.target import Described
-from models.base import TracksProgress
+from gearshift.launcher.config.machine import detect_machine
+from gearshift.launcher.config.provenance import Resolved
+from gearshift.launcher.plan.plan import open_planner
+from gearshift.launcher.plan.step_trace import UNTRACED_ERRORS, Subject, cleared_caches, copied
+from gearshift.launcher.plan.storages import Storages
+from gearshift.launcher.plan.target import Described
+from gearshift.models.base import TracksProgress
 
 LOSS = "loss"
 """Stands for a module where a task draws outside of its model."""

@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import PROGRAM, SettingsError, counted
-from launcher.config.batching import MICRO
-from launcher.config.provenance import CliArgs, ResetPart
-from launcher.run import affinity, experience
-from launcher.run_folder import run_folder
-from launcher.run_folder.reader import RunReader
-from launcher.run_folder.run_plan import ResumeRequest, RunPlan
-from launcher.saved_runs import saved_model
-from launcher.saved_runs.rerun import DATA, RerunFailed, rerun, resolved_as
-from launcher.saved_runs.saved_model import SavedRun, find_saved
-from training.checkpoint import manifest, retention
-from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
+from gearshift.launcher.base import environment, exit_codes
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted
+from gearshift.launcher.config.batching import MICRO
+from gearshift.launcher.config.provenance import CliArgs, ResetPart
+from gearshift.launcher.run import affinity, experience
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from gearshift.launcher.saved_runs import saved_model
+from gearshift.launcher.saved_runs.rerun import DATA, RerunFailed, rerun, resolved_as
+from gearshift.launcher.saved_runs.saved_model import SavedRun, find_saved
+from gearshift.training.checkpoint import manifest, retention
+from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
 
 if TYPE_CHECKING:
-    from training.checkpoint import compare
-    from training.checkpoint.compare import Tolerance
-    from training.checkpoint.reader import Checkpoint
+    from gearshift.training.checkpoint import compare
+    from gearshift.training.checkpoint.compare import Tolerance
+    from gearshift.training.checkpoint.reader import Checkpoint
 
 _FP32, _LOW_PRECISION = (1e-4, 1e-2), (2e-2, 0.5)
 """Relative tolerances of weights and of moments; measured: docs/results.md."""
@@ -116,7 +116,7 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
     assert run.folder is not None
     folder = run.folder
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    from launcher.saved_runs.split_layers import split_layers
+    from gearshift.launcher.saved_runs.split_layers import split_layers
 
     last, replay, notes = choose(run)
     model = saved_model.model_of(run, last)
@@ -170,7 +170,7 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
     checksums of both are verified. Raises CheckpointError if the last checkpoint is damaged, or one
     cannot be read for lack of permission.
     """
-    from training.checkpoint.reader import open_checkpoint
+    from gearshift.training.checkpoint.reader import open_checkpoint
 
     steps, notes = list(run.checkpoints), list[str]()
     end = steps[-1]
@@ -221,8 +221,8 @@ def compare_replay(
     Reads the disk. Raises CheckpointError if the replay wrote no checkpoint, or the run has no
     tensor or logged line to compare; RerunFailed if it differs after a change that it lacks.
     """
-    from training.checkpoint import compare, reader
-    from training.checkpoint.resume_point import changed_data
+    from gearshift.training.checkpoint import compare, reader
+    from gearshift.training.checkpoint.resume_point import changed_data
 
     name = manifest.step_folder(replay.end)
     replayed = reader.open_checkpoint(folder / retention.CHECKPOINTS / name, verify=False)

@@ -7,19 +7,19 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
-from launcher.base import exit_codes, signals
-from launcher.base.diagnostics import PROGRAM, SettingsError
-from launcher.base.signals import Stopped
-from launcher.report.report import write_at_end
-from launcher.run import run_end
-from launcher.run.dry_run import plan_as_json, render_plan
-from launcher.run.execute import Show, execute_run, next_command
-from launcher.run.prepare import first_line
-from launcher.run.run_end import RunEnd
-from launcher.run_folder import checkpoint_search, run_folder
-from launcher.run_folder.run_folder import RunFolder
-from launcher.stages.pipeline import Pipeline, save_result, save_stages
-from training.logging.quantities import duration, real, size
+from gearshift.launcher.base import exit_codes, signals
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
+from gearshift.launcher.base.signals import Stopped
+from gearshift.launcher.report.report import write_at_end
+from gearshift.launcher.run import run_end
+from gearshift.launcher.run.dry_run import plan_as_json, render_plan
+from gearshift.launcher.run.execute import Show, execute_run, next_command
+from gearshift.launcher.run.prepare import first_line
+from gearshift.launcher.run.run_end import RunEnd
+from gearshift.launcher.run_folder import checkpoint_search, run_folder
+from gearshift.launcher.run_folder.run_folder import RunFolder
+from gearshift.launcher.stages.pipeline import Pipeline, save_result, save_stages
+from gearshift.training.logging.quantities import duration, real, size
 
 
 def train_stages(pipeline: Pipeline, console: bool, show: Show, announce: Callable[[str], None]) -> RunEnd:

@@ -9,23 +9,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.base import exit_codes
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config.check import why_ineffective
-from launcher.config.command_line import FROM, STAGE
-from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Resolved, Setting
-from launcher.config.selection import STAGES, choose, declared_stages, select_stages
-from launcher.config.settings_file import read_values
-from launcher.run.prepare import collected, most_certain, prepare_run
-from launcher.run_folder import checkpoint_search, run_folder
-from launcher.run_folder.checkpoint_search import AUTO
-from launcher.run_folder.reader import RunReader
-from launcher.run_folder.run_plan import ResumeRequest, RunPlan
-from models.catalog import Stage
-from training.checkpoint import retention
-from training.checkpoint.manifest import MODEL, NAME
-from training.logging.strict_json import encode, encode_bytes
-from training.storage import atomic_write, storage_errors
+from gearshift.launcher.base import exit_codes
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from gearshift.launcher.config.check import why_ineffective
+from gearshift.launcher.config.command_line import FROM, STAGE
+from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Resolved, Setting
+from gearshift.launcher.config.selection import STAGES, choose, declared_stages, select_stages
+from gearshift.launcher.config.settings_file import read_values
+from gearshift.launcher.run.prepare import collected, most_certain, prepare_run
+from gearshift.launcher.run_folder import checkpoint_search, run_folder
+from gearshift.launcher.run_folder.checkpoint_search import AUTO
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from gearshift.models.catalog import Stage
+from gearshift.training.checkpoint import retention
+from gearshift.training.checkpoint.manifest import MODEL, NAME
+from gearshift.training.logging.strict_json import encode, encode_bytes
+from gearshift.training.storage import atomic_write, storage_errors
 
 _STATUSES = {exit_codes.DONE: "completed", exit_codes.FAILURE: "failed", exit_codes.INVALID_INPUT: "failed"}
 _KEPT = ("status", "steps", "parameters", "best", "peak_memory_bytes", "wall_s", "time_split")

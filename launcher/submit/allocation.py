@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from launcher.base import environment
-from launcher.base.diagnostics import Diagnostic
-from launcher.config.command_line import CommandLine
-from launcher.submit.options import SBATCH
-from slurm import sbatch
+from gearshift.launcher.base import environment
+from gearshift.launcher.base.diagnostics import Diagnostic
+from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.submit.options import SBATCH
+from gearshift.slurm import sbatch
 
-FOLDER = environment.ROOT / "slurm"
+FOLDER = (environment.ROOT / "gearshift" / "slurm").resolve()
 """The folder of job.sh and of the site file."""
 RANKS = "GEARSHIFT_RANKS_PER_NODE"
 _PYTHON = ("GEARSHIFT_PYTHON", "GEARSHIFT_CONTAINER")

@@ -12,26 +12,26 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from engines.catalog import ENGINES
-from launcher.base import disk, environment
-from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import machine
-from launcher.config.command_line import RUN, CommandLine, parse
-from launcher.config.errors import about_value
-from launcher.config.provenance import BATCH_SETTINGS, CLI_LAYER, STAGED_MODE, CliArgs
-from launcher.config.schema import PRETRAINED
-from launcher.run.prepare import check_processes, least_room_bytes, prepare_run_at
-from launcher.run_folder import checkpoint_search, run_folder
-from launcher.run_folder.run_plan import RunPlan
-from launcher.stages import execute
-from launcher.stages.pipeline import Pipeline, distinct, prepare, selected, with_weights
-from launcher.submit.allocation import FOLDER, Allocation
-from launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
-from models.common.hub import HUB
-from slurm import queue, sbatch, script
-from slurm.environment import SLURM_FOLDER, RankEnvironment
-from slurm.sbatch import SbatchError
-from training.storage import atomic_write
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.base import disk, environment
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.config import machine
+from gearshift.launcher.config.command_line import RUN, CommandLine, parse
+from gearshift.launcher.config.errors import about_value
+from gearshift.launcher.config.provenance import BATCH_SETTINGS, CLI_LAYER, STAGED_MODE, CliArgs
+from gearshift.launcher.config.schema import PRETRAINED
+from gearshift.launcher.run.prepare import check_processes, least_room_bytes, prepare_run_at
+from gearshift.launcher.run_folder import checkpoint_search, run_folder
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.stages import execute
+from gearshift.launcher.stages.pipeline import Pipeline, distinct, prepare, selected, with_weights
+from gearshift.launcher.submit.allocation import FOLDER, Allocation
+from gearshift.launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
+from gearshift.models.common.hub import HUB
+from gearshift.slurm import queue, sbatch, script
+from gearshift.slurm.environment import SLURM_FOLDER, RankEnvironment
+from gearshift.slurm.sbatch import SbatchError
+from gearshift.training.storage import atomic_write
 
 _FIRST = "GEARSHIFT_SWEEP_FIRST"
 """The index of the first line of lines.txt, if it is not 1."""

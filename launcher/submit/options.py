@@ -6,7 +6,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
-from launcher.config.command_line import BY_FLAG, OPTIONS, OUTPUT, Command, Option, in_group, split_options
+from gearshift.launcher.config.command_line import (
+    BY_FLAG,
+    OPTIONS,
+    OUTPUT,
+    Command,
+    Option,
+    in_group,
+    split_options,
+)
 
 CLUSTER = "Slurm resources; further sbatch options, such as --mail-type=END, after --"
 _SINGLE_MACHINE = ("--nproc", "--max-restarts")

@@ -7,8 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import DataSection, FamilySection, StagedModel, UnitOfChannels, column_field
-from models.common.data_files import IGNORE
+from gearshift.models.common.config import (
+    DataSection,
+    FamilySection,
+    StagedModel,
+    UnitOfChannels,
+    column_field,
+)
+from gearshift.models.common.data_files import IGNORE
 
 
 @dataclass(frozen=True)

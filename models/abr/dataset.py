@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.abr.config import CLASS_NAMES, CLASSES
-from models.abr.loss import TERMS
-from models.abr.responses import LABELS, STATIC_NAMES, Numbers, Responses, Signal, Statistics
-from models.base import Batch, SplitName
-from models.common.data_files import few
+from gearshift.models.abr.config import CLASS_NAMES, CLASSES
+from gearshift.models.abr.loss import TERMS
+from gearshift.models.abr.responses import LABELS, STATIC_NAMES, Numbers, Responses, Signal, Statistics
+from gearshift.models.base import Batch, SplitName
+from gearshift.models.common.data_files import few
 
 MARGIN = 0.04
 """How far above chance macro-F1 may be."""

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from models.abr.config import CLASSES, POINTS, Data
-from models.abr.formats import EMBEDDED
-from models.abr.responses import LABELS, ResponseOrigin, ResponseReading, Responses
-from models.common import cache
+from gearshift.models.abr.config import CLASSES, POINTS, Data
+from gearshift.models.abr.formats import EMBEDDED
+from gearshift.models.abr.responses import LABELS, ResponseOrigin, ResponseReading, Responses
+from gearshift.models.common import cache
 
 STEP_MS = 0.05
 TIME_MS = np.arange(POINTS) * STEP_MS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.common.data_files import first_files
-from models.common.table import is_table
+from gearshift.models.common.data_files import first_files
+from gearshift.models.common.table import is_table
 
 EPL, TABLE, RECORDING = FORMATS = (
     "EPL text (level series, with *-analyzed.txt beside them)",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.abr.config import CONDITION, MAX_DISTANCE
-from models.common.layers import Dropout, attention_kernel
+from gearshift.models.abr.config import CONDITION, MAX_DISTANCE
+from gearshift.models.common.layers import Dropout, attention_kernel
 
 
 class SequenceAttention(nn.Module):

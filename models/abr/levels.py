@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.abr.config import CLASSES, POINTS, Size
-from models.abr.layers import (
+from gearshift.models.abr.config import CLASSES, POINTS, Size
+from gearshift.models.abr.layers import (
     AttentionPooling,
     ConvBlock,
     DecoderLayer,

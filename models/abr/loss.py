@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.abr.responses import UNKNOWN_CLASS
-from models.base import Batch
+from gearshift.models.abr.responses import UNKNOWN_CLASS
+from gearshift.models.base import Batch
 
 TERMS = ("signal", "exists", "latency", "amplitude", "class", "threshold")
 

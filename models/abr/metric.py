@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
-from models.abr.config import CLASS_NAMES, CLASSES
-from models.abr.loss import TermSums, labels, units
-from models.base import Batch
-from models.common.family import Scores
+from gearshift.models.abr.config import CLASS_NAMES, CLASSES
+from gearshift.models.abr.loss import TermSums, labels, units
+from gearshift.models.base import Batch
+from gearshift.models.common.family import Scores
 
 BINS = 4096
 """Histogram bins of the logit of a wave V; two responses in one bin are a tie."""

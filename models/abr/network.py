@@ -7,9 +7,9 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from models.abr.config import CONDITION, STATIC, Size
-from models.abr.layers import ConvBlock, GeluFeedForward, SequenceAttention
-from models.abr.levels import (
+from gearshift.models.abr.config import CONDITION, STATIC, Size
+from gearshift.models.abr.layers import ConvBlock, GeluFeedForward, SequenceAttention
+from gearshift.models.abr.levels import (
     Bottleneck,
     ClassHead,
     DecoderLevel,
@@ -18,8 +18,8 @@ from models.abr.levels import (
     SignalHead,
     ThresholdHead,
 )
-from models.abr.responses import Statistics
-from models.common.layers import HasFrozenParts
+from gearshift.models.abr.responses import Statistics
+from gearshift.models.common.layers import HasFrozenParts
 
 PEAK = ("exists", "latency", "amplitude")
 

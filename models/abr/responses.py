@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr.config import CLASSES, POINTS, Data
-from models.base import DataError
-from models.common import model_facts
-from models.common.data_files import BadRecords
+from gearshift.models.abr.config import CLASSES, POINTS, Data
+from gearshift.models.base import DataError
+from gearshift.models.common import model_facts
+from gearshift.models.common.data_files import BadRecords
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import Module
 
-from models.abr.config import CLASS_NAMES, POINTS
-from models.abr.dataset import scaled_facts, scaled_signal
-from models.abr.network import Network
-from models.abr.responses import Numbers, ResponseOrigin, Responses
-from models.base import DataError, Picture, Prediction, Predictions
-from models.common.data_files import few
-from models.common.family import ENCODER
-from models.common.predictions import OPTION, DistinctNames, features_file
-from models.common.traces import INK, MARK, TraceRow, draw_traces
+from gearshift.models.abr.config import CLASS_NAMES, POINTS
+from gearshift.models.abr.dataset import scaled_facts, scaled_signal
+from gearshift.models.abr.network import Network
+from gearshift.models.abr.responses import Numbers, ResponseOrigin, Responses
+from gearshift.models.base import DataError, Picture, Prediction, Predictions
+from gearshift.models.common.data_files import few
+from gearshift.models.common.family import ENCODER
+from gearshift.models.common.predictions import OPTION, DistinctNames, features_file
+from gearshift.models.common.traces import INK, MARK, TraceRow, draw_traces
 
 SHOWN = 4
 """Responses of the predictions during training."""

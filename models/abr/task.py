@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
-from models.abr import dataset, metric, responses, showing
-from models.abr.config import POINTS, SIZES, STATIC, Data, Model
-from models.abr.dataset import Sample, known_terms
-from models.abr.embedded import PATIENTS, read_patients
-from models.abr.formats import of_file
-from models.abr.loss import TERMS, TermRamps, TermSums, units
-from models.abr.network import ENCODER, PEAK, Network, UnscaledNetwork
-from models.abr.readers.files import read_responses
-from models.abr.responses import Responses, Statistics, load_or_fit
-from models.abr.showing import TrainedOnResponses
-from models.base import (
+from gearshift.models.abr import dataset, metric, responses, showing
+from gearshift.models.abr.config import POINTS, SIZES, STATIC, Data, Model
+from gearshift.models.abr.dataset import Sample, known_terms
+from gearshift.models.abr.embedded import PATIENTS, read_patients
+from gearshift.models.abr.formats import of_file
+from gearshift.models.abr.loss import TERMS, TermRamps, TermSums, units
+from gearshift.models.abr.network import ENCODER, PEAK, Network, UnscaledNetwork
+from gearshift.models.abr.readers.files import read_responses
+from gearshift.models.abr.responses import Responses, Statistics, load_or_fit
+from gearshift.models.abr.showing import TrainedOnResponses
+from gearshift.models.base import (
     Batch,
     Context,
     DataError,
@@ -35,12 +35,12 @@ from models.base import (
     Prediction,
     Predictions,
 )
-from models.common import layers, model_facts
-from models.common.data_files import files, unknown_embedded
-from models.common.family import FamilyTask, Numbers, Sums
-from models.common.predictions import input_errors, passed_over, spread_positions
-from models.common.recordings import bids
-from models.common.split import SPLITS
+from gearshift.models.common import layers, model_facts
+from gearshift.models.common.data_files import files, unknown_embedded
+from gearshift.models.common.family import FamilyTask, Numbers, Sums
+from gearshift.models.common.predictions import input_errors, passed_over, spread_positions
+from gearshift.models.common.recordings import bids
+from gearshift.models.common.split import SPLITS
 
 BY_CLASS = Goal("val_macro_f1", "max")
 REPEATS = 16

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from models.base import DataError
-from models.common.data_files import CACHE_VARIABLE, cache_folder
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import CACHE_VARIABLE, cache_folder
 
 _FACTS = "made_from.json"
 Arrays = dict[str, np.ndarray]

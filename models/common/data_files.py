@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import sha256
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal, TypeVar
 
-from models.base import DataError
+from gearshift.models.base import DataError
 
 _LINE_S = 10.0
 Key = TypeVar("Key", bound=Hashable)
@@ -204,6 +205,25 @@ def told_copies(found: Mapping[Any, Any]) -> dict[str, str]:
     """The fact that tells of `copies`; none without them."""
     names = [f"{copy} of {first}" for copy, first in found.items()]
     return {"copies": f"not read: {listed(names, MAX_EXAMPLES)}"} if names else {}
+
+
+class MissingPackage(DataError):
+    """A reader lacks its package: no fault of a record, so none is skipped for it."""
+
+
+def install_command(extra: str) -> str:
+    """What the user types to install an extra of this program."""
+    return f"pip install 'gearshift[{extra}]'  or in a clone  pip install -e '.[{extra}]'"
+
+
+def check_reader(package: str, path: Path) -> None:
+    """Raise MissingPackage if the package that reads the file at `path` is not installed."""
+    if find_spec(package) is None:
+        raise MissingPackage(
+            f"reading '{path.name}' requires the package {package}, which is not installed",
+            where=str(path),
+            fix=install_command("data"),
+        )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList, Sequential
 from torch.utils.data import default_collate
 
-from models.base import (
+from gearshift.models.base import (
     Batch,
     Context,
     DataError,
@@ -28,8 +28,8 @@ from models.base import (
     Split,
     SplitName,
 )
-from models.common.layers import HasFrozenParts, count_flops
-from models.common.split import SPLITS, SplitRule, save_split, split_groups
+from gearshift.models.common.layers import HasFrozenParts, count_flops
+from gearshift.models.common.split import SPLITS, SplitRule, save_split, split_groups
 
 ENCODER = "encoder"
 _ENCODER_WEIGHTS = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
@@ -145,7 +145,9 @@ class FamilyTask:
         model = self.network()
         if self.encoder is not None:
             prefixes = tuple(f"{name}." for name in self.parts[ENCODER])
-            from models.common.initial_weights import load  # with safetensors, for this setting only
+            from gearshift.models.common.initial_weights import (
+                load,  # with safetensors, for this setting only
+            )
 
             self.loaded[ENCODER] = load("model.encoder", model, self.encoder, _ENCODER_WEIGHTS, prefixes)
         encoder = self.model_parts(model).get(ENCODER, ())

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 from math import ceil, prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
+from gearshift.models.common.data_files import ALWAYS_UNPACKED, MOST_RATIO, check_reader
 
-from models.common.data_files import ALWAYS_UNPACKED, MOST_RATIO
+if TYPE_CHECKING:
+    import h5py
+
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5, also behind a block of another format, as of MATLAB. Reads the disk.
+
+    Source: The HDF Group, HDF5 File Format Specification 3.0: the signature is at 0, 512, 1024, 2048 ...
+    """
+    size = path.stat().st_size
+    offset = 0
+    with path.open("rb") as file:
+        while offset < size:
+            file.seek(offset)
+            if file.read(len(_SIGNATURE)) == _SIGNATURE:
+                return True
+            offset = max(512, 2 * offset)
+    return False
 
 
 def member(file: h5py.File, name: str) -> Any:
@@ -16,6 +36,8 @@ def member(file: h5py.File, name: str) -> Any:
 
     Raises ValueError for a link, which may lead to another file, before it is followed.
     """
+    import h5py
+
     found: Any = file
     for part in name.split("/"):
         link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
@@ -45,9 +67,14 @@ def problem(array: h5py.Dataset) -> str | None:
 
 
 def check(path: Path) -> None:
-    """Raise ValueError if a link or an array of an HDF5 file is not read. Others pass. Reads the disk."""
-    if not h5py.is_hdf5(path):
+    """Raise ValueError if a link or an array of an HDF5 file is not read. Others pass. Reads the disk.
+
+    Raises DataError without h5py.
+    """
+    if not is_hdf5(path):
         return
+    check_reader("h5py", path)
+    import h5py
 
     def look(name: str, found: Any) -> None:
         if isinstance(found, h5py.Dataset):

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import Module
 
-from models.base import DataError
-from models.common.data_files import library_errors, listed
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import library_errors, listed
 
 KEY, CONFIG = "model.pretrained", "config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"

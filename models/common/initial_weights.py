@@ -15,9 +15,9 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from models.base import DataError
-from models.common.data_files import library_errors, listed
-from models.common.hugging_face import StoredTensor, compare, stored_tensors, weights_of
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import library_errors, listed
+from gearshift.models.common.hugging_face import StoredTensor, compare, stored_tensors, weights_of
 
 ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file"
 _MODEL, _MANIFEST, _STATE = "model.safetensors", "manifest.json", "state.json"

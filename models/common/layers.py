@@ -14,7 +14,7 @@ from torch.nn import Module, ModuleList
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.base import DataError
+from gearshift.models.base import DataError
 
 _STEPS = 2**16
 """Random 16-bit integers decide, so the probability is a multiple of 1 / 65536."""

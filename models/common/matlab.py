@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-from models.common.data_files import check_expansion, identity
+from gearshift.models.common.data_files import check_expansion, identity
 
 _SIGNATURE = b"MATLAB 5.0 MAT-file"
 _HEAD = 128

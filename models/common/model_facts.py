@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from models.common.data_files import library_errors
-from models.common.split import write_if_changed
+from gearshift.models.common.data_files import library_errors
+from gearshift.models.common.split import write_if_changed
 
 FACTS_FILE = "model_facts.json"
 Facts = TypeVar("Facts")

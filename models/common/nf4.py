@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.base import DataError
-from models.common.hugging_face import StoredTensor
+from gearshift.models.base import DataError
+from gearshift.models.common.hugging_face import StoredTensor
 
 _BLOCK, _SCALES, _TABLE = 64, 256, 256
 """Weights of a scale, scales of an fp32 scale, and values of an 8-bit code of a scale."""

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
-from models.base import Batch, DataError, Prediction, Split
-from models.common.data_files import files, listed
+from gearshift.models.base import Batch, DataError, Prediction, Split
+from gearshift.models.common.data_files import files, listed
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from models.base import Context, DataError, Groups, SplitName
-from models.common.config import parse_fold
-from models.common.data_files import library_errors
+from gearshift.models.base import Context, DataError, Groups, SplitName
+from gearshift.models.common.config import parse_fold
+from gearshift.models.common.data_files import library_errors
 
 SPLIT_FILE = "split.json"
 _EARLIER = "earlier"

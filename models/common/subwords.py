@@ -9,9 +9,9 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from models.base import DataError
-from models.common.data_files import library_errors, unreadable_file
-from models.common.split import write_if_changed
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import library_errors, unreadable_file
+from gearshift.models.common.split import write_if_changed
 
 TOKENIZER_FILE = "tokenizer.json"
 """Its name in the run folder, and in a folder of transformers."""

@@ -15,9 +15,16 @@ from string import whitespace
 from typing import Any
 from zipfile import ZipFile
 
-from models.base import DataError
-from models.common.data_files import IGNORE, BadRecords, check_expansion, library_errors, unreadable_file
-from models.common.text_file import TextFile
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import (
+    IGNORE,
+    BadRecords,
+    check_expansion,
+    check_reader,
+    library_errors,
+    unreadable_file,
+)
+from gearshift.models.common.text_file import TextFile
 
 
 def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
@@ -128,9 +135,10 @@ class Table:
 
     def _rows_of_sheet(self) -> Iterator[tuple[int, Sequence[Any] | csv.Error]]:
         """Rows of the first sheet, with their numbers. Raises DataError."""
+        path = self.file.path
+        check_reader("openpyxl", path)
         from openpyxl import load_workbook
 
-        path = self.file.path
         with library_errors(
             "the workbook cannot be read",
             str(path),

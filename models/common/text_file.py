@@ -12,8 +12,8 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from models.base import DataError
-from models.common.data_files import check_expansion, unreadable_file
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import check_expansion, unreadable_file
 
 GZIP = ".gz"
 _GZIP_HEAD = b"\x1f\x8b"

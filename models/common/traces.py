@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.common.predictions import png
+from gearshift.models.common.predictions import png
 
 WIDTH, LEFT, RIGHT, EDGE = 1000, 150, 20, 40
 INK, GREY, MARK = "#1b1f24", "#c4cad0", "#c2410c"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import DataSection, StagedModel
+from gearshift.models.common.config import DataSection, StagedModel
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from models.doc_translation.vocabulary import Vocabulary
+from gearshift.models.doc_translation.vocabulary import Vocabulary
 
 
 class DecoderCache:

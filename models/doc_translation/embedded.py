@@ -12,10 +12,10 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter
 
-from models.common import cache
-from models.common.pictures import open_picture
-from models.doc_translation.readers.page import Collection, Page
-from models.doc_translation.rendering import Kind, PageBlock, draw, font
+from gearshift.models.common import cache
+from gearshift.models.common.pictures import open_picture
+from gearshift.models.doc_translation.readers.page import Collection, Page
+from gearshift.models.doc_translation.rendering import Kind, PageBlock, draw, font
 
 SUFFIXES = ("a", "o", "e")
 """Endings of adjectives in the target language, by kind of heading."""

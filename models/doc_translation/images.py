@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.doc_translation.config import Size
+from gearshift.models.doc_translation.config import Size
 
 Views = tuple[np.ndarray, np.ndarray]
 WHITE = 255

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from models.base import Batch
-from models.common.bleu import Bleu
-from models.common.family import Scores, Sums
-from models.doc_translation.decoding import beam_search, texts
-from models.doc_translation.images import blank
-from models.doc_translation.vocabulary import Vocabulary
+from gearshift.models.base import Batch
+from gearshift.models.common.bleu import Bleu
+from gearshift.models.common.family import Scores, Sums
+from gearshift.models.doc_translation.decoding import beam_search, texts
+from gearshift.models.doc_translation.images import blank
+from gearshift.models.doc_translation.vocabulary import Vocabulary
 
 _TABLE_OR_FORMULA = re.compile(
     r"\\begin\{(table|tabular)(\*?)\}.*?\\end\{\1\2\}|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from models.common.hugging_face import cache_name
-from models.common.layers import HasFrozenParts
-from models.doc_translation.config import SWIN_PATCH, GlobalEncoder, LocalEncoder, Size
-from models.doc_translation.decoding import DecoderCache
+from gearshift.models.common.hugging_face import cache_name
+from gearshift.models.common.layers import HasFrozenParts
+from gearshift.models.doc_translation.config import SWIN_PATCH, GlobalEncoder, LocalEncoder, Size
+from gearshift.models.doc_translation.decoding import DecoderCache
 
 
 def _deviation(width: int) -> float:

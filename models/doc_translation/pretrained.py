@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from models.base import DataError
-from models.common.data_files import listed
-from models.common.hugging_face import (
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import listed
+from gearshift.models.common.hugging_face import (
     Coverage,
     StoredTensor,
     StoredWeights,

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch.nn import Module
 
-from models.base import Picture, Prediction, Predictions
-from models.common import data_files
-from models.common.data_files import existing_path, unknown_format
-from models.common.pictures import count_pages, open_picture
-from models.common.predictions import (
+from gearshift.models.base import Picture, Prediction, Predictions
+from gearshift.models.common import data_files
+from gearshift.models.common.data_files import existing_path, unknown_format
+from gearshift.models.common.pictures import count_pages, open_picture
+from gearshift.models.common.predictions import (
     DistinctNames,
     evaluating,
     features_file,
@@ -26,11 +26,11 @@ from models.common.predictions import (
     png,
     printable,
 )
-from models.doc_translation import images
-from models.doc_translation.decoding import beam_search, texts
-from models.doc_translation.metric import bleu_of, steds
-from models.doc_translation.model import ENCODERS
-from models.doc_translation.readers.page import Page
+from gearshift.models.doc_translation import images
+from gearshift.models.doc_translation.decoding import beam_search, texts
+from gearshift.models.doc_translation.metric import bleu_of, steds
+from gearshift.models.doc_translation.model import ENCODERS
+from gearshift.models.doc_translation.readers.page import Page
 
 SHOWN = 3
 TOKENS = 96

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import Module
 
-from models.base import (
+from gearshift.models.base import (
     Batch,
     Context,
     DataError,
@@ -25,22 +25,22 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common import model_facts, subwords
-from models.common.data_files import existing_path, few, files, unknown_embedded, unknown_format
-from models.common.family import ENCODER, FamilyTask, Numbers, padded
-from models.common.hub import folder_of
-from models.common.hugging_face import Coverage
-from models.common.layers import check_kernel, restrict_blocks
-from models.common.predictions import passed_over, spread_positions
-from models.common.split import SPLITS, atomic_write
-from models.common.subwords import TOKENIZER_FILE
-from models.doc_translation import embedded, formats, images, pretrained, showing
-from models.doc_translation.config import SIZES, Data, Model
-from models.doc_translation.metric import TranslationMetric, bleu_of
-from models.doc_translation.model import ENCODERS, IGNORE, DocTranslator, layers
-from models.doc_translation.readers import dota
-from models.doc_translation.readers.page import Collection, Page
-from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
+from gearshift.models.common import model_facts, subwords
+from gearshift.models.common.data_files import existing_path, few, files, unknown_embedded, unknown_format
+from gearshift.models.common.family import ENCODER, FamilyTask, Numbers, padded
+from gearshift.models.common.hub import folder_of
+from gearshift.models.common.hugging_face import Coverage
+from gearshift.models.common.layers import check_kernel, restrict_blocks
+from gearshift.models.common.predictions import passed_over, spread_positions
+from gearshift.models.common.split import SPLITS, atomic_write
+from gearshift.models.common.subwords import TOKENIZER_FILE
+from gearshift.models.doc_translation import embedded, formats, images, pretrained, showing
+from gearshift.models.doc_translation.config import SIZES, Data, Model
+from gearshift.models.doc_translation.metric import TranslationMetric, bleu_of
+from gearshift.models.doc_translation.model import ENCODERS, IGNORE, DocTranslator, layers
+from gearshift.models.doc_translation.readers import dota
+from gearshift.models.doc_translation.readers.page import Collection, Page
+from gearshift.models.doc_translation.vocabulary import Vocabulary, load, load_or_train
 
 SKIPPED_FILE = "left_out.json"
 """File of skipped pages and reasons in the run folder."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from models.common import subwords
-from models.common.subwords import SubwordTokenizer
+from gearshift.models.common import subwords
+from gearshift.models.common.subwords import SubwordTokenizer
 
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.base import Batch, CachedFeatures, Draws
-from models.common.data_files import files, identity
-from models.common.family import padded
-from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES
-from models.eeg_text.masked_series import draw_spans
-from models.eeg_text.recordings import Item
-from models.eeg_text.texts import SentenceTexts
+from gearshift.models.base import Batch, CachedFeatures, Draws
+from gearshift.models.common.data_files import files, identity
+from gearshift.models.common.family import padded
+from gearshift.models.eeg_text.config import CHANNELS, TOKEN_SAMPLES
+from gearshift.models.eeg_text.masked_series import draw_spans
+from gearshift.models.eeg_text.recordings import Item
+from gearshift.models.eeg_text.texts import SentenceTexts
 
 LARGEST = 10.0
 """Standard deviations at which EEG is clipped."""

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from models.common.cache import Arrays, arrays
-from models.eeg_text import formats
-from models.eeg_text.config import CHANNELS
-from models.eeg_text.montage import INDICES
-from models.eeg_text.recordings import RATE_HZ, Item, Recordings
+from gearshift.models.common.cache import Arrays, arrays
+from gearshift.models.eeg_text import formats
+from gearshift.models.eeg_text.config import CHANNELS
+from gearshift.models.eeg_text.montage import INDICES
+from gearshift.models.eeg_text.recordings import RATE_HZ, Item, Recordings
 
 SEED = 2024
 """Fixed: the seed of a run changes only the split and the order."""

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from models.common.layers import Dropout, attention_kernel
-from models.eeg_text.config import KERNEL, TOKEN_SAMPLES, Size
-from models.eeg_text.montage import INDICES
+from gearshift.models.common.layers import Dropout, attention_kernel
+from gearshift.models.eeg_text.config import KERNEL, TOKEN_SAMPLES, Size
+from gearshift.models.eeg_text.montage import INDICES
 
 
 class SelfAttention(nn.Module):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.base import DataError
+from gearshift.models.base import DataError
 
 
 def draw_spans(

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
-from models.base import Batch
-from models.common.bleu import ORDER, Bleu
-from models.common.family import Scores, Sums
-from models.eeg_text.config import TOKEN_SAMPLES
-from models.eeg_text.dataset import masked_values
-from models.eeg_text.masked_series import interpolated, masked_counts
-from models.eeg_text.recordings import words
-from models.eeg_text.texts import SentenceTexts, SentenceTokenizer
+from gearshift.models.base import Batch
+from gearshift.models.common.bleu import ORDER, Bleu
+from gearshift.models.common.family import Scores, Sums
+from gearshift.models.eeg_text.config import TOKEN_SAMPLES
+from gearshift.models.eeg_text.dataset import masked_values
+from gearshift.models.eeg_text.masked_series import interpolated, masked_counts
+from gearshift.models.eeg_text.recordings import words
+from gearshift.models.eeg_text.texts import SentenceTexts, SentenceTokenizer
 
 INPUTS = ("eeg", "noise", "other")
 """EEG, noise with its spectrum, EEG of another sentence: `compared` of a batch, in this order."""

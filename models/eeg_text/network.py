@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.layers import HasFrozenParts, restrict_blocks
-from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
-from models.eeg_text.encoder import Encoder
+from gearshift.models.common.layers import HasFrozenParts, restrict_blocks
+from gearshift.models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
+from gearshift.models.eeg_text.encoder import Encoder
 
 SHARPNESS, GAIN = 3.0, 2.0
 """Initial scales of queries and keys, and of values, in cross-attention, in 1/√(inputs).

@@ -6,14 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.base import DataError
-from models.common.hugging_face import CONFIG, KEY, compare, load_errors, read_config, stored_tensors
-from models.common.subwords import TOKENIZER_FILE, load_tokenizer
-from models.eeg_text.config import Size
-from models.eeg_text.texts import BartTokenizer
+from gearshift.models.base import DataError
+from gearshift.models.common.hugging_face import (
+    CONFIG,
+    KEY,
+    compare,
+    load_errors,
+    read_config,
+    stored_tensors,
+)
+from gearshift.models.common.subwords import TOKENIZER_FILE, load_tokenizer
+from gearshift.models.eeg_text.config import Size
+from gearshift.models.eeg_text.texts import BartTokenizer
 
 if TYPE_CHECKING:
-    from models.eeg_text.network import TextDecoder
+    from gearshift.models.eeg_text.network import TextDecoder
 
 ALLOWED = (
     f"a local folder of transformers with {CONFIG}, *.safetensors and {TOKENIZER_FILE} of a BART, "

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from models.base import DataError, Groups, SplitName
-from models.common.split import SPLITS, SplitRule, split_groups
-from models.eeg_text.config import CHANNELS
+from gearshift.models.base import DataError, Groups, SplitName
+from gearshift.models.common.split import SPLITS, SplitRule, split_groups
+from gearshift.models.eeg_text.config import CHANNELS
 
 RATE_HZ = 500
 MOST_UV = 1e6

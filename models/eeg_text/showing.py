@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch.nn import Module
 
-from models.base import Batch, Picture, Prediction, Predictions
-from models.common.data_files import existing_path, unknown_format
-from models.common.predictions import (
+from gearshift.models.base import Batch, Picture, Prediction, Predictions
+from gearshift.models.common.data_files import existing_path, unknown_format
+from gearshift.models.common.predictions import (
     DistinctNames,
     evaluating,
     features_file,
@@ -26,18 +26,25 @@ from models.common.predictions import (
     printable,
     spread_positions,
 )
-from models.common.recordings import bids
-from models.common.traces import MARK, TraceRow, draw_traces
-from models.eeg_text import formats
-from models.eeg_text.config import TOKEN_SAMPLES
-from models.eeg_text.dataset import SampleRules, encoder_inputs, masked_values, prepared
-from models.eeg_text.masked_series import masked_scores
-from models.eeg_text.metric import encode_inputs, generate, masked_sums, predict_masked, rouge1, word_errors
-from models.eeg_text.montage import INDICES, SLOTS
-from models.eeg_text.network import pooled
-from models.eeg_text.readers import files
-from models.eeg_text.recordings import RATE_HZ, Item, Recordings, words
-from models.eeg_text.texts import SentenceTokenizer
+from gearshift.models.common.recordings import bids
+from gearshift.models.common.traces import MARK, TraceRow, draw_traces
+from gearshift.models.eeg_text import formats
+from gearshift.models.eeg_text.config import TOKEN_SAMPLES
+from gearshift.models.eeg_text.dataset import SampleRules, encoder_inputs, masked_values, prepared
+from gearshift.models.eeg_text.masked_series import masked_scores
+from gearshift.models.eeg_text.metric import (
+    encode_inputs,
+    generate,
+    masked_sums,
+    predict_masked,
+    rouge1,
+    word_errors,
+)
+from gearshift.models.eeg_text.montage import INDICES, SLOTS
+from gearshift.models.eeg_text.network import pooled
+from gearshift.models.eeg_text.readers import files
+from gearshift.models.eeg_text.recordings import RATE_HZ, Item, Recordings, words
+from gearshift.models.eeg_text.texts import SentenceTokenizer
 
 SHOWN = 3
 BATCH = 8

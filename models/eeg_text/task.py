@@ -13,25 +13,25 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
-from models.base import Batch, CachedFeatures, Context, DataError, Goal, Loss, Prediction, SplitName
-from models.common import initial_weights, model_facts, subwords
-from models.common.data_files import listed
-from models.common.family import ENCODER, FamilyTask, Sums, path_of
-from models.common.hub import folder_of
-from models.common.layers import check_kernel
-from models.common.predictions import OPTION
-from models.common.split import SPLITS
-from models.common.subwords import TOKENIZER_FILE
-from models.eeg_text import dataset, pretrained, showing
-from models.eeg_text.config import CHANNELS, SIZES, TOKEN_SAMPLES, Data, Model, Size
-from models.eeg_text.dataset import SHORTEST, MaskedSamples, SampleRules, TextSamples
-from models.eeg_text.masked_series import check_share, masked_scores
-from models.eeg_text.metric import TextMetric, encode_inputs, masked_sums, predict_masked
-from models.eeg_text.montage import INDICES, SLOTS
-from models.eeg_text.network import EegText, MaskedEeg
-from models.eeg_text.readers import files
-from models.eeg_text.recordings import Item, Recordings, Use, split_items
-from models.eeg_text.texts import (
+from gearshift.models.base import Batch, CachedFeatures, Context, DataError, Goal, Loss, Prediction, SplitName
+from gearshift.models.common import initial_weights, model_facts, subwords
+from gearshift.models.common.data_files import listed
+from gearshift.models.common.family import ENCODER, FamilyTask, Sums, path_of
+from gearshift.models.common.hub import folder_of
+from gearshift.models.common.layers import check_kernel
+from gearshift.models.common.predictions import OPTION
+from gearshift.models.common.split import SPLITS
+from gearshift.models.common.subwords import TOKENIZER_FILE
+from gearshift.models.eeg_text import dataset, pretrained, showing
+from gearshift.models.eeg_text.config import CHANNELS, SIZES, TOKEN_SAMPLES, Data, Model, Size
+from gearshift.models.eeg_text.dataset import SHORTEST, MaskedSamples, SampleRules, TextSamples
+from gearshift.models.eeg_text.masked_series import check_share, masked_scores
+from gearshift.models.eeg_text.metric import TextMetric, encode_inputs, masked_sums, predict_masked
+from gearshift.models.eeg_text.montage import INDICES, SLOTS
+from gearshift.models.eeg_text.network import EegText, MaskedEeg
+from gearshift.models.eeg_text.readers import files
+from gearshift.models.eeg_text.recordings import Item, Recordings, Use, split_items
+from gearshift.models.eeg_text.texts import (
     BartTokenizer,
     SentenceByteTokenizer,
     SentenceTexts,

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from models.base import DataError, Groups
-from models.common import subwords
-from models.common.family import padded
-from models.common.subwords import SubwordTokenizer, truncate_at
+from gearshift.models.base import DataError, Groups
+from gearshift.models.common import subwords
+from gearshift.models.common.family import padded
+from gearshift.models.common.subwords import SubwordTokenizer, truncate_at
 
 PAD, START, END, HIDDEN = "<pad>", "<s>", "</s>", "<mask>"
 """The special tokens of BART."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import DataSection, StagedModel
+from gearshift.models.common.config import DataSection, StagedModel
 
 BINS = 10
 """Time bins of a voxel grid: input channels."""

@@ -8,14 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from models.base import DataError
-from models.common import data_files
-from models.common.data_files import BadRecords, existing_path, known_files, unknown_embedded
-from models.event_seg import splits
-from models.event_seg.config import Data
-from models.event_seg.formats import COMPANION_SUFFIXES, DSEC, EMBEDDED, FORMATS, MVSEC, recognize
-from models.event_seg.readers.files import open_recording
-from models.event_seg.readers.recording import EventRecording, Sides, shape
+from gearshift.models.base import DataError
+from gearshift.models.common import data_files
+from gearshift.models.common.data_files import (
+    BadRecords,
+    MissingPackage,
+    existing_path,
+    known_files,
+    unknown_embedded,
+)
+from gearshift.models.event_seg import splits
+from gearshift.models.event_seg.config import Data
+from gearshift.models.event_seg.formats import COMPANION_SUFFIXES, DSEC, EMBEDDED, FORMATS, MVSEC, recognize
+from gearshift.models.event_seg.readers.files import open_recording
+from gearshift.models.event_seg.readers.recording import EventRecording, Sides, shape
 
 
 def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str, Any]]:
@@ -25,7 +31,7 @@ def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str,
     """
     path, bad_records = settings.path, BadRecords("recordings")
     if path in EMBEDDED:
-        from models.event_seg import embedded
+        from gearshift.models.event_seg import embedded
 
         clips = {clip.name: clip for clip in embedded.recordings(sensor)}
         names, facts = splits.choose(list(clips), settings.sequences)
@@ -61,6 +67,8 @@ def find_recordings(
         try:
             given = settings.window_ms, settings.sensor
             recordings.append(open_recording(file, name, form, *given))
+        except MissingPackage:
+            raise
         except DataError as error:
             if len(chosen) == 1:
                 raise

@@ -9,8 +9,8 @@ from functools import lru_cache, partial
 import numpy as np
 from numpy.random import Generator
 
-from models.common import cache
-from models.event_seg.readers.recording import RECIPE, EventRecording, Events, Sides, edges, spans
+from gearshift.models.common import cache
+from gearshift.models.event_seg.readers.recording import RECIPE, EventRecording, Events, Sides, edges, spans
 
 THRESHOLD, DEVIATION = 0.2, 0.03
 """Mean and standard deviation of the pixels' contrast thresholds, in log brightness."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from models.common.data_files import first_files
+from gearshift.models.common.data_files import first_files
 
 MVSEC, EVT2, EVT3, DAT, EVT21, DSEC = FORMATS = (
     "MVSEC HDF5 with davis/left/events and image_raw",
@@ -61,12 +61,12 @@ def encodings(header: str) -> list[str]:
 
 def _layout(path: Path) -> str | None:
     """The layout of an HDF5 file by its groups; that of MVSEC if it cannot be opened."""
-    import h5py
-
     try:
+        import h5py
+
         with h5py.File(path, "r") as file:
             names = set(file)
-    except (OSError, RuntimeError, ValueError, LookupError):  # the reader says what is wrong
+    except (ImportError, OSError, RuntimeError, ValueError, LookupError):  # the reader says what is wrong
         return MVSEC
     if "davis" in names:
         return MVSEC

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import Module
 
-from models.base import Batch
-from models.common.family import Scores
-from models.event_seg.network import IGNORE
+from gearshift.models.base import Batch
+from gearshift.models.common.family import Scores
+from gearshift.models.event_seg.network import IGNORE
 
 
 def measure(model: Module, batch: Batch) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.layers import HasFrozenParts
-from models.event_seg.config import BINS, CLASSES, Size
+from gearshift.models.common.layers import HasFrozenParts
+from gearshift.models.event_seg.config import BINS, CLASSES, Size
 
 IGNORE = -100
 """Label of a pixel excluded from the loss."""

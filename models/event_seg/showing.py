@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch.nn import Module
 
-from models.base import DataError, Picture, Prediction, Predictions
-from models.common.data_files import existing_path, known_files
-from models.common.predictions import (
+from gearshift.models.base import DataError, Picture, Prediction, Predictions
+from gearshift.models.common.data_files import existing_path, known_files
+from gearshift.models.common.predictions import (
     DistinctNames,
     features_file,
     few_samples,
@@ -23,12 +23,12 @@ from models.common.predictions import (
     placed,
     png,
 )
-from models.event_seg import metric
-from models.event_seg.config import BINS
-from models.event_seg.formats import FORMATS, recognize
-from models.event_seg.readers.files import open_recording
-from models.event_seg.readers.recording import Sides
-from models.event_seg.windows import Sample, Windows, collate, normalize, voxelize
+from gearshift.models.event_seg import metric
+from gearshift.models.event_seg.config import BINS
+from gearshift.models.event_seg.formats import FORMATS, recognize
+from gearshift.models.event_seg.readers.files import open_recording
+from gearshift.models.event_seg.readers.recording import Sides
+from gearshift.models.event_seg.windows import Sample, Windows, collate, normalize, voxelize
 
 PICTURES, SHOWN = 2, 4
 SCORES = ("val_iou", "precision", "recall")

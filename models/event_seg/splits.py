@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from models.base import DataError, Groups, SplitName
-from models.common.data_files import listed
-from models.common.split import SPLITS, SplitRule, split_groups
-from models.event_seg.readers.recording import EventRecording
+from gearshift.models.base import DataError, Groups, SplitName
+from gearshift.models.common.data_files import listed
+from gearshift.models.common.split import SPLITS, SplitRule, split_groups
+from gearshift.models.event_seg.readers.recording import EventRecording
 
 _ENDING = "_data"
 """End of the file name of an MVSEC sequence."""

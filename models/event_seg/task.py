@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
-from models.base import Batch, Context, DataError, Goal, Loss, Picture, Prediction, Predictions
-from models.common import model_facts
-from models.common.family import ENCODER, FamilyTask, Sums
-from models.common.split import SPLITS
-from models.event_seg import dataset, metric, showing, windows
-from models.event_seg.config import BINS, SIZES, Data, Model
-from models.event_seg.network import SegmentationNetwork
-from models.event_seg.readers.recording import DILATION, HIGH, LOW, EventRecording
-from models.event_seg.showing import TrainedOnEvents
-from models.event_seg.splits import split_recordings
-from models.event_seg.windows import WindowRules, Windows
+from gearshift.models.base import Batch, Context, DataError, Goal, Loss, Picture, Prediction, Predictions
+from gearshift.models.common import model_facts
+from gearshift.models.common.family import ENCODER, FamilyTask, Sums
+from gearshift.models.common.split import SPLITS
+from gearshift.models.event_seg import dataset, metric, showing, windows
+from gearshift.models.event_seg.config import BINS, SIZES, Data, Model
+from gearshift.models.event_seg.network import SegmentationNetwork
+from gearshift.models.event_seg.readers.recording import DILATION, HIGH, LOW, EventRecording
+from gearshift.models.event_seg.showing import TrainedOnEvents
+from gearshift.models.event_seg.splits import split_recordings
+from gearshift.models.event_seg.windows import WindowRules, Windows
 
 MAX_FOREGROUND_WEIGHT = 10.0
 """Maximum weight of the foreground in the loss."""

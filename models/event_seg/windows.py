@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.random import Generator
 
-from models.base import Draws
-from models.event_seg.config import BINS
-from models.event_seg.network import IGNORE
-from models.event_seg.readers.recording import IGNORED, EventRecording, Events, Sides
+from gearshift.models.base import Draws
+from gearshift.models.event_seg.config import BINS
+from gearshift.models.event_seg.network import IGNORE
+from gearshift.models.event_seg.readers.recording import IGNORED, EventRecording, Events, Sides
 
 MEASURED = 1000
 """Maximum number of windows for measuring the foreground share."""

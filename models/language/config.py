@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.config import DataSection, FamilySection, column_field
-from models.common.data_files import IGNORE
+from gearshift.models.common.config import DataSection, FamilySection, column_field
+from gearshift.models.common.data_files import IGNORE
 
 
 @dataclass(frozen=True)

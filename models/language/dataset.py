@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.base import DataError, Groups, SplitName
-from models.common.data_files import OnBad, listed, unknown_embedded
-from models.language.encoded import encode
-from models.language.readers.corpus import Corpus, from_records, read_corpus
-from models.language.rows import Dialogues, Rules, Samples, TokenWindows
-from models.language.tokenizer import Tokenizer
+from gearshift.models.base import DataError, Groups, SplitName
+from gearshift.models.common.data_files import OnBad, listed, unknown_embedded
+from gearshift.models.language.encoded import encode
+from gearshift.models.language.readers.corpus import Corpus, from_records, read_corpus
+from gearshift.models.language.rows import Dialogues, Rules, Samples, TokenWindows
+from gearshift.models.language.tokenizer import Tokenizer
 
 _BY_POSITION = "the end of each text is held out (fewer than 3 documents)"
 
@@ -20,7 +20,7 @@ def read(path: str, answers: Path | None, on_bad: OnBad, columns: Mapping[str, s
     """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
     if not path.startswith("embedded:"):
         return read_corpus(Path(path).expanduser(), answers, on_bad, columns)
-    from models.language import embedded
+    from gearshift.models.language import embedded
 
     if path not in embedded.READERS:
         raise unknown_embedded(path, embedded.READERS)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator
 
-from models.language.readers.records import Record, Turn, document, normalized
+from gearshift.models.language.readers.records import Record, Turn, document, normalized
 
 LARGEST = 64 * 1024
 """Maximum bytes of a source file; a longer one would dominate a split."""

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.base import DataError
-from models.common import cache
-from models.common.cache import ArrayFile
-from models.common.data_files import progress
-from models.language.readers.corpus import SMALL, VERSION, Corpus
-from models.language.readers.records import Record
-from models.language.tokenizer import Tokenizer
+from gearshift.models.base import DataError
+from gearshift.models.common import cache
+from gearshift.models.common.cache import ArrayFile
+from gearshift.models.common.data_files import progress
+from gearshift.models.language.readers.corpus import SMALL, VERSION, Corpus
+from gearshift.models.language.readers.records import Record
+from gearshift.models.language.tokenizer import Tokenizer
 
 _BATCH, _BATCH_LETTERS = 256, 2**19
 """At most so many texts or conversations are encoded at once, and not many more letters of them."""

@@ -6,12 +6,12 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from models.base import DataError
-from models.common.data_files import first_files
-from models.common.table import Table
-from models.common.text_file import TextFile
-from models.language.readers.columns import columns_in, is_sample
-from models.language.readers.files import FORMATS, SUFFIXES, file_kind, suffix_of
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import first_files
+from gearshift.models.common.table import Table
+from gearshift.models.common.text_file import TextFile
+from gearshift.models.language.readers.columns import columns_in, is_sample
+from gearshift.models.language.readers.files import FORMATS, SUFFIXES, file_kind, suffix_of
 
 EMBEDDED = ("embedded:python", "embedded:commands")
 _CSV, _JSONL, _JSON, _PARQUET, _TEXT = FORMATS

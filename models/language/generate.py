@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from models.base import DataError, Message, Prompt, Sampling
-from models.common.data_files import BadRecords, OnBad
-from models.common.predictions import input_errors
-from models.common.text_file import TextFile
-from models.language.preview import choose
-from models.language.readers.columns import RowReader
-from models.language.readers.files import rows_of
-from models.language.readers.records import Turn
-from models.language.tokenizer import Tokenizer
+from gearshift.models.base import DataError, Message, Prompt, Sampling
+from gearshift.models.common.data_files import BadRecords, OnBad
+from gearshift.models.common.predictions import input_errors
+from gearshift.models.common.text_file import TextFile
+from gearshift.models.language.preview import choose
+from gearshift.models.language.readers.columns import RowReader
+from gearshift.models.language.readers.files import rows_of
+from gearshift.models.language.readers.records import Turn
+from gearshift.models.language.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from models.language.model import Transformer
-    from models.language.pretrained import Pretrained
+    from gearshift.models.language.model import Transformer
+    from gearshift.models.language.pretrained import Pretrained
 
 ALLOWED = "a text, which is one prompt, or a table or JSON with a prompt in each row"
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from models.base import Batch
-from models.common.family import Scores
-from models.language.head import IGNORE
+from gearshift.models.base import Batch
+from gearshift.models.common.family import Scores
+from gearshift.models.language.head import IGNORE
 
 
 def counts(nats: Tensor, correct: Tensor, batch: Batch) -> dict[str, Tensor]:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Context, DataError
-from models.common import layers
-from models.common.layers import HasFrozenParts
-from models.language.config import SIZES, Model, Size
-from models.language.head import Head, compute_dtype
+from gearshift.models.base import Context, DataError
+from gearshift.models.common import layers
+from gearshift.models.common.layers import HasFrozenParts
+from gearshift.models.language.config import SIZES, Model, Size
+from gearshift.models.language.head import Head, compute_dtype
 
 if TYPE_CHECKING:
-    from models.language.tokenizer import Tokenizer
+    from gearshift.models.language.tokenizer import Tokenizer
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:

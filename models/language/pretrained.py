@@ -20,9 +20,9 @@ from torch._guards import active_fake_mode
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from models.base import Context, DataError
-from models.common import hugging_face, layers
-from models.common.hugging_face import (
+from gearshift.models.base import Context, DataError
+from gearshift.models.common import hugging_face, layers
+from gearshift.models.common.hugging_face import (
     CONFIG,
     Coverage,
     StoredTensor,
@@ -33,14 +33,14 @@ from models.common.hugging_face import (
     weights_of,
     without_values,
 )
-from models.common.layers import HasFrozenParts
-from models.language.config import SIZES, Lora, Model, context_of
-from models.language.head import CHUNK, IGNORE, Head, token_scores
-from models.language.model import GENERATION, decoder_layers
+from gearshift.models.common.layers import HasFrozenParts
+from gearshift.models.language.config import SIZES, Lora, Model, context_of
+from gearshift.models.language.head import CHUNK, IGNORE, Head, token_scores
+from gearshift.models.language.model import GENERATION, decoder_layers
 
 if TYPE_CHECKING:
-    from models.common.nf4 import Quantizer
-    from models.language.tokenizer import Tokenizer
+    from gearshift.models.common.nf4 import Quantizer
+    from gearshift.models.language.tokenizer import Tokenizer
 
 PLAIN_HEADS = (
     *("gemma", "gemma3_text", "glm4", "gpt2", "gpt_neox", "llama", "mistral", "olmo2"),
@@ -227,7 +227,7 @@ class FromFolder:
         self._allow_missing = not self.has_adapters and model.allow_missing
         self._quantizer: Quantizer | None = None
         if self.has_adapters and model.quantize is not None:
-            from models.common.nf4 import Quantizer
+            from gearshift.models.common.nf4 import Quantizer
 
             self._quantizer = Quantizer(context.device)
         self._entries, self.num_layers, self.coverage = 0, None, ""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from models.base import Predictions, SamplePart, Sampling
-from models.common.predictions import evaluating, printable, spread_positions
-from models.language.head import IGNORE
-from models.language.rows import Row, Samples
-from models.language.tokenizer import Tokenizer
+from gearshift.models.base import Predictions, SamplePart, Sampling
+from gearshift.models.common.predictions import evaluating, printable, spread_positions
+from gearshift.models.language.head import IGNORE
+from gearshift.models.language.rows import Row, Samples
+from gearshift.models.language.tokenizer import Tokenizer
 
 END = "[end]"
 """The end token in a sample as text."""

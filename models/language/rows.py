@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from models.base import Draws
-from models.common.data_files import BadRecords, OnBad
-from models.common.family import of_other_groups, padded
-from models.common.predictions import spread_positions
-from models.language.encoded import Encoded
-from models.language.head import IGNORE
-from models.language.readers.corpus import Corpus, text_of
+from gearshift.models.base import Draws
+from gearshift.models.common.data_files import BadRecords, OnBad
+from gearshift.models.common.family import of_other_groups, padded
+from gearshift.models.common.predictions import spread_positions
+from gearshift.models.language.encoded import Encoded
+from gearshift.models.language.head import IGNORE
+from gearshift.models.language.readers.corpus import Corpus, text_of
 
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""

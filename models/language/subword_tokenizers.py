@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from models.base import DataError
-from models.common import initial_weights, subwords
-from models.common.hub import name_of
-from models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
-from models.common.subwords import TOKENIZER_FILE
-from models.language.readers.records import Record, Turn
-from models.language.tokenizer import RESERVED, TAGS, Exchange, Tokenizer, chat_template
+from gearshift.models.base import DataError
+from gearshift.models.common import initial_weights, subwords
+from gearshift.models.common.hub import name_of
+from gearshift.models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
+from gearshift.models.common.subwords import TOKENIZER_FILE
+from gearshift.models.language.readers.records import Record, Turn
+from gearshift.models.language.tokenizer import RESERVED, TAGS, Exchange, Tokenizer, chat_template
 
 TRAINED_ON = 64 * 2**20
 """Bytes of training text; of longer data, documents at even distances are used."""

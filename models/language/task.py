@@ -12,26 +12,36 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding, Module
 
-from models.base import LAYERS, Batch, Context, DataError, Loss, Predictions, Prompt, SamplePart, Sampling
-from models.common import layers, model_facts
-from models.common.config import declared_columns
-from models.common.family import FamilyTask, Sums, path_of
-from models.common.hub import folder_of
-from models.common.model_facts import FACTS_FILE
-from models.language import preview
-from models.language.config import Data, Model
-from models.language.dataset import build_splits, read
-from models.language.metric import counts, scores
-from models.language.model import BuiltIn, decoder_layers
-from models.language.readers.corpus import split_ends
-from models.language.rows import Dialogues, Row, Rules, TokenWindows, collate
-from models.language.tokenizer import ByteTokenizer, Tokenizer
+from gearshift.models.base import (
+    LAYERS,
+    Batch,
+    Context,
+    DataError,
+    Loss,
+    Predictions,
+    Prompt,
+    SamplePart,
+    Sampling,
+)
+from gearshift.models.common import layers, model_facts
+from gearshift.models.common.config import declared_columns
+from gearshift.models.common.family import FamilyTask, Sums, path_of
+from gearshift.models.common.hub import folder_of
+from gearshift.models.common.model_facts import FACTS_FILE
+from gearshift.models.language import preview
+from gearshift.models.language.config import Data, Model
+from gearshift.models.language.dataset import build_splits, read
+from gearshift.models.language.metric import counts, scores
+from gearshift.models.language.model import BuiltIn, decoder_layers
+from gearshift.models.language.readers.corpus import split_ends
+from gearshift.models.language.rows import Dialogues, Row, Rules, TokenWindows, collate
+from gearshift.models.language.tokenizer import ByteTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     import tokenizers
 
-    from models.language.model import Transformer
-    from models.language.pretrained import FromFolder, Pretrained
+    from gearshift.models.language.model import Transformer
+    from gearshift.models.language.pretrained import FromFolder, Pretrained
 
 _START = "a run folder of  --set model.stage=lower , or a safetensors file of its model"
 
@@ -64,7 +74,7 @@ class LanguageTask(FamilyTask):
         if model.pretrained is None:
             self.source = BuiltIn(model, context)
         else:
-            from models.language.pretrained import FromFolder
+            from gearshift.models.language.pretrained import FromFolder
 
             self.source = FromFolder(folder_of(model.pretrained), model, context)
         self.has_adapters = self.source.has_adapters
@@ -128,8 +138,8 @@ class LanguageTask(FamilyTask):
             return self._local
         if self.tokenizer_name == "bytes":
             return ByteTokenizer()
-        from models.common.subwords import TOKENIZER_FILE, load_or_fit
-        from models.language import subword_tokenizers as bpe
+        from gearshift.models.common.subwords import TOKENIZER_FILE, load_or_fit
+        from gearshift.models.language import subword_tokenizers as bpe
 
         folder, source = self.context.folder, self.source
         if texts is None:
@@ -151,7 +161,7 @@ class LanguageTask(FamilyTask):
         path = self.source.folder if is_built_in else Path(self.tokenizer_name).expanduser()
         if path is None:
             return None
-        from models.language import subword_tokenizers
+        from gearshift.models.language import subword_tokenizers
 
         tokenizer = subword_tokenizers.load(path)
         self.source.fit(tokenizer)
@@ -176,7 +186,7 @@ class LanguageTask(FamilyTask):
         if self.start is not None:
             adapters = tuple(name for name, p in model.named_parameters() if p.requires_grad)
             names = adapters if self.has_adapters else ("",)
-            from models.common import initial_weights
+            from gearshift.models.common import initial_weights
 
             loaded = initial_weights.load("model.start", model, self.start, _START, names)
             self.loaded["start"] = loaded
@@ -241,7 +251,7 @@ class LanguageTask(FamilyTask):
 
     @property
     def prompt_suffixes(self) -> Collection[str]:
-        from models.language.readers.files import SUFFIXES
+        from gearshift.models.language.readers.files import SUFFIXES
 
         return SUFFIXES
 
@@ -250,19 +260,19 @@ class LanguageTask(FamilyTask):
 
     def prompts(self, path: Path) -> Sequence[Prompt]:
         """The prompts in a file; see read_prompts. Raises DataError."""
-        from models.language.generate import read_prompts
+        from gearshift.models.language.generate import read_prompts
 
         return read_prompts(path, self.columns, self.on_bad)
 
     def dropped_tokens(self, prompt: Prompt, sampling: Sampling) -> int:
-        from models.language import generate
+        from gearshift.models.language import generate
 
         tokens = generate.tokens(prompt, self.tokenizer, is_request=self.is_chat)
         return len(tokens) - len(generate.fitting(tokens, self._window, sampling.max_tokens))
 
     def generate(self, model: Any, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
         """As in previews, the default is to answer greedily and to continue a text by sampling."""
-        from models.language import generate
+        from gearshift.models.language import generate
 
         if sampling.temperature is None:
             kind = Dialogues if self.is_chat else TokenWindows
@@ -295,7 +305,7 @@ class LanguageTask(FamilyTask):
 
         Disk access. Raises DataError.
         """
-        from models.language.hugging_face import write_json, write_tokenizer
+        from gearshift.models.language.hugging_face import write_json, write_tokenizer
 
         tokenizer, run, length = self._load_tokenizer(), self.context.folder, self._row_length()
         is_known = run is not None and (run / FACTS_FILE).is_file()

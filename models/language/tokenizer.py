@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.language.readers.records import Record, Turn
+from gearshift.models.language.readers.records import Record, Turn
 
 TAGS = (
     "<system>", "</system>", "<command>", "</command>",

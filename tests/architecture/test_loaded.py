@@ -2,7 +2,6 @@
 
 import json
 
-from scripts.structure import PACKAGES
 from tests.launcher.given import python
 
 UNUSED = (
@@ -11,11 +10,11 @@ UNUSED = (
     *("run.job_generation", "run.dry_run"),
 )
 """Rooms and files of launcher/ that are of features."""
-MOST_MODULES, MOST_LINES = 162, 23_400
+MOST_MODULES, MOST_LINES = 163, 23_450
 """Measured; fewer are better, and a new one has to be worth it in every run."""
 PROGRAM = """
 import json, sys
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 assert main(["--max-steps", "3", "--engine", "local", "--set", "device=cpu", "--out", "run"]) == 0
 print(json.dumps({name: getattr(module, "__file__", None) for name, module in sys.modules.items()}))
 """
@@ -27,10 +26,14 @@ def test_a_plain_run_loads_no_more_of_our_modules_than_it_uses(tmp_path):
     files = json.loads(done.stdout.splitlines()[-1])
     assert [
         name
-        for name in (*(f"launcher.{name}" for name in UNUSED), "engines.zero", "slurm.address")
+        for name in (
+            *(f"gearshift.launcher.{name}" for name in UNUSED),
+            "gearshift.engines.zero",
+            "gearshift.slurm.address",
+        )
         if name in files
     ] == []
-    ours = {file for name, file in files.items() if file and name.split(".")[0] in PACKAGES}
+    ours = {file for name, file in files.items() if file and name.split(".")[0] == "gearshift"}
     lines = 0
     for file in ours:
         with open(file, encoding="utf-8") as text:

@@ -8,8 +8,8 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from launcher.config.schema import settings_class
-from models.catalog import FAMILIES
+from gearshift.launcher.config.schema import settings_class
+from gearshift.models.catalog import FAMILIES
 
 
 def sections(annotation: object) -> Iterator[type[BaseModel]]:

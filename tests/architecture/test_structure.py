@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from engines.catalog import ENGINES
-from models.catalog import FAMILIES
+from gearshift.engines.catalog import ENGINES
+from gearshift.models.catalog import FAMILIES
 from scripts.structure import (
     PACKAGES,
     Tree,
@@ -48,7 +48,7 @@ THEIRS = {
     "engines": {"torch", "deepspeed", "fairscale", "numpy", "psutil", "pydantic"},
     "models": {
         *("torch", "numpy", "pydantic", "rich", "safetensors", "tokenizers", "transformers"),
-        *("peft", "PIL", "cv2", "h5py", "mne", "openpyxl", "pyarrow", "sacrebleu", "scipy", "zss"),
+        *("peft", "PIL", "h5py", "mne", "openpyxl", "pyarrow", "sacrebleu", "scipy", "zss"),
         *("bitsandbytes", "charset_normalizer", "huggingface_hub"),
     },
     "training": {
@@ -65,7 +65,7 @@ THEIRS = {
 """The third-party packages that each package may import, by import name."""
 DISTRIBUTIONS = {
     "pynvml": "nvidia-ml-py",
-    **{"yaml": "pyyaml", "PIL": "pillow", "cv2": "opencv-python-headless"},
+    **{"yaml": "pyyaml", "PIL": "pillow"},
     **{"backports": "backports.tarfile", "mlflow": "mlflow-skinny"},
     "charset_normalizer": "charset-normalizer",
 }
@@ -92,7 +92,7 @@ def long_docstrings(tree: Tree) -> list[str]:
 
 
 def code_in_init(tree: Tree) -> list[str]:
-    """`__init__` files with more than a docstring; launcher's has its import guard and its API."""
+    """`__init__` files with more than a docstring; launcher's begins the program."""
     inits = (m for m in tree.modules.values() if m.path.name == "__init__.py" and m.name != "launcher")
     return [str(m.path) for m in inits if m.tree.body[1:]]
 
@@ -113,8 +113,14 @@ def wrong_directions(tree: Tree) -> list[str]:
 def foreign_imports(tree: Tree) -> list[str]:
     """Imports of third-party packages that the table does not allow."""
     tops = ((m, line, base.split(".")[0]) for m in tree.ours for line, base, _ in m.imports)
-    known = {*sys.stdlib_module_names, *PACKAGES}
+    known = {*sys.stdlib_module_names, "gearshift"}
     return [f"{m.path}:{line} imports {t}" for m, line, t in tops if t not in known | THEIRS[m.package]]
+
+
+def bare_imports(tree: Tree) -> list[str]:
+    """Imports by which a module of ours would be loaded a second time, without `gearshift`."""
+    imports = ((m, line, base) for m in tree.modules.values() for line, base, _ in m.imports)
+    return [f"{m.path}:{line} imports {base}" for m, line, base in imports if base.split(".")[0] in PACKAGES]
 
 
 def collectives_in_models(tree: Tree) -> list[str]:
@@ -184,27 +190,33 @@ FAULTS = [
     (vague_names, "training/utils.py", ""),
     (vague_names, "training/a.py", "class CheckpointManager: pass"),
     (code_in_init, "training/__init__.py", '"""It."""\nX = 1'),
-    (wrong_directions, "engines/ddp.py", "import models.base"),
-    (wrong_directions, "engines/ddp.py", "def late():\n    from training import loop"),
-    (wrong_directions, "models/abr/task.py", "from models.language import model"),
-    (wrong_directions, "training/loop.py", "if TYPE_CHECKING:\n    from launcher.run import prepare"),
+    (wrong_directions, "engines/ddp.py", "import gearshift.models.base"),
+    (wrong_directions, "engines/ddp.py", "def late():\n    from gearshift.training import loop"),
+    (wrong_directions, "models/abr/task.py", "from gearshift.models.language import model"),
+    (
+        wrong_directions,
+        "training/loop.py",
+        "if TYPE_CHECKING:\n    from gearshift.launcher.run import prepare",
+    ),
     (foreign_imports, "slurm/submit.py", "def f():\n    import torch"),
     (foreign_imports, "models/a.py", "import wandb"),
+    (bare_imports, "tests/a.py", "def f():\n    from models import base"),
+    (bare_imports, "training/a.py", "import engines.base as contract"),
     (collectives_in_models, "models/abr/task.py", "from torch import distributed"),
-    (upward_imports, "launcher/config/layers.py", "from launcher.run import worker"),
-    (upward_imports, "launcher/compare/rows.py", "def f():\n    import launcher.continual.loop"),
-    (upward_imports, "launcher/run/worker.py", "from launcher import api"),
-    (upward_imports, "launcher/odd/a.py", "import launcher.run.worker"),
+    (upward_imports, "launcher/config/layers.py", "from gearshift.launcher.run import worker"),
+    (upward_imports, "launcher/compare/rows.py", "def f():\n    import gearshift.launcher.continual.loop"),
+    (upward_imports, "launcher/run/worker.py", "from gearshift.launcher import api"),
+    (upward_imports, "launcher/odd/a.py", "import gearshift.launcher.run.worker"),
     (trusted_files, "training/a.py", "numpy.load(path, allow_pickle=True)"),
     (broad_excepts, "training/a.py", BROAD.format(" (OSError, BaseException) as e", "pass")),
     (known_engines, "training/a.py", "if engine == 'ddp':\n    pass"),
     (known_engines, "training/a.py", "raise ValueError('use local or ddp')"),
-    (crumbs, "training/a.py", "import training.loop"),
+    (crumbs, "training/a.py", "import gearshift.training.loop"),
 ]
 FAULTLESS = [
     (broad_excepts, "training/a.py", BROAD.format(" Exception", "tidy()\n    raise")),
-    (upward_imports, "launcher/continual/a.py", "import launcher.run.worker"),
-    (wrong_directions, "models/abr/task.py", "from models import base"),
+    (upward_imports, "launcher/continual/a.py", "import gearshift.launcher.run.worker"),
+    (wrong_directions, "models/abr/task.py", "from gearshift.models import base"),
 ]
 
 
@@ -222,14 +234,14 @@ def test_a_docstring_of_two_sentences_is_found(built):
 def test_cycles_through_lazy_imports_and_of_folders_are_found(built):
     tree = built(
         {
-            "training/a.py": "from training import b",
-            "training/b.py": "import training.c",
-            "training/c.py": "def f():\n    from training.a import x",
-            "training/d.py": "import training.a",
-            "training/data/a.py": "import training.optim.a",
+            "training/a.py": "from gearshift.training import b",
+            "training/b.py": "import gearshift.training.c",
+            "training/c.py": "def f():\n    from gearshift.training.a import x",
+            "training/d.py": "import gearshift.training.a",
+            "training/data/a.py": "import gearshift.training.optim.a",
             "training/data/b.py": "",
             "training/optim/a.py": "",
-            "training/optim/b.py": "import training.data.b",
+            "training/optim/b.py": "import gearshift.training.data.b",
         }
     )
     files = "training.a <-> training.b <-> training.c"
@@ -239,6 +251,7 @@ def test_cycles_through_lazy_imports_and_of_folders_are_found(built):
 
 CHECKS = [
     *(long_files, vague_names, long_docstrings, code_in_init, wrong_directions, foreign_imports),
+    bare_imports,
     *(collectives_in_models, file_cycles, folder_cycles, upward_imports, trusted_files, known_engines),
 ]
 

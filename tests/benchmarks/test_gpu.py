@@ -18,7 +18,7 @@ from benchmarks.figures import load_rows
 from benchmarks.gpu import run
 from benchmarks.gpu_parts import LLAMA, NUMBERS, ROOT, Part, parts
 from benchmarks.gpu_parts import test_files as gpu_files
-from engines.catalog import ENGINES
+from gearshift.engines.catalog import ENGINES
 from tests.engines.pool import preload
 
 ISOLATED = "tests.benchmarks.test_isolated"

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import modes
 from benchmarks.modes import Row, run, table
-from launcher.cli.parser import read
-from launcher.compare.candidates import decide
+from gearshift.launcher.cli.parser import read
+from gearshift.launcher.compare.candidates import decide
 from scripts.stated import STATED
 
 ROWS = [

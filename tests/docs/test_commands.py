@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.__main__ import main
-from launcher.commands.catalog import COMMANDS
-from launcher.config.command_line import DEFAULT
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.commands.catalog import COMMANDS
+from gearshift.launcher.config.command_line import DEFAULT
 from tests.docs.pages import PATHS, ROOT, launcher_args, read
 from tests.launcher import saved_runs
 from tests.launcher.given import resolved
@@ -138,11 +138,11 @@ def test_a_settings_file_of_a_page_is_read(page, tmp_path, launch_here):
 
 PYTHON_OF_PAGES = """\
 import os, sys
-import launcher
-whole = launcher.train
+import gearshift
+whole = gearshift.train
 def train(*args, settings, **more):
     return whole(*args, settings=settings | ({"data.fraction": 0.05} if "model" in more else {}), **more)
-launcher.train = train
+gearshift.train = train
 for folder in sys.argv[1:]:
     os.chdir(folder)
     with open("page.py") as file:
@@ -159,7 +159,7 @@ def test_python_of_the_pages_runs(tmp_path):
         fill(folder)
         (folder / "page.py").write_text("\n".join(b.text for b in page.blocks if b.language == "python"))
     line = [sys.executable, "-c", PYTHON_OF_PAGES, *map(str, folders)]
-    subprocess.run(line, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    subprocess.run(line, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=True)
 
 
 def test_every_command_is_shown_somewhere():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import torch
 
-from models.base import Context, HasPredictions
+from gearshift.models.base import Context, HasPredictions
 from tests.docs.pages import ROOT, read
 
 PARTS = [block.text for block in read(ROOT / "docs" / "own-models.md").blocks if block.language == "python"]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.__main__ import main
-from launcher.config.command_line import OPTIONS, names
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.config.command_line import OPTIONS, names
 from tests.docs.pages import ROOT, read
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained

@@ -52,9 +52,9 @@ def test_the_site_asks_no_other_host_and_its_reference_has_the_public_names(tmp_
     loaded = {path.name: found for path, text in pages.items() if (found := LOADED.findall(text))}
     assert loaded == {}
     reference = pages[site / "python.html"]
-    anchors = set(re.findall(r'id="((?:launcher|models|engines)\.[\w.]+)"', reference))
+    anchors = set(re.findall(r'id="(gearshift\.[\w.]+)"', reference))
     methods = ("best", "model", "predict", "export", "evaluate")
-    assert anchors >= {"launcher.train", "launcher.open_run", "engines.base.Engine.step"}
-    assert anchors >= {"models.base.Task.loss", "models.custom.CustomTask.measure"}
-    assert anchors >= {f"launcher.api.Run.{name}" for name in methods}
+    assert anchors >= {"gearshift.train", "gearshift.open_run", "gearshift.engines.base.Engine.step"}
+    assert anchors >= {"gearshift.models.base.Task.loss", "gearshift.models.custom.CustomTask.measure"}
+    assert anchors >= {f"gearshift.launcher.api.Run.{name}" for name in methods}
     assert [name for name in anchors if "._" in name] == []

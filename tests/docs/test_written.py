@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from launcher.commands.catalog import COMMANDS
-from launcher.config.command_line import HELP
-from launcher.config.schema import config_of, sections, setting_infos
-from models.catalog import FAMILIES
+from gearshift.launcher.commands.catalog import COMMANDS
+from gearshift.launcher.config.command_line import HELP
+from gearshift.launcher.config.schema import config_of, sections, setting_infos
+from gearshift.models.catalog import FAMILIES
+from gearshift.slurm.sbatch import option_of
 from scripts.write_docs import CONSOLE, ROOT, TABLE, TABLES, written
-from slurm.sbatch import option_of
 from tests.docs.pages import PATHS, read
 
 GENERATED = [

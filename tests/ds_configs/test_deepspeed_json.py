@@ -6,11 +6,11 @@ from importlib.resources import files
 
 import pytest
 
-from engines.catalog import ENGINES
-from engines.zero.config import FREE, ZERO
-from engines.zero.config_file import shipped
+from gearshift.engines.catalog import ENGINES
+from gearshift.engines.zero.config import FREE, ZERO
+from gearshift.engines.zero.config_file import shipped
 
-FOLDER = files("ds_configs") / "deepspeed"
+FOLDER = files("gearshift.ds_configs") / "deepspeed"
 NAMES = sorted(path.name for path in FOLDER.iterdir() if path.name.endswith(".json"))
 
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from launcher.config import settings_file
-from launcher.config.schema import setting_infos
-from models.catalog import FAMILIES
+from gearshift.launcher.config import settings_file
+from gearshift.launcher.config.schema import setting_infos
+from gearshift.models.catalog import FAMILIES
 from tests.ds_configs.tables import FOLDER, cells, rows
 from tests.launcher.given import ONE_GPU, resolved
 

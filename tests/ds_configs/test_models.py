@@ -4,9 +4,9 @@ from itertools import product
 
 import pytest
 
-from launcher.config import presets, settings_file
-from launcher.config.schema import config_of, setting_infos
-from models.catalog import FAMILIES, stages_of
+from gearshift.launcher.config import presets, settings_file
+from gearshift.launcher.config.schema import config_of, setting_infos
+from gearshift.models.catalog import FAMILIES, stages_of
 from tests.ds_configs.tables import FOLDER, cells
 from tests.launcher.given import SERVER, resolved
 

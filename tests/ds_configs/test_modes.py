@@ -2,10 +2,10 @@
 
 import pytest
 
-from launcher.config import presets
-from launcher.config.batching import fitted
-from launcher.config.schema import config_of, setting_infos
-from models.catalog import FAMILIES, stages_of
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.batching import fitted
+from gearshift.launcher.config.schema import config_of, setting_infos
+from gearshift.models.catalog import FAMILIES, stages_of
 from tests.launcher.given import SERVER, resolved
 
 SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.config import presets
-from launcher.config.schema import config_of
-from models.catalog import FAMILIES
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.schema import config_of
+from gearshift.models.catalog import FAMILIES
 from tests.launcher.given import SERVER, resolved
 
 SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]

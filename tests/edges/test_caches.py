@@ -5,11 +5,11 @@ import os
 import numpy as np
 import pytest
 
-from models.common.recordings.files import open_recording
-from models.event_seg.formats import EVT2
-from models.event_seg.readers.files import open_recording as open_events
-from models.language import encoded
-from models.language.readers import corpus
+from gearshift.models.common.recordings.files import open_recording
+from gearshift.models.event_seg.formats import EVT2
+from gearshift.models.event_seg.readers.files import open_recording as open_events
+from gearshift.models.language import encoded
+from gearshift.models.language.readers import corpus
 from tests.models.eeg_text.readers import writers
 from tests.models.event_seg.writers import HEADERS, random_events, write_raw
 from tests.models.language.in_memory import TOKENIZER

@@ -5,12 +5,12 @@ import json
 import pytest
 import transformers
 
-from models.language import subword_tokenizers as bpe
-from models.language.hugging_face import write_tokenizer
-from models.language.readers.corpus import read_corpus
-from models.language.readers.records import Turn, exchanges
-from models.language.subword_tokenizers import load
-from models.language.tokenizer import ByteTokenizer
+from gearshift.models.language import subword_tokenizers as bpe
+from gearshift.models.language.hugging_face import write_tokenizer
+from gearshift.models.language.readers.corpus import read_corpus
+from gearshift.models.language.readers.records import Turn, exchanges
+from gearshift.models.language.subword_tokenizers import load
+from gearshift.models.language.tokenizer import ByteTokenizer
 from tests.models.language.chats import KINDS, library_tokenizer
 
 CONVERSATIONS = [

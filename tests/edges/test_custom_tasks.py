@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from launcher.__main__ import main
-from launcher.base.diagnostics import SettingsError
-from launcher.config.custom_task import folder_for
-from launcher.config.settings_file import read_values
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.custom_task import folder_for
+from gearshift.launcher.config.settings_file import read_values
+from gearshift.training.optim import optimizer as optim
+from gearshift.training.settings import nested
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 from tests.launcher.saved_runs import change_state, checkpoint
 from tests.training.tiny import make_settings, one_rank
-from training.optim import optimizer as optim
-from training.settings import nested
 
 TASK = "copied_task:Line"
 
@@ -107,7 +107,7 @@ def test_the_optimizer_of_a_task_keeps_its_groups_and_options():
 
 COMPLEX = """
 import torch
-from models.custom import CustomTask
+from gearshift.models.custom import CustomTask
 
 
 class Turn(CustomTask):

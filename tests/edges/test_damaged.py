@@ -14,20 +14,20 @@ import pytest
 from openpyxl import Workbook
 from PIL import Image
 
-from launcher.__main__ import main
-from models.abr.config import Data
-from models.abr.readers import epl, recordings
-from models.abr.readers.files import read_responses
-from models.abr.responses import ResponseReading
-from models.base import DataError
-from models.common.data_files import BadRecords
-from models.common.pictures import count_pages, open_picture
-from models.common.recordings.files import open_recording
-from models.eeg_text.config import Data as EegData
-from models.eeg_text.readers import files as eeg_files
-from models.event_seg.dataset import find_recordings
-from models.event_seg.formats import recognize
-from models.language.readers.corpus import read_corpus
+from gearshift.launcher.__main__ import main
+from gearshift.models.abr.config import Data
+from gearshift.models.abr.readers import epl, recordings
+from gearshift.models.abr.readers.files import read_responses
+from gearshift.models.abr.responses import ResponseReading
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.pictures import count_pages, open_picture
+from gearshift.models.common.recordings.files import open_recording
+from gearshift.models.eeg_text.config import Data as EegData
+from gearshift.models.eeg_text.readers import files as eeg_files
+from gearshift.models.event_seg.dataset import find_recordings
+from gearshift.models.event_seg.formats import recognize
+from gearshift.models.language.readers.corpus import read_corpus
 from tests.edges.edf_files import Signal, write_edf
 from tests.models.abr.conftest import HEAD
 from tests.models.eeg_text.readers import writers

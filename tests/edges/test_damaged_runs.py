@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher.__main__ import main
-from launcher.run_folder import run_folder
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.run_folder import run_folder
+from gearshift.training.logging.events import EventsWriter
+from gearshift.training.logging.metrics import MetricsWriter
+from gearshift.training.storage import Storage
 from tests.launcher.given import resolved
 from tests.launcher.runs import ended, trained
 from tests.training.facts import evaluation, logged, train_plan
-from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter
-from training.storage import Storage
 
 MUTATIONS = 80
 VALUES = (

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gearshift.training.data.loader import EvaluationBatches
+from gearshift.training.data.samples import Samples
+from gearshift.training.evaluation.early_stopping import EarlyStopping, parse_target
+from gearshift.training.settings import Stop
 from tests.training.tiny import TinyMetric, TinyTask, make_settings, one_rank, run_tiny
-from training.data.loader import EvaluationBatches
-from training.data.samples import Samples
-from training.evaluation.early_stopping import EarlyStopping, parse_target
-from training.settings import Stop
 
 BAD = [math.nan, math.inf, -math.inf]
 

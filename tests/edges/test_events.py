@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from models.event_seg.formats import recognize
-from models.event_seg.readers import prophesee_format
-from models.event_seg.readers.files import open_recording
+from gearshift.models.event_seg.formats import recognize
+from gearshift.models.event_seg.readers import prophesee_format
+from gearshift.models.event_seg.readers.files import open_recording
 
 
 @pytest.fixture(autouse=True)

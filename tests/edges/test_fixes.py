@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher.__main__ import main
-from launcher.base.diagnostics import PROGRAM
-from launcher.commands.catalog import ALIASES, COMMANDS
-from launcher.config import machine
-from launcher.config.command_line import HELP, RUN_ARGUMENTS
-from launcher.config.schema import setting_infos
-from models.catalog import FAMILIES
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.base.diagnostics import PROGRAM
+from gearshift.launcher.commands.catalog import ALIASES, COMMANDS
+from gearshift.launcher.config import machine
+from gearshift.launcher.config.command_line import HELP, RUN_ARGUMENTS
+from gearshift.launcher.config.schema import setting_infos
+from gearshift.models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.launcher.given import LAPTOP, resolved
 from tests.launcher.runs import trained

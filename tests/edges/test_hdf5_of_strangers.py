@@ -4,10 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
-from models.eeg_text.config import Data
-from models.eeg_text.readers import files
-from models.event_seg.formats import MVSEC, recognize
-from models.event_seg.readers.files import open_recording
+from gearshift.models.eeg_text.config import Data
+from gearshift.models.eeg_text.readers import files
+from gearshift.models.event_seg.formats import MVSEC, recognize
+from gearshift.models.event_seg.readers.files import open_recording
 from tests.models.eeg_text.readers.writers import write_matlab73
 from tests.models.errors import error_of
 from tests.models.event_seg.writers import random_events, write_dsec, write_mvsec

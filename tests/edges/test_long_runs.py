@@ -5,16 +5,16 @@ import tracemalloc
 
 import pytest
 
-from launcher.report import run_record
-from launcher.report.page import BUCKETS
-from launcher.report.watched_run import WatchedRun
+from gearshift.launcher.report import run_record
+from gearshift.launcher.report.page import BUCKETS
+from gearshift.launcher.report.watched_run import WatchedRun
+from gearshift.training.callbacks.base import Outcome
+from gearshift.training.logging.events import EventsWriter
+from gearshift.training.logging.metrics import MetricsWriter
+from gearshift.training.storage import Storage
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended
 from tests.training.facts import logged, train_plan
-from training.callbacks.base import Outcome
-from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter
-from training.storage import Storage
 
 LINES, EVERY = 12_000, 7
 """Steps of a long run, and between two of its evaluations."""

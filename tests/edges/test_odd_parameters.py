@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engines.base import OptimizerSpec
-from engines.parameters import check_parameters, with_dense_tensors
+from gearshift.engines.base import OptimizerSpec
+from gearshift.engines.parameters import check_parameters, with_dense_tensors
+from gearshift.training.checkpoint.tensor_file import DTYPES
 from tests.engines.parity import StepResult, around, joined, outcome
 from tests.engines.test_parity import all_engines
-from training.checkpoint.tensor_file import DTYPES
 
 STEPS, SAMPLES, ACCUMULATION = 3, 12, 3
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageDraw
 from PIL.ExifTags import Base
 
-from models.base import DataError
-from models.common.pictures import open_picture
-from models.doc_translation import showing
-from models.doc_translation.readers import dota
+from gearshift.models.base import DataError
+from gearshift.models.common.pictures import open_picture
+from gearshift.models.doc_translation import showing
+from gearshift.models.doc_translation.readers import dota
 
 
 def page():

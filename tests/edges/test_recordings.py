@@ -5,11 +5,11 @@ import struct
 import numpy as np
 import pytest
 
-from models.base import DataError
-from models.common.recordings.files import open_recording
-from models.eeg_text.config import Data
-from models.eeg_text.montage import SLOTS
-from models.eeg_text.readers import files
+from gearshift.models.base import DataError
+from gearshift.models.common.recordings.files import open_recording
+from gearshift.models.eeg_text.config import Data
+from gearshift.models.eeg_text.montage import SLOTS
+from gearshift.models.eeg_text.readers import files
 from tests.edges.edf_files import HIGH, LOW, Signal, write_edf
 
 RATE = 250

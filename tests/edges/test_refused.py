@@ -7,14 +7,14 @@ from functools import partial
 import numpy as np
 import pytest
 
-from models.common.data_files import BadRecords
-from models.common.table import Table
-from models.common.text_file import TextFile
-from models.eeg_text.config import Data
-from models.eeg_text.readers import files
-from models.event_seg.formats import recognize
-from models.event_seg.readers.files import open_recording
-from models.language.readers.corpus import read_corpus
+from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.table import Table
+from gearshift.models.common.text_file import TextFile
+from gearshift.models.eeg_text.config import Data
+from gearshift.models.eeg_text.readers import files
+from gearshift.models.event_seg.formats import recognize
+from gearshift.models.event_seg.readers.files import open_recording
+from gearshift.models.language.readers.corpus import read_corpus
 from tests.edges.edf_files import Signal, write_edf
 from tests.models.errors import error_of
 from tests.models.event_seg.writers import random_events, write_dsec

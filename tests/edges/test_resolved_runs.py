@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher.__main__ import main
-from launcher.config.batching import proposed_batch
-from launcher.config.provenance import CliArgs
-from launcher.config.resolve import resolve
-from launcher.config.schema import task_class
-from models.base import Context
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.config.batching import proposed_batch
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.config.resolve import resolve
+from gearshift.launcher.config.schema import task_class
+from gearshift.models.base import Context
 from tests.launcher.custom_tasks import BODY, HEAD, write
 from tests.launcher.given import LAPTOP, resolved
 

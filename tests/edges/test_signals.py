@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from models.base import Predictions
+from gearshift.models.base import Predictions
+from gearshift.training.callbacks.base import Action
 from tests.training.conftest import two_ranks  # noqa: F401
 from tests.training.tiny import WIDTH, RecordingCallback, TinyNet, TinyTask, one_rank, run_tiny
-from training.callbacks.base import Action
 
 DECODED = 2
 """Calls of the model for one batch, as a decoder has one for each token."""

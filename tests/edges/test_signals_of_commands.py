@@ -27,7 +27,7 @@ STUCK = """
         reached("setup")
 
     def predict(self, model, path):
-        from models.base import Prediction
+        from gearshift.models.base import Prediction
         yield Prediction("first", "", {".txt": b"complete"})
         reached("prediction")
         yield Prediction("second", "", {".txt": b"later"})

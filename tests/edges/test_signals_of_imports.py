@@ -17,7 +17,7 @@ count = 0
 
 def at_import(event, arguments):
     global count
-    if event == "import" and "launcher.base.signals" in sys.modules:
+    if event == "import" and "gearshift.launcher.base.signals" in sys.modules:
         count += 1
         if moment in (str(count), arguments[0]):
             signal.raise_signal(number)
@@ -53,8 +53,8 @@ def check(done, number, moment):
     ("moment", "number"),
     [
         ("select", signal.SIGTERM),  # within `selectors`, which psutil imports
-        ("launcher.submit.options", signal.SIGINT),  # while the parser reads the command line
-        ("launcher.plan.ladder", signal.SIGTERM),
+        ("gearshift.launcher.submit.options", signal.SIGINT),  # while the parser reads the command line
+        ("gearshift.launcher.plan.ladder", signal.SIGTERM),
     ],
 )
 def test_a_signal_within_an_import_ends_a_command(start, moment, number):

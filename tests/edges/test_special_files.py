@@ -8,10 +8,10 @@ import socket
 import pytest
 import torch
 
-from launcher.__main__ import main
-from launcher.config.schema import task_class
-from models.base import Context, DataError
-from models.catalog import FAMILIES
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.config.schema import task_class
+from gearshift.models.base import Context, DataError
+from gearshift.models.catalog import FAMILIES
 
 KINDS = ("pipe", "socket", "device", "link", "loop")
 NAMES = {"doc_translation": "imgs/a_1.png", "event_seg": "a.raw", "language": "a.txt"}
@@ -34,7 +34,7 @@ def make(path, kind):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_refuses_them_before_anything_is_read(tmp_path, family):
-    config = importlib.import_module(f"models.{family}.config")
+    config = importlib.import_module(f"gearshift.models.{family}.config")
     context = Context(0, 0.2, None, torch.device("cpu"))
     for kind in KINDS if family == "language" else ("pipe", "link"):
         path = tmp_path / kind / NAMES[family]

@@ -5,9 +5,9 @@ from itertools import cycle
 
 import pytest
 
-from launcher.__main__ import main
-from launcher.base.diagnostics import SettingsError
-from launcher.run_folder import run_folder
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.run_folder import run_folder
 from tests.launcher.given import resolved
 from tests.launcher.runs import ended, trained
 

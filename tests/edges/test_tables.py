@@ -5,9 +5,9 @@ from itertools import product
 
 import pytest
 
-from models.common.data_files import BadRecords
-from models.common.table import Table
-from models.common.text_file import TextFile
+from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.table import Table
+from gearshift.models.common.text_file import TextFile
 
 ROWS = [("prompt", "response"), *((f"größe {i}, a; b", f"antwort\t{i}") for i in range(40))]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base import library_warnings
+from gearshift.launcher.base import library_warnings
 
 LIBRARY = str(Path(sysconfig.get_path("purelib")) / "torch" / "nn" / "x.py")
-HERE = str(Path(__file__).parents[2])
+HERE = str(Path(library_warnings.__file__).parents[2])
 
 
 @pytest.fixture(autouse=True)

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engines import deferred_init
-from engines.base import EngineError, OptimizerSpec
-from engines.parameters import check_parameters, with_dense_tensors
+from gearshift.engines import deferred_init
+from gearshift.engines.base import EngineError, OptimizerSpec
+from gearshift.engines.parameters import check_parameters, with_dense_tensors
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.checkpoint.restore import fill, restore
+from gearshift.training.checkpoint.tensor_file import DTYPES
+from gearshift.training.optim.ema import Ema
 from tests.engines.parity import around
 from tests.training.checkpoint.states import saving
-from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.restore import fill, restore
-from training.checkpoint.tensor_file import DTYPES
-from training.optim.ema import Ema
 
 N = 6
 BATCH = 8

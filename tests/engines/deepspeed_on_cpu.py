@@ -3,8 +3,8 @@
 from contextlib import suppress
 from importlib import import_module
 
-from engines.base import EngineError
-from engines.zero import library
+from gearshift.engines.base import EngineError
+from gearshift.engines.zero import library
 
 LATER = (
     "deepspeed.module_inject.auto_ep_layer",

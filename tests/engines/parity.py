@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engines.base import OptimizerSpec, Options, Precision, kind_shape
-from engines.catalog import build_engine, find
-from engines.zero.config_file import shipped
-from training.optim.groups import lr_factors, with_factors
-from training.optim.low_bit import LowBitAdamW, small_apart
-from training.optim.muon import Muon
-from training.optim.updater import set_lr
-from training.settings import Optim
+from gearshift.engines.base import OptimizerSpec, Options, Precision, kind_shape
+from gearshift.engines.catalog import build_engine, find
+from gearshift.engines.zero.config_file import shipped
+from gearshift.training.optim.groups import lr_factors, with_factors
+from gearshift.training.optim.low_bit import LowBitAdamW, small_apart
+from gearshift.training.optim.muon import Muon
+from gearshift.training.optim.updater import set_lr
+from gearshift.training.settings import Optim
 
 WIDTH, HEADS, BLOCKS, VOCABULARY, TIME = 16, 2, 3, 37, 12
 ACCUMULATION = 3

@@ -102,7 +102,7 @@ def _serve(pipe, rank, size, port, device):
     os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "DS_ACCELERATOR": device}
     import torch
 
-    from engines.world import open_world
+    from gearshift.engines.world import open_world
 
     gc.freeze()  # DeepSpeed collects garbage for each engine, also among all that is imported
     torch.set_num_threads(1)

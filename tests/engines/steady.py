@@ -2,8 +2,8 @@
 
 from contextlib import contextmanager
 
-from engines.optimizer_step import average
-from engines.replicated import Replicated
+from gearshift.engines.optimizer_step import average
+from gearshift.engines.replicated import Replicated
 
 
 def steady(world, options):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import OptimizerSpec
-from engines.world import open_world
+from gearshift.engines.base import OptimizerSpec
+from gearshift.engines.world import open_world
 from tests.engines.parity import TIME, Case, around, one_step, prepared
 from tests.engines.test_fsdp import SMALL_GRADIENTS, norm_of_small_gradients
 from tests.engines.test_parity import able

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from engines import activation_offload
-from engines.activation_offload import ActivationOffload, Moved
-from engines.base import Options
-from engines.preparation import change_forward
+from gearshift.engines import activation_offload
+from gearshift.engines.activation_offload import ActivationOffload, Moved
+from gearshift.engines.base import Options
+from gearshift.engines.preparation import change_forward
 from tests.devices import each_device, pool
 from tests.engines.parity import Case, Net, distance, train
 from tests.engines.test_parity import able

@@ -2,10 +2,10 @@
 
 import pytest
 
-from engines import catalog
-from engines.base import EngineError, Options
-from engines.catalog import Entry, build_engine, find
-from engines.world import open_world
+from gearshift.engines import catalog
+from gearshift.engines.base import EngineError, Options
+from gearshift.engines.catalog import Entry, build_engine, find
+from gearshift.engines.world import open_world
 
 
 def test_an_unknown_name_is_an_error_with_all_names_and_the_closest_match():

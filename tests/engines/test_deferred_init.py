@@ -5,8 +5,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from engines import deferred_init
-from engines.deferred_init import is_deferred
+from gearshift.engines import deferred_init
+from gearshift.engines.deferred_init import is_deferred
 from tests.engines.parity import Case, Net, around, options, spec
 from tests.engines.test_parity import able
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from engines.base import EngineError
-from engines.device import devices, pick_device, use, use_threads
+from gearshift.engines.base import EngineError
+from gearshift.engines.device import devices, pick_device, use, use_threads
 
 
 def test_auto_takes_an_existing_device_and_the_cpu_serves_any_number_of_processes():
@@ -45,7 +45,7 @@ def test_more_processes_than_gpus_are_an_error_unless_each_sees_only_its_own(mon
 HOLES = """
 import sys
 import torch, psutil
-from engines.device import return_freed
+from gearshift.engines.device import return_freed
 if sys.argv[1] == "returned":
     assert return_freed()
 torch.zeros(6 * 2**20)  # 24 MiB, freed: from now on glibc keeps smaller blocks

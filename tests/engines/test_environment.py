@@ -2,8 +2,8 @@
 
 import pytest
 
-from engines.base import EngineError
-from engines.environment import RankInfo, read_ranks
+from gearshift.engines.base import EngineError
+from gearshift.engines.environment import RankInfo, read_ranks
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "GROUP_RANK": "1"}
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import EngineError
-from engines.fp8 import linears_in_fp8
-from engines.precision import check_precision
+from gearshift.engines.base import EngineError
+from gearshift.engines.fp8 import linears_in_fp8
+from gearshift.engines.precision import check_precision
 
 INPUTS, OUTPUTS = 64, 32
 

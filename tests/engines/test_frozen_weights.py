@@ -7,9 +7,9 @@ from importlib import import_module
 import torch
 from torch import nn
 
-from engines.base import Options
-from engines.catalog import ENGINES, build_engine, find
-from engines.zero.config_file import shipped
+from gearshift.engines.base import Options
+from gearshift.engines.catalog import ENGINES, build_engine, find
+from gearshift.engines.zero.config_file import shipped
 from tests.engines.parity import around, spec
 from tests.engines.test_parity import SHARDED, able
 

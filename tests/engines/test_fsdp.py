@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engines.base import OptimizerSpec
+from gearshift.engines.base import OptimizerSpec
 from tests.engines.parity import TIME, Case, Net, around, distance, spec, train
 from tests.engines.pool import Pool
 from tests.engines.test_parity import able

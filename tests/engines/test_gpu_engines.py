@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engines.precision import check_precision
+from gearshift.engines.precision import check_precision
 from tests.devices import each_device, pool
 from tests.engines.parity import Case, distance, prepared, train
 from tests.engines.test_parity import able, able_mark, all_engines

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from engines.catalog import ENGINES
+from gearshift.engines.catalog import ENGINES
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.checkpoint.restore import restore
+from gearshift.training.optim.low_bit import MOMENTS
 from tests.engines.parity import Case, LowBitOfSmall, distance, joined, one_step, outcome, prepared, train
 from tests.engines.test_parity import SLOW, able
 from tests.runs.crossing import differences, saved_halfway
-from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.restore import restore
-from training.optim.low_bit import MOMENTS
 
 STEPS, SAVED_AT = 6, 3
 APART = {"bf16": 2e-3, "int8": 0.03}

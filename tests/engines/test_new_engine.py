@@ -7,7 +7,7 @@ import pytest
 from tests import extended
 
 LINE = """
-from engines import catalog
+from gearshift.engines import catalog
 catalog.ENGINES["steady"] = catalog.Entry("steady", "one by one", "tests.engines.steady", "steady")
 """
 RUN = ["--model", "language:tiny", "--nproc", "2", "--set", "eval.last=false"]

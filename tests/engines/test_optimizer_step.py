@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from engines.optimizer_step import average, clip_factor, global_norm, scale
-from engines.world import open_world
+from gearshift.engines.optimizer_step import average, clip_factor, global_norm, scale
+from gearshift.engines.world import open_world
 
 
 @pytest.mark.parametrize("clip_norm", [0.1, 1e6])

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from engines.overlapped_update import OverlappedUpdate
+from gearshift.engines.overlapped_update import OverlappedUpdate
 from tests.engines.parity import Case, around, joined, one_step, outcome, prepared, spec, train
 from tests.engines.test_parity import able
 

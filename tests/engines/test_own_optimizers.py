@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import ASGD, SGD, Adagrad, NAdam, RMSprop, Rprop
 
-from engines.base import OptimizerSpec
+from gearshift.engines.base import OptimizerSpec
 from tests.engines.parity import around
 from tests.engines.test_parity import able
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engines.base import EngineError
-from engines.catalog import ENGINES
-from engines.parameters import check_parameters
+from gearshift.engines.base import EngineError
+from gearshift.engines.catalog import ENGINES
+from gearshift.engines.parameters import check_parameters
+from gearshift.training.checkpoint.tensor_file import DTYPES
 from tests.engines.custom_models import CASES, in_a_plain_loop, trained_or_refused
 from tests.engines.test_parity import SLOW, able_mark
-from training.checkpoint.tensor_file import DTYPES
 
 FSDP = {"fsdp", "fsdp-offload"}
 ZERO = {name for name, entry in ENGINES.items() if entry.ds_config}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from engines.catalog import ENGINES, missing
+from gearshift.engines.catalog import ENGINES, missing
 from tests.engines.parity import Case, around, distance, joined, spec, train
 
 # Steps of Adam in fp32 move the states of two correct engines about 1e-6 apart.

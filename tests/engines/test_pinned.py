@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engines import pinned
+from gearshift.engines import pinned
 
 CUDA = torch.device("cuda", 0)
 

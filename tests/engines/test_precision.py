@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import EngineError
-from engines.precision import LossScale, autocast_inside, check_precision, norms_in_fp32, set_matmul_precision
+from gearshift.engines.base import EngineError
+from gearshift.engines.precision import (
+    LossScale,
+    autocast_inside,
+    check_precision,
+    norms_in_fp32,
+    set_matmul_precision,
+)
 
 CPU = torch.device("cpu")
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engines.base import Options
-from engines.preparation import change_forward
+from gearshift.engines.base import Options
+from gearshift.engines.preparation import change_forward
 from tests.engines.parity import Block, Net, around, spec
 from tests.engines.test_parity import able
 
@@ -116,6 +116,6 @@ def test_a_model_whose_compilation_fails_runs_without_it(monkeypatch, caplog, fi
     torch.testing.assert_close(losses[1], losses[0])
     for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
-    (line,) = [each.getMessage() for each in caplog.records if each.name == "engines.preparation"]
+    (line,) = [each.getMessage() for each in caplog.records if each.name == "gearshift.engines.preparation"]
     assert line.endswith("Failed to find C compiler.")
     torch._dynamo.reset()

@@ -8,8 +8,8 @@ import psutil
 import pytest
 import torch.distributed as dist
 
-from engines.base import EngineError, PeersMissing
-from engines.rendezvous import LOOPBACK, TOKEN, check_ranks, open_store
+from gearshift.engines.base import EngineError, PeersMissing
+from gearshift.engines.rendezvous import LOOPBACK, TOKEN, check_ranks, open_store
 
 HOST = socket.gethostname()
 SHORT = timedelta(seconds=20)

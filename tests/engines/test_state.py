@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engines.base import EngineError, Piece, State
-from engines.state import check_cover, fill_slots, read_counts
-from engines.world import open_world
+from gearshift.engines.base import EngineError, Piece, State
+from gearshift.engines.state import check_cover, fill_slots, read_counts
+from gearshift.engines.world import open_world
+from gearshift.training.optim.muon import Muon
 from tests.engines.parity import TIME, Case, Net, around, one_step, outcome, prepared, spec
 from tests.engines.test_parity import able
-from training.optim.muon import Muon
 
 
 @pytest.fixture

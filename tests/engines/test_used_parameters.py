@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.distributed import HashStore
 
-from engines import used_parameters
-from engines.base import EngineError, OptimizerSpec
-from engines.used_parameters import UsedParameters
+from gearshift.engines import used_parameters
+from gearshift.engines.base import EngineError, OptimizerSpec
+from gearshift.engines.used_parameters import UsedParameters
 from tests.engines.parity import around
 from tests.engines.pool import RankFailed
 from tests.engines.test_parity import able

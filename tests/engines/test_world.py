@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
-from engines.base import EngineError
-from engines.rendezvous import open_store
-from engines.world import open_world
+from gearshift.engines.base import EngineError
+from gearshift.engines.rendezvous import open_store
+from gearshift.engines.world import open_world
 from tests.engines.test_environment import TORCHRUN
 from tests.waiting import until
 
@@ -112,7 +112,7 @@ def test_workers_that_torchrun_restarts_find_each_other(tmp_path):
     worker = tmp_path / "worker.py"
     worker.write_text(
         "import os, torch\n"
-        "from engines.world import open_world\n"
+        "from gearshift.engines.world import open_world\n"
         "world = open_world('cpu', 60.0, always_group=False)\n"
         "total = world.sum(torch.ones(1)).item()\n"
         "attempt = int(os.environ['TORCHELASTIC_RESTART_COUNT'])\n"
@@ -128,7 +128,7 @@ def test_workers_that_torchrun_restarts_find_each_other(tmp_path):
         [sys.executable, *torchrun.split(), *rendezvous.split(), str(worker)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("attempt 3: 2.0") == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 
 
 @pytest.fixture

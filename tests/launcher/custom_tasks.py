@@ -11,7 +11,7 @@ HEAD = """\
 import torch
 from pydantic import BaseModel
 from torch import nn
-from models.custom import CustomTask
+from gearshift import CustomTask
 
 """
 BODY = """\

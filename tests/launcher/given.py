@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.machine import Machine
-from launcher.config.provenance import CliArgs, Origin, Setting
-from launcher.config.resolve import resolve, stack
-from launcher.config.schema import setting_infos
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.machine import Machine
+from gearshift.launcher.config.provenance import CliArgs, Origin, Setting
+from gearshift.launcher.config.resolve import resolve, stack
+from gearshift.launcher.config.schema import setting_infos
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src"
 LAPTOP = Machine(2, 8 * 2**30, 0, "cpu", cpu_bf16=False, gpu_bf16=False, compiler=True)
 NEW_CPU = replace(LAPTOP, cores=8, ram_bytes=32 * 2**30, cpu_bf16=True)
 SERVER = replace(NEW_CPU, cores=64, ram_bytes=512 * 2**30, gpus=4, device="cuda", gpu_bf16=True)
@@ -64,7 +65,7 @@ def refused(*sets, **options):
 
 def python(*args, folder=None, prefix=(), **options):
     """A finished Python, which finds our packages first."""
-    options["env"] = {**os.environ, "PYTHONPATH": str(ROOT), **options.get("env", {})}
+    options["env"] = {**os.environ, "PYTHONPATH": str(SOURCE), **options.get("env", {})}
     command = [*prefix, sys.executable, *args]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, **options)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from huggingface_hub import constants
 
-from launcher.config import hub
+from gearshift.launcher.config import hub
 from tests.launcher.download.server import Response, serving
 from tests.launcher.given import python
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import psutil
 
-from launcher.run import execute, rank, run_end
-from models.base import DataError
+from gearshift.launcher.run import execute, rank, run_end
+from gearshift.models.base import DataError
+from gearshift.training.callbacks.base import Outcome, Status
 from tests.waiting import until
-from training.callbacks.base import Outcome, Status
 
 ME = int(os.environ.get("RANK", "0"))
 
@@ -99,7 +99,7 @@ def listen_beside_a_stranger(folder):
     """Joins the others while somebody sets the key that ends a run; notes where ranks listen."""
     from torch.distributed import TCPStore
 
-    from engines.world import open_world
+    from gearshift.engines.world import open_world
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     stranger = TCPStore(address, port, is_master=False)

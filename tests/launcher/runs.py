@@ -3,11 +3,11 @@
 import json
 import os
 
-from launcher.config import paths
-from launcher.run_folder import run_folder
-from training.checkpoint import manifest, tensor_file
-from training.checkpoint.manifest import Manifest
-from training.logging.strict_json import encode_bytes
+from gearshift.launcher.config import paths
+from gearshift.launcher.run_folder import run_folder
+from gearshift.training.checkpoint import manifest, tensor_file
+from gearshift.training.checkpoint.manifest import Manifest
+from gearshift.training.logging.strict_json import encode_bytes
 
 NAME = "x"
 

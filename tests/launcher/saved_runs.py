@@ -6,10 +6,10 @@ from dataclasses import replace
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-import launcher
+import gearshift
+from gearshift.training.checkpoint import manifest
 from tests.launcher.runs import write_manifest
 from tests.runs.conftest import REQUESTS
-from training.checkpoint import manifest
 
 SETTINGS = {
     "train.max_steps": 6,
@@ -28,7 +28,7 @@ SETTINGS = {
 def train(folder, **settings):
     """A run of six steps that saved after each second one, in `folder`/run."""
     (folder / "mine.jsonl").write_text(REQUESTS)
-    run = launcher.train(
+    run = gearshift.train(
         model="language:tiny",
         settings={"data.path": str(folder / "mine.jsonl"), **SETTINGS, **settings},
         out=folder / "run",

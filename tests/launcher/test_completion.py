@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from launcher.cli import completion
-from launcher.commands.catalog import COMMANDS
+from gearshift.launcher.cli import completion
+from gearshift.launcher.commands.catalog import COMMANDS
 
 BASH = """
 source "$1"

@@ -4,17 +4,17 @@ from functools import partial
 
 import pytest
 
-from launcher.commands import data
-from launcher.config.provenance import CliArgs
-from models.language.formats import FORMATS
+from gearshift.launcher.commands import data
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.models.language.formats import FORMATS
 from tests.launcher.custom_tasks import HEAD, write
 from tests.launcher.given import errors_of
 from tests.runs.conftest import REQUESTS
 
 DRAWN = """\
 import json
-from models.base import Picture
-from models.common.split import save_split
+from gearshift.models.base import Picture
+from gearshift.models.common.split import save_split
 from tests.launcher.given import errors_of
 
 class Line(CustomTask):

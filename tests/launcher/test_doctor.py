@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engines.catalog import ENGINES
-from tests.launcher.given import ROOT, python
+from gearshift.engines.catalog import ENGINES
+from tests.launcher.given import SOURCE, python
 
 BOTH = """
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 code = main(["doctor"])
 print()
 main(["doctor", "--json"])
@@ -28,7 +28,7 @@ def test_without_torch_it_says_so_and_fails_and_json_has_all_checks_and_engines(
             if not path.name.startswith(("torch", "deepspeed", "__editable__")):
                 (site / path.name).symlink_to(path)
     # -S: without the folder of packages that this Python has.
-    path = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))}
+    path = {"PYTHONPATH": os.pathsep.join((str(SOURCE), str(site)))}
     done = python("-S", "-c", BOTH, folder=here, env=path)
     assert done.returncode == 1 and not done.stderr, done.stderr
     text, _, rest = done.stdout.partition("\n\n{")

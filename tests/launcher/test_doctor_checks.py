@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import requests  # noqa: F401  # before `installed` hides it
 
-from launcher.commands import doctor as checks
-from slurm import queue
+from gearshift.launcher.commands import doctor as checks
+from gearshift.slurm import queue
 from tests.control_group import limited
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, python
 
@@ -111,9 +111,9 @@ def test_a_disk_that_is_small_or_cannot_be_written_to_is_reported(disk, options,
 
 
 MEMORY = """
-from launcher.commands import doctor as checks
+from gearshift.launcher.commands import doctor as checks
 from tests.launcher.given import LAPTOP
-from training.resources import cgroup
+from gearshift.training.resources import cgroup
 found = checks.check_memory(LAPTOP, cgroup.memory())
 print(found.status, found.fix)
 """

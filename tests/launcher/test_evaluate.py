@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from launcher.run_folder import run_folder
+from gearshift.launcher.run_folder import run_folder
 from tests.launcher.saved_runs import (
     change_state,
     change_tensor,

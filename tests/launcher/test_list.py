@@ -2,8 +2,8 @@
 
 import sys
 
-from engines.catalog import ENGINES
-from launcher.config import presets
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.config import presets
 
 PARAMETERS = {
     "event_seg": {"tiny": 17_218, "lite": 260_866, "lite-1M": 1_080_258, "full": 4_310_914},

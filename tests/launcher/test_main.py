@@ -9,7 +9,7 @@ import pytest
 from tests.launcher.given import ROOT, python
 
 BROKEN_OFF = """
-import launcher.__main__ as program
+import gearshift.launcher.__main__ as program
 
 
 def main():
@@ -27,8 +27,8 @@ if __name__ == "__main__":
 SWALLOWED = """
 import signal
 
-import launcher.__main__ as program
-from launcher.config import schema
+import gearshift.launcher.__main__ as program
+from gearshift.launcher.config import schema
 
 
 def create_model(*args, **kwargs):
@@ -77,10 +77,10 @@ LIGHT = {
 """Command lines, and their exit codes."""
 CODE = """
 import sys
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 for line in sys.argv[1:]:
     code = main(line.split())
-    heavy = {"torch", "deepspeed", "fairscale", "transformers", "wandb", "numpy", "engines.local"} & set(sys.modules)
+    heavy = {"torch", "deepspeed", "fairscale", "transformers", "wandb", "numpy", "gearshift.engines.local"} & set(sys.modules)
     print("HEAVY", sorted(heavy), code, line, file=sys.stderr)
 """
 
@@ -90,7 +90,7 @@ import shutil, signal, sys
 sys.platform = "win32"
 del signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP
 sys.modules |= dict.fromkeys(("fcntl", "pwd", "resource", "termios"))
-import launcher.__main__
+import gearshift.launcher.__main__
 """
 
 

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.run_folder import resume_rules
-from launcher.run_folder.checkpoint_search import SavedCheckpoint
-from launcher.saved_runs.saved_model import SavedRun, model_of
+from gearshift.launcher.run_folder import resume_rules
+from gearshift.launcher.run_folder.checkpoint_search import SavedCheckpoint
+from gearshift.launcher.saved_runs.saved_model import SavedRun, model_of
+from gearshift.training.checkpoint import base_weights
 from tests.launcher.given import errors_of, resolved
-from training.checkpoint import base_weights
 
 
 @pytest.fixture

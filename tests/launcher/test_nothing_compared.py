@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from engines.base import State
-from engines.environment import RankInfo
-from engines.world import ProcessWorld
-from launcher.saved_runs.verify import Replay, compare_replay
+from gearshift.engines.base import State
+from gearshift.engines.environment import RankInfo
+from gearshift.engines.world import ProcessWorld
+from gearshift.launcher.saved_runs.verify import Replay, compare_replay
+from gearshift.training.checkpoint.manifest import CheckpointError
+from gearshift.training.checkpoint.reader import open_checkpoint
 from tests.training.checkpoint.states import saving
-from training.checkpoint.manifest import CheckpointError
-from training.checkpoint.reader import open_checkpoint
 
 NOTHING = State(shapes={}, pieces=[], buffers={}, steps={}, groups=[], loss_scale={})
 

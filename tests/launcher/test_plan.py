@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.config.machine import CONTEXT_BYTES
+from gearshift.launcher.config.machine import CONTEXT_BYTES
 
 
 @pytest.fixture(autouse=True)

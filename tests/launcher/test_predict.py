@@ -6,17 +6,17 @@ from functools import cache, partial
 import pytest
 import torch
 
-import launcher
-from models.base import Sampling
-from models.language.config import SIZES
-from models.language.generate import generate
-from models.language.model import Transformer
-from models.language.tokenizer import ByteTokenizer
+import gearshift
+from gearshift.models.base import Sampling
+from gearshift.models.language.config import SIZES
+from gearshift.models.language.generate import generate
+from gearshift.models.language.model import Transformer
+from gearshift.models.language.tokenizer import ByteTokenizer
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.logging.printable import printable
 from tests.launcher import custom_tasks
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.launcher.saved_runs import checkpoint
-from training.checkpoint.reader import open_checkpoint
-from training.logging.printable import printable
 
 ROWS = '{"prompt": "what is 7"}\n{"prompt": "what is 8", "response": "8"}\n'
 # After six steps the likeliest token is the end.
@@ -100,7 +100,7 @@ PREDICT = """
         pass
 
     def predict(self, model, path):
-        from models.base import Prediction
+        from gearshift.models.base import Prediction
         assert not model.training and not torch.is_grad_enabled()
         for number, line in enumerate(path.read_text().split()):
             value = model(torch.full((1, 2), float(line)))
@@ -115,7 +115,7 @@ def custom_run(tmp_path_factory):
     module = custom_tasks.write(folder, HEAD + LINE + BODY + PREDICT)
     settings = {"train.max_steps": 2, "model.folder": str(folder), "eval.every": None}
     out = folder / "able"
-    launcher.train(model=f"{module}:Line", settings=settings, out=out, console=False)
+    gearshift.train(model=f"{module}:Line", settings=settings, out=out, console=False)
     return out
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.saved_runs.split_layers import LOSS, split_layers
+from gearshift.launcher.saved_runs.split_layers import LOSS, split_layers
 from tests.launcher.custom_tasks import HEAD, LINE, write
 from tests.launcher.given import resolved
 

@@ -8,15 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.provenance import CliArgs
-from launcher.saved_runs import saved_model
-from launcher.saved_runs.verify import Replay, Split, as_json, check_layers, choose, compare_replay, render
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.saved_runs import saved_model
+from gearshift.launcher.saved_runs.verify import (
+    Replay,
+    Split,
+    as_json,
+    check_layers,
+    choose,
+    compare_replay,
+    render,
+)
+from gearshift.training.checkpoint.compare import Tolerance
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.logging.strict_json import encode
 from tests.launcher.saved_runs import change_tensor, checkpoint, contents
 from tests.runs.conftest import REQUESTS
-from training.checkpoint.compare import Tolerance
-from training.checkpoint.reader import open_checkpoint
-from training.logging.strict_json import encode
 
 NORM = "model.norm.weight"
 

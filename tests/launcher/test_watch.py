@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 from tests.launcher.given import ROOT, resolved
 from tests.launcher.runs import begun, ended, trained
 from tests.launcher.saved_runs import contents
@@ -56,7 +56,7 @@ def test_ctrl_c_ends_the_view_and_not_the_run(tmp_path):
         stdin=its,
         stdout=its,
         stderr=its,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "40"},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm", "COLUMNS": "40"},
     )
     os.close(its)
     received = b""

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines import deferred_init
+from gearshift.engines import deferred_init
 from tests.models import tasks
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.base import DataError
+from gearshift.models.base import DataError
 
 
 def error_of(call, *args, **options):

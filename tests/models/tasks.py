@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import launcher
-from launcher.config.schema import task_class
-from models.base import Context
-from models.common.predictions import FixedDraws
+import gearshift
+from gearshift.launcher.config.schema import task_class
+from gearshift.models.base import Context
+from gearshift.models.common.predictions import FixedDraws
 
 
 class Draws:
@@ -38,7 +38,7 @@ class Operators(TorchDispatchMode):
 
 def maker(family, default_share, **defaults):
     """Makes tasks that are not set up yet: the run folder, and settings that replace `defaults`."""
-    config = importlib.import_module(f"models.{family}.config")
+    config = importlib.import_module(f"gearshift.models.{family}.config")
 
     def make(folder=None, share=default_share, seed=0, **settings):
         given = {"size": "tiny"} | defaults | settings
@@ -93,5 +93,5 @@ def train_tiny(family, out, max_steps, **settings):
     """
     given = {key.replace("__", "."): value for key, value in settings.items()}
     given["train.max_steps"] = max_steps
-    done = launcher.train(f"{family}:tiny", out=out, settings=given, console=False)
+    done = gearshift.train(f"{family}:tiny", out=out, settings=given, console=False)
     return json.loads((out / "result.json").read_text()), done.metrics("eval")[-1]["metrics"]

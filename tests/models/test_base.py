@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file, save_model
 
-from engines.preparation import checkpoint_blocks
-from launcher.config.schema import task_class
-from models.base import Context, DataError, HasPredictions, PredictsFiles, TracksProgress
-from models.common.predictions import FixedDraws, few_samples
+from gearshift.engines.preparation import checkpoint_blocks
+from gearshift.launcher.config.schema import task_class
+from gearshift.models.base import Context, DataError, HasPredictions, PredictsFiles, TracksProgress
+from gearshift.models.common.predictions import FixedDraws, few_samples
+from gearshift.training.optim.groups import lr_factors
+from gearshift.training.settings import Optim
 from tests.models.tasks import Draws
-from training.optim.groups import lr_factors
-from training.settings import Optim
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Case:
 
     def task(self, folder=None, attention="auto", **model):
         """A task of size tiny that is not set up."""
-        config = importlib.import_module(f"models.{self.family}.config")
+        config = importlib.import_module(f"gearshift.models.{self.family}.config")
         context = Context(0, 0.2, folder, torch.device("cpu"), attention)
         settings = config.Model(**{"size": "tiny"} | self.model | model)
         return task_class(self.family)(settings, config.Data(**self.data), context)
@@ -341,11 +341,11 @@ def test_masks_change_in_each_training_epoch_and_are_fixed_in_evaluation(family)
 
 def test_settings_and_formats_of_families_load_nothing_heavy():
     families = sorted(ENCODERS | {"language": ()})
-    names = [f"models.{family}.{part}" for family in families for part in ("config", "formats")]
+    names = [f"gearshift.models.{family}.{part}" for family in families for part in ("config", "formats")]
     code = (
         f"import sys, {', '.join(names)}; from pathlib import Path;"
-        "models.language.formats.recognize(Path('README.md'));"
-        "heavy = ('torch', 'numpy', 'transformers', 'PIL', 'h5py', 'cv2', 'mne');"
+        "gearshift.models.language.formats.recognize(Path('README.md'));"
+        "heavy = ('torch', 'numpy', 'transformers', 'PIL', 'h5py', 'scipy', 'mne');"
         "sys.exit(', '.join(name for name in heavy if name in sys.modules) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

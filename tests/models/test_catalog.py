@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.run import execute
-from models.catalog import FAMILIES
+from gearshift.launcher.run import execute
+from gearshift.models.catalog import FAMILIES
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 

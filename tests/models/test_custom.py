@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from models.base import Context, DataError, Goal, Task
-from models.custom import CustomTask
+from gearshift.models.base import Context, DataError, Goal, Task
+from gearshift.models.custom import CustomTask
 from tests.models.errors import error_of
 
 CONTEXT = Context(0, 0.1, None, torch.device("cpu"))

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-import ds_configs
+from gearshift import ds_configs
 from tests import extended
 
 FOLDER = Path(__file__).parent / "new_family"
 LINE = """
-import models
+from gearshift import models
 from pathlib import Path
-from launcher.config import presets
-from models.catalog import FAMILIES, Family, _encoder, _on_encoder
+from gearshift.launcher.config import presets
+from gearshift.models.catalog import FAMILIES, Family, _encoder, _on_encoder
 models.__path__.append({folder!r})
 presets.FOLDER = Path({presets!r})
 stages = (_encoder("the encoder"), _on_encoder("whole", "the head"))

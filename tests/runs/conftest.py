@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from launcher.__main__ import main
-from training.checkpoint.reader import open_checkpoint
+from gearshift.launcher.__main__ import main
+from gearshift.training.checkpoint.reader import open_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUESTS = "".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(80))
@@ -21,7 +21,7 @@ REQUESTS = "".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in 
 
 def environment():
     """An environment in which the program is found from any working directory."""
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 
 
 def result(folder):

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.base import Engine, Precision
+from gearshift.engines.base import Engine, Precision
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.checkpoint.restore import restore
+from gearshift.training.checkpoint.retention import Keep
+from gearshift.training.checkpoint.writer import CheckpointWriter
+from gearshift.training.optim.updater import set_lr
+from gearshift.training.storage import Storage
 from tests.engines.parity import Case, Outcome, StepResult, joined, one_step, outcome, prepared
 from tests.engines.pool import Pool
-from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.restore import restore
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.optim.updater import set_lr
-from training.storage import Storage
 
 SAVED_AT, STEPS = 6, 9
 OVERFLOW_AT = 4

@@ -7,25 +7,25 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from engines.base import Options
-from engines.catalog import build_engine, find
-from engines.zero.config_file import shipped
-from models.base import Context, TracksProgress
-from models.catalog import FAMILIES
+from gearshift.engines.base import Options
+from gearshift.engines.catalog import build_engine, find
+from gearshift.engines.zero.config_file import shipped
+from gearshift.models.base import Context, TracksProgress
+from gearshift.models.catalog import FAMILIES
+from gearshift.training import seeds
+from gearshift.training.accumulate import accumulate, total_units
+from gearshift.training.agreement import agree_later
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.checkpoint.restore import restore
+from gearshift.training.data.loader import EvaluationBatches
+from gearshift.training.data.order import DataOrder
+from gearshift.training.data.samples import Samples
+from gearshift.training.evaluation.evaluate import evaluate
+from gearshift.training.interruption import Interruption
+from gearshift.training.optim import optimizer
 from tests.engines.parity import StepResult, outcome
 from tests.launcher.given import resolved
 from tests.runs.crossing import Source, saved_halfway
-from training import seeds
-from training.accumulate import accumulate, total_units
-from training.agreement import agree_later
-from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.restore import restore
-from training.data.loader import EvaluationBatches
-from training.data.order import DataOrder
-from training.data.samples import Samples
-from training.evaluation.evaluate import evaluate
-from training.interruption import Interruption
-from training.optim import optimizer
 
 GLOBAL_BATCH, MICRO_BATCH = 8, 2
 SAVED_AT, STEPS = 2, 4

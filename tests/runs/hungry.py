@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from models.custom import CustomTask
-from training.resources import cgroup
+from gearshift.models.custom import CustomTask
+from gearshift.training.resources import cgroup
 
 MIB = 2**20
 KIND, _, AMOUNT = os.environ.get("HUNGER", "").partition(" ")

@@ -10,11 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 from tests.runs.conftest import REQUESTS, Program
 
 LINES = {
-    "--model": r'language:../tiny | os:path | "language; rm -rf /" | launcher.api:Run | ""',
+    "--model": r'language:../tiny | os:path | "language; rm -rf /" | gearshift.launcher.api:Run | ""',
     "--mode": "fast,lite",
     "--engine": "ddp,fsdp",
     "--nproc": "1.5 | 99999999999999999999",

@@ -10,9 +10,9 @@ import subprocess
 import psutil
 import pytest
 
+from gearshift.training.checkpoint import compare, reader
 from tests.runs.conftest import Program
 from tests.waiting import until
-from training.checkpoint import compare, reader
 
 FIRST, EXPERIENCE = 4, 60
 """Steps of the first data, and of an experience."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engines.catalog import ENGINES
+from gearshift.engines.catalog import ENGINES
 from tests.engines.test_parity import SHARDED, able, able_mark
 from tests.runs.crossing import Crossings, differences, drift
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import launcher
-from launcher.__main__ import main
-from launcher.base.diagnostics import SettingsError
+import gearshift
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.base.diagnostics import SettingsError
 from tests.launcher.custom_tasks import BODY, EXAMPLES, HEAD, LINE, write
 from tests.runs.conftest import Program, losses
 
@@ -68,14 +68,14 @@ def test_the_python_api_names_a_custom_task_like_the_command_line(here, monkeypa
     torch.set_num_threads(1)
     monkeypatch.setattr(sys, "path", list(sys.path))
     name = write(here, HEAD + LINE + BODY)
-    run = launcher.train(model=f"{name}:Line", settings={"model.width": 3}, console=False)
+    run = gearshift.train(model=f"{name}:Line", settings={"model.width": 3}, console=False)
     assert (run.status, run.steps) == ("completed", 4)
     assert set(run.metrics("eval")[-1]["metrics"]) == {"val_loss"}
     settings = run.folder / "settings.yaml"
-    again = launcher.train(config=settings, console=False, out=here / "again")
+    again = gearshift.train(config=settings, console=False, out=here / "again")
     assert losses(again.folder) == losses(run.folder)
     with pytest.raises(SettingsError, match=r"unknown setting 'model\.depth'"):
-        launcher.train(model=f"{name}:Line", settings={"model.depth": 3})
+        gearshift.train(model=f"{name}:Line", settings={"model.depth": 3})
 
 
 def test_a_mean_instead_of_a_sum_ends_the_run_before_its_first_step(here, capsys, monkeypatch):

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from benchmarks import plan_error
-from launcher.config.machine import detect_machine
-from launcher.config.provenance import CliArgs
-from launcher.config.resolve import resolve
-from launcher.plan.plan import plan_run
-from launcher.plan.target import Described
-from launcher.run.prepare import check_memory
+from gearshift.launcher.config.machine import detect_machine
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.config.resolve import resolve
+from gearshift.launcher.plan.plan import plan_run
+from gearshift.launcher.plan.target import Described
+from gearshift.launcher.run.prepare import check_memory
 from tests.devices import each_device
 from tests.launcher.given import resolved
 from tests.runs.conftest import result

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher.run_folder import run_folder
+from gearshift.launcher.run_folder import run_folder
+from gearshift.training.checkpoint import manifest
 from tests.runs.conftest import REQUESTS, Program, environment
 from tests.waiting import LIMIT_S, until
-from training.checkpoint import manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hangups")]
 
@@ -51,7 +51,7 @@ def training(program, *args):
 
 
 def is_rank(child):
-    return "launcher.run.rank" in child.cmdline()
+    return "gearshift.launcher.run.rank" in child.cmdline()
 
 
 def ranks(process):
@@ -136,7 +136,7 @@ def test_a_full_disk_below_stdout_does_not_change_how_a_run_ends(program, tmp_pa
 
 
 def is_tracker(child):
-    return any("training.trackers" in word for word in child.cmdline())
+    return any("gearshift.training.trackers" in word for word in child.cmdline())
 
 
 def is_worker(child):

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher.base.diagnostics import SettingsError
-from launcher.compare.study import count_groups
-from launcher.config.schema import task_with_data
-from models.catalog import FAMILIES
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.compare.study import count_groups
+from gearshift.launcher.config.schema import task_with_data
+from gearshift.models.catalog import FAMILIES
 from tests.launcher.given import refused, resolved
 from tests.models.tasks import batch_of
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.catalog import ENGINES
+from gearshift.engines.catalog import ENGINES
 from tests.runs.conftest import REQUESTS
 from tests.runs.crossing import Crossings, differences, drift
 from tests.runs.test_crossing import cases, in_turn

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from launcher.__main__ import main
-from launcher.run.faults import FAULTS
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.run.faults import FAULTS
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 
 pytestmark = pytest.mark.usefixtures("one_thread")

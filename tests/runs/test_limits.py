@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import launcher
+import gearshift
 from tests.control_group import limited
 from tests.runs import hungry as hungry_task
 from tests.waiting import LIMIT_S
@@ -57,7 +57,7 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry):
 @pytest.mark.usefixtures("one_thread")
 def test_out_of_memory_in_an_evaluation_restarts_with_smaller_ones(tmp_path, monkeypatch, capfd):
     def trained(out):
-        run = launcher.train(
+        run = gearshift.train(
             model="tests.runs.hungry:Hungry",
             engine="local",
             settings={"log.every": 1, "train.max_steps": 6, "eval.every": 4, "save.every": 1},

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from launcher.config.schema import task_class
-from models.base import Context
-from models.catalog import FAMILIES
+from gearshift.launcher.config.schema import task_class
+from gearshift.models.base import Context
+from gearshift.models.catalog import FAMILIES
+from gearshift.training import seeds
 from tests.launcher.given import SERVER, resolved
-from training import seeds
 
 KEEP = ("resource-efficient", "fast", "ultra-fast", "benchmark", "conservative")
 SAME_DATA = ("resource-efficient", "conservative")

@@ -6,10 +6,10 @@ from itertools import combinations, cycle, product
 
 import pytest
 
-import launcher
-from engines.catalog import ENGINES
-from launcher.config import presets
-from models.catalog import FAMILIES
+import gearshift
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.config import presets
+from gearshift.models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 from tests.runs.conftest import REQUESTS
 
@@ -72,7 +72,7 @@ def test_a_mode_trains_and_is_recorded(family, mode, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
     choice = {"model": f"{family}:tiny", "mode": mode, "engine": "local", "out": tmp_path / "run"}
-    run = launcher.train(**choice, settings=SHORT | FEW.get(family, {}), console=False)
+    run = gearshift.train(**choice, settings=SHORT | FEW.get(family, {}), console=False)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["status"], result["steps"]) == ("completed", STEPS)
     assert (result["model"], result["mode"]) == (f"{family}:tiny", mode)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.runs.conftest import losses
 

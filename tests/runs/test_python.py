@@ -12,10 +12,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-import launcher
+import gearshift
+from gearshift.training.checkpoint.reader import open_checkpoint
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.runs.conftest import REQUESTS, environment
-from training.checkpoint.reader import open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -45,19 +45,19 @@ def here(home, monkeypatch):
 def run(here):
     """A run of three steps, trained once."""
     if not (here / "run").exists():
-        return launcher.train("language:tiny", settings=TINY, out="run", console=False)
-    return launcher.open_run("run")
+        return gearshift.train("language:tiny", settings=TINY, out="run", console=False)
+    return gearshift.open_run("run")
 
 
 @pytest.mark.slow
 def test_a_staged_run_is_opened_with_its_stages(tmp_path):
     out = {"out": tmp_path / "staged", "console": False}
-    run = launcher.train("language:tiny", "staged", settings=TINY, **out)
-    found = launcher.open_run(tmp_path / "staged")
+    run = gearshift.train("language:tiny", "staged", settings=TINY, **out)
+    found = gearshift.open_run(tmp_path / "staged")
     assert found == run and list(found.stages) == ["lower", "upper"]
     assert found.predict("what", max_tokens=2)[0].name == "prompt"
     (tmp_path / "staged" / "2-upper" / "result.json").unlink()
-    assert launcher.open_run(tmp_path / "staged").status == "killed"
+    assert gearshift.open_run(tmp_path / "staged").status == "killed"
 
 
 def test_predictions_are_objects_for_texts_and_for_files(run):
@@ -74,7 +74,7 @@ def test_predictions_are_objects_for_texts_and_for_files(run):
 def test_a_run_is_exported_and_resumed_in_its_folder_and_in_new_ones(run, tmp_path):
     folder = run.export("safetensors", tmp_path / "exported", checkpoint="last")
     assert folder == tmp_path / "exported" and (folder / "model.safetensors").is_file()
-    with pytest.raises(launcher.SettingsError, match="is not empty"):
+    with pytest.raises(gearshift.SettingsError, match="is not empty"):
         run.export("safetensors", tmp_path / "exported")
     longer, fork = {"train.max_steps": 4}, tmp_path / "fork"
     other = run.resume(settings=longer, reset="schedule", out=fork, console=False)
@@ -84,7 +84,7 @@ def test_a_run_is_exported_and_resumed_in_its_folder_and_in_new_ones(run, tmp_pa
 
 @pytest.mark.slow
 def test_an_evaluation_gives_and_records_the_metrics_of_the_split(run, tmp_path):
-    again = launcher.open_run(shutil.copytree("run", tmp_path / "copy", symlinks=True))
+    again = gearshift.open_run(shutil.copytree("run", tmp_path / "copy", symlinks=True))
     results = []
     thread = threading.Thread(target=lambda: results.append(again.evaluate()))
     thread.start()  # as in a notebook: only the main thread may handle signals
@@ -112,8 +112,8 @@ ARGUMENTS = [
 
 def test_errors_name_the_arguments_and_the_line_of_the_command_line(run):
     for arguments, where, fix in ARGUMENTS:
-        with pytest.raises(launcher.SettingsError) as error:
-            launcher.train(**{"console": False, **arguments})
+        with pytest.raises(gearshift.SettingsError) as error:
+            gearshift.train(**{"console": False, **arguments})
         found = error.value.diagnostics[0]
         assert (found.where, found.fix) == (where, fix)
 
@@ -133,7 +133,7 @@ CALLS = {
 
 def test_errors_of_methods_name_their_arguments(run):
     for where, call in CALLS.items():
-        with pytest.raises(launcher.SettingsError) as error:
+        with pytest.raises(gearshift.SettingsError) as error:
             call(run)
         assert error.value.diagnostics[0].where == where
 
@@ -141,8 +141,8 @@ def test_errors_of_methods_name_their_arguments(run):
 def test_training_in_a_thread_with_a_running_loop_leaves_signals_alone(here, tmp_path):
     async def cell():
         await asyncio.sleep(0)
-        run = launcher.train("language:tiny", settings=TINY, out=tmp_path / "a", console=False)
-        return run, await asyncio.to_thread(launcher.open_run, tmp_path / "a")
+        run = gearshift.train("language:tiny", settings=TINY, out=tmp_path / "a", console=False)
+        return run, await asyncio.to_thread(gearshift.open_run, tmp_path / "a")
 
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in handled]
@@ -158,10 +158,10 @@ def test_training_in_a_thread_with_a_running_loop_leaves_signals_alone(here, tmp
 
 
 SCRIPT = f"""{HEAD}{LINE}{BODY}
-import launcher
+import gearshift
 
 if __name__ == "__main__":
-    run = launcher.train(Line, nproc=2, settings={{"train.max_steps": 2}}, console=False)
+    run = gearshift.train(Line, nproc=2, settings={{"train.max_steps": 2}}, console=False)
     print(run.status, len(run.metrics("train")), *run.evaluate("val")["metrics"])
 """
 
@@ -176,21 +176,21 @@ def test_a_class_of_a_script_is_found_later(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     assert typed(tmp_path, "script.py") == "completed 2 val_loss\n"
     [folder] = (tmp_path / "runs").iterdir()
-    code = f"import launcher; print(type(launcher.open_run({str(folder)!r}).model()).__name__)"
+    code = f"import gearshift; print(type(gearshift.open_run({str(folder)!r}).model()).__name__)"
     (tmp_path / "elsewhere").mkdir()
     assert typed(tmp_path / "elsewhere", "-c", code) == "Sequential\n"
 
 
 def test_the_result_gives_metrics_and_the_trained_model(here, tmp_path, capsys):
     settings = {**TINY, "train.ema": 0.5, "save.every": 1, "save.keep_last": 3}
-    run = launcher.train(
+    run = gearshift.train(
         "language:tiny", "lite", "local", settings=settings, out=tmp_path / "a", console=False
     )
     assert capsys.readouterr().out == ""
     assert (run.status, run.steps, run.best["metric"]) == ("completed", 3, "val_loss")
     assert [line["step"] for line in run.metrics("train")] == [1, 2, 3]
     assert run.metrics("eval")[-1]["metrics"]["val_loss"] == run.best["value"]
-    with pytest.raises(launcher.SettingsError, match=r"allowed .* rank 0"):
+    with pytest.raises(gearshift.SettingsError, match=r"allowed .* rank 0"):
         replace(run, folder=None).model()
     before = torch.get_rng_state()
     model = run.model("last")
@@ -206,10 +206,10 @@ def test_the_result_gives_metrics_and_the_trained_model(here, tmp_path, capsys):
 
 
 LOOP = """
-import launcher
+import gearshift
 
 for out in ("first", "second"):
-    launcher.train(model="language:tiny", settings={"data.path": "mine.jsonl"}, out=out)
+    gearshift.train(model="language:tiny", settings={"data.path": "mine.jsonl"}, out=out)
 """
 
 

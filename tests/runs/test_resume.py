@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 from tests.runs.conftest import REQUESTS, lines
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from launcher.__main__ import main
-from launcher.run import run_end
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.run import run_end
 from tests.runs.conftest import REQUESTS
 
 SECRET = "canary-9f2c71"

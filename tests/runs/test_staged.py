@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from launcher.__main__ import main
+from gearshift.launcher.__main__ import main
 from tests.runs.conftest import Program, result, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from launcher.config import presets
-from models.catalog import FAMILIES
+from gearshift.launcher.config import presets
+from gearshift.models.catalog import FAMILIES
 from scripts import mode_tables
 from scripts.stated import STATED, Stated
 

@@ -156,7 +156,7 @@ class Login:
 
     def type(self, *args, environment=None):
         """The output of a command here, in the environment of a user with a clone."""
-        mine = {"GEARSHIFT_PYTHON": sys.executable, "PYTHONPATH": str(CLONE)}
+        mine = {"GEARSHIFT_PYTHON": sys.executable, "PYTHONPATH": str(CLONE / "src")}
         return self.cluster.command(*args, folder=self.folder, **mine | (environment or {}))
 
     def training(self, steps, settings):

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from slurm.address import reachable
-from slurm.environment import InvalidEnvironment, RankEnvironment
+from gearshift.slurm.address import reachable
+from gearshift.slurm.environment import InvalidEnvironment, RankEnvironment
 
 TWO_NODES = RankEnvironment(1, 2, 0, 1, 1, "node1", 20000, "srun")
 STEP = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_JOB_NODELIST": "node[1-2]"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from slurm.environment import (
+from gearshift.slurm.environment import (
     Generation,
     InvalidEnvironment,
     RankEnvironment,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.script import SHIPPED, render
+from gearshift.slurm.script import SHIPPED, render
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "slurm"

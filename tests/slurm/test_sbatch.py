@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from slurm import sbatch
-from slurm.sbatch import SbatchError, SiteError
+from gearshift.slurm import sbatch
+from gearshift.slurm.sbatch import SbatchError, SiteError
 from tests.slurm.programs import programs_in_path
 
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from slurm.script import render
+from gearshift.slurm.script import render
 
 ARGUMENTS = ["--set", "optim.betas=[0.9, 0.99]", "--out", "it's $HOME", "--data", '"a" `b`', ""]
 

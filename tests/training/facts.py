@@ -1,7 +1,7 @@
 """Facts of a run in the form that callbacks get."""
 
-from training.callbacks.base import EvalResult, Outcome, RunInfo, Step, StepMetrics
-from training.train_plan import TrainPlan
+from gearshift.training.callbacks.base import EvalResult, Outcome, RunInfo, Step, StepMetrics
+from gearshift.training.train_plan import TrainPlan
 
 
 def about(folder, **changes):

@@ -1,7 +1,7 @@
 """Functions that tests run on each of two processes; they return plain numbers."""
 
+from gearshift.training.agreement import agree_later
 from tests.training.tiny import RecordingCallback, TinyTask, TwoTermsTask, run_tiny
-from training.agreement import agree_later
 
 
 def tiny_run(world, task, requests, changes, two_terms=False):

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from training.checkpoint.manifest import step_folder
-from training.checkpoint.resume_point import ResumePoint
-from training.logging.strict_json import encode
+from gearshift.training.checkpoint.manifest import step_folder
+from gearshift.training.checkpoint.resume_point import ResumePoint
+from gearshift.training.logging.strict_json import encode
 
 
 @dataclass

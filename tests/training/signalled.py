@@ -7,8 +7,8 @@ import signal
 import sys
 import threading
 
+from gearshift.training.callbacks.preemption import Preemption
 from tests.training.facts import outcome, step, train_plan
-from training.callbacks.preemption import Preemption
 
 
 def main(where):

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from engines.base import Options
-from engines.local import FlatAveraging
-from engines.replicated import Replicated
+from gearshift.engines.base import Options
+from gearshift.engines.local import FlatAveraging
+from gearshift.engines.replicated import Replicated
+from gearshift.training.accumulate import accumulate
+from gearshift.training.data.order import DataOrder
+from gearshift.training.data.samples import Samples
+from gearshift.training.optim import optimizer
 from tests.training.ranks import tiny_run
 from tests.training.tiny import TinySplit, TinyTask, TwoTermsTask, make_settings, one_rank, run_tiny
-from training.accumulate import accumulate
-from training.data.order import DataOrder
-from training.data.samples import Samples
-from training.optim import optimizer
 
 # Float64 throughout: what is left is rounding.
 EXACT = {"rtol": 1e-12, "atol": 1e-12}

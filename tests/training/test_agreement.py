@@ -1,8 +1,8 @@
 import pytest
 
+from gearshift.training.agreement import agree_later, first_error
 from tests.training.ranks import agreed
 from tests.waiting import until
-from training.agreement import agree_later, first_error
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.checkpoint.retention import Keep
+from gearshift.training.checkpoint.writer import CheckpointWriter
+from gearshift.training.storage import Storage
 from tests.training.tiny import TinyTask, one_rank, run_tiny
-from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 
 class ShowsWeights(TinyTask):

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from training import duration
+from gearshift.training import duration
 
 
 @pytest.mark.parametrize(

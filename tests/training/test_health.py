@@ -7,10 +7,10 @@ import string
 
 import pytest
 
-from launcher.run.faults import FAULTS, advice
+from gearshift.launcher.run.faults import FAULTS, advice
+from gearshift.training.callbacks.base import EvalResult
+from gearshift.training.health import Health
 from tests.training.facts import logged, train_plan
-from training.callbacks.base import EvalResult
-from training.health import Health
 
 PLAN = train_plan(total_steps=600)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.base import Predictions
+from gearshift.models.base import Predictions
+from gearshift.training.inspection import architecture
 from tests.training.tiny import WIDTH, TinyNet, TinyTask, one_rank, run_tiny
-from training.inspection import architecture
 
 
 class FrozenTask(TinyTask):

@@ -2,10 +2,10 @@ import multiprocessing
 
 import pytest
 
-from models.base import DataError
+from gearshift.models.base import DataError
+from gearshift.training.callbacks.base import Action
 from tests.training.ranks import tiny_run
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
-from training.callbacks.base import Action
 
 EACH_STEP = {"train": {"epochs": 2}, "eval": {"every": None}, "log": {"every": 1}}
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from models.base import DataError
+from gearshift.models.base import DataError
+from gearshift.training.callbacks.base import Action
 from tests.training.shelf import Shelf
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
-from training.callbacks.base import Action
 
 CHANGES = {
     "train": {"epochs": 3, "ema": 0.9},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training import seeds
+from gearshift.training import seeds
 
 CPU = torch.device("cpu")
 

@@ -1,6 +1,6 @@
 """Settings of training."""
 
-from training.settings import nested
+from gearshift.training.settings import nested
 
 
 def test_keys_with_dots_are_branches_of_one_tree():

@@ -7,11 +7,11 @@ from statistics import median
 import pytest
 import torch
 
+from gearshift.training.callbacks.base import Step
+from gearshift.training.step_metrics import RunMetrics, timing
+from gearshift.training.step_timer import StepTimer
+from gearshift.training.train_plan import TrainPlan
 from tests.training.tiny import one_rank, run_tiny
-from training.callbacks.base import Step
-from training.step_metrics import RunMetrics, timing
-from training.step_timer import StepTimer
-from training.train_plan import TrainPlan
 
 BUDGET = TrainPlan(10, 5, 8, 2, 4, 1, "tokens")
 

@@ -3,8 +3,17 @@
 import pytest
 import torch
 
+from gearshift.training.step_timer import (
+    BACKWARD,
+    DATA,
+    EVALUATION,
+    FORWARD,
+    OPTIMIZER,
+    OTHER,
+    SAVING,
+    StepTimer,
+)
 from tests.training.ranks import tiny_run
-from training.step_timer import BACKWARD, DATA, EVALUATION, FORWARD, OPTIMIZER, OTHER, SAVING, StepTimer
 
 PARTS = ("forward_time_s", "backward_time_s", "optimizer_time_s")
 

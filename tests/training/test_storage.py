@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from training.storage import (
+from gearshift.training.storage import (
     LineFile,
     Storage,
     StorageError,

@@ -5,9 +5,9 @@ import socket
 
 import numpy as np
 
+from gearshift.training.callbacks.callback_list import CallbackList
+from gearshift.training.stragglers import Stragglers
 from tests.training.tiny import RecordingCallback
-from training.callbacks.callback_list import CallbackList
-from training.stragglers import Stragglers
 
 
 def events_of(world, computing, waits=(0.0, 0.0), gathers_weights=False):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.throughput import gpus, mfu, peak_flops
+from gearshift.training.throughput import gpus, mfu, peak_flops
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
+from gearshift.training.train_plan import StartSteps, TrainPlan, solve
 from tests.training.tiny import make_settings
-from training.train_plan import StartSteps, TrainPlan, solve
 
 
 def train_plan(length=100, global_batch=8, micro_batch=2, world_size=2, starts=None, experience=0, **changes):

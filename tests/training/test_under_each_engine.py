@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from engines.catalog import ENGINES, build_engine, missing
-from engines.precision import LossScale
+from gearshift.engines.catalog import ENGINES, build_engine, missing
+from gearshift.engines.precision import LossScale
+from gearshift.training.accumulate import Accumulated
+from gearshift.training.optim.nonfinite import Nonfinite, guarded
 from tests.engines.parity import Case, allow_fp16_on_cpu, options, spec
-from training.accumulate import Accumulated
-from training.optim.nonfinite import Nonfinite, guarded
 
 # DeepSpeed knows no float64.
 TASK = {"dtype": torch.float32, "nan_gradient_at": [5]}

@@ -8,24 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.base import Options
-from engines.catalog import build_engine, find
-from engines.environment import RankInfo
-from engines.world import ProcessWorld
-from engines.zero.config_file import shipped
-from models.base import DataError, Goal, Loss
+from gearshift.engines.base import Options
+from gearshift.engines.catalog import build_engine, find
+from gearshift.engines.environment import RankInfo
+from gearshift.engines.world import ProcessWorld
+from gearshift.engines.zero.config_file import shipped
+from gearshift.models.base import DataError, Goal, Loss
+from gearshift.training import settings
+from gearshift.training.callbacks.base import Action, Callback, Outcome
+from gearshift.training.checkpoint.restore import fill
+from gearshift.training.data.loader import Batches, EvaluationBatches
+from gearshift.training.data.order import DataOrder
+from gearshift.training.data.samples import Samples
+from gearshift.training.evaluation.held_out import HeldOut, HeldOutPart
+from gearshift.training.loop import train
+from gearshift.training.optim import optimizer
+from gearshift.training.run_state import TrainingRun
+from gearshift.training.train_plan import solve
 from tests.training.shelf import Shelf
-from training import settings
-from training.callbacks.base import Action, Callback, Outcome
-from training.checkpoint.restore import fill
-from training.data.loader import Batches, EvaluationBatches
-from training.data.order import DataOrder
-from training.data.samples import Samples
-from training.evaluation.held_out import HeldOut, HeldOutPart
-from training.loop import train
-from training.optim import optimizer
-from training.run_state import TrainingRun
-from training.train_plan import solve
 
 WIDTH = 4
 

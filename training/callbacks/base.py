@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.base import Predictions
-    from training.train_plan import TrainPlan
+    from gearshift.models.base import Predictions
+    from gearshift.training.train_plan import TrainPlan
 
 Facts = Mapping[str, Any]
 """Values of JSON by name: of an event, a checkpoint, a run."""

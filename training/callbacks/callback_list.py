@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from training.callbacks.base import Action, Callback, Outcome, Step
-from training.storage import StorageError
+from gearshift.training.callbacks.base import Action, Callback, Outcome, Step
+from gearshift.training.storage import StorageError
 
 
 def _each(name: str) -> Callable[..., Any]:

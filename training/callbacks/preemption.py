@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from training.callbacks.base import Action, Callback, Emit, Outcome, Step
+from gearshift.training.callbacks.base import Action, Callback, Emit, Outcome, Step
 
 if TYPE_CHECKING:
-    from training.train_plan import TrainPlan
+    from gearshift.training.train_plan import TrainPlan
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 ENDING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.callbacks.base import Callback, Emit, Outcome, Step
-from training.settings import PROFILE_WARMUP
-from training.storage import Storage, storage_errors
+from gearshift.training.callbacks.base import Callback, Emit, Outcome, Step
+from gearshift.training.settings import PROFILE_WARMUP
+from gearshift.training.storage import Storage, storage_errors
 
 if TYPE_CHECKING:
-    from training.train_plan import TrainPlan
+    from gearshift.training.train_plan import TrainPlan
 
 FOLDER = "profile"
 TRACE = "trace-rank0.json.gz"

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from models.base import DataError, HasBaseWeights
-from training.callbacks.base import Facts
+from gearshift.models.base import DataError, HasBaseWeights
+from gearshift.training.callbacks.base import Facts
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from engines.base import Engine, State, World
-    from models.base import Task
-    from training.checkpoint.reader import Checkpoint
+    from gearshift.engines.base import Engine, State, World
+    from gearshift.models.base import Task
+    from gearshift.training.checkpoint.reader import Checkpoint
 
 _CHUNK_BYTES = 1 << 24
 FACT = "base"

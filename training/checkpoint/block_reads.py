@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from training.checkpoint import manifest
-from training.checkpoint.manifest import CheckpointDamaged, CheckpointError, read_error
-from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, as_bytes
+from gearshift.training.checkpoint import manifest
+from gearshift.training.checkpoint.manifest import CheckpointDamaged, CheckpointError, read_error
+from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, as_bytes
 
 if TYPE_CHECKING:
-    from engines.base import Piece
-    from training.checkpoint.reader import Checkpoint
+    from gearshift.engines.base import Piece
+    from gearshift.training.checkpoint.reader import Checkpoint
 
 _THREADS = 4
 _BLOCKS_AHEAD = 6

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.callbacks.base import Facts
-from training.checkpoint.reader import Checkpoint
-from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
-from training.settings import flat
+from gearshift.training.callbacks.base import Facts
+from gearshift.training.checkpoint.reader import Checkpoint
+from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
+from gearshift.training.settings import flat
 
 # Options of torch optimizers that change how a step is computed, but not its result.
 _IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})

@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from training.callbacks.base import Facts
-from training.checkpoint.manifest import CheckpointError
+from gearshift.training.callbacks.base import Facts
+from gearshift.training.checkpoint.manifest import CheckpointError
 
 if TYPE_CHECKING:
-    from engines.base import Engine
-    from training.callbacks.callback_list import CallbackList
-    from training.checkpoint.reader import Checkpoint
-    from training.checkpoint.writer import CheckpointWriter
-    from training.settings import Save
+    from gearshift.engines.base import Engine
+    from gearshift.training.callbacks.callback_list import CallbackList
+    from gearshift.training.checkpoint.reader import Checkpoint
+    from gearshift.training.checkpoint.writer import CheckpointWriter
+    from gearshift.training.settings import Save
 
 
 class CheckpointController:
@@ -69,7 +69,7 @@ class CheckpointController:
         except CheckpointError as error:
             self._callbacks.event("warning", {"text": f"kept the last weights, not the best: {error}"})
             return step
-        from training.checkpoint.restore import restore
+        from gearshift.training.checkpoint.restore import restore
 
         restore(checkpoint, engine, slots=False)
         load_average(checkpoint)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
-from training.callbacks.base import Facts
-from training.logging.strict_json import encode_bytes
-from training.storage import MOST_BYTES, read_regular, storage_errors
+from gearshift.training.callbacks.base import Facts
+from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.storage import MOST_BYTES, read_regular, storage_errors
 
 if TYPE_CHECKING:
-    from engines.base import State
+    from gearshift.engines.base import State
 
 NAME = "manifest.json"
 STATE = "state.json"

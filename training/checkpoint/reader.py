@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from safetensors import SafetensorError
 
-from engines.base import Shape, kind_shape
-from training.checkpoint import manifest, tensor_file
-from training.checkpoint.manifest import CheckpointError, CheckpointFile, Manifest, read_error
-from training.checkpoint.tensor_file import BUFFER, WEIGHT, as_bytes, parse_key
+from gearshift.engines.base import Shape, kind_shape
+from gearshift.training.checkpoint import manifest, tensor_file
+from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointFile, Manifest, read_error
+from gearshift.training.checkpoint.tensor_file import BUFFER, WEIGHT, as_bytes, parse_key
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from engines.base import Piece
-from training.agreement import attempt
-from training.callbacks.base import Facts
-from training.checkpoint.block_reads import BlockReads
-from training.checkpoint.manifest import MODEL, CheckpointDamaged, CheckpointError, check_files
-from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
+from gearshift.engines.base import Piece
+from gearshift.training.agreement import attempt
+from gearshift.training.callbacks.base import Facts
+from gearshift.training.checkpoint.block_reads import BlockReads
+from gearshift.training.checkpoint.manifest import MODEL, CheckpointDamaged, CheckpointError, check_files
+from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
 if TYPE_CHECKING:
-    from engines.base import Engine, State, World
-    from training.checkpoint.reader import Checkpoint
+    from gearshift.engines.base import Engine, State, World
+    from gearshift.training.checkpoint.reader import Checkpoint
 
 _AT_ONCE = 2**20  # Elements that are read together: 4 MiB of fp32
 _MAX_ERRORS = 8

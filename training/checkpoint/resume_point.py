@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.base import DataError
-from training.callbacks.base import Emit, Facts
-from training.checkpoint import manifest, retention, tensor_file
-from training.checkpoint.manifest import CheckpointError, CheckpointFile, CheckpointUnreadable
-from training.checkpoint.reader import Checkpoint
-from training.train_plan import StartSteps
+from gearshift.models.base import DataError
+from gearshift.training.callbacks.base import Emit, Facts
+from gearshift.training.checkpoint import manifest, retention, tensor_file
+from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointFile, CheckpointUnreadable
+from gearshift.training.checkpoint.reader import Checkpoint
+from gearshift.training.train_plan import StartSteps
 
 if TYPE_CHECKING:
-    from engines.base import World
+    from gearshift.engines.base import World
 
 
 _DAMAGED, _UNREADABLE = 1, 2  # Flags that the ranks agree on

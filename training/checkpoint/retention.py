@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from training.checkpoint import manifest
-from training.checkpoint.manifest import CheckpointError, Manifest
-from training.storage import Storage, sync
+from gearshift.training.checkpoint import manifest
+from gearshift.training.checkpoint.manifest import CheckpointError, Manifest
+from gearshift.training.storage import Storage, sync
 
 CHECKPOINTS = "checkpoints"
 LAST = "last"

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.logging.quantities import size
+from gearshift.training.logging.quantities import size
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from training.settings import TrainingSettings
+    from gearshift.training.settings import TrainingSettings
 
 _SPARE_BYTES = 16 * 2**20  # For the JSON files, and a margin for file systems that count whole blocks
 _FP32_BYTES = 4

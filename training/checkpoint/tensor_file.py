@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import safe_open
 
-from engines.base import Piece, State, kind_shape
-from training.callbacks.base import Numbers
-from training.checkpoint.manifest import CheckpointError, CheckpointFile, read_error, write_file
+from gearshift.engines.base import Piece, State, kind_shape
+from gearshift.training.callbacks.base import Numbers
+from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointFile, read_error, write_file
 
 if TYPE_CHECKING:
     from torch import Tensor

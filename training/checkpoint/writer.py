@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, TypeVar
 import psutil
 import torch
 
-from engines.base import Piece, State, World
-from training.agreement import attempt, first_error
-from training.callbacks.base import Facts
-from training.checkpoint import manifest, reader, resume_point, retention, room, tensor_file
-from training.checkpoint.manifest import CheckpointError, Manifest, Score
-from training.checkpoint.retention import Keep
-from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, file_bytes, file_dtype
-from training.resources import cgroup
-from training.storage import Storage, StorageError, storage_errors, sync
+from gearshift.engines.base import Piece, State, World
+from gearshift.training.agreement import attempt, first_error
+from gearshift.training.callbacks.base import Facts
+from gearshift.training.checkpoint import manifest, reader, resume_point, retention, room, tensor_file
+from gearshift.training.checkpoint.manifest import CheckpointError, Manifest, Score
+from gearshift.training.checkpoint.retention import Keep
+from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, file_bytes, file_dtype
+from gearshift.training.resources import cgroup
+from gearshift.training.storage import Storage, StorageError, storage_errors, sync
 
 if TYPE_CHECKING:
     from torch import Tensor

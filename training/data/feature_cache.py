@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from models.base import EncoderInputs, HasFrozenEncoder, SplitName
-from training.agreement import attempt
-from training.data.fingerprint import add, probes, weights_digest
-from training.data.loader import on_device
-from training.logging.quantities import size
-from training.settings import SettingError
-from training.storage import atomic_write
+from gearshift.models.base import EncoderInputs, HasFrozenEncoder, SplitName
+from gearshift.training.agreement import attempt
+from gearshift.training.data.fingerprint import add, probes, weights_digest
+from gearshift.training.data.loader import on_device
+from gearshift.training.logging.quantities import size
+from gearshift.training.settings import SettingError
+from gearshift.training.storage import atomic_write
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from engines.base import Engine, World
-    from models.base import Task
-    from training.settings import FeatureCache
+    from gearshift.engines.base import Engine, World
+    from gearshift.models.base import Task
+    from gearshift.training.settings import FeatureCache
 
 BATCH = 8
 """Inputs per forward pass: constant, so that the features are the same for any number of ranks and

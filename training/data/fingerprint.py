@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from models.base import DataError
+from gearshift.models.base import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engines.base import State, World
-    from training.data.samples import Samples
+    from gearshift.engines.base import State, World
+    from gearshift.training.data.samples import Samples
 
 
 _PROBES = 16

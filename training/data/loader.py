@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from models.base import DataError
-from training.data.samples import MicroBatch
-from training.data.workers import RequestLoader
-from training.stop_reason import WorkerDied
+from gearshift.models.base import DataError
+from gearshift.training.data.samples import MicroBatch
+from gearshift.training.data.workers import RequestLoader
+from gearshift.training.stop_reason import WorkerDied
 
 if TYPE_CHECKING:
-    from engines.base import World
-    from training.data.order import DataOrder
-    from training.data.samples import Request, Samples
-    from training.data.workers import DataWatchdog
-    from training.settings import Loader
-    from training.train_plan import TrainPlan
+    from gearshift.engines.base import World
+    from gearshift.training.data.order import DataOrder
+    from gearshift.training.data.samples import Request, Samples
+    from gearshift.training.data.workers import DataWatchdog
+    from gearshift.training.settings import Loader
+    from gearshift.training.train_plan import TrainPlan
 
 
 class Batches:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from training.seeds import derive
-from training.settings import SettingError
+from gearshift.training.seeds import derive
+from gearshift.training.settings import SettingError
 
 _ROUNDS = 8
 _AT_ONCE = 4096  # Positions permuted per call of numpy, whose overhead equals a few hundred of them

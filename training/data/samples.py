@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from models.base import Batch, CountsTokens, DataError
-from training.seeds import derive
+from gearshift.models.base import Batch, CountsTokens, DataError
+from gearshift.training.seeds import derive
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from models.base import Draws, NumUnits, Split, Task
+    from gearshift.models.base import Draws, NumUnits, Split, Task
 
 
 Request = tuple[int, list[int]]

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from models.base import DataError
-from training.callbacks.preemption import ignore_ending
-from training.seeds import derive
-from training.stop_reason import WorkerDied
+from gearshift.models.base import DataError
+from gearshift.training.callbacks.preemption import ignore_ending
+from gearshift.training.seeds import derive
+from gearshift.training.stop_reason import WorkerDied
 
 if TYPE_CHECKING:
-    from engines.base import World
-    from training.data.samples import MicroBatch, Request, Samples
-    from training.settings import Loader
+    from gearshift.engines.base import World
+    from gearshift.training.data.samples import MicroBatch, Request, Samples
+    from gearshift.training.settings import Loader
 
 
 # Forked workers share the data of their parent, and need no `__main__` guard. They use

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from training.callbacks.base import Facts, Numbers
-from training.settings import TARGET_FORMS, TARGET_PATTERN
+from gearshift.training.callbacks.base import Facts, Numbers
+from gearshift.training.settings import TARGET_FORMS, TARGET_PATTERN
 
 if TYPE_CHECKING:
-    from models.base import Goal
-    from training.settings import Stop
+    from gearshift.models.base import Goal
+    from gearshift.training.settings import Stop
 
 Direction = Literal["min", "max"]
 Sign = Literal["<=", ">=", "="]

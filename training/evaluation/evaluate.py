@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, get_args
 
 import torch
 
-from models.base import ChecksMeasures, DataError, HasFinalMetric, SplitName
-from training.callbacks.base import Numbers
-from training.data.loader import EvaluationBatches, on_device
-from training.data.samples import SampleDraws, Samples
-from training.inspection import preview_text
-from training.interruption import Interruption
+from gearshift.models.base import ChecksMeasures, DataError, HasFinalMetric, SplitName
+from gearshift.training.callbacks.base import Numbers
+from gearshift.training.data.loader import EvaluationBatches, on_device
+from gearshift.training.data.samples import SampleDraws, Samples
+from gearshift.training.inspection import preview_text
+from gearshift.training.interruption import Interruption
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from engines.base import World
-    from models.base import Metric, Task
-    from training.data.samples import MicroBatch
+    from gearshift.engines.base import World
+    from gearshift.models.base import Metric, Task
+    from gearshift.training.data.samples import MicroBatch
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 

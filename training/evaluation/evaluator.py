@@ -9,21 +9,21 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from models.base import Goal
-from training.callbacks.base import Emit, EvalResult, Facts, Numbers
-from training.checkpoint.manifest import Score
-from training.evaluation.early_stopping import Direction, EarlyStopping, Target, parse_target
-from training.evaluation.evaluate import evaluate_final, metric_names
-from training.evaluation.held_out import ALL, NEW, OLD, HeldOut
-from training.interruption import Interrupted
-from training.settings import SettingError
-from training.stop_reason import StopReason, failed
+from gearshift.models.base import Goal
+from gearshift.training.callbacks.base import Emit, EvalResult, Facts, Numbers
+from gearshift.training.checkpoint.manifest import Score
+from gearshift.training.evaluation.early_stopping import Direction, EarlyStopping, Target, parse_target
+from gearshift.training.evaluation.evaluate import evaluate_final, metric_names
+from gearshift.training.evaluation.held_out import ALL, NEW, OLD, HeldOut
+from gearshift.training.interruption import Interrupted
+from gearshift.training.settings import SettingError
+from gearshift.training.stop_reason import StopReason, failed
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from training.interruption import Interruption
-    from training.settings import TrainingSettings
+    from gearshift.training.interruption import Interruption
+    from gearshift.training.settings import TrainingSettings
 
 _DIRECTIONS = ("min", "max")
 _BOUNDS = {"min": "at least", "max": "at most"}

@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from training.callbacks.base import Numbers
-from training.evaluation.evaluate import evaluate
+from gearshift.training.callbacks.base import Numbers
+from gearshift.training.evaluation.evaluate import evaluate
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from models.base import Task
-    from training.data.loader import EvaluationBatches
-    from training.interruption import Interruption
+    from gearshift.models.base import Task
+    from gearshift.training.data.loader import EvaluationBatches
+    from gearshift.training.interruption import Interruption
 
 ALL, OLD, NEW = "val", "val_old", "val_new"
 """Splits: all held-out data, and in an experience that of earlier ones and its own."""

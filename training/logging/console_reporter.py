@@ -6,14 +6,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from training.callbacks.base import Callback, EvalResult, Facts, Numbers, Outcome, RunInfo, Step, StepMetrics
-from training.logging import console_text
-from training.logging.console_text import render_row
-from training.logging.outputs import ConsoleOutput, Kind
-from training.logging.printable import printable
-from training.logging.progress import Progress
-from training.logging.quantities import duration, real
-from training.train_plan import TrainPlan
+from gearshift.training.callbacks.base import (
+    Callback,
+    EvalResult,
+    Facts,
+    Numbers,
+    Outcome,
+    RunInfo,
+    Step,
+    StepMetrics,
+)
+from gearshift.training.logging import console_text
+from gearshift.training.logging.console_text import render_row
+from gearshift.training.logging.outputs import ConsoleOutput, Kind
+from gearshift.training.logging.printable import printable
+from gearshift.training.logging.progress import Progress
+from gearshift.training.logging.quantities import duration, real
+from gearshift.training.train_plan import TrainPlan
 
 _REDRAW_S = 0.25
 PREVIEW_LINES, _WIDTH = 5, 100

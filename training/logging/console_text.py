@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from textwrap import wrap
 from typing import Any
 
-from training import stop_reason
-from training.callbacks.base import Facts, Outcome, RunInfo
-from training.logging.quantities import amount, counted, duration, real, size
-from training.train_plan import TrainPlan
+from gearshift.training import stop_reason
+from gearshift.training.callbacks.base import Facts, Outcome, RunInfo
+from gearshift.training.logging.quantities import amount, counted, duration, real, size
+from gearshift.training.train_plan import TrainPlan
 
 _LABEL = 9
 _WIDTH = 88  # Width at which text after a label is wrapped

@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-from training.callbacks.base import Callback, EvalResult, Facts, Outcome, Step
-from training.logging.strict_json import encode_bytes
-from training.storage import LineFile, Storage
-from training.train_plan import TrainPlan
+from gearshift.training.callbacks.base import Callback, EvalResult, Facts, Outcome, Step
+from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.storage import LineFile, Storage
+from gearshift.training.train_plan import TrainPlan
 
 NAME = "events.jsonl"
 _now = partial(datetime.now, timezone.utc)

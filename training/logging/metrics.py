@@ -9,10 +9,19 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
-from training.callbacks.base import TEST, Callback, EvalResult, Facts, Numbers, Outcome, RunInfo, StepMetrics
-from training.logging.strict_json import encode_bytes
-from training.storage import LineFile, Storage, storage_errors
-from training.train_plan import TrainPlan
+from gearshift.training.callbacks.base import (
+    TEST,
+    Callback,
+    EvalResult,
+    Facts,
+    Numbers,
+    Outcome,
+    RunInfo,
+    StepMetrics,
+)
+from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.storage import LineFile, Storage, storage_errors
+from gearshift.training.train_plan import TrainPlan
 
 NAME, RESULT = "metrics.jsonl", "result.json"
 OF_PART = "lr."

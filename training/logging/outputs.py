@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from training.logging.printable import printable
-from training.storage import Storage
+from gearshift.training.logging.printable import printable
+from gearshift.training.storage import Storage
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

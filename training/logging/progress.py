@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import Numbers, StepMetrics
-from training.logging.console_text import render_row
-from training.logging.printable import printable
-from training.logging.quantities import amount, duration, real, size
-from training.train_plan import TrainPlan
+from gearshift.training.callbacks.base import Numbers, StepMetrics
+from gearshift.training.logging.console_text import render_row
+from gearshift.training.logging.printable import printable
+from gearshift.training.logging.quantities import amount, duration, real, size
+from gearshift.training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.checkpoint.tensor_file import EMA
+from gearshift.training.checkpoint.tensor_file import EMA
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engines.base import Engine, State
+    from gearshift.engines.base import Engine, State
 
 
 class Ema:

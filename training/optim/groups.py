@@ -8,15 +8,15 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from engines.base import LR_FACTOR, PART
-from models.base import LAYERS, HasParts
-from training.settings import SettingError
+from gearshift.engines.base import LR_FACTOR, PART
+from gearshift.models.base import LAYERS, HasParts
+from gearshift.training.settings import SettingError
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
 
-    from engines.base import OptimizerSpec
-    from training.settings import Optim
+    from gearshift.engines.base import OptimizerSpec
+    from gearshift.training.settings import Optim
 
 _EMBEDDING = "embedding"
 

@@ -17,9 +17,9 @@ from torch.nn.functional import pad
 from torch.optim import AdamW
 from torch.utils._pytree import tree_map_only
 
-from engines.base import OptimizerSpec
-from training.callbacks.base import Facts
-from training.optim.shards import shard
+from gearshift.engines.base import OptimizerSpec
+from gearshift.training.callbacks.base import Facts
+from gearshift.training.optim.shards import shard
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 KEEPS_FP32 = "keeps_fp32"

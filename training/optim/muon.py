@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
-from training.callbacks.base import Facts
-from training.optim.shards import shard
+from gearshift.training.callbacks.base import Facts
+from gearshift.training.optim.shards import shard
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 5

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engines.base import Update
-from training.callbacks.base import Numbers
-from training.optim.shards import shard
+from gearshift.engines.base import Update
+from gearshift.training.callbacks.base import Numbers
+from gearshift.training.optim.shards import shard
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from engines.base import Engine, OptimizerSpec, World
-    from training.accumulate import Accumulated
+    from gearshift.engines.base import Engine, OptimizerSpec, World
+    from gearshift.training.accumulate import Accumulated
 
 _FIRST, _LATER = "nonfinite_first", "nonfinite_later"
 _EVALUATION = "nonfinite_evaluation"

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engines.base import EngineError, OptimizerSpec
-from models.base import HasOptimizer
-from training.optim.nonfinite import guarded
+from gearshift.engines.base import EngineError, OptimizerSpec
+from gearshift.models.base import HasOptimizer
+from gearshift.training.optim.nonfinite import guarded
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
     from torch.optim import Optimizer
 
-    from engines.base import World
-    from training.settings import Optim, TrainingSettings
+    from gearshift.engines.base import World
+    from gearshift.training.settings import Optim, TrainingSettings
 
 
 # Adafactor scales its steps by the root mean square of a weight, but at least by this. At 1, steps
@@ -61,11 +61,11 @@ def spec(
         optim.clip_norm,
     )
     if optim.name == "adamw" and optim.state != "fp32":
-        from training.optim.low_bit import small_apart  # imports torch.distributed.tensor
+        from gearshift.training.optim.low_bit import small_apart  # imports torch.distributed.tensor
 
         plain = small_apart(plain)
     if optim.groups or optim.layer_decay is not None:
-        from training.optim.groups import lr_factors, with_factors  # where a part has a factor
+        from gearshift.training.optim.groups import lr_factors, with_factors  # where a part has a factor
 
         plain = with_factors(plain, lr_factors(optim, model, task), model)
     return plain if settings.train.on_nonfinite == "stop" else guarded(plain, world)
@@ -111,11 +111,11 @@ def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
     beta1, beta2 = settings.betas
     kind: Callable[..., Optimizer] = torch.optim.AdamW
     if settings.name == "muon":
-        from training.optim.muon import Muon  # imports torch.distributed.tensor
+        from gearshift.training.optim.muon import Muon  # imports torch.distributed.tensor
 
         kind = Muon
     elif settings.state != "fp32":
-        from training.optim.low_bit import LowBitAdamW  # the same
+        from gearshift.training.optim.low_bit import LowBitAdamW  # the same
 
         kind = partial(LowBitAdamW, state=settings.state)
     return partial(_fastest, kind, lr=settings.lr, betas=(beta1, beta2), eps=settings.eps)

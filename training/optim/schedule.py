@@ -7,13 +7,13 @@ from bisect import bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from training import duration
-from training.callbacks.base import Facts
-from training.train_plan import decay_start
+from gearshift.training import duration
+from gearshift.training.callbacks.base import Facts
+from gearshift.training.train_plan import decay_start
 
 if TYPE_CHECKING:
-    from training.settings import Schedule as Settings
-    from training.train_plan import TrainPlan
+    from gearshift.training.settings import Schedule as Settings
+    from gearshift.training.train_plan import TrainPlan
 
 ONE_CYCLE_RISE = "30%"
 ONE_CYCLE_START = 1 / 25

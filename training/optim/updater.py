@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from engines.base import LR_FACTOR, PART, Update
-from models.base import TracksProgress
-from training.callbacks.base import Numbers
-from training.checkpoint.tensor_file import EMA
-from training.optim.nonfinite import Nonfinite
-from training.optim.schedule import LrSchedule
-from training.seeds import seed_step
+from gearshift.engines.base import LR_FACTOR, PART, Update
+from gearshift.models.base import TracksProgress
+from gearshift.training.callbacks.base import Numbers
+from gearshift.training.checkpoint.tensor_file import EMA
+from gearshift.training.optim.nonfinite import Nonfinite
+from gearshift.training.optim.schedule import LrSchedule
+from gearshift.training.seeds import seed_step
 
 if TYPE_CHECKING:
-    from engines.base import Engine
-    from models.base import Task
-    from training.accumulate import Accumulated
-    from training.checkpoint.reader import Checkpoint
-    from training.checkpoint.resume_point import ResumePoint
-    from training.optim.ema import Ema
-    from training.settings import TrainingSettings
-    from training.train_plan import TrainPlan
+    from gearshift.engines.base import Engine
+    from gearshift.models.base import Task
+    from gearshift.training.accumulate import Accumulated
+    from gearshift.training.checkpoint.reader import Checkpoint
+    from gearshift.training.checkpoint.resume_point import ResumePoint
+    from gearshift.training.optim.ema import Ema
+    from gearshift.training.settings import TrainingSettings
+    from gearshift.training.train_plan import TrainPlan
 
 
 class Updater:
@@ -52,7 +52,7 @@ class Updater:
     def start(self, engine: Engine, resume_point: ResumePoint | None = None) -> None:
         """Start the moving average from the checkpoint, or from the weights."""
         if self._decay is not None:
-            from training.optim.ema import Ema  # where train.ema is set
+            from gearshift.training.optim.ema import Ema  # where train.ema is set
 
             self.average = Ema(engine, self._decay)
             if resume_point and "optimizer" not in resume_point.reset:
@@ -64,7 +64,7 @@ class Updater:
 
     def load_average(self, checkpoint: Checkpoint) -> None:
         if self.average and EMA in checkpoint.kinds:
-            from training.checkpoint.restore import fill
+            from gearshift.training.checkpoint.restore import fill
 
             fill(checkpoint, self.average.pieces)
 

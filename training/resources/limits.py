@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Literal
 
-from training.callbacks.base import Action, Callback, Emit, Outcome, Step
-from training.resources.monitor import RESOURCES
-from training.train_plan import TrainPlan
+from gearshift.training.callbacks.base import Action, Callback, Emit, Outcome, Step
+from gearshift.training.resources.monitor import RESOURCES
+from gearshift.training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
-    from training.resources.monitor import Reading, ResourceMonitor
-    from training.settings import Limits
+    from gearshift.training.resources.monitor import Reading, ResourceMonitor
+    from gearshift.training.settings import Limits
 
 WARNINGS = 3
 """Readings in a row over a limit that count as a critical one."""

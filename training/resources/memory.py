@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from training.callbacks.base import Callback, Step
-from training.train_plan import TrainPlan
+from gearshift.training.callbacks.base import Callback, Step
+from gearshift.training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     import torch
 
-    from engines.base import World
+    from gearshift.engines.base import World
 
 # getrusage counts in KiB on Linux and in bytes on macOS.
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024

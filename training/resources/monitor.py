@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from training.callbacks.base import Numbers
-from training.resources import cgroup
-from training.resources.memory import host_bytes
+from gearshift.training.callbacks.base import Numbers
+from gearshift.training.resources import cgroup
+from gearshift.training.resources.memory import host_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +118,7 @@ def gpu_uses(device: torch.device) -> Reading:
         return dict.fromkeys(names)
     import torch
 
-    from training.resources import nvml
+    from gearshift.training.resources import nvml
 
     nvml.keep_open()
     # By its unique id: CUDA_VISIBLE_DEVICES renumbers devices.

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from training.callbacks.base import Action
-from training.resources import memory
-from training.resources.oom import MAX_HALVINGS, first_line, is_out_of_memory
+from gearshift.training.callbacks.base import Action
+from gearshift.training.resources import memory
+from gearshift.training.resources.oom import MAX_HALVINGS, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from engines.base import Engine
-    from training.callbacks.callback_list import CallbackList
-    from training.data.loader import Batches, EvaluationBatches
-    from training.step_timer import StepTimer
+    from gearshift.engines.base import Engine
+    from gearshift.training.callbacks.callback_list import CallbackList
+    from gearshift.training.data.loader import Batches, EvaluationBatches
+    from gearshift.training.step_timer import StepTimer
 
 T = TypeVar("T")
 

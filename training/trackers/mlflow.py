@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from training.callbacks.base import Facts, Numbers
-from training.settings import flat
-from training.stop_reason import RUN_AGAIN
-from training.trackers.follow import TAGS, Run, Tracker
+from gearshift.training.callbacks.base import Facts, Numbers
+from gearshift.training.settings import flat
+from gearshift.training.stop_reason import RUN_AGAIN
+from gearshift.training.trackers.follow import TAGS, Run, Tracker
 
 # Tags: the run folder that a run belongs to, and the newest step that it has.
 _ID, _LAST_STEP = "gearshift.id", "gearshift.last_step"

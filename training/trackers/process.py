@@ -12,19 +12,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from training.callbacks.base import Callback, Emit, Outcome, StepMetrics
-from training.trackers.follow import Run
-from training.train_plan import TrainPlan
+from gearshift.training.callbacks.base import Callback, Emit, Outcome, StepMetrics
+from gearshift.training.trackers.follow import Run
+from gearshift.training.train_plan import TrainPlan
 
 # A stopped run waits this long: its grace period may be short, and the rest is sent later.
 _STOPPED_WAIT_S = 5.0
 Kind = Literal["notice", "warning"]
 _Process = subprocess.Popen[bytes]
-_ROOT = str(Path(__file__).resolve().parents[2])
-# The working directory is not searched: it may hold packages with the names of ours.
+_ROOT = str(Path(__file__).absolute().parents[3])
+# The working directory is not searched: it may hold packages with the names of libraries.
 _CODE = (
     "import sys; root = sys.argv.pop(1); sys.path[:1] = [] if root in sys.path[1:] else [root]; "
-    "from training.trackers.follow import main; main()"
+    "from gearshift.training.trackers.follow import main; main()"
 )
 
 

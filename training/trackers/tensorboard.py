@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from training.callbacks.base import Facts, Numbers
-from training.trackers.follow import Run, Tracker
+from gearshift.training.callbacks.base import Facts, Numbers
+from gearshift.training.trackers.follow import Run, Tracker
 
 _PLAIN = frozenset(" ,;:.'\"/?=%@")
 

@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from training.callbacks.base import Facts
-from training.logging.printable import describe
-from training.settings import nested
-from training.stop_reason import RUN_AGAIN
-from training.trackers.follow import TAGS, Run, Tracker
+from gearshift.training.callbacks.base import Facts
+from gearshift.training.logging.printable import describe
+from gearshift.training.settings import nested
+from gearshift.training.stop_reason import RUN_AGAIN
+from gearshift.training.trackers.follow import TAGS, Run, Tracker
 
 STEP = "global_step"
 """The x axis of all charts."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from models.abr.responses import ResponseOrigin, ResponseReading, ResponseRow, resample
-from models.base import DataError
-from models.common.data_files import unreadable_file
+from gearshift.models.abr.responses import ResponseOrigin, ResponseReading, ResponseRow, resample
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import unreadable_file
 
 WINDOW_MS = 8.5
 """The window that the program writing these files analyses."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.abr import formats
-from models.abr.config import Data
-from models.abr.readers import epl, recordings, table
-from models.abr.responses import ResponseReading, Responses, collect
-from models.base import DataError
-from models.common.data_files import existing_path, known_files
+from gearshift.models.abr import formats
+from gearshift.models.abr.config import Data
+from gearshift.models.abr.readers import epl, recordings, table
+from gearshift.models.abr.responses import ResponseReading, Responses, collect
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import existing_path, known_files
 
 READERS: dict[str, Any] = {formats.EPL: epl, formats.TABLE: table, formats.RECORDING: recordings}
 """By format, the module with its `ORIGIN`, and `read`, which yields the rows of a file."""

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr.responses import ResponseOrigin, ResponseReading, ResponseRow, Signal, resample
-from models.base import DataError
-from models.common.recordings import bids
-from models.common.recordings.files import open_recording
-from models.common.recordings.recording import Event, Recording
+from gearshift.models.abr.responses import ResponseOrigin, ResponseReading, ResponseRow, Signal, resample
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import MissingPackage
+from gearshift.models.common.recordings import bids
+from gearshift.models.common.recordings.files import open_recording
+from gearshift.models.common.recordings.recording import Event, Recording
 
 Values = NDArray[np.float64]
 BAND_HZ = (100.0, 3000.0)
@@ -69,6 +70,8 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
                 needed, most = reading.settings.sweeps, reading.settings.reject_uv
                 problem = f"'{kind}' has fewer than data.sweeps={needed} sweeps within ±{most:g} µV"
                 reading.bad_records.add(name, problem, "average fewer, or accept larger ones")
+    except MissingPackage:
+        raise
     except DataError as error:
         reading.bad_records.add(error.where or name, error.message, error.fix)
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from models.abr.config import CLASS_NAMES, COLUMNS, POINTS, UNKNOWN
-from models.abr.responses import UNKNOWN_CLASS, ResponseOrigin, ResponseReading, ResponseRow
-from models.base import DataError
-from models.common.config import declared_columns
-from models.common.data_files import IGNORE, listed
-from models.common.table import Table, columns_option
-from models.common.text_file import TextFile
+from gearshift.models.abr.config import CLASS_NAMES, COLUMNS, POINTS, UNKNOWN
+from gearshift.models.abr.responses import UNKNOWN_CLASS, ResponseOrigin, ResponseReading, ResponseRow
+from gearshift.models.base import DataError
+from gearshift.models.common.config import declared_columns
+from gearshift.models.common.data_files import IGNORE, listed
+from gearshift.models.common.table import Table, columns_option
+from gearshift.models.common.text_file import TextFile
 
 REQUIRED = ("patient_id", "intensity")
 LABELS = ("hear_loss", "v_latency", "v_amplitude", "threshold")

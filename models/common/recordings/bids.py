@@ -8,11 +8,11 @@ from dataclasses import replace
 from math import isnan
 from pathlib import Path
 
-from models.base import DataError
-from models.common.data_files import BadRecords
-from models.common.recordings.recording import Event
-from models.common.table import MISSING, Table, renamed
-from models.common.text_file import TextFile
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.recordings.recording import Event
+from gearshift.models.common.table import MISSING, Table, renamed
+from gearshift.models.common.text_file import TextFile
 
 NAMES = ("trial_type", "value")
 """The columns that may name an event; the first of them that is filled does."""

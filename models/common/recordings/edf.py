@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.base import DataError
-from models.common.recordings.recording import NO_UNIT, STIM, Channel
+from gearshift.models.base import DataError
+from gearshift.models.common.recordings.recording import NO_UNIT, STIM, Channel
 
 SUFFIXES = (".edf", ".bdf")
 _HEAD = 256

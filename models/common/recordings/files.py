@@ -13,11 +13,11 @@ from math import ceil, inf, isnan
 from pathlib import Path
 from typing import Any
 
-from models.base import DataError
-from models.common import matlab
-from models.common.data_files import identity, listed, unreadable_file
-from models.common.recordings import edf
-from models.common.recordings.recording import (
+from gearshift.models.base import DataError
+from gearshift.models.common import hdf5, matlab
+from gearshift.models.common.data_files import check_reader, identity, listed, unreadable_file
+from gearshift.models.common.recordings import edf
+from gearshift.models.common.recordings.recording import (
     NO_UNIT,
     STIM,
     Channel,
@@ -43,8 +43,9 @@ def open_recording(path: Path, unit: str | None = None, channel: str | None = No
     whose rate is wanted; without it, the rate is that of most channels of EEG.
 
     Rates, gaps, units and encodings are those of its header; warnings of libraries are its notes.
-    Reads the disk, but no samples of EEG. Raises DataError.
+    Reads the disk, but no samples of EEG. Raises DataError, also without MNE.
     """
+    check_reader("mne", path)
     try:
         return _opened(path, identity(path), unit, channel)
     except OSError as error:
@@ -124,8 +125,6 @@ def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
     if path.name.lower().endswith((".fif", ".fif.gz")):
         _check_tags(path)
     if suffix == ".set":
-        from models.common import hdf5  # with h5py, for this format only
-
         matlab.check(path)
         hdf5.check(path)
     if exclude:

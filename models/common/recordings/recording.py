@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from models.base import DataError
-from models.common.data_files import library_errors
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import library_errors
 
 NO_UNIT = "names no unit"
 STIM = "stim"

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from models.base import DataError, SplitName
-from models.common.data_files import BadRecords, OnBad, copies, files
-from models.common.pictures import open_picture, too_large
-from models.common.text_file import TextFile, parse_json
-from models.doc_translation.readers.page import Collection, Page, without_number
+from gearshift.models.base import DataError, SplitName
+from gearshift.models.common.data_files import BadRecords, OnBad, copies, files
+from gearshift.models.common.pictures import open_picture, too_large
+from gearshift.models.common.text_file import TextFile, parse_json
+from gearshift.models.doc_translation.readers.page import Collection, Page, without_number
 
 SPLIT_FILE = "split_dataset.json"
 LISTS: Mapping[str, SplitName] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from models.base import Groups
+from gearshift.models.base import Groups
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from models.base import DataError
-from models.common.data_files import BadRecords, listed
-from models.common.recordings.recording import Recording
-from models.eeg_text.montage import INDICES, NAMES, SLOTS
-from models.eeg_text.readers import tables
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import BadRecords, listed
+from gearshift.models.common.recordings.recording import Recording
+from gearshift.models.eeg_text.montage import INDICES, NAMES, SLOTS
+from gearshift.models.eeg_text.readers import tables
 
 LOWEST_RATE_HZ = 110
 """Lowest sampling rate that contains 50 Hz."""

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from models.base import DataError
-from models.common.config import declared_columns
-from models.common.data_files import BadRecords
-from models.common.recordings import bids, edf
-from models.common.recordings.files import open_recording
-from models.common.recordings.recording import Event, Recording
-from models.eeg_text.config import CHANNELS, COLUMNS, Data
-from models.eeg_text.readers import channels, tables
-from models.eeg_text.readers.channels import ChannelPicks
-from models.eeg_text.recordings import MOST_UV, RATE_HZ, Item, Use, normalized
+from gearshift.models.base import DataError
+from gearshift.models.common.config import declared_columns
+from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.recordings import bids, edf
+from gearshift.models.common.recordings.files import open_recording
+from gearshift.models.common.recordings.recording import Event, Recording
+from gearshift.models.eeg_text.config import CHANNELS, COLUMNS, Data
+from gearshift.models.eeg_text.readers import channels, tables
+from gearshift.models.eeg_text.readers.channels import ChannelPicks
+from gearshift.models.eeg_text.recordings import MOST_UV, RATE_HZ, Item, Use, normalized
 
 BLOCK = 8
 """Windows per block, which stay in one split; one window is left out between two blocks."""

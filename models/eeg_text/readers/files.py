@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from models.base import DataError
-from models.common import data_files
-from models.common.data_files import (
+from gearshift.models.base import DataError
+from gearshift.models.common import data_files
+from gearshift.models.common.data_files import (
     BadRecords,
+    MissingPackage,
     copies,
     existing_path,
     few,
@@ -20,12 +21,12 @@ from models.common.data_files import (
     unknown_embedded,
     unknown_format,
 )
-from models.common.recordings import bids
-from models.common.recordings.files import open_recording
-from models.eeg_text import embedded, formats
-from models.eeg_text.config import Data
-from models.eeg_text.readers import continuous, zuco
-from models.eeg_text.recordings import RATE_HZ, Item, Recordings, Use
+from gearshift.models.common.recordings import bids
+from gearshift.models.common.recordings.files import open_recording
+from gearshift.models.eeg_text import embedded, formats
+from gearshift.models.eeg_text.config import Data
+from gearshift.models.eeg_text.readers import continuous, zuco
+from gearshift.models.eeg_text.recordings import RATE_HZ, Item, Recordings, Use
 
 
 def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None = None) -> Recordings:
@@ -57,6 +58,8 @@ def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None 
     for file in [*of_zuco, *others]:
         try:
             items += read_zuco(file) if cutter is None or forms[file] == formats.ZUCO else cutter.read(file)
+        except MissingPackage:
+            raise
         except DataError as error:
             if data.on_bad == "stop" or len(forms) == 1:
                 raise

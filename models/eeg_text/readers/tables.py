@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.base import DataError
-from models.common.data_files import BadRecords, existing_path
-from models.common.table import Table, is_table, renamed
-from models.common.text_file import TextFile, parse_json
-from models.eeg_text.config import EVENT, TEXT
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import BadRecords, existing_path
+from gearshift.models.common.table import Table, is_table, renamed
+from gearshift.models.common.text_file import TextFile, parse_json
+from gearshift.models.eeg_text.config import EVENT, TEXT
 
 
 def pairs(path: Path, key: str, declared: Mapping[str, str], bad_records: BadRecords) -> dict[str, str]:

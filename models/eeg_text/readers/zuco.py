@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from models.common import cache, matlab
-from models.common.data_files import BadRecords, identity, library_errors
-from models.eeg_text.config import CHANNELS
-from models.eeg_text.recordings import MOST_UV, Item, Use, normalized
+from gearshift.models.common import cache, hdf5, matlab
+from gearshift.models.common.data_files import BadRecords, check_reader, identity, library_errors
+from gearshift.models.eeg_text.config import CHANNELS
+from gearshift.models.eeg_text.recordings import MOST_UV, Item, Use, normalized
 
 UNIT = "microvolts, as ZuCo documents"
 _GROUP = "sentenceData"
@@ -56,12 +56,10 @@ def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
     """
 
     def make() -> cache.Arrays:
-        import h5py
-
-        is_hdf5 = h5py.is_hdf5(path)
         message, fix = f"'{path.name}' cannot be read", "copy it again from the data set, or leave it out"
         texts, eeg = [], [_NOTHING]
         with library_errors(message, str(path), allowed="a complete MATLAB file", fix=fix):
+            is_hdf5 = hdf5.is_hdf5(path)
             for text, values in _hdf5_sentences(path) if is_hdf5 else _matlab5_sentences(path):
                 part, problem = orient(values, time_first=is_hdf5)
                 eeg.append(part)
@@ -92,9 +90,8 @@ def _matlab5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _hdf5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    check_reader("h5py", path)
     import h5py
-
-    from models.common import hdf5
 
     with h5py.File(path, "r") as file:
         eeg = hdf5.member(file, f"{_GROUP}/rawData")
@@ -127,8 +124,6 @@ def _numbers(file: Any, field: Any, number: int) -> np.ndarray:
 
 def _check_array(array: Any) -> None:
     """Raise ValueError if the file does not store all of an array itself."""
-    from models.common import hdf5
-
     if (problem := hdf5.problem(array)) is not None:
         raise ValueError(f"{array.name} {problem}")
 

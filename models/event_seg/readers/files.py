@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from models.base import DataError
-from models.event_seg.formats import DSEC, MVSEC
-from models.event_seg.readers import hdf5
-from models.event_seg.readers.prophesee_format import raw_pieces, read_header
-from models.event_seg.readers.recording import (
+from gearshift.models.base import DataError
+from gearshift.models.event_seg.formats import DSEC, MVSEC
+from gearshift.models.event_seg.readers import hdf5
+from gearshift.models.event_seg.readers.prophesee_format import raw_pieces, read_header
+from gearshift.models.event_seg.readers.recording import (
     MAX_WINDOWS,
     RECIPE,
     EventRecording,

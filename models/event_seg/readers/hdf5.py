@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
-from models.base import DataError
-from models.common import hdf5
-from models.common.data_files import check_kind, library_errors
-from models.event_seg.readers.recording import (
+from gearshift.models.base import DataError
+from gearshift.models.common import hdf5
+from gearshift.models.common.data_files import check_kind, check_reader, library_errors
+from gearshift.models.event_seg.readers.recording import (
     IGNORED,
     MAX_SIDE,
     PIECE,
@@ -23,6 +23,9 @@ from models.event_seg.readers.recording import (
     downsample_mask,
     edges,
 )
+
+if TYPE_CHECKING:
+    import h5py
 
 GROUP = "davis/left"
 MVSEC = (
@@ -43,6 +46,9 @@ MASKS = (
 def opened(path: Path) -> Iterator[h5py.File]:
     """The open file. Any problem in the block is a DataError."""
     check_kind(path)  # masks beside a recording may be a pipe
+    check_reader("h5py", path)
+    import h5py
+
     message, allowed = f"'{path.name}' cannot be read as HDF5", "a complete HDF5 file, with known filters"
     fix = "copy it again, or leave it out; if it is compressed, as DSEC is:  pip install hdf5plugin"
     with library_errors(message, str(path), allowed=allowed, fix=fix), h5py.File(path, "r") as file:
@@ -57,6 +63,8 @@ def _check(is_valid: bool, file: h5py.File, problem: str, allowed: str) -> None:
 
 def _array(file: h5py.File, name: str, allowed: str, axes: int, kinds: str) -> h5py.Dataset:
     """Array `name` of a dtype of `kinds`. Raises DataError if it is missing or incomplete."""
+    import h5py
+
     with suppress(ImportError):
         import_module("hdf5plugin")  # adds filters; no dependency, since only DSEC needs it
     array = hdf5.member(file, name)

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.base import DataError
-from models.common.data_files import unreadable_file
-from models.event_seg.formats import encodings
-from models.event_seg.readers.recording import MAX_SIDE, PIECE, Events, Sides
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import unreadable_file
+from gearshift.models.event_seg.formats import encodings
+from gearshift.models.event_seg.readers.recording import MAX_SIDE, PIECE, Events, Sides
 
 MAX_HEADER_BYTES = 65536
 _ALLOWED = "% evt 2.0, 2.1 or 3.0, % format EVT2, EVT21 or EVT3, or the header of a DAT or HDF5 file"

@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from models.base import DataError
-from models.common.cache import ArrayFile, Open, streamed
-from models.common.data_files import identity
+from gearshift.models.base import DataError
+from gearshift.models.common.cache import ArrayFile, Open, streamed
+from gearshift.models.common.data_files import identity
+from gearshift.models.event_seg.canny import canny, dilated, shrunk
 
 LOW, HIGH, DILATION = 100, 200, 5
 """Canny thresholds on 8-bit gradients, and size of the dilation in pixels."""
@@ -31,16 +31,10 @@ Sides = tuple[int, int]
 
 
 def edges(frame: np.ndarray, factor: int) -> np.ndarray:
-    """Edges of `frame` uint8 [height, width], after averaging `factor`² pixels: 0 or 1, uint8.
-
-    Source: Canny, A Computational Approach to Edge Detection, 1986.
-    """
+    """Edges of `frame` uint8 [height, width], after averaging `factor`² pixels: 0 or 1, uint8."""
     if factor > 1:
-        height, width = (n // factor for n in frame.shape)
-        cut = frame[: height * factor, : width * factor]
-        frame = cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA)
-    thin = cv2.Canny(np.ascontiguousarray(frame), LOW, HIGH)
-    return (cv2.dilate(thin, np.ones((DILATION, DILATION), np.uint8)) > 0).view(np.uint8)
+        frame = shrunk(frame, factor)
+    return dilated(canny(frame, LOW, HIGH), DILATION)
 
 
 def downsample_mask(mask: np.ndarray, factor: int) -> np.ndarray:

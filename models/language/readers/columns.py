@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from models.base import DataError
-from models.common.data_files import IGNORE, BadRecords
-from models.common.table import columns_option
-from models.language.readers.records import Turn
-from models.language.readers.rows import Row
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import IGNORE, BadRecords
+from gearshift.models.common.table import columns_option
+from gearshift.models.language.readers.records import Turn
+from gearshift.models.language.readers.rows import Row
 
 ROLES = ("system", "user", "assistant")
 _ALIASES = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.base import DataError, Groups, SplitName
-from models.common import cache
-from models.common.data_files import BadRecords, OnBad
-from models.common.split import SPLITS, SplitRule, held_out
-from models.language.readers.records import PIECE_MARK, Record, RecordSource, normalized
+from gearshift.models.base import DataError, Groups, SplitName
+from gearshift.models.common import cache
+from gearshift.models.common.data_files import BadRecords, MissingPackage, OnBad
+from gearshift.models.common.split import SPLITS, SplitRule, held_out
+from gearshift.models.language.readers.records import PIECE_MARK, Record, RecordSource, normalized
 
 if TYPE_CHECKING:
-    from models.language.readers.files import FileSource
+    from gearshift.models.language.readers.files import FileSource
 
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
@@ -133,7 +133,7 @@ def read_corpus(
     `columns`: declared ones, see columns_in. Reads the files once, or their cached index. Raises
     DataError.
     """
-    from models.language.readers.files import FileSource  # with all its formats
+    from gearshift.models.language.readers.files import FileSource  # with all its formats
 
     source = FileSource(path, answers, columns or {})
     corpus = _indexed(source, on_bad)
@@ -177,6 +177,8 @@ def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> cache.Arrays:
                     pack()
             if source.note:
                 notes.setdefault(source.note, []).append(source.part_name(part))
+        except MissingPackage:
+            raise
         except DataError as error:
             if on_bad == "stop" or source.parts == 1:
                 raise

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from models.base import DataError
-from models.common import data_files
-from models.common.data_files import BadRecords, identity, unreadable_file
-from models.common.text_file import GZIP, TextFile
-from models.language.readers import plain_text, rows
-from models.language.readers.columns import RowReader
-from models.language.readers.records import Record, exchanges
-from models.language.readers.rows import Row
+from gearshift.models.base import DataError
+from gearshift.models.common import data_files
+from gearshift.models.common.data_files import BadRecords, identity, unreadable_file
+from gearshift.models.common.text_file import GZIP, TextFile
+from gearshift.models.language.readers import plain_text, rows
+from gearshift.models.language.readers.columns import RowReader
+from gearshift.models.language.readers.records import Record, exchanges
+from gearshift.models.language.readers.rows import Row
 
 FORMATS = (
     "CSV with columns for a request and an answer, or with text",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice, zip_longest
 
-from models.base import DataError
-from models.common.data_files import BadRecords
-from models.common.text_file import TextFile
-from models.language.readers.records import PIECE_MARK, Record, Turn, document, exchanges
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.text_file import TextFile
+from gearshift.models.language.readers.records import PIECE_MARK, Record, Turn, document, exchanges
 
 PART = 1 << 18
 """Characters after which a text is cut: the tokenizers library takes some hundred bytes for each."""

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from models.common.data_files import BadRecords
+from gearshift.models.common.data_files import BadRecords
 
 PIECE_MARK = "#part "
 """Before the number of a part of a text that is cut."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from itertools import count
 from typing import Any, NamedTuple
 
-from models.base import DataError
-from models.common.data_files import BadRecords, check_expansion, library_errors
-from models.common.table import Table
-from models.common.text_file import TextFile, parse_json
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import BadRecords, check_expansion, check_reader, library_errors
+from gearshift.models.common.table import Table
+from gearshift.models.common.text_file import TextFile, parse_json
 
 _BATCH = 16
 """Rows that are decoded at a time: each may be as long as the dictionary of its column."""
@@ -29,11 +28,9 @@ class Row(NamedTuple):
 
 def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
     """The rows of a Parquet table. Raises DataError if it is none, or pyarrow is not installed."""
+    check_reader("pyarrow", file.path)
     with library_errors(
-        f"'{name}' is not Parquet",
-        f"data.path, {file.path}",
-        allowed="a Parquet file that pyarrow reads",
-        fix="pip install pyarrow" if find_spec("pyarrow") is None else "",
+        f"'{name}' is not Parquet", f"data.path, {file.path}", allowed="a Parquet file that pyarrow reads"
     ):
         from pyarrow.parquet import ParquetFile
 

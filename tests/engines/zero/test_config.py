@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines.zero.config import FREE, ZERO, ConfigConflict, decided_keys, merge
-from engines.zero.config_file import shipped
+from gearshift.engines.zero.config import FREE, ZERO, ConfigConflict, decided_keys, merge
+from gearshift.engines.zero.config_file import shipped
+from gearshift.training.settings import nested
 from tests.engines.parity import Case, distance, train
 from tests.engines.test_parity import TOLERANCE, able
-from training.settings import nested
 
 BATCHING = SimpleNamespace(global_batch=32, micro_batch=4, accumulation=4)
 

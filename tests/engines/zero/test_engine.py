@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 
-from engines.base import EngineError
-from engines.zero.state import ZeroState
+from gearshift.engines.base import EngineError
+from gearshift.engines.zero.state import ZeroState
 from tests.engines.parity import TIME, Case, Net, around, one_step, prepared, spec
 
 pytest.importorskip("deepspeed")

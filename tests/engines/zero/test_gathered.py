@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from engines import activation_offload
-from engines.base import Options
-from engines.preparation import change_forward
-from engines.zero.engine import save_by_reference
+from gearshift.engines import activation_offload
+from gearshift.engines.base import Options
+from gearshift.engines.preparation import change_forward
+from gearshift.engines.zero.engine import save_by_reference
 
 
 def release(parameters):

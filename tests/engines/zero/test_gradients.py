@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engines.base import OptimizerSpec
+from gearshift.engines.base import OptimizerSpec
 from tests.engines.parity import around
 from tests.engines.test_fsdp import SMALL_GRADIENTS, norm_of_small_gradients
 from tests.engines.test_parity import able

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engines.base import EngineError
-from engines.zero.library import clean_architectures, load
+from gearshift.engines.base import EngineError
+from gearshift.engines.zero.library import clean_architectures, load
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import Diagnostic, as_json, nearest_match, plain, render
+from gearshift.launcher.base.diagnostics import Diagnostic, as_json, nearest_match, plain, render
 from tests.launcher.given import refused
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.base import disk
+from gearshift.launcher.base import disk
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 

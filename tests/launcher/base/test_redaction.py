@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.redaction import Url, expand_variables, redact, redact_variables
+from gearshift.launcher.base.redaction import Url, expand_variables, redact, redact_variables
 
 
 def test_secrets_are_redacted():

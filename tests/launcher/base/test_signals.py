@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from launcher.base.signals import Signals, Stopped, deferred, handling, temporary_folder
-from training.callbacks.preemption import ENDING, heeded
+from gearshift.launcher.base.signals import Signals, Stopped, deferred, handling, temporary_folder
+from gearshift.training.callbacks.preemption import ENDING, heeded
 
 
 def test_a_deferred_signal_is_handled_at_the_end():
@@ -42,7 +42,7 @@ def test_a_signal_removes_a_temporary_folder_that_is_being_made(tmp_path, monkey
         signal.raise_signal(signal.SIGTERM)
         return folder
 
-    monkeypatch.setattr("launcher.base.signals.mkdtemp", make)
+    monkeypatch.setattr("gearshift.launcher.base.signals.mkdtemp", make)
     handler = handling([signal.SIGTERM], Signals())
     with handler, pytest.raises(Stopped), temporary_folder("run-", tmp_path):
         raise AssertionError("the signal comes before")

@@ -4,13 +4,13 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
-from launcher.base import exit_codes
-from launcher.base.diagnostics import render
-from launcher.cli.parser import read
-from launcher.commands.catalog import COMMANDS
-from launcher.config.command_line import OPTIONS, names
-from launcher.config.schema import setting_infos
-from launcher.run_folder import run_folder
+from gearshift.launcher.base import exit_codes
+from gearshift.launcher.base.diagnostics import render
+from gearshift.launcher.cli.parser import read
+from gearshift.launcher.commands.catalog import COMMANDS
+from gearshift.launcher.config.command_line import OPTIONS, names
+from gearshift.launcher.config.schema import setting_infos
+from gearshift.launcher.run_folder import run_folder
 
 
 def args(line):

@@ -2,10 +2,10 @@
 
 import json
 
-from launcher.compare.rows import read
-from launcher.run_folder import run_folder
-from training.logging.strict_json import encode
-from training.train_plan import TrainPlan
+from gearshift.launcher.compare.rows import read
+from gearshift.launcher.run_folder import run_folder
+from gearshift.training.logging.strict_json import encode
+from gearshift.training.train_plan import TrainPlan
 
 GOAL = {"metric": "val_loss", "direction": "min"}
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cli.parser import read
-from launcher.compare.candidates import decide
-from launcher.config.command_line import arguments
+from gearshift.launcher.cli.parser import read
+from gearshift.launcher.compare.candidates import decide
+from gearshift.launcher.config.command_line import arguments
 from tests.launcher.given import errors_of
 from tests.runs.conftest import REQUESTS
 

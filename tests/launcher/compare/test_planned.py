@@ -5,10 +5,10 @@ import subprocess
 
 import pytest
 
-from launcher.cli.parser import read
-from launcher.compare.candidates import decide
-from launcher.compare.promises import CARD, check
-from launcher.compare.runner import plan_peaks
+from gearshift.launcher.cli.parser import read
+from gearshift.launcher.compare.candidates import decide
+from gearshift.launcher.compare.promises import CARD, check
+from gearshift.launcher.compare.runner import plan_peaks
 from tests.launcher.compare.test_promises import row
 
 

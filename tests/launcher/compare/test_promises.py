@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.compare.promises import check
-from launcher.compare.rows import ComparisonRow
+from gearshift.launcher.compare.promises import check
+from gearshift.launcher.compare.rows import ComparisonRow
 
 FIELDS = {"step_time": "step_s", "total_time": "total_s", "time_to_metric": "time_to_metric_s"}
 FIELDS |= {"peak_memory": "peak_memory_bytes", "host_peak": "host_peak_bytes"}

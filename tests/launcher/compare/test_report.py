@@ -4,11 +4,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.compare import report
-from launcher.compare.candidates import PlannedComparison
-from launcher.compare.rows import ComparisonRow, PromiseResult
-from launcher.compare.runner import ComparisonOutcome
-from launcher.compare.study import Estimate, MetricValues, Study, StudyFigures
+from gearshift.launcher.compare import report
+from gearshift.launcher.compare.candidates import PlannedComparison
+from gearshift.launcher.compare.rows import ComparisonRow, PromiseResult
+from gearshift.launcher.compare.runner import ComparisonOutcome
+from gearshift.launcher.compare.study import Estimate, MetricValues, Study, StudyFigures
 from tests.launcher.browser import browser, open_page
 from tests.launcher.report.test_page import Outline
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from launcher.compare.rows import ComparisonRow, measured, read, staged
-from launcher.run_folder import run_folder
+from gearshift.launcher.compare.rows import ComparisonRow, measured, read, staged
+from gearshift.launcher.run_folder import run_folder
+from gearshift.training.evaluation.early_stopping import parse_target
 from tests.launcher.compare.runs_on_disk import run
-from training.evaluation.early_stopping import parse_target
 
 ROW = ComparisonRow("language:tiny", "fast", "local")
 

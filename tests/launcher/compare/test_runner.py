@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.compare import runner
-from launcher.compare.candidates import ModeCandidate, PlannedComparison
-from launcher.compare.study import Study
-from launcher.config.provenance import CliArgs
+from gearshift.launcher.compare import runner
+from gearshift.launcher.compare.candidates import ModeCandidate, PlannedComparison
+from gearshift.launcher.compare.study import Study
+from gearshift.launcher.config.provenance import CliArgs
 from tests.launcher.compare.runs_on_disk import run
 from tests.launcher.given import resolved
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from launcher.compare.rows import figures, read
-from launcher.compare.study import Estimate, Study, decide, estimate
-from launcher.run_folder import run_folder
+from gearshift.launcher.compare.rows import figures, read
+from gearshift.launcher.compare.study import Estimate, Study, decide, estimate
+from gearshift.launcher.run_folder import run_folder
 from tests.launcher.compare.runs_on_disk import run
 
 STUDIES = 4000

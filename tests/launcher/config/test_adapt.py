@@ -5,10 +5,10 @@ from itertools import cycle
 
 import pytest
 
-from launcher.config import presets
-from launcher.config.engine_options import engine_options
-from launcher.config.schema import config_of
-from models.catalog import FAMILIES
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.engine_options import engine_options
+from gearshift.launcher.config.schema import config_of
+from gearshift.models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, ONE_GPU, SERVER, refused, resolved
 
 MAC = replace(LAPTOP, cores=10, ram_bytes=32 * 2**30, gpus=1, device="mps")

@@ -8,14 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config import check
-from launcher.config.check import TrackedSettings, check_lengths, check_settings
-from launcher.config.provenance import KeySets, Origin, Setting
-from launcher.config.schema import setting_infos
-from models.base import DataError
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config import check
+from gearshift.launcher.config.check import TrackedSettings, check_lengths, check_settings
+from gearshift.launcher.config.provenance import KeySets, Origin, Setting
+from gearshift.launcher.config.schema import setting_infos
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import install_command
+from gearshift.training.train_plan import TrainPlan
 from tests.launcher.given import refused, resolved
-from training.train_plan import TrainPlan
 
 
 def found(*sets, **options):
@@ -190,5 +191,6 @@ def test_a_setting_without_effect_or_used_by_the_launcher_may_stay_unused():
 
 def test_a_tracker_without_its_package_is_refused(monkeypatch):
     monkeypatch.setattr(check, "find_spec", lambda name: None)
-    (found,) = refused("track=wandb,mlflow:mine")
-    assert found.fix == "pip install 'gearshift[mlflow]'"
+    for track, extra in (("wandb,mlflow:mine", "mlflow"), ("tensorboard", "tensorboard")):
+        (found,) = refused(f"track={track}")
+        assert (found.where, found.fix) == (f"--set track={track}", install_command(extra))

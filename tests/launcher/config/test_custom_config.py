@@ -4,12 +4,12 @@ from itertools import cycle
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config import custom_task, presets, render
-from launcher.config.check import unused_diagnostics
-from launcher.config.provenance import CliArgs
-from launcher.run_folder import checkpoint_search
-from launcher.run_folder.resume_rules import decide
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config import custom_task, presets, render
+from gearshift.launcher.config.check import unused_diagnostics
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.run_folder import checkpoint_search
+from gearshift.launcher.run_folder.resume_rules import decide
 from tests.launcher.custom_tasks import BODY, EXAMPLES, HEAD, LINE, write
 from tests.launcher.given import LAPTOP, SERVER, refused, resolved
 from tests.launcher.runs import trained

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.config import custom_task
+from gearshift.launcher.config import custom_task
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import refused, resolved
 
@@ -38,11 +38,7 @@ def test_two_tasks_of_one_name_in_one_process_are_distinct(here):
     assert str(here / "one") in error.message
 
 
-def test_a_module_of_the_program_or_a_file_is_an_error(here):
-    (here / "models").mkdir()
-    write(here / "models", HEAD + LINE + BODY, "mine")
-    [error] = refused(model="models.mine:Line")  # a package of this program
-    assert error.key == "model.family"
+def test_a_file_is_an_error(here):
     for file, fix in (
         ("tasks/mine.py", "--model mine:Line --set model.folder=tasks"),
         ("/elsewhere/mine.py", "--model mine:Line --set model.folder=/elsewhere"),

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import as_json, render
-from launcher.config import feature_checks
-from launcher.config import render as settings_text
-from launcher.config.paths import kept_values
-from launcher.config.schema import File, safe_name
+from gearshift.launcher.base.diagnostics import as_json, render
+from gearshift.launcher.config import feature_checks
+from gearshift.launcher.config import render as settings_text
+from gearshift.launcher.config.paths import kept_values
+from gearshift.launcher.config.schema import File, safe_name
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import refused, resolved
 

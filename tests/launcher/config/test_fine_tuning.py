@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from launcher.config import presets
-from launcher.config.provenance import CliArgs
-from launcher.config.schema import model_name
-from launcher.config.selection import choose
-from launcher.config.settings_file import read_values
-from launcher.run_folder.checkpoint_search import model_of
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.config.schema import model_name
+from gearshift.launcher.config.selection import choose
+from gearshift.launcher.config.settings_file import read_values
+from gearshift.launcher.run_folder.checkpoint_search import model_of
 from tests.launcher.given import SERVER, resolved
 
 

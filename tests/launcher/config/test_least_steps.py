@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config import batching, resumed_settings
-from launcher.config.provenance import CliArgs, Origin
-from launcher.config.resolve import resolve
+from gearshift.launcher.config import batching, resumed_settings
+from gearshift.launcher.config.provenance import CliArgs, Origin
+from gearshift.launcher.config.resolve import resolve
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 from tests.launcher.runs import begun
 

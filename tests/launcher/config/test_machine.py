@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.config import machine
-from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
+from gearshift.launcher.config import machine
+from gearshift.launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
+from gearshift.training.resources import nvml
 from tests.fake_nvml import FakeGpu, build_nvml, needs_c, use_nvml
 from tests.launcher.given import LAPTOP
-from training.resources import nvml
 
 GIB = 2**30
 

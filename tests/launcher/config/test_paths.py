@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from launcher.config import paths
-from launcher.config.render import render_origins, render_settings
-from launcher.config.schema import setting_infos
-from models.catalog import FAMILIES
+from gearshift.launcher.config import paths
+from gearshift.launcher.config.render import render_origins, render_settings
+from gearshift.launcher.config.schema import setting_infos
+from gearshift.models.catalog import FAMILIES
 from tests.launcher.given import resolved
 
 NO_PATHS = {"data.mvsec_sequence", "data.target", "memory.activation_checkpointing"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.config import presets
+from gearshift.launcher.config import presets
 
 SIZES = ("tiny", "small", "lite", "full")
 

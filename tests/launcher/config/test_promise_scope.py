@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.config import presets
-from launcher.config.render import render_settings
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.render import render_settings
 from tests.launcher.given import LAPTOP, ONE_GPU, refused, resolved
 
 

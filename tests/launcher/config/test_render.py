@@ -3,9 +3,14 @@
 import json
 from itertools import cycle, product
 
-from launcher.config import presets, settings_file
-from launcher.config.render import describe_overridden, render_origins, render_scalar, render_settings
-from launcher.config.settings_file import read_values
+from gearshift.launcher.config import presets, settings_file
+from gearshift.launcher.config.render import (
+    describe_overridden,
+    render_origins,
+    render_scalar,
+    render_settings,
+)
+from gearshift.launcher.config.settings_file import read_values
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 MODES = [mode for mode in presets.modes() if mode != "staged"]

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from launcher.config.provenance import CliArgs, KeySets, Origin, Setting
-from launcher.config.resolve import resolve
-from models.catalog import FAMILIES
+from gearshift.launcher.config.provenance import CliArgs, KeySets, Origin, Setting
+from gearshift.launcher.config.resolve import resolve
+from gearshift.models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, SERVER, refused, resolved, stacked
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config import resumed_settings
-from launcher.config.provenance import Batching, CliArgs
-from launcher.config.resolve import resolve
-from launcher.run_folder import run_folder
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config import resumed_settings
+from gearshift.launcher.config.provenance import Batching, CliArgs
+from gearshift.launcher.config.resolve import resolve
+from gearshift.launcher.run_folder import run_folder
+from gearshift.training.storage import Storage
 from tests.launcher.given import LAPTOP, SERVER, SHORT, errors_of, resolved
 from tests.launcher.runs import begun
-from training.storage import Storage
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -4,9 +4,9 @@ from functools import reduce
 
 import pytest
 
-from launcher.config.errors import allowed
-from launcher.config.schema import config_of, setting_infos, settings_class
-from models.catalog import FAMILIES
+from gearshift.launcher.config.errors import allowed
+from gearshift.launcher.config.schema import config_of, setting_infos, settings_class
+from gearshift.models.catalog import FAMILIES
 from tests.launcher.given import refused
 
 LEAVES = setting_infos("language")

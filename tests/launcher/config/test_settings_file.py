@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from launcher.config import settings_file
-from launcher.config.settings_file import Line, Unreadable
+from gearshift.launcher.config import settings_file
+from gearshift.launcher.config.settings_file import Line, Unreadable
+from gearshift.training.settings import nested
 from tests.launcher.given import errors_of
-from training.settings import nested
 
 
 def test_scalars_are_parsed_as_yaml_1_2():

@@ -3,9 +3,9 @@ import time
 
 import pytest
 
-from launcher.continual.loop import Arrivals, list_files
-from launcher.run_folder.experiences import Experience, Ledger
-from launcher.run_folder.file_records import record_files
+from gearshift.launcher.continual.loop import Arrivals, list_files
+from gearshift.launcher.run_folder.experiences import Experience, Ledger
+from gearshift.launcher.run_folder.file_records import record_files
 
 SETTLE = 5.0
 

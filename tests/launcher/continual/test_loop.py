@@ -11,15 +11,15 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.continual.loop import ContinualLoop
-from launcher.run import run_end
-from launcher.run_folder import experiences
-from launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.continual.loop import ContinualLoop
+from gearshift.launcher.run import run_end
+from gearshift.launcher.run_folder import experiences
+from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from gearshift.training.checkpoint import retention
+from gearshift.training.storage import Storage
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, saved
-from training.checkpoint import retention
-from training.storage import Storage
 
 STEPS = 10
 """Steps of each start."""

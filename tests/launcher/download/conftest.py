@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.schema import Download
-from launcher.download.fetch import fetch
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.schema import Download
+from gearshift.launcher.download.fetch import fetch
 from tests.launcher.download.server import serving
 
 

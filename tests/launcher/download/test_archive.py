@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
+from gearshift.launcher.base.diagnostics import SettingsError
 
 FILES = {"a.txt": b"one", "in/b.txt": b"two" * 1000, "in/empty.txt": b""}
 

@@ -11,10 +11,10 @@ from unittest.mock import Mock
 import pytest
 import requests
 
-from launcher.base.diagnostics import FetchError, SettingsError
-from launcher.config.feature_checks import targets
-from launcher.config.schema import Download
-from launcher.download.fetch import _url, check_redirect
+from gearshift.launcher.base.diagnostics import FetchError, SettingsError
+from gearshift.launcher.config.feature_checks import targets
+from gearshift.launcher.config.schema import Download
+from gearshift.launcher.download.fetch import _url, check_redirect
 from tests.launcher.download.server import BODY, Response
 from tests.launcher.given import errors_of
 

@@ -9,13 +9,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.provenance import CliArgs
-from launcher.download.fetch import fetch
-from launcher.run import run_end
-from launcher.run.execute import execute_run
-from launcher.run.prepare import prepare_run
-from slurm.environment import RankEnvironment
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.download.fetch import fetch
+from gearshift.launcher.run import run_end
+from gearshift.launcher.run.execute import execute_run
+from gearshift.launcher.run.prepare import prepare_run
+from gearshift.slurm.environment import RankEnvironment
 from tests.launcher.download.server import BODY, Response
 from tests.waiting import until
 

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
-from launcher.config.provenance import Batching, Chosen, CliArgs
-from launcher.plan import auto
-from launcher.plan.plan import open_planner
-from launcher.plan.target import Described
-from launcher.run_folder.resume_rules import decide
+from gearshift.launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
+from gearshift.launcher.config.provenance import Batching, Chosen, CliArgs
+from gearshift.launcher.plan import auto
+from gearshift.launcher.plan.plan import open_planner
+from gearshift.launcher.plan.target import Described
+from gearshift.launcher.run_folder.resume_rules import decide
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 from tests.launcher.runs import begun
 

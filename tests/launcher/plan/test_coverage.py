@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from engines.catalog import ENGINES
-from launcher.commands.new_task import template
-from launcher.config import custom_task
-from launcher.plan.plan import open_planner, plan_run
-from launcher.plan.storages import Kind
-from launcher.plan.target import Described
-from models.catalog import FAMILIES
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.commands.new_task import template
+from gearshift.launcher.config import custom_task
+from gearshift.launcher.plan.plan import open_planner, plan_run
+from gearshift.launcher.plan.storages import Kind
+from gearshift.launcher.plan.target import Described
+from gearshift.models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import LAPTOP, SERVER, resolved
 from tests.launcher.hub import serving_hub

@@ -6,11 +6,11 @@ from math import prod
 import numpy as np
 import pytest
 
-from engines.catalog import ENGINES
-from engines.zero.library import load
-from launcher.plan.placement import DEFAULTS, as_traced, replicated, zero
-from launcher.plan.step_trace import StepTrace
-from launcher.plan.storages import Kind, Moments, Phase
+from gearshift.engines.catalog import ENGINES
+from gearshift.engines.zero.library import load
+from gearshift.launcher.plan.placement import DEFAULTS, as_traced, replicated, zero
+from gearshift.launcher.plan.step_trace import StepTrace
+from gearshift.launcher.plan.storages import Kind, Moments, Phase
 from tests.engines.parity import Case, prepared
 
 DDP, OSS = ENGINES["ddp"].placement, ENGINES["oss"].placement

@@ -6,18 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engines.environment import RankInfo
-from engines.local import local
-from engines.world import ProcessWorld
-from launcher.config.engine_options import engine_options
-from launcher.plan.plan import open_planner, plan_run
-from launcher.plan.step_trace import trace_step
-from launcher.plan.storages import Kind
-from launcher.plan.target import Described
-from models.abr import loss
-from models.language.config import SIZES
+from gearshift.engines.environment import RankInfo
+from gearshift.engines.local import local
+from gearshift.engines.world import ProcessWorld
+from gearshift.launcher.config.engine_options import engine_options
+from gearshift.launcher.plan.plan import open_planner, plan_run
+from gearshift.launcher.plan.step_trace import trace_step
+from gearshift.launcher.plan.storages import Kind
+from gearshift.launcher.plan.target import Described
+from gearshift.models.abr import loss
+from gearshift.models.language.config import SIZES
+from gearshift.training.throughput import gpus
 from tests.launcher.given import LAPTOP, ONE_GPU, resolved
-from training.throughput import gpus
 
 
 def plan(*sets, world_size=None, machine=LAPTOP, device_bytes=None, **choice):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from engines.catalog import ENGINES
-from launcher.plan.plan import plan_run
-from launcher.plan.target import Described
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.plan.plan import plan_run
+from gearshift.launcher.plan.target import Described
 from tests.launcher.given import ROOT, SERVER, python, resolved
 from tests.simulated_cuda import simulated_cuda
 
@@ -40,7 +40,7 @@ def test_neither_does_engine_auto_a_dry_run_nor_advice(said):
 def test_engine_auto_plans_in_a_fork_that_sees_no_gpu():
     """Backward passes on a CPU count the GPUs, too, where Python cannot hide them."""
     program = (
-        "import os; from launcher.plan import auto;"
+        "import os; from gearshift.launcher.plan import auto;"
         "name = 'CUDA_VISIBLE_DEVICES';"
         "print(repr(auto._in_child(lambda: os.environ[name])), os.environ[name])"
     )

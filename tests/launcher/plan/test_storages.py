@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from launcher.plan.storages import Kind, Phase, Storages
+from gearshift.launcher.plan.storages import Kind, Phase, Storages
 
 
 def held(storages):

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
-from launcher.plan.target import Described, describe
+from gearshift.launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
+from gearshift.launcher.plan.target import Described, describe
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.gpu import GOALS
-from engines.catalog import ENGINES
-from launcher.plan.plan import plan_run
-from launcher.plan.storages import Kind
-from launcher.plan.target import Described, PlanTarget
-from launcher.plan.time import SHARES, by_data_sheet, moved_bytes
+from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.plan.plan import plan_run
+from gearshift.launcher.plan.storages import Kind
+from gearshift.launcher.plan.target import Described, PlanTarget
+from gearshift.launcher.plan.time import SHARES, by_data_sheet, moved_bytes
+from gearshift.training.throughput import gpus
+from gearshift.training.train_plan import TrainPlan
 from tests.launcher.given import ONE_GPU, SERVER, resolved
-from training.throughput import gpus
-from training.train_plan import TrainPlan
 
 H200 = gpus()["H200"]
 PLAN = TrainPlan(100, 20, 8, 8, 1, 1, "samples", eval_every=20)

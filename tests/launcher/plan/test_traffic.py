@@ -9,15 +9,15 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engines.catalog import ENGINES, build_engine
-from launcher.config.engine_options import engine_options
-from launcher.plan.plan import open_planner, plan_run
-from launcher.plan.target import Described
+from gearshift.engines.catalog import ENGINES, build_engine
+from gearshift.launcher.config.engine_options import engine_options
+from gearshift.launcher.plan.plan import open_planner, plan_run
+from gearshift.launcher.plan.target import Described
+from gearshift.training.accumulate import accumulate, total_units
+from gearshift.training.optim import optimizer
+from gearshift.training.optim.updater import Updater
 from tests.engines.pool import Pool
 from tests.launcher.given import LAPTOP, resolved
-from training.accumulate import accumulate, total_units
-from training.optim import optimizer
-from training.optim.updater import Updater
 
 MICRO_BATCHES = 3
 SETS = ("compile=off", "train.micro_batch=1")

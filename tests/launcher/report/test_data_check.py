@@ -2,9 +2,9 @@
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.report.data_check import find_families
-from models.catalog import FAMILIES
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.report.data_check import find_families
+from gearshift.models.catalog import FAMILIES
 
 ORIGIN = "the command line: data check mine"
 

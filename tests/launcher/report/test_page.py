@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from launcher.report import data_check
-from launcher.report.data_check import Findings
-from models.base import Picture, SamplePart
+from gearshift.launcher.report import data_check
+from gearshift.launcher.report.data_check import Findings
+from gearshift.models.base import Picture, SamplePart
 
 PNG = b"\x89PNG\r\n\x1a\n not really"
 FOUND = Findings(

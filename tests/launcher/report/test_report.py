@@ -9,7 +9,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from launcher.report import report
+from gearshift.launcher.report import report
 from tests.launcher.browser import browser, open_page
 
 EVALUATION = {

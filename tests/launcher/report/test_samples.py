@@ -3,8 +3,8 @@
 import base64
 import json
 
-from launcher.report import run_record, samples
-from launcher.report.samples import PICTURE_BYTES
+from gearshift.launcher.report import run_record, samples
+from gearshift.launcher.report.samples import PICTURE_BYTES
 
 COLUMNS = ("sample", "target", "generated", "score")
 PNG = b"\x89PNG and more"

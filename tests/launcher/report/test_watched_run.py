@@ -8,15 +8,15 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from launcher.report.watched_run import WatchedRun, plain, screen
-from launcher.run_folder import lock, run_folder
+from gearshift.launcher.report.watched_run import WatchedRun, plain, screen
+from gearshift.launcher.run_folder import lock, run_folder
+from gearshift.training.callbacks.base import Outcome
+from gearshift.training.logging.events import EventsWriter
+from gearshift.training.logging.metrics import MetricsWriter
+from gearshift.training.storage import Storage
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended
 from tests.training.facts import evaluation, logged, train_plan
-from training.callbacks.base import Outcome
-from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter
-from training.storage import Storage
 
 
 class Run:

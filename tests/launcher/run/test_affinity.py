@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from launcher.run import affinity
+from gearshift.launcher.run import affinity
 
 SHARED = SimpleNamespace(threads=None, max_restarts=0)
 

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.provenance import Origin
-from launcher.run import experience
-from launcher.run.experience import data_settings, resolve_experience
-from launcher.run_folder import experiences
-from launcher.run_folder.experiences import Experience, Ledger
-from launcher.run_folder.run_plan import ExperienceSpec
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.provenance import Origin
+from gearshift.launcher.run import experience
+from gearshift.launcher.run.experience import data_settings, resolve_experience
+from gearshift.launcher.run_folder import experiences
+from gearshift.launcher.run_folder.experiences import Experience, Ledger
+from gearshift.launcher.run_folder.run_plan import ExperienceSpec
 from tests.launcher.given import resolved
 
 RUN, BOTH = Path("r"), [0, 1]

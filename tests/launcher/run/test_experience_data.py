@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher.config.check import TrackedSettings
-from launcher.config.schema import task_class
-from launcher.continual.loop import make_folder
-from launcher.run.experience import load_experience, resolve_experience
-from launcher.run_folder.experiences import task_folder
-from launcher.run_folder.run_plan import ExperienceSpec
-from models.base import Context, DataError
-from models.common.split import load_sides
+from gearshift.launcher.config.check import TrackedSettings
+from gearshift.launcher.config.schema import task_class
+from gearshift.launcher.continual.loop import make_folder
+from gearshift.launcher.run.experience import load_experience, resolve_experience
+from gearshift.launcher.run_folder.experiences import task_folder
+from gearshift.launcher.run_folder.run_plan import ExperienceSpec
+from gearshift.models.base import Context, DataError
+from gearshift.models.common.split import load_sides
 from tests.launcher.given import resolved
 from tests.training.tiny import one_rank
 

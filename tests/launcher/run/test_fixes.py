@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from launcher.__main__ import main
-from launcher.run import faults, run_end
-from launcher.run.faults import FAULTS
-from launcher.run.supervisor import without_report
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.run import faults, run_end
+from gearshift.launcher.run.faults import FAULTS
+from gearshift.launcher.run.supervisor import without_report
+from gearshift.training.checkpoint.manifest import CheckpointError
+from gearshift.training.data.workers import WorkerDied
+from gearshift.training.storage import StorageError
 from tests.launcher import runs
 from tests.launcher.given import resolved
-from training.checkpoint.manifest import CheckpointError
-from training.data.workers import WorkerDied
-from training.storage import StorageError
 
 PROGRAM = "python -m launcher "
 

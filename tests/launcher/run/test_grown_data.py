@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.run.worker import load_data
-from launcher.run_folder.run_plan import ResumeRequest, RunPlan
-from models.base import DataError
-from models.common.split import load_sides
+from gearshift.launcher.run.worker import load_data
+from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from gearshift.models.base import DataError
+from gearshift.models.common.split import load_sides
 from tests.launcher.given import resolved
 from tests.training.tiny import one_rank
 

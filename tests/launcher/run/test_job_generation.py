@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher.run.job_generation import JobGeneration, outcome_path, publish_outcome
-from slurm.environment import Generation
+from gearshift.launcher.run.job_generation import JobGeneration, outcome_path, publish_outcome
+from gearshift.slurm.environment import Generation
 
 FIRST = Generation("12", 0)
 

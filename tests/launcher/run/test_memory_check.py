@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.config import machine
-from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
-from launcher.run.prepare import check_memory
+from gearshift.launcher.config import machine
+from gearshift.launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
+from gearshift.launcher.run.prepare import check_memory
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 GIB = 2**30

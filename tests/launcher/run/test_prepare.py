@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import Diagnostic
-from launcher.config.provenance import CliArgs
-from launcher.run import execute
-from launcher.run.execute import copy_run, execute_run, last_line
-from launcher.run.prepare import collected, prepare_run
-from launcher.run_folder import run_folder
-from models.base import DataError
+from gearshift.launcher.base.diagnostics import Diagnostic
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.run import execute
+from gearshift.launcher.run.execute import copy_run, execute_run, last_line
+from gearshift.launcher.run.prepare import collected, prepare_run
+from gearshift.launcher.run_folder import run_folder
+from gearshift.models.base import DataError
+from gearshift.training.callbacks.base import Outcome
 from tests.launcher.given import errors_of, resolved, set_torchrun
 from tests.launcher.runs import ended, trained
-from training.callbacks.base import Outcome
 
 TINY = CliArgs(model="language:tiny", options={"engine.nproc": ("--nproc", "1")})
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.run import rank, supervisor
-from launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest, RunPlan
-from slurm.environment import Generation
+from gearshift.launcher.run import rank, supervisor
+from gearshift.launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest, RunPlan
+from gearshift.slurm.environment import Generation
 from tests.launcher.given import resolved
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config.provenance import CliArgs
-from launcher.run import execute
-from launcher.run.job_generation import JobGeneration
-from launcher.run.run_end import RunEnd
-from launcher.run_folder import generations
-from launcher.run_folder.run_plan import ResumeRequest, RunPlan
-from slurm.environment import Generation
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.run import execute
+from gearshift.launcher.run.job_generation import JobGeneration
+from gearshift.launcher.run.run_end import RunEnd
+from gearshift.launcher.run_folder import generations
+from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from gearshift.slurm.environment import Generation
+from gearshift.training.storage import Storage
 from tests.control_group import limited
 from tests.launcher.given import python, resolved
 from tests.launcher.runs import begun, saved, trained
-from training.storage import Storage
 
 SETTINGS = resolved("engine.max_restarts=2", nproc="2")
 ENDED = RunEnd("ended", 0)
@@ -177,9 +177,9 @@ LIMIT = 256 * 2**20
 SUPERVISED = """
 import sys
 from pathlib import Path
-from launcher.run import execute, supervisor
-from launcher.run_folder import run_folder
-from launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.run import execute, supervisor
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.run_plan import RunPlan
 from tests.launcher.given import python, resolved
 folder, settings = Path(sys.argv[1]), resolved("train.global_batch=8", batch_size="8")
 run_folder.create(settings, folder, "x")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from engines.base import EngineError, PeersMissing
-from launcher.base import signals
-from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config.provenance import Batching
-from launcher.run import run_end
-from launcher.run.supervisor import without_report
-from models.base import DataError
-from training.storage import StorageError
+from gearshift.engines.base import EngineError, PeersMissing
+from gearshift.launcher.base import signals
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.config.provenance import Batching
+from gearshift.launcher.run import run_end
+from gearshift.launcher.run.supervisor import without_report
+from gearshift.models.base import DataError
+from gearshift.training.storage import StorageError
 
 
 @pytest.mark.parametrize(

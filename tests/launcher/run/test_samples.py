@@ -6,9 +6,9 @@ import json
 import pytest
 from PIL import Image
 
-from launcher.run.samples import SamplesWriter
-from models.base import Picture, Predictions
-from training.storage import Storage
+from gearshift.launcher.run.samples import SamplesWriter
+from gearshift.models.base import Picture, Predictions
+from gearshift.training.storage import Storage
 
 
 def png(width, height):

@@ -114,7 +114,7 @@ import os
 import signal
 
 {custom_tasks.HEAD}
-from training.data.loader import Batches
+from gearshift.training.data.loader import Batches
 
 {custom_tasks.LINE}
 {custom_tasks.BODY}

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from launcher.run import supervisor
-from launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.run import supervisor
+from gearshift.launcher.run_folder.run_plan import RunPlan
 from tests.launcher.given import resolved
 from tests.waiting import until
 
@@ -97,7 +97,7 @@ def test_the_rank_at_fault_is_named_with_its_stack_and_the_others_end(
 
 
 def test_a_rank_whose_supervisor_has_ended_says_nothing(tmp_path):
-    rank = [sys.executable, "-m", "launcher.run.rank", str(tmp_path / "removed")]
+    rank = [sys.executable, "-m", "gearshift.launcher.run.rank", str(tmp_path / "removed")]
     done = subprocess.run(rank, env={**os.environ, "RANK": "0"}, capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (75, "")
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-import launcher
-from launcher.config import custom_task
-from launcher.run.worker import consistency_facts
+import gearshift
+from gearshift.launcher.config import custom_task
+from gearshift.launcher.run.worker import consistency_facts
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import LAPTOP, resolved
 
@@ -26,7 +26,7 @@ def test_cudnn_times_its_kernels_in_a_run_on_images(tmp_path, monkeypatch, is_im
     body = BODY.replace("        error", f"        SEEN.append({FLAG})\n        error", 1)
     images = f"    channels_last = {is_image}\n\n"
     name = write(tmp_path, HEAD + "SEEN = []\n\n" + LINE + images + body)
-    launcher.train(model=f"{name}:Line", engine="local", settings=settings, console=False)
+    gearshift.train(model=f"{name}:Line", engine="local", settings=settings, console=False)
     assert set(sys.modules[name].SEEN) == {tunes}
     assert not torch.backends.cudnn.benchmark
 

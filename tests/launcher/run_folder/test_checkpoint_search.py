@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.provenance import CliArgs
-from launcher.run_folder import checkpoint_search
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.run_folder import checkpoint_search
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended, saved, trained
 from tests.privileges import reachable_folder, unreadable

@@ -1,9 +1,9 @@
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.run_folder import experiences, run_folder
-from launcher.run_folder.experiences import Experience, Ledger
-from launcher.run_folder.file_records import FileRecord
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.run_folder import experiences, run_folder
+from gearshift.launcher.run_folder.experiences import Experience, Ledger
+from gearshift.launcher.run_folder.file_records import FileRecord
 
 FILE = FileRecord(3, 5, "x")
 

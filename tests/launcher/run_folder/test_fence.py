@@ -2,15 +2,15 @@
 
 import pytest
 
-from engines.world import open_world
-from launcher.run_folder import generations
-from launcher.run_folder.generations import FencedOff
-from slurm.environment import Generation
+from gearshift.engines.world import open_world
+from gearshift.launcher.run_folder import generations
+from gearshift.launcher.run_folder.generations import FencedOff
+from gearshift.slurm.environment import Generation
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.checkpoint.retention import Keep
+from gearshift.training.checkpoint.writer import CheckpointWriter
+from gearshift.training.storage import StorageError
 from tests.training.checkpoint.states import state, whole
-from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import StorageError
 
 FIRST, SECOND = (Generation("12", number) for number in range(2))
 

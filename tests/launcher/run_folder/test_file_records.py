@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from launcher.continual.loop import list_files
-from launcher.run_folder import file_records
-from launcher.run_folder.file_records import changed_files, data_digests, record_files
+from gearshift.launcher.continual.loop import list_files
+from gearshift.launcher.run_folder import file_records
+from gearshift.launcher.run_folder.file_records import changed_files, data_digests, record_files
 
 
 def test_a_change_of_content_is_detected_and_a_change_of_time_ignored(tmp_path):

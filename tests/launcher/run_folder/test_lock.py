@@ -9,14 +9,14 @@ from io import StringIO
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.run_folder import lock
-from slurm.environment import Generation
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.run_folder import lock
+from gearshift.slurm.environment import Generation
 
 HOLDER = """
 import sys
 from pathlib import Path
-from launcher.run_folder import lock
+from gearshift.launcher.run_folder import lock
 with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -90,7 +90,9 @@ FIRST, SECOND, OTHER = Generation("12", 0), Generation("12", 1), Generation("13"
 def lost_process(holder):
     """A process of the first generation of job 12 that holds the lock and cannot be reached."""
     program = HOLDER.replace("hold(Path(sys.argv[1]))", "hold(Path(sys.argv[1]), generation=FIRST)")
-    return holder(f"from slurm.environment import Generation\nFIRST = Generation('12', 0)\n{program}")
+    return holder(
+        f"from gearshift.slurm.environment import Generation\nFIRST = Generation('12', 0)\n{program}"
+    )
 
 
 def test_an_earlier_generation_of_the_job_is_not_waited_for(lost_process, tmp_path, capsys):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from launcher.run_folder.reader import FollowedLines, RunReader
+from gearshift.launcher.run_folder.reader import FollowedLines, RunReader
 from tests.launcher.given import errors_of, resolved
 from tests.launcher.runs import ended, trained
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.provenance import CliArgs
-from launcher.run_folder.resume_rules import decide
-from launcher.run_folder.run_plan import ResumeRequest
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.run_folder.resume_rules import decide
+from gearshift.launcher.run_folder.run_plan import ResumeRequest
 from tests.launcher.given import LAPTOP, SHORT, resolved
 from tests.launcher.runs import ended, trained
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from launcher.config import presets
-from launcher.config.schema import setting_infos
-from launcher.run_folder import resume_rules
-from launcher.run_folder.checkpoint_search import SavedCheckpoint
-from launcher.run_folder.resume_rules import PARTS, RULES, rule_of
-from models.catalog import FAMILIES
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.schema import setting_infos
+from gearshift.launcher.run_folder import resume_rules
+from gearshift.launcher.run_folder.checkpoint_search import SavedCheckpoint
+from gearshift.launcher.run_folder.resume_rules import PARTS, RULES, rule_of
+from gearshift.models.catalog import FAMILIES
+from gearshift.training.train_plan import StartSteps
 from tests.launcher.given import resolved
-from training.train_plan import StartSteps
 
 EXPECTED = {
     "free": "device precision compile promise engine.name engine.max_restarts memory.attention "

@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.run_folder import run_folder
-from launcher.run_folder.run_folder import RunFolder
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.run_folder import RunFolder
 from tests.launcher.given import errors_of, resolved
 from tests.launcher.runs import trained
 from tests.training.checkpoint.killed import killed_at

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Setting
-from launcher.stages import pipeline
-from launcher.stages.pipeline import PipelineStage, save_stages
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Setting
+from gearshift.launcher.stages import pipeline
+from gearshift.launcher.stages.pipeline import PipelineStage, save_stages
 from tests.launcher.stages.halves import halves
 
 EEG = "eeg_text:tiny"

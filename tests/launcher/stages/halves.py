@@ -11,9 +11,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from models.catalog import Stage
-from models.common.initial_weights import InitialWeights
-from models.custom import CustomTask
+from gearshift import CustomTask, InitialWeights, Stage
 
 
 class Halves(CustomTask):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher.config.schema import setting_infos
-from models.catalog import FAMILIES
+from gearshift.launcher.config.schema import setting_infos
+from gearshift.models.catalog import FAMILIES
 from tests.launcher.given import resolved
 from tests.launcher.stages.halves import TEXT
 

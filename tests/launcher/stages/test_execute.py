@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import launcher
-from launcher.__main__ import main
-from launcher.config.provenance import CliArgs
-from launcher.stages import execute
-from launcher.stages import pipeline as chain_of
-from models.common.initial_weights import InitialWeights
+import gearshift
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.stages import execute
+from gearshift.launcher.stages import pipeline as chain_of
+from gearshift.models.common.initial_weights import InitialWeights
 from tests.launcher.stages.halves import halves
 from tests.runs.conftest import Program
 
@@ -50,9 +50,9 @@ def pipeline(home, name):
 def test_a_pipeline_trains_like_stages_started_separately(home, name, pipeline, monkeypatch):
     monkeypatch.chdir(home)
     first = {"stages": ["lower"]}
-    launcher.train(model=name, mode="staged", settings=first, out="a", console=False)
+    gearshift.train(model=name, mode="staged", settings=first, out="a", console=False)
     second = {"stages": ["upper"], "model.start": str(home / "a")}
-    launcher.train(model=name, mode="staged", settings=second, out="b", console=False)
+    gearshift.train(model=name, mode="staged", settings=second, out="b", console=False)
     for summarize, alone in (("1-lower", "a"), ("2-upper", "b")):
         ours, theirs = tensors(pipeline[0] / summarize), tensors(home / alone)
         assert list(ours) == list(theirs)

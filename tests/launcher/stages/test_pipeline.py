@@ -2,8 +2,8 @@
 
 import os
 
-from launcher.run_folder.run_plan import RunPlan
-from launcher.stages.pipeline import save_stages
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.stages.pipeline import save_stages
 from tests.launcher.given import set_torchrun
 from tests.launcher.runs import ended, trained
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from launcher.run_folder.reader import RunReader
-from launcher.stages.pipeline import save_result
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.stages.pipeline import save_result
 from tests.launcher.stages.conftest import saved_stages
 
 

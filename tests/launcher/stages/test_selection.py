@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher.stages.pipeline import weights_in
-from models.catalog import Stage
+from gearshift.launcher.stages.pipeline import weights_in
+from gearshift.models.catalog import Stage
 from tests.launcher.stages.conftest import saved_stages
 
 UPPER = Stage("upper", "train the upper half", loads="model.start", of=("lower", "middle"))

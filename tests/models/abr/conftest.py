@@ -3,7 +3,7 @@ from math import inf
 import numpy as np
 import pytest
 
-from models.abr.responses import ResponseRow
+from gearshift.models.abr.responses import ResponseRow
 from tests.models.tasks import maker
 
 HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"

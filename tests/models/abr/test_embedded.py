@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.abr.embedded import SHARES, read_patients, simulate
+from gearshift.models.abr.embedded import SHARES, read_patients, simulate
 
 NORMAL, NEUROPATHY, SENSORINEURAL, TOTAL, CONDUCTIVE = range(5)
 

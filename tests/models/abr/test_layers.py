@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.abr.layers import StateSpace, plain_attention
+from gearshift.models.abr.layers import StateSpace, plain_attention
 
 
 @pytest.fixture

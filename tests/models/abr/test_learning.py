@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from models.abr.dataset import chance_macro_f1
-from models.common.predictions import FixedDraws
+from gearshift.models.abr.dataset import chance_macro_f1
+from gearshift.models.common.predictions import FixedDraws
 from tests.models.tasks import counts_of, train_tiny
 from tests.runs.test_health import advice
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from models.abr.loss import TERMS, TermRamps, TermSums, units
+from gearshift.models.abr.loss import TERMS, TermRamps, TermSums, units
 
 WEIGHTS = (0.5, 1.0, 2.0, 1.0, 1.0)
 

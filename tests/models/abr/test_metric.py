@@ -3,9 +3,9 @@ import pytest
 import torch
 from scipy.stats import rankdata
 
-from models.abr.dataset import chance_macro_f1
-from models.abr.loss import TERMS, TermSums
-from models.abr.metric import auroc, macro_f1, measure, scores
+from gearshift.models.abr.dataset import chance_macro_f1
+from gearshift.models.abr.loss import TERMS, TermSums
+from gearshift.models.abr.metric import auroc, macro_f1, measure, scores
 
 
 def confusion(target, predicted):

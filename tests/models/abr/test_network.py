@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from models.abr.config import SIZES
-from models.abr.layers import SequenceAttention, upsample
-from models.abr.loss import TERMS
-from models.abr.network import Network
-from models.abr.responses import Statistics
+from gearshift.models.abr.config import SIZES
+from gearshift.models.abr.layers import SequenceAttention, upsample
+from gearshift.models.abr.loss import TERMS
+from gearshift.models.abr.network import Network
+from gearshift.models.abr.responses import Statistics
 from tests.models.tasks import Operators
 
 

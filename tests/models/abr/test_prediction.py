@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from models.abr.config import CLASS_NAMES
-from models.abr.dataset import scaled_facts, scaled_signal
-from models.abr.embedded import read_patients
-from models.abr.readers.table import POINT_NAMES
+from gearshift.models.abr.config import CLASS_NAMES
+from gearshift.models.abr.dataset import scaled_facts, scaled_signal
+from gearshift.models.abr.embedded import read_patients
+from gearshift.models.abr.readers.table import POINT_NAMES
 from tests.models import tasks
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.abr.config import CLASS_NAMES
-from models.common.predictions import few_samples
+from gearshift.models.abr.config import CLASS_NAMES
+from gearshift.models.common.predictions import few_samples
 
 
 def test_a_row_shows_the_labels_and_the_outputs_of_the_model(ready_task):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.abr.loss import TERMS
-from models.abr.network import ENCODER
-from models.base import DataError, Goal
+from gearshift.models.abr.loss import TERMS
+from gearshift.models.abr.network import ENCODER
+from gearshift.models.base import DataError, Goal
 
 SPLITS = ("train", "val", "test")
 

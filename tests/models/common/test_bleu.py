@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
-from models.common.bleu import Bleu
+from gearshift.models.common.bleu import Bleu
 
 READ = ["the old man finds a small drum", "a child paints the quiet island today", "who sells it"]
 WRITTEN = ["the old man sells a drum", "a child paints the quiet island", "nobody sells it again now"]

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from models.base import DataError
-from models.common import cache
-from models.common.cache import ArrayFile
-from models.common.data_files import CACHE_VARIABLE, cache_folder
+from gearshift.models.base import DataError
+from gearshift.models.common import cache
+from gearshift.models.common.cache import ArrayFile
+from gearshift.models.common.data_files import CACHE_VARIABLE, cache_folder
 
 SOURCE_KEY = {"version": 1, "seed": 0}
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from models.base import DataError
-from models.common import data_files
-from models.common.data_files import BadRecords
+from gearshift.models.base import DataError
+from gearshift.models.common import data_files
+from gearshift.models.common.data_files import BadRecords
 from tests.models.errors import error_of
 
 

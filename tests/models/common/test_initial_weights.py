@@ -4,15 +4,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engines.base import Piece, State
-from engines.environment import RankInfo
-from engines.world import ProcessWorld
-from models.base import DataError
-from models.common import initial_weights
-from models.common.initial_weights import InitialWeights, find
+from gearshift.engines.base import Piece, State
+from gearshift.engines.environment import RankInfo
+from gearshift.engines.world import ProcessWorld
+from gearshift.models.base import DataError
+from gearshift.models.common import initial_weights
+from gearshift.models.common.initial_weights import InitialWeights, find
+from gearshift.training.checkpoint.manifest import Score
 from tests.models.errors import error_of
 from tests.training.checkpoint.states import saving
-from training.checkpoint.manifest import Score
 
 WHOLE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.arange(4.0), "count": torch.tensor([3, 4])}
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.common.layers import Dropout, _has_variable_lengths, takes_boundaries
+from gearshift.models.common.layers import Dropout, _has_variable_lengths, takes_boundaries
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from models.base import DataError
-from models.common import matlab
+from gearshift.models.base import DataError
+from gearshift.models.common import matlab
 
 CELLS = np.empty((2, 2), object)
 CELLS[:] = [["a text", np.ones((3, 4))], [np.int8(3), np.zeros((0, 0))]]

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.common.nf4 import Quantizer, weight_of
+from gearshift.models.common.nf4 import Quantizer, weight_of
 
 CPU = torch.device("cpu")
 SLOW = pytest.mark.slow

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.common.pictures import small
+from gearshift.models.common.pictures import small
 
 
 def test_a_large_picture_that_cannot_be_compressed_gets_smaller():

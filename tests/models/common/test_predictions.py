@@ -2,8 +2,8 @@ import io
 
 import numpy as np
 
-from models.common import predictions
-from models.common.predictions import DistinctNames, FixedDraws, spread_positions
+from gearshift.models.common import predictions
+from gearshift.models.common.predictions import DistinctNames, FixedDraws, spread_positions
 
 
 def test_files_of_a_folder_that_are_no_input_are_named(tmp_path):

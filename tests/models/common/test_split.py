@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from models.base import DataError
-from models.common.split import (
+from gearshift.models.base import DataError
+from gearshift.models.common.split import (
     SplitRule,
     atomic_write,
     load_sides,

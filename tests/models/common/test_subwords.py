@@ -1,6 +1,6 @@
 import pytest
 
-from models.common import subwords
+from gearshift.models.common import subwords
 from tests.models.errors import error_of
 
 TEXTS = ["the river is wide", "the table is wide", "a river and a table"] * 5

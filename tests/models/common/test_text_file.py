@@ -2,10 +2,10 @@ import gzip
 
 import pytest
 
-from models.base import DataError
-from models.common import text_file
-from models.common.data_files import ALWAYS_UNPACKED
-from models.common.text_file import TextFile
+from gearshift.models.base import DataError
+from gearshift.models.common import text_file
+from gearshift.models.common.data_files import ALWAYS_UNPACKED
+from gearshift.models.common.text_file import TextFile
 
 TEXTS = [
     "",

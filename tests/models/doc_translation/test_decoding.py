@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models.doc_translation.decoding import beam_search
+from gearshift.models.doc_translation.decoding import beam_search
 
 
 def recomputed(model, memory, count, vocabulary):

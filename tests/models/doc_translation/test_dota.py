@@ -3,8 +3,8 @@ import json
 import pytest
 from PIL import Image
 
-from models.doc_translation.readers.dota import read
-from models.doc_translation.readers.page import without_number
+from gearshift.models.doc_translation.readers.dota import read
+from gearshift.models.doc_translation.readers.page import without_number
 from tests.models.errors import error_of
 
 

@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from models.common.data_files import CACHE_VARIABLE
-from models.doc_translation import embedded
+from gearshift.models.common.data_files import CACHE_VARIABLE
+from gearshift.models.doc_translation import embedded
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.doc_translation import images
+from gearshift.models.doc_translation import images
 
 
 def page(height=200, width=100, box=(30, 50, 60, 90), mode="L"):

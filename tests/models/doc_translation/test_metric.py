@@ -2,9 +2,9 @@ import pytest
 import sacrebleu
 import torch
 
-from models.common.bleu import SIZE
-from models.doc_translation.decoding import beam_search, texts
-from models.doc_translation.metric import TranslationMetric, bleu_of, plain_text, steds, tree
+from gearshift.models.common.bleu import SIZE
+from gearshift.models.doc_translation.decoding import beam_search, texts
+from gearshift.models.doc_translation.metric import TranslationMetric, bleu_of, plain_text, steds, tree
 from tests.models.doc_translation.test_decoding import Counted
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from models.doc_translation.config import SIZES
-from models.doc_translation.model import IGNORE, DocTranslator
+from gearshift.models.doc_translation.config import SIZES
+from gearshift.models.doc_translation.model import IGNORE, DocTranslator
 
 COUNTS = {
     # global, local, expand, both query transformers, queries, gate and projection, decoder

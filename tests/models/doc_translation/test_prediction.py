@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.doc_translation import embedded
-from models.doc_translation.decoding import beam_search, texts
+from gearshift.models.doc_translation import embedded
+from gearshift.models.doc_translation.decoding import beam_search, texts
 from tests.models import tasks
 
 COUNT = 16

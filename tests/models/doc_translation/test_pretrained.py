@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engines import deferred_init
-from models.doc_translation import model as model_parts
-from models.doc_translation.config import SIZES
-from models.doc_translation.pretrained import PARTS
+from gearshift.engines import deferred_init
+from gearshift.models.doc_translation import model as model_parts
+from gearshift.models.doc_translation.config import SIZES
+from gearshift.models.doc_translation.pretrained import PARTS
 from tests.models.errors import error_of
 
 TINY = SIZES["tiny"]

@@ -2,9 +2,9 @@ import pytest
 import torch
 from sacrebleu.metrics import BLEU
 
-from models.common.predictions import FixedDraws
-from models.doc_translation.decoding import beam_search, texts
-from models.doc_translation.showing import printable
+from gearshift.models.common.predictions import FixedDraws
+from gearshift.models.doc_translation.decoding import beam_search, texts
+from gearshift.models.doc_translation.showing import printable
 
 
 def test_a_page_is_translated_as_it_is_alone_and_scored_against_as_many_tokens(ready_task):

@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from models.doc_translation.config import SIZES
-from models.doc_translation.readers.page import without_number
+from gearshift.models.doc_translation.config import SIZES
+from gearshift.models.doc_translation.readers.page import without_number
 from tests.models.errors import error_of
 
 
@@ -115,7 +115,7 @@ def test_the_noise_control_shows_another_documents_page_beside_the_true_text(car
 def test_pretrained_encoders_start_a_stage_and_give_way_to_model_encoder(ready_task, tmp_path):
     from safetensors.torch import save_model
 
-    from models.doc_translation.model import global_encoder
+    from gearshift.models.doc_translation.model import global_encoder
 
     torch.manual_seed(8)
     given = global_encoder(SIZES["tiny"].whole)

@@ -1,4 +1,4 @@
-from models.doc_translation.vocabulary import MIN_SIZE, load_or_train, train
+from gearshift.models.doc_translation.vocabulary import MIN_SIZE, load_or_train, train
 
 TEXTS = ["# 标题\n\n一只猫坐在垫子上。", "the cat  sat\ton the mat", "一只狗坐在那里。"] * 3
 NEVER_SEEN = [

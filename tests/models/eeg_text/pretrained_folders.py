@@ -3,7 +3,7 @@
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from models.common.subwords import train_byte_bpe
+from gearshift.models.common.subwords import train_byte_bpe
 
 TEXTS = ["the old man finds a drum", "the young child paints an island"] * 3
 VOCABULARY = 320

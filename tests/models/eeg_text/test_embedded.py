@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from models.eeg_text import embedded
-from models.eeg_text.embedded import NOISE_UV, READING, SMALL, Readers
-from models.eeg_text.montage import INDICES
+from gearshift.models.eeg_text import embedded
+from gearshift.models.eeg_text.embedded import NOISE_UV, READING, SMALL, Readers
+from gearshift.models.eeg_text.montage import INDICES
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 import pytest
 
-from models.eeg_text import formats
+from gearshift.models.eeg_text import formats
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.eeg_text.masked_series import draw_spans, interpolated, masked_counts, masked_scores
+from gearshift.models.eeg_text.masked_series import draw_spans, interpolated, masked_counts, masked_scores
 
 SHORTEST, LONGEST = 2, 8
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.eeg_text.config import TOKEN_SAMPLES
-from models.eeg_text.metric import INPUTS, gain
+from gearshift.models.eeg_text.config import TOKEN_SAMPLES
+from gearshift.models.eeg_text.metric import INPUTS, gain
 
 
 class Knowing(torch.nn.Module):

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.eeg_text.config import SIZES
-from models.eeg_text.encoder import Encoder, MaskedBatchNorm
-from models.eeg_text.montage import INDICES, SLOTS, UNASSIGNED
-from models.eeg_text.network import EegText, MaskedEeg
+from gearshift.models.eeg_text.config import SIZES
+from gearshift.models.eeg_text.encoder import Encoder, MaskedBatchNorm
+from gearshift.models.eeg_text.montage import INDICES, SLOTS, UNASSIGNED
+from gearshift.models.eeg_text.network import EegText, MaskedEeg
 
 TINY = SIZES["tiny"]
 PAD = 256

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.common.predictions import FixedDraws
-from models.eeg_text.montage import SLOTS
-from models.eeg_text.recordings import RATE_HZ
-from models.eeg_text.showing import sentences
+from gearshift.models.common.predictions import FixedDraws
+from gearshift.models.eeg_text.montage import SLOTS
+from gearshift.models.eeg_text.recordings import RATE_HZ
+from gearshift.models.eeg_text.showing import sentences
 from tests.models import tasks
 from tests.models.eeg_text.pretrained_folders import save_bart
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf, write_matlab5, write_matlab73

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.eeg_text import pretrained
-from models.eeg_text.config import SIZES
-from models.eeg_text.metric import generate
-from models.eeg_text.network import EegText, TextDecoder
+from gearshift.models.eeg_text import pretrained
+from gearshift.models.eeg_text.config import SIZES
+from gearshift.models.eeg_text.metric import generate
+from gearshift.models.eeg_text.network import EegText, TextDecoder
 from tests.models.eeg_text.pretrained_folders import VOCABULARY, save_bart
 from tests.models.errors import error_of
 

@@ -3,9 +3,9 @@ from collections import namedtuple
 
 import pytest
 
-from models.base import DataError
-from models.common.split import SPLITS, SplitRule, save_split
-from models.eeg_text.recordings import Item, normalized, split_items
+from gearshift.models.base import DataError
+from gearshift.models.common.split import SPLITS, SplitRule, save_split
+from gearshift.models.eeg_text.recordings import Item, normalized, split_items
 from tests.models.errors import error_of
 
 SENTENCES = [f"sentence number {i}" for i in range(30)]

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.base import DataError
-from models.common.predictions import FixedDraws
-from models.eeg_text.dataset import phase_randomised, prepared
+from gearshift.models.base import DataError
+from gearshift.models.common.predictions import FixedDraws
+from gearshift.models.eeg_text.dataset import phase_randomised, prepared
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
 from tests.models.errors import error_of
 from tests.models.tasks import Draws

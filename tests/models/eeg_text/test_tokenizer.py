@@ -1,4 +1,4 @@
-from models.eeg_text.texts import SentenceByteTokenizer, build_tokenizer
+from gearshift.models.eeg_text.texts import SentenceByteTokenizer, build_tokenizer
 
 TEXTS = ["the old man finds a drum", "the old child paints a drum"] * 3
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.base import DataError
-from models.common.predictions import FixedDraws
-from models.eeg_text.dataset import SampleRules, encoder_inputs, prepared
-from models.eeg_text.network import pooled
+from gearshift.models.base import DataError
+from gearshift.models.common.predictions import FixedDraws
+from gearshift.models.eeg_text.dataset import SampleRules, encoder_inputs, prepared
+from gearshift.models.eeg_text.network import pooled
 
 RULES = SampleRules(samples=80, windows=4, seed=0, is_noise=False)
 

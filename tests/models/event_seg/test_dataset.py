@@ -3,14 +3,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from models.base import DataError
-from models.common.data_files import BadRecords
-from models.event_seg import embedded
-from models.event_seg.config import SIZES
-from models.event_seg.dataset import find_recordings
-from models.event_seg.formats import BY_ENCODING, MVSEC, recognize
-from models.event_seg.readers.files import open_recording
-from models.event_seg.readers.recording import downsample_mask, edges
+from gearshift.models.base import DataError
+from gearshift.models.common.data_files import BadRecords
+from gearshift.models.event_seg import embedded
+from gearshift.models.event_seg.config import SIZES
+from gearshift.models.event_seg.dataset import find_recordings
+from gearshift.models.event_seg.formats import BY_ENCODING, MVSEC, recognize
+from gearshift.models.event_seg.readers.files import open_recording
+from gearshift.models.event_seg.readers.recording import downsample_mask, edges
 from tests.models.errors import error_of
 from tests.models.event_seg.writers import HEADERS, random_events, write_masks, write_mvsec, write_raw
 

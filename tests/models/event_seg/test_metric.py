@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from models.common.family import Sums
-from models.event_seg.metric import measure, scores
+from gearshift.models.common.family import Sums
+from gearshift.models.event_seg.metric import measure, scores
 
 
 class FixedPredictions(torch.nn.Module):

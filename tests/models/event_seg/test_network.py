@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.event_seg.config import SIZES
-from models.event_seg.network import IGNORE, SegmentationNetwork
+from gearshift.models.event_seg.config import SIZES
+from gearshift.models.event_seg.network import IGNORE, SegmentationNetwork
 
 
 def build(name, weight=5.0):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from models.event_seg.embedded import recordings
-from models.event_seg.readers.recording import Events
-from models.event_seg.windows import normalize, voxelize
+from gearshift.models.event_seg.embedded import recordings
+from gearshift.models.event_seg.readers.recording import Events
+from gearshift.models.event_seg.windows import normalize, voxelize
 from tests.models import tasks
 from tests.models.event_seg.writers import evt2_words, random_events, write_masks, write_raw
 

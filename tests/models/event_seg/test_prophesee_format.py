@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from models.base import DataError
-from models.event_seg.readers.prophesee_format import ENCODING_BY_NAME, raw_pieces, read_header
+from gearshift.models.base import DataError
+from gearshift.models.event_seg.readers.prophesee_format import ENCODING_BY_NAME, raw_pieces, read_header
 from tests.models.event_seg.writers import WORDS, random_events
 
 

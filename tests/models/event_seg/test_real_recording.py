@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.common import model_facts
-from models.event_seg.formats import EVT2
-from models.event_seg.readers.files import open_recording
-from models.event_seg.showing import TrainedOnEvents
+from gearshift.models.common import model_facts
+from gearshift.models.event_seg.formats import EVT2
+from gearshift.models.event_seg.readers.files import open_recording
+from gearshift.models.event_seg.showing import TrainedOnEvents
 
 RECORDING = Path(__file__).parents[4] / "shared/data/event/evt2.raw"
 pytestmark = pytest.mark.skipif(not RECORDING.is_file(), reason=f"{RECORDING} does not exist")

@@ -6,10 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
-from models.event_seg.formats import recognize
-from models.event_seg.readers import hdf5, prophesee_format, recording
-from models.event_seg.readers.files import open_recording
-from models.event_seg.readers.recording import edges
+from gearshift.models.event_seg.formats import recognize
+from gearshift.models.event_seg.readers import hdf5, prophesee_format, recording
+from gearshift.models.event_seg.readers.files import open_recording
+from gearshift.models.event_seg.readers.recording import edges
 from tests.models.errors import error_of
 from tests.models.event_seg.writers import (
     HEADERS,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.common.predictions import FixedDraws
+from gearshift.models.common.predictions import FixedDraws
 
 
 @pytest.mark.slow

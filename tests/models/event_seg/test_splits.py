@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from launcher.__main__ import main
-from models.common.split import SplitRule
-from models.event_seg.readers.recording import spans
-from models.event_seg.splits import choose, split_recordings
+from gearshift.launcher.__main__ import main
+from gearshift.models.common.split import SplitRule
+from gearshift.models.event_seg.readers.recording import spans
+from gearshift.models.event_seg.splits import choose, split_recordings
 from tests.models.errors import error_of
 from tests.models.event_seg.writers import write_mvsec
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.base import DataError
+from gearshift.models.base import DataError
 from tests.models.errors import error_of
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from models.event_seg.network import IGNORE
-from models.event_seg.readers.recording import Events, spans
-from models.event_seg.windows import WindowRules, Windows, voxelize
+from gearshift.models.event_seg.network import IGNORE
+from gearshift.models.event_seg.readers.recording import Events, spans
+from gearshift.models.event_seg.windows import WindowRules, Windows, voxelize
 from tests.models.event_seg.writers import random_events
 
 

@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 
-from models.event_seg.readers.recording import Events
+from gearshift.models.event_seg.readers.recording import Events
 
 
 def random_events(count, last, sensor=(48, 64), seed=0):

@@ -3,7 +3,7 @@
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from models.language.subword_tokenizers import load
+from gearshift.models.language.subword_tokenizers import load
 
 # « and » are around an answer with what ends it: nothing, or the marks of transformers.
 TEMPLATES = {

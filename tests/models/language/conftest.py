@@ -40,7 +40,7 @@ def train():
 @pytest.fixture
 def make(folder, tmp_path, ready_task):
     """A task with adapters of `folder`; settings of adapters, or of the model."""
-    from models.language.config import Lora
+    from gearshift.models.language.config import Lora
     from tests.models.language.test_pretrained import TEXT
 
     def made(quantize=None, start=None, **settings):

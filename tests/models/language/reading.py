@@ -2,8 +2,8 @@
 
 import pytest
 
-from models.base import DataError
-from models.language.readers.corpus import read_corpus
+from gearshift.models.base import DataError
+from gearshift.models.language.readers.corpus import read_corpus
 
 
 def read(path, on_bad="stop", answers=None):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from models.base import Message, Prompt, Sampling
-from models.language.readers.records import Turn
-from models.language.rows import IGNORE
+from gearshift.models.base import Message, Prompt, Sampling
+from gearshift.models.language.readers.records import Turn
+from gearshift.models.language.rows import IGNORE
 from tests.models.language.chats import KINDS, TEMPLATES, chat_tokenizer, marked, plain
 from tests.models.language.in_memory import conversation, dialogues
 from tests.models.language.test_hugging_face import export, load_model, load_tokenizer

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from models.base import DataError
-from models.common.split import SplitRule, split_groups
-from models.language.readers import plain_text
-from models.language.readers.corpus import read_corpus, split_ends
+from gearshift.models.base import DataError
+from gearshift.models.common.split import SplitRule, split_groups
+from gearshift.models.language.readers import plain_text
+from gearshift.models.language.readers.corpus import read_corpus, split_ends
 from tests.models.errors import error_of
 from tests.models.language.reading import documents, error_text, exchanges, groups, pairs, read, texts, write
 from tests.privileges import unreadable

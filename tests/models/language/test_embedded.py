@@ -1,9 +1,9 @@
 from collections import Counter
 
-from models.common.split import SplitRule, split_groups
-from models.language import embedded
-from models.language.readers.corpus import from_records
-from models.language.readers.records import normalized
+from gearshift.models.common.split import SplitRule, split_groups
+from gearshift.models.language import embedded
+from gearshift.models.language.readers.corpus import from_records
+from gearshift.models.language.readers.records import normalized
 
 
 def test_python_text_is_deterministic_and_of_bounded_size():

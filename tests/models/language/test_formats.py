@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from models.language.formats import FORMATS, recognize
+from gearshift.models.language.formats import FORMATS, recognize
 
 CSV, JSONL, JSON, PARQUET, TEXT = FORMATS
 

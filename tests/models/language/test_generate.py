@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.base import GeneratesText, Message, Prompt, Sampling
-from models.language.config import SIZES
-from models.language.generate import generate
-from models.language.model import Transformer
-from models.language.preview import choose, continue_tokens
-from models.language.tokenizer import ByteTokenizer
+from gearshift.models.base import GeneratesText, Message, Prompt, Sampling
+from gearshift.models.language.config import SIZES
+from gearshift.models.language.generate import generate
+from gearshift.models.language.model import Transformer
+from gearshift.models.language.preview import choose, continue_tokens
+from gearshift.models.language.tokenizer import ByteTokenizer
 from tests.models.language.chats import KINDS, TEMPLATES, chat_tokenizer, plain
 from tests.models.language.in_memory import TOKENIZER
 from tests.models.language.test_pretrained import CONFIGS, save
@@ -42,7 +42,7 @@ def test_cached_keys_and_values_give_the_tokens_of_whole_passes(model):
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_a_pretrained_model_gives_the_tokens_of_whole_passes(name, tmp_path, make_task):
-    from models.language import subword_tokenizers
+    from gearshift.models.language import subword_tokenizers
 
     folder = save(tmp_path / "model", CONFIGS[name]())
     model = make_task(pretrained=str(folder)).build().eval()

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from models.language.config import SIZES
-from models.language.head import CHUNK, IGNORE, Head, _chunk_loss, _ChunkedLoss
-from models.language.model import Transformer
+from gearshift.models.language.config import SIZES
+from gearshift.models.language.head import CHUNK, IGNORE, Head, _chunk_loss, _ChunkedLoss
+from gearshift.models.language.model import Transformer
 
 
 class PeakBytes(TorchDispatchMode):

@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.base import DataError
-from models.common import subwords
-from models.language import subword_tokenizers as bpe
-from models.language.hugging_face import write_tokenizer
-from models.language.tokenizer import TAGS, ByteTokenizer
+from gearshift.models.base import DataError
+from gearshift.models.common import subwords
+from gearshift.models.language import subword_tokenizers as bpe
+from gearshift.models.language.hugging_face import write_tokenizer
+from gearshift.models.language.tokenizer import TAGS, ByteTokenizer
 
 transformers = pytest.importorskip("transformers")
 

@@ -12,9 +12,9 @@ PARAGRAPH = "some words that stand in every line of a very long text\n" * 60
 GROWN = """
 import sys, time
 import tokenizers, torch
-from models.base import Context
-from models.language.config import Data, Model
-from models.language.task import LanguageTask
+from gearshift.models.base import Context
+from gearshift.models.language.config import Data, Model
+from gearshift.models.language.task import LanguageTask
 
 def peak():
     with open("/proc/self/status") as status:

@@ -4,8 +4,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from models.language.config import Lora
-from models.language.pretrained import add_adapters
+from gearshift.models.language.config import Lora
+from gearshift.models.language.pretrained import add_adapters
 from tests.models.errors import error_of
 from tests.models.language.test_pretrained import CONFIGS, TEXT, batch_of
 

@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
-from models.base import Sampling
-from models.common.split import SplitRule, split_groups
-from models.language.dataset import read
-from models.language.metric import counts
-from models.language.preview import continue_tokens
+from gearshift.models.base import Sampling
+from gearshift.models.common.split import SplitRule, split_groups
+from gearshift.models.language.dataset import read
+from gearshift.models.language.metric import counts
+from gearshift.models.language.preview import continue_tokens
 
 PROSE = "\n\n".join(f"Paragraph {i} tells of grün and {'blue ' * (i % 7)}things." for i in range(300))
 

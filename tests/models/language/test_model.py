@@ -1,7 +1,7 @@
 import torch
 
-from models.language.config import SIZES
-from models.language.model import Transformer
+from gearshift.models.language.config import SIZES
+from gearshift.models.language.model import Transformer
 
 
 def test_a_model_has_the_parameters_that_its_size_declares():

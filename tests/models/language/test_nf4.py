@@ -6,10 +6,10 @@ import pytest
 import torch
 import transformers
 
+from gearshift.training.inspection import architecture
 from tests.models.errors import error_of
 from tests.models.language.test_lora import exported
 from tests.models.language.test_pretrained import batch_of
-from training.inspection import architecture
 
 CPU = torch.device("cpu")
 THEIRS = transformers.BitsAndBytesConfig(

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from engines.base import Options
-from engines.preparation import change_forward
-from models.common.layers import _has_variable_lengths
-from models.language.config import SIZES
-from models.language.model import Block, Transformer, causal_attention, document_mask, rotary
+from gearshift.engines.base import Options
+from gearshift.engines.preparation import change_forward
+from gearshift.models.common.layers import _has_variable_lengths
+from gearshift.models.language.config import SIZES
+from gearshift.models.language.model import Block, Transformer, causal_attention, document_mask, rotary
 from tests.models.tasks import Operators
 
 pytestmark = pytest.mark.skipif(

@@ -6,17 +6,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from engines import deferred_init
-from engines.deferred_init import is_deferred
-from models.base import DataError
-from models.language import pretrained
-from models.language import subword_tokenizers as bpe
-from models.language.head import Head
-from models.language.model import decoder_layers
-from models.language.pretrained import PLAIN_HEADS, Pretrained
+from gearshift.engines import deferred_init
+from gearshift.engines.deferred_init import is_deferred
+from gearshift.models.base import DataError
+from gearshift.models.language import pretrained
+from gearshift.models.language import subword_tokenizers as bpe
+from gearshift.models.language.head import Head
+from gearshift.models.language.model import decoder_layers
+from gearshift.models.language.pretrained import PLAIN_HEADS, Pretrained
+from gearshift.training.optim.groups import lr_factors
+from gearshift.training.settings import Optim
 from tests.models.errors import error_of
-from training.optim.groups import lr_factors
-from training.settings import Optim
 
 transformers = pytest.importorskip("transformers")
 

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from models.base import SamplePart, Sampling
-from models.language.config import SIZES
-from models.language.model import Transformer
-from models.language.preview import continue_tokens, predict, readable, sample_text
-from models.language.readers.records import Turn
+from gearshift.models.base import SamplePart, Sampling
+from gearshift.models.language.config import SIZES
+from gearshift.models.language.model import Transformer
+from gearshift.models.language.preview import continue_tokens, predict, readable, sample_text
+from gearshift.models.language.readers.records import Turn
 from tests.models.language.chats import KINDS, TEMPLATES, chat_tokenizer, plain
 from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from models.language.generate import read_prompts
+from gearshift.models.language.generate import read_prompts
 from tests.models.errors import error_of
 
 

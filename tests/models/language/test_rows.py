@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.language.config import SIZES
-from models.language.model import Transformer
-from models.language.readers.records import Turn, exchanges
-from models.language.rows import collate
+from gearshift.models.language.config import SIZES
+from gearshift.models.language.model import Transformer
+from gearshift.models.language.readers.records import Turn, exchanges
+from gearshift.models.language.rows import collate
 from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
 
 TEXTS = ["one and two", "", "three is a longer text of its own", "four", "fünf"]

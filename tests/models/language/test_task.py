@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.base import DataError
+from gearshift.models.base import DataError
 from tests.models.errors import error_of
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tokenizers
 
-from models.base import DataError
-from models.language import subword_tokenizers as bpe
-from models.language.subword_tokenizers import ExternalTokenizer, load
-from models.language.tokenizer import TAGS, ByteTokenizer
+from gearshift.models.base import DataError
+from gearshift.models.language import subword_tokenizers as bpe
+from gearshift.models.language.subword_tokenizers import ExternalTokenizer, load
+from gearshift.models.language.tokenizer import TAGS, ByteTokenizer
 
 TEXTS = [
     "def main():\n    return 0\n",

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from gearshift.training.trackers.wandb import STEP
 from tests.slurm.lifecycle.conftest import differences, occupied
 from tests.training.trackers import wandb_file
-from training.trackers.wandb import STEP
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ SUBMIT = (sys.executable, "-m", "launcher", "submit")
 
 def submit(login, *args):
     env, pipes = (
-        login.cluster.environment | {"PYTHONPATH": str(CLONE)},
+        login.cluster.environment | {"PYTHONPATH": str(CLONE / "src")},
         {"capture_output": True, "text": True},
     )
     return subprocess.run([*SUBMIT, *args], cwd=login.folder, env=env, **pipes)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from gearshift.training.callbacks.base import Action
+from gearshift.training.callbacks.preemption import Deadline
 from tests.training.facts import step
 from tests.waiting import LIMIT_S
-from training.callbacks.base import Action
-from training.callbacks.preemption import Deadline
 
 pytestmark = pytest.mark.usefixtures("hangups")
 

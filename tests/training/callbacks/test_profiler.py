@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 
+from gearshift.training.callbacks.profiler import OPERATORS, Profiler
+from gearshift.training.settings import PROFILE_WARMUP
+from gearshift.training.storage import Storage
 from tests.training.facts import outcome, step, train_plan
-from training.callbacks.profiler import OPERATORS, Profiler
-from training.settings import PROFILE_WARMUP
-from training.storage import Storage
 
 LARGE = (32, 64)
 """The shape of a product in each step."""

@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 
-from engines.environment import RankInfo
-from engines.world import ProcessWorld
+from gearshift.engines.environment import RankInfo
+from gearshift.engines.world import ProcessWorld
 from tests.training.checkpoint.states import saving, state, whole
 
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from engines.base import Piece, State
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
+from gearshift.engines.base import Piece, State
+from gearshift.training.checkpoint.retention import Keep
+from gearshift.training.checkpoint.writer import CheckpointWriter
+from gearshift.training.storage import Storage
 
 SHAPES = {"embed.weight": (11, 7), "odd|name": (7,), "scalar": (), "empty": (0, 3), "frozen": (5,)}
 BUFFERS = {

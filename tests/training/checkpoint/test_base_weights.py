@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.checkpoint.base_weights import digest
+from gearshift.training.checkpoint.base_weights import digest
 
 
 @pytest.fixture

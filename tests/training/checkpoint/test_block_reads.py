@@ -6,16 +6,16 @@ import psutil
 import pytest
 import torch
 
-from engines.base import Piece, State
-from engines.environment import RankInfo
-from engines.world import ProcessWorld
+from gearshift.engines.base import Piece, State
+from gearshift.engines.environment import RankInfo
+from gearshift.engines.world import ProcessWorld
+from gearshift.training.checkpoint.block_reads import BlockReads
+from gearshift.training.checkpoint.manifest import BLOCK_BYTES, CheckpointDamaged, CheckpointError
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.checkpoint.restore import _verify_together, fill
+from gearshift.training.checkpoint.resume_point import choose
+from gearshift.training.optim.low_bit import Blocks, Blockwise
 from tests.training.checkpoint.states import saving
-from training.checkpoint.block_reads import BlockReads
-from training.checkpoint.manifest import BLOCK_BYTES, CheckpointDamaged, CheckpointError
-from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.restore import _verify_together, fill
-from training.checkpoint.resume_point import choose
-from training.optim.low_bit import Blocks, Blockwise
 
 SIZE = 5_000_000
 """Elements, in more than one block."""

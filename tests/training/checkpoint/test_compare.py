@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gearshift.training.checkpoint.compare import Difference, TensorComparison, Tolerance, compare
+from gearshift.training.checkpoint.reader import open_checkpoint
 from tests.training.checkpoint.states import BUFFERS, saving, state, whole
-from training.checkpoint.compare import Difference, TensorComparison, Tolerance, compare
-from training.checkpoint.reader import open_checkpoint
 
 TENSORS = 13
 """Five weights, four of each of the two slots."""

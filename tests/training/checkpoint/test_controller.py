@@ -1,11 +1,11 @@
 import pytest
 
+from gearshift.training.callbacks.callback_list import CallbackList
+from gearshift.training.checkpoint.controller import CheckpointController
+from gearshift.training.checkpoint.manifest import CheckpointError
+from gearshift.training.settings import Save
 from tests.training.shelf import Shelf
 from tests.training.tiny import RecordingCallback, one_rank, run_tiny
-from training.callbacks.callback_list import CallbackList
-from training.checkpoint.controller import CheckpointController
-from training.checkpoint.manifest import CheckpointError
-from training.settings import Save
 
 FULL = "the checkpoint of step 3 cannot be saved: no space left on device"
 

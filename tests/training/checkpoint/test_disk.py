@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
+from gearshift.training.checkpoint.manifest import CheckpointError, Score
+from gearshift.training.checkpoint.reader import open_checkpoint
 from tests.training.checkpoint.states import saving, state, whole
-from training.checkpoint.manifest import CheckpointError, Score
-from training.checkpoint.reader import open_checkpoint
 
 BACKGROUND = pytest.mark.parametrize("in_background", [True, False])
 

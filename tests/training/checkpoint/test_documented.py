@@ -4,9 +4,9 @@ import json
 import subprocess
 import sys
 
+from gearshift.training.checkpoint.manifest import Score
 from tests.docs.pages import ROOT
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
-from training.checkpoint.manifest import Score
 
 PRINT_CONTENT = """
 import sys

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from gearshift.training.storage import atomic_write
 from tests.training.checkpoint.states import saving, state, whole
-from training.storage import atomic_write
 
 
 @pytest.fixture

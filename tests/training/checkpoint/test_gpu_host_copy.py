@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from engines.base import Piece
-from engines.environment import RankInfo
-from engines.world import ProcessWorld
-from training.checkpoint.writer import HostCopy
+from gearshift.engines.base import Piece
+from gearshift.engines.environment import RankInfo
+from gearshift.engines.world import ProcessWorld
+from gearshift.training.checkpoint.writer import HostCopy
 
 pytestmark = pytest.mark.gpu
 

@@ -8,11 +8,11 @@ import zlib
 import pytest
 import torch
 
-from engines.base import State
+from gearshift.engines.base import State
+from gearshift.training.checkpoint import manifest
+from gearshift.training.checkpoint.manifest import CheckpointError
+from gearshift.training.checkpoint.reader import open_checkpoint
 from tests.training.checkpoint.states import bits, saving, state, whole
-from training.checkpoint import manifest
-from training.checkpoint.manifest import CheckpointError
-from training.checkpoint.reader import open_checkpoint
 
 FILES = ["rank-00000.safetensors", "state.json", "manifest.json", "manifest.sha256"]
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import OptimizerSpec, Options
-from engines.catalog import build_engine
+from gearshift.engines.base import OptimizerSpec, Options
+from gearshift.engines.catalog import build_engine
+from gearshift.training.checkpoint.manifest import CheckpointError
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.checkpoint.restore import check, restore
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
-from training.checkpoint.manifest import CheckpointError
-from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.restore import check, restore
 
 
 class Net(nn.Module):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from gearshift.training.checkpoint.manifest import CheckpointError
+from gearshift.training.checkpoint.resume_point import ResumePoint, choose
+from gearshift.training.train_plan import StartSteps
 from tests.training.checkpoint.states import saving, state, whole
-from training.checkpoint.manifest import CheckpointError
-from training.checkpoint.resume_point import ResumePoint, choose
-from training.train_plan import StartSteps
 
 FILES = ("manifest.json", "state.json", "manifest.sha256", "rank-00000.safetensors")
 

@@ -8,13 +8,13 @@ from functools import partial
 
 import pytest
 
+from gearshift.training.checkpoint import retention
+from gearshift.training.checkpoint.manifest import Score
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.checkpoint.retention import Keep, set_aside
+from gearshift.training.storage import Storage
 from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import saving, state, whole
-from training.checkpoint import retention
-from training.checkpoint.manifest import Score
-from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.retention import Keep, set_aside
-from training.storage import Storage
 
 
 def steps(run):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from gearshift.training.checkpoint import room
 from tests.launcher.given import resolved
-from training.checkpoint import room
 
 OPTIMIZERS = {"adamw": 2.0, "sgd": 1.0, "adafactor": (3 + 5) / 15, "muon": 1.0}
 """Slot elements per element of a matrix of 3 × 5."""

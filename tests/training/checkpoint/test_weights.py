@@ -7,11 +7,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from engines.base import Piece, State
+from gearshift.engines.base import Piece, State
+from gearshift.training.checkpoint.manifest import CheckpointError, Score
+from gearshift.training.checkpoint.reader import open_checkpoint, write_weights
+from gearshift.training.checkpoint.tensor_file import read_head
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
-from training.checkpoint.manifest import CheckpointError, Score
-from training.checkpoint.reader import open_checkpoint, write_weights
-from training.checkpoint.tensor_file import read_head
 
 EIGHT = torch.float8_e4m3fn
 

@@ -18,15 +18,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from engines.base import Piece, State
+from gearshift.engines.base import Piece, State
+from gearshift.training.checkpoint.manifest import CheckpointError, Score
+from gearshift.training.checkpoint.reader import open_checkpoint
+from gearshift.training.checkpoint.retention import Keep
+from gearshift.training.checkpoint.writer import CheckpointWriter
+from gearshift.training.storage import Storage
 from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from tests.waiting import until
-from training.checkpoint.manifest import CheckpointError, Score
-from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 FACTS = {"samples": 640, "best": {"metric": "loss", "value": float("nan")}, "seed": 7}
 BEST = Score("loss", 0.5, "min")

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from engines.catalog import build_engine
-from models.base import Loss
+from gearshift.engines.catalog import build_engine
+from gearshift.models.base import Loss
+from gearshift.training.data.feature_cache import use
+from gearshift.training.optim import optimizer
+from gearshift.training.settings import FeatureCache
 from tests.engines.parity import Case, options
 from tests.training.tiny import TinyTask, make_settings
-from training.data.feature_cache import use
-from training.optim import optimizer
-from training.settings import FeatureCache
 
 WIDTH = 4
 

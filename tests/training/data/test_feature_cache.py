@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from engines.world import open_world
+from gearshift.engines.world import open_world
+from gearshift.training.data.feature_cache import Rows
+from gearshift.training.settings import SettingError
 from tests.training.data.encoding_task import EncodingTask, Net, encoded
-from training.data.feature_cache import Rows
-from training.settings import SettingError
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import hashlib
 import pytest
 import torch
 
-from engines.base import Piece, State
+from gearshift.engines.base import Piece, State
+from gearshift.training.data.fingerprint import add, fingerprint, weights_digest
+from gearshift.training.data.samples import Samples
 from tests.training.tiny import TinySplit, TinyTask, one_rank
-from training.data.fingerprint import add, fingerprint, weights_digest
-from training.data.samples import Samples
 
 
 def of(split, task=None):

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models.base import DataError
+from gearshift.models.base import DataError
+from gearshift.training.data.loader import Batches, EvaluationBatches
+from gearshift.training.data.order import DataOrder
+from gearshift.training.data.samples import Samples
+from gearshift.training.train_plan import TrainPlan
 from tests.training.tiny import TinySplit, TinyTask, make_settings
-from training.data.loader import Batches, EvaluationBatches
-from training.data.order import DataOrder
-from training.data.samples import Samples
-from training.train_plan import TrainPlan
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
+from gearshift.training.data.samples import ReplayMixture, SampleDraws, Samples, replayed_samples
 from tests.training.tiny import TinyTask
-from training.data.samples import ReplayMixture, SampleDraws, Samples, replayed_samples
 
 
 def rows(samples, epoch, indices):

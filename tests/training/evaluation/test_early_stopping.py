@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from models.base import Goal
+from gearshift.models.base import Goal
+from gearshift.training.evaluation.early_stopping import EarlyStopping, parse_target
+from gearshift.training.settings import SettingError, Stop
 from tests.training.tiny import TinyTask, one_rank, run_tiny
-from training.evaluation.early_stopping import EarlyStopping, parse_target
-from training.settings import SettingError, Stop
 
 
 def updates(values, direction="min", **changes):

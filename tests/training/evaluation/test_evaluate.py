@@ -6,14 +6,14 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from gearshift.training.data.loader import EvaluationBatches
+from gearshift.training.data.samples import Samples
+from gearshift.training.evaluation.evaluate import evaluate
+from gearshift.training.evaluation.evaluator import Evaluator
+from gearshift.training.evaluation.held_out import HeldOut, HeldOutPart, mean
+from gearshift.training.interruption import Interruption
 from tests.training.ranks import tiny_run
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
-from training.data.loader import EvaluationBatches
-from training.data.samples import Samples
-from training.evaluation.evaluate import evaluate
-from training.evaluation.evaluator import Evaluator
-from training.evaluation.held_out import HeldOut, HeldOutPart, mean
-from training.interruption import Interruption
 
 
 def never():

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from models.base import Goal
+from gearshift.models.base import Goal
+from gearshift.training.data.loader import EvaluationBatches
+from gearshift.training.data.samples import Samples
+from gearshift.training.evaluation.evaluator import Evaluator, goal_of
+from gearshift.training.evaluation.held_out import HeldOut, HeldOutPart
+from gearshift.training.interruption import Interruption
+from gearshift.training.settings import SettingError
 from tests.training.tiny import TinyMetric, TinyTask, make_settings, one_rank, run_tiny
-from training.data.loader import EvaluationBatches
-from training.data.samples import Samples
-from training.evaluation.evaluator import Evaluator, goal_of
-from training.evaluation.held_out import HeldOut, HeldOutPart
-from training.interruption import Interruption
-from training.settings import SettingError
 
 NAMES = ["accuracy", "error"]
 TASK_GOAL = Goal("error", "min")

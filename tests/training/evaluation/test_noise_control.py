@@ -2,8 +2,8 @@ import math
 
 import pytest
 
+from gearshift.training.evaluation.evaluator import check_noise
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
-from training.evaluation.evaluator import check_noise
 
 ALL = {"min": 0.1, "max": 0.3, "chance": 0.2}
 

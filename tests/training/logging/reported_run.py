@@ -4,11 +4,11 @@ import os
 import sys
 from pathlib import Path
 
+from gearshift.training.logging.console_reporter import ConsoleReporter
+from gearshift.training.logging.outputs import PlainOutput, can_redraw
+from gearshift.training.logging.terminal import TerminalOutput
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
-from training.logging.console_reporter import ConsoleReporter
-from training.logging.outputs import PlainOutput, can_redraw
-from training.logging.terminal import TerminalOutput
 
 
 def main(ending):

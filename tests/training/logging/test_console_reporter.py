@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from gearshift.training.logging.console_reporter import ConsoleReporter
+from gearshift.training.logging.outputs import ConsoleOutput
+from gearshift.training.storage import StorageError
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
-from training.logging.console_reporter import ConsoleReporter
-from training.logging.outputs import ConsoleOutput
-from training.storage import StorageError
 
 
 class Memory(ConsoleOutput):

@@ -4,9 +4,9 @@ import json
 import os
 from datetime import datetime, timezone
 
+from gearshift.training.logging.events import EventsWriter
+from gearshift.training.storage import Storage
 from tests.training.facts import evaluation, outcome, step, train_plan
-from training.logging.events import EventsWriter
-from training.storage import Storage
 
 NOON = datetime(2025, 1, 2, 12, 0, 0, 123456, tzinfo=timezone.utc)
 

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
+from gearshift.training.logging.metrics import MetricsWriter, ResultWriter, truncate
+from gearshift.training.storage import Storage, StorageError
 from tests.training.facts import about, evaluation, logged, outcome, train_plan
-from training.logging.metrics import MetricsWriter, ResultWriter, truncate
-from training.storage import Storage, StorageError
 
 ALWAYS = {
     *("kind", "step", "epoch", "samples", "tokens", "loss", "lr", "grad_norm", "skipped"),

@@ -2,9 +2,9 @@
 
 import io
 
-from training.logging.outputs import LogFileOutput, PlainOutput
-from training.logging.terminal import TerminalOutput
-from training.storage import Storage
+from gearshift.training.logging.outputs import LogFileOutput, PlainOutput
+from gearshift.training.logging.terminal import TerminalOutput
+from gearshift.training.storage import Storage
 
 WILD = "a\x1b[31mb\x07c\rd\xa0e\udc80f\u202eg\n\th é 漢"
 

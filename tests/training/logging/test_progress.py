@@ -2,9 +2,9 @@
 
 import pytest
 
+from gearshift.training.logging.progress import Progress
 from tests.training.facts import train_plan
 from tests.training.logging.clock import Clock
-from training.logging.progress import Progress
 
 
 def test_the_first_step_is_left_out_and_evaluations_between_steps_count():

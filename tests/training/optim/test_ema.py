@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import OptimizerSpec, Options
-from engines.catalog import build_engine
+from gearshift.engines.base import OptimizerSpec, Options
+from gearshift.engines.catalog import build_engine
+from gearshift.training.optim.ema import Ema
 from tests.engines.parity import TIME, Case, one_step, prepared
 from tests.engines.test_parity import able
 from tests.training.tiny import TinyTask, one_rank, run_tiny
-from training.optim.ema import Ema
 
 DECAY, NAME = 0.8, "linear.weight"
 CHANGES = {"optim": {"lr": 0.1}, "save": {"every": 1, "keep_best": 0}}

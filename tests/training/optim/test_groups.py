@@ -2,10 +2,10 @@
 
 import pytest
 
+from gearshift.training.optim.groups import lr_factors, with_factors
+from gearshift.training.optim.updater import set_lr
+from gearshift.training.settings import Optim, SettingError
 from tests.engines.parity import FACTORS, Net, Parts, spec
-from training.optim.groups import lr_factors, with_factors
-from training.optim.updater import set_lr
-from training.settings import Optim, SettingError
 
 
 def test_layers_decay_from_the_last_one_and_embeddings_are_below_them():

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from launcher.base.environment import compiler
-from training.optim import low_bit
-from training.optim.low_bit import BLOCK, MOMENTS, Blocks, Blockwise, LowBitAdamW
+from gearshift.launcher.base.environment import compiler
+from gearshift.training.optim import low_bit
+from gearshift.training.optim.low_bit import BLOCK, MOMENTS, Blocks, Blockwise, LowBitAdamW
 
 SHAPES = [(70, 90), (37,), (1200, 1100), (5000,)]
 """One below the size from which moments have fewer bits, one above what is updated at once."""
@@ -50,7 +50,7 @@ def test_steps_agree_with_those_of_torch(state):
 @STATES
 def test_the_parts_of_a_parameter_do_not_change_its_steps(state, monkeypatch):
     (whole,), _ = stepped(low(state), shapes=[(9000,)])
-    monkeypatch.setattr("training.optim.low_bit._AT_ONCE", 4 * BLOCK)
+    monkeypatch.setattr("gearshift.training.optim.low_bit._AT_ONCE", 4 * BLOCK)
     (parts,), _ = stepped(low(state), shapes=[(9000,)])
     if state == "int8":
         assert torch.equal(whole, parts)

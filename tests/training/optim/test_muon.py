@@ -6,9 +6,9 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
+from gearshift.training.optim.muon import Muon, orthogonalized
 from tests.engines.parity import Case, distance, joined, one_step, outcome, prepared, train
 from tests.engines.test_parity import SLOW, able
-from training.optim.muon import Muon, orthogonalized
 
 STEPS = 3
 LAYERS = 12

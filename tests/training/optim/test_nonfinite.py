@@ -4,8 +4,8 @@ from itertools import pairwise
 import pytest
 import torch
 
+from gearshift.training.data.order import DataOrder
 from tests.training.tiny import TinyTask, one_rank, run_tiny
-from training.data.order import DataOrder
 
 INDEX = 5
 """The sample that spoils a step, at a step that depends on the order."""

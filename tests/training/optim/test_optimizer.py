@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import LR_FACTOR
-from engines.preparation import build_optimizer
+from gearshift.engines.base import LR_FACTOR
+from gearshift.engines.preparation import build_optimizer
+from gearshift.training.optim import optimizer as optim
+from gearshift.training.optim.low_bit import KEEPS_FP32
 from tests.training.tiny import make_settings, one_rank
-from training.optim import optimizer as optim
-from training.optim.low_bit import KEEPS_FP32
 
 
 class Net(nn.Module):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from training import settings
-from training.optim.schedule import LrSchedule
-from training.train_plan import TrainPlan
+from gearshift.training import settings
+from gearshift.training.optim.schedule import LrSchedule
+from gearshift.training.train_plan import TrainPlan
 
 STEPS = 100
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gearshift.training.optim.updater import Updater
+from gearshift.training.train_plan import TrainPlan
 from tests.training.tiny import TinyTask, TwoTermsTask, make_settings, one_rank, run_tiny
-from training.optim.updater import Updater
-from training.train_plan import TrainPlan
 
 PLAN = TrainPlan(12, 4, 8, 8, 1, 1, "")
 CPU = torch.device("cpu")

@@ -1,9 +1,9 @@
 """Runs on a machine with simulated readings, for one process and for several."""
 
+from gearshift.training.resources.limits import LimitEnforcer
+from gearshift.training.settings import Limits
 from tests.training.readings import CALM, SimulatedMonitor
 from tests.training.tiny import RecordingCallback, TinyTask, run_tiny
-from training.resources.limits import LimitEnforcer
-from training.settings import Limits
 
 # 24 samples in steps of 8, long enough for every throttling step.
 LONG = {"train": {"epochs": 6}, "eval": {"every": None}, "log": {"every": 1}}

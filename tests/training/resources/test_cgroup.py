@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.resources import cgroup
+from gearshift.training.resources import cgroup
 
 GIB = 2**30
 

@@ -2,11 +2,11 @@
 
 import pytest
 
+from gearshift.training.callbacks.base import Action
+from gearshift.training.resources.limits import LimitEnforcer
+from gearshift.training.settings import Critical, Limits
 from tests.training.facts import step, train_plan
 from tests.training.readings import CALM, SimulatedMonitor
-from training.callbacks.base import Action
-from training.resources.limits import LimitEnforcer
-from training.settings import Critical, Limits
 
 FULL = {**CALM, "ram": 99.0}
 BUSY = {**CALM, "ram": 90.0}

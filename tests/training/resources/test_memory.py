@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gearshift.training.resources.memory import CacheClearing, PeakMemory
 from tests.training.facts import step, train_plan
-from training.resources.memory import CacheClearing, PeakMemory
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -16,7 +16,7 @@ MIB = 2**20
 
 ALONE = """
 import gc, torch
-from training.resources.memory import PeakMemory, host_bytes, release_unused
+from gearshift.training.resources.memory import PeakMemory, host_bytes, release_unused
 
 peaks = PeakMemory()
 taken = torch.ones(64 * 2**20 // 4)

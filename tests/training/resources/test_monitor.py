@@ -9,9 +9,9 @@ import psutil
 import pytest
 import torch
 
+from gearshift.training.resources.monitor import ResourceMonitor, cpu_celsius
 from tests.fake_nvml import FakeGpu, build_nvml, needs_c, use_nvml
 from tests.training.readings import CALM
-from training.resources.monitor import ResourceMonitor, cpu_celsius
 
 CPU = torch.device("cpu")
 

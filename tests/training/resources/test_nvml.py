@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from gearshift.training.resources.nvml import GpuState, gpu_states
 from tests.fake_nvml import FakeGpu, build_nvml, needs_c, use_nvml
-from training.resources.nvml import GpuState, gpu_states
 
 pytestmark = needs_c
 OWN = os.getpid()
@@ -44,7 +44,7 @@ def test_visible_gpus_are_read_without_torch(tmp_path):
     library = build_nvml(tmp_path, *gpus)
     code = """
 import ctypes, sys, pynvml
-from training.resources import nvml
+from gearshift.training.resources import nvml
 pynvml.nvmlLib = ctypes.CDLL(sys.argv[1])
 for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7", "GPU-b,GPU-"):
     print([state and state.total for state in nvml.gpu_states(named)])

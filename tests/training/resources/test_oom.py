@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from gearshift.training.resources.oom import OutOfMemory
 from tests.training.tiny import WIDTH, RecordingCallback, TinyTask, one_rank, run_tiny
-from training.resources.oom import OutOfMemory
 
 CHANGES = {"train": {"epochs": 2}, "eval": {"every": None}, "log": {"every": 1}}
 CHANGES |= {"global_batch": 8, "micro_batch": 8}

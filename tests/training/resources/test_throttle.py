@@ -5,10 +5,10 @@ import multiprocessing
 import pytest
 import torch
 
-from engines.catalog import ENGINES, missing
+from gearshift.engines.catalog import ENGINES, missing
+from gearshift.training.callbacks.base import Action
 from tests.training.resources.simulated_load import LONG, SimulatedLoad, loaded_run, summary, throttled_run
 from tests.training.tiny import one_rank, run_tiny
-from training.callbacks.base import Action
 
 FULL = [40.0, 99.0]
 BATCH = {"global_batch": 8, "micro_batch": 4}

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from gearshift.training.trackers import process
 from tests.training.trackers import mlflow_server, wandb_server
 from tests.training.trackers.local_server import serving
-from training.trackers import process
 
 # Four by four black pixels.
 PNG = bytes.fromhex(

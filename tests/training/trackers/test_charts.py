@@ -1,6 +1,6 @@
 """The chart names of a tracker, and the layouts that use them."""
 
-from training.trackers.follow import chart_values
+from gearshift.training.trackers.follow import chart_values
 
 
 def test_evaluations_of_other_splits_are_separate_series():

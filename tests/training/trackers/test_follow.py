@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from training.settings import TRACKERS
-from training.trackers import follow
-from training.trackers.follow import Following, Run, Tracker
+from gearshift.training.settings import TRACKERS
+from gearshift.training.trackers import follow
+from gearshift.training.trackers.follow import Following, Run, Tracker
 
 LINES = 7
 sent: list[int] = []

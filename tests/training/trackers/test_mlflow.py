@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from launcher.__main__ import main
-from launcher.base.diagnostics import PROGRAM
-from models.base import Picture, Predictions
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.base.diagnostics import PROGRAM
+from gearshift.models.base import Picture, Predictions
 from tests.training.trackers.conftest import PNG
 from tests.training.trackers.tracked_run import Generation
 

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import launcher
-from models.base import Picture, Predictions
+import gearshift
+from gearshift.models.base import Picture, Predictions
+from gearshift.training.logging.metrics import NAME
 from tests.launcher.saved_runs import SETTINGS
 from tests.training.trackers.tracked_run import Generation
-from training.logging.metrics import NAME
 
 
 def png(shade):
@@ -43,7 +43,7 @@ def points(board, tag):
 
 @pytest.mark.slow
 def test_curves_are_those_of_the_metrics_file_beside_the_settings(tmp_path):
-    launcher.train(
+    gearshift.train(
         model="language:tiny",
         settings=SETTINGS | {"track": ["tensorboard"], "log.every": 1},
         out=tmp_path / "real",

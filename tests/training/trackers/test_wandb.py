@@ -8,12 +8,12 @@ import sys
 import psutil
 import pytest
 
-from launcher.base.diagnostics import PROGRAM
-from models.base import Picture, Predictions
+from gearshift.launcher.base.diagnostics import PROGRAM
+from gearshift.models.base import Picture, Predictions
+from gearshift.training.trackers.wandb import STEP
 from tests.training.trackers.conftest import KEY, PNG
 from tests.training.trackers.tracked_run import Generation
 from tests.training.trackers.wandb_file import files, rows
-from training.trackers.wandb import STEP
 
 
 def only(server):

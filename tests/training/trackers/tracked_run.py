@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.run.samples import SamplesWriter
+from gearshift.launcher.run.samples import SamplesWriter
+from gearshift.training.callbacks.callback_list import CallbackList
+from gearshift.training.logging import metrics
+from gearshift.training.logging.events import EventsWriter
+from gearshift.training.logging.metrics import MetricsWriter, ResultWriter
+from gearshift.training.settings import Tracking
+from gearshift.training.storage import Storage
+from gearshift.training.trackers.follow import Run
+from gearshift.training.trackers.process import Trackers
 from tests.training import facts
 from tests.waiting import until
-from training.callbacks.callback_list import CallbackList
-from training.logging import metrics
-from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter, ResultWriter
-from training.settings import Tracking
-from training.storage import Storage
-from training.trackers.follow import Run
-from training.trackers.process import Trackers
 
 
 @dataclass

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.abr.config import Data
-from models.abr.readers import epl
-from models.abr.responses import ResponseReading
+from gearshift.models.abr.config import Data
+from gearshift.models.abr.readers import epl
+from gearshift.models.abr.responses import ResponseReading
 
 SAMPLE = Path(__file__).parents[5] / "shared" / "data" / "abr" / "ABR-52-3"
 

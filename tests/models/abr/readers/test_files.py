@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from models.abr.config import Data
-from models.abr.formats import FORMATS, recognize
-from models.abr.readers.files import read_responses
-from models.base import DataError
+from gearshift.models.abr.config import Data
+from gearshift.models.abr.formats import FORMATS, recognize
+from gearshift.models.abr.readers.files import read_responses
+from gearshift.models.base import DataError
 from tests.models.errors import error_of
 
 

@@ -3,10 +3,10 @@ from math import isnan
 import numpy as np
 import pytest
 
-from models.abr.config import Data
-from models.abr.readers import recordings
-from models.abr.readers.recordings import fmp
-from models.abr.responses import ResponseReading
+from gearshift.models.abr.config import Data
+from gearshift.models.abr.readers import recordings
+from gearshift.models.abr.readers.recordings import fmp
+from gearshift.models.abr.responses import ResponseReading
 from tests.models.abr.readers.edf import RATE, write_edf
 
 EVERY = 40

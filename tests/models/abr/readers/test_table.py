@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.abr.config import Data
-from models.abr.readers import table as tables
-from models.abr.readers.table import check_declared, find_columns
-from models.abr.responses import UNKNOWN_CLASS, ResponseReading
-from models.common.config import declared_columns
+from gearshift.models.abr.config import Data
+from gearshift.models.abr.readers import table as tables
+from gearshift.models.abr.readers.table import check_declared, find_columns
+from gearshift.models.abr.responses import UNKNOWN_CLASS, ResponseReading
+from gearshift.models.common.config import declared_columns
 from tests.models.errors import error_of
 
 HEADS = ["Patient_ID", "Age", "Intensity", "Rate", "Fmp", "hear_loss", "v_latency", "v_amplitude"]

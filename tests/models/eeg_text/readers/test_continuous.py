@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.eeg_text import formats
-from models.eeg_text.config import Data
-from models.eeg_text.montage import INDICES, SLOTS
-from models.eeg_text.readers import files
+from gearshift.models.eeg_text import formats
+from gearshift.models.eeg_text.config import Data
+from gearshift.models.eeg_text.montage import INDICES, SLOTS
+from gearshift.models.eeg_text.readers import files
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_brainvision, write_edf, write_eeglab
 from tests.models.errors import error_of
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from models.common.recordings import recording as recordings
-from models.common.recordings.files import open_recording
-from models.eeg_text import formats
-from models.eeg_text.config import Data
-from models.eeg_text.readers import files
+from gearshift.models.common.recordings import recording as recordings
+from gearshift.models.common.recordings.files import open_recording
+from gearshift.models.eeg_text import formats
+from gearshift.models.eeg_text.config import Data
+from gearshift.models.eeg_text.readers import files
 from tests.models.eeg_text.readers.writers import (
     CODES,
     EVENTS,

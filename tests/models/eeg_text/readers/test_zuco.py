@@ -3,10 +3,10 @@ import pickle
 import numpy as np
 import pytest
 
-from models.base import DataError
-from models.eeg_text.config import Data
-from models.eeg_text.formats import ZUCO, of_file
-from models.eeg_text.readers import files
+from gearshift.models.base import DataError
+from gearshift.models.eeg_text.config import Data
+from gearshift.models.eeg_text.formats import ZUCO, of_file
+from gearshift.models.eeg_text.readers import files
 from tests.models.eeg_text.readers.writers import TEXTS, eeg, write_eeglab, write_matlab5, write_matlab73
 from tests.models.errors import error_of
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from models.common.config import Control, FamilySection, Fold, SplitSeed, StagedModel
+from gearshift.models.common.config import Control, FamilySection, Fold, SplitSeed, StagedModel
 
 
 @dataclass(frozen=True)

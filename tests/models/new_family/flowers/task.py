@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.base import DataError, Goal, Prediction, Predictions
-from models.common.data_files import existing_path
-from models.common.family import FamilyTask
-from models.common.layers import HasFrozenParts
-from models.common.predictions import few_samples, placed
-from models.flowers.config import SIZES
-from models.flowers.formats import FORMATS
+from gearshift.models.base import DataError, Goal, Prediction, Predictions
+from gearshift.models.common.data_files import existing_path
+from gearshift.models.common.family import FamilyTask
+from gearshift.models.common.layers import HasFrozenParts
+from gearshift.models.common.predictions import few_samples, placed
+from gearshift.models.flowers.config import SIZES
+from gearshift.models.flowers.formats import FORMATS
 
 LENGTHS = ("a", "b", "c", "d")
 

@@ -1,0 +1,1 @@
+../gearshift/launcher/__init__.py

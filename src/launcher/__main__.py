@@ -1,0 +1,1 @@
+../gearshift/launcher/__main__.py
