@@ -6,9 +6,9 @@ import csv
 import json
 import re
 import shlex
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import chain
 from math import nan
 from pathlib import Path
 from string import whitespace
@@ -102,19 +102,24 @@ class Table:
         self._delimiter = _delimiter(next(self.file.chunks())[:_HEAD], self.file)
         csv.field_size_limit(_LONGEST_CELL)
         lines = self.file.lines_with_ends()
+        again: deque[str] = deque()
+        """Lines to parse once more: those after the first one of a damaged row."""
         line = 1
         error: csv.Error | None = None
         taken: list[str] = []
         """The lines of the row that is parsed."""
 
-        def taking(source: Iterator[str]) -> Iterator[str]:
-            for text in source:
+        def taking() -> Iterator[str]:
+            while True:
+                text = again.popleft() if again else next(lines, None)
+                if text is None:
+                    return
                 taken.append(text)
                 yield text
 
         while True:
             # Strict: otherwise a quote in the middle of a cell would join rows without a word.
-            reader = csv.reader(taking(lines), delimiter=self._delimiter, strict=True)
+            reader = csv.reader(taking(), delimiter=self._delimiter, strict=True)
             try:
                 for row in reader:
                     is_rest = error is not None and "".join(taken).count('"') % 2
@@ -129,7 +134,7 @@ class Table:
             except csv.Error as raised:
                 error = raised
                 yield line, error
-                lines = chain(taken[1:], lines)
+                again.extendleft(reversed(taken[1:]))
                 line += 1
                 taken.clear()
 

@@ -73,6 +73,14 @@ def test_the_lines_of_a_damaged_cell_count_as_one_bad_row(tmp_path):
     assert [place for place, _ in bad] == ["a.csv:2", "a.csv:7"]
 
 
+def test_a_table_of_damaged_rows_alone_is_read_to_its_end(tmp_path):
+    count = 100_000
+    path = write(tmp_path / "a.csv", "a,b\n" + '"x"y,1\n' * count + "1,2\n")
+    found, bad = Table(TextFile(path)), BadRecords()
+    assert [tuple(cells) for _, cells in found.rows(bad)] == [("1", "2")]
+    assert bad.rows[0][0] == "a.csv:2"
+
+
 def numbers(tmp_path, *cells, delimiter=";"):
     rows = [("x", "y"), *((cell, "1") for cell in cells)]
     quote = '"' if delimiter == "," else ""
