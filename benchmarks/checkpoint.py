@@ -84,7 +84,11 @@ def run_method(options: argparse.Namespace) -> None:
         for step in range(1, NUM_SAVES + 1):
             blocked.append(seconds(lambda step=step: method.save(step)))  # type: ignore[misc]
             method.settle()
-    figures = {"first": blocked[0], "later": statistics.median(blocked[1:]), "save_bytes": while_saving.bytes}
+    figures = {
+        "first": blocked[0],
+        "later": statistics.median(blocked[1:]),
+        "save_bytes": while_saving.bytes,
+    }
     with resident_peak() as while_loading:
         figures["load"] = min(seconds(method.load) for _ in range(NUM_LOADS))
     figures["load_bytes"] = while_loading.bytes
@@ -103,7 +107,9 @@ def measure_method(options: argparse.Namespace, name: str) -> Mapping[str, float
         threads = str(options.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "DS_ACCELERATOR": "cpu"}
         environment["LOCAL_RANK"] = "0"  # required by DeepSpeed
-        done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=300)
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, env=environment, timeout=300
+        )
         if done.returncode:
             raise RuntimeError(f"{name} failed:\n{done.stdout[-2000:]}{done.stderr[-6000:]}")
         return json.loads(result.read_text())

@@ -43,7 +43,9 @@ class Ours:
         world = ProcessWorld(RankInfo(), torch.device("cpu"), 600.0)
         self.engine = _local(work, world)
         self.folder = folder
-        self.saver = CheckpointWriter(Storage(folder), world, "local", Keep(1, 1, None), in_background)
+        self.saver = CheckpointWriter(
+            Storage(folder), world, "local", Keep(1, 1, None), in_background
+        )
 
     def save(self, step: int) -> None:
         self.saver.save(step, self.engine.state(), {"samples": step}, True, None)
@@ -218,7 +220,9 @@ def _local(work: Work, world: ProcessWorld) -> Engine:
 
 
 def _adamw(work: Work) -> Callable[[list[dict[str, Any]]], torch.optim.Optimizer]:
-    return lambda groups: torch.optim.AdamW(groups, lr=work.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    return lambda groups: torch.optim.AdamW(
+        groups, lr=work.lr, betas=(0.9, 0.95), eps=1e-8, fused=True
+    )
 
 
 WAYS: dict[str, Callable[[Work, Path], Way]] = {

@@ -21,7 +21,11 @@ class StepClock:
     """
 
     def __init__(
-        self, warmup: int, steps: int, device: str, after: Callable[[int], object] = lambda step: None
+        self,
+        warmup: int,
+        steps: int,
+        device: str,
+        after: Callable[[int], object] = lambda step: None,
     ) -> None:
         self.first = warmup
         self.last = steps
@@ -36,7 +40,10 @@ class StepClock:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._handle.remove()
 

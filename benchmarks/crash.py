@@ -80,7 +80,14 @@ class Tally:
 
 def table(tallies: Sequence[Tally]) -> list[str]:
     """A row for each engine and one for the total, as the lines of a Markdown table."""
-    heads = ["engine", "runs", "kills", *MOMENTS, *(f"killed: {name}" for name in WHOM), "identical"]
+    heads = [
+        "engine",
+        "runs",
+        "kills",
+        *MOMENTS,
+        *(f"killed: {name}" for name in WHOM),
+        "identical",
+    ]
     rows = [_cells(tally) for tally in tallies]
     rows.append(["in all", *(sum(column) for column in zip(*(r[1:] for r in rows), strict=True))])
     return markdown(heads, ([*map(str, row)] for row in rows), numbers=len(heads) - 1)
@@ -95,7 +102,8 @@ def load(path: Path) -> tuple[str, dict[str, str], list[Tally]]:
     """Command, machine and rows of a file of this benchmark."""
     content = json.loads(path.read_text(encoding="utf-8"))
     rows = [
-        row | {"kills": Counter(row["kills"]), "moments": Counter(row["moments"])} for row in content["rows"]
+        row | {"kills": Counter(row["kills"]), "moments": Counter(row["moments"])}
+        for row in content["rows"]
     ]
     return content["command"], content["machine"], [Tally(**row) for row in rows]
 
@@ -238,7 +246,9 @@ def differences(reference: Path, out: Path) -> Iterator[str]:
             yield f"{out.name}: {link} is of step {found.manifest.step}, not {right.manifest.step}"
         elif (first := compare(right, found).first) is not None:
             yield f"{out.name}: {link} differs in {first.place}"
-    checkpoints = [sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (reference, out)]
+    checkpoints = [
+        sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (reference, out)
+    ]
     if checkpoints[0] != checkpoints[1]:
         yield f"{out.name}: holds {checkpoints[1]}, not {checkpoints[0]}"
     expected, actual = ([*RunReader(run).metrics()] for run in (reference, out))
@@ -280,7 +290,10 @@ def main() -> int:
         print(text)
     if options.json:
         counts = [vars(tally) for tally in tallies.values()]
-        write(options.json, {"command": command("crash", sys.argv[1:]), "machine": facts, "rows": counts})
+        write(
+            options.json,
+            {"command": command("crash", sys.argv[1:]), "machine": facts, "rows": counts},
+        )
     return 1 if wrong else 0
 
 

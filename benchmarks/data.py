@@ -59,7 +59,11 @@ def cases(scale: float) -> list[Case]:
     many, made = n(200) + 20, recordings
     return [
         Case("embedded", "event_seg:tiny"),
-        Case("MVSEC HDF5", "event_seg:lite", _file("a_data.hdf5", made.write_mvsec, n(20_000_000), 20)),
+        Case(
+            "MVSEC HDF5",
+            "event_seg:lite",
+            _file("a_data.hdf5", made.write_mvsec, n(20_000_000), 20),
+        ),
         Case("EVT 2.0", "event_seg:lite", _file("a.raw", made.write_evt2, **events)),
         Case("EVT 3.0", "event_seg:lite", _file("a.raw", made.write_evt3, **events)),
         Case("embedded", "language:tiny"),
@@ -184,7 +188,15 @@ def table(rows: Sequence[Row]) -> list[str]:
         size = "–" if row.bytes is None else f"{row.bytes / 2**20:.0f} MiB"
         rates = [f"{row.read_per_s:,.0f}", f"{row.trained_per_s:,.1f}", f"{row.ratio:.1f}"]
         cells.append([row.family, row.reader, row.model, size, f"{row.setup_s:.1f} s", *rates])
-    heads = ["family", "reader", "model", "recording", "setup", "samples/s read", "samples/s trained"]
+    heads = [
+        "family",
+        "reader",
+        "model",
+        "recording",
+        "setup",
+        "samples/s read",
+        "samples/s trained",
+    ]
     return markdown([*heads, "ratio"], cells, numbers=5)
 
 

@@ -59,12 +59,19 @@ def measure_contender(options: argparse.Namespace, contender: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "seconds"
         arguments = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        arguments += ["--nproc-per-node", str(options.processes), "-m", "benchmarks.engines_overhead"]
+        arguments += [
+            "--nproc-per-node",
+            str(options.processes),
+            "-m",
+            "benchmarks.engines_overhead",
+        ]
         arguments += [*sys.argv[1:], "--contender", contender, "--result", str(result)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
         if options.device == "cpu":
             environment["DS_ACCELERATOR"] = "cpu"
-        done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=300)
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, env=environment, timeout=300
+        )
         if done.returncode:
             raise RuntimeError(f"{contender} failed:\n{done.stdout[-2000:]}{done.stderr[-8000:]}")
         return float(result.read_text())

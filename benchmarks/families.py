@@ -55,7 +55,10 @@ SAMPLES: dict[str, list[Arguments]] = {
     "abr": [["--model", "abr:tiny", "--data", "{abr/ABR-52-3}"]],
     "doc_translation": [],
     "eeg_text": [
-        [*("--model", "eeg_text:tiny", "--data", "{eeg/eeglab_data.set}"), *("--set", "model.stage=encoder")]
+        [
+            *("--model", "eeg_text:tiny", "--data", "{eeg/eeglab_data.set}"),
+            *("--set", "model.stage=encoder"),
+        ]
     ],
 }
 """Runs on recordings; `{...}` is a file below FOLDER."""
@@ -124,7 +127,14 @@ def _data(facts: Mapping[str, Any]) -> str:
 
 def table(rows: Sequence[Row]) -> list[str]:
     """A row for each run with that of its noise control, as the lines of a Markdown table."""
-    heads = ["family", "command", "parameters", "data read (train / val / test)", "result", "noise control"]
+    heads = [
+        "family",
+        "command",
+        "parameters",
+        "data read (train / val / test)",
+        "result",
+        "noise control",
+    ]
     cells = []
     controls = {row.command: row for row in rows if row.kind == "noise"}
     for row in (row for row in rows if row.kind != "noise"):
@@ -133,14 +143,19 @@ def table(rows: Sequence[Row]) -> list[str]:
         found = ", ".join(f"{name} {row.metrics[name]:.3g}" for name in names)
         noise = controls.get(f"{row.command} {shlex.join(NOISE)}")
         control = "; ".join(noise.control) if noise else "–"
-        cells.append([row.family, f"`{row.command}`", f"{row.parameters:,}", row.data, found, control])
+        cells.append(
+            [row.family, f"`{row.command}`", f"{row.parameters:,}", row.data, found, control]
+        )
     return markdown(heads, cells)
 
 
 def run(family: str, kind: str, arguments: Arguments, samples: Path | None) -> Row:
     """Run the command line `arguments` and read its results."""
     shown = [_FILE.sub(lambda match: Path(match[1]).name, argument) for argument in arguments]
-    given = [_FILE.sub(lambda match: str((samples or Path()) / match[1]), argument) for argument in arguments]
+    given = [
+        _FILE.sub(lambda match: str((samples or Path()) / match[1]), argument)
+        for argument in arguments
+    ]
     line = shlex.join(["python", "-m", "launcher", *shown])
     with tempfile.TemporaryDirectory() as folder:
         run_folder = Path(folder) / "run"

@@ -112,7 +112,9 @@ class FamilyWork:
         samples = Samples(self.task.data("train"))
         order = DataOrder(len(samples), self.samples, SEED)
         indices = [
-            share for step in range(self.steps) for share in order.share(step, 0, 1, batching.micro_batch)[1]
+            share
+            for step in range(self.steps)
+            for share in order.share(step, 0, 1, batching.micro_batch)[1]
         ]
         batches = iter(
             DataLoader(

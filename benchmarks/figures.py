@@ -47,7 +47,12 @@ def rows(rounds: Sequence[Mapping[str, float]], reference: str) -> list[Row]:
     for name in rounds[0]:
         times = [1e3 * r[name] for r in rounds]
         ratios = [r[name] / r[reference] for r in rounds]
-        middles = (statistics.median(times), *quartiles(times), statistics.median(ratios), *quartiles(ratios))
+        middles = (
+            statistics.median(times),
+            *quartiles(times),
+            statistics.median(ratios),
+            *quartiles(ratios),
+        )
         found.append(Row(name, *middles, len(rounds)))
     return found
 
@@ -70,16 +75,21 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: int =
 def table(rows: Sequence[Row], unit: str = "ms/step") -> list[str]:
     """The rows as the lines of a Markdown table."""
     spans = (
-        (r, f"{r.low_ms:.3f} - {r.high_ms:.3f}", f"{r.ratio_low:.3f} - {r.ratio_high:.3f}") for r in rows
+        (r, f"{r.low_ms:.3f} - {r.high_ms:.3f}", f"{r.ratio_low:.3f} - {r.ratio_high:.3f}")
+        for r in rows
     )
-    cells = ([r.name, f"{r.median_ms:.3f}", time, f"{r.ratio:.3f}", ratio] for r, time, ratio in spans)
+    cells = (
+        [r.name, f"{r.median_ms:.3f}", time, f"{r.ratio:.3f}", ratio] for r, time, ratio in spans
+    )
     return markdown(["contender", unit, "quartiles", "ratio", "quartiles"], cells, numbers=4)
 
 
 def memory_table(taken: Sequence[Memory]) -> list[str]:
     """The memory of each contender as the lines of a Markdown table."""
     sizes = ((entry.name, entry.save_bytes, entry.load_bytes) for entry in taken)
-    cells = ([name, *("–" if n is None else f"{n / 2**30:.2f}" for n in both)] for name, *both in sizes)
+    cells = (
+        [name, *("–" if n is None else f"{n / 2**30:.2f}" for n in both)] for name, *both in sizes
+    )
     return markdown(["contender", "GiB to save", "GiB to load"], cells, numbers=2)
 
 
@@ -87,7 +97,9 @@ def machine(packages: Sequence[str]) -> dict[str, str]:
     """Where it was measured: processor, cores, system and the versions of `packages`."""
     facts = {
         "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
@@ -170,7 +182,11 @@ def load(path: Path, name: str | None = None) -> tuple[str, dict[str, str], list
 
 def save_rows(path: Path, command_line: str, facts: Mapping[str, str], rows: Sequence[Any]) -> None:
     """Write rows of any dataclass as JSON; with the command."""
-    content = {"command": command_line, "machine": dict(facts), "rows": [asdict(row) for row in rows]}
+    content = {
+        "command": command_line,
+        "machine": dict(facts),
+        "rows": [asdict(row) for row in rows],
+    }
     write(path, content)
 
 

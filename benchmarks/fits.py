@@ -119,7 +119,11 @@ def plan_layout(name: str, layout: Mapping[str, Any], rungs: Sequence[Rung]) -> 
         parameters = step.plan.parameters
         row = Row(name, parameters, method, step.name, step.effect, step.sets, *needs, line)
         rows.append(row)
-        print(f"{name}: {step.name}: {size(needs[0])}, host {size(needs[1])}", file=sys.stderr, flush=True)
+        print(
+            f"{name}: {step.name}: {size(needs[0])}, host {size(needs[1])}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     # Nothing fits, so that every rung is planned.
     options = {GPUS.flag: "1", GPU_MEMORY.flag: "1MiB", RAM.flag: "1MiB"}
@@ -171,11 +175,17 @@ def largest(rows: Sequence[Row], method: str, gpu_gib: int, ram_gib: int) -> Row
     return max(fitting, key=lambda row: row.parameters, default=None)
 
 
-def table(rows: Sequence[Row], gpus: Sequence[int] = GPUS_GIB, rams: Sequence[int] = RAMS_GIB) -> list[str]:
+def table(
+    rows: Sequence[Row], gpus: Sequence[int] = GPUS_GIB, rams: Sequence[int] = RAMS_GIB
+) -> list[str]:
     """The largest layouts by memory, as the lines of a Markdown table."""
     methods = [method for method in METHODS if any(row.method == method for row in rows)]
     cells = (
-        [f"{gpu} GiB", f"{ram} GiB", *(_cell(largest(rows, method, gpu, ram)) for method in methods)]
+        [
+            f"{gpu} GiB",
+            f"{ram} GiB",
+            *(_cell(largest(rows, method, gpu, ram)) for method in methods),
+        ]
         for gpu, ram in product(gpus, rams)
     )
     return markdown(["GPU", "main memory", *methods], cells)

@@ -35,7 +35,16 @@ from benchmarks import isolated, lora, ours
 from benchmarks.clock import StepClock
 from benchmarks.family_work import FamilyWork
 from benchmarks.figures import command, load_rows, machine, markdown, save_rows
-from benchmarks.gpu_parts import LLAMA, OUT_OF_TIME, ROOT, Part, contender_title, model_title, needed_s, parts
+from benchmarks.gpu_parts import (
+    LLAMA,
+    OUT_OF_TIME,
+    ROOT,
+    Part,
+    contender_title,
+    model_title,
+    needed_s,
+    parts,
+)
 from benchmarks.isolated import Report
 from benchmarks.plain import PlainWork
 from benchmarks.probe import STEPS, watch
@@ -116,7 +125,9 @@ def tests(report: Report, path: str) -> None:
     environment = {name: value for name, value in os.environ.items() if not ranked.fullmatch(name)}
     outcomes: dict[str, str] = {}
     pytest = [sys.executable, "-m", "pytest", *arguments]
-    with subprocess.Popen(pytest, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        pytest, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
@@ -208,7 +219,9 @@ def _family(case: Any) -> tuple[Callable[[], object], dict[str, Any]]:
     figures = {"flops": work.flops(), "samples": work.samples}
     if case.side != "ours":
         return partial(work.by_hand, case.backend if case.compile else None), figures
-    return partial(work.train, case.engine, {"engine.threads": case.threads, **case.settings}), figures
+    return partial(
+        work.train, case.engine, {"engine.threads": case.threads, **case.settings}
+    ), figures
 
 
 def _three_documents(case: Any) -> Path:
@@ -282,7 +295,9 @@ def checks(rows: Sequence[Part]) -> list[str]:
             texts += [f"{gpu}: {flops / 1e12:,.3g} TFLOP/s of a bf16 matrix product"]
             texts += [f"{flops / peak:.2f} of its data sheet" if peak else "in no data sheet"]
         outcomes = row.figures.get("tests", {})
-        texts += [f"{count} {outcome}" for outcome, count in sorted(Counter(outcomes.values()).items())]
+        texts += [
+            f"{count} {outcome}" for outcome, count in sorted(Counter(outcomes.values()).items())
+        ]
         texts += [row.status] if row.status != "measured" else []
         texts += [name for name, outcome in outcomes.items() if outcome in ("failed", "error")]
         found.append([row.name, _cell(", ".join(texts), 600)])
@@ -291,7 +306,15 @@ def checks(rows: Sequence[Part]) -> list[str]:
 
 def speed(rows: Sequence[Part]) -> list[str]:
     """A row for each contender."""
-    heads = ["model", "contender", "documents", "GPUs", "ms/step", "samples/s per GPU", "share of ceiling"]
+    heads = [
+        "model",
+        "contender",
+        "documents",
+        "GPUs",
+        "ms/step",
+        "samples/s per GPU",
+        "share of ceiling",
+    ]
     heads += ["of its anchor", "goal", "peak GiB", "graphs", "launches", "waits"]
     found = [_speed(row, rows) for row in rows if row.function == "step"]
     return markdown(heads, found, len(heads) - 3) if found else NOT_MEASURED
@@ -307,7 +330,9 @@ def _speed(row: Part, rows: Sequence[Part]) -> list[str]:
     top = next((other.figures for other in rows if other.name == "ceiling"), {})
     flops, best = figures["flops"], top.get("flops")
     share = flops / figures["seconds"] / best if flops and best else None
-    anchors = [_rate(other) for other in rows if is_anchor(other, row) and "seconds" in other.figures]
+    anchors = [
+        _rate(other) for other in rows if is_anchor(other, row) and "seconds" in other.figures
+    ]
     ratio = _rate(row) / max(anchors) if anchors else None
     later, waits = figures["later_graphs"], figures["waits"]
     return [
@@ -333,7 +358,11 @@ def is_anchor(row: Part, of: Part) -> bool:
     if case.get("side") in (None, "ours") or mine["side"] != "ours" or row.gpus != of.gpus:
         return False
     side = "plain" if mine["family"] == "language" else "raw"
-    is_same = [case[key] for key in ("family", "size", "side")] == [mine["family"], mine["size"], side]
+    is_same = [case[key] for key in ("family", "size", "side")] == [
+        mine["family"],
+        mine["size"],
+        side,
+    ]
     return is_same and case["engine"] in ANCHORS.get(mine["engine"], ())
 
 
@@ -371,7 +400,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--nproc", type=int, default=1, help="GPUs, one rank each")
     parser.add_argument("--minutes", type=float, default=45.0, help="then no part starts any more")
-    parser.add_argument("--continue", dest="resume", action="store_true", help="only what was not run")
+    parser.add_argument(
+        "--continue", dest="resume", action="store_true", help="only what was not run"
+    )
     parser.add_argument("--smoke", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--json", type=Path, help="the figures; default: benchmarks/results")
     options = parser.parse_args()
@@ -392,7 +423,9 @@ def main() -> int:
     if left := [row.name for row in rows if row.status == OUT_OF_TIME]:
         needed = needed_s(rows, options.json)
         minutes = sum(needed[name] for name in left) / 60
-        print(f"not run yet: {len(left)} of {len(rows)}, about {minutes:.0f} minutes with --continue:")
+        print(
+            f"not run yet: {len(left)} of {len(rows)}, about {minutes:.0f} minutes with --continue:"
+        )
         print(*(f"  {name}" for name in left), sep="\n")
     return int(bool(failed))
 

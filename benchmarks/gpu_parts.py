@@ -62,7 +62,9 @@ def parts(nproc: int, is_smoke: bool) -> list[Part]:
     steps = [*_steps(nproc, ["tiny"] if is_smoke else ["124M", "1.3B"])]
     if is_smoke:  # DeepSpeed compiles its own Adam, for a minute; FP8 is refused on a CPU
         steps = [part for part in steps if not re.search("own Adam|fp8", part.name)]
-        kinds = [str([p.arguments[k] for k in ("side", "family", "packed", "settings")]) for p in steps]
+        kinds = [
+            str([p.arguments[k] for k in ("side", "family", "packed", "settings")]) for p in steps
+        ]
         steps = [part for n, part in enumerate(steps) if kinds.index(kinds[n]) == n]
     return [ceiling, *map(_tests, first), *steps, *map(_tests, others)]
 
@@ -162,5 +164,7 @@ def model_title(case: Mapping[str, Any]) -> str:
 def contender_title(case: Mapping[str, Any]) -> str:
     titles = {"plain": "plain", "raw": "our model by hand in", "ours": "Gearshift"}
     kind = [] if case["compile"] else ["eager"]
-    kind += [f"{key.removesuffix('.name').rpartition('.')[2]} {x}" for key, x in case["settings"].items()]
+    kind += [
+        f"{key.removesuffix('.name').rpartition('.')[2]} {x}" for key, x in case["settings"].items()
+    ]
     return ", ".join([f"{titles[case['side']]} {case['engine']}", *kind])

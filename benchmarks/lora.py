@@ -92,7 +92,9 @@ def save_layout(folder: Path, config: transformers.PretrainedConfig) -> None:
     for number in range(0, len(names), SHARD):  # a single file can be too large to map
         shard, name = names[number : number + SHARD], f"model-{number}.safetensors"
         files.update(dict.fromkeys(shard, name))
-        head = file_head({key: (torch.bfloat16, weights[key].shape) for key in shard}, {"format": "pt"})
+        head = file_head(
+            {key: (torch.bfloat16, weights[key].shape) for key in shard}, {"format": "pt"}
+        )
         with (folder / name).open("wb") as file:
             file.write(head)
             file.truncate(len(head) + sum(2 * weights[key].numel() for key in shard))
@@ -135,7 +137,10 @@ def rows(width: int, layers: int, steps: int) -> Iterator[Row]:
 def table(found: Sequence[Row]) -> list[str]:
     """The rows as the lines of a Markdown table."""
     sizes = ((row, row.peak_bytes / 2**20, row.checkpoint_bytes / 2**20) for row in found)
-    cells = ([r.name, f"{r.trained:,}", f"{peak:,.0f} MiB", f"{file:,.1f} MiB"] for r, peak, file in sizes)
+    cells = (
+        [r.name, f"{r.trained:,}", f"{peak:,.0f} MiB", f"{file:,.1f} MiB"]
+        for r, peak, file in sizes
+    )
     return markdown(["trained", "parameters", "peak memory", "a checkpoint"], cells, numbers=3)
 
 

@@ -42,7 +42,10 @@ COMPARISONS: dict[str, list[list[str]]] = {
             *("--set", "train.global_batch=16", "--set", "data.fraction=0.05"),
         ],
         ["--model", "language:tiny", "--modes", "fast,ultra-fast", *_SEEDS],
-        [*("--model", "language:tiny", "--modes", "staged", "--data", "embedded:commands"), *_SEEDS],
+        [
+            *("--model", "language:tiny", "--modes", "staged", "--data", "embedded:commands"),
+            *_SEEDS,
+        ],
     ],
     "abr": [
         # A third of the patients: steps and evaluations shrink by the same factor. With far

@@ -17,7 +17,9 @@ from gearshift.launcher.api import Run
 from gearshift.training.checkpoint.reader import open_checkpoint
 
 
-def ours(work: Work, engine: str = "local", more: Mapping[str, object] | None = None) -> torch.nn.Module:
+def ours(
+    work: Work, engine: str = "local", more: Mapping[str, object] | None = None
+) -> torch.nn.Module:
     """Train `work` from settings to run folder, and give the model of its last checkpoint.
 
     `more` are further settings. Its output is discarded. Evaluation comes after the last step,

@@ -61,7 +61,9 @@ class Row:
     seconds: float
 
 
-def rows(engine: str, ranks: int, moments: Sequence[str], cause: str, folder: Path) -> Iterator[Row]:
+def rows(
+    engine: str, ranks: int, moments: Sequence[str], cause: str, folder: Path
+) -> Iterator[Row]:
     """The runs of an engine. Raises SystemExit if it does not train even without ballast."""
     reference = folder / f"{engine}-{ranks}"
     done = train(engine, ranks, "", cause, reference)
@@ -83,7 +85,9 @@ def rows(engine: str, ranks: int, moments: Sequence[str], cause: str, folder: Pa
         yield Row(engine, ranks, moment, cause, problem, step, difference, seconds)
 
 
-def train(engine: str, ranks: int, moment: str, cause: str, out: Path) -> subprocess.CompletedProcess[str]:
+def train(
+    engine: str, ranks: int, moment: str, cause: str, out: Path
+) -> subprocess.CompletedProcess[str]:
     """A run on `ranks` ranks to its end, in a control group of its own if it is to be killed."""
     arguments = ["-m", "launcher", "--model", "benchmarks.ballast:Ballast", "--engine", engine]
     arguments += ["--nproc", str(ranks), "--max-steps", str(STEPS), "--out", str(out)]
@@ -99,7 +103,9 @@ def train(engine: str, ranks: int, moment: str, cause: str, out: Path) -> subpro
 
 def _run(arguments: list[str], moment: str, size: int) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, ballast.MOMENT: moment, ballast.BYTES: str(size)}
-    return subprocess.run(arguments, env=variables, capture_output=True, text=True, timeout=_LIMIT_S)
+    return subprocess.run(
+        arguments, env=variables, capture_output=True, text=True, timeout=_LIMIT_S
+    )
 
 
 def compare(reference: Path, out: Path, restarted_from: int) -> tuple[str, float | None]:
@@ -137,7 +143,9 @@ def table(rows: Sequence[Row]) -> list[str]:
         survivors = sum(not row.problem for row in cases)
         largest = max(row.difference or 0.0 for row in cases)
         cells.append([f"`{engine}`", ranks, f"{survivors} of {len(cases)}", f"{largest:.0e}"])
-    return markdown(["engine", "ranks", "survived", "largest difference of a loss"], cells, numbers=2)
+    return markdown(
+        ["engine", "ranks", "survived", "largest difference of a loss"], cells, numbers=2
+    )
 
 
 @contextmanager
@@ -177,7 +185,9 @@ def main() -> int:
                     found.append(row)
                     print(row, file=sys.stderr, flush=True)
                     if options.json:
-                        save_rows(options.json, command("out_of_memory", sys.argv[1:]), facts, found)
+                        save_rows(
+                            options.json, command("out_of_memory", sys.argv[1:]), facts, found
+                        )
     print("\n".join(table(found)))
     return 1 if any(row.problem for row in found) else 0
 

@@ -123,7 +123,10 @@ def transformers_trainer(work: Work) -> torch.nn.Module:
         model = work.model()
         optimizer = work.optimizer(model)
         trainer = OurLoss(
-            model, arguments, train_dataset=work.samples, optimizers=(optimizer, work.schedule(optimizer))
+            model,
+            arguments,
+            train_dataset=work.samples,
+            optimizers=(optimizer, work.schedule(optimizer)),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()

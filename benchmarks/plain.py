@@ -130,7 +130,12 @@ class PlainWork(Work):
         size = self.shape
         with torch.device("meta"):
             model = GPT(size, self.size not in GPT2)
-        weights = {w for m in model.modules() if not isinstance(m, nn.Embedding) for w in m.parameters(False)}
+        weights = {
+            w
+            for m in model.modules()
+            if not isinstance(m, nn.Embedding)
+            for w in m.parameters(False)
+        }
         elements = sum(weight.numel() for weight in weights if weight.dim() > 1)
         attention = 12.0 * size.layers * size.width * size.context**2
         return (6.0 * elements * size.context + attention) * self.micro_batch

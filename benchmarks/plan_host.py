@@ -34,7 +34,13 @@ MODELS = {
 }
 """And what their steps are: few and short samples, to measure a large model in a minute."""
 ENGINES = ("local", "ddp", "oss", "zero2", "zero3", "fsdp")
-_ALWAYS = ("loader.workers=0", "eval.last=false", "save.last=false", "train.preview=false", "track=[]")
+_ALWAYS = (
+    "loader.workers=0",
+    "eval.last=false",
+    "save.last=false",
+    "train.preview=false",
+    "track=[]",
+)
 
 
 @dataclass(frozen=True)

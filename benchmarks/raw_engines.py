@@ -110,7 +110,9 @@ def _compile(work: Work, module: nn.Module) -> None:
 def _loop(work: Work, model: nn.Module, optimizer: Any, autocast: bool = False) -> None:
     schedule = work.schedule(optimizer)
     for batch in work.batches():
-        with torch.autocast(work.device, torch.bfloat16, enabled=autocast and work.precision == "bf16"):
+        with torch.autocast(
+            work.device, torch.bfloat16, enabled=autocast and work.precision == "bf16"
+        ):
             loss = work.loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)

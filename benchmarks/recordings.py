@@ -38,7 +38,9 @@ def write_evt2(path: Path, count: int, last_us: int) -> Path:
 def write_evt3(path: Path, count: int, last_us: int) -> Path:
     """A Prophesee EVT 3.0 file: time, row and column of every event, four words each."""
     t, x, y, p = moving_events(count, last_us)
-    words = np.stack((0x8 << 12 | t >> 12 & 0xFFF, 0x6 << 12 | t & 0xFFF, y, 0x2 << 12 | p << 11 | x), axis=1)
+    words = np.stack(
+        (0x8 << 12 | t >> 12 & 0xFFF, 0x6 << 12 | t & 0xFFF, y, 0x2 << 12 | p << 11 | x), axis=1
+    )
     head = f"% format EVT3;height={SENSOR[0]};width={SENSOR[1]}\n% end\n"
     path.write_bytes(head.encode() + words.astype("<u2").tobytes())
     _write_masks(path, last_us)

@@ -80,7 +80,9 @@ class Work:
     def task(self) -> LanguageTask:
         """The language family's task with its data loaded; nothing is saved to disk."""
         context = Context(SEED, self.eval_share, folder=None, device=torch.device(self.device))
-        task = LanguageTask(Model(size=self.size), Data(path=self.data, seq_len=self.seq_len), context)
+        task = LanguageTask(
+            Model(size=self.size), Data(path=self.data, seq_len=self.seq_len), context
+        )
         task.setup()
         return task
 
@@ -136,7 +138,10 @@ class Work:
             for batch in order.share(step, self.rank, self.world_size, self.micro_batch)[1]
         ]
         return DataLoader(
-            self.samples, batch_sampler=batches, collate_fn=self.task.collate, pin_memory=self.device != "cpu"
+            self.samples,
+            batch_sampler=batches,
+            collate_fn=self.task.collate,
+            pin_memory=self.device != "cpu",
         )
 
     @cached_property

@@ -32,13 +32,22 @@ class ActivationOffload:
 
     def __init__(self, model: Module, blocks: Blocks, device: torch.device):
         if len(blocks) < 2:
-            raise EngineError("memory.activation_offload needs a model of two blocks or more; leave it out")
+            raise EngineError(
+                "memory.activation_offload needs a model of two blocks or more; leave it out"
+            )
         self._outside = set(model.modules()).difference(*(block.modules() for block in blocks))
         self._blocks, self._device = blocks, device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._moved: WeakValueDictionary[Any, Moved] = WeakValueDictionary()  # by address and version
-        self._last = 0  # The number of the newest forward pass of a block whose backward pass is to come
-        self.keep: tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]] = (lambda x: x, lambda x: x)
+        self._moved: WeakValueDictionary[Any, Moved] = (
+            WeakValueDictionary()
+        )  # by address and version
+        self._last = (
+            0  # The number of the newest forward pass of a block whose backward pass is to come
+        )
+        self.keep: tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]] = (
+            lambda x: x,
+            lambda x: x,
+        )
         """What is saved of a tensor that stays, and the tensor of that."""
 
     def wrap(self) -> None:
@@ -57,7 +66,9 @@ class ActivationOffload:
             moved.release()
         return result
 
-    def _pack(self, block: Module, number: int, weights: Callable[[], _Weights], tensor: Tensor) -> Any:
+    def _pack(
+        self, block: Module, number: int, weights: Callable[[], _Weights], tensor: Tensor
+    ) -> Any:
         kept = self.keep[0](tensor)
         is_last = block is self._blocks[-1]
         if is_last or kept is not tensor or not self._is_large(tensor) or weights().have(tensor):
@@ -65,12 +76,18 @@ class ActivationOffload:
         key = tensor.untyped_storage()._cdata, tensor._version
         moved = self._moved.get(key) or Moved(tensor, self._stream)
         self._moved[key], moved.number = moved, number
-        return number, moved, (tensor.dtype, (tensor.size(), tensor.stride(), tensor.storage_offset()))
+        return (
+            number,
+            moved,
+            (tensor.dtype, (tensor.size(), tensor.stride(), tensor.storage_offset())),
+        )
 
     def _is_large(self, tensor: Tensor) -> bool:
         """Whether its storage can be copied as bytes, and is worth it."""
         facts = tensor.layout, tensor.device.type, tensor.is_conj() or tensor.is_neg()
-        if facts != (torch.strided, self._device.type, False) or is_traceable_wrapper_subclass(tensor):
+        if facts != (torch.strided, self._device.type, False) or is_traceable_wrapper_subclass(
+            tensor
+        ):
             return False
         size = tensor.untyped_storage().nbytes()
         return size >= SMALLEST and size % tensor.element_size() == 0
@@ -79,7 +96,9 @@ class ActivationOffload:
         number, moved, how = saved
         if number <= self._last:  # the backward pass enters this block
             self._last = number - 1
-            for each in reversed([m for m in self._moved.values() if m.number in (number - 1, number)]):
+            for each in reversed(
+                [m for m in self._moved.values() if m.number in (number - 1, number)]
+            ):
                 each.load()
         if moved is None:
             return self.keep[1](how)
@@ -156,7 +175,9 @@ class Moved:
         """Free the device memory. Raises RuntimeError if it was changed since the block saved it."""
         self.wait()
         if self._device is not None and self._device._version != self._version:
-            raise RuntimeError("a tensor that the backward pass needs was changed by an inplace operation")
+            raise RuntimeError(
+                "a tensor that the backward pass needs was changed by an inplace operation"
+            )
         self._device = None
 
     def load(self) -> Tensor:

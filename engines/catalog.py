@@ -34,7 +34,9 @@ class Placement:
         """Whether a part is in the memory of the host."""
         return "host" in (self.weights, self.gradients, self.optimizer)
 
-    def state_bytes(self, parameters: int, ranks: int, weight_size: int, state_size: int) -> StateBytes:
+    def state_bytes(
+        self, parameters: int, ranks: int, weight_size: int, state_size: int
+    ) -> StateBytes:
         """The bytes of a rank between two steps, and its gradients.
 
         `weight_size`: bytes of a weight in the passes; below 4 there are fp32 weights beside them.
@@ -186,7 +188,11 @@ ENGINES = {
             placement=Placement(optimizer="sharded"),
             gradient_hooks=_ALL_HOOKS,
         ),
-        _zero("zero1", "optimizer state sharded over ranks (DeepSpeed)", Placement(optimizer="sharded")),
+        _zero(
+            "zero1",
+            "optimizer state sharded over ranks (DeepSpeed)",
+            Placement(optimizer="sharded"),
+        ),
         _zero(
             "zero2",
             "optimizer state and gradients sharded (DeepSpeed)",

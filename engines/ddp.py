@@ -112,7 +112,9 @@ class BucketedAveraging:
             parts = buffer.split([parameter.numel() for parameter in bucket])
             for parameter, part in zip(bucket, parts, strict=True):
                 # In the layout of the parameter, or dense if it has gaps.
-                mean = part.as_strided(parameter.shape, torch.empty_like(parameter, device="meta").stride())
+                mean = part.as_strided(
+                    parameter.shape, torch.empty_like(parameter, device="meta").stride()
+                )
                 if parameter.grad is not None:
                     torch.mul(parameter.grad, 1 / self._world.size, out=mean)
                 parameter.grad = mean if parameter in reached else None

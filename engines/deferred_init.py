@@ -70,7 +70,9 @@ def _without_values(make: Callable[[], Module]) -> Module | None:
         for tensor in [tensor for tensor in tensors if tensor.is_meta]:
             _give_memory(tensor)
     except Exception as error:
-        if isinstance(error.__context__ or error, _READS_VALUES):  # an error of a file hides its cause
+        if isinstance(
+            error.__context__ or error, _READS_VALUES
+        ):  # an error of a file hides its cause
             return None
         raise
     has_more = any(id(tensor) not in before for tensor in _on_meta())  # such as one in a list
@@ -109,7 +111,9 @@ def write(weights: dict[str, Tensor], engine: Engine) -> None:
     for name in list(weights):
         values = weights.pop(name).reshape(-1)
         # Of other ranks no host memory was written to: it stays so.
-        values = values.to(device) if engine.world.rank == 0 else torch.empty_like(values, device=device)
+        values = (
+            values.to(device) if engine.world.rank == 0 else torch.empty_like(values, device=device)
+        )
         broadcast(values)
         for piece in held[WEIGHT, name]:
             piece.data.detach().copy_(values[piece.start :][: piece.data.numel()])

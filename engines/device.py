@@ -33,7 +33,9 @@ def pick_device(setting: str, local_rank: int = 0, local_size: int = 1) -> torch
     if setting == "auto":
         # One Apple GPU cannot be shared by processes that train together: no backend of
         # torch.distributed carries its tensors.
-        wanted = next(kind for kind in counts if counts[kind] and (kind != "mps" or local_size == 1))
+        wanted = next(
+            kind for kind in counts if counts[kind] and (kind != "mps" or local_size == 1)
+        )
     elif setting in counts:
         wanted = setting
     else:

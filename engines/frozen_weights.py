@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding, EmbeddingBag, Module, Parameter
 
-from gearshift.engines.base import Blocks, Engine, EngineError, Numbers, OptimizerSpec, Options, Piece, State
+from gearshift.engines.base import (
+    Blocks,
+    Engine,
+    EngineError,
+    Numbers,
+    OptimizerSpec,
+    Options,
+    Piece,
+    State,
+)
 from gearshift.engines.deferred_init import is_deferred
 from gearshift.engines.precision import DTYPES, norms_in_fp32
 
@@ -32,7 +41,9 @@ class FrozenWeights:
         self._is_sharded = is_sharded
         self._dtype = DTYPES[options.precision]
         self._folder = options.frozen_folder
-        self._values: dict[str, Tensor] = {}  # The fp32 values of the intervals that this rank holds, by name
+        self._values: dict[
+            str, Tensor
+        ] = {}  # The fp32 values of the intervals that this rank holds, by name
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -44,7 +55,9 @@ class FrozenWeights:
             norms_in_fp32(model)
             # fp32 rows: added to other activations, they decide the dtype of all that follow.
             for embedding in model.modules():
-                if isinstance(embedding, Embedding | EmbeddingBag) and embedding.weight in {*frozen.values()}:
+                if isinstance(embedding, Embedding | EmbeddingBag) and embedding.weight in {
+                    *frozen.values()
+                }:
                     embedding.forward = partial(_widened, embedding.forward)  # type: ignore[method-assign]
         module = self._engine.prepare(model, optimizer, blocks)
         if frozen and self._folder is not None:

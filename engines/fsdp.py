@@ -40,7 +40,12 @@ from gearshift.engines.device import use_threads
 from gearshift.engines.frozen_weights import round_weights
 from gearshift.engines.optimizer_step import EngineWithOptimizerStep
 from gearshift.engines.precision import DTYPES, check_precision, norms_in_fp32, set_matmul_precision
-from gearshift.engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
+from gearshift.engines.preparation import (
+    build_optimizer,
+    change_forward,
+    freeze_empty,
+    move_to_device,
+)
 from gearshift.engines.state import check_cover, full_interval, gather_state, load_steps, shapes_of
 from gearshift.engines.used_parameters import UsedParameters
 
@@ -166,13 +171,17 @@ class FSDP(EngineWithOptimizerStep):
         axes = {"replicas": self._replicas, "shards": self._shards}
         if self._replicas == 1:
             del axes["replicas"]
-        mesh = init_device_mesh(self.world.device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
+        mesh = init_device_mesh(
+            self.world.device.type, tuple(axes.values()), mesh_dim_names=tuple(axes)
+        )
         offload = CPUOffloadPolicy(pin_memory=True) if self._offloads else OffloadPolicy()
         dtype = DTYPES.get(self._options.precision)
         # Gathered in 16 bits, reduced in fp32. Autocast alone would gather fp32, and keep a copy
         # of all gathered weights in 16 bits until the backward pass. It casts the inputs.
         policy = MixedPrecisionPolicy(
-            param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None, cast_forward_inputs=False
+            param_dtype=dtype,
+            reduce_dtype=torch.float32 if dtype else None,
+            cast_forward_inputs=False,
         )
         options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "offload_policy": offload}
         if whole:

@@ -17,7 +17,12 @@ def interfaces() -> dict[str, list[str]]:
     """The interfaces of this machine with their addresses, IPv4 first."""
     families = (socket.AF_INET, socket.AF_INET6)
     return {
-        name: [a.address.partition("%")[0] for family in families for a in addresses if a.family == family]
+        name: [
+            a.address.partition("%")[0]
+            for family in families
+            for a in addresses
+            if a.family == family
+        ]
         for name, addresses in psutil.net_if_addrs().items()
     }
 
@@ -47,7 +52,9 @@ def select_interface(address: str) -> None:
     available = interfaces()
     public = [name for name, addresses in available.items() if not all(map(_is_local, addresses))]
     try:  # the local address of packets to `address`; sends none
-        family, kind, protocol, _, target = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0]
+        family, kind, protocol, _, target = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[
+            0
+        ]
         with socket.socket(family, kind, protocol) as probe:
             probe.connect(target)
             source = probe.getsockname()[0]

@@ -16,7 +16,11 @@ from gearshift.engines.base import EngineError, Numbers, Precision
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
 """The precisions that compute in 16 bits; fp8 has linear layers in 8 bits beside."""
-_CAPABILITIES = {"tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}  # The oldest NVIDIA GPUs with a format
+_CAPABILITIES = {
+    "tf32": (8, 0),
+    "bf16": (8, 0),
+    "fp8": (8, 9),
+}  # The oldest NVIDIA GPUs with a format
 _NORMS = (_NormBase, GroupNorm, LayerNorm)
 
 
@@ -68,7 +72,9 @@ def autocast_inside(model: Module, precision: Precision, device: torch.device) -
         model.forward = partial(_autocast, model.forward, device.type, dtype)
 
 
-def _autocast(forward: Callable[..., Any], kind: str, dtype: torch.dtype, *args: Any, **kwargs: Any) -> Any:
+def _autocast(
+    forward: Callable[..., Any], kind: str, dtype: torch.dtype, *args: Any, **kwargs: Any
+) -> Any:
     with torch.autocast(kind, dtype):
         output = forward(*args, **kwargs)
     return tree_map(partial(_widen, dtype), output)

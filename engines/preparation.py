@@ -190,7 +190,9 @@ def move_to_device(model: Module, world: World) -> None:
             broadcast(tensor.detach())
 
 
-def checkpoint_blocks(blocks: Blocks, every: int, kept: Callable[[], _Contexts] | None = None) -> None:
+def checkpoint_blocks(
+    blocks: Blocks, every: int, kept: Callable[[], _Contexts] | None = None
+) -> None:
     """Activation checkpointing of each `every`-th block; 0: of none.
 
     `kept`: contexts that keep the outputs of some operators. Only the instances' `forward` is

@@ -89,7 +89,9 @@ def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False)
         address = LOOPBACK
     serves = rank == 0 and not agent_has_store
     try:
-        store = tcp_store(address, int(text), is_master=serves, timeout=timeout, wait_for_workers=False)
+        store = tcp_store(
+            address, int(text), is_master=serves, timeout=timeout, wait_for_workers=False
+        )
     except (dist.DistError, RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0]
         if serves:
@@ -150,7 +152,9 @@ def _hosts(peers: _Peers) -> str:
     by_host = defaultdict(list)
     for rank, (host, *_) in peers.items():
         by_host[host].append(rank)
-    return ", ".join(f"{host} ({_ranks(ranks)})" for host, ranks in list(by_host.items())[:_MAX_SHOWN])
+    return ", ".join(
+        f"{host} ({_ranks(ranks)})" for host, ranks in list(by_host.items())[:_MAX_SHOWN]
+    )
 
 
 def _ranks(ranks: Sequence[int]) -> str:

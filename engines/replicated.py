@@ -14,7 +14,12 @@ from torch.optim import Optimizer
 from gearshift.engines.base import Blocks, Numbers, OptimizerSpec, Options, State, World
 from gearshift.engines.optimizer_step import EngineWithOptimizerStep
 from gearshift.engines.precision import check_precision, set_matmul_precision
-from gearshift.engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
+from gearshift.engines.preparation import (
+    build_optimizer,
+    change_forward,
+    freeze_empty,
+    move_to_device,
+)
 from gearshift.engines.state import check_cover, fill_slots, gather_state, load_steps, shapes_of
 
 

@@ -41,7 +41,9 @@ def full_interval(tensor: Tensor) -> tuple[int, Tensor]:
     return 0, values.view(-1)
 
 
-def slot_names(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor) -> tuple[str, ...]:
+def slot_names(
+    optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor
+) -> tuple[str, ...]:
     """The state tensors that `optimizer` keeps for `parameter` of `group`.
 
     Raises EngineError for an unknown class of optimizer.
@@ -84,7 +86,9 @@ class _Initial(UserDict[str, Any]):
         super().__setitem__(key, value)
 
 
-def _initial_state(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
+def _initial_state(
+    optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor
+) -> dict[str, Any]:
     """The state that `optimizer` makes for `parameter`, from a step of one element of zero."""
     element = torch.zeros((1,) * parameter.dim(), dtype=parameter.dtype, device=parameter.device)
     element.grad = torch.zeros_like(element)
@@ -138,7 +142,9 @@ def _makes_own_state(optimizer: Optimizer) -> bool:
 def dampens(optimizer: Optimizer) -> bool:
     """Whether the first momentum of a parameter is its gradient, and not a part of it."""
     is_sgd = isinstance(optimizer, SGD)
-    return is_sgd and any(group["momentum"] and group["dampening"] for group in optimizer.param_groups)
+    return is_sgd and any(
+        group["momentum"] and group["dampening"] for group in optimizer.param_groups
+    )
 
 
 def _fresh(optimizer: Optimizer) -> set[Parameter]:
@@ -196,7 +202,8 @@ def gather_state(
     fill_slots(optimizer)
     names = {parameter: name for name, parameter in named.items()}
     pieces = [
-        Piece(WEIGHT, name, *interval_of(parameter), weight_replica) for name, parameter in named.items()
+        Piece(WEIGHT, name, *interval_of(parameter), weight_replica)
+        for name, parameter in named.items()
     ]
     counts: dict[str, Tensor | float] = {}
     fresh = _fresh(optimizer)
@@ -218,7 +225,10 @@ def gather_state(
         buffers=read_buffers(stored_buffers(model)),
         steps=read_counts(counts),
         groups=[
-            {**{k: v for k, v in g.items() if k != "params"}, "names": [names[p] for p in g["params"]]}
+            {
+                **{k: v for k, v in g.items() if k != "params"},
+                "names": [names[p] for p in g["params"]],
+            }
             for g in groups
         ],
         loss_scale=loss_scale,

@@ -49,7 +49,9 @@ class ProcessWorld:
         Raises EngineError if there is no group to join or ranks differ, and PeersMissing.
         """
         if dist.is_initialized():
-            raise EngineError("a process group is already open in this process; close it before a run starts")
+            raise EngineError(
+                "a process group is already open in this process; close it before a run starts"
+            )
         kind = self.device.type
         if (backend := _BACKENDS.get(kind)) is None:
             raise EngineError(
@@ -147,7 +149,9 @@ class ProcessWorld:
         try:
             dist.monitored_barrier(self._hosts, timedelta(seconds=seconds), wait_all_ranks=True)
         except RuntimeError as error:
-            raise TimeoutError(f"rank {self.rank} waited {seconds:g} s at a barrier: {error}") from error
+            raise TimeoutError(
+                f"rank {self.rank} waited {seconds:g} s at a barrier: {error}"
+            ) from error
 
     def rank_0_first(self, work: Callable[[], None]) -> None:
         if self.size == 1:

@@ -84,7 +84,9 @@ class Run:
         """
         if kind not in (None, *_KINDS):
             where, allowed = f"Run.metrics({kind!r})", ", ".join(map(repr, (*_KINDS, None)))
-            raise SettingsError.of(f"unknown kind {kind!r}", value=kind, where=where, allowed=allowed)
+            raise SettingsError.of(
+                f"unknown kind {kind!r}", value=kind, where=where, allowed=allowed
+            )
         if self.folder is None:
             return []
         folders = self.stages.values() or (self.folder,)
@@ -100,7 +102,9 @@ class Run:
         and RunError if it is damaged.
         """
         with _errors("Run.model"):
-            saved = saved_model.open_model(self._require_folder("model"), _name(checkpoint), "model")
+            saved = saved_model.open_model(
+                self._require_folder("model"), _name(checkpoint), "model"
+            )
             return saved.load(saved.task("cpu"))
 
     def resume(
@@ -184,7 +188,10 @@ class Run:
             return list(predict.of_prepared(prepared, task, predictor.load(), sampling))
 
     def export(
-        self, format: str, out: str | PathLike[str] | None = None, checkpoint: str | int | None = None
+        self,
+        format: str,
+        out: str | PathLike[str] | None = None,
+        checkpoint: str | int | None = None,
     ) -> Path:
         """Write the model for other programs; the folder, by default export-FORMAT in the run's.
 

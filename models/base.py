@@ -26,15 +26,30 @@ class DataError(Exception):
     """The data or model settings cannot be used: message, where, allowed, did you mean, fix."""
 
     def __init__(
-        self, message: str, *, where: str = "", allowed: str = "", did_you_mean: str = "", fix: str = ""
+        self,
+        message: str,
+        *,
+        where: str = "",
+        allowed: str = "",
+        did_you_mean: str = "",
+        fix: str = "",
     ) -> None:
         super().__init__(message)
         self.message, self.where, self.allowed = message, where, allowed
         self.did_you_mean, self.fix = did_you_mean, fix
 
     def __str__(self) -> str:
-        labels = {"where": "where", "allowed": "allowed", "did_you_mean": "did you mean", "fix": "fix"}
-        lines = (f"  {label:<12}  {text}" for key, label in labels.items() if (text := getattr(self, key)))
+        labels = {
+            "where": "where",
+            "allowed": "allowed",
+            "did_you_mean": "did you mean",
+            "fix": "fix",
+        }
+        lines = (
+            f"  {label:<12}  {text}"
+            for key, label in labels.items()
+            if (text := getattr(self, key))
+        )
         return "\n".join([self.message, *lines])
 
 

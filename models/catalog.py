@@ -112,7 +112,9 @@ _FAMILIES = (
         "DocTranslationTask",
         (
             _encoder("both image encoders are trained, query transformers and decoder are frozen"),
-            _on_encoder("whole", "query transformers and decoder are trained on the frozen encoders"),
+            _on_encoder(
+                "whole", "query transformers and decoder are trained on the frozen encoders"
+            ),
         ),
         predicts=True,
     ),

@@ -68,7 +68,9 @@ class CustomTask(FamilyTask, ABC):
         """
         for split in SPLITS:
             samples: Any = self.samples(split)
-            if split == "test" and (samples is None or (hasattr(samples, "__len__") and not len(samples))):
+            if split == "test" and (
+                samples is None or (hasattr(samples, "__len__") and not len(samples))
+            ):
                 continue
             draws = hasattr(samples, "sample")
             try:
@@ -88,17 +90,26 @@ class CustomTask(FamilyTask, ABC):
 
         Raises DataError with the file and line of `measure`.
         """
-        name, sums, of_twice = type(self).__name__, *(self.measure(model, batch) for batch in (once, twice))
+        name, sums, of_twice = (
+            type(self).__name__,
+            *(self.measure(model, batch) for batch in (once, twice)),
+        )
 
         def error(problem: str, allowed: str, **more: str) -> DataError:
             return DataError(problem, where=self._place("measure"), allowed=allowed, **more)
 
         if not isinstance(sums, Mapping) or "loss" not in sums:
-            raise error(f"{name}.measure returns no mapping with 'loss'", "'loss' and any other metrics")
+            raise error(
+                f"{name}.measure returns no mapping with 'loss'", "'loss' and any other metrics"
+            )
         for key, value in sums.items():
             for part in value if isinstance(value, tuple) else (value,):
-                if not isinstance(part, Tensor | int | float) or (isinstance(part, Tensor) and part.dim()):
-                    allowed = "a scalar tensor: the sum over the samples; or a pair of a sum and a count"
+                if not isinstance(part, Tensor | int | float) or (
+                    isinstance(part, Tensor) and part.dim()
+                ):
+                    allowed = (
+                        "a scalar tensor: the sum over the samples; or a pair of a sum and a count"
+                    )
                     raise error(f"{name}.measure returns {key!r} that is not a scalar", allowed)
         names = [f"val_{key}" for key in sums]
         goal = self.goal.metric

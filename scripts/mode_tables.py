@@ -74,7 +74,9 @@ def stated() -> list[str]:
     Statements about a mode that are not measured share a row.
     """
     rows = []
-    for (mode, model, has_none), group in groupby(STATED, lambda one: (one.mode, one.model, bool(one.why))):
+    for (mode, model, has_none), group in groupby(
+        STATED, lambda one: (one.mode, one.model, bool(one.why))
+    ):
         start = [f"`{mode}`", f"`{model}`"]
         if has_none:
             texts, reasons = zip(*((one.text, one.why) for one in group), strict=True)
@@ -84,7 +86,9 @@ def stated() -> list[str]:
             promised = promises_of(one)
             names = [name for name in one.promises if name in promised]
             bounds = ", ".join(f"{name} {_bound(promised[name])}" for name in names)
-            rows.append([*start, one.text, bounds, ", ".join(measured_text(one, name) for name in names)])
+            rows.append(
+                [*start, one.text, bounds, ", ".join(measured_text(one, name) for name in names)]
+            )
     return markdown(["mode", "of", "stated by the original", "promised here", "measured"], rows)
 
 
@@ -111,11 +115,15 @@ def measured_text(one: Stated, promise: str) -> str:
 
 def general() -> list[str]:
     """A row for each setting that a mode changes in general, a column for each mode."""
-    columns = {mode: {line.key: line.value for line in presets.mode(mode).lines} for mode in GENERAL}
+    columns = {
+        mode: {line.key: line.value for line in presets.mode(mode).lines} for mode in GENERAL
+    }
     order = dict.fromkeys(key for family in FAMILIES for key in setting_infos(family))
     keys = [k for k in order if k != "promise" and any(k in found for found in columns.values())]
     heads = ["setting", *(f"`{mode}`" for mode in GENERAL)]
-    return markdown(heads, ([f"`{key}`", *(_change(columns[m], key) for m in GENERAL)] for key in keys))
+    return markdown(
+        heads, ([f"`{key}`", *(_change(columns[m], key) for m in GENERAL)] for key in keys)
+    )
 
 
 def _change(column: Mapping[str, Any], key: str) -> str:
@@ -130,5 +138,9 @@ def _change(column: Mapping[str, Any], key: str) -> str:
     return ", ".join(texts)
 
 
-TABLES: dict[str, Callable[[], list[str]]] = {"promises": promises, "stated": stated, "general": general}
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "promises": promises,
+    "stated": stated,
+    "general": general,
+}
 """By the name in the page."""

@@ -52,7 +52,11 @@ def catching_test(mutation: Mutation, copy: Path) -> str | None:
     text = file.read_text()
     file.write_text(text.replace(mutation.old, mutation.new))
     command = [sys.executable, *PYTEST, f"tests/{mutation.test}"]
-    given = {"cwd": copy, "env": {**os.environ, "PYTHONPATH": str(copy / "src")}, "timeout": TIMEOUT_S}
+    given = {
+        "cwd": copy,
+        "env": {**os.environ, "PYTHONPATH": str(copy / "src")},
+        "timeout": TIMEOUT_S,
+    }
     try:
         done = subprocess.run(command, capture_output=True, text=True, **given)  # type: ignore[call-overload]
     except subprocess.TimeoutExpired:
@@ -66,7 +70,9 @@ def catching_test(mutation: Mutation, copy: Path) -> str | None:
 def main() -> int:
     """Print a row for each mutation; exit code 1 if one was missed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", type=int, nargs="+", default=range(1, len(MUTATIONS) + 1), metavar="N")
+    parser.add_argument(
+        "--only", type=int, nargs="+", default=range(1, len(MUTATIONS) + 1), metavar="N"
+    )
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
         names = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()

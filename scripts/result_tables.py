@@ -9,7 +9,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from benchmarks import crash, data, families, fits, gpu, lora, modes, out_of_memory, plan_error, plan_host
+from benchmarks import (
+    crash,
+    data,
+    families,
+    fits,
+    gpu,
+    lora,
+    modes,
+    out_of_memory,
+    plan_error,
+    plan_host,
+)
 from benchmarks.figures import listed, load, load_memory, load_rows, markdown, table
 from benchmarks.gpu_parts import Part
 

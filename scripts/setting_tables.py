@@ -43,7 +43,10 @@ def common(group: str) -> list[str]:
 def of_several() -> list[str]:
     """A row for each setting of `model` and `data` that several families share."""
     found = {row: some for row, some in _families_of_rows().items() if len(some) >= SHARED_BY}
-    ends = {row: "" if len(some) == len(FAMILIES) else f" ({', '.join(some)})" for row, some in found.items()}
+    ends = {
+        row: "" if len(some) == len(FAMILIES) else f" ({', '.join(some)})"
+        for row, some in found.items()
+    }
     return markdown(HEADS, ([*row[:-1], row[-1] + end] for row, end in ends.items()))
 
 

@@ -99,7 +99,11 @@ def read(root: Path) -> Tree:
 def room(name: str) -> str | None:
     """The room of launcher/ that module `name` belongs to; None for others, and for its top."""
     parts = name.split(".")
-    return parts[1] if parts[0] == "launcher" and parts[1:] and parts[1] not in ("api", "__main__") else None
+    return (
+        parts[1]
+        if parts[0] == "launcher" and parts[1:] and parts[1] not in ("api", "__main__")
+        else None
+    )
 
 
 def order(module_name: str) -> int | None:
@@ -136,7 +140,9 @@ def folder_cycles(tree: Tree) -> list[str]:
 
 def file_cycles(tree: Tree) -> list[str]:
     """Groups of files that import one another, directly or indirectly."""
-    return cycles((module.name, target) for module, _, target in tree.edges if target != module.name)
+    return cycles(
+        (module.name, target) for module, _, target in tree.edges if target != module.name
+    )
 
 
 def cycles(edges: Iterable[tuple[str, str]]) -> list[str]:
@@ -151,7 +157,9 @@ def cycles(edges: Iterable[tuple[str, str]]) -> list[str]:
             more = set().union(*(reach.get(node, ()) for node in nodes))
             has_grown |= not more <= nodes
             nodes |= more
-    groups = {frozenset(b for b in reach[a] if a in reach.get(b, ())) for a in reach if a in reach[a]}
+    groups = {
+        frozenset(b for b in reach[a] if a in reach.get(b, ())) for a in reach if a in reach[a]
+    }
     return sorted(" <-> ".join(sorted(group)) for group in groups)
 
 
@@ -202,7 +210,9 @@ def main() -> None:
     tree = read(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parents[1])
     print("\n".join(table(tree)), "\n\nsyntax nodes:")
     for package in (*PACKAGES, *AROUND):
-        nodes = (sum(1 for _ in ast.walk(m.tree)) for m in tree.modules.values() if m.package == package)
+        nodes = (
+            sum(1 for _ in ast.walk(m.tree)) for m in tree.modules.values() if m.package == package
+        )
         print(f"  {sum(nodes):9,} {package}")
     for name, find in FINDINGS.items():
         print(f"\n{name}:", *(f"  {line}" for line in find(tree)), sep="\n")

@@ -74,10 +74,13 @@ def models() -> list[str]:
 def sizes(family: str) -> list[str]:
     """A row for each size of a family, with its declared numbers."""
     found = _sizes(family)
-    names = [field.name for field in fields(next(iter(found.values()))) if field.name != "parameters"]
+    names = [
+        field.name for field in fields(next(iter(found.values()))) if field.name != "parameters"
+    ]
     heads = ["size", "parameters", *(name.replace("_", " ") for name in names)]
     rows = (
-        [f"`{n}`", f"{s.parameters:,}", *(_number(getattr(s, x)) for x in names)] for n, s in found.items()
+        [f"`{n}`", f"{s.parameters:,}", *(_number(getattr(s, x)) for x in names)]
+        for n, s in found.items()
     )
     return markdown(heads, rows, numbers=len(heads) - 1)
 
@@ -98,7 +101,10 @@ def rules() -> list[str]:
     meaning = {
         "free": "may change; each change is an event",
         "never": "cannot change: start a new run",
-        **{part: f"with `--reset {part}`: {what}" for part, what in resume_rules.RESET_EFFECTS.items()},
+        **{
+            part: f"with `--reset {part}`: {what}"
+            for part, what in resume_rules.RESET_EFFECTS.items()
+        },
     }
     rules = resume_rules.RULES.items()
     rows = ([", ".join(f"`{start}`" for start in starts), meaning[rule]] for rule, starts in rules)
@@ -108,7 +114,12 @@ def rules() -> list[str]:
 def faults() -> list[str]:
     """A row for each fault, with its message, its likely cause and the next command."""
     rows = (
-        [f.title, f"`{_VALUE.sub('…', f.seen)}`", f.cause, _COMMAND.sub(r"`\g<0>`", f.fix.format(**FIXES))]
+        [
+            f.title,
+            f"`{_VALUE.sub('…', f.seen)}`",
+            f.cause,
+            _COMMAND.sub(r"`\g<0>`", f.fix.format(**FIXES)),
+        ]
         for f in FAULTS.values()
     )
     return markdown(["fault", "what you see", "likely cause", "next command"], rows)
@@ -120,15 +131,19 @@ def rooms() -> list[str]:
     names = {room for m in tree.ours if (room := structure.room(m.name)) is not None}
     order = sorted(names, key=lambda name: (structure.order(name) or 0, name))
     texts = {name: ast.get_docstring(tree.modules[f"launcher.{name}"].tree) or "" for name in order}
-    return markdown(["room", "content"], ([f"`{n}`", text.replace("\n", " ")] for n, text in texts.items()))
+    return markdown(
+        ["room", "content"], ([f"`{n}`", text.replace("\n", " ")] for n, text in texts.items())
+    )
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
     "engines": lambda: markdown(
-        ["engine", "placement of model and state"], ([f"`{e.name}`", e.sentence] for e in ENGINES.values())
+        ["engine", "placement of model and state"],
+        ([f"`{e.name}`", e.sentence] for e in ENGINES.values()),
     ),
     "modes": lambda: markdown(
-        ["mode", "description"], ([f"`{name}`", presets.mode(name).sentence] for name in presets.modes())
+        ["mode", "description"],
+        ([f"`{name}`", presets.mode(name).sentence] for name in presets.modes()),
     ),
     "models": models,
     "sizes language": partial(sizes, "language"),
@@ -136,7 +151,9 @@ TABLES: dict[str, Callable[[], list[str]]] = {
         ["code", "meaning"], ([str(code), text] for code, text in exit_codes.MEANINGS.items())
     ),
     "faults": faults,
-    "layers": lambda: [f"{number}. {layer}" for number, layer in enumerate(provenance.LAYERS, start=1)],
+    "layers": lambda: [
+        f"{number}. {layer}" for number, layer in enumerate(provenance.LAYERS, start=1)
+    ],
     "compatibility": rules,
     "structure": lambda: structure.table(_read(ROOT)),
     "rooms": rooms,

@@ -62,7 +62,9 @@ def reachable(
     raise _unreachable(ranks, environ, addresses)
 
 
-def _slurm_addresses(environ: Mapping[str, str], node_address: Callable[[str], str | None]) -> list[str]:
+def _slurm_addresses(
+    environ: Mapping[str, str], node_address: Callable[[str], str | None]
+) -> list[str]:
     """Slurm's addresses of the first node of the step."""
     of_step = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
     first = first_host(of_step)

@@ -142,7 +142,9 @@ def submit(script: Path, options: Sequence[str], environ: Mapping[str, str]) -> 
 
 def _run(command: Sequence[str], environ: Mapping[str, str], script: str = "") -> Completed:
     try:
-        done = subprocess.run(command, env=environment(environ), input=script, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=environment(environ), input=script, capture_output=True, text=True
+        )
     except OSError as error:
         raise SbatchError(f"cannot run sbatch: {error.strerror or error}") from error
     if done.returncode:

@@ -40,7 +40,9 @@ class Shipped:
 
 
 SHIPPED = {
-    "default": Shipped("Train in the mode of the arguments, or in the default mode.", call="gearshift_job"),
+    "default": Shipped(
+        "Train in the mode of the arguments, or in the default mode.", call="gearshift_job"
+    ),
     "lite": Shipped(
         "Check in minutes that everything works: a smaller model on a quarter of the data.",
         *("1", "00:30:00"),
@@ -58,7 +60,8 @@ SHIPPED = {
         "The same model and batch in fewer, larger micro-batches, for a third of the epochs."
     ),
     "staged": Shipped(
-        "Staged training: one job per stage, each depends on the one before.", call="gearshift_stages"
+        "Staged training: one job per stage, each depends on the one before.",
+        call="gearshift_stages",
     ),
     "sweep": Shipped(
         "A job array: the first argument is a file whose line K holds the arguments of element K.",

@@ -55,7 +55,9 @@ def first_error(world: World, error: str | None) -> str | None:
     return where + text.decode("utf-8", "replace")
 
 
-def attempt(world: World, action: Callable[[], T], *errors: type[Exception]) -> tuple[T, str | None]:
+def attempt(
+    world: World, action: Callable[[], T], *errors: type[Exception]
+) -> tuple[T, str | None]:
     """The result of `action` on this rank, and the first of `errors` that any rank met. Collective.
 
     No rank waits for the others in a collective: an action on a slow disk may outlast its time-out.

@@ -24,7 +24,12 @@ class Health(Callback):
     """
 
     def __init__(
-        self, state: Emit, said: Collection[str] = (), *, learns: bool = True, has_patience: bool = False
+        self,
+        state: Emit,
+        said: Collection[str] = (),
+        *,
+        learns: bool = True,
+        has_patience: bool = False,
     ) -> None:
         """`state` gets the name of a fault and its symptom; earlier processes have stated the `said`.
 
@@ -68,13 +73,17 @@ class Health(Callback):
         begin, _, end = np.array_split(losses, 3)
         rise = end.mean() - begin.mean()
         if 0 <= rise <= 2 * math.sqrt((begin.var() + end.var()) / len(end)):  # standard errors
-            self._find("not_falling", first=real(begin.mean()), last=real(end.mean()), steps=metrics.step)
+            self._find(
+                "not_falling", first=real(begin.mean()), last=real(end.mean()), steps=metrics.step
+            )
 
     def evaluated(self, result: EvalResult) -> None:
         bad = {name: value for name, value in result.metrics.items() if not math.isfinite(value)}
         if bad:
             texts, at = ", ".join(map("{} {}".format, bad, bad.values())), result.step
-            self._find("nonfinite_evaluation", metrics=texts, names=list(bad), split=result.split, step=at)
+            self._find(
+                "nonfinite_evaluation", metrics=texts, names=list(bad), split=result.split, step=at
+            )
         if result.split != "val" or not self._learns:
             return
         loss = fmean(self._losses[self._evaluated :] or [math.nan])

@@ -115,7 +115,12 @@ class Preview:
         """The step of the last predictions in trackers."""
 
     def start(
-        self, task: Task, module: Module, engine: Engine, updater: Updater, interruption: Interruption
+        self,
+        task: Task,
+        module: Module,
+        engine: Engine,
+        updater: Updater,
+        interruption: Interruption,
     ) -> None:
         """Set what is shown; the weights are those that `updater` averages."""
         self._task, self._module, self._interruption = task, module, interruption

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from gearshift.training.run_state import TrainingRun
 
 
-def train(task: Task, engine: Engine, module: Module, batches: Batches, run: TrainingRun) -> Outcome:
+def train(
+    task: Task, engine: Engine, module: Module, batches: Batches, run: TrainingRun
+) -> Outcome:
     """Take optimizer steps until `run` is over or some rank requests a stop. Collective.
 
     Losses are sums over units (tokens, pixels, samples), divided by the units of the whole global

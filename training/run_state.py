@@ -183,7 +183,9 @@ class TrainingRun:
             return units, Action.NOTHING
         if agreed & WORKER_DIED:
             error = self._batches.error
-            raise stop_reason.WorkerDied(first_error(self._engine.world, str(error) if error else None))
+            raise stop_reason.WorkerDied(
+                first_error(self._engine.world, str(error) if error else None)
+            )
         if agreed & _NONFINITE:
             self._fail(*self.updater.nonfinite.describe(self._engine.world))
             return units, Action.NOTHING

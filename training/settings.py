@@ -30,9 +30,13 @@ class Save(Section):
 
     every: Cadence | None = None
     """Interval between checkpoints; null: best and last only."""
-    keep_last: int = Field(default=2, ge=1, le=10**6, json_schema_extra={"unless": {"save.every": [None]}})
+    keep_last: int = Field(
+        default=2, ge=1, le=10**6, json_schema_extra={"unless": {"save.every": [None]}}
+    )
     """Periodic checkpoints to keep; older ones are deleted."""
-    keep_every: Cadence | None = Field(default=None, json_schema_extra={"unless": {"save.every": [None]}})
+    keep_every: Cadence | None = Field(
+        default=None, json_schema_extra={"unless": {"save.every": [None]}}
+    )
     """Keep a periodic checkpoint permanently at this interval; null: never."""
     keep_best: int = Field(default=1, ge=0, le=10**6)
     """Checkpoints of the best evaluations to keep."""
@@ -96,12 +100,18 @@ class Tracker:
 # W&B takes no such letters in the name of a project, and no longer ones.
 _PROJECT = r"(:([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128})?"
 TRACKERS: Mapping[str, Tracker] = {
-    "wandb": Tracker("W&B", "gearshift.training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
+    "wandb": Tracker(
+        "W&B", "gearshift.training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT
+    ),
     "tensorboard": Tracker(
         "TensorBoard", "gearshift.training.trackers.tensorboard", "tensorboard", extra="tensorboard"
     ),
     "mlflow": Tracker(
-        "MLflow", "gearshift.training.trackers.mlflow", "mlflow[:EXPERIMENT]", r"(:[^\s:,]+)?", "mlflow"
+        "MLflow",
+        "gearshift.training.trackers.mlflow",
+        "mlflow[:EXPERIMENT]",
+        r"(:[^\s:,]+)?",
+        "mlflow",
     ),
 }
 TRACKER_FORMS = ", ".join(tracker.form for tracker in TRACKERS.values())
@@ -164,7 +174,9 @@ class Limits(Section):
     """Seconds between two measurements."""
 
 
-TARGET_PATTERN = r"^ *([A-Za-z_][A-Za-z0-9_./-]*) *(<=|>=|=) *([-+]?[0-9.]+(?:[eE][-+]?[0-9]{1,2})?) *$"
+TARGET_PATTERN = (
+    r"^ *([A-Za-z_][A-Za-z0-9_./-]*) *(<=|>=|=) *([-+]?[0-9.]+(?:[eE][-+]?[0-9]{1,2})?) *$"
+)
 TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the family's own goal"
 
 # launcher/config/schema.py reads json_schema_extra: `allowed` (forms, for
@@ -227,7 +239,8 @@ class Optim(Section):
     lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
     groups: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, json_schema_extra={"allowed": "names of parts, each with a factor above 0"}
+        default_factory=dict,
+        json_schema_extra={"allowed": "names of parts, each with a factor above 0"},
     )
     """Factor of the learning rate for each named part of the model, such as {encoder: 0.1}; other
     parts have 1."""
@@ -268,7 +281,9 @@ class Optim(Section):
 class Schedule(Section):
     """The learning-rate schedule."""
 
-    name: Literal["constant", "linear", "cosine", "cosine-restarts", "one-cycle", "wsd", "plateau"] = "cosine"
+    name: Literal[
+        "constant", "linear", "cosine", "cosine-restarts", "one-cycle", "wsd", "plateau"
+    ] = "cosine"
     """Learning-rate schedule after warm-up. wsd (warm-up, stable, decay) keeps the peak until a
     decay at the end, so a run can be trained on; plateau lowers it where `eval.metric` stalls."""
     warmup: Duration = 0
@@ -283,7 +298,9 @@ class Schedule(Section):
     """cosine-restarts: length of a cycle relative to the cycle before."""
     decay: Duration = Field(default="20%", json_schema_extra=_WSD)
     """wsd: length of the decay at the end of the run."""
-    patience: int = Field(default=2, ge=1, le=10**6, json_schema_extra=_PLATEAU | {"unit": "evaluations"})
+    patience: int = Field(
+        default=2, ge=1, le=10**6, json_schema_extra=_PLATEAU | {"unit": "evaluations"}
+    )
     """plateau: evaluations (`eval.every`, `eval.each_epoch`) without improvement before a drop."""
     drop: float = Field(default=0.5, gt=0, lt=1, json_schema_extra=_PLATEAU)
     """plateau: factor of the learning rate at a drop, down to `final`."""
@@ -324,9 +341,13 @@ class Stop(Section):
     patience: int | None = Field(default=None, ge=1, le=10**6)
     """Evaluations at `eval.every` or `eval.each_epoch` without improvement before the run stops;
     null: never."""
-    min_delta: float = Field(default=0.0, ge=0, json_schema_extra={"unless": {"stop.patience": [None]}})
+    min_delta: float = Field(
+        default=0.0, ge=0, json_schema_extra={"unless": {"stop.patience": [None]}}
+    )
     """Minimum change of the metric that counts as an improvement."""
-    at: str | None = Field(default=None, pattern=TARGET_PATTERN, json_schema_extra={"allowed": TARGET_FORMS})
+    at: str | None = Field(
+        default=None, pattern=TARGET_PATTERN, json_schema_extra={"allowed": TARGET_FORMS}
+    )
     """Stop at the first evaluation that reaches this: 'val_loss <= 1.9'; null: never."""
     after: Cadence | None = None
     """Stop early after this long, with the schedule of the full run; null: run to the end."""

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 WARMUP = 10
 """Steps that `timing` leaves out: they compile, choose kernels, allocate and fill caches."""
-_WARMUP_FRACTION = 5  # In a run shorter than this many times WARMUP, one step in this many is left out
+_WARMUP_FRACTION = (
+    5  # In a run shorter than this many times WARMUP, one step in this many is left out
+)
 
 
 class RunMetrics:
@@ -96,7 +98,9 @@ class RunMetrics:
         means = self._timer.means(steps)
         line_s = self._timer.steps_s - self._line_end_s
         times = torch.zeros(3, world.size, dtype=sums.dtype)
-        times[:, world.rank] = torch.tensor([means.get(FORWARD, 0.0), self._data_s / steps, line_s / steps])
+        times[:, world.rank] = torch.tensor(
+            [means.get(FORWARD, 0.0), self._data_s / steps, line_s / steps]
+        )
         # One collective for all: ranks wait for each other in it.
         total = world.sum(torch.cat([sums, times.flatten()]))
         loss, *parts = total[: len(sums)].tolist()
@@ -125,7 +129,11 @@ class RunMetrics:
             samples_per_s=samples_per_s,
             units_per_s=self._line_units / seconds,
             mfu=throughput.mfu(
-                self._plan.flops_per_sample, samples_per_s, world.device, self._precision, world.size
+                self._plan.flops_per_sample,
+                samples_per_s,
+                world.device,
+                self._precision,
+                world.size,
             ),
             device_memory_bytes=memory.device_bytes(world.device),
             host_memory_bytes=memory.host_bytes(),

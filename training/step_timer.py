@@ -57,7 +57,9 @@ class StepTimer:
         if device.type == "cpu":
             self._now = time.perf_counter
         elif device.type != "mps":
-            self._now = lambda: runtime.current_stream(device).record_event(runtime.Event(enable_timing=True))
+            self._now = lambda: runtime.current_stream(device).record_event(
+                runtime.Event(enable_timing=True)
+            )
         self.enter(OTHER)
 
     def begin_steps(self) -> None:
@@ -99,7 +101,9 @@ class StepTimer:
     def means(self, steps: int) -> dict[str, float]:
         """Mean seconds of forward, backward and optimizer in the `steps` since the last call."""
         before, self._line = self._line, self.facts()
-        return {part: (self._line[part] - before[part]) / steps for part in PARTS_OF_STEP if self._now}
+        return {
+            part: (self._line[part] - before[part]) / steps for part in PARTS_OF_STEP if self._now
+        }
 
     def resume(self, facts: Numbers, wall_s: float) -> None:
         """Continue from the facts of an earlier process, which took `wall_s`."""
@@ -110,4 +114,6 @@ class StepTimer:
     def summary(self, wall_s: float) -> dict[str, float] | None:
         """The "time_split" of result.json, which adds up to `wall_s`; None: nothing is measured."""
         split = {f"{part}_s": seconds for part, seconds in self.facts().items()}
-        return {**split, f"{OTHER}_s": max(wall_s - sum(split.values()), 0.0)} if self._now else None
+        return (
+            {**split, f"{OTHER}_s": max(wall_s - sum(split.values()), 0.0)} if self._now else None
+        )

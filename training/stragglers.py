@@ -50,7 +50,9 @@ class Stragglers:
         if self._steps < BLOCK_STEPS or block_s < BLOCK_S:
             return
         seconds = self._seconds[:2]
-        others = np.stack([np.median(np.delete(seconds, n, 1), 1) for n in range(self._world.size)], 1)
+        others = np.stack(
+            [np.median(np.delete(seconds, n, 1), 1) for n in range(self._world.size)], 1
+        )
         is_slow = seconds > np.maximum(self._ratio * others, others + block_s / 10)
         self._slow = np.where(is_slow, self._slow + 1, 0)
         for kind, rank in np.argwhere(self._slow == SLOW_BLOCKS).tolist():

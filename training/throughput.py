@@ -45,7 +45,9 @@ def gpus() -> dict[str, Gpu]:
     for devices in json.loads(_FILE.read_text("utf-8")).values():
         for name, facts in devices.items():
             peaks = {key: facts[key] * 1e12 for key in _FORMATS if facts.get(key) is not None}
-            figures = [None if facts.get(key) is None else facts[key] * unit for key, unit in units.items()]
+            figures = [
+                None if facts.get(key) is None else facts[key] * unit for key, unit in units.items()
+            ]
             known[name] = Gpu(name, peaks, *figures)
     return known
 

@@ -35,7 +35,11 @@ FIXED: dict[str, Any] = {
     **{"communication_data_type": "fp32", "data_types.grad_accum_dtype": "fp32"},
     **{f"{ZERO}.zero_quantized_gradients": False, f"{ZERO}.zero_quantized_weights": False},
     # Stage 3 loses the factor, stages 2 and 3 refuse to prescale.
-    **{"gradient_allreduce_op": "mean", "gradient_predivide_factor": 1.0, "prescale_gradients": False},
+    **{
+        "gradient_allreduce_op": "mean",
+        "gradient_predivide_factor": 1.0,
+        "prescale_gradients": False,
+    },
     # Decided by the loop and by its optimizer, which is torch's.
     **{"managed_gradient_accumulation": True, f"{ZERO}.compute_grad_norm": True},
     **{"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False},
@@ -130,7 +134,10 @@ def decided_keys(engine: str, shipped: Mapping[str, Any], batching: Any, setting
     keys[f"{ZERO}.offload_optimizer.device"] = ("engine.name", engine, (states,))
     # Without engine.offload an engine with weights in host memory may leave them on the device.
     by = ("engine.offload", offload) if offload else ("engine.name", engine)
-    keys[f"{ZERO}.offload_param.device"] = (*by, tuple(sorted({weights} if offload else {weights, "none"})))
+    keys[f"{ZERO}.offload_param.device"] = (
+        *by,
+        tuple(sorted({weights} if offload else {weights, "none"})),
+    )
     return keys | {key: (*setting, (setting[1],)) for key, setting in same.items()}
 
 
@@ -176,14 +183,22 @@ def _conflict(key: str, value: Any, decided: Decided) -> Conflict | None:
         return Conflict(key, value, f"differs from {setting} {value_text}", (*means, AUTO))
     if key in FIXED:
         is_same = _is_auto(value) or _equal(value, FIXED[key])
-        return None if is_same else Conflict(key, value, "is fixed under this engine", (FIXED[key],))
+        return (
+            None if is_same else Conflict(key, value, "is fixed under this engine", (FIXED[key],))
+        )
     known = sorted({*decided, *FIXED, *FREE})
     is_block = any(name.startswith(f"{key}.") for name in known)
     by = next((SETTING[block] for block in SETTING if f"{key}.".startswith(f"{block}.")), None)
     is_off = key.endswith(".enabled") and value is False
     if _is_free(key) or is_off or ((by or is_block) and _is_auto(value)):
         return None
-    problem = "must be an object" if is_block else f"is decided by {by}" if by else "is not supported here"
+    problem = (
+        "must be an object"
+        if is_block
+        else f"is decided by {by}"
+        if by
+        else "is not supported here"
+    )
     nearest = difflib.get_close_matches(key, [] if is_block or by else known, 1, 0.6)
     return Conflict(key, value, problem, did_you_mean=next(iter(nearest), None))
 

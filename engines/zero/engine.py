@@ -14,7 +14,16 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import Module, Parameter
 
-from gearshift.engines.base import Blocks, EngineError, Numbers, OptimizerSpec, Options, State, Update, World
+from gearshift.engines.base import (
+    Blocks,
+    EngineError,
+    Numbers,
+    OptimizerSpec,
+    Options,
+    State,
+    Update,
+    World,
+)
 from gearshift.engines.deferred_init import is_deferred
 from gearshift.engines.device import use_threads
 from gearshift.engines.frozen_weights import round_weights
@@ -79,10 +88,14 @@ class Zero:
             norms_in_fp32(model)
             originals = round_weights(dict(model.named_parameters()), dtype, keeps=True)
         forward, is_gathered = self._options, self._layout["stage"] == 3
-        if is_gathered and forward.compile:  # its hooks break the graph before and after every layer
+        if (
+            is_gathered and forward.compile
+        ):  # its hooks break the graph before and after every layer
             forward = replace(forward, compile=False)
             if self.world.rank == 0:
-                log.warning("ZeRO stage 3 runs without torch.compile: it gathers weights layer by layer")
+                log.warning(
+                    "ZeRO stage 3 runs without torch.compile: it gathers weights layer by layer"
+                )
         offload = change_forward(model, blocks, forward, self.world.device)
         if not is_gathered:
             move_to_device(model, self.world)
@@ -99,7 +112,9 @@ class Zero:
         broadcast_buffers(self._buffers, self.world)
         self._find_state(model, originals)
         self._used = UsedParameters(
-            self.world, model, lambda m: is_gathered and any(True for _ in m.parameters(recurse=False))
+            self.world,
+            model,
+            lambda m: is_gathered and any(True for _ in m.parameters(recurse=False)),
         )
         self._undo.callback(self._used.close)
         return self._engine
@@ -194,8 +209,12 @@ class Zero:
         return Update(norm, self._loss_scale.update(overflow), used)
 
     def _norm(self) -> Tensor:
-        norm = torch.as_tensor(self._zero._global_grad_norm, dtype=torch.float32, device=self.world.device)
-        return norm.masked_fill(norm < 0, torch.inf)  # DeepSpeed writes -1 for a norm that is not finite
+        norm = torch.as_tensor(
+            self._zero._global_grad_norm, dtype=torch.float32, device=self.world.device
+        )
+        return norm.masked_fill(
+            norm < 0, torch.inf
+        )  # DeepSpeed writes -1 for a norm that is not finite
 
     def settle(self) -> None:
         """As `Engine.settle`."""
@@ -249,7 +268,9 @@ def _follow_training(engine: Any) -> None:
     engine.train, engine.eval = train, partial(train, False)
 
 
-def save_by_reference(model: Module, offload: ActivationOffload | None = None) -> Callable[[], None]:
+def save_by_reference(
+    model: Module, offload: ActivationOffload | None = None
+) -> Callable[[], None]:
     """Let a forward pass of `model` save references to its parameters; returns a function to undo.
 
     A linear layer saves the transposed view of its weight. DeepSpeed releases the parameter after

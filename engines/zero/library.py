@@ -35,7 +35,9 @@ _CHUNK_BYTES = 4 * 2**20
 def load(kind: str) -> ModuleType:
     """Import DeepSpeed for devices of `kind`. Raises EngineError if that is impossible."""
     if kind not in ACCELERATORS:
-        raise EngineError(f"the zero engines do not run on device {kind}; allowed: {', '.join(ACCELERATORS)}")
+        raise EngineError(
+            f"the zero engines do not run on device {kind}; allowed: {', '.join(ACCELERATORS)}"
+        )
     # DeepSpeed reads it at import and takes the first device it finds otherwise.
     variables = environment.variables()
     variables["DS_ACCELERATOR"] = ACCELERATORS[kind]
@@ -55,7 +57,8 @@ def load(kind: str) -> ModuleType:
     log.setLevel(max(log.level, logging.WARNING))
     # Builds from source append a text such as +1a2b3c.
     version, oldest = (
-        [int(number) for number in re.findall(r"\d+", text)[:3]] for text in (deepspeed.__version__, OLDEST)
+        [int(number) for number in re.findall(r"\d+", text)[:3]]
+        for text in (deepspeed.__version__, OLDEST)
     )
     if version < oldest:
         raise EngineError(
@@ -111,7 +114,11 @@ def clean_architectures(variables: MutableMapping[str, str]) -> None:
 
 
 def initialize(
-    deepspeed: ModuleType, world: World, model: Module, optimizer: Optimizer, config: Mapping[str, Any]
+    deepspeed: ModuleType,
+    world: World,
+    model: Module,
+    optimizer: Optimizer,
+    config: Mapping[str, Any],
 ) -> Module:
     """DeepSpeed's engine around `model`. Collective. Raises EngineError for an invalid `config`."""
     with quiet():

@@ -14,7 +14,14 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 from gearshift.engines.base import EngineError, Numbers, Piece, State, World
-from gearshift.engines.state import WEIGHT, fill_slots, read_buffers, read_counts, slot_names, stored_buffers
+from gearshift.engines.state import (
+    WEIGHT,
+    fill_slots,
+    read_buffers,
+    read_counts,
+    slot_names,
+    stored_buffers,
+)
 
 _MAX_SHOWN = 5
 
@@ -59,7 +66,10 @@ class ZeroState:
         return self._zero.optimizer
 
     def gather(
-        self, shapes: Mapping[str, tuple[int, ...]], groups: Sequence[Mapping[str, Any]], loss_scale: Numbers
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        groups: Sequence[Mapping[str, Any]],
+        loss_scale: Numbers,
     ) -> State:
         """The current state, with the given `groups`."""
         with self._flat_parameters():
@@ -80,7 +90,10 @@ class ZeroState:
         for name, interval in self._intervals():
             held = self.optimizer.state[interval.flat]
             tensors = {WEIGHT: interval.flat, **{s: held[s] for s in slots[interval.flat]}}
-            pieces += [Piece(kind, name, interval.start, interval.of(flat)) for kind, flat in tensors.items()]
+            pieces += [
+                Piece(kind, name, interval.start, interval.of(flat))
+                for kind, flat in tensors.items()
+            ]
             if "step" in held:
                 counts[name] = held["step"]
         return State(

@@ -68,7 +68,12 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
         where = one.where
         if where is not None and one.overrides is not None:
             where += f" (overrides {plain(one.overrides[0])} from {one.overrides[1]})"
-        parts = {"where": where, "allowed": one.allowed, "did you mean": one.did_you_mean, "fix": one.fix}
+        parts = {
+            "where": where,
+            "allowed": one.allowed,
+            "did you mean": one.did_you_mean,
+            "fix": one.fix,
+        }
         lines += [f"  {label:<12}  {text}" for label, text in parts.items() if text is not None]
     return printable(redact("\n".join(lines)))
 
@@ -77,8 +82,15 @@ def unknown(flag: str, name: str, names: Iterable[str], **parts: Any) -> Diagnos
     """The error about the argument `name` of an option, which is none of `names`; `parts` replace fields."""
     options = [*names]
     near = nearest_match(name, options)
-    fields: dict[str, Any] = {"message": f"unknown {flag} '{name}'", "where": f"command line: {flag} {name}"}
-    fields |= {"allowed": ", ".join(options), "did_you_mean": near, "fix": near and f"{flag} {near}"}
+    fields: dict[str, Any] = {
+        "message": f"unknown {flag} '{name}'",
+        "where": f"command line: {flag} {name}",
+    }
+    fields |= {
+        "allowed": ", ".join(options),
+        "did_you_mean": near,
+        "fix": near and f"{flag} {near}",
+    }
     return Diagnostic(value=name, **{**fields, **parts})
 
 
@@ -86,7 +98,9 @@ def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
     """The diagnostics for JSON: one object each, with all fields but the order."""
     names = ("value", "where")
     return [
-        _redacted({**asdict(d), "overrides": d.overrides and dict(zip(names, d.overrides, strict=True))})
+        _redacted(
+            {**asdict(d), "overrides": d.overrides and dict(zip(names, d.overrides, strict=True))}
+        )
         for d in diagnostics
     ]
 

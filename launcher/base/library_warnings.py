@@ -27,7 +27,9 @@ def logged(write: Callable[[str], None]) -> Iterator[None]:
             seen.add(text)
             write(f"warning of a library: {text}")
 
-    def show(message: Warning | str, category: type[Warning], filename: str, line: int, *rest: Any) -> None:
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, line: int, *rest: Any
+    ) -> None:
         if any(rest) or not (_is_installed(filename) or _is_ours(filename)):
             shown(message, category, filename, line, *rest)
         else:
@@ -51,7 +53,9 @@ def logged(write: Callable[[str], None]) -> Iterator[None]:
 def _is_installed(filename: str) -> bool:
     """Whether a file belongs to an installed library or to Python."""
     folders = map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))
-    return filename.startswith("<") or any(Path(filename).absolute().is_relative_to(f) for f in folders)
+    return filename.startswith("<") or any(
+        Path(filename).absolute().is_relative_to(f) for f in folders
+    )
 
 
 def _is_ours(filename: str) -> bool:

@@ -49,7 +49,10 @@ def read(argv: Sequence[str]) -> CommandLine:
         argv = [*argv[1:], HELP.flag]
     if not argv or argv[0].startswith("-"):
         return parse(RUN, argv)
-    from gearshift.launcher.commands.catalog import ALIASES, COMMANDS  # with the options of all others
+    from gearshift.launcher.commands.catalog import (
+        ALIASES,
+        COMMANDS,
+    )  # with the options of all others
 
     command = COMMANDS.get(ALIASES.get(argv[0], argv[0]))
     if command is not None:
@@ -106,7 +109,9 @@ def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
     for option in (*command.options, HELP):
         group = groups.get(option.group) or parser.add_argument_group(option.group)
         groups[option.group] = group
-        form: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {"action": "store_true"}
+        form: dict[str, Any] = (
+            {"metavar": option.metavar} if option.metavar else {"action": "store_true"}
+        )
         names = ("-h", option.flag) if option is HELP else (option.flag,)
         group.add_argument(*names, help=_sentence(option), **form)
 
@@ -152,7 +157,9 @@ def _epilog() -> Iterator[str]:
     yield ""
     yield "layers of settings; a later layer overrides an earlier one:"
     indent = "  "
-    yield from textwrap.wrap(" < ".join(LAYERS), _WIDTH, initial_indent=indent, subsequent_indent=indent)
+    yield from textwrap.wrap(
+        " < ".join(LAYERS), _WIDTH, initial_indent=indent, subsequent_indent=indent
+    )
     codes = [(str(code), text) for code, text in exit_codes.MEANINGS.items()]
     yield from _section("exit codes", codes)
     yield ""

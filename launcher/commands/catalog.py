@@ -38,7 +38,15 @@ _MOVED = Option(
 )
 _RERUN = (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], _MOVED, JSON)
 _UNPLANNED = (
-    *("--dry-run", "--out", "--resume", "--reset", "--force", "--continuous-learning", "--max-hours"),
+    *(
+        "--dry-run",
+        "--out",
+        "--resume",
+        "--reset",
+        "--force",
+        "--continuous-learning",
+        "--max-hours",
+    ),
     *("--track", "--profile", "--max-restarts"),
 )
 """Options of a run that change nothing of its plan."""
@@ -79,7 +87,9 @@ _COMPARE = (
         Option("--seeds N", "Run each candidate with N seeds, from train.seed on, on one split."),
     ),
     *(o for o in OPTIONS if o.flag in _BESIDE_KEYS or (o.key and o.flag not in _NOT_COMPARED)),
-    out_option("Folder for the runs, compare.json and compare.html. Default: runs/compare-<model>-<time>."),
+    out_option(
+        "Folder for the runs, compare.json and compare.html. Default: runs/compare-<model>-<time>."
+    ),
     JSON,
 )
 _PREDICT = (
@@ -101,9 +111,15 @@ _PREDICT = (
             "Divisor of the logits; 0: always the likeliest token. Default: 0 after training on "
             "conversations, 0.8 on text.",
         ),
-        Option("--top-p X", "Sample from the likeliest tokens whose probabilities add up to X. Default: 1."),
+        Option(
+            "--top-p X",
+            "Sample from the likeliest tokens whose probabilities add up to X. Default: 1.",
+        ),
         Option("--top-k N", "Sample from the N likeliest tokens. Default: all."),
-        Option("--seed N", f"Seed of sampling: the same seed gives the same text. Default: {Sampling.seed}."),
+        Option(
+            "--seed N",
+            f"Seed of sampling: the same seed gives the same text. Default: {Sampling.seed}.",
+        ),
     ),
     out_option(
         "Folder for files of predictions, new or empty. Default: predictions in the run folder, "
@@ -150,7 +166,10 @@ _ALL = (
         choices=("models", "modes", "engines"),
     ),
     _command(
-        "plan", "predict the memory and traffic of a run, and what fits a machine", _PLAN, adds_errors=True
+        "plan",
+        "predict the memory and traffic of a run, and what fits a machine",
+        _PLAN,
+        adds_errors=True,
     ),
     _command(
         "verify",
@@ -166,7 +185,8 @@ _ALL = (
             *in_group(
                 MODEL,
                 Option(
-                    "--split NAME", f"The split to evaluate: {', '.join(SPLITS)}. Default: {DEFAULT_SPLIT}."
+                    "--split NAME",
+                    f"The split to evaluate: {', '.join(SPLITS)}. Default: {DEFAULT_SPLIT}.",
                 ),
                 _CHECKPOINT,
             ),
@@ -267,7 +287,9 @@ _ALL = (
         "model of the Hugging Face hub (data fetch hf:ID)",
         (
             *(BY_FLAG["--model"], BY_FLAG["--config"], BY_FLAG["--set"]),
-            out_option("Folder for downloads, or for data.html. Default: downloads, or data-check."),
+            out_option(
+                "Folder for downloads, or for data.html. Default: downloads, or data-check."
+            ),
             JSON,
         ),
         argument="WHAT",

@@ -45,7 +45,11 @@ def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:
     """The runs that would start, for --dry-run."""
     study, candidates = comparison.study, comparison.candidates
     runs = [
-        {"mode": c.mode, "engine": c.engine, "arguments": [redact(text) for text in arguments(c.args)]}
+        {
+            "mode": c.mode,
+            "engine": c.engine,
+            "arguments": [redact(text) for text in arguments(c.args)],
+        }
         for c in candidates
     ]
     content = {"folder": comparison.folder, "repeats": comparison.repeats, "runs": runs}

@@ -32,17 +32,27 @@ def main(command_line: CommandLine) -> int:
     """Check data and write the page, or download; gives the exit code. Raises SettingsError."""
     if command_line.argument == "fetch":
         return _fetch_model(command_line) if command_line.operand else _fetch(command_line)
-    path, out, args = command_line.operand, command_line.out or data_check.DEFAULT_FOLDER, command_line.args
+    path, out, args = (
+        command_line.operand,
+        command_line.out or data_check.DEFAULT_FOLDER,
+        command_line.args,
+    )
     origin = f"command line: data check {path}"
-    page.check_out(out / data_check.PAGE, f"--out {out}" if command_line.out else "default of --out")
+    page.check_out(
+        out / data_check.PAGE, f"--out {out}" if command_line.out else "default of --out"
+    )
     family = None if args.model is None else _resolved(args, path).settings.model.family
     findings = inspect_matches(path, origin, find_families(path, family, origin), args)
     written = data_check.write(findings, out)
     names = ("path", "model", "format", "facts", "overlapping_groups", "sample")
     content = {name: getattr(findings, name) for name in names}
     content["text"] = [asdict(part) for part in findings.text]
-    content["pictures"] = [{"name": each.name, "caption": each.caption} for each in findings.pictures]
-    output.show(command_line, content | {"files": [written]}, "\n".join(_lines(findings, written, args)))
+    content["pictures"] = [
+        {"name": each.name, "caption": each.caption} for each in findings.pictures
+    ]
+    output.show(
+        command_line, content | {"files": [written]}, "\n".join(_lines(findings, written, args))
+    )
     return exit_codes.FAILURE if findings.overlapping_groups else exit_codes.DONE
 
 
@@ -60,7 +70,9 @@ def inspect_matches(
             usable[number] = data_check.inspect(path, format, resolved)
         except SettingsError as error:
             prefix = f"as {family}: " if matches[1:] else ""
-            diagnostics += [replace(each, message=prefix + each.message) for each in error.diagnostics]
+            diagnostics += [
+                replace(each, message=prefix + each.message) for each in error.diagnostics
+            ]
     if not usable:
         raise SettingsError(diagnostics)
     first, *others = usable
@@ -122,7 +134,9 @@ def _fetch(command_line: CommandLine) -> int:
     files = fetch(resolved.settings.download, is_shown=not command_line.as_json)
     path = getattr(resolved.settings.data, "path", None)
     option = ("--download-data", "") if path is None else ("--data", str(path))
-    return output.show(command_line, [asdict(f) for f in files], _train_line(args, args.model, data=option))
+    return output.show(
+        command_line, [asdict(f) for f in files], _train_line(args, args.model, data=option)
+    )
 
 
 def _fetch_model(command_line: CommandLine) -> int:

@@ -123,7 +123,9 @@ def _checks() -> Iterator[Check]:
     yield from map(check_package, OF_ENGINES)
 
 
-def _check(name: str, found: str, fix: str, *, failure: bool = False, warning: bool = False) -> Check:
+def _check(
+    name: str, found: str, fix: str, *, failure: bool = False, warning: bool = False
+) -> Check:
     status = "failure" if failure else "warning" if warning else "ok"
     return Check(name, status, found, None if status == "ok" else fix)
 

@@ -21,7 +21,9 @@ def main(command_line: CommandLine) -> int:
         title = evaluate.describe(model, resolved)
         if not command_line.as_json and sys.stderr.isatty():
             print(f"evaluating {title}", file=sys.stderr, flush=True)
-        facts = evaluate.evaluate(model, resolved, split, args.options.get("data.path", ("", None))[1])
+        facts = evaluate.evaluate(
+            model, resolved, split, args.options.get("data.path", ("", None))[1]
+        )
     except (RerunFailed, CheckpointError) as error:
         return output.show_failure(command_line, error, {})
     assert model.folder is not None, "it was found in its run"

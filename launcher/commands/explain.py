@@ -44,7 +44,9 @@ def main(command_line: CommandLine) -> int:
     parts = {name: _explained(resolved, key) for name, resolved in runs.items()}
     contents = {name: content for name, (content, _) in parts.items()}
     texts = (title + text for title, (_, text) in zip(titles, parts.values(), strict=True))
-    return output.show(command_line, contents.get("", contents), "\n".join(texts).removesuffix("\n"))
+    return output.show(
+        command_line, contents.get("", contents), "\n".join(texts).removesuffix("\n")
+    )
 
 
 def _explained(resolved: Resolved, key: str) -> tuple[dict[str, Any], str]:
@@ -55,7 +57,10 @@ def _explained(resolved: Resolved, key: str) -> tuple[dict[str, Any], str]:
         return render.origins_as_json(section), render.render_tree(section, history=True)
     value = resolved.values[key]
     names = ("description", "type", "allowed", "range", "unit")
-    facts = {**render.origins_as_json({key: value})[key], **{name: getattr(info, name) for name in names}}
+    facts = {
+        **render.origins_as_json({key: value})[key],
+        **{name: getattr(info, name) for name in names},
+    }
     facts["built_in"] = info.default
     rows: list[tuple[str, str | None]] = [("where", render.describe_origin(value.origin))]
     rows += [("replaced", line) for line in render.describe_overridden(value)]
@@ -66,7 +71,10 @@ def _explained(resolved: Resolved, key: str) -> tuple[dict[str, Any], str]:
     if key == PROMISE:
         facts["unpromised"] = resolved.unpromised
         rows += [("not here", f"{name}: {why}") for name, why in resolved.unpromised.items()]
-    lines = [f"{key} = {plain(value.value)}", *([f"  {info.description}"] if info.description else [])]
+    lines = [
+        f"{key} = {plain(value.value)}",
+        *([f"  {info.description}"] if info.description else []),
+    ]
     lines += [f"  {name:<10} {text}" for name, text in rows if text is not None]
     return {key: facts}, "".join(f"{line}\n" for line in lines)
 
@@ -74,12 +82,22 @@ def _explained(resolved: Resolved, key: str) -> tuple[dict[str, Any], str]:
 def _section(resolved: Resolved, key: str) -> dict[str, Setting]:
     """All settings, or those of one section. Raises SettingsError if it does not exist."""
     prefix = f"{key}." if key else ""
-    if section := {name: value for name, value in resolved.values.items() if name.startswith(prefix)}:
+    if section := {
+        name: value for name, value in resolved.values.items() if name.startswith(prefix)
+    }:
         return section
     from gearshift.launcher.config.input_errors import nearest_key
 
     sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
     nearest = nearest_key(key, [*resolved.values, *sections])
-    known, fix = listed(list(resolved.values), "explain"), nearest and f"{PROGRAM} explain {nearest}"
-    parts = {"where": f"command line: explain {key}", "allowed": known, "did_you_mean": nearest, "fix": fix}
+    known, fix = (
+        listed(list(resolved.values), "explain"),
+        nearest and f"{PROGRAM} explain {nearest}",
+    )
+    parts = {
+        "where": f"command line: explain {key}",
+        "allowed": known,
+        "did_you_mean": nearest,
+        "fix": fix,
+    }
     raise SettingsError.of(f"unknown setting '{key}'", key=key, **parts)

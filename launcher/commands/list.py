@@ -67,8 +67,14 @@ def engines() -> list[dict[str, Any]]:
     rows = []
     auto = (AUTO, "the fastest of these that fits, by a plan", ())
     for name, sentence, needs in (*((e.name, e.sentence, e.needs) for e in ENGINES.values()), auto):
-        missing = [package for package in ("torch", *needs) if importlib.util.find_spec(package) is None]
-        reason = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}" if missing else None
+        missing = [
+            package for package in ("torch", *needs) if importlib.util.find_spec(package) is None
+        ]
+        reason = (
+            f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
+            if missing
+            else None
+        )
         row = {"name": name, "sentence": sentence, "needs": list(needs)}
         rows.append({**row, "runs_here": not missing, "why_not": reason})
     return rows

@@ -71,7 +71,9 @@ def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Re
 
     resolved = described.resolve(decided)
     stages = selection.declared_stages(resolved.settings.model.family)
-    first = [stage.loads for stage in stages if stage.loads and stage.name in resolved.settings.stages]
+    first = [
+        stage.loads for stage in stages if stage.loads and stage.name in resolved.settings.stages
+    ]
     values = {key: replace(resolved.values[key], value=None) for key in first}  # they do not matter
     return replace(resolved, values={**resolved.values, **values})
 
@@ -114,13 +116,20 @@ def _render(resolved: Resolved, plan: Plan, steps: Sequence[Step], args: CliArgs
     """The plan for people; `args` are those of the command."""
     settings, target, chosen = resolved.settings, plan.target, resolved.chosen
     where = f"{counted(target.nodes, 'node')} × " if target.nodes > 1 else ""
-    trained = "" if plan.trace.trainable == plan.parameters else f", {plan.trace.trainable:,} of them trained"
+    trained = (
+        ""
+        if plan.trace.trainable == plan.parameters
+        else f", {plan.trace.trainable:,} of them trained"
+    )
     ram = f"  of {size(target.ram_bytes)}" if target.ram_bytes else ""
     lines = [
         f"model        {model_name(settings.model)}, {plan.parameters:,} parameters{trained}",
         f"mode         {settings.mode}, {settings.precision}",
         f"engine       {plan.engine} on {where}{counted(target.ranks_per_node, 'rank')}, {target.device}",
-        *(f"             {line}" for line in ([] if chosen is None else [chosen.line, *chosen.others])),
+        *(
+            f"             {line}"
+            for line in ([] if chosen is None else [chosen.line, *chosen.others])
+        ),
         f"step         {resolved.batching}",
         f"operations   {amount(plan.trace.flops * target.ranks)}FLOP per step",
         f"traffic      {size(plan.placed.sent_bytes)} sent per rank and step",

@@ -52,10 +52,14 @@ def main(command_line: CommandLine) -> int:
     return exit_codes.DONE
 
 
-def _predict_files(command_line: CommandLine, predictor: Predictor, sampling: Sampling) -> dict[str, Any]:
+def _predict_files(
+    command_line: CommandLine, predictor: Predictor, sampling: Sampling
+) -> dict[str, Any]:
     """Predict the files of --input; the facts to print. Raises DataError, SettingsError."""
     predict.check_numbers(command_line.values, predictor.saved.family)
-    path = predict.files(command_line.values.get(INPUT), predictor.saved.family, command_line.argument)
+    path = predict.files(
+        command_line.values.get(INPUT), predictor.saved.family, command_line.argument
+    )
     out = command_line.out or predictor.default_folder
     if command_line.out is not None:
         run_folder.check_free(out, command_line.out)

@@ -49,7 +49,9 @@ def main(command_line: CommandLine) -> int:
         raise
 
 
-def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> RunPlan | Pipeline:
+def prepare(
+    args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]
+) -> RunPlan | Pipeline:
     """The run, or all runs of a pipeline of stages; starts nothing. Raises SettingsError."""
     if args.resume is None and args.weights is None and choose(args).mode != STAGED_MODE:
         return collected(diagnostics, partial(prepare_run, args, out))

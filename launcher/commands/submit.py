@@ -37,7 +37,9 @@ def main(command_line: CommandLine) -> int:
             "sbatch is not on PATH: this machine cannot submit jobs",
             "print the script with  --dry-run",
         )
-        diagnostics.append(Diagnostic(message, where="PATH", allowed="a login node of a cluster", fix=fix))
+        diagnostics.append(
+            Diagnostic(message, where="PATH", allowed="a login node of a cluster", fix=fix)
+        )
     diagnostics += [
         Diagnostic(
             "credentials in an argument would be stored in the job file",
@@ -53,10 +55,14 @@ def main(command_line: CommandLine) -> int:
         print(render(submission.warnings), file=sys.stderr)
     left = [run.begun.nothing_left for run in submission.runs]
     if None not in left:  # all runs are complete
-        done = "\n".join([run.begun.line or "" for run in submission.runs] or [submission.line or ""])
+        done = "\n".join(
+            [run.begun.line or "" for run in submission.runs] or [submission.line or ""]
+        )
         return output.show(command_line, {"folder": submission.folder, "jobs": []}, done)
     if is_dry:
-        return output.show(command_line, _as_json(submission, requested), _dry_run(submission, requested))
+        return output.show(
+            command_line, _as_json(submission, requested), _dry_run(submission, requested)
+        )
     jobs.check_room(submission)
     for run in submission.runs:
         fetch_weights(run.begun.resolved.settings.model)
@@ -72,7 +78,9 @@ def _dry_run(submission: Submission, requested: Allocation) -> str:
     for number, job in enumerate(submission.jobs):
         parts.append(f"{_title(job, requested)}\n\n{job.script}\n{indent(job.text, '  ').rstrip()}")
         if job.lines is not None:
-            parts.append(f"{job.script.with_name(run_folder.LINES)}\n{indent(job.lines, '  ').rstrip()}")
+            parts.append(
+                f"{job.script.with_name(run_folder.LINES)}\n{indent(job.lines, '  ').rstrip()}"
+            )
         commands.append(f"  {shlex.join(_command(job, requested, number))}")
     return "\n\n".join([*parts, "\n".join(commands)])
 
@@ -95,7 +103,9 @@ def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]
     return "\n".join(lines)
 
 
-def _as_json(submission: Submission, requested: Allocation, ids: Sequence[str] = ()) -> dict[str, Any]:
+def _as_json(
+    submission: Submission, requested: Allocation, ids: Sequence[str] = ()
+) -> dict[str, Any]:
     """The submission for programs; without `ids` the jobs are not submitted."""
     jobs = [
         {

@@ -30,7 +30,10 @@ from gearshift.training.settings import TARGET_FORMS
 
 BASELINE = "default"
 """The mode that promises refer to; always compared."""
-_COUNT = TypeAdapter(Annotated[int, Field(ge=1, le=10**6)]).validate_python, "a whole number, 1 to 1,000,000"
+_COUNT = (
+    TypeAdapter(Annotated[int, Field(ge=1, le=10**6)]).validate_python,
+    "a whole number, 1 to 1,000,000",
+)
 _FOLDS: TypeAdapter[Any] = TypeAdapter(Literal["groups"] | Annotated[int, Field(ge=2, le=10**6)])
 _EPOCHS = TypeAdapter(Annotated[float, Field(gt=0, le=1e9)])
 _OPTIONS: Mapping[str, tuple[Callable[[str], Any], str]] = {
@@ -38,7 +41,10 @@ _OPTIONS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "--epochs": (_EPOCHS.validate_python, "a number above 0"),
     "--until": (parse_target, TARGET_FORMS),
     "--repeat": _COUNT,
-    "--folds": (_FOLDS.validate_python, "a whole number, at least 2; or groups: each group is a fold"),
+    "--folds": (
+        _FOLDS.validate_python,
+        "a whole number, at least 2; or groups: each group is a fold",
+    ),
     "--seeds": _COUNT,
 }
 """How the value of an option is parsed, and what is allowed."""
@@ -72,7 +78,9 @@ class ModeCandidate:
         alone = self.resolved if stage is None else self.stages[stage]
 
         def of_stage(by_run: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> dict[str, Any]:
-            shared = {k: v for k, v in by_run[0].items() if all(other.get(k) == v for other in by_run)}
+            shared = {
+                k: v for k, v in by_run[0].items() if all(other.get(k) == v for other in by_run)
+            }
             return shared if stage is None else {k: v for k, v in own.items() if k not in shared}
 
         promises = of_stage([run.promises for run in runs], alone.promises)
@@ -142,14 +150,21 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         allowed, fix = "names separated by commas", "--modes default,fast"
         invalid("compare needs --modes or --engines", "compare", allowed=allowed, fix=fix)
     steps, epochs, until, repeats, folds, seeds = map(given.get, _OPTIONS)
-    study, candidates = Study({str(n): () for n in range(1, (repeats or 1) + 1)}), list[ModeCandidate]()
+    study, candidates = (
+        Study({str(n): () for n in range(1, (repeats or 1) + 1)}),
+        list[ModeCandidate](),
+    )
     limits = [f"stop.after={steps or f'{epochs:g} epochs'}"] if steps or epochs else []
     limits = limits if until is None else [f"stop.at={until.text()}"]
     args = replace(args, sets=[*args.sets, *limits])
-    pairs = list(product(dict.fromkeys((BASELINE, *modes)), dict.fromkeys(engines) or [args.engine]))
+    pairs = list(
+        product(dict.fromkeys((BASELINE, *modes)), dict.fromkeys(engines) or [args.engine])
+    )
     try:
         if (folds or seeds) and not errors:
-            study = studies.plan(folds, seeds, _candidate(args, BASELINE, pairs[0][1], steps).resolved)
+            study = studies.plan(
+                folds, seeds, _candidate(args, BASELINE, pairs[0][1], steps).resolved
+            )
             args = args.with_sets(next(iter(study.rounds.values())))
     except SettingsError as error:
         errors += error.diagnostics
@@ -177,7 +192,9 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         "device": candidates[0].resolved.device,
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    return PlannedComparison(candidates, folder, study, limits, warnings, steps, epochs, until, facts)
+    return PlannedComparison(
+        candidates, folder, study, limits, warnings, steps, epochs, until, facts
+    )
 
 
 def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) -> ModeCandidate:

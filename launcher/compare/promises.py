@@ -51,28 +51,48 @@ def check(
             continue
         measured, kept, why, is_planned = None, None, None, False
         of_gpu = measure == GPU_MEMORY
-        if row.error is None and row.device_peak_bytes is None and (of_gpu or bounds.get("device") == "gpu"):
+        if (
+            row.error is None
+            and row.device_peak_bytes is None
+            and (of_gpu or bounds.get("device") == "gpu")
+        ):
             why = "no GPU"
             if of_gpu and planned is not None:
-                measured, why = planned[0] / (1.0 if is_absolute else planned[1]), f"planned on {CARD}"
+                measured, why = (
+                    planned[0] / (1.0 if is_absolute else planned[1]),
+                    f"planned on {CARD}",
+                )
                 is_planned = True
-        elif isinstance(value := _measure(measure, row, None if is_absolute else base, is_cut), str):
+        elif isinstance(
+            value := _measure(measure, row, None if is_absolute else base, is_cut), str
+        ):
             why = value
-            if name == TO_METRIC and row.never_reached and base and base.time_to_metric_s is not None:
+            if (
+                name == TO_METRIC
+                and row.never_reached
+                and base
+                and base.time_to_metric_s is not None
+            ):
                 kept, why = False, "never reached, unlike mode default"
         elif name == QUALITY and study and row.study and base and base.study:
-            results.append(PromiseResult(name, bounds, *decide(study, bounds, row.study, base.study)))
+            results.append(
+                PromiseResult(name, bounds, *decide(study, bounds, row.study, base.study))
+            )
             continue
         else:
             measured = value
         if measured is not None:
             lowest, highest = bounds.get("at_least"), bounds.get("at_most")
-            kept = (lowest is None or measured >= lowest) and (highest is None or measured <= highest)
+            kept = (lowest is None or measured >= lowest) and (
+                highest is None or measured <= highest
+            )
         results.append(PromiseResult(name, bounds, measured, kept, why, is_planned))
     return results
 
 
-def _measure(measure: str, row: ComparisonRow, base: ComparisonRow | None, is_cut: bool) -> float | str:
+def _measure(
+    measure: str, row: ComparisonRow, base: ComparisonRow | None, is_cut: bool
+) -> float | str:
     """The measurement of `row`, or its ratio to that of `base`; a text: why it is unknown."""
     ours = _value(measure, row, is_cut)
     if base is None or isinstance(ours, str):

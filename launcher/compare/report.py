@@ -43,7 +43,8 @@ def write(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
         "seeds": comparison.study.seeds,
         "warnings": list(outcome.warnings),
         "rows": [
-            asdict(row) | {name: thinned(getattr(row, name), _MOST_POINTS) for name in ("curve", "losses")}
+            asdict(row)
+            | {name: thinned(getattr(row, name), _MOST_POINTS) for name in ("curve", "losses")}
             for row in outcome.rows
         ],
     }
@@ -60,7 +61,9 @@ def text(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
     lines = ["", title(comparison)]
     for _, rows in tables(outcome.rows, comparison.until):
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        cells = [[f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)] for row in rows]
+        cells = [
+            [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)] for row in rows
+        ]
         lines += ["", *("  ".join(row).rstrip() for row in cells)]
     lines += ["", *notes(outcome.rows), *(f"note: {warning}" for warning in outcome.warnings)]
     folder = comparison.folder
@@ -74,7 +77,11 @@ def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
     plots = []
     for name, field in ((metric, "curve"), ("Training loss", "losses")):
         lines = [
-            PlotLine(row.name, [(x, y if math.isfinite(y) else None) for x, y in getattr(row, field)], color)
+            PlotLine(
+                row.name,
+                [(x, y if math.isfinite(y) else None) for x, y in getattr(row, field)],
+                color,
+            )
             for color, row in enumerate(rows)
             if getattr(row, field)
         ]
@@ -94,10 +101,12 @@ def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
 def title(comparison: PlannedComparison) -> str:
     """Machine, limits as settings, and repeats."""
     study, repeats = comparison.study, comparison.repeats
-    often = f", on {study.title}, in turns" if study.title else f", {repeats} times in turns" * (repeats > 1)
-    return (
-        f"on {comparison.facts['machine']}; each run {' '.join(comparison.limits) or 'to completion'}{often}"
+    often = (
+        f", on {study.title}, in turns"
+        if study.title
+        else f", {repeats} times in turns" * (repeats > 1)
     )
+    return f"on {comparison.facts['machine']}; each run {' '.join(comparison.limits) or 'to completion'}{often}"
 
 
 def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
@@ -108,9 +117,13 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
     for row in rows:
         if row.study is not None and (mean := row.study.differences.get(row.study.metric or "")):
             verdict = "larger than the noise" if mean.is_larger_than_noise else "not larger"
-            compared.append((f"{row.name} − {row.study.reference}", _mean(row.study, mean), verdict))
+            compared.append(
+                (f"{row.name} − {row.study.reference}", _mean(row.study, mean), verdict)
+            )
         promised += [(row.name, *_promise(item)) for item in row.promises]
-        promised += [(row.name, k, _NOTHING, f"not promised: {why}", "") for k, why in row.unpromised.items()]
+        promised += [
+            (row.name, k, _NOTHING, f"not promised: {why}", "") for k, why in row.unpromised.items()
+        ]
     every: list[Table] = [
         ("Measured", [[*measured[0]], *([*cells.values()] for cells in measured)]),
         ("Paired differences, on the same folds and seeds", compared),
@@ -123,9 +136,14 @@ def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
     """The cells of a row by the head of their column."""
 
     def cell(render: Callable[[Any], str], value: Any, star: str = "") -> str:
-        return _NOTHING if value is None else render(value) + " *" * row.extrapolated.get(star, False)
+        return (
+            _NOTHING if value is None else render(value) + " *" * row.extrapolated.get(star, False)
+        )
 
-    step, best = _NOTHING, cell(lambda best: f"{best['metric']} {real(float(best['value']))}", row.metric)
+    step, best = (
+        _NOTHING,
+        cell(lambda best: f"{best['metric']} {real(float(best['value']))}", row.metric),
+    )
     if row.step_s is not None and row.step_spread_s is not None:
         low, high = row.step_spread_s
         scale, places, unit = (1e3, 1, "ms") if row.step_s < 1 else (1, 2, "s")
@@ -168,13 +186,17 @@ def _promise(item: PromiseResult) -> tuple[str, str, str, str]:
     def number(value: float) -> str:
         return size(value) if item.name.endswith(BYTES) else f"{value:.3g}"
 
-    ends = {side: number(end) for side in ("at_least", "at_most") if (end := item.promised.get(side))}
+    ends = {
+        side: number(end) for side in ("at_least", "at_most") if (end := item.promised.get(side))
+    }
     bounds = " to ".join(dict.fromkeys(ends.values())) or _NOTHING
     if len(ends) == 1:
         bounds = f"{next(iter(ends)).replace('_', ' ')} {bounds}"
     figure = "not measured" if item.measured is None else number(item.measured)
     if item.why not in (None, figure):
-        figure = item.why if item.kept is False and item.measured is None else f"{figure} ({item.why})"
+        figure = (
+            item.why if item.kept is False and item.measured is None else f"{figure} ({item.why})"
+        )
     return item.name, bounds, figure, "≈" * item.planned + _MARKS[item.kept]
 
 
@@ -182,10 +204,16 @@ def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
     """Failures, and explanations of the marks in the tables."""
     for row in rows:
         if row.error is not None:
-            yield f"{row.name}: {NOT_RUN}" if row.error == NOT_RUN else f"{row.name} failed: {row.error}"
+            yield (
+                f"{row.name}: {NOT_RUN}"
+                if row.error == NOT_RUN
+                else f"{row.name} failed: {row.error}"
+            )
         if row.study is not None:
             study, values = row.study, row.study.goal.values
-            yield from (f"† {row.name} {name} failed: {error}" for name, error in study.failed.items())
+            yield from (
+                f"† {row.name} {name} failed: {error}" for name, error in study.failed.items()
+            )
             if study.is_partial:
                 yield f"† {row.name}: {study.metric} of {len(values)} of {counted(study.planned, 'run')}"
         if part := render_part(*row.evaluated):

@@ -63,7 +63,9 @@ class RunMeasurements:
         if self.is_whole:
             return taken, len(self.evaluations)
         at_end = bool(self.evaluations) and self.evaluations[-1]["step"] == taken
-        return total, self.plan.evaluations(0, total) + (at_end and not self.plan.evaluates_at(total))
+        return total, self.plan.evaluations(0, total) + (
+            at_end and not self.plan.evaluates_at(total)
+        )
 
     def curve(self, metric: str) -> Points:
         """Seconds of training and value, one per evaluation."""
@@ -168,7 +170,9 @@ class ComparisonRow:
     """All steps of an epoch, plus its share of the evaluations."""
     total_s: float | None = None
     """All steps and evaluations of the training plan."""
-    extrapolated: Mapping[str, bool] = field(default_factory=lambda: {"epoch": False, "total": False})
+    extrapolated: Mapping[str, bool] = field(
+        default_factory=lambda: {"epoch": False, "total": False}
+    )
     """Which times are extrapolated from the steps taken."""
     samples_per_s: float | None = None
     units_per_s: float | None = None
@@ -199,10 +203,14 @@ class ComparisonRow:
         return f"{self.mode} {self.engine}" + (f" · {self.stage}" if self.stage else "")
 
 
-def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool = False) -> ComparisonRow:
+def measured(
+    row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool = False
+) -> ComparisonRow:
     """`row` with the figures of its `runs`, one per repeat; `has_goal`: they were to reach a metric."""
     first, plan, result = runs[0], runs[0].plan, runs[0].result
-    low, middle, high = np.percentile(np.concatenate([run.counted_s for run in runs]), (25, 50, 75)).tolist()
+    low, middle, high = np.percentile(
+        np.concatenate([run.counted_s for run in runs]), (25, 50, 75)
+    ).tolist()
     mean = median(float(run.counted_s.mean()) for run in runs)
     means = [fmean(item["seconds"] for item in run.evaluations) for run in runs if run.evaluations]
     steps, results = (median(counts) for counts in zip(*(run.planned for run in runs), strict=True))
@@ -230,7 +238,10 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool
         **{name: result[name] for name in ("parameters", "architecture", "samples")},
         source=(result.get("data") or {}).get("source"),
         steps=len(first.seconds),
-        **{name: getattr(plan, name) for name in ("global_batch", "total_steps", "steps_per_epoch", "units")},
+        **{
+            name: getattr(plan, name)
+            for name in ("global_batch", "total_steps", "steps_per_epoch", "units")
+        },
         step_s=middle,
         step_spread_s=(low, high),
         step_mean_s=mean,
@@ -299,8 +310,12 @@ def figures(
     differences = {}
     for metric, ours in values.items():
         known = theirs.metrics[metric].values if theirs and metric in theirs.metrics else {}
-        if paired := study.mean({at: value - known[at] for at, value in ours.items() if at in known}):
+        if paired := study.mean(
+            {at: value - known[at] for at, value in ours.items() if at in known}
+        ):
             differences[metric] = paired
     means = {metric: MetricValues(study.mean(each), each) for metric, each in values.items()}
     planned, finished = len(study.rounds), len(runs)
-    return StudyFigures(goal, less_is_better, planned, finished, failed, groups, means, other, differences)
+    return StudyFigures(
+        goal, less_is_better, planned, finished, failed, groups, means, other, differences
+    )

@@ -50,8 +50,12 @@ class ComparisonOutcome:
     @property
     def is_sound(self) -> bool:
         """Whether no run failed and no promise was broken, as far as it was measured."""
-        broken = (item.kept is False and not item.planned for row in self.rows for item in row.promises)
-        return not any(broken) and not any(row.error or (row.study and row.study.failed) for row in self.rows)
+        broken = (
+            item.kept is False and not item.planned for row in self.rows for item in row.promises
+        )
+        return not any(broken) and not any(
+            row.error or (row.study and row.study.failed) for row in self.rows
+        )
 
 
 def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -> ComparisonOutcome:
@@ -62,11 +66,15 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
     ended: list[Ended] = [{} for _ in comparison.candidates]
     warnings, code, peaks = list[str](), None, dict[str, Peaks]()
     if (load := os.getloadavg()[0]) >= 1:
-        warnings.append(f"other programs use about {load:.1f} cores: times and ratios are unreliable")
+        warnings.append(
+            f"other programs use about {load:.1f} cores: times and ratios are unreliable"
+        )
     turns, title = list(comparison.turns), comparison.study.title
 
     def end(number: int, frame: object) -> None:
-        raise KeyboardInterrupt(exit_codes.INTERRUPTED if number == signal.SIGINT else exit_codes.RUN_AGAIN)
+        raise KeyboardInterrupt(
+            exit_codes.INTERRUPTED if number == signal.SIGINT else exit_codes.RUN_AGAIN
+        )
 
     try:
         with handling(heeded(), end):
@@ -77,7 +85,9 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
                     continue
                 report_line(f"run {at} of {len(turns)}: {item.name}{title and f' {name}'}")
                 folder = comparison.run_folder(number, name)
-                runs[name] = error = run(item.args.with_sets(comparison.study.rounds[name]), folder) or folder
+                runs[name] = error = (
+                    run(item.args.with_sets(comparison.study.rounds[name]), folder) or folder
+                )
                 if isinstance(error, str):
                     report_line(f"  failed: {error}")
             peaks = plan_peaks(comparison)
@@ -129,7 +139,8 @@ def _candidate_rows(
     try:
         for stage in (item.stages or (None,)) if folders else ():
             inner = {
-                name: f if stage is None else RunReader(f).stages()[stage] for name, f in folders.items()
+                name: f if stage is None else RunReader(f).stages()[stage]
+                for name, f in folders.items()
             }
             known = {name: (folder, rows.read(folder, until)) for name, folder in inner.items()}
             part = row if stage is None else replace(row, stage=stage, folders=())
@@ -202,7 +213,11 @@ def plan_peaks(comparison: PlannedComparison) -> dict[str, Peaks]:
         if item.resolved.device != "cpu" or not measures & {GPU_MEMORY, GPU_MEMORY + BYTES}:
             continue
         for each in comparison.candidates:
-            if each.engine == item.engine and each.mode in (BASELINE, item.mode) and each.name not in planned:
+            if (
+                each.engine == item.engine
+                and each.mode in (BASELINE, item.mode)
+                and each.name not in planned
+            ):
                 planned[each.name] = _planned(each, comparison.limits)
     return planned
 

@@ -66,7 +66,9 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
             groups = count_groups(resolved)
             count = groups if folds == BY_GROUP else int(folds or 0)
             if count > groups:
-                message = f"--folds {folds} is more than there are groups beside those for test: {groups}"
+                message = (
+                    f"--folds {folds} is more than there are groups beside those for test: {groups}"
+                )
                 where, fix = f"the command line: --folds {folds}", f"--folds {groups}"
                 raise SettingsError.of(message, value=str(folds), where=where, fix=fix)
         # Of all modes alike, with the share of mode default.

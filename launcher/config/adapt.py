@@ -10,7 +10,14 @@ from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, count
 from gearshift.launcher.config import errors
 from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
 from gearshift.launcher.config.machine import Machine
-from gearshift.launcher.config.provenance import MACHINE_LAYER, MODE_LAYER, Chosen, KeySets, Origin, Setting
+from gearshift.launcher.config.provenance import (
+    MACHINE_LAYER,
+    MODE_LAYER,
+    Chosen,
+    KeySets,
+    Origin,
+    Setting,
+)
 from gearshift.launcher.config.schema import PRETRAINED, config_of, setting_infos
 from gearshift.models.catalog import is_custom
 from gearshift.models.common.hub import HUB, folder_of
@@ -50,7 +57,9 @@ class Adaptation:
         """Override a default, and note why if the mode that the user named set it."""
         old = self.values[key]
         if old.origin.layer == MODE_LAYER:
-            note = f"{key}: {plain(new)} instead of {plain(old.value)} of {old.origin.where}: {reason}"
+            note = (
+                f"{key}: {plain(new)} instead of {plain(old.value)} of {old.origin.where}: {reason}"
+            )
             self.notes.append(note)
         self.fill(key, new, reason)
 
@@ -67,9 +76,16 @@ class Adaptation:
         else:
             self.replace(key, new, reason)
 
-    def report(self, key: str, new: Any, problem: str, allowed: str, severity: Any = "error") -> None:
+    def report(
+        self, key: str, new: Any, problem: str, allowed: str, severity: Any = "error"
+    ) -> None:
         """Report a value that has a `problem`, unlike `new`."""
-        parts = {"new": plain(new), "did_you_mean": plain(new), "allowed": allowed, "severity": severity}
+        parts = {
+            "new": plain(new),
+            "did_you_mean": plain(new),
+            "allowed": allowed,
+            "severity": severity,
+        }
         self.diagnostics.append(errors.about_value(self.values, key, problem, **parts))
 
 
@@ -95,17 +111,26 @@ def adapt(
         try:
             pinned = hub.fetch(named.value)
             values[PRETRAINED] = replace(named, value=pinned)
-            run.notes += [f"{PRETRAINED}: {pinned}, the commit of {named.value}"] * (pinned != named.value)
+            run.notes += [f"{PRETRAINED}: {pinned}, the commit of {named.value}"] * (
+                pinned != named.value
+            )
         except SettingsError as error:
             where = errors.where(PRETRAINED, named.origin)
-            run.diagnostics += [replace(each, key=PRETRAINED, where=where) for each in error.diagnostics]
+            run.diagnostics += [
+                replace(each, key=PRETRAINED, where=where) for each in error.diagnostics
+            ]
     if run.get("download.fetch"):
-        from gearshift.launcher.config import feature_checks  # for the runs that download their data
+        from gearshift.launcher.config import (
+            feature_checks,
+        )  # for the runs that download their data
 
         run.notes += feature_checks.point_data_path(values, keys)
 
     # Processes and engine, as far as they are not set.
-    engine, nproc = ENGINES.get(chosen.engine if chosen else run.get("engine.name")), run.get("engine.nproc")
+    engine, nproc = (
+        ENGINES.get(chosen.engine if chosen else run.get("engine.name")),
+        run.get("engine.nproc"),
+    )
     gpus = machine.gpus if run.device in ("cuda", "xpu") else 0
     if nproc is None:
         nproc, reason = max(1, gpus), f"one per GPU: {gpus}" if gpus else "no GPU: one process"
@@ -195,7 +220,9 @@ def _of_device(run: Adaptation) -> None:
     if run.get(key) == "flash" and device != "cuda":
         run.reject(key, "auto", "no GPU")
     elif run.get(key) == "flash" and precision in ("fp32", "tf32"):
-        run.prefer(key, "auto", f"flash attention needs a 16-bit precision, and precision is {precision}")
+        run.prefer(
+            key, "auto", f"flash attention needs a 16-bit precision, and precision is {precision}"
+        )
     if run.get("memory.activation_offload") and device != "cuda":
         run.reject("memory.activation_offload", False, "no NVIDIA or AMD GPU")
     if run.get("memory.empty_cache_every") is not None and device == "cpu":
@@ -217,10 +244,16 @@ def _of_engine(run: Adaptation) -> None:
     if run.get("optim.state") != "fp32" and name != "adamw":
         run.reject("optim.state", "fp32", f"{name} keeps its state in fp32")
     if engine.placement.optimizer == "host":
-        run.prefer("optim.state", "fp32", f"engine {engine.name} has it in host memory, where fp32 is faster")
+        run.prefer(
+            "optim.state",
+            "fp32",
+            f"engine {engine.name} has it in host memory, where fp32 is faster",
+        )
     if (offload := run.get("engine.offload")) not in (None, *engine.offload):
         reason = f"engine {engine.name} offloads {' or '.join(engine.offload) or 'nothing'}"
-        allowed = f"{offload} under {', '.join(e.name for e in ENGINES.values() if offload in e.offload)}"
+        allowed = (
+            f"{offload} under {', '.join(e.name for e in ENGINES.values() if offload in e.offload)}"
+        )
         run.reject("engine.offload", next(iter(engine.offload), None), reason, allowed)
 
     # The user's epochs override a shipped limit of steps, and a limit of steps shipped epochs.
@@ -234,7 +267,9 @@ def _of_engine(run: Adaptation) -> None:
     key, lacks, is_gpu = "compile", run.machine.compiler_lacks(run.device), run.device == "cuda"
     compiled = run.get(key)
     if compiled == "auto":
-        new, reason = ("on", "a GPU and a compiler") if is_gpu else ("off", f"slower on {run.device}")
+        new, reason = (
+            ("on", "a GPU and a compiler") if is_gpu else ("off", f"slower on {run.device}")
+        )
         if is_gpu and lacks:
             new, reason = "off", f"it needs {lacks}"
             run.notes.append(f"{key}: off: {reason}")
@@ -243,7 +278,9 @@ def _of_engine(run: Adaptation) -> None:
         run.reject(key, "off", f"it needs {lacks}")
     elif compiled == "graphs" and not is_gpu:
         run.reject(key, "off", "no NVIDIA GPU")
-    elif compiled == "graphs" and (engine.shards_parameters or run.get("memory.activation_offload")):
+    elif compiled == "graphs" and (
+        engine.shards_parameters or run.get("memory.activation_offload")
+    ):
         what = f"engine {engine.name}" if engine.shards_parameters else "memory.activation_offload"
         run.reject(key, "on", f"{what} moves tensors, and CUDA graphs have fixed addresses")
 
@@ -253,7 +290,9 @@ def _of_engine(run: Adaptation) -> None:
     limit = context_of(folder_of(name)) if context_of is not None and name is not None else None
     if limit is not None and (run.get(key) or 0) > limit:
         if key in run.keys.user:
-            problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
+            problem = (
+                f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
+            )
             run.report(key, limit, problem, f"8 to {limit}, the context of the model", "warning")
         else:
             run.notes.append(f"{key}: {limit} instead of {run.get(key)}, the context of {name}")

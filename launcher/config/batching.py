@@ -54,7 +54,9 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
         tied = users or [MICRO, ACCUMULATION]
         problem = f"a global batch of {total} cannot be split among {world_size} processes"
         allowed = f"a multiple of {world_size}; or {largest_divisor(total, world_size)} processes"
-        fix = batch_line(values, keys, micro, max(world_size, round(total / world_size) * world_size))
+        fix = batch_line(
+            values, keys, micro, max(world_size, round(total / world_size) * world_size)
+        )
         raise _error(values, tied[0], problem, tied, allowed, fix=fix)
     micro = largest_divisor(total // world_size, micro)
     return Batching(total, micro, total // world_size // micro, world_size)
@@ -95,7 +97,9 @@ def proposed_batch(samples: int, max_samples: int, world_size: int) -> int | Non
     """
     limit = min(max_samples, samples) // world_size * world_size
     sizes = range(limit, 0, -world_size)
-    return min(sizes, key=lambda size: (max(MOST_DROPPED * samples, samples % size), -size), default=None)
+    return min(
+        sizes, key=lambda size: (max(MOST_DROPPED * samples, samples % size), -size), default=None
+    )
 
 
 def batch_line(values: Values, keys: KeySets, micro: int, total: int) -> str:
@@ -117,7 +121,11 @@ def check_fills(resolved: Resolved, samples: int) -> None:
     if samples < numbers.global_batch:
         total = proposed_batch(samples, numbers.global_batch, numbers.world_size)
         fix = total and batch_line(resolved.values, resolved.keys, numbers.micro_batch, total)
-        parts = {"value": numbers.global_batch, "allowed": f"1 to {samples}, or more data", "fix": fix}
+        parts = {
+            "value": numbers.global_batch,
+            "allowed": f"1 to {samples}, or more data",
+            "fix": fix,
+        }
         message = f"{GLOBAL} {numbers.global_batch} exceeds the {samples} training samples"
         raise SettingsError([errors.about(resolved.values, GLOBAL, message, **parts)])
 
@@ -127,7 +135,9 @@ def _error(
 ) -> SettingsError:
     """The error of numbers of `keys` that do not fit together."""
     where = "; ".join(errors.where(each, values[each].origin) for each in keys)
-    return SettingsError([errors.about(values, key, message, where=where, allowed=allowed, **parts)])
+    return SettingsError(
+        [errors.about(values, key, message, where=where, allowed=allowed, **parts)]
+    )
 
 
 _LR, _LENGTH = "optim.lr", "train.max_steps"
@@ -164,11 +174,17 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     new = max(unit, seen // least // unit * unit)
     if _may_shrink(resolved) and new < old:
         if _LR not in keys.user:
-            changes[_LR] = float(f"{max(lr * math.sqrt(new / old), min(lr, keys.defaults[_LR])):.6g}")
+            changes[_LR] = float(
+                f"{max(lr * math.sqrt(new / old), min(lr, keys.defaults[_LR])):.6g}"
+            )
         if is_limited:
             changes[_LENGTH] = max(1, round(steps * old / new))
-        others = "".join(f"; {key} {value:g}" for key, value in changes.items() if value is not None)
-        what = f"{samples:,} training samples" if seen == samples else f"{seen:,} samples of the run"
+        others = "".join(
+            f"; {key} {value:g}" for key, value in changes.items() if value is not None
+        )
+        what = (
+            f"{samples:,} training samples" if seen == samples else f"{seen:,} samples of the run"
+        )
         few = f"{what} are {seen // old} steps of {old}, and {LEAST} is {least}"
         notes.append(f"{GLOBAL}: {new} instead of {old}: {few}{others}")
         share = new // resolved.world_size

@@ -12,10 +12,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel
 
 from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match, plain, render
+from gearshift.launcher.base.diagnostics import (
+    Diagnostic,
+    SettingsError,
+    nearest_match,
+    plain,
+    render,
+)
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.config import errors, paths
-from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO, batch_line, proposed_batch
+from gearshift.launcher.config.batching import (
+    ACCUMULATION,
+    GLOBAL,
+    LEAST,
+    MICRO,
+    batch_line,
+    proposed_batch,
+)
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
     RESUMED_LAYER,
@@ -42,7 +55,16 @@ if TYPE_CHECKING:
 _CONTINUAL = "continual.enabled"
 _OF_OPTIMIZER = [
     f"optim.{key}"
-    for key in ("name", "state", "groups", "layer_decay", "betas", "eps", "momentum", "weight_decay")
+    for key in (
+        "name",
+        "state",
+        "groups",
+        "layer_decay",
+        "betas",
+        "eps",
+        "momentum",
+        "weight_decay",
+    )
 ]
 
 
@@ -59,9 +81,13 @@ class Row(NamedTuple):
     """Whether it is a warning, if the user has set the value."""
 
 
-def _continual(key: str, when: Callable[[Any], Any], problem: str, allowed: str, fix: Any = None) -> Row:
+def _continual(
+    key: str, when: Callable[[Any], Any], problem: str, allowed: str, fix: Any = None
+) -> Row:
     """A value that contradicts continual learning."""
-    return Row(key, lambda v: v[_CONTINUAL] and when(v[key]), problem, f"{allowed}, with {_CONTINUAL}", fix)
+    return Row(
+        key, lambda v: v[_CONTINUAL] and when(v[key]), problem, f"{allowed}, with {_CONTINUAL}", fix
+    )
 
 
 def _limit(name: str) -> Row:
@@ -78,7 +104,9 @@ _ZERO = [entry.name for entry in ENGINES.values() if entry.ds_config]
 _TORCH_ALONE = [entry.name for entry in ENGINES.values() if not entry.needs]
 _SHARDING = next(name for name in _TORCH_ALONE if ENGINES[name].shards_parameters)
 _QUANTIZE = "model.quantize"
-_STAGED = f"families with stages: {', '.join(name for name, each in FAMILIES.items() if each.stages)}"
+_STAGED = (
+    f"families with stages: {', '.join(name for name, each in FAMILIES.items() if each.stages)}"
+)
 ROWS = (
     Row(
         "mode",
@@ -87,7 +115,12 @@ ROWS = (
         _STAGED,
         "--mode resource-efficient",
     ),
-    Row(STAGES, lambda v: v[STAGES] and v["mode"] != STAGED_MODE, "needs mode staged", "with --mode staged"),
+    Row(
+        STAGES,
+        lambda v: v[STAGES] and v["mode"] != STAGED_MODE,
+        "needs mode staged",
+        "with --mode staged",
+    ),
     *map(_limit, ("ram", "gpu", "swap", "disk")),
     Row(
         "engine.name",
@@ -131,11 +164,23 @@ ROWS = (
         warns=True,
     ),
     _continual("save.last", not_, "leaves no checkpoint for the next experience", "true", True),
-    _continual("eval.test", bool, "measures at the end of a run; continual learning has none", "false"),
-    _continual("data.control", "real".__ne__, "is a control run, which ends with its result", "real"),
-    _continual("data.fold", lambda fold: type(fold) is str, "is a fold of groups, and more arrive", "null"),
+    _continual(
+        "eval.test", bool, "measures at the end of a run; continual learning has none", "false"
+    ),
+    _continual(
+        "data.control", "real".__ne__, "is a control run, which ends with its result", "real"
+    ),
+    _continual(
+        "data.fold", lambda fold: type(fold) is str, "is a fold of groups, and more arrive", "null"
+    ),
     _continual("mode", STAGED_MODE.__eq__, "trains in stages", "another mode"),
-    _continual("data.path", _is_no_folder, "is not a folder where files arrive", "a folder", "--data FOLDER"),
+    _continual(
+        "data.path",
+        _is_no_folder,
+        "is not a folder where files arrive",
+        "a folder",
+        "--data FOLDER",
+    ),
 )
 
 
@@ -144,19 +189,26 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
     now, found = {key: setting.value for key, setting in values.items()}, list[Diagnostic]()
     for row in ROWS:
         if row.key in now and (row.key in keys.decided or not row.warns) and row.when(now):
-            parts = {"fix" if str(row.fix).startswith("--") else "new": row.fix, "allowed": row.allowed}
+            parts = {
+                "fix" if str(row.fix).startswith("--") else "new": row.fix,
+                "allowed": row.allowed,
+            }
             parts["severity"] = "warning" if row.warns else "error"
             found.append(errors.about_value(values, row.key, row.problem, **parts))
     found += [*_stages_and_trackers(values), *_paths(values), *_of_user(values, keys)]
     if now[_CONTINUAL]:
         is_setting = "data.path" in values
-        problem = why_ineffective(values, "data.path") if is_setting else "is no setting of the task"
+        problem = (
+            why_ineffective(values, "data.path") if is_setting else "is no setting of the task"
+        )
         if problem:
             message = f"data.path {problem}; {_CONTINUAL} trains on new files there"
             key = "data.path" if is_setting else _CONTINUAL
             found.append(errors.about(values, key, message, key="data.path"))
     if any(now[f"download.{name}"] for name in ("fetch", "files", "variables")):
-        from gearshift.launcher.config import feature_checks  # for the runs that download their data
+        from gearshift.launcher.config import (
+            feature_checks,
+        )  # for the runs that download their data
 
         found += feature_checks.check_download(values, keys)
     return found
@@ -195,8 +247,12 @@ def _stages_and_trackers(values: Values) -> Iterator[Diagnostic]:
         yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), new=new or None)
     elif len(chosen) == 1 and (key := chosen[0].loads) is not None and values[key].value is None:
         message = f"stage {names[0]} starts from the weights of another stage, and no run is given"
-        allowed = f"--from RUN, a run of stage {' or '.join(chosen[0].of)}; or all stages, --mode staged"
-        yield errors.about(values, STAGES, message, key=key, value=None, allowed=allowed, fix="--from RUN")
+        allowed = (
+            f"--from RUN, a run of stage {' or '.join(chosen[0].of)}; or all stages, --mode staged"
+        )
+        yield errors.about(
+            values, STAGES, message, key=key, value=None, allowed=allowed, fix="--from RUN"
+        )
     for text in values["track"].value:
         name = text.partition(":")[0]
         package = TRACKERS[name].extra
@@ -221,7 +277,9 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
                 yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
             continue
         if key == "data.path" and values["download.fetch"].value:
-            from gearshift.launcher.config import feature_checks  # for the runs that download their data
+            from gearshift.launcher.config import (
+                feature_checks,
+            )  # for the runs that download their data
 
             if feature_checks.will_download(values, text):
                 continue
@@ -245,7 +303,8 @@ def _of_user(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     # A micro-batch or accumulation that change the global batch; and a mode that promises to keep it.
     now = {key: values[key].value for key in BATCH_SETTINGS}
     new, shipped, default = (
-        (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1) for numbers in (now, keys.shipped, keys.defaults)
+        (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1)
+        for numbers in (now, keys.shipped, keys.defaults)
     )
     users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
     if users and new != shipped and GLOBAL not in keys.user:
@@ -263,9 +322,16 @@ def _of_user(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     for promises, origin in values["promise"].all_values:
         named = [name for bounds in promises.values() for name in (bounds or {}).get("sizes") or ()]
         if named and origin.layer in USER_LAYERS:
-            sizes = {size for f in (*FAMILIES, values["model.family"].value) for size in config_of(f).SIZES}
+            sizes = {
+                size
+                for f in (*FAMILIES, values["model.family"].value)
+                for size in config_of(f).SIZES
+            }
             for name in [name for name in named if name not in sizes]:
-                parts = {"allowed": ", ".join(sorted(sizes)), "did_you_mean": nearest_match(name, sizes)}
+                parts = {
+                    "allowed": ", ".join(sorted(sizes)),
+                    "did_you_mean": nearest_match(name, sizes),
+                }
                 parts["where"] = errors.where("promise", origin)
                 yield errors.about(values, "promise", f"unknown size {name!r} in promise", **parts)
 
@@ -276,7 +342,9 @@ def _of_user(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
         if reason := why_ineffective(values, key):
             # Without it a run may not fit. In a pipeline it is that of another stage.
             is_needed = key == _QUANTIZE and values[key].value is not None and mode != STAGED_MODE
-            severity = "error" if is_needed or values["unread_settings"].value == "error" else "warning"
+            severity = (
+                "error" if is_needed or values["unread_settings"].value == "error" else "warning"
+            )
             yield errors.about_value(values, key, reason, fix="remove it", severity=severity)
 
 
@@ -293,9 +361,13 @@ def check_lengths(
     for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
         if key in keys.decided and (every := steps(key)) > total:
             problem = f"is {every} steps, and the run has {total}: no {what} falls inside it"
-            yield errors.about_value(values, key, problem, new=max(1, total // 2), severity="warning")
+            yield errors.about_value(
+                values, key, problem, new=max(1, total // 2), severity="warning"
+            )
     # A longer one is cut, with a note, unless the user has taken the limit away.
-    if (warmup := steps(key := "schedule.warmup")) >= total and values["schedule.warmup_cap"].value is None:
+    if (warmup := steps(key := "schedule.warmup")) >= total and values[
+        "schedule.warmup_cap"
+    ].value is None:
         problem = f"is {warmup} steps, and the run has {total}: the learning rate would never reach its peak"
         severity = "error" if key in keys.decided else "warning"
         parts = {"allowed": f"less than {total} steps", "new": "10%", "severity": severity}
@@ -331,19 +403,33 @@ def check_before_training(
     """
     values, keys, diagnostics = resolved.values, resolved.keys, list[Diagnostic]()
     if not train_plan.experience:  # which has a length and a schedule of its own
-        diagnostics += check_lengths(values, keys, train_plan.total_steps, train_plan.steps_per_epoch)
+        diagnostics += check_lengths(
+            values, keys, train_plan.total_steps, train_plan.steps_per_epoch
+        )
     if not train_plan.experience and not train_plan.first_step:  # a resumed run has few steps left
         profiled, last = values["log.profile"].value, train_plan.end_step
         # A patience that has too few evaluations to act.
         count = train_plan.evaluations(0, last - 1)
-        for key, also in (("stop.patience", "stop.patience"), ("schedule.patience", "schedule.name")):
+        for key, also in (
+            ("stop.patience", "stop.patience"),
+            ("schedule.patience", "schedule.name"),
+        ):
             patience, is_users = values[key].value, not keys.decided.isdisjoint((key, also))
-            if is_users and patience is not None and count <= patience and not why_ineffective(values, key):
+            if (
+                is_users
+                and patience is not None
+                and count <= patience
+                and not why_ineffective(values, key)
+            ):
                 problem = f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}"
                 new = (
-                    {"did_you_mean": f"eval.every={every}"} if (every := (last - 1) // (patience + 1)) else {}
+                    {"did_you_mean": f"eval.every={every}"}
+                    if (every := (last - 1) // (patience + 1))
+                    else {}
                 )
-                diagnostics.append(errors.about_value(values, key, problem, severity="warning", **new))
+                diagnostics.append(
+                    errors.about_value(values, key, problem, severity="warning", **new)
+                )
         if profiled is not None and profiled > last - PROFILE_WARMUP:
             problem = f"needs {profiled + PROFILE_WARMUP} steps, and the run has {last}"
             new_steps = max(0, last - PROFILE_WARMUP) or None
@@ -355,7 +441,9 @@ def check_before_training(
         new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
         line = batch_line(values, keys, resolved.batching.micro_batch, new_batch)
         fix = line if length % new_batch < length % batch else "use more data"
-        message = f"{dropped} of {length} samples of an epoch are dropped: they fill no batch of {batch}"
+        message = (
+            f"{dropped} of {length} samples of an epoch are dropped: they fill no batch of {batch}"
+        )
         diagnostics.append(errors.about(values, GLOBAL, message, fix=fix, severity="warning"))
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
     if wrong := [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]:
@@ -374,7 +462,9 @@ def check_splits(task: Task, folder: Path) -> None:
     allowed = "each group, a recording, patient or document, in one of train, val and test"
     if task.data("train") is task.data("val"):
         where = "data('train') and data('val') of the task"
-        raise DataError("the task trains and validates on the same samples", where=where, allowed=allowed)
+        raise DataError(
+            "the task trains and validates on the same samples", where=where, allowed=allowed
+        )
     if shared := overlapping_groups(folder):
         message = f"{len(shared)} groups are in two splits, such as {', '.join(shared[:3])}"
         raise DataError(message, where=str(folder / SPLIT_FILE), allowed=allowed)

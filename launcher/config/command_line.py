@@ -13,7 +13,14 @@ from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match, shown
 from gearshift.launcher.base.disk import SHOWN, problem_of
 from gearshift.launcher.config import presets
-from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, ResetPart, Setting
+from gearshift.launcher.config.provenance import (
+    CLI_LAYER,
+    STAGED_MODE,
+    CliArgs,
+    Origin,
+    ResetPart,
+    Setting,
+)
 from gearshift.launcher.config.schema import AUTO, config_of, setting_infos
 from gearshift.models.base import SplitName
 from gearshift.models.catalog import FAMILIES, stages_of
@@ -101,7 +108,11 @@ OPTIONS = (
             Option(f"--{mode}", f"Short for --mode {mode}.", mode=mode)
             for mode in ("lite", "resource-efficient", "fast", "ultra-fast", "benchmark")
         ),
-        Option("--stage NAME", "Train this stage only, in mode staged; see `list models`.", values="stages"),
+        Option(
+            "--stage NAME",
+            "Train this stage only, in mode staged; see `list models`.",
+            values="stages",
+        ),
         Option(
             "--from RUN",
             "Initialize the weights of the stage from a run, a staged run, a checkpoint, an "
@@ -125,7 +136,9 @@ OPTIONS = (
         Option("--nproc N", key="engine.nproc"),
         Option("--max-restarts N", key="engine.max_restarts"),
         Option("--precision NAME", key="precision"),
-        Option("--force", "Start a run whose weights, gradients and optimizer state do not fit here."),
+        Option(
+            "--force", "Start a run whose weights, gradients and optimizer state do not fit here."
+        ),
         Option("--deterministic", key="train.deterministic"),
         Option("--debug", key="train.debug"),
     ),
@@ -185,7 +198,10 @@ DEFAULT_SPLIT = "test"
 def names(kind: str | None, key: str | None = None) -> list[str]:
     """All names of a kind of values, see Values; without a kind, what the setting `key` may be."""
     if kind == "models":
-        return [*FAMILIES, *(f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES)]
+        return [
+            *FAMILIES,
+            *(f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES),
+        ]
     if kind == "stages":
         return list(dict.fromkeys(stage.name for family in FAMILIES for stage in stages_of(family)))
     if kind == "keys":
@@ -255,7 +271,9 @@ class Command:
 
     def most(self, positionals: Sequence[str]) -> int:
         """How many of these positional arguments it takes."""
-        return len(positionals) if self.repeats_argument else bool(self.argument) + bool(self.operand)
+        return (
+            len(positionals) if self.repeats_argument else bool(self.argument) + bool(self.operand)
+        )
 
     def requires_operand(self, argument: str | None) -> bool:
         """Whether an operand has to follow `argument`."""
@@ -277,7 +295,9 @@ def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, 
         has_value = bool(_NUMBER.match(following))
         if index + 1 < len(argv) and takes_value.get(argument, not is_known):
             has_value = has_value or not following.startswith("-")
-        words = [argument, following] if is_option and "=" not in argument and has_value else [argument]
+        words = (
+            [argument, following] if is_option and "=" not in argument and has_value else [argument]
+        )
         yield index + 1, words, is_known
         index += len(words)
 
@@ -330,7 +350,12 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     if "-h" in arguments or HELP.flag in arguments:
         return CommandLine(command, flags=frozenset({HELP.flag}))
     by_flag = {option.flag: option for option in (*command.options, HELP)}
-    given, modes, positionals, diagnostics = dict[str, list[str]](), dict[str, str](), list[str](), []
+    given, modes, positionals, diagnostics = (
+        dict[str, list[str]](),
+        dict[str, str](),
+        list[str](),
+        [],
+    )
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if _EMPTY.fullmatch(argument):  # most likely a variable of the shell that is not set
             flag, where = argument or before, argument or f'{before} ""'.strip()
@@ -352,14 +377,18 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         else:
             diagnostics.append(_unknown_option(command, words, position))
     if len({*modes.values()}) > 1:
-        where = ", and ".join(f"--mode {mode}" if flag == "--mode" else flag for flag, mode in modes.items())
+        where = ", and ".join(
+            f"--mode {mode}" if flag == "--mode" else flag for flag, mode in modes.items()
+        )
         message = f"mode is set twice, to {' and to '.join(dict.fromkeys(modes.values()))}"
         diagnostics.append(_error(message, where, key="mode", fix="remove one of them"))
     diagnostics += _wrong_positionals(command, positionals)
     undecoded = [text for text in argv if _UNDECODED.search(text)]
     if undecoded:  # a file that is written could not name it
         where, allowed = shlex.join(undecoded), "UTF-8; rename a file with such a name"
-        diagnostics = [_error("an argument has a byte that is no UTF-8 text", where, allowed=allowed)]
+        diagnostics = [
+            _error("an argument has a byte that is no UTF-8 text", where, allowed=allowed)
+        ]
         alone = replace(command, adds_errors=False)
         return CommandLine(alone, flags=frozenset(given), diagnostics=diagnostics)
     if positionals and command.reader is not None:  # what else is wrong depends on what is meant
@@ -367,12 +396,19 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     argument, *more = positionals[: command.most(positionals)] or [""]
     # Paths that no file can have: further checks would open them. Those of settings are checked by key.
     texts = [(command.name, text) for text in (argument, *more)]
-    files = [o.flag for o in command.options if o.key is None and o.values in PATH_VALUES and o.flag != INPUT]
+    files = [
+        o.flag
+        for o in command.options
+        if o.key is None and o.values in PATH_VALUES and o.flag != INPUT
+    ]
     texts += [(flag, text) for flag in files for text in given.get(flag, ())]
     for name, text in texts:
         key, _, path = text.partition("=") if name == "--set" else (None, "", text)
         if problem := path and problem_of(path):
-            message, where = f"{name} {shown(text[:SHOWN])} {problem}", f"command line: {name} {text}"
+            message, where = (
+                f"{name} {shown(text[:SHOWN])} {problem}",
+                f"command line: {name} {text}",
+            )
             diagnostics.append(Diagnostic(message, key=key, value=text, where=where))
             command = replace(command, adds_errors=False)
     last = {flag: values[-1] for flag, values in given.items()}
@@ -407,7 +443,9 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         flags=frozenset(given),
         out=Path(last["--out"]) if last.get("--out") else None,
         diagnostics=diagnostics,
-        values={f: text for f, text in last.items() if by_flag[f].metavar and by_flag[f] not in OPTIONS},
+        values={
+            f: text for f, text in last.items() if by_flag[f].metavar and by_flag[f] not in OPTIONS
+        },
         more=more,
         passthrough=argv[end + 1 :],
         argv=list(argv),
@@ -416,7 +454,12 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
 
 def arguments(args: CliArgs) -> list[str]:
     """The options of a new run with these arguments."""
-    named = {"--model": args.model, "--mode": args.mode, "--engine": args.engine, FROM.flag: args.weights}
+    named = {
+        "--model": args.model,
+        "--mode": args.mode,
+        "--engine": args.engine,
+        FROM.flag: args.weights,
+    }
     pairs = [(flag, text) for flag, text in named.items() if text is not None]
     pairs += [(STAGE.flag, stage) for setting in args.filled.values() for stage in setting.value]
     pairs += [*(("--config", str(path)) for path in args.configs), *args.options.values()]
@@ -440,13 +483,22 @@ def _wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator
     """The errors of arguments that are no options: too many, unknown or missing ones."""
     if positionals and command.reader is not None:
         message, words = f"{command.name} takes no runs", shlex.join(positionals)
-        allowed, line = f"options; see  {command.call} --help", f"{PROGRAM} {command.reader} {words}"
+        allowed, line = (
+            f"options; see  {command.call} --help",
+            f"{PROGRAM} {command.reader} {words}",
+        )
         yield _error(message, words, value=words, allowed=allowed, fix=line)
         return
     for argument in positionals[command.most(positionals) :]:
         allowed = f"options; see  {command.call} --help"
-        fix = f"--set {shlex.quote(argument)}" if argument.partition("=")[0] in names("keys") else None
-        yield _error(f"unexpected argument '{argument}'", argument, value=argument, allowed=allowed, fix=fix)
+        fix = (
+            f"--set {shlex.quote(argument)}"
+            if argument.partition("=")[0] in names("keys")
+            else None
+        )
+        yield _error(
+            f"unexpected argument '{argument}'", argument, value=argument, allowed=allowed, fix=fix
+        )
     argument, choices, call = "".join(positionals[:1]), ", ".join(command.choices), command.name
     if argument and command.choices and argument not in command.choices:
         parts = {"allowed": choices, "did_you_mean": nearest_match(argument, command.choices)}
@@ -468,13 +520,21 @@ def _unknown_option(command: Command, words: Sequence[str], position: int) -> Di
     """
     argument, (flag, is_joined, text) = words[0], words[0].partition("=")
     text, name, known = text if is_joined else "".join(words[1:]), flag, (*command.options, HELP)
-    parts = {"order": (_ORDER, position), "allowed": f"{len(known)} options; see  {command.call} --help"}
+    parts = {
+        "order": (_ORDER, position),
+        "allowed": f"{len(known)} options; see  {command.call} --help",
+    }
     forms = {option.flag: f"{option.flag} " if option.metavar else option.flag for option in known}
     instead = command.instead.get(flag)
     if instead is not None:
         line = f"{instead} {shlex.quote(text) if text else 'N'}"
         return _error(
-            f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=instead, fix=line
+            f"unknown option '{flag}'",
+            argument,
+            **parts,
+            value=flag,
+            did_you_mean=instead,
+            fix=line,
         )
     if command.passthrough is not None:
         from gearshift.slurm.sbatch import option_of
@@ -493,4 +553,6 @@ def _unknown_option(command: Command, words: Sequence[str], position: int) -> Di
     value = shlex.quote(text) if text else "VALUE" if form.endswith("=") else ""
     fix = (form + value if form.endswith((" ", "=")) else form).rstrip() or None
     meant = form.rstrip(" =") or None
-    return _error(f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=meant, fix=fix)
+    return _error(
+        f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=meant, fix=fix
+    )

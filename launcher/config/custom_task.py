@@ -67,11 +67,17 @@ def load_task_class(name: str) -> type:
         except SettingsError:  # of check_not_importing
             raise
         except (Exception, SystemExit) as error:  # the user's module may raise anything
-            if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-                raise _error(f"module '{module_name}' does not exist", name, allowed=LEGAL) from None
+            if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(
+                f"{error.name}."
+            ):
+                raise _error(
+                    f"module '{module_name}' does not exist", name, allowed=LEGAL
+                ) from None
             # After this function and import_module comes the line of the module.
             frames = traceback.extract_tb(error.__traceback__)[2:]
-            places = [(f.filename, f.lineno) for f in frames if not f.filename.startswith("<frozen")]
+            places = [
+                (f.filename, f.lineno) for f in frames if not f.filename.startswith("<frozen")
+            ]
             if isinstance(error, SyntaxError):
                 places = [(error.filename or "", error.lineno)]
             last_line = traceback.format_exception_only(error)[-1].strip()
@@ -82,8 +88,15 @@ def load_task_class(name: str) -> type:
     task_class = getattr(module, class_name, None)
     if not isinstance(task_class, type):
         classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
-        tasks = [cls.__name__ for cls in classes if cls.__module__ == module.__name__ and not _missing(cls)]
-        like, message = nearest_match(class_name, tasks), f"'{module_name}' has no class '{class_name}'"
+        tasks = [
+            cls.__name__
+            for cls in classes
+            if cls.__module__ == module.__name__ and not _missing(cls)
+        ]
+        like, message = (
+            nearest_match(class_name, tasks),
+            f"'{module_name}' has no class '{class_name}'",
+        )
         parts = {"allowed": ", ".join(tasks) or "a task; this module has none"}
         if like:
             parts["did_you_mean"] = f"{module_name}:{like}"
@@ -104,7 +117,9 @@ def name_of(cls: type) -> str:
     if module is None or getattr(module, cls.__qualname__, None) is not cls:
         message = f"class '{cls.__qualname__}' is not what '{name}' has by this name"
         allowed = "a class at the top of a module, script or notebook, as it is there now"
-        raise _error(message, f"{name}:{cls.__qualname__}", where=class_location(cls), allowed=allowed)
+        raise _error(
+            message, f"{name}:{cls.__qualname__}", where=class_location(cls), allowed=allowed
+        )
     file = Path(getattr(module, "__file__", None) or "")
     script = module.__spec__.name if module.__spec__ else file.stem if file.suffix == ".py" else ""
     # Other processes import the script under the name of its file, and this one must not run it.
@@ -125,7 +140,9 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
     if not isinstance(name, str) or not isinstance(recorded, str):
         return None
     top, folder, here = name.partition(":")[0].partition(".")[0], Path(recorded), Path.cwd()
-    is_there = folder.is_absolute() and "\0" not in recorded and os.path.realpath(folder) == recorded
+    is_there = (
+        folder.is_absolute() and "\0" not in recorded and os.path.realpath(folder) == recorded
+    )
     is_trusted = is_there and folder.is_dir() and not folder.is_relative_to(file.parent.resolve())
     is_here = (here / f"{top}.py").is_file() or (here / top / "__init__.py").is_file()
     if is_trusted and not is_here:
@@ -133,9 +150,7 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
     if top not in sys.modules:
         spec = PathFinder.find_spec(top, [str(here), *sys.path])
         if spec is None:
-            message = (
-                f"{name} is not loaded from {TASK_FOLDER} '{recorded}', which has moved or is of the run"
-            )
+            message = f"{name} is not loaded from {TASK_FOLDER} '{recorded}', which has moved or is of the run"
             allowed = "a module in the working directory or on the Python path, or its folder"
             parts = {"value": recorded, "where": where, "fix": f"--set {TASK_FOLDER}=DIR"}
             raise SettingsError.of(message, key=TASK_FOLDER, allowed=allowed, **parts)
@@ -149,7 +164,9 @@ def check_importable(family: str, call: str) -> None:
     """Raise SettingsError if other processes cannot import the task, which `call` needs."""
     module, _, name = family.partition(":")
     if module == MAIN:
-        message = f"class '{name}' is of a notebook or was typed, which other processes cannot import"
+        message = (
+            f"class '{name}' is of a notebook or was typed, which other processes cannot import"
+        )
         raise _error(message, family, where=call, allowed="one process; or a class in a module")
 
 
@@ -159,7 +176,9 @@ def check_not_importing() -> None:
         module = _importing[-1]
         message = f"'{module}' trains while a process imports it, to find its task"
         where = _where(getattr(sys.modules.get(module), "__file__", None), None)
-        raise _error(message, module, where=where, fix='put what trains below  if __name__ == "__main__":')
+        raise _error(
+            message, module, where=where, fix='put what trains below  if __name__ == "__main__":'
+        )
 
 
 _importing: list[str] = []
@@ -211,9 +230,13 @@ _SPLIT: dict[str, Any] = {"split_seed": (SplitSeed, None), "fold": (Fold, None)}
 """Settings of the data that a task reads with CustomTask.split_groups, unless it declares its own
 of that name."""
 _ALLOWED = {
-    **dict.fromkeys(("Model", "Data"), "a BaseModel of switches, numbers, texts, and lists of them"),
+    **dict.fromkeys(
+        ("Model", "Data"), "a BaseModel of switches, numbers, texts, and lists of them"
+    ),
     "stages": "each a gearshift.Stage of another name, which loads a setting",
-    **dict.fromkeys(("defaults", "sizes", "stage_settings"), "settings by key; of sizes and stages, by name"),
+    **dict.fromkeys(
+        ("defaults", "sizes", "stage_settings"), "settings by key; of sizes and stages, by name"
+    ),
 }
 
 
@@ -249,11 +272,16 @@ def _declared(cls: type, name: str) -> Declared:
     with _understood(cls, "stages"):
         stages = tuple(getattr(cls, "stages", ()))
         sections = (("model", model), ("data", data))
-        keys = {None, *(f"{section}.{key}" for section, fields in sections for key in fields.model_fields)}
+        keys = {
+            None,
+            *(f"{section}.{key}" for section, fields in sections for key in fields.model_fields),
+        }
         names = {stage.name for stage in stages if stage.loads in keys}
         if len(names) < len(stages) or not {*getattr(cls, "stage_settings", ())} <= names:
             raise ValueError("two have one name, or a name or setting is unknown")
-    return Declared(model, data, sizes, Preset([*presets.file("custom_task").lines, *lines]), stages)
+    return Declared(
+        model, data, sizes, Preset([*presets.file("custom_task").lines, *lines]), stages
+    )
 
 
 @contextmanager
@@ -263,7 +291,9 @@ def _understood(cls: type, name: str) -> Iterator[None]:
         yield
     except (AttributeError, TypeError, ValueError) as error:
         value, problem = getattr(cls, name), " ".join(str(error).split())
-        where = class_location(value if isinstance(value, type) and issubclass(value, BaseModel) else cls)
+        where = class_location(
+            value if isinstance(value, type) and issubclass(value, BaseModel) else cls
+        )
         message = f"{cls.__name__}.{name} is not understood: {problem}"
         raise SettingsError.of(message, key=KEY, where=where, allowed=_ALLOWED[name]) from None
 
@@ -282,14 +312,20 @@ def _section(cls: type, name: str, head: dict[str, Any]) -> type[BaseModel]:
             if json.loads(json.dumps(value)) != value:
                 raise ValueError(f"{key} cannot be written into a settings file")
         closed = {"extra": "forbid", "frozen": True}
-        return create_model(name, __base__=(section, create_model("Head", **head)), __cls_kwargs__=closed)
+        return create_model(
+            name, __base__=(section, create_model("Head", **head)), __cls_kwargs__=closed
+        )
 
 
 def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
     """The settings in a mapping of the class, as those of a `block` of a family's file."""
     with _understood(cls, name):
         mapping = getattr(cls, name, {})
-        by_name = {} if name == "defaults" else {part: dict(settings) for part, settings in mapping.items()}
+        by_name = (
+            {}
+            if name == "defaults"
+            else {part: dict(settings) for part, settings in mapping.items()}
+        )
         settings = [*settings_file.flat(by_name or mapping)]
     owner = next((base for base in cls.__mro__ if name in vars(base)), cls)
     path, _, line = class_location(owner).rpartition(":")

@@ -62,7 +62,9 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
         layout["zero_optimization"].pop("offload_param", None)
     if file is None:
         return layout
-    lines = {line.key: line for line in read_lines(Path(file).expanduser(), "engine.ds_config", file)}
+    lines = {
+        line.key: line for line in read_lines(Path(file).expanduser(), "engine.ds_config", file)
+    }
     decided = decided_keys(settings.engine.name, layout, resolved.batching, settings)
     try:
         return merge(layout, nested({key: line.value for key, line in lines.items()}), decided)

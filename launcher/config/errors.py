@@ -27,14 +27,18 @@ def allowed(info: SettingInfo) -> str:
     text = "true or false" if info.type == "true or false" else f"a {info.type}"
     if isinstance(info.allowed, tuple):
         text = listed(info.allowed, f"explain {info.key}")
-        text += "; or a task of your own: package.module:Class" if info.key == "model.family" else ""
+        text += (
+            "; or a task of your own: package.module:Class" if info.key == "model.family" else ""
+        )
     elif info.allowed or info.range:
         text = info.allowed or f"{text}, {info.range}"
     # The default is null anyway, so the user has no reason to type it.
     return f"{text}, or null" if info.nullable and info.default is not None else text
 
 
-def about(values: Values, key: str, message: str, /, *, new: Any = None, **parts: Any) -> Diagnostic:
+def about(
+    values: Values, key: str, message: str, /, *, new: Any = None, **parts: Any
+) -> Diagnostic:
     """A diagnostic of the setting `key`; `parts` are fields beside or instead of its own.
 
     `new`: a value that removes it, for the line to type.

@@ -11,7 +11,14 @@ from pathlib import Path
 from gearshift.launcher.base import redaction
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
 from gearshift.launcher.config import errors
-from gearshift.launcher.config.provenance import CLI_LAYER, MACHINE_LAYER, KeySets, Origin, Setting, Values
+from gearshift.launcher.config.provenance import (
+    CLI_LAYER,
+    MACHINE_LAYER,
+    KeySets,
+    Origin,
+    Setting,
+    Values,
+)
 from gearshift.launcher.config.schema import ALLOWED_FILES, Download, File, safe_name
 
 _ENABLED = "continual.enabled"
@@ -91,7 +98,9 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
         parts = {"key": _FILES, "value": None, "allowed": ALLOWED_FILES}
         yield errors.about(values, "download.fetch", f"{_FILES} declares no URL", **parts)
     if not is_fetched and _FILES in keys.decided and _PATH in values and _PATH not in keys.user:
-        problem = f"{_FILES} is declared but not downloaded: the run would train on {values[_PATH].value}"
+        problem = (
+            f"{_FILES} is declared but not downloaded: the run would train on {values[_PATH].value}"
+        )
         yield errors.about(values, _FILES, problem, fix="--download-data", severity="warning")
     paths = [target.path.name.casefold() for target in targets]
     for index, target in enumerate(targets):
@@ -100,7 +109,9 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
             problem = f"has the local path {target.path}, like another file"
         if problem:
             message = f"{_FILES}[{index}].url '{target.file.url}' {problem}"
-            yield errors.about(values, _FILES, message, value=target.file.url, allowed="a name of its own")
+            yield errors.about(
+                values, _FILES, message, value=target.file.url, allowed="a name of its own"
+            )
 
 
 def declared_targets(values: Values) -> list[DownloadTarget]:
@@ -113,7 +124,9 @@ def _outside(targets: Iterable[DownloadTarget]) -> str | None:
     """The folder of `targets`, if it is not below FOLDER, also by a link. Reads the disk."""
     root = Path.cwd().resolve() / FOLDER
     folders = [target.folder for target in targets]
-    return next((str(folder) for folder in folders if not folder.resolve().is_relative_to(root)), None)
+    return next(
+        (str(folder) for folder in folders if not folder.resolve().is_relative_to(root)), None
+    )
 
 
 def _fetch_origin(values: Values) -> str:

@@ -30,12 +30,18 @@ from gearshift.launcher.config.schema import SettingInfo, sections, setting_info
 def unknown_key(family: str, layer: Values, key: str) -> Diagnostic:
     """A key of `layer` that does not exist, or a section that is given a value."""
     infos, known, section = setting_infos(family), sections(family), key.rpartition(".")[0]
-    suggestion = section if section in infos and infos[section].type == "mapping" else nearest_key(key, infos)
+    suggestion = (
+        section
+        if section in infos and infos[section].type == "mapping"
+        else nearest_key(key, infos)
+    )
     message, section = f"unknown setting '{key}'", section if section in known else ""
     if key in known:
         message = f"'{key}' is a section, not a setting: it cannot be {shown(layer[key].value)}"
         section, suggestion = key, None
-    here = [name.rpartition(".")[2] for name in (*infos, *known) if name.rpartition(".")[0] == section]
+    here = [
+        name.rpartition(".")[2] for name in (*infos, *known) if name.rpartition(".")[0] == section
+    ]
     return about(layer, key, message, allowed=listed(here, "explain"), did_you_mean=suggestion)
 
 
@@ -46,7 +52,9 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     """
     section, _, last = name.rpartition(".")
     anywhere = {key.rpartition(".")[2]: key for key in keys}
-    anywhere |= {flag[2:]: str(option.key) for flag, option in BY_FLAG.items() if option.key in keys}
+    anywhere |= {
+        flag[2:]: str(option.key) for flag, option in BY_FLAG.items() if option.key in keys
+    }
     here = {part: f"{section}.{part}" for part in anywhere if f"{section}.{part}" in keys}
     for table in (here, anywhere):
         if part := nearest_match(last, table):
@@ -54,7 +62,9 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     return None if section else nearest_match(name, keys)
 
 
-def rejected(info: SettingInfo, setting: Setting, failure: Mapping[str, Any], below: Setting) -> Diagnostic:
+def rejected(
+    info: SettingInfo, setting: Setting, failure: Mapping[str, Any], below: Setting
+) -> Diagnostic:
     """The error of a value, or of a part of it, from loc, type and ctx of pydantic's `failure`.
 
     `below` is the value that it overrides.
@@ -86,7 +96,9 @@ def rejected(info: SettingInfo, setting: Setting, failure: Mapping[str, Any], be
             if isinstance(value, str) and isinstance(info.allowed, tuple):
                 message = f"unknown {display_name(path)} {shown(value)}"
             same = next((words for words in (ON, OFF) if word in words), (word,))
-            suggestion = next((o for o in options if o in same), None) or nearest_match(word, options)
+            suggestion = next((o for o in options if o in same), None) or nearest_match(
+                word, options
+            )
         elif bound is not None and not isinstance(value, list):
             suggestion = plain(bound)
         more["did_you_mean"] = more["new"] = suggestion
@@ -125,7 +137,9 @@ def text_of(value: Any) -> str:
     return json.dumps(value, default=lambda v: str(v) if isinstance(v, PathLike) else v.tolist())
 
 
-def check_types(given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True) -> None:
+def check_types(
+    given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True
+) -> None:
     """Raise SettingsError for arguments of another type than these; `none`: or None."""
     wrong = []
     for name, (value, kind) in given.items():

@@ -104,7 +104,11 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
 
         named, states = variables.get("CUDA_VISIBLE_DEVICES"), nvml.gpu_states(None)
         kinds = [(state.total, state.capability or (0, 0)) for state in states if state is not None]
-        if kinds and len(kinds) == len(states) and variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+        if (
+            kinds
+            and len(kinds) == len(states)
+            and variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+        ):
             # The largest group of GPUs of one kind, or the one with most memory.
             kind = max(kinds, key=lambda kind: (kinds.count(kind), kind))
             numbers = [number for number, each in enumerate(kinds) if each == kind]
@@ -113,14 +117,14 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
         equal = ",".join(map(str, numbers))
         if len(numbers) < len(states) and named in (None, equal):
             variables["CUDA_VISIBLE_DEVICES"] = equal
-            unused = (
-                f"GPUs {equal} of {len(states)}, the most of one kind; CUDA_VISIBLE_DEVICES chooses others"
-            )
+            unused = f"GPUs {equal} of {len(states)}, the most of one kind; CUDA_VISIBLE_DEVICES chooses others"
             gpus, states = len(numbers), [states[number] for number in numbers]
         elif named is not None:
             states = nvml.gpu_states(named)
     known = [state for state in states if state is not None]
-    capability = min((state.capability for state in known if state.capability is not None), default=None)
+    capability = min(
+        (state.capability for state in known if state.capability is not None), default=None
+    )
     # Source: triton/runtime/build.py and torch/utils/_triton.py.
     header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
     needs_of_triton = {
@@ -130,7 +134,9 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
         "a GPU of compute capability 7.0 or newer": (capability or (7, 0)) >= (7, 0),
     }
     lacks = next((what for what, is_there in needs_of_triton.items() if not is_there), None)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     # Version 2 of control groups has both in one file, version 1 in two.
     files = ("cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
     quota = " ".join(_text(group / name) for name in files).split()

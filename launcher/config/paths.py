@@ -37,12 +37,17 @@ def kept_values(values: Values) -> dict[str, Any]:
         from gearshift.launcher.config import feature_checks  # for the runs that declare files
 
         kept[_DOWNLOADS] = str(feature_checks.declared_targets(values)[0].folder)
-    return {key: _absolute(value) if _are_paths(key, values, value) else value for key, value in kept.items()}
+    return {
+        key: _absolute(value) if _are_paths(key, values, value) else value
+        for key, value in kept.items()
+    }
 
 
 def is_same(key: str, old: object, new: object, values: Values) -> bool:
     """Whether two values of a setting are paths of the same file or folder. Reads the disk."""
-    return _are_paths(key, values, old, new) and _absolute(old, links=False) == _absolute(new, links=False)
+    return _are_paths(key, values, old, new) and _absolute(old, links=False) == _absolute(
+        new, links=False
+    )
 
 
 def has_moved(key: str, old: object, new: object, values: Values) -> bool:
@@ -59,7 +64,9 @@ def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> No
     for key in values.keys() & recorded.keys():
         new, old = values[key].value, recorded[key]
         # The commit of the run, if the user names the model again.
-        if is_same(key, old, new, values) or (str(new).startswith(HUB) and str(old).startswith(f"{new}@")):
+        if is_same(key, old, new, values) or (
+            str(new).startswith(HUB) and str(old).startswith(f"{new}@")
+        ):
             values[key] = replace(values[key], value=old)
 
 
@@ -73,7 +80,9 @@ def data_paths(settings: Settings) -> dict[str, Path]:
 
 def _are_paths(key: str, values: Values, *texts: object) -> bool:
     family = values["model.family"].value
-    if not all(isinstance(text, str) and text and not text.startswith((EMBEDDED, HUB)) for text in texts):
+    if not all(
+        isinstance(text, str) and text and not text.startswith((EMBEDDED, HUB)) for text in texts
+    ):
         return False
     if not is_custom(family) or not key.startswith(("model.", _DATA)):
         return key in PATHS and not any(text in PATHS[key] for text in texts)

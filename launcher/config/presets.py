@@ -41,7 +41,9 @@ class Preset:
         """
         prefix = f"{'.'.join(path)}."
         inside = (
-            line._replace(key=line.key[len(prefix) :]) for line in self.lines if line.key.startswith(prefix)
+            line._replace(key=line.key[len(prefix) :])
+            for line in self.lines
+            if line.key.startswith(prefix)
         )
         return [line for line in inside if not line.key.startswith(("modes.", "stages."))]
 
@@ -66,7 +68,10 @@ def family(name: str) -> Preset:
 @cache
 def file(name: str) -> Preset:
     """A shipped file. Reads the disk."""
-    lines = {line.key: line for line in read_lines(FOLDER / f"{name}.yaml", name=f"ds_configs/{name}.yaml")}
+    lines = {
+        line.key: line
+        for line in read_lines(FOLDER / f"{name}.yaml", name=f"ds_configs/{name}.yaml")
+    }
     sentence = lines.pop("sentence", None)
     return Preset([*lines.values()], sentence.value if sentence else "")
 
@@ -98,11 +103,15 @@ def apply_change(change: Any, default: Any, sizes: Sequence[str]) -> tuple[Any, 
             new = f"{float(number) * factor:g}"
             value = f"{new}%" if unit == "%" else f"{new} epoch{'s' if new != '1' else ''}"
         elif isinstance(default, float):
-            value = float(f"{default * factor:.12g}")  # 0.1 × 0.75 is 0.075, not 0.07500000000000001
+            value = float(
+                f"{default * factor:.12g}"
+            )  # 0.1 × 0.75 is 0.075, not 0.07500000000000001
         else:
             value = max(1, math.floor(default * factor + 0.5)) if default else 0
         is_exact = not isinstance(default, int) or value == default * factor
-        texts.append(f"{plain(default)} × {factor:.6g}" + ("" if is_exact else f", rounded to {value}"))
+        texts.append(
+            f"{plain(default)} × {factor:.6g}" + ("" if is_exact else f", rounded to {value}")
+        )
     for word, bound in (("at_least", max), ("at_most", min)):
         if word in change:
             value = bound(value, change[word])

@@ -120,13 +120,17 @@ class KeySets:
 
         def without(*layers: str) -> dict[str, Any]:
             return {
-                key: next(value for value, origin in setting.all_values if origin.layer not in layers)
+                key: next(
+                    value for value, origin in setting.all_values if origin.layer not in layers
+                )
                 for key, setting in values.items()
             }
 
         unset = without(*USER_LAYERS)
         user = frozenset(key for key in values if values[key].origin.layer in USER_LAYERS)
-        mode = (key for key, s in values.items() if MODE_LAYER in {o.layer for _, o in s.all_values})
+        mode = (
+            key for key, s in values.items() if MODE_LAYER in {o.layer for _, o in s.all_values}
+        )
         return cls(
             user=user,
             decided=frozenset(key for key in user if values[key].value != unset[key]),
@@ -157,7 +161,9 @@ class Chosen:
     @property
     def changes(self) -> list[str]:
         """Its settings beside the engine, as KEY=VALUE."""
-        return [f"{key}={plain(value)}" for key, value in self.settings.items() if key != "engine.name"]
+        return [
+            f"{key}={plain(value)}" for key, value in self.settings.items() if key != "engine.name"
+        ]
 
     @property
     def line(self) -> str:
@@ -235,7 +241,9 @@ class Batching:
     def smaller(self) -> int | None:
         """The next smaller micro-batch, at most half, for the same global batch; None: none."""
         share = self.micro_batch * self.accumulation
-        return next((size for size in range(self.micro_batch // 2, 0, -1) if share % size == 0), None)
+        return next(
+            (size for size in range(self.micro_batch // 2, 0, -1) if share % size == 0), None
+        )
 
     def __str__(self) -> str:
         processes = counted(self.world_size, "process")
@@ -277,7 +285,9 @@ class Resolved:
 
     def changed(self, changes: Mapping[str, Any], origin: Origin, **fields: Any) -> Resolved:
         """The same run with other values, of which those that differ are of `origin`, and `fields`."""
-        differing = {key: value for key, value in changes.items() if value != self.values[key].value}
+        differing = {
+            key: value for key, value in changes.items() if value != self.values[key].value
+        }
         new = {key: self.values[key].overridden(value, origin) for key, value in differing.items()}
         return replace(self, values={**self.values, **new}, **fields)
 

@@ -12,7 +12,14 @@ from typing import Any
 from gearshift.launcher.base.diagnostics import plain
 from gearshift.launcher.config import paths
 from gearshift.launcher.config.batching import ACCUMULATION
-from gearshift.launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting, Values
+from gearshift.launcher.config.provenance import (
+    CLI_LAYER,
+    FILES_LAYER,
+    Origin,
+    Resolved,
+    Setting,
+    Values,
+)
 from gearshift.launcher.config.settings_file import MAPPINGS, parse_yaml_scalar
 from gearshift.training.settings import nested
 
@@ -49,7 +56,9 @@ def origins_as_json(values: Values) -> dict[str, dict[str, Any]]:
 def render_origins(resolved: Resolved) -> str:
     """The text of origins.json: paths are absolute. Reads the disk."""
     file_values = paths.kept_values(resolved.values)
-    origins = {k: {**o, "value": file_values[k]} for k, o in origins_as_json(resolved.values).items()}
+    origins = {
+        k: {**o, "value": file_values[k]} for k, o in origins_as_json(resolved.values).items()
+    }
     return json.dumps(origins, indent=1) + "\n"
 
 

@@ -86,7 +86,9 @@ def resolve(
     # Of a custom task that cannot be used, that is the only error: its settings are unknown.
     unknown = ("model.", "data.") if choice.diagnostics else ()
     diagnostics = [*choice.invalid, *choice.diagnostics]
-    diagnostics += [diagnostic for diagnostic in invalid if not (diagnostic.key or "").startswith(unknown)]
+    diagnostics += [
+        diagnostic for diagnostic in invalid if not (diagnostic.key or "").startswith(unknown)
+    ]
     keys = KeySets.of(values)
 
     # What the machine and the files on it change.
@@ -112,23 +114,37 @@ def resolve(
     # In the order of the user's settings; those of other layers last.
     diagnostics.sort(key=lambda diagnostic: diagnostic.order or (COMMAND_LINE + 1, 0))
     if solved is None or any(diagnostic.severity == "error" for diagnostic in diagnostics):
-        raise SettingsError([diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"])
+        raise SettingsError(
+            [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
+        )
 
     # What was chosen for the user.
-    change = {line.key: line.value for line in presets.mode(choice.mode or DEFAULT_MODE).lines}.get(_SIZE)
+    change = {line.key: line.value for line in presets.mode(choice.mode or DEFAULT_MODE).lines}.get(
+        _SIZE
+    )
     if change and (size is None or _SIZE not in keys.user | keys.changed):
         names = " or ".join(change["smaller_of"])
-        run.notes.insert(0, f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained")
+        run.notes.insert(
+            0, f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"
+        )
     if not choice.model_named:
-        changed = f"; mode {choice.mode} makes it {choice.size}" if choice.size != FIRST_RUN[1] else ""
-        run.notes.insert(0, f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}")
+        changed = (
+            f"; mode {choice.mode} makes it {choice.size}" if choice.size != FIRST_RUN[1] else ""
+        )
+        run.notes.insert(
+            0, f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}"
+        )
     elif size is not None and size.origin.layer == FAMILY_LAYER and run.device == "cpu":
         smallest, is_slow = next(iter(config_of(family).SIZES)), "slow on a CPU; a quick size is"
         if size.value != smallest and not is_custom(family):
-            run.notes.insert(0, f"no size named: {size.value}, {is_slow}  --model {family}:{smallest}")
+            run.notes.insert(
+                0, f"no size named: {size.value}, {is_slow}  --model {family}:{smallest}"
+            )
     is_chosen = MICRO in keys.user or values[MICRO].origin.layer == MODE_LAYER
     if is_chosen and values[MICRO].value not in (None, solved.micro_batch):
-        run.notes.append(f"{MICRO}: {solved.micro_batch} instead of {values[MICRO].value}: {solved}")
+        run.notes.append(
+            f"{MICRO}: {solved.micro_batch} instead of {values[MICRO].value}: {solved}"
+        )
     resolved = Resolved(
         values=values,
         keys=keys,
@@ -189,7 +205,9 @@ def _shipped_layers(choice: Choice, mode_file: Values) -> Iterator[Values]:
     yield general(PROFILE_LAYER, "profiles", choice.profile)
     if choice.engine is not None:
         origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
-        yield {key: Setting(value, origin) for key, value in ENGINES[choice.engine].settings.items()}
+        yield {
+            key: Setting(value, origin) for key, value in ENGINES[choice.engine].settings.items()
+        }
 
 
 def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> list[Diagnostic]:
@@ -198,7 +216,11 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
     An invalid value is left out, so that all errors of one start are found together. What a mode
     changes is the default below all layers of modes.
     """
-    infos, sizes, default = setting_infos(family), tuple(config_of(family).SIZES), dict[str, Setting]()
+    infos, sizes, default = (
+        setting_infos(family),
+        tuple(config_of(family).SIZES),
+        dict[str, Setting](),
+    )
     invalid: list[Diagnostic] = []
     for layer in layers:
         name = next((setting.origin.layer for setting in layer.values()), None)
@@ -222,7 +244,9 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
     return invalid
 
 
-def _read(family: str, key: str, setting: Setting, below: Setting) -> tuple[Any, Collection[Diagnostic]]:
+def _read(
+    family: str, key: str, setting: Setting, below: Setting
+) -> tuple[Any, Collection[Diagnostic]]:
     """The value of a setting as the schema reads it, and the errors in it; `below`: what it overrides."""
     info = setting_infos(family)[key]
     if message := unseen_by_schema(info, setting.value):

@@ -54,20 +54,31 @@ class Base:
             if key in self.entries and (self._layer(key) not in FITTED_LAYERS or self._is_auto(key))
         }
 
-    def over(self, shipped: Values, new_keys: Collection[str], engine: str | None, is_placed: bool) -> Values:
+    def over(
+        self, shipped: Values, new_keys: Collection[str], engine: str | None, is_placed: bool
+    ) -> Values:
         """The layer above the values `shipped`; `new_keys` override it.
 
         Values that Gearshift chose for the old engine and machine are left out: engine, processes
         and batch are solved again for `engine`, with the same global batch. `is_placed`: torchrun
         or srun started the processes.
         """
-        new, before, left_out = {*new_keys}, self.settings, {ACCUMULATION, *(_PLACED if is_placed else ())}
+        new, before, left_out = (
+            {*new_keys},
+            self.settings,
+            {ACCUMULATION, *(_PLACED if is_placed else ())},
+        )
         if "engine.name" in new:
             left_out |= {key for key in self.entries if self._is_auto(key)}
         if engine not in (None, before.get("engine.name")):
-            left_out |= {*ENGINES[engine].settings, *(["engine.nproc"] if ENGINES[engine].processes else [])}
+            left_out |= {
+                *ENGINES[engine].settings,
+                *(["engine.nproc"] if ENGINES[engine].processes else []),
+            }
         pairs = [(MICRO, {ACCUMULATION}), (MICRO, {GLOBAL}), (GLOBAL, {MICRO, ACCUMULATION})]
-        left_out |= {key for key, causes in (*pairs, ("train.max_steps", {"train.epochs"})) if causes <= new}
+        left_out |= {
+            key for key, causes in (*pairs, ("train.max_steps", {"train.epochs"})) if causes <= new
+        }
         kept = {*self.chosen(before)}
         if before.get(LEAST) is None:  # else it ended before it read its data
             kept |= {GLOBAL, MICRO}

@@ -133,7 +133,9 @@ class File(Section):
 
     url: Annotated[str, WrapValidator(_as_url)]
     """http, https or file; ${NAME} is replaced by that variable of download.variables."""
-    sha256: Annotated[str | None, StringConstraints(to_lower=True, pattern=r"^[0-9a-fA-F]{64}$")] = None
+    sha256: Annotated[
+        str | None, StringConstraints(to_lower=True, pattern=r"^[0-9a-fA-F]{64}$")
+    ] = None
     """Checksum of the downloaded file, before it is unpacked."""
     name: Annotated[str | None, AfterValidator(_as_name)] = None
     """File name; default: the last part of the URL."""
@@ -230,7 +232,9 @@ class Root(engines.EngineSection):
     """Promises of the mode, as ratios to mode default; memory in bytes. null withdraws one."""
     stages: list[str] = Field(default_factory=list)
     """Stages of the model family to train, in order."""
-    track: list[Track] = Field(default_factory=list, json_schema_extra={"allowed": f"some of {TRACKERS}"})
+    track: list[Track] = Field(
+        default_factory=list, json_schema_extra={"allowed": f"some of {TRACKERS}"}
+    )
     """Experiment trackers: wandb, tensorboard, mlflow."""
 
 
@@ -300,7 +304,9 @@ PRETRAINED = "model.pretrained"
 
 def model_name(model: Any) -> str:
     """`FAMILY:SIZE` or `FAMILY:FOLDER` of the section `model`; a custom task may have no sizes."""
-    part = model_part(model.family, getattr(model, "size", None), getattr(model, "pretrained", None))
+    part = model_part(
+        model.family, getattr(model, "size", None), getattr(model, "pretrained", None)
+    )
     return ":".join(filter(None, (model.family, part)))
 
 
@@ -336,7 +342,10 @@ def settings_class(family: str) -> type[BaseModel]:
 
 @cache
 def _settings_class(config: Any) -> type[BaseModel]:
-    sections: dict[str, Any] = {"model": (config.Model, config.Model()), "data": (config.Data, config.Data())}
+    sections: dict[str, Any] = {
+        "model": (config.Model, config.Model()),
+        "data": (config.Data, config.Data()),
+    }
     return create_model("Settings", __base__=Settings, **sections)
 
 
@@ -368,7 +377,11 @@ def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
         items = value.values() if isinstance(value, dict) else value
         return next(filter(None, (unseen_by_schema(info, item) for item in items)), None)
     if isinstance(value, str):
-        return "should be known" if isinstance(info.allowed, tuple) and value not in info.allowed else None
+        return (
+            "should be known"
+            if isinstance(info.allowed, tuple) and value not in info.allowed
+            else None
+        )
     if isinstance(value, float) and not math.isfinite(value):
         return "should be finite"
     # No tensor holds a larger whole number.
@@ -417,7 +430,11 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
     """What a field of the schema says of a setting."""
     parts = [*_parts(info.annotation), info]
     fields = [part for part in parts if isinstance(part, FieldInfo)]
-    kinds = [each for each in parts if each is not NoneType and (isinstance(each, type) or get_origin(each))]
+    kinds = [
+        each
+        for each in parts
+        if each is not NoneType and (isinstance(each, type) or get_origin(each))
+    ]
     extra: dict[str, Any] = {}
     for each in fields:
         extra |= each.json_schema_extra if isinstance(each.json_schema_extra, dict) else {}
@@ -429,7 +446,9 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
     elif get_origin(kinds[0]) is list and len(kinds) == 1:
         word = f"list of {_TYPES.get(next(_parts(get_args(kinds[0])[0])), 'mapping')}s"
     metadata = [item for each in fields for item in each.metadata]
-    bounds = {b: getattr(m, b) for b in _BOUNDS for m in metadata if getattr(m, b, None) is not None}
+    bounds = {
+        b: getattr(m, b) for b in _BOUNDS for m in metadata if getattr(m, b, None) is not None
+    }
     return SettingInfo(
         key=key,
         type=word,

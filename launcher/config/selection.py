@@ -62,17 +62,25 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         try:
             return layer_of(layer, read_lines(path, option), position)
         except SettingsError as error:
-            wrong.extend(replace(diagnostic, order=(position, 0)) for diagnostic in error.diagnostics)
+            wrong.extend(
+                replace(diagnostic, order=(position, 0)) for diagnostic in error.diagnostics
+            )
             return {}
 
     # A mode of the user's own is above the one that it names.
-    mode = {} if args.mode_file is None else file(MODE_LAYER, args.mode_file, COMMAND_LINE, "--mode")
+    mode = (
+        {} if args.mode_file is None else file(MODE_LAYER, args.mode_file, COMMAND_LINE, "--mode")
+    )
     for key in [key for key in MODEL_CHOICES if key in mode]:
         allowed = "--model and --set on the command line"
         wrong.append(
-            errors.about(mode, key, f"a mode file cannot set {key}", allowed=allowed, fix="remove it")
+            errors.about(
+                mode, key, f"a mode file cannot set {key}", allowed=allowed, fix="remove it"
+            )
         )
-    mode = {key: setting for key, setting in mode.items() if key not in (*MODEL_CHOICES, "sentence")}
+    mode = {
+        key: setting for key, setting in mode.items() if key not in (*MODEL_CHOICES, "sentence")
+    }
     files = [file(FILES_LAYER, path, n, "--config") for n, path in enumerate(args.configs)]
     # For one key the later argument counts: key, text, argument.
     typed: list[tuple[str, str, str]] = []
@@ -93,7 +101,10 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         if equals and key.strip():
             typed.append((key.strip(), value, f"--set {text}"))
         else:
-            message, form = f"--set {text} has no value", "--set KEY=VALUE; for example  --set optim.lr=1e-3"
+            message, form = (
+                f"--set {text} has no value",
+                "--set KEY=VALUE; for example  --set optim.lr=1e-3",
+            )
             order = (COMMAND_LINE, len(typed))
             wrong.append(Diagnostic(message, where=f"--set {text}", allowed=form, order=order))
     settings = {
@@ -168,7 +179,11 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     def counting(layers: Sequence[Values]) -> dict[str, Setting]:
         """The settings that count: of new arguments the engine, and the folder of a task."""
         new = highest(layers)
-        return {**new, **before, **{key: new[key] for key in ("engine.name", TASK_FOLDER) if key in new}}
+        return {
+            **new,
+            **before,
+            **{key: new[key] for key in ("engine.name", TASK_FOLDER) if key in new},
+        }
 
     typed = counting([*files, arguments])
 
@@ -178,7 +193,10 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
         value = typed[key].value
         return value if isinstance(value, str) and value in options else None
 
-    name, diagnostics = typed["model.family"].value if "model.family" in typed else None, list[Diagnostic]()
+    name, diagnostics = (
+        typed["model.family"].value if "model.family" in typed else None,
+        list[Diagnostic](),
+    )
     family = valid("model.family", FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
     if isinstance(name, str) and is_custom(name):
         diagnostics = _custom_task(name, typed)
@@ -195,16 +213,22 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     typed = counting(users)
     # The settings with a block of their own in the family's file; one without effect does not count.
     file = config.file if is_custom(family) else presets.family(family)
-    blocks = [key for key in infos if any(line.key.startswith(f"given.{key}.") for line in file.lines)]
+    blocks = [
+        key for key in infos if any(line.key.startswith(f"given.{key}.") for line in file.lines)
+    ]
     given = (highest(users) if base is None else {**base.chosen(blocks), **highest(users)}).items()
-    values = {key: setting.value for key, setting in given if key in blocks and setting.value is not None}
+    values = {
+        key: setting.value for key, setting in given if key in blocks and setting.value is not None
+    }
     values = {key: value for key, value in values.items() if {*infos[key].unless} <= {*values}}
     is_named = not typed.keys().isdisjoint(MODEL_CHOICES[:2])
     is_named = is_named or replaces_size(family, values.get(PRETRAINED))
     mode, size = valid("mode", presets.modes(), DEFAULT_MODE), valid("model.size", config.SIZES)
     if "model.size" not in typed and config.SIZES:
         sizes = tuple(config.SIZES)
-        shipped = {line.key: line.value for line in (*file.block("default"), *file.block("declared"))}
+        shipped = {
+            line.key: line.value for line in (*file.block("default"), *file.block("declared"))
+        }
         default = size = shipped["model.size"] if shipped.get("model.size") in sizes else sizes[0]
         if not is_named:
             default = size = FIRST_RUN[1]
@@ -237,9 +261,17 @@ def _custom_task(name: str, typed: dict[str, Setting]) -> list[Diagnostic]:
 
     folder = typed.get(TASK_FOLDER)
     try:
-        if folder is not None and folder.origin.layer in (FILES_LAYER, RESUMED_LAYER):  # which are data
-            file, where = folder.origin.where.rpartition(":")[0], errors.where(TASK_FOLDER, folder.origin)
-            folder = replace(folder, value=custom_task.folder_for(name, folder.value, Path(file), where))
+        if folder is not None and folder.origin.layer in (
+            FILES_LAYER,
+            RESUMED_LAYER,
+        ):  # which are data
+            file, where = (
+                folder.origin.where.rpartition(":")[0],
+                errors.where(TASK_FOLDER, folder.origin),
+            )
+            folder = replace(
+                folder, value=custom_task.folder_for(name, folder.value, Path(file), where)
+            )
         custom_task.add_search_folder(folder and folder.value)
         config_of(name)
     except SettingsError as error:

@@ -95,7 +95,9 @@ def nearest_file(path: str | Path) -> str | None:
     """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
     folder, name = Path(os.path.expanduser(path)).parent, Path(path).name
     names = os.listdir(folder) if folder.is_dir() else []
-    suggestion = nearest_match(name, [other for other in names if other != name])  # a link to nothing
+    suggestion = nearest_match(
+        name, [other for other in names if other != name]
+    )  # a link to nothing
     return suggestion and str(Path(path).parent / suggestion)
 
 
@@ -143,7 +145,10 @@ def parse_yaml(text: str, name: str = "") -> Iterator[Line]:
     is_plain = isinstance(root, yaml.ScalarNode) and not root.style
     if root is None or (is_plain and _WORDS.get(root.value, root) is None):
         return iter(())
-    message, where = f"{name} holds no settings: its root is not a mapping", root.start_mark.line + 1
+    message, where = (
+        f"{name} holds no settings: its root is not a mapping",
+        root.start_mark.line + 1,
+    )
     allowed = "keys with values, for example  optim: {lr: 1e-3}"
     raise SettingsError.of(message, where=f"{name}:{where}", allowed=allowed)
 

@@ -24,7 +24,12 @@ from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run.supervisor import supervise
 from gearshift.launcher.run_folder import checkpoint_search, experiences, lock, run_folder
 from gearshift.launcher.run_folder.experiences import Experience, Ledger
-from gearshift.launcher.run_folder.file_records import FileRecord, changed_files, record_files, stamp_of
+from gearshift.launcher.run_folder.file_records import (
+    FileRecord,
+    changed_files,
+    record_files,
+    stamp_of,
+)
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.training.callbacks.base import Outcome
@@ -34,7 +39,17 @@ from gearshift.training.logging.printable import printable
 from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
 
-_UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".swp", ".lock", "~")
+_UNFINISHED = (
+    ".part",
+    ".partial",
+    ".tmp",
+    ".temp",
+    ".crdownload",
+    ".download",
+    ".swp",
+    ".lock",
+    "~",
+)
 """Endings of files that get another name when they are complete."""
 _MAX_SETTLE_TIMES = 10
 """Complete files wait for files that are still written, at most this many times `settle_s`."""
@@ -101,8 +116,15 @@ class Arrivals:
     user about any other ignored file. `now` is in seconds since the epoch.
     """
 
-    def __init__(self, folder: Path, settle_s: float, min_files: int, note: Callable[[str], object]) -> None:
-        self._folder, self._settle_s, self._min_files, self._note = folder, settle_s, min_files, note
+    def __init__(
+        self, folder: Path, settle_s: float, min_files: int, note: Callable[[str], object]
+    ) -> None:
+        self._folder, self._settle_s, self._min_files, self._note = (
+            folder,
+            settle_s,
+            min_files,
+            note,
+        )
         self._ignored, self._last_scan = dict[str, FileRecord](), dict[str, FileRecord]()
         self._ready_since: float | None = None
         self.changed_at: float | None = None
@@ -113,7 +135,11 @@ class Arrivals:
         complete, growing = self._scan({}, now)
         if not growing and not complete:
             return {}
-        return record_files(self._folder, complete) if self._is_ready(growing, complete, now, 1) else None
+        return (
+            record_files(self._folder, complete)
+            if self._is_ready(growing, complete, now, 1)
+            else None
+        )
 
     def new_files(self, ledger: Ledger, now: float) -> Files:
         """The files of the next experience; empty if it cannot start yet."""
@@ -136,12 +162,15 @@ class Arrivals:
                 self._note(f"{name} has the same content as {other}: ignored")
         return files if files.keys() & fresh.keys() else {}
 
-    def _scan(self, known: Files, now: float) -> tuple[dict[str, FileRecord], dict[str, FileRecord]]:
+    def _scan(
+        self, known: Files, now: float
+    ) -> tuple[dict[str, FileRecord], dict[str, FileRecord]]:
         """The complete files and the growing ones, without `known` and ignored ones."""
         stamps = {
             name: stamp
             for name, stamp in list_files(self._folder).items()
-            if self._ignored.get(name) != stamp and not (name in known and known[name].stamp == stamp)
+            if self._ignored.get(name) != stamp
+            and not (name in known and known[name].stamp == stamp)
         }
         new = {name: stamp for name, stamp in stamps.items() if name not in known}
         if new.items() - self._last_scan.items():
@@ -222,12 +251,18 @@ class ContinualLoop:
         with suppress(StopIteration, ValueError):
             text = next(RunReader(self._folder).events()).get("time", "")
             started = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-        there = {n: stamp for n, stamp in list_files(self._source).items() if stamp.mtime_ns / 1e9 <= started}
+        there = {
+            n: stamp
+            for n, stamp in list_files(self._source).items()
+            if stamp.mtime_ns / 1e9 <= started
+        }
         files = record_files(self._source, there)
         make_folder(self._folder, 0, self._source, files)
         is_trained, step = self._plan.is_trained, self._step
         first = (
-            Experience(0, files, "trained", end_step=step) if is_trained else Experience(0, files, "training")
+            Experience(0, files, "trained", end_step=step)
+            if is_trained
+            else Experience(0, files, "training")
         )
         return Ledger([first])
 
@@ -239,7 +274,10 @@ class ContinualLoop:
                 raise exception(min(clock.signals))
             clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
         if not files:
-            message, key = f"data.path '{self._source}' contains no files to start with", "data.path"
+            message, key = (
+                f"data.path '{self._source}' contains no files to start with",
+                "data.path",
+            )
             allowed = "a folder with files; more may arrive later"
             raise SettingsError.of(message, key=key, value=str(self._source), allowed=allowed)
         return files
@@ -251,7 +289,9 @@ class ContinualLoop:
             replayed = []  # the earlier ones that are whole
             for old in self._ledger.trained:
                 if old.number and (missing := experiences.missing_file(self._folder, old)):
-                    self._note(f"experience {old.number} is not replayed: {missing} changed or is gone")
+                    self._note(
+                        f"experience {old.number} is not replayed: {missing} changed or is gone"
+                    )
                 else:
                     replayed.append(old.number)
             experience = replace(experience, state="training", replayed=tuple(replayed))
@@ -278,7 +318,11 @@ class ContinualLoop:
             self._save(self._ledger.updated(done))
             self._resume = None
             return None
-        if end.exit_code == exit_codes.RUN_AGAIN and not end.signals and (late := self._time_limit()):
+        if (
+            end.exit_code == exit_codes.RUN_AGAIN
+            and not end.signals
+            and (late := self._time_limit())
+        ):
             return self._stopped(*late)
         self._update_result({})
         return end
@@ -300,7 +344,9 @@ class ContinualLoop:
             source, since = str(self._source), clock.now()
             self._note(f"waiting for new files in {source}", "waiting_for_data", {"folder": source})
             while True:
-                quiet_at = None if quiet_s is None else max(since, arrivals.changed_at or since) + quiet_s
+                quiet_at = (
+                    None if quiet_s is None else max(since, arrivals.changed_at or since) + quiet_s
+                )
                 if signal.SIGINT in clock.signals:
                     return "Ctrl-C", exit_codes.INTERRUPTED
                 if clock.signals:
@@ -327,7 +373,10 @@ class ContinualLoop:
         """The reason and the exit code of a stop, if `max_hours` are over."""
         if self._deadline is None or self._clock.now() < self._deadline:
             return None
-        return f"reached the time limit of {self._settings.max_hours:g} h: --max-hours", exit_codes.DONE
+        return (
+            f"reached the time limit of {self._settings.max_hours:g} h: --max-hours",
+            exit_codes.DONE,
+        )
 
     def _stopped(self, reason: str, code: int) -> RunEnd:
         """The end of a run outside of its ranks; also in result.json and the events."""
@@ -352,7 +401,9 @@ class ContinualLoop:
         ledger.save(self._folder)
         self._ledger = ledger
 
-    def _note(self, text: str, kind: str | None = None, facts: Mapping[str, Any] | None = None) -> None:
+    def _note(
+        self, text: str, kind: str | None = None, facts: Mapping[str, Any] | None = None
+    ) -> None:
         """Print a line and add it to the log, as an event of a `kind` too. Raises StorageError."""
         if self._plan.console:
             print(printable(text), flush=True)

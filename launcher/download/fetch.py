@@ -63,7 +63,9 @@ class Fetched:
     """Whether this call downloaded it."""
 
 
-def fetch(settings: Download, is_shown: bool = False, ranks: RankEnvironment | None = None) -> list[Fetched]:
+def fetch(
+    settings: Download, is_shown: bool = False, ranks: RankEnvironment | None = None
+) -> list[Fetched]:
     """Download all of `settings.files` that do not exist yet; gives all of them.
 
     A file is complete at its path, or does not exist there: it is downloaded and unpacked in another folder,
@@ -73,7 +75,10 @@ def fetch(settings: Download, is_shown: bool = False, ranks: RankEnvironment | N
     Raises SettingsError if the user can fix it (a URL, a checksum, an unsafe archive), FetchError if network,
     server or disk fail. Touches the network and the disk.
     """
-    show, files = partial(PlainOutput(sys.stdout).write, "notice") if is_shown else str, list[Fetched]()
+    show, files = (
+        partial(PlainOutput(sys.stdout).write, "notice") if is_shown else str,
+        list[Fetched](),
+    )
     for target in targets(settings):
         try:
             if (file := _existing(target)) is not None:
@@ -87,7 +92,9 @@ def fetch(settings: Download, is_shown: bool = False, ranks: RankEnvironment | N
                 name = f"{target.name}.lock"
                 for path in (target.state, target.state / name):
                     if path.is_symlink():  # of somebody else: what is written would land elsewhere
-                        raise _error(f"{path} is a link", target, fix=f"rm {shlex.quote(str(path))}")
+                        raise _error(
+                            f"{path} is a link", target, fix=f"rm {shlex.quote(str(path))}"
+                        )
                 with disk.new_parents(target.state / name), lock.hold(target.state, math.inf, name):
                     try:  # another process may be first
                         file = _existing(target) or _download(target, settings, show)
@@ -120,7 +127,9 @@ def _existing(target: DownloadTarget) -> Fetched | None:
         record = Fetched(path, "", "", path.stat().st_size)
     if declared and is_file:
         record = replace(record, sha256=_sha256(path) if path.is_file() else "")
-    is_recorded = record.url == str(target.file.url) and (not is_file or record.size == path.stat().st_size)
+    is_recorded = record.url == str(target.file.url) and (
+        not is_file or record.size == path.stat().st_size
+    )
     if not (record.sha256 == declared if declared else is_recorded):
         fix = f"--set download.folder=DIR  for another folder, or  rm -r {shlex.quote(str(path))}"
         raise _error(f"{path} exists, and is not the declared file", target, fix=fix)
@@ -148,7 +157,9 @@ def _download(target: DownloadTarget, settings: Download, show: Callable[[str], 
     try:
         new = folder / target.name
         _transfer(target, settings, new)
-        fetched = Fetched(target.path, str(target.file.url), _sha256(new), new.stat().st_size, is_new=True)
+        fetched = Fetched(
+            target.path, str(target.file.url), _sha256(new), new.stat().st_size, is_new=True
+        )
         for key in ("size", "sha256"):
             value, declared = getattr(fetched, key), getattr(target.file, key)
             if declared not in (None, value):
@@ -166,7 +177,9 @@ def _download(target: DownloadTarget, settings: Download, show: Callable[[str], 
         new.replace(target.path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    show(f"{target.path}: {size(fetched.size)} downloaded, with the checksum  sha256: {fetched.sha256}")
+    show(
+        f"{target.path}: {size(fetched.size)} downloaded, with the checksum  sha256: {fetched.sha256}"
+    )
     return fetched
 
 
@@ -177,7 +190,9 @@ def _transfer(target: DownloadTarget, settings: Download, part: Path) -> None:
     if urlsplit(url).scheme == "file":
         path = Path(url2pathname(urlsplit(url).path))
         if not path.is_file() or path.stat().st_size > limit:
-            raise _error("this is no file, or it is too large", target, allowed=f"a file of {allowed}")
+            raise _error(
+                "this is no file, or it is too large", target, allowed=f"a file of {allowed}"
+            )
         shutil.copyfile(path, part)
         return
 
@@ -214,7 +229,9 @@ def _transfer(target: DownloadTarget, settings: Download, part: Path) -> None:
                 cause = "the connection broke"
         except (exceptions.SSLError, exceptions.TooManyRedirects, ValueError) as error:
             kind = type(error).__name__  # its text may contain a secret
-            message = f"this URL, or the one it redirects to, cannot be opened by http or https: {kind}"
+            message = (
+                f"this URL, or the one it redirects to, cannot be opened by http or https: {kind}"
+            )
             raise _error(message, target) from None
         except (exceptions.RequestException, ConnectionBroken) as error:
             cause = str(error) if isinstance(error, exceptions.HTTPError) else type(error).__name__
@@ -232,7 +249,9 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
         yield piece
 
 
-def check_redirect(target: DownloadTarget, secrets: str, response: requests.Response, **_: object) -> None:
+def check_redirect(
+    target: DownloadTarget, secrets: str, response: requests.Response, **_: object
+) -> None:
     """Refuse a redirect from https to http, and one of a secret (a pattern) to another host.
 
     requests drops the password there. Raises SettingsError.
@@ -240,7 +259,9 @@ def check_redirect(target: DownloadTarget, secrets: str, response: requests.Resp
     new = urljoin(response.url, response.headers.get("Location", ""))
     if response.url.startswith("https:") and new.startswith("http:"):
         raise _error("the server redirects from https to http", target)
-    if urlsplit(response.url).hostname != urlsplit(new).hostname and re.search(secrets, unquote(new)):
+    if urlsplit(response.url).hostname != urlsplit(new).hostname and re.search(
+        secrets, unquote(new)
+    ):
         raise _error("the server redirects to another host with a variable of the URL", target)
 
 
@@ -308,7 +329,9 @@ def _unpack(target: DownloadTarget, archive: Path, out: Path, max_gb: float) -> 
                     check(member.name, member.size, member.isreg() or member.isdir())
                     tar.extract(member, out, set_attrs=False, filter="data")
                 stream: Any = tar.fileobj
-                while piece := stream.read(_PIECE_BYTES):  # up to the checksum of the compressed stream
+                while piece := stream.read(
+                    _PIECE_BYTES
+                ):  # up to the checksum of the compressed stream
                     if piece.strip(b"\0"):  # tarfile takes a broken header for the end
                         raise tarfile.ReadError("a header is broken")
         else:

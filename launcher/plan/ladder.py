@@ -177,7 +177,9 @@ def first_fit(
     if is_likely and fits(0):
         return 0, plans[0]
     if last not in plans and fits(last):
-        last = next((at for at in range(int(is_likely), last) if fits(at)), last)  # mostly an early one
+        last = next(
+            (at for at in range(int(is_likely), last) if fits(at)), last
+        )  # mostly an early one
     return (last, plans[last]) if last in plans else None
 
 

@@ -97,7 +97,9 @@ def replicated(trace: StepTrace, ranks: int, accumulation: int, placement: Place
     return Placed(fullest(held), 0, sent)
 
 
-def zero(trace: StepTrace, ranks: int, accumulation: int, zero_optimization: Mapping[str, Any]) -> Placed:
+def zero(
+    trace: StepTrace, ranks: int, accumulation: int, zero_optimization: Mapping[str, Any]
+) -> Placed:
     """DeepSpeed with a `zero_optimization` block of its config; formulas of version 0.19.8.
 
     Stages 1 and 2 have all weights on every rank; each updates an equal part of the flat tensor of
@@ -159,14 +161,19 @@ def zero(trace: StepTrace, ranks: int, accumulation: int, zero_optimization: Map
         small = layout["stage3_param_persistence_threshold"]
         persistent = sum(numel for numel in trace.sizes if numel <= small)
         others, most = trace.parameters - persistent, max(trace.sizes)
-        soon, fetched = (layout["stage3_max_reuse_distance"] // 2, layout["stage3_prefetch_bucket_size"])
+        soon, fetched = (
+            layout["stage3_max_reuse_distance"] // 2,
+            layout["stage3_prefetch_bucket_size"],
+        )
         ahead = min(others, soon + 2 * fetched + most)
         arriving = min(ahead, fetched + most) * (phase == Phase.FORWARD)
         weights += size * persistent + shards
         optimizer += 2 * part
         copies, always = FP32_BYTES, FP32_BYTES * bucket * is_contiguous
         buffers = size * (ranks > 1) * (ahead + arriving)
-        update = max(min(part, FP32_BYTES * layout["sub_group_size"]), _FP64_BYTES * part_of(largest))
+        update = max(
+            min(part, FP32_BYTES * layout["sub_group_size"]), _FP64_BYTES * part_of(largest)
+        )
         if offloads:
             moved = shards * offloads_weights
             weights, host, update = weights - moved, moved + part, 0

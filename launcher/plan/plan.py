@@ -45,7 +45,14 @@ from gearshift.launcher.plan.step_trace import (
     untraced,
 )
 from gearshift.launcher.plan.storages import Kind, Storages
-from gearshift.launcher.plan.target import MARGIN, MEASURED, TRACED, UNCOMPILED, Described, PlanTarget
+from gearshift.launcher.plan.target import (
+    MARGIN,
+    MEASURED,
+    TRACED,
+    UNCOMPILED,
+    Described,
+    PlanTarget,
+)
 from gearshift.launcher.plan.time import UNKNOWN, Seconds
 from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
 from gearshift.training.checkpoint import base_weights, room
@@ -128,7 +135,9 @@ class Plan:
     @property
     def lacks_ram(self) -> bool:
         """Whether the peak of a node leaves less than MARGIN of its main memory."""
-        return bool(self.target.ram_bytes) and self.host_bytes > (self.target.ram_bytes or 0) * (1 - MARGIN)
+        return bool(self.target.ram_bytes) and self.host_bytes > (self.target.ram_bytes or 0) * (
+            1 - MARGIN
+        )
 
     @property
     def fits(self) -> bool | None:
@@ -136,7 +145,9 @@ class Plan:
         if self.lacks_device or self.lacks_ram:
             return False
         target = self.target
-        is_unknown = target.ram_bytes is None or (target.device != "cpu" and target.device_bytes is None)
+        is_unknown = target.ram_bytes is None or (
+            target.device != "cpu" and target.device_bytes is None
+        )
         return None if is_unknown else True
 
     @property
@@ -239,7 +250,9 @@ class Planner:
     Imports no DeepSpeed and opens no process group that outlives a call.
     """
 
-    def __init__(self, task: Task, settings: Any, described: Described, process_bytes: int | None) -> None:
+    def __init__(
+        self, task: Task, settings: Any, described: Described, process_bytes: int | None
+    ) -> None:
         self._task, self._model = task, settings.model
         self._encoded = _use_features(task, settings.feature_cache)
         self._samples = Samples(task, task.data("train"), settings.train.seed)
@@ -303,7 +316,9 @@ class Planner:
         if engine.ds_config is not None:
             placed = zero(trace, *split, options.ds_config["zero_optimization"])
         elif engine.is_traced:
-            placed = as_traced(trace, target.ranks, offloads=engine.placement.offloads, on_cpu=is_cpu)
+            placed = as_traced(
+                trace, target.ranks, offloads=engine.placement.offloads, on_cpu=is_cpu
+            )
         else:
             placed = replicated(trace, *split, engine.placement)
         rank_bytes = (self._process_bytes or 0) + placed.offloaded_bytes + trace.offloaded
@@ -345,7 +360,9 @@ class Planner:
             subject.train_plan,
             min(val_samples, settings.eval.samples or val_samples),
             flops=trace.flops,
-            moved=time.moved_bytes(placed.device, trace.trainable, numbers.accumulation, trace.offloaded),
+            moved=time.moved_bytes(
+                placed.device, trace.trainable, numbers.accumulation, trace.offloaded
+            ),
             sent=placed.sent_bytes,
             copied=2 * numbers.accumulation * trace.offloaded,
         )

@@ -38,7 +38,10 @@ _NO_TENSORS = {"torch", *sys.stdlib_module_names}
 """Packages whose caches stay, beside our launcher, which holds the classes of settings."""
 MICRO_BATCHES = 2
 """Traced of a step at most: those after the second have the same peak."""
-UNTRACED_ERRORS = (*(RuntimeError, TypeError, ValueError), *(LookupError, ArithmeticError, AssertionError))
+UNTRACED_ERRORS = (
+    *(RuntimeError, TypeError, ValueError),
+    *(LookupError, ArithmeticError, AssertionError),
+)
 """What a step may raise because its tensors have no values: torch's DynamicOutputShapeException,
 DataDependentOutputException and UnsupportedFakeTensorException are RuntimeErrors, and numbers that
 were made up lead to others."""
@@ -275,7 +278,9 @@ def _offload_recorded(storages: Storages) -> Iterator[None]:
 def untraced(error: BaseException) -> str:
     """The operation that raised `error`, and the innermost line of the task that called it."""
     function = getattr(error, "func", None) or (error.args[0] if error.args else None)
-    operation = str(function).strip().split("\n")[0] if function is not None else type(error).__name__
+    operation = (
+        str(function).strip().split("\n")[0] if function is not None else type(error).__name__
+    )
     where = ""
     for frame in traceback.extract_tb(error.__traceback__):
         is_library = "site-packages" in frame.filename or frame.filename.startswith("<")

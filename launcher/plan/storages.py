@@ -37,7 +37,9 @@ _CPU_ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for
 _FLOPS: Mapping[Any, Any] = {
     **flop_registry,  # of attention, kernels of GPUs only
     _CPU_ATTENTION: lambda *args, **_: sdpa_flop_count(*(x.shape for x in args[:3])),
-    _CPU_ATTENTION_BACKWARD: lambda *args, **_: sdpa_backward_flop_count(*(x.shape for x in args[:4])),
+    _CPU_ATTENTION_BACKWARD: lambda *args, **_: sdpa_backward_flop_count(
+        *(x.shape for x in args[:4])
+    ),
 }
 """Operations of one call; those that compute an element at a time are left out."""
 
@@ -221,7 +223,9 @@ class Storages(TorchDispatchMode):
 
     def moments(self, start: int = 0) -> Moments:
         """What was held before the change with the number `start`, and after each from then on."""
-        changes = np.array([(*head, life.kind, life.size * sign) for *head, life, sign in self.changes])
+        changes = np.array(
+            [(*head, life.kind, life.size * sign) for *head, life, sign in self.changes]
+        )
         phase, computed, kinds, sizes = changes.T
         held = np.zeros((len(changes) + 1, len(Kind)), np.int64)
         held[np.arange(len(changes)) + 1, kinds] = sizes

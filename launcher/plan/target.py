@@ -117,9 +117,16 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
         gpu = {_joined(each): entry for each, entry in known.items()}.get(_joined(text))
         candidates = [each for each in known if _joined(text) in _joined(each)]
         if gpu is None:
-            fastest = max(candidates, key=lambda each: known[each].peaks.get("bf16", 0), default=None)
-            parts = {"did_you_mean": fastest, "fix": fastest and f"{GPU.flag} {shlex.quote(fastest)}"}
-            wrong(GPU.flag, f"unknown GPU '{text}'", allowed=", ".join(candidates or known), **parts)
+            fastest = max(
+                candidates, key=lambda each: known[each].peaks.get("bf16", 0), default=None
+            )
+            parts = {
+                "did_you_mean": fastest,
+                "fix": fastest and f"{GPU.flag} {shlex.quote(fastest)}",
+            }
+            wrong(
+                GPU.flag, f"unknown GPU '{text}'", allowed=", ".join(candidates or known), **parts
+            )
         elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
             allowed = f"{', '.join(candidates)}; or {GPU_MEMORY.flag} SIZE beside it"
             wrong(GPU.flag, f"GPUs of the name {gpu.name} differ in memory", allowed=allowed)

@@ -43,7 +43,9 @@ class Seconds:
 UNKNOWN = Seconds(None, None, None, "none: --gpu NAME uses data sheets")
 
 
-def moved_bytes(held: Mapping[Kind, int], trainable: int, accumulation: int, offloaded: int = 0) -> float:
+def moved_bytes(
+    held: Mapping[Kind, int], trainable: int, accumulation: int, offloaded: int = 0
+) -> float:
     """Bytes that a step moves at least, of a rank that holds `held`.
 
     Each micro-batch reads the weights forward and backward, and writes and reads its activations,

@@ -39,7 +39,9 @@ MOST_EVENTS = 400
 def drawn(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """All curves of `runs`, over steps, as JSON; events are those of all runs."""
     plots = [plot(title, unit, lines) for title, unit, lines in _all(runs) if lines]
-    return as_json("step", plots, [mark for run in runs for mark in marks(run, run.name if runs[1:] else "")])
+    return as_json(
+        "step", plots, [mark for run in runs for mark in marks(run, run.name if runs[1:] else "")]
+    )
 
 
 def _all(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine]]]:
@@ -48,7 +50,9 @@ def _all(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine]]
     evaluated = list(dict.fromkeys(name for run in runs for name in run.evaluations))
     trained = list(dict.fromkeys(name for run in runs for name in run.train))
 
-    def lines(names: Mapping[str, str], evaluations: bool = False, after: int = 0) -> list[PlotLine]:
+    def lines(
+        names: Mapping[str, str], evaluations: bool = False, after: int = 0
+    ) -> list[PlotLine]:
         """A line for each run and each of the keys that are named, below the `after` lines of the plot."""
         drawn = []
         for at, run in enumerate(runs):
@@ -57,7 +61,9 @@ def _all(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine]]
                     several = f"{run.name}, {name}" if after or len(names) > 1 else run.name
                     color = after + number if is_one else at
                     drawn.append(
-                        PlotLine(name if is_one else several, points, color, not is_one and after > 0)
+                        PlotLine(
+                            name if is_one else several, points, color, not is_one and after > 0
+                        )
                     )
         return drawn
 
@@ -101,7 +107,9 @@ def _peaks(run: RunRecord, side: str) -> Iterator[PlotLine]:
     steps = [points[at][0] for points in run.train.values() for at in (0, -1)]
     for name, key, color in (("predicted", _PREDICTED, 1), ("measured", "peak_memory_bytes", 3)):
         if (peak := (run.result.get(key) or {}).get(side)) is not None:
-            yield PlotLine(f"{name} peak", [(min(steps), peak), (max(steps), peak)], color, dashed=True)
+            yield PlotLine(
+                f"{name} peak", [(min(steps), peak), (max(steps), peak)], color, dashed=True
+            )
 
 
 def marks(run: RunRecord, name: str = "") -> list[dict[str, Any]]:

@@ -76,7 +76,9 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
                 format=format,
                 facts=task.facts(),
                 overlapping_groups=overlapping_groups(folder),
-                sample={name: text for name, text in shapes(first.batch).items() if "[" in str(text)},
+                sample={
+                    name: text for name, text in shapes(first.batch).items() if "[" in str(text)
+                },
                 text=task.sample_text() if isinstance(task, HasSampleText) else (),
                 pictures=task.pictures() if isinstance(task, HasPictures) else (),
             )
@@ -107,7 +109,9 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
 
     families = {name: _formats(name) for name in ([*FAMILIES] if family is None else [family])}
     if path.startswith(EMBEDDED):
-        owners = {name: each for each, formats in families.items() for name in _embedded(each, formats)}
+        owners = {
+            name: each for each, formats in families.items() for name in _embedded(each, formats)
+        }
         if path in owners:
             return [(owners[path], None)]
         known = ", ".join(owners) or "a file or a folder"
@@ -122,12 +126,16 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
         parts = {"allowed": refused.allowed, "fix": refused.fix}
         raise SettingsError.of(refused.message, value=path, where=origin, **parts) from refused
     except OSError as failed:
-        raise error(f"'{failed.filename or path}' cannot be read: {failed.strerror or failed}") from failed
+        raise error(
+            f"'{failed.filename or path}' cannot be read: {failed.strerror or failed}"
+        ) from failed
     if family is None:
         matches = [match for match in matches if match[1] is not None]
     if matches:
         return matches
-    known = "\n           ".join(f"{name}: {'; '.join(each.FORMATS)}" for name, each in families.items())
+    known = "\n           ".join(
+        f"{name}: {'; '.join(each.FORMATS)}" for name, each in families.items()
+    )
     raise error(f"unknown data format: '{path}'", allowed=known, fix=conversion(location))
 
 
@@ -156,7 +164,9 @@ def render(findings: Findings) -> bytes:
         sample=page.fact_rows(findings.sample),
         state="quiet" if groups is None else "bad" if groups else "good",
         overlap=overlap(findings),
-        pictures=[(b64encode(picture.png).decode(), picture.caption) for picture in findings.pictures],
+        pictures=[
+            (b64encode(picture.png).decode(), picture.caption) for picture in findings.pictures
+        ],
     )
 
 

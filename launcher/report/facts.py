@@ -53,7 +53,9 @@ def figures(run: RunRecord) -> dict[str, str]:
     """The numbers that are looked for first; a dash for what is unknown."""
     result, peaks = run.result, run.result.get("peak_memory_bytes") or {}
     best, wall_s = result.get("best"), result.get("wall_s")
-    known = [f"{side} {size(peaks[side])}" for side in ("device", "host") if peaks.get(side) is not None]
+    known = [
+        f"{side} {size(peaks[side])}" for side in ("device", "host") if peaks.get(side) is not None
+    ]
     speed, parameters = (result.get(name) for name in ("samples_per_s", "parameters"))
     return {
         "steps": f"{run.steps:,}",
@@ -80,7 +82,9 @@ def findings(runs: Sequence[RunRecord]) -> list[Row]:
         if status == "stopped" or (status == "failed" and not advice):
             log = shlex.quote(from_here(run.folder.absolute() / run_folder.LOG))
             again = lines.get("resume", lines["repeat"]) if status == "stopped" else f"less {log}"
-            advice.append((f"{status} at step {run.steps:,}", str(run.result.get("reason") or ""), again))
+            advice.append(
+                (f"{status} at step {run.steps:,}", str(run.result.get("reason") or ""), again)
+            )
         rows += [(run.name, *row) if runs[1:] else row for row in dict.fromkeys(advice)]
     return rows
 
@@ -110,7 +114,9 @@ def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
     """The settings that differ between several runs, a row for each run, below a head."""
     columns = {}
     for key in dict.fromkeys(key for run in runs for key in run.settings if key != "promise"):
-        values = [plain(run.settings[key].get("value")) if key in run.settings else "–" for run in runs]
+        values = [
+            plain(run.settings[key].get("value")) if key in run.settings else "–" for run in runs
+        ]
         if len(set(values)) > 1:
             columns[key] = values
     names = [run.name for run in runs]
@@ -140,13 +146,17 @@ def machine(run: RunRecord) -> list[Row]:
 def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
     """Of the events of a `kind`, when training was, the text, and whether a metric is at chance."""
     facts = [event["facts"] for event in run.events if event["kind"] == kind]
-    return [(str(f.get("when", "")), page.cut(f.get("text", "")), bool(f.get("at_chance"))) for f in facts]
+    return [
+        (str(f.get("when", "")), page.cut(f.get("text", "")), bool(f.get("at_chance")))
+        for f in facts
+    ]
 
 
 def commands(run: RunRecord) -> list[tuple[str, str]]:
     """What each command does, and its line, for the working directory."""
     folder, settings = (
-        shlex.quote(from_here(path.absolute())) for path in (run.folder, run.folder / run_folder.SETTINGS)
+        shlex.quote(from_here(path.absolute()))
+        for path in (run.folder, run.folder / run_folder.SETTINGS)
     )
     lines = [("repeat", f"{PROGRAM} --config {settings}")]
     if run.checkpoints:

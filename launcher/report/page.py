@@ -101,7 +101,9 @@ def fact_text(value: Any) -> str:
     """A fact as text: numbers in groups of three digits, mappings in a row."""
     if isinstance(value, Mapping):
         texts = {
-            name: f"({fact_text(inner)})" if isinstance(inner, Mapping) and inner else fact_text(inner)
+            name: f"({fact_text(inner)})"
+            if isinstance(inner, Mapping) and inner
+            else fact_text(inner)
             for name, inner in value.items()
         }
         return ", ".join(f"{name} {text}" for name, text in texts.items()) or "none"
@@ -132,7 +134,10 @@ def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
         while len(points) > 2 * max(BUCKETS // len(lines), 100):
             points = halved(points)
         style = "dashed" if dashed else "dotted" if color >= COLORS else ""
-        xs, ys = [x for x, _ in points], [None if y is None else float(f"{y:.6g}") for _, y in points]
+        xs, ys = (
+            [x for x, _ in points],
+            [None if y is None else float(f"{y:.6g}") for _, y in points],
+        )
         drawn.append({"name": name, "color": color % COLORS, "style": style, "x": xs, "y": ys})
     return {"title": title, "unit": unit, "lines": drawn}
 

@@ -34,7 +34,8 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
         events=curves,
         fact_rows=page.fact_rows,
         outcomes=[
-            (run.name, facts.title(run), facts.status(run)[0], *facts.figures(run).values()) for run in runs
+            (run.name, facts.title(run), facts.status(run)[0], *facts.figures(run).values())
+            for run in runs
         ],
         samples={run.folder: samples.read(run, samples.PICTURE_BYTES // len(runs)) for run in runs},
     )

@@ -36,7 +36,9 @@ def read(run: RunRecord, room: int) -> dict[str, Any] | None:
 
 def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) -> dict[str, Any]:
     newest = by_time.get(AFTER) or by_time[BEFORE]
-    shapes = [(content["columns"], [row[0] for row in content["rows"]]) for content in by_time.values()]
+    shapes = [
+        (content["columns"], [row[0] for row in content["rows"]]) for content in by_time.values()
+    ]
     if shapes[0] != shapes[-1]:  # a resumed run may have other data
         by_time = {when: content for when, content in by_time.items() if content is newest}
     cards: list[dict[str, Any]] = []
@@ -45,7 +47,11 @@ def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) 
         cards.append({"name": str(rows[0][0]), "texts": texts, "pictures": []})
     # A custom task may draw other things than its samples.
     count = max(len(content["pictures"]) for content in by_time.values())
-    others = [] if count == len(cards) else [{"name": "", "texts": [], "pictures": []} for _ in range(count)]
+    others = (
+        []
+        if count == len(cards)
+        else [{"name": "", "texts": [], "pictures": []} for _ in range(count)]
+    )
     left_out = 0
     for when, content in reversed(list(by_time.items())):  # those before have no room first
         for card, picture in zip(others or cards, content["pictures"], strict=False):
@@ -59,7 +65,9 @@ def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) 
             room -= len(text)
             facts = {"when": f"{when} training", "png": text, "caption": str(picture["caption"])}
             card["pictures"].insert(0, facts)
-    times = ", and ".join(f"{when} training, at step {int(each['step']):,}" for when, each in by_time.items())
+    times = ", and ".join(
+        f"{when} training, at step {int(each['step']):,}" for when, each in by_time.items()
+    )
     cards = [*(card for card in others if card["pictures"]), *cards]
     return {"when": times, "cards": cards, "left_out": left_out}
 

@@ -28,7 +28,14 @@ from gearshift.training.logging.quantities import real
 from gearshift.training.train_plan import TrainPlan
 
 _KILLED = "no process holds its lock, and it wrote no result"
-_OF_ANOTHER_VERSION = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
+_OF_ANOTHER_VERSION = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    StopIteration,
+)
 _TRAIN_PLAN = TypeAdapter(TrainPlan)
 _unwrapped = partial(Text, no_wrap=True, overflow="ellipsis")
 State = Literal["not started", "starting", "running", "completed", "stopped", "failed", "killed"]
@@ -135,7 +142,9 @@ def _event(kind: str, step: int, facts: Mapping[str, Any]) -> str | None:
     if kind == "evaluated":
         name, value = next(iter(facts["metrics"].items()))
         best = ", the best so far" if facts["is_best"] else ""
-        return f"evaluated {facts['split']} at step {facts['step']}: {name} {real(float(value))}{best}"
+        return (
+            f"evaluated {facts['split']} at step {facts['step']}: {name} {real(float(value))}{best}"
+        )
     if kind == "saved":
         return f"saved checkpoint of step {facts['step']}"
     if kind == "resumed":
@@ -182,7 +191,9 @@ def screen(snapshots: Sequence[Snapshot]) -> Group:
 def plain(snapshot: Snapshot) -> str:
     """A run in a few lines, as a run prints them itself."""
     why = f"; {snapshot.why}" if snapshot.why else ""
-    return "\n".join([render_row("run", f"{snapshot.name}, {snapshot.state}{why}"), *_rows(snapshot)])
+    return "\n".join(
+        [render_row("run", f"{snapshot.name}, {snapshot.state}{why}"), *_rows(snapshot)]
+    )
 
 
 def _rows(snapshot: Snapshot) -> list[str]:

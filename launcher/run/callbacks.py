@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from gearshift.models.base import Task
 
 
-def build(job: RunPlan, settings: Settings, storage: Storage, world: World, info: RunInfo) -> list[Callback]:
+def build(
+    job: RunPlan, settings: Settings, storage: Storage, world: World, info: RunInfo
+) -> list[Callback]:
     """All callbacks of this rank; rank 0 also writes files and to the console.
 
     What a run does not use is not imported.
@@ -171,7 +173,9 @@ def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit:
     return Health(state, reported, learns=learns, has_patience=settings.stop.patience is not None)
 
 
-def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: Emit) -> Callback:
+def _trackers(
+    job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: Emit
+) -> Callback:
     """The trackers of rank 0."""
     from gearshift.training.trackers.follow import Run
     from gearshift.training.trackers.process import Trackers
@@ -182,7 +186,11 @@ def _trackers(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emi
 
     def report(kind: Literal["notice", "warning"], label: str, text: str) -> None:
         """Write a message after the outputs of the run were closed."""
-        text = render_row(label, text) if kind == "notice" else render_row("warning", f"{label}: {text}")
+        text = (
+            render_row(label, text)
+            if kind == "notice"
+            else render_row("warning", f"{label}: {text}")
+        )
         if job.console:
             PlainOutput(sys.stdout).write(kind, text)
         job.log(text)

@@ -17,17 +17,26 @@ from gearshift.training.settings import nested
 def render_plan(ready: RunPlan) -> str:
     """The text of --dry-run."""
     facts, settings, solved = plan_as_json(ready), ready.resolved.settings, ready.resolved.batching
-    count, limits = facts["parameters"], {"steps": settings.train.max_steps, "epochs": settings.train.epochs}
+    count, limits = (
+        facts["parameters"],
+        {"steps": settings.train.max_steps, "epochs": settings.train.epochs},
+    )
     product = f"micro-batch {solved.micro_batch} × accumulation {solved.accumulation}"
     product += f" × {counted(solved.world_size, 'process')}"
     rows = [
-        ("model", model_name(settings.model) + ("" if count is None else f", {count:,} parameters")),
+        (
+            "model",
+            model_name(settings.model) + ("" if count is None else f", {count:,} parameters"),
+        ),
         ("mode", settings.mode),
         ("engine", f"{settings.engine.name} on {processes_of(ready)}"),
         ("data", getattr(settings.data, "path", None)),
         *(("fetch", f"{file['url']} as {file['path']}") for file in facts["fetch"]),
         ("step", f"{solved.global_batch} samples = {product}"),
-        ("length", ", at most ".join(f"{n:g} {unit}" for unit, n in limits.items() if n is not None)),
+        (
+            "length",
+            ", at most ".join(f"{n:g} {unit}" for unit, n in limits.items() if n is not None),
+        ),
         ("folder", facts["folder"]),
         ("resume", ready.line or None),
         *(("changed", change) for change in (ready.resume.changes if ready.resume else ())),
@@ -49,7 +58,9 @@ def plan_as_json(ready: RunPlan) -> dict[str, Any]:
     # The ranks that this program would start: none under torchrun or srun.
     ranks, fetched = range(resolved.nproc if ready.launched is None else 0), list[dict[str, Any]]()
     if resolved.settings.download.fetch:
-        from gearshift.launcher.config import feature_checks  # for the runs that download their data
+        from gearshift.launcher.config import (
+            feature_checks,
+        )  # for the runs that download their data
 
         is_requested = feature_checks.is_requested(resolved.values)
         for target in feature_checks.targets(resolved.settings.download) if is_requested else ():

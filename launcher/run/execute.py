@@ -76,12 +76,18 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
                     folder = RunFolder(plan.destination, is_resumed=True)
                     run_folder.remove_exports_left(folder.path)
                 else:
-                    folder = run_folder.create(plan.resolved, plan.out, plan.name, partial(copy_run, source))
+                    folder = run_folder.create(
+                        plan.resolved, plan.out, plan.name, partial(copy_run, source)
+                    )
             explain = partial(run_end.explained, resolved=plan.resolved, folder=folder.path)
             with at_signal(folder.discard):
                 plan = replace(plan, folder=folder.path, console=console)
                 end = explain(train(plan, lambda end: show(explain(end))))
-    except (FetchError, Stopped, KeyboardInterrupt) as error:  # between the parts that handle signals
+    except (
+        FetchError,
+        Stopped,
+        KeyboardInterrupt,
+    ) as error:  # between the parts that handle signals
         end = run_end.of_error(error, plan.launched.rank if plan.launched else 0)
         show(end)
     if folder is None:

@@ -77,7 +77,10 @@ class JobGeneration:
         first outcome counts. The code is 0 for every end that all ranks agreed on: srun and torchrun
         treat any other one as a failed rank, and the job script reads the outcome. Touches the disk.
         """
-        of_all, of_one = ("peer lost", "killed", "fenced"), ("failed", "out of memory", "invalid input")
+        of_all, of_one = (
+            ("peer lost", "killed", "fenced"),
+            ("failed", "out of memory", "invalid input"),
+        )
         if kind in of_one or (self.rank == 0 and kind not in of_all):
             publish_outcome(self.run, self.generation, code, text)
         return exit_codes.DONE if kind == "ended" and code != exit_codes.FAILURE else code

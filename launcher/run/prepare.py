@@ -88,7 +88,12 @@ def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
 
 
 def prepare_run_at(
-    args: CliArgs, out: Path | None, here: Machine, launched: RankEnvironment | None, *, is_here: bool = False
+    args: CliArgs,
+    out: Path | None,
+    here: Machine,
+    launched: RankEnvironment | None,
+    *,
+    is_here: bool = False,
 ) -> RunPlan:
     """As `prepare_run`, for a given machine and rank environment, such as those of a cluster.
 
@@ -109,7 +114,9 @@ def prepare_run_at(
             from gearshift.launcher.plan import auto
             from gearshift.launcher.plan.target import Described
 
-            described = Described(here, launched.world_size // launched.local_size if launched else 1)
+            described = Described(
+                here, launched.world_size // launched.local_size if launched else 1
+            )
             decision = auto.decide_engine(args, out, described, world_size)
         engine_options.deepspeed_layout(decision.resolved, decision.resolved.settings.engine)
     except SettingsError as error:
@@ -124,11 +131,15 @@ def prepare_run_at(
         values, key, source = decision.resolved.values, "engine.max_restarts", launched.source
         diagnostics += check_processes(values, launched.local_size, source)
         if value := values[key].value:
-            message = f"{key} {value}, but only {source}, which started the processes, can restart them"
+            message = (
+                f"{key} {value}, but only {source}, which started the processes, can restart them"
+            )
             allowed = f"0 under {source}; a second start with  --resume auto  resumes"
             diagnostics.append(errors.about(values, key, message, allowed=allowed))
         if decision.resolved.settings.continual.enabled:
-            from gearshift.launcher.config import feature_checks  # for the runs that learn continually
+            from gearshift.launcher.config import (
+                feature_checks,
+            )  # for the runs that learn continually
 
             diagnostics += feature_checks.check_launcher(source, values)
     if diagnostics or decision is None:
@@ -150,7 +161,9 @@ def prepare_run_at(
         launched=launched,
         out=out,
         name=name_of(settings),
-        threads=affinity.threads(settings.engine, here.cores, ranks, environment.variables(), is_continual),
+        threads=affinity.threads(
+            settings.engine, here.cores, ranks, environment.variables(), is_continual
+        ),
         nothing_left=None if is_continual else decision.nothing_left,
         is_continual=is_continual,
         is_trained=is_continual and decision.nothing_left is not None,
@@ -232,7 +245,11 @@ def check_memory(
         return
     settings, device, world_size = resolved.settings, resolved.device, resolved.world_size
     is_16_bit, state_bytes = settings.precision not in ("fp32", "tf32"), settings.optim.least_bytes
-    limit = here.tensor_bytes(ranks_per_node, world_size // ranks_per_node) if device == "cuda" else None
+    limit = (
+        here.tensor_bytes(ranks_per_node, world_size // ranks_per_node)
+        if device == "cuda"
+        else None
+    )
 
     def lacks(engine: Entry) -> list[str]:
         """Each kind of memory of which there is too little: what is needed, and what there is."""

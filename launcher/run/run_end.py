@@ -128,7 +128,9 @@ def build(
         return redact_variables(text, environment.variables())
 
     parts["diagnostics"] = [
-        replace(one, **{name: clean(value) for name, value in vars(one).items() if type(value) is str})
+        replace(
+            one, **{name: clean(value) for name, value in vars(one).items() if type(value) is str}
+        )
         for one in parts.get("diagnostics", ())
     ]
     code = _CODES.get(kind, exit_codes.FAILURE) if exit_code is None else exit_code
@@ -244,7 +246,9 @@ def exit_hung(plan: RunPlan, rank: int, reason: str) -> NoReturn:
     `reason` follows `rank 1 on HOST`, for example `waited 600 s for its data`. The supervisor shows
     it before reports of other ranks; without a supervisor it is printed here.
     """
-    stack = "".join(traceback.format_stack(sys._current_frames()[threading.main_thread().ident or 0]))
+    stack = "".join(
+        traceback.format_stack(sys._current_frames()[threading.main_thread().ident or 0])
+    )
     text = f"error: rank {rank} on {socket.gethostname()} {reason}"
     end = build("failed", rank, text, f"stack of the main thread:\n{stack}")
     if plan.reports is not None:

@@ -46,20 +46,34 @@ class SamplesWriter(Callback):
 
     def _write(self, predictions: Predictions, when: str, step: int, *, is_small: bool) -> bool:
         """Write the samples, with small pictures or whole ones; whether it succeeded."""
-        drawn, storage, rows = list[Mapping[str, str]](), self._storage, list[list[str | float | None]]()
+        drawn, storage, rows = (
+            list[Mapping[str, str]](),
+            self._storage,
+            list[list[str | float | None]](),
+        )
         for row in predictions.rows:
-            rows.append([f"{c[:_LONGEST]}…" if isinstance(c, str) and len(c) > _LONGEST else c for c in row])
+            rows.append(
+                [f"{c[:_LONGEST]}…" if isinstance(c, str) and len(c) > _LONGEST else c for c in row]
+            )
         try:
             (storage.path / FOLDER).mkdir(exist_ok=True)
             for number, picture in enumerate(predictions.pictures, start=1):
-                png, file = picture.png, f"{when}-{number}.png"  # a name of a custom task may be no file name
+                png, file = (
+                    picture.png,
+                    f"{when}-{number}.png",
+                )  # a name of a custom task may be no file name
                 if is_small:
                     from gearshift.models.common import pictures  # for tasks with pictures
 
                     png = pictures.small(png, SIDE, BYTES)
                 storage.atomic_write(f"{FOLDER}/{file}", png)
                 drawn.append({"name": picture.name, "caption": picture.caption, "file": file})
-            content = {"step": step, "columns": list(predictions.columns), "rows": rows, "pictures": drawn}
+            content = {
+                "step": step,
+                "columns": list(predictions.columns),
+                "rows": rows,
+                "pictures": drawn,
+            }
             storage.atomic_write(f"{FOLDER}/{when}.json", encode_bytes(content, indent=2) + b"\n")
         except (OSError, DataError) as error:  # DataError: a custom task drew no PNG
             text = f"samples were not written: {error}"

@@ -84,10 +84,18 @@ class RankProcesses:
             for rank in range(nproc):
                 own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
                 is_shown = console and not rank
-                with nullcontext() if is_shown else (self.folder / f"rank-{rank}.out").open("wb") as output:
+                with (
+                    nullcontext()
+                    if is_shown
+                    else (self.folder / f"rank-{rank}.out").open("wb") as output
+                ):
                     command = [sys.executable, "-m", MODULE, str(self.folder)]
                     process = subprocess.Popen(
-                        command, env=shared | own, start_new_session=True, stdout=output, stderr=output
+                        command,
+                        env=shared | own,
+                        start_new_session=True,
+                        stdout=output,
+                        stderr=output,
                     )
                     self.processes.append(process)
         finally:
@@ -107,7 +115,9 @@ class RankProcesses:
         for rank, process in enumerate(self.processes):
             if rank not in self.ends and (code := process.poll()) is not None:
                 end = run_end.load(self.folder, rank)
-                self.ends[rank] = end or without_report(rank, code, self.output(rank), self.forwarded)
+                self.ends[rank] = end or without_report(
+                    rank, code, self.output(rank), self.forwarded
+                )
         return len(self.ends) == len(self.processes)
 
     def first_failure(self) -> RunEnd | None:
@@ -121,9 +131,13 @@ class RankProcesses:
             is_killed = end.kind == "killed"
             # Communication libraries abort when another rank is gone.
             is_abort = is_killed and self.processes[end.rank].returncode == -signal.SIGABRT
-            return _PRIORITY.get("peer lost" if is_abort else end.kind, 1), 0.0 if is_killed else end.at
+            return _PRIORITY.get(
+                "peer lost" if is_abort else end.kind, 1
+            ), 0.0 if is_killed else end.at
 
-        return min((end for end in self.ends.values() if end.kind != "ended"), key=urgency, default=None)
+        return min(
+            (end for end in self.ends.values() if end.kind != "ended"), key=urgency, default=None
+        )
 
     def output(self, rank: int) -> str:
         """The last output of a rank that does not print to the terminal."""
@@ -183,11 +197,17 @@ def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> Ru
     if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
         stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
         return run_end.of_error(stop, rank)
-    status = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code} without a report"
+    status = (
+        f"killed by {signal.Signals(-code).name}"
+        if code < 0
+        else f"exit code {code} without a report"
+    )
     if code == -signal.SIGKILL:
         status += " (often because the machine was out of memory)"
     text = FAULTS["dead_rank"].seen.format(rank=rank, host=socket.gethostname(), status=status)
-    return run_end.build("killed", rank, f"error: {text}", output, fault=recognized(output) or "dead_rank")
+    return run_end.build(
+        "killed", rank, f"error: {text}", output, fault=recognized(output) or "dead_rank"
+    )
 
 
 def stacks_file(folder: Path, rank: int) -> Path:

@@ -100,7 +100,11 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         job = _fitted(job, len(task.data("train") if number else train_split), storage, world)
         tracked = check.retracked(tracked, _settings(job))
         settings = cast(Settings, tracked)
-    resolved, seed, micro_batch = job.resolved, settings.train.seed, job.resolved.batching.micro_batch
+    resolved, seed, micro_batch = (
+        job.resolved,
+        settings.train.seed,
+        job.resolved.batching.micro_batch,
+    )
     samples = Samples(task, train_split, seed)
     split = TEST if settings.eval.test and job.split is None else job.split
     evaluated = None if split is None else samples_of(task, split, seed)
@@ -123,7 +127,9 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         labels = resumed.fact("evaluator", {}).get("metrics", {})
         if job.split is not None and labels and task.goal.metric not in labels:
             allowed = "data with the labels of the run"
-            raise DataError(f"the data lacks labels: {', '.join(labels)}", where="data.path", allowed=allowed)
+            raise DataError(
+                f"the data lacks labels: {', '.join(labels)}", where="data.path", allowed=allowed
+            )
     model, initial, base = _build_model(job, settings, storage, task, resumed, world)
     built = architecture(model)  # before the engine shards its parameters
     if task.channels_last:
@@ -160,7 +166,9 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         experience=number,
     )
     held_out = _held_out(tasks, number, settings, micro_batch, loading)
-    info = callbacks.run_info(job, tasks, built, len(samples), held_out.counts(), storage.path, world.device)
+    info = callbacks.run_info(
+        job, tasks, built, len(samples), held_out.counts(), storage.path, world.device
+    )
     called, save = callbacks.build(job, settings, storage, world, info), settings.save
     keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at)
     writer = CheckpointWriter(storage, world, resolved.settings.engine.name, keep, save.async_)
@@ -179,11 +187,18 @@ def _restore(job: RunPlan, storage: Storage, resumed: ResumePoint, engine: Engin
 
     keeps_slots = job.split is None and "optimizer" not in resumed.reset
     try:
-        restore(resumed.checkpoint, engine, keeps_slots, WEIGHT if job.split is None else tensor_file.EMA)
+        restore(
+            resumed.checkpoint,
+            engine,
+            keeps_slots,
+            WEIGHT if job.split is None else tensor_file.EMA,
+        )
     except CheckpointDamaged as error:
         assert job.resume is not None
         if set_damaged_aside(job.resume, storage, resumed, engine.world):
-            raise CheckpointSetAside(f"{error}; it was renamed, and the one before it is used") from error
+            raise CheckpointSetAside(
+                f"{error}; it was renamed, and the one before it is used"
+            ) from error
         raise
 
 
@@ -257,11 +272,15 @@ def _held_out(
     for task in tasks:
         samples = Samples(task, task.data("val"), settings.train.seed)
         limit = None if task.facts().get("control") else settings.eval.samples
-        parts.append(HeldOutPart(task, EvaluationBatches(samples, micro_batch, *loading, limit=limit)))
+        parts.append(
+            HeldOutPart(task, EvaluationBatches(samples, micro_batch, *loading, limit=limit))
+        )
     return HeldOut(parts, number)
 
 
-def _caches_features(settings: Settings, task: Task, model: Module, module: Module, engine: Engine) -> bool:
+def _caches_features(
+    settings: Settings, task: Task, model: Module, module: Module, engine: Engine
+) -> bool:
     """Whether the samples of `task` are cached outputs of its frozen encoder from now on."""
     from gearshift.models.common.data_files import cache_folder  # for tasks with such an encoder
     from gearshift.training.data import feature_cache
@@ -295,7 +314,12 @@ def _file_digests(settings: Settings, world: World) -> dict[str, str] | None:
 
 
 def _build_model(
-    job: RunPlan, settings: Settings, storage: Storage, task: Task, resumed: ResumePoint | None, world: World
+    job: RunPlan,
+    settings: Settings,
+    storage: Storage,
+    task: Task,
+    resumed: ResumePoint | None,
+    world: World,
 ) -> tuple[Module, dict[str, torch.Tensor], BaseWeights | None]:
     """The model, its initial weights, and its base, which checkpoints leave out. Collective.
 
@@ -313,12 +337,18 @@ def _build_model(
     if base is not None and resumed is not None:
         base.check(resumed.checkpoint)
     save, lack = job.resolved.settings.save, None
-    if job.split is not None or not save.required or not (save.last or save.every or save.keep_best):
+    if (
+        job.split is not None
+        or not save.required
+        or not (save.last or save.every or save.keep_best)
+    ):
         return model, initial, base
     if world.rank == 0:
         is_there = (storage.path / retention.CHECKPOINTS).is_dir()
         folder = storage.path / retention.CHECKPOINTS if is_there else storage.path
-        needed = room.checkpoint_bytes(model, job.resolved.settings, only_trained=_has_adapters(task))
+        needed = room.checkpoint_bytes(
+            model, job.resolved.settings, only_trained=_has_adapters(task)
+        )
         lack = room.lacking(folder, needed)
     if text := first_error(world, lack):
         raise SettingsError.of(
@@ -350,7 +380,9 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
         only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
         cleanup.callback(torch.use_deterministic_algorithms, before, warn_only=only_warns)
         for name in ("deterministic", "benchmark"):
-            cleanup.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+            cleanup.callback(
+                setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name)
+            )
         seeds.make_deterministic(environment.variables())
     if settings.train.debug:
         cleanup.enter_context(torch.autograd.set_detect_anomaly(True))

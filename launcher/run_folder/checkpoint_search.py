@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, from_here, listed, nearest_match
+from gearshift.launcher.base.diagnostics import (
+    PROGRAM,
+    SettingsError,
+    from_here,
+    listed,
+    nearest_match,
+)
 from gearshift.launcher.config.command_line import RUN_ARGUMENTS
 from gearshift.launcher.config.provenance import CliArgs, Resolved
 from gearshift.launcher.config.schema import PRETRAINED, model_part
@@ -101,12 +107,17 @@ def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
             run = _found(out, None, where) if run_folder.is_run_folder(out) else None
             return run if run and (run.checkpoint or run.is_completed) else None
         if argument.isdigit():
-            path, step = out or next(iter(newest(run_folder.SETTINGS)), run_folder.PARENT), int(argument)
+            path, step = (
+                out or next(iter(newest(run_folder.SETTINGS)), run_folder.PARENT),
+                int(argument),
+            )
         folder, checkpoint = around(path)
         if folder is None:
             raise no_run(path, where, "resume")
         return _found(
-            folder, step if checkpoint is None else manifest.step_of(checkpoint.resolve().name), where
+            folder,
+            step if checkpoint is None else manifest.step_of(checkpoint.resolve().name),
+            where,
         )
 
 
@@ -115,7 +126,9 @@ def around(path: Path) -> tuple[Path | None, Path | None]:
     folder, checkpoint = path, None
     if manifest.step_of(path.resolve().name) is not None or is_file(path / manifest.NAME):
         # The links last and best are in the run folder itself.
-        folder = path.parent if path.is_symlink() else Path(from_here(path.absolute().parent.parent))
+        folder = (
+            path.parent if path.is_symlink() else Path(from_here(path.absolute().parent.parent))
+        )
         checkpoint = path
     return folder if run_folder.is_run_folder(folder) else None, checkpoint
 
@@ -135,7 +148,11 @@ def _latest(args: CliArgs, where: str) -> ResumableRun | None:
     for folder in [] if choice.diagnostics else newest(run_folder.SETTINGS):
         try:
             values = read_values(folder / run_folder.SETTINGS)
-            if (*model_of(values), values.get("mode")) != (choice.family, choice.model, choice.mode):
+            if (*model_of(values), values.get("mode")) != (
+                choice.family,
+                choice.model,
+                choice.mode,
+            ):
                 continue
             run = _found(folder, None, where)
         except InvalidRecord:
@@ -192,7 +209,13 @@ def _newest_intact(saved: dict[int, Path]) -> SavedCheckpoint | None:
             return _SAVED.validate_python({**facts, "step": step})
         except (CheckpointUnreadable, PermissionError):
             raise
-        except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:  # ranks report it
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            CheckpointError,
+        ) as error:  # ranks report it
             text = f"cannot use the checkpoint of step {step}: {folder}: {error}"
             damage = damage or CheckpointError(text)
     if damage is not None:
@@ -237,8 +260,12 @@ def load_resume_point(
             raise CheckpointError(f"all checkpoints of {resume.source} are damaged: {reasons}")
     except CheckpointError as error:
         where = f"--resume {resume.source if resume.step is None else resume.step}"
-        allowed = "another step, auto for the newest intact checkpoint, or a new run with another --out"
-        raise SettingsError.of(str(error), value=str(resume.source), where=where, allowed=allowed) from error
+        allowed = (
+            "another step, auto for the newest intact checkpoint, or a new run with another --out"
+        )
+        raise SettingsError.of(
+            str(error), value=str(resume.source), where=where, allowed=allowed
+        ) from error
     if checkpoint is None:
         return None
     reset = frozenset(resume.reset)
@@ -250,7 +277,9 @@ def load_resume_point(
     return point
 
 
-def set_damaged_aside(resume: ResumeRequest, storage: Storage, point: ResumePoint, world: World) -> bool:
+def set_damaged_aside(
+    resume: ResumeRequest, storage: Storage, point: ResumePoint, world: World
+) -> bool:
     """Rename a checkpoint that was found damaged as it was loaded; whether that was done.
 
     The next start then takes the one before it. One that was named, is of another run or is the
@@ -268,7 +297,12 @@ def set_damaged_aside(resume: ResumeRequest, storage: Storage, point: ResumePoin
 
 
 def prepare_folder(
-    resume: ResumeRequest, resolved: Resolved, storage: Storage, point: ResumePoint | None, *, is_end: bool
+    resume: ResumeRequest,
+    resolved: Resolved,
+    storage: Storage,
+    point: ResumePoint | None,
+    *,
+    is_end: bool,
 ) -> None:
     """Rewrite the settings, remove metrics after the resume point, set later checkpoints aside.
 

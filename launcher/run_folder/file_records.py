@@ -84,7 +84,9 @@ def changed_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str
     """The files that changed since they were recorded, or are gone. Reads the disk."""
     for name, file in files.items():
         stamp = stamp_of(folder / name)
-        if stamp != file.stamp and (stamp is None or _digest(folder / name, stamp.size) != file.digest):
+        if stamp != file.stamp and (
+            stamp is None or _digest(folder / name, stamp.size) != file.digest
+        ):
             yield name
 
 

@@ -84,7 +84,9 @@ def claim(run: Path, generation: Generation) -> None:
     for _ in range(2):  # the first line may only complete one that a kill cut off
         if generation in claimed(run):
             return
-        _append(run, _CLAIMED, generation, {"slurm_job": environment.variables().get("SLURM_JOB_ID")})
+        _append(
+            run, _CLAIMED, generation, {"slurm_job": environment.variables().get("SLURM_JOB_ID")}
+        )
 
 
 class FencedOff(OSError):
@@ -92,7 +94,9 @@ class FencedOff(OSError):
 
     def __init__(self, run: Path, generation: Generation) -> None:
         later = owner(run, generation).description_for(generation)
-        super().__init__(errno.EPERM, f"{generation.description} is fenced off: {later} has claimed {run}")
+        super().__init__(
+            errno.EPERM, f"{generation.description} is fenced off: {later} has claimed {run}"
+        )
 
     def __str__(self) -> str:
         return str(self.strerror)
@@ -139,7 +143,9 @@ def fencing(run: Path, generation: Generation) -> Iterator[Storage]:
 
 def starts(run: Path, generation: Generation) -> list[Mapping[str, Any]]:
     """The recorded starts of the job of `generation`, in their order. Reads the disk."""
-    return [line for line in lines(run) if line["kind"] == _STARTED and line["job"] == generation.job]
+    return [
+        line for line in lines(run) if line["kind"] == _STARTED and line["job"] == generation.job
+    ]
 
 
 def lines(run: Path) -> Sequence[Mapping[str, Any]]:

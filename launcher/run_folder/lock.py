@@ -89,7 +89,9 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
                     with suppress(OSError):  # a full disk: the content is only for a message
                         suffix = "" if generation is None else f" {generation}"
                         os.ftruncate(file, 0)
-                        os.pwrite(file, f"{os.getpid()}@{socket.gethostname()}{suffix}\n".encode(), 0)
+                        os.pwrite(
+                            file, f"{os.getpid()}@{socket.gethostname()}{suffix}\n".encode(), 0
+                        )
                     cleanup.pop_all()
                     return file
                 holder, is_lost = _holder(file, generation)
@@ -99,7 +101,10 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
                 staged.replace(path)
                 continue
             if time.monotonic() > end:
-                message, value = f"the run folder {path.parent} is in use by {holder}", str(path.parent)
+                message, value = (
+                    f"the run folder {path.parent} is in use by {holder}",
+                    str(path.parent),
+                )
                 fix = "wait for that run or stop it; or choose another folder with  --out DIR"
                 raise SettingsError.of(message, value=value, fix=fix)
             if not is_reported:

@@ -17,7 +17,14 @@ from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.base.redaction import redact_variables
 from gearshift.launcher.config.render import ORIGINS
-from gearshift.launcher.run_folder.run_folder import EVENTS, METRICS, PROFILE, RESULT, STAGES, check_regular
+from gearshift.launcher.run_folder.run_folder import (
+    EVENTS,
+    METRICS,
+    PROFILE,
+    RESULT,
+    STAGES,
+    check_regular,
+)
 from gearshift.training.logging.metrics import OF_PART, OF_USAGE
 from gearshift.training.storage import lines_of, open_to_read, parse_json, read_regular
 
@@ -161,7 +168,9 @@ _OF_FILES: Mapping[str, TypeAdapter[Any]] = {
     ORIGINS: TypeAdapter(dict[str, _Origin]),
     EVENTS: _EVENT,
 }
-_METRICS: TypeAdapter[Any] = TypeAdapter(Annotated[_TrainLine | _EvalLine, Field(discriminator="kind")])
+_METRICS: TypeAdapter[Any] = TypeAdapter(
+    Annotated[_TrainLine | _EvalLine, Field(discriminator="kind")]
+)
 
 
 class RunReader:
@@ -293,7 +302,9 @@ def _damaged(path: Path, error: ValueError, line: int | None = None) -> InvalidR
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         key, reason = ".".join(map(str, first["loc"])) or None, first["msg"]
-    return InvalidRecord.of(f"{where} is damaged: {reason}", value=str(path), key=key, where=where, fix=fix)
+    return InvalidRecord.of(
+        f"{where} is damaged: {reason}", value=str(path), key=key, where=where, fix=fix
+    )
 
 
 @contextmanager

@@ -30,7 +30,9 @@ RESET_EFFECTS: Mapping[str, str] = {
     "schedule": "the learning-rate schedule restarts",
     "data": "the data order restarts",
 }
-RULES: Mapping[Rule, Sequence[str]] = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
+RULES: Mapping[Rule, Sequence[str]] = json.loads(
+    Path(__file__).with_suffix(".json").read_text("utf-8")
+)
 """Settings and sections; the longest matching key applies."""
 LENGTH = ("train.epochs", "train.max_steps")
 _RATES = (*LENGTH, "schedule.name", "schedule.warmup", "schedule.warmup_cap", "schedule.decay")
@@ -70,7 +72,9 @@ def decide(
     diagnostics = [unknown("--reset", part, PARTS, where=f"--reset {part}") for part in wrong]
     if args.resume is None:
         part = args.reset[0]
-        diagnostics.append(Diagnostic("--reset requires --resume", value=part, where=f"--reset {part}"))
+        diagnostics.append(
+            Diagnostic("--reset requires --resume", value=part, where=f"--reset {part}")
+        )
     try:
         if args.resume is not None and (run := checkpoint_search.find(args, out)) is not None:
             layers, _ = selection.read_user(args)  # as given now, not those of the run
@@ -79,7 +83,10 @@ def decide(
             given = selection.highest(layers).get(key)
             if given is not None and given.value != family:
                 message = f"model {given.value} differs from {family}, used by {run.folder}"
-                parts = {"where": given.origin.where, "allowed": f"{family}; or a new run, without --resume"}
+                parts = {
+                    "where": given.origin.where,
+                    "allowed": f"{family}; or a new run, without --resume",
+                }
                 raise SettingsError.of(message, key=key, value=given.value, **parts)
             base = known
     except SettingsError as error:
@@ -98,7 +105,9 @@ def decide(
         line = f"{option}: {out} has no checkpoint yet; starting a new run there"
         return RunPlan(resolved, ResumeRequest(out), line)
     model, mode = model_name(resolved.settings.model), resolved.settings.mode
-    return RunPlan(resolved, line=f"{option}: no run of {model}, mode {mode}, to resume; starting a new run")
+    return RunPlan(
+        resolved, line=f"{option}: no run of {model}, mode {mode}, to resume; starting a new run"
+    )
 
 
 def _resumed(
@@ -110,10 +119,14 @@ def _resumed(
     diagnostics: list[Diagnostic],
 ) -> RunPlan:
     checkpoint, folder, result = run.checkpoint, run.folder, run.result or {}
-    changed = differences(settings if checkpoint is None else checkpoint.settings, resolved, checkpoint)
+    changed = differences(
+        settings if checkpoint is None else checkpoint.settings, resolved, checkpoint
+    )
     is_left = not run.is_completed or "data" in args.reset
     is_left |= run.requested_step not in (None, checkpoint_search.newest_step(folder))
-    if not is_left and any(change.key in LENGTH or change.key.startswith("stop.") for change in changed):
+    if not is_left and any(
+        change.key in LENGTH or change.key.startswith("stop.") for change in changed
+    ):
         train, stop = resolved.settings.train, resolved.settings.stop.after
         limits = [(train.epochs, "epochs"), (train.max_steps, "steps")]
         limits += [(stop, "steps")] if isinstance(stop, int) else []
@@ -122,7 +135,9 @@ def _resumed(
     if not is_left:  # the new length changes nothing: it needs no --reset
         changed = [change for change in changed if change.key not in LENGTH]
     if checkpoint is not None:
-        diagnostics += errors_of(changed, args.reset, resolved, f"{folder} until step {checkpoint.step}")
+        diagnostics += errors_of(
+            changed, args.reset, resolved, f"{folder} until step {checkpoint.step}"
+        )
     elif run.is_completed and (args.reset or is_left):
         message = f"{folder} was completed, and has no checkpoint left to train on from"
         where = f"{args.resume_option} {args.resume}"
@@ -131,15 +146,21 @@ def _resumed(
     if diagnostics:
         raise SettingsError(diagnostics)
     reset = [part for part in PARTS if part in args.reset]
-    lines = [] if checkpoint is None and not run.is_completed else [change.line for change in changed]
+    lines = (
+        [] if checkpoint is None and not run.is_completed else [change.line for change in changed]
+    )
     request = ResumeRequest(folder, run.requested_step, reset, lines)
     if not is_left:
         steps = result.get("steps") or 0
         line = f"nothing to do: {folder} was completed at step {steps}"
         if checkpoint is not None:
             words = f"{PROGRAM} resume {shlex.quote(str(folder))} --max-steps {2 * steps} --reset schedule"
-            stops = [key for key in ("stop.after", "stop.at") if resolved.values[key].value is not None]
-            line += "; to train longer: " + " ".join([words, *(f"--set {key}=null" for key in stops)])
+            stops = [
+                key for key in ("stop.after", "stop.at") if resolved.values[key].value is not None
+            ]
+            line += "; to train longer: " + " ".join(
+                [words, *(f"--set {key}=null" for key in stops)]
+            )
         left = {"folder": str(folder), **result, "reason": "nothing to do"}
         return RunPlan(resolved, request, line, left)
     line = f"{folder} has no checkpoint yet; restarting from the beginning"
@@ -168,7 +189,9 @@ def differences(
     """
     changes, values = [], resolved.values
     now = {key: setting.value for key, setting in values.items()}
-    free = {stage.loads for stage in selection.declared_stages(now["model.family"])}  # it has these weights
+    free = {
+        stage.loads for stage in selection.declared_stages(now["model.family"])
+    }  # it has these weights
     free = free if now["mode"] == provenance.STAGED_MODE else set()
     if checkpoint is not None and checkpoint.base is not None:
         free.add(PRETRAINED)
@@ -180,14 +203,18 @@ def differences(
             continue
         if setting.value != old and not paths.is_same(key, old, setting.value, values):
             rule = rule_of(key)
-            is_free = key in free or (rule == "data" and paths.has_moved(key, old, setting.value, values))
+            is_free = key in free or (
+                rule == "data" and paths.has_moved(key, old, setting.value, values)
+            )
             if key in _RATES and not is_free:
                 is_free = _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, {}))
             changes.append(SettingChange(key, old, setting.value, "free" if is_free else rule))
     return changes
 
 
-def _has_same_rates(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: SavedCheckpoint) -> bool:
+def _has_same_rates(
+    before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: SavedCheckpoint
+) -> bool:
     """Whether the steps up to the checkpoint have the same learning rates by both settings.
 
     They do if both keep the peak after as many steps of warm-up, as wsd does until its decay.
@@ -195,7 +222,9 @@ def _has_same_rates(before: Mapping[str, Any], now: Mapping[str, Any], checkpoin
     warmups, names = set(), set()
     per_epoch, starts = checkpoint.steps_per_epoch, checkpoint.starts
     for settings in (before, now):
-        name, epochs, max_steps, cap = map(settings.get, ("schedule.name", *LENGTH, "schedule.warmup_cap"))
+        name, epochs, max_steps, cap = map(
+            settings.get, ("schedule.name", *LENGTH, "schedule.warmup_cap")
+        )
         warmup = settings.get("schedule.warmup", 0)
         is_fixed = name != "wsd" and isinstance(warmup, int) and not isinstance(cap, str)
         if name not in ("constant", "plateau", "wsd") or (per_epoch is None and not is_fixed):
@@ -203,7 +232,9 @@ def _has_same_rates(before: Mapping[str, Any], now: Mapping[str, Any], checkpoin
         total = train_plan.total_steps(epochs, max_steps, per_epoch or 1, starts.data)
         steps = warmup_steps(warmup, cap, per_epoch or 1, max(1, total - starts.schedule))
         if name == "wsd":
-            decay = train_plan.decay_start(settings["schedule.decay"], total, per_epoch or 1, starts.schedule)
+            decay = train_plan.decay_start(
+                settings["schedule.decay"], total, per_epoch or 1, starts.schedule
+            )
             if checkpoint.step > max(starts.schedule + steps, decay):
                 return False
         warmups.add(steps)

@@ -61,9 +61,13 @@ _TARGET = re.compile(rf"{CHECKPOINTS}/[\w-]+")
 """The links in a run folder, with the names that they have before they are complete."""
 _OF_TRACKERS = ("wandb", "mlflow", "tensorboard")
 """Folders with links of the trackers."""
-_LEFT = re.compile(r"\.lock(\.[0-9a-f]{8})?|\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8}")
+_LEFT = re.compile(
+    r"\.lock(\.[0-9a-f]{8})?|\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8}"
+)
 """Names that a job, or a start that was killed, leaves in a folder without a run."""
-_JOB_FILES = re.compile(r"\..*|log|next|crashes|saved|outcome\..*|lines\.txt|generations\.jsonl|job\.sbatch")
+_JOB_FILES = re.compile(
+    r"\..*|log|next|crashes|saved|outcome\..*|lines\.txt|generations\.jsonl|job\.sbatch"
+)
 """Names in the subfolder slurm/."""
 
 
@@ -178,7 +182,10 @@ def clear(folder: Path) -> None:
 
 
 def create(
-    resolved: Resolved, out: Path | None, name: str, fill: Callable[[Path], object] = lambda folder: None
+    resolved: Resolved,
+    out: Path | None,
+    name: str,
+    fill: Callable[[Path], object] = lambda folder: None,
 ) -> RunFolder:
     """Create the run folder and write settings.yaml and origins.json to it; `fill` writes other files.
 
@@ -248,7 +255,11 @@ def check_regular(folder: Path) -> None:
         for file in (entry, *inner):
             if file.is_file(follow_symlinks=False) or file.is_dir(follow_symlinks=False):
                 continue
-            if _LINK.fullmatch(file.name) and file.is_symlink() and _TARGET.fullmatch(os.readlink(file.path)):
+            if (
+                _LINK.fullmatch(file.name)
+                and file.is_symlink()
+                and _TARGET.fullmatch(os.readlink(file.path))
+            ):
                 continue
             problem = "a link" if file.is_symlink() else "not a regular file"
             allowed = "the files and folders of the run itself; best and last, which lead to its checkpoints"
@@ -265,7 +276,9 @@ def check_existing(folder: Path, where: str) -> None:
         mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
         if path.exists() and not os.access(path, mode):
             allowed = "a run that this user may write to; or  --out DIR , which forks it"
-            raise SettingsError.of(f"{path} is not writable", value=str(path), where=where, allowed=allowed)
+            raise SettingsError.of(
+                f"{path} is not writable", value=str(path), where=where, allowed=allowed
+            )
 
 
 def rewrite_settings(storage: Storage, resolved: Resolved) -> None:
@@ -310,7 +323,9 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     Reads the disk. Raises PermissionError.
     """
     home = folder / CHECKPOINTS
-    named = ((manifest.step_of(path.name), path) for path in (home.iterdir() if home.is_dir() else ()))
+    named = (
+        (manifest.step_of(path.name), path) for path in (home.iterdir() if home.is_dir() else ())
+    )
     return dict(sorted((step, path) for step, path in named if step is not None and path.is_dir()))
 
 
@@ -331,5 +346,8 @@ def append_log(folder: Path, text: str) -> None:
 
 
 def _in_use(out: Path, where: str) -> Diagnostic:
-    message, fix = f"the run folder {out} contains another run", f"{PROGRAM} resume {shlex.quote(str(out))}"
+    message, fix = (
+        f"the run folder {out} contains another run",
+        f"{PROGRAM} resume {shlex.quote(str(out))}",
+    )
     return Diagnostic(message, value=str(out), where=where, allowed=_ALLOWED, fix=fix)

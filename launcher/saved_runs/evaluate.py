@@ -38,7 +38,9 @@ def prepare(argument: str, name: str | None, args: CliArgs) -> tuple[SavedModel,
     model, checkpoint = saved_model.open_checkpoint(run, name)
     resolved = rerun.resolved_as(model, checkpoint.manifest, args)
     if resolved.settings.continual.enabled:
-        message = "a run of continual learning has no test split of its own: each experience has one"
+        message = (
+            "a run of continual learning has no test split of its own: each experience has one"
+        )
         allowed = "a run without --continuous-learning"
         raise SettingsError.of(message, where=str(run.folder), allowed=allowed)
     return model, resolved

@@ -71,7 +71,9 @@ def plain(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: 
             copy(file, folder / file.name)
 
 
-def hugging_face(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: Path) -> None:
+def hugging_face(
+    model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: Path
+) -> None:
     """Write a folder that transformers loads. Disk access. Raises DataError."""
     from gearshift.training.checkpoint.manifest import MODEL
     from gearshift.training.checkpoint.reader import write_weights
@@ -82,7 +84,10 @@ def hugging_face(model: SavedModel, checkpoint: Checkpoint, task: Task | None, f
     assert isinstance(task, HasHuggingFaceFormat)
     with storage_errors(folder):
         task.write_hugging_face(folder)
-    names = {name: task.hugging_face_name(name) for name in (*checkpoint.shapes, *checkpoint.buffer_shapes)}
+    names = {
+        name: task.hugging_face_name(name)
+        for name in (*checkpoint.shapes, *checkpoint.buffer_shapes)
+    }
     write_weights(checkpoint, folder / MODEL, model.kind, names)
 
 
@@ -183,7 +188,9 @@ def _metrics(model: SavedModel) -> Mapping[str, Any] | None:
     return metrics
 
 
-def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str) -> dict[str, Any]:
+def write(
+    run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str
+) -> dict[str, Any]:
     """Write the checkpoint `name` of `run`, completely or not at all; the facts to print.
 
     `out`: the folder, set at `where`; None: export-FORMAT in the run folder, or beside a checkpoint

@@ -113,8 +113,13 @@ def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) ->
         return Predictor(saved, device, task)
     needed = ("saved_files", "setup_without_data", "predict")
     missing = ", ".join(name for name in needed if not hasattr(task, name))
-    message = f"a model of '{saved.family}' cannot be used for predictions: its task lacks {missing}"
-    where, allowed = (class_location(type(task)), "predict(model, path), which yields gearshift.Prediction")
+    message = (
+        f"a model of '{saved.family}' cannot be used for predictions: its task lacks {missing}"
+    )
+    where, allowed = (
+        class_location(type(task)),
+        "predict(model, path), which yields gearshift.Prediction",
+    )
     raise SettingsError.of(message, value=saved.family, where=where, allowed=allowed)
 
 
@@ -128,7 +133,10 @@ def files(given: str | None, family: str, run: str) -> Path:
         known = importlib.import_module(FAMILIES[family].formats).FORMATS
         allowed += f": {'; '.join(known)}"
     if given is None:
-        message, where = f"predict requires {INPUT} for a model of '{family}'", "command line: predict"
+        message, where = (
+            f"predict requires {INPUT} for a model of '{family}'",
+            "command line: predict",
+        )
         fix = f"{PROGRAM} predict {shlex.quote(run)} {INPUT} FILE"
         raise SettingsError.of(message, key=INPUT, where=where, allowed=allowed, fix=fix)
     if not exists(given):
@@ -279,10 +287,14 @@ class ResultFolder:
         Raises StorageError, and DataError for a name that is invalid or was given before.
         """
         names = [f"{prediction.name}{suffix}" for suffix in prediction.files]
-        is_valid = _NAME.fullmatch(prediction.name) and all(map(_SUFFIX.fullmatch, prediction.files))
+        is_valid = _NAME.fullmatch(prediction.name) and all(
+            map(_SUFFIX.fullmatch, prediction.files)
+        )
         if not is_valid or self.names & set(names):
             problem = "is written twice" if is_valid else "is not valid"
-            message = f"the file name {', '.join(names) or prediction.name!r} of a prediction {problem}"
+            message = (
+                f"the file name {', '.join(names) or prediction.name!r} of a prediction {problem}"
+            )
             allowed = "a name of its own of letters, digits, '-', '_' and '.' for each"
             raise DataError(message, where="predict() of the task", allowed=allowed)
         for name, content in zip(names, prediction.files.values(), strict=True):

@@ -81,7 +81,11 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
         # As in the run: the order of sums depends on them.
         settings, cores = resolved.settings, machine.detect_machine().cores
         threads = affinity.threads(
-            settings.engine, cores, resolved.nproc, environment.variables(), settings.continual.enabled
+            settings.engine,
+            cores,
+            resolved.nproc,
+            environment.variables(),
+            settings.continual.enabled,
         )
         plan = replace(plan, resume=replace(resume, source=source), folder=folder, threads=threads)
         end = supervisor.supervise(plan)
@@ -100,7 +104,9 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
                 if (text := getattr(first, name)) is not None
             }
             first = replace(first, **of_run)
-            raise SettingsError([replace(first, allowed=DATA) if "has changed" in first.message else first])
+            raise SettingsError(
+                [replace(first, allowed=DATA) if "has changed" in first.message else first]
+            )
         if code != exit_codes.DONE:
             text = "\n".join(filter(None, (end.text, end.trace)))
             raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")

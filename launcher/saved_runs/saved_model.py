@@ -82,7 +82,9 @@ def moved_folders(sets: Sequence[str]) -> dict[str, str]:
     return folders
 
 
-def find_saved(word: str, command: str, sets: Sequence[str] = (), *, needs_folder: bool = False) -> SavedRun:
+def find_saved(
+    word: str, command: str, sets: Sequence[str] = (), *, needs_folder: bool = False
+) -> SavedRun:
     """What `word`, typed after `command`, names; `sets` are those of moved_folders.
 
     `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises SettingsError
@@ -144,7 +146,9 @@ class SavedModel:
         folder = self.settings.get(PRETRAINED)
         if folder is None:
             return
-        where = f"the command line: --set {PRETRAINED}={folder}" if self.has_moved else str(self.path)
+        where = (
+            f"the command line: --set {PRETRAINED}={folder}" if self.has_moved else str(self.path)
+        )
         if str(folder).startswith(HUB):
             hub.fetch(folder, weights=True)
         path = folder_of(str(folder))
@@ -180,7 +184,11 @@ class SavedModel:
         """
         if not is_custom(self.family) and self.family not in FAMILIES:
             raise KeyError(self.family)
-        tree, seed, share = nested(self.settings), self.settings["train.seed"], self.settings["eval.share"]
+        tree, seed, share = (
+            nested(self.settings),
+            self.settings["train.seed"],
+            self.settings["eval.share"],
+        )
         sections = {"model": tree["model"], "data": tree.get("data", {})}
         return {**sections, "train": {"seed": seed}, "eval": {"share": share}}
 
@@ -222,7 +230,9 @@ class SavedModel:
                 self.check_base(base, str(self.path))
                 names = tuple(stored)
         # Of a checkpoint they were verified as it was opened; an export has no checksums.
-        load_weights("the checkpoint", model, self.path, "weights of this model", names, is_verified=True)
+        load_weights(
+            "the checkpoint", model, self.path, "weights of this model", names, is_verified=True
+        )
         return model.eval()
 
 
@@ -263,7 +273,9 @@ def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
     return model
 
 
-def _relocated(settings: Mapping[str, Any], moved: Mapping[str, str], source: Path) -> dict[str, Any]:
+def _relocated(
+    settings: Mapping[str, Any], moved: Mapping[str, str], source: Path
+) -> dict[str, Any]:
     """`settings` with the folders of the pretrained model and of a custom task as they are now.
 
     `moved`: see SavedRun; `source`: the file or folder with the settings. Raises SettingsError.
@@ -279,7 +291,9 @@ def _relocated(settings: Mapping[str, Any], moved: Mapping[str, str], source: Pa
     return now
 
 
-def open_model(argument: str, name: str | None, command: str, sets: Sequence[str] = ()) -> SavedModel:
+def open_model(
+    argument: str, name: str | None, command: str, sets: Sequence[str] = ()
+) -> SavedModel:
     """The model that `argument`, typed after `command`, names; of a staged run that of the last.
 
     `name`: the checkpoint, see SavedRun.chosen; `sets`: arguments as of moved_folders. An export is a model
@@ -306,7 +320,9 @@ def _open_export(path: Path, command: str, moved: Mapping[str, str]) -> SavedMod
     try:
         config = read_json(file)
         sections = ((section, config[section].items()) for section in _OF_TASK)
-        settings = {f"{section}.{key}": value for section, items in sections for key, value in items}
+        settings = {
+            f"{section}.{key}": value for section, items in sections for key, value in items
+        }
         settings = _relocated(settings, moved, file)
         model = SavedModel(path, path, settings, config["step"], config["weights"], config["base"])
         model.task_settings()

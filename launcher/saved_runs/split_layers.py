@@ -69,7 +69,9 @@ def _in_a_pass(subject: Subject, step: int) -> set[str]:
         with storages.computing(), draws.named(model), draws:
             task.loss(model, batch)
         changed = {name for name, value in _kept(model).items() if kept.get(name) != value}
-        synced = {name for name, module in model.named_modules() if isinstance(module, SyncBatchNorm)}
+        synced = {
+            name for name, module in model.named_modules() if isinstance(module, SyncBatchNorm)
+        }
     found = (draws.drawing | {name.rpartition(".")[0] for name in changed}) - synced
     return found if _generators() == generators else found | {LOSS}
 
@@ -105,7 +107,9 @@ class _Draws(TorchDispatchMode):
         """Inside, the modules of `model` say when they run."""
         with ExitStack() as hooks:
             for name, module in model.named_modules():
-                enter = module.register_forward_pre_hook(lambda *_, name=name: self._inside.append(name))
+                enter = module.register_forward_pre_hook(
+                    lambda *_, name=name: self._inside.append(name)
+                )
                 hooks.callback(enter.remove)
                 leave = module.register_forward_hook(lambda *_: self._leave(), always_call=True)
                 hooks.callback(leave.remove)

@@ -131,15 +131,21 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
 
     step = None if replay.source is None else replay.start
     resume = ResumeRequest(folder, step=step, reset=replay.reset, until=replay.end)
-    plan = RunPlan(resolved, resume, experience=experience.spec_at(folder, replay.start, replay.end))
+    plan = RunPlan(
+        resolved, resume, experience=experience.spec_at(folder, replay.start, replay.end)
+    )
     with rerun(plan, replay.source, "replay") as end:
         assert end.folder is not None
         if resolved.device != "cpu" and not settings.train.deterministic:
-            notes.append(f"train.deterministic is off: {resolved.device} may add numbers in any order")
+            notes.append(
+                f"train.deterministic is off: {resolved.device} may add numbers in any order"
+            )
         return compare_replay(replay, folder, last, end.folder, notes)
 
 
-def check_layers(layers: Mapping[str, Sequence[str]], written: Split, argument: str, args: CliArgs) -> None:
+def check_layers(
+    layers: Mapping[str, Sequence[str]], written: Split, argument: str, args: CliArgs
+) -> None:
     """Raise SettingsError if there are `layers`, see split_layers: no tolerance holds for them.
 
     `written`: the split of the run; `argument` and `args`: as in verify.
@@ -194,7 +200,9 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
         if event["step"] >= end:
             continue
         if event["kind"] == "smaller_micro_batch":
-            smaller.append(f"memory ran short at step {event['step']}: smaller micro-batches since then")
+            smaller.append(
+                f"memory ran short at step {event['step']}: smaller micro-batches since then"
+            )
         if event["kind"] != "resumed":
             continue
         smaller.clear()  # it takes those of the settings again
@@ -210,7 +218,11 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
             changed.append(f"the run was resumed with changes at {place}, see {run_folder.EVENTS}")
     changed += smaller
     reset = restarts[start].reset if start in restarts else ()
-    return last, Replay(run.checkpoints.get(start), start, end, reset, tuple(changed)), [*notes, *changed]
+    return (
+        last,
+        Replay(run.checkpoints.get(start), start, end, reset, tuple(changed)),
+        [*notes, *changed],
+    )
 
 
 def compare_replay(
@@ -235,7 +247,9 @@ def compare_replay(
         # Another engine or world size adds the same numbers in another order.
         tolerance = compare.Tolerance(*(_FP32 if replay.precision == "fp32" else _LOW_PRECISION))
 
-    def compared(within: Tolerance | None) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
+    def compared(
+        within: Tolerance | None,
+    ) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
         ours, theirs = (RunReader(path).metrics() for path in (run, folder))
         return (
             compare.compare(last, replayed, within),
@@ -255,7 +269,9 @@ def compare_replay(
         left_out = f"{counted(len(state.noise), 'tensor')} left out, such as {state.noise[0]}"
         notes = [*notes, f"{left_out}: the gradients of these parameters are rounding only"]
     if replay.changes and not (state.first is None and lines.first is None):
-        message = f"steps {replay.start} to {replay.end} cannot be replayed: {'; '.join(replay.changes)}"
+        message = (
+            f"steps {replay.start} to {replay.end} cannot be replayed: {'; '.join(replay.changes)}"
+        )
         raise RerunFailed(message, exit_codes.INVALID_INPUT)
     return VerifyResult(replay, tolerance, is_identical, state, lines, notes)
 
@@ -281,7 +297,9 @@ def render(result: VerifyResult) -> str:
 
 
 def _describe(difference: compare.Difference) -> str:
-    return f"{difference.place} is {difference.first} in the run and {difference.second} in the replay"
+    return (
+        f"{difference.place} is {difference.first} in the run and {difference.second} in the replay"
+    )
 
 
 def as_json(result: VerifyResult) -> dict[str, Any]:

@@ -22,7 +22,9 @@ from gearshift.launcher.stages.pipeline import Pipeline, save_result, save_stage
 from gearshift.training.logging.quantities import duration, real, size
 
 
-def train_stages(pipeline: Pipeline, console: bool, show: Show, announce: Callable[[str], None]) -> RunEnd:
+def train_stages(
+    pipeline: Pipeline, console: bool, show: Show, announce: Callable[[str], None]
+) -> RunEnd:
     """Create the folders and train the stages that are left; each gives its weights to the next.
 
     `show` as for `execute_run`; `announce` gets the title of each stage before it. The end is that
@@ -68,7 +70,9 @@ def make(pipeline: Pipeline) -> RunFolder:
 
     Touches the disk. Raises SettingsError, and has left nothing behind then.
     """
-    made = run_folder.create_with(pipeline.folder, "", lambda folder: save_stages(folder, pipeline.entries))
+    made = run_folder.create_with(
+        pipeline.folder, "", lambda folder: save_stages(folder, pipeline.entries)
+    )
     try:
         for entry, ready in pipeline.left:
             run_folder.create(ready.resolved, entry.folder, "")
@@ -99,8 +103,12 @@ def summary(end: RunEnd) -> str:
             facts.append(f"{stage['parameters']:,} parameters")
             peak, best = stage["peak_memory_bytes"], stage["best"]
             kind = "device" if peak.get("device") is not None else "host"
-            facts += [f"peak {size(peak[kind])} on the {kind}"] if peak.get(kind) is not None else []
-            facts += [f"{best['metric']} {real(best['value'])} at step {best['step']}"] if best else []
+            facts += (
+                [f"peak {size(peak[kind])} on the {kind}"] if peak.get(kind) is not None else []
+            )
+            facts += (
+                [f"{best['metric']} {real(best['value'])} at step {best['step']}"] if best else []
+            )
             facts.append(duration(stage["wall_s"]))
         lines.append(f"  {stage['name']:<{width}}  {', '.join(facts)}")
     where, last = f"run folder {end.folder}", end.folder / stages[-1]["folder"]

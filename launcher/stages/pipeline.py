@@ -13,7 +13,14 @@ from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from gearshift.launcher.config.check import why_ineffective
 from gearshift.launcher.config.command_line import FROM, STAGE
-from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Resolved, Setting
+from gearshift.launcher.config.provenance import (
+    CLI_LAYER,
+    STAGED_MODE,
+    CliArgs,
+    Origin,
+    Resolved,
+    Setting,
+)
 from gearshift.launcher.config.selection import STAGES, choose, declared_stages, select_stages
 from gearshift.launcher.config.settings_file import read_values
 from gearshift.launcher.run.prepare import collected, most_certain, prepare_run
@@ -27,7 +34,11 @@ from gearshift.training.checkpoint.manifest import MODEL, NAME
 from gearshift.training.logging.strict_json import encode, encode_bytes
 from gearshift.training.storage import atomic_write, storage_errors
 
-_STATUSES = {exit_codes.DONE: "completed", exit_codes.FAILURE: "failed", exit_codes.INVALID_INPUT: "failed"}
+_STATUSES = {
+    exit_codes.DONE: "completed",
+    exit_codes.FAILURE: "failed",
+    exit_codes.INVALID_INPUT: "failed",
+}
 _KEPT = ("status", "steps", "parameters", "best", "peak_memory_bytes", "wall_s", "time_split")
 """Keys of the result of each stage that the pipeline's result repeats."""
 Prepare = Callable[[CliArgs, Path | None], RunPlan]
@@ -64,7 +75,11 @@ class Pipeline:
         """The result of stages that were all completed before; None: some are left. Reads the disk."""
         if self.left:
             return None
-        return {"folder": str(self.folder), **summarize(self.folders), "reason": "nothing is left to do"}
+        return {
+            "folder": str(self.folder),
+            **summarize(self.folders),
+            "reason": "nothing is left to do",
+        }
 
     def title(self, stage: PipelineStage) -> str:
         """`stage 1 of 2: encoder, what is trained there`."""
@@ -90,13 +105,18 @@ class Pipeline:
             return key in run.values and why_ineffective(run.values, key) is None
 
         def is_shown(key: str, run: Resolved) -> bool:
-            return key not in run.values or is_used(key, run) or not any(is_used(key, r) for r in runs)
+            return (
+                key not in run.values or is_used(key, run) or not any(is_used(key, r) for r in runs)
+            )
 
         return distinct(w for run in runs for w in run.warnings if is_shown(w.key or "", run))
 
 
 def prepare(
-    args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], prepare_one: Prepare = prepare_run
+    args: CliArgs,
+    out: Path | None,
+    diagnostics: Sequence[Diagnostic],
+    prepare_one: Prepare = prepare_run,
 ) -> RunPlan | Pipeline:
     """Resolve one run, or all runs of a pipeline, each by `prepare_one`; start nothing.
 
@@ -119,7 +139,11 @@ def runs_of(ready: RunPlan | Pipeline) -> list[tuple[str, str, RunPlan]]:
 
 
 def _new(
-    stages: Sequence[Stage], args: CliArgs, out: Path | None, invalid: list[Diagnostic], prepare_one: Prepare
+    stages: Sequence[Stage],
+    args: CliArgs,
+    out: Path | None,
+    invalid: list[Diagnostic],
+    prepare_one: Prepare,
 ) -> Pipeline:
     args, wrong = with_weights(args, stages[0])
     invalid += wrong
@@ -181,7 +205,9 @@ def _resumed(
     pipeline: Path, args: CliArgs, out: Path | None, invalid: list[Diagnostic], prepare_one: Prepare
 ) -> Pipeline:
     folders = RunReader(pipeline).stages()
-    useless = {each.origin.where.partition(" ")[0]: each.origin.where for each in args.filled.values()}
+    useless = {
+        each.origin.where.partition(" ")[0]: each.origin.where for each in args.filled.values()
+    }
     if args.weights is not None:
         useless[FROM.flag] = f"{FROM.flag} {args.weights}"
     if out is not None and out.resolve() != pipeline.resolve():
@@ -200,8 +226,12 @@ def _resumed(
         stage, made = declared.get(name, Stage(name, "")), None
         if not _is_completed(folder):
             is_new = checkpoint_search.newest_step(folder) is None
-            content = replace(args, resume=str(folder), weights=None, filled=_weights(stage, entries))
-            made = _prepared(replace(content, reset=()) if is_new else content, invalid, prepare_one)
+            content = replace(
+                args, resume=str(folder), weights=None, filled=_weights(stage, entries)
+            )
+            made = _prepared(
+                replace(content, reset=()) if is_new else content, invalid, prepare_one
+            )
         if made is not None:
             line = made.line if (folder / run_folder.METRICS).exists() else None
             made = replace(made, separate=True, line=line)
@@ -211,8 +241,12 @@ def _resumed(
     left = [entry.name for entry in entries if entry.start is not None]
     line = f"resuming {pipeline}: {', '.join(left)}"
     if not left:
-        longer = f"{PROGRAM} resume {shlex.quote(str(entries[-1].folder))} --epochs N --reset schedule"
-        line = f"nothing to do: all stages of {pipeline} are completed; to train one longer: {longer}"
+        longer = (
+            f"{PROGRAM} resume {shlex.quote(str(entries[-1].folder))} --epochs N --reset schedule"
+        )
+        line = (
+            f"nothing to do: all stages of {pipeline} are completed; to train one longer: {longer}"
+        )
     return Pipeline(pipeline, entries, True, line)
 
 
@@ -271,7 +305,10 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
     option, rest = f"{FROM.flag} {args.weights}", replace(args, weights=None)
     allowed, fix = "with a later stage", "leave it out"
     if args.resume not in (None, AUTO):
-        what, allowed = "a resumed run loads weights from its own checkpoint", f"{FROM.flag}  with a new run"
+        what, allowed = (
+            "a resumed run loads weights from its own checkpoint",
+            f"{FROM.flag}  with a new run",
+        )
     elif stage is None:
         what, allowed = "no stage is selected", "with  --mode staged --stage NAME"
         fix = f"--set model.start={shlex.quote(args.weights)}"
@@ -285,7 +322,9 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
             diagnostics += error.diagnostics
         filled = {**args.filled, stage.loads: Setting(value, Origin(CLI_LAYER, option))}
         return replace(rest, filled=filled), diagnostics
-    return rest, [Diagnostic(f"{option}: {what}", FROM.flag, where=option, allowed=allowed, fix=fix)]
+    return rest, [
+        Diagnostic(f"{option}: {what}", FROM.flag, where=option, allowed=allowed, fix=fix)
+    ]
 
 
 def weights_in(word: str, stage: Stage) -> Path:
@@ -299,7 +338,9 @@ def weights_in(word: str, stage: Stage) -> Path:
     if path.is_dir():
         what = f"'{path}' holds no weights for stage {stage.name}"
         if folders := RunReader(path).stages():
-            path = next((f for name, f in reversed(list(folders.items())) if name in stage.of), path)
+            path = next(
+                (f for name, f in reversed(list(folders.items())) if name in stage.of), path
+            )
         steps = sorted((path / retention.CHECKPOINTS).glob("step-*"), reverse=True)
         for folder in (path, path / retention.BEST, path / retention.LAST, *steps):
             # A complete checkpoint, or an export; the best one is found by the folder of the run.
@@ -320,7 +361,9 @@ def _is_completed(folder: Path) -> bool:
     return (RunReader(folder).result() or {}).get("status") == "completed"
 
 
-def save_result(folder: Path, stages: Mapping[str, Path], codes: Mapping[str, int]) -> dict[str, Any]:
+def save_result(
+    folder: Path, stages: Mapping[str, Path], codes: Mapping[str, int]
+) -> dict[str, Any]:
     """Write and give the result of the pipeline in `folder`, as `summarize`. Raises StorageError."""
     result, path = summarize(stages, codes), folder / run_folder.RESULT
     with storage_errors(path):
@@ -328,7 +371,9 @@ def save_result(folder: Path, stages: Mapping[str, Path], codes: Mapping[str, in
     return result
 
 
-def summarize(folders: Mapping[str, Path], codes: Mapping[str, int] | None = None) -> dict[str, Any]:
+def summarize(
+    folders: Mapping[str, Path], codes: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """The result of a pipeline, from those in the `folders` of its stages. Reads the disk.
 
     `codes` holds the exit codes of this start.
@@ -336,11 +381,15 @@ def summarize(folders: Mapping[str, Path], codes: Mapping[str, int] | None = Non
     stages, results = [], []
     for name, folder in folders.items():
         result, code = RunReader(folder).result() or {}, (codes or {}).get(name)
-        status = _STATUSES.get(code, "stopped") if code is not None else result.get("status", "waiting")
+        status = (
+            _STATUSES.get(code, "stopped") if code is not None else result.get("status", "waiting")
+        )
         if status == "completed":
             code = exit_codes.DONE
         facts = {key: result.get(key) for key in _KEPT}
-        stages.append({"name": name, "folder": folder.name, **facts, "status": status, "exit_code": code})
+        stages.append(
+            {"name": name, "folder": folder.name, **facts, "status": status, "exit_code": code}
+        )
         results += [result] if result else []
     last: Mapping[str, Any] = results[-1] if results else {}
     peaks = _known(results, "peak_memory_bytes")

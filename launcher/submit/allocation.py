@@ -73,14 +73,25 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     for argument in passthrough:
         where = f"command line: -- … {argument}"
         if (name := sbatch.option_of(argument)) in ours:
-            message, allowed = f"{argument} must precede -- : submit reads it", f"--{name} before  -- "
+            message, allowed = (
+                f"{argument} must precede -- : submit reads it",
+                f"--{name} before  -- ",
+            )
         elif name in _RESERVED:
             message, allowed = f"submit sets {argument} itself", "other sbatch options"
         else:
             continue
         diagnostics.append(Diagnostic(message, value=argument, where=where, allowed=allowed))
-    header = {"nodes": "1", **sbatch.header(environ), **{k: text for k, text in ours.items() if text}}
-    array, gpus, cpus = header.pop("array", None), _gpus(header, passthrough), values.get("--cpus-per-task")
+    header = {
+        "nodes": "1",
+        **sbatch.header(environ),
+        **{k: text for k, text in ours.items() if text},
+    }
+    array, gpus, cpus = (
+        header.pop("array", None),
+        _gpus(header, passthrough),
+        values.get("--cpus-per-task"),
+    )
     ranks = values.get("--ranks-per-node") or environ.get(RANKS, "")
     count = int(ranks) if re.fullmatch(r"[1-9]\d*", ranks) else gpus or 1
     # sbatch takes the script for one task per node, and each rank needs at least one CPU. With
@@ -88,7 +99,10 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     if cpus is not None or (count > 1 and not gpus and "cpus-per-task" not in header):
         header["cpus-per-task"] = str(int(cpus or 1) * count)
     is_torchrun = "--torchrun" in command_line.flags or environ.get(_LAUNCH) == "torchrun"
-    variables = {RANKS: values.get("--ranks-per-node"), _LAUNCH: "torchrun" if is_torchrun else None}
+    variables = {
+        RANKS: values.get("--ranks-per-node"),
+        _LAUNCH: "torchrun" if is_torchrun else None,
+    }
     # Unless the site selects one, the job uses this Python.
     if not any(environ.get(name) for name in (*_PYTHON, sbatch.SITE_VARIABLE)):
         variables[_PYTHON[0]] = str(Path(sys.executable).absolute())

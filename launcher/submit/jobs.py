@@ -96,7 +96,9 @@ class Submission:
         return [run for job in self.jobs for run in job.runs]
 
 
-def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]) -> Submission:
+def decide(
+    command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
+) -> Submission:
     """Check the runs and choose their folders. Reads settings files and run folders.
 
     Raises SettingsError with `diagnostics` and all further errors.
@@ -134,11 +136,15 @@ def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
     if resumes_newest and begun.resume:
         arguments.append(f"--resume={begun.destination.absolute()}")
     arguments += [*_pinned(begun), f"--out={folder}"]
-    job = _job(name or "default", requested.header, folder, arguments, [SubmittedRun(folder, begun)])
+    job = _job(
+        name or "default", requested.header, folder, arguments, [SubmittedRun(folder, begun)]
+    )
     return Submission(folder, [job], begun.resolved.warnings, begun.line)
 
 
-def _array(command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]) -> Submission:
+def _array(
+    command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
+) -> Submission:
     """A job array: one run and one folder per index, with the line of --sweep that has its number."""
     errors, warnings = list(diagnostics), list[Diagnostic]()
     runs, texts = list[SubmittedRun](), dict[int, str]()
@@ -148,14 +154,19 @@ def _array(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
         lines = _lines(Path(path)) if path else {}
         wanted = lines if requested.array is None else _indices(numbers, origin)
         if path and (missing := [number for number in wanted if number not in lines]):
-            message, allowed = f"{path} has no line for element {missing[0]}", f"lines {_ranges(lines)}"
+            message, allowed = (
+                f"{path} has no line for element {missing[0]}",
+                f"lines {_ranges(lines)}",
+            )
             raise SettingsError.of(message, value=missing[0], where=origin, allowed=allowed)
     except SettingsError as error:
         raise SettingsError([*errors, *error.diagnostics]) from error
     folder = None if command_line.out is None else command_line.out.absolute()
     # An earlier array may have written to the folder.
     jobs_only = folder is not None and run_folder.has_only_jobs(folder / SLURM_FOLDER)
-    if folder is not None and not (jobs_only and (folder / SLURM_FOLDER / run_folder.LINES).is_file()):
+    if folder is not None and not (
+        jobs_only and (folder / SLURM_FOLDER / run_folder.LINES).is_file()
+    ):
         errors += run_folder.writing_errors(folder, f"--out {command_line.out}")
     shared = run_arguments(command_line.argv)
     for number in wanted:
@@ -163,11 +174,15 @@ def _array(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
         try:
             words = shlex.split(text)
         except ValueError as error:
-            errors.append(Diagnostic(f"cannot parse a line of options: {error}", value=text, where=where))
+            errors.append(
+                Diagnostic(f"cannot parse a line of options: {error}", value=text, where=where)
+            )
             continue
         if wrong := [word for word in words if word.partition("=")[0] in ALLOCATED]:
             message = f"{wrong[0]} applies to all runs of an array, not to one line"
-            errors.append(Diagnostic(message, where=f"{where}: {wrong[0]}", allowed="options of  run"))
+            errors.append(
+                Diagnostic(message, where=f"{where}: {wrong[0]}", allowed="options of  run")
+            )
             continue
         line = parse(RUN, [*shared, *words])
         args, invalid = with_weights(line.args)
@@ -197,7 +212,9 @@ def _array(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
         header["export"] = f"{header.get('export') or 'ALL'},{_FIRST}=0"
     arguments = [str(folder / SLURM_FOLDER / run_folder.LINES), *shared]
     content = "".join(f"{texts.get(number, '')}\n" for number in range(first, max(texts) + 1))
-    return Submission(folder, [_job("sweep", header, folder, arguments, runs, content)], distinct(warnings))
+    return Submission(
+        folder, [_job("sweep", header, folder, arguments, runs, content)], distinct(warnings)
+    )
 
 
 def _lines(path: Path) -> dict[int, str]:
@@ -207,7 +224,9 @@ def _lines(path: Path) -> dict[int, str]:
         texts = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise SettingsError.of(f"cannot read {path}: {reason}", value=str(path), where=where) from error
+        raise SettingsError.of(
+            f"cannot read {path}: {reason}", value=str(path), where=where
+        ) from error
     lines = {number: text for number, text in enumerate(texts, 1) if text.partition("#")[0].strip()}
     if not lines:
         allowed = "one line of options per run, such as  --lr 1e-3 --seed 1"
@@ -392,9 +411,13 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
         except SbatchError as error:
             raise SettingsError.of(f"Slurm rejected the job: {error}", where="sbatch") from error
         except OSError as error:
-            message = f"cannot write {error.filename or submission.folder}: {error.strerror or error}"
+            message = (
+                f"cannot write {error.filename or submission.folder}: {error.strerror or error}"
+            )
             allowed = "a writable run folder that all nodes share"
-            raise SettingsError.of(message, value=str(submission.folder), allowed=allowed) from error
+            raise SettingsError.of(
+                message, value=str(submission.folder), allowed=allowed
+            ) from error
         undo.pop_all()
     return ids
 

@@ -27,7 +27,9 @@ _RESOURCES = (
         Option("--gpus-per-node [TYPE:]N", "GPUs per node. Default: none."),
         Option("--ranks-per-node N", "Ranks per node. Default: one per GPU, or one."),
         Option("--cpus-per-task N", "CPUs per rank."),
-        Option("--time LIMIT", "Time limit: MINUTES, H:MM:SS or D-HH. A checkpoint is saved before it."),
+        Option(
+            "--time LIMIT", "Time limit: MINUTES, H:MM:SS or D-HH. A checkpoint is saved before it."
+        ),
         Option("--partition NAME", "Partition."),
         Option("--account NAME", "Account to charge."),
         Option("--qos NAME", "Quality of service."),
@@ -40,7 +42,8 @@ _RESOURCES = (
 ARRAY, SWEEP = in_group(
     "jobs",
     Option(
-        "--array RANGE", "Submit one run per index, such as 1-8%2 (two at a time); with --sweep, its lines."
+        "--array RANGE",
+        "Submit one run per index, such as 1-8%2 (two at a time); with --sweep, its lines.",
     ),
     Option(
         "--sweep FILE",
@@ -59,7 +62,10 @@ SUBMIT = (
     ARRAY,
     SWEEP,
     *(option for option in OPTIONS if option.group == OUTPUT and option != _DRY_RUN),
-    replace(_DRY_RUN, sentence="Show the job script and the sbatch command; write nothing. Needs no Slurm."),
+    replace(
+        _DRY_RUN,
+        sentence="Show the job script and the sbatch command; write nothing. Needs no Slurm.",
+    ),
 )
 ALLOCATED = {option.flag for option in SUBMIT} - {*BY_FLAG}
 """Flags that are no options of a run."""

@@ -10,7 +10,14 @@ import torch
 
 from gearshift.models.abr.config import CLASS_NAMES, CLASSES
 from gearshift.models.abr.loss import TERMS
-from gearshift.models.abr.responses import LABELS, STATIC_NAMES, Numbers, Responses, Signal, Statistics
+from gearshift.models.abr.responses import (
+    LABELS,
+    STATIC_NAMES,
+    Numbers,
+    Responses,
+    Signal,
+    Statistics,
+)
 from gearshift.models.base import Batch, SplitName
 from gearshift.models.common.data_files import few
 
@@ -93,8 +100,12 @@ def facts(
     """What a user should know of the data; `numbers`: the responses of each split."""
     origin = responses.origin
     labels = {split: responses.target[index] for split, index in numbers.items()}
-    counts = {split: np.bincount(each[each >= 0], minlength=CLASSES) for split, each in labels.items()}
-    classes = {split: dict(zip(CLASS_NAMES, each.tolist(), strict=True)) for split, each in counts.items()}
+    counts = {
+        split: np.bincount(each[each >= 0], minlength=CLASSES) for split, each in labels.items()
+    }
+    classes = {
+        split: dict(zip(CLASS_NAMES, each.tolist(), strict=True)) for split, each in counts.items()
+    }
     columns = zip(STATIC_NAMES, responses.static.T, strict=True)
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
@@ -120,4 +131,9 @@ def bounds(
     if "class" not in terms:
         return {}
     chance = chance_macro_f1(responses.target[val])
-    return {"val_macro_f1": {"chance": chance, **({"max": chance + MARGIN} if control == "noise" else {})}}
+    return {
+        "val_macro_f1": {
+            "chance": chance,
+            **({"max": chance + MARGIN} if control == "noise" else {}),
+        }
+    }

@@ -76,7 +76,10 @@ def muscle_artifact(strength: Array, onset: Array, rng: Generator) -> Array:
 
 
 PATIENTS = dict(zip(EMBEDDED, (600, 160), strict=True))
-SHARES = {"balanced": (0.40, 0.15, 0.15, 0.15, 0.15), "clinical": (0.797, 0.008, 0.106, 0.033, 0.056)}
+SHARES = {
+    "balanced": (0.40, 0.15, 0.15, 0.15, 0.15),
+    "clinical": (0.797, 0.008, 0.106, 0.033, 0.056),
+}
 """Shares of the classes, in the order of CLASS_NAMES."""
 ORIGIN = ResponseOrigin("simulated", "human", 10.0, "µV, as simulated")
 VERSION = 3
@@ -100,7 +103,9 @@ def read_patients(path: str, shares: Literal["balanced", "clinical"]) -> Respons
     patient = np.array([f"patient {number}" for number in columns["patient"]])
     labels, where = {name: columns[name] for name in LABELS}, patient.tolist()
     inputs = columns["signal"], columns["static"]
-    return Responses(ORIGIN, patient, where, *inputs, labels, columns["target"], ResponseReading(Data()))
+    return Responses(
+        ORIGIN, patient, where, *inputs, labels, columns["target"], ResponseReading(Data())
+    )
 
 
 def simulate(patients: int, shares: tuple[float, ...], seed: int) -> dict[str, NDArray]:
@@ -120,7 +125,9 @@ def simulate(patients: int, shares: tuple[float, ...], seed: int) -> dict[str, N
     gap = np.where(of_ear == CONDUCTIVE, rng.uniform(25, 45, ears), 0.0)
     threshold = np.where(of_ear == SENSORINEURAL, rng.uniform(40, 70, ears), normal + gap)
     threshold[(of_ear == TOTAL) | (of_ear == NEUROPATHY)] = np.nan
-    growth = np.where(of_ear == SENSORINEURAL, 8.0, 25.0)  # recruitment: steep above a high threshold
+    growth = np.where(
+        of_ear == SENSORINEURAL, 8.0, 25.0
+    )  # recruitment: steep above a high threshold
 
     # Ear, level and rate of each response, in descending steps of 10 dB. An ear with a high threshold
     # is examined from 90 dB, any other from 80 or 70 dB: as in a clinic, the level alone carries
@@ -131,7 +138,9 @@ def simulate(patients: int, shares: tuple[float, ...], seed: int) -> dict[str, N
     rates = rng.integers(1, 3, ears)
     of_rates = RATES[rng.permuted(np.tile(np.arange(len(RATES)), (ears, 1)), axis=1)[:, :2]]
     ear = np.repeat(np.arange(ears), levels * rates)
-    number = np.arange(len(ear)) - np.repeat(np.cumsum(levels * rates) - levels * rates, levels * rates)
+    number = np.arange(len(ear)) - np.repeat(
+        np.cumsum(levels * rates) - levels * rates, levels * rates
+    )
     down, which = np.divmod(number, rates[ear])
     level, rate = LEVELS[first[ear] + down].astype(np.float64), of_rates[ear, which]
 

@@ -40,7 +40,9 @@ class EncoderLevel(nn.Module):
         self.projection = TimeConv(inputs, width, 1, stride=2 if self.is_residual else 1)
         self.convolutions = nn.Sequential(ConvBlock(width, width, 3), ConvBlock(width, width, 3))
         self.halving = Halving(width)
-        self.state_spaces = nn.Sequential(*(StateSpace(width, size.states, size.dropout) for _ in range(2)))
+        self.state_spaces = nn.Sequential(
+            *(StateSpace(width, size.states, size.dropout) for _ in range(2))
+        )
         self.film = FiLM(width)
         self.norm = nn.LayerNorm(width)
 
@@ -60,7 +62,8 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.state_space = StateSpace(width, size.states, size.dropout)
         self.layers = nn.ModuleList(
-            EncoderLayer(width, size.heads, 4, kernel, size.dropout) for _ in range(BOTTLENECK_LAYERS)
+            EncoderLayer(width, size.heads, 4, kernel, size.dropout)
+            for _ in range(BOTTLENECK_LAYERS)
         )
         self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)
@@ -158,7 +161,9 @@ class PeakHead(nn.Module):
         self.exists = mlp(base, half, 1)
         self.latency = mlp(base, base, half, 1)
         self.amplitude = mlp(base, base, half, 1)
-        self.output_names = tuple(name for name in ("exists", "latency", "amplitude") if name in trained)
+        self.output_names = tuple(
+            name for name in ("exists", "latency", "amplitude") if name in trained
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; returns [batch, output], in the order of `output_names`."""

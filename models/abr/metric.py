@@ -25,7 +25,10 @@ def measure(sums: TermSums, model: Module, batch: Batch) -> dict[str, tuple[Tens
     """By term, its loss, its units and its counts in `batch`; one forward pass."""
     outputs: dict[str, Tensor] = model(batch["signal"], batch["static"])
     losses, known = sums(outputs, batch), units(batch, outputs)
-    return {term: (losses[term], known[term], _counts(term, x.float(), batch)) for term, x in outputs.items()}
+    return {
+        term: (losses[term], known[term], _counts(term, x.float(), batch))
+        for term, x in outputs.items()
+    }
 
 
 def scores(weights: Mapping[str, float], sums: Mapping[str, Tensor]) -> Scores:

@@ -45,7 +45,10 @@ class Network(HasFrozenParts):
         super().__init__()
         widths = size.widths
         self.static = nn.Sequential(
-            nn.Linear(STATIC, CONDITION), nn.GELU(), nn.LayerNorm(CONDITION), nn.Linear(CONDITION, CONDITION)
+            nn.Linear(STATIC, CONDITION),
+            nn.GELU(),
+            nn.LayerNorm(CONDITION),
+            nn.Linear(CONDITION, CONDITION),
         )
         self.input = ConvBlock(1, size.base, 7)
         self.encoder = nn.ModuleList(

@@ -119,7 +119,9 @@ class Responses:
         return np.array([f"level {level:g} dB" for level in self.static[:, 1]])
 
 
-def collect(rows: Iterable[ResponseRow], origin: ResponseOrigin, reading: ResponseReading) -> Responses:
+def collect(
+    rows: Iterable[ResponseRow], origin: ResponseOrigin, reading: ResponseReading
+) -> Responses:
     """The columns of `rows`.
 
     With labels, a duplicate is left out: a signal of another patient, or the same signal with the
@@ -216,7 +218,9 @@ def fit(responses: Responses, train: Numbers) -> Statistics:
     """The statistics of the responses with the indices `train`, in float64."""
     rms = np.sqrt(np.square(responses.signal[train], dtype=np.float64).mean())
     means, scales = zip(*map(_moments, responses.static[train].T), strict=True)
-    latency, amplitude = (_moments(responses.labels[name][train]) for name in ("latency", "amplitude"))
+    latency, amplitude = (
+        _moments(responses.labels[name][train]) for name in ("latency", "amplitude")
+    )
     target = responses.target[train]
     counts = np.bincount(target[target >= 0], minlength=CLASSES)
     return Statistics(float(rms) or 1.0, means, scales, latency, amplitude, class_weights(counts))

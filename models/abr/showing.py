@@ -62,7 +62,9 @@ class TrainedOnResponses:
         if (origin.species, origin.window_ms) != (self.species, self.window_ms):
             kind = f"{self.species} responses of {self.window_ms:g} ms"
             problem = f"'{path}' has {origin.species} responses of {origin.window_ms:g} ms"
-            raise DataError(f"{problem}, and the model was trained on {kind}", where=OPTION, allowed=kind)
+            raise DataError(
+                f"{problem}, and the model was trained on {kind}", where=OPTION, allowed=kind
+            )
 
 
 def _inputs(task: Any, signal: NDArray, static: NDArray) -> list[torch.Tensor]:
@@ -165,7 +167,10 @@ def draw_responses(rows: Sequence[TraceRow], window_ms: float) -> bytes:
     largest = float(np.quantile(abs(np.asarray(traces, np.float64)), 0.995))
     ticks = [(ms / window_ms, f"{ms} ms") for ms in range(int(window_ms) + 1)]
     height = TALL_ROW if len(rows) == 1 else ROW
-    shown = [TraceRow(n, t, [(ms / window_ms, ink, text) for ms, ink, text in marks]) for n, t, marks in rows]
+    shown = [
+        TraceRow(n, t, [(ms / window_ms, ink, text) for ms, ink, text in marks])
+        for n, t, marks in rows
+    ]
     return draw_traces(shown, ticks, height, 0.8 * height / (largest or 1.0))
 
 
@@ -185,7 +190,10 @@ def predict(task: Any, model: Module, responses: Responses) -> Iterator[Predicti
         batches = [compute(task, model, responses.signal[n], responses.static[n]) for n in parts]
         found = {term: np.concatenate([batch[term] for batch in batches]) for term in batches[0]}
         if "features" in found:
-            items, more = [responses.where[n] for n in index], {"intensity": responses.static[index, 1]}
+            items, more = (
+                [responses.where[n] for n in index],
+                {"intensity": responses.static[index, 1]},
+            )
             yield features_file(name, group, items, found["features"], more=more)
             continue
         lines, table = _table(responses, index, found)
@@ -211,7 +219,9 @@ def _table(responses: Responses, index: Numbers, found: Estimates) -> tuple[list
         cells = [x[row] if term == "class" else _number(x[row]) for term, x in columns.items()]
         level, where = responses.static[response, 1], responses.where[response]
         patient = str(responses.patient[response]).removeprefix("patient ")
-        writer.writerow([where, patient, _number(level), *cells, *map(_number, found["signal"][row])])
+        writer.writerow(
+            [where, patient, _number(level), *cells, *map(_number, found["signal"][row])]
+        )
         values = zip((_HEADINGS[term] for term in columns), cells, strict=True)
         shown = ", ".join(f"{name} {cell}" for name, cell in values if cell)
         lines.append(f"  {_level(responses, response) or where}: {shown or 'reconstructed'}")

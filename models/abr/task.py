@@ -65,9 +65,15 @@ class AbrTask(FamilyTask):
         self.size, self.control = SIZES[model.size], data.control
         loss, starts = model.loss, model.curriculum
         self.regression, self.smoothing = loss.regression, loss.label_smoothing
-        self.weights = {term: getattr(loss, "class_" if term == "class" else term) for term in TERMS}
+        self.weights = {
+            term: getattr(loss, "class_" if term == "class" else term) for term in TERMS
+        }
         self.curriculum = TermRamps(
-            {**dict.fromkeys(PEAK, starts.peak), "class": starts.class_, "threshold": starts.threshold},
+            {
+                **dict.fromkeys(PEAK, starts.peak),
+                "class": starts.class_,
+                "threshold": starts.threshold,
+            },
             starts.ramp,
         )
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
@@ -187,7 +193,9 @@ class AbrTask(FamilyTask):
         facts = {"source": self.data_settings.path, "split": by, **super().facts()}
         facts |= dataset.facts(self.records, self.terms, numbers)
         if self.control != "real":
-            facts["control"] = dataset.bounds(self.records, self.terms, numbers["val"], self.control)
+            facts["control"] = dataset.bounds(
+                self.records, self.terms, numbers["val"], self.control
+            )
         if self.context.attention == "flash":
             facts["flash_attention"] = (
                 "all attentions but those with relative positions, which flash kernels do not take"

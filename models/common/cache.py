@@ -29,7 +29,9 @@ Open = Callable[[str], BinaryIO]
 """Opens the file of one array, by its key, for writing in the .npy format."""
 
 
-def arrays(name: str, made_from: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
+def arrays(
+    name: str, made_from: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
+) -> Arrays:
     """The arrays that `make` returns, read-only; mapped from disk if they were cached before.
 
     `made_from` holds all that they depend on, as JSON: version of the code, seed, sizes. If the
@@ -52,7 +54,9 @@ def arrays(name: str, made_from: Mapping[str, Any], make: Callable[[], Mapping[s
         return _unwritten.setdefault(facts, made)
 
 
-def streamed(name: str, made_from: Mapping[str, Any], write: Callable[[Open], None], size: int) -> Arrays:
+def streamed(
+    name: str, made_from: Mapping[str, Any], write: Callable[[Open], None], size: int
+) -> Arrays:
     """As `arrays`, for arrays too large for memory: `write` writes them piece by piece.
 
     See ArrayFile. `size`: bytes of the data. Raises DataError if the cache cannot be written.
@@ -78,7 +82,9 @@ def in_memory(write: Callable[[Open], None]) -> Arrays:
         return files.setdefault(key, BytesIO())
 
     write(new)
-    return {key: np.load(BytesIO(file.getbuffer()), allow_pickle=False) for key, file in files.items()}
+    return {
+        key: np.load(BytesIO(file.getbuffer()), allow_pickle=False) for key, file in files.items()
+    }
 
 
 def _entry(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:

@@ -123,7 +123,9 @@ def walk(
         for file in (os.path.join(folder, name) for name in names):
             if not os.path.isfile(file):
                 kind = (
-                    "not a regular file" if os.path.exists(file) else "a link to a file that does not exist"
+                    "not a regular file"
+                    if os.path.exists(file)
+                    else "a link to a file that does not exist"
                 )
                 allowed = "files on disk and links to files; no pipes, sockets or devices"
                 fix = "move it out of the folder"
@@ -288,7 +290,10 @@ def conversion(path: Path) -> str:
 def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
     """The error for data in no format that the family reads."""
     return DataError(
-        f"'{path}' has an unknown format", where="data.path", allowed="; ".join(formats), fix=conversion(path)
+        f"'{path}' has an unknown format",
+        where="data.path",
+        allowed="; ".join(formats),
+        fix=conversion(path),
     )
 
 

@@ -109,7 +109,9 @@ class FamilyTask:
         self.records = self.read()
         groups = np.asarray(self.groups_of(self.records))
         self.groups = self.split_groups(groups)
-        numbers = {name: np.flatnonzero(np.isin(groups, list(self.groups[name]))) for name in SPLITS}
+        numbers = {
+            name: np.flatnonzero(np.isin(groups, list(self.groups[name]))) for name in SPLITS
+        }
         self.fit(numbers["train"])
         for place, name in enumerate(SPLITS):
             chosen = np.tile(numbers[name], self.repeats if name == "train" else 1)
@@ -149,7 +151,9 @@ class FamilyTask:
                 load,  # with safetensors, for this setting only
             )
 
-            self.loaded[ENCODER] = load("model.encoder", model, self.encoder, _ENCODER_WEIGHTS, prefixes)
+            self.loaded[ENCODER] = load(
+                "model.encoder", model, self.encoder, _ENCODER_WEIGHTS, prefixes
+            )
         encoder = self.model_parts(model).get(ENCODER, ())
         if self.is_frozen:
             model.freeze(*encoder)
@@ -201,7 +205,10 @@ class FamilyTask:
 
     def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
         """As HasParts.model_parts."""
-        return {part: [model.get_submodule(name) for name in names] for part, names in self.parts.items()}
+        return {
+            part: [model.get_submodule(name) for name in names]
+            for part, names in self.parts.items()
+        }
 
     def preview(self, model: Module) -> str | None:
         """None: no preview."""
@@ -225,7 +232,11 @@ class FamilyTask:
         facts: dict[str, Any] = {}
         if self.groups:
             facts["groups"] = {name: len(self.groups[name]) for name in SPLITS}
-        return facts | {"samples": {name: len(split) for name, split in self.splits.items()}} | self.loaded
+        return (
+            facts
+            | {"samples": {name: len(split) for name, split in self.splits.items()}}
+            | self.loaded
+        )
 
 
 @dataclass(frozen=True)
@@ -287,8 +298,12 @@ class Sums:
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
         """What `batch` adds: float64. Raises ValueError if names differ from those before."""
-        parts = {n: x if isinstance(x, tuple) else (x,) for n, x in self._measure(model, batch).items()}
-        device = next((x.device for each in parts.values() for x in each if isinstance(x, Tensor)), None)
+        parts = {
+            n: x if isinstance(x, tuple) else (x,) for n, x in self._measure(model, batch).items()
+        }
+        device = next(
+            (x.device for each in parts.values() for x in each if isinstance(x, Tensor)), None
+        )
         if device is not None and device.type == "mps":  # has no float64
             device = torch.device("cpu")
 

@@ -63,7 +63,9 @@ def problem(array: h5py.Dataset) -> str | None:
         counts = (ceil(n / chunk) for n, chunk in zip(array.shape, array.chunks, strict=True))
         is_cut = array.id.get_num_chunks() < prod(counts)
     most = max(ALWAYS_UNPACKED, MOST_RATIO * stored) if array.ndim < 3 else size  # no pictures
-    return f"claims {size:,} bytes, but the file stores {stored:,}" if is_cut or size > most else None
+    return (
+        f"claims {size:,} bytes, but the file stores {stored:,}" if is_cut or size > most else None
+    )
 
 
 def check(path: Path) -> None:

@@ -118,15 +118,24 @@ class Coverage:
 
     def render(self) -> str:
         """The first names of each kind, and how many more there are; empty: nothing differs."""
-        kinds = {"missing": self.missing, "another shape": self.wrong_shape, "unexpected": self.unexpected}
-        return "; ".join(f"{kind}: {listed(names, _NAMED)}" for kind, names in kinds.items() if names)
+        kinds = {
+            "missing": self.missing,
+            "another shape": self.wrong_shape,
+            "unexpected": self.unexpected,
+        }
+        return "; ".join(
+            f"{kind}: {listed(names, _NAMED)}" for kind, names in kinds.items() if names
+        )
 
 
 def compare(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Coverage:
     """Which of `tensors` the `stored` ones, which have a shape, can overwrite."""
     both = sorted(tensors.keys() & stored.keys())
     matched = [name for name in both if tuple(tensors[name].shape) == tuple(stored[name].shape)]
-    missing, unexpected = sorted(tensors.keys() - stored.keys()), sorted(stored.keys() - tensors.keys())
+    missing, unexpected = (
+        sorted(tensors.keys() - stored.keys()),
+        sorted(stored.keys() - tensors.keys()),
+    )
     return Coverage(matched, missing, unexpected, [name for name in both if name not in matched])
 
 
@@ -136,8 +145,13 @@ def from_pretrained(kind: Any, folder: Path) -> tuple[Any, Coverage]:
     Reads the disk; no pickle. Raises what transformers raises.
     """
     options = {"use_safetensors": True, "ignore_mismatched_sizes": True}
-    with quiet(), torch.device("cpu"):  # it refuses a model without values, as other ranks build one
-        inner, report = kind.from_pretrained(str(folder), output_loading_info=True, **options, **_LOCAL)
+    with (
+        quiet(),
+        torch.device("cpu"),
+    ):  # it refuses a model without values, as other ranks build one
+        inner, report = kind.from_pretrained(
+            str(folder), output_loading_info=True, **options, **_LOCAL
+        )
     missing, unexpected = (sorted(report[name]) for name in ("missing_keys", "unexpected_keys"))
     shapes = sorted(name for name, *_ in report["mismatched_keys"])
     return inner, Coverage((), missing, unexpected, shapes)
@@ -192,7 +206,10 @@ class StoredWeights:
         self._prefix = f"{inner.base_model_prefix}."
         self._ignored = tuple(getattr(inner, "_keys_to_ignore_on_load_unexpected", None) or ())
         groups: dict[int, list[str]] = {}
-        for name, weight in [*inner.named_parameters(remove_duplicate=False), *inner.named_buffers()]:
+        for name, weight in [
+            *inner.named_parameters(remove_duplicate=False),
+            *inner.named_buffers(),
+        ]:
             groups.setdefault(id(weight), []).append(name)
         self.tied = {name: group for group in groups.values() for name in group}
         """For each parameter and buffer of the model the names of those tied to it, and its own."""

@@ -99,7 +99,9 @@ class InitialWeights:
         """
         with library_errors(self._message, str(self.path), allowed=ALLOWED):
             self.tensors[name].read_into(tensor)
-        is_weight = isinstance(tensor, Parameter) and tensor.is_floating_point() and _has_values(tensor)
+        is_weight = (
+            isinstance(tensor, Parameter) and tensor.is_floating_point() and _has_values(tensor)
+        )
         if is_weight and not _is_usable(tensor):
             raise DataError(
                 f"{self._what} has a weight that is not finite: '{name}'",
@@ -152,7 +154,9 @@ def _joined(folder: Path) -> dict[str, JoinedTensor]:
     manifest = json.loads((folder / _MANIFEST).read_bytes())
     state = json.loads((folder / _STATE).read_bytes())
     pieces: dict[tuple[str, str], list[tuple[int, int, Path, str]]] = {}
-    for shard in (folder / file["name"] for file in manifest["files"] if file["name"].startswith("rank-")):
+    for shard in (
+        folder / file["name"] for file in manifest["files"] if file["name"].startswith("rank-")
+    ):
         with safe_open(shard, "pt") as file:
             for key in list(file.keys()):
                 kind, rest = key.split("|", 1)
@@ -185,7 +189,9 @@ def load(
     """
     weights = InitialWeights(path, setting)
     tensors = {name: tensor for name, tensor in weights_of(model).items() if name.startswith(parts)}
-    coverage = compare(tensors, {n: tensor for n, tensor in weights.tensors.items() if n.startswith(parts)})
+    coverage = compare(
+        tensors, {n: tensor for n, tensor in weights.tensors.items() if n.startswith(parts)}
+    )
     if wrong := [*coverage.unexpected, *coverage.random]:
         what = "encoder" if setting.endswith(".encoder") else "model"
         matching = len(coverage.matched)

@@ -85,7 +85,9 @@ def count_flops(model: Module, inputs: Sequence[Any], frozen: Sequence[str]) -> 
     counts, without = counter.get_flop_counts(), 0
     for name in frozen:
         part = model.get_submodule(name)
-        parts = [f"{name}.{n}" for n in range(len(part))] if isinstance(part, ModuleList) else [name]
+        parts = (
+            [f"{name}.{n}" for n in range(len(part))] if isinstance(part, ModuleList) else [name]
+        )
         without += sum(sum(counts[f"{type(model).__name__}.{p}"].values()) for p in parts)
     return 3.0 * counter.get_total_flops() - 2.0 * without
 

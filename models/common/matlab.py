@@ -65,7 +65,9 @@ def _check(path: Path, as_it_is: tuple[int, ...]) -> None:
         start_new_session=True,  # signals to this process are not about the file
     )
     if tried.returncode < 0:
-        raise ValueError(f"a process that read it was ended by {signal.Signals(-tried.returncode).name}")
+        raise ValueError(
+            f"a process that read it was ended by {signal.Signals(-tried.returncode).name}"
+        )
 
 
 class _Elements:

@@ -70,7 +70,9 @@ def _errors(file: Path | IO[bytes], fix: str) -> AbstractContextManager[None]:
     """One DataError for whatever Pillow raises, and none of its warnings on the console."""
     logging.getLogger("PIL").addHandler(_SILENT)
     name = file if isinstance(file, Path) else "the picture"
-    return library_errors(f"'{name}' is not a readable image", "data.path", allowed=ALLOWED, fix=fix)
+    return library_errors(
+        f"'{name}' is not a readable image", "data.path", allowed=ALLOWED, fix=fix
+    )
 
 
 def _eight_bits(image: Image.Image, is_wide: bool, facts: dict[int, Any]) -> Image.Image:

@@ -56,7 +56,9 @@ def placed(batch: Batch, device: torch.device) -> dict[str, Any]:
 
 def printable(text: str) -> str:
     """`text` without control characters."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def png(image: Image) -> bytes:
@@ -75,8 +77,12 @@ def input_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        error.message, error.where = (t.replace(_SETTING, OPTION) for t in (error.message, error.where))
-        error.fix = "" if "--set data." in error.fix else error.fix  # settings of data are those of the run
+        error.message, error.where = (
+            t.replace(_SETTING, OPTION) for t in (error.message, error.where)
+        )
+        error.fix = (
+            "" if "--set data." in error.fix else error.fix
+        )  # settings of data are those of the run
         raise
 
 

@@ -98,7 +98,9 @@ def held_out(count: int, share: float) -> int:
     return max(1, int(share * count + 1e-9))  # 0.29 * 100 is 28.999999999999996
 
 
-def _extend(used: Sequence[str], share: float, noun: str, earlier: Mapping[str, SplitName]) -> Groups:
+def _extend(
+    used: Sequence[str], share: float, noun: str, earlier: Mapping[str, SplitName]
+) -> Groups:
     """The split of an experience: few groups may arrive at a time, and none changes its split."""
     fresh = [group for group in used if group not in earlier]
     held = held_out(len(fresh), share)
@@ -117,13 +119,18 @@ def _extend(used: Sequence[str], share: float, noun: str, earlier: Mapping[str, 
     return splits
 
 
-def save_split(splits: Groups, folder: Path, replace: bool = False, rule: SplitRule | None = None) -> None:
+def save_split(
+    splits: Groups, folder: Path, replace: bool = False, rule: SplitRule | None = None
+) -> None:
     """Write the split, and what of `rule` a later start needs, or check that it is there.
 
     Raises DataError if the run folder holds another split, because the data has changed; with
     `replace` the saved split is replaced instead.
     """
-    before, digest = _saved(folder), sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
+    before, digest = (
+        _saved(folder),
+        sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16],
+    )
     if before is not None and before.get("digest") == digest:
         return
     if before is not None and not replace:

@@ -17,7 +17,9 @@ TOKENIZER_FILE = "tokenizer.json"
 """Its name in the run folder, and in a folder of transformers."""
 
 
-def train_byte_bpe(texts: Iterable[str], size: int, specials: Sequence[str]) -> tokenizers.Tokenizer:
+def train_byte_bpe(
+    texts: Iterable[str], size: int, specials: Sequence[str]
+) -> tokenizers.Tokenizer:
     """Byte-level BPE of at most `size` entries; equal texts give an equal tokenizer.
 
     Source: Sennrich, Haddow and Birch, Neural Machine Translation of Rare Words with Subword
@@ -69,7 +71,9 @@ def encode_errors(where: str) -> Iterator[None]:
 class SubwordTokenizer:
     """Converts text to token ids and back; special tokens written in a text are plain text."""
 
-    def __init__(self, inner: tokenizers.Tokenizer, specials: Sequence[Sequence[str]], where: str) -> None:
+    def __init__(
+        self, inner: tokenizers.Tokenizer, specials: Sequence[Sequence[str]], where: str
+    ) -> None:
         """`specials`: the names that padding, start, end and others may have.
 
         Raises DataError if `inner` has none of the names of one of them.
@@ -106,7 +110,9 @@ def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
     return numbers[: numbers.index(end)] if end in numbers else numbers
 
 
-def load_or_fit(folder: Path | None, fit: Callable[[], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
+def load_or_fit(
+    folder: Path | None, fit: Callable[[], tokenizers.Tokenizer]
+) -> tokenizers.Tokenizer:
     """The tokenizer saved in the run folder; if there is none, it is fitted and saved there."""
     path = folder / TOKENIZER_FILE if folder else None
     if path is not None and path.exists():

@@ -66,7 +66,12 @@ class Table:
 
     def __init__(self, file: TextFile, name: str = "") -> None:
         """`name` names it in messages. Reads the header. Raises DataError if there is none."""
-        self.file, self.name, self._marks, self._sheets = file, name or file.path.name, set[str](), [""]
+        self.file, self.name, self._marks, self._sheets = (
+            file,
+            name or file.path.name,
+            set[str](),
+            [""],
+        )
         self._is_sheet, self._delimiter = file.path.suffix.lower() == SHEET, ""
         """A sheet need not store empty cells at the end of a row, and has no delimiter."""
         self._rows = self._rows_of_sheet() if self._is_sheet else self._rows_of_text()
@@ -173,7 +178,9 @@ class Table:
             where = f"{self.name}:{line}"
             if isinstance(cells, csv.Error):
                 if not is_damaged:
-                    bad_records.add(where, f"a quote that is not closed or not doubled: {cells}", _FIX)
+                    bad_records.add(
+                        where, f"a quote that is not closed or not doubled: {cells}", _FIX
+                    )
                 is_damaged = True
                 continue
             is_blank = _is_blank(cells)
@@ -209,8 +216,14 @@ class Table:
     def notes(self) -> list[str]:
         """What was assumed of the file: complete once it was read."""
         first, others = self._sheets[0], len(self._sheets) - 1
-        sheets = f"sheet '{first}'; {others} other sheet{'s' * (others > 1)} not read" if others else ""
-        return [note for note in (self.file.note, "decimal comma" * ("," in self._marks), sheets) if note]
+        sheets = (
+            f"sheet '{first}'; {others} other sheet{'s' * (others > 1)} not read" if others else ""
+        )
+        return [
+            note
+            for note in (self.file.note, "decimal comma" * ("," in self._marks), sheets)
+            if note
+        ]
 
 
 def _delimiter(head: str, file: TextFile) -> str:

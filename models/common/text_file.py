@@ -65,7 +65,9 @@ def parse_json(text: str, pairs: Callable[[Any], Any] | None = None) -> Any:
     except RecursionError:
         raise ValueError("too many levels of lists and objects") from None
     except UnicodeEncodeError:
-        raise ValueError("half of a surrogate pair (\\ud800 to \\udfff) is not a character") from None
+        raise ValueError(
+            "half of a surrogate pair (\\ud800 to \\udfff) is not a character"
+        ) from None
     return value
 
 
@@ -111,7 +113,9 @@ class TextFile:
                     text = line_ends.decode(decoder.decode(raw))
                     if "\0" in text and not mark:
                         name = encoding or "utf-8"
-                        raise UnicodeDecodeError(name, raw, raw.index(b"\0"), len(raw), "a zero byte")
+                        raise UnicodeDecodeError(
+                            name, raw, raw.index(b"\0"), len(raw), "a zero byte"
+                        )
                     yield text
                     line += raw.count(b"\n")
                     before = raw[-_CONTEXT:]
@@ -162,7 +166,9 @@ class TextFile:
             return "utf-8"  # not text
         assumed = "cp1252"
         # Of a few accents in a long text charset-normalizer makes nothing.
-        if best is not None and not any(assumed in match.could_be_from_charset for match in matches):
+        if best is not None and not any(
+            assumed in match.could_be_from_charset for match in matches
+        ):
             assumed = best.encoding
         self.note = f"{assumed}, since it is not UTF-8"
         return assumed

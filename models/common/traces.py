@@ -24,7 +24,11 @@ class TraceRow(NamedTuple):
 
 
 def draw_traces(
-    rows: Sequence[TraceRow], ticks: Sequence[tuple[float, str]], height: int, scale: float, title: str = ""
+    rows: Sequence[TraceRow],
+    ticks: Sequence[tuple[float, str]],
+    height: int,
+    scale: float,
+    title: str = "",
 ) -> bytes:
     """The PNG of `rows`.
 
@@ -50,8 +54,12 @@ def draw_traces(
             across = LEFT + (np.arange(len(trace)) + 0.5) / len(trace) * span
             points = np.stack((across, middle - scale * np.asarray(trace, np.float64)), axis=1)
             known = np.flatnonzero(np.isfinite(points[:, 1]))
-            for part in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):  # NaN interrupts a line
-                pen.line(points[part].ravel().tolist(), fill=color, width=2 if len(rows) < 17 else 1)
+            for part in np.split(
+                known, np.flatnonzero(np.diff(known) > 1) + 1
+            ):  # NaN interrupts a line
+                pen.line(
+                    points[part].ravel().tolist(), fill=color, width=2 if len(rows) < 17 else 1
+                )
         for share, color, text in row.marks:
             if np.isfinite(share):
                 x, half = LEFT + share * span, 0.45 * height

@@ -154,7 +154,8 @@ class Data(DataSection):
     target: Annotated[
         str,
         Field(
-            pattern=r"^[A-Za-z][A-Za-z_-]*$", json_schema_extra={"allowed": "a language code, for example zh"}
+            pattern=r"^[A-Za-z][A-Za-z_-]*$",
+            json_schema_extra={"allowed": "a language code, for example zh"},
         ),
     ] = "zh"
     """Target language: folder `zh_mmd`; selects the tokenizer of BLEU."""

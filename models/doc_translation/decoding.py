@@ -21,7 +21,9 @@ class DecoderCache:
     def select(self, rows: Tensor) -> None:
         """Keep `rows` of the batch, int64 [batch], in this order; a row may appear repeatedly."""
         if isinstance(self.state, tuple):  # in transformers 4
-            self.state = tuple(tuple(x.index_select(0, rows) for x in layer) for layer in self.state)
+            self.state = tuple(
+                tuple(x.index_select(0, rows) for x in layer) for layer in self.state
+            )
         else:
             self.state.reorder_cache(rows)
 
@@ -48,7 +50,10 @@ def beam_search(
     Source: Ott et al., fairseq, 2019, its default length penalty and end of search.
     """
     pages, device, end = memory.shape[0], memory.device, vocabulary.end
-    memory, rows = memory.repeat_interleave(beams, dim=0), torch.arange(pages, device=device)[:, None]
+    memory, rows = (
+        memory.repeat_interleave(beams, dim=0),
+        torch.arange(pages, device=device)[:, None],
+    )
     tokens = torch.full((pages, beams, count), vocabulary.pad, device=device)
     # At the start all hypotheses of a page are equal, and one counts.
     sums = torch.full((pages, beams), -torch.inf, device=device)

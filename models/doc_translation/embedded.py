@@ -35,7 +35,9 @@ class TranslatedWord(NamedTuple):
     written: str
 
 
-def _distinct(rng: Generator, count: int, letters: Sequence[str], syllables: tuple[int, int]) -> list[str]:
+def _distinct(
+    rng: Generator, count: int, letters: Sequence[str], syllables: tuple[int, int]
+) -> list[str]:
     words: dict[str, None] = {}
     first, vowel, last = letters
     while len(words) < count:
@@ -83,7 +85,9 @@ def read_cards() -> Collection:
     made_from = {"version": CARDS_VERSION, "seed": SEED, "count": COUNT, "words": read_words}
     drawn = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))
     cards = [
-        Page(f"cards {i // 2:04}", f"card {i:04}", partial(Image.fromarray, pixels), card_text(*row))
+        Page(
+            f"cards {i // 2:04}", f"card {i:04}", partial(Image.fromarray, pixels), card_text(*row)
+        )
         for i, (pixels, row) in enumerate(zip(drawn["cards"], words.tolist(), strict=True))
     ]
     return Collection("embedded:cards", cards)
@@ -153,7 +157,10 @@ class Author:
     def __init__(self, rng: Generator) -> None:
         self.rng = rng
         total = sum(COUNTS.values())
-        read, written = _distinct(rng, total, _SOURCE, (1, 2)), _distinct(rng, total, _TARGET, (2, 3))
+        read, written = (
+            _distinct(rng, total, _SOURCE, (1, 2)),
+            _distinct(rng, total, _TARGET, (2, 3)),
+        )
         words = list(map(TranslatedWord, read, written))
         edges = pairwise(np.cumsum((0, *COUNTS.values())).tolist())
         self.words = {kind: words[a:b] for kind, (a, b) in zip(COUNTS, edges, strict=True)}
@@ -175,10 +182,15 @@ class Author:
             texts.append(f"# {title[1 + kind]}")
         for section in range(1, int(self.rng.integers(2, 4)) + 1):
             name, style = self._phrase(), HEADINGS[kind]
-            blocks.append(PageBlock(style, f"{section} {name[0]}" if style == "numbered" else name[0]))
+            blocks.append(
+                PageBlock(style, f"{section} {name[0]}" if style == "numbered" else name[0])
+            )
             sentences = [self._sentence() for _ in range(int(self.rng.integers(3, 8)))]
             blocks.append(PageBlock("paragraph", " ".join(sentence[0] for sentence in sentences)))
-            texts += [f"## {name[1 + kind]}", " ".join(sentence[1 + kind] for sentence in sentences)]
+            texts += [
+                f"## {name[1 + kind]}",
+                " ".join(sentence[1 + kind] for sentence in sentences),
+            ]
             self._extra(1 + kind, blocks, texts)
         return Text(number, blocks, "\n\n".join(texts))
 
@@ -191,7 +203,9 @@ class Author:
             texts.append("\n".join(f"* {item[written]}" for item in items))
         if choice == 1:
             rows = [[self._phrase() for _ in range(2)] for _ in range(int(self.rng.integers(2, 4)))]
-            blocks.append(PageBlock("table", "\n".join("|".join(cell[0] for cell in row) for row in rows)))
+            blocks.append(
+                PageBlock("table", "\n".join("|".join(cell[0] for cell in row) for row in rows))
+            )
             body = r" \\ ".join(" & ".join(cell[written] for cell in row) for row in rows)
             texts.append(rf"\begin{{tabular}}{{ll}} {body} \end{{tabular}}")
         if choice == 2:

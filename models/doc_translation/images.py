@@ -65,7 +65,9 @@ def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
     (x/255 - 0.5) / 0.5, and normalized as for ImageNet.
     """
     whole, local = (
-        torch.from_numpy(np.stack([np.broadcast_to(view, (3, *view.shape[1:])) for view in side])).float()
+        torch.from_numpy(
+            np.stack([np.broadcast_to(view, (3, *view.shape[1:])) for view in side])
+        ).float()
         for side in zip(*views, strict=True)
     )
     return whole / 127.5 - 1, _by_imagenet(local / 255)

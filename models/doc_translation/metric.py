@@ -29,7 +29,11 @@ def plain_text(markdown: str) -> str:
     return _TABLE_OR_FORMULA.sub("", markdown)
 
 
-_TOKENIZERS = {"zh": "zh", "yue": "zh", **dict.fromkeys(("ja", "ko", "th", "lo", "km", "my"), "char")}
+_TOKENIZERS = {
+    "zh": "zh",
+    "yue": "zh",
+    **dict.fromkeys(("ja", "ko", "th", "lo", "km", "my"), "char"),
+}
 """Of sacrebleu by language; 13a, the default, would take a sentence without spaces for a word.
 
 Japanese and Korean by characters: MeCab, which sacrebleu has for them, gives other scores with
@@ -119,7 +123,12 @@ class TranslationMetric(Sums):
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, language: str, count: int, beams: int = 1, against_blank: bool = False
+        self,
+        vocabulary: Vocabulary,
+        language: str,
+        count: int,
+        beams: int = 1,
+        against_blank: bool = False,
     ) -> None:
         """`count`: tokens generated per page."""
         super().__init__(self._sums, self._metrics)
@@ -147,11 +156,15 @@ class TranslationMetric(Sums):
         return sums
 
     def _written(self, model: Module, memory: Tensor) -> list[str]:
-        return texts(beam_search(model, memory, self.count, self.vocabulary, self.beams), self.vocabulary)
+        return texts(
+            beam_search(model, memory, self.count, self.vocabulary, self.beams), self.vocabulary
+        )
 
     def _metrics(self, sums: Mapping[str, Tensor]) -> Scores:
         end = "" if self.beams == 1 else "_beam"
-        scores = {name: self.bleu.score(sums[name].tolist()) for name in sums if name.startswith("bl")}
+        scores = {
+            name: self.bleu.score(sums[name].tolist()) for name in sums if name.startswith("bl")
+        }
         metrics: Scores = {
             f"val_bleu{end}": scores["bleu"],
             f"val_bleu_pt{end}": scores["bleu_pt"],

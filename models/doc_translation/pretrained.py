@@ -140,7 +140,9 @@ def _select_layers(
         )
     log.info("pretrained decoder: uses layers %s of %s", list(layers), existing)
     return {
-        name if match is None else f"{match[1]}{layers.index(int(match[2]))}{match[3]}": tensors[name]
+        name if match is None else f"{match[1]}{layers.index(int(match[2]))}{match[3]}": tensors[
+            name
+        ]
         for name, match in matches.items()
         if match is None or int(match[2]) in layers
     }

@@ -76,7 +76,13 @@ def _lines(block: PageBlock, base: int, width: int) -> list[_Line]:
             for n, cell in enumerate(cells):
                 is_last = n == len(cells) - 1
                 lines.append(
-                    _Line(cell.strip(), size, width / len(cells) * n, height if is_last else 0.0, is_last)
+                    _Line(
+                        cell.strip(),
+                        size,
+                        width / len(cells) * n,
+                        height if is_last else 0.0,
+                        is_last,
+                    )
                 )
     else:
         indent, face = base * 1.2 if block.kind == "bullet" else 0.0, font(size)

@@ -57,7 +57,10 @@ def preview(task: Any, model: Module) -> str:
 
 def pictures(task: Any) -> list[Picture]:
     """Pictures of a few training pages. May read from disk."""
-    return [_picture(s, f"page-{number}") for number, s in enumerate(few_samples(task.data("train"), SHOWN))]
+    return [
+        _picture(s, f"page-{number}")
+        for number, s in enumerate(few_samples(task.data("train"), SHOWN))
+    ]
 
 
 def _picture(sample: Mapping[str, Any], name: str) -> Picture:
@@ -136,4 +139,6 @@ def translations(task: Any, model: Module, pages: Sequence[Page]) -> Iterator[Pr
 def _views(task: Any, page: Page) -> list[torch.Tensor]:
     with input_errors():
         image = page.image()
-    return [view.to(task.context.device) for view in images.batches([images.views(image, task.size)])]
+    return [
+        view.to(task.context.device) for view in images.batches([images.views(image, task.size)])
+    ]

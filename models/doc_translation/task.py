@@ -26,7 +26,13 @@ from gearshift.models.base import (
     SplitName,
 )
 from gearshift.models.common import model_facts, subwords
-from gearshift.models.common.data_files import existing_path, few, files, unknown_embedded, unknown_format
+from gearshift.models.common.data_files import (
+    existing_path,
+    few,
+    files,
+    unknown_embedded,
+    unknown_format,
+)
 from gearshift.models.common.family import ENCODER, FamilyTask, Numbers, padded
 from gearshift.models.common.hub import folder_of
 from gearshift.models.common.hugging_face import Coverage

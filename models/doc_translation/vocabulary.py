@@ -19,7 +19,11 @@ TRAINED_ON = 50_000_000
 """Maximum characters of training text; more hardly changes the subwords."""
 
 _PIECES = Regex(r" ?[\p{L}\p{M}]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+")
-_SPECIALS = ((PAD, "[PAD]", "<pad>"), (START, "<s>", "[CLS]", "<bos>"), (END, "</s>", "[SEP]", "<eos>"))
+_SPECIALS = (
+    (PAD, "[PAD]", "<pad>"),
+    (START, "<s>", "[CLS]", "<bos>"),
+    (END, "</s>", "[SEP]", "<eos>"),
+)
 """Names of the tokens for padding, start and end in the vocabularies of others."""
 
 

@@ -80,13 +80,16 @@ class Model(FamilySection):
     """Train the text decoder only."""
     unfreeze: Annotated[
         Literal["none", "top"],
-        Field(json_schema_extra={"only_if": {"model.stage": ["text"], "model.freeze_encoder": [True]}}),
+        Field(
+            json_schema_extra={"only_if": {"model.stage": ["text"], "model.freeze_encoder": [True]}}
+        ),
     ] = "none"
     """Parts of a frozen encoder to train. top: the layers that join the ten regions."""
     recompute_regions: bool = False
     """Recompute the layers of the ten regions in the backward pass; they hold most activations."""
     tokenizer: Annotated[
-        str, Field(json_schema_extra={"only_if": {"model.stage": ["text"], "model.pretrained": [None]}})
+        str,
+        Field(json_schema_extra={"only_if": {"model.stage": ["text"], "model.pretrained": [None]}}),
     ] = "bpe"
     """bytes, bpe (trained on the training sentences, stored in the run folder), or a local
     tokenizer.json or its folder. With `pretrained`, the folder's own."""

@@ -221,7 +221,10 @@ class TextSamples(SegmentSamples):
         }
         if item.group in texts.candidates:
             sample |= {
-                "compared": (eeg, *map(self._input, (len(self) + index, int(self.random_others[index])))),
+                "compared": (
+                    eeg,
+                    *map(self._input, (len(self) + index, int(self.random_others[index]))),
+                ),
                 "text": texts.text[item.group],
                 "number": texts.number[item.group],
                 "candidates": texts.candidates[item.group],
@@ -316,7 +319,9 @@ def collate_text(samples: Sequence[dict[str, Any]], rules: SampleRules, pad: int
     }
     if "candidates" in columns:
         batch |= encoder_inputs(
-            [given for kind in zip(*columns["compared"], strict=True) for given in kind], rules, "compared"
+            [given for kind in zip(*columns["compared"], strict=True) for given in kind],
+            rules,
+            "compared",
         )
         batch["candidates"] = torch.from_numpy(np.stack(columns["candidates"]))
         batch["number"], batch["text"] = torch.tensor(columns["number"]), columns["text"]
@@ -345,4 +350,6 @@ class TextInputs:
         return self._samples.inputs
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        return encoder_inputs([self._samples.seen(number) for number in numbers], self._samples.rules)
+        return encoder_inputs(
+            [self._samples.seen(number) for number in numbers], self._samples.rules
+        )

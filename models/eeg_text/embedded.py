@@ -64,7 +64,10 @@ class Recipe(NamedTuple):
     def texts(self) -> list[Words]:
         """The distinct sentences as words, with uniform forms and words."""
         rng, drawn = np.random.default_rng(SEED), dict[Words, None]()
-        slots, forms = {n: words.split() for n, words in self.slots.items()}, [*map(str.split, self.forms)]
+        slots, forms = (
+            {n: words.split() for n, words in self.slots.items()},
+            [*map(str.split, self.forms)],
+        )
         while len(drawn) < self.sentences:
             form = forms[int(rng.integers(len(forms)))]
             drawn[tuple(slots[name][int(rng.integers(len(slots[name])))] for name in form)] = None
@@ -83,7 +86,10 @@ class Readers:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.sentences, self.words = recipe.texts(), sorted({*" ".join(recipe.slots.values()).split()})
+        self.sentences, self.words = (
+            recipe.texts(),
+            sorted({*" ".join(recipe.slots.values()).split()}),
+        )
         rng = np.random.default_rng(SEED)
         self._codes = rng.standard_normal((len(self.words), len(INDICES), CODES), dtype=np.float32)
         mixings = np.stack([_mixing(rng) for _ in range(recipe.subjects)])
@@ -156,7 +162,10 @@ def _cached(path: str) -> np.ndarray | None:
     if 2 * math.prod(shape) > CACHED_BYTES:
         return None
     names = ("subjects", "sentences", "samples", "snr_db", "similarity")
-    made_from = {name: getattr(readers.recipe, name) for name in names} | {"version": 1, "seed": SEED}
+    made_from = {name: getattr(readers.recipe, name) for name in names} | {
+        "version": 1,
+        "seed": SEED,
+    }
 
     def make() -> Arrays:
         made = np.empty(shape, dtype=np.float16)  # precision about 0.001 µV

@@ -94,7 +94,8 @@ class Region(nn.Module):
         self.register_buffer("positions", sinusoids(tokens, size.width), persistent=False)
         self.cnn = RegionCnn(len(channels), size.width, dropout)
         self.layers = nn.ModuleList(
-            TransformerLayer(size.width, size.heads, size.hidden, dropout, kernel) for _ in range(size.layers)
+            TransformerLayer(size.width, size.heads, size.hidden, dropout, kernel)
+            for _ in range(size.layers)
         )
         self.norm = nn.LayerNorm(size.width)
 
@@ -115,7 +116,10 @@ class Encoder(nn.Module):
         """`tokens`: the most tokens of a sample."""
         super().__init__()
         self.regions = nn.ModuleDict(
-            {name: Region(channels, size, tokens, dropout, kernel) for name, channels in INDICES.items()}
+            {
+                name: Region(channels, size, tokens, dropout, kernel)
+                for name, channels in INDICES.items()
+            }
         )
         wide = len(INDICES) * size.width
         self.layers = nn.ModuleList(

@@ -48,13 +48,18 @@ class TextMetric(Sums):
         of_candidates = []
         for tokens in candidates.repeat(len(INPUTS), 1, 1).unbind(1):
             logits = model(None, valid, tokens[:, :-1], memory=memory).float().transpose(1, 2)
-            nats = F.cross_entropy(logits, tokens[:, 1:], ignore_index=tokenizer.pad, reduction="none")
+            nats = F.cross_entropy(
+                logits, tokens[:, 1:], ignore_index=tokenizer.pad, reduction="none"
+            )
             of_candidates.append(-nats.sum(1))
         likelihood = torch.stack(of_candidates, dim=1)  # [input × batch, candidate]
         # Strictly better than all others: a tie must not favor the first candidate.
         is_best = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1).cpu().numpy()
         written = generate(model, memory, valid, self.texts.steps, tokenizer).cpu().tolist()
-        texts, read = [words(tokenizer.decode(row)) for row in written], [words(t) for t in batch["text"]]
+        texts, read = (
+            [words(tokenizer.decode(row)) for row in written],
+            [words(t) for t in batch["text"]],
+        )
         overall, numbers = list[list[float]](), batch["number"].cpu().numpy()
         by_sentence = np.zeros((self.texts.num_evaluated, 1 + 2 * len(INPUTS)))
         np.add.at(by_sentence[:, 0], numbers, 1)
@@ -84,7 +89,9 @@ def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
     means = sentences[:, 1:].sum(0) / sentences[:, 0].sum()
     for i, name in enumerate(INPUTS):
         end, (*counts, errors) = "" if name == "eeg" else f"_{name}", overall[i]
-        metrics[f"val_rouge1{end}"], metrics[f"val_retrieval{end}"] = means[2 * i : 2 * i + 2].tolist()
+        metrics[f"val_rouge1{end}"], metrics[f"val_retrieval{end}"] = means[
+            2 * i : 2 * i + 2
+        ].tolist()
         for order in range(1, ORDER + 1):
             metrics[f"val_bleu{order}{end}"] = bleu.score(counts, order) / 100
         metrics[f"val_wer{end}"] = errors / counts[-1]
@@ -146,7 +153,9 @@ def generate(
     Always `steps` forward passes over one shape: ranks with shards stay in step, and a compiled
     model is compiled once. Collective if the model is sharded.
     """
-    ids = torch.full((len(memory), steps + 1), tokenizer.pad, dtype=torch.int64, device=memory.device)
+    ids = torch.full(
+        (len(memory), steps + 1), tokenizer.pad, dtype=torch.int64, device=memory.device
+    )
     ids[:, 0] = tokenizer.start
     for at in range(steps):
         # The tokens after `at` have no effect: attention is causal.

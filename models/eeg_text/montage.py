@@ -29,7 +29,9 @@ def _number(name: str) -> int:
     return 129 if name == "Cz" else int(name[1:])
 
 
-SLOTS: tuple[str, ...] = tuple(sorted([*" ".join(REGIONS.values()).split(), *UNASSIGNED], key=_number))
+SLOTS: tuple[str, ...] = tuple(
+    sorted([*" ".join(REGIONS.values()).split(), *UNASSIGNED], key=_number)
+)
 """The channels in the order of ZuCo's files: by electrode number, Cz last."""
 
 INDICES: dict[str, tuple[int, ...]] = {
@@ -48,7 +50,9 @@ P2=E78 P4=E85 P6=E97 P8=E96 PO7=E65 PO3=E66 POz=E72 PO4=E84 PO8=E90 O1=E70 Oz=E7
 
 _OLD_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 
-NAMES: dict[str, str] = {pair.split("=")[0].upper(): pair.split("=")[1] for pair in _TEN_TEN.split()}
+NAMES: dict[str, str] = {
+    pair.split("=")[0].upper(): pair.split("=")[1] for pair in _TEN_TEN.split()
+}
 NAMES |= {old: NAMES[new] for old, new in _OLD_NAMES.items()}
 NAMES |= {slot.upper(): slot for slot in SLOTS} | {"E129": "Cz", "VREF": "Cz"}
 """Electrodes by channel name, in capitals."""

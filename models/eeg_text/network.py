@@ -29,7 +29,12 @@ class TextDecoder(nn.Module):
     """Of the output, [1, vocabulary]; BART has it as a constant."""
 
     def __init__(
-        self, size: Size, pad: int, dropout: float, kernel: str = "auto", is_pretrained: bool = False
+        self,
+        size: Size,
+        pad: int,
+        dropout: float,
+        kernel: str = "auto",
+        is_pretrained: bool = False,
     ) -> None:
         from transformers import BartConfig
         from transformers.models.bart.modeling_bart import BartDecoder

@@ -58,7 +58,9 @@ def size_of(folder: Path, size: Size) -> Size:
 
 def tokenizer_of(folder: Path, size: Size) -> BartTokenizer:
     """The tokenizer of the BART in `folder`. Reads the disk; raises DataError."""
-    return BartTokenizer(load_tokenizer(folder / TOKENIZER_FILE, KEY), "pretrained", size.vocabulary, True)
+    return BartTokenizer(
+        load_tokenizer(folder / TOKENIZER_FILE, KEY), "pretrained", size.vocabulary, True
+    )
 
 
 def load(decoder: TextDecoder, folder: Path) -> str:
@@ -68,7 +70,9 @@ def load(decoder: TextDecoder, folder: Path) -> str:
     unknown or of another shape.
     """
     with load_errors(folder, ALLOWED):
-        stored = {name.removeprefix("model."): tensor for name, tensor in stored_tensors(folder).items()}
+        stored = {
+            name.removeprefix("model."): tensor for name, tensor in stored_tensors(folder).items()
+        }
     if "shared.weight" in stored:  # with the encoder
         stored.setdefault("decoder.embed_tokens.weight", stored["shared.weight"])
     targets = {f"decoder.{name}": tensor for name, tensor in decoder.text.named_parameters()}

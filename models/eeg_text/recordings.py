@@ -101,5 +101,7 @@ def split_items(
                 fix="--set data.split=sentence",
             )
     groups = {name: sorted({items[n].group for n in numbers[name]}) for name in SPLITS}
-    named = {name: [*groups[name], *(_READER + reader for reader in readers[name])] for name in SPLITS}
+    named = {
+        name: [*groups[name], *(_READER + reader for reader in readers[name])] for name in SPLITS
+    }
     return groups, numbers, named

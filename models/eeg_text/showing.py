@@ -94,7 +94,9 @@ def text_predictions(task: Any, model: Module) -> Predictions:
         scores = rouge1(hypothesis, wanted), word_errors(hypothesis, wanted) / max(1, len(wanted))
         rows.append((item.where, printable(read), texts[n], texts[len(items) + n], *scores))
         title = f"read:      {printable(read)}\ngenerated: {texts[n]}"
-        pictures.append(draw_eeg(f"eeg_{n + 1}", item, eeg, title, "EEG, read and generated sentence"))
+        pictures.append(
+            draw_eeg(f"eeg_{n + 1}", item, eeg, title, "EEG, read and generated sentence")
+        )
     columns = ("recording", "read", "generated", "from noise", "rouge1", "word error rate")
     return Predictions(columns, rows, pictures)
 
@@ -129,7 +131,12 @@ def pictures(task: Any) -> list[Picture]:
 
 
 def draw_eeg(
-    name: str, item: Item, eeg: np.ndarray, title: str, caption: str, guess: np.ndarray | None = None
+    name: str,
+    item: Item,
+    eeg: np.ndarray,
+    title: str,
+    caption: str,
+    guess: np.ndarray | None = None,
 ) -> Picture:
     """A picture of `eeg` [time, 105] of `item`, in standard deviations: two channels of each region.
 
@@ -182,7 +189,9 @@ def sentences_file(
     task: Any, model: Module, given: Iterator[Batch], recordings: Recordings, title: str
 ) -> Prediction:
     """The sentence of each item: as lines, and as JSON with times."""
-    texts = [text for b in given for text in sentences(model, b, task.tokenizer, task.trained.steps)]
+    texts = [
+        text for b in given for text in sentences(model, b, task.tokenizer, task.trained.steps)
+    ]
     rows = []
     for item, text in zip(recordings.items, texts, strict=True):
         times = {"start_s": item.start_s, "duration_s": item.samples / RATE_HZ}
@@ -193,7 +202,9 @@ def sentences_file(
 
 
 @torch.no_grad()
-def features(task: Any, model: Any, given: Iterator[Batch], recordings: Recordings, title: str) -> Prediction:
+def features(
+    task: Any, model: Any, given: Iterator[Batch], recordings: Recordings, title: str
+) -> Prediction:
     """The features of each item: a token is 8 ms, or the mean of the windows of a segment."""
     states, masks, items = [], [], recordings.items
     for batch in given:

@@ -13,7 +13,16 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
-from gearshift.models.base import Batch, CachedFeatures, Context, DataError, Goal, Loss, Prediction, SplitName
+from gearshift.models.base import (
+    Batch,
+    CachedFeatures,
+    Context,
+    DataError,
+    Goal,
+    Loss,
+    Prediction,
+    SplitName,
+)
 from gearshift.models.common import initial_weights, model_facts, subwords
 from gearshift.models.common.data_files import listed
 from gearshift.models.common.family import ENCODER, FamilyTask, Sums, path_of
@@ -112,7 +121,9 @@ class EegTask(FamilyTask):
         self.groups, numbers, named = split_items(recordings.items, data.split, self.rule)
         self.save_split(named)
         rules = SampleRules(self.samples, data.windows, self.rule.seed, self.control == "noise")
-        self.rules = replace(rules, windows=rules.count(max(item.samples for item in recordings.items)))
+        self.rules = replace(
+            rules, windows=rules.count(max(item.samples for item in recordings.items))
+        )
         used: set[int] = set().union(*{item.channels for item in recordings.items})
         of_text, recorded = self.fit_texts(), tuple(SLOTS[channel] for channel in sorted(used))
         self.trained = TrainedOnEeg(self.size, recorded, recordings.channel_map, **of_text)
@@ -155,7 +166,9 @@ class EegTask(FamilyTask):
 
     def _windows(self, count: int) -> tuple[Tensor, Tensor]:
         """EEG of full windows, and its valid samples."""
-        return torch.zeros(count, self.samples, CHANNELS), torch.ones(count, self.samples, dtype=torch.bool)
+        return torch.zeros(count, self.samples, CHANNELS), torch.ones(
+            count, self.samples, dtype=torch.bool
+        )
 
 
 class MaskedEegTask(EegTask):
@@ -230,7 +243,10 @@ class EegTextTask(EegTask):
             self.size = pretrained.size_of(self.folder, self.size)
             self.tokenizer = pretrained.tokenizer_of(self.folder, self.size)
         else:
-            train, name = (by_group[key] for key in self.groups["train"]), self.model_settings.tokenizer
+            train, name = (
+                (by_group[key] for key in self.groups["train"]),
+                self.model_settings.tokenizer,
+            )
             self.tokenizer = build_tokenizer(name, train, self.size.vocabulary, folder)
         if isinstance(self.tokenizer, BartTokenizer):
             subwords.save_tokenizer(self.tokenizer.inner, folder)
@@ -252,7 +268,9 @@ class EegTextTask(EegTask):
             assert self.context.folder is not None, "the facts were loaded from it"
             path = self.context.folder / TOKENIZER_FILE
             inner = subwords.load_tokenizer(path, str(path))
-            self.tokenizer = BartTokenizer(inner, str(path), self.size.vocabulary, self.trained.is_pretrained)
+            self.tokenizer = BartTokenizer(
+                inner, str(path), self.size.vocabulary, self.trained.is_pretrained
+            )
 
     def network(self) -> EegText:
         """`model.start` provides all weights, `model.pretrained` those of the text decoder."""
@@ -295,7 +313,9 @@ class EegTextTask(EegTask):
         valid, pool = batch.get("eeg_windows", batch["eeg_mask"]), batch.get("eeg_pool")
         logits = model(eeg, valid, batch["text_ids"], memory=memory, pool=pool).float()
         targets = batch["labels"].flatten()
-        nats = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=dataset.IGNORE, reduction="sum")
+        nats = F.cross_entropy(
+            logits.flatten(0, 1), targets, ignore_index=dataset.IGNORE, reduction="sum"
+        )
         return Loss(nats, {})
 
     def metric(self) -> TextMetric:
@@ -308,7 +328,9 @@ class EegTextTask(EegTask):
     def frozen_parts(self) -> Sequence[str]:
         if self.has_features:
             return ()
-        return [f"encoder.regions.{n}" for n in INDICES] if self.trains_top else super().frozen_parts()
+        return (
+            [f"encoder.regions.{n}" for n in INDICES] if self.trains_top else super().frozen_parts()
+        )
 
     def example(self) -> Sequence[Any]:
         tokens = self.samples // TOKEN_SAMPLES
@@ -322,13 +344,21 @@ class EegTextTask(EegTask):
 
     def facts(self) -> Mapping[str, Any]:
         texts = self.texts
-        facts = {**super().facts(), "tokenizer": self.tokenizer.name, "candidates": texts.candidate_count}
+        facts = {
+            **super().facts(),
+            "tokenizer": self.tokenizer.name,
+            "candidates": texts.candidate_count,
+        }
         facts |= {"texts_cut": texts.cut} if texts.cut else {}
         facts |= {"feature_cache": "kept"} if self.has_features else {}
         if self.control == "noise":
             chance = 1 / texts.candidate_count
             error = math.sqrt(chance * (1 - chance) / len(self.groups["val"]))
-            band = {"min": max(0.0, chance - 3 * error), "max": chance + 3 * error, "chance": chance}
+            band = {
+                "min": max(0.0, chance - 3 * error),
+                "max": chance + 3 * error,
+                "chance": chance,
+            }
             facts["control"] = {
                 "val_retrieval": band,
                 # The worse of two comparisons counts: a gain by chance is below 0, not above.

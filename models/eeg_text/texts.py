@@ -63,7 +63,9 @@ SentenceTokenizer = SentenceByteTokenizer | BartTokenizer
 """`hidden` replaces inputs that are hidden from the decoder; `decode` ends at the first `end`."""
 
 
-def build_tokenizer(name: str, texts: Iterable[str], limit: int, folder: Path | None) -> SentenceTokenizer:
+def build_tokenizer(
+    name: str, texts: Iterable[str], limit: int, folder: Path | None
+) -> SentenceTokenizer:
     """The tokenizer that model.tokenizer names, with at most `limit` entries.
 
     One that is trained or loaded is saved in the run folder; a trained one is loaded from there if
@@ -73,7 +75,9 @@ def build_tokenizer(name: str, texts: Iterable[str], limit: int, folder: Path | 
         return SentenceByteTokenizer()
     if name == "bpe":
         specials = (START, PAD, END, HIDDEN)
-        inner = subwords.load_or_fit(folder, lambda: subwords.train_byte_bpe(texts, limit, specials))
+        inner = subwords.load_or_fit(
+            folder, lambda: subwords.train_byte_bpe(texts, limit, specials)
+        )
     else:
         path = Path(name).expanduser()
         inner = subwords.load_tokenizer(path / subwords.TOKENIZER_FILE if path.is_dir() else path)
@@ -84,7 +88,12 @@ class SentenceTexts:
     """Tokens and candidates of every sentence, by group."""
 
     def __init__(
-        self, texts: Mapping[str, str], splits: Groups, tokenizer: SentenceTokenizer, longest: int, seed: int
+        self,
+        texts: Mapping[str, str],
+        splits: Groups,
+        tokenizer: SentenceTokenizer,
+        longest: int,
+        seed: int,
     ) -> None:
         """`texts`: a sentence per group. `longest`: the most tokens, including the end token."""
         self.tokenizer, self.text = tokenizer, texts

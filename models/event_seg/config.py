@@ -62,7 +62,9 @@ class Model(StagedModel):
         Field(
             min_length=2,
             max_length=MAX_LAYERS,
-            json_schema_extra={"allowed": f"2 to {MAX_LAYERS} whole numbers, for example [32, 64, 128]"},
+            json_schema_extra={
+                "allowed": f"2 to {MAX_LAYERS} whole numbers, for example [32, 64, 128]"
+            },
         ),
     ] = None
     """Channels after each convolution of the encoder; the decoder mirrors them. Default: those of
@@ -81,7 +83,8 @@ class Data(DataSection):
     path: str = "embedded:shapes"
     """File or folder of MVSEC or DSEC HDF5, or Prophesee RAW and DAT; or embedded:shapes."""
     sequences: list[Annotated[str, Field(min_length=1)]] = Field(
-        default_factory=list, json_schema_extra={"allowed": "names of recordings, for example [outdoor_day1]"}
+        default_factory=list,
+        json_schema_extra={"allowed": "names of recordings, for example [outdoor_day1]"},
     )
     """Recordings to use, by the name of the sequence or the file. Default: all."""
     mvsec_sequence: str | None = None

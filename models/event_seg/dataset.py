@@ -19,7 +19,14 @@ from gearshift.models.common.data_files import (
 )
 from gearshift.models.event_seg import splits
 from gearshift.models.event_seg.config import Data
-from gearshift.models.event_seg.formats import COMPANION_SUFFIXES, DSEC, EMBEDDED, FORMATS, MVSEC, recognize
+from gearshift.models.event_seg.formats import (
+    COMPANION_SUFFIXES,
+    DSEC,
+    EMBEDDED,
+    FORMATS,
+    MVSEC,
+    recognize,
+)
 from gearshift.models.event_seg.readers.files import open_recording
 from gearshift.models.event_seg.readers.recording import EventRecording, Sides, shape
 
@@ -38,7 +45,9 @@ def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str,
         return [clips[name] for name in names], {"format": "rendered", **facts}
     if path.startswith("embedded:"):
         raise unknown_embedded(path, EMBEDDED)
-    recordings, facts = find_recordings(existing_path(path, "; ".join(FORMATS)), settings, bad_records)
+    recordings, facts = find_recordings(
+        existing_path(path, "; ".join(FORMATS)), settings, bad_records
+    )
     skipped = bad_records.finish(settings.on_bad, len(recordings))
     if not recordings:
         where, allowed = f"data.path, skipped: {skipped}", "; ".join(FORMATS)

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.random import Generator
 
 from gearshift.models.common import cache
-from gearshift.models.event_seg.readers.recording import RECIPE, EventRecording, Events, Sides, edges, spans
+from gearshift.models.event_seg.readers.recording import (
+    RECIPE,
+    EventRecording,
+    Events,
+    Sides,
+    edges,
+    spans,
+)
 
 THRESHOLD, DEVIATION = 0.2, 0.03
 """Mean and standard deviation of the pixels' contrast thresholds, in log brightness."""
@@ -67,7 +74,9 @@ class Camera:
     def _gathered(self, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Events:
         parts = parts or [(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int8))]
         t, at, sign = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Events(t, (at % self._width).astype(np.uint16), (at // self._width).astype(np.uint16), sign)
+        return Events(
+            t, (at % self._width).astype(np.uint16), (at // self._width).astype(np.uint16), sign
+        )
 
 
 SPEEDS = (20.0, 300.0)
@@ -228,7 +237,15 @@ def recordings(sensor: Sides) -> list[EventRecording]:
     ends, clips = _arrays(sensor)["ends"], []
     for number in range(CLIPS):
         label, read = partial(_label, sensor, number), partial(_events, sensor, number)
-        named = "rendered", sensor, "model.size", spans(ends[number]), 1.0, "s, by the generator", RECIPE
+        named = (
+            "rendered",
+            sensor,
+            "model.size",
+            spans(ends[number]),
+            1.0,
+            "s, by the generator",
+            RECIPE,
+        )
         clips.append(EventRecording(f"clip {number:02}", *named, read, label))
     return clips
 

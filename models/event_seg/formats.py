@@ -66,7 +66,13 @@ def _layout(path: Path) -> str | None:
 
         with h5py.File(path, "r") as file:
             names = set(file)
-    except (ImportError, OSError, RuntimeError, ValueError, LookupError):  # the reader says what is wrong
+    except (
+        ImportError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+    ):  # the reader says what is wrong
         return MVSEC
     if "davis" in names:
         return MVSEC

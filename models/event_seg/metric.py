@@ -22,7 +22,11 @@ def overlap(maps: Tensor, label: Tensor) -> dict[str, Tensor]:
     """Foreground pixels of the prediction `maps` [batch, 2, height, width] and of the label."""
     counted = label != IGNORE
     predicted, true = (maps[:, 1] > maps[:, 0]) & counted, label == 1
-    parts = {"both": predicted & true, "predicted_only": predicted & ~true, "label_only": true & ~predicted}
+    parts = {
+        "both": predicted & true,
+        "predicted_only": predicted & ~true,
+        "label_only": true & ~predicted,
+    }
     return {name: pixels.sum() for name, pixels in {**parts, "pixels": counted}.items()}
 
 

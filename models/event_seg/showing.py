@@ -64,7 +64,9 @@ def build_predictions(model: Module, windows: Windows, device: torch.device) -> 
     for row, sample in enumerate(samples):
         one = slice(row, row + 1)
         scores = metric.scores({"loss": loss, **metric.overlap(maps[one], batch["mask"][one])})
-        rows.append((sample_name(sample), sample.meta["events"], *(scores[name] for name in SCORES)))
+        rows.append(
+            (sample_name(sample), sample.meta["events"], *(scores[name] for name in SCORES))
+        )
         predicted = _label((maps[row, 1] > maps[row, 0]).cpu().numpy().astype(np.int64))
         predicted[(sample.labels != 0) & (sample.labels != 1)] = _GREY
         panels = _polarity(sample.events.sum(0)), _label(sample.labels), predicted
@@ -140,7 +142,10 @@ def predict(task: Any, model: Module, path: Path) -> Iterator[Prediction]:
             voxels = normalize(voxelize(coarse, window[0], window[1], (BINS, *grid)))
             begin, end = (window / recording.second).tolist()
             text = f"{title}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
-            x, name = torch.from_numpy(voxels)[None].to(task.context.device), f"{start}-{number:05d}"
+            x, name = (
+                torch.from_numpy(voxels)[None].to(task.context.device),
+                f"{start}-{number:05d}",
+            )
             with torch.no_grad():
                 x = task.part(model)(x).float().cpu()
             if task.stage == "encoder":

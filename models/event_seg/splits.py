@@ -81,12 +81,16 @@ def split_recordings(
     groups: Groups
     if used < 3:
         rule.refuse_fold("fewer than 3 recordings are split by time", "use more recordings")
-        for number in sorted(np.random.default_rng(rule.seed).permutation(len(recordings))[:used].tolist()):
+        for number in sorted(
+            np.random.default_rng(rule.seed).permutation(len(recordings))[:used].tolist()
+        ):
             by_side, gap = _blocks(recordings[number], rule.share)
             method = f"by time (fewer than 3 recordings); gap of {gap}"
             for side, block in by_side.items():
                 blocks[side].append((number, block))
-        groups = {side: [_named(recordings[n], block) for n, block in blocks[side]] for side in SPLITS}
+        groups = {
+            side: [_named(recordings[n], block) for n, block in blocks[side]] for side in SPLITS
+        }
     else:
         number_of = {recording.name: number for number, recording in enumerate(recordings)}
         groups = split_groups(number_of, rule, GROUPS)
@@ -94,7 +98,9 @@ def split_recordings(
             numbers = [number_of[name] for name in groups[side]]
             blocks[side] = [(n, np.arange(len(recordings[n].windows))) for n in numbers]
     windows = {
-        side: np.concatenate([np.stack((np.full(len(block), n), block), axis=1) for n, block in blocks[side]])
+        side: np.concatenate(
+            [np.stack((np.full(len(block), n), block), axis=1) for n, block in blocks[side]]
+        )
         for side in SPLITS
     }
     return groups, windows, method

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
-from gearshift.models.base import Batch, Context, DataError, Goal, Loss, Picture, Prediction, Predictions
+from gearshift.models.base import (
+    Batch,
+    Context,
+    DataError,
+    Goal,
+    Loss,
+    Picture,
+    Prediction,
+    Predictions,
+)
 from gearshift.models.common import model_facts
 from gearshift.models.common.family import ENCODER, FamilyTask, Sums
 from gearshift.models.common.split import SPLITS
@@ -60,7 +69,9 @@ class EventSegTask(FamilyTask):
         self.recordings, self._read_facts = dataset.read(self.data_settings, self.size.sensor)
         self.groups, of_split, self._method = split_recordings(self.recordings, self.rule)
         self.save_split(self.groups)
-        rules = WindowRules(self.downsample, self.size.crop, self.data_settings.control, self.rule.seed)
+        rules = WindowRules(
+            self.downsample, self.size.crop, self.data_settings.control, self.rule.seed
+        )
         for number, name in enumerate(SPLITS):
             samples = Windows(self.recordings, of_split[name], rules, number or None)
             self.splits[name] = samples
@@ -70,7 +81,9 @@ class EventSegTask(FamilyTask):
         share = self.foreground["train"]
         if not 0 < share < 1:
             only = "foreground" if share else "background"
-            raise DataError(f"all training labels are {only}", where="data.path", allowed="both classes")
+            raise DataError(
+                f"all training labels are {only}", where="data.path", allowed="both classes"
+            )
         window_ms = 1e3 * float(np.median(dataset.window_lengths(self.recordings)))
         model_facts.save(TrainedOnEvents(window_ms, self.recordings[0].sensor), self.context.folder)
 
@@ -143,7 +156,9 @@ class EventSegTask(FamilyTask):
             "foreground": shares | {"weight": round(self.foreground_weight, 3)},
         }
         facts["sensor"] += f", downsampled by {self.downsample}, samples of {height}×{width}"
-        if self.data_settings.control != "real":  # outside its bounds a noise control indicates a leak
+        if (
+            self.data_settings.control != "real"
+        ):  # outside its bounds a noise control indicates a leak
             chance = self.foreground["val"]
             facts["control"] = {"val_iou": {"max": chance + MARGIN, "chance": chance}}
         return facts

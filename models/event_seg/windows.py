@@ -48,7 +48,11 @@ class Windows:
     """
 
     def __init__(
-        self, recordings: Sequence[EventRecording], windows: np.ndarray, rules: WindowRules, fixed: int | None
+        self,
+        recordings: Sequence[EventRecording],
+        windows: np.ndarray,
+        rules: WindowRules,
+        fixed: int | None,
     ) -> None:
         """`windows` [window, 2]: recording and window; `fixed`: number of a fixed split."""
         self.recordings, self.windows, self.rules, self.fixed = recordings, windows, rules, fixed
@@ -123,7 +127,9 @@ class Windows:
             index = self._other_window(index, rng)
         recording, window = self._at(index)
         (top, left), (rows, columns) = corner, self.shape
-        label = recording.label(window, self.rules.downsample)[top : top + rows, left : left + columns]
+        label = recording.label(window, self.rules.downsample)[
+            top : top + rows, left : left + columns
+        ]
         return np.where(label == IGNORED, IGNORE, label.astype(np.int64))
 
     def foreground(self) -> Sides:

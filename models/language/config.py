@@ -68,7 +68,8 @@ class Lora(FamilySection):
     """Low-rank adapters (LoRA): the pretrained weights stay frozen."""
 
     rank: Annotated[
-        int | None, Field(ge=1, le=65536, json_schema_extra={"unless": {"model.pretrained": [None]}})
+        int | None,
+        Field(ge=1, le=65536, json_schema_extra={"unless": {"model.pretrained": [None]}}),
     ] = None
     """Rank of the adapters of model.pretrained; null: train all weights."""
     alpha: int | None = Field(default=None, ge=1, le=65536, json_schema_extra=_ADAPTED)
@@ -97,7 +98,10 @@ class Model(FamilySection):
     allow_missing: Annotated[
         bool,
         Field(
-            json_schema_extra={"unless": {"model.pretrained": [None]}, "only_if": {"model.lora.rank": [None]}}
+            json_schema_extra={
+                "unless": {"model.pretrained": [None]},
+                "only_if": {"model.lora.rank": [None]},
+            }
         ),
     ] = False
     """Initialize tensors at random that the files of model.pretrained lack, or have in another

@@ -16,7 +16,9 @@ from gearshift.models.language.tokenizer import Tokenizer
 _BY_POSITION = "the end of each text is held out (fewer than 3 documents)"
 
 
-def read(path: str, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] | None = None) -> Corpus:
+def read(
+    path: str, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] | None = None
+) -> Corpus:
     """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
     if not path.startswith("embedded:"):
         return read_corpus(Path(path).expanduser(), answers, on_bad, columns)
@@ -36,7 +38,9 @@ def build_splits(
     """
     encoded, kind = encode(corpus, tokenizer), TokenWindows if corpus.is_text else Dialogues
     members = enumerate(corpus.members(groups).items())
-    splits = {name: kind(encoded, corpus, numbers, rules, side) for side, (name, numbers) in members}
+    splits = {
+        name: kind(encoded, corpus, numbers, rules, side) for side, (name, numbers) in members
+    }
     tokens = splits["train"].tokens
     if corpus.is_text and tokens < rules.length:
         raise DataError(
@@ -45,7 +49,9 @@ def build_splits(
             allowed="at least one sample",
             fix=f"--set data.seq_len={max(8, tokens // 16)}  or add data",
         )
-    assumed = "; ".join(f"{encoding}: {listed(names, 1)}" for encoding, names in corpus.encodings.items())
+    assumed = "; ".join(
+        f"{encoding}: {listed(names, 1)}" for encoding, names in corpus.encodings.items()
+    )
     truncated = sum(split.truncated for split in splits.values())
     facts = {
         "source": corpus.source.name,

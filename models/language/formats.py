@@ -55,7 +55,9 @@ def _format(file: Path) -> str | None:
             form = _JSON if kind == "JSON" and head.startswith("[") else _JSONL
             if kind == "text" and not head.startswith("{"):
                 visible = "".join(head.split())
-                is_prose = visible.isprintable() and 0 < len(visible) <= 2 * sum(map(str.isalpha, visible))
+                is_prose = visible.isprintable() and 0 < len(visible) <= 2 * sum(
+                    map(str.isalpha, visible)
+                )
                 return _TEXT if is_prose else None
             names = _KEY.findall(head)
     except (DataError, OSError):

@@ -33,7 +33,9 @@ def token_scores(
     `labels` [batch, time]. float32 and bool, [batch, time].
     """
     nats, correct = [], []
-    for some, target in zip(outputs.flatten(0, 1).split(rows), labels.flatten().split(rows), strict=True):
+    for some, target in zip(
+        outputs.flatten(0, 1).split(rows), labels.flatten().split(rows), strict=True
+    ):
         logits = logits_of(some)
         nats.append(F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="none"))
         correct.append(logits.argmax(-1) == target)

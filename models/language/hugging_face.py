@@ -57,7 +57,9 @@ def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     inner = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
-    inner.add_tokens([AddedToken(text, normalized=False, special=text not in TAGS) for text in SPECIALS])
+    inner.add_tokens(
+        [AddedToken(text, normalized=False, special=text not in TAGS) for text in SPECIALS]
+    )
     return inner
 
 

@@ -102,7 +102,12 @@ class Attention(nn.Module):
         self.o_proj = linear(width, width)
 
     def forward(
-        self, x: Tensor, cosine: Tensor, sine: Tensor, documents: Tensor | None, cache: Cache | None = None
+        self,
+        x: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        documents: Tensor | None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """`x` [batch, time, width]; `documents` as in causal_attention."""
         batch, time, width = x.shape

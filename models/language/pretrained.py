@@ -86,7 +86,9 @@ class Pretrained(HasFrozenParts):
         rows = max(1, CHUNK // output.logits.shape[-1])
         if measure:
             return token_scores(output.logits, labels, rows, lambda logits: logits)
-        chunks = zip(output.logits.flatten(0, 1).split(rows), labels.flatten().split(rows), strict=True)
+        chunks = zip(
+            output.logits.flatten(0, 1).split(rows), labels.flatten().split(rows), strict=True
+        )
         parts = [checkpoint(self._sum, z, y, use_reentrant=False) for z, y in chunks]
         return torch.stack(parts).sum()
 
@@ -111,7 +113,11 @@ class Pretrained(HasFrozenParts):
 
     def _sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(
-            logits.float(), labels, ignore_index=IGNORE, reduction="sum", label_smoothing=self.smoothing
+            logits.float(),
+            labels,
+            ignore_index=IGNORE,
+            reduction="sum",
+            label_smoothing=self.smoothing,
         )
 
 
@@ -151,7 +157,9 @@ def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
     return inner, coverage
 
 
-def read_weights(inner: Any, unread: Unread, folder: Path, quantizer: Quantizer | None = None) -> None:
+def read_weights(
+    inner: Any, unread: Unread, folder: Path, quantizer: Quantizer | None = None
+) -> None:
     """Read the weights that are `unread`; `quantizer` puts frozen layers into 4 bits meanwhile.
 
     Disk access. Raises DataError.
@@ -221,7 +229,11 @@ class FromFolder:
     def __init__(self, folder: Path, model: Model, context: Context) -> None:
         """Read the settings. Raises DataError."""
         self.folder, self.context = folder, SIZES[model.size].context
-        self._smoothing, self._kernel, self.lora = model.label_smoothing, context.attention, model.lora
+        self._smoothing, self._kernel, self.lora = (
+            model.label_smoothing,
+            context.attention,
+            model.lora,
+        )
         self.has_adapters = model.lora.rank is not None
         # A checkpoint of adapters lacks the frozen weights, which must therefore be in the folder.
         self._allow_missing = not self.has_adapters and model.allow_missing
@@ -244,7 +256,10 @@ class FromFolder:
 
     def build(self) -> Pretrained:
         inner, coverage, unread = open_inner(self.folder, self._allow_missing)
-        self.coverage, self.num_layers = coverage.render(), getattr(inner.config, "num_hidden_layers", None)
+        self.coverage, self.num_layers = (
+            coverage.render(),
+            getattr(inner.config, "num_hidden_layers", None),
+        )
         model = Pretrained(inner, self._smoothing)
         if self.has_adapters:
             add_adapters(inner, self.lora)
@@ -320,7 +335,9 @@ def add_adapters(inner: Any, settings: Lora) -> None:
     """
     from peft import inject_adapter_in_model
 
-    modules = {name: m for name, m in inner.named_modules() if hasattr(m, "weight") and m.weight.dim() == 2}
+    modules = {
+        name: m for name, m in inner.named_modules() if hasattr(m, "weight") and m.weight.dim() == 2
+    }
     uses = Counter(id(m.weight) for m in modules.values())
     free = {name for name, m in modules.items() if uses[id(m.weight)] == 1}
     for layer in settings.layers:

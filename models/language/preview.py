@@ -66,7 +66,11 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> in
 
 
 def continue_tokens(
-    model: Module, prompts: Sequence[Sequence[int]], sampling: Sampling, pad: int, device: torch.device
+    model: Module,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    pad: int,
+    device: torch.device,
 ) -> list[list[int]]:
     """`sampling.max_tokens` tokens after each of `prompts`.
 
@@ -75,7 +79,10 @@ def continue_tokens(
     """
     starts, count = [len(prompt) for prompt in prompts], sampling.max_tokens
     rows = [[*prompt, *[pad] * (max(starts) + count - len(prompt))] for prompt in prompts]
-    tokens, generator = torch.tensor(rows, device=device), torch.Generator().manual_seed(sampling.seed)
+    tokens, generator = (
+        torch.tensor(rows, device=device),
+        torch.Generator().manual_seed(sampling.seed),
+    )
     with evaluating(model):
         for at in range(count):
             # Causal attention ignores the padding at later positions.
@@ -87,7 +94,12 @@ def continue_tokens(
 
 
 def predict(
-    model: Module, split: Samples, tokenizer: Tokenizer, device: torch.device, shown: int, temperature: float
+    model: Module,
+    split: Samples,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    shown: int,
+    temperature: float,
 ) -> Predictions:
     """Completions of rows spread over a split, beside the targets; prompts and they take half a row each.
 
@@ -96,7 +108,10 @@ def predict(
     """
     half, found = split.length // 2, []
     for row in (split.sample(index) for index in spread_positions(len(split), shown)):
-        tokens, first = [*row.inputs.tolist(), int(row.labels[-1])], int((row.labels != IGNORE).argmax()) + 1
+        tokens, first = (
+            [*row.inputs.tolist(), int(row.labels[-1])],
+            int((row.labels != IGNORE).argmax()) + 1,
+        )
         most = min(PROMPT_TOKENS, half)
         cut = first if first > 1 else min(most, len(tokens) - 1)
         is_over = row.labels[cut:] == IGNORE  # another turn follows the answer
@@ -104,7 +119,9 @@ def predict(
         target = tokens[cut : cut + min(WRITTEN_TOKENS, half, length)]
         found.append((row.name, tokens[max(0, cut - most) : cut], target))
     sampling = Sampling(min(WRITTEN_TOKENS, half), temperature)
-    generated = continue_tokens(model, [prompt for _, prompt, _ in found], sampling, tokenizer.pad, device)
+    generated = continue_tokens(
+        model, [prompt for _, prompt, _ in found], sampling, tokenizer.pad, device
+    )
     table: list[tuple[str | float, ...]] = []
     for (name, prompt, target), written in zip(found, generated, strict=True):
         texts = [readable(part, tokenizer) for part in (prompt, target, written)]

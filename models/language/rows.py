@@ -101,7 +101,11 @@ class TokenWindows:
         """`numbers` are the documents of a split, which is number `side`."""
         self.length = self.row_length = rules.length
         self._noise = (rules.seed, side) if rules.control == "noise" else None
-        self._encoded, self._names, self._offsets = encoded, corpus.names[numbers], encoded.offsets[numbers]
+        self._encoded, self._names, self._offsets = (
+            encoded,
+            corpus.names[numbers],
+            encoded.offsets[numbers],
+        )
         self._starts = np.concatenate(([0], (encoded.sizes[numbers] - 1).cumsum()))
         self.tokens = int(self._starts[-1])
         self._bytes_per_token = float(encoded.text_bytes[numbers].sum() / self.tokens)
@@ -178,7 +182,9 @@ class Dialogues:
         first = np.maximum.accumulate(np.where(encoded.begins_row[::2], exchanges, 0))
         if rules.control == "noise":
             others = numbers[of_other_groups(corpus.labels[numbers], rules.seed + side)]
-            rows = np.stack((numbers, others, others + 1))  # request, first answer, the end of answers
+            rows = np.stack(
+                (numbers, others, others + 1)
+            )  # request, first answer, the end of answers
             is_true = np.zeros(len(numbers), dtype=bool)
             if side > 0:
                 rows = np.concatenate((rows, np.stack((numbers, numbers, numbers + 1))), axis=1)
@@ -257,7 +263,10 @@ class Dialogues:
 
     def control(self, train: Dialogues, size: int) -> dict[str, dict[str, float]]:
         """The bands of the metrics on permuted answers: chance is guessing one of the labels."""
-        return {"exact_match": {"max": 2 / len(np.unique(self._labels))}, "matched_gap": {"max": 0.02}}
+        return {
+            "exact_match": {"max": 2 / len(np.unique(self._labels))},
+            "matched_gap": {"max": 0.02},
+        }
 
 
 Samples = TokenWindows | Dialogues

@@ -68,7 +68,9 @@ class BpeTokenizer(Tokenizer):
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
             return [_vector(encoding.ids, self.size) for encoding in encode(texts)]
 
-    def encode_parts(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
+    def encode_parts(
+        self, texts: Sequence[str], cuts: Sequence[Sequence[int]]
+    ) -> list[list[np.ndarray]]:
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
             found = self.inner.encode_batch(list(texts), add_special_tokens=False)
         return [
@@ -135,7 +137,9 @@ class ExternalTokenizer(Tokenizer):
     def stops(self) -> tuple[int, ...]:
         return (self.end,) if self._closing in (None, self.end) else (self.end, self._closing)
 
-    def encode_parts(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
+    def encode_parts(
+        self, texts: Sequence[str], cuts: Sequence[Sequence[int]]
+    ) -> list[list[np.ndarray]]:
         if not self.inner.is_fast:
             raise DataError(
                 "the tokenizer does not tell which letters a token is of",
@@ -147,7 +151,9 @@ class ExternalTokenizer(Tokenizer):
                 list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False
             )
         encodings = zip(found["input_ids"], found["offset_mapping"], cuts, strict=True)
-        return [_parts(_vector(ids, self.size), offsets, edges) for ids, offsets, edges in encodings]
+        return [
+            _parts(_vector(ids, self.size), offsets, edges) for ids, offsets, edges in encodings
+        ]
 
     def encode_chats(self, chats: Sequence[Sequence[Record]]) -> Iterator[Exchange]:
         """As Tokenizer.encode_chats, with the tokens of apply_chat_template.
@@ -180,7 +186,9 @@ class ExternalTokenizer(Tokenizer):
             rows.append((text, self._answer(record, text)))
         whole = rows[-1][0]
         # Without a token after each answer, only the end of a row can teach to stop.
-        if self._closing is None or not all(whole.startswith(text[:end]) for text, [_, end] in rows):
+        if self._closing is None or not all(
+            whole.startswith(text[:end]) for text, [_, end] in rows
+        ):
             return rows
         return [(whole, [edge for _, edges in rows for edge in edges])]
 
@@ -188,7 +196,9 @@ class ExternalTokenizer(Tokenizer):
         """Where the answer of `record` begins and ends in `text`, its conversation as rendered."""
         prompt = self._render(record.before, add_generation_prompt=True)
         begin = len(prompt)
-        if not text.startswith(prompt):  # such as one that opens <think>: take what is before any answer
+        if not text.startswith(
+            prompt
+        ):  # such as one that opens <think>: take what is before any answer
             other = self._render((*record.before, Turn("assistant", "\ue000")))
             begin = len(commonprefix([text, other]))  # noqa: RUF071
         end = max(begin, len(text.rstrip()))
@@ -227,7 +237,9 @@ _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """What a chat template writes around answers; see return_assistant_tokens_mask of transformers."""
 
 
-def _parts(tokens: np.ndarray, offsets: Sequence[tuple[int, int]], cuts: Sequence[int]) -> list[np.ndarray]:
+def _parts(
+    tokens: np.ndarray, offsets: Sequence[tuple[int, int]], cuts: Sequence[int]
+) -> list[np.ndarray]:
     """As Tokenizer.encode_parts, of one text; `offsets`: the first letter of each token, and its end."""
     begins, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
     edges = np.empty(len(cuts), dtype=np.int64)
@@ -241,7 +253,9 @@ def _vector(ids: Sequence[int], size: int) -> np.ndarray:
 
 
 def _no_end(name: str, where: str, allowed: str) -> DataError:
-    return DataError(f"the tokenizer '{name}' has no end-of-text token", where=where, allowed=allowed)
+    return DataError(
+        f"the tokenizer '{name}' has no end-of-text token", where=where, allowed=allowed
+    )
 
 
 def train(texts: Iterable[str], size: int) -> BpeTokenizer:

@@ -108,11 +108,15 @@ class LanguageTask(FamilyTask):
         model_facts.save(_TextFacts(self.is_chat), self.context.folder)
 
         def texts(most: int) -> Iterator[str]:
-            return corpus.texts(corpus.members(self.groups)["train"][:: -(-corpus.source.size // most) or 1])
+            return corpus.texts(
+                corpus.members(self.groups)["train"][:: -(-corpus.source.size // most) or 1]
+            )
 
         self.tokenizer = self._load_tokenizer(texts)
         seed = self.rule.seed
-        rules = Rules(length, self.on_bad, self.control, seed, source.single_document, source.longest)
+        rules = Rules(
+            length, self.on_bad, self.control, seed, source.single_document, source.longest
+        )
         splits, self._facts = build_splits(corpus, self.groups, self.tokenizer, rules)
         self.splits = {**splits}
 
@@ -126,7 +130,9 @@ class LanguageTask(FamilyTask):
         old, new = (("text", "conversations")[task.is_chat] for task in (first, self))
         if old != new:
             raise DataError(
-                f"the new data is {new}, but the run trains on {old}", where="data.path", allowed=old
+                f"the new data is {new}, but the run trains on {old}",
+                where="data.path",
+                allowed=old,
             )
 
     def _load_tokenizer(self, texts: Callable[[int], Iterable[str]] | None = None) -> Tokenizer:
@@ -230,7 +236,11 @@ class LanguageTask(FamilyTask):
     def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
         """As HasParts.model_parts."""
         tables = [module for module in model.modules() if isinstance(module, Embedding)]
-        return {LAYERS: self.blocks(model), "embedding": tables, "head": [self.source.head_of(model)]}
+        return {
+            LAYERS: self.blocks(model),
+            "embedding": tables,
+            "head": [self.source.head_of(model)],
+        }
 
     def preview(self, model: Module) -> str | None:
         """The first validation sample: a text is continued by sampling, a request answered greedily."""

@@ -74,7 +74,9 @@ class Tokenizer:
         """The tokens that end an answer."""
         return (self.end,)
 
-    def encode_parts(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
+    def encode_parts(
+        self, texts: Sequence[str], cuts: Sequence[Sequence[int]]
+    ) -> list[list[np.ndarray]]:
         """Tokens of each text, cut at the letters where answers begin and end, in turn.
 
         A token that some letters of an answer are in belongs to it. Raises DataError.
@@ -86,8 +88,12 @@ class Tokenizer:
 
         In the text form, where a conversation is one row. Raises DataError.
         """
-        sections = [section for records in chats for section in self._sections(records[-1].conversation)]
-        parts = iter(self.encode_parts([text for text, _ in sections], [[cut] for _, cut in sections]))
+        sections = [
+            section for records in chats for section in self._sections(records[-1].conversation)
+        ]
+        parts = iter(
+            self.encode_parts([text for text, _ in sections], [[cut] for _, cut in sections])
+        )
         for records in chats:
             learned = {record.at for record in records}
             before: list[np.ndarray] = []
@@ -143,8 +149,13 @@ _CHAT = Template(
 
 def chat_template(tokenizer: Tokenizer) -> str:
     """The text form of conversations as a chat template of transformers."""
-    start, space = "" if tokenizer.start is None else "{{ bos_token }}", " " * (not tokenizer.leading_space)
-    return _CHAT.substitute(start=start, space=space, forms=json.dumps(FORMS), answer=json.dumps(ANSWER))
+    start, space = (
+        "" if tokenizer.start is None else "{{ bos_token }}",
+        " " * (not tokenizer.leading_space),
+    )
+    return _CHAT.substitute(
+        start=start, space=space, forms=json.dumps(FORMS), answer=json.dumps(ANSWER)
+    )
 
 
 _TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + ")")
@@ -171,7 +182,9 @@ class ByteTokenizer(Tokenizer):
         ]
         return np.concatenate(parts)
 
-    def encode_parts(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
+    def encode_parts(
+        self, texts: Sequence[str], cuts: Sequence[Sequence[int]]
+    ) -> list[list[np.ndarray]]:
         """The tokens of a part do not depend on the text around it."""
         parts = []
         for text, edges in zip(texts, cuts, strict=True):

@@ -32,11 +32,24 @@ os._exit = leave  # so a rank ends
 @pytest.mark.slow
 def test_no_process_of_a_run_loads_a_file_twice(tmp_path):
     launch = extended.command(tmp_path, AT_END.format(folder=str(tmp_path)))
-    launch("--model", "language:tiny", "--engine", "ddp", "--nproc", "2", "--max-steps", "2", "--out", "run")
+    launch(
+        "--model",
+        "language:tiny",
+        "--engine",
+        "ddp",
+        "--nproc",
+        "2",
+        "--max-steps",
+        "2",
+        "--out",
+        "run",
+    )
     seen = [json.loads(path.read_text()) for path in tmp_path.glob("loaded-*")]
     assert {"launcher", "gearshift.launcher.run.rank"} <= {line.split()[1] for line, _ in seen}
     for line, modules in seen:
         bare = [name for name in modules if name.partition(".")[0] in PACKAGES]
         assert bare == [], line
-        files = [Path(file).resolve() for name, file in modules.items() if name.startswith("gearshift")]
+        files = [
+            Path(file).resolve() for name, file in modules.items() if name.startswith("gearshift")
+        ]
         assert len(files) == len(set(files)), line

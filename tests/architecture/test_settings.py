@@ -25,6 +25,10 @@ def sections(annotation: object) -> Iterator[type[BaseModel]]:
 def test_every_section_is_closed():
     wholes = {settings_class(family) for family in FAMILIES}
     classes = {cls for whole in wholes for cls in sections(whole)}
-    configs = {cls: (cls.model_config.get("extra"), cls.model_config.get("frozen")) for cls in classes}
-    assert len(classes) > 20 and {cls: c for cls, c in configs.items() if c != ("forbid", True)} == {}
+    configs = {
+        cls: (cls.model_config.get("extra"), cls.model_config.get("frozen")) for cls in classes
+    }
+    assert (
+        len(classes) > 20 and {cls: c for cls, c in configs.items() if c != ("forbid", True)} == {}
+    )
     assert [cls for cls in classes - wholes if not (cls.__doc__ or "").strip()] == []

@@ -74,26 +74,42 @@ SHARED_BY_FAMILIES = {"base", "catalog", "common"}
 
 def long_files(tree: Tree) -> list[str]:
     """Files over the longest length; tests may be longer."""
-    return [f"{m.path}" for m in tree.modules.values() if m.package != "tests" and m.lines > LONGEST_FILE]
+    return [
+        f"{m.path}"
+        for m in tree.modules.values()
+        if m.package != "tests" and m.lines > LONGEST_FILE
+    ]
 
 
 def vague_names(tree: Tree) -> list[str]:
     """Files, folders and classes with names that do not describe their content."""
-    found = [str(m.path) for m in tree.modules.values() if NAMELESS & set(m.path.with_suffix("").parts)]
-    nodes = ((m, node) for m in tree.ours for node in ast.walk(m.tree) if isinstance(node, ast.ClassDef))
-    return found + [f"{m.path}:{node.lineno}" for m, node in nodes if NAMELESS_CLASS.search(node.name)]
+    found = [
+        str(m.path) for m in tree.modules.values() if NAMELESS & set(m.path.with_suffix("").parts)
+    ]
+    nodes = (
+        (m, node) for m in tree.ours for node in ast.walk(m.tree) if isinstance(node, ast.ClassDef)
+    )
+    return found + [
+        f"{m.path}:{node.lineno}" for m, node in nodes if NAMELESS_CLASS.search(node.name)
+    ]
 
 
 def long_docstrings(tree: Tree) -> list[str]:
     """Modules whose docstring is not one sentence."""
     texts = {m.path: ast.get_docstring(m.tree) or "" for m in tree.ours}
     many = re.compile(r"\n\n|[a-z\])`][.!?]\s+[A-Z]")
-    return [f"{path}" for path, text in texts.items() if not text.endswith((".", "?")) or many.search(text)]
+    return [
+        f"{path}"
+        for path, text in texts.items()
+        if not text.endswith((".", "?")) or many.search(text)
+    ]
 
 
 def code_in_init(tree: Tree) -> list[str]:
     """`__init__` files with more than a docstring; launcher's begins the program."""
-    inits = (m for m in tree.modules.values() if m.path.name == "__init__.py" and m.name != "launcher")
+    inits = (
+        m for m in tree.modules.values() if m.path.name == "__init__.py" and m.name != "launcher"
+    )
     return [str(m.path) for m in inits if m.tree.body[1:]]
 
 
@@ -114,13 +130,19 @@ def foreign_imports(tree: Tree) -> list[str]:
     """Imports of third-party packages that the table does not allow."""
     tops = ((m, line, base.split(".")[0]) for m in tree.ours for line, base, _ in m.imports)
     known = {*sys.stdlib_module_names, "gearshift"}
-    return [f"{m.path}:{line} imports {t}" for m, line, t in tops if t not in known | THEIRS[m.package]]
+    return [
+        f"{m.path}:{line} imports {t}" for m, line, t in tops if t not in known | THEIRS[m.package]
+    ]
 
 
 def bare_imports(tree: Tree) -> list[str]:
     """Imports by which a module of ours would be loaded a second time, without `gearshift`."""
     imports = ((m, line, base) for m in tree.modules.values() for line, base, _ in m.imports)
-    return [f"{m.path}:{line} imports {base}" for m, line, base in imports if base.split(".")[0] in PACKAGES]
+    return [
+        f"{m.path}:{line} imports {base}"
+        for m, line, base in imports
+        if base.split(".")[0] in PACKAGES
+    ]
 
 
 def collectives_in_models(tree: Tree) -> list[str]:
@@ -204,7 +226,11 @@ FAULTS = [
     (bare_imports, "training/a.py", "import engines.base as contract"),
     (collectives_in_models, "models/abr/task.py", "from torch import distributed"),
     (upward_imports, "launcher/config/layers.py", "from gearshift.launcher.run import worker"),
-    (upward_imports, "launcher/compare/rows.py", "def f():\n    import gearshift.launcher.continual.loop"),
+    (
+        upward_imports,
+        "launcher/compare/rows.py",
+        "def f():\n    import gearshift.launcher.continual.loop",
+    ),
     (upward_imports, "launcher/run/worker.py", "from gearshift.launcher import api"),
     (upward_imports, "launcher/odd/a.py", "import gearshift.launcher.run.worker"),
     (trusted_files, "training/a.py", "numpy.load(path, allow_pickle=True)"),
@@ -226,7 +252,12 @@ def test_a_check_finds_a_fault_and_nothing_else(built, check, path, text):
 
 
 def test_a_docstring_of_two_sentences_is_found(built):
-    texts = ['"""No stop"""', '"""One sentence. And one more."""', '"""One.\n\nTwo."""', '"""It."""']
+    texts = [
+        '"""No stop"""',
+        '"""One sentence. And one more."""',
+        '"""One.\n\nTwo."""',
+        '"""It."""',
+    ]
     tree = built({f"training/{number}.py": text for number, text in enumerate(texts)})
     assert long_docstrings(tree) == [f"training/{number}.py" for number in range(3)]
 
@@ -252,7 +283,14 @@ def test_cycles_through_lazy_imports_and_of_folders_are_found(built):
 CHECKS = [
     *(long_files, vague_names, long_docstrings, code_in_init, wrong_directions, foreign_imports),
     bare_imports,
-    *(collectives_in_models, file_cycles, folder_cycles, upward_imports, trusted_files, known_engines),
+    *(
+        collectives_in_models,
+        file_cycles,
+        folder_cycles,
+        upward_imports,
+        trusted_files,
+        known_engines,
+    ),
 ]
 
 

@@ -28,7 +28,9 @@ def test_a_second_run_has_the_losses_of_the_first_to_the_last_bit(tmp_path):
     def run(*more):
         line = [sys.executable, "-m", "benchmarks.golden", "--json", str(path), *more]
         line += ["--families", "language", "--engines", "local"]
-        return subprocess.run(line, cwd=Path(golden.__file__).parents[1], text=True, capture_output=True)
+        return subprocess.run(
+            line, cwd=Path(golden.__file__).parents[1], text=True, capture_output=True
+        )
 
     assert run("--write").stdout == f"wrote 1 runs to {path}\n"
     content = json.loads(path.read_text())

@@ -23,7 +23,11 @@ from tests.engines.pool import preload
 
 ISOLATED = "tests.benchmarks.test_isolated"
 CEILING = Part(
-    "ceiling", "ceiling", {}, status="measured", figures={"flops": 10.0, "gpu": "NVIDIA H200", "gpus": 1}
+    "ceiling",
+    "ceiling",
+    {},
+    status="measured",
+    figures={"flops": 10.0, "gpu": "NVIDIA H200", "gpus": 1},
 )
 
 
@@ -183,5 +187,7 @@ def test_an_h200_has_goals_and_on_other_gpus_the_ratio_to_anchors_decides(name, 
 
 def test_a_row_whose_operations_are_unknown_has_no_share_of_the_ceiling() -> None:
     row = step("ours", "local", 2.0, family=LLAMA, size="0.5B")
-    cells = gpu.speed([CEILING, replace(row, figures={**row.figures, "flops": None})])[-1].split(" | ")
+    cells = gpu.speed([CEILING, replace(row, figures={**row.figures, "flops": None})])[-1].split(
+        " | "
+    )
     assert cells[4:9] == ["2000.0", "1.0", "–", "–", "–"]

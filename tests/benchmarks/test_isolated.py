@@ -36,7 +36,9 @@ def wait(report: Report) -> None:
         signal.pause()
 
 
-def run(function: str, limit_s: float = LIMIT_S, ranks: int = 1, nodes: int = 1, **arguments: object):
+def run(
+    function: str, limit_s: float = LIMIT_S, ranks: int = 1, nodes: int = 1, **arguments: object
+):
     preload("cpu")  # for later tests: the first use of the server decides what it has imported
     return isolated.run(f"{HERE}:{function}", arguments, ranks, limit_s, {"MINE": "yes"}, nodes)
 

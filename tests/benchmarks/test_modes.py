@@ -39,7 +39,9 @@ def hidden(arguments: Sequence[str]) -> set[str]:
     promised = {measure for run in runs for measure in run.promises}
     evaluates = all(run.values["eval.last"].value is True for run in runs)
     unmeasured = (set() if evaluates else TIMES | PEAKS) | {"time_to_metric"}
-    return promised & (unmeasured if "--until" not in arguments else unmeasured - {"time_to_metric"})
+    return promised & (
+        unmeasured if "--until" not in arguments else unmeasured - {"time_to_metric"}
+    )
 
 
 def test_a_benchmark_switches_nothing_off_that_a_promise_measures(tmp_path, monkeypatch):

@@ -36,7 +36,9 @@ def first_cells(rows: list[str]) -> list[str]:
     return [row.split(" | ")[0].strip("`") for row in rows]
 
 
-PROGRAMS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text())
+PROGRAMS = sorted(
+    path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()
+)
 
 
 @pytest.mark.parametrize("module", PROGRAMS)
@@ -65,7 +67,11 @@ def test_loop_overhead_measures_gearshift_and_its_peers():
 
 @pytest.mark.slow
 def test_gpu_runs_its_parts_small_on_a_cpu():
-    chosen = ("tiny plain local", "tiny our model by hand", "llama:tiny Gearshift local, rank 8, quantize")
+    chosen = (
+        "tiny plain local",
+        "tiny our model by hand",
+        "llama:tiny Gearshift local, rank 8, quantize",
+    )
     wanted = [part for part in parts(1, is_smoke=True) if part.name.startswith(chosen)]
     found = [gpu.measure(part, LIMIT_S, is_smoke=True) for part in wanted]
     assert [part.status for part in found] == ["measured"] * len(found) and len(found) > 1

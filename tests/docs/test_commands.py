@@ -157,7 +157,9 @@ def test_python_of_the_pages_runs(tmp_path):
     for folder, page in zip(folders, PYTHON, strict=True):
         folder.mkdir()
         fill(folder)
-        (folder / "page.py").write_text("\n".join(b.text for b in page.blocks if b.language == "python"))
+        (folder / "page.py").write_text(
+            "\n".join(b.text for b in page.blocks if b.language == "python")
+        )
     line = [sys.executable, "-c", PYTHON_OF_PAGES, *map(str, folders)]
     subprocess.run(line, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=True)
 

@@ -8,7 +8,11 @@ import torch
 from gearshift.models.base import Context, HasPredictions
 from tests.docs.pages import ROOT, read
 
-PARTS = [block.text for block in read(ROOT / "docs" / "own-models.md").blocks if block.language == "python"]
+PARTS = [
+    block.text
+    for block in read(ROOT / "docs" / "own-models.md").blocks
+    if block.language == "python"
+]
 
 
 def test_the_predictions_snippet_works_on_the_example(tmp_path):

@@ -25,7 +25,9 @@ NAME = "indoor_flying1"
 def commands(table: str) -> list[str]:
     """The first command of each row, in the last column."""
     cells = [line.strip("|").split(" | ")[-1] for line in table.splitlines()[2:]]
-    return [found[1] for cell in cells if (found := re.search("`([^`]+)`", cell)) and "–:" not in cell]
+    return [
+        found[1] for cell in cells if (found := re.search("`([^`]+)`", cell)) and "–:" not in cell
+    ]
 
 
 PAGE = read(ROOT / "docs" / "originals.md").text

@@ -16,7 +16,9 @@ from tests.docs.pages import ROOT
 
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 MOST_PAGES = 29
-LOADED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=[\"']?((?:https?:)?//[^\"'> ]+)")
+LOADED = re.compile(
+    r"<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=[\"']?((?:https?:)?//[^\"'> ]+)"
+)
 needs_mkdocs = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("mkdocs", "material", "mkdocstrings")),
     reason="needs pip install -e '.[docs]'",
@@ -54,7 +56,14 @@ def test_the_site_asks_no_other_host_and_its_reference_has_the_public_names(tmp_
     reference = pages[site / "python.html"]
     anchors = set(re.findall(r'id="(gearshift\.[\w.]+)"', reference))
     methods = ("best", "model", "predict", "export", "evaluate")
-    assert anchors >= {"gearshift.train", "gearshift.open_run", "gearshift.engines.base.Engine.step"}
-    assert anchors >= {"gearshift.models.base.Task.loss", "gearshift.models.custom.CustomTask.measure"}
+    assert anchors >= {
+        "gearshift.train",
+        "gearshift.open_run",
+        "gearshift.engines.base.Engine.step",
+    }
+    assert anchors >= {
+        "gearshift.models.base.Task.loss",
+        "gearshift.models.custom.CustomTask.measure",
+    }
     assert anchors >= {f"gearshift.launcher.api.Run.{name}" for name in methods}
     assert [name for name in anchors if "._" in name] == []

@@ -60,8 +60,12 @@ FILES = (".html", ".json", ".jsonl", ".md", ".onnx", ".py", ".safetensors", ".tx
     "path", [path for path in PATHS if path.name not in OTHER_PROGRAMS], ids=lambda path: path.name
 )
 def test_options_and_settings_that_a_page_names_exist(path):
-    flags = {option.flag for command in COMMANDS.values() for option in command.options} | {HELP.flag}
-    keys = {key for family in FAMILIES for key in {*setting_infos(family), *sections(family)}} | OTHERS
+    flags = {option.flag for command in COMMANDS.values() for option in command.options} | {
+        HELP.flag
+    }
+    keys = {
+        key for family in FAMILIES for key in {*setting_infos(family), *sections(family)}
+    } | OTHERS
     tops = {key.partition(".")[0] for key in keys}
     for match in CODE.finditer(read(path).text):
         flag, key = match["flag"], match["key"]

@@ -18,7 +18,9 @@ HOME = {
     "conservative": "doc_translation",
 }
 GENERAL, EXCEPTIONS = (FOLDER / "general_table.md").read_text().split("Where a family cannot")
-OTHERWISE = {(family, mode, key) for family, mode, keys, _ in rows(EXCEPTIONS)[1:] for key in keys.split()}
+OTHERWISE = {
+    (family, mode, key) for family, mode, keys, _ in rows(EXCEPTIONS)[1:] for key in keys.split()
+}
 CELLS = {
     (family, mode): {
         key: written

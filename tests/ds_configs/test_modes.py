@@ -13,7 +13,11 @@ RUN = [mode for mode in presets.modes() if mode != "staged"]
 
 # Most of the time of the language model are evaluations, and these modes leave out two of three;
 # the EEG model learns to read, and the translation model to copy, after half the steps only.
-SHARES = {"language:tiny": (0.75, 0.55), "eeg_text:tiny": (0.64, 0.25), "doc_translation:tiny": (0.67, 0.25)}
+SHARES = {
+    "language:tiny": (0.75, 0.55),
+    "eeg_text:tiny": (0.64, 0.25),
+    "doc_translation:tiny": (0.67, 0.25),
+}
 
 
 def keys_of(mode):
@@ -72,7 +76,9 @@ def test_a_fast_mode_shortens_a_run_in_steps_as_much_as_one_in_epochs(mode):
 
 @pytest.mark.parametrize("mode", ["fast", "ultra-fast"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_on_little_data_the_fast_modes_take_no_larger_batch_and_the_validation_of_the_default(family, mode):
+def test_on_little_data_the_fast_modes_take_no_larger_batch_and_the_validation_of_the_default(
+    family, mode
+):
     default = resolved(model=f"{family}:tiny")
     run = fitted(resolved(model=f"{family}:tiny", mode=mode), 400)
     settings = run.settings
@@ -83,7 +89,10 @@ def test_on_little_data_the_fast_modes_take_no_larger_batch_and_the_validation_o
 
 
 def test_stages_of_eeg_text_promise_the_memory_of_a_pc():
-    for stage, weights, gib in (("encoder", "model.encoder=null", 4), ("whole", "model.start=runs/text", 8)):
+    for stage, weights, gib in (
+        ("encoder", "model.encoder=null", 4),
+        ("whole", "model.start=runs/text", 8),
+    ):
         promises = resolved(f"stages=[{stage}]", weights, model="eeg_text", mode="staged").promises
         for name in ("host_peak_bytes", "device_peak_bytes"):
             assert promises[name]["at_most"] == gib * 2**30, stage

@@ -43,9 +43,13 @@ def test_a_profile_is_below_settings_of_the_user_and_only_lowers_what_a_small_si
 
 
 @pytest.mark.parametrize("profile", TABLE)
-def test_a_profile_of_the_table_resolves_for_every_size_and_skips_settings_a_family_has_not(profile):
+def test_a_profile_of_the_table_resolves_for_every_size_and_skips_settings_a_family_has_not(
+    profile,
+):
     preset = presets.mode(profile, "profiles")
-    assert {line.key for line in preset.lines} == set(TABLE[profile]) and 20 < len(preset.sentence) < 90
+    assert {line.key for line in preset.lines} == set(TABLE[profile]) and 20 < len(
+        preset.sentence
+    ) < 90
     for model in SIZES:
         for mode in ("default", "resource-efficient"):
             run = resolved(f"limits.profile={profile}", model=model, mode=mode)

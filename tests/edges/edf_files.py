@@ -39,7 +39,15 @@ def edf_head(records, signals, record_s=1, kind="", version=b"0       "):
 
 
 def write_edf(
-    path, signals, annotations=(), *, kind="EDF+C", starts=None, record_s=1.0, records=None, encoding="utf-8"
+    path,
+    signals,
+    annotations=(),
+    *,
+    kind="EDF+C",
+    starts=None,
+    record_s=1.0,
+    records=None,
+    encoding="utf-8",
 ):
     """An EDF or BDF file, whose last channel has the annotations: onset, duration and text.
 
@@ -55,7 +63,9 @@ def write_edf(
     columns.append((f"{kind[:3]} Annotations", "", -1, 1, -limit, limit - 1, room // width))
     starts = starts or [record_s * record for record in range(len(signals[0].values) // counts[0])]
     version = b"\xffBIOSEMI" if width == 3 else b"0       "
-    data = edf_head(len(starts) if records is None else records, columns, f"{record_s:g}", kind, version)
+    data = edf_head(
+        len(starts) if records is None else records, columns, f"{record_s:g}", kind, version
+    )
     for record, start in enumerate(starts):
         for signal, count in zip(signals, counts, strict=True):
             part = signal.values[record * count : (record + 1) * count]

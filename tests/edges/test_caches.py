@@ -50,7 +50,9 @@ CACHED = {
         lambda data: data.replace(b"words", b"lines"),
     ),
     "a.edf": (
-        lambda path: writers.write_edf(path, FIRST, writers.SECONDS, writers.RATE_HZ, writers.waves),
+        lambda path: writers.write_edf(
+            path, FIRST, writers.SECONDS, writers.RATE_HZ, writers.waves
+        ),
         lambda path: open_recording(path).names,
         lambda data: data.replace(FIRST[0].encode(), b"X" * len(FIRST[0])),
     ),

@@ -69,7 +69,8 @@ def test_transformers_renders_the_tokens_of_training(tokenizer, theirs):
             at = [at for at, turn in enumerate(said) if turn.role == "assistant"][number]
             assert row == rendered(theirs, turns[: at + 1]), turns
         assert (
-            rendered(theirs, turns[:-1], add_generation_prompt=True) == tokenizer.prompt(said[:-1]).tolist()
+            rendered(theirs, turns[:-1], add_generation_prompt=True)
+            == tokenizer.prompt(said[:-1]).tolist()
         )
     assert theirs.eos_token_id == tokenizer.end
     with pytest.raises(Exception, match="unknown role critic"):

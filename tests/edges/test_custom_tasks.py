@@ -91,7 +91,8 @@ def test_no_command_runs_code_that_came_with_a_run(downloaded, folder, capfd):
 
 def in_two_groups(parameters):
     groups = [
-        {"params": [p for p in parameters if p.ndim == n], "momentum": m} for n, m in ((2, 0.9), (1, 0))
+        {"params": [p for p in parameters if p.ndim == n], "momentum": m}
+        for n, m in ((2, 0.9), (1, 0))
     ]
     return torch.optim.SGD(groups, lr=0.0)
 
@@ -124,7 +125,9 @@ class Turn(CustomTask):
 """
 
 
-def test_a_model_that_no_checkpoint_holds_ends_before_anything_is_written(tmp_path, monkeypatch, capfd):
+def test_a_model_that_no_checkpoint_holds_ends_before_anything_is_written(
+    tmp_path, monkeypatch, capfd
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "complex_task.py").write_text(COMPLEX)

@@ -113,7 +113,9 @@ def check_damaged(path, read, count):
 
 RATE = 250
 ROWS = [{"prompt": f"größe {i}, \u2028 a", "completion": f"answer {i}"} for i in range(12)]
-CHATS = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}] * 4
+CHATS = [
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+] * 4
 TABLE = "prompt;completion\n" + "".join(f'"{r["prompt"]}";{r["completion"]}\n' for r in ROWS)
 
 

@@ -35,7 +35,17 @@ VALUES = (
     "..",
 )
 """What a value is replaced by."""
-WHOLE = (b"", b"null", b"[]", b"3", b"{}", b"[" * 10**5, b"\xff\xfe", b"0x" + b"f" * 5000, b'{"a": 1e999}')
+WHOLE = (
+    b"",
+    b"null",
+    b"[]",
+    b"3",
+    b"{}",
+    b"[" * 10**5,
+    b"\xff\xfe",
+    b"0x" + b"f" * 5000,
+    b'{"a": 1e999}',
+)
 """What a file is replaced by."""
 FILES = (
     run_folder.RESULT,
@@ -74,7 +84,13 @@ def run(tmp_path, monkeypatch):
 
 def places(tree, path=()):
     """The path to each value of a tree of JSON."""
-    entries = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    entries = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    )
     for key, value in entries:
         yield (*path, key)
         yield from places(value, (*path, key))
@@ -92,7 +108,9 @@ def replaced(text, draw):
         del inner[last]
         return json.dumps(tree)
     inner[last] = 0 if value == 10**400 else value
-    return json.dumps(tree).replace(": 0", f": {'9' * 400}") if value == 10**400 else json.dumps(tree)
+    return (
+        json.dumps(tree).replace(": 0", f": {'9' * 400}") if value == 10**400 else json.dumps(tree)
+    )
 
 
 def mutated(content, suffix, draw):

@@ -75,9 +75,13 @@ def test_it_is_never_the_best_counts_as_not_improved_and_reaches_no_target(bad):
 def test_uneven_ranks_count_each_chosen_sample_once(size, most):
     task = TinyTask(val=40)
     samples, loader = Samples(task, task.data("val"), 0), make_settings().loader
-    worlds = (SimpleNamespace(rank=rank, size=size, device=torch.device("cpu")) for rank in range(size))
+    worlds = (
+        SimpleNamespace(rank=rank, size=size, device=torch.device("cpu")) for rank in range(size)
+    )
     shares = [list(EvaluationBatches(samples, 3, world, loader, limit=most)) for world in worlds]
-    batches = [micro.batch["index"].tolist() for share in shares for micro, counts in share if counts]
+    batches = [
+        micro.batch["index"].tolist() for share in shares for micro, counts in share if counts
+    ]
     assert sorted(index for batch in batches for index in batch) == [*samples.spread(most)]
     assert len({len(share) for share in shares}) == 1
 

@@ -99,7 +99,9 @@ def followed(words, capsys):
             assert fix, error
             if fix.startswith("--"):
                 # The fix of an unknown option stands for it.
-                words = [word for o in options_of(words) if o[0].partition("=")[0] != value for word in o]
+                words = [
+                    word for o in options_of(words) if o[0].partition("=")[0] != value for word in o
+                ]
                 words = pasted(words, fix)
             else:
                 words = shlex.split(fix)
@@ -116,7 +118,9 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("typed", "files", "key", "where"), CASES)
-def test_an_error_has_its_key_its_place_and_a_fix_that_works(here, capsys, typed, files, key, where):
+def test_an_error_has_its_key_its_place_and_a_fix_that_works(
+    here, capsys, typed, files, key, where
+):
     for name, content in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(content)
@@ -130,29 +134,43 @@ def test_an_error_has_its_key_its_place_and_a_fix_that_works(here, capsys, typed
 
 @pytest.mark.parametrize(
     ("typed", "fix"),
-    [("new-task my-task.py", "new-task my_task"), ("--from runs/mine", "--set model.start=runs/mine")],
+    [
+        ("new-task my-task.py", "new-task my_task"),
+        ("--from runs/mine", "--set model.start=runs/mine"),
+    ],
 )
 def test_a_first_guess_gets_the_command_that_was_meant(here, capsys, typed, fix):
     Path("mine.jsonl").write_text(REQUESTS)
     assert main([*shlex.split(typed), "--json"]) == 2
     [error] = json.loads(capsys.readouterr().out)["diagnostics"]
     assert error["fix"].removeprefix(f"{PROGRAM} ") == fix
-    assert main(shlex.split(fix) + ["--dry-run"] * fix.startswith("--")) == 0, capsys.readouterr().err
+    assert main(shlex.split(fix) + ["--dry-run"] * fix.startswith("--")) == 0, (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
     ("typed", "last"),
     [
         ("submit --nodes 2-4 --gpus-per-node 8", "--set train.global_batch=96"),
-        ("submit --nodes 2-4 --gpus-per-node 8 --set train.global_batch=24", "--set train.global_batch=96"),
+        (
+            "submit --nodes 2-4 --gpus-per-node 8 --set train.global_batch=24",
+            "--set train.global_batch=96",
+        ),
         ("submit --nodes 2-30 --gpus-per-node 8", "--nodes 2"),
         ("submit --nodes 3-30 --gpus-per-node 8", "--set train.global_batch=240"),
-        ("submit --nodes 2-3 --batch-size 5 --set train.accumulation=7", "--set train.accumulation=9"),
+        (
+            "submit --nodes 2-3 --batch-size 5 --set train.accumulation=7",
+            "--set train.accumulation=9",
+        ),
         ("submit --nproc 4", "--ranks-per-node 4"),
         ("submit --gpus=4", "--gpus-per-node 4"),
         ("submit --set engine.nproc=3", "--set engine.nproc=1"),
         ("--nproc 3", "--set train.global_batch=15"),
-        ("--nproc 3 --batch-size 5 --set train.accumulation=7 --set train.global_batch=96", "--batch-size 5"),
+        (
+            "--nproc 3 --batch-size 5 --set train.accumulation=7 --set train.global_batch=96",
+            "--batch-size 5",
+        ),
         ("--epohcs 3 --lrr 1e-3 --engine dpp", "--engine ddp"),
     ],
 )

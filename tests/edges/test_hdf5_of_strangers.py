@@ -48,7 +48,11 @@ ARRAYS = [
 def replaced(path, name, other, kind):
     """Replace the array `name` by one of the same shape whose numbers are in the file `other`."""
     with h5py.File(path, "r+") as file:
-        shape, dtype, references = file[name].shape, file[name].dtype, file.get("sentenceData/rawData")
+        shape, dtype, references = (
+            file[name].shape,
+            file[name].dtype,
+            file.get("sentenceData/rawData"),
+        )
         del file[name]
         if kind == "link":
             file[name] = h5py.ExternalLink(str(other), "values")
@@ -67,7 +71,9 @@ def replaced(path, name, other, kind):
 CASES = [
     (*case, kind)
     for case in ARRAYS
-    for kind in (("external", "virtual") if "#refs#" in case[-1] else ("external", "virtual", "link"))
+    for kind in (
+        ("external", "virtual") if "#refs#" in case[-1] else ("external", "virtual", "link")
+    )
 ]
 
 

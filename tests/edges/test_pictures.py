@@ -67,7 +67,11 @@ REFUSED = {
     "signed": saved(PAGE.astype(np.int32) - 99, tiffinfo={339: 2}),
     "Lab": saved(Image.merge("LAB", [page(), page(), page()])),
 }
-TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE}
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+}
 
 
 def differs(data):

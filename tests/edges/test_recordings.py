@@ -88,7 +88,10 @@ def test_a_new_epoch_in_the_status_of_biosemi_ends_a_piece(tmp_path):
     status[5 * RATE : 5 * RATE + 10] += 3
     # The writer maps LOW to HIGH on 24 bits.
     scaled = LOW + (status + 2**23) / (2**24 - 1) * (HIGH - LOW)
-    signals = [Signal("Cz", RATE, sine(RATE)), Signal("Status", RATE, scaled, "", -(2**23), 2**23 - 1)]
+    signals = [
+        Signal("Cz", RATE, sine(RATE)),
+        Signal("Status", RATE, scaled, "", -(2**23), 2**23 - 1),
+    ]
     recording = open_recording(write_edf(tmp_path / "a.bdf", signals, kind="BDF+C"))
     assert [piece.start_s for piece in recording.pieces] == pytest.approx([0, 9 + 30 / RATE, 25])
     assert [(event.onset_s, event.name) for event in recording.events()] == [(5.0, "3")]
@@ -96,7 +99,9 @@ def test_a_new_epoch_in_the_status_of_biosemi_ends_a_piece(tmp_path):
 
 def test_channels_without_samples_are_no_signal(tmp_path):
     status = Signal("Status", 0, np.zeros(0), "")
-    open_recording(write_edf(tmp_path / "a.bdf", [Signal("Cz", RATE, sine(RATE)), status], kind="BDF+C"))
+    open_recording(
+        write_edf(tmp_path / "a.bdf", [Signal("Cz", RATE, sine(RATE)), status], kind="BDF+C")
+    )
     for kind in ("EDF+D", "BDF+D"):
         path = tmp_path / f"b.{kind[:3].lower()}"
         write_edf(path, [Signal("Cz", 0, np.zeros(0))], kind=kind, starts=[0.0, 1.0])
@@ -141,8 +146,14 @@ def write_gdf(path, rates, seconds=20):
     columns += struct.pack(f"<{count}H", *[4275] * count)
     for limit in (-500.0, 500.0, -32768.0, 32767.0):
         columns += struct.pack(f"<{count}d", *[limit] * count)
-    columns += bytes(80 * count) + struct.pack(f"<{count}I", *rates) + struct.pack(f"<{count}I", *[3] * count)
-    record = b"".join(np.round(sine(rate, 1) / 1000 * 65535).astype("<i2").tobytes() for rate in rates)
+    columns += (
+        bytes(80 * count)
+        + struct.pack(f"<{count}I", *rates)
+        + struct.pack(f"<{count}I", *[3] * count)
+    )
+    record = b"".join(
+        np.round(sine(rate, 1) / 1000 * 65535).astype("<i2").tobytes() for rate in rates
+    )
     events = struct.pack("<If", 1, rates[0])  # a table of none: mode, count, rate
     path.write_bytes(head + columns + bytes(32 * count) + record * seconds + events)
     return path
@@ -157,9 +168,14 @@ def test_gdf_is_read_in_the_channels_of_its_fastest_rate(tmp_path):
 
 
 def test_the_events_of_bids_are_the_sentences_of_a_recording(tmp_path):
-    path = write_edf(tmp_path / "sub-01_eeg.edf", [Signal("Cz", RATE, noise()), Signal("Pz", RATE, noise())])
+    path = write_edf(
+        tmp_path / "sub-01_eeg.edf", [Signal("Cz", RATE, noise()), Signal("Pz", RATE, noise())]
+    )
     rows = "onset\tduration\ttrial_type\n2.0\tn/a\tthe old man\n4.0\t0\tn/a\n4.5\t0.5\ta child\n"
     (tmp_path / "sub-01_events.tsv").write_text(rows)
     found = files.read(str(path), Data(), "text")
-    assert [(item.text, item.start_s) for item in found.items] == [("the old man", 2.0), ("a child", 4.5)]
+    assert [(item.text, item.start_s) for item in found.items] == [
+        ("the old man", 2.0),
+        ("a child", 4.5),
+    ]
     assert [item.samples for item in found.items] == [800, 250]

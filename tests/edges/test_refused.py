@@ -68,7 +68,9 @@ CHATS = {
     "prompt[0].content": ({"prompt": [{"role": "user"}], "completion": "a"},),
 }  # fmt: skip
 """By the field that cannot be read."""
-PACKED = gzip.compress("".join(f"größe {i}, a; b\tantwort {i}\n" for i in range(40)).encode(), mtime=0)
+PACKED = gzip.compress(
+    "".join(f"größe {i}, a; b\tantwort {i}\n" for i in range(40)).encode(), mtime=0
+)
 NO_TEXTS = {
     "data.path": (PACKED[:60], PACKED[:-8] + bytes(8)),
     "a.": (b"PK\x03\x04" + bytes(40), b"%PDF-1.7\n", b"{\\rtf1 a}", b"\xd0\xcf\x11\xe0 a"),
@@ -95,7 +97,10 @@ RECORDINGS = (
     },
     {"change": lambda data: data[:-1000]},
     {"records": 8},
-    *({"signal": Signal("Cz", RATE, np.zeros(10 * RATE), low=low, high=high)} for low, high in SCALES),
+    *(
+        {"signal": Signal("Cz", RATE, np.zeros(10 * RATE), low=low, high=high)}
+        for low, high in SCALES
+    ),
 )
 """Gaps, annotations only, changed line ends, cut, more records than the header says, no scale."""
 BIDS = (

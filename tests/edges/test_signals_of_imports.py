@@ -53,7 +53,10 @@ def check(done, number, moment):
     ("moment", "number"),
     [
         ("select", signal.SIGTERM),  # within `selectors`, which psutil imports
-        ("gearshift.launcher.submit.options", signal.SIGINT),  # while the parser reads the command line
+        (
+            "gearshift.launcher.submit.options",
+            signal.SIGINT,
+        ),  # while the parser reads the command line
         ("gearshift.launcher.plan.ladder", signal.SIGTERM),
     ],
 )

@@ -285,7 +285,9 @@ def trained_or_refused(world, engine_name, case_name, last=4, folder=None, first
         model, initial = deferred_init.build(partial(with_dense_tensors, case.build), world)
         blocks = [model.lin]
         check_parameters(model, blocks, engine_name, world.size, DTYPES)
-        spec = OptimizerSpec([{}], lambda *_: 0, lambda groups: case.optimizer(groups[0]["params"]), None)
+        spec = OptimizerSpec(
+            [{}], lambda *_: 0, lambda groups: case.optimizer(groups[0]["params"]), None
+        )
         with around(world, engine_name, model, spec, blocks) as (engine, module):
             deferred_init.write(initial, engine)
             average = Ema(engine, DECAY)
@@ -304,7 +306,9 @@ def trained_or_refused(world, engine_name, case_name, last=4, folder=None, first
                 writer = saving(Path(folder), world)
                 writer.save(last, state, {"samples": last}, periodic=True, score=None)
                 writer.wait()
-            done.tensors = {(p.kind, p.name, p.start): p.data.detach().clone() for p in state.pieces}
+            done.tensors = {
+                (p.kind, p.name, p.start): p.data.detach().clone() for p in state.pieces
+            }
             done.buffers = {name: buffer.clone() for name, buffer in state.buffers.items()}
             return done
     except EngineError as error:

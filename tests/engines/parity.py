@@ -93,7 +93,9 @@ class Block(nn.Module):
         # No bias: that of the keys has no gradient but rounding, which Adam would blow up.
         self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
         self.out = nn.Linear(WIDTH, WIDTH)
-        self.hidden = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
+        self.hidden = nn.Sequential(
+            nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)
+        )
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x):  # [batch, time, width]
@@ -179,13 +181,17 @@ def muon_spec(clip_norm, lr):
 
 def adafactor_spec(clip_norm, lr):
     """Adafactor, with factored slots."""
-    return replace(spec(clip_norm, lr), build=partial(torch.optim.Adafactor, lr=lr, eps=(None, 1.0)))
+    return replace(
+        spec(clip_norm, lr), build=partial(torch.optim.Adafactor, lr=lr, eps=(None, 1.0))
+    )
 
 
 def low_bit_spec(state, clip_norm, lr):
     """AdamW with moments of fewer bits, with and without decay."""
     adamw = {"lr": lr, "betas": (0.9, 0.95), "fused": True}
-    plain = replace(spec(clip_norm, lr), build=lambda groups: LowBitOfSmall(groups, state=state, **adamw))
+    plain = replace(
+        spec(clip_norm, lr), build=lambda groups: LowBitOfSmall(groups, state=state, **adamw)
+    )
     return small_apart(plain, LowBitOfSmall.least)
 
 
@@ -299,7 +305,9 @@ def one_step(world, engine, module, case, step):
     # A sequence is in the same micro-batch for any world size: buffers move between them.
     micro_batches = [
         (inputs.chunk(world.size)[world.rank], targets.chunk(world.size)[world.rank])
-        for inputs, targets in zip(tokens.chunk(ACCUMULATION), labels.chunk(ACCUMULATION), strict=True)
+        for inputs, targets in zip(
+            tokens.chunk(ACCUMULATION), labels.chunk(ACCUMULATION), strict=True
+        )
     ]
     units = world.sum(torch.cat([targets for _, targets in micro_batches]).ne(IGNORED).sum())
     total = torch.zeros((), device=world.device)

@@ -44,7 +44,10 @@ def test_discarded_gradients_leave_no_trace(worlds, engine):
 
 @able("local", "ddp", "oss")
 def test_gradients_are_added_over_micro_batches_and_averaged_over_ranks_in_fp32(worlds, engine):
-    assert worlds[2].run(norm_of_small_gradients, engine) == [pytest.approx(SMALL_GRADIENTS, rel=1e-6)] * 2
+    assert (
+        worlds[2].run(norm_of_small_gradients, engine)
+        == [pytest.approx(SMALL_GRADIENTS, rel=1e-6)] * 2
+    )
 
 
 class Replayed(torch.autograd.Function):

@@ -48,7 +48,9 @@ class LateCopies:
         self.device.append((StorageWeakRef(on_device.untyped_storage()), on_device.numel()))
         self.peak = max(self.peak, self.held)
         self.out += [source.numel()] * to_host
-        ends = [(each.data_ptr(), StorageWeakRef(each.untyped_storage())) for each in (target, source)]
+        ends = [
+            (each.data_ptr(), StorageWeakRef(each.untyped_storage())) for each in (target, source)
+        ]
         moved._event = (ends, source.numel())
         self._queue.append(moved._event)
         return target
@@ -65,7 +67,9 @@ def copies(monkeypatch):
     """The simulated stream; every tensor is large enough."""
     late = LateCopies()
     monkeypatch.setattr(activation_offload, "SMALLEST", 64)
-    monkeypatch.setattr(Moved, "copied", lambda moved, source, to_host: late.copied(moved, source, to_host))
+    monkeypatch.setattr(
+        Moved, "copied", lambda moved, source, to_host: late.copied(moved, source, to_host)
+    )
     monkeypatch.setattr(Moved, "wait", lambda moved: late.wait(moved))
     monkeypatch.setattr(Moved, "__del__", lambda moved: late.wait(moved))
     return late
@@ -134,7 +138,9 @@ def test_copies_of_weights_in_16_bits_stay(copies):
 
 
 @pytest.mark.parametrize(("smallest", "expected"), [(64, 5), (2**20, 0)])
-def test_weights_are_listed_once_a_call_and_only_for_large_tensors(copies, monkeypatch, smallest, expected):
+def test_weights_are_listed_once_a_call_and_only_for_large_tensors(
+    copies, monkeypatch, smallest, expected
+):
     monkeypatch.setattr(activation_offload, "SMALLEST", smallest)
     lists = []
     modules = nn.Module.modules

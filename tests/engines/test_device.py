@@ -64,7 +64,9 @@ print((before - psutil.Process().memory_info().rss) / 2**20)
 def test_freed_memory_between_live_blocks_is_returned():
     freed = {}
     for how in ("kept", "returned"):
-        done = subprocess.run([sys.executable, "-c", HOLES, how], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", HOLES, how], capture_output=True, text=True, check=True
+        )
         freed[how] = float(done.stdout)
     assert freed["returned"] > 150 > freed["kept"]
 

@@ -5,7 +5,13 @@ import pytest
 from gearshift.engines.base import EngineError
 from gearshift.engines.environment import RankInfo, read_ranks
 
-TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "GROUP_RANK": "1"}
+TORCHRUN = {
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "4",
+    "GROUP_RANK": "1",
+}
 
 
 def test_the_rank_is_read_from_torchruns_variables_and_without_them_is_a_world_of_one():

@@ -49,7 +49,11 @@ def train(world, name, folder=None, is_plain=False):
     with torch.no_grad():
         model = Adapted()
     entry = find(name)
-    build = getattr(import_module(entry.module), entry.builder) if is_plain else partial(build_engine, name)
+    build = (
+        getattr(import_module(entry.module), entry.builder)
+        if is_plain
+        else partial(build_engine, name)
+    )
     layout = shipped(entry.ds_config) if entry.ds_config else {}
     engine = build(world, Options(precision="bf16", ds_config=layout, frozen_folder=folder))
     try:
@@ -85,7 +89,9 @@ def wide_copies(before):
 def test_frozen_matrices_take_two_bytes_in_a_step_and_numbers_are_those_of_fp32(worlds, engine):
     """Bit by bit, since 16 bits hold the values."""
     plain = worlds[2].run(train, engine, None, True)
-    for (losses, dtypes, copies), (expected, _, _) in zip(worlds[2].run(train, engine), plain, strict=True):
+    for (losses, dtypes, copies), (expected, _, _) in zip(
+        worlds[2].run(train, engine), plain, strict=True
+    ):
         assert losses == expected
         frozen = {name for name in dtypes if not name.startswith("trained")}
         halves = {name for name in dtypes if dtypes[name] == "torch.bfloat16"}

@@ -25,7 +25,9 @@ def weights_alive(world, engine_name):
         return tensor
 
     with (
-        around(world, engine_name, net, spec(clip_norm=None, lr=0.1), net.blocks, precision="bf16") as (
+        around(
+            world, engine_name, net, spec(clip_norm=None, lr=0.1), net.blocks, precision="bf16"
+        ) as (
             _,
             module,
         ),
@@ -54,9 +56,14 @@ def norm_of_small_gradients(world, engine_name):
     Both ranks have 1 and then SMALL in the first step; in the second one each has one of them.
     """
     net, ones = torch.nn.Linear(4, 4, bias=False), torch.ones(1, 4)
-    descent = OptimizerSpec([{}], lambda *_: 0, lambda groups: torch.optim.SGD(groups, lr=0.0), None)
+    descent = OptimizerSpec(
+        [{}], lambda *_: 0, lambda groups: torch.optim.SGD(groups, lr=0.0), None
+    )
     norms = []
-    with around(world, engine_name, net, descent, precision="bf16", accumulation=2) as (engine, module):
+    with around(world, engine_name, net, descent, precision="bf16", accumulation=2) as (
+        engine,
+        module,
+    ):
         for first, second in ((1.0, SMALL), (0.0, (1.0, SMALL)[world.rank])):
             for number, factor in enumerate((first, second)):
                 with engine.accumulate(last=number == 1):
@@ -67,7 +74,10 @@ def norm_of_small_gradients(world, engine_name):
 
 @able("fsdp")
 def test_gradients_of_16_bit_weights_are_added_and_averaged_in_fp32(worlds, engine):
-    assert worlds[2].run(norm_of_small_gradients, engine) == [pytest.approx(SMALL_GRADIENTS, rel=1e-6)] * 2
+    assert (
+        worlds[2].run(norm_of_small_gradients, engine)
+        == [pytest.approx(SMALL_GRADIENTS, rel=1e-6)] * 2
+    )
 
 
 @pytest.mark.slow

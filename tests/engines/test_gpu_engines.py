@@ -79,7 +79,9 @@ def test_engines_that_offload_keep_the_state_of_the_optimizer_in_host_memory(req
 
 @pytest.mark.slow
 @each_device
-@pytest.mark.parametrize(("engine", "keep_products"), [pytest.param("fsdp", True, marks=able_mark("fsdp"))])
+@pytest.mark.parametrize(
+    ("engine", "keep_products"), [pytest.param("fsdp", True, marks=able_mark("fsdp"))]
+)
 def test_compiled_blocks_may_recompute_their_activations(request, device, engine, keep_products):
     case = Case(engine, steps=3, activation_checkpointing=1, keep_products=keep_products)
     ranks = pool(request, device, 1)

@@ -7,7 +7,16 @@ from gearshift.engines.catalog import ENGINES
 from gearshift.training.checkpoint.reader import open_checkpoint
 from gearshift.training.checkpoint.restore import restore
 from gearshift.training.optim.low_bit import MOMENTS
-from tests.engines.parity import Case, LowBitOfSmall, distance, joined, one_step, outcome, prepared, train
+from tests.engines.parity import (
+    Case,
+    LowBitOfSmall,
+    distance,
+    joined,
+    one_step,
+    outcome,
+    prepared,
+    train,
+)
 from tests.engines.test_parity import SLOW, able
 from tests.runs.crossing import differences, saved_halfway
 
@@ -32,7 +41,9 @@ def resumed(world, case, folder):
         restore(open_checkpoint(folder), engine)
         restored = outcome(engine, [])
         steps = range(SAVED_AT + 1, STEPS + 1)
-        return restored, outcome(engine, [one_step(world, engine, module, case, step) for step in steps])
+        return restored, outcome(
+            engine, [one_step(world, engine, module, case, step) for step in steps]
+        )
 
 
 @pytest.fixture(scope="module")

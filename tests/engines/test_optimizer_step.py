@@ -33,7 +33,9 @@ def norm_of(world, replicas, whole):
     return global_norm([held], world, replicas, [torch.tensor([whole])] if whole else []).item()
 
 
-@pytest.mark.parametrize(("replicas", "whole", "norm"), [(1, 0.0, 85.0), (2, 0.0, 85.0), (1, 132.0, 157.0)])
+@pytest.mark.parametrize(
+    ("replicas", "whole", "norm"), [(1, 0.0, 85.0), (2, 0.0, 85.0), (1, 132.0, 157.0)]
+)
 def test_the_norm_is_that_of_all_shards_each_counted_once(worlds, replicas, whole, norm):
     assert worlds[2].run(norm_of, replicas, whole) == [pytest.approx(norm, rel=1e-6)] * 2
 

@@ -45,7 +45,12 @@ FAST = {
     "lion": ("local",),
     "bf16": ("ddp",),
 }
-FAST_RESUMES = {"float64": ("ddp",), "buffers": ("fsdp",), "dampening": ("ddp",), "lion": ("local",)}
+FAST_RESUMES = {
+    "float64": ("ddp",),
+    "buffers": ("fsdp",),
+    "dampening": ("ddp",),
+    "lion": ("local",),
+}
 
 
 def matrix(fast):
@@ -94,7 +99,9 @@ def test_a_special_model_trains_as_in_a_plain_loop_or_is_refused(worlds, case, e
 @pytest.mark.parametrize(
     ("case", "engine", "size"), [row for row in matrix(FAST_RESUMES) if not is_refused(*row.values)]
 )
-def test_a_special_model_continues_bit_equal_from_its_checkpoint(worlds, tmp_path, case, engine, size):
+def test_a_special_model_continues_bit_equal_from_its_checkpoint(
+    worlds, tmp_path, case, engine, size
+):
     whole = worlds[size].run(trained_or_refused, engine, case)
     for last in (1, 3):  # with a layer without a gradient so far, and after it got one
         folder = tmp_path / f"{last}"

@@ -155,7 +155,9 @@ def test_few_parameters_train_as_under_local(worlds, name, kind):
 
 IN_16_BITS = [pytest.param(name, "bf16", marks=able_mark(name)) for name in ENGINES]
 # 8 bits change the layers of a model, so they need one engine of each kind.
-IN_16_BITS += [pytest.param(name, "fp8", marks=[able_mark(name), SLOW]) for name in ("ddp", "fsdp", "zero3")]
+IN_16_BITS += [
+    pytest.param(name, "fp8", marks=[able_mark(name), SLOW]) for name in ("ddp", "fsdp", "zero3")
+]
 
 
 @pytest.mark.parametrize(("engine", "precision"), IN_16_BITS)

@@ -34,7 +34,8 @@ class Spy(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("precision", "inside"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+    ("precision", "inside"),
+    [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
 )
 def test_products_have_low_precision_and_outputs_and_gradients_are_fp32(precision, inside):
     model = Spy()

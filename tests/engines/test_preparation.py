@@ -116,6 +116,8 @@ def test_a_model_whose_compilation_fails_runs_without_it(monkeypatch, caplog, fi
     torch.testing.assert_close(losses[1], losses[0])
     for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
-    (line,) = [each.getMessage() for each in caplog.records if each.name == "gearshift.engines.preparation"]
+    (line,) = [
+        each.getMessage() for each in caplog.records if each.name == "gearshift.engines.preparation"
+    ]
     assert line.endswith("Failed to find C compiler.")
     torch._dynamo.reset()

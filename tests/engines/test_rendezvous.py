@@ -86,10 +86,14 @@ def test_a_port_in_use_is_named(port):
     ("address", "is_local", "addresses"),
     [("node1", True, {LOOPBACK}), (LOOPBACK, False, {LOOPBACK}), ("localhost", False, {"::"})],
 )
-def test_ranks_of_one_machine_listen_on_loopback_only(port, monkeypatch, address, is_local, addresses):
+def test_ranks_of_one_machine_listen_on_loopback_only(
+    port, monkeypatch, address, is_local, addresses
+):
     monkeypatch.setenv("MASTER_ADDR", address)
     store = open_store(0, 2, SHORT, is_local)
-    listening = [c.laddr for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN]
+    listening = [
+        c.laddr for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN
+    ]
     assert {address.ip for address in listening if address.port == port} == addresses
     assert store.num_keys() == 0
 

@@ -85,11 +85,22 @@ SHAPES = {"w": (5, 4, 3)}
 
 def state(*pieces):
     return State(
-        SHAPES, [Piece(kind, "w", start, torch.zeros(n)) for kind, start, n in pieces], {}, {}, [], {}
+        SHAPES,
+        [Piece(kind, "w", start, torch.zeros(n)) for kind, start, n in pieces],
+        {},
+        {},
+        [],
+        {},
     )
 
 
-WHOLE = [("weight", 0, 59), ("weight", 59, 1), ("exp_avg", 0, 60), ("row_var", 0, 20), ("col_var", 0, 15)]
+WHOLE = [
+    ("weight", 0, 59),
+    ("weight", 59, 1),
+    ("exp_avg", 0, 60),
+    ("row_var", 0, 20),
+    ("col_var", 0, 15),
+]
 """Factors of a moment have a number for each row and each column."""
 
 
@@ -169,7 +180,9 @@ def test_parameters_may_differ_in_their_counts(worlds, engine):
 
 
 @able("zero1", "zero3")
-def test_zero_rejects_counts_that_differ_within_a_group_unless_one_never_had_a_gradient(worlds, engine):
+def test_zero_rejects_counts_that_differ_within_a_group_unless_one_never_had_a_gradient(
+    worlds, engine
+):
     odd = {"seven": 2.0, "norm.bias": 3.0}
     first, second = worlds[2].run(after_loading, Case(engine), odd)
     assert first == second

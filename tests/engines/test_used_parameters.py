@@ -184,7 +184,17 @@ def test_a_module_may_be_called_more_often_by_a_rank():
 
 EVEN = [[[A, B]] * 2, [[B, A]] * 2, [[BOTH, NONE]] * 2, [[NONE, B]] * 2]
 # A step without the layer, one not in its last pass, and one now here, now there.
-WINDOWS = [(A, A), (BOTH, BOTH), (A, A), (BOTH, A), (BOTH, BOTH), (BOTH, A), (A, BOTH), (BOTH, A), (A, A)]
+WINDOWS = [
+    (A, A),
+    (BOTH, BOTH),
+    (A, A),
+    (BOTH, A),
+    (BOTH, BOTH),
+    (BOTH, A),
+    (A, BOTH),
+    (BOTH, A),
+    (A, A),
+]
 CHANGING = [[[*window]] * 2 for window in WINDOWS]
 # DeepSpeed keeps gradients of steps of one pass, of fp32 weights and of the host elsewhere.
 ALTERNATING = [[[window]] * 2 for window in (A, BOTH, A, BOTH)]
@@ -199,7 +209,9 @@ def test_steps_may_use_other_parameters_and_keep_no_gradient_of_an_earlier_one(w
     for steps in (CHANGING, *own):
         for precision, rel in (("fp32", 1e-5), ("bf16", 0.02))[: 2 - is_replicated]:
             expected, idle = worlds[2].run(train, "local", precision, steps)[0]
-            assert idle == (["b.bias", "b.weight"] if steps[0][0][0] == A and steps is not EVEN else [])
+            assert idle == (
+                ["b.bias", "b.weight"] if steps[0][0][0] == A and steps is not EVEN else []
+            )
             for norms, without_gradient in worlds[2].run(train, engine, precision, steps):
                 assert norms == pytest.approx(expected, rel=rel), (steps, precision)
                 assert without_gradient == idle

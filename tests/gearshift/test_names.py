@@ -7,7 +7,16 @@ from tests.launcher.given import ROOT, python
 
 TRAINING = {"train", "open_run", "Run", "RunError", "SettingsError"}
 TASKS = {
-    *("Context", "CustomTask", "DataError", "Goal", "InitialWeights", "Metric", "Picture", "Prediction"),
+    *(
+        "Context",
+        "CustomTask",
+        "DataError",
+        "Goal",
+        "InitialWeights",
+        "Metric",
+        "Picture",
+        "Prediction",
+    ),
     *("Predictions", "Stage", "Task", "few_samples"),
     *("GeneratesText", "Message", "Prompt", "Sampling"),
 }
@@ -53,4 +62,6 @@ def test_both_names_of_the_program_print_the_same_from_any_folder(tmp_path):
 def test_nothing_else_can_be_found(tmp_path):
     found = python("-c", FIND, folder=tmp_path).stdout.splitlines()
     assert len(found) == 7
-    assert [place for place in found if Path(place).is_relative_to(ROOT) and ".venv" not in place] == []
+    assert [
+        place for place in found if Path(place).is_relative_to(ROOT) and ".venv" not in place
+    ] == []

@@ -27,16 +27,29 @@ def saved(folder, step, resolved, facts=None):
     nothing = {"shapes": {}, "buffers": {}, "groups": [], "loss_scale": {}}
     facts = {"settings": settings} if facts is None else facts
     content = facts if isinstance(facts, bytes) else encode_bytes({**nothing, "facts": facts})
-    files = {manifest.STATE: content, manifest.rank_file(0): tensor_file.file_head({}, {"steps": "{}"})}
-    listed = tuple(manifest.write_file(checkpoint / name, [content]) for name, content in files.items())
-    content = {"step": step, "samples": step * 8, "engine": "local", "world_size": 1, "periodic": True}
+    files = {
+        manifest.STATE: content,
+        manifest.rank_file(0): tensor_file.file_head({}, {"steps": "{}"}),
+    }
+    listed = tuple(
+        manifest.write_file(checkpoint / name, [content]) for name, content in files.items()
+    )
+    content = {
+        "step": step,
+        "samples": step * 8,
+        "engine": "local",
+        "world_size": 1,
+        "periodic": True,
+    }
     write_manifest(checkpoint, Manifest(**content, libraries={}, files=listed))
     return checkpoint
 
 
 def write_manifest(checkpoint, content):
     """The manifest of a checkpoint with its checksum."""
-    for name, data in zip((manifest.NAME, manifest.CHECKSUM_NAME), manifest.render(content), strict=True):
+    for name, data in zip(
+        (manifest.NAME, manifest.CHECKSUM_NAME), manifest.render(content), strict=True
+    ):
         (checkpoint / name).write_bytes(data)
 
 

@@ -32,7 +32,11 @@ LINES = [
     ("resume runs/x --reset o", ["optimizer"]),
     ("--epochs ", [""]),
     # Readline keeps the part before the last colon or equals sign.
-    *[("--model language:ti", ["tiny"]), ("--model=language:ti", ["tiny"]), ("--mode=ul", ["ultra-fast"])],
+    *[
+        ("--model language:ti", ["tiny"]),
+        ("--model=language:ti", ["tiny"]),
+        ("--mode=ul", ["ultra-fast"]),
+    ],
     *[("--set optim.lr", ["optim.lr="]), ("--set compile=o", ["on", "off"])],
 ]
 

@@ -103,7 +103,8 @@ def test_of_several_families_the_one_that_can_use_the_data_reads_it(here, drawn)
     found = [(picky, "waves"), (drawn, "lines")]
     assert data.inspect_matches("mine.jsonl", "typed", found, CliArgs()).format == "lines"
     none, several = (
-        errors_of(data.inspect_matches, "mine.jsonl", "typed", [match] * 2, CliArgs()) for match in found
+        errors_of(data.inspect_matches, "mine.jsonl", "typed", [match] * 2, CliArgs())
+        for match in found
     )
     [error] = several
     assert len(none) == 2
@@ -114,5 +115,8 @@ def test_unusable_data_is_an_error_and_nothing_is_written(here, check):
     (here / "mine.jsonl").write_text(REQUESTS + '{"prompt": 3}\n')
     for family in ([], ["--model", "language"]):
         [error] = check("mine.jsonl", *family, "--json", code=2)["diagnostics"]
-        assert error["where"].startswith("mine.jsonl:81: ") and "--set data.on_bad=skip" in error["fix"]
+        assert (
+            error["where"].startswith("mine.jsonl:81: ")
+            and "--set data.on_bad=skip" in error["fix"]
+        )
         assert names(here) == ["mine.jsonl"]

@@ -42,7 +42,9 @@ def logged(run, split):
     return next(line["metrics"] for line in reversed(lines) if line.get("split") == split)
 
 
-def test_the_numbers_are_those_of_the_run_and_only_its_own_file_and_the_report_change(run, evaluate):
+def test_the_numbers_are_those_of_the_run_and_only_its_own_file_and_the_report_change(
+    run, evaluate
+):
     before = contents(run)
     out = evaluate(run)
     result = json.loads((run / "result.json").read_text())["test"]
@@ -66,7 +68,9 @@ def test_two_processes_give_the_same_numbers_to_rounding(run, evaluate):
     assert found["metrics"] == pytest.approx(logged(run, "val"), rel=1e-5)
 
 
-def test_a_wrong_argument_or_a_damaged_checkpoint_is_named_and_nothing_noted(run, monkeypatch, evaluate):
+def test_a_wrong_argument_or_a_damaged_checkpoint_is_named_and_nothing_noted(
+    run, monkeypatch, evaluate
+):
     monkeypatch.chdir(run.parent)
     for args, first, allowed in (
         (["copy", "--checkpoint", "5"], "no checkpoint '5' in copy", "best, last, 2, 4, 6"),
@@ -88,7 +92,9 @@ def test_the_weights_of_the_checkpoint_are_measured(run, evaluate):
     assert found["preview"] and evaluate(run, "--json")["preview"] is None  # it is of split val
 
 
-@pytest.mark.parametrize("settings", [None, 3, {}, {"model.family": 3}, {"model": 1, "model.size": "tiny"}])
+@pytest.mark.parametrize(
+    "settings", [None, 3, {}, {"model.family": 3}, {"model": 1, "model.size": "tiny"}]
+)
 def test_a_checkpoint_without_the_settings_of_a_run_is_an_error(run, said, settings):
     change_state(checkpoint(run, 6), lambda state: state["facts"].update(settings=settings))
     for command, options in COMMANDS.items():
@@ -124,7 +130,11 @@ def test_a_weight_of_the_file_for_other_programs_that_is_not_finite_is_named(
     tensors[WEIGHT][-1] = value
     replace_file(best / "model.safetensors", save(tensors))
     before = contents(run)
-    words = ("export", run, "--format", "dcp") if command == "dcp" else (command, run, *COMMANDS[command])
+    words = (
+        ("export", run, "--format", "dcp")
+        if command == "dcp"
+        else (command, run, *COMMANDS[command])
+    )
     error = said(*words, code=1)
     assert str(best / "model.safetensors") in error and f"'{WEIGHT}'" in error
     assert contents(run) == before

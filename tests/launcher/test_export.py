@@ -64,13 +64,18 @@ def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path, 
 
 
 def test_what_a_killed_export_left_goes_and_what_a_running_one_writes_stays(run, tmp_path, said):
-    left, held, foreign = (tmp_path / f".{name}.gearshift-1" for name in ("left", "held", "foreign"))
+    left, held, foreign = (
+        tmp_path / f".{name}.gearshift-1" for name in ("left", "held", "foreign")
+    )
     for folder in (left, held, foreign):
         (folder / "half").mkdir(parents=True)
     (left / lock.NAME).touch()
     with lock.hold(held):
         said("export", run, "--format", "safetensors", "--out", tmp_path / "mine")
-    assert [path.name for path in sorted(tmp_path.glob(".*.gearshift-*"))] == [foreign.name, held.name]
+    assert [path.name for path in sorted(tmp_path.glob(".*.gearshift-*"))] == [
+        foreign.name,
+        held.name,
+    ]
 
 
 def test_a_missing_tokenizer_or_a_damaged_checkpoint_is_an_error_and_leaves_no_files(run, said):
@@ -145,5 +150,7 @@ def test_onnxruntime_computes_the_outputs_of_the_model(family, tmp_path, said, m
         monkeypatch.setattr("gearshift.launcher.saved_runs.export.ONNX_TOLERANCE", -1)
         out = tmp_path / "out"
         err = said("export", run, "--format", "onnx", "--out", out, code=1)
-        assert "error: onnxruntime gives another 'output' than the model" in err  # after lines of torch
+        assert (
+            "error: onnxruntime gives another 'output' than the model" in err
+        )  # after lines of torch
         assert not out.exists()

@@ -51,7 +51,9 @@ def run(folder, code, *args):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_ctrl_c_that_a_library_turns_into_its_own_error_or_in_generated_code_exits_with_130(tmp_path):
+def test_ctrl_c_that_a_library_turns_into_its_own_error_or_in_generated_code_exits_with_130(
+    tmp_path,
+):
     assert run(tmp_path, SWALLOWED, "explain") == (130, "", "interrupted; nothing was written\n")
     assert run(tmp_path, BROKEN_OFF) == (130, "printed", "")
 

@@ -12,7 +12,9 @@ def test_the_template_trains_unchanged(here):
     program = Program(here)
     done = program("new-task", "my_images")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == ("wrote my_images.py\ntrain it:  python -m launcher --model my_images:MyImages\n")
+    assert done.stdout == (
+        "wrote my_images.py\ntrain it:  python -m launcher --model my_images:MyImages\n"
+    )
     done = program("--model", "my_images:MyImages", "--epochs", "4", "--out", "run")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (here / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -63,7 +63,9 @@ def test_the_weights_that_were_evaluated_answer_a_request(run, expected, texts, 
     assert texts(run, "--input", "what is 7", "--checkpoint", 2) == [expected(2)] != [expected(6)]
 
 
-def test_a_checkpoint_an_export_and_the_last_stage_give_one_answer(run, expected, texts, tmp_path, said):
+def test_a_checkpoint_an_export_and_the_last_stage_give_one_answer(
+    run, expected, texts, tmp_path, said
+):
     said("export", run, "--format", "safetensors", "--out", tmp_path / "out")
     staged = tmp_path / "staged"
     staged.mkdir()

@@ -56,7 +56,13 @@ DEPENDING = {
     "Calls(attention(0.5))": "Calls",
 }
 EQUAL = (
-    *("nn.ReLU()", "nn.Dropout(0.0)", "nn.LayerNorm(4)", "nn.SyncBatchNorm(4)", "Calls(attention(0.0))"),
+    *(
+        "nn.ReLU()",
+        "nn.Dropout(0.0)",
+        "nn.LayerNorm(4)",
+        "nn.SyncBatchNorm(4)",
+        "Calls(attention(0.0))",
+    ),
     "Calls(lambda x: F.dropout(x, 0.5, training=False))",
 )
 

@@ -67,7 +67,9 @@ def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, sai
     assert "fix           --data PATH" in said("verify", run, code=2)
     moved = run.parent / "mine.jsonl"
     moved.write_text(REQUESTS)
-    change_tensor(checkpoint(run, 6), f"exp_avg|{NORM}|0", lambda t: t.view(torch.int32)[5:6].add_(1))
+    change_tensor(
+        checkpoint(run, 6), f"exp_avg|{NORM}|0", lambda t: t.view(torch.int32)[5:6].add_(1)
+    )
     found = said("verify", run, "--data", "mine.jsonl", "--json", code=1)["first_difference"]
     assert (found["kind"], found["name"], found["index"]) == ("exp_avg", NORM, [5])
     moved.write_text(REQUESTS.replace("a", "b"))
@@ -106,7 +108,9 @@ def test_resets_and_changed_restarts_of_the_interval_are_replayed_or_noted(run):
 
 
 def test_smaller_micro_batches_of_a_run_cannot_be_replayed_until_it_was_resumed(run):
-    smaller = json.dumps({"kind": "smaller_micro_batch", "step": 3, "facts": {"from": 2, "to": 1}}) + "\n"
+    smaller = (
+        json.dumps({"kind": "smaller_micro_batch", "step": 3, "facts": {"from": 2, "to": 1}}) + "\n"
+    )
     for events, count in ((smaller, 1), (smaller + resumed(3), 0), (smaller.replace("3", "6"), 0)):
         (run / "events.jsonl").write_text(events)
         interval, notes = chosen(run)
@@ -114,7 +118,9 @@ def test_smaller_micro_batches_of_a_run_cannot_be_replayed_until_it_was_resumed(
 
 
 def test_layers_that_depend_on_the_split_are_named_with_the_command_that_can_compare():
-    typed = CliArgs(engine="ddp", options={"engine.nproc": ("--nproc", "2"), "data.path": ("--data", "x y")})
+    typed = CliArgs(
+        engine="ddp", options={"engine.nproc": ("--nproc", "2"), "data.path": ("--data", "x y")}
+    )
     layers = {"FiLM": ["a.film", "b.film"], "Norm": ["c"]}
     with pytest.raises(SettingsError) as raised:
         check_layers(layers, Split(1, 4), "runs/a", typed)

@@ -59,7 +59,9 @@ CASES = {
     "event_seg": Case("event_seg", {}, {}, "val_iou max pixels", 4),
     "event_seg encoder": Case("event_seg", {"stage": "encoder"}, {}, "val_iou max pixels", 4),
     "language text": Case("language", {"tokenizer": "bpe"}, PYTHON, "val_loss min tokens", 0),
-    "language answers": Case("language", {}, {"path": "embedded:commands"}, "val_loss min tokens", 0),
+    "language answers": Case(
+        "language", {}, {"path": "embedded:commands"}, "val_loss min tokens", 0
+    ),
     "abr": Case("abr", {}, PATIENTS, "val_macro_f1 max samples", 4),
     "abr encoder": Case("abr", {"stage": "encoder"}, PATIENTS, "val_macro_f1 max samples", 4),
     "doc_translation": Case("doc_translation", {"dropout": 0.0}, CARDS, "val_bleu max tokens", 3),
@@ -67,7 +69,11 @@ CASES = {
         "doc_translation", {"stage": "encoder", "dropout": 0.0}, CARDS, "val_bleu max tokens", 3
     ),
     "eeg_text": Case(
-        "eeg_text", {"stage": "text", "tokenizer": "bpe"} | PLAIN, READING, "val_rouge1_gain max tokens", 3
+        "eeg_text",
+        {"stage": "text", "tokenizer": "bpe"} | PLAIN,
+        READING,
+        "val_rouge1_gain max tokens",
+        3,
     ),
     "eeg_text encoder": Case(
         "eeg_text", {"stage": "encoder"} | PLAIN, READING, "val_masked_r2 max values", 3
@@ -123,7 +129,9 @@ def rows_of(task, split, count):
 def total(task, model, batch):
     """The sums of all terms of the loss together."""
     sums = task.loss(model, batch).sum
-    return torch.stack([x.reshape(()) for x in (sums.values() if isinstance(sums, dict) else [sums])]).sum()
+    return torch.stack(
+        [x.reshape(()) for x in (sums.values() if isinstance(sums, dict) else [sums])]
+    ).sum()
 
 
 def gradients(task, model, *batches):
@@ -143,7 +151,9 @@ def test_parts_of_a_batch_add_up_to_the_whole_and_reach_every_parameter(task):
         assert units[0] == units[1] + units[2] > 0
     loss = total(task, model, whole)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(sum(total(task, model, p) for p in parts), loss, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        sum(total(task, model, p) for p in parts), loss, rtol=1e-4, atol=1e-3
+    )
     apart = gradients(task, model, *parts)
     for name, gradient in gradients(task, model, whole).items():
         assert gradient is not None, name
@@ -153,7 +163,10 @@ def test_parts_of_a_batch_add_up_to_the_whole_and_reach_every_parameter(task):
 def test_counts_of_parts_of_a_split_add_up_to_those_of_the_whole(task):
     model, rows = built(task).eval(), rows_of(task, "val", 5)
     counts = [
-        sum(task.metric().update(model, task.collate(rows[at : at + size])) for at in range(0, 5, size))
+        sum(
+            task.metric().update(model, task.collate(rows[at : at + size]))
+            for at in range(0, 5, size)
+        )
         for size in (5, 2)
     ]
     whole = counts[0]
@@ -296,7 +309,11 @@ def test_predictions_show_a_few_fixed_samples_with_the_current_outputs_of_the_mo
 
 @pytest.mark.parametrize(
     "family",
-    ["event_seg", "eeg_text", *(pytest.param(f, marks=pytest.mark.slow) for f in ("abr", "doc_translation"))],
+    [
+        "event_seg",
+        "eeg_text",
+        *(pytest.param(f, marks=pytest.mark.slow) for f in ("abr", "doc_translation")),
+    ],
 )
 def test_stage_whole_loads_all_of_the_encoder_and_freezes_it_or_fails(family, tmp_path):
     first = CASES[f"{family} encoder"].ready()
@@ -320,7 +337,9 @@ def test_stage_whole_loads_all_of_the_encoder_and_freezes_it_or_fails(family, tm
         n for n, p in trained.named_parameters() if p.requires_grad and n not in stored
     }
     part = lr_factors(Optim(groups={"encoder": 0.1}), trained, whole)
-    assert part.keys() == {n for n, p in trained.named_parameters() if p.requires_grad and n in stored}
+    assert part.keys() == {
+        n for n, p in trained.named_parameters() if p.requires_grad and n in stored
+    }
     assert task.flops_per_sample(model) < whole.flops_per_sample(trained)
     save_file({f"{ENCODERS[family][0]}x": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(DataError, match=r"model\.encoder .* is another encoder: 0 of "):
@@ -341,7 +360,9 @@ def test_masks_change_in_each_training_epoch_and_are_fixed_in_evaluation(family)
 
 def test_settings_and_formats_of_families_load_nothing_heavy():
     families = sorted(ENCODERS | {"language": ()})
-    names = [f"gearshift.models.{family}.{part}" for family in families for part in ("config", "formats")]
+    names = [
+        f"gearshift.models.{family}.{part}" for family in families for part in ("config", "formats")
+    ]
     code = (
         f"import sys, {', '.join(names)}; from pathlib import Path;"
         "gearshift.models.language.formats.recognize(Path('README.md'));"

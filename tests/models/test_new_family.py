@@ -30,7 +30,8 @@ def write_flowers(path, plants, seed):
         for _ in range(4):
             kind = plant % 3
             rows.append(
-                f"{plant},{kind}," + ",".join(f"{draw.gauss(kind * (n + 1), 1):.3f}" for n in range(4))
+                f"{plant},{kind},"
+                + ",".join(f"{draw.gauss(kind * (n + 1), 1):.3f}" for n in range(4))
             )
     path.write_text("\n".join(rows))
 

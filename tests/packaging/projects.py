@@ -51,7 +51,14 @@ SCRIPT = """\
 print(sum(weight.numel() for weight in Net().parameters()))
 """
 PROJECTS = {
-    "folders": ("models/net", "training/net", "engines/net", "launcher/net", "tests/net", "slurm/net"),
+    "folders": (
+        "models/net",
+        "training/net",
+        "engines/net",
+        "launcher/net",
+        "tests/net",
+        "slurm/net",
+    ),
     "packages": ("models/net", "training/net", "engines/net", "launcher", "tests/net", "slurm/net"),
 }
 """The modules of each project beside its script and its task. Those of the second are in packages."""
@@ -76,7 +83,9 @@ def use(python: str, folder: Path, variables: Mapping[str, str]) -> None:
     """Run the script, then train the task on two processes, resume, predict and export it."""
 
     def run(*words: str) -> str:
-        done = subprocess.run([python, *words], cwd=folder, env=variables, capture_output=True, text=True)
+        done = subprocess.run(
+            [python, *words], cwd=folder, env=variables, capture_output=True, text=True
+        )
         assert done.returncode == 0, f"{folder.name}: {words}\n{done.stdout}{done.stderr}"
         return done.stdout
 
@@ -84,7 +93,19 @@ def use(python: str, folder: Path, variables: Mapping[str, str]) -> None:
     program = ("-m", "gearshift")
     assert run("train.py") == "17\n"
     short = ("--set", "train.micro_batch=2", "--max-steps")
-    run(*program, "--model", "task:Line", "--nproc", "2", "--engine", "ddp", *short, "2", "--out", "run")
+    run(
+        *program,
+        "--model",
+        "task:Line",
+        "--nproc",
+        "2",
+        "--engine",
+        "ddp",
+        *short,
+        "2",
+        "--out",
+        "run",
+    )
     run(*program, "resume", "run", "--max-steps", "4", "--reset", "schedule")
     assert json.loads((folder / "run" / "result.json").read_text("utf-8"))["steps"] == 4
     assert "value " in run(*program, "predict", "run", "--input", "one.txt")

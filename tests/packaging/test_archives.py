@@ -15,7 +15,15 @@ import yaml
 from scripts.structure import PACKAGES
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("docs", "mkdocs.yml", "README.md", "CHANGELOG.md", "CITATION.cff", "SECURITY.md", "LICENSE")
+PAGES = (
+    "docs",
+    "mkdocs.yml",
+    "README.md",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "SECURITY.md",
+    "LICENSE",
+)
 BUILD = ("pyproject.toml", ".gitignore")
 SOURCE = ("src/gearshift/__init__.py", "src/gearshift/__main__.py", "src/gearshift/py.typed")
 PROGRAM = ("src/launcher/__init__.py", "src/launcher/__main__.py")

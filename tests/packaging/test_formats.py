@@ -12,11 +12,27 @@ from gearshift.launcher.__main__ import main
 from gearshift.models.catalog import FAMILIES
 from gearshift.models.common.data_files import check_reader, install_command
 from tests.launcher.given import ROOT, python
-from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf, write_matlab5, write_matlab73
+from tests.models.eeg_text.readers.writers import (
+    NAMES,
+    waves,
+    write_edf,
+    write_matlab5,
+    write_matlab73,
+)
 from tests.models.errors import error_of
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 
-HIDDEN = ("h5py", "mne", "openpyxl", "pyarrow", "cv2", "tensorboard", "mlflow", "onnxruntime", "bitsandbytes")
+HIDDEN = (
+    "h5py",
+    "mne",
+    "openpyxl",
+    "pyarrow",
+    "cv2",
+    "tensorboard",
+    "mlflow",
+    "onnxruntime",
+    "bitsandbytes",
+)
 """The modules of all extras but those of development."""
 HIDE = f"import sys; sys.modules.update(dict.fromkeys({HIDDEN}))"
 
@@ -126,7 +142,9 @@ def use(folder, family):
     path = os.pathsep.join((str(folder), str(ROOT)))
     name, write = INPUTS[family]
     write(folder / name)
-    done = python("-c", LIFE.format(family=family, name=name), folder=folder, env={"PYTHONPATH": path})
+    done = python(
+        "-c", LIFE.format(family=family, name=name), folder=folder, env={"PYTHONPATH": path}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "run" / "report.html").stat().st_size
 

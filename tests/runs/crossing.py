@@ -83,7 +83,9 @@ def begin(world, name, precision, run, factors):
 def saved_halfway(world, name, engine, run, train, at, steps):
     """Train to step `at`, save and train to the end: the checkpoint, the state in it, the end."""
     taken = train(1, at)
-    saver = CheckpointWriter(Storage(run), world, name, Keep(last=1, best=1, every=None), in_background=False)
+    saver = CheckpointWriter(
+        Storage(run), world, name, Keep(last=1, best=1, every=None), in_background=False
+    )
     saver.save(at, engine.state(), {"samples": 0}, periodic=True, score=None)
     folder = saver.wait()
     saved = outcome(engine, taken)

@@ -138,7 +138,9 @@ def test_a_bad_input_is_one_error_and_nothing_is_written(command, bad, monkeypat
         assert bad.files() == before, line
 
 
-def test_a_run_folder_or_working_directory_that_may_not_be_written_is_refused(program, bound_by_permissions):
+def test_a_run_folder_or_working_directory_that_may_not_be_written_is_refused(
+    program, bound_by_permissions
+):
     (program.folder / "mine").mkdir(mode=0o500)
     done = program("--out", "mine/new", prefix=bound_by_permissions)
     assert done.returncode == 2, done.stderr

@@ -91,7 +91,9 @@ def last(run):
 
 
 @pytest.mark.slow
-def test_new_files_are_trained_on_with_a_lower_peak_and_forgetting_is_reported(uninterrupted, waiting_run):
+def test_new_files_are_trained_on_with_a_lower_peak_and_forgetting_is_reported(
+    uninterrupted, waiting_run
+):
     run = waiting_run / "whole"
     ledger = json.loads((run / "experiences.json").read_text())["experiences"]
     assert [entry["state"] for entry in ledger] == ["trained", "trained"]

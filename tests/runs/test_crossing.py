@@ -64,7 +64,9 @@ QUICK = (
 
 
 @cases(*QUICK, slow=in_turn(*CPU_ENGINES))
-def test_another_engine_resumes_as_if_it_had_taken_all_steps(crossings, source, before, target, after):
+def test_another_engine_resumes_as_if_it_had_taken_all_steps(
+    crossings, source, before, target, after
+):
     run = crossings.source(source, before)
     crossed = crossings.cross(run, target, after)
     assert differences(run.saved, crossed.taken) == []

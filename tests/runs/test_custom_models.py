@@ -102,9 +102,17 @@ def test_a_checkpoint_that_is_found_damaged_as_it_is_loaded_is_renamed_and_the_o
 ):
     small = "        return nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))\n"
     name = write(here, HEAD + LINE + BODY.replace(small, LARGE))
-    sets = ("train.max_steps=6", "stop.after=4", "save.every=2", "save.keep_last=2", "save.keep_best=0")
+    sets = (
+        "train.max_steps=6",
+        "stop.after=4",
+        "save.every=2",
+        "save.keep_last=2",
+        "save.keep_best=0",
+    )
     words = [word for text in sets for word in ("--set", text)]
-    done = program("--model", f"{name}:Line", "--engine", "ddp", "--nproc", "2", *words, "--out", "run")
+    done = program(
+        "--model", f"{name}:Line", "--engine", "ddp", "--nproc", "2", *words, "--out", "run"
+    )
     assert done.returncode == 0, done.stderr
     damaged = here / "run/checkpoints/step-00000004"
     file = max(damaged.glob("rank-*"), key=lambda path: path.stat().st_size)
@@ -115,7 +123,9 @@ def test_a_checkpoint_that_is_found_damaged_as_it_is_loaded_is_renamed_and_the_o
     assert done.returncode == 0, done.stderr
     assert f"{file.name} is damaged" in done.stderr and "Traceback" not in done.stderr
     resumed = [
-        e["step"] for e in map(json.loads, (here / "run/events.jsonl").open()) if e["kind"] == "resumed"
+        e["step"]
+        for e in map(json.loads, (here / "run/events.jsonl").open())
+        if e["kind"] == "resumed"
     ]
     assert resumed == [2]
     assert (here / "run/checkpoints/damaged-step-00000004").is_dir()

@@ -37,7 +37,9 @@ WORKSPACE = 2**26
     [
         ("cpu", "language:tiny", ("compile=off",)),
         *(
-            pytest.param("cuda", "language:124M", ("train.micro_batch=4", *sets), marks=pytest.mark.gpu)
+            pytest.param(
+                "cuda", "language:124M", ("train.micro_batch=4", *sets), marks=pytest.mark.gpu
+            )
             for sets in (
                 ("compile=off",),
                 ("compile=on",),
@@ -67,7 +69,9 @@ def test_a_plan_is_near_what_the_allocator_has_handed_out(program, device, model
 @pytest.mark.slow
 @each_device
 def test_engine_auto_knows_the_memory_of_the_device(program, device):
-    done = program("--set", f"device={device}", "--engine", "auto", "--dry-run", "--model", "language:tiny")
+    done = program(
+        "--set", f"device={device}", "--engine", "auto", "--dry-run", "--model", "language:tiny"
+    )
     assert done.returncode == 0, done.stderr
     engine, number, unit = CHOSEN.search(done.stdout + done.stderr).groups()
     most = memory(device)

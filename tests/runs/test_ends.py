@@ -110,7 +110,9 @@ def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_check
         rest = process.stdout.read()
     assert process.returncode == 1, rest
     assert rest.count("error:") == 1
-    assert rest.splitlines()[-1] == RESUME_HINT.replace("; resume", "; details: mine/log.txt; resume")
+    assert rest.splitlines()[-1] == RESUME_HINT.replace(
+        "; resume", "; details: mine/log.txt; resume"
+    )
 
 
 def test_closing_the_terminal_saves_the_run(program, tmp_path):

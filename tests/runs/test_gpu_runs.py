@@ -27,7 +27,9 @@ ALONE = [case for case in in_turn(*ENGINES) if (case[1], case[3]) == (1, 1)]
 
 
 @cases(*ALONE)
-def test_another_engine_resumes_as_if_it_had_taken_all_steps(crossings, source, before, target, after):
+def test_another_engine_resumes_as_if_it_had_taken_all_steps(
+    crossings, source, before, target, after
+):
     saved = crossings.source(source, before)
     crossed = crossings.cross(saved, target, after)
     assert differences(saved.saved, crossed.taken) == []

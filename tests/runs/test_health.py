@@ -67,7 +67,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(train, tmp_path, request, source
     code, _, err, found = train(write(tmp_path, source) + ":Line", *EACH, *args.split())
     assert code == 1 and fix in err
     (facts,) = found
-    assert facts["fault"] == request.node.callspec.id and facts["seen"] in err and facts["fix"] in err
+    assert (
+        facts["fault"] == request.node.callspec.id and facts["seen"] in err and facts["fix"] in err
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,10 @@ def test_a_run_that_learns_badly_has_advice(train, tmp_path, request, source, ar
     code, out, _, found = train(task, *EACH, *NO_CHECKPOINT, *args.split())
     assert code == 0
     (facts,) = found
-    assert facts["fault"] == request.node.callspec.id and FAULTS[facts["fault"]].cause == facts["cause"]
+    assert (
+        facts["fault"] == request.node.callspec.id
+        and FAULTS[facts["fault"]].cause == facts["cause"]
+    )
     line = f"advice     {facts['seen']}: {facts['cause']}; fix:  {facts['fix']}"
     assert out.splitlines().count(line) == 2  # when it is found, and at the end
 

@@ -88,7 +88,9 @@ def test_out_of_memory_on_one_rank_restarts_all_with_smaller_micro_batches(hungr
     done = run(hungry, "run", *args, hunger="rank 1", timeout=LIMIT_S)
 
     assert done.returncode == 0, done.stderr
-    assert "error: rank 1 on" in done.stderr and "out of memory with a micro-batch of" in done.stderr
+    assert (
+        "error: rank 1 on" in done.stderr and "out of memory with a micro-batch of" in done.stderr
+    )
     assert "restart with micro-batches of 4 from step" in done.stderr
     (event,) = events(hungry, "run", "out_of_memory")
     assert (event["rank"], event["micro_batch"], event["accumulation"]) == (1, 4, 4)

@@ -27,7 +27,9 @@ def initial(family, mode, folder):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_parameters_and_where_the_data_is_the_same_initial_weights_are_those_of_default(family, tmp_path):
+def test_parameters_and_where_the_data_is_the_same_initial_weights_are_those_of_default(
+    family, tmp_path
+):
     plain = initial(family, "default", tmp_path / "default")
     for mode in KEEP if family == "language" else SAME_DATA[:1]:
         ours = initial(family, mode, tmp_path / mode)

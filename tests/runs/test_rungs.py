@@ -11,7 +11,9 @@ SETTINGS = "save.every=2 log.every=1 train.preview=false save.keep_best=0 engine
 SETTINGS += "train.global_batch=4 optim.layer_decay=0.5 train.micro_batch=1 loader.workers=0 "
 SETTINGS += "memory.activation_checkpointing=full memory.return_freed=true "
 SETTINGS += "engine.name=fsdp optim.state=int8"
-RESUME = "resume x/checkpoints/step-00000002 --engine local --nproc 1 --out y --set optim.state=bf16"
+RESUME = (
+    "resume x/checkpoints/step-00000002 --engine local --nproc 1 --out y --set optim.state=bf16"
+)
 
 
 @pytest.mark.slow

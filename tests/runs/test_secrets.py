@@ -52,7 +52,10 @@ START = ["--model", "language:tiny", "--dry-run"]
     [
         *([*START, "--out", TYPED], [*START, "--data", TYPED], [*START, "--config", TYPED]),
         *([*START, "--mode", TYPED], [*START, "--set", f"model.pretrained={TYPED}"]),
-        *([*START, "--set", f"{key}={TYPED}"] for key in ("download.folder", "feature_cache.folder")),
+        *(
+            [*START, "--set", f"{key}={TYPED}"]
+            for key in ("download.folder", "feature_cache.folder")
+        ),
         *(["evaluate", TYPED], ["resume", TYPED], ["report", TYPED], ["watch", TYPED]),
         *(
             ["new-task", "guarded_task", "--out", TYPED],

@@ -53,7 +53,9 @@ def train(family, home):
     rows = [json.dumps({"prompt": f"add {n}", "response": f"it is {n % 7}"}) for n in range(60)]
     (home / "dialogues.jsonl").write_text("\n".join(rows))
     sets = [word for setting in SETTINGS[family].split() for word in ("--set", setting)]
-    done = Program(home)("--model", f"{family}:tiny", "--mode", "staged", *SHORT, *sets, "--out", "x")
+    done = Program(home)(
+        "--model", f"{family}:tiny", "--mode", "staged", *SHORT, *sets, "--out", "x"
+    )
     assert done.returncode == 0, done.stderr
     assert "no effect" not in done.stderr
     return StagedRun(family, home, done.stdout)
@@ -81,7 +83,9 @@ def test_the_second_stage_keeps_or_trains_the_weights_of_the_first(staged_run):
 
 @pytest.mark.parametrize("staged_run", ["language"], indirect=True)
 def test_a_later_stage_is_verified_and_exported_as_any_run(staged_run):
-    one, other = (json.loads((path / "tokenizer.json").read_text()) for path in staged_run.folders())
+    one, other = (
+        json.loads((path / "tokenizer.json").read_text()) for path in staged_run.folders()
+    )
     assert one == other
     folder = staged_run.folders()[1]
     done = Program(staged_run.home)("verify", f"x/{folder.name}")  # with the threads of a run

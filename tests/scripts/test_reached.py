@@ -31,7 +31,9 @@ def run_pytest(tmp_path):
     plain = {**os.environ, "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     line = [sys.executable, "-m", "pytest", "-q"]
     return lambda *args: (
-        subprocess.run([*line, *args], cwd=tmp_path, env=plain, capture_output=True, text=True).stdout
+        subprocess.run(
+            [*line, *args], cwd=tmp_path, env=plain, capture_output=True, text=True
+        ).stdout
     )
 
 

@@ -37,7 +37,9 @@ ALONE = RankEnvironment(1, 2, 1, 2, 0, "unknown", 20000, "srun")
         (replace(ALONE, master_addr="good"), {"MASTER_ADDR": "good"}, None, "127.0.0.1"),
     ],
 )
-def test_an_address_is_kept_unless_it_is_loopback_or_unknown_here(rank, environ, node_address, expected):
+def test_an_address_is_kept_unless_it_is_loopback_or_unknown_here(
+    rank, environ, node_address, expected
+):
     assert address(rank, environ, node_address) == expected
 
 
@@ -45,8 +47,16 @@ def test_an_address_is_kept_unless_it_is_loopback_or_unknown_here(rank, environ,
     ("rank", "environ", "named"),
     [
         (TWO_NODES, STEP | LAUNCHED, "node1"),  # srun was run on a login node, which has no ranks
-        (replace(TWO_NODES, master_addr="127.0.0.1"), {"MASTER_ADDR": "127.0.0.1"}, "MASTER_ADDR=127.0.0.1"),
-        (replace(TWO_NODES, master_addr="nowhere"), {"MASTER_ADDR": "nowhere"}, "MASTER_ADDR=nowhere"),
+        (
+            replace(TWO_NODES, master_addr="127.0.0.1"),
+            {"MASTER_ADDR": "127.0.0.1"},
+            "MASTER_ADDR=127.0.0.1",
+        ),
+        (
+            replace(TWO_NODES, master_addr="nowhere"),
+            {"MASTER_ADDR": "nowhere"},
+            "MASTER_ADDR=nowhere",
+        ),
     ],
 )
 def test_an_address_that_other_nodes_cannot_reach_is_an_error(rank, environ, named):

@@ -47,7 +47,9 @@ class Cluster:
             program.write_text(f'#!/bin/bash\necho "{name} $*" >>"$STATE/calls"\n{text}')
             program.chmod(0o755)
         (folder / "record").write_text(RECORD.format(requeue=1))
-        (folder / "job.sbatch").write_text(f'#SBATCH --nodes=1-2\n. {FOLDER}/job.sh\ngearshift_job "$@"\n')
+        (folder / "job.sbatch").write_text(
+            f'#SBATCH --nodes=1-2\n. {FOLDER}/job.sh\ngearshift_job "$@"\n'
+        )
         self.environ = {"PATH": f"{folder}/bin:{os.environ['PATH']}", "STATE": str(folder)}
         job = {"ID": "7", "NAME": "mine", "NUM_NODES": "2", "NODELIST": "node[1-2]"}
         job["CPUS_PER_NODE"] = "16(x3),8"

@@ -48,7 +48,11 @@ def test_a_script_is_tested_without_a_file_and_submitted_from_one(programs, tmp_
 
 def test_a_rejected_job_raises_the_message_of_sbatch(programs, tmp_path, monkeypatch):
     told = {
-        "no such partition\nnone": (1, "", "sbatch: error: no such partition\nsbatch: error: none\n"),
+        "no such partition\nnone": (
+            1,
+            "",
+            "sbatch: error: no such partition\nsbatch: error: none\n",
+        ),
         "sbatch failed with exit code 3": (3, "", ""),
         "sbatch printed no job id but 'Submitted'": (0, "Submitted\n", ""),
     }
@@ -69,7 +73,9 @@ def site_file(folder, text):
     return path
 
 
-def test_variables_of_the_site_file_are_read_exported_or_not_and_may_keep_a_value_of_the_user(tmp_path):
+def test_variables_of_the_site_file_are_read_exported_or_not_and_may_keep_a_value_of_the_user(
+    tmp_path,
+):
     text = 'export SBATCH_ACCOUNT=me\nSBATCH_COMMENT="two\nlines"\necho loaded\n'
     environment = {"PATH": os.environ["PATH"], "MINE": "yes"}
     found = sbatch.read_site_file(site_file(tmp_path, text), environment)

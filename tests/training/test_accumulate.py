@@ -64,7 +64,9 @@ def test_micro_batches_give_loss_and_weights_of_one_big_batch(task, micro_batch)
     ("engine", "micro_batch", "two_terms"),
     [("local", 1, False), ("ddp", 4, False), ("local", 1, True), ("ddp", 1, True)],
 )
-def test_uneven_ranks_give_loss_and_weights_of_one_big_batch(two_ranks, engine, micro_batch, two_terms):
+def test_uneven_ranks_give_loss_and_weights_of_one_big_batch(
+    two_ranks, engine, micro_batch, two_terms
+):
     terms, weights = by_hand(TwoTermsTask() if two_terms else TinyTask(), 6)
     changes = {"train": {"epochs": 2}, **SGD, "engine": engine, "micro_batch": micro_batch}
     for found in two_ranks.run(tiny_run, {}, {}, changes, two_terms):
@@ -80,7 +82,9 @@ def test_what_is_computed_is_counted_beside_the_units_of_the_loss(two_ranks, mic
     batch, units, computed = samples[0, list(range(len(samples)))]
     units = units["square"]
     assert batch["mask"].numel() == computed > units
-    for found in two_ranks.run(tiny_run, {}, {}, {"train": {"epochs": 2}, "micro_batch": micro_batch}, True):
+    for found in two_ranks.run(
+        tiny_run, {}, {}, {"train": {"epochs": 2}, "micro_batch": micro_batch}, True
+    ):
         line = found["lines"][-1]
         assert (line.units, line.labelled) == (2 * computed, 2 * units)
         assert line.labelled_per_s < line.units_per_s

@@ -27,7 +27,9 @@ def history(run, after=0):
         if line.step > after
     ]
     evaluations = [
-        (found.step, found.metrics, found.is_best) for found in run.recorder.evaluations if found.step > after
+        (found.step, found.metrics, found.is_best)
+        for found in run.recorder.evaluations
+        if found.step > after
     ]
     return lines, evaluations
 
@@ -41,7 +43,9 @@ def whole():
     return run_tiny(one_rank(), TinyTask(dropout=0.5), **CHANGES)
 
 
-@pytest.mark.parametrize(("step", "workers"), [*((step, 0) for step in range(1, 10)), (4, 1), (4, 2)])
+@pytest.mark.parametrize(
+    ("step", "workers"), [*((step, 0) for step in range(1, 10)), (4, 1), (4, 2)]
+)
 def test_a_run_resumes_bit_by_bit_from_any_step_with_any_number_of_workers(whole, step, workers):
     before, loader = whole.shelf.before(step), {"workers": workers}
     rest = run_tiny(one_rank(), TinyTask(dropout=0.5), before=before, loader=loader, **CHANGES)
@@ -108,7 +112,9 @@ def test_a_replay_ends_at_its_step_and_saves_there(whole):
     task = TinyTask(dropout=0.5)
     rest = run_tiny(one_rank(), task, before=whole.shelf.before(4), until=7, **CHANGES)
     assert (rest.outcome.steps, rest.outcome.exit_code) == (7, 0)
-    assert history(rest) == tuple([row for row in rows if row[0] <= 7] for rows in history(whole, after=4))
+    assert history(rest) == tuple(
+        [row for row in rows if row[0] <= 7] for rows in history(whole, after=4)
+    )
     assert same(rest.shelf.saved[7]["pieces"], whole.shelf.saved[7]["pieces"])
 
 

@@ -60,7 +60,11 @@ def test_an_evaluation_that_is_owed_comes_before_the_next_step(rising):
 
 
 def test_an_evaluation_that_is_not_due_does_not_count_for_patience():
-    changes = {"train": {"epochs": 4, "max_steps": 7}, "save": {"every": 1}, "stop": {"patience": 9}}
+    changes = {
+        "train": {"epochs": 4, "max_steps": 7},
+        "save": {"every": 1},
+        "stop": {"patience": 9},
+    }
     run = run_tiny(one_rank(), **CHANGES | changes)
     assert [e.step for e in run.recorder.evaluations] == [2, 4, 6, 7]
     waited = {step: kept["facts"]["evaluator"]["waited"] for step, kept in run.shelf.saved.items()}

@@ -22,7 +22,9 @@ def step(number, *, skipped=False, units=10, loss=2.0, loss_scale=None, norm=1.5
     return Step(number, loss, parts, units, norm, 0.1, skipped, loss_scale, data_s)
 
 
-@pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3, 4, 5, 6]), (4, [1, 4, 6]), (100, [1, 6])])
+@pytest.mark.parametrize(
+    ("every", "expected"), [(1, [1, 2, 3, 4, 5, 6]), (4, [1, 4, 6]), (100, [1, 6])]
+)
 def test_first_last_and_every_nth_step_are_logged(every, expected):
     run = run_tiny(one_rank(), train={"epochs": 2}, log={"every": every})
     assert [line.step for line in run.recorder.lines] == expected

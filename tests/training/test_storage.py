@@ -96,7 +96,9 @@ def test_json_has_bounds(tmp_path):
         assert list(lines_of(file)) == []
 
 
-def test_an_atomic_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path, files_of_ten_bytes):
+def test_an_atomic_write_that_fails_leaves_the_old_content_and_nothing_else(
+    tmp_path, files_of_ten_bytes
+):
     (tmp_path / "a").write_bytes(b"old")
     with files_of_ten_bytes(), pytest.raises(OSError, match="File too large"):
         Storage(tmp_path).atomic_write("a", b"more than ten bytes")

@@ -38,7 +38,9 @@ def test_a_single_slow_step_is_no_straggler(two_ranks):
     steps = [(1.0, 1.0)] * 60
     assert two_ranks.run(events_of, [*steps, (1.0, 400.0), *steps]) == [[], []]
     events, _ = two_ranks.run(events_of, [*steps, *[(1.0, 2.0)] * 60])
-    assert [(kind, facts["rank"], facts["what"]) for kind, facts in events] == [("straggler", 1, "step")]
+    assert [(kind, facts["rank"], facts["what"]) for kind, facts in events] == [
+        ("straggler", 1, "step")
+    ]
 
 
 def test_forward_passes_that_gather_weights_are_not_compared(two_ranks):

@@ -4,7 +4,9 @@ from gearshift.training.train_plan import StartSteps, TrainPlan, solve
 from tests.training.tiny import make_settings
 
 
-def train_plan(length=100, global_batch=8, micro_batch=2, world_size=2, starts=None, experience=0, **changes):
+def train_plan(
+    length=100, global_batch=8, micro_batch=2, world_size=2, starts=None, experience=0, **changes
+):
     return solve(
         make_settings(**changes),
         starts=starts,
@@ -80,7 +82,9 @@ def test_the_steps_of_an_experience_count_from_its_start():
     ("every", "each_epoch"), [(4, False), (None, True), (4, True), (3, True), (None, False)]
 )
 def test_evaluations_are_counted_as_they_are_due(every, each_epoch):
-    found = TrainPlan(50, 6, 8, 8, 1, 1, "", data_start=5, eval_every=every, eval_each_epoch=each_epoch)
+    found = TrainPlan(
+        50, 6, 8, 8, 1, 1, "", data_start=5, eval_every=every, eval_each_epoch=each_epoch
+    )
     for after, until in ((5, 50), (7, 29), (17, 18)):
         due = [step for step in range(after + 1, until + 1) if found.evaluates_at(step)]
         assert found.evaluations(after, until) == len(due)

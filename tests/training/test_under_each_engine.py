@@ -73,7 +73,10 @@ def test_steps_after_one_that_is_not_finite_are_those_without_it(worlds, engine,
     size, scale = 1 + count // 2 % 2, None
     if precision == "fp16":
         scale = (LossScale.MINIMUM, 64.0)[turn]  # searching, half of it is as good: powers of two
-    runs = [worlds[size].run(with_a_skipped_step, engine, precision, scale, bad) for bad in (count % 2, None)]
+    runs = [
+        worlds[size].run(with_a_skipped_step, engine, precision, scale, bad)
+        for bad in (count % 2, None)
+    ]
     for (norms, pieces), (norms_without, pieces_without) in zip(*runs, strict=True):
         assert norms == norms_without and all(map(math.isfinite, norms))
         assert all(torch.equal(*pair) for pair in zip(pieces, pieces_without, strict=True))

@@ -266,7 +266,9 @@ def run_tiny(
     model = task.build()
     file = find(engine).ds_config
     options = Options(
-        micro_batch=micro_batch, accumulation=train_plan.accumulation, ds_config=shipped(file) if file else {}
+        micro_batch=micro_batch,
+        accumulation=train_plan.accumulation,
+        ds_config=shipped(file) if file else {},
     )
     if made.precision != "fp32":
         options = replace(options, precision=made.precision)

@@ -24,7 +24,9 @@ class CallbackList(Callback):
         self.callbacks = list(callbacks)
         # Called after every update: those that would do nothing are omitted.
         self._steps = [c.step for c in callbacks if type(c).step is not Callback.step]
-        self._requested = [c.requested for c in callbacks if type(c).requested is not Callback.requested]
+        self._requested = [
+            c.requested for c in callbacks if type(c).requested is not Callback.requested
+        ]
 
     start, logged, evaluated = _each("start"), _each("logged"), _each("evaluated")
     predicted, sampled, saved = _each("predicted"), _each("sampled"), _each("saved")
@@ -38,7 +40,10 @@ class CallbackList(Callback):
 
     def end(self, outcome: Outcome) -> None:
         """End each, also after one that fails; a full disk hides no earlier error of a failed run."""
-        with suppress(*([StorageError] if outcome.status == "failed" else [])), ExitStack() as stack:
+        with (
+            suppress(*([StorageError] if outcome.status == "failed" else [])),
+            ExitStack() as stack,
+        ):
             for callback in reversed(self.callbacks):
                 stack.callback(callback.end, outcome)
 

@@ -41,7 +41,9 @@ class SignalReader:
         self._before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         # A forked data-loader worker shares the pipe: without this its signals would count as ours.
         os.register_at_fork(after_in_child=_forget_pipe)
-        self._thread = threading.Thread(target=self._read, args=(take,), name="signals", daemon=True)
+        self._thread = threading.Thread(
+            target=self._read, args=(take,), name="signals", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:

@@ -77,7 +77,9 @@ class Profiler(Callback):
 
 def _operators(profile: torch.profiler.profile) -> list[dict[str, Any]]:
     """The OPERATORS dearest operators: by their own time on the device, then on the CPU."""
-    keys = sorted(profile.key_averages(), key=lambda o: (o.self_device_time_total, o.self_cpu_time_total))
+    keys = sorted(
+        profile.key_averages(), key=lambda o: (o.self_device_time_total, o.self_cpu_time_total)
+    )
     return [
         {
             "name": operator.key,

@@ -94,7 +94,9 @@ class BlockReads:
         flat, size = piece.data.detach(), manifest.BLOCK_BYTES
         dtype = self._checkpoint.dtype(piece.kind, piece.name)
         stop = piece.start + flat.numel()
-        for file, offset, first, last in self._checkpoint.located(piece.kind, piece.name, piece.start, stop):
+        for file, offset, first, last in self._checkpoint.located(
+            piece.kind, piece.name, piece.start, stop
+        ):
             begin, end = offset, offset + (last - first) * dtype.itemsize
             self.needed_bytes += end - begin
             held = flat[first - piece.start : last - piece.start]
@@ -103,19 +105,27 @@ class BlockReads:
                 cut = min(end, (number + 1) * size)
                 block = self._block(file, number)
                 if piece.kind != BUFFER:
-                    elements = slice((begin - offset) // dtype.itemsize, (cut - offset) // dtype.itemsize)
-                    block.parts.append(_Part(begin, cut, piece.kind, piece.name, dtype, held[elements]))
+                    elements = slice(
+                        (begin - offset) // dtype.itemsize, (cut - offset) // dtype.itemsize
+                    )
+                    block.parts.append(
+                        _Part(begin, cut, piece.kind, piece.name, dtype, held[elements])
+                    )
                 begin = cut
 
     def _block(self, name: str, number: int) -> _Block:
         file, start = self._files[name], number * manifest.BLOCK_BYTES
         stop = min(file.bytes, start + manifest.BLOCK_BYTES)
-        return self._blocks.setdefault((name, number), _Block(name, start, stop, file.crc32[number]))
+        return self._blocks.setdefault(
+            (name, number), _Block(name, start, stop, file.crc32[number])
+        )
 
     def _read(self, block: _Block) -> Placed:
         """Read one block; of targets that are not plain host memory, the values come back."""
         checkpoint, path = self._checkpoint, self._checkpoint.folder / block.file
-        parts = [(part, _host_memory(part)) for part in sorted(block.parts, key=lambda part: part.start)]
+        parts = [
+            (part, _host_memory(part)) for part in sorted(block.parts, key=lambda part: part.start)
+        ]
         checksum, position = 0, block.start
         try:
             with path.open("rb", buffering=0) as stream:
@@ -130,7 +140,9 @@ class BlockReads:
         except EOFError as error:
             raise CheckpointError(f"{path} ended while it was read") from error
         if checksum != block.checksum:
-            raise CheckpointDamaged(f"{path} is damaged: wrong checksum of the block at byte {block.start}")
+            raise CheckpointDamaged(
+                f"{path} is damaged: wrong checksum of the block at byte {block.start}"
+            )
         for part, values in parts:
             if part.kind in (WEIGHT, EMA):
                 checkpoint.check_weight(part.name, values, block.file)

@@ -96,7 +96,9 @@ class MetricsComparison:
     the other run's first step does not count."""
 
 
-def compare(ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = None) -> TensorComparison:
+def compare(
+    ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = None
+) -> TensorComparison:
     """Compare everything that resuming restores. Touches disk, in bounded memory.
 
     Without `tolerance`, bit by bit: equal NaNs are equal and -0 is not 0. With one, a tensor may
@@ -137,13 +139,17 @@ def _without_gradient(checkpoint: Checkpoint) -> set[str]:
     """The parameters whose gradients are rounding only, by the second moments that Adam keeps of them."""
     sizes = dict[str, float]()
     for name in checkpoint.names("exp_avg_sq"):
-        squares = sum(float(part.double().abs().sum()) for part in checkpoint.parts("exp_avg_sq", name))
+        squares = sum(
+            float(part.double().abs().sum()) for part in checkpoint.parts("exp_avg_sq", name)
+        )
         sizes[name] = math.sqrt(squares / max(1, math.prod(checkpoint.shape("exp_avg_sq", name))))
     largest = max(sizes.values(), default=0.0)
     return {name for name, size in sizes.items() if size < _NOISE * largest}
 
 
-def _distance(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> tuple[float, int | None]:
+def _distance(
+    first: Checkpoint, second: Checkpoint, kind: str, name: str
+) -> tuple[float, int | None]:
     """The norm of the difference over the larger norm, and the flat index of the largest difference.
 
     Infinite where one is not finite, and for different integers. Without an index no bit differs.
@@ -190,14 +196,20 @@ def _differing(
             if kind in ("groups", "train"):
                 within = tolerance.moments if name == "grad_norm" else tolerance.weights
         is_close = (
-            isinstance(a, float) and isinstance(b, float) and abs(a - b) <= within * max(abs(a), abs(b))
+            isinstance(a, float)
+            and isinstance(b, float)
+            and abs(a - b) <= within * max(abs(a), abs(b))
         )
         if a != b and not is_close:
             yield Difference(kind, name, None, a, b, step)
 
 
 def compare_metrics(
-    first: Iterable[Line], second: Iterable[Line], after: int, upto: int, tolerance: Tolerance | None = None
+    first: Iterable[Line],
+    second: Iterable[Line],
+    after: int,
+    upto: int,
+    tolerance: Tolerance | None = None,
 ) -> MetricsComparison:
     """Compare the common lines of two metrics.jsonl in the steps (`after`, `upto`].
 

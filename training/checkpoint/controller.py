@@ -23,7 +23,9 @@ class CheckpointController:
     Collective: save, wait, load_best.
     """
 
-    def __init__(self, settings: Save, writer: CheckpointWriter, callbacks: CallbackList, first_step: int):
+    def __init__(
+        self, settings: Save, writer: CheckpointWriter, callbacks: CallbackList, first_step: int
+    ):
         self.writer, self._callbacks, self._waited_s = writer, callbacks, 0.0
         self._in_background, self._is_required = settings.async_, settings.required
         self._loads_best = settings.load_best and settings.keep_best > 0
@@ -54,7 +56,11 @@ class CheckpointController:
             self._callbacks.saved(folder, self.saved_step, waited_s)
 
     def load_best(
-        self, best: Facts | None, step: int, engine: Engine, load_average: Callable[[Checkpoint], None]
+        self,
+        best: Facts | None,
+        step: int,
+        engine: Engine,
+        load_average: Callable[[Checkpoint], None],
     ) -> int:
         """Load the weights of the `best` evaluation at the end of a run of `step` steps.
 
@@ -67,7 +73,9 @@ class CheckpointController:
         try:
             checkpoint = self.writer.checkpoint(best["step"])
         except CheckpointError as error:
-            self._callbacks.event("warning", {"text": f"kept the last weights, not the best: {error}"})
+            self._callbacks.event(
+                "warning", {"text": f"kept the last weights, not the best: {error}"}
+            )
             return step
         from gearshift.training.checkpoint.restore import restore
 

@@ -158,7 +158,9 @@ def write_file(path: Path, chunks: Iterable[memoryview | bytes]) -> CheckpointFi
     return CheckpointFile(path.name, size, tuple(checksums))
 
 
-def check_files(folder: Path, files: Iterable[CheckpointFile], part: int = 0, parts: int = 1) -> None:
+def check_files(
+    folder: Path, files: Iterable[CheckpointFile], part: int = 0, parts: int = 1
+) -> None:
     """Compare the blocks of `files` with their checksums; with `parts`, every `parts`-th block.
 
     Raises CheckpointError with the first wrong file and offset. Touches disk.
@@ -172,7 +174,9 @@ def check_files(folder: Path, files: Iterable[CheckpointFile], part: int = 0, pa
         found = pool.map(lambda block: _block_checksum(*block[:2]), blocks)
         for (path, start, checksum), actual in zip(blocks, found, strict=True):
             if actual != checksum:
-                raise CheckpointDamaged(f"{path} is damaged: wrong checksum of the block at byte {start}")
+                raise CheckpointDamaged(
+                    f"{path} is damaged: wrong checksum of the block at byte {start}"
+                )
 
 
 def _block_checksum(path: Path, start: int) -> int:

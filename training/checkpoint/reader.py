@@ -15,7 +15,12 @@ from safetensors import SafetensorError
 
 from gearshift.engines.base import Shape, kind_shape
 from gearshift.training.checkpoint import manifest, tensor_file
-from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointFile, Manifest, read_error
+from gearshift.training.checkpoint.manifest import (
+    CheckpointError,
+    CheckpointFile,
+    Manifest,
+    read_error,
+)
 from gearshift.training.checkpoint.tensor_file import BUFFER, WEIGHT, as_bytes, parse_key
 
 if TYPE_CHECKING:
@@ -56,7 +61,9 @@ class Checkpoint:
         self._trained = {name for group in self.groups for name in group.get("names", ())}
         self.steps: dict[str, float] = {}
         """Optimizer steps taken, by parameter."""
-        required = [(WEIGHT, name) for name in self.shapes] + [(BUFFER, name) for name in self.buffer_shapes]
+        required = [(WEIGHT, name) for name in self.shapes] + [
+            (BUFFER, name) for name in self.buffer_shapes
+        ]
         self._stored: dict[tuple[str, str], list[_Extent]] = {key: [] for key in required}
         for file in written.files:
             if manifest.RANK_FILE.match(file.name):
@@ -111,7 +118,9 @@ class Checkpoint:
             self._read(file, offset, target[first - start : last - start])
         return target
 
-    def located(self, kind: str, name: str, start: int, stop: int) -> Iterator[tuple[str, int, int, int]]:
+    def located(
+        self, kind: str, name: str, start: int, stop: int
+    ) -> Iterator[tuple[str, int, int, int]]:
         """Where elements [start, stop) of a flattened tensor are.
 
         Gives parts, each as file, offset of its first byte, first element and element after its last.
@@ -119,7 +128,12 @@ class Checkpoint:
         for extent in self._stored[kind, name]:
             first, last = max(start, extent.start), min(stop, extent.stop)
             if first < last:
-                yield extent.file, extent.offset + (first - extent.start) * extent.dtype.itemsize, first, last
+                yield (
+                    extent.file,
+                    extent.offset + (first - extent.start) * extent.dtype.itemsize,
+                    first,
+                    last,
+                )
 
     def used_kind(self, kind: str) -> dict[str, str]:
         """By parameter, `kind` such as "ema" where there is one; frozen ones have their weights."""
@@ -172,7 +186,9 @@ class Checkpoint:
             kind, name, start = parse_key(key)
             is_wide = dtype.itemsize >= torch.float32.itemsize
             if kind != BUFFER and (not is_wide or offset % dtype.itemsize):
-                raise ValueError(f"{key} is {dtype} from byte {offset} on, not aligned fp32 or wider")
+                raise ValueError(
+                    f"{key} is {dtype} from byte {offset} on, not aligned fp32 or wider"
+                )
             self.shape(kind, name)  # it has one
             extent = _Extent(start, start + length, file, offset, dtype)
             self._stored.setdefault((kind, name), []).append(extent)
@@ -209,9 +225,13 @@ def write_weights(
         keys = [key for key in keys if key[1] in names]
     # The widest first, as readers map the file.
     keys.sort(key=lambda key: -source.dtype(*key).itemsize)
-    entries = {(names or {}).get(key[1], key[1]): (source.dtype(*key), source.shape(*key)) for key in keys}
+    entries = {
+        (names or {}).get(key[1], key[1]): (source.dtype(*key), source.shape(*key)) for key in keys
+    }
     # Readers of other libraries look for "format".
-    head = tensor_file.file_head(entries, {"format": "pt", "kind": kind, "step": f"{source.manifest.step}"})
+    head = tensor_file.file_head(
+        entries, {"format": "pt", "kind": kind, "step": f"{source.manifest.step}"}
+    )
     contents = (as_bytes(part) for key in keys for part in source.parts(*key))
     return manifest.write_file(path, chain([head], contents))
 

@@ -12,7 +12,12 @@ from gearshift.engines.base import Piece
 from gearshift.training.agreement import attempt
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint.block_reads import BlockReads
-from gearshift.training.checkpoint.manifest import MODEL, CheckpointDamaged, CheckpointError, check_files
+from gearshift.training.checkpoint.manifest import (
+    MODEL,
+    CheckpointDamaged,
+    CheckpointError,
+    check_files,
+)
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
 if TYPE_CHECKING:
@@ -66,14 +71,18 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
     forms = {n: (s, checkpoint.dtype(BUFFER, n)) for n, s in checkpoint.buffer_shapes.items()}
     # With their dtype: a copy would round them.
     buffers = {name: (tuple(buffer.shape), buffer.dtype) for name, buffer in state.buffers.items()}
-    errors = _differing("parameter", checkpoint.shapes, state.shapes) + _differing("buffer", forms, buffers)
+    errors = _differing("parameter", checkpoint.shapes, state.shapes) + _differing(
+        "buffer", forms, buffers
+    )
     if slots and not errors:
         differing = _differing("optimizer state of", *_slots(checkpoint, state))
         errors = [f"{error}; fix: --reset optimizer" for error in differing]
     if errors:
         if (more := len(errors) - _MAX_ERRORS) > 0:
             errors[_MAX_ERRORS:] = [f"and {more} more"]
-        raise CheckpointError("\n  ".join([f"{checkpoint.folder} does not fit the model:", *errors]))
+        raise CheckpointError(
+            "\n  ".join([f"{checkpoint.folder} does not fit the model:", *errors])
+        )
 
 
 def fill(checkpoint: Checkpoint, pieces: Iterable[Piece]) -> None:
@@ -118,8 +127,13 @@ def _verify_together(checkpoint: Checkpoint, reads: BlockReads, world: World) ->
 
 
 def _differing(what: str, stored: Facts, ours: Facts) -> list[str]:
-    sides = ((name, *(side.get(name, "nothing") for side in (stored, ours))) for name in {**ours, **stored})
-    return [f"{what} '{n}' is {a} in the checkpoint and {b} in the model" for n, a, b in sides if a != b]
+    sides = (
+        (name, *(side.get(name, "nothing") for side in (stored, ours)))
+        for name in {**ours, **stored}
+    )
+    return [
+        f"{what} '{n}' is {a} in the checkpoint and {b} in the model" for n, a, b in sides if a != b
+    ]
 
 
 def _slots(checkpoint: Checkpoint, state: State) -> list[dict[str, list[str]]]:

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 from gearshift.models.base import DataError
 from gearshift.training.callbacks.base import Emit, Facts
 from gearshift.training.checkpoint import manifest, retention, tensor_file
-from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointFile, CheckpointUnreadable
+from gearshift.training.checkpoint.manifest import (
+    CheckpointError,
+    CheckpointFile,
+    CheckpointUnreadable,
+)
 from gearshift.training.checkpoint.reader import Checkpoint
 from gearshift.training.train_plan import StartSteps
 

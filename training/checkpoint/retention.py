@@ -85,7 +85,10 @@ def settle(storage: Storage, newest: Path, keep: Keep) -> None:
     if best := _by_score(complete):
         storage.atomic_link(BEST, f"{CHECKPOINTS}/{best[0]}")
     # Whatever the links point to stays, also a best one without a score.
-    remaining = {*_kept(complete, keep), *((storage.path / link).resolve().name for link in (LAST, BEST))}
+    remaining = {
+        *_kept(complete, keep),
+        *((storage.path / link).resolve().name for link in (LAST, BEST)),
+    }
     for name in {manifest.step_folder(checkpoint.step) for checkpoint in complete} - remaining:
         _delete(newest.with_name(name))
     _delete(newest.with_name(f"{_REPLACED}{newest.name}"))
@@ -94,7 +97,11 @@ def settle(storage: Storage, newest: Path, keep: Keep) -> None:
 def steps(run: Path) -> list[int]:
     """The steps of the checkpoints in `run`, complete or not. Reads the disk."""
     folder = run / CHECKPOINTS
-    names = [entry.name for entry in folder.iterdir() if not entry.is_symlink()] if folder.is_dir() else []
+    names = (
+        [entry.name for entry in folder.iterdir() if not entry.is_symlink()]
+        if folder.is_dir()
+        else []
+    )
     return sorted(step for step in map(manifest.step_of, names) if step is not None)
 
 
@@ -137,9 +144,14 @@ def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) 
 
 def _kept(complete: list[Manifest], keep: Keep) -> list[str]:
     periodic = [checkpoint for checkpoint in complete if checkpoint.periodic]
-    forever = [c for c in periodic if c.step == keep.at or (keep.every and c.step % keep.every == 0)]
+    forever = [
+        c for c in periodic if c.step == keep.at or (keep.every and c.step % keep.every == 0)
+    ]
     newest = [*complete[-1:], *periodic[-keep.last :]]
-    return [*_by_score(complete)[: keep.best], *(manifest.step_folder(c.step) for c in [*newest, *forever])]
+    return [
+        *_by_score(complete)[: keep.best],
+        *(manifest.step_folder(c.step) for c in [*newest, *forever]),
+    ]
 
 
 def _by_score(complete: list[Manifest]) -> list[str]:
@@ -149,9 +161,12 @@ def _by_score(complete: list[Manifest]) -> list[str]:
     and are omitted.
     """
     scored = [(written.score, written.step) for written in complete if written.score is not None]
-    comparable = [each for each in scored if replace(each[0], value=0.0) == replace(scored[-1][0], value=0.0)]
+    comparable = [
+        each for each in scored if replace(each[0], value=0.0) == replace(scored[-1][0], value=0.0)
+    ]
     return [
-        manifest.step_folder(step) for _, step in sorted((score.rank, step) for score, step in comparable)
+        manifest.step_folder(step)
+        for _, step in sorted((score.rank, step) for score, step in comparable)
     ]
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from gearshift.training.settings import TrainingSettings
 
-_SPARE_BYTES = 16 * 2**20  # For the JSON files, and a margin for file systems that count whole blocks
+_SPARE_BYTES = (
+    16 * 2**20
+)  # For the JSON files, and a margin for file systems that count whole blocks
 _FP32_BYTES = 4
 
 
@@ -46,7 +48,9 @@ def checkpoint_bytes(model: Module, settings: TrainingSettings, *, only_trained:
     from torch.nn import Parameter  # this module also serves checks before torch is imported
 
     save, evaluate, optim = settings.save, settings.eval, settings.optim
-    copies = 2 if save.keep_best > 0 and (evaluate.every or evaluate.each_epoch or evaluate.last) else 1
+    copies = (
+        2 if save.keep_best > 0 and (evaluate.every or evaluate.each_epoch or evaluate.last) else 1
+    )
     stored = model.state_dict(keep_vars=True).values()
     buffers = sum(tensor.nbytes for tensor in stored if not isinstance(tensor, Parameter))
     total = 0

@@ -14,7 +14,12 @@ from safetensors import safe_open
 
 from gearshift.engines.base import Piece, State, kind_shape
 from gearshift.training.callbacks.base import Numbers
-from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointFile, read_error, write_file
+from gearshift.training.checkpoint.manifest import (
+    CheckpointError,
+    CheckpointFile,
+    read_error,
+    write_file,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,7 +21,14 @@ import torch
 from gearshift.engines.base import Piece, State, World
 from gearshift.training.agreement import attempt, first_error
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.checkpoint import manifest, reader, resume_point, retention, room, tensor_file
+from gearshift.training.checkpoint import (
+    manifest,
+    reader,
+    resume_point,
+    retention,
+    room,
+    tensor_file,
+)
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest, Score
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, file_bytes, file_dtype
@@ -56,7 +63,10 @@ class HostCopy:
 
         Collective. Valid until the next copy.
         """
-        world, sizes = self._world, [-(-file_bytes(piece) // _ALIGNMENT) * _ALIGNMENT for piece in pieces]
+        world, sizes = (
+            self._world,
+            [-(-file_bytes(piece) // _ALIGNMENT) * _ALIGNMENT for piece in pieces],
+        )
         needed = sum(sizes)
         grows = self._buffer is None or self._buffer.numel() < needed
         # Ranks of one machine share its memory, and all check before any of them allocates.
@@ -128,7 +138,9 @@ class CheckpointWriter:
     """How long files of other ranks may take to appear here; some network file systems look again
     for a missing file only after half a minute."""
 
-    def __init__(self, storage: Storage, world: World, engine: str, keep: Keep, in_background: bool) -> None:
+    def __init__(
+        self, storage: Storage, world: World, engine: str, keep: Keep, in_background: bool
+    ) -> None:
         self._storage, self._world, self._engine, self._keep = storage, world, engine, keep
         self._folder = storage.path / retention.CHECKPOINTS
         self._copy = HostCopy(world) if in_background else None
@@ -141,7 +153,9 @@ class CheckpointWriter:
             retention.sweep(storage.path)
         world.wait_for_all()
 
-    def save(self, step: int, state: State, facts: Facts, periodic: bool, score: Score | None) -> None:
+    def save(
+        self, step: int, state: State, facts: Facts, periodic: bool, score: Score | None
+    ) -> None:
         """Save `state` and `facts` of `step`. First waits for an earlier save and raises its error.
 
         `facts` is JSON, the same on every rank, with the number of "samples" seen. With a `score`,

@@ -86,7 +86,10 @@ def use(
         digest = hashlib.sha256()
         add(digest, [facts, weights_digest(engine.state(), part, world)])
         for given in inputs.values() if world.rank == 0 else ():
-            add(digest, [given.made_from, len(given), *(given.batch([n]) for n in probes(len(given)))])
+            add(
+                digest,
+                [given.made_from, len(given), *(given.batch([n]) for n in probes(len(given)))],
+            )
         name = "features-" + world.broadcast(digest.hexdigest()[:16].encode()).decode()
         folder = Path(settings.folder or default).expanduser() / name
         module.eval()
@@ -128,7 +131,9 @@ def _complete(
 
         def make_room() -> None:
             if needed > limit:
-                raise OSError(f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}")
+                raise OSError(
+                    f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
+                )
             folder.mkdir(parents=True, exist_ok=True)
             if (free := shutil.disk_usage(folder).free) < left:
                 raise OSError(f"it needs {size(left)}, and {folder} has {size(free)} free")

@@ -76,7 +76,9 @@ class Batches:
         sizes = range(self.micro_batch // 2, 0, -1)
         return next((size for size in sizes if share % size == 0), None)
 
-    def begin(self, step: int, *, workers: int | None = None, micro_batch: int | None = None) -> None:
+    def begin(
+        self, step: int, *, workers: int | None = None, micro_batch: int | None = None
+    ) -> None:
         """Restart with the batches of the step after `step` updates, and drop prefetched ones.
 
         No sample is lost or repeated: the data order is computed by step. `micro_batch` is
@@ -164,7 +166,9 @@ class EvaluationBatches:
         Raises DataError for an empty split.
         """
         if not len(samples):
-            raise DataError("the validation split is empty", allowed="a larger eval.share, or more data")
+            raise DataError(
+                "the validation split is empty", allowed="a larger eval.share, or more data"
+            )
         chosen = samples.spread(limit)
         self.samples, self.split_samples = len(chosen), len(samples)
         """Samples of an evaluation, and of the whole split."""

@@ -53,7 +53,9 @@ class DataOrder:
         first = offset * self.global_batch
         return epoch, self._indices[first : first + self.global_batch]
 
-    def share(self, step: int, rank: int, world_size: int, micro_batch: int) -> tuple[int, list[list[int]]]:
+    def share(
+        self, step: int, rank: int, world_size: int, micro_batch: int
+    ) -> tuple[int, list[list[int]]]:
         """Epoch, and the sample indices of each micro-batch of `rank` in that step.
 
         Raises ValueError if the global batch does not divide into such micro-batches.

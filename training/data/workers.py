@@ -111,7 +111,9 @@ class RequestLoader:
             raise
 
     def _raise_if_died(self, wait_s: float) -> None:
-        by_sentinel: dict[Any, BaseProcess] = {worker.sentinel: worker for worker in self._processes}
+        by_sentinel: dict[Any, BaseProcess] = {
+            worker.sentinel: worker for worker in self._processes
+        }
         for sentinel in wait(list(by_sentinel), wait_s) if by_sentinel else ():
             worker = by_sentinel[sentinel]
             worker.join(_ENDING_S)  # its files close a moment before it has an exit code
@@ -186,5 +188,7 @@ class DataWatchdog:
         while not self._over.wait(min(1.0, self.limit_s / _CHECKS)):
             since = self._since
             if since is not None and time.monotonic() - since > self.limit_s:
-                self._give_up(f"waited {self.limit_s:.3g} s for training data; see engine.timeout_s")
+                self._give_up(
+                    f"waited {self.limit_s:.3g} s for training data; see engine.timeout_s"
+                )
                 return

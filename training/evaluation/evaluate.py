@@ -81,7 +81,9 @@ def samples_of(task: Task, split: str, seed: int) -> Samples:
     known = [name for name in SPLITS if has_samples(name)]
     if split not in known:
         raise DataError(
-            f"the task has no split '{split}'", where=f"data('{split}') of the task", allowed=", ".join(known)
+            f"the task has no split '{split}'",
+            where=f"data('{split}') of the task",
+            allowed=", ".join(known),
         )
     return Samples(task, task.data(split), seed)
 
@@ -101,7 +103,12 @@ def measure(
 
 
 def evaluate_split(
-    task: Task, module: Module, split: str, batches: EvaluationBatches, world: World, goal: str | None
+    task: Task,
+    module: Module,
+    split: str,
+    batches: EvaluationBatches,
+    world: World,
+    goal: str | None,
 ) -> SplitResult:
     """The metrics of the present weights; their preview with split val, which it shows.
 
@@ -114,7 +121,9 @@ def evaluate_split(
     preview = preview_text(task, module, never) if split == "val" else None
     name_of_goal = (goal or task.goal.metric).split()[0]
     deciding = dict.fromkeys(["val_loss", name_of_goal])
-    bad = [f"{name} {metrics[name]}" for name in deciding if not math.isfinite(metrics.get(name, 0.0))]
+    bad = [
+        f"{name} {metrics[name]}" for name in deciding if not math.isfinite(metrics.get(name, 0.0))
+    ]
     reason = f"{', '.join(bad)} in the evaluation of {split}" if bad else ""
     return SplitResult(split, batches.samples, metrics, preview, seconds, reason)
 
@@ -127,7 +136,9 @@ def check_measures(task: Task, module: Module, micro_batch: int, world: World) -
     if not isinstance(task, ChecksMeasures):
         return
     split = task.data("val")
-    samples = [split.sample(i, SampleDraws(0, i)) for i in range(min(len(split), -(-micro_batch // 2)))]
+    samples = [
+        split.sample(i, SampleDraws(0, i)) for i in range(min(len(split), -(-micro_batch // 2)))
+    ]
     once, twice = (on_device(task.collate(some), world.device) for some in (samples, samples * 2))
     module.eval()
     try:
@@ -139,7 +150,10 @@ def check_measures(task: Task, module: Module, micro_batch: int, world: World) -
 
 
 def _measure(
-    metric: Metric, module: Module, batches: Iterable[tuple[MicroBatch, bool]], interruption: Interruption
+    metric: Metric,
+    module: Module,
+    batches: Iterable[tuple[MicroBatch, bool]],
+    interruption: Interruption,
 ) -> Mapping[str, float | None]:
     total: Tensor | None = None
     module.eval()

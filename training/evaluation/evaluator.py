@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 from gearshift.models.base import Goal
 from gearshift.training.callbacks.base import Emit, EvalResult, Facts, Numbers
 from gearshift.training.checkpoint.manifest import Score
-from gearshift.training.evaluation.early_stopping import Direction, EarlyStopping, Target, parse_target
+from gearshift.training.evaluation.early_stopping import (
+    Direction,
+    EarlyStopping,
+    Target,
+    parse_target,
+)
 from gearshift.training.evaluation.evaluate import evaluate_final, metric_names
 from gearshift.training.evaluation.held_out import ALL, NEW, OLD, HeldOut
 from gearshift.training.interruption import Interrupted
@@ -41,7 +46,9 @@ class Evaluator:
         self._new_early_stopping = partial(EarlyStopping, settings.stop, settings.save.keep_best)
         self._early_stopping = self._new_early_stopping()
         used, whole = held_out.counts()
-        self._chosen = used if used < whole else None  # Samples of an evaluation; None: the whole split
+        self._chosen = (
+            used if used < whole else None
+        )  # Samples of an evaluation; None: the whole split
         self._scored = self._chosen  # The same of the scores so far
         self._goal = self._task.goal
         self._metrics: Numbers = {}
@@ -99,7 +106,10 @@ class Evaluator:
             seconds, final_s = time.perf_counter() - began, 0.0
             # An experience compares metrics before and after it; those of the end have no before.
             if not self._held_out.number and (is_last or self.reason_to_stop is not None):
-                metrics = {**metrics, **evaluate_final(self._task, module, self._batches, interruption)}
+                metrics = {
+                    **metrics,
+                    **evaluate_final(self._task, module, self._batches, interruption),
+                }
                 final_s = time.perf_counter() - began - seconds
         except Interrupted:
             self.resume(known)
@@ -111,7 +121,10 @@ class Evaluator:
             for split in measured
             if split != ALL
         ]
-        return [*parts, EvalResult(step, ALL, metrics, is_best, seconds + final_s, final_s, *counts())]
+        return [
+            *parts,
+            EvalResult(step, ALL, metrics, is_best, seconds + final_s, final_s, *counts()),
+        ]
 
     @property
     def deciding(self) -> dict[str, float]:
@@ -238,7 +251,10 @@ def check_noise(bands: Mapping[str, Numbers], metrics: Numbers, report: Emit) ->
         at_chance = band.get("min", -math.inf) <= value <= band.get("max", math.inf)
         chance = f" (chance {band['chance']:.4g})" if "chance" in band else ""
         text = f"{name} {value:.4g}, {'' if at_chance else 'not '}{' and '.join(bounds)}{chance}"
-        report("control", {"text": text, "metric": name, "value": value, "at_chance": at_chance, **band})
+        report(
+            "control",
+            {"text": text, "metric": name, "value": value, "at_chance": at_chance, **band},
+        )
         if not at_chance:
             leaks.append(text)
     return failed(f"the noise control leaks: {'; '.join(leaks)}") if leaks else None

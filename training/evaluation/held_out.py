@@ -61,7 +61,11 @@ def mean(parts: Sequence[tuple[int, Numbers]]) -> dict[str, float]:
         return dict(parts[0][1])
     means = {}
     for name in {name: None for _, metrics in parts for name in metrics}:
-        known = [(n, metrics[name]) for n, metrics in parts if not math.isnan(metrics.get(name, math.nan))]
+        known = [
+            (n, metrics[name])
+            for n, metrics in parts
+            if not math.isnan(metrics.get(name, math.nan))
+        ]
         count = sum(n for n, _ in known)
         means[name] = sum(n * value for n, value in known) / count if count else math.nan
     return means

@@ -43,7 +43,9 @@ class ConsoleReporter(Callback):
         """`usage` gives the use of the machine in percent, by resource."""
         self._about, self._outputs, self._now, self._usage = about, outputs, now, usage
         self._draw_at = now()
-        self._advice: list[str] = []  # Repeated at the end: the last lines are those that everyone reads
+        self._advice: list[
+            str
+        ] = []  # Repeated at the end: the last lines are those that everyone reads
 
     def start(self, train_plan: TrainPlan) -> None:
         self._progress = Progress(train_plan, self._now)
@@ -62,7 +64,10 @@ class ConsoleReporter(Callback):
 
     def evaluated(self, evaluation: EvalResult) -> None:
         metrics = "  ".join(f"{name} {real(value)}" for name, value in evaluation.metrics.items())
-        position, best = self._progress.position(evaluation.step), "  ← best" if evaluation.is_best else ""
+        position, best = (
+            self._progress.position(evaluation.step),
+            "  ← best" if evaluation.is_best else "",
+        )
         text = f"{position}  {evaluation.split}  {metrics}  ({duration(evaluation.seconds)}){best}"
         self._write("best" if best else "notice", render_row("eval", text))
 
@@ -81,7 +86,9 @@ class ConsoleReporter(Callback):
             self._write(_KINDS.get(label, "notice"), text)
             self._advice += [text] if label == "advice" or "fault" in facts else []
         else:
-            self._write("log", render_row("event", f"{kind}  {console_text.render_facts(facts)}".rstrip()))
+            self._write(
+                "log", render_row("event", f"{kind}  {console_text.render_facts(facts)}".rstrip())
+            )
 
     def end(self, outcome: Outcome) -> None:
         """Write the summary, and close every output, also if one of them fails."""
@@ -101,7 +108,9 @@ class ConsoleReporter(Callback):
 
 def _shortened(lines: Sequence[str]) -> list[str]:
     """At most PREVIEW_LINES of `lines`, none of them empty, with a word about the rest."""
-    cut = [text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…" for text in lines if text.strip()]
+    cut = [
+        text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…" for text in lines if text.strip()
+    ]
     if len(cut) > PREVIEW_LINES:
         cut[PREVIEW_LINES - 1 :] = [f"… {len(cut) - PREVIEW_LINES + 1} more lines in log.txt"]
     return cut

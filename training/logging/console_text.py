@@ -29,7 +29,9 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
         model += f", of which {amount(trained or 0)} train"
     batch = f"{counted(plan.global_batch, 'sample')} = micro-batch {plan.micro_batch}"
     epochs = counted(plan.epoch(plan.total_steps), "epoch")
-    run = f"{counted(plan.total_steps, 'step')} = {epochs} of {counted(plan.steps_per_epoch, 'step')}"
+    run = (
+        f"{counted(plan.total_steps, 'step')} = {epochs} of {counted(plan.steps_per_epoch, 'step')}"
+    )
     run += f", stops after step {plan.end_step}" if plan.end_step < plan.total_steps else ""
     run += f", {plan.first_step} done before" if plan.first_step else ""
     facts = dict(about.data)
@@ -88,12 +90,19 @@ def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None)
     done = f"{length} in {duration(outcome.wall_s)}"
     if outcome.reason not in ("", stop_reason.FINISHED.reason):  # which the steps tell
         done += f"; {outcome.reason}"
-    rows: list[tuple[str, str]] = [("finished" if outcome.status == "completed" else outcome.status, done)]
+    rows: list[tuple[str, str]] = [
+        ("finished" if outcome.status == "completed" else outcome.status, done)
+    ]
     if (best := outcome.best) is not None:
         rows.append(("best", render_best(best)))
     if (test := outcome.test) is not None:
         name = next(iter(test["metrics"])) if best is None else best["metric"]
-        rows.append(("test", f"{name} {real(test['metrics'][name])} with the weights of step {test['step']}"))
+        rows.append(
+            (
+                "test",
+                f"{name} {real(test['metrics'][name])} with the weights of step {test['step']}",
+            )
+        )
     if outcome.samples_per_s is not None:
         rows.append(("speed", f"{amount(outcome.samples_per_s)} samples/s"))
     if (timing := outcome.timing) is not None:
@@ -112,7 +121,9 @@ def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None)
 
 def render_facts(facts: Facts) -> str:
     """Any facts, for the log and the header."""
-    return ", ".join(f"{str(key).replace('_', ' ')} {_value(value)}" for key, value in facts.items())
+    return ", ".join(
+        f"{str(key).replace('_', ' ')} {_value(value)}" for key, value in facts.items()
+    )
 
 
 def _value(value: Any) -> str:
@@ -123,7 +134,11 @@ def _value(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     return (
-        f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+        f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:.4g}"
+        if isinstance(value, float)
+        else str(value)
     )
 
 
@@ -173,7 +188,10 @@ _OTHERS: Mapping[str, tuple[str, str | Callable[[Facts], str]]] = {
     "experience_trained": ("experience", _experience),
     "best_loaded": ("weights", "loaded from the best step, {step}"),
     "advice": ("advice", "{seen}: {cause}; fix:  {fix}"),
-    "profiled": ("profile", "{trace}: {steps} steps from {first_step}; open it in https://ui.perfetto.dev"),
+    "profiled": (
+        "profile",
+        "{trace}: {steps} steps from {first_step}; open it in https://ui.perfetto.dev",
+    ),
     "control": ("control", "{text}"),
     "tracked": ("{by}", "{text}"),
 }

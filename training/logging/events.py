@@ -65,7 +65,9 @@ class EventsWriter(Callback):
         self._file.write(_line(self._now(), kind, self._step, facts))
 
     def end(self, outcome: Outcome) -> None:
-        self.event("stopped", {n: getattr(outcome, n) for n in ("status", "reason", "exit_code", "steps")})
+        self.event(
+            "stopped", {n: getattr(outcome, n) for n in ("status", "reason", "exit_code", "steps")}
+        )
         if self._file is not None:
             self._file.close()
             self._file = None

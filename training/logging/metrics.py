@@ -35,7 +35,16 @@ _NAMES = {  # Fields of StepMetrics whose key differs
     "labelled_per_s": "labelled_tokens_per_s",
 }
 # Fields of Outcome and RunInfo that are not in result.json.
-_NOT_IN_RESULT = {"exit_code", "experience", "fault", "device", "precision", "folder", "notes", "evaluated"}
+_NOT_IN_RESULT = {
+    "exit_code",
+    "experience",
+    "fault",
+    "device",
+    "precision",
+    "folder",
+    "notes",
+    "evaluated",
+}
 _NOT_IN_RESULT |= {"loss_changes"}
 
 
@@ -79,7 +88,9 @@ class MetricsWriter(Callback):
         self._file.write(encode_bytes(line))
 
 
-def truncate(storage: Storage, step: int, evaluated_at: int | None, *, is_end: bool = False) -> None:
+def truncate(
+    storage: Storage, step: int, evaluated_at: int | None, *, is_end: bool = False
+) -> None:
     """Remove the lines that a run resumed from `step` will write again. Touches disk.
 
     These are the lines of later steps, an evaluation after `step` that its checkpoint does not know
@@ -105,11 +116,15 @@ def truncate(storage: Storage, step: int, evaluated_at: int | None, *, is_end: b
 
 def step_metrics(line: Facts) -> StepMetrics:
     """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
-    values: dict[str, Any] = {f.name: line.get(_NAMES.get(f.name, f.name)) for f in fields(StepMetrics)}
+    values: dict[str, Any] = {
+        f.name: line.get(_NAMES.get(f.name, f.name)) for f in fields(StepMetrics)
+    }
     # NaN and infinities are strings in metrics.jsonl: training/logging/strict_json.py.
     values |= {name: float(line[name]) for name in ("loss", "grad_norm")}
     values["parts"] = {name: float(value) for name, value in line.get("parts", {}).items()}
-    values["lrs"] = {key.removeprefix(OF_PART): line[key] for key in line if key.startswith(OF_PART)}
+    values["lrs"] = {
+        key.removeprefix(OF_PART): line[key] for key in line if key.startswith(OF_PART)
+    }
     return StepMetrics(**values)
 
 

@@ -68,7 +68,9 @@ class Progress:
         texts = [self.position(self.last.step), *self._numbers(), self._eta]
         return render_row("step", "  ".join(texts))
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
         """No line wraps."""
         from rich.progress_bar import ProgressBar  # for a terminal only
         from rich.table import Table
@@ -95,7 +97,10 @@ class Progress:
 
     def _numbers(self) -> list[str]:
         """The newest logged numbers, and memory in use: `ram 63%`, `gpu 71%`."""
-        line, usage = self.last, [f"{k} {self.usage[k]:.0f}%" for k in ("ram", "gpu") if k in self.usage]
+        line, usage = (
+            self.last,
+            [f"{k} {self.usage[k]:.0f}%" for k in ("ram", "gpu") if k in self.usage],
+        )
         if line is None:
             return ["waiting for the first logged step", *usage]
         memory = line.device_memory_bytes

@@ -24,7 +24,9 @@ class TerminalOutput(ConsoleOutput):
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._console = Console(file=stream, force_terminal=True, highlight=False, markup=False, emoji=False)
+        self._console = Console(
+            file=stream, force_terminal=True, highlight=False, markup=False, emoji=False
+        )
         self._live = Live(
             console=self._console,
             auto_refresh=False,

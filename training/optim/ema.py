@@ -46,7 +46,8 @@ class Ema:
                 self._weights.append(weight)
                 self._averages.append(averages[-1])
         self.pieces = [
-            replace(piece, kind=EMA, data=average) for piece, average in zip(weights, averages, strict=True)
+            replace(piece, kind=EMA, data=average)
+            for piece, average in zip(weights, averages, strict=True)
         ]
         """The average of the intervals that this rank holds; live tensors."""
 

@@ -33,7 +33,8 @@ def with_factors(
     order = list(dict.fromkeys(kind(*each) for each in trained))
     order.sort(key=lambda each: each[0])  # as without factors: a checkpoint fits both
     options = [
-        {**spec.options[group], **({PART: of[0], LR_FACTOR: of[1]} if of else {})} for group, of in order
+        {**spec.options[group], **({PART: of[0], LR_FACTOR: of[1]} if of else {})}
+        for group, of in order
     ]
     return replace(spec, options=options, group_of=lambda n, p: order.index(kind(n, p)))
 
@@ -83,7 +84,9 @@ def _trained_parts(model: Module, task: object) -> dict[str, list[list[str]]]:
 
     The parts that the task names, and children of the model that have nothing in common with them.
     """
-    parts: dict[str, Sequence[Module]] = dict(task.model_parts(model)) if isinstance(task, HasParts) else {}
+    parts: dict[str, Sequence[Module]] = (
+        dict(task.model_parts(model)) if isinstance(task, HasParts) else {}
+    )
     named = {p for module in chain(*parts.values()) for p in module.parameters()}
     for name, child in model.named_children():
         if named.isdisjoint(child.parameters()):

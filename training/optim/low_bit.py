@@ -26,8 +26,12 @@ KEEPS_FP32 = "keeps_fp32"
 """The option of a group whose moments are fp32, whatever its parameters become."""
 BLOCK = 256
 """Consecutive elements with one scale in 8 bits."""
-_AT_ONCE = 2**22  # Elements of a parameter updated at once: 16 MB in fp32, for each of a few tensors
-_SMALLEST = 1e-30  # Blocks below it are zeros: the products of codes and smaller scales would lose bits
+_AT_ONCE = (
+    2**22
+)  # Elements of a parameter updated at once: 16 MB in fp32, for each of a few tensors
+_SMALLEST = (
+    1e-30  # Blocks below it are zeros: the products of codes and smaller scales would lose bits
+)
 # Multipliers of a hash: of Knuth, The Art of Computer Programming, 3.3.4 and 6.4, and of Appleby,
 # MurmurHash3.
 _ODD = (1013904243, -1640531527, -2048144789, -1028477387)
@@ -58,7 +62,9 @@ class LowBitAdamW(AdamW):
 
     def _is_low(self, parameter: Tensor, group: Facts) -> bool:
         held = shard(parameter)
-        return held.dtype == torch.float32 and held.numel() >= self.least and not group.get(KEEPS_FP32)
+        return (
+            held.dtype == torch.float32 and held.numel() >= self.least and not group.get(KEEPS_FP32)
+        )
 
     def new_slot(self, kind: str, parameter: Tensor) -> Tensor:
         group = next(g for g in self.param_groups if any(p is parameter for p in g["params"]))
@@ -90,7 +96,9 @@ class LowBitAdamW(AdamW):
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
-                state["step"] = torch.zeros((), device=parameter.device if group["fused"] else "cpu")
+                state["step"] = torch.zeros(
+                    (), device=parameter.device if group["fused"] else "cpu"
+                )
                 state |= {kind: self.new_slot(kind, parameter) for kind in MOMENTS}
         steps = [self.state[parameter]["step"] for parameter in parameters]
         for parameter, numbers in zip(parameters, _numbers(group, torch.stack(steps)), strict=True):
@@ -126,11 +134,18 @@ def _numbers(group: Facts, steps: Tensor) -> Tensor:
     # 1 - beta ** steps would cancel most digits of fp32; a beta may be 0.
     first, second = (-torch.expm1((steps + 1) * math.log(max(b, 1e-30))) for b in (beta1, beta2))
     constants = (1 - lr * group["weight_decay"], 1 - beta1, 1 - beta2, group["eps"], 0.0)
-    columns = [steps, lr / first, second.sqrt(), *(torch.full_like(steps, value) for value in constants)]
+    columns = [
+        steps,
+        lr / first,
+        second.sqrt(),
+        *(torch.full_like(steps, value) for value in constants),
+    ]
     return torch.stack(columns, 1)
 
 
-def _update_parts(weights: Tensor, gradient: Tensor, numbers: Tensor, moments: Sequence[Tensor]) -> None:
+def _update_parts(
+    weights: Tensor, gradient: Tensor, numbers: Tensor, moments: Sequence[Tensor]
+) -> None:
     """Update flat `weights` and their `moments`, which are Blockwise or have 16 bits."""
     for start in range(0, len(weights), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
@@ -160,7 +175,9 @@ def _update_blocks(
         each.set_scales(part, new)
 
 
-def _step_of_bf16(weights: Tensor, gradient: Tensor, numbers: Tensor, first: Tensor, second: Tensor) -> None:
+def _step_of_bf16(
+    weights: Tensor, gradient: Tensor, numbers: Tensor, first: Tensor, second: Tensor
+) -> None:
     values = first.float(), second.float()
     _adamw(weights, gradient, numbers, *values)
     salt = numbers[0].to(torch.int32) * _ODD[2]
@@ -186,7 +203,9 @@ def _step_of_int8(
     return new_scales[0], new_scales[1]
 
 
-def _adamw(weights: Tensor, gradient: Tensor, numbers: Tensor, first: Tensor, second: Tensor) -> None:
+def _adamw(
+    weights: Tensor, gradient: Tensor, numbers: Tensor, first: Tensor, second: Tensor
+) -> None:
     """A step in place, as torch's AdamW. `numbers`: a row of `_numbers`.
 
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2.
@@ -303,7 +322,9 @@ class Blocks:
         count = BLOCK * (span.stop - span.start)
         whole = self.decoded(start, stop) if ends else self.scales.new_zeros(count)
         whole[start % BLOCK :][: len(values)] = values
-        self.begun = {n: begun for n, begun in self.begun.items() if not span.start <= n < span.stop}
+        self.begun = {
+            n: begun for n, begun in self.begun.items() if not span.start <= n < span.stop
+        }
         self.begun |= {n: whole.view(-1, BLOCK)[n - span.start].clone() for n in ends}
         self.codes[span], self.scales[span] = _nearest_codes(whole, self._nearest)
 

@@ -69,7 +69,9 @@ class Muon(Optimizer):
                     self._update(in_turn, [len(turn) for turn in turns], ranks, group)
                     done += len(batch)
 
-    def _update(self, matrices: Sequence[Tensor], counts: Sequence[int], ranks: _Ranks, group: Facts) -> None:
+    def _update(
+        self, matrices: Sequence[Tensor], counts: Sequence[int], ranks: _Ranks, group: Facts
+    ) -> None:
         """Update matrices of one shape; rank n orthogonalizes the next `counts[n]` of them."""
         for matrix in matrices:
             if "momentum_buffer" not in self.state[matrix]:

@@ -85,7 +85,9 @@ class Nonfinite:
         if self._unchecked:
             steps, losses, updates = zip(*self._unchecked, strict=True)
             norms = _numbers([update.norm for update in updates])
-            for step, loss, norm, update in zip(steps, _numbers(losses), norms, updates, strict=True):
+            for step, loss, norm, update in zip(
+                steps, _numbers(losses), norms, updates, strict=True
+            ):
                 # fp16 skips a step when the loss scale is too large: not an error of the gradients.
                 checked = loss, 0.0 if update.skipped else norm
                 self.has_updated |= not update.skipped and _is_sound(0.0, norm)
@@ -98,7 +100,9 @@ class Nonfinite:
         """The error and its fault, the same on every rank. Collective, once any rank found one."""
         if self._error is not None:
             return self._error, _LATER
-        first = min((step for step, *values in self._checked if not _is_sound(*values)), default=math.inf)
+        first = min(
+            (step for step, *values in self._checked if not _is_sound(*values)), default=math.inf
+        )
         step = -int(world.maximum(torch.tensor(-first, dtype=torch.float64)).item())
         mine = next((values for at, *values in self._checked if at == step), [0.0, 0.0])
         loss, norm = (world.sum(torch.tensor(mine, dtype=torch.float64)) / world.size).tolist()

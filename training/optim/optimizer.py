@@ -65,7 +65,10 @@ def spec(
 
         plain = small_apart(plain)
     if optim.groups or optim.layer_decay is not None:
-        from gearshift.training.optim.groups import lr_factors, with_factors  # where a part has a factor
+        from gearshift.training.optim.groups import (
+            lr_factors,
+            with_factors,
+        )  # where a part has a factor
 
         plain = with_factors(plain, lr_factors(optim, model, task), model)
     return plain if settings.train.on_nonfinite == "stop" else guarded(plain, world)
@@ -76,7 +79,9 @@ def _of_task(task: HasOptimizer, groups: list[dict[str, Any]]) -> Optimizer:
     (group,) = groups
     what, optimizer = f"{type(task).__name__}.optimizer", task.optimizer(group["params"])
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise EngineError(f"{what} returns a {type(optimizer).__name__}, not a torch.optim.Optimizer")
+        raise EngineError(
+            f"{what} returns a {type(optimizer).__name__}, not a torch.optim.Optimizer"
+        )
     held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     if sorted(held) != sorted(map(id, group["params"])):
         raise EngineError(
@@ -121,7 +126,9 @@ def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
     return partial(_fastest, kind, lr=settings.lr, betas=(beta1, beta2), eps=settings.eps)
 
 
-def _fastest(kind: Callable[..., Optimizer], groups: list[dict[str, Any]], **options: Any) -> Optimizer:
+def _fastest(
+    kind: Callable[..., Optimizer], groups: list[dict[str, Any]], **options: Any
+) -> Optimizer:
     """The fused optimizer, or the default implementation of torch if there is no fused kernel."""
     parameters = [p for group in groups for p in group["params"]]
     # Since torch 2.6 all supported devices have the kernels, for real numbers only.

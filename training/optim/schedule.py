@@ -40,7 +40,9 @@ class LrSchedule:
             warmup = ONE_CYCLE_RISE
         self._warmup = warmup_steps(warmup, cap, plan.steps_per_epoch, self._total)
         if self._warmup < (asked := _steps(warmup, plan)):
-            text = f"schedule.warmup: {asked} steps cut to {self._warmup} by schedule.warmup_cap={cap}"
+            text = (
+                f"schedule.warmup: {asked} steps cut to {self._warmup} by schedule.warmup_cap={cap}"
+            )
             self.warnings.append(text)
         self._cycles: list[int] = []
         if self._name == "cosine-restarts":
@@ -109,7 +111,9 @@ class LrSchedule:
         self._plateau.update(facts)
 
 
-def warmup_steps(warmup: int | str, cap: int | str | None, steps_per_epoch: int, total_steps: int) -> int:
+def warmup_steps(
+    warmup: int | str, cap: int | str | None, steps_per_epoch: int, total_steps: int
+) -> int:
     """The steps of a warm-up, at most `cap`. Raises ValueError for a bad duration."""
     lengths = [warmup] if cap is None else [warmup, cap]
     return min(duration.steps(length, steps_per_epoch, total_steps) for length in lengths)

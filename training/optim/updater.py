@@ -35,7 +35,9 @@ class Updater:
         self._decay = settings.train.ema
         self.nonfinite = Nonfinite(settings.train.on_nonfinite)
         self.average: Ema | None = None
-        self._newest: tuple[Update, int] | None = None  # The last update, and the units of its global batch
+        self._newest: tuple[Update, int] | None = (
+            None  # The last update, and the units of its global batch
+        )
         self.lr = 0.0
         """Of the update that was prepared last."""
         self.lrs: Numbers = {}

@@ -14,7 +14,9 @@ _MEMORY = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usag
 _UNLIMITED = 1 << 60
 _KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 # Counts of memory.stat that the kernel takes back before it kills a process.
-_DROPPABLE = re.compile(r"^(?:total_(?:in)?active_file|(?:in)?active_file|slab_reclaimable) (\d+)$", re.M)
+_DROPPABLE = re.compile(
+    r"^(?:total_(?:in)?active_file|(?:in)?active_file|slab_reclaimable) (\d+)$", re.M
+)
 
 
 class Share(NamedTuple):

@@ -42,7 +42,9 @@ class LimitEnforcer(Callback):
     shared file systems, not even that if it is exceeded already.
     """
 
-    def __init__(self, limits: Limits, monitor: ResourceMonitor, emit: Emit, chosen: Sequence[str] = ()):
+    def __init__(
+        self, limits: Limits, monitor: ResourceMonitor, emit: Emit, chosen: Sequence[str] = ()
+    ):
         """`emit` gets each event; `chosen`: the resources whose limits the user set."""
         self._monitor, self._emit, self._chosen = monitor, emit, chosen
         # None: it is not watched, or no longer.
@@ -59,7 +61,9 @@ class LimitEnforcer(Callback):
         reading = self._monitor.read()
         for name in self._chosen:
             if reading[name] is None and name != "cpu":  # its first reading comes later
-                self._emit("warning", {"text": f"limits.{name} cannot act: this machine reports no {name}"})
+                self._emit(
+                    "warning", {"text": f"limits.{name} cannot act: this machine reports no {name}"}
+                )
         if "disk" in _over(reading, self._critical):
             self._limits["disk"] = self._critical["disk"] = None
             self._emit("limit_given_up", {"over": ["disk"], **reading})
@@ -104,7 +108,9 @@ class LimitEnforcer(Callback):
             self._emit("limit_warning", {"over": over, "warnings": self._warnings, **reading})
         if not critical and self._warnings < WARNINGS:
             return Action.NOTHING
-        used = self._taken & (Action.FREE_MEMORY | (Action.SMALLER_BATCH if critical else Action.NOTHING))
+        used = self._taken & (
+            Action.FREE_MEMORY | (Action.SMALLER_BATCH if critical else Action.NOTHING)
+        )
         for action, helps in _HELPS.items() if "disk" not in critical else ():
             if action in self._left & ~used and helps.intersection(over):
                 if action is Action.FREE_MEMORY:

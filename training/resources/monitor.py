@@ -23,7 +23,10 @@ RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
 Reading = Mapping[str, float | None]
 """Use of the machine by name, as `ResourceMonitor.read`; None: no such resource, or it is unknown."""
 # Names of the sensors of processors in Linux, from the most exact to the least.
-_SENSORS = (*("coretemp", "k10temp", "zenpower"), *("cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz"))
+_SENSORS = (
+    *("coretemp", "k10temp", "zenpower"),
+    *("cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz"),
+)
 # Of a device, at most, outside of a process's allocator: the CUDA context, buffers of NCCL and cuBLAS.
 _CONTEXT_BYTES = 2**30
 
@@ -63,7 +66,9 @@ class ResourceMonitor(Thread):
         }
         uses, names = {**reading, "gpu": reading["gpu_all"]}, (*RESOURCES, "gpu_busy")
         self.newest = {name: value for name in names if (value := uses[name]) is not None}
-        highest = {name: max(value, self.highest.get(name, 0)) for name, value in self.newest.items()}
+        highest = {
+            name: max(value, self.highest.get(name, 0)) for name, value in self.newest.items()
+        }
         self.highest = {**self.highest, **highest}
         return reading
 
@@ -91,7 +96,11 @@ def _cpu_percent() -> float:
 def _of_container(machine: Any, share: cgroup.Share | None) -> float:
     """The use in percent of psutil's record, or of a tighter limit."""
     percent: float = machine.percent
-    return 100 * share.used / share.limit if share is not None and share.limit < machine.total else percent
+    return (
+        100 * share.used / share.limit
+        if share is not None and share.limit < machine.total
+        else percent
+    )
 
 
 def cpu_celsius() -> float | None:
@@ -129,5 +138,12 @@ def gpu_uses(device: torch.device) -> Reading:
     used, total, reserved = state.used, state.total, torch.cuda.memory_reserved(device)
     others = max(0, used - (state.by_process or reserved + _CONTEXT_BYTES))
     taken = used - reserved + torch.cuda.memory_allocated(device)
-    uses = (100 * others / total, 100 * taken / total, reserved, used, state.busy_percent, state.celsius)
+    uses = (
+        100 * others / total,
+        100 * taken / total,
+        reserved,
+        used,
+        state.busy_percent,
+        state.celsius,
+    )
     return dict(zip(names, uses, strict=True))

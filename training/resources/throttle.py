@@ -67,7 +67,9 @@ class Throttle:
                 self._halve_micro_batch(step)
             memory.release_unused(self._engine.world.device)
         left = Action.FEWER_WORKERS if workers else Action.NOTHING
-        self._callbacks.throttled(left | (Action.SMALLER_BATCH if batches.smaller else Action.NOTHING))
+        self._callbacks.throttled(
+            left | (Action.SMALLER_BATCH if batches.smaller else Action.NOTHING)
+        )
         return has_fewer or is_smaller
 
     def without_oom(self, accumulate: Callable[[], T], step: int) -> T | None:

@@ -39,7 +39,9 @@ _CHARTS = (  # keys of a "train" line, and their chart
 TAGS = ("model", "mode", "engine")  # facts by which a tracker filters runs
 # Times between two looks at the files, and between two attempts to reach a tracker.
 _POLL_S, _RETRY_S = 1.0, 300.0
-_ORPHAN_S = 60.0  # how long the process sends the rest of a killed run, and a later one waits for it
+_ORPHAN_S = (
+    60.0  # how long the process sends the rest of a killed run, and a later one waits for it
+)
 _MOST_LINES = 5000
 
 
@@ -87,7 +89,9 @@ class Tracker:
 class Following:
     """Sends one run to one tracker, from the first line that it lacks to the end of the run."""
 
-    def __init__(self, run: Run, track: str, over: threading.Event, say: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, run: Run, track: str, over: threading.Event, say: Callable[[str, str], None]
+    ) -> None:
         self._run, self._over, self._say = run, over, say
         self._name, _, self._project = track.partition(":")
         self._went_back, self._has_warned, self._newest_saved = run.went_back, False, run.first_step
@@ -160,7 +164,9 @@ class Following:
         with caught(self._warn):
             if folder.is_dir() and (is_full or (is_best and self._run.checkpoints == "best")):
                 weights = ("model.safetensors", "manifest.json")
-                files = [path for path in sorted(folder.iterdir()) if is_full or path.name in weights]
+                files = [
+                    path for path in sorted(folder.iterdir()) if is_full or path.name in weights
+                ]
                 tracker.upload(step, files, is_best)
 
     def _warn(self, error: str) -> None:
@@ -184,7 +190,9 @@ def _lines(path: Path) -> Iterator[list[Any]]:
 
 def _samples(path: Path) -> Facts:
     samples = read_json(path)
-    pictures = [{**p, "path": str(path.with_name(Path(p["file"]).name))} for p in samples["pictures"]]
+    pictures = [
+        {**p, "path": str(path.with_name(Path(p["file"]).name))} for p in samples["pictures"]
+    ]
     return {**samples, "pictures": pictures}
 
 
@@ -210,7 +218,9 @@ def _chart(key: str) -> str | None:
 def _summary(result: Facts) -> Facts:
     names = ("status", "reason", "steps", "epochs", "wall_s", "samples_per_s")
     values = {f"result/{name}": result.get(name) for name in names}
-    values |= {f"result/peak_{k}_bytes": v for k, v in (result.get("peak_memory_bytes") or {}).items()}
+    values |= {
+        f"result/peak_{k}_bytes": v for k, v in (result.get("peak_memory_bytes") or {}).items()
+    }
     values |= {f"best/{name}": value for name, value in (result.get("best") or {}).items()}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -224,7 +234,9 @@ def main() -> None:
     with os.fdopen(int(sys.argv[1])) as file:
         facts = json.load(file)
     run, over = Run(**{**facts, "folder": Path(facts["folder"])}), threading.Event()
-    with suppress(OSError):  # a file system without locks; else an earlier process sends the rest first
+    with suppress(
+        OSError
+    ):  # a file system without locks; else an earlier process sends the rest first
         fcntl.flock(os.open(run.folder, os.O_RDONLY), fcntl.LOCK_EX)
 
     def say(track: str, kind: str, text: str) -> None:

@@ -39,15 +39,21 @@ class Session(Tracker):
         experiment = mlflow.set_experiment(name).experiment_id
         found = self._client.search_runs([experiment], f"tags.`{_ID}` = '{id_}'", max_results=1)
         tags = {_ID: id_, **{name: str(run.facts[name]) for name in TAGS if name in run.facts}}
-        mine = found[0] if found else self._client.create_run(experiment, None, tags, run.folder.name)
+        mine = (
+            found[0] if found else self._client.create_run(experiment, None, tags, run.folder.name)
+        )
         self._run, self.last_step = mine.info.run_id, int(mine.data.tags.get(_LAST_STEP, 0))
         if not mine.data.params:  # they cannot change
             settings = flat({**run.settings, "run": run.facts}).items()
-            params = [mlflow.entities.Param(key, str(value)[:_VALUE_LENGTH]) for key, value in settings]
+            params = [
+                mlflow.entities.Param(key, str(value)[:_VALUE_LENGTH]) for key, value in settings
+            ]
             self._client.log_batch(self._run, params=params)
         self._client.update_run(self._run, status="RUNNING")
         at = urlsplit(server)
-        page = at._replace(netloc=at.netloc.rpartition("@")[2]).geturl().rstrip("/")  # without the password
+        page = (
+            at._replace(netloc=at.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        )  # without the password
         self.notice = "notice", f"{page}/#/experiments/{experiment}/runs/{self._run}"
 
     def log(self, step: int, values: Numbers) -> None:
@@ -67,7 +73,9 @@ class Session(Tracker):
         self._client.log_dict(self._run, table, f"samples/step-{step}.json")
         for picture in samples["pictures"]:
             key = _NOT_IN_NAMES.sub("_", f"samples/{picture['name']}")
-            self._client.log_image(self._run, self._mlflow.Image(picture["path"]), key=key, step=step)
+            self._client.log_image(
+                self._run, self._mlflow.Image(picture["path"]), key=key, step=step
+            )
 
     def upload(self, step: int, files: Sequence[Path], is_best: bool) -> None:
         folder = f"checkpoints/{files[0].parent.name}"

@@ -83,9 +83,13 @@ class Trackers(Callback):
             self._pass_on(process, process.communicate(b"\n", wait_s)[0])
         except subprocess.TimeoutExpired:
             process.kill()
-            self._pass_on(process, process.communicate()[0], f"sending took longer than {wait_s:g} s")
+            self._pass_on(
+                process, process.communicate()[0], f"sending took longer than {wait_s:g} s"
+            )
 
-    def _pass_on(self, process: _Process, said: bytes, why: str = "their process has ended") -> None:
+    def _pass_on(
+        self, process: _Process, said: bytes, why: str = "their process has ended"
+    ) -> None:
         """Tell what the process `said`, and `why` trackers lack something once it has failed."""
         for line in said.splitlines():
             self._tell(*json.loads(line))

@@ -24,7 +24,9 @@ class Session(Tracker):
         self.notice = "notice", f"tensorboard --logdir {folder}"
         # `purge_step`: all earlier files are void.
         self._writer = board.SummaryWriter(str(folder), purge_step=0, max_queue=0, flush_secs=5)
-        settings = {k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in run.settings.items()}
+        settings = {
+            k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in run.settings.items()
+        }
         # add_hparams would write them as another run.
         _, start, self._end = board.summary.hparams(settings, {})
         self._writer.file_writer.add_summary(start)
@@ -55,4 +57,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def _escape(text: str) -> str:
     """`text` with every character that Markdown or HTML interprets as a character reference."""
-    return "".join("<br>" if c == "\n" else c if c.isalnum() or c in _PLAIN else f"&#{ord(c)};" for c in text)
+    return "".join(
+        "<br>" if c == "\n" else c if c.isalnum() or c in _PLAIN else f"&#{ord(c)};" for c in text
+    )

@@ -18,7 +18,13 @@ from gearshift.training.trackers.follow import TAGS, Run, Tracker
 STEP = "global_step"
 """The x axis of all charts."""
 # Code, git, command line, host and user, packages and output, which must not leave the machine.
-_ON = ("disable_code", "disable_git", "disable_job_creation", "x_disable_meta", "x_disable_machine_info")
+_ON = (
+    "disable_code",
+    "disable_git",
+    "disable_job_creation",
+    "x_disable_meta",
+    "x_disable_machine_info",
+)
 _OFF = ("save_code", "symlink", "x_save_requirements")
 _SETTINGS: Facts = {
     **dict.fromkeys(_ON, True),
@@ -45,7 +51,10 @@ class Session(Tracker):
             if run.command is None:
                 raise
             # A usage error: nobody has logged in.
-            kind, why = "notice" if isinstance(error, wandb.errors.UsageError) else "warning", describe(error)
+            kind, why = (
+                "notice" if isinstance(error, wandb.errors.UsageError) else "warning",
+                describe(error),
+            )
             self._run = self._open(run, project, id_, "offline")
         self.notice = kind, self._run.url or f"recorded offline ({why}); to send it:  {run.command}"
         if self._run.disabled:
@@ -64,7 +73,9 @@ class Session(Tracker):
         table = self._wandb.Table(samples["columns"], samples["rows"], allow_mixed_types=True)
         values: dict[str, Any] = {"samples/predictions": table}
         for each in samples["pictures"]:
-            values[f"samples/{each['name']}"] = self._wandb.Image(each["path"], caption=each["caption"])
+            values[f"samples/{each['name']}"] = self._wandb.Image(
+                each["path"], caption=each["caption"]
+            )
         self.log(step, values)
 
     def upload(self, step: int, files: Sequence[Path], is_best: bool) -> None:
@@ -83,7 +94,9 @@ class Session(Tracker):
             self._run.mark_preempting()
         self._run.finish(exit_code=exit_code)
 
-    def _open(self, run: Run, project: str, id_: str, mode: Literal["online", "offline"] | None) -> Any:
+    def _open(
+        self, run: Run, project: str, id_: str, mode: Literal["online", "offline"] | None
+    ) -> Any:
         self._wandb.run = None  # of an earlier attempt
         with suppress(Exception):
             self._wandb.teardown()

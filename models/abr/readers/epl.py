@@ -84,31 +84,43 @@ def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
         lines = list(filter(str.strip, others[0].split("\n")))[: int(np.ceil(samples))]
         traces = np.array([line.split() for line in lines], dtype=np.float64)
     except (ValueError, OverflowError):
-        raise _error(path, "the data has a value that is no number, or rows of several lengths") from None
+        raise _error(
+            path, "the data has a value that is no number, or rows of several lengths"
+        ) from None
     if len(traces) < int(samples) or traces.shape[1:] != (len(levels),):
         problem = f"truncated: {traces.shape} of {int(samples)} samples in {WINDOW_MS} ms"
         raise _error(path, f"{problem} and {len(levels)} levels")
     return levels, traces, samples, float(rate or nan), run
 
 
-def _labels(path: Path, levels: list[float], reading: ResponseReading) -> dict[float, dict[str, Any]]:
+def _labels(
+    path: Path, levels: list[float], reading: ResponseReading
+) -> dict[float, dict[str, Any]]:
     """The labels of each level by one rater; a negative latency, or an infinite threshold: no wave.
 
     A rater of other peaks says nothing about wave V.
     """
     text = _text(path)
-    named, table = _THRESHOLD.search(text), [line.split("\t") for line in text.split("\n") if "\t" in line]
+    named, table = (
+        _THRESHOLD.search(text),
+        [line.split("\t") for line in text.split("\n") if "\t" in line],
+    )
     heads = [cell.strip() for cell in table[0]] if table else []
     marked = [peak[1] for head in heads if (peak := _PEAK.fullmatch(head))]
     has_wave = "P5" in marked
     try:
         threshold = nan if named and named[1] == "None" else float(named[1] if named else "")
-        columns = [heads.index(head) for head in ("Level", "P5 Latency", "P5 Amplitude")[: 1 + 2 * has_wave]]
+        columns = [
+            heads.index(head)
+            for head in ("Level", "P5 Latency", "P5 Amplitude")[: 1 + 2 * has_wave]
+        ]
         rows = [[float(cells[column]) for column in columns] for cells in table[1:]]
         if not marked:
             raise ValueError
     except (ValueError, IndexError):
-        problem = "no line 'Threshold (dB SPL): …', or no table of numbers with Level and P5 Latency"
+        problem = (
+            "no line 'Threshold (dB SPL): …', or no table of numbers with Level and P5 Latency"
+        )
         raise _error(path, problem) from None
     reading.marked[WAVE_V if has_wave else f"{' and '.join(marked)}, no wave V"] += 1
     silent = {"exists": 0.0} if has_wave and isinf(threshold) else {}

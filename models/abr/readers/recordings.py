@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gearshift.models.abr.responses import ResponseOrigin, ResponseReading, ResponseRow, Signal, resample
+from gearshift.models.abr.responses import (
+    ResponseOrigin,
+    ResponseReading,
+    ResponseRow,
+    Signal,
+    resample,
+)
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import MissingPackage
 from gearshift.models.common.recordings import bids
@@ -60,7 +66,10 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
             intervals = every[following[inside]] - onsets[inside]
             rate = 1 / float(np.median(intervals)) if len(intervals) else np.nan
             group, number, found = bids.subject(path) or name, _LEVEL.search(kind), 0
-            facts: dict[str, float] = {"level": float(number[1]) if number else np.nan, "rate": rate}
+            facts: dict[str, float] = {
+                "level": float(number[1]) if number else np.nan,
+                "rate": rate,
+            }
             for found, (points, quality) in enumerate(
                 _averages(recording, channel, onsets, reading), start=1
             ):
@@ -132,7 +141,9 @@ def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, Values
     return {kind: np.sort(np.array(onsets)) for kind, onsets in kinds.items()}
 
 
-def _sweeps(recording: Recording, channel: int, onsets: Values, reading: ResponseReading) -> Iterator[Values]:
+def _sweeps(
+    recording: Recording, channel: int, onsets: Values, reading: ResponseReading
+) -> Iterator[Values]:
     """The band-passed window after each stimulus, in µV; the filter stops at gaps.
 
     Stimuli before the begin and after the end, or too close to it, are left out; those in a gap, or
@@ -142,7 +153,11 @@ def _sweeps(recording: Recording, channel: int, onsets: Values, reading: Respons
 
     rate, whole = recording.rate_hz, 0
     band = butter(2, BAND_HZ, "bandpass", fs=rate, output="sos")
-    pad, chunk, length = int(PAD_S * rate), int(CHUNK_S * rate), int(np.ceil(WINDOW_MS * rate / 1000)) + 1
+    pad, chunk, length = (
+        int(PAD_S * rate),
+        int(CHUNK_S * rate),
+        int(np.ceil(WINDOW_MS * rate / 1000)) + 1,
+    )
     every = np.round(onsets * rate).astype(np.int64)
     for begin, end in (piece.bounds(rate) for piece in recording.pieces):
         starts = every[(every >= begin) & (every + length <= end)]

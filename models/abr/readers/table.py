@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 
 from gearshift.models.abr.config import CLASS_NAMES, COLUMNS, POINTS, UNKNOWN
-from gearshift.models.abr.responses import UNKNOWN_CLASS, ResponseOrigin, ResponseReading, ResponseRow
+from gearshift.models.abr.responses import (
+    UNKNOWN_CLASS,
+    ResponseOrigin,
+    ResponseReading,
+    ResponseRow,
+)
 from gearshift.models.base import DataError
 from gearshift.models.common.config import declared_columns
 from gearshift.models.common.data_files import IGNORE, listed
@@ -43,7 +48,11 @@ def find_columns(
     if there are more points than a response has.
     """
     meanings = [declared.get(name.lower(), name.lower()) for name in names]
-    read = [meaning for meaning in COLUMNS if meaning != IGNORE and (has_labels or meaning not in LABELS)]
+    read = [
+        meaning
+        for meaning in COLUMNS
+        if meaning != IGNORE and (has_labels or meaning not in LABELS)
+    ]
     columns: dict[str, int] = {}
     for meaning in (*read, *POINT_NAMES):
         places = [i for i, other in enumerate(meanings) if other == meaning]
@@ -102,7 +111,9 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
             if numbers.get("rejected", nan) >= MOST_REJECTED:
                 reading.left_out["many_rejected"] += 1
                 continue
-            target = _target(row.get("hear_loss"), classes, partial(table.number, name="hear_loss"), reading)
+            target = _target(
+                row.get("hear_loss"), classes, partial(table.number, name="hear_loss"), reading
+            )
         except ValueError as error:
             reading.bad_records.add(where, str(error))
             continue
@@ -136,7 +147,9 @@ def check_declared(reading: ResponseReading) -> None:
         )
 
 
-def _target(value: Any, classes: Mapping[str, str], number_of: Any, reading: ResponseReading) -> int:
+def _target(
+    value: Any, classes: Mapping[str, str], number_of: Any, reading: ResponseReading
+) -> int:
     """A class from 0 to 4, its name or a label of data.classes; empty: unknown. Raises ValueError."""
     name = name_of(value).lower()
     name = classes.get(name, name)

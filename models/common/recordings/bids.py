@@ -91,5 +91,7 @@ def read_events(
     unnamed = sum(not event.name for event in events)
     notes += [f"{path.name}: {note}" for note in table.notes]
     if column and unnamed:
-        notes.append(f"{path.name}: {unnamed} of {len(events)} rows have no {column} and are left out")
+        notes.append(
+            f"{path.name}: {unnamed} of {len(events)} rows have no {column} and are left out"
+        )
     return sorted(events, key=lambda event: event.onset_s)

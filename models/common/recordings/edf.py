@@ -51,7 +51,13 @@ def read_file(path: Path, unit: str | None) -> EdfFile:
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
-            kind = "BDF" if head.startswith(b"\xffBIOSEMI") else "EDF" if head.startswith(b"0       ") else ""
+            kind = (
+                "BDF"
+                if head.startswith(b"\xffBIOSEMI")
+                else "EDF"
+                if head.startswith(b"0       ")
+                else ""
+            )
             if path.suffix.lower() != f".{kind.lower()}":
                 raise ValueError(f"it does not begin as a {path.suffix.lower()} file")
             size, records, count = (int(head[a:b]) for a, b in ((184, 192), (236, 244), (252, 256)))
@@ -64,7 +70,9 @@ def read_file(path: Path, unit: str | None) -> EdfFile:
         width = 3 if kind == "BDF" else 2
         record = sum(map(int, counts)) * width
         length, expected = path.stat().st_size, size + max(1, records) * record
-        if not record or (length != expected if records > 0 else length < expected):  # -1: not closed
+        if not record or (
+            length != expected if records > 0 else length < expected
+        ):  # -1: not closed
             raise ValueError(f"it has {length} bytes, and by its header {expected}")
         rows = zip(labels, units, (int(n) / seconds for n in counts), *ranges, strict=True)
         channels = [_channel(*row, unit=unit) for row in rows if row[0][3:] != " Annotations"]

@@ -53,7 +53,9 @@ def open_recording(path: Path, unit: str | None = None, channel: str | None = No
 
 
 @lru_cache(maxsize=8)
-def _opened(path: Path, as_it_is: tuple[int, ...], unit: str | None, wanted: str | None) -> Recording:
+def _opened(
+    path: Path, as_it_is: tuple[int, ...], unit: str | None, wanted: str | None
+) -> Recording:
     """Cached by the identity of the file. Raises DataError, OSError."""
     header = edf.read_file(path, unit) if path.suffix.lower() in edf.SUFFIXES else None
     with recording_errors(path) as notes:
@@ -68,7 +70,9 @@ def _opened(path: Path, as_it_is: tuple[int, ...], unit: str | None, wanted: str
         if faster:  # of several rates, MNE gives all channels the highest one
             raw, note = _raw(path, exclude=faster)
             channels = [channel for channel in channels if channel.name not in faster]
-        if not (0 < rate < inf and raw.n_times and abs(float(raw.info["sfreq"]) - rate) < 1e-5 * rate):
+        if not (
+            0 < rate < inf and raw.n_times and abs(float(raw.info["sfreq"]) - rate) < 1e-5 * rate
+        ):
             raise ValueError(f"{raw.n_times} samples at {rate:g} Hz")
         for channel, name in zip(channels, raw.ch_names, strict=True):
             channel.is_bad = name in raw.info["bads"]

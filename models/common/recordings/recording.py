@@ -102,12 +102,16 @@ class Recording:
     def piece(self, start_s: float, end_s: float) -> RecordingPiece | None:
         """The piece with all of a time span, up to a millisecond; None: none has it whole."""
         first, last = start_s + _TOLERANCE_S, end_s - 2 * _TOLERANCE_S
-        whole = (p for p in self.pieces if p.start_s <= first and start_s < p.end_s and last <= p.end_s)
+        whole = (
+            p for p in self.pieces if p.start_s <= first and start_s < p.end_s and last <= p.end_s
+        )
         return next(whole, None)
 
     def check(self, picks: Sequence[int]) -> None:
         """Raise DataError if the values of one of the channels are not microvolts."""
-        if wrong := next((self.channels[pick] for pick in picks if self.channels[pick].problem), None):
+        if wrong := next(
+            (self.channels[pick] for pick in picks if self.channels[pick].problem), None
+        ):
             fix = "leave it out, or export the recording at one sampling rate, in volts"
             if wrong.problem == NO_UNIT:
                 fix = "name the unit:  --set data.unit=uV"
@@ -185,4 +189,6 @@ def recording_errors(path: Path) -> Iterator[list[str]]:
         for category in (FutureWarning, DeprecationWarning):
             warnings.simplefilter("ignore", category)
         yield notes
-    notes += dict.fromkeys(" ".join(str(warning.message).strip().split("\n")[0].split()) for warning in shown)
+    notes += dict.fromkeys(
+        " ".join(str(warning.message).strip().split("\n")[0].split()) for warning in shown
+    )

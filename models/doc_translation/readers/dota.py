@@ -78,7 +78,9 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
     sides = {page.document: names[page.name][0] for page in pages}
     given = {side: sorted(d for d in sides if sides[d] == side) for side in LISTS.values()}
     counts = {"skipped_pages": skipped, "left_out_pages": len(left_out) - skipped}
-    return Collection(str(root), pages, language, given if split == "file" else None, left_out, counts, notes)
+    return Collection(
+        str(root), pages, language, given if split == "file" else None, left_out, counts, notes
+    )
 
 
 def _text(path: Path, notes: list[str]) -> str:

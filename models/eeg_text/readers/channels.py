@@ -15,7 +15,9 @@ from gearshift.models.eeg_text.readers import tables
 
 LOWEST_RATE_HZ = 110
 """Lowest sampling rate that contains 50 Hz."""
-ALLOWED = f"electrodes of the 10-10 system or EGI's, such as Fz or E11; regions: {', '.join(INDICES)}"
+ALLOWED = (
+    f"electrodes of the 10-10 system or EGI's, such as Fz or E11; regions: {', '.join(INDICES)}"
+)
 
 
 @dataclass(frozen=True)

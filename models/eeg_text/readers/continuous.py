@@ -69,7 +69,9 @@ class Cutter:
         recording = open_recording(path, self.options[1])
         placed, notes = channels.place(recording, self.channel_map), [*recording.notes]
         readings = self._readings(recording, notes)
-        cuts = self._windows(recording) if readings is None else self._sentences(recording, readings)
+        cuts = (
+            self._windows(recording) if readings is None else self._sentences(recording, readings)
+        )
         items = []
         for text, group, start, samples, where, (begin, end) in cuts:
             piece = recording.piece(start, start + samples / RATE_HZ)
@@ -104,7 +106,10 @@ class Cutter:
                 yield None, bids.subject(recording.path) or name, *where, (-inf, inf)
             elif position < BLOCK:
                 own = windows[number - position :][:BLOCK]
-                within = (own[0][0] - length, own[-1][0] + 2 * length)  # also what is left out around it
+                within = (
+                    own[0][0] - length,
+                    own[-1][0] + 2 * length,
+                )  # also what is left out around it
                 yield None, f"{name}, block {block + 1}", *where, within
 
     def _readings(self, recording: Recording, notes: list[str]) -> list[Event] | None:
@@ -144,8 +149,12 @@ class Cutter:
     def _timed(self, event: Event, onsets: Sequence[float], text: str, name: str) -> Event:
         """The sentence of an event; one without a duration lasts until the next of `onsets`."""
         later = onsets[bisect_right(onsets, event.onset_s) :][:1]
-        lasts = event.duration_s or min([self.samples / RATE_HZ, *(t - event.onset_s for t in later)])
-        return Event(event.onset_s, lasts, text, f"{name}, event {event.name} at {event.onset_s:.2f} s")
+        lasts = event.duration_s or min(
+            [self.samples / RATE_HZ, *(t - event.onset_s for t in later)]
+        )
+        return Event(
+            event.onset_s, lasts, text, f"{name}, event {event.name} at {event.onset_s:.2f} s"
+        )
 
     def _sentences(self, recording: Recording, readings: list[Event]) -> Iterator[Cut]:
         onsets, last = [*(reading.onset_s for reading in readings[1:]), inf], -inf
@@ -159,7 +168,9 @@ class Cutter:
                 fix = f"give each one a duration of at least {SHORTEST / RATE_HZ:g} s"
                 self.bad_records.add(reading.where, f"{reading.duration_s:g} s is too short", fix)
             elif recording.piece(start, end) is None:
-                problem = f"{start:g} to {end:g} s has a gap, or is not within the {recording.end_s:g} s"
+                problem = (
+                    f"{start:g} to {end:g} s has a gap, or is not within the {recording.end_s:g} s"
+                )
                 self.bad_records.add(reading.where, f"{problem} of the recording")
             else:
                 yield reading.name, group, start, samples, reading.where, within

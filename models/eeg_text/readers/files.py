@@ -29,7 +29,9 @@ from gearshift.models.eeg_text.readers import continuous, zuco
 from gearshift.models.eeg_text.recordings import RATE_HZ, Item, Recordings, Use
 
 
-def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None = None) -> Recordings:
+def read(
+    path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None = None
+) -> Recordings:
     """The recordings at `path`, read by the settings `data`.
 
     `channel_map`: the content of data.channels, if it was read before. Settings without effect are
@@ -57,7 +59,11 @@ def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None 
     items: list[Item] = []
     for file in [*of_zuco, *others]:
         try:
-            items += read_zuco(file) if cutter is None or forms[file] == formats.ZUCO else cutter.read(file)
+            items += (
+                read_zuco(file)
+                if cutter is None or forms[file] == formats.ZUCO
+                else cutter.read(file)
+            )
         except MissingPackage:
             raise
         except DataError as error:
@@ -81,7 +87,9 @@ def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None 
         )
     facts: dict[str, Any] = {
         "format": "; ".join(dict.fromkeys(forms.values())),
-        "unit": "; ".join(unit for files, unit in ((of_zuco, zuco.UNIT), (others, continuous.UNIT)) if files),
+        "unit": "; ".join(
+            unit for files, unit in ((of_zuco, zuco.UNIT), (others, continuous.UNIT)) if files
+        ),
         "bad": skipped,
         "without_eeg": dict(sorted(missing.items())),
         "notes": few(cutter.notes) if cutter else [],
@@ -89,7 +97,9 @@ def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None 
     }
     facts = {name: value for name, value in facts.items() if value}
     if cutter is not None:
-        facts["channels"] = max((len(i.channels) for i in items if i.start_s is not None), default=0)
+        facts["channels"] = max(
+            (len(i.channels) for i in items if i.start_s is not None), default=0
+        )
         facts["channels_dropped"] = few(sorted(cutter.dropped))
     return Recordings(str(source), items, facts, cutter.channel_map if cutter else None)
 
@@ -124,5 +134,7 @@ def first_parts(path: Path) -> dict[Path, str]:
     for file, form in forms.items():
         if form == formats.FIF:
             with suppress(DataError):  # reading it reports that
-                later.update(Path(name).resolve() for name in open_recording(file).raw.filenames[1:])
+                later.update(
+                    Path(name).resolve() for name in open_recording(file).raw.filenames[1:]
+                )
     return {file: form for file, form in forms.items() if file.resolve() not in later}

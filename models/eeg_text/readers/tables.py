@@ -13,7 +13,9 @@ from gearshift.models.common.text_file import TextFile, parse_json
 from gearshift.models.eeg_text.config import EVENT, TEXT
 
 
-def pairs(path: Path, key: str, declared: Mapping[str, str], bad_records: BadRecords) -> dict[str, str]:
+def pairs(
+    path: Path, key: str, declared: Mapping[str, str], bad_records: BadRecords
+) -> dict[str, str]:
     """A JSON object of texts, or two columns of a table.
 
     The columns are event and text, by their names or as `declared`, or the only ones. `key` names the
@@ -31,9 +33,13 @@ def pairs(path: Path, key: str, declared: Mapping[str, str], bad_records: BadRec
             if len(columns) < 2:
                 columns = [number for number, name in enumerate(header) if name]
             if len(columns) != 2:
-                raise ValueError(f"of {', '.join(map(str, table.header))} none are {EVENT} and {TEXT}")
+                raise ValueError(
+                    f"of {', '.join(map(str, table.header))} none are {EVENT} and {TEXT}"
+                )
             cells = ([row[number] for number in columns] for _, row in table.rows(bad_records))
-            rows = [tuple("" if cell is None else str(cell).strip() for cell in pair) for pair in cells]
+            rows = [
+                tuple("" if cell is None else str(cell).strip() for cell in pair) for pair in cells
+            ]
         else:
             rows = [*parse_json("".join(TextFile(path).chunks()), list)]
         for row in rows:
@@ -45,5 +51,7 @@ def pairs(path: Path, key: str, declared: Mapping[str, str], bad_records: BadRec
         if not texts:
             raise ValueError("it is empty")
     except (ValueError, TypeError) as error:  # a number is no object
-        raise DataError(f"{key} '{path}' cannot be used: {error}", where=key, allowed=allowed) from None
+        raise DataError(
+            f"{key} '{path}' cannot be used: {error}", where=key, allowed=allowed
+        ) from None
     return texts

@@ -56,7 +56,10 @@ def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
     """
 
     def make() -> cache.Arrays:
-        message, fix = f"'{path.name}' cannot be read", "copy it again from the data set, or leave it out"
+        message, fix = (
+            f"'{path.name}' cannot be read",
+            "copy it again from the data set, or leave it out",
+        )
         texts, eeg = [], [_NOTHING]
         with library_errors(message, str(path), allowed="a complete MATLAB file", fix=fix):
             is_hdf5 = hdf5.is_hdf5(path)
@@ -140,6 +143,9 @@ def orient(raw: np.ndarray, time_first: bool) -> tuple[np.ndarray, str | None]:
         shape = " x ".join(map(str, raw.shape))
         return _NOTHING, f"rawData is {shape or 'a scalar'}, without an axis of {CHANNELS} channels"
     if not (peak := np.abs(raw).max()) <= MOST_UV:  # also NaN
-        return _NOTHING, f"rawData reaches {peak:.4g} µV, above {MOST_UV:g}, or has non-finite values"
+        return (
+            _NOTHING,
+            f"rawData reaches {peak:.4g} µV, above {MOST_UV:g}, or has non-finite values",
+        )
     is_time_first = raw.shape[1] == CHANNELS and (time_first or raw.shape[0] != CHANNELS)
     return np.asarray(raw if is_time_first else raw.T, dtype=np.float32), None

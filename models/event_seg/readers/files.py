@@ -67,7 +67,9 @@ def open_recording(
             allowed="events within the sensor, and masks of its size",
             fix="" if is_mvsec else f"--set 'data.sensor=[{extent[0]},{extent[1]}]'",
         )
-    windows, first_mask = _windows(path, events["t"], ends, window_ms, is_predicted=trained is not None)
+    windows, first_mask = _windows(
+        path, events["t"], ends, window_ms, is_predicted=trained is not None
+    )
     label: Any = partial(hdf5.frame_edges, path)
     return EventRecording(
         name, form, size, source, windows,

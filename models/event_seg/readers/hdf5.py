@@ -49,7 +49,10 @@ def opened(path: Path) -> Iterator[h5py.File]:
     check_reader("h5py", path)
     import h5py
 
-    message, allowed = f"'{path.name}' cannot be read as HDF5", "a complete HDF5 file, with known filters"
+    message, allowed = (
+        f"'{path.name}' cannot be read as HDF5",
+        "a complete HDF5 file, with known filters",
+    )
     fix = "copy it again, or leave it out; if it is compressed, as DSEC is:  pip install hdf5plugin"
     with library_errors(message, str(path), allowed=allowed, fix=fix), h5py.File(path, "r") as file:
         yield file
@@ -75,9 +78,14 @@ def _array(file: h5py.File, name: str, allowed: str, axes: int, kinds: str) -> h
     return array
 
 
-def _timed(file: h5py.File, names: tuple[str, str], kinds: str, allowed: str) -> tuple[np.ndarray, Sides]:
+def _timed(
+    file: h5py.File, names: tuple[str, str], kinds: str, allowed: str
+) -> tuple[np.ndarray, Sides]:
     """The times of pictures uint8 [picture, height, width], and height and width. Raises DataError."""
-    pictures, stamps = _array(file, names[0], allowed, 3, "u"), _array(file, names[1], allowed, 1, kinds)
+    pictures, stamps = (
+        _array(file, names[0], allowed, 3, "u"),
+        _array(file, names[1], allowed, 1, kinds),
+    )
     is_valid = len(pictures) == len(stamps) >= 2 and pictures.dtype == np.uint8
     problem = f"has {len(pictures)} {names[0]} of {pictures.dtype}, and {len(stamps)} times"
     _check(is_valid, file, problem, f"at least 2 of uint8 with one time each: {allowed}")
@@ -126,10 +134,17 @@ def mvsec_pieces(path: Path) -> Iterator[Events]:
             valid = np.isfinite(t) & inside.all(axis=1) & ((p == 1) | (p == 0) | (p == -1))
             if len(darker) > 1 or not valid.all():
                 shown = rows[~valid][:1].tolist() or f"polarities 1 and {sorted(darker)}"
-                allowed = f"x and y from 0 to {MAX_SIDE - 1}, finite times, polarity 1 and either -1 or 0"
-                raise DataError(f"events have {shown}", where=f"{path}, after event {at}", allowed=allowed)
+                allowed = (
+                    f"x and y from 0 to {MAX_SIDE - 1}, finite times, polarity 1 and either -1 or 0"
+                )
+                raise DataError(
+                    f"events have {shown}", where=f"{path}, after event {at}", allowed=allowed
+                )
             yield Events(
-                t, np.floor(x).astype(np.int32), np.floor(y).astype(np.int32), np.where(p == 1, 1, -1)
+                t,
+                np.floor(x).astype(np.int32),
+                np.floor(y).astype(np.int32),
+                np.where(p == 1, 1, -1),
             )
 
 
@@ -152,7 +167,9 @@ def dsec_pieces(path: Path) -> Iterator[Events]:
                 part[name] = values = array[at : at + PIECE].astype(np.int64)
                 low, high = {"t": (0, 2**61), "p": (-1, 1)}.get(name, (0, MAX_SIDE - 1))
                 is_valid = values.min() >= low and values.max() <= high
-                problem = f"has events/{name} from {values.min()} to {values.max()} after event {at}"
+                problem = (
+                    f"has events/{name} from {values.min()} to {values.max()} after event {at}"
+                )
                 _check(bool(is_valid), file, problem, DSEC)
             yield Events(part["t"] + offset, part["x"], part["y"], np.where(part["p"] > 0, 1, -1))
 

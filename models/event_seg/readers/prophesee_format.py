@@ -16,7 +16,9 @@ from gearshift.models.event_seg.formats import encodings
 from gearshift.models.event_seg.readers.recording import MAX_SIDE, PIECE, Events, Sides
 
 MAX_HEADER_BYTES = 65536
-_ALLOWED = "% evt 2.0, 2.1 or 3.0, % format EVT2, EVT21 or EVT3, or the header of a DAT or HDF5 file"
+_ALLOWED = (
+    "% evt 2.0, 2.1 or 3.0, % format EVT2, EVT21 or EVT3, or the header of a DAT or HDF5 file"
+)
 _DAT = "% Version 2, and after the header the bytes 0 (2D) or 12 (CD), and 8 (bytes of an event)"
 _TO_DAT = "metavision_file_to_dat -i FILE  converts it to DAT, with Metavision or OpenEB"
 
@@ -70,7 +72,9 @@ def _field(pattern: str, text: str) -> str:
 
 def invalid(path: Path, at: int, problem: str, allowed: str, fix: str = "") -> DataError:
     """The error for invalid content of a file at byte `at`, from 0."""
-    return DataError(f"'{path.name}' {problem}", where=f"{path}, byte {at}", allowed=allowed, fix=fix)
+    return DataError(
+        f"'{path.name}' {problem}", where=f"{path}, byte {at}", allowed=allowed, fix=fix
+    )
 
 
 def _sensor(path: Path, text: str) -> Sides | None:
@@ -101,7 +105,9 @@ def raw_pieces(path: Path, header: Header) -> Iterator[Events]:
         words = np.fromfile(path, encoding.word, PIECE, offset=at)
         if header.encoding == "DAT" and (wrong := words["address"] >> 29).any():
             first = int(wrong.argmax())
-            raise invalid(path, at + first * width, "has an event of unknown polarity", "polarity 0 or 1")
+            raise invalid(
+                path, at + first * width, "has an event of unknown polarity", "polarity 0 or 1"
+            )
         events, state = encoding.decode(words, state)
         yield events
 
@@ -133,7 +139,9 @@ def unwrap(counts: np.ndarray, bits: int, before: int) -> np.ndarray:
 
 
 def _events(t: np.ndarray, x: np.ndarray, y: np.ndarray, bit: np.ndarray) -> Events:
-    return Events(t, x.astype(np.int32), y.astype(np.int32), bit.astype(np.int8) * np.int8(2) - np.int8(1))
+    return Events(
+        t, x.astype(np.int32), y.astype(np.int32), bit.astype(np.int8) * np.int8(2) - np.int8(1)
+    )
 
 
 def decode_evt2(words: np.ndarray, state: State) -> tuple[Events, State]:

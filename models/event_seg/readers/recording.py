@@ -114,7 +114,9 @@ class EventRecording:
         return {name: value for name, value in vars(self).items() if name != "all_events"}
 
 
-def cached(path: Path, pieces: Callable[[], Iterator[Events]], time: type) -> Mapping[str, np.ndarray]:
+def cached(
+    path: Path, pieces: Callable[[], Iterator[Events]], time: type
+) -> Mapping[str, np.ndarray]:
     """The arrays t, x, y and p of a file, and its extent, mapped from the cache.
 
     The first call decodes the file by `pieces`. Reads and writes the disk. Raises DataError for
@@ -133,7 +135,9 @@ def cached(path: Path, pieces: Callable[[], Iterator[Events]], time: type) -> Ma
             extent = np.maximum(extent, (events.y.max() + 1, events.x.max() + 1))
             if extent.max() > MAX_SIDE:
                 allowed = f"events of a sensor, at most {MAX_SIDE} pixels a side"
-                raise DataError(f"events extend to {shape(extent)} pixels", where=where, allowed=allowed)
+                raise DataError(
+                    f"events extend to {shape(extent)} pixels", where=where, allowed=allowed
+                )
             for key, array in arrays.items():
                 array.append(getattr(events, key))
         if not len(last):

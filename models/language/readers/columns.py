@@ -67,7 +67,12 @@ class RowReader:
         needed: Collection[str] = SAMPLE,
     ) -> None:
         """`needed` without "answer": answers are left out."""
-        self._file, self._declared, self._bad_records, self._needed = file, declared, bad_records, needed
+        self._file, self._declared, self._bad_records, self._needed = (
+            file,
+            declared,
+            bad_records,
+            needed,
+        )
         self._columns: dict[tuple[str, ...], Columns] = {}
 
     def content(self, row: Row) -> str | tuple[Turn, ...] | None:
@@ -79,11 +84,17 @@ class RowReader:
         if names not in self._columns:
             columns, unread = columns_in(names, self._declared)
             if unread if is_sample(columns, self._needed) else row.header:
-                raise self._unknown(f"{self._file}:{row.header or row.line}", names, columns, unread)
+                raise self._unknown(
+                    f"{self._file}:{row.header or row.line}", names, columns, unread
+                )
             self._columns[names] = columns
         columns = self._columns[names]
         try:
-            return _text(row.fields, columns["text"]) if "text" in columns else self._turns(row, columns)
+            return (
+                _text(row.fields, columns["text"])
+                if "text" in columns
+                else self._turns(row, columns)
+            )
         except ValueError as error:
             self._bad_records.add(f"{self._file}:{row.line}", str(error))
             return None
@@ -91,12 +102,16 @@ class RowReader:
     def _turns(self, row: Row, columns: Columns) -> tuple[Turn, ...]:
         """The turns of messages, or of a request and an answer. Raises ValueError."""
         fields = row.fields
-        system, context = (_optional(fields, columns.get(meaning)) for meaning in ("system", "context"))
+        system, context = (
+            _optional(fields, columns.get(meaning)) for meaning in ("system", "context")
+        )
         first = (Turn("system", system),) if system else ()
         if "messages" in columns:
             return (*first, *turns_of(fields[columns["messages"]], columns["messages"]))
         if not is_sample(columns, self._needed):
-            raise ValueError(f"no column for {' and '.join(self._needed)}; data.columns names others")
+            raise ValueError(
+                f"no column for {' and '.join(self._needed)}; data.columns names others"
+            )
         before = _side(fields, columns["request"], "user")
         if context and before[-1].role == "user":
             before = (*before[:-1], replace(before[-1], text=f"{before[-1].text}\n\n{context}"))
@@ -107,7 +122,10 @@ class RowReader:
         self, where: str, names: Sequence[str], columns: Columns, unread: Sequence[str]
     ) -> DataError:
         """The error for columns that are not read, or that make no sample."""
-        meanings, problem = dict.fromkeys(unread, IGNORE), f"columns that are not read: {', '.join(unread)}"
+        meanings, problem = (
+            dict.fromkeys(unread, IGNORE),
+            f"columns that are not read: {', '.join(unread)}",
+        )
         if not is_sample(columns, self._needed):
             meaning = next(meaning for meaning in self._needed if meaning not in columns)
             meanings = {next(iter(unread), "NAME"): meaning}
@@ -140,7 +158,9 @@ def _turn(message: Any, at: str) -> Turn:
     if unread := next((key for key in _UNREAD if message.get(key)), None):
         raise ValueError(f"{at}.{unread} is not read: put it into {content_key}, or remove it")
     text, weight = message.get(content_key), message.get("weight")
-    if isinstance(text, list) and all(isinstance(x, dict) and x.get("type") == "text" for x in text):
+    if isinstance(text, list) and all(
+        isinstance(x, dict) and x.get("type") == "text" for x in text
+    ):
         parts = [part.get("text") for part in text]
         text = "\n".join(parts) if all(isinstance(part, str) for part in parts) else None
     if not isinstance(text, str) or (role == "assistant" and not text.strip()):

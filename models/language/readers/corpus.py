@@ -62,14 +62,18 @@ class Corpus:
     def left_out(self) -> Counter[str]:
         """Non-zero counts of skipped rows, duplicates and ignored files."""
         duplicates = len(self._index["names"]) - len(self)
-        return +Counter(skipped_rows=self.skipped, ignored_files=self.source.ignored, duplicates=duplicates)
+        return +Counter(
+            skipped_rows=self.skipped, ignored_files=self.source.ignored, duplicates=duplicates
+        )
 
     def records(self) -> Iterator[Record]:
         """The texts or exchanges in order."""
         is_kept = np.zeros(len(self._index["names"]), dtype=bool)
         is_kept[self._kept] = True
         parts = sorted({*range(self.source.parts)}.difference(self._index["bad_parts"].tolist()))
-        return compress(chain.from_iterable(self.source.read(p, BadRecords()) for p in parts), is_kept)
+        return compress(
+            chain.from_iterable(self.source.read(p, BadRecords()) for p in parts), is_kept
+        )
 
     def texts(self, chosen: np.ndarray) -> Iterator[str]:
         """What the records with the numbers `chosen` say, and the turns before them."""
@@ -225,7 +229,9 @@ def _entry(record: Record) -> tuple[bytes, ...]:
     if record.before:
         compared = "\n".join(f"{turn.role} {normalized(turn.text)}" for turn in record.before)
         label = _digest(record.label)
-    where, group = (name.encode("utf-8", "surrogateescape") for name in (record.where, record.group))
+    where, group = (
+        name.encode("utf-8", "surrogateescape") for name in (record.where, record.group)
+    )
     return where, group, _digest(compared), label
 
 

@@ -143,7 +143,9 @@ def _find_files(path: Path) -> tuple[list[Path], int]:
     if not data_files.existing_path(str(path), allowed).is_dir():
         return [path], 0
     files = data_files.files(path)
-    chosen = [f for f in files if suffix_of(f) in SUFFIXES and (file_kind(f) != "JSON" or _is_array(f))]
+    chosen = [
+        f for f in files if suffix_of(f) in SUFFIXES and (file_kind(f) != "JSON" or _is_array(f))
+    ]
     if not chosen:
         raise DataError(
             f"data.path '{path}' has no file with a known suffix ({len(files)} other files)",

@@ -44,7 +44,9 @@ def read_documents(file: TextFile, name: str) -> Iterator[Record]:
     """
     file.first_line()  # raises DataError if the file is empty
     minimum = min(PIECE, len(next(file.chunks())) // PIECES)
-    blocks = (True for is_text, _ in groupby(file.lines(), lambda line: line.strip() != "") if is_text)
+    blocks = (
+        True for is_text, _ in groupby(file.lines(), lambda line: line.strip() != "") if is_text
+    )
     by_line = len(list(islice(blocks, 2))) == 1
     number, size, buffer = 0, 0, list[str]()
     for line in file.lines():
@@ -89,7 +91,9 @@ def pieces(texts: Iterable[Record], minimum: int) -> Iterator[Record]:
             number += 1
 
 
-def read_parallel(requests: TextFile, answers: TextFile, bad_records: BadRecords) -> Iterator[Record]:
+def read_parallel(
+    requests: TextFile, answers: TextFile, bad_records: BadRecords
+) -> Iterator[Record]:
     """Line N of `answers` answers line N of `requests`. Raises DataError if one has more lines."""
     for file in (requests, answers):
         file.first_line()  # raises DataError if the file is empty

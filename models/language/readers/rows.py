@@ -8,7 +8,12 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import BadRecords, check_expansion, check_reader, library_errors
+from gearshift.models.common.data_files import (
+    BadRecords,
+    check_expansion,
+    check_reader,
+    library_errors,
+)
 from gearshift.models.common.table import Table
 from gearshift.models.common.text_file import TextFile, parse_json
 
@@ -30,7 +35,9 @@ def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator
     """The rows of a Parquet table. Raises DataError if it is none, or pyarrow is not installed."""
     check_reader("pyarrow", file.path)
     with library_errors(
-        f"'{name}' is not Parquet", f"data.path, {file.path}", allowed="a Parquet file that pyarrow reads"
+        f"'{name}' is not Parquet",
+        f"data.path, {file.path}",
+        allowed="a Parquet file that pyarrow reads",
     ):
         from pyarrow.parquet import ParquetFile
 

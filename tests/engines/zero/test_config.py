@@ -174,13 +174,18 @@ ON = (
     "parameter_alignment",
     "pipeline_loading_checkpoint",
 )
-ON += ("memory_efficient_linear", "stage3_allgather_sequential", "stage3_use_all_reduce_for_fetch_params")
+ON += (
+    "memory_efficient_linear",
+    "stage3_allgather_sequential",
+    "stage3_use_all_reduce_for_fetch_params",
+)
 ADMITTED = {
     **dict.fromkeys(OFF, False),
     **dict.fromkeys((*ON, "stage3_gather_16bit_weights_on_model_save"), True),
     **{"allgather_bucket_size": 100, "reduce_bucket_size": 50, "sub_group_size": 60},
     **dict.fromkeys(
-        ("stage3_max_live_parameters", "stage3_max_reuse_distance", "stage3_prefetch_bucket_size"), 10
+        ("stage3_max_live_parameters", "stage3_max_reuse_distance", "stage3_prefetch_bucket_size"),
+        10,
     ),
     **{"stage3_model_persistence_threshold": 100, "stage3_param_persistence_threshold": 0},
 }
@@ -189,7 +194,10 @@ OLDER = {"stage3_gather_fp16_weights_on_model_save": True}
 
 def test_every_key_of_zero_that_is_admitted_is_tried():
     free = {key.removeprefix(f"{ZERO}.") for key in FREE if key.startswith(ZERO)}
-    assert {*ADMITTED, *OLDER} == free - {"offload_optimizer.pin_memory", "offload_param.pin_memory"}
+    assert {*ADMITTED, *OLDER} == free - {
+        "offload_optimizer.pin_memory",
+        "offload_param.pin_memory",
+    }
 
 
 @pytest.mark.slow

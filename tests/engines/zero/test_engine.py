@@ -78,7 +78,9 @@ def rejection(world, case):
 def test_a_value_that_deepspeed_rejects_is_shown_with_its_message(worlds):
     case = Case("zero2", zero={"reduce_bucket_size": "big"})
     (message,) = worlds[1].run(rejection, case)
-    assert re.fullmatch(r"deepspeed \S+ rejects its config: reduce_bucket_size: Input should be .*", message)
+    assert re.fullmatch(
+        r"deepspeed \S+ rejects its config: reduce_bucket_size: Input should be .*", message
+    )
 
 
 def threads(world, case):

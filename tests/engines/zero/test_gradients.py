@@ -30,7 +30,9 @@ def norms_of_updates(world, name, precision, updates):
     """The gradient norm of each update that is taken, and the weights that the last one leaves."""
     torch.manual_seed(0)
     net, norms = Branches(), []
-    around_net = around(world, name, net, DESCENT, net.children(), precision=precision, accumulation=2)
+    around_net = around(
+        world, name, net, DESCENT, net.children(), precision=precision, accumulation=2
+    )
     with around_net as (engine, module):
         for number, (passes, is_discarded) in enumerate(updates):
             draw = torch.Generator().manual_seed(number)
@@ -58,4 +60,7 @@ def test_no_gradient_of_another_pass_or_update_is_added(worlds, engine, precisio
 
 @able("zero1", "zero2-offload", "zero3")
 def test_gradients_of_16_bit_weights_are_added_and_averaged_in_fp32(worlds, engine):
-    assert worlds[2].run(norm_of_small_gradients, engine) == [pytest.approx(SMALL_GRADIENTS, rel=1e-6)] * 2
+    assert (
+        worlds[2].run(norm_of_small_gradients, engine)
+        == [pytest.approx(SMALL_GRADIENTS, rel=1e-6)] * 2
+    )

@@ -40,6 +40,8 @@ def test_a_url_is_printed_saved_and_compared_without_its_secret():
 
 
 def test_variables_are_substituted():
-    assert expand_variables("https://${A}:${B_2}@h/$C", {"A": "x", "B_2": "y"}) == "https://x:y@h/$C"
+    assert (
+        expand_variables("https://${A}:${B_2}@h/$C", {"A": "x", "B_2": "y"}) == "https://x:y@h/$C"
+    )
     with pytest.raises(KeyError, match="A"):
         expand_variables("https://${A}@h/", {})

@@ -61,7 +61,11 @@ def test_a_command_has_some_options_of_run_and_some_of_its_own():
 
     line = read(["verify", "mine", "--engine", "ddp", "--nproc", "2", "--json"])
     assert line.diagnostics == []
-    assert (line.argument, line.args.engine, line.flags) == ("mine", "ddp", {"--engine", "--nproc", "--json"})
+    assert (line.argument, line.args.engine, line.flags) == (
+        "mine",
+        "ddp",
+        {"--engine", "--nproc", "--json"},
+    )
     assert line.args.options == {"engine.nproc": ("--nproc", "2")}
 
     line = read(["export", "mine", "--format", "hf", "--checkpoint=best", "--out", "there"])

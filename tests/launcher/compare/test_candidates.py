@@ -37,8 +37,27 @@ def test_a_run_gets_the_arguments_of_the_user_and_of_the_comparison():
     _, fast = decided(*args).candidates
     cli_args = arguments(fast.args)
     assert cli_args == [
-        *("--model", "language:tiny", "--mode", "fast", "--engine", "ddp", "--lr", "1e-3", "--nproc", "1"),
-        *("--deterministic", "--set", "train.seed=3", "--set", "stop.after=2", "--set", "log.every=1"),
+        *(
+            "--model",
+            "language:tiny",
+            "--mode",
+            "fast",
+            "--engine",
+            "ddp",
+            "--lr",
+            "1e-3",
+            "--nproc",
+            "1",
+        ),
+        *(
+            "--deterministic",
+            "--set",
+            "train.seed=3",
+            "--set",
+            "stop.after=2",
+            "--set",
+            "log.every=1",
+        ),
         *("--set", "train.preview=false"),
     ]
     again = read(["run", *cli_args])

@@ -23,7 +23,9 @@ def peaks(monkeypatch, tmp_path):
         def ran(command, **options):
             commands.append(command)
             answer = answers[command[command.index("--mode") + 1]]
-            return subprocess.CompletedProcess(command, 2 * (answer is None), json.dumps(answer), "")
+            return subprocess.CompletedProcess(
+                command, 2 * (answer is None), json.dumps(answer), ""
+            )
 
         monkeypatch.setattr(subprocess, "run", ran)
         modes = ",".join([*answers][1:])
@@ -42,7 +44,10 @@ def test_each_candidate_is_planned_once(peaks):
     found, commands = peaks({**answers, "benchmark": None})  # benchmark promises nothing of a GPU
     assert [f"--gpu={CARD}" in command for command in commands] == [True] * 2
     assert "stop.after=2" not in commands[0]
-    assert found == {"default local": {None: 30 * 2**30}, "resource-efficient local": {None: 3 * 2**30}}
+    assert found == {
+        "default local": {None: 30 * 2**30},
+        "resource-efficient local": {None: 3 * 2**30},
+    }
 
 
 def test_staged_training_takes_the_largest_stage_and_a_plan_that_fails_leaves_it_open(peaks):

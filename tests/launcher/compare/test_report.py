@@ -13,7 +13,9 @@ from tests.launcher.browser import browser, open_page
 from tests.launcher.report.test_page import Outline
 
 FACTS = {"command": "cmd <b>", "machine": "2 cores", "device": "cpu", "at": "2026-01-02"}
-COMPARISON = PlannedComparison([], Path("runs/x"), Study({"1": (), "2": ()}), ["stop.after=6"], facts=FACTS)
+COMPARISON = PlannedComparison(
+    [], Path("runs/x"), Study({"1": (), "2": ()}), ["stop.after=6"], facts=FACTS
+)
 PROMISES = (
     PromiseResult("total_time", {"at_most": 0.34}, 0.2, True),
     PromiseResult("step_time", {"at_least": None, "at_most": 0.5}, 0.75, False),
@@ -76,7 +78,9 @@ def test_a_study_shows_means_paired_differences_and_what_is_missing():
     outcome = ComparisonOutcome(rows, [])
     lines = report.text(study, outcome).splitlines()
     assert lines[1].endswith("each run stop.after=6, on 5 folds, in turns")
-    cells = [re.split(r"\s{2,}", line)[-1] for line in lines if line.startswith(("default ", "fast  "))]
+    cells = [
+        re.split(r"\s{2,}", line)[-1] for line in lines if line.startswith(("default ", "fast  "))
+    ]
     assert cells == ["val_loss 0.6100 ± 0.0200 [0.5800, 0.6400]" + mark for mark in ("", " †")]
     gap_text = "val_loss -0.0500 ± 0.0100 [-0.0700, -0.0300] †"
     assert any(gap_text in line for line in lines)

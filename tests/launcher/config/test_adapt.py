@@ -30,7 +30,9 @@ def test_a_precision_of_no_user_becomes_one_that_the_machine_has():
             is_adapted = value.origin.layer == "adapted to this machine"
             assert is_adapted == (precision != asked), (model, machine)
             assert not is_adapted or value.replaced[0][0] == asked
-            notes = [note for note in run.notes if note.startswith(f"precision: {precision} instead of")]
+            notes = [
+                note for note in run.notes if note.startswith(f"precision: {precision} instead of")
+            ]
             assert len(notes) == (is_adapted and asked != "auto"), (model, machine)
 
 
@@ -105,13 +107,21 @@ def test_what_a_user_asks_for_and_the_machine_lacks_is_refused():
     ("sets", "options", "expected"),
     [
         # The mode's adafactor becomes AdamW under this engine.
-        (("stages=[encoder]", "optim.state=int8"), {**STAGE, "engine": "fsdp"}, {"optim.state": "int8"}),
+        (
+            ("stages=[encoder]", "optim.state=int8"),
+            {**STAGE, "engine": "fsdp"},
+            {"optim.state": "int8"},
+        ),
         ((), {"mode": "resource-efficient", "engine": "local"}, {"optim.state": "bf16"}),
         ((), {"mode": "resource-efficient", "engine": "zero2-offload"}, {"optim.state": "fp32"}),
         (("optim.state=bf16",), {"engine": "zero2-offload"}, {"optim.state": "bf16"}),
         (("train.debug=true",), {}, {"loader.workers": 0, "train.deterministic": True}),
         (("train.debug=true", "loader.workers=2"), {}, {"loader.workers": 2}),
-        (("precision=fp32",), {"mode": "fast", "model": "doc_translation"}, {"memory.attention": "auto"}),
+        (
+            ("precision=fp32",),
+            {"mode": "fast", "model": "doc_translation"},
+            {"memory.attention": "auto"},
+        ),
         ((), {"mode": "fast", "model": "doc_translation"}, {"memory.attention": "flash"}),
     ],
 )

@@ -59,7 +59,9 @@ def test_a_part_of_the_model_needs_a_factor_that_trains_it():
 
 
 def test_with_the_dataset_size_known_lengths_in_epochs_are_checked():
-    run = resolved("eval.every=3 epochs", "schedule.warmup=2 epochs", "schedule.warmup_cap=null", epochs="2")
+    run = resolved(
+        "eval.every=3 epochs", "schedule.warmup=2 epochs", "schedule.warmup_cap=null", epochs="2"
+    )
     found = list(check_lengths(run.values, run.keys, 20, 10))
     assert [(diagnostic.key, diagnostic.severity) for diagnostic in found] == [
         ("eval.every", "warning"),
@@ -90,7 +92,9 @@ def test_a_mode_that_changes_nothing_warns():
 def test_a_mode_that_keeps_the_batch_needs_numbers_that_divide():
     run = resolved(model="language", mode="conservative")
     values, halved = dict(run.values), run.values["train.accumulation"]
-    values["train.accumulation"] = Setting(2, halved.origin, [(3, origin) for _, origin in halved.replaced])
+    values["train.accumulation"] = Setting(
+        2, halved.origin, [(3, origin) for _, origin in halved.replaced]
+    )
     [diagnostic] = check_settings(values, KeySets.of(values))
     assert (diagnostic.key, diagnostic.severity) == ("mode", "error")
     assert diagnostic.fix == "--set train.global_batch=48"
@@ -117,7 +121,9 @@ def warns(capsys, run, words, **fields):
     return words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("steps", "dropped", "many"), [(2, 4, True), (2, 0, False), (10, 7, False)])
+@pytest.mark.parametrize(
+    ("steps", "dropped", "many"), [(2, 4, True), (2, 0, False), (10, 7, False)]
+)
 def test_many_dropped_samples_are_reported(capsys, steps, dropped, many):
     fields = {"steps_per_epoch": steps, "dropped_samples": dropped}
     assert warns(capsys, resolved(batch_size="8"), "are dropped", **fields) is many

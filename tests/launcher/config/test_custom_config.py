@@ -79,7 +79,9 @@ def test_the_first_size_or_that_of_the_class_is_the_default(sized, here):
     assert resolved(model=f"{name}:Line").settings.model.width == 9
     name = write(here, text.replace('"large", "train"', '"huge", "train"'))
     [error] = refused(model=f"{name}:Line", mode="lite")
-    assert (error.key, error.value) == ("model.size", "huge") and error.where.startswith(f"{name}.py:7")
+    assert (error.key, error.value) == ("model.size", "huge") and error.where.startswith(
+        f"{name}.py:7"
+    )
 
 
 def test_every_mode_applies_to_a_custom_task_without_a_warning(line):

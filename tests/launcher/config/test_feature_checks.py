@@ -87,7 +87,10 @@ def test_a_file_that_asks_for_a_download_gets_none(here):
 def test_a_file_cannot_choose_where_a_download_lands(here, folder):
     configs = config(f"download:\n  folder: {folder}\n  files: ['{URL}']\n")
     [error] = refused(FETCH, configs=configs)
-    assert (error.key, error.fix) == ("download.folder", f"--set download.folder={Path(folder).expanduser()}")
+    assert (error.key, error.fix) == (
+        "download.folder",
+        f"--set download.folder={Path(folder).expanduser()}",
+    )
     assert resolved(FETCH, f"download.folder={folder}", configs=configs)
     configs = config(f"download:\n  folder: downloads/mine\n  files: ['{URL}']\n")
     assert resolved(FETCH, configs=configs)
@@ -95,7 +98,9 @@ def test_a_file_cannot_choose_where_a_download_lands(here, folder):
 
 def test_a_watched_folder_of_a_file_and_a_link_are_no_place_for_a_download(here):
     Path("code").mkdir()
-    configs = config(f"data: {{path: code}}\ndownload: {{files: ['{URL}']}}\ncontinual: {{enabled: true}}\n")
+    configs = config(
+        f"data: {{path: code}}\ndownload: {{files: ['{URL}']}}\ncontinual: {{enabled: true}}\n"
+    )
     assert [error.key for error in refused(FETCH, configs=configs)] == ["download.folder"]
     assert resolved(FETCH, configs=configs, data="code")
     Path("downloads").symlink_to("code")
@@ -144,12 +149,24 @@ download:
     - 7
     - {url: https://example.org/c, unpack: never, size: -1, name: ../c}
 """
-PLACES = ("[0].url", "[1].sha256", "[2]", "[3]", "[3].sha256", "[4]", "[5].name", "[5].unpack", "[5].size")
+PLACES = (
+    "[0].url",
+    "[1].sha256",
+    "[2]",
+    "[3]",
+    "[3].sha256",
+    "[4]",
+    "[5].name",
+    "[5].unpack",
+    "[5].size",
+)
 
 
 def test_each_wrong_file_is_reported_with_its_line(here):
     errors = refused(configs=config(WRONG))
-    assert [error.where for error in errors] == [f"mine.yaml:2 download.files{place}" for place in PLACES]
+    assert [error.where for error in errors] == [
+        f"mine.yaml:2 download.files{place}" for place in PLACES
+    ]
     assert errors[2].did_you_mean == "sha256"
 
 
@@ -185,7 +202,20 @@ def test_the_end_of_a_url_becomes_a_safe_name_and_no_other_is_accepted():
         ("データ.zip", "データ.zip"),
     ):
         assert safe_name(url_end) == name
-    for name in ("", "a/b", "a\\b", "..", ".a", "-a", "a.", "a ", "a:b", "\x07", "x" * 201, "デ" * 70):
+    for name in (
+        "",
+        "a/b",
+        "a\\b",
+        "..",
+        ".a",
+        "-a",
+        "a.",
+        "a ",
+        "a:b",
+        "\x07",
+        "x" * 201,
+        "デ" * 70,
+    ):
         with pytest.raises(ValueError, match="name"):
             File.model_validate({"url": URL, "name": name})
     for name in ("a b.tar.gz", "データ", "a-b_c.1"):

@@ -44,7 +44,10 @@ def test_the_values_name_the_samples_and_keep_what_they_override():
     run = batching.fitted(FAST, 6_000)
     assert "96 instead of 128: 6,000 training samples" in run.notes[-1]
     lr = run.values["optim.lr"]
-    assert lr.origin == Origin("mode", "fitted to 6,000 training samples") and lr.replaced[0][0] == 2e-4
+    assert (
+        lr.origin == Origin("mode", "fitted to 6,000 training samples")
+        and lr.replaced[0][0] == 2e-4
+    )
 
 
 def test_a_run_that_the_mode_limits_to_few_steps_keeps_its_samples():

@@ -76,7 +76,10 @@ def test_a_size_that_nobody_named_is_noted():
             (("model.size=full",), {}, False),
         ):
             notes = resolved(*sets, model=family, **options).notes
-            assert any(f"--model {family}:tiny" in note for note in notes) == is_noted, (sets, options)
+            assert any(f"--model {family}:tiny" in note for note in notes) == is_noted, (
+                sets,
+                options,
+            )
 
 
 def test_lite_makes_the_default_size_smaller():
@@ -191,6 +194,9 @@ def test_an_invalid_value_leaves_that_of_the_lower_layer():
     assert [diagnostic.key for diagnostic in diagnostics] == ["optim.lr"]
     assert (values["optim.lr"].value, values["log.every"].value) == (1e-3, 3)
     assert type(values["train.epochs"].value) is float
-    one, two = {"step_time": {"at_most": 0.5}, "parameters": {"at_most": 1}}, {"step_time": {"at_most": 0.4}}
+    one, two = (
+        {"step_time": {"at_most": 0.5}, "parameters": {"at_most": 1}},
+        {"step_time": {"at_most": 0.4}},
+    )
     values, _ = stacked([layer("mode", promise=one), layer("mode", promise=two)])
     assert values["promise"].value == {**one, **two}  # those of layers add up

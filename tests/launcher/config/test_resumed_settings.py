@@ -23,7 +23,9 @@ def resume_settings(first, *sets, machine=LAPTOP, world_size=None, engine=None, 
     """The settings of the resume of a run started with `first`."""
     if not Path("x").exists():
         begun(Path("x"), first)
-    option_values = {SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()}
+    option_values = {
+        SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()
+    }
     cli_args = CliArgs(sets=sets, engine=engine, options=option_values)
     return resolve(cli_args, machine, world_size, resumed_settings.read(Path("x")))
 
@@ -36,7 +38,9 @@ MANY = {
     "lengths": resolved("eval.every=2 epochs", "save.every=5%", epochs="3"),
     "a batch": resolved("train.global_batch=6", batch_size="3", nproc="2"),
     "accumulation": resolved("train.accumulation=4", batch_size="2"),
-    "texts": resolved("eval.metric=val_loss min", "train.on_nonfinite=skip 3", engine="zero3", nproc="2"),
+    "texts": resolved(
+        "eval.metric=val_loss min", "train.on_nonfinite=skip 3", engine="zero3", nproc="2"
+    ),
 }
 
 

@@ -22,7 +22,8 @@ def test_every_number_has_bounds_that_a_machine_can_bear(family):
     for value in ("1" + 30 * "0", ".inf", ".nan"):
         keys = [key for key, info in numbers.items() if value[0] == "." or info.bounds]
         errors = refused(
-            *(f"{k}=[{value}]" if "list" in numbers[k].type else f"{k}={value}" for k in keys), model=family
+            *(f"{k}=[{value}]" if "list" in numbers[k].type else f"{k}={value}" for k in keys),
+            model=family,
         )
         allowed_by_key = {error.key: error.allowed for error in errors}
         counted = {k for k in keys if value[0] == "." or {"le", "lt"} & numbers[k].bounds.keys()}

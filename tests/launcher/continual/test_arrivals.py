@@ -44,7 +44,10 @@ def test_new_files_are_returned_together_when_complete(folder):
     assert arrivals.changed_at < time.time() + 1  # the first scan with a new file
     (folder / "c.part").write_text("third")
     (folder / "c.part").rename(folder / "c.txt")
-    assert scans(Arrivals(folder, SETTLE, 1, print), known, 0, SETTLE + 1) == [[], ["b.txt", "c.txt"]]
+    assert scans(Arrivals(folder, SETTLE, 1, print), known, 0, SETTLE + 1) == [
+        [],
+        ["b.txt", "c.txt"],
+    ]
 
 
 def test_a_changed_or_copied_file_is_noted_once_and_ignored(folder):

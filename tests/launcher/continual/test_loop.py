@@ -113,7 +113,10 @@ def states(start):
 def test_the_first_data_then_new_files_are_trained_on_until_quiet_s(start):
     ending, ranks, clock = start(
         *("continual.quiet_s=60", "optim.lr=0.01"),
-        scheduled={20: lambda: add(start.data, "b.txt"), 50: lambda: add(start.data, "c.txt", "d.txt")},
+        scheduled={
+            20: lambda: add(start.data, "b.txt"),
+            50: lambda: add(start.data, "c.txt", "d.txt"),
+        },
     )
     assert ranks.trained == [(0, ["a.txt"]), (1, ["b.txt"]), (2, ["c.txt", "d.txt"])]
     assert [job.resume for job in ranks.jobs] == [None, *[ResumeRequest(start.folder)] * 2]
@@ -128,7 +131,10 @@ def test_the_first_data_then_new_files_are_trained_on_until_quiet_s(start):
     # Its settings are in its folder with their origins.
     home = start.folder / "experiences" / "0001"
     assert yaml.safe_load((home / "settings.yaml").read_text())["optim"]["lr"] == 0.01 * 0.3
-    assert json.loads((home / "origins.json").read_text())["optim.lr"]["origin"] == "continual.lr_scale"
+    assert (
+        json.loads((home / "origins.json").read_text())["optim.lr"]["origin"]
+        == "continual.lr_scale"
+    )
 
 
 def test_ranks_get_the_deadline_and_an_experience_stopped_by_it_is_resumed(start):

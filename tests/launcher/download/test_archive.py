@@ -65,7 +65,9 @@ def unpacked(here, get):
         if out.is_file():
             return out.read_bytes()
         return {
-            path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()
+            path.relative_to(out).as_posix(): path.read_bytes()
+            for path in out.rglob("*")
+            if path.is_file()
         }
 
     return unpack
@@ -175,7 +177,9 @@ def test_a_size_that_is_a_lie_is_refused(refused):
 
 def test_a_header_of_a_tar_file_that_would_fill_memory_is_refused(refused):
     content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz", pax_headers={"comment": "x" * 65 * 2**20}) as made:
+    with tarfile.open(
+        fileobj=content, mode="w:gz", pax_headers={"comment": "x" * 65 * 2**20}
+    ) as made:
         made.addfile(tarfile.TarInfo("a.txt"))
     refused("set.tar.gz", content.getvalue())
 

@@ -103,7 +103,9 @@ def test_a_client_error_is_not_retried(server, get):
         ({}, {"max_gb": 1e-4}, 0, "download.max_gb"),
     ],
 )
-def test_a_file_that_is_not_as_declared_leaves_nothing(server, get, declared, settings, length, message):
+def test_a_file_that_is_not_as_declared_leaves_nothing(
+    server, get, declared, settings, length, message
+):
     """A `length` of 0: the server does not announce it."""
     url = server.on("/data.bin", Response(length=length))
     assert message in get.error({"url": url, **declared}, **settings)
@@ -164,7 +166,9 @@ def test_secrets_reach_only_the_server(server, get, here, monkeypatch):
     url = server.on("/data.bin").replace("//", "//ann:${MINE}@")
     get(f"{url}?api_key=hidden", variables=["MINE"])
     path, headers = server.requests[0]
-    assert path == "/data.bin?api_key=hidden" and headers["authorization"] == "Basic YW5uOmhpZGRlbg=="
+    assert (
+        path == "/data.bin?api_key=hidden" and headers["authorization"] == "Basic YW5uOmhpZGRlbg=="
+    )
     assert "hidden" not in "".join(get.printed)
     for file in here.rglob("*"):
         assert not file.is_file() or b"hidden" not in file.read_bytes()
@@ -196,7 +200,9 @@ def test_a_variable_is_sent_only_if_allowed_and_unread_by_others(server, get, mo
         ("/b?id=hidden/1", False),
     ],
 )
-def test_no_redirect_carries_a_variable_to_another_host(get, server, monkeypatch, place, is_refused):
+def test_no_redirect_carries_a_variable_to_another_host(
+    get, server, monkeypatch, place, is_refused
+):
     monkeypatch.setenv("MINE", "hidden/1")
     target = targets(Download.model_validate({"files": [f"{server.url}/a?id=${{MINE}}"]}))[0]
     secrets = _url(target, ["MINE"])[1]

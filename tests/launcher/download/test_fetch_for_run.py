@@ -79,7 +79,9 @@ def test_a_signal_of_the_scheduler_ends_a_download(server):
 
 
 def rank_environment(rank, machines):
-    return RankEnvironment(rank, 2, rank if machines == 1 else 0, 2 // machines, 0, "h", 1, "torchrun")
+    return RankEnvironment(
+        rank, 2, rank if machines == 1 else 0, 2 // machines, 0, "h", 1, "torchrun"
+    )
 
 
 def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server):

@@ -56,7 +56,10 @@ def test_a_pretrained_language_model_is_planned_from_its_config_alone(tmp_path, 
         named = (given[0], "model.pretrained=hf:org/tiny")
         assert plan(*sets, *named, model="language", engine="local").device == found.device
     assert found.device_bytes == pytest.approx(whole.device_bytes, rel=1e-3)
-    assert (found.trace.flops, found.checkpoint_bytes) == (whole.trace.flops, whole.checkpoint_bytes)
+    assert (found.trace.flops, found.checkpoint_bytes) == (
+        whole.trace.flops,
+        whole.checkpoint_bytes,
+    )
     assert found.parameters > 320 * 32 and found.trace.trainable < found.parameters
     # Adapters have fp32 weights, which checkpoints have alone.
     held = 2 * found.parameters + 2 * found.trace.trainable
@@ -73,7 +76,11 @@ def test_a_base_in_4_bits_takes_half_a_byte_a_weight(tmp_path):
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
 
     def planned(quantize):
-        given = (f"data.path={tmp_path / 'text.txt'}", f"model.pretrained={folder}", "data.seq_len=32")
+        given = (
+            f"data.path={tmp_path / 'text.txt'}",
+            f"model.pretrained={folder}",
+            "data.seq_len=32",
+        )
         sets = ("precision=bf16", "model.lora.rank=4", f"model.quantize={quantize}")
         return plan(*given, *sets, model="language", engine="local")
 

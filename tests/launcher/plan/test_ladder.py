@@ -7,7 +7,16 @@ import pytest
 
 from gearshift.launcher.base.diagnostics import SettingsError, plain
 from gearshift.launcher.config.machine import CONTEXT_BYTES
-from gearshift.launcher.plan.ladder import ENGINE, NUMBERS, RUNGS, TRAINED, Rung, climb, first_fit, taken
+from gearshift.launcher.plan.ladder import (
+    ENGINE,
+    NUMBERS,
+    RUNGS,
+    TRAINED,
+    Rung,
+    climb,
+    first_fit,
+    taken,
+)
 from gearshift.launcher.plan.plan import open_planner
 from gearshift.launcher.plan.target import Described
 from tests.launcher.given import ONE_GPU, resolved

@@ -145,7 +145,9 @@ def test_gradients_between_micro_batches(stage, size):
     later = [*early, (Phase.BACKWARD, BUCKET + 1, 3 * 10**6)]
     device = placed(stage, later, 2, weight_size=size).device
     whole = 4 * (BUCKET + 1) + 4 * NUMEL / 2  # averaged in the last pass only
-    assert device[Kind.GRADIENTS] == (whole if stage == 1 else 4 * NUMEL / 2 * (2 if size == 4 else 1))
+    assert device[Kind.GRADIENTS] == (
+        whole if stage == 1 else 4 * NUMEL / 2 * (2 if size == 4 else 1)
+    )
 
 
 def test_offload_of_stage_2_leaves_weights_and_buffers_on_the_device():

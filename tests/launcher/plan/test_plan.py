@@ -50,8 +50,14 @@ LARGE = (*OFFLOADED, "train.micro_batch=8", "train.global_batch=8")
             pytest.param(sets, choice, marks=pytest.mark.slow)
             for sets, choice in (
                 ((*LARGE, "memory.activation_checkpointing=selective"), LONG),
-                (("model.freeze_encoder=true",), {"model": "eeg_text:tiny"}),  # a pass computes its features
-                *(((), {"model": f"{family}:tiny"}) for family in ("abr", "event_seg", "doc_translation")),
+                (
+                    ("model.freeze_encoder=true",),
+                    {"model": "eeg_text:tiny"},
+                ),  # a pass computes its features
+                *(
+                    ((), {"model": f"{family}:tiny"})
+                    for family in ("abr", "event_seg", "doc_translation")
+                ),
             )
         ),
     ],
@@ -62,7 +68,8 @@ def test_a_fake_step_holds_what_a_real_one_holds(sets, choice):
     with open_planner(run, Described(LAPTOP)) as planner:
         subject = planner.subject(run)
         fake, real = (
-            trace_step(replace(subject, is_fake=is_fake), alone(options)) for is_fake in (True, False)
+            trace_step(replace(subject, is_fake=is_fake), alone(options))
+            for is_fake in (True, False)
         )
     (held, phase), (expected, its_phase) = peak(fake), peak(real)
     moves = choice is LONG  # without the host
@@ -89,7 +96,9 @@ def test_offloaded_activations_leave_two_blocks_on_the_device_and_are_copied_twi
         moves = planner.plan(resolved(*sets, OFFLOADED[0], **LONG))
     blocks = SIZES["small"].layers
     less = moves.offloaded_bytes * (blocks - 2) / (blocks - 1)  # the last one is not moved
-    assert less / 2 < stays.device_bytes - moves.device_bytes < less  # pinned sizes are powers of two
+    assert (
+        less / 2 < stays.device_bytes - moves.device_bytes < less
+    )  # pinned sizes are powers of two
     assert stays.offloaded_bytes == stays.copied_bytes == 0 < moves.offloaded_bytes
     assert moves.rank_host_bytes - stays.rank_host_bytes == moves.offloaded_bytes
     assert moves.copied_bytes == 2 * 2 * moves.offloaded_bytes  # of two micro-batches

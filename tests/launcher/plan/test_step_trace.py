@@ -8,12 +8,17 @@ from gearshift.launcher.plan.target import Described
 from tests.launcher.given import ROOT, SERVER, python, resolved
 from tests.simulated_cuda import simulated_cuda
 
-OPTIMIZERS = {"adamw": ("local", "fsdp", "zero2-offload"), "muon": ("ddp", "fsdp"), "adafactor": ("oss",)}
+OPTIMIZERS = {
+    "adamw": ("local", "fsdp", "zero2-offload"),
+    "muon": ("ddp", "fsdp"),
+    "adafactor": ("oss",),
+}
 SETS = ("memory.activation_checkpointing=selective", "train.global_batch=8", "train.micro_batch=2")
 
 
 @pytest.mark.parametrize(
-    "name", ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in ("muon", "adafactor"))]
+    "name",
+    ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in ("muon", "adafactor"))],
 )
 def test_a_plan_asks_no_gpu(name):
     for engine in OPTIMIZERS[name]:

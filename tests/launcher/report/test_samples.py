@@ -41,5 +41,8 @@ def test_what_training_changed_is_shown_at_both_times(run):
         ("score, after training", "0.9"),
     ]
     assert second["texts"] == [("target", "no"), ("generated", "zz"), ("score", "0.5")]
-    assert [picture["when"] for picture in first["pictures"]] == ["before training", "after training"]
+    assert [picture["when"] for picture in first["pictures"]] == [
+        "before training",
+        "after training",
+    ]
     assert base64.b64decode(second["pictures"][1]["png"]) == PNG

@@ -27,7 +27,10 @@ class Run:
         begun(folder, resolved("limits.ram=90"))
         self.usage = {}
         storage = Storage(folder)
-        self.writers = [MetricsWriter(storage, lambda: self.usage), EventsWriter(storage, now=self.now)]
+        self.writers = [
+            MetricsWriter(storage, lambda: self.usage),
+            EventsWriter(storage, now=self.now),
+        ]
         self.watched = WatchedRun(folder, now=lambda: self.seconds)
 
     def now(self):
@@ -105,7 +108,12 @@ def test_an_event_of_another_program_is_left_out(run):
     run.call("start", train_plan())
     run.train(1, 10)
     events = run.folder / run_folder.EVENTS
-    line = {"time": "0001-01-01T00:00:00+23:00", "kind": "evaluated", "step": 10, "facts": {"metrics": {}}}
+    line = {
+        "time": "0001-01-01T00:00:00+23:00",
+        "kind": "evaluated",
+        "step": 10,
+        "facts": {"metrics": {}},
+    }
     for time in ("2026-01-01T00:00:00Z", line["time"]):
         with events.open("a") as file:
             file.write(json.dumps({**line, "time": time}) + "\n")

@@ -12,7 +12,11 @@ def stays_empty(here):
 def test_a_dry_run_shows_model_numbers_folder_and_notes(said):
     lines = said("--dry-run", "--nproc", "1").splitlines()
     assert lines[0] == "model    language:small, 887,936 parameters"
-    for start in ("mode     default", "engine   local on ", "step     16 samples = micro-batch 16 × "):
+    for start in (
+        "mode     default",
+        "engine   local on ",
+        "step     16 samples = micro-batch 16 × ",
+    ):
         assert any(line.startswith(start) for line in lines), start
     assert any(line.startswith("folder   runs/language-small-default-local-") for line in lines)
     assert any("no model named" in line for line in lines)

@@ -59,15 +59,24 @@ def full(number):
     ("report", "name"),
     [
         (run_end.of_error(RuntimeError(BUS_ERROR), 0), "shared_memory"),
-        (run_end.of_error(WorkerDied("data-loader worker 7 died by signal 9; x"), 0), "dead_worker"),
-        (run_end.of_error(WorkerDied("data-loader worker 7 died by signal 7; x"), 0), "shared_memory"),
+        (
+            run_end.of_error(WorkerDied("data-loader worker 7 died by signal 9; x"), 0),
+            "dead_worker",
+        ),
+        (
+            run_end.of_error(WorkerDied("data-loader worker 7 died by signal 7; x"), 0),
+            "shared_memory",
+        ),
         (run_end.of_error(full(errno.ENOSPC), 0), "disk_full"),
         (run_end.of_error(full(errno.EDQUOT), 0), "quota"),
         (run_end.of_error(full(errno.EACCES), 0), "permission"),
         (run_end.of_error(CheckpointError(f"step 4: {full(errno.ENOSPC)}"), 0), "disk_full"),
         (without_report(1, -9, "its last output", set()), "dead_rank"),
         (without_report(1, -6, NCCL, set()), "timeout"),
-        (run_end.agreed({"exit_code": 1, "reason": "x", "fault": "nonfinite_later"}, 0), "nonfinite_later"),
+        (
+            run_end.agreed({"exit_code": 1, "reason": "x", "fault": "nonfinite_later"}, 0),
+            "nonfinite_later",
+        ),
     ],
 )
 def test_a_failure_ends_with_its_cause_and_the_next_command(report, name, run):

@@ -19,7 +19,9 @@ def outcome_lines(run, generation=FIRST):
     return path.read_text().splitlines() if path.exists() else None
 
 
-@pytest.mark.parametrize("code, line", [(0, "done 0"), (1, "failed 1"), (2, "invalid 2"), (130, "again 130")])
+@pytest.mark.parametrize(
+    "code, line", [(0, "done 0"), (1, "failed 1"), (2, "invalid 2"), (130, "again 130")]
+)
 def test_each_exit_code_has_its_outcome(run, code, line):
     assert publish_outcome(run, FIRST, code, "for people\nto read")
     assert outcome_lines(run) == [line, "for people", "to read"]
@@ -43,6 +45,8 @@ def test_the_first_outcome_counts_except_after_completion(run):
     ],
 )
 @pytest.mark.parametrize("rank", [0, 1])
-def test_rank_0_publishes_an_agreed_end_and_a_rank_that_failed_its_own(run, kind, code, ranks, rank):
+def test_rank_0_publishes_an_agreed_end_and_a_rank_that_failed_its_own(
+    run, kind, code, ranks, rank
+):
     JobGeneration(FIRST, run, rank).end(kind, code, "")
     assert (outcome_lines(run) is not None) == (rank in ranks)

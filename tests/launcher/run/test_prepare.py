@@ -125,9 +125,13 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
     assert (here / "runs").exists() == first
 
 
-def test_under_torchrun_restarts_are_refused_with_all_errors_and_nothing_is_created(here, monkeypatch):
+def test_under_torchrun_restarts_are_refused_with_all_errors_and_nothing_is_created(
+    here, monkeypatch
+):
     set_torchrun(monkeypatch, rank=0)
-    cli_args = CliArgs(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})
+    cli_args = CliArgs(
+        model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")}
+    )
     prepare = partial(prepare_run, cli_args, Path("old"))
     first, second = errors_of(collected, [Diagnostic("an unknown argument")], prepare)
     assert first.message == "an unknown argument"
@@ -154,7 +158,9 @@ def resume_run(here, train):
         (DataError("x is empty"), Path("new"), None),
     ],
 )
-def test_a_run_that_cannot_resume_stays_as_it_was_and_a_fork_is_removed(resume_run, here, error, out, folder):
+def test_a_run_that_cannot_resume_stays_as_it_was_and_a_fork_is_removed(
+    resume_run, here, error, out, folder
+):
     before = {path: path.lstat().st_mtime_ns for path in here.rglob("*")}
     assert resume_run(breaks(error), out).folder == folder
     assert {path: path.lstat().st_mtime_ns for path in here.rglob("*")} == before
@@ -170,7 +176,9 @@ def test_all_files_are_copied_except_those_the_new_run_creates(here):
         (old / name).touch()
     (old / "notes").symlink_to("/nowhere")
     before = sorted(old.rglob("*"))
-    forked = run_folder.create(resolved(lr="3e-4"), here / "new", "", lambda folder: copy_run(old, folder))
+    forked = run_folder.create(
+        resolved(lr="3e-4"), here / "new", "", lambda folder: copy_run(old, folder)
+    )
     assert sorted(str(path.relative_to(forked.path)) for path in forked.path.rglob("*")) == [
         *("events.jsonl", "log.txt", "notes", "origins.json", "settings.yaml"),
         *("split.json", "tokenizer", "tokenizer/merges.txt"),

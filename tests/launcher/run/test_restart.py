@@ -43,7 +43,9 @@ def run(tmp_path, monkeypatch):
             during()
             return ends[len(tried) - 1]
 
-        end = execute.repeat(RunPlan(settings, resume, folder=folder, console=True), attempt, shown.append)
+        end = execute.repeat(
+            RunPlan(settings, resume, folder=folder, console=True), attempt, shown.append
+        )
         assert shown == [each for each in ends[: len(tried)] if each.kind != "ended"]
         return end, tried
 
@@ -71,7 +73,9 @@ def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, c
     settings = resolved("train.micro_batch=8", "train.accumulation=2", nproc="2")
     end, _ = run(out_of_memory(), out_of_memory(), ENDED, settings=settings)
     assert end is ENDED
-    assert restarts(capfd) == [f"restart with micro-batches of {size} from the beginning" for size in (4, 2)]
+    assert restarts(capfd) == [
+        f"restart with micro-batches of {size} from the beginning" for size in (4, 2)
+    ]
     events = [json.loads(line) for line in Path("x/events.jsonl").read_text().splitlines()]
     assert [event["kind"] for event in events] == ["out_of_memory"] * 2
     assert (events[1]["facts"]["micro_batch"], events[1]["facts"]["accumulation"]) == (2, 4)
@@ -109,7 +113,9 @@ FORK = ResumeRequest(Path("old"))
         (FORK, [25], X, 25),
     ],
 )
-def test_a_restart_resumes_from_what_was_saved_since_or_again(run, capfd, resume, later, expected, step):
+def test_a_restart_resumes_from_what_was_saved_since_or_again(
+    run, capfd, resume, later, expected, step
+):
     trained(Path("old"), SETTINGS, 10, 20)
     trained(Path("x"), SETTINGS, *([10] if resume is RESET else []))
 
@@ -144,7 +150,10 @@ def test_a_generation_keeps_its_arguments_until_one_before_it_has_saved(tmp_path
     JobGeneration(FIRST, tmp_path, 0).claim()
     saved(tmp_path, 5, resolved())  # of the run before this job
     write_generation(tmp_path, from_step=5)
-    typed = [CliArgs(resume=str(tmp_path), reset=("schedule",)), CliArgs(resume="auto", reset=("data",))]
+    typed = [
+        CliArgs(resume=str(tmp_path), reset=("schedule",)),
+        CliArgs(resume="auto", reset=("data",)),
+    ]
     assert all(args_of(tmp_path, each, FIRST) is each for each in typed)
     assert all(args_of(tmp_path, each) is each for each in typed)
     saved(tmp_path, 6, resolved())

@@ -34,7 +34,9 @@ from gearshift.training.storage import StorageError
 def test_each_kind_of_exit_has_its_code_and_its_cause(error, kind, code):
     end = run_end.of_error(error, 3)
     assert (end.kind, end.exit_code) == (kind, code)
-    cause = "another rank" if isinstance(error, RuntimeError) else str(error).removeprefix("error: ")
+    cause = (
+        "another rank" if isinstance(error, RuntimeError) else str(error).removeprefix("error: ")
+    )
     assert cause in end.text and (code != 1 or end.text.startswith("error: "))
     assert bool(end.trace) == (code == 1 and not isinstance(error, StorageError))
 

@@ -32,7 +32,9 @@ def test_the_newest_samples_of_each_time_are_kept(tmp_path, writer, events):
         pictures = [Picture("../../out", "<caption>", png(9, 9))]
         found = Predictions(("name", "text", "score"), [("a", shown, float("nan"))], pictures)
         writer.sampled(found, "after", step)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [*("after-1.png", "after.json", "samples")]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        *("after-1.png", "after.json", "samples")
+    ]
     assert json.loads((tmp_path / "samples" / "after.json").read_text()) == {
         "step": 6,
         "columns": ["name", "text", "score"],

@@ -24,7 +24,9 @@ def run(tmp_path, monkeypatch):
 
     def run_scene(scene, threads=1):
         monkeypatch.setenv("SCENE", scene)
-        return supervisor.supervise(RunPlan(TWO_RANKS, folder=tmp_path, threads=threads, console=True))
+        return supervisor.supervise(
+            RunPlan(TWO_RANKS, folder=tmp_path, threads=threads, console=True)
+        )
 
     return run_scene
 
@@ -44,7 +46,9 @@ def send_when(folder, number, *states):
     threading.Thread(target=send, daemon=True).start()
 
 
-def test_every_rank_gets_equal_settings_and_only_the_first_prints_to_the_terminal(run, tmp_path, capfd):
+def test_every_rank_gets_equal_settings_and_only_the_first_prints_to_the_terminal(
+    run, tmp_path, capfd
+):
     assert run("settings", threads=3).exit_code == 0
     assert (tmp_path / "seen-0").read_text() == "[7, 1e-05, 8, True] 3"
     assert (tmp_path / "seen-1").read_text() == "[7, 1e-05, 8, False] 3"
@@ -113,7 +117,8 @@ def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+    ("number", "code"),
+    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
 @pytest.mark.usefixtures("hangups")
 def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, code):

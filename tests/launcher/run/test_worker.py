@@ -19,7 +19,9 @@ FLAG = "torch.backends.cudnn.benchmark"
     ("is_image", "settings", "tunes"),
     [(True, {}, True), (False, {}, False), (True, {"train.deterministic": True}, False)],
 )
-def test_cudnn_times_its_kernels_in_a_run_on_images(tmp_path, monkeypatch, is_image, settings, tunes):
+def test_cudnn_times_its_kernels_in_a_run_on_images(
+    tmp_path, monkeypatch, is_image, settings, tunes
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     custom_task.add_search_folder(str(tmp_path))
@@ -34,5 +36,7 @@ def test_cudnn_times_its_kernels_in_a_run_on_images(tmp_path, monkeypatch, is_im
 def test_settings_are_compared_except_those_of_one_machine():
     larger = replace(LAPTOP, cores=64, ram_bytes=2**40)
     first = consistency_facts(resolved("loader.workers=2", world_size=2, lr="1e-3"))
-    second = consistency_facts(resolved("loader.workers=2", world_size=2, lr="2e-3", machine=larger))
+    second = consistency_facts(
+        resolved("loader.workers=2", world_size=2, lr="2e-3", machine=larger)
+    )
     assert {name for name in first if first[name] != second[name]} == {"optim.lr"}

@@ -27,7 +27,8 @@ def refused(run, out=None):
 
 
 @pytest.mark.parametrize(
-    ("named", "step"), [("runs/a/", None), ("runs/a/last", 20), ("runs/a/checkpoints/step-00000010", 10)]
+    ("named", "step"),
+    [("runs/a/", None), ("runs/a/last", 20), ("runs/a/checkpoints/step-00000010", 10)],
 )
 def test_a_folder_is_a_run_or_one_of_its_checkpoints(monkeypatch, here, named, step):
     trained(Path("runs/a"), TINY, 10, 20)
@@ -63,7 +64,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_run_with_no_other_does_not_re
         assert lines[0].startswith(f"{CANNOT} 10: ") and "state.json is damaged" in lines[0]
 
 
-@pytest.mark.parametrize("facts", [{"settings": 3}, {}, {"settings": {}, "starts": {"data": "x"}}, b"\xff"])
+@pytest.mark.parametrize(
+    "facts", [{"settings": 3}, {}, {"settings": {}, "starts": {"data": "x"}}, b"\xff"]
+)
 def test_a_folder_without_a_valid_state_is_no_checkpoint(facts):
     saved(begun(Path("runs/a"), TINY), 10, TINY, facts)
     assert refused("runs/a")[0].startswith(f"{CANNOT} 10: ")

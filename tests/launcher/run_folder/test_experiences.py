@@ -12,7 +12,9 @@ def experience(number, state="trained", begun=0, ended=None):
     return Experience(number, {f"{number}.txt": FILE}, state, begun, ended)
 
 
-LEDGER = Ledger([experience(0, ended=10), experience(1, begun=10, ended=20), experience(2, "training", 20)])
+LEDGER = Ledger(
+    [experience(0, ended=10), experience(1, begun=10, ended=20), experience(2, "training", 20)]
+)
 
 
 def test_a_saved_ledger_loads_unchanged(tmp_path):
@@ -37,7 +39,11 @@ def test_the_files_of_a_postponed_experience_are_not_known():
 
 @pytest.mark.parametrize(
     ("step", "states"),
-    [(25, ["trained", "trained", "training"]), (20, ["trained", "trained"]), (15, ["trained", "training"])],
+    [
+        (25, ["trained", "trained", "training"]),
+        (20, ["trained", "trained"]),
+        (15, ["trained", "training"]),
+    ],
 )
 def test_rewinding_drops_experiences_that_started_later(step, states):
     assert [experience.state for experience in LEDGER.rewound_to(step).experiences] == states

@@ -31,7 +31,9 @@ def names(run):
 
 
 @pytest.mark.parametrize("in_background", [False, True])
-def test_a_save_after_a_later_claim_leaves_nothing_and_names_the_later_one(tmp_path, alone, in_background):
+def test_a_save_after_a_later_claim_leaves_nothing_and_names_the_later_one(
+    tmp_path, alone, in_background
+):
     generations.take_over(tmp_path, FIRST)
     with pytest.raises(FencedOff) as end, generations.fencing(tmp_path, FIRST) as storage:
         saver = writer(storage, alone, in_background)

@@ -108,4 +108,6 @@ def test_another_job_is_refused_by_the_name_of_the_job_that_holds_it(lost_proces
     with pytest.raises(SettingsError) as refused, lock.hold(tmp_path, 0.2, generation=OTHER):
         pass
     holder = f"generation 0 of Slurm job 12, {lost_process.pid}@{socket.gethostname()}"
-    assert str(refused.value).startswith(f"error: the run folder {tmp_path} is in use by {holder}\n")
+    assert str(refused.value).startswith(
+        f"error: the run folder {tmp_path} is in use by {holder}\n"
+    )

@@ -16,7 +16,9 @@ X = Path("runs/x")
 
 
 def cli_args(resume="runs/x", *sets, reset=(), model=None, mode=None, engine=None, **options):
-    option_values = {SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()}
+    option_values = {
+        SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()
+    }
     return CliArgs(model, mode, "--mode", engine, (), sets, option_values, resume, "resume", reset)
 
 
@@ -34,7 +36,10 @@ def test_a_run_resumes_from_its_last_or_a_named_checkpoint_or_is_forked():
     trained(X, resolved(), 10, 20)
     decision = decided(engine="zero2", nproc="2", reset=["schedule"])
     assert decision.resume == ResumeRequest(
-        X, None, ["schedule"], ["engine.name local → zero2", "engine.nproc 1 → 2", "train.micro_batch 8 → 4"]
+        X,
+        None,
+        ["schedule"],
+        ["engine.name local → zero2", "engine.nproc 1 → 2", "train.micro_batch 8 → 4"],
     )
     assert decision.line == ("resuming runs/x from step 20; the learning-rate schedule restarts")
     assert decision.nothing_left is None
@@ -58,7 +63,10 @@ DONE = "nothing to do: runs/x was completed at step 60; to train longer: "
     ("first", "hint"),
     [
         (resolved(), "--max-steps 120 --reset schedule"),
-        (resolved("stop.after=60", max_steps="90"), "--max-steps 120 --reset schedule --set stop.after=null"),
+        (
+            resolved("stop.after=60", max_steps="90"),
+            "--max-steps 120 --reset schedule --set stop.after=null",
+        ),
     ],
 )
 def test_a_completed_run_has_nothing_left_to_do(first, hint):
@@ -80,7 +88,11 @@ def test_a_completed_run_is_reported_and_nothing_is_written(said, here):
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
     assert said("resume", "runs/x").startswith(DONE)
     content = said("--resume", "runs/x", "--json")
-    assert (content["exit_code"], content["status"], content["folder"]) == (0, "completed", "runs/x")
+    assert (content["exit_code"], content["status"], content["folder"]) == (
+        0,
+        "completed",
+        "runs/x",
+    )
     assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
 
 
@@ -92,7 +104,13 @@ def test_a_dry_run_shows_the_resumed_run_and_its_changes(said):
     assert "changed  loader.workers 0 → 1" in lines
     resets = ("--reset", "data", "--reset", "optimizer")
     found = said("resume", "runs/x/last", *resets, "--dry-run", "--json")["resume"]
-    assert found == {**found, "source": "runs/x", "step": 10, "reset": ["optimizer", "data"], "changes": []}
+    assert found == {
+        **found,
+        "source": "runs/x",
+        "step": 10,
+        "reset": ["optimizer", "data"],
+        "changes": [],
+    }
 
 
 @pytest.mark.parametrize("typed", ["./notes.txt", "link"])

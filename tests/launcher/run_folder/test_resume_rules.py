@@ -64,7 +64,9 @@ def test_a_change_is_refused_unless_its_part_is_reset(now, key, where, resets):
     [error] = errors_of(now)
     assert (error.key, error.where) == (key, where)
     assert {part for part in PARTS if not errors_of(now, reset=[part])} == resets
-    assert all(f"--reset {part}" in error.fix for part in resets) and bool(error.fix) == bool(resets)
+    assert all(f"--reset {part}" in error.fix for part in resets) and bool(error.fix) == bool(
+        resets
+    )
 
 
 WSD = ("schedule.name=wsd", "schedule.warmup=5", "schedule.warmup_cap=null", "schedule.decay=20%")
@@ -77,8 +79,20 @@ WSD = ("schedule.name=wsd", "schedule.warmup=5", "schedule.warmup_cap=null", "sc
         (81, (), (), "500", "schedule"),
         (80, (), (), "90", "schedule"),
         (72, (), (), "90", "free"),
-        (60, ("schedule.warmup_cap=10%",), ("schedule.warmup_cap=10%",), "500", "free"),  # of 5 steps: 10, 50
-        (60, ("schedule.warmup_cap=2%",), ("schedule.warmup_cap=2%",), "500", "schedule"),  # 2 steps, 5
+        (
+            60,
+            ("schedule.warmup_cap=10%",),
+            ("schedule.warmup_cap=10%",),
+            "500",
+            "free",
+        ),  # of 5 steps: 10, 50
+        (
+            60,
+            ("schedule.warmup_cap=2%",),
+            ("schedule.warmup_cap=2%",),
+            "500",
+            "schedule",
+        ),  # 2 steps, 5
         (60, ("schedule.warmup=5%",), ("schedule.warmup=5%",), "500", "schedule"),  # 5 steps, 25
         (60, ("schedule.warmup=5%",), ("schedule.warmup=5",), "500", "free"),
         (60, ("schedule.name=constant",), (), "500", "free"),
@@ -88,7 +102,9 @@ WSD = ("schedule.name=wsd", "schedule.warmup=5", "schedule.warmup_cap=null", "sc
         (60, (), ("schedule.name=linear",), "500", "schedule"),
     ],
 )
-def test_a_schedule_may_change_if_earlier_steps_had_the_same_learning_rates(step, old, new, steps, rule):
+def test_a_schedule_may_change_if_earlier_steps_had_the_same_learning_rates(
+    step, old, new, steps, rule
+):
     checkpoint = SavedCheckpoint(step, {}, epoch=step / 30)
     was, now = before(*WSD, *old, max_steps="100"), resolved(*WSD, *new, max_steps=steps)
     changed = resume_rules.differences(was, now, checkpoint=checkpoint)

@@ -16,7 +16,9 @@ EEG = "eeg_text:tiny"
 def saved_stages(folder, *names):
     """Write the file of a pipeline with stages of these names."""
     folders = [folder / f"{number}-{name}" for number, name in enumerate(names, start=1)]
-    entries = [PipelineStage(name, "", path, None) for name, path in zip(names, folders, strict=True)]
+    entries = [
+        PipelineStage(name, "", path, None) for name, path in zip(names, folders, strict=True)
+    ]
     save_stages(folder, entries)
 
 

@@ -29,7 +29,9 @@ def result(status="completed", steps=4, parameters=10, device=None, host=100, **
 
 def test_the_result_adds_times_and_takes_the_largest_memory(tmp_path):
     codes = {"lower": 0, "upper": 0}
-    content = written(tmp_path, codes, lower=result(parameters=10, host=300), upper=result(parameters=30))
+    content = written(
+        tmp_path, codes, lower=result(parameters=10, host=300), upper=result(parameters=30)
+    )
     assert content == json.loads((tmp_path / "result.json").read_text())
     assert (content["status"], content["steps"], content["wall_s"]) == ("completed", 8, 4.0)
     assert content["parameters"] == 30

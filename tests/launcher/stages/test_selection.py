@@ -31,7 +31,9 @@ def write_files(folder, *files):
         ([f"{STEP}/manifest.json", "last/manifest.json", "best/manifest.json"], "", ""),
     ],
 )
-def test_the_best_checkpoint_is_used_else_the_last_else_the_newest(tmp_path, files, given, expected):
+def test_the_best_checkpoint_is_used_else_the_last_else_the_newest(
+    tmp_path, files, given, expected
+):
     write_files(tmp_path, *files)
     assert found(tmp_path / given) == tmp_path / expected
 
@@ -39,5 +41,7 @@ def test_the_best_checkpoint_is_used_else_the_last_else_the_newest(tmp_path, fil
 def test_the_latest_matching_stage_is_used(tmp_path):
     stages = ["lower", "middle", "upper"]
     saved_stages(tmp_path, *stages)
-    write_files(tmp_path, *(f"{n}-{name}/best/model.safetensors" for n, name in enumerate(stages, 1)))
+    write_files(
+        tmp_path, *(f"{n}-{name}/best/model.safetensors" for n, name in enumerate(stages, 1))
+    )
     assert found(tmp_path) == tmp_path / "2-middle"

@@ -78,7 +78,9 @@ def test_a_batch_that_no_world_size_of_the_job_divides_is_an_error(programs, her
         (("--torchrun", "--engine", "local"), None),
     ],
 )
-def test_an_engine_or_a_number_of_processes_that_the_job_does_not_have_is_an_error(here, args, key, submit):
+def test_an_engine_or_a_number_of_processes_that_the_job_does_not_have_is_an_error(
+    here, args, key, submit
+):
     (here / "four.yaml").write_text("engine.nproc: 4\n")
     diagnostics = submit("--dry-run", "--json", *args, code=2 if key else 0).get("diagnostics", [])
     assert [diagnostic["key"] for diagnostic in diagnostics] == [key] * bool(key)
@@ -87,10 +89,14 @@ def test_an_engine_or_a_number_of_processes_that_the_job_does_not_have_is_an_err
 def test_a_run_is_checked_with_the_requested_gpus_and_a_rank_has_the_requested_cpus(here, submit):
     submit("--dry-run", "--precision", "fp16", code=2)
     for gpu_args in (["--gpus-per-node", "a100:2"], ["--", "--gres", "gpu:2"]):
-        assert "ddp on 1 node × 2 processes" in submit("--dry-run", "--precision", "fp16", *gpu_args)
+        assert "ddp on 1 node × 2 processes" in submit(
+            "--dry-run", "--precision", "fp16", *gpu_args
+        )
 
     def header(*args):
-        return [line.strip() for line in submit("--dry-run", *args).splitlines() if "SBATCH" in line]
+        return [
+            line.strip() for line in submit("--dry-run", *args).splitlines() if "SBATCH" in line
+        ]
 
     assert "#SBATCH --cpus-per-task=4" in header("--ranks-per-node", "4")
     assert "#SBATCH --cpus-per-task=8" in header("--ranks-per-node", "4", "--cpus-per-task", "2")
@@ -98,7 +104,9 @@ def test_a_run_is_checked_with_the_requested_gpus_and_a_rank_has_the_requested_c
     assert any("GEARSHIFT_LAUNCH=torchrun" in line for line in header("--torchrun"))
 
 
-def test_all_errors_of_options_and_settings_are_printed_together(here, tmp_path, monkeypatch, submit):
+def test_all_errors_of_options_and_settings_are_printed_together(
+    here, tmp_path, monkeypatch, submit
+):
     monkeypatch.setenv("PATH", str(tmp_path))
     args = ("--nodes", "two", "--lr", "fast", "-pdebug", "--mail-type=END", "--", "-N2", "--wrap=x")
     errors = [line for line in submit(*args, code=2).splitlines() if line.startswith("error: ")]
@@ -144,7 +152,9 @@ def test_a_resumed_run_uses_its_folder(programs, here, submit, said):
     assert set(os.listdir(here / "runs" / "mine")) == {*before, "slurm"}
 
 
-def test_a_folder_with_an_sbatch_pattern_or_without_room_is_an_error(programs, here, monkeypatch, submit):
+def test_a_folder_with_an_sbatch_pattern_or_without_room_is_an_error(
+    programs, here, monkeypatch, submit
+):
     submit("--out", "100%j", code=2)
     submit("--out", "100%", "--dry-run")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**10))
@@ -162,7 +172,9 @@ def test_each_stage_is_a_job_that_depends_on_the_one_before(programs, here, said
     assert first == ["--parsable", f"{here}/all/1-encoder/slurm/job.sbatch"]
     assert second[1:3] == ["--dependency=afterok:51", "--kill-on-invalid-dep=yes"]
     text = (here / "all" / "2-text" / "slurm" / "job.sbatch").read_text()
-    assert text.splitlines()[-1] == (f'gearshift_job --resume={here}/all/2-text --out={here}/all/2-text "$@"')
+    assert text.splitlines()[-1] == (
+        f'gearshift_job --resume={here}/all/2-text --out={here}/all/2-text "$@"'
+    )
     assert (here / "all" / "1-encoder" / "slurm" / "next").read_text() == "52\n"
     assert "cancel   scancel 52 51" in out
 
@@ -196,7 +208,13 @@ def test_a_model_of_the_hub_is_downloaded_and_the_job_names_its_commit(
 
 
 def test_the_job_of_each_stage_repeats_the_options_of_a_download(here, submit):
-    words = ("--mode", "staged", "--set", "download.files=[https://example.org/a.jsonl]", "--download-data")
+    words = (
+        "--mode",
+        "staged",
+        "--set",
+        "download.files=[https://example.org/a.jsonl]",
+        "--download-data",
+    )
     jobs = submit("--dry-run", "--json", *words, "--set", f"download.folder={here}")["jobs"]
     assert len(jobs) == 2
     for job in jobs:

@@ -70,7 +70,12 @@ def analyzed():
     def write(series, peaks, threshold=35.0, rater="", count=5):
         value = {None: "None", inf: "inf"}.get(threshold, threshold)
         heads = ["Level", "1msec Avg", "1msec StDev"]
-        heads += [f"{p}{n} {w}" for n in range(1, count + 1) for p in "PN" for w in ("Latency", "Amplitude")]
+        heads += [
+            f"{p}{n} {w}"
+            for n in range(1, count + 1)
+            for p in "PN"
+            for w in ("Latency", "Amplitude")
+        ]
         lines = [f"Threshold (dB SPL): {value}", "Frequency (kHz): 16.00", "Filter: none"]
         lines += ["NOTE: Negative latencies indicate no peak", "\t".join(heads)]
         for level, latency in peaks.items():

@@ -27,7 +27,9 @@ def test_each_class_has_its_characteristic_response(dataset):
     late = of(dataset, CONDUCTIVE, 80, 80) & (dataset["exists"] > 0)
     plain = of(dataset, NORMAL, 80, 80)
     steep = of(dataset, SENSORINEURAL, 80, 80) & (dataset["exists"] > 0)
-    mean = {n: np.nanmean(dataset["latency"][m]) for n, m in (("c", late), ("n", plain), ("s", steep))}
+    mean = {
+        n: np.nanmean(dataset["latency"][m]) for n, m in (("c", late), ("n", plain), ("s", steep))
+    }
     assert mean["c"] - mean["n"] > 0.8 and abs(mean["s"] - mean["n"]) < 0.15
     assert not dataset["exists"][of(dataset, TOTAL)].any()
     assert np.isnan(dataset["threshold"][of(dataset, TOTAL) | of(dataset, NEUROPATHY)]).all()

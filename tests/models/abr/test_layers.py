@@ -58,7 +58,10 @@ def tensors():
     """Query, key, value and added scores, float64."""
     generator = torch.Generator().manual_seed(0)
     shapes = ((2, 4, 7, 8), (2, 4, 5, 8), (2, 4, 5, 8), (2, 4, 7, 5))
-    return [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    return [
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in shapes
+    ]
 
 
 @pytest.mark.parametrize("is_relative", [False, True])

@@ -42,9 +42,13 @@ def test_sums_match_explicit_formulas():
     )
     errors = (x["latency"][:2] - torch.tensor([5.6, 6.1])) ** 2
     assert sums["latency"].item() == pytest.approx(errors.sum().item(), rel=1e-5)
-    assert sums["amplitude"].item() == pytest.approx((x["amplitude"][1] - 0.4).item() ** 2, rel=1e-5)
+    assert sums["amplitude"].item() == pytest.approx(
+        (x["amplitude"][1] - 0.4).item() ** 2, rel=1e-5
+    )
     logs = x["class"].log_softmax(-1)
-    assert sums["class"].item() == pytest.approx(-(0.5 * logs[0, 0] + 2 * logs[1, 2]).item(), rel=1e-5)
+    assert sums["class"].item() == pytest.approx(
+        -(0.5 * logs[0, 0] + 2 * logs[1, 2]).item(), rel=1e-5
+    )
     # A threshold below 0 dB counts as 0.
     goals = (math.log1p(30), 0.0)
     predicted_db = (x["threshold"][0].item(), x["threshold"][2].item())
@@ -67,7 +71,9 @@ def test_a_term_without_known_labels_is_0_with_gradients():
 def test_huber_is_linear_for_large_errors_and_does_not_affect_the_threshold():
     given, predicted = batch(), outputs()
     predicted["latency"] = torch.tensor([105.6, 6.1, 0.0])
-    square, huber = (TermSums(regression, 0.0, WEIGHTS)(predicted, given) for regression in ("mse", "huber"))
+    square, huber = (
+        TermSums(regression, 0.0, WEIGHTS)(predicted, given) for regression in ("mse", "huber")
+    )
     assert huber["latency"].item() == pytest.approx(100 - 0.5, rel=1e-4)
     assert square["latency"].item() == pytest.approx(10000, rel=1e-4)
     assert huber["threshold"] == square["threshold"] and huber["class"] == square["class"]

@@ -52,12 +52,17 @@ def test_auroc_of_confident_logits_is_that_of_their_ranks(scale):
     exact = (ranks[exists].sum() - count * (count + 1) / 2) / (count * (len(ranks) - count))
 
     signal = torch.zeros(2000, 1, 200)
-    batch = {"signal": signal, "static": torch.zeros(2000, 4), "exists": torch.tensor(exists).float()}
+    batch = {
+        "signal": signal,
+        "static": torch.zeros(2000, 4),
+        "exists": torch.tensor(exists).float(),
+    }
     batch["exists_mask"] = torch.ones(2000, dtype=torch.bool)
     outputs = {"exists": torch.tensor(logits).float()}
     sums = measure(TermSums("mse", 0.0, (1.0,) * 5), lambda *inputs: outputs, batch)
     vectors = {
-        n: torch.cat([torch.as_tensor(x).double().flatten() for x in parts]) for n, parts in sums.items()
+        n: torch.cat([torch.as_tensor(x).double().flatten() for x in parts])
+        for n, parts in sums.items()
     }
     found = scores({"exists": 1.0}, vectors)["val_exists_auroc"]
     # Some pairs of 2,000 responses share a bin.

@@ -16,7 +16,10 @@ def build_network(terms=TERMS, size="tiny"):
 
 def inputs(batch=3):
     generator = torch.Generator().manual_seed(1)
-    return (torch.randn(batch, 1, 200, generator=generator), torch.randn(batch, 4, generator=generator))
+    return (
+        torch.randn(batch, 1, 200, generator=generator),
+        torch.randn(batch, 4, generator=generator),
+    )
 
 
 @pytest.mark.parametrize(
@@ -27,7 +30,9 @@ def test_a_head_without_labels_is_frozen_and_has_no_output(terms, frozen):
     model = build_network(terms)
     assert tuple(model(*inputs())) == terms
     still = {
-        n.split(".")[1].removesuffix("_head") for n, p in model.named_parameters() if not p.requires_grad
+        n.split(".")[1].removesuffix("_head")
+        for n, p in model.named_parameters()
+        if not p.requires_grad
     }
     assert still - {"peak"} == frozen - {"peak"}
     for name in ("exists", "latency", "amplitude"):

@@ -26,7 +26,9 @@ def write_table(path, responses, index, **changed):
         )
         writer.writeheader()
         for row in index:
-            facts = dict(zip(("age", "intensity", "rate", "fmp"), responses.static[row], strict=True))
+            facts = dict(
+                zip(("age", "intensity", "rate", "fmp"), responses.static[row], strict=True)
+            )
             signal = dict(zip(POINT_NAMES, responses.signal[row], strict=True))
             patient = responses.patient[row].removeprefix("patient ")
             writer.writerow({"patient_id": patient, **facts, **signal} | changed)

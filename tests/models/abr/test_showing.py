@@ -18,7 +18,9 @@ def test_a_row_shows_the_labels_and_the_outputs_of_the_model(ready_task):
         row = dict(zip(found.columns, cells, strict=True))
         assert row["class"] == CLASS_NAMES[batch["target"][number]]
         assert row["predicted class"] == CLASS_NAMES[outputs["class"][number].argmax()]
-        assert row["predicted threshold"] == pytest.approx(float(outputs["threshold"][number]), rel=1e-5)
+        assert row["predicted threshold"] == pytest.approx(
+            float(outputs["threshold"][number]), rel=1e-5
+        )
         seen = outputs["exists"][number] >= 0
         assert (row["predicted wave V"] is not None) == bool(seen)
         rms = task.statistics.signal_rms

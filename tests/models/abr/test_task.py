@@ -55,7 +55,11 @@ def patients(**known):
 def test_terms_without_labels_are_not_trained_and_not_reported(people, ready_task, batch_of):
     task = ready_task(path=people(patients()))
     batch = batch_of(task, 4)
-    assert tuple(task.loss(task.build(), batch).sum) == tuple(task.num_units(batch)) == ("signal", "class")
+    assert (
+        tuple(task.loss(task.build(), batch).sum)
+        == tuple(task.num_units(batch))
+        == ("signal", "class")
+    )
     metric = task.metric()
     names = set(metric.result(metric.update(task.build(), batch)))
     assert {"val_signal_mse", "val_macro_f1"} < names
@@ -100,7 +104,9 @@ def test_the_only_recording_is_split_by_level_and_the_facts_name_it(ready_task, 
     path = series(levels=tuple(range(10, 130, 10)))
     task = ready_task(path=str(path))
     facts = task.facts()
-    assert facts["split"].startswith("by level of one or two recordings, each training level 16 times")
+    assert facts["split"].startswith(
+        "by level of one or two recordings, each training level 16 times"
+    )
     assert facts["groups"] == {"train": 8, "val": 2, "test": 2}
     assert facts["samples"] == {"train": 128, "val": 2, "test": 2}
     levels = [set(task.records.static[task.data(name).numbers, 1]) for name in SPLITS]

@@ -5,7 +5,11 @@ from sacrebleu.metrics import BLEU
 from gearshift.models.common.bleu import Bleu
 
 READ = ["the old man finds a small drum", "a child paints the quiet island today", "who sells it"]
-WRITTEN = ["the old man sells a drum", "a child paints the quiet island", "nobody sells it again now"]
+WRITTEN = [
+    "the old man sells a drum",
+    "a child paints the quiet island",
+    "nobody sells it again now",
+]
 
 
 @pytest.mark.parametrize("written", [WRITTEN, ["", "nobody", ""]])

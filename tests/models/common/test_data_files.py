@@ -53,7 +53,9 @@ def bad_pages(count):
 
 def test_bad_records_stop_the_start_with_their_count_and_a_fix():
     error = error_of(bad_pages(5).finish, "stop", num_good=7)
-    assert error.message.startswith("5 of 12 pages ") and error.where.startswith("page 1: no image\n")
+    assert error.message.startswith("5 of 12 pages ") and error.where.startswith(
+        "page 1: no image\n"
+    )
     assert "--set data.on_bad=skip" in error.fix
     # Skipping would leave nothing.
     assert "skip" not in error_of(bad_pages(1).finish, "stop", num_good=0).fix

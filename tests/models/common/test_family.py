@@ -16,4 +16,6 @@ def test_every_sample_goes_to_another_group_and_none_is_lost(counts):
 
 
 def test_a_group_with_more_than_half_of_the_samples_is_an_error():
-    assert error_of(of_other_groups, np.array(["a", "a", "a", "b"]), [0]).where == "data.control=noise"
+    assert (
+        error_of(of_other_groups, np.array(["a", "a", "a", "b"]), [0]).where == "data.control=noise"
+    )

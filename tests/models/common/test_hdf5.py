@@ -13,7 +13,9 @@ def file(tmp_path):
 
 def test_a_dataset_whose_values_the_file_has_is_read(file):
     for number, options in enumerate(({}, {"chunks": (3, 2)}, {"compression": "gzip"})):
-        assert hdf5.problem(file.create_dataset(f"{number}", data=np.ones((10, 4)), **options)) is None
+        assert (
+            hdf5.problem(file.create_dataset(f"{number}", data=np.ones((10, 4)), **options)) is None
+        )
     for shape in ((0, 4), ()):
         assert hdf5.problem(file.create_dataset(f"{shape}", data=np.ones(shape))) is None
     assert hdf5.problem(file.create_dataset("b", (0, 4), np.float32, maxshape=(None, 4))) is None
@@ -24,7 +26,12 @@ def test_hdf5_is_known_by_its_signature_also_behind_another_block(tmp_path):
     for block in (0, 512, 2048):
         h5py.File(path, "w", userblock_size=block).close()
         assert hdf5.is_hdf5(path) and h5py.is_hdf5(path), block
-    for content in (b"", b"MATLAB 5.0", bytes(256) + path.read_bytes()[2048:], path.read_bytes()[:2050]):
+    for content in (
+        b"",
+        b"MATLAB 5.0",
+        bytes(256) + path.read_bytes()[2048:],
+        path.read_bytes()[:2050],
+    ):
         path.write_bytes(content)
         assert hdf5.is_hdf5(path) == h5py.is_hdf5(path) == False, content[:9]  # noqa: E712
 

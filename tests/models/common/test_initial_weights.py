@@ -14,7 +14,11 @@ from gearshift.training.checkpoint.manifest import Score
 from tests.models.errors import error_of
 from tests.training.checkpoint.states import saving
 
-WHOLE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.arange(4.0), "count": torch.tensor([3, 4])}
+WHOLE = {
+    "a": torch.arange(6.0).reshape(2, 3),
+    "b": torch.arange(4.0),
+    "count": torch.tensor([3, 4]),
+}
 
 
 def write_checkpoint(folder, world_size=2, average=None):
@@ -109,7 +113,9 @@ def saved_model(run, model):
     pieces = [Piece("weight", name, 0, tensor.reshape(-1)) for name, tensor in tensors.items()]
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     writer = saving(run, alone)
-    writer.save(1, State(shapes, pieces, {}, {}, [], {}), {"samples": 1}, True, Score("l", 1.0, "min"))
+    writer.save(
+        1, State(shapes, pieces, {}, {}, [], {}), {"samples": 1}, True, Score("l", 1.0, "min")
+    )
     return writer.wait()
 
 
@@ -130,7 +136,9 @@ def test_a_flipped_bit_of_a_checkpoint_is_found_before_its_weights_are_used(tmp_
     assert str(folder) in error.message
 
 
-@pytest.mark.parametrize(("value", "is_trained"), [(torch.nan, True), (torch.inf, True), (torch.nan, False)])
+@pytest.mark.parametrize(
+    ("value", "is_trained"), [(torch.nan, True), (torch.inf, True), (torch.nan, False)]
+)
 def test_a_weight_that_is_not_finite_is_named_with_its_file(tmp_path, value, is_trained):
     model = torch.nn.Linear(3, 2).requires_grad_(is_trained)
     path = tmp_path / "a.safetensors"

@@ -32,7 +32,11 @@ def test_every_group_is_in_exactly_one_split():
 
 def test_a_share_below_one_group_holds_out_one_group():
     for count, share in ((3, 1e-6), (29, 0.02), (33, 0.02), (50, 0.02)):
-        assert counts(split_groups(range(count), SplitRule(share), "documents")) == [count - 2, 1, 1]
+        assert counts(split_groups(range(count), SplitRule(share), "documents")) == [
+            count - 2,
+            1,
+            1,
+        ]
 
 
 def test_every_proposed_share_fits():
@@ -51,7 +55,9 @@ def test_every_proposed_share_fits():
 def test_the_folds_cut_all_groups_but_those_of_an_ordinary_test_split(count, share, folds):
     rule, groups = SplitRule(share, seed=3), GROUPS[:count]
     test = split_groups(groups, rule, NOUN)["test"]
-    cut = [split_groups(groups, replace(rule, fold=f"{k}/{folds}"), NOUN) for k in range(1, 1 + folds)]
+    cut = [
+        split_groups(groups, replace(rule, fold=f"{k}/{folds}"), NOUN) for k in range(1, 1 + folds)
+    ]
     assert all(splits["test"] == test for splits in cut)
     assert sorted([*test, *(g for splits in cut for g in splits["val"])]) == groups
     assert all(sorted(g for part in splits.values() for g in part) == groups for splits in cut)
@@ -62,13 +68,17 @@ def test_the_folds_cut_all_groups_but_those_of_an_ordinary_test_split(count, sha
 
 def test_leaving_one_group_out_validates_on_each_group_once():
     rule = SplitRule(0.2, fold="8/groups")
-    every = [split_groups(GROUPS[:10], replace(rule, fold=f"{k}/groups"), NOUN) for k in range(1, 9)]
+    every = [
+        split_groups(GROUPS[:10], replace(rule, fold=f"{k}/groups"), NOUN) for k in range(1, 9)
+    ]
     assert [len(splits["val"]) for splits in every] == [1] * 8
     assert len({splits["val"][0] for splits in every}) == 8
     assert every[7] == split_groups(GROUPS[:10], replace(rule, fold="8/8"), NOUN)
 
 
-@pytest.mark.parametrize(("fold", "fix"), [("2/9", "2/8"), ("9/9", "8/8"), ("9/groups", "8/groups")])
+@pytest.mark.parametrize(
+    ("fold", "fix"), [("2/9", "2/8"), ("9/9", "8/8"), ("9/groups", "8/groups")]
+)
 def test_more_folds_than_groups_are_an_error_with_the_most_that_fit(fold, fix):
     with pytest.raises(DataError) as error:
         split_groups(GROUPS[:10], SplitRule(0.2, fold=fold), "patients")

@@ -14,7 +14,8 @@ TEXTS = [
     "one\n",
     "\r\n\r\rtwo\r\n",
     "grün\u2028blau\x0brot\x85\nweiß",
-    "日本語 🙂\n" * 250_000,  # several chunks; each boundary lies inside a character in some encoding
+    "日本語 🙂\n"
+    * 250_000,  # several chunks; each boundary lies inside a character in some encoding
 ]
 
 
@@ -52,7 +53,9 @@ def error_of(path, raw):
 
 
 @pytest.mark.parametrize("before", [0, text_file.CHUNK - 2])
-@pytest.mark.parametrize("raw", ["ü".encode() + b"\na\xff", b"a\nb\xe6\x97", "a\nü".encode() + b"\xe6x"])
+@pytest.mark.parametrize(
+    "raw", ["ü".encode() + b"\na\xff", b"a\nb\xe6\x97", "a\nü".encode() + b"\xe6x"]
+)
 def test_invalid_text_is_reported_with_its_line(tmp_path, before, raw):
     problem, where = error_of(tmp_path / "a.txt", b"x" * before + raw)
     assert problem.startswith("UTF-8: ") and where == f"{tmp_path / 'a.txt'}:2"

@@ -42,6 +42,10 @@ def dota(tmp_path):
         page.save(root / "imgs" / f"{name}.png")
         (root / "zh_mmd" / f"{name}.mmd").write_text(f"# 第{number}页\n\n正文。", encoding="utf-8")
         (root / "en_mmd" / f"{name}.mmd").write_text(f"# Page {number}\n\nText.")
-    split = {"train_name_list": names[:16], "valid_name_list": names[16:18], "test_name_list": names[18:]}
+    split = {
+        "train_name_list": names[:16],
+        "valid_name_list": names[16:18],
+        "test_name_list": names[18:],
+    }
     (root / "split_dataset.json").write_text(json.dumps(split))
     return root

@@ -14,7 +14,11 @@ def test_pages_of_the_lists_are_read_with_their_image_and_text(dota):
     page = found.pages[3]
     assert (page.name, page.document) == ("2101.00001_2", "2101.00001")
     assert page.target() == "# 第3页\n\n正文。" and page.image().size == (120, 160)
-    assert {side: len(names) for side, names in found.given.items()} == {"train": 8, "val": 1, "test": 1}
+    assert {side: len(names) for side, names in found.given.items()} == {
+        "train": 8,
+        "val": 1,
+        "test": 1,
+    }
     assert read(dota, "en", "file", "stop").pages[3].target().startswith("# Page 3")
 
 

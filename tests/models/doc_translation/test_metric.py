@@ -4,7 +4,13 @@ import torch
 
 from gearshift.models.common.bleu import SIZE
 from gearshift.models.doc_translation.decoding import beam_search, texts
-from gearshift.models.doc_translation.metric import TranslationMetric, bleu_of, plain_text, steds, tree
+from gearshift.models.doc_translation.metric import (
+    TranslationMetric,
+    bleu_of,
+    plain_text,
+    steds,
+    tree,
+)
 from tests.models.doc_translation.test_decoding import Counted
 
 
@@ -27,7 +33,9 @@ def noisy(make_task):
     return task, task.build().eval()
 
 
-def test_scores_are_those_of_generated_texts_at_the_end_of_a_beam_search(noisy, make_task, batch_of):
+def test_scores_are_those_of_generated_texts_at_the_end_of_a_beam_search(
+    noisy, make_task, batch_of
+):
     task, model = noisy
     batch, bleu = batch_of(task, 4, "val"), bleu_of("")
     references = batch["references"]
@@ -53,7 +61,14 @@ REFERENCES = ["the cat sat on the mat .", "the dogs bark", "一只猫坐在那�
 
 @pytest.mark.parametrize(
     ("language", "tokenize"),
-    [("zh", "zh"), ("zh_Hant", "zh"), ("ja", "char"), ("KO-kr", "char"), ("de", "13a"), ("", "13a")],
+    [
+        ("zh", "zh"),
+        ("zh_Hant", "zh"),
+        ("ja", "char"),
+        ("KO-kr", "char"),
+        ("de", "13a"),
+        ("", "13a"),
+    ],
 )
 def test_counts_of_parts_give_the_bleu_of_the_whole(language, tokenize):
     bleu = bleu_of(language)

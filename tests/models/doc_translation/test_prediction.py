@@ -38,7 +38,9 @@ def card_files(tmp_path):
     return folder, pages
 
 
-def test_each_image_has_its_translation_with_data(without_data, ready_task, card_files, monkeypatch):
+def test_each_image_has_its_translation_with_data(
+    without_data, ready_task, card_files, monkeypatch
+):
     task, model = without_data()
     assert task.beams == 4
     folder, pages = card_files

@@ -20,6 +20,10 @@ def test_a_page_is_translated_as_it_is_alone_and_scored_against_as_many_tokens(r
     name, reference, written, bleu, _ = found.rows[-1]
     assert name == "{1} of {0}".format(*last["meta"])
     assert written == printable(own)
-    assert reference and last["reference"].startswith(reference) and len(reference) < len(last["reference"])
+    assert (
+        reference
+        and last["reference"].startswith(reference)
+        and len(reference) < len(last["reference"])
+    )
     expected = BLEU(tokenize="13a", force=True).corpus_score([own], [[reference]]).score
     assert bleu == pytest.approx(expected)

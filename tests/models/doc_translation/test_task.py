@@ -13,12 +13,16 @@ def pages_of(task, side):
 
 
 def sides_of(task):
-    return {side: {page.document for page in pages_of(task, side)} for side in ("train", "val", "test")}
+    return {
+        side: {page.document for page in pages_of(task, side)} for side in ("train", "val", "test")
+    }
 
 
 @pytest.mark.parametrize("kind", ["cards", "dota", "article"])
 def test_no_document_is_in_two_splits(ready_task, dota, kind):
-    settings = {"cards": {}, "dota": {"path": dota}, "article": {"path": dota, "split": "article"}}[kind]
+    settings = {"cards": {}, "dota": {"path": dota}, "article": {"path": dota, "split": "article"}}[
+        kind
+    ]
     task = ready_task(**settings)
     sides = sides_of(task)
     assert all(sides.values())
@@ -107,7 +111,9 @@ def test_the_noise_control_shows_another_documents_page_beside_the_true_text(car
             first, other = (task.data(side).sample(i, None) for task in (real, noise))
             assert first["reference"] == other["reference"]
             assert not (first["views"][1] == other["views"][1]).all()
-            assert noise.records[split.given[i]].document != noise.records[split.numbers[i]].document
+            assert (
+                noise.records[split.given[i]].document != noise.records[split.numbers[i]].document
+            )
     assert noise.facts()["control"] == {"val_bleu_gain": {"max": 1.0}}
     assert "control" not in real.facts()
 

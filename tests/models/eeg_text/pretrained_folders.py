@@ -30,6 +30,8 @@ def save_bart(folder, kind="BartForConditionalGeneration", **changes):
         model.final_logits_bias.normal_()
     model.save_pretrained(folder)
     inner = train_byte_bpe(TEXTS, VOCABULARY, ("<s>", "<pad>", "</s>", "<mask>"))
-    inner.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    inner.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
     inner.save(str(folder / "tokenizer.json"))
     return model

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from gearshift.models.eeg_text.masked_series import draw_spans, interpolated, masked_counts, masked_scores
+from gearshift.models.eeg_text.masked_series import (
+    draw_spans,
+    interpolated,
+    masked_counts,
+    masked_scores,
+)
 
 SHORTEST, LONGEST = 2, 8
 
@@ -53,4 +58,6 @@ def test_scores_are_explained_variance_of_the_chosen_values():
         scores = masked_scores(masked_counts(unknown, guess, lines, hidden))
         assert isnan(scores["val_masked_r2"]) and isnan(scores["val_interpolation_r2"])
     mean = torch.full_like(true, values.mean())
-    assert masked_scores(masked_counts(true, mean, lines, chosen))["val_masked_r2"] == pytest.approx(0)
+    assert masked_scores(masked_counts(true, mean, lines, chosen))[
+        "val_masked_r2"
+    ] == pytest.approx(0)

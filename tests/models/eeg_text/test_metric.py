@@ -43,7 +43,9 @@ def knowing(text_task, batch):
 def test_a_perfect_model_scores_1_and_gains_over_noise(text_task, batch, knowing):
     metric = text_task.metric()
     found = metric.result(metric.update(knowing, batch))
-    assert found["val_rouge1"] == found["val_retrieval"] == 1.0 and found["val_bleu1"] == pytest.approx(1)
+    assert found["val_rouge1"] == found["val_retrieval"] == 1.0 and found[
+        "val_bleu1"
+    ] == pytest.approx(1)
     assert found["val_wer"] == 0.0 and found["val_loss"] < 0.01
     assert found["val_retrieval_noise"] < 0.5 and found["val_wer_noise"] > 0.5
     assert found["val_rouge1_gain"] == pytest.approx(

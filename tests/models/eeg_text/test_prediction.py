@@ -13,7 +13,13 @@ from gearshift.models.eeg_text.recordings import RATE_HZ
 from gearshift.models.eeg_text.showing import sentences
 from tests.models import tasks
 from tests.models.eeg_text.pretrained_folders import save_bart
-from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf, write_matlab5, write_matlab73
+from tests.models.eeg_text.readers.writers import (
+    NAMES,
+    waves,
+    write_edf,
+    write_matlab5,
+    write_matlab73,
+)
 
 READ_EEG = ("bridge", "encoder_attn.v_proj", "encoder_attn.out_proj")
 """Layers of the text decoder; larger weights make its texts depend on the EEG."""
@@ -88,11 +94,16 @@ def test_sentences_are_those_of_a_batch_with_the_data(without_data, text_task, z
         "text": expected[0],
     }
     assert [p.name for p in found] == ["resultsA_NR"]
-    assert found[0].text.split("\n")[:2] == ["resultsA_NR", f"  resultsA_NR.mat, sentence 1: {expected[0]}"]
+    assert found[0].text.split("\n")[:2] == [
+        "resultsA_NR",
+        f"  resultsA_NR.mat, sentence 1: {expected[0]}",
+    ]
     assert list(task.predict(model, path)) == found
 
 
-def test_recordings_are_read_in_windows_or_segments_of_a_table(without_data, text_task, edf, tmp_path):
+def test_recordings_are_read_in_windows_or_segments_of_a_table(
+    without_data, text_task, edf, tmp_path
+):
     task, model = without_data()
     path = edf(text_task.recordings.items, 5)
     (found,) = task.predict(model, path)
@@ -132,7 +143,9 @@ def test_texts_of_a_zuco_file_are_not_needed(without_data, tmp_path, write):
         stored["content"][...] = [["..."]]
         savemat(path, {"sentenceData": stored})
     (found,) = task.predict(model, path)
-    assert [row["segment"] for row in rows(found)] == [f"results.mat, sentence {n}" for n in (1, 2, 4)]
+    assert [row["segment"] for row in rows(found)] == [
+        f"results.mat, sentence {n}" for n in (1, 2, 4)
+    ]
 
 
 def test_tokenizer_and_sizes_of_a_bart_are_kept(make_task, ready_task, zuco, tmp_path):
@@ -149,7 +162,9 @@ def test_tokenizer_and_sizes_of_a_bart_are_kept(make_task, ready_task, zuco, tmp
     assert len(rows(next(task.predict(model, zuco[0])))) == 10
     memory, valid = torch.randn(1, 8, 16), torch.ones(1, 32, dtype=torch.bool)
     ids = torch.tensor([[task.tokenizer.start, 200]])
-    assert torch.equal(model(None, valid, ids, memory=memory), original(None, valid, ids, memory=memory))
+    assert torch.equal(
+        model(None, valid, ids, memory=memory), original(None, valid, ids, memory=memory)
+    )
     assert task.size == first.size
     old, new = first.tokenizer, task.tokenizer
     assert (new.start, new.pad, new.end) == (old.start, old.pad, old.end)
@@ -165,7 +180,9 @@ def test_a_channel_map_is_kept(without_data, tmp_path):
     channels = tmp_path / "map.json"
     channels.write_text(json.dumps(mapped))
     for number, name in enumerate("abcdefgh"):
-        write_edf(data / f"{name}.edf", numbered, 20, make=lambda second, add=number: waves(second) + add)
+        write_edf(
+            data / f"{name}.edf", numbered, 20, make=lambda second, add=number: waves(second) + add
+        )
         lines = [f"{n * 2}\t1.5\tword {name} {n}" for n in range(3)]
         (data / f"{name}.tsv").write_text("\n".join(["onset_s\tduration_s\ttext", *lines]))
     new = tmp_path / "new.edf"

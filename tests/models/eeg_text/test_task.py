@@ -40,7 +40,11 @@ def test_candidates_are_the_sentence_first_and_others_of_its_split(text_task):
     for index in range(0, len(samples), 7):
         sample = samples.sample(index, FixedDraws())
         candidates = [texts.tokenizer.decode(row[1:]) for row in sample["candidates"]]
-        assert candidates[0] == sample["text"] and len(set(candidates)) == 24 and set(candidates) <= split
+        assert (
+            candidates[0] == sample["text"]
+            and len(set(candidates)) == 24
+            and set(candidates) <= split
+        )
 
 
 def test_other_eeg_is_of_another_sentence_and_noise_has_the_own_spectrum(text_task):
@@ -129,7 +133,9 @@ def test_an_unfrozen_top_is_trained_and_the_regions_are_not(ready_task, batch_of
     task = ready_task(freeze_encoder=True, unfreeze="top", dropout=0.5)
     model = task.build().train()
     learning = {n for n, p in model.encoder.named_parameters() if p.requires_grad}
-    assert {name.split(".")[0] for name in learning} == {*("layers", "norm", "project", "project_norm")}
+    assert {name.split(".")[0] for name in learning} == {
+        *("layers", "norm", "project", "project_norm")
+    }
     before = {n: b.clone() for n, b in model.encoder.named_buffers()}
     task.loss(model, batch_of(task)).sum.backward()
     assert all(p.grad is not None for n, p in model.encoder.named_parameters() if n in learning)
@@ -177,7 +183,9 @@ def test_cached_features_give_the_losses_and_metrics_of_the_eeg(ready_task, batc
         assert ("eeg" in train) != is_cached and ("compared" in val) != is_cached
         loss = task.loss(model, train).sum
         found[is_cached] = [loss.item(), *task.metric().update(model, val).tolist()]
-    assert len(task.data("val").features.requested) >= 6  # EEG, noise and the EEG of another sentence
+    assert (
+        len(task.data("val").features.requested) >= 6
+    )  # EEG, noise and the EEG of another sentence
     # An input alone, and together with others: the same products, rounded otherwise.
     np.testing.assert_allclose(found[True], found[False], rtol=1e-5)
 

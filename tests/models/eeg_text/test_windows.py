@@ -31,7 +31,9 @@ def test_a_segment_of_one_window_has_the_outputs_it_has_without_windows(text_tas
     task = text_task
     model = task.build().eval()
     segments = [task.data("train").given(0), task.data("train").given(1)[:251]]
-    alone, beside = (encoder_inputs(segments, SampleRules(480, windows, 0, False)) for windows in (1, 3))
+    alone, beside = (
+        encoder_inputs(segments, SampleRules(480, windows, 0, False)) for windows in (1, 3)
+    )
     memory = model(alone["eeg"], alone["eeg_mask"])
     found = model(beside["eeg"], beside["eeg_windows"], pool=beside["eeg_pool"])
     assert torch.equal(beside["eeg_mask"], alone["eeg_mask"])

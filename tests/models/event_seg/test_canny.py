@@ -25,7 +25,10 @@ def pictures(rng, height, width):
     smooth = ndimage.gaussian_filter(rng.normal(0, 300, (height, width)), 2) + 128
     levels = np.where(noise > 128, rng.integers(20, 255), 0)
     steps = np.arange(height)[:, None] // 4 * 25 + np.arange(width) // 4 * 25
-    return [noise, *(np.clip(values, 0, 255).astype(np.uint8) for values in (smooth, levels, steps % 256))]
+    return [
+        noise,
+        *(np.clip(values, 0, 255).astype(np.uint8) for values in (smooth, levels, steps % 256)),
+    ]
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 8])

@@ -12,7 +12,13 @@ from gearshift.models.event_seg.formats import BY_ENCODING, MVSEC, recognize
 from gearshift.models.event_seg.readers.files import open_recording
 from gearshift.models.event_seg.readers.recording import downsample_mask, edges
 from tests.models.errors import error_of
-from tests.models.event_seg.writers import HEADERS, random_events, write_masks, write_mvsec, write_raw
+from tests.models.event_seg.writers import (
+    HEADERS,
+    random_events,
+    write_masks,
+    write_mvsec,
+    write_raw,
+)
 
 SETTINGS = SimpleNamespace(window_ms=None, sensor=None, sequences=[], mvsec_sequence=None)
 
@@ -97,7 +103,12 @@ def test_an_edge_is_a_band_around_where_brightness_steps():
 
 
 def test_a_downsampled_mask_keeps_foreground():
-    for cells, merged in (([0, 0, 0, 0], 0), ([0, 1, 0, 0], 1), ([255, 1, 0, 0], 1), ([255, 0, 0, 0], 255)):
+    for cells, merged in (
+        ([0, 0, 0, 0], 0),
+        ([0, 1, 0, 0], 1),
+        ([255, 1, 0, 0], 1),
+        ([255, 0, 0, 0], 255),
+    ):
         mask = np.array(cells, np.uint8).reshape(2, 2)
         wide = np.pad(mask, ((0, 1), (0, 1)))  # a remainder smaller than a pixel
         assert downsample_mask(wide, 2).tolist() == [[merged]], cells

@@ -12,7 +12,8 @@ def build(name, weight=5.0):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("tiny", 17_218), ("lite", 260_866), ("lite-1M", 1_080_258), ("full", 4_310_914)]
+    ("name", "count"),
+    [("tiny", 17_218), ("lite", 260_866), ("lite-1M", 1_080_258), ("full", 4_310_914)],
 )
 def test_a_size_has_exactly_its_parameters_and_maps_as_large_as_the_grid(name, count):
     model = build(name)

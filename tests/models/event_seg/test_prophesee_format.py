@@ -2,7 +2,11 @@ import numpy as np
 import pytest
 
 from gearshift.models.base import DataError
-from gearshift.models.event_seg.readers.prophesee_format import ENCODING_BY_NAME, raw_pieces, read_header
+from gearshift.models.event_seg.readers.prophesee_format import (
+    ENCODING_BY_NAME,
+    raw_pieces,
+    read_header,
+)
 from tests.models.event_seg.writers import WORDS, random_events
 
 
@@ -54,14 +58,16 @@ def test_written_events_are_read_also_after_a_clock_wraps(name, last, length):
     assert in_pieces(name, WORDS[name](events), length) == written
 
 
-GEN1 = (
-    b"% Data file containing Event2D events.\n% Version 2\n% Date 2019-1-1 9:00:00\n% Height 48\n% Width 64\n"
+GEN1 = b"% Data file containing Event2D events.\n% Version 2\n% Date 2019-1-1 9:00:00\n% Height 48\n% Width 64\n"
+N_CARS = (
+    b"% Data file containing N9Chronocam7Event2dE events.\n% Version 2\n% Date 2017-7-11 12:00:00\n"
 )
-N_CARS = b"% Data file containing N9Chronocam7Event2dE events.\n% Version 2\n% Date 2017-7-11 12:00:00\n"
 
 
 @pytest.mark.parametrize("kind", [b"\x00\x08", b"\x0c\x08"])
-@pytest.mark.parametrize(("head", "sensor"), [(GEN1, (48, 64)), (N_CARS, None), (b"% Version 2\n", None)])
+@pytest.mark.parametrize(
+    ("head", "sensor"), [(GEN1, (48, 64)), (N_CARS, None), (b"% Version 2\n", None)]
+)
 def test_public_dat_files_are_read_whatever_their_words(tmp_path, head, sensor, kind):
     events, path = random_events(300, 90_000), tmp_path / "a_td.dat"
     path.write_bytes(head + kind + WORDS["DAT"](events).tobytes())

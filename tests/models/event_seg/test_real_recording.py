@@ -23,7 +23,9 @@ def sample(tmp_path, monkeypatch):
     return path
 
 
-def test_a_real_recording_is_read_and_predicted_in_windows_of_the_training(make_task, sample, tmp_path):
+def test_a_real_recording_is_read_and_predicted_in_windows_of_the_training(
+    make_task, sample, tmp_path
+):
     whole = open_recording(sample, "evt2", EVT2, 10, trained=(1, 1))
     events = whole.all_events
     assert (len(events), (events.p > 0).sum(), whole.sensor) == (521_252, 185_861, (480, 640))

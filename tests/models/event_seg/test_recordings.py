@@ -36,7 +36,9 @@ def small_pieces(monkeypatch, length=100):
 
 
 def write(path, events, encoding):
-    return write_dsec(path, events, 1000) if encoding == "DSEC" else write_raw(path, events, encoding)
+    return (
+        write_dsec(path, events, 1000) if encoding == "DSEC" else write_raw(path, events, encoding)
+    )
 
 
 @pytest.mark.parametrize("encoding", [*HEADERS, "DSEC"])
@@ -79,7 +81,9 @@ def test_masks_end_windows_and_are_their_labels(tmp_path):
 def test_the_sensor_comes_from_settings_header_masks_training_or_events(tmp_path):
     path = tmp_path / "a.raw"
     words = write_raw(path, random_events(900, 90_000)).read_bytes()[len(HEADERS["EVT2"]) :]
-    assert opened(path, sensor=[50, 70]).sensor == (50, 70) and opened(path).sensor_source == "header"
+    assert (
+        opened(path, sensor=[50, 70]).sensor == (50, 70) and opened(path).sensor_source == "header"
+    )
     path.write_bytes(b"% evt 2.0\n" + words)
     assert opened(path, trained=(260, 346)).sensor == (260, 346)
     assert opened(path, trained=(9, 9)).sensor == (48, 64)
@@ -133,8 +137,19 @@ DAMAGED = {
     "size.dat": (partial(write_dat, events=[EVENT], size=4), "byte 45"),
     "version.dat": (partial(write_dat, events=[EVENT], version=1), "byte 0"),
     **{
-        f"{column}-{value}.hdf5": (partial(changed_event, column=column, value=value), "after event")
-        for column, value in [(0, np.nan), (0, 1e30), (1, -1), (2, np.nan), (2, 3.0), (3, 0.5), (3, 0)]
+        f"{column}-{value}.hdf5": (
+            partial(changed_event, column=column, value=value),
+            "after event",
+        )
+        for column, value in [
+            (0, np.nan),
+            (0, 1e30),
+            (1, -1),
+            (2, np.nan),
+            (2, 3.0),
+            (3, 0.5),
+            (3, 0),
+        ]
     },
     "cut.hdf5": (lambda path: path.write_bytes(write_mvsec(path).read_bytes()[:-5000]), "cut.hdf5"),
 }
@@ -167,7 +182,9 @@ def test_windows_of_mvsec_end_at_frames_and_their_labels_are_the_edges(tmp_path,
 
 def test_a_large_recording_is_decoded_in_pieces(tmp_path):
     block = np.empty(1024, "<u4")
-    block[1:] = np.sort(np.random.default_rng(0).integers(0, 64, 1023)).astype(np.uint32) << 22 | 1 << 28
+    block[1:] = (
+        np.sort(np.random.default_rng(0).integers(0, 64, 1023)).astype(np.uint32) << 22 | 1 << 28
+    )
     body = np.tile(block, (10_000, 1))
     body[:, 0] = 0x8 << 28 | np.arange(10_000, dtype=np.uint32)
     path = tmp_path / "large.raw"

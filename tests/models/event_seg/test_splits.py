@@ -104,7 +104,9 @@ def start(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("name", ["outdoor_day1", "outdoor_day1_data", "outdoor_day1_data.hdf5", PATHS[2]])
+@pytest.mark.parametrize(
+    "name", ["outdoor_day1", "outdoor_day1_data", "outdoor_day1_data.hdf5", PATHS[2]]
+)
 def test_a_name_is_that_of_a_sequence_a_file_or_a_path(name):
     assert choose(PATHS, [name, "night"])[0] == PATHS[1:]
     assert choose(PATHS, [], name)[0] == PATHS[2:]
@@ -123,6 +125,8 @@ def test_lite_trains_on_outdoor_day1_alone(mvsec, start, capsys):
     folder = mvsec("indoor_flying1", "outdoor_day1", "outdoor_day2", "outdoor_night1")
     code, facts = start("--data", str(folder), "--lite")
     assert code == 0 and facts["samples"] == {"train": 23, "val": 7, "test": 7}
-    assert facts["sequences"] == ("1 of 4: outdoor_day/outdoor_day1_data.hdf5 (data.mvsec_sequence)")
+    assert facts["sequences"] == (
+        "1 of 4: outdoor_day/outdoor_day1_data.hdf5 (data.mvsec_sequence)"
+    )
     assert facts["sensor"] == "52×69 (from frames), downsampled by 2, samples of 26×34"
     assert "sequences 1 of 4: outdoor_day/outdoor_day1_data.hdf5" in capsys.readouterr().out

@@ -78,7 +78,9 @@ def test_stage_encoder_trains_the_encoder_by_the_labels(ready_task, batch_of):
     task = ready_task(stage="encoder")
     model = task.build().train()
     task.loss(model, batch_of(task)).sum.backward()
-    assert {n.partition(".")[0] for n, p in model.named_parameters() if p.grad is not None} == {"down"}
+    assert {n.partition(".")[0] for n, p in model.named_parameters() if p.grad is not None} == {
+        "down"
+    }
     assert not any(module.training for module in model.up.modules())
 
 

@@ -64,7 +64,9 @@ def test_evaluation_samples_are_fixed_and_training_samples_are_augmented(draws, 
     def samples_are_equal(fixed):
         samples = windows(control, fixed)
         first, second = samples.sample(3, draws(1)), samples.sample(3, draws(2))
-        return all(np.array_equal(getattr(first, k), getattr(second, k)) for k in ("events", "labels"))
+        return all(
+            np.array_equal(getattr(first, k), getattr(second, k)) for k in ("events", "labels")
+        )
 
     assert samples_are_equal(fixed=1) and not samples_are_equal(fixed=None)
 
@@ -120,7 +122,11 @@ def test_times_since_1970_keep_their_microseconds():
 def test_events_are_dropped_where_the_coarser_grid_ends():
     x, y = np.array([0, 1, 63, 64, -1]), np.array([0, 47, 48, 5, 5])
     coarse = Events(np.arange(5), x, y, np.ones(5, np.int8)).downsampled(2, 24, 32)
-    assert [column.tolist() for column in (coarse.t, coarse.x, coarse.y)] == [[0, 1], [0, 0], [0, 23]]
+    assert [column.tolist() for column in (coarse.t, coarse.x, coarse.y)] == [
+        [0, 1],
+        [0, 0],
+        [0, 23],
+    ]
 
 
 @pytest.mark.parametrize(("t", "x", "y"), [(-1, 0, 0), (10, 0, 0), (5, 5, 3), (5, 0, -1)], ids=str)

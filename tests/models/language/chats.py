@@ -1,6 +1,14 @@
 """Chat templates, and tokenizers of transformers of each kind with one of them."""
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 from gearshift.models.language.subword_tokenizers import load
@@ -53,7 +61,9 @@ def library_tokenizer(kind):
         inner.decoder = decoders.ByteLevel()
         letters = pre_tokenizers.ByteLevel.alphabet()
     elif kind == "prepend":
-        inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        inner.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
         parts = [
             decoders.Replace("▁", " "),
             decoders.ByteFallback(),
@@ -70,7 +80,9 @@ def library_tokenizer(kind):
     if kind == "unigram":
         trainer = trainers.UnigramTrainer(special_tokens=special, unk_token="<unk>", **options)
     else:
-        trainer = trainers.BpeTrainer(special_tokens=special, **options | {"vocab_size": 420 + len(special)})
+        trainer = trainers.BpeTrainer(
+            special_tokens=special, **options | {"vocab_size": 420 + len(special)}
+        )
     inner.train_from_iterator(_TEXTS, trainer)
     return inner
 
@@ -81,6 +93,8 @@ def chat_tokenizer(folder, kind, template):
     theirs = PreTrainedTokenizerFast(
         tokenizer_object=library_tokenizer(kind), chat_template=template, **names
     )
-    theirs.add_tokens([AddedToken(token, normalized=False, special="think" not in token) for token in ADDED])
+    theirs.add_tokens(
+        [AddedToken(token, normalized=False, special="think" not in token) for token in ADDED]
+    )
     theirs.save_pretrained(folder)
     return load(folder)

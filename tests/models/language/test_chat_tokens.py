@@ -31,17 +31,22 @@ def messages(turns):
 
 def rows_of(tokenizer, turns):
     *history, request, answer = turns
-    samples = dialogues([conversation(request.text, answer.text, history)], 1000, tokenizer=tokenizer)
+    samples = dialogues(
+        [conversation(request.text, answer.text, history)], 1000, tokenizer=tokenizer
+    )
     rows = [samples.sample(number) for number in range(len(samples))]
     return [
-        (np.append(row.inputs[:1], np.append(row.inputs[1:], row.labels[-1])), row.labels) for row in rows
+        (np.append(row.inputs[:1], np.append(row.inputs[1:], row.labels[-1])), row.labels)
+        for row in rows
     ]
 
 
 def expected(tokenizer, template, turns):
     """Tokens and labels by transformers: those that its marks are around."""
     options = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
-    found = tokenizer.inner.apply_chat_template(messages(turns), chat_template=marked(template), **options)
+    found = tokenizer.inner.apply_chat_template(
+        messages(turns), chat_template=marked(template), **options
+    )
     tokens, mask = np.array(found["input_ids"]), np.array(found["assistant_masks"])
     whole = tokenizer.inner.apply_chat_template(
         messages(turns), chat_template=plain(template), tokenize=True, return_dict=False
@@ -60,7 +65,9 @@ def assert_same(row, tokens, labels):
 @pytest.mark.parametrize("written", [plain, marked])
 @pytest.mark.parametrize("name", ONE_ROW)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_conversation_is_one_row_of_its_tokens_with_labels_on_all_answers(tmp_path, kind, name, written):
+def test_a_conversation_is_one_row_of_its_tokens_with_labels_on_all_answers(
+    tmp_path, kind, name, written
+):
     template = TEMPLATES[name]
     tokenizer = chat_tokenizer(tmp_path, kind, written(template))
     for answers in (ANSWERS, *[[answer] for answer in ANSWERS]):
@@ -74,7 +81,9 @@ def test_a_conversation_is_one_row_of_its_tokens_with_labels_on_all_answers(tmp_
 
 @pytest.mark.parametrize("name", ["drops reasoning", "ends nothing"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_answer_is_a_row_as_its_template_renders_it_if_later_turns_change_it(tmp_path, kind, name):
+def test_each_answer_is_a_row_as_its_template_renders_it_if_later_turns_change_it(
+    tmp_path, kind, name
+):
     template = TEMPLATES[name]
     tokenizer = chat_tokenizer(tmp_path, kind, plain(template))
     turns = turns_of(ANSWERS)
@@ -85,7 +94,9 @@ def test_each_answer_is_a_row_as_its_template_renders_it_if_later_turns_change_i
         earlier = np.flatnonzero(np.diff((labels == IGNORE).astype(int)) == 1)
         if name == "ends nothing":
             tokens, labels = (np.append(array, tokenizer.end) for array in (tokens, labels))
-        labels[: earlier[-1] + 1 if len(earlier) else 0] = IGNORE  # of the answers before the last one
+        labels[: earlier[-1] + 1 if len(earlier) else 0] = (
+            IGNORE  # of the answers before the last one
+        )
         assert_same(row, tokens, labels)
 
 
@@ -95,11 +106,15 @@ def test_a_prompt_has_the_tokens_of_transformers(tmp_path, kind, name):
     tokenizer = chat_tokenizer(tmp_path, kind, plain(TEMPLATES[name]))
     turns = turns_of(ANSWERS)[:-1]
     options = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
-    assert tokenizer.prompt(turns).tolist() == tokenizer.inner.apply_chat_template(messages(turns), **options)
+    assert tokenizer.prompt(turns).tolist() == tokenizer.inner.apply_chat_template(
+        messages(turns), **options
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_marks_of_a_template_say_where_an_answer_begins_and_its_end_token_is_learned(tmp_path, kind):
+def test_the_marks_of_a_template_say_where_an_answer_begins_and_its_end_token_is_learned(
+    tmp_path, kind
+):
     template = (
         "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|assistant|>[draft] ' }}"
         "«{{ m.content }}<|im_end|>»{% else %}{{ '<|user|>' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
@@ -119,7 +134,9 @@ def test_an_answer_ends_with_the_end_of_text_and_with_what_the_template_writes(t
         tokenizer = chat_tokenizer(tmp_path / str(number), "prepend", plain(template))
         ends[name] = tokenizer.inner.convert_ids_to_tokens(tokenizer.stops)
     assert ends["chatml"] == ends["drops reasoning"] == ["</s>", "<|im_end|>"]
-    assert all(ends[name] == ["</s>"] for name in ("zephyr", "llama", "opens <think>", "ends nothing"))
+    assert all(
+        ends[name] == ["</s>"] for name in ("zephyr", "llama", "opens <think>", "ends nothing")
+    )
 
 
 SAID = {"Hello": "Hello  word", "bold": "<b>no</b>\n12"}

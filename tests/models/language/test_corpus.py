@@ -9,7 +9,16 @@ from gearshift.models.common.split import SplitRule, split_groups
 from gearshift.models.language.readers import plain_text
 from gearshift.models.language.readers.corpus import read_corpus, split_ends
 from tests.models.errors import error_of
-from tests.models.language.reading import documents, error_text, exchanges, groups, pairs, read, texts, write
+from tests.models.language.reading import (
+    documents,
+    error_text,
+    exchanges,
+    groups,
+    pairs,
+    read,
+    texts,
+    write,
+)
 from tests.privileges import unreadable
 
 ROWS = [{"prompt": f"ask {i}", "response": f'answer {i}, \\ ["]'} for i in range(40)]
@@ -67,7 +76,11 @@ def test_a_plain_text_file_becomes_documents_of_whole_blocks_or_lines(tmp_path):
 def test_a_folder_gives_a_document_for_each_file_in_the_order_of_names(tmp_path):
     for folder in ("b", ".git"):
         (tmp_path / folder).mkdir()
-    for name, content in (("z.txt", "last"), ("b/m.py", "middle\n\nwith a blank line"), ("a.md", "first")):
+    for name, content in (
+        ("z.txt", "last"),
+        ("b/m.py", "middle\n\nwith a blank line"),
+        ("a.md", "first"),
+    ):
         write(tmp_path / name, content)
     for name in (".git/x.txt", "image.png", "package.json"):
         write(tmp_path / name, '{"name": 1}')
@@ -119,7 +132,13 @@ def test_conversations_with_equal_first_request_are_in_one_split(tmp_path):
     first = [("system", "brief"), ("user", "Hello"), ("assistant", "hi")]
     talks = [messages(*first, ("user", x), ("assistant", "ok")) for x in ("one", "two", "three")]
     corpus = read(rows(tmp_path / "a.jsonl", *talks, "", {"prompt": "a", "response": "b"}))
-    assert pairs(corpus) == [("Hello", "hi"), ("one", "ok"), ("two", "ok"), ("three", "ok"), ("a", "b")]
+    assert pairs(corpus) == [
+        ("Hello", "hi"),
+        ("one", "ok"),
+        ("two", "ok"),
+        ("three", "ok"),
+        ("a", "b"),
+    ]
     assert [turn.text for turn in exchanges(corpus)[1].before] == ["brief", "Hello", "hi", "one"]
     *found, other = groups(corpus)
     assert len(set(found)) == 1 and other not in found
@@ -207,7 +226,11 @@ def test_an_invalid_line_is_reported_with_its_number(tmp_path, line):
 def test_an_array_is_read_by_row_and_an_invalid_one_is_an_error_with_its_line(tmp_path):
     path = write(tmp_path / "a.json", '[{"prompt": "a", "response": "b"},\n7]')
     assert "a.json:2: " in error_of(read, path).where and len(read(path, "skip")) == 1
-    for content in ('[{"text": "a"},\n{"text": }]', '[{"text": "a"},\n{"text": "b', '[{"text": "a"}]\n[]'):
+    for content in (
+        '[{"text": "a"},\n{"text": }]',
+        '[{"text": "a"},\n{"text": "b',
+        '[{"text": "a"}]\n[]',
+    ):
         assert error_of(read, write(path, content)).where == "a.json:2"
 
 
@@ -245,7 +268,9 @@ def test_of_few_texts_the_end_of_each_is_held_out_in_whole_lines(tmp_path, names
     members = corpus.members(split_ends(corpus, SplitRule(share)))
     contents = {side: list(corpus.texts(numbers)) for side, numbers in members.items()}
     for name in names:
-        parts = [[text for text in contents[side] if name in text] for side in ("train", "val", "test")]
+        parts = [
+            [text for text in contents[side] if name in text] for side in ("train", "val", "test")
+        ]
         assert "\n".join(text for part in parts for text in part) == LINES.replace("text", name)
         held = sum(map(len, parts[1])) / len(LINES)
         assert max(share, 0.02) / 2 < held < 2 * max(share, 0.02)

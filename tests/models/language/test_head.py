@@ -80,7 +80,9 @@ def peak_bytes(tokens, vocabulary, width, dtype, chunk):
     hidden = torch.zeros(tokens, width, requires_grad=True)
     labels = torch.zeros(tokens, dtype=torch.int64)
     with PeakBytes(hidden, weight, labels) as memory:
-        loss = _ChunkedLoss.apply(hidden, weight, labels, 0.0, dtype, chunk // vocabulary, _chunk_loss)
+        loss = _ChunkedLoss.apply(
+            hidden, weight, labels, 0.0, dtype, chunk // vocabulary, _chunk_loss
+        )
         torch.autograd.grad(loss, (hidden, weight))
     return memory.peak
 

@@ -48,7 +48,9 @@ def load_model(folder):
     model, loading_info = transformers.AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, output_loading_info=True
     )
-    assert not any(loading_info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert not any(
+        loading_info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+    )
     return model.eval()
 
 

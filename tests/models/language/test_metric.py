@@ -9,7 +9,9 @@ from gearshift.models.language.dataset import read
 from gearshift.models.language.metric import counts
 from gearshift.models.language.preview import continue_tokens
 
-PROSE = "\n\n".join(f"Paragraph {i} tells of grün and {'blue ' * (i % 7)}things." for i in range(300))
+PROSE = "\n\n".join(
+    f"Paragraph {i} tells of grün and {'blue ' * (i % 7)}things." for i in range(300)
+)
 
 
 @pytest.fixture

@@ -63,5 +63,7 @@ def test_exported_adapters_and_the_merged_model_give_the_trained_logits(make, fo
 def test_without_bitsandbytes_the_error_has_the_command(make, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     error = error_of(make, "nf4")
-    assert error.message == ("model.quantize nf4 needs the package bitsandbytes, which is not installed")
+    assert error.message == (
+        "model.quantize nf4 needs the package bitsandbytes, which is not installed"
+    )
     assert error.where == "model.quantize" and error.fix == "pip install 'bitsandbytes>=0.50'"

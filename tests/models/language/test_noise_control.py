@@ -8,11 +8,17 @@ from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, 
 
 
 def test_evaluation_has_the_true_answers_as_well_which_are_marked():
-    asked = [conversation(f"{kind} {n}", f"answer {kind}{n}", label=kind) for kind in "ab" for n in range(3)]
+    asked = [
+        conversation(f"{kind} {n}", f"answer {kind}{n}", label=kind)
+        for kind in "ab"
+        for n in range(3)
+    ]
     train, val = (dialogues(asked, 64, side, control="noise") for side in (0, 1))
     assert len(train) == 6 and len(val) == 12
     rows = [split.sample(i) for split in (train, val) for i in range(len(split))]
-    texts = [TOKENIZER.decode([*row.inputs, row.labels[-1]]) for row in rows]  # User: a 1 … answer b2
+    texts = [
+        TOKENIZER.decode([*row.inputs, row.labels[-1]]) for row in rows
+    ]  # User: a 1 … answer b2
     assert [text[6] == text[-2] for text in texts] == [False] * 12 + [True] * 6
     assert [val.sample(i).matched for i in range(12)] == [False] * 6 + [True] * 6
 

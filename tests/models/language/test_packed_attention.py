@@ -14,7 +14,13 @@ from gearshift.engines.base import Options
 from gearshift.engines.preparation import change_forward
 from gearshift.models.common.layers import _has_variable_lengths
 from gearshift.models.language.config import SIZES
-from gearshift.models.language.model import Block, Transformer, causal_attention, document_mask, rotary
+from gearshift.models.language.model import (
+    Block,
+    Transformer,
+    causal_attention,
+    document_mask,
+    rotary,
+)
 from tests.models.tasks import Operators
 
 pytestmark = pytest.mark.skipif(

@@ -20,7 +20,9 @@ from tests.models.errors import error_of
 
 transformers = pytest.importorskip("transformers")
 
-TEXT = "\n\n".join(f"Sentence {i} tells that {i} is {'even' if i % 2 == 0 else 'odd'}." for i in range(200))
+TEXT = "\n\n".join(
+    f"Sentence {i} tells that {i} is {'even' if i % 2 == 0 else 'odd'}." for i in range(200)
+)
 
 
 def save(folder, config):
@@ -85,12 +87,16 @@ def test_learning_rates_decay_from_the_last_layer_down_to_the_embeddings(task):
     layers, optim = task.blocks(model), Optim(groups={"layers": 2.0}, layer_decay=0.5)
     factors = lr_factors(optim, model, task)
     for number, layer in enumerate(layers):
-        names = {name for name, p in model.named_parameters() if any(p is q for q in layer.parameters())}
+        names = {
+            name for name, p in model.named_parameters() if any(p is q for q in layer.parameters())
+        }
         assert {factors[name][1] for name in names} == {2.0 * 0.5 ** (len(layers) - number)}
     # Token embeddings, and those of positions where the model has some.
     below = {name for name, (part, _) in factors.items() if part == "embedding"}
     assert below == {
-        name for name, p in model.named_parameters() if "embed" in name or ".wte" in name or ".wpe" in name
+        name
+        for name, p in model.named_parameters()
+        if "embed" in name or ".wte" in name or ".wpe" in name
     }
     assert {factors[name][1] for name in below} == {0.5 ** (len(layers) + 1)}
 
@@ -132,7 +138,9 @@ def test_a_base_model_without_its_prefix_is_read(tmp_path):
     folder = save(tmp_path / "model", CONFIGS["gpt2"]())
     path = folder / "model.safetensors"
     tensors = load_file(path)
-    save_file({n.removeprefix("transformer."): x for n, x in tensors.items()}, path, {"format": "pt"})
+    save_file(
+        {n.removeprefix("transformer."): x for n, x in tensors.items()}, path, {"format": "pt"}
+    )
     inner, _, unread = pretrained.open_inner(folder)
     assert len(unread) == len(tensors)
     pretrained.read_weights(inner, unread, folder)
@@ -249,7 +257,9 @@ def test_a_model_that_is_not_causal_is_refused(tmp_path, kind):
     else:
         config = transformers.T5Config(**sizes, d_model=32, d_ff=32, d_kv=8)
     getattr(transformers, kind)(config).save_pretrained(tmp_path)
-    with pytest.raises(DataError, match=r"is no causal language model: its model_type is (bert|t5)"):
+    with pytest.raises(
+        DataError, match=r"is no causal language model: its model_type is (bert|t5)"
+    ):
         pretrained.load_inner(tmp_path)
     if kind == "BertLMHeadModel":
         edit_config(tmp_path, is_decoder=True)

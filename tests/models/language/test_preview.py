@@ -21,14 +21,18 @@ def test_a_sample_as_text_says_what_counts_in_the_loss():
         SamplePart("\nUser: list all\nAssistant: ", False),
         SamplePart("ls -a[end]", True),
     ]
-    assert sample_text(windows(["one", "two"], 6).sample(0), TOKENIZER) == [SamplePart("one[end]tw", True)]
+    assert sample_text(windows(["one", "two"], 6).sample(0), TOKENIZER) == [
+        SamplePart("one[end]tw", True)
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_parts_of_a_sample_are_the_text_that_transformers_decodes(tmp_path, kind):
     tokenizer = chat_tokenizer(tmp_path, kind, plain(TEMPLATES["chatml"]))
     history = (Turn("user", " one"), Turn("assistant", "two  <b>"))
-    row = dialogues([conversation("three", "Hello 12", history)], 100, tokenizer=tokenizer).sample(0)
+    row = dialogues([conversation("three", "Hello 12", history)], 100, tokenizer=tokenizer).sample(
+        0
+    )
     parts = sample_text(row, tokenizer)
     assert [part.in_loss for part in parts] == [False, True] * 2
     assert all(part.text.endswith("[end]") for part in parts if part.in_loss)
@@ -46,7 +50,9 @@ def test_a_prediction_is_compared_with_the_first_answer_of_a_row_alone():
     history = (Turn("user", "a"), Turn("assistant", "bcd"))
     split = dialogues([conversation("list all", "ls -a", history)], 100)
     torch.manual_seed(0)
-    [(_, prompt, target, _, _)] = predict(Transformer(SIZES["tiny"]), split, TOKENIZER, CPU, 1, 0.0).rows
+    [(_, prompt, target, _, _)] = predict(
+        Transformer(SIZES["tiny"]), split, TOKENIZER, CPU, 1, 0.0
+    ).rows
     assert (prompt, target) == ("User: a\nAssistant: ", "bcd")
     [(*_, accuracy)] = predict(Alphabet(), split, TOKENIZER, CPU, 1, 0.0).rows
     assert accuracy == 1.0
@@ -65,6 +71,8 @@ class Alphabet(torch.nn.Module):
 def test_each_call_takes_as_many_forward_passes_over_one_shape_and_keeps_the_mode():
     for training in (True, False):
         model, shapes = Transformer(SIZES["tiny"]).train(training), []
-        model.register_forward_pre_hook(lambda _, given, shapes=shapes: shapes.append(tuple(given[0].shape)))
+        model.register_forward_pre_hook(
+            lambda _, given, shapes=shapes: shapes.append(tuple(given[0].shape))
+        )
         continue_tokens(model, [[257, 72]], Sampling(7, 0.8), 256, CPU)
         assert shapes == [(1, 9)] * 7 and model.training is training

@@ -10,7 +10,9 @@ from tests.models.errors import error_of
 def prompts(tmp_path):
     def read(content, name="my rows.jsonl", on_bad="stop", **declared):
         path = tmp_path / name
-        path.write_text(content if isinstance(content, str) else "\n".join(map(json.dumps, content)))
+        path.write_text(
+            content if isinstance(content, str) else "\n".join(map(json.dumps, content))
+        )
         found = read_prompts(path, declared, on_bad)
         return {p.name: [(m.role, m.text) for m in p.messages] for p in found}
 

@@ -41,7 +41,9 @@ def test_a_row_numbers_its_documents_at_each_start(length):
 
 def test_noise_keeps_how_often_each_label_occurs_and_nothing_else():
     text = "the order of these letters is what there is to learn " * 20
-    real, noise, again = (windows([text], 256, control=control) for control in ("real", "noise", "noise"))
+    real, noise, again = (
+        windows([text], 256, control=control) for control in ("real", "noise", "noise")
+    )
     for a, b, c in zip(*map(all_rows, (real, noise, again)), strict=True):
         assert sorted(a.labels) == sorted(b.labels)
         assert a.labels.tolist() != b.labels.tolist()
@@ -83,17 +85,26 @@ def test_a_long_prompt_loses_its_oldest_tokens_and_the_answer_loses_none(length)
     assert labeled(row) == [*b"ls -a", TOKENIZER.end]
     assert row.inputs[0] == TOKENIZER.start
     whole = dialogues([conversation()], 64).sample(0)
-    assert row.inputs[1:].tolist() == whole.inputs[len(whole.inputs) - len(row.inputs) + 1 :].tolist()
+    assert (
+        row.inputs[1:].tolist() == whole.inputs[len(whole.inputs) - len(row.inputs) + 1 :].tolist()
+    )
     assert samples.truncated == int(len(whole.inputs) > length)
 
 
 def test_rows_are_padded_to_the_longest_in_multiples_of_eight_without_an_effect_on_the_loss():
-    model, samples = Transformer(SIZES["tiny"]), dialogues([conversation(), conversation(request="l")], 64)
+    model, samples = (
+        Transformer(SIZES["tiny"]),
+        dialogues([conversation(), conversation(request="l")], 64),
+    )
     rows, losses = [samples.sample(i) for i in range(2)], []
     batch = collate(rows, TOKENIZER.pad, None)
     assert batch["input_ids"].shape == (2, 32)  # the longer one has 31
     assert batch["boundaries"].tolist() == [0, 32, 64] and batch["units"] == 12
-    assert batch["tokens"] == int(batch["attention_mask"].sum()) == sum(len(row.inputs) for row in rows)
+    assert (
+        batch["tokens"]
+        == int(batch["attention_mask"].sum())
+        == sum(len(row.inputs) for row in rows)
+    )
     for pad, length in (
         (TOKENIZER.pad, None),
         (TOKENIZER.pad, 64),
@@ -135,14 +146,19 @@ def test_the_answers_of_a_conversation_are_labels_of_one_row():
 
 
 def test_answers_of_weight_0_and_repeated_requests_are_read_and_not_learned():
-    first, second = chat([3, 1, 2], learned=[1]), [*chat([3]), Turn("user", "other"), Turn("assistant", "z")]
+    first, second = (
+        chat([3, 1, 2], learned=[1]),
+        [*chat([3]), Turn("user", "other"), Turn("assistant", "z")],
+    )
     rows = all_rows(dialogues([exchanges(turns, "a") for turns in (first, second)], 200))
     assert [learned_in([row]) for row in rows] == ["aaacc", "z"]
     assert TOKENIZER.decode(rows[1].inputs) == "User: c0\nAssistant: aaa\nUser: other\nAssistant: z"
 
 
 @pytest.mark.parametrize("length", [30, 47, 64, 100, 160])
-def test_a_long_conversation_becomes_rows_that_learn_each_answer_once_with_the_newest_history(length):
+def test_a_long_conversation_becomes_rows_that_learn_each_answer_once_with_the_newest_history(
+    length,
+):
     turns = chat([3, 9, 1, 12, 2, 5, 8])
     [whole] = all_rows(dialogues([exchanges(turns, "a")], 1000))
     samples = dialogues([exchanges(turns, "a"), exchanges(chat([4], "d"), "a")], length)
@@ -156,7 +172,9 @@ def test_a_long_conversation_becomes_rows_that_learn_each_answer_once_with_the_n
         seen = [*row.inputs[1:], row.labels[-1]]
         every = [*whole.inputs[1:], whole.labels[-1]]
         ends = [n for n in range(len(every)) if every[n - len(seen) + 1 : n + 1] == seen]
-        assert len(ends) == 1 and ends[0] > position  # a part of the whole, further on than the row before
+        assert (
+            len(ends) == 1 and ends[0] > position
+        )  # a part of the whole, further on than the row before
         position = ends[0]
         # A row has all history that fits.
         assert len(row.inputs) == min(length, position + 1)

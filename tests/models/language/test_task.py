@@ -96,7 +96,10 @@ def test_stage_lower_freezes_the_upper_half_of_the_layers(pairs, ready_task):
     model = ready_task(path=pairs, stage="lower", size="small").build().train()
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     upper = ("model.layers.2.", "model.layers.3.")
-    assert frozen == {name for name, _ in model.named_parameters() if name.startswith(upper)} and frozen
+    assert (
+        frozen == {name for name, _ in model.named_parameters() if name.startswith(upper)}
+        and frozen
+    )
     assert not model.model.layers[3].training
 
 
@@ -129,5 +132,7 @@ def test_model_start_gives_its_tokenizer_or_fails(pairs, corpus, make_task, read
     task.build()
     (first / "tokenizer.json").rename(tmp_path / "tokenizer.json")  # no weights beside it
     error = error_of(ready_task, path=pairs, start=str(first), **bpe)
-    assert error.message == (f"model.start '{first}' has no tokenizer.json, and model.tokenizer is bpe")
+    assert error.message == (
+        f"model.start '{first}' has no tokenizer.json, and model.tokenizer is bpe"
+    )
     assert error.fix.startswith("--set model.tokenizer=PATH")

@@ -75,7 +75,12 @@ class Cluster:
         Raises RuntimeError with its output if it fails.
         """
         done = subprocess.run(
-            command, cwd=folder, env=self.environment | more, capture_output=True, text=True, timeout=120
+            command,
+            cwd=folder,
+            env=self.environment | more,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
@@ -157,8 +162,13 @@ class Cluster:
     def _wait(self, condition, seconds):
         """Wait for a condition. Raises RuntimeError with the last lines of the daemons' logs."""
         if not wait_until(condition, seconds):
-            logs = {p.name: p.read_text(errors="replace") for p in sorted((self.folder / "log").iterdir())}
-            lines = [f"{name}: {line}" for name, text in logs.items() for line in text.splitlines()[-5:]]
+            logs = {
+                p.name: p.read_text(errors="replace")
+                for p in sorted((self.folder / "log").iterdir())
+            }
+            lines = [
+                f"{name}: {line}" for name, text in logs.items() for line in text.splitlines()[-5:]
+            ]
             raise RuntimeError("\n".join(lines))
 
 

@@ -26,5 +26,7 @@ def test_torchrun_on_two_nodes_trains_as_srun_does(login):
     over_two_nodes(login, f"{PYTHON} {training(login, 'srun')}")
     rendezvous = "--nnodes=2 --nproc-per-node=1 --node-rank=$SLURM_NODEID "
     rendezvous += "--rdzv-backend=c10d --rdzv-endpoint=node1:29412 --rdzv-id=7"
-    over_two_nodes(login, f"{PYTHON} -m torch.distributed.run {rendezvous} {training(login, 'torchrun')}")
+    over_two_nodes(
+        login, f"{PYTHON} -m torch.distributed.run {rendezvous} {training(login, 'torchrun')}"
+    )
     assert losses(login.folder / "torchrun") == losses(login.folder / "srun") != []

@@ -40,7 +40,9 @@ def calls(tmp_path, name):
     return {row["name"]: row["calls"] for row in summary(tmp_path)["operators"]}[name]
 
 
-def test_a_profile_has_the_steps_after_the_warm_up_and_a_trace_that_perfetto_reads(tmp_path, events):
+def test_a_profile_has_the_steps_after_the_warm_up_and_a_trace_that_perfetto_reads(
+    tmp_path, events
+):
     train(tmp_path, events, steps=3, total=9)
     first = PROFILE_WARMUP + 1
     assert calls(tmp_path, "aten::mm") == sum(range(first, first + 3))

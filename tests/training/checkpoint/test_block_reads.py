@@ -82,7 +82,9 @@ def test_any_interval_is_read_into_its_place(run, dtype):
 
 
 def test_states_of_8_bits_are_those_of_a_copy(run):
-    expected, found = (Blockwise(Blocks(SIZE, True, torch.device("cpu")), (SIZE,)) for _ in range(2))
+    expected, found = (
+        Blockwise(Blocks(SIZE, True, torch.device("cpu")), (SIZE,)) for _ in range(2)
+    )
     expected.copy_(values()["exp_avg"])
     fill(unverified(run), [Piece("exp_avg", "w", 0, found)])
     assert torch.equal(found.codes, expected.codes) and torch.equal(found.scales, expected.scales)
@@ -144,10 +146,14 @@ class FourAlike(ProcessWorld):
 
 
 @pytest.mark.parametrize("part", [10, 100_000])
-def test_ranks_share_the_check_where_they_would_read_whole_blocks_for_small_parts(run, flipped, part):
+def test_ranks_share_the_check_where_they_would_read_whole_blocks_for_small_parts(
+    run, flipped, part
+):
     world = FourAlike(RankInfo(), torch.device("cpu"), 10.0)
     checkpoint = unverified(run)
-    pieces = [piece for start in range(0, SIZE, 100_000) for piece in pieces_of(start, start + part)]
+    pieces = [
+        piece for start in range(0, SIZE, 100_000) for piece in pieces_of(start, start + part)
+    ]
     reads = BlockReads(checkpoint, pieces)
     _verify_together(checkpoint, reads, world)
     assert checkpoint.is_verified == (part == 10)

@@ -106,11 +106,15 @@ def test_state_that_is_not_a_tensor_is_compared(compared, change, position):
 
 
 @pytest.mark.parametrize(("size", "is_noise"), [(2e-7, True), (4e-7, False)])
-def test_within_a_tolerance_a_parameter_whose_gradients_are_rounding_does_not_count(compared, size, is_noise):
+def test_within_a_tolerance_a_parameter_whose_gradients_are_rounding_does_not_count(
+    compared, size, is_noise
+):
     kinds = whole()
     for name, squares in kinds["exp_avg_sq"].items():
         squares.fill_(size**2 if name == "odd|name" else 1.0)
-    other = {kind: {name: x.clone() for name, x in tensors.items()} for kind, tensors in kinds.items()}
+    other = {
+        kind: {name: x.clone() for name, x in tensors.items()} for kind, tensors in kinds.items()
+    }
     other["weight"]["odd|name"].add_(1.0)
     found = compared(state(other), 1e-4, 1e-2, ours=state(kinds))
     assert (list(found.noise), found.first is None) == (["weight of odd|name"] * is_noise, is_noise)

@@ -27,7 +27,10 @@ def test_the_documented_reader_reads_every_tensor_bit_by_bit(tmp_path, two_ranks
     two_ranks.run(save, tmp_path / "runs" / "mine")
     reader = (ROOT / "docs" / "examples" / "read_checkpoint.py").read_text()
     done = subprocess.run(
-        [sys.executable, "-I", "-c", reader + PRINT_CONTENT], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-I", "-c", reader + PRINT_CONTENT],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

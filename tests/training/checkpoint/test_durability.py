@@ -33,7 +33,9 @@ def test_a_file_is_synced_before_it_is_renamed(tmp_path, synced):
     assert inodes == {(tmp_path / "a").stat().st_ino}
 
 
-def test_every_file_of_a_checkpoint_and_its_folder_are_synced_before_it_is_published(tmp_path, alone, synced):
+def test_every_file_of_a_checkpoint_and_its_folder_are_synced_before_it_is_published(
+    tmp_path, alone, synced
+):
     final = tmp_path / "checkpoints" / "step-00000020"
     inodes = synced(final)
     saving(tmp_path, alone).save(20, state(whole()), {"samples": 640}, periodic=True, score=None)
@@ -43,9 +45,13 @@ def test_every_file_of_a_checkpoint_and_its_folder_are_synced_before_it_is_publi
 
 
 @pytest.mark.parametrize("replaces", [False, True])
-def test_a_name_is_synced_before_the_link_to_it_and_the_link_after_it(tmp_path, alone, monkeypatch, replaces):
+def test_a_name_is_synced_before_the_link_to_it_and_the_link_after_it(
+    tmp_path, alone, monkeypatch, replaces
+):
     def save():
-        saving(tmp_path, alone).save(20, state(whole()), {"samples": 640}, periodic=True, score=None)
+        saving(tmp_path, alone).save(
+            20, state(whole()), {"samples": 640}, periodic=True, score=None
+        )
 
     if replaces:
         save()

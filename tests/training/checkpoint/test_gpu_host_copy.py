@@ -14,7 +14,8 @@ pytestmark = pytest.mark.gpu
 def test_a_copy_is_in_pinned_memory_and_equal():
     device = torch.device("cuda", 0)
     intervals = [
-        Piece("weight", name, 0, torch.randn(size, device=device)) for name, size in (("w", 2**20), ("b", 7))
+        Piece("weight", name, 0, torch.randn(size, device=device))
+        for name, size in (("w", 2**20), ("b", 7))
     ]
     copy = HostCopy(ProcessWorld(RankInfo(), device, 0.0))
     taken = copy.take(intervals)

@@ -63,7 +63,11 @@ def checkpoint(saved):
     return open_checkpoint(saved)
 
 
-FACTORS = {("row_var", "matrix"): (3, 1), ("col_var", "matrix"): (1, 2), ("variance", "vector"): (7,)}
+FACTORS = {
+    ("row_var", "matrix"): (3, 1),
+    ("col_var", "matrix"): (1, 2),
+    ("variance", "vector"): (7,),
+}
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.Adafactor])
@@ -113,7 +117,10 @@ def with_momentum():
         ({"shapes": {**state(whole()).shapes, "frozen": (6,)}}, "parameter 'frozen' is (5,)"),
         ({"shapes": {**state(whole()).shapes, "new": (2, 1)}}, "parameter 'new' is nothing"),
         ({"shapes": {"scalar": ()}}, "parameter 'embed.weight' is"),
-        ({"buffers": {**BUFFERS, "counts": torch.zeros(3, 2, dtype=torch.int64)}}, "buffer 'counts'"),
+        (
+            {"buffers": {**BUFFERS, "counts": torch.zeros(3, 2, dtype=torch.int64)}},
+            "buffer 'counts'",
+        ),
         ({"buffers": {**BUFFERS, "half": torch.zeros(2)}}, "buffer 'half' is"),
         ({"pieces": with_momentum().pieces}, "'odd|name' is ['exp_avg', 'exp_avg_sq']"),
     ],

@@ -138,7 +138,10 @@ def test_a_kill_at_any_moment_of_replacing_a_step_leaves_the_older_or_the_newer(
 )
 def test_scores_of_another_kind_than_the_newest_one_do_not_count(tmp_path, alone, other):
     saver = saving(tmp_path, alone, last=1)
-    scores = [Score("loss", 0.1, "min"), *(replace(Score("loss", v, "min"), **other) for v in (0.5, 0.4))]
+    scores = [
+        Score("loss", 0.1, "min"),
+        *(replace(Score("loss", v, "min"), **other) for v in (0.5, 0.4)),
+    ]
     for step, score in enumerate(scores, 1):
         saver.save(step, state(whole(step)), {"samples": step}, False, score)
     best = 2 if "direction" in other else 3

@@ -64,12 +64,17 @@ def test_a_file_of_weights_keeps_numbers_that_fp32_would_round(tmp_path, alone):
         "ids": torch.tensor([2**40 + 1]),
         "half": torch.tensor([1.5], dtype=torch.bfloat16),
     }
-    buffers = {"unsigned": torch.tensor([2**16 - 1], dtype=torch.uint16), "eight": torch.ones(2).to(EIGHT)}
+    buffers = {
+        "unsigned": torch.tensor([2**16 - 1], dtype=torch.uint16),
+        "eight": torch.ones(2).to(EIGHT),
+    }
     pieces = [Piece("weight", name, 0, tensor) for name, tensor in wide.items()]
     shapes = {name: tuple(tensor.shape) for name, tensor in wide.items()}
     saver = saving(tmp_path, alone)
     score = Score("l", 1.0, "min")
-    saver.save(7, State(shapes, pieces, buffers, {}, [], {}), {"samples": 1}, periodic=True, score=score)
+    saver.save(
+        7, State(shapes, pieces, buffers, {}, [], {}), {"samples": 1}, periodic=True, score=score
+    )
     saver.wait()
     found = load_file(tmp_path / "best" / "model.safetensors")
     for name, tensor in {**wide, **buffers, "half": wide["half"].float()}.items():

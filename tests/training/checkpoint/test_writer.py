@@ -57,7 +57,10 @@ def save_and_change(world, run):
         mine,
         shapes={**mine.shapes, "large": (_LARGE,)},
         # Is written first and takes a while, in which the others are changed.
-        pieces=[replace(mine.pieces[0], name="large", start=0, data=torch.ones(_LARGE)), *mine.pieces],
+        pieces=[
+            replace(mine.pieces[0], name="large", start=0, data=torch.ones(_LARGE)),
+            *mine.pieces,
+        ],
         buffers={name: buffer.clone() for name, buffer in BUFFERS.items()},
         steps=steps,
         groups=[group],
@@ -128,7 +131,9 @@ def save_on_a_slow_disk(world, run, slow_check):
         if next(checks) == slow_check:
             until(has_timed_out.exists)
 
-    saver = CheckpointWriter(Storage(run, check), impatient, "zero2", Keep(1, 1, None), in_background=True)
+    saver = CheckpointWriter(
+        Storage(run, check), impatient, "zero2", Keep(1, 1, None), in_background=True
+    )
     if world.rank == 1:
         threading.Thread(target=wait_for_time_out, daemon=True).start()
     saver.save(1, state(whole(), world.rank, world.size), FACTS, True, None)
@@ -142,12 +147,16 @@ def save_to_a_disk_that_is_full_at_the_end(world, run):
         if next(checks) == 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    saver = CheckpointWriter(Storage(run, check), world, "zero2", Keep(1, 1, None), in_background=True)
+    saver = CheckpointWriter(
+        Storage(run, check), world, "zero2", Keep(1, 1, None), in_background=True
+    )
     return error_of(saver, 1, state(whole(), world.rank, world.size))
 
 
 @pytest.mark.parametrize("slow_check", [0, 1])
-def test_ranks_wait_longer_for_the_disk_of_another_than_for_a_collective(tmp_path, two_ranks, slow_check):
+def test_ranks_wait_longer_for_the_disk_of_another_than_for_a_collective(
+    tmp_path, two_ranks, slow_check
+):
     """Before the write, and for the commit."""
     folders = two_ranks.run(save_on_a_slow_disk, tmp_path, slow_check)
     two_ranks.close()  # with the groups that timed out

@@ -53,7 +53,9 @@ def test_other_weights_and_other_data_are_another_cache(world, tmp_path, change)
 
 
 @pytest.mark.parametrize("engine", ["ddp", "zero3"])
-def test_ranks_share_the_encoding_and_get_the_features_of_one_rank(two_ranks, world, tmp_path, engine):
+def test_ranks_share_the_encoding_and_get_the_features_of_one_rank(
+    two_ranks, world, tmp_path, engine
+):
     (tmp_path / "one").mkdir()
     alone = encoded(world, tmp_path / "one")
     first, second = two_ranks.run(encoded, tmp_path / "two", None, engine)
@@ -61,7 +63,9 @@ def test_ranks_share_the_encoding_and_get_the_features_of_one_rank(two_ranks, wo
         np.testing.assert_array_equal(memories(found, "train"), memories(alone, "train"))
         np.testing.assert_array_equal(memories(found, "val"), memories(alone, "val"))
     assert first["passes"] == second["passes"] == 3  # 2 of 4 batches, and one for the shape
-    (first_name,), (second_name,) = ([f.name for f in (tmp_path / n).iterdir()] for n in ("one", "two"))
+    (first_name,), (second_name,) = (
+        [f.name for f in (tmp_path / n).iterdir()] for n in ("one", "two")
+    )
     assert first_name == second_name  # an engine and the number of ranks make no other cache
 
 
@@ -82,7 +86,9 @@ def test_a_cache_above_the_limit_is_not_written_and_an_error_if_it_must_be(world
         encoded(world, tmp_path, mode="on", limit_gb=4e-7)
 
 
-def test_what_a_killed_run_or_a_full_disk_left_out_is_computed_by_the_next_run(world, tmp_path, monkeypatch):
+def test_what_a_killed_run_or_a_full_disk_left_out_is_computed_by_the_next_run(
+    world, tmp_path, monkeypatch
+):
     saves, save = [], np.save
 
     def full(file, array):
@@ -96,7 +102,10 @@ def test_what_a_killed_run_or_a_full_disk_left_out_is_computed_by_the_next_run(w
     assert not found["does"] and found["messages"][-1].endswith("No space left on device")
     monkeypatch.undo()
     (folder,) = tmp_path.iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["train-00000000.npy", "train-00000001.npy"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "train-00000000.npy",
+        "train-00000001.npy",
+    ]
     again = encoded(world, tmp_path)
     assert again["does"] and again["passes"] == 3  # the two missing ones, and for the shape
     np.testing.assert_allclose(memories(again, "train"), expected("train"), rtol=1e-6)

@@ -22,7 +22,16 @@ def world(rank=0, size=1):
 
 
 def batches(
-    task=None, *, workers=0, first_step=0, rank=0, size=1, micro_batch=2, split=None, global_batch=8, **plan
+    task=None,
+    *,
+    workers=0,
+    first_step=0,
+    rank=0,
+    size=1,
+    micro_batch=2,
+    split=None,
+    global_batch=8,
+    **plan,
 ):
     task = task or TinyTask()
     split = split or task.data("train")
@@ -102,7 +111,9 @@ def evaluation(length, size, micro_batch=3, workers=0):
     task = TinyTask(val=length)
     samples = Samples(task, task.data("val"), 0)
     loader = make_settings(loader={"workers": workers}).loader
-    return [EvaluationBatches(samples, micro_batch, world(rank, size), loader) for rank in range(size)]
+    return [
+        EvaluationBatches(samples, micro_batch, world(rank, size), loader) for rank in range(size)
+    ]
 
 
 @pytest.mark.parametrize(("length", "size"), [(1, 2), (7, 1), (7, 3), (24, 5)])

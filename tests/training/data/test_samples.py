@@ -38,7 +38,9 @@ def epoch(mixture, number):
     return [mixture.sample(i, SampleDraws(number + 1, i)) for i in range(len(mixture))]
 
 
-@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.5, 10), (0.25, 3), (0.9, 90), (0.99, 300)])
+@pytest.mark.parametrize(
+    ("share", "count"), [(0.0, 0), (0.5, 10), (0.25, 3), (0.9, 90), (0.99, 300)]
+)
 def test_the_share_is_of_all_samples_and_no_more_than_there_are(share, count):
     assert replayed_samples(10, 300, share) == count
 
@@ -51,7 +53,9 @@ def test_all_new_samples_come_first_and_once():
 
 
 def test_no_old_sample_comes_twice_in_an_epoch_and_epochs_differ():
-    mixture = ReplayMixture(Numbers("new", 20), [Numbers("a", 13), Numbers("b", 1), Numbers("c", 20)], 0.5)
+    mixture = ReplayMixture(
+        Numbers("new", 20), [Numbers("a", 13), Numbers("b", 1), Numbers("c", 20)], 0.5
+    )
     assert epoch(mixture, 3) == epoch(mixture, 3)
     seen = []
     for number in range(30):

@@ -55,7 +55,11 @@ def run_doomed(world, engine, split):
         run_tiny(world, task, callback, engine=engine, shelf=shelf, **CHANGES)
     step = max(shelf.saved)
     rest = run_tiny(
-        world, DoomedTask(), engine=engine, before=shelf.before(step), **CHANGES | {"loader": {"workers": 0}}
+        world,
+        DoomedTask(),
+        engine=engine,
+        before=shelf.before(step),
+        **CHANGES | {"loader": {"workers": 0}},
     )
     whole = run_tiny(world, DoomedTask(), engine=engine, **CHANGES | {"loader": {"workers": 0}})
     is_equal = all(torch.equal(rest.weights[name], whole.weights[name]) for name in whole.weights)

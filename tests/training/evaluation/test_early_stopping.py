@@ -46,7 +46,10 @@ def test_patience_counts_only_evaluations_that_are_due():
         stopping.add(step, value, "min", is_due=is_due)
         if is_due:
             whole.add(step, value, "min")
-        assert (stopping.waited, stopping.is_out_of_patience) == (whole.waited, whole.is_out_of_patience)
+        assert (stopping.waited, stopping.is_out_of_patience) == (
+            whole.waited,
+            whole.is_out_of_patience,
+        )
     assert stopping.best["value"] == 4.5
 
 

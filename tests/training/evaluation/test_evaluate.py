@@ -88,7 +88,9 @@ def test_metrics_before_an_experience_survive_a_resume():
     model = TinyTask().build()
 
     def evaluator():
-        return Evaluator(make_settings(), HeldOut([part(TinyTask(val=3)), part(TinyTask(val=5))], 4))
+        return Evaluator(
+            make_settings(), HeldOut([part(TinyTask(val=3)), part(TinyTask(val=5))], 4)
+        )
 
     first, second = evaluator(), evaluator()
     first.evaluate_before(model, never(), nullcontext())

@@ -40,7 +40,9 @@ def test_every_output_gets_each_callback_in_order(tmp_path):
     outputs = [Memory(), Memory()]
     reporter = ConsoleReporter(about(tmp_path), outputs, Clock())
     reporter.start(train_plan())
-    reporter.event("preview", {"when": "before", "text": "\n".join(["x" * 101, "", *["y\x1b"] * 6])})
+    reporter.event(
+        "preview", {"when": "before", "text": "\n".join(["x" * 101, "", *["y\x1b"] * 6])}
+    )
     reporter.step(step(1))
     reporter.logged(logged(1))
     reporter.evaluated(evaluation(1))
@@ -50,7 +52,18 @@ def test_every_output_gets_each_callback_in_order(tmp_path):
     reporter.event("relieved", {"ram": 41.0})
     reporter.end(outcome())
 
-    kinds = ["head", "log", "preview", "train", "best", "notice", "saved", "warning", "log", "summary"]
+    kinds = [
+        "head",
+        "log",
+        "preview",
+        "train",
+        "best",
+        "notice",
+        "saved",
+        "warning",
+        "log",
+        "summary",
+    ]
     for output in outputs:
         assert [kind for kind, _ in output.written] == kinds
         long, short = (text.splitlines() for _, text in output.written[1:3])

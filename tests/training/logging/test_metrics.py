@@ -88,7 +88,9 @@ def test_lines_of_repeated_steps_and_incomplete_ones_are_removed(tmp_path):
 
 
 def test_the_result_has_its_keys(tmp_path):
-    result = ResultWriter(about(tmp_path, trainable_parameters=4_000), Storage(tmp_path), world_size=2)
+    result = ResultWriter(
+        about(tmp_path, trainable_parameters=4_000), Storage(tmp_path), world_size=2
+    )
     result.end(outcome())
 
     assert os.listdir(tmp_path) == ["result.json"]

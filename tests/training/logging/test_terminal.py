@@ -57,7 +57,9 @@ def test_a_run_that_fails_leaves_the_cursor_and_the_lines():
     received, code = on_terminal("raised")
     assert code == 1
     assert received.rindex(SHOW) > received.rindex(HIDE)
-    assert "failed" not in received[: received.index("Traceback")]  # the supervisor reports the error
+    assert (
+        "failed" not in received[: received.index("Traceback")]
+    )  # the supervisor reports the error
     assert received.index("Traceback") < received.rindex("out of luck")
 
 

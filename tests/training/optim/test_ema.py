@@ -91,7 +91,9 @@ def outputs_around_the_average(world, case):
 
 
 @able("fsdp", "zero1", "zero3")
-def test_the_model_computes_with_the_average_inside_and_with_its_own_weights_afterwards(worlds, engine):
+def test_the_model_computes_with_the_average_inside_and_with_its_own_weights_afterwards(
+    worlds, engine
+):
     """An evaluation leaves full weights behind if they are sharded, and zero has copies of them."""
     for before, inside, after in worlds[2].run(outputs_around_the_average, Case(engine)):
         assert before.any() and not inside.any()

@@ -123,7 +123,9 @@ def test_a_step_is_compiled_on_a_gpu_or_says_once_that_it_is_not(state, monkeypa
         found, _ = stepped(low(state))
         assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, plain, strict=True))
     # Three larger parameters, one of them in two parts.
-    parts = sum(-(-math.prod(shape) // low_bit._AT_ONCE) for shape in SHAPES if math.prod(shape) >= 4096)
+    parts = sum(
+        -(-math.prod(shape) // low_bit._AT_ONCE) for shape in SHAPES if math.prod(shape) >= 4096
+    )
     assert calls == [f"_step_of_{state}"] * 4 * parts
     assert [r.levelname for r in caplog.records if r.name == low_bit.__name__] == ["WARNING"]
 
@@ -143,7 +145,9 @@ def test_a_compiled_step_is_one_kernel_with_the_moments_of_one_that_is_not(state
     for mine, theirs in zip(found, plain, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
     states = zip(optimizer.state.values(), reference.state.values(), strict=True)
-    assert all(torch.equal(values_of(a[kind]), values_of(b[kind])) for a, b in states for kind in MOMENTS)
+    assert all(
+        torch.equal(values_of(a[kind]), values_of(b[kind])) for a, b in states for kind in MOMENTS
+    )
 
 
 def slot(size, is_signed):

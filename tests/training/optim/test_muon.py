@@ -29,7 +29,8 @@ def test_the_singular_values_of_a_step_are_near_one(shape):
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8)], ids=str)
 def test_a_matrix_is_updated_as_by_torch(shape):
     ours, theirs = (
-        torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(1))) for _ in range(2)
+        torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(1)))
+        for _ in range(2)
     )
     optimizers = [
         Muon([{"params": [ours], **OPTIONS}], lr=0.02),
@@ -102,7 +103,9 @@ def resumed(world, case, tensors, steps):
         return outcome(engine, [one_step(world, engine, module, case, step) for step in taken])
 
 
-@pytest.mark.parametrize(("source", "target"), [("local", "fsdp"), pytest.param("fsdp", "oss", marks=SLOW)])
+@pytest.mark.parametrize(
+    ("source", "target"), [("local", "fsdp"), pytest.param("fsdp", "oss", marks=SLOW)]
+)
 def test_another_engine_continues_with_the_state(worlds, source, target):
     full = worlds[2].run(train, Case(target, steps=2 * STEPS, muon=True))
     before = worlds[2].run(train, Case(source, steps=STEPS, muon=True))

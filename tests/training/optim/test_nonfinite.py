@@ -83,7 +83,9 @@ SKIP = {"on_nonfinite": "skip 9"}
     ],
     ids=["floor", "floor skipped", "search", "skipped", "no units"],
 )
-def test_a_run_whose_steps_were_all_skipped_fails_and_names_the_cause(task, train, steps, word, fault):
+def test_a_run_whose_steps_were_all_skipped_fails_and_names_the_cause(
+    task, train, steps, word, fault
+):
     precision = "fp16" if task is FP16 else "fp32"
     run = run_tiny(one_rank(), task, train=train, precision=precision)
     assert (run.outcome.status, run.outcome.exit_code) == ("failed", 1)
@@ -110,4 +112,6 @@ def test_a_step_that_is_taken_ends_the_count_of_skips_in_a_row(name):
     task = TinyTask(**{name: [sample]})
     run = run_tiny(one_rank(), task, train={"epochs": epochs, "on_nonfinite": "skip 1"})
     assert run.outcome.status == "completed"
-    assert [step.step for step in run.recorder.steps if step.skipped] == spoilt_steps(sample, epochs)
+    assert [step.step for step in run.recorder.steps if step.skipped] == spoilt_steps(
+        sample, epochs
+    )

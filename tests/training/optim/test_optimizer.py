@@ -34,7 +34,9 @@ def test_matrices_decay_and_vectors_do_not():
 
 
 def test_an_optimizer_gets_the_numbers_of_the_settings():
-    spec, optimizer = build(Net(), optim={"lr": 0.5, "betas": [0.7, 0.8], "eps": 1e-5, "clip_norm": 2.0})
+    spec, optimizer = build(
+        Net(), optim={"lr": 0.5, "betas": [0.7, 0.8], "eps": 1e-5, "clip_norm": 2.0}
+    )
     assert isinstance(optimizer, torch.optim.AdamW)
     for group in optimizer.param_groups:
         assert (group["lr"], group["betas"], group["eps"]) == (0.5, (0.7, 0.8), 1e-5)
@@ -103,7 +105,11 @@ def test_moments_of_few_bits_are_of_groups_without_small_parameters(factors):
     for group in low.param_groups:
         assert {is_small[p] for p in group["params"]} == {group.get(KEEPS_FP32, False)}
     options = [
-        {p: (g["weight_decay"], g.get(LR_FACTOR)) for g in optimizer.param_groups for p in g["params"]}
+        {
+            p: (g["weight_decay"], g.get(LR_FACTOR))
+            for g in optimizer.param_groups
+            for p in g["params"]
+        }
         for optimizer in (plain, low)
     ]
     assert options[0] == options[1]

@@ -115,4 +115,6 @@ def test_a_schedule_that_was_reset_covers_the_steps_that_are_left(name):
     given = settings.Schedule(name=name, warmup=5, final=0.1)
     reset = LrSchedule(given, replace(train_plan(STEPS), schedule_start=start))
     fresh = LrSchedule(given, train_plan(STEPS - start))
-    assert [reset.factor(start + step) for step in range(70)] == [fresh.factor(step) for step in range(70)]
+    assert [reset.factor(start + step) for step in range(70)] == [
+        fresh.factor(step) for step in range(70)
+    ]

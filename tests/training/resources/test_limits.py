@@ -22,7 +22,9 @@ class Machine:
 
     def __init__(self, at_start=CALM, limits=LIMITS, chosen=()):
         self.events, self.monitor = [], SimulatedMonitor(at_start)
-        self.enforcer = LimitEnforcer(limits, self.monitor, lambda *event: self.events.append(event), chosen)
+        self.enforcer = LimitEnforcer(
+            limits, self.monitor, lambda *event: self.events.append(event), chosen
+        )
         self.enforcer.start(train_plan())
 
     def steps(self, *readings):
@@ -90,7 +92,9 @@ def test_throttling_requested_by_another_rank_is_not_measured_here(machine):
 
 def test_a_limit_exceeded_before_the_run_cannot_end_it_but_a_critical_value_can():
     machine = Machine(BUSY)
-    assert [(kind, facts["over"]) for kind, facts in machine.events] == [("limit_exceeded_at_start", ["ram"])]
+    assert [(kind, facts["over"]) for kind, facts in machine.events] == [
+        ("limit_exceeded_at_start", ["ram"])
+    ]
     assert machine.steps(*[BUSY] * 6, FULL) == [NOTHING] * 6 + [FREE]
     assert machine.throttled(FULL) == STOP
 

@@ -64,7 +64,9 @@ def test_the_maximum_over_ranks_counts():
 
 
 @pytest.mark.parametrize(("accumulation", "every"), [(1, 3), (2, 3), (3, 2), (4, 1)])
-def test_a_cache_is_emptied_once_so_many_micro_batches_have_passed(monkeypatch, accumulation, every):
+def test_a_cache_is_emptied_once_so_many_micro_batches_have_passed(
+    monkeypatch, accumulation, every
+):
     emptied, taken = [], 0
     runtime = SimpleNamespace(empty_cache=lambda: emptied.append(taken))
     monkeypatch.setattr(torch, "get_device_module", lambda device: runtime)

@@ -74,7 +74,8 @@ def test_readings_come_from_another_thread_with_the_use_of_the_cpu():
 
 def sensors(**values):
     return {
-        name: [SimpleNamespace(label="", current=value) for value in found] for name, found in values.items()
+        name: [SimpleNamespace(label="", current=value) for value in found]
+        for name, found in values.items()
     }
 
 

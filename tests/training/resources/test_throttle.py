@@ -7,7 +7,13 @@ import torch
 
 from gearshift.engines.catalog import ENGINES, missing
 from gearshift.training.callbacks.base import Action
-from tests.training.resources.simulated_load import LONG, SimulatedLoad, loaded_run, summary, throttled_run
+from tests.training.resources.simulated_load import (
+    LONG,
+    SimulatedLoad,
+    loaded_run,
+    summary,
+    throttled_run,
+)
 from tests.training.tiny import one_rank, run_tiny
 
 FULL = [40.0, 99.0]

@@ -29,12 +29,16 @@ def train_generation(folder, first, last, **ended):
         if step % 2 == 0:
             picture = Picture("page_1", "a *page*", png(step))
             rows = [("<b>|x|</b>", 0.123456)]
-            run.evaluate(step).callbacks.predicted(Predictions(("given", "score"), rows, [picture]), step)
+            run.evaluate(step).callbacks.predicted(
+                Predictions(("given", "score"), rows, [picture]), step
+            )
     return run.end(**ended)
 
 
 def read(run):
-    return EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0}).Reload()
+    return EventAccumulator(
+        str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0}
+    ).Reload()
 
 
 def points(board, tag):
@@ -55,7 +59,9 @@ def test_curves_are_those_of_the_metrics_file_beside_the_settings(tmp_path):
     drawn = {"train/loss": "loss", "optim/lr": "lr", "perf/units_per_s": "tokens_per_s"}
     drawn |= {"memory/host_bytes": "host_memory_bytes", "time/forward_s": "forward_time_s"}
     for tag, name in drawn.items():
-        assert points(board, tag) == [(line["step"], float(np.float32(line[name]))) for line in train]
+        assert points(board, tag) == [
+            (line["step"], float(np.float32(line[name]))) for line in train
+        ]
     for name in evaluated[0]["metrics"]:
         values = [(line["step"], float(np.float32(line["metrics"][name]))) for line in evaluated]
         assert points(board, f"eval/{name}") == values

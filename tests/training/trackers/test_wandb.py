@@ -113,7 +113,9 @@ def test_a_server_that_refuses_is_one_warning_and_the_run_is_recorded_offline(se
 
 
 @pytest.mark.slow
-def test_the_run_waits_only_so_long_for_a_server_that_is_gone_or_a_suspended_process(server, tmp_path):
+def test_the_run_waits_only_so_long_for_a_server_that_is_gone_or_a_suspended_process(
+    server, tmp_path
+):
     generation = Generation(tmp_path / "gone", tracking={"wait_s": 2}).begin().log(1).until_open()
     server.close()
     generation.log(2, 3).end()

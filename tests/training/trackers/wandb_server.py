@@ -45,7 +45,9 @@ class Server(LocalServer):
         return {"upsertBucket": {"bucket": bucket, "inserted": not run.lines}}
 
     def _CreateRunFiles(self, given):
-        files = [{"name": name, "uploadUrl": f"{self.url}/storage/{name}"} for name in given["files"]]
+        files = [
+            {"name": name, "uploadUrl": f"{self.url}/storage/{name}"} for name in given["files"]
+        ]
         return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
 
     def _ArtifactType(self, given):

@@ -56,7 +56,10 @@ def test_sweeps_with_artifacts_are_rejected_and_stimuli_averaged_apart(tmp_path)
     kinds = ["click 80 dB", "click 40 dB"]
     seconds = [second(n, spike=(3, 17), kind=kinds[n % 2]) for n in range(6)]
     rows, reader = read(write_edf(tmp_path / "a.edf", seconds), sweeps=100)
-    assert reader.left_out["rejected_sweeps"] == 12 and sorted(row["level"] for row in rows) == [40, 80]
+    assert reader.left_out["rejected_sweeps"] == 12 and sorted(row["level"] for row in rows) == [
+        40,
+        80,
+    ]
     assert max(row.signal.max() for row in rows) < 1.5
 
 
@@ -74,7 +77,9 @@ def test_runs_of_a_subject_are_one_group_and_alternating_names_have_the_rate_of_
     assert {round(row["rate"]) for row in rows} == {EVERY}
 
 
-@pytest.mark.parametrize("how", [{"sweeps": 1000}, {"channel": "Cy"}, {"reject_uv": 1e-3}, {"silent": True}])
+@pytest.mark.parametrize(
+    "how", [{"sweeps": 1000}, {"channel": "Cy"}, {"reject_uv": 1e-3}, {"silent": True}]
+)
 def test_a_recording_without_a_response_is_a_bad_record(tmp_path, how):
     seconds = ((np.zeros(RATE), []) if how.get("silent") else second(n) for n in range(2))
     rows, reader = read(

@@ -90,7 +90,10 @@ def test_other_polarities_and_many_rejected_sweeps_are_left_out(table):
         line(extra=("", "")),
     ]
     rows, reader = read(table(lines, extra=("Polarity", "Rejected")))
-    assert len(rows) == 2 and (reader.left_out["other_polarity"], reader.left_out["many_rejected"]) == (1, 1)
+    assert len(rows) == 2 and (
+        reader.left_out["other_polarity"],
+        reader.left_out["many_rejected"],
+    ) == (1, 1)
 
 
 def test_a_response_without_a_patient_is_its_own_group(table):

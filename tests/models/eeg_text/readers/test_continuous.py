@@ -9,7 +9,13 @@ from gearshift.models.eeg_text import formats
 from gearshift.models.eeg_text.config import Data
 from gearshift.models.eeg_text.montage import INDICES, SLOTS
 from gearshift.models.eeg_text.readers import files
-from tests.models.eeg_text.readers.writers import NAMES, waves, write_brainvision, write_edf, write_eeglab
+from tests.models.eeg_text.readers.writers import (
+    NAMES,
+    waves,
+    write_brainvision,
+    write_edf,
+    write_eeglab,
+)
 from tests.models.errors import error_of
 
 SAMPLE = Path(__file__).parents[5] / "shared/data/eeg"
@@ -162,7 +168,9 @@ def test_an_impossible_row_is_an_error_or_skipped(recording, row, problem):
 def test_unknown_channels_require_a_map_which_names_electrodes_and_regions(tmp_path):
     path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
     error = error_of(read, path)
-    assert error.message.startswith("only 0 of the 13 channels of 'a.edf' are known; unknown: X0, X1, ")
+    assert error.message.startswith(
+        "only 0 of the 13 channels of 'a.edf' are known; unknown: X0, X1, "
+    )
     assert error.fix == "map them:  --set data.channels=FILE"
     positions = tmp_path / "map.csv"
     positions.write_text("channel,place\nx1,Fz\nX2,occipital\nX3,occipital\nX4,Oz\n")

@@ -94,7 +94,9 @@ def test_events_of_a_cropped_recording_stay_beside_their_samples(tmp_path, date)
 def test_no_segment_spans_a_pause_that_eeglab_marks(tmp_path, boundary):
     marks = [(2.0, 7), (7.3, boundary), (9.0, 7)]
     path = write_eeglab(tmp_path / "a.set", marks)
-    assert [piece.end_s for piece in open_recording(path).pieces] == pytest.approx([7.3, SECONDS], abs=0.01)
+    assert [piece.end_s for piece in open_recording(path).pieces] == pytest.approx(
+        [7.3, SECONDS], abs=0.01
+    )
     assert not [i for i in read(path).items if i.start_s < 7.29 < i.start_s + i.samples / 500]
     texts = tmp_path / "texts.json"
     texts.write_text('{"7": "A child paints."}')
@@ -162,7 +164,9 @@ def test_a_channel_that_joins_event_lines_replaces_them(tmp_path):
     types = ["eeg"] * len(NAMES) + ["stim"] * 2
     lines = events(write_numbers(tmp_path / "lines_raw.fif", rows, types))
     assert lines == [(500 / RATE_HZ, 0.0, "1"), (550 / RATE_HZ, 0.0, "1")]
-    joined = events(write_numbers(tmp_path / "joined_raw.fif", [*rows, one + 2 * two], [*types, "stim"]))
+    joined = events(
+        write_numbers(tmp_path / "joined_raw.fif", [*rows, one + 2 * two], [*types, "stim"])
+    )
     assert joined == [(n / RATE_HZ, 0.0, name) for n, name in ((500, "1"), (550, "3"), (600, "2"))]
 
 

@@ -7,7 +7,13 @@ from gearshift.models.base import DataError
 from gearshift.models.eeg_text.config import Data
 from gearshift.models.eeg_text.formats import ZUCO, of_file
 from gearshift.models.eeg_text.readers import files
-from tests.models.eeg_text.readers.writers import TEXTS, eeg, write_eeglab, write_matlab5, write_matlab73
+from tests.models.eeg_text.readers.writers import (
+    TEXTS,
+    eeg,
+    write_eeglab,
+    write_matlab5,
+    write_matlab73,
+)
 from tests.models.errors import error_of
 
 WRITERS = {"5": write_matlab5, "7.3": write_matlab73}

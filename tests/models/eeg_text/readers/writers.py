@@ -58,7 +58,9 @@ def write_matlab73(path, raw=None, leave_out=()):
             if "rawData" in fields:
                 fields["rawData"][number, 0] = entry.ref
     with path.open("r+b") as stream:
-        stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + bytes(8) + b"\x00\x02IM")
+        stream.write(
+            b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + bytes(8) + b"\x00\x02IM"
+        )
     return path
 
 
@@ -107,7 +109,9 @@ def _codes():
     return codes
 
 
-def write_fif(path, names=NAMES, kind="eeg", bad=(), first_sample=1000, split="1GB", date=1_600_000_000):
+def write_fif(
+    path, names=NAMES, kind="eeg", bad=(), first_sample=1000, split="1GB", date=1_600_000_000
+):
     """A FIF recording of volts in `names` of type `kind`, with events in an event channel.
 
     The first event is an annotation, too. The numbers of samples begin at `first_sample`.
@@ -156,13 +160,20 @@ def write_eeglab(path, events=EVENTS, trials=1):
 
     location = np.zeros(len(NAMES), dtype=[("labels", object)])
     location["labels"] = NAMES
-    event = np.zeros(len(events), dtype=[("type", object), ("latency", float), ("duration", object)])
+    event = np.zeros(
+        len(events), dtype=[("type", object), ("latency", float), ("duration", object)]
+    )
     for number, (onset, name) in enumerate(events):
         event[number] = (name, onset * RATE_HZ + 1, [])
     values = all_waves().astype("<f4")
     data = path.with_suffix(".fdt")
     data.write_bytes(values.T.tobytes())
-    facts = {"nbchan": len(NAMES), "srate": RATE_HZ, "pnts": values.shape[1] // trials, "trials": trials}
+    facts = {
+        "nbchan": len(NAMES),
+        "srate": RATE_HZ,
+        "pnts": values.shape[1] // trials,
+        "trials": trials,
+    }
     facts |= {"xmin": 0.0, "xmax": SECONDS - 1 / RATE_HZ, "data": data.name, "setname": "a"}
     savemat(path, {"EEG": facts | {"chanlocs": location, "event": event, "epoch": [], "times": []}})
     return path

@@ -60,7 +60,9 @@ class FlowerTask(FamilyTask):
 
     def predictions(self, model):
         batch = placed(self.collate(few_samples(self.data("val"), 4)), self.context.device)
-        return Predictions(("kind", "predicted"), list(zip(*self._kinds(model, batch), strict=True)))
+        return Predictions(
+            ("kind", "predicted"), list(zip(*self._kinds(model, batch), strict=True))
+        )
 
     def _kinds(self, model, batch):
         return batch["kind"].tolist(), model(batch["lengths"]).argmax(1).tolist()
