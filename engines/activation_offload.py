@@ -36,7 +36,8 @@ class ActivationOffload:
                 "memory.activation_offload needs a model of two blocks or more; leave it out"
             )
         self._outside = set(model.modules()).difference(*(block.modules() for block in blocks))
-        self._blocks, self._device = blocks, device
+        self._blocks = blocks
+        self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._moved: WeakValueDictionary[Any, Moved] = (
             WeakValueDictionary()
@@ -75,7 +76,8 @@ class ActivationOffload:
             return number, None, kept
         key = tensor.untyped_storage()._cdata, tensor._version
         moved = self._moved.get(key) or Moved(tensor, self._stream)
-        self._moved[key], moved.number = moved, number
+        self._moved[key] = moved
+        moved.number = number
         return (
             number,
             moved,
@@ -146,7 +148,9 @@ class Moved:
         """`stream` copies beside the computation; None: the computation waits, as on a CPU."""
         self.number = 0  # of the newest forward pass that saved it
         self._event: Any = None  # of the last copy
-        storage, self._stream, self._where = tensor.untyped_storage(), stream, tensor.device
+        storage = tensor.untyped_storage()
+        self._stream = stream
+        self._where = tensor.device
         self._origin = StorageWeakRef(storage)  # no other one takes its address
         whole = tensor.detach().as_strided((storage.nbytes() // tensor.element_size(),), (1,), 0)
         self._device: Tensor | None = whole.view(torch.uint8)

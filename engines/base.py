@@ -38,7 +38,8 @@ def kind_shape(kind: str, shape: Shape) -> Shape:
     return (*shape[:axis], 1, *shape[axis + 1 :])
 
 
-LR_FACTOR, PART = "lr_factor", "part"
+LR_FACTOR = "lr_factor"
+PART = "part"
 """Options of a parameter group that no optimizer reads: the factor of its learning rate, and the
 part of the model that has it."""
 

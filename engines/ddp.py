@@ -104,7 +104,8 @@ class BucketedAveraging:
         """
         self._is_first = False
         reached = self._reached_by_any()
-        limits, ordered = [dist._DEFAULT_FIRST_BUCKET_BYTES, BUCKET_BYTES], self._trained[::-1]
+        limits = [dist._DEFAULT_FIRST_BUCKET_BYTES, BUCKET_BYTES]
+        ordered = self._trained[::-1]
         tensors: list[Any] = [*ordered]
         indices, _ = dist._compute_bucket_assignment_by_size(tensors, limits)
         for bucket in ([ordered[index] for index in of_bucket] for of_bucket in indices):

@@ -36,7 +36,8 @@ def build(make: Callable[[], Module], world: World) -> tuple[Module, dict[str, T
     """
     if world.size == 1:
         return make(), {}
-    start, model = torch.get_rng_state(), None
+    start = torch.get_rng_state()
+    model = None
     try:
         model = make() if world.rank == 0 else _without_values(make)
     finally:  # also with an error, so that all ranks meet their own

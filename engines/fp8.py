@@ -11,7 +11,8 @@ from torch.nn import Linear
 
 from gearshift.engines.base import Blocks, EngineError
 
-_FORWARD, _BACKWARD = torch.float8_e4m3fn, torch.float8_e5m2
+_FORWARD = torch.float8_e4m3fn
+_BACKWARD = torch.float8_e5m2
 _MULTIPLE = 16  # Of elements that the kernels take along each axis
 _SMALLEST = 1e-12
 

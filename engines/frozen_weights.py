@@ -70,7 +70,8 @@ class FrozenWeights:
         return module
 
     def state(self) -> State:
-        state, values = self._engine.state(), self._values
+        state = self._engine.state()
+        values = self._values
         pieces = [replace(p, data=values.get(p.name, p.data)) for p in state.pieces]
         return replace(state, pieces=pieces) if values else state
 

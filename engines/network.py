@@ -41,7 +41,8 @@ def select_interface(address: str) -> None:
     `address` is that of rank 0, to which the interface leads. Raises EngineError if several
     interfaces could. For ranks on several machines.
     """
-    variables, host = environment.variables(), socket.gethostname()
+    variables = environment.variables()
+    host = socket.gethostname()
     if variables.get(GLOO):
         return
     try:

@@ -82,14 +82,17 @@ class EngineWithOptimizerStep:
             self._is_first = False
             self.unchanged.end()
         average(self._whole, self.world)
-        gradients, whole = gradients_of(self._sharded), gradients_of(self._whole)
+        gradients = gradients_of(self._sharded)
+        whole = gradients_of(self._whole)
         norm = global_norm(gradients, self.world, self._replicas, whole)
-        clip, scale = self._clip_norm, self._loss_scale
+        clip = self._clip_norm
+        scale = self._loss_scale
         if scale is None:
             self._apply(None if clip is None else clip_factor(norm, clip))
             update = Update(norm)
         else:
-            used, norm = scale.value, norm / scale.value
+            used = scale.value
+            norm = norm / scale.value
             # The norm is that of all ranks and bit-equal on each: they skip together.
             overflow = not bool(torch.isfinite(norm))
             if overflow:

@@ -82,7 +82,8 @@ class OverlappedUpdate:
         parameters = [p for group in groups for p in group["params"]]
         if factor is not None:
             scale(gradients_of(parameters), factor)
-        all_groups, self._optimizer.param_groups = self._optimizer.param_groups, groups
+        all_groups = self._optimizer.param_groups
+        self._optimizer.param_groups = groups
         try:
             self._optimizer.step()
         finally:

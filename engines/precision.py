@@ -114,7 +114,9 @@ class LossScale:
     of torch.amp.GradScaler. The state is equal on all ranks if all make the same calls.
     """
 
-    GROWTH, BACKOFF, INTERVAL = 2.0, 0.5, 2000
+    GROWTH = 2.0
+    BACKOFF = 0.5
+    INTERVAL = 2000
     MINIMUM = 1.0
 
     def __init__(self, value: float = 2.0**16):

@@ -36,7 +36,8 @@ def check_ranks(
     """
     text = json.dumps(dict(facts), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    keys, missing = [f"peer/{number}" for number in range(size)], list[int]()
+    keys = [f"peer/{number}" for number in range(size)]
+    missing = list[int]()
     try:
         store.set(f"facts/{digest}", text)
         store.set(keys[rank], json.dumps([socket.gethostname(), digest, device]))
@@ -52,7 +53,8 @@ def check_ranks(
         if not missing:
             problem = _difference(store, peers)
         # The store ends with rank 0: not before the other ranks have read it.
-        readers, end = store.add("readers", 1), time.monotonic() + _RESULT_S
+        readers = store.add("readers", 1)
+        end = time.monotonic() + _RESULT_S
         while problem and rank == 0 and readers < len(present) and time.monotonic() < end:
             time.sleep(0.02)
             readers = store.add("readers", 0)
@@ -74,7 +76,8 @@ def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False)
     if size == 1:
         return dist.HashStore()
     variables = environment.variables()
-    address, text = variables.get("MASTER_ADDR"), variables.get("MASTER_PORT")
+    address = variables.get("MASTER_ADDR")
+    text = variables.get("MASTER_PORT")
     if not address or not text:
         raise EngineError(
             f"{size} processes cannot find each other: MASTER_ADDR and MASTER_PORT are not set; "
@@ -125,7 +128,8 @@ def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:
 
 def _difference(store: dist.Store, peers: _Peers) -> str:
     """The problem that keeps the ranks from training, or ""."""
-    users, by_digest = defaultdict(list), defaultdict(list)
+    users = defaultdict(list)
+    by_digest = defaultdict(list)
     for rank, (host, digest, device) in peers.items():
         users[host, device or rank].append(rank)
         by_digest[digest].append(rank)

@@ -83,7 +83,8 @@ class Replicated(EngineWithOptimizerStep):
         """
         if self.world.size > 1:
             self.unchanged.note(self._named.items())
-        is_first, graphs = self._casts is None, self._options.graphs
+        is_first = self._casts is None
+        graphs = self._options.graphs
         if graphs:
             torch.compiler.cudagraph_mark_step_begin()  # not at each block, which is the default
         if self._casts is None:

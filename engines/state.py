@@ -92,7 +92,8 @@ def _initial_state(
     """The state that `optimizer` makes for `parameter`, from a step of one element of zero."""
     element = torch.zeros((1,) * parameter.dim(), dtype=parameter.dtype, device=parameter.device)
     element.grad = torch.zeros_like(element)
-    groups, optimizer.param_groups = optimizer.param_groups, [{**group, "params": [element]}]
+    groups = optimizer.param_groups
+    optimizer.param_groups = [{**group, "params": [element]}]
     optimizer.state[element] = made = _Initial()
     try:
         with torch.no_grad():
@@ -209,7 +210,8 @@ def gather_state(
     fresh = _fresh(optimizer)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            name, state = names[parameter], optimizer.state[parameter]
+            name = names[parameter]
+            state = optimizer.state[parameter]
             start, _ = interval_of(parameter)
             pieces += [
                 Piece(slot, name, start, interval_of(state[slot])[1], slot_replica)

@@ -47,7 +47,8 @@ class UsedParameters:
         self._segments: list[tuple[int, ...]] = []
         self._expected: list[tuple[int, ...]] = []
         self._in_pass: set[int] = set()
-        self._step, self._agreed = 0, list[tuple[int, str]]()
+        self._step = 0
+        self._agreed = list[tuple[int, str]]()
         self._is_open = self._is_last = False
         self._closed = threading.Event()
         self._store: Any = None  # nothing to compare
@@ -87,9 +88,12 @@ class UsedParameters:
     def micro_batch(self, last: bool) -> Iterator[None]:
         """Around the forward and the backward pass of a micro-batch."""
         if self._is_last:
-            self._expected, self._segments, self._step = self._segments, [], self._step + 1
+            self._expected = self._segments
+            self._segments = []
+            self._step = self._step + 1
             self._used.clear()  # of gradients that were dropped
-        self._is_last, self._is_open = last, True
+        self._is_last = last
+        self._is_open = True
         self._in_pass.clear()
         try:
             with self.exchange():
@@ -121,7 +125,8 @@ class UsedParameters:
 
     def end_segment(self) -> None:
         """Call before an update exchanges anything."""
-        segment, position = tuple(self._used), len(self._segments)
+        segment = tuple(self._used)
+        position = len(self._segments)
         self._used.clear()
         if self._store is None:
             return

@@ -93,7 +93,8 @@ class ProcessWorld:
                 f"rank {self.rank} on {socket.gethostname()} could not join the other "
                 f"{self.size - 1}: {error}"
             ) from error
-        self._owns_group, self.store = True, store
+        self._owns_group = True
+        self.store = store
         # Flags and barriers go from host to host, so that no rank waits for its device.
         self._hosts = dist.group.WORLD
         if backend != "gloo":

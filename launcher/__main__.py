@@ -51,7 +51,8 @@ def _run(command_line: CommandLine) -> int:
     from gearshift.launcher.base.diagnostics import SettingsError
     from gearshift.launcher.config.command_line import HELP, VERSION
 
-    flags, diagnostics = command_line.flags, command_line.diagnostics
+    flags = command_line.flags
+    diagnostics = command_line.diagnostics
     if HELP.flag in flags and not diagnostics:
         from gearshift.launcher.cli import parser
 
@@ -94,9 +95,11 @@ def _report(error: BaseException, as_json: bool) -> int:
         error = about_data(error)
     if not isinstance(error, SettingsError | FetchError | StorageError | CheckpointError):
         raise error
-    code, entries = exit_codes.FAILURE, [diagnostics.Diagnostic(str(error))]
+    code = exit_codes.FAILURE
+    entries = [diagnostics.Diagnostic(str(error))]
     if isinstance(error, SettingsError):
-        code, entries = exit_codes.INVALID_INPUT, error.diagnostics
+        code = exit_codes.INVALID_INPUT
+        entries = error.diagnostics
     elif isinstance(error, FetchError):
         entries = [error.diagnostic]
     try:

@@ -83,7 +83,8 @@ class Run:
         if a line is damaged.
         """
         if kind not in (None, *_KINDS):
-            where, allowed = f"Run.metrics({kind!r})", ", ".join(map(repr, (*_KINDS, None)))
+            where = f"Run.metrics({kind!r})"
+            allowed = ", ".join(map(repr, (*_KINDS, None)))
             raise SettingsError.of(
                 f"unknown kind {kind!r}", value=kind, where=where, allowed=allowed
             )
@@ -143,7 +144,8 @@ class Run:
         options = {} if data is None else {"data.path": ("--data", str(data))}
         args = CliArgs(engine=engine, options={**options, **_processes(nproc)})
         with _errors(EVALUATE):
-            name, folder = _name(checkpoint), str(self._last_stage("evaluate"))
+            name = _name(checkpoint)
+            folder = str(self._last_stage("evaluate"))
             split = evaluate.parse_split(split)
             saved, resolved = evaluate.prepare(folder, name, args)
             custom_task.check_importable(saved.family, "Run.evaluate()")
@@ -183,7 +185,8 @@ class Run:
                 raise SettingsError(invalid)
             folder = self._require_folder("predict")
             predictor = predict.open_predictor(folder, _name(checkpoint))
-            task, family = predictor.task, predictor.saved.family
+            task = predictor.task
+            family = predictor.saved.family
             prepared = predict.prepare([*map(str, given)], task, family, folder, values)
             return list(predict.of_prepared(prepared, task, predictor.load(), sampling))
 
@@ -229,7 +232,9 @@ def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
     with _errors(call):
         custom_task.check_not_importing()
         given = arguments.get
-        settings, resume, out = given("settings") or {}, given("resume"), given("out")
+        settings = given("settings") or {}
+        resume = given("resume")
+        out = given("out")
         args = CliArgs(
             model=_model_name(given("model")),
             mode=given("mode"),

@@ -35,8 +35,11 @@ class DataError(Exception):
         fix: str = "",
     ) -> None:
         super().__init__(message)
-        self.message, self.where, self.allowed = message, where, allowed
-        self.did_you_mean, self.fix = did_you_mean, fix
+        self.message = message
+        self.where = where
+        self.allowed = allowed
+        self.did_you_mean = did_you_mean
+        self.fix = fix
 
     def __str__(self) -> str:
         labels = {

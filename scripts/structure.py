@@ -48,6 +48,11 @@ class Module:
         return self.text.count("\n")
 
     @cached_property
+    def nodes(self) -> int:
+        """Its syntax nodes."""
+        return sum(1 for _ in ast.walk(self.tree))
+
+    @cached_property
     def imports(self) -> list[tuple[int, str, str]]:
         """Everything it imports, at any depth: line, module, and module with the imported name."""
         found = []
@@ -116,10 +121,12 @@ def upward_imports(tree: Tree) -> list[str]:
     """Imports inside launcher/ against the order of its rooms, lazy ones counted."""
     found = []
     for module, line, target in tree.edges:
-        own, other = room(module.name), room(target)
+        own = room(module.name)
+        other = room(target)
         if own is None or target.split(".")[0] != "launcher" or own == other:
             continue
-        mine, theirs = order(own), None if other is None else order(other)
+        mine = order(own)
+        theirs = None if other is None else order(other)
         if mine is None or theirs is None or mine <= theirs:
             found.append(f"{module.path}:{line} imports {target}")
     return found
@@ -129,7 +136,8 @@ def folder_cycles(tree: Tree) -> list[str]:
     """Groups of neighbors, folders or files of one folder, that import one another in a circle."""
     graphs: dict[str, list[tuple[str, str]]] = {}
     for module, _, target in tree.edges:
-        mine, other = module.name.split("."), target.split(".")
+        mine = module.name.split(".")
+        other = target.split(".")
         pairs = enumerate(zip(mine, other, strict=False))
         shared = next((number for number, (a, b) in pairs if a != b), None)
         if shared is not None:  # None: a folder's own `__init__`

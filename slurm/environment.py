@@ -119,7 +119,8 @@ def read_generation(environ: Mapping[str, str]) -> Generation | None:
 
     Raises InvalidEnvironment if a variable is missing or is not a number.
     """
-    job, number = environ.get(JOB_VARIABLE), environ.get(GENERATION_VARIABLE)
+    job = environ.get(JOB_VARIABLE)
+    number = environ.get(GENERATION_VARIABLE)
     if not job and not number:
         return None
     if not job or not number:

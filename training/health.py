@@ -36,8 +36,10 @@ class Health(Callback):
         The loss of a run that `learns` falls: no noise control, no loss that the task changes. A run
         that `has_patience` ends by itself when the validation metric stops improving.
         """
-        self._state, self._said = state, set(said)
-        self._learns, self._has_patience = learns, has_patience
+        self._state = state
+        self._said = set(said)
+        self._learns = learns
+        self._has_patience = has_patience
         self._step: int | None = None
         self._times = np.zeros(3)  # Logged steps, seconds of waiting for data, seconds of all
         self._losses: list[float] = []
@@ -51,7 +53,8 @@ class Health(Callback):
         self._learns &= not train_plan.first_step and not train_plan.experience
 
     def logged(self, metrics: StepMetrics) -> None:
-        before, self._step = self._step, metrics.step
+        before = self._step
+        self._step = metrics.step
         if before is not None:  # the first one compiles, and waits for its first batch
             steps = metrics.step - before
             self._times += 1, metrics.data_time_s * steps, metrics.step_time_s * steps
@@ -60,9 +63,11 @@ class Health(Callback):
                 self._find("starved", share=round(100 * waited_s / steps_s))
         if not self._learns or not math.isfinite(metrics.loss):
             return
-        losses, share = self._losses, metrics.step / self._total_steps
+        losses = self._losses
+        share = metrics.step / self._total_steps
         losses.append(metrics.loss)
-        newest, first = losses[-10:], losses[0]
+        newest = losses[-10:]
+        first = losses[0]
         if len(losses) > 10 and share >= 0.1 and min(newest) > 1.5 * first > 0:  # after a warm-up
             self._find("lr_too_high", least=real(min(newest)), lines=len(newest), first=real(first))
         # Evaluations that do not improve confirm a flat loss, which is usual at the start of a run.
@@ -80,7 +85,8 @@ class Health(Callback):
     def evaluated(self, result: EvalResult) -> None:
         bad = {name: value for name, value in result.metrics.items() if not math.isfinite(value)}
         if bad:
-            texts, at = ", ".join(map("{} {}".format, bad, bad.values())), result.step
+            texts = ", ".join(map("{} {}".format, bad, bad.values()))
+            at = result.step
             self._find(
                 "nonfinite_evaluation", metrics=texts, names=list(bad), split=result.split, step=at
             )

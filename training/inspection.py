@@ -123,7 +123,9 @@ class Preview:
         interruption: Interruption,
     ) -> None:
         """Set what is shown; the weights are those that `updater` averages."""
-        self._task, self._module, self._interruption = task, module, interruption
+        self._task = task
+        self._module = module
+        self._interruption = interruption
         self._averaged = partial(updater.averaged, engine)
 
     def samples(self, when: str, step: int) -> None:
@@ -156,7 +158,8 @@ class Preview:
             return None
         if self._newest is not None and self._newest[0] == step:
             return self._newest[1]
-        predictions, failures = None, list[str]()
+        predictions = None
+        failures: list[str] = []
         self._module.eval()
         try:
             with (

@@ -79,21 +79,26 @@ class TrainingRun:
         """Updates taken, including skipped ones."""
         self._plan = train_plan
         # Read here: a setting that is read after the start would count as unused.
-        self._is_debug, self._evaluates_last = settings.train.debug, settings.eval.last
-        self._resume_point, self._constant_facts = resume_point, constant_facts
+        self._is_debug = settings.train.debug
+        self._evaluates_last = settings.eval.last
+        self._resume_point = resume_point
+        self._constant_facts = constant_facts
         self._stop: StopReason | None = None
         self._requests = 0  # Flags for the next agreement
         self._agreement: Callable[[], Agreed] | None = None
         self._no_units: Units = {}
         self._tokens: int | None = None
         self._asked_of: int | None = None  # The step saved last when the agreement was started
-        self._callbacks, self._callbacks_started = CallbackList(callbacks), False
+        self._callbacks = CallbackList(callbacks)
+        self._callbacks_started = False
         self.updater = Updater(settings, train_plan)
         self._evaluator = Evaluator(settings, held_out, train_plan.data_start)
-        self._held_out, self._test = held_out, test
+        self._held_out = held_out
+        self._test = test
         self._test_result: Facts | None = None
         self._evaluated_at: int | None = None
-        self._owes_evaluation, self._has_other_weights = False, False
+        self._owes_evaluation = False
+        self._has_other_weights = False
         self.timer = StepTimer(settings.train.timing)
         self._metrics = RunMetrics(
             train_plan, settings.log.every, settings.precision, self.timer, peak_memory
@@ -109,7 +114,10 @@ class TrainingRun:
 
     def start(self, task: Task, engine: Engine, module: Module, batches: Batches) -> None:
         """Start the callbacks, and evaluate what is needed first. Raises SettingError."""
-        self._task, self._engine, self._module, self._batches = task, engine, module, batches
+        self._task = task
+        self._engine = engine
+        self._module = module
+        self._batches = batches
         self._interruption = Interruption(
             engine.world, self._callbacks.requested, gathers_weights=engine.gathers_weights
         )
@@ -214,7 +222,8 @@ class TrainingRun:
         return Action.NOTHING if self._agreement is None else self.agree([])[1] & ~THROTTLING
 
     def _start_agreement(self, micro_batches: Sequence[MicroBatch]) -> None:
-        flags, self._requests = self._requests, 0
+        flags = self._requests
+        self._requests = 0
         flags |= WORKER_DIED if self._batches.error is not None else 0
         flags |= _SAVED if self._checkpoints.writer.is_settled else 0
         self._asked_of = self._checkpoints.saved_step
@@ -280,7 +289,8 @@ class TrainingRun:
                     is_last=self.is_over,
                     is_due=self._plan.evaluates_at(self.step),
                 )
-            self._evaluated_at, self._owes_evaluation = self.step, False
+            self._evaluated_at = self.step
+            self._owes_evaluation = False
             if self._plan.evaluates_at(self.step):
                 self.updater.add(self._evaluator.value)
             for result in results:
@@ -306,7 +316,8 @@ class TrainingRun:
 
     def _save(self, score: Score | None) -> None:
         with self.timer.paused(SAVING):
-            state, average = self._engine.state(), self.updater.average
+            state = self._engine.state()
+            average = self.updater.average
             self._checkpoints.save(
                 self.step,
                 average.joined(state) if average else state,
@@ -394,7 +405,8 @@ class TrainingRun:
             )
             self._has_other_weights = weights_step != self.step
             if self._test is not None and self._plan.until is None:  # a replay has another best
-                began, count = time.perf_counter(), self._test.samples
+                began = time.perf_counter()
+                count = self._test.samples
                 with self.timer.paused(EVALUATION), self.updater.averaged(self._engine):
                     metrics = measure(self._task, self._module, self._test, self._interruption)
                 seconds = time.perf_counter() - began

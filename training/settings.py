@@ -395,8 +395,12 @@ class SettingError(ValueError):
         fix: str | None = None,
         did_you_mean: str | None = None,
     ):
-        self.key, self.value, self.problem, self.allowed = key, value, problem, allowed
-        self.fix, self.did_you_mean = fix, did_you_mean
+        self.key = key
+        self.value = value
+        self.problem = problem
+        self.allowed = allowed
+        self.fix = fix
+        self.did_you_mean = did_you_mean
         hint = f"; fix: {fix}" if fix else ""
         super().__init__(f"{key} {value!r} {problem}; allowed: {allowed}{hint}")
 

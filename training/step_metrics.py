@@ -41,8 +41,11 @@ class RunMetrics:
         peak_memory: memory.PeakMemory | None = None,
     ):
         """`peak_memory` counts from its creation."""
-        self._plan, self._every, self._precision = train_plan, log_every, precision
-        self._timer, self.peaks = timer, peak_memory or memory.PeakMemory()
+        self._plan = train_plan
+        self._every = log_every
+        self._precision = precision
+        self._timer = timer
+        self.peaks = peak_memory or memory.PeakMemory()
         self.units = self.labelled = 0
         """Of all steps so far: what they computed, and what the loss counted."""
         self.rank_times = np.zeros((3, 1))
@@ -59,7 +62,8 @@ class RunMetrics:
         return {**counts, "is_log_due": self._is_log_due}
 
     def resume(self, facts: Facts) -> None:
-        self.units, self._is_log_due = facts["units"], facts.get("is_log_due", False)
+        self.units = facts["units"]
+        self._is_log_due = facts.get("is_log_due", False)
         self._skipped = facts.get("skipped", 0)
         self.labelled = facts.get("labelled", self.units)
 
@@ -106,7 +110,8 @@ class RunMetrics:
         loss, *parts = total[: len(sums)].tolist()
         self.rank_times = total[len(sums) :].view(times.shape).double().numpy()
         end_s = self._timer.steps_s
-        seconds, self._line_end_s = end_s - self._line_end_s, end_s
+        seconds = end_s - self._line_end_s
+        self._line_end_s = end_s
         samples_per_s = steps * self._plan.global_batch / seconds
         # The first step compiles, allocates and waits for the first batch.
         if self.samples_per_s is not None:
@@ -162,7 +167,8 @@ def timing(step_ends: Sequence[float], train_plan: TrainPlan) -> Numbers | None:
     """
     if not step_ends:
         return None
-    warmup_steps, seconds = warmup(len(step_ends)), np.diff(step_ends, prepend=0.0)
+    warmup_steps = warmup(len(step_ends))
+    seconds = np.diff(step_ends, prepend=0.0)
     p10, median, p90 = np.percentile(seconds[warmup_steps:], (10, 50, 90)).tolist()
     return {
         "steps": len(seconds) - warmup_steps,

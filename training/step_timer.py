@@ -13,8 +13,13 @@ from gearshift.training.callbacks.base import Numbers
 if TYPE_CHECKING:
     import torch
 
-DATA, FORWARD, BACKWARD, OPTIMIZER = "data", "forward", "backward", "optimizer"
-EVALUATION, SAVING, OTHER = "evaluation", "saving", "other"
+DATA = "data"
+FORWARD = "forward"
+BACKWARD = "backward"
+OPTIMIZER = "optimizer"
+EVALUATION = "evaluation"
+SAVING = "saving"
+OTHER = "other"
 PARTS = (DATA, FORWARD, BACKWARD, OPTIMIZER, EVALUATION, SAVING)
 PARTS_OF_STEP = (FORWARD, BACKWARD, OPTIMIZER)
 
@@ -90,7 +95,8 @@ class StepTimer:
 
     def facts(self) -> dict[str, float]:
         """The seconds of each part that the device has ended, as JSON, for `resume`."""
-        begins, is_host = self._begins, self._now is time.perf_counter
+        begins = self._begins
+        is_host = self._now is time.perf_counter
         with suppress(RuntimeError):  # of an earlier kernel: the run has failed, and reports that
             while len(begins) > 1 and (is_host or begins[1][1].query()):
                 part, begin = begins.popleft()
@@ -100,7 +106,8 @@ class StepTimer:
 
     def means(self, steps: int) -> dict[str, float]:
         """Mean seconds of forward, backward and optimizer in the `steps` since the last call."""
-        before, self._line = self._line, self.facts()
+        before = self._line
+        self._line = self.facts()
         return {
             part: (self._line[part] - before[part]) / steps for part in PARTS_OF_STEP if self._now
         }

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 # Bounds of a JSON file and of a line, far above those that a run writes.
-MOST_BYTES, _MOST_LINE_BYTES, _MOST_LEVELS, _MOST_DIGITS = 1 << 28, 1 << 24, 64, 40
+MOST_BYTES = 1 << 28
+_MOST_LINE_BYTES = 1 << 24
+_MOST_LEVELS = 64
+_MOST_DIGITS = 40
 _FIXES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
 _FIXES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable")
 
@@ -236,5 +239,6 @@ def sync(folder: Path) -> None:
 
 
 def _reason(error: OSError) -> str:
-    reason, fix = error.strerror or str(error), _FIXES.get(error.errno or 0)
+    reason = error.strerror or str(error)
+    fix = _FIXES.get(error.errno or 0)
     return f"{reason}; {fix}, or choose another folder with --out" if fix else reason

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from gearshift.engines.base import World
     from gearshift.training.callbacks.callback_list import CallbackList
 
-BLOCK_S, BLOCK_STEPS = 2.0, 4
+BLOCK_S = 2.0
+BLOCK_STEPS = 4
 """Least seconds and steps of training that are compared as one block, which averages out hiccups."""
 SLOW_BLOCKS = 4
 """A rank is reported if it is slow in so many blocks in a row."""
@@ -27,10 +28,13 @@ class Stragglers:
 
     def __init__(self, ratio: float, world: World, callbacks: CallbackList):
         """`ratio` to others' times counts as slow."""
-        self._ratio, self._world, self._callbacks = ratio, world, callbacks
+        self._ratio = ratio
+        self._world = world
+        self._callbacks = callbacks
         self._step: int | None = None
         # Of the block: its steps, and by rank their seconds of both kinds, and in all.
-        self._steps, self._seconds = 0, np.zeros((3, world.size))
+        self._steps = 0
+        self._seconds = np.zeros((3, world.size))
         self._slow = np.zeros((2, world.size), int)  # Blocks in a row, of both kinds by rank
 
     def compare(self, step: int, times: np.ndarray, gathers_weights: bool = False) -> None:
@@ -39,7 +43,8 @@ class Stragglers:
         `times`: `RunMetrics.rank_times`. With `gathers_weights` forward passes wait for other ranks:
         then theirs do not count.
         """
-        before, self._step = self._step, step
+        before = self._step
+        self._step = step
         if before is None:  # the first one compiles, allocates, waits for its first batch
             return
         self._seconds += times * (step - before)

@@ -41,7 +41,8 @@ def gpus() -> dict[str, Gpu]:
     bandwidth, and that of the links to other GPUs in both directions together; missing: variants
     differ.
     """
-    known, units = {}, {"memory_gib": 2**30, "memory_gb_per_s": 1e9, "link_gb_per_s": 1e9 / 2}
+    known = {}
+    units = {"memory_gib": 2**30, "memory_gb_per_s": 1e9, "link_gb_per_s": 1e9 / 2}
     for devices in json.loads(_FILE.read_text("utf-8")).values():
         for name, facts in devices.items():
             peaks = {key: facts[key] * 1e12 for key in _FORMATS if facts.get(key) is not None}

@@ -149,7 +149,8 @@ def solve(
     """
     starts = starts or StartSteps()
     steps_per_epoch = samples // global_batch
-    epochs, max_steps = settings.train.epochs, settings.train.max_steps
+    epochs = settings.train.epochs
+    max_steps = settings.train.max_steps
     if experience and max_steps is not None:
         max_steps += starts.data
     total = total_steps(epochs, max_steps, steps_per_epoch, starts.data)

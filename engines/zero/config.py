@@ -100,8 +100,11 @@ def decided_keys(engine: str, shipped: Mapping[str, Any], batching: Any, setting
     numbers; of `settings` the sections `optim` and `schedule` and the values `precision` and
     `engine.offload` are read.
     """
-    optim, zero, offload = settings.optim, shipped[ZERO], settings.engine.offload
-    params, schedule = "optimizer.params", settings.schedule.name
+    optim = settings.optim
+    zero = shipped[ZERO]
+    offload = settings.engine.offload
+    params = "optimizer.params"
+    schedule = settings.schedule.name
     same: dict[str, tuple[str, Any]] = {
         "train_batch_size": ("train.global_batch", batching.global_batch),
         "train_micro_batch_size_per_gpu": ("train.micro_batch", batching.micro_batch),
@@ -146,7 +149,8 @@ def merge(shipped: Mapping[str, Any], user: Mapping[str, Any], decided: Decided)
 
     Raises ConfigConflict with all conflicts, in the order of the file.
     """
-    conflicts, free = [], {}
+    conflicts = []
+    free = {}
     for key, value in _leaves(user):
         if conflict := _conflict(key, value, decided):
             conflicts.append(conflict)
@@ -156,7 +160,8 @@ def merge(shipped: Mapping[str, Any], user: Mapping[str, Any], decided: Decided)
         raise ConfigConflict(conflicts)
     merged: dict[str, Any] = json.loads(json.dumps(shipped))
     for key, value in free.items():
-        block, (*path, name) = merged, key.split(".")
+        block = merged
+        (*path, name) = key.split(".")
         for part in path:
             block = block.setdefault(part, {})
         block[name] = value

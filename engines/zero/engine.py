@@ -87,7 +87,8 @@ class Zero:
         if dtype := DTYPES.get(self._options.precision):
             norms_in_fp32(model)
             originals = round_weights(dict(model.named_parameters()), dtype, keeps=True)
-        forward, is_gathered = self._options, self._layout["stage"] == 3
+        forward = self._options
+        is_gathered = self._layout["stage"] == 3
         if (
             is_gathered and forward.compile
         ):  # its hooks break the graph before and after every layer
@@ -152,7 +153,8 @@ class Zero:
             self._state.check()
             check_cover(self.state(), self.world)
         except (AttributeError, LookupError, TypeError, EngineError) as error:
-            installed, tested = self._library.__version__, library.OLDEST
+            installed = self._library.__version__
+            tested = library.OLDEST
             other = f" (this program was tested with {tested})" if installed != tested else ""
             raise EngineError(
                 f"the state of this model in deepspeed {installed}{other} is not understood: "
@@ -265,7 +267,8 @@ def _follow_training(engine: Any) -> None:
         engine.module.train(mode)
         return engine
 
-    engine.train, engine.eval = train, partial(train, False)
+    engine.train = train
+    engine.eval = partial(train, False)
 
 
 def save_by_reference(
@@ -299,7 +302,8 @@ def save_by_reference(
     # They run after those of DeepSpeed, which gather.
     owners = {m for m in model.modules() for _ in m.parameters(recurse=False)}
     hooks = [module.register_forward_pre_hook(note) for module in owners]
-    original, model.forward = model.forward, forward
+    original = model.forward
+    model.forward = forward
     if offload is not None:
         offload.keep = pack, _unpack
 

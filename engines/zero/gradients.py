@@ -90,7 +90,8 @@ class PassGradients:
 
     def _missed(self) -> Iterator[tuple[Parameter, Tensor]]:
         """Parameters that the last backward pass did not reach, with their gradient buffers."""
-        zero, missed = self._zero, self._names.keys() - self.reached.keys()
+        zero = self._zero
+        missed = self._names.keys() - self.reached.keys()
         if _is_stage3(zero):
             flats = zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
             for parameter in itertools.chain(*zero.fp16_groups) if missed else ():
@@ -134,10 +135,12 @@ def _fetch(zero: Any, parameter: Parameter, gathered: Tensor) -> None:
     identity = zero.get_param_id(parameter)
     if _is_stage3(zero):
         group, offset, size = zero.grad_position[identity]
-        flat, part = zero.fp32_partitioned_groups_flat[group], gathered.narrow(0, 0, size)
+        flat = zero.fp32_partitioned_groups_flat[group]
+        part = gathered.narrow(0, 0, size)
     else:
         group, _, offset, size = zero.grad_position[identity]
-        flat, part = zero.single_partition_of_fp32_groups[group], gathered
+        flat = zero.single_partition_of_fp32_groups[group]
+        part = gathered
     flat.grad.view(-1).narrow(0, offset, size).copy_(part)
     zero.norm_for_param_grads[identity] = part.float().norm()
 

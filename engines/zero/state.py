@@ -166,7 +166,8 @@ class ZeroState:
                 elif (mapping := parameter._hp_mapping) is None:  # type: ignore[attr-defined]
                     continue
                 else:
-                    low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
+                    low = mapping.lp_fragment_address
+                    high = mapping.hp_fragment_address
                     flat = zero.single_partition_of_fp32_groups[mapping.param_group_index]
                     interval = HeldInterval(low.start, low.numel, flat, high.start)
             except (AttributeError, LookupError) as error:

@@ -14,7 +14,8 @@ Error = TypeVar("Error", bound="SettingsError")
 PROGRAM = "python -m launcher"
 MANY = 12
 """With more options than this, a message names the command that lists them."""
-ON, OFF = ("true", "on", "yes", "y", "1"), ("false", "off", "no", "n", "0")
+ON = ("true", "on", "yes", "y", "1")
+OFF = ("false", "off", "no", "n", "0")
 """What people type for a switch."""
 
 
@@ -143,7 +144,8 @@ def nearest_match(word: str, options: Iterable[str]) -> str | None:
     """The option that is very like `word`, or None; ignores case, `-` and `_`."""
     import difflib  # slow to import, and only needed for errors
 
-    folded, typed = {fold(option): option for option in options}, fold(word)
+    folded = {fold(option): option for option in options}
+    typed = fold(word)
     close = difflib.get_close_matches(typed, folded, n=5, cutoff=0.65)
     # Two swapped letters are the most frequent typo, and difflib ranks it low.
     swapped = [option for option in close if sorted(option) == sorted(typed)]

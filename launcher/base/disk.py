@@ -42,7 +42,8 @@ def check_writable(
 
     Its disk must have `needed_bytes` free. Reads the disk. Raises SettingsError.
     """
-    problem, fix = "", None
+    problem = ""
+    fix = None
     try:
         is_there = folder.exists()
         above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -58,7 +59,8 @@ def check_writable(
     except OSError as error:  # no permission, or the name is too long
         problem = error.strerror or str(error)
     if problem:
-        message, parts = f"cannot write to {folder}: {problem}", {"allowed": allowed, "fix": fix}
+        message = f"cannot write to {folder}: {problem}"
+        parts = {"allowed": allowed, "fix": fix}
         raise SettingsError.of(message, value=str(folder), where=where, **parts)
 
 

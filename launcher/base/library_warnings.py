@@ -20,7 +20,9 @@ def logged(write: Callable[[str], None]) -> Iterator[None]:
     Those of other code, such as a custom task, are shown as they would be. So are log records; of
     libraries, which print them with handlers of their own, those below a warning are dropped.
     """
-    shown, handled, seen = warnings.showwarning, logging.Logger.callHandlers, set[str]()
+    shown = warnings.showwarning
+    handled = logging.Logger.callHandlers
+    seen: set[str] = set()
 
     def once(text: str) -> None:
         if text not in seen:

@@ -94,7 +94,8 @@ class Signals:
                 os.write(2, f"{text}\n".encode())
             os._exit(exit_codes.RUN_AGAIN)
 
-        self._in_job, numbers = stop, {*heeded()} - {signal.SIGINT}
+        self._in_job = stop
+        numbers = {*heeded()} - {signal.SIGINT}
         for number in numbers:
             signal.signal(number, self)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
@@ -192,7 +193,8 @@ def imports() -> Iterator[None]:
     For those before anything was begun.
     """
     handler = installed() or Signals()
-    before, handler.ends_at_once = handler.ends_at_once, True
+    before = handler.ends_at_once
+    handler.ends_at_once = True
     try:
         yield
     finally:
@@ -206,9 +208,12 @@ def stoppable(report: Report | None = None) -> Iterator[None]:
     `report` gets the exception where the process has to be ended there. Only the main thread can.
     """
     known = installed()
-    handler, reader, before = known or Signals("nothing was saved"), None, {}
+    handler = known or Signals("nothing was saved")
+    reader = None
+    before = {}
     if known is None and threading.current_thread() is threading.main_thread():
-        handler.report, before = report, {number: signal.getsignal(number) for number in heeded()}
+        handler.report = report
+        before = {number: signal.getsignal(number) for number in heeded()}
         reader = handler.listen()
     try:
         yield
@@ -300,8 +305,10 @@ def deferred() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    arrived, handler = list[int](), installed() or Signals()
-    before, handler.defers = handler.defers, True
+    arrived: list[int] = []
+    handler = installed() or Signals()
+    before = handler.defers
+    handler.defers = True
     try:
         with handling(heeded(), lambda number, _: arrived.append(number)):
             yield

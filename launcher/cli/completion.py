@@ -72,5 +72,6 @@ def _add_values(parser: argparse.ArgumentParser, command: Command) -> None:
                 keys = names("keys") if command.argument == "KEY" else []
                 action.choices = [*command.choices, *keys] or None
         elif action.dest == "operand":
-            action.nargs, action.help = None, command.operand
+            action.nargs = None
+            action.help = command.operand
             action.complete = shtab.FILE  # type: ignore[attr-defined]

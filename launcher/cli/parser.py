@@ -57,7 +57,8 @@ def read(argv: Sequence[str]) -> CommandLine:
     command = COMMANDS.get(ALIASES.get(argv[0], argv[0]))
     if command is not None:
         return parse(command, argv[1:])
-    nearest, parsed = nearest_match(argv[0], [*COMMANDS, *ALIASES, _HELP]), parse(RUN, argv[1:])
+    nearest = nearest_match(argv[0], [*COMMANDS, *ALIASES, _HELP])
+    parsed = parse(RUN, argv[1:])
     error = Diagnostic(
         f"unknown command '{argv[0]}'",
         value=argv[0],

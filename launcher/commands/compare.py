@@ -43,7 +43,8 @@ def main(command_line: CommandLine) -> int:
 
 def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:
     """The runs that would start, for --dry-run."""
-    study, candidates = comparison.study, comparison.candidates
+    study = comparison.study
+    candidates = comparison.candidates
     runs = [
         {
             "mode": c.mode,
@@ -53,7 +54,8 @@ def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:
         for c in candidates
     ]
     content = {"folder": comparison.folder, "repeats": comparison.repeats, "runs": runs}
-    head, lines = counted(len(runs) * len(study.rounds), "run"), []
+    head = counted(len(runs) * len(study.rounds), "run")
+    lines = []
     if study.title:
         rounds = [{"name": name, "set": sets} for name, sets in study.rounds.items()]
         content |= {"folds": study.folds, "seeds": study.seeds, "rounds": rounds}

@@ -24,7 +24,8 @@ from gearshift.launcher.report.data_check import Findings, find_families
 from gearshift.models.catalog import split_model_name
 from gearshift.models.common.hub import HUB, folder_of
 
-_LABEL, _WIDTH = 18, 78
+_LABEL = 18
+_WIDTH = 78
 _REST = "the same command downloads the rest"
 
 
@@ -32,11 +33,9 @@ def main(command_line: CommandLine) -> int:
     """Check data and write the page, or download; gives the exit code. Raises SettingsError."""
     if command_line.argument == "fetch":
         return _fetch_model(command_line) if command_line.operand else _fetch(command_line)
-    path, out, args = (
-        command_line.operand,
-        command_line.out or data_check.DEFAULT_FOLDER,
-        command_line.args,
-    )
+    path = command_line.operand
+    out = command_line.out or data_check.DEFAULT_FOLDER
+    args = command_line.args
     origin = f"command line: data check {path}"
     page.check_out(
         out / data_check.PAGE, f"--out {out}" if command_line.out else "default of --out"
@@ -63,7 +62,8 @@ def inspect_matches(
 
     Raises SettingsError if several can, or none; then with the errors of each.
     """
-    usable, diagnostics = dict[int, Findings](), list[Diagnostic]()
+    usable: dict[int, Findings] = {}
+    diagnostics = list[Diagnostic]()
     for number, (family, format) in enumerate(matches):
         try:
             resolved = _resolved(replace(args, model=args.model or family), path)
@@ -143,10 +143,8 @@ def _fetch_model(command_line: CommandLine) -> int:
     """Download a model of the hub into its cache; gives the exit code. Raises SettingsError."""
     typed = command_line.operand
     if not typed.startswith(HUB):
-        message, where = (
-            f"data fetch '{typed}' names no model of the hub",
-            f"command line: data fetch {typed}",
-        )
+        message = f"data fetch '{typed}' names no model of the hub"
+        where = f"command line: data fetch {typed}"
         raise SettingsError.of(message, value=typed, where=where, allowed=hub.FORM)
     signals.leave(_REST)
     name = hub.fetch(typed, weights=True)

@@ -37,7 +37,8 @@ from gearshift.training.logging.quantities import size
 from gearshift.training.resources import cgroup
 from gearshift.training.resources.cgroup import Share
 
-MIB, GIB = 2**20, 2**30
+MIB = 2**20
+GIB = 2**30
 OF_ENGINES = sorted({package for engine in ENGINES.values() for package in engine.needs})
 _OWN = "gearshift"
 _TORCH = "install torch for your GPU: https://pytorch.org/get-started/locally"
@@ -60,7 +61,8 @@ def main(command_line: CommandLine) -> int:
 
     Uses no network but what Slurm's commands use.
     """
-    is_json, found = command_line.as_json, []
+    is_json = command_line.as_json
+    found = []
     affinity.limit_spinning(environment.variables())  # before torch is imported
     for check in _checks():
         found.append(check)
@@ -112,9 +114,11 @@ def _checks() -> Iterator[Check]:
         return
     import torch
 
-    names, accelerator = [], torch.accelerator.current_accelerator()
+    names = []
+    accelerator = torch.accelerator.current_accelerator()
     if accelerator is not None and torch.accelerator.is_available():
-        module, count = torch.get_device_module(accelerator), torch.accelerator.device_count()
+        module = torch.get_device_module(accelerator)
+        count = torch.accelerator.device_count()
         name_of = getattr(module, "get_device_name", lambda number: accelerator.type)
         names = [name_of(number) for number in range(count)]
     has_nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
@@ -141,7 +145,8 @@ def _required() -> dict[str, SpecifierSet]:
 
 def _wrong(*names: str) -> dict[str, str]:
     """Why packages are missing or in a wrong version, by the requirement to install."""
-    required, wrong = _required(), {}
+    required = _required()
+    wrong = {}
     for name in names:
         wanted = required.get(name, SpecifierSet())
         try:
@@ -177,7 +182,8 @@ def check_others() -> Check:
 def check_package(name: str) -> Check:
     """A package that engines or a tracker need; torch is imported."""
     wrong = _wrong(name)
-    reason, fix = "".join(wrong.values()), shlex.join(["pip", "install", *wrong])
+    reason = "".join(wrong.values())
+    fix = shlex.join(["pip", "install", *wrong])
     if name == "torch" and not reason:
         try:
             import torch  # noqa: F401
@@ -218,10 +224,12 @@ def check_compiler() -> Check:
 def check_memory(machine: Machine, group: Share | None) -> Check:
     """The free main memory, within the limit of a control `group`."""
     memory = psutil.virtual_memory()
-    free, total = memory.available, memory.total
+    free = memory.available
+    total = memory.total
     fix = "end other programs; train smaller:  --mode resource-efficient"
     if group is not None and group.limit < total:
-        free, total = min(free, max(group.limit - group.used, 0)), group.limit
+        free = min(free, max(group.limit - group.used, 0))
+        total = group.limit
         fix = "docker run --memory=SIZE  or  sbatch --mem=SIZE  or  --mode resource-efficient"
     found = f"{size(free)} of {size(total)} free; {machine.sentence}"
     # Importing torch and DeepSpeed alone takes about 600 MiB.
@@ -231,9 +239,11 @@ def check_memory(machine: Machine, group: Share | None) -> Check:
 def check_swap(group: Share | None) -> Check:
     """Swap in use slows training down."""
     memory = psutil.swap_memory()
-    total, used = memory.total, memory.used
+    total = memory.total
+    used = memory.used
     if group is not None:
-        total, used = min(total or group.limit, group.limit), group.used
+        total = min(total or group.limit, group.limit)
+        used = group.used
     found = f"{size(used)} of {size(total)} in use" if total else "none"
     fix = "end other programs: a run that swaps is many times slower"
     return _check("swap", found, fix, warning=2 * used > total > 0)
@@ -243,7 +253,8 @@ def check_disk(name: str, folder: Path, few: int, none: int, fix: str) -> Check:
     """Whether `folder` can be written to; a warning, or failure, below so many bytes free."""
     try:
         disk.check_writable(folder, name)
-        usage, files = shutil.disk_usage(folder), os.statvfs(folder)
+        usage = shutil.disk_usage(folder)
+        files = os.statvfs(folder)
     except (SettingsError, OSError) as error:
         return _check(name, str(error), fix, failure=True)
     has_inode = files.f_favail > 0 or not files.f_files

@@ -15,7 +15,8 @@ from gearshift.training.checkpoint.manifest import CheckpointError
 def main(command_line: CommandLine) -> int:
     """Evaluate, record and print; the exit code. Raises SettingsError."""
     try:
-        args, values = command_line.args, command_line.values
+        args = command_line.args
+        values = command_line.values
         split = evaluate.parse_split(values.get("--split"))
         model, resolved = evaluate.prepare(command_line.argument, values.get("--checkpoint"), args)
         title = evaluate.describe(model, resolved)

@@ -26,7 +26,9 @@ from gearshift.launcher.stages import pipeline
 
 def main(command_line: CommandLine) -> int:
     """Print the settings, a section or one setting, for each stage. Raises SettingsError."""
-    args, out, key = command_line.args, command_line.out, command_line.argument
+    args = command_line.args
+    out = command_line.out
+    key = command_line.argument
     here = Described(machine.detect_machine())
 
     def prepare(args: CliArgs, out: Path | None) -> RunPlan:
@@ -35,7 +37,8 @@ def main(command_line: CommandLine) -> int:
 
     ready = pipeline.prepare(args, out, command_line.diagnostics, prepare)
     left = pipeline.runs_of(ready) or [("", "", prepare(args, out))]
-    runs, titles = {name: plan.resolved for name, _, plan in left}, [title for _, title, _ in left]
+    runs = {name: plan.resolved for name, _, plan in left}
+    titles = [title for _, title, _ in left]
     if SCHEMA.flag in command_line.flags:
         schema = settings_class(next(iter(runs.values())).settings.model.family).model_json_schema()
         # Files may have dotted keys beside sections.
@@ -90,10 +93,8 @@ def _section(resolved: Resolved, key: str) -> dict[str, Setting]:
 
     sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
     nearest = nearest_key(key, [*resolved.values, *sections])
-    known, fix = (
-        listed(list(resolved.values), "explain"),
-        nearest and f"{PROGRAM} explain {nearest}",
-    )
+    known = listed(list(resolved.values), "explain")
+    fix = nearest and f"{PROGRAM} explain {nearest}"
     parts = {
         "where": f"command line: explain {key}",
         "allowed": known,

@@ -17,7 +17,8 @@ def main(command_line: CommandLine) -> int:
         raise SettingsError(diagnostics)
     assert format_name is not None
     run = find_saved(command_line.argument, "export", command_line.args.sets)
-    name, out = command_line.values.get("--checkpoint"), command_line.out
+    name = command_line.values.get("--checkpoint")
+    out = command_line.out
     where = "the default of --out" if out is None else f"command line: --out {out}"
     try:
         done = export.write(run, name, format_name, out, where)

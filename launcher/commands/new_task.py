@@ -23,16 +23,16 @@ _TEMPLATE = Path(__file__).with_suffix(".template")
 
 def main(command_line: CommandLine) -> int:
     """Write the file and print the command that trains it; the exit code. Raises SettingsError."""
-    name, folder = command_line.argument, command_line.out or Path()
+    name = command_line.argument
+    folder = command_line.out or Path()
     module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    path, problem, allowed, fix = (
-        folder / f"{module}.py",
-        "",
-        "a name that is not used in that folder",
-        None,
-    )
+    path = folder / f"{module}.py"
+    problem = ""
+    allowed = "a name that is not used in that folder"
+    fix = None
     if not _NAME.fullmatch(name) or iskeyword(name):
-        problem, allowed = f"'{name}' is not a valid task name", _ALLOWED
+        problem = f"'{name}' is not a valid task name"
+        allowed = _ALLOWED
         near = re.sub(r"\W", "_", name.removesuffix(".py"))
         fix = (
             f"{PROGRAM} new-task {near}" if _NAME.fullmatch(near) and not iskeyword(near) else None
@@ -50,10 +50,8 @@ def main(command_line: CommandLine) -> int:
         }
         raise SettingsError.of(problem, **parts)
     class_name = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-    text, where = (
-        template(class_name),
-        f"--out {folder}" if command_line.out else "the current folder",
-    )
+    text = template(class_name)
+    where = f"--out {folder}" if command_line.out else "the current folder"
     disk.check_writable(path.parent, where, needed_bytes=len(text))
     try:
         with disk.new_parents(path):

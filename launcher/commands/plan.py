@@ -34,7 +34,8 @@ def main(command_line: CommandLine) -> int:
 
     Raises SettingsError.
     """
-    diagnostics, given = list(command_line.diagnostics), list[CliArgs]()
+    diagnostics = list(command_line.diagnostics)
+    given: list[CliArgs] = []
     described = target.describe(command_line.values, machine.detect_machine(), diagnostics)
 
     def prepare(args: CliArgs, out: Path | None) -> RunPlan:
@@ -51,7 +52,8 @@ def main(command_line: CommandLine) -> int:
 
     parts = pipeline.runs_of(pipeline.prepare(command_line.args, None, diagnostics, prepare))
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    contents, texts = {}, []
+    contents = {}
+    texts = []
     for args, (name, title, part) in zip(given, parts, strict=True):
         resolved, plan, steps = _planned(described, args, part.resolved)
         contents[name] = _as_json(plan, steps)
@@ -114,7 +116,9 @@ def _as_json(plan: Plan, steps: Sequence[ladder.Step]) -> dict[str, Any]:
 
 def _render(resolved: Resolved, plan: Plan, steps: Sequence[Step], args: CliArgs) -> str:
     """The plan for people; `args` are those of the command."""
-    settings, target, chosen = resolved.settings, plan.target, resolved.chosen
+    settings = resolved.settings
+    target = plan.target
+    chosen = resolved.chosen
     where = f"{counted(target.nodes, 'node')} × " if target.nodes > 1 else ""
     trained = (
         ""
@@ -158,7 +162,8 @@ def _render(resolved: Resolved, plan: Plan, steps: Sequence[Step], args: CliArgs
     if steps:
         lines += ["", f"  {'ladder':<25}{'rank':>10} {'host':>10} {'time':>6}"]
     for step in steps:
-        rung, fits = step.plan, "" if step.plan.fits is False else "fits"
+        rung = step.plan
+        fits = "" if step.plan.fits is False else "fits"
         sizes = f"{size(rung.device_bytes):>10} {size(rung.host_bytes):>10} {rung.cost / plan.cost:>6.2f}"
         line = f"{'>' if step is take else ' '} {step.name:<25}{sizes}"
         lines.append(f"{line}  {', '.join(filter(None, (fits, step.effect)))}".rstrip())

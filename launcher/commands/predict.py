@@ -38,7 +38,8 @@ def main(command_line: CommandLine) -> int:
 
     try:
         with library_warnings.logged(log):
-            checkpoint, sets = values.get("--checkpoint"), command_line.args.sets
+            checkpoint = values.get("--checkpoint")
+            sets = command_line.args.sets
             predictor = predict.open_predictor(str(run), checkpoint, sets)
             if isinstance(predictor.task, GeneratesText):
                 facts = _generate(command_line, predictor, predictor.task, sampling)
@@ -63,7 +64,8 @@ def _predict_files(
     out = command_line.out or predictor.default_folder
     if command_line.out is not None:
         run_folder.check_free(out, command_line.out)
-    results, folder = [], predict.ResultFolder(out)
+    results = []
+    folder = predict.ResultFolder(out)
     for prediction in predict.of_prepared([path], predictor.task, predictor.load(), sampling):
         names = folder.write(prediction)
         results.append(Result(prediction.name, prediction.text, names))
@@ -79,7 +81,8 @@ def _generate(
     command_line: CommandLine, predictor: Predictor, task: GeneratesText, sampling: Sampling
 ) -> dict[str, Any]:
     """Generate text; the facts to print. Raises DataError, SettingsError."""
-    as_json, given = command_line.as_json, command_line.values.get(INPUT)
+    as_json = command_line.as_json
+    given = command_line.values.get(INPUT)
     out = command_line.out
     if given is None and sys.stdin is not None and sys.stdin.isatty():
         if as_json or out is not None:
@@ -103,7 +106,8 @@ def _generate(
     if out is None:
         return predictor.as_json(None, list(texts))
     name = prompts[0].name if len(prompts) == 1 else predict.stem(str(given))
-    folder, pairs = predict.ResultFolder(out), zip(prompts, texts, strict=True)
+    folder = predict.ResultFolder(out)
+    pairs = zip(prompts, texts, strict=True)
     results = [folder.add_text(name, prompt, result) for prompt, result in pairs]
     if not as_json:
         print(f"wrote {out / results[0].files[0]}")

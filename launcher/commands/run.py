@@ -89,7 +89,8 @@ def train(ready: RunPlan | Pipeline, console: bool, show: Show) -> RunEnd:
 
 
 def _dry_run(command_line: CommandLine) -> int:
-    ready, as_json = _prepared(command_line, command_line.args), command_line.as_json
+    ready = _prepared(command_line, command_line.args)
+    as_json = command_line.as_json
     if not isinstance(ready, RunPlan):
         from gearshift.launcher.stages import execute as stages
 
@@ -104,9 +105,11 @@ def _dry_run(command_line: CommandLine) -> int:
 
 def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     args = command_line.args if generation is None else generation.begin(command_line.args)
-    ready, as_json = _prepared(command_line, args), command_line.as_json
+    ready = _prepared(command_line, args)
+    as_json = command_line.as_json
     if (left := ready.nothing_left) is not None:
-        facts, line = {"exit_code": 0, "error": None, **left}, ready.line or ""
+        facts = {"exit_code": 0, "error": None, **left}
+        line = ready.line or ""
         if ready.is_rank_0:
             _print(encode(facts, indent=2) if as_json else line)
         return 0 if generation is None else generation.end("ended", exit_codes.DONE, line)

@@ -33,10 +33,8 @@ def main(command_line: CommandLine) -> int:
     is_dry = "--dry-run" in command_line.flags
     diagnostics = list(command_line.diagnostics)
     if not is_dry and not sbatch.is_available():
-        message, fix = (
-            "sbatch is not on PATH: this machine cannot submit jobs",
-            "print the script with  --dry-run",
-        )
+        message = "sbatch is not on PATH: this machine cannot submit jobs"
+        fix = "print the script with  --dry-run"
         diagnostics.append(
             Diagnostic(message, where="PATH", allowed="a login node of a cluster", fix=fix)
         )
@@ -95,7 +93,8 @@ def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]
         lines += [f"log      {name}{job.log(job_id, run)}" for name, run in named]
         if len(job.runs) > _SHOWN:
             lines.append(f"         and {len(job.runs) - _SHOWN} more in {job.folder}")
-    first, run = submission.jobs[0], submission.jobs[0].runs[0]
+    first = submission.jobs[0]
+    run = submission.jobs[0].runs[0]
     resumed = submission.folder if first.lines is None else run.folder
     lines.append(f"follow   tail -F {shlex.quote(str(first.log(ids[0], run)))}")
     lines.append(f"cancel   scancel {' '.join(reversed(ids))}")
@@ -136,7 +135,8 @@ def _command(job: SlurmJob, requested: Allocation, number: int) -> list[str]:
 
 def _title(job: SlurmJob, requested: Allocation) -> str:
     """`language:small, mode fast, engine ddp on 2 nodes × 4 processes`."""
-    resolved, nodes = job.runs[0].begun.resolved, requested.nodes
+    resolved = job.runs[0].begun.resolved
+    nodes = requested.nodes
     parts = [model_name(resolved.settings.model), f"mode {resolved.settings.mode}"]
     if job.lines is not None:
         parts[0] = f"{counted(len(job.runs), 'run')} of {parts[0]}"

@@ -21,7 +21,8 @@ _WAIT_S = 600.0
 
 def main(command_line: CommandLine) -> int:
     """Upload; the exit code, 1 if an upload is incomplete. Raises SettingsError."""
-    folder, to = Path(command_line.argument), command_line.values.get("--to")
+    folder = Path(command_line.argument)
+    to = command_line.values.get("--to")
     where = f"command line: track {folder}"
     if to and not re.fullmatch(TRACK_PATTERN, to):
         parts = {"value": to, "where": f"command line: --to {to}", "allowed": TRACKER_FORMS}

@@ -59,8 +59,10 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
     from gearshift.launcher.report.watched_run import screen
     from gearshift.training.logging.terminal import TerminalOutput
 
-    output, ended = TerminalOutput(sys.stdout), 0
-    last, interrupts = Group(), list[int]()
+    output = TerminalOutput(sys.stdout)
+    ended = 0
+    last = Group()
+    interrupts: list[int] = []
     try:
         # By a flag: an exception of a handler is lost where the interpreter frees an object.
         with handling([signal.SIGINT], lambda number, frame: interrupts.append(number)):

@@ -127,8 +127,11 @@ def decide(command_line: CommandLine) -> PlannedComparison:
 
     Reads the data if there are folds.
     """
-    values, out, args = command_line.values, command_line.out, command_line.args
-    errors, given = list(command_line.diagnostics), dict[str, Any]()
+    values = command_line.values
+    out = command_line.out
+    args = command_line.args
+    errors = list(command_line.diagnostics)
+    given: dict[str, Any] = {}
 
     def invalid(message: str, typed: str, **parts: Any) -> None:
         errors.append(Diagnostic(message, where=f"the command line: {typed}", **parts))
@@ -147,13 +150,12 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         for flag in ("--modes", "--engines")
     )
     if not modes and not engines:
-        allowed, fix = "names separated by commas", "--modes default,fast"
+        allowed = "names separated by commas"
+        fix = "--modes default,fast"
         invalid("compare needs --modes or --engines", "compare", allowed=allowed, fix=fix)
     steps, epochs, until, repeats, folds, seeds = map(given.get, _OPTIONS)
-    study, candidates = (
-        Study({str(n): () for n in range(1, (repeats or 1) + 1)}),
-        list[ModeCandidate](),
-    )
+    study = Study({str(n): () for n in range(1, (repeats or 1) + 1)})
+    candidates: list[ModeCandidate] = []
     limits = [f"stop.after={steps or f'{epochs:g} epochs'}"] if steps or epochs else []
     limits = limits if until is None else [f"stop.at={until.text()}"]
     args = replace(args, sets=[*args.sets, *limits])
@@ -175,11 +177,13 @@ def decide(command_line: CommandLine) -> PlannedComparison:
             candidates.append(_candidate(args, mode, engine, steps))
         except SettingsError as error:
             errors += error.diagnostics
-    where, folder = f"--out {out}", out
+    where = f"--out {out}"
+    folder = out
     if folder is None:
         model = model_name(candidates[0].resolved.settings.model) if candidates else "model"
         name = f"compare-{model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
-        where, folder = "no --out was given", run_folder.unused_path(name)
+        where = "no --out was given"
+        folder = run_folder.unused_path(name)
     errors += run_folder.writing_errors(folder, where)
     if errors:
         raise SettingsError(distinct(errors))
@@ -204,12 +208,14 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
     stages = {}
     if isinstance(ready, Pipeline):
         stages = {link.name: begun.resolved for link, begun in ready.left}
-        warnings, resolved = ready.warnings, list(stages.values())[-1]
+        warnings = ready.warnings
+        resolved = list(stages.values())[-1]
     elif ready.launched is not None:
         what = f"compare starts its own processes, but {ready.launched.source} started this one"
         raise SettingsError.of(what, where="the environment", allowed="a plain shell")
     else:
-        warnings, resolved = list(ready.resolved.warnings), ready.resolved
+        warnings = list(ready.resolved.warnings)
+        resolved = ready.resolved
     every = 1
     if resolved.device != "cpu":  # a GPU waits for each logged line
         every = 10 if steps is None else max(1, min(10, steps // 5))

@@ -10,7 +10,9 @@ from gearshift.launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResul
 from gearshift.launcher.compare.study import Study, decide
 from gearshift.training.logging.console_text import render_part
 
-QUALITY, TO_METRIC, GPU_MEMORY = "metric", "time_to_metric", "device_peak"
+QUALITY = "metric"
+TO_METRIC = "time_to_metric"
+GPU_MEMORY = "device_peak"
 """The ratio of QUALITY is inverted where less is better, so 1 is as good."""
 BYTES = "_bytes"
 """The end of the names of absolute promises; the others are ratios to mode default."""
@@ -46,10 +48,14 @@ def check(
     """
     results = []
     for name, bounds in promised.items():
-        measure, is_absolute = name.removesuffix(BYTES), name.endswith(BYTES)
+        measure = name.removesuffix(BYTES)
+        is_absolute = name.endswith(BYTES)
         if base is None and not is_absolute:
             continue
-        measured, kept, why, is_planned = None, None, None, False
+        measured = None
+        kept = None
+        why = None
+        is_planned = False
         of_gpu = measure == GPU_MEMORY
         if (
             row.error is None
@@ -58,10 +64,8 @@ def check(
         ):
             why = "no GPU"
             if of_gpu and planned is not None:
-                measured, why = (
-                    planned[0] / (1.0 if is_absolute else planned[1]),
-                    f"planned on {CARD}",
-                )
+                measured = planned[0] / (1.0 if is_absolute else planned[1])
+                why = f"planned on {CARD}"
                 is_planned = True
         elif isinstance(
             value := _measure(measure, row, None if is_absolute else base, is_cut), str
@@ -73,7 +77,8 @@ def check(
                 and base
                 and base.time_to_metric_s is not None
             ):
-                kept, why = False, "never reached, unlike mode default"
+                kept = False
+                why = "never reached, unlike mode default"
         elif name == QUALITY and study and row.study and base and base.study:
             results.append(
                 PromiseResult(name, bounds, *decide(study, bounds, row.study, base.study))
@@ -82,7 +87,8 @@ def check(
         else:
             measured = value
         if measured is not None:
-            lowest, highest = bounds.get("at_least"), bounds.get("at_most")
+            lowest = bounds.get("at_least")
+            highest = bounds.get("at_most")
             kept = (lowest is None or measured >= lowest) and (
                 highest is None or measured <= highest
             )

@@ -23,7 +23,8 @@ from gearshift.training.storage import atomic_write, storage_errors
 
 Table = tuple[str, Sequence[Sequence[str]]]
 """Its caption, and its lines below a head."""
-JSON_FILE, PAGE = "compare.json", "compare.html"
+JSON_FILE = "compare.json"
+PAGE = "compare.html"
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _NOTHING = "–"
 _MARKS = {True: "✓", False: "✗", None: ""}
@@ -100,7 +101,8 @@ def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
 
 def title(comparison: PlannedComparison) -> str:
     """Machine, limits as settings, and repeats."""
-    study, repeats = comparison.study, comparison.repeats
+    study = comparison.study
+    repeats = comparison.repeats
     often = (
         f", on {study.title}, in turns"
         if study.title
@@ -140,10 +142,8 @@ def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
             _NOTHING if value is None else render(value) + " *" * row.extrapolated.get(star, False)
         )
 
-    step, best = (
-        _NOTHING,
-        cell(lambda best: f"{best['metric']} {real(float(best['value']))}", row.metric),
-    )
+    step = _NOTHING
+    best = cell(lambda best: f"{best['metric']} {real(float(best['value']))}", row.metric)
     if row.step_s is not None and row.step_spread_s is not None:
         low, high = row.step_spread_s
         scale, places, unit = (1e3, 1, "ms") if row.step_s < 1 else (1, 2, "s")
@@ -210,7 +210,8 @@ def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
                 else f"{row.name} failed: {row.error}"
             )
         if row.study is not None:
-            study, values = row.study, row.study.goal.values
+            study = row.study
+            values = row.study.goal.values
             yield from (
                 f"† {row.name} {name} failed: {error}" for name, error in study.failed.items()
             )

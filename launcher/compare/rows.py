@@ -59,7 +59,8 @@ class RunMeasurements:
     @property
     def planned(self) -> tuple[int, int]:
         """Steps and evaluations of the whole plan; of a run that ended earlier by itself, its own."""
-        total, taken = self.plan.total_steps, len(self.seconds)
+        total = self.plan.total_steps
+        taken = len(self.seconds)
         if self.is_whole:
             return taken, len(self.evaluations)
         at_end = bool(self.evaluations) and self.evaluations[-1]["step"] == taken
@@ -79,7 +80,8 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     `goal`: what it was to reach. Raises SettingsError if one of its files is damaged.
     """
     reader = RunReader(folder)
-    result, events = reader.result(), [(line["kind"], line["facts"]) for line in reader.events()]
+    result = reader.result()
+    events = [(line["kind"], line["facts"]) for line in reader.events()]
     lines = [line for line in reader.metrics() if line["kind"] == "train"]
     plan = next((facts for kind, facts in events if kind == "started"), None)
     if result is None or plan is None or not lines:
@@ -90,17 +92,23 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     windows = np.diff(ends, prepend=0).astype(int)
     counted = ends - windows >= warmup(int(ends[-1]))
     counted |= not counted.any()
-    seconds, counted_s = each.repeat(windows), each[counted].repeat(windows[counted])
+    seconds = each.repeat(windows)
+    counted_s = each[counted].repeat(windows[counted])
     if goal is not None and (best := result["best"]) is not None:
         goal = goal.directed(Goal(best["metric"], best["direction"]))
-    evaluations, final_s, at_s, step, reached_at_s = list[dict[str, Any]](), 0.0, 0.0, 0, None
+    evaluations: list[dict[str, Any]] = []
+    final_s = 0.0
+    at_s = 0.0
+    step = 0
+    reached_at_s = None
     for kind, item in events:
         if kind != "evaluated":
             continue
         final_s += item.get("final_s", 0.0)
         if item.get("split") != TEST:
             took = item["seconds"] - item.get("final_s", 0.0)
-            at_s, step = at_s + took + float(seconds[step : item["step"]].sum()), item["step"]
+            at_s = at_s + took + float(seconds[step : item["step"]].sum())
+            step = item["step"]
             evaluations.append({**item, "seconds": took, "at_s": at_s})
             metrics = {name: float(value) for name, value in item["metrics"].items()}
             if reached_at_s is None and goal and goal.is_reached(metrics):
@@ -207,14 +215,17 @@ def measured(
     row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool = False
 ) -> ComparisonRow:
     """`row` with the figures of its `runs`, one per repeat; `has_goal`: they were to reach a metric."""
-    first, plan, result = runs[0], runs[0].plan, runs[0].result
+    first = runs[0]
+    plan = runs[0].plan
+    result = runs[0].result
     low, middle, high = np.percentile(
         np.concatenate([run.counted_s for run in runs]), (25, 50, 75)
     ).tolist()
     mean = median(float(run.counted_s.mean()) for run in runs)
     means = [fmean(item["seconds"] for item in run.evaluations) for run in runs if run.evaluations]
     steps, results = (median(counts) for counts in zip(*(run.planned for run in runs), strict=True))
-    epoch, evaluation = plan.steps_per_epoch, median(means) if means else None
+    epoch = plan.steps_per_epoch
+    evaluation = median(means) if means else None
     times: dict[str, Any] = {}
     if means or not results:  # else no evaluation was timed
         evaluations_s = results * (evaluation or 0.0)
@@ -292,8 +303,10 @@ def figures(
     `reference`: name and figures of what it is compared with. Reads the disk. Raises SettingsError
     if a file is damaged.
     """
-    values, groups = defaultdict[str, dict[str, float]](dict), dict[str, str | None]()
-    goal, less_is_better = None, False
+    values = defaultdict[str, dict[str, float]](dict)
+    groups: dict[str, str | None] = {}
+    goal = None
+    less_is_better = False
     for name, (folder, run) in runs.items():
         validating = (RunReader(folder).object(SPLIT_FILE) or {}).get("val")
         groups[name] = validating and sha256(repr(validating).encode()).hexdigest()[:16]
@@ -301,7 +314,8 @@ def figures(
             continue
         metrics = run.evaluations[-1]["metrics"]
         if best := run.result["best"]:
-            goal, less_is_better = best["metric"], best["direction"] == "min"
+            goal = best["metric"]
+            less_is_better = best["direction"] == "min"
             metrics = {e["step"]: e["metrics"] for e in run.evaluations}.get(best["step"], metrics)
             metrics = {**metrics, goal: best["value"]}
         for metric, value in metrics.items():
@@ -315,7 +329,8 @@ def figures(
         ):
             differences[metric] = paired
     means = {metric: MetricValues(study.mean(each), each) for metric, each in values.items()}
-    planned, finished = len(study.rounds), len(runs)
+    planned = len(study.rounds)
+    finished = len(runs)
     return StudyFigures(
         goal, less_is_better, planned, finished, failed, groups, means, other, differences
     )

@@ -64,12 +64,15 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
     `report_line` gets a line before each run. Touches the disk.
     """
     ended: list[Ended] = [{} for _ in comparison.candidates]
-    warnings, code, peaks = list[str](), None, dict[str, Peaks]()
+    warnings: list[str] = []
+    code = None
+    peaks = dict[str, Peaks]()
     if (load := os.getloadavg()[0]) >= 1:
         warnings.append(
             f"other programs use about {load:.1f} cores: times and ratios are unreliable"
         )
-    turns, title = list(comparison.turns), comparison.study.title
+    turns = list(comparison.turns)
+    title = comparison.study.title
 
     def end(number: int, frame: object) -> None:
         raise KeyboardInterrupt(
@@ -79,7 +82,8 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
     try:
         with handling(heeded(), end):
             for at, (number, name) in enumerate(turns, start=1):
-                item, runs = comparison.candidates[number], ended[number]
+                item = comparison.candidates[number]
+                runs = ended[number]
                 # The rounds of a study are independent; a repeat is the same run again.
                 if not title and any(isinstance(each, str) for each in runs.values()):
                     continue
@@ -101,19 +105,22 @@ def _rows(
     comparison: PlannedComparison, ended: Sequence[Ended], peaks: Mapping[str, Peaks]
 ) -> list[ComparisonRow]:
     """The rows of all candidates, mode default first, each followed by those of its stages."""
-    bases, results = dict[str, ComparisonRow](), list[ComparisonRow]()
+    bases: dict[str, ComparisonRow] = {}
+    results: list[ComparisonRow] = []
     for item, runs in zip(comparison.candidates, ended, strict=True):
         is_base = item.mode == BASELINE
         # Mode default is compared with that of the first engine.
         base = bases.get(comparison.candidates[0].engine if is_base else item.engine)
         group = _candidate_rows(comparison, item, runs, base)
         if is_base:
-            bases[item.engine], base = group[0], None
+            bases[item.engine] = group[0]
+            base = None
         ours, theirs = (peaks.get(f"{mode} {item.engine}", {}) for mode in (item.mode, BASELINE))
         for row in group:
             promised, unpromised = item.promised(row.stage)
             planned = (ours[row.stage], theirs[None]) if row.stage in ours and theirs else None
-            is_cut, study = bool(comparison.limits), comparison.study
+            is_cut = bool(comparison.limits)
+            study = comparison.study
             kept = check(promised, row, base, is_cut=is_cut, study=study, planned=planned)
             results.append(replace(row, promises=tuple(kept), unpromised=unpromised))
     return results
@@ -123,7 +130,8 @@ def _candidate_rows(
     comparison: PlannedComparison, item: ModeCandidate, runs: Ended, reference: ComparisonRow | None
 ) -> list[ComparisonRow]:
     """The row of a candidate, followed by one per stage in staged training."""
-    study, until = comparison.study, comparison.until
+    study = comparison.study
+    until = comparison.until
     folders = {name: end for name, end in runs.items() if isinstance(end, Path)}
     failed = {name: end for name, end in runs.items() if isinstance(end, str)}
     error = next(iter(failed.values())) if failed and not (study.title and folders) else None
@@ -135,7 +143,8 @@ def _candidate_rows(
         notes=tuple(item.resolved.notes),
         folders=tuple(str(folder.relative_to(comparison.folder)) for folder in folders.values()),
     )
-    known, parts = dict[str, tuple[Path, rows.RunMeasurements | None]](), list[ComparisonRow]()
+    known = dict[str, tuple[Path, rows.RunMeasurements | None]]()
+    parts: list[ComparisonRow] = []
     try:
         for stage in (item.stages or (None,)) if folders else ():
             inner = {

@@ -20,7 +20,9 @@ from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.models.base import DataError
 from gearshift.models.catalog import is_custom
 
-FOLD, SPLIT_SEED, SEED = "data.fold", "data.split_seed", "train.seed"
+FOLD = "data.fold"
+SPLIT_SEED = "data.split_seed"
+SEED = "train.seed"
 BY_GROUP = "groups"
 CONFIDENCE = 0.95
 _FIRST_FOLD = "1/groups"
@@ -60,7 +62,8 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
     Reads the data if there are folds. Raises SettingsError.
     """
     fold, seed, split = (resolved.values[key] for key in (FOLD, SEED, SPLIT_SEED))
-    count, shared = 0, list[str]()
+    count = 0
+    shared = list[str]()
     try:
         if folds is not None or is_custom(resolved.settings.model.family):
             groups = count_groups(resolved)
@@ -69,7 +72,8 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
                 message = (
                     f"--folds {folds} is more than there are groups beside those for test: {groups}"
                 )
-                where, fix = f"the command line: --folds {folds}", f"--folds {groups}"
+                where = f"the command line: --folds {folds}"
+                fix = f"--folds {groups}"
                 raise SettingsError.of(message, value=str(folds), where=where, fix=fix)
         # Of all modes alike, with the share of mode default.
         split_seed = seed.value if split.value is None else split.value
@@ -137,7 +141,8 @@ def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
     values with correlation `share`. Source: Nadeau and Bengio, Inference for the Generalization
     Error, Machine Learning 52, 2003, section 3.3.
     """
-    mean, count = fmean(values), len(values)
+    mean = fmean(values)
+    count = len(values)
     if count < 2:
         return Estimate(count, mean, None, None)
     from scipy.stats import t  # a second, for studies only

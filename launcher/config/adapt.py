@@ -127,15 +127,15 @@ def adapt(
         run.notes += feature_checks.point_data_path(values, keys)
 
     # Processes and engine, as far as they are not set.
-    engine, nproc = (
-        ENGINES.get(chosen.engine if chosen else run.get("engine.name")),
-        run.get("engine.nproc"),
-    )
+    engine = ENGINES.get(chosen.engine if chosen else run.get("engine.name"))
+    nproc = run.get("engine.nproc")
     gpus = machine.gpus if run.device in ("cuda", "xpu") else 0
     if nproc is None:
-        nproc, reason = max(1, gpus), f"one per GPU: {gpus}" if gpus else "no GPU: one process"
+        nproc = max(1, gpus)
+        reason = f"one per GPU: {gpus}" if gpus else "no GPU: one process"
         if engine is not None and engine.processes is not None:
-            nproc, reason = engine.processes, f"engine {engine.name}"
+            nproc = engine.processes
+            reason = f"engine {engine.name}"
         if world_size is None:
             run.fill("engine.nproc", nproc, reason)
     elif world_size is None:
@@ -147,7 +147,8 @@ def adapt(
             problem = f"is more than the {limit} {what} of this machine{', which they share' * is_rehearsed}"
             severity = "warning" if is_rehearsed else "error"
             run.report("engine.nproc", limit, problem, f"1 to {limit}", severity)
-    run.nproc, run.size = nproc, world_size or nproc
+    run.nproc = nproc
+    run.size = world_size or nproc
     if chosen is not None:
         run.fill("engine.name", chosen.engine, chosen.where)
     elif engine is None:
@@ -165,20 +166,29 @@ def adapt(
 
 def _of_device(run: Adaptation) -> None:
     """What a device can do: precision, micro-batch, loader, memory."""
-    device, machine, cores, nproc = run.device, run.machine, run.machine.cores, run.nproc
-    key, precision = "precision", run.get("precision")
+    device = run.device
+    machine = run.machine
+    cores = run.machine.cores
+    nproc = run.nproc
+    key = "precision"
+    precision = run.get("precision")
     if precision == "auto":
-        new, reason = "fp32", "no GPU with bf16"
+        new = "fp32"
+        reason = "no GPU with bf16"
         if device in ("cuda", "xpu") and machine.gpu_bf16:
-            new, reason = "bf16", "a GPU with bf16"
+            new = "bf16"
+            reason = "a GPU with bf16"
         elif device == "cuda":
-            new, reason = "fp16", "a GPU without bf16"
+            new = "fp16"
+            reason = "a GPU without bf16"
             run.notes.append(f"{key}: fp16 with loss scaling: {reason}")
         run.fill(key, new, reason)
     elif device == "cpu" and precision in ("fp16", "tf32", "fp8"):
-        new, reason = "fp32", "no GPU"
+        new = "fp32"
+        reason = "no GPU"
         if machine.cpu_bf16 and precision != "tf32":
-            new, reason = "bf16", "no GPU, and this CPU computes in bf16"
+            new = "bf16"
+            reason = "no GPU, and this CPU computes in bf16"
         run.reject(key, new, reason, "fp32, bf16 on a CPU")
     elif device == "cpu" and precision == "bf16" and not machine.cpu_bf16:
         run.prefer(key, "fp32", "no GPU, and this CPU has no bf16")
@@ -189,8 +199,10 @@ def _of_device(run: Adaptation) -> None:
 
     # On a CPU, a mode with larger steps keeps the micro-batch of the default, and the global batch of
     # the mode. A larger micro-batch occupies an idle GPU; to a CPU it only costs memory.
-    pair, defaults = {MICRO, ACCUMULATION}, run.keys.defaults
-    micro, default = run.get(MICRO) or 1, defaults[MICRO] or 1
+    pair = {MICRO, ACCUMULATION}
+    defaults = run.keys.defaults
+    micro = run.get(MICRO) or 1
+    default = defaults[MICRO] or 1
     whole = run.get(GLOBAL) or micro * (run.get(ACCUMULATION) or 1)
     is_larger = bool(pair & run.keys.mode) and whole > default * (defaults[ACCUMULATION] or 1)
     if device == "cpu" and is_larger and not pair & run.keys.user:
@@ -216,7 +228,8 @@ def _of_device(run: Adaptation) -> None:
     if device != "cuda":
         run.prefer("loader.pin_memory", False, f"pinned memory has no use on {device}")
 
-    key, precision = "memory.attention", run.get("precision")
+    key = "memory.attention"
+    precision = run.get("precision")
     if run.get(key) == "flash" and device != "cuda":
         run.reject(key, "auto", "no GPU")
     elif run.get(key) == "flash" and precision in ("fp32", "tf32"):
@@ -231,7 +244,8 @@ def _of_device(run: Adaptation) -> None:
 
 def _of_engine(run: Adaptation) -> None:
     """What an engine can do with the optimizer and a compiler; lengths that override one another."""
-    engine, name = ENGINES[run.get("engine.name")], run.get("optim.name")
+    engine = ENGINES[run.get("engine.name")]
+    name = run.get("optim.name")
     able = {
         "adafactor": [e.name for e in ENGINES.values() if not e.shards_parameters],
         "muon": [e.name for e in ENGINES.values() if e.ds_config is None],
@@ -264,14 +278,17 @@ def _of_engine(run: Adaptation) -> None:
             run.replace(other, None, f"{run.values[key].origin.where} sets the length")
 
     # CUDA graphs read and write at the addresses of their recording.
-    key, lacks, is_gpu = "compile", run.machine.compiler_lacks(run.device), run.device == "cuda"
+    key = "compile"
+    lacks = run.machine.compiler_lacks(run.device)
+    is_gpu = run.device == "cuda"
     compiled = run.get(key)
     if compiled == "auto":
         new, reason = (
             ("on", "a GPU and a compiler") if is_gpu else ("off", f"slower on {run.device}")
         )
         if is_gpu and lacks:
-            new, reason = "off", f"it needs {lacks}"
+            new = "off"
+            reason = f"it needs {lacks}"
             run.notes.append(f"{key}: off: {reason}")
         run.fill(key, new, reason)
     elif compiled != "off" and run.device in ("cuda", "cpu") and lacks:
@@ -285,7 +302,8 @@ def _of_engine(run: Adaptation) -> None:
         run.reject(key, "on", f"{what} moves tensors, and CUDA graphs have fixed addresses")
 
     # Samples are no longer than the context of a pretrained model; also those of the user.
-    key, name = "data.seq_len", run.values[PRETRAINED].value if PRETRAINED in run.values else None
+    key = "data.seq_len"
+    name = run.values[PRETRAINED].value if PRETRAINED in run.values else None
     context_of = getattr(config_of(run.get("model.family")), "context_of", None)
     limit = context_of(folder_of(name)) if context_of is not None and name is not None else None
     if limit is not None and (run.get(key) or 0) > limit:

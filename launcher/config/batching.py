@@ -33,7 +33,8 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
     """
     users = [key for key in BATCH_SETTINGS if key in keys.user and values[key].value is not None]
     total, *parts = (values[key].value or 1 for key in BATCH_SETTINGS)
-    micro, product = parts[0], parts[0] * parts[1]
+    micro = parts[0]
+    product = parts[0] * parts[1]
     if values[GLOBAL].value is None or (users and GLOBAL not in users):
         total = product
     elif {MICRO, ACCUMULATION} <= {*users} and product != total:
@@ -43,10 +44,8 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
     else:
         for key, part in zip((MICRO, ACCUMULATION), parts, strict=True):
             if key in users and total % part:
-                problem, new = (
-                    f"{GLOBAL} {total} is not a multiple of {key} {part}",
-                    largest_divisor(total, part),
-                )
+                problem = f"{GLOBAL} {total} is not a multiple of {key} {part}"
+                new = largest_divisor(total, part)
                 raise _error(values, key, problem, (GLOBAL, key), f"what divides {total}", new=new)
         is_divided = ACCUMULATION in users and MICRO not in users
         micro = total // parts[1] if is_divided else largest_divisor(total, micro)
@@ -107,7 +106,8 @@ def batch_line(values: Values, keys: KeySets, micro: int, total: int) -> str:
 
     What the user set is kept as far as it divides the batch; else there is a micro-batch `micro`.
     """
-    new, (asked_micro, asked) = {GLOBAL: total}, (values[MICRO].value, values[ACCUMULATION].value)
+    new = {GLOBAL: total}
+    (asked_micro, asked) = (values[MICRO].value, values[ACCUMULATION].value)
     if MICRO in keys.user and asked_micro is not None:
         new[MICRO] = micro = largest_divisor(total, asked_micro)
     if ACCUMULATION in keys.user and asked is not None:
@@ -140,14 +140,16 @@ def _error(
     )
 
 
-_LR, _LENGTH = "optim.lr", "train.max_steps"
+_LR = "optim.lr"
+_LENGTH = "train.max_steps"
 
 
 def expected(resolved: Resolved) -> str | None:
     """What `fitted` may change once the samples are counted; None: nothing."""
     if not _may_shrink(resolved):
         return None
-    smallest, least = _default_batch(resolved.keys), resolved.values[LEAST].value
+    smallest = _default_batch(resolved.keys)
+    least = resolved.values[LEAST].value
     return (
         f"{GLOBAL}: less than {resolved.batching.global_batch} on little data, down to {smallest}, "
         f"so that an epoch keeps {least} steps ({LEAST})"
@@ -163,11 +165,16 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     generalize better, 2017, section 4). A limit of steps keeps its samples. What the user set
     stays. The settings of the result have no least_steps: a resumed run keeps its batch.
     """
-    values, keys, least = resolved.values, resolved.keys, resolved.values[LEAST].value
+    values = resolved.values
+    keys = resolved.keys
+    least = resolved.values[LEAST].value
     if least is None:
         return resolved
-    notes, changes = list(resolved.notes), dict[str, float | None]({LEAST: None})
-    old, lr, steps = resolved.batching.global_batch, values[_LR].value, values[_LENGTH].value
+    notes = list(resolved.notes)
+    changes = dict[str, float | None]({LEAST: None})
+    old = resolved.batching.global_batch
+    lr = values[_LR].value
+    steps = values[_LENGTH].value
     is_limited = steps is not None and _LENGTH not in keys.user
     seen = min(samples, steps * old) if is_limited else samples
     unit = math.lcm(_default_batch(keys), resolved.world_size)

@@ -91,7 +91,8 @@ def _continual(
 
 
 def _limit(name: str) -> Row:
-    key, critical = f"limits.{name}", f"limits.critical.{name}"
+    key = f"limits.{name}"
+    critical = f"limits.critical.{name}"
     return Row(key, lambda v: v[key] > v[critical], f"is above {critical}")
 
 
@@ -186,7 +187,8 @@ ROWS = (
 
 def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
     """The errors and warnings that need no data."""
-    now, found = {key: setting.value for key, setting in values.items()}, list[Diagnostic]()
+    now = {key: setting.value for key, setting in values.items()}
+    found = list[Diagnostic]()
     for row in ROWS:
         if row.key in now and (row.key in keys.decided or not row.warns) and row.when(now):
             parts = {
@@ -239,7 +241,8 @@ def _stages_and_trackers(values: Values) -> Iterator[Diagnostic]:
     """Errors of the order and the first weights of stages, and trackers that are not installed."""
     family, mode, names = (values[key].value for key in ("model.family", "mode", STAGES))
     stages = declared_stages(family) if mode == STAGED_MODE and names else ()
-    chosen, known = select_stages(names, stages), [stage.name for stage in stages]
+    chosen = select_stages(names, stages)
+    known = [stage.name for stage in stages]
     if stages and [stage.name for stage in chosen] != list(names):
         meant = {nearest_match(name, known) for name in names}
         new = [name for name in known if name in meant]
@@ -270,7 +273,8 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         if redact(text) != text:  # files of the run would name the password
             problem = "is a URL with a password"
             yield errors.about_value(values, key, problem, allowed="a path on this machine")
-        path, asks = Path(text).expanduser(), None
+        path = Path(text).expanduser()
+        asks = None
         if text and path.exists():
             if not path.is_file() and not path.is_dir():
                 allowed = "a file or a folder on disk, not a pipe, socket or device"
@@ -286,7 +290,8 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
             asks = None if feature_checks.is_requested(values) else "--download-data"
         if key in ("data.path", PRETRAINED, "engine.ds_config"):
             link = "is a link to a file that" if path.is_symlink() else ""
-            like, problem = nearest_file(text), f"{link} does not exist ({path.absolute()})".strip()
+            like = nearest_file(text)
+            problem = f"{link} does not exist ({path.absolute()})".strip()
             more = {"new": like, "did_you_mean": like}
             if asks is not None:
                 more["fix"] = asks
@@ -401,20 +406,24 @@ def check_before_training(
     Everything that reads settings must be built by now. Raises SettingsError; warnings go to
     stderr if this rank `prints`.
     """
-    values, keys, diagnostics = resolved.values, resolved.keys, list[Diagnostic]()
+    values = resolved.values
+    keys = resolved.keys
+    diagnostics = list[Diagnostic]()
     if not train_plan.experience:  # which has a length and a schedule of its own
         diagnostics += check_lengths(
             values, keys, train_plan.total_steps, train_plan.steps_per_epoch
         )
     if not train_plan.experience and not train_plan.first_step:  # a resumed run has few steps left
-        profiled, last = values["log.profile"].value, train_plan.end_step
+        profiled = values["log.profile"].value
+        last = train_plan.end_step
         # A patience that has too few evaluations to act.
         count = train_plan.evaluations(0, last - 1)
         for key, also in (
             ("stop.patience", "stop.patience"),
             ("schedule.patience", "schedule.name"),
         ):
-            patience, is_users = values[key].value, not keys.decided.isdisjoint((key, also))
+            patience = values[key].value
+            is_users = not keys.decided.isdisjoint((key, also))
             if (
                 is_users
                 and patience is not None
@@ -435,7 +444,8 @@ def check_before_training(
             new_steps = max(0, last - PROFILE_WARMUP) or None
             diagnostics.append(errors.about_value(values, "log.profile", problem, new=new_steps))
     # Much of an epoch that is dropped as a partial batch.
-    dropped, batch = train_plan.dropped_samples, train_plan.global_batch
+    dropped = train_plan.dropped_samples
+    batch = train_plan.global_batch
     length = train_plan.steps_per_epoch * batch + dropped
     if dropped > _MOST_LEFT_OUT * length:
         new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
@@ -479,7 +489,9 @@ class TrackedSettings:
     __slots__ = ("_prefix", "_seen", "_settings")
 
     def __init__(self, settings: BaseModel, prefix: str = "", seen: set[str] | None = None) -> None:
-        self._settings, self._prefix, self._seen = settings, prefix, set() if seen is None else seen
+        self._settings = settings
+        self._prefix = prefix
+        self._seen = set() if seen is None else seen
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # copying and pickling look up names that settings never have

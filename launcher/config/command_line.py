@@ -180,8 +180,10 @@ OPTIONS = (
     JSON,
 )
 BY_FLAG = {option.flag: option for option in OPTIONS}
-FORCE, RESUME = BY_FLAG["--force"], BY_FLAG["--resume"]
-STAGE, FROM = BY_FLAG["--stage"], BY_FLAG["--from"]
+FORCE = BY_FLAG["--force"]
+RESUME = BY_FLAG["--resume"]
+STAGE = BY_FLAG["--stage"]
+FROM = BY_FLAG["--from"]
 GPUS = Option("--gpus N", "GPUs of each node.")
 GPU = Option("--gpu NAME", "Kind of GPU, such as H200: its memory and speed.")
 GPU_MEMORY = Option("--gpu-memory SIZE", "Memory of a GPU, such as 24GiB.")
@@ -289,7 +291,8 @@ def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, 
     takes_value = {option.flag: option.metavar is not None for option in command.options}
     index = 0
     while index < len(argv):
-        argument, following = argv[index], "".join(argv[index + 1 : index + 2])
+        argument = argv[index]
+        following = "".join(argv[index + 1 : index + 2])
         is_option = argument.startswith("-") and argument != "-"
         is_known = not is_option or argument.partition("=")[0] in takes_value
         has_value = bool(_NUMBER.match(following))
@@ -350,19 +353,19 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     if "-h" in arguments or HELP.flag in arguments:
         return CommandLine(command, flags=frozenset({HELP.flag}))
     by_flag = {option.flag: option for option in (*command.options, HELP)}
-    given, modes, positionals, diagnostics = (
-        dict[str, list[str]](),
-        dict[str, str](),
-        list[str](),
-        [],
-    )
+    given: dict[str, list[str]] = {}
+    modes: dict[str, str] = {}
+    positionals: list[str] = []
+    diagnostics = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if _EMPTY.fullmatch(argument):  # most likely a variable of the shell that is not set
-            flag, where = argument or before, argument or f'{before} ""'.strip()
+            flag = argument or before
+            where = argument or f'{before} ""'.strip()
             diagnostics.append(_error(f"an empty value after '{flag}'", where, value=""))
     for position, words, is_known in split_options(command, arguments):
         flag, is_joined, value = words[0].partition("=")
-        option, has_value = by_flag.get(flag), bool(is_joined) or len(words) > 1
+        option = by_flag.get(flag)
+        has_value = bool(is_joined) or len(words) > 1
         if option is not None and has_value != (option.metavar is not None):
             message = f"option '{flag}' {'needs a' if option.metavar else 'takes no'} value"
             diagnostics.append(_error(message, flag, allowed=option.form))
@@ -385,7 +388,8 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     diagnostics += _wrong_positionals(command, positionals)
     undecoded = [text for text in argv if _UNDECODED.search(text)]
     if undecoded:  # a file that is written could not name it
-        where, allowed = shlex.join(undecoded), "UTF-8; rename a file with such a name"
+        where = shlex.join(undecoded)
+        allowed = "UTF-8; rename a file with such a name"
         diagnostics = [
             _error("an argument has a byte that is no UTF-8 text", where, allowed=allowed)
         ]
@@ -405,15 +409,14 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     for name, text in texts:
         key, _, path = text.partition("=") if name == "--set" else (None, "", text)
         if problem := path and problem_of(path):
-            message, where = (
-                f"{name} {shown(text[:SHOWN])} {problem}",
-                f"command line: {name} {text}",
-            )
+            message = f"{name} {shown(text[:SHOWN])} {problem}"
+            where = f"command line: {name} {text}"
             diagnostics.append(Diagnostic(message, key=key, value=text, where=where))
             command = replace(command, adds_errors=False)
     last = {flag: values[-1] for flag, values in given.items()}
     mode_option, mode = [("--mode", None), *modes.items()][-1]
-    filled, is_resume = dict[str, Setting](), command.name == "resume"
+    filled: dict[str, Setting] = {}
+    is_resume = command.name == "resume"
     if (stage := last.get(STAGE.flag)) is not None:
         filled["stages"] = Setting([stage], Origin(CLI_LAYER, f"{STAGE.flag} {stage}"))
         mode_option, mode = (mode_option, mode) if modes else (f"{STAGE.flag} {stage}", STAGED_MODE)
@@ -482,11 +485,10 @@ def _error(message: str, where: str, **parts: Any) -> Diagnostic:
 def _wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[Diagnostic]:
     """The errors of arguments that are no options: too many, unknown or missing ones."""
     if positionals and command.reader is not None:
-        message, words = f"{command.name} takes no runs", shlex.join(positionals)
-        allowed, line = (
-            f"options; see  {command.call} --help",
-            f"{PROGRAM} {command.reader} {words}",
-        )
+        message = f"{command.name} takes no runs"
+        words = shlex.join(positionals)
+        allowed = f"options; see  {command.call} --help"
+        line = f"{PROGRAM} {command.reader} {words}"
         yield _error(message, words, value=words, allowed=allowed, fix=line)
         return
     for argument in positionals[command.most(positionals) :]:
@@ -499,7 +501,9 @@ def _wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator
         yield _error(
             f"unexpected argument '{argument}'", argument, value=argument, allowed=allowed, fix=fix
         )
-    argument, choices, call = "".join(positionals[:1]), ", ".join(command.choices), command.name
+    argument = "".join(positionals[:1])
+    choices = ", ".join(command.choices)
+    call = command.name
     if argument and command.choices and argument not in command.choices:
         parts = {"allowed": choices, "did_you_mean": nearest_match(argument, command.choices)}
         message = f"unknown {command.argument} {argument!r}"
@@ -508,7 +512,8 @@ def _wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator
         allowed = choices or command.allowed or f"{PROGRAM} {call} {command.argument}"
         yield _error(f"{call} requires {command.argument}", call, allowed=allowed)
     elif command.requires_operand(argument) and not positionals[1:]:
-        call, form = f"{call} {argument or command.choices[0]}", command.operand
+        call = f"{call} {argument or command.choices[0]}"
+        form = command.operand
         yield _error(f"{call} requires {form}", call, allowed=f"{PROGRAM} {call} {form}")
 
 
@@ -518,8 +523,11 @@ def _unknown_option(command: Command, words: Sequence[str], position: int) -> Di
     One of the program that the command passes options to belongs after `--`; a setting is its own
     option, or --set.
     """
-    argument, (flag, is_joined, text) = words[0], words[0].partition("=")
-    text, name, known = text if is_joined else "".join(words[1:]), flag, (*command.options, HELP)
+    argument = words[0]
+    (flag, is_joined, text) = words[0].partition("=")
+    text = text if is_joined else "".join(words[1:])
+    name = flag
+    known = (*command.options, HELP)
     parts = {
         "order": (_ORDER, position),
         "allowed": f"{len(known)} options; see  {command.call} --help",
@@ -540,7 +548,8 @@ def _unknown_option(command: Command, words: Sequence[str], position: int) -> Di
         from gearshift.slurm.sbatch import option_of
 
         if (theirs := option_of(argument)) is not None:
-            name, text = f"--{theirs}", text if argument.startswith("--") else argument[2:] or text
+            name = f"--{theirs}"
+            text = text if argument.startswith("--") else argument[2:] or text
             if name not in forms:
                 parts["allowed"] = f"after  --  at the end: {command.call} [OPTIONS] -- {argument}"
                 message = f"option '{flag}' belongs to {command.passthrough}, not to {command.name}"

@@ -52,7 +52,8 @@ def load_task_class(name: str) -> type:
     Raises SettingsError, with file and line if they are known.
     """
     module_name, _, class_name = name.partition(":")
-    module, path = sys.modules.get(module_name), Path(module_name)
+    module = sys.modules.get(module_name)
+    path = Path(module_name)
     if module is None and ("/" in module_name or path.suffix == ".py"):
         meant = f"{path.stem}:{class_name}"
         fix = f"--model {meant} --set {TASK_FOLDER}={path.parent}"
@@ -93,10 +94,8 @@ def load_task_class(name: str) -> type:
             for cls in classes
             if cls.__module__ == module.__name__ and not _missing(cls)
         ]
-        like, message = (
-            nearest_match(class_name, tasks),
-            f"'{module_name}' has no class '{class_name}'",
-        )
+        like = nearest_match(class_name, tasks)
+        message = f"'{module_name}' has no class '{class_name}'"
         parts = {"allowed": ", ".join(tasks) or "a task; this module has none"}
         if like:
             parts["did_you_mean"] = f"{module_name}:{like}"
@@ -113,7 +112,8 @@ def name_of(cls: type) -> str:
 
     A class of a notebook, or typed at a prompt, stays `__main__:Class`. Raises SettingsError.
     """
-    name, module = cls.__module__, sys.modules.get(cls.__module__)
+    name = cls.__module__
+    module = sys.modules.get(cls.__module__)
     if module is None or getattr(module, cls.__qualname__, None) is not cls:
         message = f"class '{cls.__qualname__}' is not what '{name}' has by this name"
         allowed = "a class at the top of a module, script or notebook, as it is there now"
@@ -139,7 +139,9 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
     """
     if not isinstance(name, str) or not isinstance(recorded, str):
         return None
-    top, folder, here = name.partition(":")[0].partition(".")[0], Path(recorded), Path.cwd()
+    top = name.partition(":")[0].partition(".")[0]
+    folder = Path(recorded)
+    here = Path.cwd()
     is_there = (
         folder.is_absolute() and "\0" not in recorded and os.path.realpath(folder) == recorded
     )
@@ -199,9 +201,11 @@ def task_folder(name: str) -> str | None:
 def class_location(cls: type) -> str:
     """File and line of a class, as messages name them."""
     try:
-        file, line = inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
+        file = inspect.getsourcefile(cls)
+        line = inspect.getsourcelines(cls)[1]
     except (OSError, TypeError):
-        file, line = None, 0
+        file = None
+        line = 0
     return _where(file, line) or f"class {cls.__name__}"
 
 
@@ -268,7 +272,8 @@ def _declared(cls: type, name: str) -> Declared:
     if sizes := dict.fromkeys(getattr(cls, "sizes", ())):
         size = Field(next(iter(sizes)), description="The size, of those that the task declares.")
         head["size"] = (str, size)
-    model, data = _section(cls, "Model", head), _section(cls, "Data", _SPLIT)
+    model = _section(cls, "Model", head)
+    data = _section(cls, "Data", _SPLIT)
     with _understood(cls, "stages"):
         stages = tuple(getattr(cls, "stages", ()))
         sections = (("model", model), ("data", data))
@@ -290,7 +295,8 @@ def _understood(cls: type, name: str) -> Iterator[None]:
     try:
         yield
     except (AttributeError, TypeError, ValueError) as error:
-        value, problem = getattr(cls, name), " ".join(str(error).split())
+        value = getattr(cls, name)
+        problem = " ".join(str(error).split())
         where = class_location(
             value if isinstance(value, type) and issubclass(value, BaseModel) else cls
         )

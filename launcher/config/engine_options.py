@@ -50,7 +50,8 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     `section` has the user's file, engine.ds_config, and engine.offload. Reads the disk. Raises
     SettingsError for each key of that file that contradicts the settings.
     """
-    settings, file = resolved.settings, section.ds_config
+    settings = resolved.settings
+    file = section.ds_config
     name = ENGINES[settings.engine.name].ds_config
     if name is None:
         return {}
@@ -73,7 +74,8 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
         for conflict in error.conflicts:
             place = lines[conflict.key].where if conflict.key in lines else file
             message = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
-            meant, allowed = conflict.did_you_mean, ", ".join(map(plain, conflict.allowed)) or None
+            meant = conflict.did_you_mean
+            allowed = ", ".join(map(plain, conflict.allowed)) or None
             parts: dict[str, Any] = {
                 "allowed": allowed,
                 "did_you_mean": meant,

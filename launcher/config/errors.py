@@ -43,7 +43,8 @@ def about(
 
     `new`: a value that removes it, for the line to type.
     """
-    value, origin = values[key].value, values[key].origin
+    value = values[key].value
+    origin = values[key].origin
     fields = {"key": key, "value": value, "where": where(key, origin), "order": origin.order}
     fix = {} if new is None else {"fix": fix_line(key, origin, new)}
     return Diagnostic(message, **{**fields, **fix, **parts})
@@ -91,7 +92,8 @@ def fix_line(key: str, origin: Origin, value: Any) -> str:
 
 def custom_task_errors(error: SettingsError, values: Values) -> list[Diagnostic]:
     """The errors of a custom task, with the place where the user named it in `values`."""
-    key, errors = "model.family", []
+    key = "model.family"
+    errors = []
     origin = values[key].origin
     for one in error.diagnostics:
         if one.key == key:

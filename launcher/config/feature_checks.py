@@ -58,13 +58,16 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     downloads = declared_targets(values)
     if not downloads or _PATH not in values or not all(target.name for target in downloads):
         return []  # a missing name is reported as an error
-    first, users = downloads[0], values[_PATH].value if _PATH in keys.user else None
-    folder, path = values[_FOLDER].value, str(first.folder if downloads[1:] else first.path)
+    first = downloads[0]
+    users = values[_PATH].value if _PATH in keys.user else None
+    folder = values[_FOLDER].value
+    path = str(first.folder if downloads[1:] else first.path)
     if values[_ENABLED].value and users is not None:
         folder = folder if will_download(values, users) else users
     elif values[_ENABLED].value and not downloads[1:] and first.kind not in ("zip", "tar"):
         path = folder = folder or str(Path(FOLDER, first.path.stem))
-    origin, lines = Origin(MACHINE_LAYER, _fetch_origin(values)), []
+    origin = Origin(MACHINE_LAYER, _fetch_origin(values))
+    lines = []
     if folder != values[_FOLDER].value:
         # The folder of the user's data is as trusted as what named it.
         of_folder = values[_PATH].origin if folder == users else origin
@@ -88,10 +91,12 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     if values[VARIABLES].value and values[VARIABLES].origin.layer != CLI_LAYER:
         problem = "is not on the command line: a file cannot allow itself to send variables"
         yield errors.about_value(values, VARIABLES, problem, fix="remove it")
-    is_fetched, targets = values["download.fetch"].value, declared_targets(values)
+    is_fetched = values["download.fetch"].value
+    targets = declared_targets(values)
     outside = _outside(targets) if is_requested(values) else None
     if outside is not None and values[_FOLDER].origin.layer != CLI_LAYER:
-        allowed, fix = f"a folder below {FOLDER}/", f"--set {_FOLDER}={shlex.quote(outside)}"
+        allowed = f"a folder below {FOLDER}/"
+        fix = f"--set {_FOLDER}={shlex.quote(outside)}"
         message = f"only the command line can name a download folder that is not below {FOLDER}/, or a link"
         yield errors.about(values, _FOLDER, message, value=outside, allowed=allowed, fix=fix)
     if is_fetched and not targets:

@@ -56,7 +56,8 @@ def fetch(name: str, *, weights: bool = False) -> str:
             local_files_only=is_rank,
         )
     except Exception as error:  # of requests or httpx, by its version
-        message, fix = f"{name} cannot be downloaded: {' '.join(str(error).split())}", None
+        message = f"{name} cannot be downloaded: {' '.join(str(error).split())}"
+        fix = None
         if isinstance(error, LocalEntryNotFoundError):
             fix = call
         elif isinstance(error, RepositoryNotFoundError):

@@ -29,16 +29,20 @@ from gearshift.launcher.config.schema import SettingInfo, sections, setting_info
 
 def unknown_key(family: str, layer: Values, key: str) -> Diagnostic:
     """A key of `layer` that does not exist, or a section that is given a value."""
-    infos, known, section = setting_infos(family), sections(family), key.rpartition(".")[0]
+    infos = setting_infos(family)
+    known = sections(family)
+    section = key.rpartition(".")[0]
     suggestion = (
         section
         if section in infos and infos[section].type == "mapping"
         else nearest_key(key, infos)
     )
-    message, section = f"unknown setting '{key}'", section if section in known else ""
+    message = f"unknown setting '{key}'"
+    section = section if section in known else ""
     if key in known:
         message = f"'{key}' is a section, not a setting: it cannot be {shown(layer[key].value)}"
-        section, suggestion = key, None
+        section = key
+        suggestion = None
     here = [
         name.rpartition(".")[2] for name in (*infos, *known) if name.rpartition(".")[0] == section
     ]
@@ -69,7 +73,10 @@ def rejected(
 
     `below` is the value that it overrides.
     """
-    kind, path, value, more = failure["type"], info.key, setting.value, dict[str, Any]()
+    kind = failure["type"]
+    path = info.key
+    value = setting.value
+    more: dict[str, Any] = {}
     parts = list(failure["loc"][path.count(".") + 1 :]) if "mapping" in info.type else []
     has_name = bool(parts) and (parts[-1] == "[key]" or kind in ("extra_forbidden", "missing"))
     name = parts.pop() if has_name else ""
@@ -89,7 +96,8 @@ def rejected(
     elif not parts:
         options = ("true", "false") if info.type == "true or false" else info.allowed
         bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
-        word, suggestion = str(value).lower(), None
+        word = str(value).lower()
+        suggestion = None
         if info.nullable and word == "none":
             suggestion = "null"
         elif isinstance(options, tuple):
@@ -118,12 +126,14 @@ EVALUATE = "Run.evaluate"
 
 def as_arguments(diagnostics: Iterable[Diagnostic], call: str) -> list[Diagnostic]:
     """The diagnostics of a Python call, such as `train`: what was typed is one of its arguments."""
-    names, typed = _OF_KEYS | ({"data.path": "data"} if call == EVALUATE else {}), []
+    names = _OF_KEYS | ({"data.path": "data"} if call == EVALUATE else {})
+    typed = []
     for one in diagnostics:
         if (one.where or "").startswith(("--", "command line", "the command line")):
             key = one.key or ""
             option = key[2:].replace("-", "_") if key.startswith("--") else None
-            name, value = names.get(key, option) or "settings", one.value
+            name = names.get(key, option) or "settings"
+            value = one.value
             given = repr({key: value} if name == "settings" else value)
             one = replace(one, where=f"{call}({name}={given})" if key else f"{call}()")
         typed.append(one)

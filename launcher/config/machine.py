@@ -96,13 +96,15 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     kinds of GPUs this process and its children see only the largest group of equal ones, unless
     CUDA_VISIBLE_DEVICES is set.
     """
-    build, variables = _torch_build(), environment.variables()
+    build = _torch_build()
+    variables = environment.variables()
     device, gpus, unused = _accelerator(build)
     states: list[GpuState | None] = []
     if device == "cuda":
         from gearshift.training.resources import nvml
 
-        named, states = variables.get("CUDA_VISIBLE_DEVICES"), nvml.gpu_states(None)
+        named = variables.get("CUDA_VISIBLE_DEVICES")
+        states = nvml.gpu_states(None)
         kinds = [(state.total, state.capability or (0, 0)) for state in states if state is not None]
         if (
             kinds
@@ -118,7 +120,8 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
         if len(numbers) < len(states) and named in (None, equal):
             variables["CUDA_VISIBLE_DEVICES"] = equal
             unused = f"GPUs {equal} of {len(states)}, the most of one kind; CUDA_VISIBLE_DEVICES chooses others"
-            gpus, states = len(numbers), [states[number] for number in numbers]
+            gpus = len(numbers)
+            states = [states[number] for number in numbers]
         elif named is not None:
             states = nvml.gpu_states(named)
     known = [state for state in states if state is not None]
@@ -142,7 +145,8 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     quota = " ".join(_text(group / name) for name in files).split()
     if len(quota) == 2 and all(map(str.isdigit, quota)):  # max and -1: no limit
         cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
-    limit, ram_bytes = cgroup.memory(group), psutil.virtual_memory().total
+    limit = cgroup.memory(group)
+    ram_bytes = psutil.virtual_memory().total
     return Machine(
         cores=max(1, cores),
         ram_bytes=ram_bytes if limit is None else min(ram_bytes, limit.limit),
@@ -161,11 +165,17 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
 
 def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
     """The fastest device of torch as in `build`, how many there are, and why other GPUs are not used."""
-    nvidia, amd, problem, variables = nvidia_gpus(), amd_gpus(), "", environment.variables()
-    cuda, hip = build.get("cuda"), build.get("hip")
-    gpus, names = nvidia, ["CUDA_VISIBLE_DEVICES"]
+    nvidia = nvidia_gpus()
+    amd = amd_gpus()
+    problem = ""
+    variables = environment.variables()
+    cuda = build.get("cuda")
+    hip = build.get("hip")
+    gpus = nvidia
+    names = ["CUDA_VISIBLE_DEVICES"]
     if hip:
-        gpus, names = amd, [*names, "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
+        gpus = amd
+        names = [*names, "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
     if cuda and nvidia:
         from gearshift.training.resources.nvml import driver_cuda, gpu_states
 

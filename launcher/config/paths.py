@@ -17,7 +17,8 @@ from gearshift.models.common.hub import HUB
 if TYPE_CHECKING:
     from gearshift.launcher.config.schema import Settings
 
-_DOWNLOADS, _DATA = "download.folder", "data."
+_DOWNLOADS = "download.folder"
+_DATA = "data."
 PATHS: Mapping[str, Collection[str]] = {
     **dict.fromkeys(("engine.ds_config", "feature_cache.folder", _DOWNLOADS, TASK_FOLDER), ()),
     **dict.fromkeys(("model.encoder", "model.pretrained", "model.start"), ()),
@@ -62,7 +63,8 @@ def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> No
     The names of groups of samples contain those of files. Reads the disk.
     """
     for key in values.keys() & recorded.keys():
-        new, old = values[key].value, recorded[key]
+        new = values[key].value
+        old = recorded[key]
         # The commit of the run, if the user names the model again.
         if is_same(key, old, new, values) or (
             str(new).startswith(HUB) and str(old).startswith(f"{new}@")

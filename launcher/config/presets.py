@@ -96,7 +96,8 @@ def apply_change(change: Any, default: Any, sizes: Sequence[str]) -> tuple[Any, 
         return change, ""
     if default is None:
         return None, "nothing to change"
-    value, texts = default, []
+    value = default
+    texts = []
     if (factor := change.get("scale")) is not None:
         if isinstance(default, str):
             number, unit = _LENGTH.match(default).groups()  # type: ignore[union-attr]

@@ -99,14 +99,16 @@ _VALUE = 20
 
 def render_tree(values: Values, history: bool) -> str:
     """The settings by section; with `history` each value that a layer replaced, newest first."""
-    lines, section = list[str](), list[str]()
+    lines = list[str]()
+    section = list[str]()
     for key, value in sorted(values.items(), key=lambda item: "." in item[0]):
         *above, name = key.split(".")
         for depth in range(len(above)):
             if above[: depth + 1] != section[: depth + 1]:
                 lines += [*([] if depth else [""]), "  " * depth + above[depth]]
         section = above
-        left, origin = "  " * len(above) + name, describe_origin(value.origin)
+        left = "  " * len(above) + name
+        origin = describe_origin(value.origin)
         lines.append(f"{left:<{_NAME}} {plain(value.value):<{_VALUE}} {origin}")
         for line in describe_overridden(value) if history else ():
             lines.append(f"{'':<{_NAME}} {'':<{_VALUE}}   replaced {line}")

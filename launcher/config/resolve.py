@@ -52,7 +52,8 @@ from gearshift.training.settings import nested
 if TYPE_CHECKING:
     from gearshift.launcher.config.resumed_settings import Base
 
-PROMISE, _SIZE = "promise", "model.size"
+PROMISE = "promise"
+_SIZE = "model.size"
 _NO_MODEL = Origin(FAMILY_LAYER, "no model named")
 
 
@@ -72,7 +73,8 @@ def resolve(
     if chosen is not None:
         choice = replace(choice, engine=chosen.engine)
     # The layers, lowest first.
-    family, (mode_file, *users) = choice.family, choice.users
+    family = choice.family
+    (mode_file, *users) = choice.users
     built_in = Origin(BUILT_IN_LAYER, BUILT_IN_LAYER)
     values = {key: Setting(info.default, built_in) for key, info in setting_infos(family).items()}
     invalid = stack(family, values, _shipped_layers(choice, mode_file))
@@ -105,7 +107,8 @@ def resolve(
     values[PROMISE], unpromised = _scoped(values[PROMISE], default, run.device)
 
     diagnostics += [*run.diagnostics, *check.check_settings(values, keys)]
-    solved, wrong = None, {d.key for d in diagnostics if d.severity == "error"}
+    solved = None
+    wrong = {d.key for d in diagnostics if d.severity == "error"}
     if wrong.isdisjoint((*BATCH_SETTINGS, "engine.nproc", "engine.name")):
         try:
             solved = batching.solve_batching(values, keys, run.size)
@@ -135,7 +138,8 @@ def resolve(
             0, f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}"
         )
     elif size is not None and size.origin.layer == FAMILY_LAYER and run.device == "cpu":
-        smallest, is_slow = next(iter(config_of(family).SIZES)), "slow on a CPU; a quick size is"
+        smallest = next(iter(config_of(family).SIZES))
+        is_slow = "slow on a CPU; a quick size is"
         if size.value != smallest and not is_custom(family):
             run.notes.insert(
                 0, f"no size named: {size.value}, {is_slow}  --model {family}:{smallest}"
@@ -160,7 +164,8 @@ def resolve(
     try:
         resolved.settings  # noqa: B018
     except ValidationError as error:  # a custom task rejects several settings together
-        key, message = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        message = error.errors()[0]["msg"]
         together = errors.about(values, "model.family", f"{key}: {message}", key=key)
         raise SettingsError([together]) from None
     return resolved
@@ -179,7 +184,9 @@ def fetch_weights(model: Any) -> None:
 
 def _shipped_layers(choice: Choice, mode_file: Values) -> Iterator[Values]:
     """The layers of family, mode, limits profile and engine; the built-in one is the schema's own."""
-    file, size, infos = choice.file, choice.size or "", setting_infos(choice.family)
+    file = choice.file
+    size = choice.size or ""
+    infos = setting_infos(choice.family)
 
     def general(layer: str, folder: str, name: str | None) -> Values:
         """The settings of a file for all families, without those of `model` and `data` it lacks."""
@@ -216,17 +223,16 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
     An invalid value is left out, so that all errors of one start are found together. What a mode
     changes is the default below all layers of modes.
     """
-    infos, sizes, default = (
-        setting_infos(family),
-        tuple(config_of(family).SIZES),
-        dict[str, Setting](),
-    )
+    infos = setting_infos(family)
+    sizes = tuple(config_of(family).SIZES)
+    default = dict[str, Setting]()
     invalid: list[Diagnostic] = []
     for layer in layers:
         name = next((setting.origin.layer for setting in layer.values()), None)
         if name == MODE_LAYER and not default:
             default = dict(values)
-        before, new = default if name == MODE_LAYER else dict(values), dict[str, Setting]()
+        before = default if name == MODE_LAYER else dict(values)
+        new: dict[str, Setting] = {}
         for key, setting in layer.items():
             if key not in infos:
                 if setting.value is not None or key not in sections(family):  # an empty section
@@ -284,10 +290,12 @@ def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, d
     Of the layers that promise a measure the highest one counts whose scope has the run. A promise
     of a GPU stays on a CPU, where a comparison plans it; one that is withdrawn stays null.
     """
-    given, reasons = dict[str, Any](), dict[str, str]()
+    given = dict[str, Any]()
+    reasons: dict[str, str] = {}
     for promises, origin in setting.all_values:
         for measure, bounds in promises.items():
-            sizes, reason = bounds and bounds.get("sizes"), ""
+            sizes = bounds and bounds.get("sizes")
+            reason = ""
             if bounds is None:
                 reason = f"withdrawn by {origin.where}"
             elif sizes is not None and size not in sizes:

@@ -63,11 +63,9 @@ class Base:
         and batch are solved again for `engine`, with the same global batch. `is_placed`: torchrun
         or srun started the processes.
         """
-        new, before, left_out = (
-            {*new_keys},
-            self.settings,
-            {ACCUMULATION, *(_PLACED if is_placed else ())},
-        )
+        new = {*new_keys}
+        before = self.settings
+        left_out = {ACCUMULATION, *(_PLACED if is_placed else ())}
         if "engine.name" in new:
             left_out |= {key for key in self.entries if self._is_auto(key)}
         if engine not in (None, before.get("engine.name")):
@@ -85,7 +83,8 @@ class Base:
         layer = {key: self.entries[key] for key in before if key in kept - left_out}
         if MICRO in layer and self._layer(MICRO) == MACHINE_LAYER and not self._is_auto(MICRO):
             # As it was set, before it was solved for the number of processes.
-            replaced, total = self.origins[MICRO].get("replaced") or [], before.get(GLOBAL)
+            replaced = self.origins[MICRO].get("replaced") or []
+            total = before.get(GLOBAL)
             below = [old.get("value") for old in replaced if old.get("layer") != MACHINE_LAYER]
             asked = below[0] if below else None
             if type(asked) is int and type(total) is int and asked > 0 and total % asked == 0:

@@ -438,11 +438,14 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
     extra: dict[str, Any] = {}
     for each in fields:
         extra |= each.json_schema_extra if isinstance(each.json_schema_extra, dict) else {}
-    word, allowed = _TYPES.get(kinds[0], "mapping"), extra.get("allowed")
+    word = _TYPES.get(kinds[0], "mapping")
+    allowed = extra.get("allowed")
     if set(kinds) == {int, str}:
-        word, allowed = "length", duration.FORMS
+        word = "length"
+        allowed = duration.FORMS
     elif get_origin(kinds[0]) is Literal and len(kinds) == 1:
-        word, allowed = "one of", get_args(kinds[0])
+        word = "one of"
+        allowed = get_args(kinds[0])
     elif get_origin(kinds[0]) is list and len(kinds) == 1:
         word = f"list of {_TYPES.get(next(_parts(get_args(kinds[0])[0])), 'mapping')}s"
     metadata = [item for each in fields for item in each.metadata]

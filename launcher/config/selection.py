@@ -101,10 +101,8 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         if equals and key.strip():
             typed.append((key.strip(), value, f"--set {text}"))
         else:
-            message, form = (
-                f"--set {text} has no value",
-                "--set KEY=VALUE; for example  --set optim.lr=1e-3",
-            )
+            message = f"--set {text} has no value"
+            form = "--set KEY=VALUE; for example  --set optim.lr=1e-3"
             order = (COMMAND_LINE, len(typed))
             wrong.append(Diagnostic(message, where=f"--set {text}", allowed=form, order=order))
     settings = {
@@ -124,7 +122,8 @@ def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
 
     The brackets of a list of texts may be left out. Raises Unreadable.
     """
-    text, origin = setting.value, setting.origin
+    text = setting.value
+    origin = setting.origin
     if origin.layer != CLI_LAYER or not isinstance(text, str):
         return setting
     if info is None or info.type in ("text", "one of"):
@@ -193,15 +192,15 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
         value = typed[key].value
         return value if isinstance(value, str) and value in options else None
 
-    name, diagnostics = (
-        typed["model.family"].value if "model.family" in typed else None,
-        list[Diagnostic](),
-    )
+    name = typed["model.family"].value if "model.family" in typed else None
+    diagnostics = list[Diagnostic]()
     family = valid("model.family", FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
     if isinstance(name, str) and is_custom(name):
         diagnostics = _custom_task(name, typed)
         family = family if diagnostics else name
-    infos, config, wrong = setting_infos(family), config_of(family), list(invalid)
+    infos = setting_infos(family)
+    config = config_of(family)
+    wrong = list(invalid)
     known: dict[str, Setting] = {}
     for key, setting in arguments.items():
         try:
@@ -223,7 +222,8 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     values = {key: value for key, value in values.items() if {*infos[key].unless} <= {*values}}
     is_named = not typed.keys().isdisjoint(MODEL_CHOICES[:2])
     is_named = is_named or replaces_size(family, values.get(PRETRAINED))
-    mode, size = valid("mode", presets.modes(), DEFAULT_MODE), valid("model.size", config.SIZES)
+    mode = valid("mode", presets.modes(), DEFAULT_MODE)
+    size = valid("model.size", config.SIZES)
     if "model.size" not in typed and config.SIZES:
         sizes = tuple(config.SIZES)
         shipped = {
@@ -265,10 +265,8 @@ def _custom_task(name: str, typed: dict[str, Setting]) -> list[Diagnostic]:
             FILES_LAYER,
             RESUMED_LAYER,
         ):  # which are data
-            file, where = (
-                folder.origin.where.rpartition(":")[0],
-                errors.where(TASK_FOLDER, folder.origin),
-            )
+            file = folder.origin.where.rpartition(":")[0]
+            where = errors.where(TASK_FOLDER, folder.origin)
             folder = replace(
                 folder, value=custom_task.folder_for(name, folder.value, Path(file), where)
             )

@@ -78,13 +78,15 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
             return list(parse(path.read_bytes().decode("utf-8-sig"), name or str(path)))
     except Unreadable as broken:
         cause, line, column = broken.args
-        problem, parts = f"cannot be read as {form}: {cause}", {"where": f"{path}:{line}:{column}"}
+        problem = f"cannot be read as {form}: {cause}"
+        parts = {"where": f"{path}:{line}:{column}"}
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
         parts |= {"where": f"{path}:{line}", "fix": "save the file as UTF-8"}
     except FileNotFoundError:
-        problem, like = f"does not exist ({path.absolute()})", nearest_file(path)
+        problem = f"does not exist ({path.absolute()})"
+        like = nearest_file(path)
         parts |= {"did_you_mean": like, "fix": like and f"{option} {like}"}
     except OSError as error:
         problem = f"cannot be read: {(error.strerror or str(error)).lower()}"
@@ -93,7 +95,8 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
 
 def nearest_file(path: str | Path) -> str | None:
     """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
-    folder, name = Path(os.path.expanduser(path)).parent, Path(path).name
+    folder = Path(os.path.expanduser(path)).parent
+    name = Path(path).name
     names = os.listdir(folder) if folder.is_dir() else []
     suggestion = nearest_match(
         name, [other for other in names if other != name]
@@ -145,10 +148,8 @@ def parse_yaml(text: str, name: str = "") -> Iterator[Line]:
     is_plain = isinstance(root, yaml.ScalarNode) and not root.style
     if root is None or (is_plain and _WORDS.get(root.value, root) is None):
         return iter(())
-    message, where = (
-        f"{name} holds no settings: its root is not a mapping",
-        root.start_mark.line + 1,
-    )
+    message = f"{name} holds no settings: its root is not a mapping"
+    where = root.start_mark.line + 1
     allowed = "keys with values, for example  optim: {lr: 1e-3}"
     raise SettingsError.of(message, where=f"{name}:{where}", allowed=allowed)
 

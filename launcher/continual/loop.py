@@ -119,13 +119,12 @@ class Arrivals:
     def __init__(
         self, folder: Path, settle_s: float, min_files: int, note: Callable[[str], object]
     ) -> None:
-        self._folder, self._settle_s, self._min_files, self._note = (
-            folder,
-            settle_s,
-            min_files,
-            note,
-        )
-        self._ignored, self._last_scan = dict[str, FileRecord](), dict[str, FileRecord]()
+        self._folder = folder
+        self._settle_s = settle_s
+        self._min_files = min_files
+        self._note = note
+        self._ignored = dict[str, FileRecord]()
+        self._last_scan = dict[str, FileRecord]()
         self._ready_since: float | None = None
         self.changed_at: float | None = None
         """When a new or changed file was last seen."""
@@ -143,7 +142,8 @@ class Arrivals:
 
     def new_files(self, ledger: Ledger, now: float) -> Files:
         """The files of the next experience; empty if it cannot start yet."""
-        known, postponed = ledger.known_files(), ledger.postponed
+        known = ledger.known_files()
+        postponed = ledger.postponed
         complete, growing = self._scan(known, now)
         for name in sorted(known.keys() & complete.keys()):
             self._ignored[name] = complete.pop(name)
@@ -153,7 +153,8 @@ class Arrivals:
         fresh = {n: s for n, s in complete.items() if n not in tried or tried[n].stamp != s}
         if not self._is_ready(growing, fresh, now, self._min_files):
             return {}
-        files, names = dict[str, FileRecord](), {file.digest: name for name, file in known.items()}
+        files: dict[str, FileRecord] = {}
+        names = {file.digest: name for name, file in known.items()}
         for name, file in record_files(self._folder, complete).items():
             if (other := names.setdefault(file.digest, name)) == name:
                 files[name] = file
@@ -212,8 +213,12 @@ class ContinualLoop:
     def __init__(self, plan: RunPlan, train: Callable[[RunPlan], RunEnd], clock: Clock) -> None:
         """`train` runs the ranks to their end."""
         assert plan.folder is not None, "the run folder exists"
-        self._plan, self._train, self._clock, self._folder = plan, train, clock, plan.folder
-        self._settings, self._resume = plan.resolved.settings.continual, plan.resume
+        self._plan = plan
+        self._train = train
+        self._clock = clock
+        self._folder = plan.folder
+        self._settings = plan.resolved.settings.continual
+        self._resume = plan.resume
         self._source = Path(plan.resolved.settings.data.path).expanduser()
         waits = self._settings.settle_s, self._settings.min_files
         self._arrivals = Arrivals(self._source, *waits, self._note)
@@ -258,7 +263,8 @@ class ContinualLoop:
         }
         files = record_files(self._source, there)
         make_folder(self._folder, 0, self._source, files)
-        is_trained, step = self._plan.is_trained, self._step
+        is_trained = self._plan.is_trained
+        step = self._step
         first = (
             Experience(0, files, "trained", end_step=step)
             if is_trained
@@ -274,10 +280,8 @@ class ContinualLoop:
                 raise exception(min(clock.signals))
             clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
         if not files:
-            message, key = (
-                f"data.path '{self._source}' contains no files to start with",
-                "data.path",
-            )
+            message = f"data.path '{self._source}' contains no files to start with"
+            key = "data.path"
             allowed = "a folder with files; more may arrive later"
             raise SettingsError.of(message, key=key, value=str(self._source), allowed=allowed)
         return files
@@ -313,7 +317,8 @@ class ContinualLoop:
             return None
         outcome = end.outcome or {}
         if outcome.get("status") == "completed":
-            step, forgetting = int(outcome["steps"]), outcome.get("experience")
+            step = int(outcome["steps"])
+            forgetting = outcome.get("experience")
             done = replace(experience, state="trained", end_step=step, forgetting=forgetting)
             self._save(self._ledger.updated(done))
             self._resume = None
@@ -339,9 +344,12 @@ class ContinualLoop:
 
     def _wait(self) -> tuple[str, int] | None:
         """Wait for new files and plan the next experience; or the reason and the exit code of a stop."""
-        clock, quiet_s, arrivals = self._clock, self._settings.quiet_s, self._arrivals
+        clock = self._clock
+        quiet_s = self._settings.quiet_s
+        arrivals = self._arrivals
         with lock.hold(self._folder):
-            source, since = str(self._source), clock.now()
+            source = str(self._source)
+            since = clock.now()
             self._note(f"waiting for new files in {source}", "waiting_for_data", {"folder": source})
             while True:
                 quiet_at = (
@@ -360,7 +368,8 @@ class ContinualLoop:
                     break
                 ends = (at - clock.now() for at in (quiet_at, self._deadline) if at is not None)
                 clock.wait(max(0.0, min([self._settings.check_every_s, *ends])))
-            number, settings = len(self._ledger.experiences), recorded_settings(self._settings)
+            number = len(self._ledger.experiences)
+            settings = recorded_settings(self._settings)
             new = Experience(number, files, start_step=self._step or 0, settings=settings)
             self._save(self._ledger.updated(new))
             names = ", ".join(list(files)[:3]) + (", …" if len(files) > 3 else "")

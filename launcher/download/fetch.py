@@ -42,7 +42,8 @@ from gearshift.training.storage import StorageError, atomic_write, read_regular
 if not hasattr(tarfile, "data_filter"):  # before Python 3.10.12 and 3.11.4
     from backports import tarfile  # type: ignore[no-redef]
 
-_PIECE_BYTES, _HEADER_BYTES = 1 << 16, 1 << 26
+_PIECE_BYTES = 1 << 16
+_HEADER_BYTES = 1 << 26
 _LEAST_BYTES = 10_000
 """In each download.timeout_s; a server that sends less would keep a run waiting for ever."""
 _UNSAFE = re.compile(r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\x00-\x1f\x7f]")
@@ -75,10 +76,8 @@ def fetch(
     Raises SettingsError if the user can fix it (a URL, a checksum, an unsafe archive), FetchError if network,
     server or disk fail. Touches the network and the disk.
     """
-    show, files = (
-        partial(PlainOutput(sys.stdout).write, "notice") if is_shown else str,
-        list[Fetched](),
-    )
+    show = partial(PlainOutput(sys.stdout).write, "notice") if is_shown else str
+    files: list[Fetched] = []
     for target in targets(settings):
         try:
             if (file := _existing(target)) is not None:
@@ -118,7 +117,9 @@ def _existing(target: DownloadTarget) -> Fetched | None:
     A file that was not unpacked is read if its checksum is declared; else only its size is compared.
     Raises SettingsError if another file is there: files of the user are never replaced.
     """
-    path, declared, is_file = target.path, target.file.sha256, target.kind is None
+    path = target.path
+    declared = target.file.sha256
+    is_file = target.kind is None
     if not path.exists():
         return None
     try:
@@ -161,13 +162,15 @@ def _download(target: DownloadTarget, settings: Download, show: Callable[[str], 
             target.path, str(target.file.url), _sha256(new), new.stat().st_size, is_new=True
         )
         for key in ("size", "sha256"):
-            value, declared = getattr(fetched, key), getattr(target.file, key)
+            value = getattr(fetched, key)
+            declared = getattr(target.file, key)
             if declared not in (None, value):
                 fix = f"check the URL; if the file changed, set  {key}: {value}"
                 message = f"{target.name} has {key} {value}: not the declared one"
                 raise _error(message, target, allowed=str(declared), fix=fix)
         if target.kind is not None:
-            archive, new = new, folder / "unpacked"
+            archive = new
+            new = folder / "unpacked"
             _unpack(target, archive, new, settings.max_gb)
         if new.is_dir():
             members = [path for path in new.iterdir() if path.name != "__MACOSX"]
@@ -186,7 +189,8 @@ def _download(target: DownloadTarget, settings: Download, show: Callable[[str], 
 def _transfer(target: DownloadTarget, settings: Download, part: Path) -> None:
     """Write the bytes of the target to the file `part`, again after a broken connection."""
     (url, secrets), name, cause = _url(target, settings.variables), target.name, ""
-    allowed, limit = f"at most {settings.max_gb:g} GB (download.max_gb)", settings.max_gb * 10**9
+    allowed = f"at most {settings.max_gb:g} GB (download.max_gb)"
+    limit = settings.max_gb * 10**9
     if urlsplit(url).scheme == "file":
         path = Path(url2pathname(urlsplit(url).path))
         if not path.is_file() or path.stat().st_size > limit:
@@ -213,14 +217,16 @@ def _transfer(target: DownloadTarget, settings: Download, part: Path) -> None:
                     fix = "check whether the URL opens in a browser; put a login into ~/.netrc"
                     raise _error(message, target, fix=fix)
                 total = int(response.headers.get("Content-Length", 0))
-                since, before = time.monotonic(), 0
+                since = time.monotonic()
+                before = 0
                 with progress(f"{name}, MB", total // 10**6 or None) as update:
                     for piece in _pieces(response):
                         out.write(piece)
                         if time.monotonic() - since > settings.timeout_s:
                             if out.tell() - before < _LEAST_BYTES:
                                 raise exceptions.HTTPError("the server sends too slowly")
-                            since, before = time.monotonic(), out.tell()
+                            since = time.monotonic()
+                            before = out.tell()
                         if max(out.tell(), total) > limit:
                             raise _error(f"{name} is too large", target, allowed=allowed)
                         update(out.tell() // 10**6)
@@ -272,7 +278,8 @@ def _url(target: DownloadTarget, allowed: Sequence[str]) -> tuple[str, str]:
     SettingsError.
     """
     text = getattr(target.file.url, "unredacted", target.file.url)
-    names, variables = redaction.variables_of(text), environment.variables()
+    names = redaction.variables_of(text)
+    variables = environment.variables()
     for name in names:
         if name not in allowed:
             fix = f"--set {VARIABLES}={','.join(dict.fromkeys([*allowed, *names]))}"

@@ -70,7 +70,8 @@ def decide_engine(
         decision = decide_with(chosen)
     if grown is None:
         return decision
-    resolved, (numbers, reason) = decision.resolved, grown
+    resolved = decision.resolved
+    (numbers, reason) = grown
     note = f"{MICRO}: {numbers.micro_batch} instead of {resolved.batching.micro_batch}: {reason}"
     resolved = replace(resolved.with_batching(numbers, reason), notes=[*resolved.notes, note])
     return replace(decision, resolved=resolved)
@@ -105,7 +106,8 @@ def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:
         return None
     least = min(plan.cost for _, plan in fitting)
     settings, first = next(each for each in fitting if each[1].cost <= least * (1 + _EQUAL))
-    others, tried = [], []
+    others = []
+    tried = []
     for change, plan in candidates:
         needs = f"{change[ENGINE]} {plan.needs}"
         changes = "".join(f" {key}={plain(v)}" for key, v in change.items() if key != ENGINE)
@@ -163,7 +165,8 @@ def _candidates(
         ENGINES.values(), key=lambda each: (each.placement.offloads, each.placement.spread_parts)
     ):
         if engine.placement.offloads:
-            is_useful, is_slower = target.device != "cpu", fits
+            is_useful = target.device != "cpu"
+            is_slower = fits
         else:
             is_useful = (engine.processes == 1) == (target.ranks == 1)
             is_slower = fits_unchanged and engine.shards_parameters
@@ -179,7 +182,8 @@ def _candidates(
             rungs = climb(resolved, planned, plan, EXACT, keeps_given=True)
             if planned.fits is False and (steps := list(rungs)):
                 step = taken(steps) or steps[-1]
-                change, planned = step.change, step.plan
+                change = step.change
+                planned = step.plan
         except SettingsError:  # it cannot train this
             continue
         fits |= planned.fits is not False

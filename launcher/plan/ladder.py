@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from gearshift.launcher.plan.plan import Plan
 
 ENGINE = "engine.name"
-_STATE, _ACTIVATIONS = "optim.state", "memory.activation_offload"
-NUMBERS, TRAINED = "changes the numbers slightly", "changes what is trained"
+_STATE = "optim.state"
+_ACTIVATIONS = "memory.activation_offload"
+NUMBERS = "changes the numbers slightly"
+TRAINED = "changes what is trained"
 _EFFECTS = ("", NUMBERS, TRAINED)
 
 Change = Mapping[str, Any]
@@ -44,7 +46,8 @@ class Rung:
     """The fastest of these that fit is taken; of others the first."""
 
 
-_SHARDED, _HOST = Placement("sharded", "sharded", "sharded"), Placement("host", "host", "host")
+_SHARDED = Placement("sharded", "sharded", "sharded")
+_HOST = Placement("host", "host", "host")
 _UPDATED_ON_HOST = Placement(gradients="host", optimizer="host")
 _EARLIER = (ENGINE, _STATE, _ACTIVATIONS)
 RUNGS = (
@@ -126,7 +129,8 @@ def climb(
             if needs in needed:  # the settings have no effect on this run
                 continue
             if planned.fits is not False:  # rungs above need no smaller micro-batch
-                fits, smaller = True, smaller[: at + 1]
+                fits = True
+                smaller = smaller[: at + 1]
             needed.append(needs)
             carried = change
             effect = max((effects.get(key, "") for key in change), key=_EFFECTS.index, default="")

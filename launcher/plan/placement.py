@@ -77,9 +77,11 @@ def replicated(trace: StepTrace, ranks: int, accumulation: int, placement: Place
     if ranks == 1:
         return Placed(trace.moments.peak, 0, 0.0)
     phase, held, computed = (array.copy() for array in trace.moments)
-    gradients, numels = FP32_BYTES * trace.trainable, [*chain(*trace.groups)]
+    gradients = FP32_BYTES * trace.trainable
+    numels = [*chain(*trace.groups)]
     away = (ranks - 1) / ranks  # the part of a tensor that other ranks have when all share it
-    sent, share = 2 * away * gradients + trace.sent, 1.0
+    sent = 2 * away * gradients + trace.sent
+    share = 1.0
     if placement.optimizer != "replicated":
         sent = 3 * away * gradients
         parts = [0] * ranks  # FairScale gives the next parameter to the emptiest
@@ -116,25 +118,33 @@ def zero(
         return -(-count // ranks)
 
     layout = {**DEFAULTS, **zero_optimization}
-    stage, bucket = layout["stage"], layout["reduce_bucket_size"]
+    stage = layout["stage"]
+    bucket = layout["reduce_bucket_size"]
     is_contiguous = bool(layout["contiguous_gradients"])
     offloads, offloads_weights = (
         layout.get(f"offload_{kind}", {}).get("device") == "cpu" for kind in ("optimizer", "param")
     )
     size = round(trace.weight_bytes / trace.parameters)  # of an element; frozen ones are rounded
-    is_fp32, several = size == FP32_BYTES, accumulation > 1
-    groups, largest = trace.groups, max(chain(*trace.groups))
-    optimizer, weights, host = part_of(trace.slot_bytes), trace.buffer_bytes, 0
+    is_fp32 = size == FP32_BYTES
+    several = accumulation > 1
+    groups = trace.groups
+    largest = max(chain(*trace.groups))
+    optimizer = part_of(trace.slot_bytes)
+    weights = trace.buffer_bytes
+    host = 0
     # The last bucket is averaged when the backward pass is complete: a moment of its own.
     end = np.flatnonzero(trace.moments.phase == Phase.UPDATE)[:1]
     rows = np.insert(np.arange(len(trace.moments.phase)), end, end)
     phase, held, computed = (array[rows] for array in trace.moments)
-    phase[end], computed[end] = Phase.BACKWARD, np.iinfo(computed.dtype).max
-    is_later, is_averaged = _passes(phase) > 1, computed > bucket
+    phase[end] = Phase.BACKWARD
+    computed[end] = np.iinfo(computed.dtype).max
+    is_later = _passes(phase) > 1
+    is_averaged = computed > bucket
     gradients: Any = 0
     if stage < 3:
         parts = [2 * -(-sum(group) // (2 * ranks)) for group in groups]  # they are aligned
-        part, is_whole = FP32_BYTES * sum(parts), stage == 1 and several
+        part = FP32_BYTES * sum(parts)
+        is_whole = stage == 1 and several
         in_bucket = FP32_BYTES if stage == 1 else size
         weights += trace.weight_bytes
         optimizer += part
@@ -147,12 +157,14 @@ def zero(
         # The bucket is copied, and in 16 bits that copy is then copied to fp32.
         copies = in_bucket + FP32_BYTES * (in_bucket < FP32_BYTES)
         count = (1 + bool(layout.get("overlap_comm"))) * is_contiguous
-        always, buffers = 0, in_bucket * count * bucket * (computed > 0)
+        always = 0
+        buffers = in_bucket * count * bucket * (computed > 0)
         # Gradients are measured one by one in fp64, then copied group by group.
         measured = _FP64_BYTES * min(largest, sum(parts))
         update = kept + max(measured, is_fp32 * FP32_BYTES * max(parts))
         if offloads:  # gradients, those of other micro-batches, and weights on their way back
-            always, update = size * largest, kept
+            always = size * largest
+            update = kept
             host = part + size * (sum(parts) + largest) + is_fp32 * several * part
         gathered = trace.trainable
     else:
@@ -160,29 +172,32 @@ def zero(
         shards = size * (part // FP32_BYTES + part_of(trace.parameters - trace.trainable))
         small = layout["stage3_param_persistence_threshold"]
         persistent = sum(numel for numel in trace.sizes if numel <= small)
-        others, most = trace.parameters - persistent, max(trace.sizes)
-        soon, fetched = (
-            layout["stage3_max_reuse_distance"] // 2,
-            layout["stage3_prefetch_bucket_size"],
-        )
+        others = trace.parameters - persistent
+        most = max(trace.sizes)
+        soon = layout["stage3_max_reuse_distance"] // 2
+        fetched = layout["stage3_prefetch_bucket_size"]
         ahead = min(others, soon + 2 * fetched + most)
         arriving = min(ahead, fetched + most) * (phase == Phase.FORWARD)
         weights += size * persistent + shards
         optimizer += 2 * part
-        copies, always = FP32_BYTES, FP32_BYTES * bucket * is_contiguous
+        copies = FP32_BYTES
+        always = FP32_BYTES * bucket * is_contiguous
         buffers = size * (ranks > 1) * (ahead + arriving)
         update = max(
             min(part, FP32_BYTES * layout["sub_group_size"]), _FP64_BYTES * part_of(largest)
         )
         if offloads:
             moved = shards * offloads_weights
-            weights, host, update = weights - moved, moved + part, 0
+            weights = weights - moved
+            host = moved + part
+            update = 0
         gathered = persistent + accumulation * (2 * others - min(others, soon + fetched))
     if offloads:
         optimizer, host = 0, host + optimizer
     buffers = buffers + always + copies * min(bucket, trace.trainable) * is_averaged
     in_update = phase == Phase.UPDATE
-    held[:, Kind.WEIGHTS], held[:, Kind.OPTIMIZER] = weights, optimizer
+    held[:, Kind.WEIGHTS] = weights
+    held[:, Kind.OPTIMIZER] = optimizer
     held[:, Kind.GRADIENTS] = np.where(in_update, update, gradients)
     held[:, Kind.COMMUNICATION] = np.where(in_update, always, buffers)
     held[in_update, Kind.TEMPORARIES] //= ranks

@@ -72,12 +72,15 @@ GATHERED = 1.5
 """Of all weights, under FSDP on a CPU: gloo copies what it sends, and the heap keeps the blocks of
 gathered weights. Measured by benchmarks.plan_host on two ranks."""
 _CPU = torch.device("cpu")
-_TRIED, _TRIED_S = 8, 1.0
+_TRIED = 8
+_TRIED_S = 1.0
 """Micro-batches of which the largest is traced, and the time for them."""
-_GPU_SPEEDS, _CPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10), (3e10, 5e9, 5e8, 5e9)
+_GPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10)
+_CPU_SPEEDS = (3e10, 5e9, 5e8, 5e9)
 """What a rank does in a second, roughly: operations, bytes in memory, bytes sent, and to the host
 and back. Only ratios between engines count."""
-_GPU_START_S, _CPU_START_S = 5e-6, 1e-6
+_GPU_START_S = 5e-6
+_CPU_START_S = 1e-6
 """To start a kernel."""
 
 
@@ -174,7 +177,8 @@ class Plan:
     @property
     def needs(self) -> str:
         """`3.1 GiB of 8.0 GiB` or `3.1 GiB, GPU memory unknown`, of the memory that decides."""
-        is_host, target = self.is_host_bound, self.target
+        is_host = self.is_host_bound
+        target = self.target
         limit = target.ram_bytes if is_host else target.device_bytes
         kind = "main" if is_host else "GPU"
         of = f", {kind} memory unknown" if limit is None else f" of {size(limit)}"
@@ -253,7 +257,8 @@ class Planner:
     def __init__(
         self, task: Task, settings: Any, described: Described, process_bytes: int | None
     ) -> None:
-        self._task, self._model = task, settings.model
+        self._task = task
+        self._model = settings.model
         self._encoded = _use_features(task, settings.feature_cache)
         self._samples = Samples(task, task.data("train"), settings.train.seed)
         self._described = described
@@ -281,7 +286,8 @@ class Planner:
 
     def subject(self, resolved: Resolved) -> Subject:
         """The training of the task with the batch numbers of `resolved`. Raises DataError."""
-        settings, numbers = resolved.settings, resolved.batching
+        settings = resolved.settings
+        numbers = resolved.batching
         batching.check_fills(resolved, len(self._samples))
         order = DataOrder(len(self._samples), numbers.global_batch, settings.train.seed)
         plan = solve(
@@ -296,8 +302,10 @@ class Planner:
         return Subject(self._task, settings, plan, micro_batch, encoded=self._encoded)
 
     def _predict(self, resolved: Resolved, subject: Subject) -> Plan:
-        settings, numbers = resolved.settings, resolved.batching
-        engine, target = ENGINES[settings.engine.name], self._described.target(resolved)
+        settings = resolved.settings
+        numbers = resolved.batching
+        engine = ENGINES[settings.engine.name]
+        target = self._described.target(resolved)
         options = engine_options(settings, resolved, subject.task.channels_last)
         # A precision that the CPU has, with tensors of the same size.
         precision: Any = {"tf32": "fp32", "fp8": "bf16"}.get(options.precision, options.precision)
@@ -312,7 +320,8 @@ class Planner:
                 real = self._trace(engine, replace(subject, is_fake=False), target, options)
                 self._traces[key] = *real, untraced(error)
         trace, checkpoint_bytes, obstacle = self._traces[key]
-        is_cpu, split = target.device == "cpu", (target.ranks, numbers.accumulation)
+        is_cpu = target.device == "cpu"
+        split = (target.ranks, numbers.accumulation)
         if engine.ds_config is not None:
             placed = zero(trace, *split, options.ds_config["zero_optimization"])
         elif engine.is_traced:
@@ -372,7 +381,8 @@ class Planner:
         self, engine: Entry, subject: Subject, target: PlanTarget, options: Options
     ) -> tuple[StepTrace, int]:
         """The trace of the engine itself, or of the model alone; the bytes of a checkpoint."""
-        checkpoints, rounds = [], _rounds(engine, options)
+        checkpoints = []
+        rounds = _rounds(engine, options)
 
         def change(model: Module) -> None:
             self._process_bytes = self._process_bytes or psutil.Process().memory_info().rss
@@ -384,7 +394,8 @@ class Planner:
                 weights = dict(model.named_parameters())
                 round_weights(weights, DTYPES[options.precision], keeps=False)
 
-        info, name = RankInfo(), by_processes(1)
+        info = RankInfo()
+        name = by_processes(1)
         if engine.is_traced:
             info = RankInfo(0, target.ranks, 0, target.ranks_per_node, 0)
             name = engine.name
@@ -393,7 +404,8 @@ class Planner:
                 # Rank 0 of a process group whose other ranks do not exist: nothing is sent.
                 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-                store, size = FakeStore(), target.ranks
+                store = FakeStore()
+                size = target.ranks
                 dist.init_process_group("fake", rank=0, world_size=size, store=store)
                 stack.callback(dist.destroy_process_group)
             built = build_engine(name, ProcessWorld(info, _CPU, 0.0), options)
@@ -402,7 +414,8 @@ class Planner:
 
 def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:
     """The same for runs of one task whose trace is the same: most engines use that of local."""
-    settings, engine = resolved.settings, ENGINES[resolved.settings.engine.name]
+    settings = resolved.settings
+    engine = ENGINES[resolved.settings.engine.name]
     kind = ""
     if engine.is_traced:
         # Traced on a CPU, where the state is in host memory already, engines that differ in offload

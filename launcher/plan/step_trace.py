@@ -115,7 +115,9 @@ def trace_step(
     step do the same under this engine, so one is traced. Raises what the step raises; torch's
     DynamicOutputShapeException and DataDependentOutputException if it depends on values.
     """
-    task, settings, plan = subject.task, subject.settings, subject.train_plan
+    task = subject.task
+    settings = subject.settings
+    plan = subject.train_plan
     storages = Storages(subject.is_fake)
     with cleared_caches(), storages.resizes():
         model = build(task, storages)
@@ -138,7 +140,8 @@ def trace_step(
             updater.start(engine)
         # Several ranks hold those of the next step as well: they agree on it early.
         count = plan.accumulation * (2 if plan.world_size > 1 else 1)
-        batch, num_units = subject.micro_batch.batch, subject.micro_batch.num_units
+        batch = subject.micro_batch.batch
+        num_units = subject.micro_batch.num_units
         batches = [MicroBatch(copied(batch, storages), num_units) for _ in range(count)]
         start = len(storages.changes)
         if subject.encoded is not None:
@@ -147,7 +150,8 @@ def trace_step(
             with storages.computing(), torch.no_grad(), storages.during(Phase.FORWARD):
                 task.encode(module, given)
             del given
-        encoding, flops = len(storages.changes) - start, storages.flops
+        encoding = len(storages.changes) - start
+        flops = storages.flops
         storages.launches.clear()
         storages.sent = 0.0
         most = min(MICRO_BATCHES, plan.accumulation)

@@ -173,7 +173,8 @@ class Storages(TorchDispatchMode):
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
         """Inside, the step is in `phase`."""
-        before, self.phase = self.phase, phase
+        before = self.phase
+        self.phase = phase
         try:
             yield
         finally:
@@ -191,7 +192,8 @@ class Storages(TorchDispatchMode):
             return
         self.sent_before_last = self.sent
         self.keep(Phase.BACKWARD, Kind.GRADIENTS)
-        self.computed, self.phase = 0, Phase.FORWARD
+        self.computed = 0
+        self.phase = Phase.FORWARD
 
     def complete(self, parameter: Tensor) -> None:
         """The backward pass has completed the gradient of `parameter`."""

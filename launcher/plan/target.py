@@ -47,7 +47,8 @@ class Described:
             return resolved
         resolved = resolve(self.nodes * resolved.nproc)
         engine = resolved.settings.engine.name
-        most, where = ENGINES[engine].processes, f"{NODES.flag} {self.nodes}"
+        most = ENGINES[engine].processes
+        where = f"{NODES.flag} {self.nodes}"
         if most is not None and self.nodes > most:
             others = ", ".join(name for name, entry in ENGINES.items() if entry.processes is None)
             raise SettingsError.of(
@@ -100,7 +101,8 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
         diagnostics.append(Diagnostic(problem, where=f"{flag} {values[flag]}", **parts))
 
     def number(option: Option, adapter: TypeAdapter[Any], allowed: str) -> int | None:
-        flag, text = option.flag, values.get(option.flag, "").strip()
+        flag = option.flag
+        text = values.get(option.flag, "").strip()
         try:
             return adapter.validate_python(text) if flag in values else None
         except ValueError:
@@ -112,7 +114,8 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     units = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
     memory, ram = (number(option, _SIZE, units) for option in (GPU_MEMORY, RAM))
     machine = here if ram is None else replace(here, ram_bytes=ram)
-    known, gpu = throughput.gpus(), None
+    known = throughput.gpus()
+    gpu = None
     if (text := values.get(GPU.flag)) is not None:
         gpu = {_joined(each): entry for each, entry in known.items()}.get(_joined(text))
         candidates = [each for each in known if _joined(text) in _joined(each)]

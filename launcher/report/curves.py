@@ -135,7 +135,8 @@ def shown(run: RunRecord) -> list[Mapping[str, Any]]:
 
 def text_of(event: Mapping[str, Any]) -> str:
     """One event in a line, in the words of the console."""
-    facts, kind = event["facts"], event["kind"]
+    facts = event["facts"]
+    kind = event["kind"]
     try:
         if kind == "evaluated":
             values = ", ".join(f"{name} {real(float(v))}" for name, v in facts["metrics"].items())

@@ -51,8 +51,10 @@ def title(run: RunRecord) -> str:
 
 def figures(run: RunRecord) -> dict[str, str]:
     """The numbers that are looked for first; a dash for what is unknown."""
-    result, peaks = run.result, run.result.get("peak_memory_bytes") or {}
-    best, wall_s = result.get("best"), result.get("wall_s")
+    result = run.result
+    peaks = run.result.get("peak_memory_bytes") or {}
+    best = result.get("best")
+    wall_s = result.get("wall_s")
     known = [
         f"{side} {size(peaks[side])}" for side in ("device", "host") if peaks.get(side) is not None
     ]
@@ -78,7 +80,8 @@ def findings(runs: Sequence[RunRecord]) -> list[Row]:
             for event in run.events
             if event["kind"] in ("advice", "warning") and "fault" in event["facts"]
         ]
-        status, lines = run.result.get("status"), dict(commands(run))
+        status = run.result.get("status")
+        lines = dict(commands(run))
         if status == "stopped" or (status == "failed" and not advice):
             log = shlex.quote(from_here(run.folder.absolute() / run_folder.LOG))
             again = lines.get("resume", lines["repeat"]) if status == "stopped" else f"less {log}"
@@ -93,11 +96,14 @@ def settings(run: RunRecord) -> tuple[list[Row], list[Row]]:
     """The settings that differ from those of the mode: key, value, value of the mode, origin; the
     user's first. Then all others: key, value, origin.
     """
-    chosen, others = dict[Row, int](), list[Row]()
+    chosen: dict[Row, int] = {}
+    others: list[Row] = []
     for key, setting in run.settings.items():
         if key == "promise":
             continue
-        value, layer, how = setting.get("value"), setting.get("layer"), setting.get("how")
+        value = setting.get("value")
+        layer = setting.get("layer")
+        how = setting.get("how")
         layers = [setting, *setting.get("replaced", ())]
         shipped = [each.get("value") for each in layers if each.get("layer") not in _CHOSEN][:1]
         origin = f"{setting.get('origin', '')}{f': {how}' if how else ''}"
@@ -132,7 +138,8 @@ def time_split(run: RunRecord) -> list[tuple[str, float, str]]:
 
 def machine(run: RunRecord) -> list[Row]:
     """The machine, and its highest readings."""
-    facts, result = run.result.get("environment") or {}, run.result
+    facts = run.result.get("environment") or {}
+    result = run.result
     known = {key: facts[key] for key in ("host", "system", "cores") if facts.get(key) is not None}
     if facts.get("memory_bytes") is not None:
         known["memory"] = size(facts["memory_bytes"])

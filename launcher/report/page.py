@@ -134,10 +134,8 @@ def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
         while len(points) > 2 * max(BUCKETS // len(lines), 100):
             points = halved(points)
         style = "dashed" if dashed else "dotted" if color >= COLORS else ""
-        xs, ys = (
-            [x for x, _ in points],
-            [None if y is None else float(f"{y:.6g}") for _, y in points],
-        )
+        xs = [x for x, _ in points]
+        ys = [None if y is None else float(f"{y:.6g}") for _, y in points]
         drawn.append({"name": name, "color": color % COLORS, "style": style, "x": xs, "y": ys})
     return {"title": title, "unit": unit, "lines": drawn}
 
@@ -150,7 +148,8 @@ def as_json(
     """
     places = [x for each in plots for line in each["lines"] for x in line["x"]]
     places += [mark["x"] for mark in marks]
-    low, high = min(places, default=0), max(places, default=1)
+    low = min(places, default=0)
+    high = max(places, default=1)
     axis = {"label": label, "low": low, "high": high if high > low else low + 1}
     return {"axis": axis, "plots": plots, "marks": marks}
 

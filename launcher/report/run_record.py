@@ -57,12 +57,14 @@ class RunRecord:
     @property
     def checkpoint_rows(self) -> list[tuple[str, str, str, str]]:
         """Step, size, score and links of each checkpoint."""
-        rows, links = [], {}
+        rows = []
+        links = {}
         for link in run_folder.LINKS:
             if (path := self.folder / link).is_dir():
                 links[link] = path.resolve().name
         for folder, written in self.checkpoints.items():
-            score, bytes_ = written.score, sum(file.bytes for file in written.files)
+            score = written.score
+            bytes_ = sum(file.bytes for file in written.files)
             text = f"{score.metric} {score.value:.6g}" if score else "–"
             names = ", ".join(link for link, name in links.items() if name == folder)
             rows.append((f"{written.step:,}", size(bytes_), text, names))
@@ -123,12 +125,14 @@ def read(folder: Path, name: str) -> RunRecord:
     """
     run_folder.check_regular(folder)
     reader = RunReader(folder, redacts=True)
-    train, evaluations = defaultdict[str, list[Point]](list), defaultdict[str, list[Point]](list)
+    train = defaultdict[str, list[Point]](list)
+    evaluations = defaultdict[str, list[Point]](list)
     for line in reader.metrics():
         is_train = line["kind"] == "train"
         for key, value in _values(line) if is_train else _metrics(line):
             if isinstance(value, float | int) or value in ("NaN", "Infinity", "-Infinity"):
-                column, number = (train if is_train else evaluations)[key], float(value)
+                column = (train if is_train else evaluations)[key]
+                number = float(value)
                 # A split may be evaluated before and after a resume.
                 if column and column[-1][0] >= line["step"]:
                     del column[-1]

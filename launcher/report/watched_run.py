@@ -71,7 +71,8 @@ class WatchedRun:
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
         run_folder.check_regular(folder)
-        self._folder, self._now = folder, now
+        self._folder = folder
+        self._now = now
         self._lines = FollowedLines(folder)
         self._forget()
 
@@ -97,7 +98,8 @@ class WatchedRun:
         if state == "running":
             self._clock = max(self._clock, self._now())
         if self._progress is not None:
-            self._progress.event, self._progress.has_ended = self._event, state in ENDED
+            self._progress.event = self._event
+            self._progress.has_ended = state in ENDED
         if state not in ENDED or state == "killed":
             result = {}
         reason = str(result.get("reason") or "")
@@ -117,7 +119,9 @@ class WatchedRun:
         if line["kind"] == "train":
             self._add_step(step_metrics(line), line)
             return
-        kind, step, facts = line["kind"], int(line["step"]), line["facts"]
+        kind = line["kind"]
+        step = int(line["step"])
+        facts = line["facts"]
         self._clock = datetime.fromisoformat(line["time"].replace("Z", "+00:00")).timestamp()
         self._last_kind = kind
         if kind == "started":
@@ -134,7 +138,8 @@ class WatchedRun:
         steps = metrics.step - progress.step
         progress.stepped(metrics.step, metrics.step_time_s * steps + self._between_s)
         self._between_s = 0.0
-        progress.last, progress.usage = metrics, usage_of(line)
+        progress.last = metrics
+        progress.usage = usage_of(line)
 
 
 def _event(kind: str, step: int, facts: Mapping[str, Any]) -> str | None:

@@ -49,7 +49,9 @@ def build(
 
     What a run does not use is not imported.
     """
-    device, limits, folder = world.device, settings.limits, storage.path
+    device = world.device
+    limits = settings.limits
+    folder = storage.path
     monitor = ResourceMonitor(device, folder, limits.check_every_s)
     events = EventsWriter(storage, world.rank)
     callbacks: list[Callback] = [events]
@@ -113,8 +115,11 @@ def run_info(
     device: torch.device,
 ) -> RunInfo:
     """The names and numbers of the run that do not change; `evaluated` as in RunInfo."""
-    settings, chosen = job.resolved.settings, job.resolved.chosen
-    of_data, name, notes = tasks[-1].facts(), device.type, [*job.resolved.notes]
+    settings = job.resolved.settings
+    chosen = job.resolved.chosen
+    of_data = tasks[-1].facts()
+    name = device.type
+    notes = [*job.resolved.notes]
     if job.experience is not None and "source" in of_data:
         of_data = {**of_data, "source": settings.data.path}  # not the folder of links to its files
     if job.number:
@@ -195,7 +200,8 @@ def _trackers(
             PlainOutput(sys.stdout).write(kind, text)
         job.log(text)
 
-    values, tracking = job.resolved.values.items(), settings.tracking
+    values = job.resolved.values.items()
+    tracking = settings.tracking
     resume = job.resume
     names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
     may_repeat = resume is not None and (resume.step is not None or bool(resume.reset))

@@ -16,11 +16,11 @@ from gearshift.training.settings import nested
 
 def render_plan(ready: RunPlan) -> str:
     """The text of --dry-run."""
-    facts, settings, solved = plan_as_json(ready), ready.resolved.settings, ready.resolved.batching
-    count, limits = (
-        facts["parameters"],
-        {"steps": settings.train.max_steps, "epochs": settings.train.epochs},
-    )
+    facts = plan_as_json(ready)
+    settings = ready.resolved.settings
+    solved = ready.resolved.batching
+    count = facts["parameters"]
+    limits = {"steps": settings.train.max_steps, "epochs": settings.train.epochs}
     product = f"micro-batch {solved.micro_batch} × accumulation {solved.accumulation}"
     product += f" × {counted(solved.world_size, 'process')}"
     rows = [
@@ -54,9 +54,11 @@ def render_plan(ready: RunPlan) -> str:
 
 def plan_as_json(ready: RunPlan) -> dict[str, Any]:
     """The JSON of --dry-run."""
-    resolved, facts = ready.resolved, {"started": ready.starts_processes, "threads": ready.threads}
+    resolved = ready.resolved
+    facts = {"started": ready.starts_processes, "threads": ready.threads}
     # The ranks that this program would start: none under torchrun or srun.
-    ranks, fetched = range(resolved.nproc if ready.launched is None else 0), list[dict[str, Any]]()
+    ranks = range(resolved.nproc if ready.launched is None else 0)
+    fetched: list[dict[str, Any]] = []
     if resolved.settings.download.fetch:
         from gearshift.launcher.config import (
             feature_checks,
@@ -64,7 +66,8 @@ def plan_as_json(ready: RunPlan) -> dict[str, Any]:
 
         is_requested = feature_checks.is_requested(resolved.values)
         for target in feature_checks.targets(resolved.settings.download) if is_requested else ():
-            url, path = str(target.file.url), target.path
+            url = str(target.file.url)
+            path = target.path
             fetched.append({"url": url, "path": str(path), "is_there": path.exists()})
     later = expected(resolved)  # what may change once its data is read
     return {

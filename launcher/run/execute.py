@@ -52,7 +52,9 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
     `show` gets each failure. The folder of a run that did not train, because of invalid data, is
     removed; that of a resumed run stays as it was. Raises SettingsError.
     """
-    train, folder, settings = train or train_ranks, None, plan.resolved.settings
+    train = train or train_ranks
+    folder = None
+    settings = plan.resolved.settings
     try:
         with signals.stoppable():
             if is_of_hub(settings.model):
@@ -98,7 +100,8 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
 
 def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
     """Train the ranks of `plan` to their end, in this process or in supervised ones."""
-    variables, launched = environment.variables(), plan.launched
+    variables = environment.variables()
+    launched = plan.launched
     # In a control group that limits memory the kernel then kills a rank instead of this process.
     handler = signals.installed()
     may_start = environment.is_own_process and (handler is None or not handler.in_job)
@@ -160,14 +163,17 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
     restart resumes from the newest checkpoint and is printed and
     logged. `show` gets each failure; the last end is returned. Touches the disk.
     """
-    folder, resumed = plan.folder, plan.resume
+    folder = plan.folder
+    resumed = plan.resume
     assert folder is not None, "these ranks have a run folder"
     newest = begun = None  # the newest step in the run folder, and the step to resume from
     if resumed is not None:  # a new run has no checkpoints to look for
         newest = _newest_step(folder)
         begun = _newest_step(resumed.source) if resumed.step is None else resumed.step
     max_restarts = plan.resolved.settings.engine.max_restarts
-    again, restarts, reductions = plan, 0, 0
+    again = plan
+    restarts = 0
+    reductions = 0
     while True:
         kills = cgroup.oom_kills() or 0
         end = attempt(again)
@@ -182,7 +188,8 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
         if resumed is None or (step is not None and step != newest and step > (begun or 0)):
             again = replace(again, resume=ResumeRequest(folder))
         else:
-            again, step = replace(again, resume=resumed), begun
+            again = replace(again, resume=resumed)
+            step = begun
         numbers = again.resolved.batching
         used = end.micro_batch or numbers.micro_batch  # a run may have reduced it itself
         accumulation = numbers.micro_batch * numbers.accumulation // used
@@ -191,7 +198,8 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
         if less is not None and reductions < MAX_HALVINGS:
             # settings.yaml and origins.json then show the new numbers and their origin.
             smaller = again.resolved.with_batching(less, "reduced after out of memory")
-            again, reductions = replace(again, resolved=smaller), reductions + 1
+            again = replace(again, resolved=smaller)
+            reductions = reductions + 1
             line = f"restart with micro-batches of {less.micro_batch}"
             facts = {"rank": end.rank, "text": end.text, "from_step": step}
             facts |= {"micro_batch": less.micro_batch, "accumulation": less.accumulation}
@@ -262,8 +270,10 @@ def last_line(end: RunEnd) -> str:
     """The run folder and the next command; empty: there is no folder. Reads the folder."""
     if (folder := end.folder) is None:
         return ""
-    parts, resume = [f"run folder {folder}"], f"{PROGRAM} resume {shlex.quote(str(folder))}"
-    is_done, has_failed = end.exit_code == exit_codes.DONE, end.exit_code == exit_codes.FAILURE
+    parts = [f"run folder {folder}"]
+    resume = f"{PROGRAM} resume {shlex.quote(str(folder))}"
+    is_done = end.exit_code == exit_codes.DONE
+    has_failed = end.exit_code == exit_codes.FAILURE
     if (folder / run_folder.REPORT).is_file():
         parts.append(f"report: {folder / run_folder.REPORT}")
     if has_failed:
@@ -290,7 +300,8 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
         values = read_values(folder / run_folder.SETTINGS)
     except SettingsError:
         return None
-    path, family = str(values.get("data.path", "")), FAMILIES.get(str(values.get("model.family")))
+    path = str(values.get("data.path", ""))
+    family = FAMILIES.get(str(values.get("model.family")))
     if family is None or not run_folder.checkpoints(folder):
         return None
     if values.get("model.stage") in [stage.name for stage in family.stages if not stage.predicts]:

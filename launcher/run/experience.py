@@ -67,7 +67,8 @@ def resolve_experience(resolved: Resolved, spec: ExperienceSpec) -> Resolved:
     ]
     if spec.number:
         lr, schedule = (resolved.values[key].value for key in ("optim.lr", "schedule.name"))
-        given, scale = spec.settings, spec.settings["lr_scale"]
+        given = spec.settings
+        scale = spec.settings["lr_scale"]
         changes += [
             ("train.epochs", given["epochs"], "epochs", ""),
             ("train.max_steps", given["max_steps"], "max_steps", ""),
@@ -114,10 +115,12 @@ def load_experience(
     from gearshift.models.common.split import load_sides
     from gearshift.training.data.samples import ReplayMixture
 
-    tasks, known = [first], load_sides(spec.run)
+    tasks = [first]
+    known = load_sides(spec.run)
     build = task_class(settings.model.family)
     for number in spec.numbers[1:]:
-        folder, is_new = experiences.task_folder(spec.run, number), number == spec.number
+        folder = experiences.task_folder(spec.run, number)
+        is_new = number == spec.number
         task_context = replace(context, folder=folder, earlier_splits=dict(known))
         data = experiences.data_folder(spec.run, number)
         view: Any = TrackedSettings(data_settings(settings, data))
@@ -128,7 +131,8 @@ def load_experience(
             _read(partial(task.continue_from, first), is_new)
         tasks.append(task)
         known |= load_sides(folder)
-    new, least = tasks[-1].data("train"), spec.settings["min_samples"]
+    new = tasks[-1].data("train")
+    least = spec.settings["min_samples"]
     if len(new) < least:
         message = f"{len(new)} new training samples: continual.min_samples is {least}"
         raise DataError(message, where="data.path", allowed=f"at least {least}")

@@ -48,12 +48,14 @@ class JobGeneration:
 
         if not generations.has_predecessor(self.run, self.generation):
             return args
-        started, newest = generations.starts(self.run, self.generation), newest_step(self.run)
+        started = generations.starts(self.run, self.generation)
+        newest = newest_step(self.run)
         has_saved = bool(started) and newest is not None and newest > started[0]["from_step"]
         if args.resume is None or has_saved:
             option = "the next generation"
             return replace(args, resume=AUTO, resume_option=option, reset=(), force=True)
-        here, other = self.run.resolve(), Path(args.resume).resolve()
+        here = self.run.resolve()
+        other = Path(args.resume).resolve()
         is_own = args.resume == AUTO or args.resume.isdigit() or here in (other, *other.parents)
         if self.rank == 0 and not is_own:
             run_folder.clear(self.run)
@@ -77,10 +79,8 @@ class JobGeneration:
         first outcome counts. The code is 0 for every end that all ranks agreed on: srun and torchrun
         treat any other one as a failed rank, and the job script reads the outcome. Touches the disk.
         """
-        of_all, of_one = (
-            ("peer lost", "killed", "fenced"),
-            ("failed", "out of memory", "invalid input"),
-        )
+        of_all = ("peer lost", "killed", "fenced")
+        of_one = ("failed", "out of memory", "invalid input")
         if kind in of_one or (self.rank == 0 and kind not in of_all):
             publish_outcome(self.run, self.generation, code, text)
         return exit_codes.DONE if kind == "ended" and code != exit_codes.FAILURE else code
@@ -93,7 +93,8 @@ def read_job_generation(out: Path | None) -> JobGeneration | None:
     """
     variables = environment.variables()
     with suppress(InvalidEnvironment):
-        generation, rank = read_generation(variables), read_rank_environment(variables)
+        generation = read_generation(variables)
+        rank = read_rank_environment(variables)
         if generation is not None and out is not None:
             return JobGeneration(generation, out, rank.rank if rank else 0)
     return None

@@ -33,7 +33,8 @@ from gearshift.training.logging.quantities import size
 
 _FREE = 0.03
 """The share of main memory that a run leaves free, or it is refused."""
-_FILES, _FILES_PER_WORKER = 64, 8
+_FILES = 64
+_FILES_PER_WORKER = 8
 """Files that a rank may have open, and more for each loader worker: pipes and shared batches."""
 _ENGINE = "engine.name"
 
@@ -65,7 +66,8 @@ def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
 
     Raises SettingsError with all errors.
     """
-    invalid, variables = list[Diagnostic](), environment.variables()
+    invalid = list[Diagnostic]()
+    variables = environment.variables()
     launched = generation = None
     try:
         generation = read_generation(variables)
@@ -99,7 +101,8 @@ def prepare_run_at(
 
     `is_here`: engine auto plans for this machine. Otherwise the number of processes decides.
     """
-    diagnostics, decision = list[Diagnostic](), None
+    diagnostics = list[Diagnostic]()
+    decision = None
     world_size = launched.world_size if launched else None
     try:
         if args.resume is None and not args.reset:
@@ -128,7 +131,9 @@ def prepare_run_at(
         if not is_own or not run_folder.is_run_folder(out):  # else it contains the resumed run
             diagnostics += run_folder.writing_errors(out, f"--out {out}")
     if launched is not None and decision is not None:
-        values, key, source = decision.resolved.values, "engine.max_restarts", launched.source
+        values = decision.resolved.values
+        key = "engine.max_restarts"
+        source = launched.source
         diagnostics += check_processes(values, launched.local_size, source)
         if value := values[key].value:
             message = (
@@ -144,7 +149,9 @@ def prepare_run_at(
             diagnostics += feature_checks.check_launcher(source, values)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
-    resolved, settings, resume = decision.resolved, decision.resolved.settings, decision.resume
+    resolved = decision.resolved
+    settings = decision.resolved.settings
+    resume = decision.resume
     is_continual = launched is None and settings.continual.enabled
     if launched is None and resume is not None and not is_continual:
         from gearshift.launcher.run import experience
@@ -183,7 +190,8 @@ def name_of(settings: Any) -> str:
 
 def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnostic]:
     """An error if the user sets other processes than the `ranks` that `source` starts on a node."""
-    key, nproc = "engine.nproc", values["engine.nproc"]
+    key = "engine.nproc"
+    nproc = values["engine.nproc"]
     if nproc.origin.layer in (FILES_LAYER, CLI_LAYER) and nproc.value not in (None, ranks):
         problem = f"differs from the {counted(ranks, 'rank')} that {source} starts on each node"
         fix = errors.fix_line(key, nproc.origin, ranks)
@@ -215,7 +223,8 @@ def least_room_bytes(resolved: Resolved) -> int:
 
 def first_line(ready: RunPlan) -> str:
     """The first line for the user, before torch is imported."""
-    settings, chosen = ready.resolved.settings, ready.resolved.chosen
+    settings = ready.resolved.settings
+    chosen = ready.resolved.chosen
     what = f"{model_name(settings.model)}, mode {settings.mode}, engine {settings.engine.name}"
     line = f"{what} on {processes_of(ready)}; run folder {ready.destination}"
     return "\n".join(text for text in (ready.line, chosen and chosen.line, line) if text)
@@ -223,7 +232,8 @@ def first_line(ready: RunPlan) -> str:
 
 def processes_of(ready: RunPlan) -> str:
     """`cuda, 2 processes, 4 threads each`."""
-    resolved, launched = ready.resolved, ready.launched
+    resolved = ready.resolved
+    launched = ready.launched
     if launched is None and not ready.starts_processes:
         return f"{resolved.device}, in this process"
     text = counted(resolved.batching.world_size if launched else resolved.nproc, "process")
@@ -243,8 +253,11 @@ def check_memory(
     """
     if parameters is None:
         return
-    settings, device, world_size = resolved.settings, resolved.device, resolved.world_size
-    is_16_bit, state_bytes = settings.precision not in ("fp32", "tf32"), settings.optim.least_bytes
+    settings = resolved.settings
+    device = resolved.device
+    world_size = resolved.world_size
+    is_16_bit = settings.precision not in ("fp32", "tf32")
+    state_bytes = settings.optim.least_bytes
     limit = (
         here.tensor_bytes(ranks_per_node, world_size // ranks_per_node)
         if device == "cuda"
@@ -253,7 +266,8 @@ def check_memory(
 
     def lacks(engine: Entry) -> list[str]:
         """Each kind of memory of which there is too little: what is needed, and what there is."""
-        weight_bytes, lacking = 2 if is_16_bit and engine.shards_parameters else 4, []
+        weight_bytes = 2 if is_16_bit and engine.shards_parameters else 4
+        lacking = []
         placement = engine.placed(settings.engine.offload)
         needed = placement.state_bytes(parameters, world_size, weight_bytes, state_bytes)
         host = ranks_per_node * (needed.host + (needed.device if device == "cpu" else 0))

@@ -147,7 +147,8 @@ def agreed(outcome: Mapping[str, Any], rank: int) -> RunEnd:
 def of_error(error: BaseException, rank: int) -> RunEnd:
     """The end of a rank by `error`, without secrets of the environment."""
     if isinstance(error, KeyboardInterrupt):
-        text, code = "interrupted before anything was saved", exit_codes.INTERRUPTED
+        text = "interrupted before anything was saved"
+        code = exit_codes.INTERRUPTED
         return build("stopped", rank, text, exit_code=code, cause=error)
     if isinstance(error, Stopped):
         text = f"stopped by {error.signal_name} before anything was saved; run again"
@@ -162,9 +163,12 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
     from gearshift.training.resources.oom import OutOfMemory
     from gearshift.training.stop_reason import WorkerDied
 
-    where, cause = f"rank {rank} on {socket.gethostname()}", error
+    where = f"rank {rank} on {socket.gethostname()}"
+    cause = error
     kind: Kind = "failed"
-    text, trace, parts = str(error), "", dict[str, Any]()
+    text = str(error)
+    trace = ""
+    parts: dict[str, Any] = {}
     if isinstance(error, EngineError | DataError):
         error = SettingsError.of(text) if isinstance(error, EngineError) else about_data(error)
     if isinstance(error, SettingsError):
@@ -178,14 +182,17 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
     elif isinstance(error, CheckpointSetAside):
         kind = "set aside"
     elif isinstance(error, OutOfMemory):
-        kind, text, parts["micro_batch"] = "out of memory", f"{where} {text}", error.micro_batch
+        kind = "out of memory"
+        text = f"{where} {text}"
+        parts["micro_batch"] = error.micro_batch
     elif not isinstance(error, StorageError | CheckpointError | FetchError):
         trace = "".join(traceback.format_exception(error))
         message = "".join(traceback.format_exception_only(error)).strip()
         if isinstance(error, PeersMissing):
             kind = "peer lost"
         elif isinstance(error, RuntimeError | OSError) and _LOST_PEER.search(message):
-            kind, text = "peer lost", f"{where} lost another rank"
+            kind = "peer lost"
+            text = f"{where} lost another rank"
         else:
             text = f"{where} failed: {message}"
     return build(kind, rank, f"error: {text}", trace, cause=cause, **parts)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from gearshift.training.callbacks.preemption import Emit
 
 FOLDER = "samples"
-BEFORE, AFTER = "before", "after"
+BEFORE = "before"
+AFTER = "after"
 """Names of the files, and facts of the event "preview"."""
 SIDE = 1000
 """Pixels of the longer side of a picture at most."""
@@ -33,7 +34,8 @@ class SamplesWriter(Callback):
     """
 
     def __init__(self, storage: Storage, emit: Emit) -> None:
-        self._storage, self._emit = storage, emit
+        self._storage = storage
+        self._emit = emit
 
     def sampled(self, predictions: Predictions, when: str, step: int) -> None:
         """Replace the samples of that time."""
@@ -46,11 +48,9 @@ class SamplesWriter(Callback):
 
     def _write(self, predictions: Predictions, when: str, step: int, *, is_small: bool) -> bool:
         """Write the samples, with small pictures or whole ones; whether it succeeded."""
-        drawn, storage, rows = (
-            list[Mapping[str, str]](),
-            self._storage,
-            list[list[str | float | None]](),
-        )
+        drawn: list[Mapping[str, str]] = []
+        storage = self._storage
+        rows: list[list[str | float | None]] = []
         for row in predictions.rows:
             rows.append(
                 [f"{c[:_LONGEST]}…" if isinstance(c, str) and len(c) > _LONGEST else c for c in row]
@@ -58,10 +58,9 @@ class SamplesWriter(Callback):
         try:
             (storage.path / FOLDER).mkdir(exist_ok=True)
             for number, picture in enumerate(predictions.pictures, start=1):
-                png, file = (
-                    picture.png,
-                    f"{when}-{number}.png",
-                )  # a name of a custom task may be no file name
+                # a name of a custom task may be no file name
+                png = picture.png
+                file = f"{when}-{number}.png"
                 if is_small:
                     from gearshift.models.common import pictures  # for tasks with pictures
 

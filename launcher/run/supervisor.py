@@ -52,7 +52,9 @@ class RankProcesses:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.forwarded, self.interrupts = folder, set[int](), 0
+        self.folder = folder
+        self.forwarded = set[int]()
+        self.interrupts = 0
         self.processes: list[subprocess.Popen[bytes]] = []
         self.ends: dict[int, RunEnd] = {}
         """What the ranks that have exited ended with."""
@@ -262,7 +264,8 @@ def _log_other_ranks(ranks: RankProcesses, shown: RunEnd, run: Path | None) -> N
     if run is None or not run.is_dir() or shown.kind == "invalid input":
         return
     for rank in range(len(ranks.processes)):
-        end, texts = ranks.ends.get(rank), [ranks.output(rank)]
+        end = ranks.ends.get(rank)
+        texts = [ranks.output(rank)]
         if end is not None and end.rank != shown.rank:
             texts += [end.text.strip(), end.trace.strip()]
         for text in dict.fromkeys(filter(None, texts)):  # what a rank printed last may be its trace

@@ -80,7 +80,9 @@ def work(job: RunPlan) -> Outcome | SplitResult:
 
 
 def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
-    given, number, resumed = _settings(job), job.number, None
+    given = _settings(job)
+    number = job.number
+    resumed = None
     tracked = TrackedSettings(given)
     settings = cast(Settings, tracked)
     world = _open_world(job.resolved, settings, cleanup)
@@ -100,11 +102,9 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         job = _fitted(job, len(task.data("train") if number else train_split), storage, world)
         tracked = check.retracked(tracked, _settings(job))
         settings = cast(Settings, tracked)
-    resolved, seed, micro_batch = (
-        job.resolved,
-        settings.train.seed,
-        job.resolved.batching.micro_batch,
-    )
+    resolved = job.resolved
+    seed = settings.train.seed
+    micro_batch = job.resolved.batching.micro_batch
     samples = Samples(task, train_split, seed)
     split = TEST if settings.eval.test and job.split is None else job.split
     evaluated = None if split is None else samples_of(task, split, seed)
@@ -139,7 +139,8 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     if resumed is None or (base is not None and base.frozen):
         deferred_init.write(initial, engine)
     if base is not None:
-        engine, facts = base.left_out(engine), {**facts, **base.facts}
+        engine = base.left_out(engine)
+        facts = {**facts, **base.facts}
     if resumed is not None:
         _restore(job, storage, resumed, engine)
     # Without the optimizer state, which no loader worker needs.
@@ -169,7 +170,8 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     info = callbacks.run_info(
         job, tasks, built, len(samples), held_out.counts(), storage.path, world.device
     )
-    called, save = callbacks.build(job, settings, storage, world, info), settings.save
+    called = callbacks.build(job, settings, storage, world, info)
+    save = settings.save
     keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at)
     writer = CheckpointWriter(storage, world, resolved.settings.engine.name, keep, save.async_)
     run = TrainingRun(settings, train_plan, called, held_out, writer, facts, resumed, peaks, test)
@@ -253,7 +255,8 @@ def _earlier_splits(
         before = None if reset is None else reset.fact("settings", {})
         if before is not None and all(before.get(k) == values.get(k) for k in _OF_SPLIT):
             earlier |= load_sides(folder)
-        start, is_new = values.get("model.start"), not (folder / SPLIT_FILE).exists()
+        start = values.get("model.start")
+        is_new = not (folder / SPLIT_FILE).exists()
         if start is not None and is_new and values.get("data.fold") is None:
             path = Path(start).expanduser()
             runs = (p for p in (path, *path.parents[:3]) if (p / SPLIT_FILE).is_file())
@@ -336,7 +339,8 @@ def _build_model(
         base = base_weights.find(task, model, world)
     if base is not None and resumed is not None:
         base.check(resumed.checkpoint)
-    save, lack = job.resolved.settings.save, None
+    save = job.resolved.settings.save
+    lack = None
     if (
         job.split is not None
         or not save.required
@@ -429,7 +433,8 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     # Ranks started by torchrun or srun do not know its name, which contains the time.
     name = world.broadcast(os.fsencode(job.folder.absolute()) if job.folder else b"")
     path = job.folder if job.folder and not world.rank else Path(os.fsdecode(name))
-    storage, generation = Storage(path), job.generation
+    storage = Storage(path)
+    generation = job.generation
     if world.rank == 0:
         cleanup.enter_context(lock.hold(path, generation=generation))
     if generation is not None:

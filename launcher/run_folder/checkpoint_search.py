@@ -99,7 +99,9 @@ def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
     Reads JSON and settings files only. Raises SettingsError.
     """
     argument = args.resume or AUTO
-    where, path, step = f"{args.resume_option} {argument}", Path(argument), None
+    where = f"{args.resume_option} {argument}"
+    path = Path(argument)
+    step = None
     with reading(where):
         if argument == AUTO:
             if out is None:
@@ -107,10 +109,8 @@ def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
             run = _found(out, None, where) if run_folder.is_run_folder(out) else None
             return run if run and (run.checkpoint or run.is_completed) else None
         if argument.isdigit():
-            path, step = (
-                out or next(iter(newest(run_folder.SETTINGS)), run_folder.PARENT),
-                int(argument),
-            )
+            path = out or next(iter(newest(run_folder.SETTINGS)), run_folder.PARENT)
+            step = int(argument)
         folder, checkpoint = around(path)
         if folder is None:
             raise no_run(path, where, "resume")
@@ -123,7 +123,8 @@ def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
 
 def around(path: Path) -> tuple[Path | None, Path | None]:
     """The run folder at or around `path`, and `path` if it is a checkpoint. Reads the disk."""
-    folder, checkpoint = path, None
+    folder = path
+    checkpoint = None
     if manifest.step_of(path.resolve().name) is not None or is_file(path / manifest.NAME):
         # The links last and best are in the run folder itself.
         folder = (
@@ -180,7 +181,8 @@ def newest(*files: str, parent: Path = run_folder.PARENT) -> list[Path]:
 def _found(folder: Path, step: int | None, where: str) -> ResumableRun:
     saved = run_folder.checkpoints(folder)
     if step is not None and step not in saved:
-        message, allowed = f"{folder} has no checkpoint of step {step}", "a run with a checkpoint"
+        message = f"{folder} has no checkpoint of step {step}"
+        allowed = "a run with a checkpoint"
         if saved:
             allowed = listed([*map(str, saved)], "resume RUN")
         raise SettingsError.of(message, value=step, where=where, allowed=allowed)
@@ -226,7 +228,8 @@ def _newest_intact(saved: dict[int, Path]) -> SavedCheckpoint | None:
 def no_run(path: Path, where: str, command: str) -> SettingsError:
     """The error for a `path`, typed for `command`, that is no run folder. Reads the disk."""
     allowed = RUN_ARGUMENTS.get(command, "a run folder")
-    message, parts = f"run folder '{path}' does not exist ({path.absolute()})", dict[str, Any]()
+    message = f"run folder '{path}' does not exist ({path.absolute()})"
+    parts: dict[str, Any] = {}
     if path.exists():
         message = f"'{path}' is not a run folder: it has no {run_folder.ORIGINS} beside {run_folder.SETTINGS}"
     if stages := RunReader(path).stages():
@@ -308,7 +311,8 @@ def prepare_folder(
 
     A fork gets the metrics before that point. `is_end`: no step is left. For rank 0. Touches the disk.
     """
-    step, logged = point.step if point else 0, resume.source / run_folder.METRICS
+    step = point.step if point else 0
+    logged = resume.source / run_folder.METRICS
     if logged.exists() and not (storage.path / run_folder.METRICS).exists():
         with storage_errors(logged):
             storage.atomic_write(run_folder.METRICS, logged.read_bytes())

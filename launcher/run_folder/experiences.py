@@ -70,10 +70,8 @@ class Ledger:
 
     def updated(self, experience: Experience) -> Ledger:
         """The ledger with `experience` added, or replaced if its number exists."""
-        before, after = (
-            self.experiences[: experience.number],
-            self.experiences[experience.number + 1 :],
-        )
+        before = self.experiences[: experience.number]
+        after = self.experiences[experience.number + 1 :]
         return Ledger([*before, experience, *after])
 
     def rewound_to(self, step: int) -> Ledger:

@@ -74,7 +74,8 @@ def is_held(folder: Path) -> bool | None:
 
 def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
     """The open lock file, locked."""
-    end, is_reported = time.monotonic() + wait_s, False
+    end = time.monotonic() + wait_s
+    is_reported = False
     with storage_errors(path):
         while True:
             with ExitStack() as cleanup:
@@ -101,10 +102,8 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
                 staged.replace(path)
                 continue
             if time.monotonic() > end:
-                message, value = (
-                    f"the run folder {path.parent} is in use by {holder}",
-                    str(path.parent),
-                )
+                message = f"the run folder {path.parent} is in use by {holder}"
+                value = str(path.parent)
                 fix = "wait for that run or stop it; or choose another folder with  --out DIR"
                 raise SettingsError.of(message, value=value, fix=fix)
             if not is_reported:

@@ -181,7 +181,8 @@ class RunReader:
     """
 
     def __init__(self, folder: Path, *, redacts: bool = False) -> None:
-        self._folder, self._redacts = folder, redacts
+        self._folder = folder
+        self._redacts = redacts
 
     def check(self) -> Mapping[str, Any] | None:
         """Check result.json, metrics.jsonl and the kinds of all files; gives the result.
@@ -295,13 +296,17 @@ def _parsed(content: str | bytes, adapter: TypeAdapter[Any]) -> dict[str, Any]:
 
 
 def _damaged(path: Path, error: ValueError, line: int | None = None) -> InvalidRecord:
-    where, fix = str(path), f"rm {shlex.quote(str(path))}"
+    where = str(path)
+    fix = f"rm {shlex.quote(str(path))}"
     if line is not None:
-        where, fix = f"{path}:{line}", f"sed -i {line}d {shlex.quote(str(path))}"
-    key, reason = None, f"not JSON: {error}"
+        where = f"{path}:{line}"
+        fix = f"sed -i {line}d {shlex.quote(str(path))}"
+    key = None
+    reason = f"not JSON: {error}"
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        key, reason = ".".join(map(str, first["loc"])) or None, first["msg"]
+        key = ".".join(map(str, first["loc"])) or None
+        reason = first["msg"]
     return InvalidRecord.of(
         f"{where} is damaged: {reason}", value=str(path), key=key, where=where, fix=fix
     )

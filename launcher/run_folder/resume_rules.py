@@ -67,7 +67,8 @@ def decide(
     """
     if args.resume is None and not args.reset:
         return RunPlan(resolve(args, machine, world_size, None, chosen))
-    run, base = None, None
+    run = None
+    base = None
     wrong = [part for part in args.reset if part not in PARTS]
     diagnostics = [unknown("--reset", part, PARTS, where=f"--reset {part}") for part in wrong]
     if args.resume is None:
@@ -79,7 +80,8 @@ def decide(
         if args.resume is not None and (run := checkpoint_search.find(args, out)) is not None:
             layers, _ = selection.read_user(args)  # as given now, not those of the run
             known = resumed_settings.read(run.folder)
-            key, family = "model.family", known.entries["model.family"].value
+            key = "model.family"
+            family = known.entries["model.family"].value
             given = selection.highest(layers).get(key)
             if given is not None and given.value != family:
                 message = f"model {given.value} differs from {family}, used by {run.folder}"
@@ -104,7 +106,8 @@ def decide(
         # The same for all ranks: under torchrun some check before rank 0 created the folder.
         line = f"{option}: {out} has no checkpoint yet; starting a new run there"
         return RunPlan(resolved, ResumeRequest(out), line)
-    model, mode = model_name(resolved.settings.model), resolved.settings.mode
+    model = model_name(resolved.settings.model)
+    mode = resolved.settings.mode
     return RunPlan(
         resolved, line=f"{option}: no run of {model}, mode {mode}, to resume; starting a new run"
     )
@@ -118,7 +121,9 @@ def _resumed(
     settings: Mapping[str, Any],
     diagnostics: list[Diagnostic],
 ) -> RunPlan:
-    checkpoint, folder, result = run.checkpoint, run.folder, run.result or {}
+    checkpoint = run.checkpoint
+    folder = run.folder
+    result = run.result or {}
     changed = differences(
         settings if checkpoint is None else checkpoint.settings, resolved, checkpoint
     )
@@ -127,7 +132,8 @@ def _resumed(
     if not is_left and any(
         change.key in LENGTH or change.key.startswith("stop.") for change in changed
     ):
-        train, stop = resolved.settings.train, resolved.settings.stop.after
+        train = resolved.settings.train
+        stop = resolved.settings.stop.after
         limits = [(train.epochs, "epochs"), (train.max_steps, "steps")]
         limits += [(stop, "steps")] if isinstance(stop, int) else []
         is_left = all(limit is None or limit > (result.get(unit) or 0) for limit, unit in limits)
@@ -187,7 +193,8 @@ def differences(
     is no difference. A change is free, whatever its rule, if what it decides stays, or the ranks compare it:
     the weights of the checkpoint's base, and moved data. Reads the disk.
     """
-    changes, values = [], resolved.values
+    changes = []
+    values = resolved.values
     now = {key: setting.value for key, setting in values.items()}
     free = {
         stage.loads for stage in selection.declared_stages(now["model.family"])
@@ -196,7 +203,8 @@ def differences(
     if checkpoint is not None and checkpoint.base is not None:
         free.add(PRETRAINED)
     for key, leaf in setting_infos(resolved.settings.model.family).items():
-        setting, old = values[key], before.get(key, leaf.default)
+        setting = values[key]
+        old = before.get(key, leaf.default)
         if key == "train.epochs" and setting.value is None and setting.replaced:
             continue  # follows from train.max_steps
         if key not in before and key not in resolved.keys.decided:
@@ -219,8 +227,10 @@ def _has_same_rates(
 
     They do if both keep the peak after as many steps of warm-up, as wsd does until its decay.
     """
-    warmups, names = set(), set()
-    per_epoch, starts = checkpoint.steps_per_epoch, checkpoint.starts
+    warmups = set()
+    names = set()
+    per_epoch = checkpoint.steps_per_epoch
+    starts = checkpoint.starts
     for settings in (before, now):
         name, epochs, max_steps, cap = map(
             settings.get, ("schedule.name", *LENGTH, "schedule.warmup_cap")
@@ -249,8 +259,11 @@ def errors_of(
     for change in changes:
         if change.rule == "free" or change.rule in reset:
             continue
-        name, new, old = errors.display_name(change.key), plain(change.new), plain(change.old)
-        allowed, fix = f"{old}; or a new run, without --resume", None
+        name = errors.display_name(change.key)
+        new = plain(change.new)
+        old = plain(change.old)
+        allowed = f"{old}; or a new run, without --resume"
+        fix = None
         if change.rule != "never":
             fix = f"--reset {change.rule}  ({RESET_EFFECTS[change.rule]})"
             allowed = f"{old}; or another value with  --reset {change.rule}"

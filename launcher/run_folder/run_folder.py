@@ -346,8 +346,6 @@ def append_log(folder: Path, text: str) -> None:
 
 
 def _in_use(out: Path, where: str) -> Diagnostic:
-    message, fix = (
-        f"the run folder {out} contains another run",
-        f"{PROGRAM} resume {shlex.quote(str(out))}",
-    )
+    message = f"the run folder {out} contains another run"
+    fix = f"{PROGRAM} resume {shlex.quote(str(out))}"
     return Diagnostic(message, value=str(out), where=where, allowed=_ALLOWED, fix=fix)

@@ -96,7 +96,8 @@ def adapter(
 ) -> None:
     """Write a folder that peft loads, or the `merged` model. Disk access. Raises DataError."""
     assert isinstance(task, HasBaseWeights)
-    stored, kind = set(checkpoint.names(model.kind)), model.kind
+    stored = set(checkpoint.names(model.kind))
+    kind = model.kind
     weights = {
         name: checkpoint.tensor(kind if name in stored else saved_model.WEIGHT, name)
         for name in checkpoint.shapes
@@ -118,7 +119,8 @@ def onnx(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: P
     with torch.no_grad():
         result = network.eval()(*inputs.values())
     expected = {"output": result} if isinstance(result, torch.Tensor) else result
-    path, batch = folder / "model.onnx", torch.export.Dim("batch")
+    path = folder / "model.onnx"
+    batch = torch.export.Dim("batch")
     program = torch.onnx.export(
         network,
         tuple(inputs.values()),
@@ -131,7 +133,8 @@ def onnx(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: P
     assert program is not None
     with storage_errors(path):
         program.save(path)
-    session, errors = InferenceSession(path, providers=["CPUExecutionProvider"]), list[float]()
+    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    errors: list[float] = []
     for count in (None, 1):  # also for another batch than the exported one
         arrays = {name: values[:count].numpy() for name, values in inputs.items()}
         found = session.run(list(expected), arrays)
@@ -254,6 +257,7 @@ def _task(model: SavedModel, format_name: str) -> Task:
         raise SettingsError.of(message, value=format_name, where=where, **parts)
     needed = ("onnx", "onnxscript", "onnxruntime") if format_name == "onnx" else ()
     if missing := [name for name in needed if find_spec(name) is None]:
-        message, fix = f"--format onnx requires {', '.join(missing)}", install_command("onnx")
+        message = f"--format onnx requires {', '.join(missing)}"
+        fix = install_command("onnx")
         raise SettingsError.of(message, value=format_name, where=where, fix=fix)
     return task

@@ -57,7 +57,8 @@ SAMPLING: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], bool], str]] 
 
 def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
     """The values of the sampling options, and an error for each invalid one."""
-    fields, diagnostics = dict[str, Any](), list[Diagnostic]()
+    fields: dict[str, Any] = {}
+    diagnostics: list[Diagnostic] = []
     for flag, (parse, is_valid, allowed) in SAMPLING.items():
         if (text := values.get(flag)) is None:
             continue
@@ -65,7 +66,8 @@ def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
             if is_valid(number := parse(text)):
                 fields[flag.removeprefix("--").replace("-", "_")] = number
                 continue
-        message, where = f"{flag} '{text}' is not valid", f"command line: {flag} {text}"
+        message = f"{flag} '{text}' is not valid"
+        where = f"command line: {flag} {text}"
         diagnostics.append(Diagnostic(message, key=flag, value=text, where=where, allowed=allowed))
     return Sampling(**fields), diagnostics
 
@@ -116,10 +118,8 @@ def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) ->
     message = (
         f"a model of '{saved.family}' cannot be used for predictions: its task lacks {missing}"
     )
-    where, allowed = (
-        class_location(type(task)),
-        "predict(model, path), which yields gearshift.Prediction",
-    )
+    where = class_location(type(task))
+    allowed = "predict(model, path), which yields gearshift.Prediction"
     raise SettingsError.of(message, value=saved.family, where=where, allowed=allowed)
 
 
@@ -133,10 +133,8 @@ def files(given: str | None, family: str, run: str) -> Path:
         known = importlib.import_module(FAMILIES[family].formats).FORMATS
         allowed += f": {'; '.join(known)}"
     if given is None:
-        message, where = (
-            f"predict requires {INPUT} for a model of '{family}'",
-            "command line: predict",
-        )
+        message = f"predict requires {INPUT} for a model of '{family}'"
+        where = "command line: predict"
         fix = f"{PROGRAM} predict {shlex.quote(run)} {INPUT} FILE"
         raise SettingsError.of(message, key=INPUT, where=where, allowed=allowed, fix=fix)
     if not exists(given):
@@ -169,7 +167,8 @@ def text_prompt(text: str, before: tuple[Message, ...] = ()) -> Prompt:
 
 
 def _missing(given: str, allowed: str) -> SettingsError:
-    message, where = f"{INPUT} '{given}' does not exist", f"command line: {INPUT} {given}"
+    message = f"{INPUT} '{given}' does not exist"
+    where = f"command line: {INPUT} {given}"
     return SettingsError.of(message, key=INPUT, value=given, where=where, allowed=allowed)
 
 

@@ -67,7 +67,8 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
     alone. Uses a folder in TMPDIR. Raises SettingsError, RerunFailed about the `noun`.
     """
     assert plan.resume is not None
-    resume, resolved = plan.resume, plan.resolved
+    resume = plan.resume
+    resolved = plan.resolved
     with temporary_folder(_PREFIX) as home:
         source = home / "source"
         (source / run_folder.CHECKPOINTS).mkdir(parents=True)
@@ -79,7 +80,8 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
         for file in run_folder.task_files(resume.source):
             shutil.copyfile(file, folder / file.name)
         # As in the run: the order of sums depends on them.
-        settings, cores = resolved.settings, machine.detect_machine().cores
+        settings = resolved.settings
+        cores = machine.detect_machine().cores
         threads = affinity.threads(
             settings.engine,
             cores,

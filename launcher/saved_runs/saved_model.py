@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from gearshift.training.checkpoint.reader import Checkpoint
 
 EXPORT_CONFIG = "config.json"
-AVERAGE, WEIGHT = "ema", "weight"
+AVERAGE = "ema"
+WEIGHT = "weight"
 _MOVABLE = (PRETRAINED, TASK_FOLDER)
 """Settings of a finished run that name a folder, which may have moved."""
 _OF_TASK = ("model", "data", "train", "eval")
@@ -75,7 +76,8 @@ def moved_folders(sets: Sequence[str]) -> dict[str, str]:
     for text in sets:
         key, _, value = text.partition("=")
         if key.strip() not in _MOVABLE or not value:
-            message, where = f"'{key}' cannot be set here", f"the command line: --set {text}"
+            message = f"'{key}' cannot be set here"
+            where = f"the command line: --set {text}"
             allowed = " or ".join(f"--set {name}=DIR" for name in _MOVABLE)
             raise SettingsError.of(message, key=key, value=text, where=where, allowed=allowed)
         folders[key.strip()] = value
@@ -90,7 +92,9 @@ def find_saved(
     `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises SettingsError
     where there is no run or checkpoint, none was saved, or a file of the run is damaged.
     """
-    moved, path, where = moved_folders(sets), Path(word), f"the command line: {command} {word}"
+    moved = moved_folders(sets)
+    path = Path(word)
+    where = f"the command line: {command} {word}"
     with checkpoint_search.reading(where):
         folder, named = checkpoint_search.around(path)
         if folder is None and named is None:
@@ -99,10 +103,8 @@ def find_saved(
             RunReader(folder).check()
         checkpoints = {} if folder is None else run_folder.checkpoints(folder)
     if not checkpoints and (named is None or needs_folder):
-        message, allowed = (
-            f"{path} has no checkpoint",
-            "a run with a checkpoint; see save.every and save.last",
-        )
+        message = f"{path} has no checkpoint"
+        allowed = "a run with a checkpoint; see save.every and save.last"
         if named is not None:
             message = f"'{word}' is a checkpoint outside of its run folder"
             allowed = "a run folder, or a checkpoint in one"
@@ -153,10 +155,8 @@ class SavedModel:
             hub.fetch(folder, weights=True)
         path = folder_of(str(folder))
         if not path.is_dir():
-            message, fix = (
-                f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})",
-                f"--set {PRETRAINED}=DIR",
-            )
+            message = f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})"
+            fix = f"--set {PRETRAINED}=DIR"
             raise SettingsError.of(message, value=folder, where=where, fix=fix)
         if self.has_moved:
             self.check_base(path, where)
@@ -184,11 +184,9 @@ class SavedModel:
         """
         if not is_custom(self.family) and self.family not in FAMILIES:
             raise KeyError(self.family)
-        tree, seed, share = (
-            nested(self.settings),
-            self.settings["train.seed"],
-            self.settings["eval.share"],
-        )
+        tree = nested(self.settings)
+        seed = self.settings["train.seed"]
+        share = self.settings["eval.share"]
         sections = {"model": tree["model"], "data": tree.get("data", {})}
         return {**sections, "train": {"seed": seed}, "eval": {"share": share}}
 
@@ -196,14 +194,17 @@ class SavedModel:
         """The task, without its data. Imports torch. Raises SettingsError, DataError."""
         import torch
 
-        build, config, settings = self.task_class(), config_of(self.family), self.task_settings()
+        build = self.task_class()
+        config = config_of(self.family)
+        settings = self.task_settings()
         try:
             model = config.Model.model_validate(settings["model"])
             data = config.Data.model_validate(settings["data"])
         except ValueError as error:
             message = f"the settings of the checkpoint are not those of this version: {error}"
             raise SettingsError.of(message, allowed="a checkpoint of the same version") from None
-        seed, share = settings["train"]["seed"], settings["eval"]["share"]
+        seed = settings["train"]["seed"]
+        share = settings["eval"]["share"]
         return build(model, data, Context(seed, share, self.folder, torch.device(device)))
 
     def load(self, task: Task) -> Module:
@@ -280,7 +281,9 @@ def _relocated(
 
     `moved`: see SavedRun; `source`: the file or folder with the settings. Raises SettingsError.
     """
-    now, folder, family = dict(settings), moved.get(TASK_FOLDER), settings["model.family"]
+    now = dict(settings)
+    folder = moved.get(TASK_FOLDER)
+    family = settings["model.family"]
     if (pretrained := moved.get(PRETRAINED)) is not None:
         now[PRETRAINED] = hub.fetch(pretrained) if pretrained.startswith(HUB) else pretrained
     if TASK_FOLDER in now and folder is not None:
@@ -328,9 +331,7 @@ def _open_export(path: Path, command: str, moved: Mapping[str, str]) -> SavedMod
         model.task_settings()
         return model
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        message, where = (
-            f"'{file}' does not describe a model of this version",
-            f"command line: {command} {path}",
-        )
+        message = f"'{file}' does not describe a model of this version"
+        where = f"command line: {command} {path}"
         allowed = "a run folder, one of its checkpoints, or an export as safetensors"
         raise SettingsError.of(message, where=where, allowed=allowed) from None

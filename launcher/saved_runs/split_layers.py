@@ -57,7 +57,9 @@ def split_layers(resolved: Resolved, step: int) -> dict[str, list[str]]:
 
 
 def _in_a_pass(subject: Subject, step: int) -> set[str]:
-    task, plan, storages = subject.task, subject.train_plan, Storages(subject.is_fake)
+    task = subject.task
+    plan = subject.train_plan
+    storages = Storages(subject.is_fake)
     if isinstance(task, TracksProgress):
         task.set_progress(plan.epoch(step), plan.epoch(plan.total_steps))
     model = task.build().train()  # with values: a model may compute its probabilities
@@ -65,7 +67,9 @@ def _in_a_pass(subject: Subject, step: int) -> set[str]:
         if storages.mode is not None:
             _without_values(model, storages.mode)
         batch = copied(subject.micro_batch.batch, storages)
-        draws, kept, generators = _Draws(), _kept(model), _generators()
+        draws = _Draws()
+        kept = _kept(model)
+        generators = _generators()
         with storages.computing(), draws.named(model), draws:
             task.loss(model, batch)
         changed = {name for name, value in _kept(model).items() if kept.get(name) != value}

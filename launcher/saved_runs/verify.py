@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from gearshift.training.checkpoint.compare import Tolerance
     from gearshift.training.checkpoint.reader import Checkpoint
 
-_FP32, _LOW_PRECISION = (1e-4, 1e-2), (2e-2, 0.5)
+_FP32 = (1e-4, 1e-2)
+_LOW_PRECISION = (2e-2, 0.5)
 """Relative tolerances of weights and of moments; measured: docs/results.md."""
 
 
@@ -178,11 +179,13 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
     """
     from gearshift.training.checkpoint.reader import open_checkpoint
 
-    steps, notes = list(run.checkpoints), list[str]()
+    steps = list(run.checkpoints)
+    notes: list[str] = []
     end = steps[-1]
     if (named := run.named) is not None:
         end = next(step for step in steps if run.checkpoints[step].samefile(named))
-    last, start = open_checkpoint(run.checkpoints[end]), 0
+    last = open_checkpoint(run.checkpoints[end])
+    start = 0
     for step in reversed(steps[: steps.index(end)]):
         try:
             open_checkpoint(run.checkpoints[step])
@@ -195,7 +198,9 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
         break
     else:
         notes.append("no earlier checkpoint: replayed from the start of the run")
-    restarts, changed, smaller = dict[int, _Resumed](), list[str](), list[str]()
+    restarts: dict[int, _Resumed] = {}
+    changed = list[str]()
+    smaller: list[str] = []
     for event in RunReader(run.folder).events() if run.folder is not None else ():
         if event["step"] >= end:
             continue
@@ -242,7 +247,8 @@ def compare_replay(
     if change is not None:  # a replay from the start knows no other
         message = f"the data has changed since the checkpoint of step {replay.end}: {change}"
         raise SettingsError.of(message, where="data.path", allowed=DATA)
-    tolerance, written = None, last.manifest
+    tolerance = None
+    written = last.manifest
     if (replay.engine, replay.world_size) != (written.engine, written.world_size):
         # Another engine or world size adds the same numbers in another order.
         tolerance = compare.Tolerance(*(_FP32 if replay.precision == "fp32" else _LOW_PRECISION))
@@ -260,7 +266,8 @@ def compare_replay(
     if state.tensors == 0:
         raise CheckpointError(f"nothing was compared: {last.folder} has no tensor")
     if lines.is_missing:
-        file, steps = run / run_folder.METRICS, f"{replay.start + 1} to {replay.end}"
+        file = run / run_folder.METRICS
+        steps = f"{replay.start + 1} to {replay.end}"
         raise CheckpointError(f"nothing was compared: {file} has no line of the steps {steps}")
     is_identical = state.first is None and lines.first is None
     if tolerance is not None and not is_identical:
@@ -278,9 +285,12 @@ def compare_replay(
 
 def render(result: VerifyResult) -> str:
     """The result as text."""
-    state, replay, tolerance = result.state, result.replay, result.tolerance
+    state = result.state
+    replay = result.replay
+    tolerance = result.tolerance
     count = f"{state.tensors} tensors, {counted(replay.end - replay.start, 'step')}"
-    first, within = state.first or result.lines.first, "bit by bit"
+    first = state.first or result.lines.first
+    within = "bit by bit"
     if tolerance is not None:
         within = f"within {tolerance.weights:g} (moments {tolerance.moments:g})"
     lines = [f"identical: {count}" if result.is_identical else f"equal {within}: {count}"]
@@ -304,7 +314,8 @@ def _describe(difference: compare.Difference) -> str:
 
 def as_json(result: VerifyResult) -> dict[str, Any]:
     """The result for programs."""
-    replay, state = result.replay, result.state
+    replay = result.replay
+    state = result.state
     first = state.first or result.lines.first
     largest = {"of": state.largest_in, "relative": state.largest} if state.differing else None
     difference = None

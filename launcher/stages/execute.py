@@ -95,13 +95,15 @@ def summary(end: RunEnd) -> str:
     """One line per stage, then the run folder and the next command."""
     if end.folder is None:
         return ""
-    stages, lines = end.result["stages"], []
+    stages = end.result["stages"]
+    lines = []
     width = max(len(stage["name"]) for stage in stages)
     for stage in stages:
         facts = [stage["status"]]
         if stage["parameters"] is not None:
             facts.append(f"{stage['parameters']:,} parameters")
-            peak, best = stage["peak_memory_bytes"], stage["best"]
+            peak = stage["peak_memory_bytes"]
+            best = stage["best"]
             kind = "device" if peak.get("device") is not None else "host"
             facts += (
                 [f"peak {size(peak[kind])} on the {kind}"] if peak.get(kind) is not None else []
@@ -111,7 +113,8 @@ def summary(end: RunEnd) -> str:
             )
             facts.append(duration(stage["wall_s"]))
         lines.append(f"  {stage['name']:<{width}}  {', '.join(facts)}")
-    where, last = f"run folder {end.folder}", end.folder / stages[-1]["folder"]
+    where = f"run folder {end.folder}"
+    last = end.folder / stages[-1]["folder"]
     if end.exit_code != exit_codes.DONE:
         failed = [stage["folder"] for stage in stages if stage["status"] == "failed"]
         where += f"; log: {end.folder / failed[0] / run_folder.LOG}" if failed else ""

@@ -223,7 +223,8 @@ def _resumed(
         declared = {}
     entries: list[PipelineStage] = []
     for name, folder in folders.items():
-        stage, made = declared.get(name, Stage(name, "")), None
+        stage = declared.get(name, Stage(name, ""))
+        made = None
         if not _is_completed(folder):
             is_new = checkpoint_search.newest_step(folder) is None
             content = replace(
@@ -259,7 +260,8 @@ def _find(args: CliArgs, out: Path | None) -> Path | None:
     folder = out if args.resume == AUTO else Path(args.resume or "")
     if folder is not None:
         return folder if RunReader(folder).stages() else None
-    names, choice = [stage.name for stage in selected(args)], choose(args)
+    names = [stage.name for stage in selected(args)]
+    choice = choose(args)
     for folder in checkpoint_search.newest(run_folder.STAGES) if names else ():
         stages = RunReader(folder).stages()
         is_of_model = list(stages) == names and (
@@ -302,20 +304,22 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
     if stage is None:
         choice = choose(args)
         stage = next((s for s in declared_stages(choice.family) if s.name == choice.stage), None)
-    option, rest = f"{FROM.flag} {args.weights}", replace(args, weights=None)
-    allowed, fix = "with a later stage", "leave it out"
+    option = f"{FROM.flag} {args.weights}"
+    rest = replace(args, weights=None)
+    allowed = "with a later stage"
+    fix = "leave it out"
     if args.resume not in (None, AUTO):
-        what, allowed = (
-            "a resumed run loads weights from its own checkpoint",
-            f"{FROM.flag}  with a new run",
-        )
+        what = "a resumed run loads weights from its own checkpoint"
+        allowed = f"{FROM.flag}  with a new run"
     elif stage is None:
-        what, allowed = "no stage is selected", "with  --mode staged --stage NAME"
+        what = "no stage is selected"
+        allowed = "with  --mode staged --stage NAME"
         fix = f"--set model.start={shlex.quote(args.weights)}"
     elif stage.loads is None:
         what = f"stage {stage.name} starts from random weights"
     else:
-        value, diagnostics = args.weights, list[Diagnostic]()
+        value = args.weights
+        diagnostics = list[Diagnostic]()
         try:
             value = str(weights_in(args.weights, stage))
         except SettingsError as error:
@@ -332,7 +336,8 @@ def weights_in(word: str, stage: Stage) -> Path:
 
     Of a run the best checkpoint, or else the last, or else the newest one.
     """
-    path, what = Path(word), f"'{word}' does not exist"
+    path = Path(word)
+    what = f"'{word}' does not exist"
     if path.is_file():
         return path
     if path.is_dir():
@@ -365,7 +370,8 @@ def save_result(
     folder: Path, stages: Mapping[str, Path], codes: Mapping[str, int]
 ) -> dict[str, Any]:
     """Write and give the result of the pipeline in `folder`, as `summarize`. Raises StorageError."""
-    result, path = summarize(stages, codes), folder / run_folder.RESULT
+    result = summarize(stages, codes)
+    path = folder / run_folder.RESULT
     with storage_errors(path):
         atomic_write(path, encode_bytes(result, indent=2) + b"\n")
     return result
@@ -378,9 +384,11 @@ def summarize(
 
     `codes` holds the exit codes of this start.
     """
-    stages, results = [], []
+    stages = []
+    results = []
     for name, folder in folders.items():
-        result, code = RunReader(folder).result() or {}, (codes or {}).get(name)
+        result = RunReader(folder).result() or {}
+        code = (codes or {}).get(name)
         status = (
             _STATUSES.get(code, "stopped") if code is not None else result.get("status", "waiting")
         )

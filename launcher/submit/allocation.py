@@ -60,25 +60,27 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
 
     Runs the site file in a subshell.
     """
-    environ, values, passthrough = _site(diagnostics), dict[str, str](), command_line.passthrough
+    environ = _site(diagnostics)
+    values: dict[str, str] = {}
+    passthrough = command_line.passthrough
     for flag, text in command_line.values.items():
         allowed, pattern = _FORMATS.get(flag, ("text on one line", _LINE))
         match = pattern.fullmatch(text)
         if match and (pattern != _NODES or int(match[1]) <= int(match[2] or match[1])):
             values[flag] = text
             continue
-        message, where = f"invalid {flag} {text!r}", f"command line: {flag} {text}"
+        message = f"invalid {flag} {text!r}"
+        where = f"command line: {flag} {text}"
         diagnostics.append(Diagnostic(message, key=flag, value=text, where=where, allowed=allowed))
     ours = {option.flag[2:]: values.get(option.flag) for option in SBATCH}
     for argument in passthrough:
         where = f"command line: -- … {argument}"
         if (name := sbatch.option_of(argument)) in ours:
-            message, allowed = (
-                f"{argument} must precede -- : submit reads it",
-                f"--{name} before  -- ",
-            )
+            message = f"{argument} must precede -- : submit reads it"
+            allowed = f"--{name} before  -- "
         elif name in _RESERVED:
-            message, allowed = f"submit sets {argument} itself", "other sbatch options"
+            message = f"submit sets {argument} itself"
+            allowed = "other sbatch options"
         else:
             continue
         diagnostics.append(Diagnostic(message, value=argument, where=where, allowed=allowed))
@@ -87,11 +89,9 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
         **sbatch.header(environ),
         **{k: text for k, text in ours.items() if text},
     }
-    array, gpus, cpus = (
-        header.pop("array", None),
-        _gpus(header, passthrough),
-        values.get("--cpus-per-task"),
-    )
+    array = header.pop("array", None)
+    gpus = _gpus(header, passthrough)
+    cpus = values.get("--cpus-per-task")
     ranks = values.get("--ranks-per-node") or environ.get(RANKS, "")
     count = int(ranks) if re.fullmatch(r"[1-9]\d*", ranks) else gpus or 1
     # sbatch takes the script for one task per node, and each rank needs at least one CPU. With

@@ -110,7 +110,9 @@ def decide(
         # Each stage is a job of its own: this process is none of its ranks.
         return replace(_prepare(args, out, [], requested), launched=None)
 
-    args, out, argv = command_line.args, command_line.out, command_line.argv
+    args = command_line.args
+    out = command_line.out
+    argv = command_line.argv
     begun = prepare(args, out, diagnostics, prepare_one)
     if isinstance(begun, Pipeline):
         stages = begun
@@ -146,18 +148,19 @@ def _array(
     command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
 ) -> Submission:
     """A job array: one run and one folder per index, with the line of --sweep that has its number."""
-    errors, warnings = list(diagnostics), list[Diagnostic]()
-    runs, texts = list[SubmittedRun](), dict[int, str]()
+    errors = list(diagnostics)
+    warnings = list[Diagnostic]()
+    runs: list[SubmittedRun] = []
+    texts: dict[int, str] = {}
     numbers, _, throttle = (requested.array or "").partition("%")
-    origin, path = f"{ARRAY.flag} {requested.array}", command_line.values.get(SWEEP.flag)
+    origin = f"{ARRAY.flag} {requested.array}"
+    path = command_line.values.get(SWEEP.flag)
     try:
         lines = _lines(Path(path)) if path else {}
         wanted = lines if requested.array is None else _indices(numbers, origin)
         if path and (missing := [number for number in wanted if number not in lines]):
-            message, allowed = (
-                f"{path} has no line for element {missing[0]}",
-                f"lines {_ranges(lines)}",
-            )
+            message = f"{path} has no line for element {missing[0]}"
+            allowed = f"lines {_ranges(lines)}"
             raise SettingsError.of(message, value=missing[0], where=origin, allowed=allowed)
     except SettingsError as error:
         raise SettingsError([*errors, *error.diagnostics]) from error
@@ -170,7 +173,8 @@ def _array(
         errors += run_folder.writing_errors(folder, f"--out {command_line.out}")
     shared = run_arguments(command_line.argv)
     for number in wanted:
-        text, where = lines.get(number, ""), f"{path}:{number}" if path else origin
+        text = lines.get(number, "")
+        where = f"{path}:{number}" if path else origin
         try:
             words = shlex.split(text)
         except ValueError as error:
@@ -301,7 +305,9 @@ def _prepare(
     args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], requested: Allocation
 ) -> RunPlan:
     """Prepare one run on a node of the cluster, in its largest world. Starts nothing."""
-    node, ranks = machine.detect_machine(), requested.ranks  # like this machine but for these
+    # like this machine but for these
+    node = machine.detect_machine()
+    ranks = requested.ranks
     if requested.cpus is not None:
         node = replace(node, cores=requested.cpus * ranks)
     if requested.gpus:

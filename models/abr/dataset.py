@@ -33,7 +33,8 @@ def chance_macro_f1(target: Numbers) -> float:
     counts = np.unique(target[target >= 0], return_counts=True)[1]
     if not len(counts):
         return 0.0
-    share, classes = counts / counts.sum(), len(counts)
+    share = counts / counts.sum()
+    classes = len(counts)
     constant = 2 * share.max() / (1 + share.max()) / classes
     uniform = float(np.mean(2 * share / (1 + classes * share)))
     return max(constant, uniform)

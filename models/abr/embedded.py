@@ -101,7 +101,8 @@ def read_patients(path: str, shares: Literal["balanced", "clinical"]) -> Respons
     made_from = {"version": VERSION, "patients": count, "shares": shares, "seed": SEED}
     columns = cache.arrays("abr", made_from, lambda: simulate(count, SHARES[shares], SEED))
     patient = np.array([f"patient {number}" for number in columns["patient"]])
-    labels, where = {name: columns[name] for name in LABELS}, patient.tolist()
+    labels = {name: columns[name] for name in LABELS}
+    where = patient.tolist()
     inputs = columns["signal"], columns["static"]
     return Responses(
         ORIGIN, patient, where, *inputs, labels, columns["target"], ResponseReading(Data())
@@ -113,14 +114,16 @@ def simulate(patients: int, shares: tuple[float, ...], seed: int) -> dict[str, N
 
     Each patient has two ears, each ear five to eight levels, each level one or two rates.
     """
-    rng, counts = np.random.default_rng(seed), [int(share * patients + 0.5) for share in shares]
+    rng = np.random.default_rng(seed)
+    counts = [int(share * patients + 0.5) for share in shares]
     counts[NORMAL] = patients - sum(counts[1:])
     kind = rng.permutation(np.repeat(np.arange(CLASSES), counts))
     age = rng.uniform(18, 80, patients)
 
     # By ear: threshold in dB nHL (NaN: no response at any level), air-bone gap and growth in dB.
     patient = np.repeat(np.arange(patients), 2)
-    of_ear, ears = kind[patient], len(patient)
+    of_ear = kind[patient]
+    ears = len(patient)
     normal = rng.uniform(5, 22, ears)
     gap = np.where(of_ear == CONDUCTIVE, rng.uniform(25, 45, ears), 0.0)
     threshold = np.where(of_ear == SENSORINEURAL, rng.uniform(40, 70, ears), normal + gap)
@@ -142,11 +145,14 @@ def simulate(patients: int, shares: tuple[float, ...], seed: int) -> dict[str, N
         np.cumsum(levels * rates) - levels * rates, levels * rates
     )
     down, which = np.divmod(number, rates[ear])
-    level, rate = LEVELS[first[ear] + down].astype(np.float64), of_rates[ear, which]
+    level = LEVELS[first[ear] + down].astype(np.float64)
+    rate = of_rates[ear, which]
 
     # By response: latency and amplitude of wave V (0: none), and the signal.
     patient, threshold, gap, growth = (column[ear] for column in (patient, threshold, gap, growth))
-    kind, age, count = kind[patient], age[patient], len(ear)
+    kind = kind[patient]
+    age = age[patient]
+    count = len(ear)
     above = np.nan_to_num(level - threshold, nan=-1.0)
     height = HEIGHT_UV * rng.normal(1, 0.12, count).clip(0.6) * -np.expm1(-above.clip(0) / growth)
     # In neuropathy, some responses at high levels are smeared, late and small.

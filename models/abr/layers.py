@@ -19,7 +19,8 @@ class SequenceAttention(nn.Module):
     def __init__(self, width: int, heads: int, kernel: str, bias: bool) -> None:
         """`bias`: of queries, keys and values; the output always has one."""
         super().__init__()
-        self.heads, self.kernel = heads, kernel
+        self.heads = heads
+        self.kernel = kernel
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(width, width, bias=bias)
         self.value = nn.Linear(width, width, bias=bias)
@@ -33,7 +34,8 @@ class SequenceAttention(nn.Module):
         2018, equation 4.
         """
         query = self._by_head(self.query(x))
-        key, value = self._by_head(self.key(memory)), self._by_head(self.value(memory))
+        key = self._by_head(self.key(memory))
+        value = self._by_head(self.value(memory))
         added = None if positions is None else self._distances(query, positions)
         # Flash kernels give no gradient of the added scores; see model.attention_counts.
         kernel = "auto" if self.kernel == "flash" and added is not None else self.kernel
@@ -55,7 +57,8 @@ class SequenceAttention(nn.Module):
         far = time - 1 - MAX_DISTANCE
         if far >= 0:  # by distance: [batch, head, time, 2 * time - 1]
             ends = (*scores.shape[:-1], far)
-            first, last = scores[..., :1].expand(ends), scores[..., -1:].expand(ends)
+            first = scores[..., :1].expand(ends)
+            last = scores[..., -1:].expand(ends)
             scores = torch.cat((first, scores, last), -1)
         else:
             scores = scores[..., -far:far]
@@ -100,7 +103,8 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, factor: int, kernel: str, dropout: float) -> None:
         super().__init__()
-        self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.forward_norm = nn.LayerNorm(width)
         self.attention = SequenceAttention(width, heads, kernel, bias=True)
         self.feed_forward = GeluFeedForward(width, factor, dropout)
         self.dropout = Dropout(dropout)
@@ -117,7 +121,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, kernel: str, dropout: float) -> None:
         super().__init__()
-        self.self_norm, self.cross_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.self_norm = nn.LayerNorm(width)
+        self.cross_norm = nn.LayerNorm(width)
         self.forward_norm = nn.LayerNorm(width)
         self.self_attention = SequenceAttention(width, heads, kernel, bias=False)
         self.cross_attention = SequenceAttention(width, heads, kernel, bias=False)
@@ -261,7 +266,8 @@ class FiLM(nn.Module):
         return scale[:, None] * self.norm(x) + STRENGTH * self.beta(features)[:, None]
 
 
-SLOWEST, FASTEST = 1e-3, 1e-1
+SLOWEST = 1e-3
+FASTEST = 1e-1
 """Range of the initial time steps of the channels."""
 
 
@@ -282,7 +288,8 @@ class StateSpace(nn.Module):
         self.mix = nn.Parameter(torch.ones(states))
         self.b = nn.Parameter(torch.ones(states, width))
         self.c = nn.Parameter(torch.randn(width, states))
-        low, high = math.log(SLOWEST), math.log(FASTEST)
+        low = math.log(SLOWEST)
+        high = math.log(FASTEST)
         self.log_dt = nn.Parameter(low + (high - low) * torch.rand(width))
         self.d = nn.Parameter(torch.ones(width))
         self.norm = nn.LayerNorm(width)

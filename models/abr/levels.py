@@ -155,7 +155,8 @@ class PeakHead(nn.Module):
 
     def __init__(self, size: Size, trained: frozenset[str]) -> None:
         super().__init__()
-        base, half = size.base, size.base // 2
+        base = size.base
+        half = size.base // 2
         self.pooling = AttentionPooling(base)
         self.shared = mlp(base, base, base, last=nn.GELU())
         self.exists = mlp(base, half, 1)

@@ -103,6 +103,7 @@ class TermRamps:
         shrink = min(1.0, COMPLETE * epochs / last) if last else 1.0
         factors = dict.fromkeys(terms, 1.0)
         for term, start in starts.items():
-            since, ramp = epoch - shrink * start, shrink * self.ramp
+            since = epoch - shrink * start
+            ramp = shrink * self.ramp
             factors[term] = min(1.0, max(0.0, since / ramp)) if ramp > 0 else float(since >= 0)
         return factors

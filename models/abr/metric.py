@@ -16,7 +16,8 @@ from gearshift.models.common.family import Scores
 
 BINS = 4096
 """Histogram bins of the logit of a wave V; two responses in one bin are a tie."""
-_FINEST, _WIDEST = 1000.0, 17.0
+_FINEST = 1000.0
+_WIDEST = 17.0
 """A bin is 0.000008 wide at 0, and 0.8 % of the logit far from it, up to 10,000: probabilities of a
 confident model, which are all near 0 or 1, would share bins."""
 
@@ -24,7 +25,8 @@ confident model, which are all near 0 or 1, would share bins."""
 def measure(sums: TermSums, model: Module, batch: Batch) -> dict[str, tuple[Tensor, int, Tensor]]:
     """By term, its loss, its units and its counts in `batch`; one forward pass."""
     outputs: dict[str, Tensor] = model(batch["signal"], batch["static"])
-    losses, known = sums(outputs, batch), units(batch, outputs)
+    losses = sums(outputs, batch)
+    known = units(batch, outputs)
     return {
         term: (losses[term], known[term], _counts(term, x.float(), batch))
         for term, x in outputs.items()
@@ -55,7 +57,9 @@ def macro_f1(confusion: Tensor) -> Scores:
 
     `confusion` [true, predicted]; `absent_classes` counts the classes that do not occur.
     """
-    right, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    right = confusion.diagonal()
+    true = confusion.sum(1)
+    predicted = confusion.sum(0)
     present = true > 0
     f1 = (2 * right / (true + predicted).clamp(min=1))[present]
     recall = (right / true.clamp(min=1))[present]

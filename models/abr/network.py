@@ -130,7 +130,8 @@ class UnscaledNetwork(nn.Module):
 
     def __init__(self, model: Network, is_encoder: bool) -> None:
         super().__init__()
-        self.model, self.is_encoder = model, is_encoder
+        self.model = model
+        self.is_encoder = is_encoder
 
     def forward(self, signal: Tensor, static: Tensor) -> Tensor | dict[str, Tensor]:
         """As Network.forward, for `signal` in µV and the facts in their units; NaN: unknown.

@@ -128,7 +128,8 @@ def collect(
     same labels (with other labels it is the row of another rater). Raises DataError if a row cannot
     be used and data.on_bad is stop, or if no row can be used.
     """
-    kept, values = list[ResponseRow](), list[list[float]]()
+    kept: list[ResponseRow] = []
+    values: list[list[float]] = []
     owners: dict[bytes, str] = {}
     seen: set[bytes] = set()
     for row in rows:

@@ -31,7 +31,8 @@ BATCH = 64
 """Responses of one forward pass."""
 MAX_TRACES = 16
 """Traces in one picture."""
-ROW, TALL_ROW = 44, 180
+ROW = 44
+TALL_ROW = 180
 """Heights of a row in pixels; the second of a picture of one."""
 COLUMNS = (
     *("response", "class", "predicted class", "probability", "threshold dB"),
@@ -102,8 +103,10 @@ def build_predictions(
     task: Any, model: Module, numbers: Numbers, signal: NDArray, static: NDArray
 ) -> Predictions:
     """Predictions for the responses `numbers`, whose inputs are `signal` and `static`; collective."""
-    found, responses = estimates(task, model, signal, static), task.records
-    rows, pictures = [], []
+    found = estimates(task, model, signal, static)
+    responses = task.records
+    rows = []
+    pictures = []
     for row, response in enumerate(numbers.tolist()):
         target = int(responses.target[response])
         known = {term: float(column[response]) for term, column in responses.labels.items()}
@@ -152,10 +155,12 @@ def _draw(responses: Responses, index: Numbers, found: Estimates | None = None) 
     rows = []
     for n in np.argsort(-levels, kind="stable")[:MAX_TRACES]:
         traces = [(responses.signal[index[n]], INK)]
-        latency, text = responses.labels["latency"][index[n]], "V"
+        latency = responses.labels["latency"][index[n]]
+        text = "V"
         if found is not None:
             traces.append((found["signal"][n], MARK))
-            latency, text = found["latency"][n] if "latency" in found else nan, "V?"
+            latency = found["latency"][n] if "latency" in found else nan
+            text = "V?"
         rows.append(TraceRow(_level(responses, index[n]), traces, [(float(latency), MARK, text)]))
     return draw_responses(rows, responses.origin.window_ms)
 
@@ -180,20 +185,20 @@ def predict(task: Any, model: Module, responses: Responses) -> Iterator[Predicti
     Of an encoder, their features. The last prediction has no file: the count of responses that are
     left out, and notes.
     """
-    names, groups = DistinctNames(), dict[str, list[int]]()
+    names = DistinctNames()
+    groups: dict[str, list[int]] = {}
     for number, patient in enumerate(responses.patient.tolist()):
         groups.setdefault(patient, []).append(number)
     compute = features if task.stage == ENCODER else estimates
     for group, numbers in groups.items():
-        index, name = np.array(numbers), names.of(group)
+        index = np.array(numbers)
+        name = names.of(group)
         parts = (index[at : at + BATCH] for at in range(0, len(index), BATCH))
         batches = [compute(task, model, responses.signal[n], responses.static[n]) for n in parts]
         found = {term: np.concatenate([batch[term] for batch in batches]) for term in batches[0]}
         if "features" in found:
-            items, more = (
-                [responses.where[n] for n in index],
-                {"intensity": responses.static[index, 1]},
-            )
+            items = [responses.where[n] for n in index]
+            more = {"intensity": responses.static[index, 1]}
             yield features_file(name, group, items, found["features"], more=more)
             continue
         lines, table = _table(responses, index, found)
@@ -211,13 +216,15 @@ def _table(responses: Responses, index: Numbers, found: Estimates) -> tuple[list
         columns["class"] = np.array(CLASS_NAMES)[found["class"].argmax(-1)]
         columns["probability"] = found["class"].max(-1)
     columns = {term: columns[term] for term in _HEADINGS if term in columns}
-    file, lines = io.StringIO(newline=""), []
+    file = io.StringIO(newline="")
+    lines = []
     writer = csv.writer(file, lineterminator="\n")
     points = [str(point) for point in range(1, POINTS + 1)]
     writer.writerow(["response", "patient_id", "intensity", *map(_HEADINGS.get, columns), *points])
     for row, response in enumerate(index):
         cells = [x[row] if term == "class" else _number(x[row]) for term, x in columns.items()]
-        level, where = responses.static[response, 1], responses.where[response]
+        level = responses.static[response, 1]
+        where = responses.where[response]
         patient = str(responses.patient[response]).removeprefix("patient ")
         writer.writerow(
             [where, patient, _number(level), *cells, *map(_number, found["signal"][row])]

@@ -62,9 +62,12 @@ class AbrTask(FamilyTask):
         """Read the settings; touches no file. Raises DataError for an invalid attention kernel."""
         super().__init__(model, data, context)
         layers.check_kernel(context.attention, context.device)
-        self.size, self.control = SIZES[model.size], data.control
-        loss, starts = model.loss, model.curriculum
-        self.regression, self.smoothing = loss.regression, loss.label_smoothing
+        self.size = SIZES[model.size]
+        self.control = data.control
+        loss = model.loss
+        starts = model.curriculum
+        self.regression = loss.regression
+        self.smoothing = loss.label_smoothing
         self.weights = {
             term: getattr(loss, "class_" if term == "class" else term) for term in TERMS
         }
@@ -88,7 +91,8 @@ class AbrTask(FamilyTask):
 
     def groups_of(self, records: Responses) -> NDArray[np.str_]:
         """The patient or file of each response; or the level, if there are one or two of them."""
-        data, count = self.data_settings, len(set(records.patient))
+        data = self.data_settings
+        count = len(set(records.patient))
         split_by = "patient" if data.path in PATIENTS else data.split
         if split_by == "level" and count >= len(SPLITS):
             raise DataError(
@@ -98,14 +102,16 @@ class AbrTask(FamilyTask):
                 fix="--set data.split=patient",
             )
         if count < len(SPLITS) and split_by != "patient":
-            self.noun, self.repeats = "levels", REPEATS
+            self.noun = "levels"
+            self.repeats = REPEATS
             return records.levels
         self.noun = "patients or files"
         return records.patient
 
     def fit(self, train: Numbers) -> None:
         """Fit the statistics. Without any class label, the goal is the reconstruction."""
-        folder, origin = self.context.folder, self.records.origin
+        folder = self.context.folder
+        origin = self.records.origin
         self.statistics = load_or_fit(self.records, train, folder)
         self.terms = known_terms(self.records, train)
         model_facts.save(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)
@@ -115,12 +121,15 @@ class AbrTask(FamilyTask):
     def setup_without_data(self) -> None:
         self.trained = model_facts.load(self.context.folder, TrainedOnResponses)
         assert self.context.folder is not None, "the facts were loaded from it"
-        self.statistics, self.terms = responses.load(self.context.folder), self.trained.terms
+        self.statistics = responses.load(self.context.folder)
+        self.terms = self.trained.terms
         self.encoder = None  # the initial weights are among the trained ones
 
     def continue_from(self, first: AbrTask) -> None:
         """See models/base.py: ContinualTask. Terms without a label in `first` are not trained."""
-        self.terms, self.goal, self._sums = first.terms, first.goal, first._sums
+        self.terms = first.terms
+        self.goal = first.goal
+        self._sums = first._sums
 
     def sample(self, number: int, given: int, draws: Draws) -> Sample:
         """In control `noise-signal`, a response keeps its own examination facts."""
@@ -162,9 +171,11 @@ class AbrTask(FamilyTask):
     def predictions(self, model: Module) -> Predictions:
         split = self.data("val")
         positions = spread_positions(len(split), showing.SHOWN)
-        numbers, given = split.numbers[positions], split.given[positions]
+        numbers = split.numbers[positions]
+        given = split.given[positions]
         facts_of = given if self.control == "noise" else numbers
-        signal, static = self.records.signal[given], self.records.static[facts_of]
+        signal = self.records.signal[given]
+        static = self.records.static[facts_of]
         return showing.build_predictions(self, model, numbers, signal, static)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:

@@ -151,7 +151,9 @@ class ArrayFile:
 
     def __init__(self, file: BinaryIO, dtype: np.dtype | type) -> None:
         """`file` is open for writing and empty; the caller closes it."""
-        self._file, self._dtype, self.length = file, np.dtype(dtype), 0
+        self._file = file
+        self._dtype = np.dtype(dtype)
+        self.length = 0
         self._write_header()
 
     def append(self, array: np.ndarray) -> None:

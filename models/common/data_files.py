@@ -39,7 +39,8 @@ def progress(work: str, total: int | None) -> Iterator[Callable[[int], None]]:
     yield update
 
 
-MOST_RATIO, ALWAYS_UNPACKED = 200, 1 << 26
+MOST_RATIO = 200
+ALWAYS_UNPACKED = 1 << 26
 """Bytes that a packed byte may stand for, and that any file may unpack to. Gzip reaches 1,000, with
 data that repeats one letter; logs and tables reach 10 to 50."""
 
@@ -132,10 +133,8 @@ def walk(
                 raise DataError(f"'{file}' is {kind}", where="data.path", allowed=allowed, fix=fix)
         count += len(names)
         if count > MAX_FILES:
-            problem, allowed = (
-                f"'{path}' has more than {MAX_FILES:,} files",
-                "a file, or a folder of data alone",
-            )
+            problem = f"'{path}' has more than {MAX_FILES:,} files"
+            allowed = "a file, or a folder of data alone"
             raise DataError(problem, where="data.path", allowed=allowed)
         yield Path(folder), folders, names
 

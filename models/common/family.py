@@ -65,18 +65,22 @@ class FamilyTask:
 
         A setting without effect is not read, so that it is reported as unused. No disk access.
         """
-        self.model_settings, self.data_settings, self.context = model, data, context
+        self.model_settings = model
+        self.data_settings = data
+        self.context = context
         self.splits: dict[SplitName, Split] = {}
         self.groups: Groups = {}
         """The groups of each split, after setup."""
         self.encoder: Path | None = None
-        self.is_frozen, self.stage = False, "whole"
+        self.is_frozen = False
+        self.stage = "whole"
         self.loaded: dict[str, str] = {}
         """What initial weights were loaded, by setting."""
         if ENCODER in self.parts:
             self.stage = model.stage
             if self.stage != ENCODER:
-                self.encoder, self.is_frozen = path_of(model.encoder), model.freeze_encoder
+                self.encoder = path_of(model.encoder)
+                self.is_frozen = model.freeze_encoder
 
     @cached_property
     def rule(self) -> SplitRule:
@@ -292,7 +296,8 @@ class Sums:
 
         `scores` gives the metrics of the sums, each a vector.
         """
-        self._measure, self._scores = measure, scores
+        self._measure = measure
+        self._scores = scores
         self._lengths: dict[str, int] = {}
 
     @torch.no_grad()

@@ -57,7 +57,8 @@ def problem(array: h5py.Dataset) -> str | None:
     """
     if array.external or array.is_virtual:
         return "has its numbers in other files"
-    size, stored = array.size * array.dtype.itemsize, array.id.get_storage_size()
+    size = array.size * array.dtype.itemsize
+    stored = array.id.get_storage_size()
     is_cut = stored < size
     if array.chunks is not None:
         counts = (ceil(n / chunk) for n, chunk in zip(array.shape, array.chunks, strict=True))

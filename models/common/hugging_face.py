@@ -18,8 +18,10 @@ from torch.nn import Module
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import library_errors, listed
 
-KEY, CONFIG = "model.pretrained", "config.json"
-TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+KEY = "model.pretrained"
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 _LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """No download, and no code of a folder is run."""
 _NAMED = 3
@@ -132,10 +134,8 @@ def compare(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Coverag
     """Which of `tensors` the `stored` ones, which have a shape, can overwrite."""
     both = sorted(tensors.keys() & stored.keys())
     matched = [name for name in both if tuple(tensors[name].shape) == tuple(stored[name].shape)]
-    missing, unexpected = (
-        sorted(tensors.keys() - stored.keys()),
-        sorted(stored.keys() - tensors.keys()),
-    )
+    missing = sorted(tensors.keys() - stored.keys())
+    unexpected = sorted(stored.keys() - tensors.keys())
     return Coverage(matched, missing, unexpected, [name for name in both if name not in matched])
 
 

@@ -20,7 +20,9 @@ from gearshift.models.common.data_files import library_errors, listed
 from gearshift.models.common.hugging_face import StoredTensor, compare, stored_tensors, weights_of
 
 ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file"
-_MODEL, _MANIFEST, _STATE = "model.safetensors", "manifest.json", "state.json"
+_MODEL = "model.safetensors"
+_MANIFEST = "manifest.json"
+_STATE = "state.json"
 _CHECKSUM = "manifest.sha256"
 _BLOCK_BYTES = 16 * 2**20
 """Of a file that one checksum in the manifest is of."""
@@ -76,7 +78,8 @@ class InitialWeights:
         source = find(path)
         if source is None:
             raise DataError(f"{setting} '{path}' has no weights", where=setting, allowed=ALLOWED)
-        self.path, self._what = source, f"{setting} '{source}'"
+        self.path = source
+        self._what = f"{setting} '{source}'"
         self._message = f"{self._what} cannot be read"
         self.tensors: Mapping[str, StoredTensor | JoinedTensor]
         with library_errors(self._message, str(source), allowed=ALLOWED):

@@ -72,17 +72,20 @@ def count_flops(model: Module, inputs: Sequence[Any], frozen: Sequence[str]) -> 
     The parts named `frozen` have no backward. As counted by torch. Collective if the model is
     sharded.
     """
-    device, training = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
+    training = model.training
     model.eval()  # draws nothing from the generator that training draws from
     try:
         # Compiled blocks would be uncompiled from then on: torch leaves them alone in such a mode.
-        eager, counter = torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False)
+        eager = torch.compiler.set_stance("force_eager")
+        counter = FlopCounterMode(display=False)
         # torch does not count the fused kernel of a CPU.
         with eager, attention_kernel("math" if device.type == "cpu" else "auto"), counter:
             model(*(x.to(device) if isinstance(x, Tensor) else x for x in inputs))
     finally:
         model.train(training)
-    counts, without = counter.get_flop_counts(), 0
+    counts = counter.get_flop_counts()
+    without = 0
     for name in frozen:
         part = model.get_submodule(name)
         parts = (

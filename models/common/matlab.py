@@ -23,12 +23,19 @@ _DEEPEST = 100
 """Cells within cells; scipy calls itself for each."""
 _OBJECT = 128
 """Bytes of an array in memory beside its numbers."""
-_MATRIX, _COMPRESSED = 14, 15
+_MATRIX = 14
+_COMPRESSED = 15
 _LETTERS = (1, 2, 4, 16, 17, 18)
 """Types of elements of text."""
 _BYTES_BY_TYPE = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
 """Bytes of a number by the type of its element; scipy reads beyond its table for an unknown one."""
-_CELL, _STRUCT, _OBJECT_CLASS, _CHAR, _SPARSE, _FUNCTION, _OPAQUE = 1, 2, 3, 4, 5, 16, 17
+_CELL = 1
+_STRUCT = 2
+_OBJECT_CLASS = 3
+_CHAR = 4
+_SPARSE = 5
+_FUNCTION = 16
+_OPAQUE = 17
 _BYTES_BY_CLASS = {6: 8, 7: 4, 8: 1, 9: 1, 10: 2, 11: 2, 12: 4, 13: 4, 14: 8, 15: 8}
 """Bytes of a number in memory by the class of an array of numbers. This and the above: MathWorks,
 MAT-File Format, 2019."""
@@ -75,7 +82,9 @@ class _Elements:
 
     def __init__(self, file: BinaryIO, order: str, packed: int | None) -> None:
         """`packed`: bytes of the variable in the file if it is compressed."""
-        self._file, self._order, self._packed = file, order, packed
+        self._file = file
+        self._order = order
+        self._packed = packed
         self._inflate = zlib.decompressobj()
         self._ready = b""
 
@@ -86,7 +95,8 @@ class _Elements:
         else:
             while len(self._ready) < size and self._unpack():
                 pass
-            data, self._ready = self._ready[:size], self._ready[size:]
+            data = self._ready[:size]
+            self._ready = self._ready[size:]
         if len(data) < size:
             raise ValueError("it ends within a variable")
         return data
@@ -165,7 +175,8 @@ def _array(elements: _Elements, depth: int) -> Iterator[int]:
         raise ValueError(f"it has arrays in more than {_DEEPEST} levels")
     elements.skip(8)
     flags, _ = elements.integers(2)
-    kind, is_complex = flags & 0xFF, bool(flags & 0x800)
+    kind = flags & 0xFF
+    is_complex = bool(flags & 0x800)
     if kind == _OPAQUE:
         for _ in range(3):  # names
             elements.element()

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from gearshift.models.base import DataError
 from gearshift.models.common.hugging_face import StoredTensor
 
-_BLOCK, _SCALES, _TABLE = 64, 256, 256
+_BLOCK = 64
+_SCALES = 256
+_TABLE = 256
 """Weights of a scale, scales of an fp32 scale, and values of an 8-bit code of a scale."""
 _ops = torch.ops.bitsandbytes
 
@@ -146,7 +148,8 @@ def _linears(inner: Any) -> dict[str, Any]:
     """The frozen linear layers of a model of transformers, but for its output layer, by name."""
     from transformers.pytorch_utils import Conv1D
 
-    head, kinds = inner.get_output_embeddings(), (nn.Linear, Conv1D)
+    head = inner.get_output_embeddings()
+    kinds = (nn.Linear, Conv1D)
     return {
         name: module
         for name, module in inner.named_modules()

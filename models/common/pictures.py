@@ -25,8 +25,10 @@ _DEPTHS = (8, 10, 12, 14, 16)
 _SILENT = logging.NullHandler()
 _ROWS = 256
 """Rows that are scaled together, to save memory."""
-_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339
-_WHITE_IS_ZERO, _UNSIGNED = 0, 1
+_PHOTOMETRIC = 262
+_SAMPLE_FORMAT = 339
+_WHITE_IS_ZERO = 0
+_UNSIGNED = 1
 """Tags and values. Source: TIFF, revision 6.0, 1992, part 1, section 8, and part 2, section 19."""
 
 

@@ -112,7 +112,8 @@ class DistinctNames:
     def of(self, text: str) -> str:
         """The name for `text`, such as a path; with a number if another text has that name."""
         start = re.sub(r"[^\w.-]+", "-", text).strip(".-") or "input"
-        name, number = start, 1
+        name = start
+        number = 1
         while name.casefold() in self._taken:  # some file systems ignore case
             number += 1
             name = f"{start}-{number}"

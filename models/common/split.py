@@ -76,8 +76,10 @@ def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> Groups:
             allowed="at least one group each for train, val and test",
             fix="--set eval.share=0.1" if count > 2 else f"add data: three splits need 3 {noun}",
         )
-    test, others = used[held : 2 * held], used[:held] + used[2 * held :]
-    start, stop = 0, held
+    test = used[held : 2 * held]
+    others = used[:held] + used[2 * held :]
+    start = 0
+    stop = held
     if rule.fold is not None:
         number, parts = parse_fold(rule.fold)
         most = len(others)
@@ -127,10 +129,8 @@ def save_split(
     Raises DataError if the run folder holds another split, because the data has changed; with
     `replace` the saved split is replaced instead.
     """
-    before, digest = (
-        _saved(folder),
-        sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16],
-    )
+    before = _saved(folder)
+    digest = sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
     if before is not None and before.get("digest") == digest:
         return
     if before is not None and not replace:

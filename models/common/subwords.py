@@ -79,7 +79,9 @@ class SubwordTokenizer:
         Raises DataError if `inner` has none of the names of one of them.
         """
         inner.encode_special_tokens = True  # otherwise "</s>" inside a text would end it
-        self.inner, self.where, known = inner, where, inner.get_vocab()
+        self.inner = inner
+        self.where = where
+        known = inner.get_vocab()
         self.size = max(known.values()) + 1
         """Number of token ids; every id is below it."""
         self.specials: list[int] = []

@@ -66,13 +66,12 @@ class Table:
 
     def __init__(self, file: TextFile, name: str = "") -> None:
         """`name` names it in messages. Reads the header. Raises DataError if there is none."""
-        self.file, self.name, self._marks, self._sheets = (
-            file,
-            name or file.path.name,
-            set[str](),
-            [""],
-        )
-        self._is_sheet, self._delimiter = file.path.suffix.lower() == SHEET, ""
+        self.file = file
+        self.name = name or file.path.name
+        self._marks = set[str]()
+        self._sheets = [""]
+        self._is_sheet = file.path.suffix.lower() == SHEET
+        self._delimiter = ""
         """A sheet need not store empty cells at the end of a row, and has no delimiter."""
         self._rows = self._rows_of_sheet() if self._is_sheet else self._rows_of_text()
         self.header_line, header = self._read_header()
@@ -215,7 +214,8 @@ class Table:
     @property
     def notes(self) -> list[str]:
         """What was assumed of the file: complete once it was read."""
-        first, others = self._sheets[0], len(self._sheets) - 1
+        first = self._sheets[0]
+        others = len(self._sheets) - 1
         sheets = (
             f"sheet '{first}'; {others} other sheet{'s' * (others > 1)} not read" if others else ""
         )

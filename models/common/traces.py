@@ -9,8 +9,13 @@ import numpy as np
 
 from gearshift.models.common.predictions import png
 
-WIDTH, LEFT, RIGHT, EDGE = 1000, 150, 20, 40
-INK, GREY, MARK = "#1b1f24", "#c4cad0", "#c2410c"
+WIDTH = 1000
+LEFT = 150
+RIGHT = 20
+EDGE = 40
+INK = "#1b1f24"
+GREY = "#c4cad0"
+MARK = "#c2410c"
 
 
 class TraceRow(NamedTuple):
@@ -37,7 +42,8 @@ def draw_traces(
     """
     from PIL import Image, ImageDraw
 
-    bottom, span = EDGE + height * max(1, len(rows)), WIDTH - LEFT - RIGHT
+    bottom = EDGE + height * max(1, len(rows))
+    span = WIDTH - LEFT - RIGHT
     image = Image.new("RGB", (WIDTH, bottom + EDGE), "white")
     pen = ImageDraw.Draw(image)
     heading = title.encode("latin-1", "replace").decode("latin-1")  # what the font has
@@ -62,7 +68,8 @@ def draw_traces(
                 )
         for share, color, text in row.marks:
             if np.isfinite(share):
-                x, half = LEFT + share * span, 0.45 * height
+                x = LEFT + share * span
+                half = 0.45 * height
                 pen.line((x, middle - half, x, middle + half), fill=color, width=2)
                 pen.text((x + 3, middle - half), text, fill=color)
     return png(image)

@@ -139,7 +139,8 @@ class Model(StagedModel):
         if self.pretrained is not None:
             return None
         size = SIZES[self.size]
-        d, hidden = size.width, size.decoder_hidden
+        d = size.width
+        hidden = size.decoder_hidden
         layer = 8 * (d**2 + d) + 2 * d * hidden + hidden + d + 6 * d
         layers = (self.decoder_layers or size.decoder_layers) - size.decoder_layers
         queries = (self.queries or size.queries) - size.queries

@@ -49,18 +49,20 @@ def beam_search(
     finished once it has as many finished hypotheses as beams; unfinished ones compete at the end.
     Source: Ott et al., fairseq, 2019, its default length penalty and end of search.
     """
-    pages, device, end = memory.shape[0], memory.device, vocabulary.end
-    memory, rows = (
-        memory.repeat_interleave(beams, dim=0),
-        torch.arange(pages, device=device)[:, None],
-    )
+    pages = memory.shape[0]
+    device = memory.device
+    end = vocabulary.end
+    memory = memory.repeat_interleave(beams, dim=0)
+    rows = torch.arange(pages, device=device)[:, None]
     tokens = torch.full((pages, beams, count), vocabulary.pad, device=device)
     # At the start all hypotheses of a page are equal, and one counts.
     sums = torch.full((pages, beams), -torch.inf, device=device)
     sums[:, 0] = 0.0
-    best, best_scores = tokens[:, 0], torch.full((pages,), -torch.inf, device=device)
+    best = tokens[:, 0]
+    best_scores = torch.full((pages,), -torch.inf, device=device)
     finished = torch.zeros(pages, dtype=torch.int64, device=device)
-    last, cache = torch.full((pages * beams, 1), vocabulary.start, device=device), DecoderCache()
+    last = torch.full((pages * beams, 1), vocabulary.start, device=device)
+    cache = DecoderCache()
     # The cache grows with each token: a compiler would see another shape each time.
     with torch.compiler.set_stance("force_eager"):
         for at in range(count):
@@ -68,7 +70,8 @@ def beam_search(
             candidates = sums[..., None] + logits.float().log_softmax(-1)
             # At most one candidate per beam is an end: enough others are left.
             found, indices = candidates.flatten(1).topk(2 * beams)  # the best first
-            sources, chosen = indices // logits.shape[-1], indices % logits.shape[-1]
+            sources = indices // logits.shape[-1]
+            chosen = indices % logits.shape[-1]
             is_end = chosen == end
             is_new = is_end[:, :beams] & (finished < beams)[:, None] & found[:, :beams].isfinite()
             scores, which = (found[:, :beams] / (at + 1)).masked_fill(~is_new, -torch.inf).max(1)
@@ -78,7 +81,8 @@ def beam_search(
             best_scores = torch.maximum(scores, best_scores)
             finished = finished + is_new.sum(1)
             still_open = is_end.int().argsort(dim=1, stable=True)[:, :beams]
-            sums, sources = found.gather(1, still_open), sources.gather(1, still_open)
+            sums = found.gather(1, still_open)
+            sources = sources.gather(1, still_open)
             tokens = tokens[rows, sources]
             tokens[:, :, at] = chosen.gather(1, still_open)
             if stops_early and (finished >= beams).all():

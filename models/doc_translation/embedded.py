@@ -60,7 +60,8 @@ def phrase(noun: TranslatedWord, adjective: TranslatedWord) -> Sentence:
 CARDS_VERSION = 2
 """Cache version; increase it when the rendering changes."""
 COUNT = 4400
-HEIGHT, WIDTH = 96, 64
+HEIGHT = 96
+WIDTH = 64
 ROWS = (1, 25, 49)
 """Top of the heading and of the two lines; each lies in one patch row of the global encoder."""
 CARD_HEADINGS = (1, 16, 32)
@@ -70,8 +71,10 @@ _TRANSLATIONS = {
     "mev": "jast", "nax": "korm", "pir": "lind", "rot": "merk", "sul": "nols", "tez": "pund",
 }  # fmt: skip
 _WORDS = tuple(TranslatedWord(*pair) for pair in _TRANSLATIONS.items())
-NOUNS, ADJECTIVES = _WORDS[:6], _WORDS[6:]
-_LETTERS, _CELL = 14, (24, 32)
+NOUNS = _WORDS[:6]
+ADJECTIVES = _WORDS[6:]
+_LETTERS = 14
+_CELL = (24, 32)
 
 
 def read_cards() -> Collection:
@@ -157,10 +160,8 @@ class Author:
     def __init__(self, rng: Generator) -> None:
         self.rng = rng
         total = sum(COUNTS.values())
-        read, written = (
-            _distinct(rng, total, _SOURCE, (1, 2)),
-            _distinct(rng, total, _TARGET, (2, 3)),
-        )
+        read = _distinct(rng, total, _SOURCE, (1, 2))
+        written = _distinct(rng, total, _TARGET, (2, 3))
         words = list(map(TranslatedWord, read, written))
         edges = pairwise(np.cumsum((0, *COUNTS.values())).tolist())
         self.words = {kind: words[a:b] for kind, (a, b) in zip(COUNTS, edges, strict=True)}
@@ -181,7 +182,8 @@ class Author:
             blocks.append(PageBlock("title", title[0].title()))
             texts.append(f"# {title[1 + kind]}")
         for section in range(1, int(self.rng.integers(2, 4)) + 1):
-            name, style = self._phrase(), HEADINGS[kind]
+            name = self._phrase()
+            style = HEADINGS[kind]
             blocks.append(
                 PageBlock(style, f"{section} {name[0]}" if style == "numbered" else name[0])
             )
@@ -257,7 +259,8 @@ def _decoded(png: np.ndarray) -> Image.Image:
 
 def _scans(texts: list[Text]) -> cache.Arrays:
     """All pages as concatenated PNGs with their ends, a tenth of the raw size."""
-    rng, pngs = np.random.default_rng(SEED), list[np.ndarray]()
+    rng = np.random.default_rng(SEED)
+    pngs: list[np.ndarray] = []
     for text in texts:
         buffer = io.BytesIO()
         scan(text, rng).save(buffer, "png", compress_level=3)

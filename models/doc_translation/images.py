@@ -23,12 +23,14 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 def without_margins(image: Image.Image) -> Image.Image:
     """Crop the margins of a page; a blank page is unchanged."""
     grey = np.asarray(image.convert("L"))
-    low, high = int(grey.min()), int(grey.max())
+    low = int(grey.min())
+    high = int(grey.max())
     if low == high:
         return image
     # Stretch the contrast first, so that faded ink on grey paper counts as ink.
     dark = (grey.astype(np.float32) - low) / (high - low) * WHITE < INK
-    rows, columns = np.flatnonzero(dark.any(axis=1)), np.flatnonzero(dark.any(axis=0))
+    rows = np.flatnonzero(dark.any(axis=1))
+    columns = np.flatnonzero(dark.any(axis=0))
     return image.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
 
 
@@ -38,7 +40,8 @@ def local_view(image: Image.Image, height: int, width: int) -> np.ndarray:
     scale = min(height / inner.height, width / inner.width)
     pixels = _scaled(inner, *(max(1, round(side * scale)) for side in inner.size))
     page = np.full((pixels.shape[0], height, width), WHITE, dtype=np.uint8)
-    top, left = (height - pixels.shape[1]) // 2, (width - pixels.shape[2]) // 2
+    top = (height - pixels.shape[1]) // 2
+    left = (width - pixels.shape[2]) // 2
     page[:, top : top + pixels.shape[1], left : left + pixels.shape[2]] = pixels
     return page
 

@@ -100,7 +100,8 @@ def steds(written: str, reference: str) -> float:
     """
     import zss
 
-    first, second = tree(written), tree(reference)
+    first = tree(written)
+    second = tree(reference)
     nodes = max(first.count(), second.count()) - 1
     if nodes == 0:
         return 100.0
@@ -132,12 +133,16 @@ class TranslationMetric(Sums):
     ) -> None:
         """`count`: tokens generated per page."""
         super().__init__(self._sums, self._metrics)
-        self.vocabulary, self.count, self.beams = vocabulary, count, beams
-        self.against_blank, self.bleu = against_blank, bleu_of(language)
+        self.vocabulary = vocabulary
+        self.count = count
+        self.beams = beams
+        self.against_blank = against_blank
+        self.bleu = bleu_of(language)
 
     def _sums(self, model: Module, batch: Batch) -> dict[str, Any]:
         """STEDS and pages, the counts of BLEUs, loss and tokens; always as many model calls."""
-        views, references = (batch["page_global"], batch["page_local"]), batch["references"]
+        views = (batch["page_global"], batch["page_local"])
+        references = batch["references"]
         memory = model(*views)
         written = self._written(model, memory)
         plain = [[plain_text(text) for text in side] for side in (written, references)]

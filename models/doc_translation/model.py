@@ -78,7 +78,8 @@ def decoder(size: Size, dropout: float) -> Any:
 EPSILON = 1e-12
 """Epsilon of layer norms, as in BERT."""
 
-SHARPNESS, GAIN = 3.0, 4.0
+SHARPNESS = 3.0
+GAIN = 4.0
 """Initial weights of queries and keys, and of image values, in units of 1/√(inputs).
 
 With torch's default, near 0.6, a query averages all tokens and 98 % of the memory is equal for all
@@ -204,7 +205,8 @@ class DocTranslator(HasFrozenParts):
         hidden = outputs.last_hidden_state
         if labels is not None:
             # By chunks: the logits of one page take 319 MB in the full size.
-            hidden, labels = hidden.flatten(0, 1), labels.flatten()
+            hidden = hidden.flatten(0, 1)
+            labels = labels.flatten()
             if len(labels) <= self.rows:
                 return self._chunk_loss(hidden, labels)
             chunks = zip(hidden.split(self.rows), labels.split(self.rows), strict=True)

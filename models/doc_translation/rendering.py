@@ -8,7 +8,9 @@ from typing import Literal, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-HEIGHT, WIDTH, GAP = 896, 672, 28
+HEIGHT = 896
+WIDTH = 672
+GAP = 28
 """Pixels of a page, and between two columns."""
 LETTERS = (22, 20, 18, 16, 14, 12, 11, 10, 9, 8)
 """Letter heights in pixels, tried in turn until the page fits."""
@@ -49,10 +51,13 @@ def draw(blocks: Sequence[PageBlock], margin: int, columns: int) -> Image.Image:
     width = (WIDTH - 2 * margin - (columns - 1) * GAP) // columns
     for base in LETTERS:
         lines = [line for block in blocks for line in _lines(block, base, width)]
-        column, y, placed = 0, float(margin), []
+        column = 0
+        y = float(margin)
+        placed = []
         for line in lines:
             if y + line.height > HEIGHT - margin:
-                column, y = column + 1, float(margin)
+                column = column + 1
+                y = float(margin)
             placed.append((line, margin + column * (width + GAP), y))
             y += line.height
         if column < columns:
@@ -85,7 +90,8 @@ def _lines(block: PageBlock, base: int, width: int) -> list[_Line]:
                     )
                 )
     else:
-        indent, face = base * 1.2 if block.kind == "bullet" else 0.0, font(size)
+        indent = base * 1.2 if block.kind == "bullet" else 0.0
+        face = font(size)
         is_centered = block.kind in ("title", "centered", "formula")
         lines = [
             _Line(text, size, (width - face.getlength(text)) / 2 if is_centered else indent, height)

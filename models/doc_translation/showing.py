@@ -74,8 +74,10 @@ def predictions(task: Any, model: Module) -> Predictions:
 
     References are cut to the same number of tokens for BLEU and STEDS.
     """
-    count, bleu = min(task.count, TOKENS), bleu_of(task.collection.language)
-    samples, rows = few_samples(task.data("val"), SHOWN), list[tuple[str | float, ...]]()
+    count = min(task.count, TOKENS)
+    bleu = bleu_of(task.collection.language)
+    samples = few_samples(task.data("val"), SHOWN)
+    rows: list[tuple[str | float, ...]] = []
     for sample, written in zip(samples, _written(task, model, samples, count), strict=True):
         reference = task.vocabulary.decode(sample["labels"][:count].tolist())
         scores = bleu.score(bleu.counts([written], [reference])), steds(written, reference)
@@ -100,7 +102,8 @@ def read(path: Path) -> list[Page]:
         pages: list[Page] = []
         for file in filter(is_image, data_files.files(source)):
             name = file.relative_to(source) if file != source else Path(file.name)
-            title, count = name.with_suffix("").as_posix(), count_pages(file)
+            title = name.with_suffix("").as_posix()
+            count = count_pages(file)
             for n in range(count):
                 own = f"{title} page {n + 1}" if count > 1 else title
                 pages.append(Page(title, own, partial(open_picture, file, page=n), ""))
@@ -128,7 +131,8 @@ def features(task: Any, model: Any, pages: Sequence[Page]) -> Iterator[Predictio
 @torch.no_grad()
 def translations(task: Any, model: Module, pages: Sequence[Page]) -> Iterator[Prediction]:
     """The translation of each page, as text and as a Markdown file. Disk access."""
-    names, vocabulary = DistinctNames(), task.vocabulary
+    names = DistinctNames()
+    vocabulary = task.vocabulary
     for page in pages:
         memory = model(*_views(task, page))
         tokens = beam_search(model, memory, task.count, vocabulary, task.beams, stops_early=True)

@@ -69,7 +69,9 @@ class _PageFacts:
 class DocTranslationTask(FamilyTask):
     """Translation of page images."""
 
-    goal, units, noun = Goal("val_bleu", "max"), "tokens", "documents"
+    goal = Goal("val_bleu", "max")
+    units = "tokens"
+    noun = "documents"
     saved_files = (model_facts.FACTS_FILE, TOKENIZER_FILE)
     parts: Mapping[str, Sequence[str]] = {ENCODER: ENCODERS}
     vocabulary: Vocabulary
@@ -80,11 +82,15 @@ class DocTranslationTask(FamilyTask):
         super().__init__(model, data, context)
         check_kernel(context.attention, context.device)
         size = SIZES[model.size]
-        count, queries = model.decoder_layers or size.decoder_layers, model.queries or size.queries
+        count = model.decoder_layers or size.decoder_layers
+        queries = model.queries or size.queries
         self.size = replace(size, decoder_layers=count, queries=queries)
-        self.dropout, self.path, self.control = model.dropout, data.path, data.control
+        self.dropout = model.dropout
+        self.path = data.path
+        self.control = data.control
         self.pretrained = None if model.pretrained is None else folder_of(model.pretrained)
-        self.length, self.beams = data.seq_len or size.positions, data.beams
+        self.length = data.seq_len or size.positions
+        self.beams = data.beams
         if self.length > size.positions:
             raise DataError(
                 f"data.seq_len {self.length} exceeds the positions of this size",
@@ -96,7 +102,8 @@ class DocTranslationTask(FamilyTask):
         self._reports: dict[str, Coverage] = {}
 
     def read(self) -> Sequence[Page]:
-        path, data = self.path, self.data_settings
+        path = self.path
+        data = self.data_settings
         if path in formats.EMBEDDED:
             read = embedded.read_cards if path == "embedded:cards" else embedded.read_pages
             self.collection = read()
@@ -135,7 +142,8 @@ class DocTranslationTask(FamilyTask):
 
     def fit(self, train: Numbers) -> None:
         """The vocabulary of the pretrained decoder if it has one; otherwise that of `train`."""
-        folder, skipped = self.context.folder, self.collection.skipped
+        folder = self.context.folder
+        skipped = self.collection.skipped
         if folder is not None and skipped and not (folder / SKIPPED_FILE).exists():
             rows = [{"page": page, "why": reason} for page, reason in skipped]
             atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))
@@ -151,7 +159,8 @@ class DocTranslationTask(FamilyTask):
 
     def setup_without_data(self) -> None:
         self.encoder = None  # the initial weights are among the trained ones
-        folder, self.pretrained = self.context.folder, None
+        folder = self.context.folder
+        self.pretrained = None
         self.size = replace(self.size, vocabulary=model_facts.load(folder, _PageFacts).vocabulary)
         assert folder is not None, "the facts were loaded from it"
         self.vocabulary = load(folder / TOKENIZER_FILE)
@@ -161,11 +170,13 @@ class DocTranslationTask(FamilyTask):
 
     def network(self) -> DocTranslator:
         """The encoders of `model.encoder` replace those of `model.pretrained`."""
-        model, settings = DocTranslator(self.size, self.dropout), self.model_settings
+        model = DocTranslator(self.size, self.dropout)
+        settings = self.model_settings
         restrict_blocks(layers(model), self.context.attention)
         if self.pretrained is not None:
             parts = tuple(pretrained.PARTS) if self.encoder is None else ("decoder",)
-            partial, chosen = settings.partial, settings.take_layers
+            partial = settings.partial
+            chosen = settings.take_layers
             self._reports = pretrained.load(model, self.pretrained, parts, partial, chosen)
         return model
 
@@ -238,7 +249,8 @@ class DocTranslationTask(FamilyTask):
         yield from passed_over(path, filter(showing.is_image, files(path)))
 
     def example(self) -> Sequence[Any]:
-        size, pixels = self.size, self.size.whole.pixels
+        size = self.size
+        pixels = self.size.whole.pixels
         time = round(float(np.minimum(self._token_counts(), self.length).mean()))
         ids = torch.zeros(1, time, dtype=torch.int64)
         return torch.zeros(1, 3, pixels, pixels), torch.zeros(1, 3, *size.local.pixels), None, ids

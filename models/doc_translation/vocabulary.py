@@ -11,7 +11,9 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from gearshift.models.common import subwords
 from gearshift.models.common.subwords import SubwordTokenizer
 
-PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
+PAD = "<|pad|>"
+START = "<|start|>"
+END = "<|end|>"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 MIN_SIZE = 3 + len(BYTES)
 """Entries required to encode every text."""

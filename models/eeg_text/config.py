@@ -103,7 +103,8 @@ class Model(FamilySection):
     """Share of a recording's tokens to mask."""
 
 
-EVENT, TEXT = "event", "text"
+EVENT = "event"
+TEXT = "text"
 COLUMNS = ("onset_s", "duration_s", TEXT)
 """The columns of a table of sentences."""
 Columns = list[Annotated[str, column_field((*COLUMNS, EVENT, IGNORE), "start=onset_s")]]

@@ -25,7 +25,8 @@ from gearshift.models.eeg_text.texts import SentenceTexts
 
 LARGEST = 10.0
 """Standard deviations at which EEG is clipped."""
-SHORTEST, LONGEST = 2, 8
+SHORTEST = 2
+LONGEST = 8
 """Tokens per masked span: 16 to 64 ms."""
 _FLAT_UV = 1e-6
 
@@ -107,7 +108,8 @@ class SegmentSamples:
 
     def __init__(self, items: Sequence[Item], numbers: Sequence[int], rules: SampleRules) -> None:
         """`items`: of all splits; `numbers`: those of this split."""
-        self.numbers, self.rules = list(numbers), rules
+        self.numbers = list(numbers)
+        self.rules = rules
         self.items = [items[n] for n in numbers]
         self.random_others = random_others([item.group for item in self.items], rules.seed)
         self._last: tuple[int, np.ndarray] | None = None
@@ -143,7 +145,8 @@ class MaskedSamples(SegmentSamples):
     def __init__(self, *given: Any, share: float, is_training: bool) -> None:
         """`given` as SegmentSamples. If `is_training`, other spans are masked in each epoch."""
         super().__init__(*given)
-        self.share, self.is_training = share, is_training
+        self.share = share
+        self.is_training = is_training
         counts = [self.rules.count(item.samples) for item in self.items]
         self._windows = [(n, window) for n, count in enumerate(counts) for window in range(count)]
 
@@ -167,7 +170,8 @@ class MaskedSamples(SegmentSamples):
 
         In a noise control the encoder gets noise and must predict the recorded EEG.
         """
-        target, item = self._cut(index, self.own), self.item(index)
+        target = self._cut(index, self.own)
+        item = self.item(index)
         rng = draws.rng() if self.is_training else np.random.default_rng([self.rules.seed, index])
         tokens = -(-len(target) // TOKEN_SAMPLES)
         return {
@@ -188,7 +192,8 @@ class TextSamples(SegmentSamples):
     def __init__(self, *given: Any, texts: SentenceTexts, word_dropout: float) -> None:
         """`given` as SegmentSamples."""
         super().__init__(*given)
-        self.texts, self.word_dropout = texts, word_dropout
+        self.texts = texts
+        self.word_dropout = word_dropout
         is_evaluated = any(item.group in texts.candidates for item in self.items)
         self.inputs = len(self) * (2 if is_evaluated else 1)
         """The number of encoder inputs: EEG, and in evaluation also noise for each."""
@@ -205,7 +210,9 @@ class TextSamples(SegmentSamples):
         return self.seen(number) if self.features is None else self.features[number]
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
-        item, texts, eeg = self.items[index], self.texts, self._input(index)
+        item = self.items[index]
+        texts = self.texts
+        eeg = self._input(index)
         tokens = texts.tokens[item.group]
         inputs = tokens[:-1]
         if self.word_dropout:
@@ -257,7 +264,8 @@ def encoder_inputs(given: Sequence[Any], rules: SampleRules, name: str = "eeg") 
         mask = _first(list(map(len, given)), samples)
         return {name: padded(given, length=samples), f"{name}_mask": mask}
     pool = np.full((len(given), samples // TOKEN_SAMPLES, rules.windows), -1, dtype=np.int64)
-    every, lengths = list[np.ndarray](), list[int]()
+    every = list[np.ndarray]()
+    lengths = list[int]()
     for of_segment, eeg in zip(pool, given, strict=True):
         tokens = list[int]()  # numbered over all windows of the batch
         windows = cut_windows(eeg, samples)
@@ -324,7 +332,8 @@ def collate_text(samples: Sequence[dict[str, Any]], rules: SampleRules, pad: int
             "compared",
         )
         batch["candidates"] = torch.from_numpy(np.stack(columns["candidates"]))
-        batch["number"], batch["text"] = torch.tensor(columns["number"]), columns["text"]
+        batch["number"] = torch.tensor(columns["number"])
+        batch["text"] = columns["text"]
     return batch
 
 
@@ -334,7 +343,8 @@ class TextInputs:
     def __init__(self, samples: TextSamples, path: str) -> None:
         """`path`: of the data. Reads the identities of files, not their contents."""
         self._samples = samples
-        source, stamps = Path(path).expanduser(), list[tuple[str | int, ...]]()
+        source = Path(path).expanduser()
+        stamps = list[tuple[str | int, ...]]()
         if not path.startswith("embedded:"):
             # Some formats store the samples in a file beside the one that is named: NAME.eeg.
             beside = source.parent.glob(f"{escape(source.stem)}*")

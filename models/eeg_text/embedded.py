@@ -20,7 +20,8 @@ SEED = 2024
 
 CODES = 4
 """Evoked components per word and region, each spread over the channels of the region."""
-DELAY_S, SPREAD_S = 0.32, 0.07
+DELAY_S = 0.32
+SPREAD_S = 0.07
 """The evoked wave: a bell around 0.32 s after onset, within 0.15 to 0.5 s."""
 SOURCES = 24
 """Sources of background activity, whose mixture correlates the channels."""
@@ -63,11 +64,10 @@ class Recipe(NamedTuple):
 
     def texts(self) -> list[Words]:
         """The distinct sentences as words, with uniform forms and words."""
-        rng, drawn = np.random.default_rng(SEED), dict[Words, None]()
-        slots, forms = (
-            {n: words.split() for n, words in self.slots.items()},
-            [*map(str.split, self.forms)],
-        )
+        rng = np.random.default_rng(SEED)
+        drawn: dict[Words, None] = {}
+        slots = {n: words.split() for n, words in self.slots.items()}
+        forms = [*map(str.split, self.forms)]
         while len(drawn) < self.sentences:
             form = forms[int(rng.integers(len(forms)))]
             drawn[tuple(slots[name][int(rng.integers(len(slots[name])))] for name in form)] = None
@@ -86,10 +86,8 @@ class Readers:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.sentences, self.words = (
-            recipe.texts(),
-            sorted({*" ".join(recipe.slots.values()).split()}),
-        )
+        self.sentences = recipe.texts()
+        self.words = sorted({*" ".join(recipe.slots.values()).split()})
         rng = np.random.default_rng(SEED)
         self._codes = rng.standard_normal((len(self.words), len(INDICES), CODES), dtype=np.float32)
         mixings = np.stack([_mixing(rng) for _ in range(recipe.subjects)])
@@ -185,10 +183,13 @@ def load(path: str, number: int) -> np.ndarray:
 def read(path: str) -> Recordings:
     """The recordings of an embedded set; `path` is one of EMBEDDED. Reads and writes the cache."""
     _cached(path)  # before workers ask for it
-    readers, items = _readers(path), []
+    readers = _readers(path)
+    items = []
     for number in range(len(readers)):
         subject, words = readers.label(number)
-        text, where = " ".join(words), f"{path}, recording {number}"
-        samples, read_eeg = readers.recipe.samples, partial(load, path, number)
+        text = " ".join(words)
+        where = f"{path}, recording {number}"
+        samples = readers.recipe.samples
+        read_eeg = partial(load, path, number)
         items.append(Item(text, f"S{subject + 1:02d}", text, samples, where, read_eeg))
     return Recordings(path, items, {"format": "simulated", "unit": "microvolts, simulated"})

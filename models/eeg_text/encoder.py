@@ -20,7 +20,9 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float, kernel: str) -> None:
         super().__init__()
-        self.heads, self.dropout, self.kernel = heads, dropout, kernel
+        self.heads = heads
+        self.dropout = dropout
+        self.kernel = kernel
         self.in_proj = nn.Linear(width, 3 * width)
         self.out_proj = nn.Linear(width, width)
 
@@ -184,7 +186,8 @@ class MaskedBatchNorm(nn.Module):
             if self.training:
                 mean, var = self._statistics(wide, keep)
             else:
-                mean, var = self.running_mean, self.running_var
+                mean = self.running_mean
+                var = self.running_var
             scale = self.weight.float() * torch.rsqrt(var.float() + self.eps)
             shift = self.bias.float() - mean.float() * scale
             y = torch.addcmul(shift[:, None], wide, scale[:, None])

@@ -9,15 +9,14 @@ from gearshift.models.common.data_files import walk
 _MATLAB = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file", b"\x89HDF\r\n\x1a\n")
 
 
-ZUCO, EDF, BDF, EEGLAB, BRAINVISION, FIF = (
-    "ZuCo .mat files (MATLAB 5, 7 or 7.3)",
-    "EDF or EDF+ recordings",
-    "BDF recordings",
-    "EEGLAB .set files, with their .fdt",
-    "BrainVision .vhdr files, with their .eeg and .vmrk",
-    "FIF recordings",
-)
-EGI, _EGI_SUFFIX = "EGI .mff folders", ".mff"
+ZUCO = "ZuCo .mat files (MATLAB 5, 7 or 7.3)"
+EDF = "EDF or EDF+ recordings"
+BDF = "BDF recordings"
+EEGLAB = "EEGLAB .set files, with their .fdt"
+BRAINVISION = "BrainVision .vhdr files, with their .eeg and .vmrk"
+FIF = "FIF recordings"
+EGI = "EGI .mff folders"
+_EGI_SUFFIX = ".mff"
 """The format whose recordings are folders, and the end of their names."""
 _KINDS: tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...] = (
     (ZUCO, (".mat",), _MATLAB),

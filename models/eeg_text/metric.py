@@ -33,7 +33,8 @@ class TextMetric(Sums):
     """
 
     def __init__(self, texts: SentenceTexts) -> None:
-        self.texts, self.bleu = texts, Bleu("none", "none")
+        self.texts = texts
+        self.bleu = Bleu("none", "none")
         super().__init__(self._sums, partial(text_scores, self.bleu))
 
     def _sums(self, model: Module, batch: Batch) -> dict[str, Tensor | float]:
@@ -43,7 +44,8 @@ class TextMetric(Sums):
         Always takes one forward pass of the encoder, one of the decoder for each candidate, and
         one for each generated token.
         """
-        tokenizer, candidates = self.texts.tokenizer, batch["candidates"]
+        tokenizer = self.texts.tokenizer
+        candidates = batch["candidates"]
         memory, valid = encode_inputs(model, batch, "compared")
         of_candidates = []
         for tokens in candidates.repeat(len(INPUTS), 1, 1).unbind(1):
@@ -56,11 +58,10 @@ class TextMetric(Sums):
         # Strictly better than all others: a tie must not favor the first candidate.
         is_best = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1).cpu().numpy()
         written = generate(model, memory, valid, self.texts.steps, tokenizer).cpu().tolist()
-        texts, read = (
-            [words(tokenizer.decode(row)) for row in written],
-            [words(t) for t in batch["text"]],
-        )
-        overall, numbers = list[list[float]](), batch["number"].cpu().numpy()
+        texts = [words(tokenizer.decode(row)) for row in written]
+        read = [words(t) for t in batch["text"]]
+        overall: list[list[float]] = []
+        numbers = batch["number"].cpu().numpy()
         by_sentence = np.zeros((self.texts.num_evaluated, 1 + 2 * len(INPUTS)))
         np.add.at(by_sentence[:, 0], numbers, 1)
         for i in range(len(INPUTS)):
@@ -88,7 +89,8 @@ def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
     overall = sums["overall"].view(len(INPUTS), -1).tolist()
     means = sentences[:, 1:].sum(0) / sentences[:, 0].sum()
     for i, name in enumerate(INPUTS):
-        end, (*counts, errors) = "" if name == "eeg" else f"_{name}", overall[i]
+        end = "" if name == "eeg" else f"_{name}"
+        (*counts, errors) = overall[i]
         metrics[f"val_rouge1{end}"], metrics[f"val_retrieval{end}"] = means[
             2 * i : 2 * i + 2
         ].tolist()
@@ -104,7 +106,8 @@ def gain(sentences: np.ndarray) -> Scores:
     A single sentence has no error, and no ratio: None.
     """
     present = sentences[sentences[:, 0] > 0]
-    count, samples = len(present), present[:, 0].sum()
+    count = len(present)
+    samples = present[:, 0].sum()
     gains = []
     for i in range(1, len(INPUTS)):
         differences = present[:, 1] - present[:, 1 + 2 * i]
@@ -139,7 +142,8 @@ def encode_inputs(model: Module, batch: Batch, name: str) -> tuple[Tensor, Tenso
     """
     valid: Tensor = batch[f"{name}_mask"]
     if (memory := batch.get(f"{name}_memory")) is None:
-        windows, pool = batch.get(f"{name}_windows", valid), batch.get(f"{name}_pool")
+        windows = batch.get(f"{name}_windows", valid)
+        pool = batch.get(f"{name}_pool")
         memory = model(batch[name], windows, pool=pool)
     return memory, valid
 
@@ -173,7 +177,8 @@ def word_errors(written: Sequence[str], read: Sequence[str]) -> int:
     """The word edit distance: insertions, deletions and substitutions."""
     row = list(range(len(read) + 1))
     for i, word in enumerate(written, start=1):
-        before, row[0] = row[0], i
+        before = row[0]
+        row[0] = i
         for j, true in enumerate(read, start=1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != true))
     return row[-1]

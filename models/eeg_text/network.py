@@ -13,7 +13,8 @@ from gearshift.models.common.layers import HasFrozenParts, restrict_blocks
 from gearshift.models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
 from gearshift.models.eeg_text.encoder import Encoder
 
-SHARPNESS, GAIN = 3.0, 2.0
+SHARPNESS = 3.0
+GAIN = 2.0
 """Initial scales of queries and keys, and of values, in cross-attention, in 1/√(inputs).
 
 Each channel has mean 0 over a segment, and so has every linear function of it. With BART's
@@ -118,7 +119,8 @@ class EegText(HasFrozenParts):
             assert eeg is not None, "eeg or memory"
             memory = self.encoder(eeg, valid)
             if pool is not None:
-                memory, tokens = pooled(memory, pool), (pool >= 0).any(2)
+                memory = pooled(memory, pool)
+                tokens = (pool >= 0).any(2)
         if ids is None:
             return memory
         logits: Tensor = self.decoder(memory, tokens, ids)

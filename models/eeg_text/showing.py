@@ -88,9 +88,11 @@ def text_predictions(task: Any, model: Module) -> Predictions:
     """Sentences generated for a few samples, and for noise beside them. Collective."""
     batch, items, given = _few(task)
     texts = sentences(model, batch, task.tokenizer, task.texts.steps, "compared")
-    rows, pictures = [], []
+    rows = []
+    pictures = []
     for n, (item, eeg, read) in enumerate(zip(items, given, batch["text"], strict=True)):
-        hypothesis, wanted = words(texts[n]), words(read)
+        hypothesis = words(texts[n])
+        wanted = words(read)
         scores = rouge1(hypothesis, wanted), word_errors(hypothesis, wanted) / max(1, len(wanted))
         rows.append((item.where, printable(read), texts[n], texts[len(items) + n], *scores))
         title = f"read:      {printable(read)}\ngenerated: {texts[n]}"
@@ -106,9 +108,11 @@ def masked_predictions(task: Any, model: Module) -> Predictions:
     batch, items, _ = _few(task)
     guess = predict_masked(model, batch)
     shown = torch.where(masked_values(batch), guess, torch.nan).cpu().numpy()
-    rows, pictures = [], []
+    rows = []
+    pictures = []
     for n, item in enumerate(items):
-        own, length = slice(n, n + 1), int(batch["eeg_mask"][n].sum())
+        own = slice(n, n + 1)
+        length = int(batch["eeg_mask"][n].sum())
         of_row = {name: x[own] for name, x in batch.items() if isinstance(x, torch.Tensor)}
         scores = masked_scores(masked_sums(guess[own], of_row)["masked"])
         r2 = scores["val_masked_r2"]
@@ -122,9 +126,11 @@ def masked_predictions(task: Any, model: Module) -> Predictions:
 
 def pictures(task: Any) -> list[Picture]:
     """A few training samples. May read from the disk."""
-    samples, found = task.data("train"), []
+    samples = task.data("train")
+    found = []
     for index in sorted({0, len(samples) // 2, len(samples) - 1}):
-        item, eeg = samples.item(index), samples.given(index)
+        item = samples.item(index)
+        eeg = samples.given(index)
         title = item.text or item.group
         found.append(draw_eeg(f"eeg-{index}", item, eeg, title, title))
     return found
@@ -160,7 +166,9 @@ def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
     A segment is a row of the table beside a continuous recording, or else a window; or a sentence
     of ZuCo. Raises DataError.
     """
-    names, data, trained = DistinctNames(), task.data_settings, task.trained
+    names = DistinctNames()
+    data = task.data_settings
+    trained = task.trained
     rules = SampleRules(data.seq_len, data.windows, task.context.seed, is_noise=False)
     with input_errors():
         source = existing_path(str(path), "; ".join(formats.FORMATS))
@@ -174,7 +182,8 @@ def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
             recordings = files.read(str(file), data, "predict", trained.channel_map)
             for item in recordings.items:
                 trained.check(item, file)
-            items, device = recordings.items, task.context.device
+            items = recordings.items
+            device = task.context.device
             chunks = (items[at : at + BATCH] for at in range(0, len(items), BATCH))
             eeg = ([prepared(item.load(), rules.most) for item in chunk] for chunk in chunks)
             given = (placed(encoder_inputs(segments, rules), device) for segments in eeg)
@@ -206,7 +215,9 @@ def features(
     task: Any, model: Any, given: Iterator[Batch], recordings: Recordings, title: str
 ) -> Prediction:
     """The features of each item: a token is 8 ms, or the mean of the windows of a segment."""
-    states, masks, items = [], [], recordings.items
+    states = []
+    masks = []
+    items = recordings.items
     for batch in given:
         memory = model.encoder(batch["eeg"], batch.get("eeg_windows", batch["eeg_mask"]))
         if "eeg_pool" in batch:
@@ -217,5 +228,6 @@ def features(
         "start_s": np.array([nan if item.start_s is None else item.start_s for item in items]),
         "duration_s": np.array([item.samples / RATE_HZ for item in items]),
     }
-    names, valid = [item.where for item in items], np.concatenate(masks)
+    names = [item.where for item in items]
+    valid = np.concatenate(masks)
     return features_file(title, title, names, np.concatenate(states), valid, more)

@@ -108,8 +108,11 @@ class EegTask(FamilyTask):
         """Read the settings; touches no file. Raises DataError for conflicting settings."""
         super().__init__(model, data, context)
         check_kernel(context.attention, context.device)
-        self.size, self.dropout, self.samples = SIZES[model.size], model.dropout, data.seq_len
-        self.path, self.control = data.path, data.control
+        self.size = SIZES[model.size]
+        self.dropout = model.dropout
+        self.samples = data.seq_len
+        self.path = data.path
+        self.control = data.control
 
     def setup(self) -> None:
         """Find the recordings, split them and train the tokenizer; the run folder saves both.
@@ -125,7 +128,8 @@ class EegTask(FamilyTask):
             rules, windows=rules.count(max(item.samples for item in recordings.items))
         )
         used: set[int] = set().union(*{item.channels for item in recordings.items})
-        of_text, recorded = self.fit_texts(), tuple(SLOTS[channel] for channel in sorted(used))
+        of_text = self.fit_texts()
+        recorded = tuple(SLOTS[channel] for channel in sorted(used))
         self.trained = TrainedOnEeg(self.size, recorded, recordings.channel_map, **of_text)
         model_facts.save(self.trained, self.context.folder)
         self.splits = {name: self.samples_of(name, numbers[name]) for name in SPLITS}
@@ -151,7 +155,8 @@ class EegTask(FamilyTask):
     pictures = showing.pictures
 
     def facts(self) -> Mapping[str, Any]:
-        recordings, rules = self.recordings, self.rules
+        recordings = self.recordings
+        rules = self.rules
         times = [item.samples for item in recordings.items]
         facts: dict[str, Any] = {
             "source": recordings.name,
@@ -174,7 +179,9 @@ class EegTask(FamilyTask):
 class MaskedEegTask(EegTask):
     """Pre-training of the encoder on masked EEG, without text."""
 
-    goal, units, use = Goal("val_masked_r2", "max"), "values", "encoder"
+    goal = Goal("val_masked_r2", "max")
+    units = "values"
+    use = "encoder"
 
     def fit_texts(self) -> dict[str, Any]:
         used = min(self.samples, max(item.samples for item in self.recordings.items))
@@ -182,7 +189,8 @@ class MaskedEegTask(EegTask):
         return {}
 
     def samples_of(self, split: SplitName, numbers: Sequence[int]) -> MaskedSamples:
-        given, share = (self.recordings.items, numbers, self.rules), self.model_settings.mask_share
+        given = (self.recordings.items, numbers, self.rules)
+        share = self.model_settings.mask_share
         return MaskedSamples(*given, share=share, is_training=split == "train")
 
     def network(self) -> MaskedEeg:
@@ -216,7 +224,9 @@ class MaskedEegTask(EegTask):
 class EegTextTask(EegTask):
     """Sentences from EEG."""
 
-    goal, units, use = Goal("val_rouge1_gain", "max"), "tokens", "text"
+    goal = Goal("val_rouge1_gain", "max")
+    units = "tokens"
+    use = "text"
     parts: Mapping[str, Sequence[str]] = {ENCODER: ("encoder",)}
     texts: SentenceTexts
     tokenizer: SentenceTokenizer
@@ -237,22 +247,22 @@ class EegTextTask(EegTask):
             )
 
     def fit_texts(self) -> dict[str, Any]:
-        items, folder = self.recordings.items, self.context.folder
+        items = self.recordings.items
+        folder = self.context.folder
         by_group = {item.group: item.text or "" for item in reversed(items)}
         if self.folder is not None:
             self.size = pretrained.size_of(self.folder, self.size)
             self.tokenizer = pretrained.tokenizer_of(self.folder, self.size)
         else:
-            train, name = (
-                (by_group[key] for key in self.groups["train"]),
-                self.model_settings.tokenizer,
-            )
+            train = (by_group[key] for key in self.groups["train"])
+            name = self.model_settings.tokenizer
             self.tokenizer = build_tokenizer(name, train, self.size.vocabulary, folder)
         if isinstance(self.tokenizer, BartTokenizer):
             subwords.save_tokenizer(self.tokenizer.inner, folder)
         longest = min(self.data_settings.text_len, self.size.text_context)
         self.texts = SentenceTexts(by_group, self.groups, self.tokenizer, longest, self.rule.seed)
-        is_bytes, is_pretrained = self.tokenizer.name == "bytes", self.folder is not None
+        is_bytes = self.tokenizer.name == "bytes"
+        is_pretrained = self.folder is not None
         return {"steps": self.texts.steps, "is_bytes": is_bytes, "is_pretrained": is_pretrained}
 
     def samples_of(self, split: SplitName, numbers: Sequence[int]) -> TextSamples:
@@ -309,8 +319,10 @@ class EegTextTask(EegTask):
         return dataset.collate_text(samples, self.rules, self.tokenizer.pad)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        eeg, memory = batch.get("eeg"), batch.get("eeg_memory")
-        valid, pool = batch.get("eeg_windows", batch["eeg_mask"]), batch.get("eeg_pool")
+        eeg = batch.get("eeg")
+        memory = batch.get("eeg_memory")
+        valid = batch.get("eeg_windows", batch["eeg_mask"])
+        pool = batch.get("eeg_pool")
         logits = model(eeg, valid, batch["text_ids"], memory=memory, pool=pool).float()
         targets = batch["labels"].flatten()
         nats = F.cross_entropy(

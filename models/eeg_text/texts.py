@@ -13,7 +13,10 @@ from gearshift.models.common import subwords
 from gearshift.models.common.family import padded
 from gearshift.models.common.subwords import SubwordTokenizer, truncate_at
 
-PAD, START, END, HIDDEN = "<pad>", "<s>", "</s>", "<mask>"
+PAD = "<pad>"
+START = "<s>"
+END = "</s>"
+HIDDEN = "<mask>"
 """The special tokens of BART."""
 CANDIDATES = 24
 """Candidates for retrieval, including the true sentence."""
@@ -23,7 +26,10 @@ class SentenceByteTokenizer:
     """Tokens 0-255 are bytes, then padding, start, end, hidden, and twelve reserved ones."""
 
     name = "bytes"
-    pad, start, end, hidden = 256, 257, 258, 259
+    pad = 256
+    start = 257
+    end = 258
+    hidden = 259
     size = 272
 
     def encode(self, text: str) -> list[int]:
@@ -44,7 +50,9 @@ class BartTokenizer(SubwordTokenizer):
         """
         where = "model.pretrained" if is_pretrained else "model.tokenizer"
         super().__init__(inner, [[PAD], [START], [END], [HIDDEN]], where)
-        self.name, self.hidden, self._before = name, self.specials[3], list[int]()
+        self.name = name
+        self.hidden = self.specials[3]
+        self._before = list[int]()
         if is_pretrained:
             self.start, self._before = self.end, [self.start]
         if self.size > limit:
@@ -96,11 +104,13 @@ class SentenceTexts:
         seed: int,
     ) -> None:
         """`texts`: a sentence per group. `longest`: the most tokens, including the end token."""
-        self.tokenizer, self.text = tokenizer, texts
+        self.tokenizer = tokenizer
+        self.text = texts
         encoded = {key: tokenizer.encode(text) for key, text in texts.items()}
         self.cut = sum(len(tokens) >= longest for tokens in encoded.values())
         """Number of truncated sentences."""
-        start, end = tokenizer.start, tokenizer.end
+        start = tokenizer.start
+        end = tokenizer.end
         self.tokens = {
             key: np.array([start, *tokens[: longest - 1], end], dtype=np.int64)
             for key, tokens in encoded.items()

@@ -60,12 +60,15 @@ def _is_peak(
     """Whether pixels are the strongest along their gradient, of two equal ones the first."""
     wide = np.pad(strength, 1)
     step = wide.shape[1]
-    x, y = np.abs(dx.astype(np.int32)), np.abs(dy.astype(np.int32)) << _SHIFT
+    x = np.abs(dx.astype(np.int32))
+    y = np.abs(dy.astype(np.int32)) << _SHIFT
     is_flat = y < x * _TANGENT
     is_steep = y > x * _TANGENT + (x << (_SHIFT + 1))  # the tangent of 67.5 degrees is larger by 2
     diagonal = np.where((dx ^ dy) < 0, step - 1, step + 1)
     offset = np.where(is_flat, 1, np.where(is_steep, step, diagonal))
-    pixel, values = (rows + 1) * step + columns + 1, wide.ravel()
-    here, after = values[pixel], values[pixel + offset]
+    pixel = (rows + 1) * step + columns + 1
+    values = wide.ravel()
+    here = values[pixel]
+    after = values[pixel + offset]
     beats_after = np.where(is_flat | is_steep, here >= after, here > after)
     return (here > values[pixel - offset]) & beats_after

@@ -36,7 +36,8 @@ def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str,
 
     Raises DataError.
     """
-    path, bad_records = settings.path, BadRecords("recordings")
+    path = settings.path
+    bad_records = BadRecords("recordings")
     if path in EMBEDDED:
         from gearshift.models.event_seg import embedded
 
@@ -50,7 +51,8 @@ def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str,
     )
     skipped = bad_records.finish(settings.on_bad, len(recordings))
     if not recordings:
-        where, allowed = f"data.path, skipped: {skipped}", "; ".join(FORMATS)
+        where = f"data.path, skipped: {skipped}"
+        allowed = "; ".join(FORMATS)
         raise DataError(f"'{path}' has no usable recording", where=where, allowed=allowed)
     formats = sorted({recording.format.partition(" with ")[0] for recording in recordings})
     facts = {"format": ", ".join(formats), **facts, "skipped_recordings": skipped}
@@ -113,7 +115,8 @@ def _left_of(name: str) -> str:
 
 def facts(recordings: Sequence[EventRecording]) -> dict[str, Any]:
     """What a user should know of the recordings."""
-    first, lengths = recordings[0], window_lengths(recordings)
+    first = recordings[0]
+    lengths = window_lengths(recordings)
     count = sum(len(recording.all_events) for recording in recordings)
     seconds = sum(float(r.windows[-1, 1] - r.windows[0, 0]) / r.second for r in recordings)
     return {

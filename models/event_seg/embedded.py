@@ -19,12 +19,14 @@ from gearshift.models.event_seg.readers.recording import (
     spans,
 )
 
-THRESHOLD, DEVIATION = 0.2, 0.03
+THRESHOLD = 0.2
+DEVIATION = 0.03
 """Mean and standard deviation of the pixels' contrast thresholds, in log brightness."""
 REFRACTORY_S = 1e-3
 NOISE_HZ = 0.1
 """Noise events per pixel and second."""
-HOT_SHARE, HOT_HZ = 2e-4, 100.0
+HOT_SHARE = 2e-4
+HOT_HZ = 100.0
 
 
 class Camera:
@@ -32,7 +34,8 @@ class Camera:
 
     def __init__(self, rng: Generator, brightness: np.ndarray) -> None:
         """`brightness` [height, width] at time 0."""
-        self._rng, self._width = rng, brightness.shape[1]
+        self._rng = rng
+        self._width = brightness.shape[1]
         self._before = np.log(brightness.ravel())
         self._level = self._before.copy()
         thresholds = rng.normal(THRESHOLD, DEVIATION, brightness.size)
@@ -49,7 +52,8 @@ class Camera:
         parts = []
         for number in range(1, int(count.max(initial=0)) + 1):
             has = count >= number
-            at, s = pixels[has], sign[has]
+            at = pixels[has]
+            s = sign[has]
             level = self._level[at] + number * s * self._threshold[at]
             change = after[at] - self._before[at]
             share = np.clip((level - self._before[at]) / np.where(change == 0, 1, change), 0, 1)
@@ -63,7 +67,8 @@ class Camera:
 
     def noise(self, duration: float) -> Events:
         """Noise events of [0, duration) seconds, unsorted."""
-        rng, pixels = self._rng, self._fired.size
+        rng = self._rng
+        pixels = self._fired.size
         hot = rng.choice(pixels, max(1, round(HOT_SHARE * pixels)), replace=False)
         shots = rng.integers(0, pixels, rng.poisson(NOISE_HZ * pixels * duration))
         from_hot = rng.choice(hot, rng.poisson(HOT_HZ * len(hot) * duration))
@@ -127,7 +132,8 @@ class Scene:
         self.ego = _direction(rng) * rng.uniform(*EGO_SPEEDS) * (rng.random() < 0.5)
         self.shapes = [_shape(rng, sensor, self.ground) for _ in range(rng.integers(2, 6))]
         rows, columns = np.mgrid[: sensor[0], : sensor[1]].astype(np.float32)
-        self._columns, self._rows = columns, rows
+        self._columns = columns
+        self._rows = rows
         self._still = None if self.ego.any() else self._ground(0.0)
 
     @property
@@ -157,9 +163,11 @@ class Scene:
         high = np.clip(np.ceil(center + reach), 0, extent).astype(int)
         part = np.s_[low[1] : high[1], low[0] : high[0]]
         # Plain floats here and below: a numpy float64 would promote all pixels.
-        x, y = self._columns[part] - float(center[0]), self._rows[part] - float(center[1])
+        x = self._columns[part] - float(center[0])
+        y = self._rows[part] - float(center[1])
         angle = shape.angle + shape.turn * time
-        cosine, sine = math.cos(angle), math.sin(angle)
+        cosine = math.cos(angle)
+        sine = math.sin(angle)
         x, y = cosine * x + sine * y, cosine * y - sine * x
         cover = np.clip(0.5 - _distance(shape, x, y), 0, 1)  # border of one pixel
         texture = shape.grey + _texture(shape.waves, x, y)
@@ -197,7 +205,8 @@ def _waves(rng: Generator, count: int, height: float, sensor: Sides) -> np.ndarr
     """Waves with lengths from a tenth of the sensor height to all of it."""
     frequency = 2 * np.pi / (sensor[0] * rng.uniform(0.1, 1.0, count))
     angle = rng.uniform(0, 2 * np.pi, count)
-    phase, heights = rng.uniform(0, 2 * np.pi, count), rng.uniform(0.3, 1.0, count) * height
+    phase = rng.uniform(0, 2 * np.pi, count)
+    heights = rng.uniform(0.3, 1.0, count) * height
     return np.stack((frequency * np.cos(angle), frequency * np.sin(angle), phase, heights), axis=1)
 
 
@@ -234,9 +243,11 @@ _SEED = 0
 
 def recordings(sensor: Sides) -> list[EventRecording]:
     """Clips for a sensor of this height and width. Reads and writes the cache."""
-    ends, clips = _arrays(sensor)["ends"], []
+    ends = _arrays(sensor)["ends"]
+    clips = []
     for number in range(CLIPS):
-        label, read = partial(_label, sensor, number), partial(_events, sensor, number)
+        label = partial(_label, sensor, number)
+        read = partial(_events, sensor, number)
         named = (
             "rendered",
             sensor,
@@ -282,7 +293,8 @@ def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[Events, np.ndarra
     steps = int(np.ceil(scene.speed / FRAMES_PER_SECOND / STEP))
     times = np.arange(WINDOWS * steps + 1) / (FRAMES_PER_SECOND * steps)
     frames = np.empty((WINDOWS + 1, *sensor), np.uint8)
-    camera, parts = None, []
+    camera = None
+    parts = []
     for i, time in enumerate(times):
         picture = scene.draw(time)
         if i % steps == 0:

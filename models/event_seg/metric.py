@@ -21,7 +21,8 @@ def measure(model: Module, batch: Batch) -> dict[str, Tensor]:
 def overlap(maps: Tensor, label: Tensor) -> dict[str, Tensor]:
     """Foreground pixels of the prediction `maps` [batch, 2, height, width] and of the label."""
     counted = label != IGNORE
-    predicted, true = (maps[:, 1] > maps[:, 0]) & counted, label == 1
+    predicted = (maps[:, 1] > maps[:, 0]) & counted
+    true = label == 1
     parts = {
         "both": predicted & true,
         "predicted_only": predicted & ~true,

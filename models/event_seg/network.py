@@ -77,7 +77,8 @@ class SegmentationNetwork(HasFrozenParts):
         Both are buffers, so that checkpoints contain them.
         """
         super().__init__()
-        first, back = 1 if size.is_deep else 2, size.widths[::-1]
+        first = 1 if size.is_deep else 2
+        back = size.widths[::-1]
         self.down = nn.ModuleList(
             ConvolutionLayer(a, b, 2 if i else first, up=False)
             for i, (a, b) in enumerate(pairwise((BINS, *size.widths)))

@@ -30,10 +30,13 @@ from gearshift.models.event_seg.readers.files import open_recording
 from gearshift.models.event_seg.readers.recording import Sides
 from gearshift.models.event_seg.windows import Sample, Windows, collate, normalize, voxelize
 
-PICTURES, SHOWN = 2, 4
+PICTURES = 2
+SHOWN = 4
 SCORES = ("val_iou", "precision", "recall")
 _LEAST_WIDTH = 320
-_RED, _BLUE, _GREY = (214, 39, 40), (31, 119, 180), (127, 127, 127)
+_RED = (214, 39, 40)
+_BLUE = (31, 119, 180)
+_GREY = (127, 127, 127)
 
 
 def pictures(windows: Windows, seed: int) -> list[Picture]:
@@ -41,7 +44,8 @@ def pictures(windows: Windows, seed: int) -> list[Picture]:
 
     Label: foreground white, ignored grey.
     """
-    rng, shown = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    shown = []
     indices = {len(windows) * i // (PICTURES + 1) for i in range(1, PICTURES + 1)}
     for number, index in enumerate(sorted(indices), start=1):
         sample = windows.random_sample(index, rng)
@@ -60,7 +64,8 @@ def build_predictions(model: Module, windows: Windows, device: torch.device) -> 
     samples: list[Sample] = few_samples(windows, SHOWN)
     batch = placed(collate(samples), device)
     loss, maps = model(batch["events"], batch["mask"], measure=True)
-    rows, drawn = [], []
+    rows = []
+    drawn = []
     for row, sample in enumerate(samples):
         one = slice(row, row + 1)
         scores = metric.scores({"loss": loss, **metric.overlap(maps[one], batch["mask"][one])})
@@ -120,7 +125,9 @@ def predict(task: Any, model: Module, path: Path) -> Iterator[Prediction]:
     by row, as tokens. `task` is the one of the family. Masks and frames are not read. Raises
     DataError.
     """
-    names, trained, factor = DistinctNames(), task.trained, task.downsample
+    names = DistinctNames()
+    trained = task.trained
+    factor = task.downsample
     with input_errors():
         known = known_files(existing_path(str(path), "; ".join(FORMATS)), recognize, FORMATS)
     for name, (file, form) in known.items():
@@ -142,10 +149,8 @@ def predict(task: Any, model: Module, path: Path) -> Iterator[Prediction]:
             voxels = normalize(voxelize(coarse, window[0], window[1], (BINS, *grid)))
             begin, end = (window / recording.second).tolist()
             text = f"{title}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
-            x, name = (
-                torch.from_numpy(voxels)[None].to(task.context.device),
-                f"{start}-{number:05d}",
-            )
+            x = torch.from_numpy(voxels)[None].to(task.context.device)
+            name = f"{start}-{number:05d}"
             with torch.no_grad():
                 x = task.part(model)(x).float().cpu()
             if task.stage == "encoder":

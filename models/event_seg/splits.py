@@ -28,12 +28,14 @@ def choose(
     A name is that of a sequence, a file or a path. Without names the one of the `preferred` sequence,
     or else the first; without that, too, all. Raises DataError if a name has no recording or several.
     """
-    chosen, reason = list(paths), "data.sequences"
+    chosen = list(paths)
+    reason = "data.sequences"
     if names:
         chosen = sorted({_find(paths, name) for name in names}, key=paths.index)
     elif preferred is not None:
         hits = [path for path in paths if preferred in _names(path)]
-        chosen, reason = (hits or chosen)[:1], "data.mvsec_sequence"
+        chosen = (hits or chosen)[:1]
+        reason = "data.mvsec_sequence"
         reason = reason if hits else f"the first by name, because none is '{preferred}', {reason}"
     else:
         return chosen, {}
@@ -76,7 +78,8 @@ def split_recordings(
     The recordings of each split, or time ranges of them; its windows [window, 2], the number of a
     recording and of its window; and how the data was split.
     """
-    used, method = max(1, round(rule.fraction * len(recordings))), "by recording"
+    used = max(1, round(rule.fraction * len(recordings)))
+    method = "by recording"
     blocks: dict[SplitName, list[tuple[int, np.ndarray]]] = {name: [] for name in SPLITS}
     groups: Groups
     if used < 3:
@@ -107,19 +110,23 @@ def split_recordings(
 
 
 def _named(recording: EventRecording, block: np.ndarray) -> str:
-    start, stop = recording.windows[block[0], 0], recording.windows[block[-1], 1]
+    start = recording.windows[block[0], 0]
+    stop = recording.windows[block[-1], 1]
     return f"{recording.name} from {start} to {stop}"
 
 
 def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, np.ndarray], str]:
     """Three blocks of windows, and a description of the gap between them."""
     starts, stops = recording.windows.T
-    count, duration = len(starts), (stops[-1] - starts[0]) / recording.second
+    count = len(starts)
+    duration = (stops[-1] - starts[0]) / recording.second
     held_out = max(1, int(share * count + 1e-9))
     first_test = count - held_out
-    gap, gap_text = 0.0, "1 window"
+    gap = 0.0
+    gap_text = "1 window"
     if duration >= _LONG * GAP_S:
-        gap, gap_text = GAP_S * recording.second, f"{GAP_S:g} s"
+        gap = GAP_S * recording.second
+        gap_text = f"{GAP_S:g} s"
     last_val = _before(stops, starts[first_test], gap)
     first_val = last_val - held_out + 1
     last_train = _before(stops, starts[max(0, first_val)], gap) if first_val > 0 else -1

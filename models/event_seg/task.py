@@ -58,7 +58,8 @@ class EventSegTask(FamilyTask):
         self.size = SIZES[model.size]
         if model.widths is not None:
             self.size = replace(self.size, widths=tuple(model.widths))
-        self.downsample, self.foreground = data.downsample, {}
+        self.downsample = data.downsample
+        self.foreground = {}
 
     def setup(self) -> None:
         """Find and split the recordings, and count the pixels of both classes.
@@ -93,7 +94,8 @@ class EventSegTask(FamilyTask):
 
     def continue_from(self, first: EventSegTask) -> None:
         """Check that height and width are those of `first`. Raises DataError."""
-        old, new = first.data("train").shape, self.data("train").shape
+        old = first.data("train").shape
+        new = self.data("train").shape
         if old != new:
             raise DataError(
                 f"height and width are {new} in the new data and {old} in the run",

@@ -55,7 +55,10 @@ class Windows:
         fixed: int | None,
     ) -> None:
         """`windows` [window, 2]: recording and window; `fixed`: number of a fixed split."""
-        self.recordings, self.windows, self.rules, self.fixed = recordings, windows, rules, fixed
+        self.recordings = recordings
+        self.windows = windows
+        self.rules = rules
+        self.fixed = fixed
         height, width = (n // rules.downsample for n in recordings[0].sensor)
         crop = rules.crop or (height, width)
         self.grid = height, width
@@ -71,7 +74,8 @@ class Windows:
     def random_sample(self, index: int, rng: Generator) -> Sample:
         """The sample at `index`, with everything in it that is random drawn from `rng`."""
         recording, window = self._at(index)
-        events, (start, stop) = self._events(index), recording.windows[window]
+        events = self._events(index)
+        (start, stop) = recording.windows[window]
         corner = self._corner(events, rng)
         labels = self._labels(index, corner, rng)
         if self.rules.control == "noise":
@@ -98,7 +102,8 @@ class Windows:
         if not self.is_cropped:
             return 0, 0
         (height, width), (rows, columns) = self.grid, self.shape
-        top, left = rng.integers(0, rows), rng.integers(0, columns)
+        top = rng.integers(0, rows)
+        left = rng.integers(0, columns)
         middle = int(rng.integers(0, max(1, len(events))))
         y, x = (events.y[middle], events.x[middle]) if len(events) else (height // 2, width // 2)
         return int(np.clip(y - top, 0, height - rows)), int(np.clip(x - left, 0, width - columns))

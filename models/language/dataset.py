@@ -36,7 +36,8 @@ def build_splits(
 
     Neither text nor, for a large corpus, tokens are in memory.
     """
-    encoded, kind = encode(corpus, tokenizer), TokenWindows if corpus.is_text else Dialogues
+    encoded = encode(corpus, tokenizer)
+    kind = TokenWindows if corpus.is_text else Dialogues
     members = enumerate(corpus.members(groups).items())
     splits = {
         name: kind(encoded, corpus, numbers, rules, side) for side, (name, numbers) in members

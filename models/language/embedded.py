@@ -52,7 +52,8 @@ def _sources(library: Path) -> list[Record]:
         folders[:] = [name for name in folders if name not in _EXCLUDED]
         paths = (Path(root, name) for name in names if name.endswith(".py"))
         files.update({path.relative_to(library).as_posix(): path for path in paths})
-    documents, total = [], 0
+    documents = []
+    total = 0
     for name in sorted(files, key=lambda n: hashlib.sha256(n.encode()).digest()):
         raw = files[name].read_bytes()
         if not raw.strip() or len(raw) > LARGEST:

@@ -20,7 +20,8 @@ from gearshift.models.language.readers.corpus import SMALL, VERSION, Corpus
 from gearshift.models.language.readers.records import Record
 from gearshift.models.language.tokenizer import Tokenizer
 
-_BATCH, _BATCH_LETTERS = 256, 2**19
+_BATCH = 256
+_BATCH_LETTERS = 2**19
 """At most so many texts or conversations are encoded at once, and not many more letters of them."""
 
 
@@ -45,11 +46,15 @@ class Encoded:
     ) -> None:
         """Piece i ends before position `ends[i]` and encodes `text_bytes[i]` bytes of UTF-8."""
         self.offsets = np.concatenate(([0], ends)).astype(np.int64)
-        self.text_bytes, self.begins_row = np.array(text_bytes), np.array(begins_row)
-        self._dtype, self._tokens, self._path = tokens.dtype, tokens, ""
+        self.text_bytes = np.array(text_bytes)
+        self.begins_row = np.array(begins_row)
+        self._dtype = tokens.dtype
+        self._tokens = tokens
+        self._path = ""
         if isinstance(tokens, np.memmap) and len(tokens) > 0:
             assert tokens.filename is not None
-            self._path, self._begin = os.fspath(tokens.filename), tokens.offset
+            self._path = os.fspath(tokens.filename)
+            self._begin = tokens.offset
             self._tokens = np.empty(0, tokens.dtype)
 
     def __len__(self) -> int:
@@ -83,7 +88,8 @@ def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
     Reads the files once, or their cached tokens; writes the cache. Raises DataError if the files
     changed since they were indexed, or if the cache is not writable.
     """
-    write, source = partial(_write, corpus, tokenizer), corpus.source
+    write = partial(_write, corpus, tokenizer)
+    source = corpus.source
     if source.size <= SMALL:
         return Encoded(**cache.in_memory(write))
     made_from = {"version": VERSION, "files": source.stamp, "tokenizer": tokenizer.digest}
@@ -93,7 +99,9 @@ def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
 def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
     """Write the arrays of Encoded. Raises DataError if the files changed."""
     kind = np.uint16 if tokenizer.size <= 2**16 else np.uint32
-    tokens, ends, text_bytes = ArrayFile(new("tokens"), kind), array("q"), array("q")
+    tokens = ArrayFile(new("tokens"), kind)
+    ends = array("q")
+    text_bytes = array("q")
     begins_row = array("b")
     for piece in _pieces(corpus, tokenizer):
         tokens.append(piece.tokens)
@@ -110,7 +118,9 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
 def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[_Piece]:
     """The pieces of each record in order."""
     encode = _documents if corpus.is_text else _exchanges
-    batch, letters, total = list[list[Record]](), 0, 0
+    batch = list[list[Record]]()
+    letters = 0
+    total = 0
     with progress("tokenizing", len(corpus)) as show:
         for records in _chats(corpus):
             batch.append(records)
@@ -119,7 +129,8 @@ def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[_Piece]:
                 yield from encode(batch, tokenizer)  # between two, Python sees a signal
                 total += sum(map(len, batch))
                 show(total)
-                batch, letters = [], 0
+                batch = []
+                letters = 0
         yield from encode(batch, tokenizer)
 
 

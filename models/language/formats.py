@@ -49,7 +49,8 @@ def _format(file: Path) -> str | None:
             with file.open("rb") as opened:
                 return _PARQUET if opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC else None
         if kind == "CSV":
-            names, form = Table(TextFile(file), file.name).header, _CSV
+            names = Table(TextFile(file), file.name).header
+            form = _CSV
         else:
             head = next(TextFile(file).chunks(_HEAD)).lstrip()
             form = _JSON if kind == "JSON" and head.startswith("[") else _JSONL

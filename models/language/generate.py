@@ -31,7 +31,8 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
 
     Answers of rows are left out. `declared`: see columns_in. Reads the disk. Raises DataError.
     """
-    stem, bad_records = re.sub(r"[^\w.-]+", "-", path.stem), BadRecords()
+    stem = re.sub(r"[^\w.-]+", "-", path.stem)
+    bad_records = BadRecords()
     found: dict[str, str | tuple[Turn, ...]] = {}
     with input_errors():
         file = TextFile(path)
@@ -90,9 +91,12 @@ def generate(
     When `window` tokens are in use, the older half is dropped. `sampling` has a temperature.
     """
     tokens = new = fitting(prompt, window, sampling.max_tokens)
-    generator, logits_after = torch.Generator().manual_seed(sampling.seed), model.begin()
+    generator = torch.Generator().manual_seed(sampling.seed)
+    logits_after = model.begin()
     # `context`: the first token before the next text; `shown`: the first without text so far.
-    written, context, shown = list[int](), 0, 0
+    written: list[int] = []
+    context = 0
+    shown = 0
 
     def new_text() -> str:
         # Some tokenizers decode a word without the blank before it unless a token precedes it.
@@ -108,11 +112,13 @@ def generate(
         token = choose(logits, sampling, generator)
         if token in tokenizer.stops:
             break
-        tokens, new = [*tokens, token], [token]
+        tokens = [*tokens, token]
+        new = [token]
         written.append(token)
         text = new_text()
         if text and not text.endswith("\N{REPLACEMENT CHARACTER}"):  # the start of a character
             yield text
-            context, shown = shown, len(written)
+            context = shown
+            shown = len(written)
     if text := new_text():
         yield text

@@ -32,7 +32,8 @@ def token_scores(
     `outputs` [batch, time, any], of which `logits_of` makes logits for `rows` tokens at a time;
     `labels` [batch, time]. float32 and bool, [batch, time].
     """
-    nats, correct = [], []
+    nats = []
+    correct = []
     for some, target in zip(
         outputs.flatten(0, 1).split(rows), labels.flatten().split(rows), strict=True
     ):
@@ -65,7 +66,8 @@ class _ChunkedLoss(torch.autograd.Function):
         chunk_loss: Callable[..., Tensor],
     ) -> Tensor:
         # Detached: evaluation shares the compiled graphs.
-        hidden, narrow = hidden.detach(), weight.detach().to(low)
+        hidden = hidden.detach()
+        narrow = weight.detach().to(low)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden)
         is_trained = ctx.needs_input_grad[1]
@@ -99,7 +101,8 @@ def _chunk_loss(
     The gradient of the logits overwrites them: on a GPU, reading and writing logits takes most of
     the time beside the matrix products.
     """
-    logits, valid = hidden @ weight.t(), (labels != IGNORE)[:, None]
+    logits = hidden @ weight.t()
+    valid = (labels != IGNORE)[:, None]
     logp = logits.log_softmax(-1, dtype=torch.float32)
     index = labels.clamp(min=0)[:, None]
     picked = logp.gather(-1, index)

@@ -20,12 +20,19 @@ def counts(nats: Tensor, correct: Tensor, batch: Batch) -> dict[str, Tensor]:
     the true tokens before it. By induction this holds if and only if greedy decoding produces the
     whole answer and ends there, so no text is generated.
     """
-    valid, true = batch["labels"] != IGNORE, batch["matched"]
+    valid = batch["labels"] != IGNORE
+    true = batch["matched"]
     if nats.device.type == "mps":  # has no float64
-        nats, correct, valid, true = nats.cpu(), correct.cpu(), valid.cpu(), true.cpu()
-    row_nats, tokens, hits = nats.double().sum(1), valid.sum(1).double(), (correct & valid).sum(1)
+        nats = nats.cpu()
+        correct = correct.cpu()
+        valid = valid.cpu()
+        true = true.cpu()
+    row_nats = nats.double().sum(1)
+    tokens = valid.sum(1).double()
+    hits = (correct & valid).sum(1)
     begins = valid.int().diff(dim=1, prepend=torch.zeros_like(tokens[:, None]).int()) > 0
-    number, answers = begins.cumsum(1), begins.sum(1)
+    number = begins.cumsum(1)
+    answers = begins.sum(1)
     mistakes = (valid & ~correct).long()
     wrong = torch.zeros_like(number).scatter_add(1, (number - 1).clamp(min=0), mistakes)
     rows = {

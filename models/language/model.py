@@ -74,7 +74,8 @@ def causal_attention(
         # Imported here, because it imports the compiler.
         from torch.nn.attention.varlen import varlen_attn
 
-        time, (q1, k1, v1) = q.shape[1], (x.flatten(0, 1) for x in (q, k, v))
+        time = q.shape[1]
+        (q1, k1, v1) = (x.flatten(0, 1) for x in (q, k, v))
         mixed = varlen_attn(q1, k1, v1, documents, documents, time, time, window_size=(-1, 0))
         assert isinstance(mixed, Tensor)
         return mixed.view_as(q)
@@ -94,7 +95,9 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, kv_heads: int, kernel: str) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_width = heads, kv_heads, width // heads
+        self.heads = heads
+        self.kv_heads = kv_heads
+        self.head_width = width // heads
         self.kernel = kernel
         self.q_proj = linear(width, width)
         self.k_proj = linear(width, kv_heads * self.head_width)
@@ -114,7 +117,8 @@ class Attention(nn.Module):
         q = self.q_proj(x).view(batch, time, self.heads, self.head_width)
         k = self.k_proj(x).view(batch, time, self.kv_heads, self.head_width)
         v = self.v_proj(x).view(batch, time, self.kv_heads, self.head_width)
-        q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
+        q = rotate(q, cosine, sine)
+        k = rotate(k, cosine, sine)
         if cache is not None:
             if self in cache:
                 k, v = (torch.cat(pair, dim=1) for pair in zip(cache[self], (k, v), strict=True))
@@ -168,7 +172,8 @@ class Decoder(nn.Module):
 
     def __init__(self, size: Size, kv_heads: int, kernel: str) -> None:
         super().__init__()
-        self.head_width, self.kernel = size.width // size.heads, kernel
+        self.head_width = size.width // size.heads
+        self.kernel = kernel
         self.embed_tokens = nn.utils.skip_init(
             nn.Embedding, size.vocabulary, size.width, device=torch.get_default_device()
         )
@@ -265,8 +270,12 @@ def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:
 class BuiltIn:
     """Where a task has its model from: this transformer, with random weights."""
 
-    folder, longest, has_adapters, coverage = None, None, False, ""
-    inputs, single_document = ("boundaries",), False
+    folder = None
+    longest = None
+    has_adapters = False
+    coverage = ""
+    inputs = ("boundaries",)
+    single_document = False
     """See FromFolder."""
 
     def __init__(self, model: Model, context: Context) -> None:
@@ -274,8 +283,11 @@ class BuiltIn:
         size = SIZES[model.size]
         if model.tokenizer == "bpe":
             size = replace(size, vocabulary=model.vocabulary or max(512, size.vocabulary))
-        self.size, self.context, self.num_layers = size, size.context, size.layers
-        self.kv_heads, self._smoothing = model.kv_heads or size.heads, model.label_smoothing
+        self.size = size
+        self.context = size.context
+        self.num_layers = size.layers
+        self.kv_heads = model.kv_heads or size.heads
+        self._smoothing = model.label_smoothing
         self._kernel = context.attention
         if size.heads % self.kv_heads:
             raise DataError(

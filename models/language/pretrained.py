@@ -94,10 +94,13 @@ class Pretrained(HasFrozenParts):
 
     def begin(self) -> Callable[[Sequence[int]], Tensor]:
         """As Transformer.begin. Caches differ by architecture; without one, all is computed again."""
-        head, seen, cache = self.inner.get_output_embeddings(), list[int](), None
+        head = self.inner.get_output_embeddings()
+        seen: list[int] = []
+        cache = None
         is_plain = isinstance(head, Head)
         inner: Any = self.inner.base_model if is_plain else self.inner
-        name, device = cache_name(inner), next(self.parameters()).device
+        name = cache_name(inner)
+        device = next(self.parameters()).device
 
         def logits_after(tokens: Sequence[int]) -> Tensor:
             nonlocal cache
@@ -123,7 +126,8 @@ class Pretrained(HasFrozenParts):
 
 def _has_plain_head(inner: Any) -> bool:
     """Whether the logits are a product with the last hidden state: not shifted, scaled, capped."""
-    head, config = inner.get_output_embeddings(), inner.config
+    head = inner.get_output_embeddings()
+    config = inner.config
     is_known = config.model_type in PLAIN_HEADS
     is_capped = getattr(config, "final_logit_softcapping", None) is not None
     return is_known and not is_capped and type(head) is nn.Linear and head.bias is None
@@ -222,18 +226,18 @@ def _by_name(folder: Path, config: Any) -> tuple[Any, Coverage, Unread] | None:
 class FromFolder:
     """Where a task has its model from: a folder of transformers, also with adapters."""
 
-    inputs, single_document = (), True
+    inputs = ()
+    single_document = True
     """What the model takes of a batch beside tokens and labels; whether a row holds one document:
     padding at its end needs no mask, but not every architecture accepts one for documents."""
 
     def __init__(self, folder: Path, model: Model, context: Context) -> None:
         """Read the settings. Raises DataError."""
-        self.folder, self.context = folder, SIZES[model.size].context
-        self._smoothing, self._kernel, self.lora = (
-            model.label_smoothing,
-            context.attention,
-            model.lora,
-        )
+        self.folder = folder
+        self.context = SIZES[model.size].context
+        self._smoothing = model.label_smoothing
+        self._kernel = context.attention
+        self.lora = model.lora
         self.has_adapters = model.lora.rank is not None
         # A checkpoint of adapters lacks the frozen weights, which must therefore be in the folder.
         self._allow_missing = not self.has_adapters and model.allow_missing
@@ -242,7 +246,9 @@ class FromFolder:
             from gearshift.models.common.nf4 import Quantizer
 
             self._quantizer = Quantizer(context.device)
-        self._entries, self.num_layers, self.coverage = 0, None, ""
+        self._entries = 0
+        self.num_layers = None
+        self.coverage = ""
 
     @cached_property
     def longest(self) -> int | None:
@@ -256,10 +262,8 @@ class FromFolder:
 
     def build(self) -> Pretrained:
         inner, coverage, unread = open_inner(self.folder, self._allow_missing)
-        self.coverage, self.num_layers = (
-            coverage.render(),
-            getattr(inner.config, "num_hidden_layers", None),
-        )
+        self.coverage = coverage.render()
+        self.num_layers = getattr(inner.config, "num_hidden_layers", None)
         model = Pretrained(inner, self._smoothing)
         if self.has_adapters:
             add_adapters(inner, self.lora)

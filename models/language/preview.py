@@ -18,7 +18,8 @@ from gearshift.models.language.tokenizer import Tokenizer
 
 END = "[end]"
 """The end token in a sample as text."""
-PROMPT_TOKENS, WRITTEN_TOKENS = 96, 64
+PROMPT_TOKENS = 96
+WRITTEN_TOKENS = 64
 COLUMNS = ("source", "prompt", "target", "generated", "token accuracy")
 
 
@@ -39,7 +40,8 @@ def sample_text(row: Row, tokenizer: Tokenizer) -> list[SamplePart]:
 
 def _with_ends(tokens: list[int], begin: int, tokenizer: Tokenizer) -> str:
     """The text of the tokens from `begin`, with END for each token that ends an answer."""
-    pieces, shown = list[str](), tokenizer.decode(tokens[:begin])
+    pieces: list[str] = []
+    shown = tokenizer.decode(tokens[:begin])
     ends = [at for at, token in enumerate(tokens) if token in tokenizer.stops and at >= begin]
     for at in [*ends, len(tokens)]:
         text = tokenizer.decode(tokens[:at])
@@ -77,12 +79,11 @@ def continue_tokens(
     Always so many forward passes of one shape: ranks of a sharded model stay in step, and a
     compiled model compiles once. Collective if the model is sharded.
     """
-    starts, count = [len(prompt) for prompt in prompts], sampling.max_tokens
+    starts = [len(prompt) for prompt in prompts]
+    count = sampling.max_tokens
     rows = [[*prompt, *[pad] * (max(starts) + count - len(prompt))] for prompt in prompts]
-    tokens, generator = (
-        torch.tensor(rows, device=device),
-        torch.Generator().manual_seed(sampling.seed),
-    )
+    tokens = torch.tensor(rows, device=device)
+    generator = torch.Generator().manual_seed(sampling.seed)
     with evaluating(model):
         for at in range(count):
             # Causal attention ignores the padding at later positions.
@@ -106,12 +107,11 @@ def predict(
     The prompt of a text is its beginning, that of a conversation what is before its first answer.
     Collective.
     """
-    half, found = split.length // 2, []
+    half = split.length // 2
+    found = []
     for row in (split.sample(index) for index in spread_positions(len(split), shown)):
-        tokens, first = (
-            [*row.inputs.tolist(), int(row.labels[-1])],
-            int((row.labels != IGNORE).argmax()) + 1,
-        )
+        tokens = [*row.inputs.tolist(), int(row.labels[-1])]
+        first = int((row.labels != IGNORE).argmax()) + 1
         most = min(PROMPT_TOKENS, half)
         cut = first if first > 1 else min(most, len(tokens) - 1)
         is_over = row.labels[cut:] == IGNORE  # another turn follows the answer

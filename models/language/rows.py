@@ -101,11 +101,9 @@ class TokenWindows:
         """`numbers` are the documents of a split, which is number `side`."""
         self.length = self.row_length = rules.length
         self._noise = (rules.seed, side) if rules.control == "noise" else None
-        self._encoded, self._names, self._offsets = (
-            encoded,
-            corpus.names[numbers],
-            encoded.offsets[numbers],
-        )
+        self._encoded = encoded
+        self._names = corpus.names[numbers]
+        self._offsets = encoded.offsets[numbers]
         self._starts = np.concatenate(([0], (encoded.sizes[numbers] - 1).cumsum()))
         self.tokens = int(self._starts[-1])
         self._bytes_per_token = float(encoded.text_bytes[numbers].sum() / self.tokens)
@@ -126,7 +124,8 @@ class TokenWindows:
         first, last = np.searchsorted(self._starts, (low, high - 1), side="right") - 1
         pieces = []
         for i in range(first, last + 1):
-            begin, stop = max(low, int(self._starts[i])), min(high, int(self._starts[i + 1]))
+            begin = max(low, int(self._starts[i]))
+            stop = min(high, int(self._starts[i + 1]))
             shift = int(self._offsets[i] - self._starts[i])
             pieces.append(self._encoded.read(begin + shift, stop + shift + 1))
         inputs = np.concatenate([piece[:-1] for piece in pieces]).astype(np.int64)
@@ -134,7 +133,8 @@ class TokenWindows:
         starts = (self._starts[first + 1 : last + 1] - low).tolist()
         if self._noise is not None:
             np.random.default_rng((*self._noise, index)).shuffle(labels)
-            inputs[1:], starts = labels[:-1], []
+            inputs[1:] = labels[:-1]
+            starts = []
         return Row(inputs, labels, text_of(self._names[first]), starts, self._bytes_per_token)
 
     def control(self, train: TokenWindows, size: int) -> dict[str, dict[str, float]]:
@@ -166,7 +166,8 @@ class Dialogues:
     each request gets the answer to one of another kind; evaluation also has the true pairs.
     """
 
-    temperature, row_length = 0.0, None
+    temperature = 0.0
+    row_length = None
 
     def __init__(
         self, encoded: Encoded, corpus: Corpus, numbers: np.ndarray, rules: Rules, side: int
@@ -175,8 +176,11 @@ class Dialogues:
 
         Raises DataError if an answer does not fit and `on_bad` is stop.
         """
-        self.length, self._encoded, self._labels = rules.length, encoded, corpus.labels
-        offsets, answers = encoded.offsets, encoded.sizes[1::2]
+        self.length = rules.length
+        self._encoded = encoded
+        self._labels = corpus.labels
+        offsets = encoded.offsets
+        answers = encoded.sizes[1::2]
         exchanges = np.arange(len(answers))
         # The first exchange of the row that each exchange is in.
         first = np.maximum.accumulate(np.where(encoded.begins_row[::2], exchanges, 0))
@@ -200,7 +204,9 @@ class Dialogues:
         sizes = offsets[2 * rows[2]] - offsets[2 * rows[1] + 1]
         room = self.length + 1 - sizes
         fits = room >= 1
-        needed, bad_records = int(answers.max()), BadRecords()  # also of the other splits
+        # also of the other splits
+        needed = int(answers.max())
+        bad_records = BadRecords()
         is_possible = rules.longest is None or needed <= rules.longest
         for i in np.flatnonzero(~fits):
             problem = f"the answer has {sizes[i]} tokens; data.seq_len is {self.length}"
@@ -212,7 +218,9 @@ class Dialogues:
         tokens = int((prompts + sizes)[is_cut].max(initial=1)) - 1
         self.whole_length = min(tokens, rules.longest or tokens)
         """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
-        self._rows, self._starts, self._is_true = rows[:, fits], starts[fits], is_true[fits]
+        self._rows = rows[:, fits]
+        self._starts = starts[fits]
+        self._is_true = is_true[fits]
         self._prompt_sizes = np.minimum(prompts, room)[fits]
         self._names = corpus.names[self._rows[0]]
         self.tokens = self._total(answers)
@@ -228,7 +236,8 @@ class Dialogues:
         stops = np.append(begins[1:], len(numbers))
         cuts: list[int] = []
         for row in np.flatnonzero(np.add.reduceat(sizes, begins) > self.length + 1):
-            at, room = int(begins[row]), self.length + 1
+            at = int(begins[row])
+            room = self.length + 1
             while ends[stops[row] - 1] - ends[at] + sizes[at] > room:
                 next_row = int(np.searchsorted(ends, ends[at] - sizes[at] + room, side="right"))
                 at = max(at + 1, next_row)
@@ -247,8 +256,10 @@ class Dialogues:
         return len(self._starts)
 
     def sample(self, index: int, draws: Draws | None = None) -> Row:
-        encoded, (request, answer, end) = self._encoded, self._rows[:, index].tolist()
-        start, asked = int(self._starts[index]), int(encoded.offsets[2 * request + 1])
+        encoded = self._encoded
+        (request, answer, end) = self._rows[:, index].tolist()
+        start = int(self._starts[index])
+        asked = int(encoded.offsets[2 * request + 1])
         newest = encoded.read(asked - int(self._prompt_sizes[index]) + 1, asked)
         edges = encoded.offsets[2 * answer + 1 : 2 * end + 1]
         answers = encoded.read(int(edges[0]), int(edges[-1]))
@@ -258,7 +269,8 @@ class Dialogues:
         labels = tokens[1:].copy()
         labels[: len(newest)] = IGNORE
         labels[len(newest) :][~is_label] = IGNORE
-        name, is_true = text_of(self._names[index]), bool(self._is_true[index])
+        name = text_of(self._names[index])
+        is_true = bool(self._is_true[index])
         return Row(tokens[:-1], labels, name, (), self._bytes_per_token, is_true)
 
     def control(self, train: Dialogues, size: int) -> dict[str, dict[str, float]]:

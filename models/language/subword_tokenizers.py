@@ -26,7 +26,9 @@ from gearshift.models.language.tokenizer import RESERVED, TAGS, Exchange, Tokeni
 
 TRAINED_ON = 64 * 2**20
 """Bytes of training text; of longer data, documents at even distances are used."""
-PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
+PAD = "<|pad|>"
+START = "<|start|>"
+END = "<|end|>"
 SPECIALS = (PAD, START, END, *TAGS, *(f"<|reserved_{i}|>" for i in range(RESERVED)))
 _ENDS = (END, "<|endoftext|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 _STARTS = (START, "<s>", "<bos>", "<|begin_of_text|>", "[CLS]")
@@ -41,7 +43,8 @@ class BpeTokenizer(Tokenizer):
 
     def __init__(self, inner: tokenizers.Tokenizer, name: str = "bpe") -> None:
         """Raises DataError if `inner` has no end-of-text token."""
-        self.inner, self.name = inner, name
+        self.inner = inner
+        self.name = name
         # Otherwise "<|end|>" inside a text would end it.
         inner.encode_special_tokens = True
         inner.no_padding()
@@ -96,7 +99,9 @@ class ExternalTokenizer(Tokenizer):
         self._config = str(folder / TOKENIZER_CONFIG)
         if inner.eos_token_id is None:
             raise _no_end(str(folder), self._config, "an eos_token")
-        self.inner, self.name, self.folder = inner, name_of(folder), folder
+        self.inner = inner
+        self.name = name_of(folder)
+        self.folder = folder
         self.size = len(inner)
         self.start: int | None = inner.bos_token_id
         self.end: int = inner.eos_token_id

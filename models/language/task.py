@@ -84,7 +84,9 @@ class LanguageTask(FamilyTask):
         if model.stage == "whole":
             self.start = path_of(model.start)
             self.frozen_layers = 0 if self.has_adapters else model.freeze_layers
-        self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
+        self.path = data.path
+        self.on_bad = data.on_bad
+        self.control = data.control
         is_embedded = self.path.startswith("embedded:")
         self.answers = None if is_embedded else path_of(data.answers)
         self.columns = declared_columns(() if is_embedded else data.columns)
@@ -96,7 +98,8 @@ class LanguageTask(FamilyTask):
 
         Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
-        length, source = self._row_length(), self.source
+        length = self._row_length()
+        source = self.source
         corpus = read(self.path, self.answers, self.on_bad, self.columns)
         self.is_chat = not corpus.is_text
         self.noun = "requests" if self.is_chat else "documents"
@@ -121,7 +124,8 @@ class LanguageTask(FamilyTask):
         self.splits = {**splits}
 
     def setup_without_data(self) -> None:
-        self.tokenizer, self.start = self._load_tokenizer(), None
+        self.tokenizer = self._load_tokenizer()
+        self.start = None
         self.is_chat = model_facts.load(self.context.folder, _TextFacts).conversations
         self._window = self.source.longest or self._row_length()
 
@@ -147,7 +151,8 @@ class LanguageTask(FamilyTask):
         from gearshift.models.common.subwords import TOKENIZER_FILE, load_or_fit
         from gearshift.models.language import subword_tokenizers as bpe
 
-        folder, source = self.context.folder, self.source
+        folder = self.context.folder
+        source = self.source
         if texts is None:
             return bpe.load((folder or Path()) / TOKENIZER_FILE)
 
@@ -188,7 +193,8 @@ class LanguageTask(FamilyTask):
         `model.start` overwrites the weights, of adapters only the adapters. Raises DataError.
         """
         model = self.network()
-        blocks, count = self.blocks(model), self.frozen_layers
+        blocks = self.blocks(model)
+        count = self.frozen_layers
         if self.start is not None:
             adapters = tuple(name for name, p in model.named_parameters() if p.requires_grad)
             names = adapters if self.has_adapters else ("",)
@@ -252,7 +258,8 @@ class LanguageTask(FamilyTask):
         return self._predict(model, 3, 0.0)
 
     def _predict(self, model: Module, shown: int, temperature: float) -> Predictions:
-        split, device = self.data("val"), self.context.device
+        split = self.data("val")
+        device = self.context.device
         return preview.predict(model, split, self.tokenizer, device, shown, temperature)
 
     def sample_text(self) -> Sequence[SamplePart]:
@@ -317,7 +324,9 @@ class LanguageTask(FamilyTask):
         """
         from gearshift.models.language.hugging_face import write_json, write_tokenizer
 
-        tokenizer, run, length = self._load_tokenizer(), self.context.folder, self._row_length()
+        tokenizer = self._load_tokenizer()
+        run = self.context.folder
+        length = self._row_length()
         is_known = run is not None and (run / FACTS_FILE).is_file()
         is_chat = is_known and model_facts.load(run, _TextFacts).conversations
         write_tokenizer(folder, tokenizer, length, is_chat=is_chat)

@@ -149,10 +149,8 @@ _CHAT = Template(
 
 def chat_template(tokenizer: Tokenizer) -> str:
     """The text form of conversations as a chat template of transformers."""
-    start, space = (
-        "" if tokenizer.start is None else "{{ bos_token }}",
-        " " * (not tokenizer.leading_space),
-    )
+    start = "" if tokenizer.start is None else "{{ bos_token }}"
+    space = " " * (not tokenizer.leading_space)
     return _CHAT.substitute(
         start=start, space=space, forms=json.dumps(FORMS), answer=json.dumps(ANSWER)
     )
@@ -165,7 +163,9 @@ class ByteTokenizer(Tokenizer):
     """Every UTF-8 byte is a token (0-255), then padding, start, end, eight tags, five reserved."""
 
     name = digest = "bytes"
-    pad, start, end = 256, 257, 258
+    pad = 256
+    start = 257
+    end = 258
     first_tag = 259
     size = first_tag + len(TAGS) + RESERVED
     leading_space = False

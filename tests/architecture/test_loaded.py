@@ -10,7 +10,7 @@ UNUSED = (
     *("run.job_generation", "run.dry_run"),
 )
 """Rooms and files of launcher/ that are of features."""
-MOST_MODULES, MOST_LINES = 163, 23_450
+MOST_MODULES = 163
 """Measured; fewer are better, and a new one has to be worth it in every run."""
 PROGRAM = """
 import json, sys
@@ -34,8 +34,4 @@ def test_a_plain_run_loads_no_more_of_our_modules_than_it_uses(tmp_path):
         if name in files
     ] == []
     ours = {file for name, file in files.items() if file and name.split(".")[0] == "gearshift"}
-    lines = 0
-    for file in ours:
-        with open(file, encoding="utf-8") as text:
-            lines += sum(1 for _ in text)
-    assert len(ours) <= MOST_MODULES and lines <= MOST_LINES, (len(ours), lines)
+    assert len(ours) <= MOST_MODULES

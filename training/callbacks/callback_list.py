@@ -28,9 +28,14 @@ class CallbackList(Callback):
             c.requested for c in callbacks if type(c).requested is not Callback.requested
         ]
 
-    start, logged, evaluated = _each("start"), _each("logged"), _each("evaluated")
-    predicted, sampled, saved = _each("predicted"), _each("sampled"), _each("saved")
-    throttled, event = _each("throttled"), _each("event")
+    start = _each("start")
+    logged = _each("logged")
+    evaluated = _each("evaluated")
+    predicted = _each("predicted")
+    sampled = _each("sampled")
+    saved = _each("saved")
+    throttled = _each("throttled")
+    event = _each("event")
 
     def step(self, step: Step) -> Action:
         return _joined(on_step(step) for on_step in self._steps)

@@ -73,7 +73,8 @@ class Preemption(Callback):
 
     def __init__(self, emit: Emit, saves: bool = True) -> None:
         """`emit` takes a "signal" event from the training thread; `saves` is one of its facts."""
-        self._emit, self._saves = emit, saves
+        self._emit = emit
+        self._saves = saves
         self._actions = self._emitted = Action.NOTHING
         self._names: list[str] = []
         self._interrupted_at: float | None = None

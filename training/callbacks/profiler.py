@@ -30,7 +30,10 @@ class Profiler(Callback):
 
     def __init__(self, steps: int, storage: Storage, device: torch.device, emit: Emit) -> None:
         """`emit` gets the event "profiled"."""
-        self._steps, self._storage, self._device, self._emit = steps, storage, device, emit
+        self._steps = steps
+        self._storage = storage
+        self._device = device
+        self._emit = emit
         self._profile: torch.profiler.profile | None = None
         self._first = self._newest = 0
 

@@ -91,13 +91,15 @@ class BlockReads:
                 _place(waiting.popleft().result())
 
     def _add(self, piece: Piece) -> None:
-        flat, size = piece.data.detach(), manifest.BLOCK_BYTES
+        flat = piece.data.detach()
+        size = manifest.BLOCK_BYTES
         dtype = self._checkpoint.dtype(piece.kind, piece.name)
         stop = piece.start + flat.numel()
         for file, offset, first, last in self._checkpoint.located(
             piece.kind, piece.name, piece.start, stop
         ):
-            begin, end = offset, offset + (last - first) * dtype.itemsize
+            begin = offset
+            end = offset + (last - first) * dtype.itemsize
             self.needed_bytes += end - begin
             held = flat[first - piece.start : last - piece.start]
             while begin < end:
@@ -114,7 +116,8 @@ class BlockReads:
                 begin = cut
 
     def _block(self, name: str, number: int) -> _Block:
-        file, start = self._files[name], number * manifest.BLOCK_BYTES
+        file = self._files[name]
+        start = number * manifest.BLOCK_BYTES
         stop = min(file.bytes, start + manifest.BLOCK_BYTES)
         return self._blocks.setdefault(
             (name, number), _Block(name, start, stop, file.crc32[number])
@@ -122,11 +125,13 @@ class BlockReads:
 
     def _read(self, block: _Block) -> Placed:
         """Read one block; of targets that are not plain host memory, the values come back."""
-        checkpoint, path = self._checkpoint, self._checkpoint.folder / block.file
+        checkpoint = self._checkpoint
+        path = self._checkpoint.folder / block.file
         parts = [
             (part, _host_memory(part)) for part in sorted(block.parts, key=lambda part: part.start)
         ]
-        checksum, position = 0, block.start
+        checksum = 0
+        position = block.start
         try:
             with path.open("rb", buffering=0) as stream:
                 stream.seek(block.start)

@@ -109,9 +109,12 @@ def compare(
     which an optimizer turns into whole steps. Integers and steps must be equal. The first difference is
     that of a number, or of a tensor in the order of the model, weights before slots and buffers.
     """
-    numbers, distances, count = [_numbers(ours), _numbers(theirs)], dict[str, float](), 0
+    numbers = [_numbers(ours), _numbers(theirs)]
+    distances: dict[str, float] = {}
+    count = 0
     first = next(_differing(numbers[0], numbers[1], tolerance), None)
-    without_gradient, noise = set() if tolerance is None else _without_gradient(ours), list[str]()
+    without_gradient = set() if tolerance is None else _without_gradient(ours)
+    noise: list[str] = []
     for kind in (WEIGHT, *sorted({*ours.kinds} - {WEIGHT}), BUFFER):
         for name in ours.names(kind):
             form = f"shape.{kind} {name}"
@@ -154,10 +157,14 @@ def _distance(
 
     Infinite where one is not finite, and for different integers. Without an index no bit differs.
     """
-    squares, at, largest, start = torch.zeros(3, dtype=torch.float64), None, -1.0, 0
+    squares = torch.zeros(3, dtype=torch.float64)
+    at = None
+    largest = -1.0
+    start = 0
     for ours, theirs in zip(first.parts(kind, name), second.parts(kind, name), strict=True):
         differs = (ours.view(torch.uint8) != theirs.view(torch.uint8)).view(len(ours), -1).any(1)
-        a, b = ours.double(), theirs.double()
+        a = ours.double()
+        b = theirs.double()
         apart = (a - b).abs().nan_to_num(nan=math.inf)
         if not ours.is_floating_point():
             apart.fill_(math.inf)
@@ -165,7 +172,8 @@ def _distance(
         parts = (apart.clamp(min=0.0), a[a.isfinite()], b[b.isfinite()])
         squares += torch.stack([x.square().sum() for x in parts])
         if float(apart.max()) > largest:
-            at, largest = start + int(apart.argmax()), float(apart.max())
+            at = start + int(apart.argmax())
+            largest = float(apart.max())
         start += len(ours)
     norm, *norms = squares.sqrt().tolist()
     return norm / (max(norms) or 1.0), at

@@ -26,8 +26,11 @@ class CheckpointController:
     def __init__(
         self, settings: Save, writer: CheckpointWriter, callbacks: CallbackList, first_step: int
     ):
-        self.writer, self._callbacks, self._waited_s = writer, callbacks, 0.0
-        self._in_background, self._is_required = settings.async_, settings.required
+        self.writer = writer
+        self._callbacks = callbacks
+        self._waited_s = 0.0
+        self._in_background = settings.async_
+        self._is_required = settings.required
         self._loads_best = settings.load_best and settings.keep_best > 0
         self.saves_last = settings.last
         """Save when the run ends."""
@@ -39,7 +42,8 @@ class CheckpointController:
     def save(self, step: int, *state: Any) -> None:
         """Save the `state` of `step`, as CheckpointWriter.save. Raises as `wait`."""
         self.wait()
-        self.saved_step, began = step, time.perf_counter()
+        self.saved_step = step
+        began = time.perf_counter()
         self._attempt(lambda: self.writer.save(step, *state))
         self._waited_s = time.perf_counter() - began
         if not self._in_background:

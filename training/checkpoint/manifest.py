@@ -122,7 +122,8 @@ class StateFile:
 FILE = TypeAdapter(CheckpointFile)
 STEPS = TypeAdapter(dict[str, Annotated[FiniteFloat, Field(ge=0)]])
 """Optimizer steps by parameter."""
-_MANIFEST, _STATE = TypeAdapter(Manifest), TypeAdapter(StateFile)
+_MANIFEST = TypeAdapter(Manifest)
+_STATE = TypeAdapter(StateFile)
 
 
 def step_folder(step: int) -> str:
@@ -144,7 +145,8 @@ def write_file(path: Path, chunks: Iterable[memoryview | bytes]) -> CheckpointFi
 
     A chunk is bytes one by one (a memoryview of format "B"). Touches disk. Raises StorageError.
     """
-    size, checksums = 0, list[int]()
+    size = 0
+    checksums: list[int] = []
     with storage_errors(path), path.open("xb", buffering=0) as stream:
         for chunk in chunks:
             rest = memoryview(chunk)
@@ -153,7 +155,8 @@ def write_file(path: Path, chunks: Iterable[memoryview | bytes]) -> CheckpointFi
                     checksums.append(0)
                 count = stream.write(rest[: BLOCK_BYTES - filled])
                 checksums[-1] = zlib.crc32(rest[:count], checksums[-1])
-                size, rest = size + count, rest[count:]
+                size = size + count
+                rest = rest[count:]
         os.fsync(stream.fileno())
     return CheckpointFile(path.name, size, tuple(checksums))
 

@@ -57,7 +57,9 @@ class Checkpoint:
             state = manifest.read_state(folder / manifest.STATE)
         self.shapes: Mapping[str, Shape] = state.shapes
         self.buffer_shapes: Mapping[str, Shape] = state.buffers
-        self.groups, self.loss_scale, self.facts = state.groups, state.loss_scale, state.facts
+        self.groups = state.groups
+        self.loss_scale = state.loss_scale
+        self.facts = state.facts
         self._trained = {name for group in self.groups for name in group.get("names", ())}
         self.steps: dict[str, float] = {}
         """Optimizer steps taken, by parameter."""
@@ -126,7 +128,8 @@ class Checkpoint:
         Gives parts, each as file, offset of its first byte, first element and element after its last.
         """
         for extent in self._stored[kind, name]:
-            first, last = max(start, extent.start), min(stop, extent.stop)
+            first = max(start, extent.start)
+            last = min(stop, extent.stop)
             if first < last:
                 yield (
                     extent.file,
@@ -174,7 +177,8 @@ class Checkpoint:
 
     def _read(self, file: str, offset: int, target: Tensor) -> None:
         """Overwrite `target` with the bytes of `file` from `offset` on."""
-        part, path = as_bytes(target), self.folder / file
+        part = as_bytes(target)
+        path = self.folder / file
         with _read_errors(path), path.open("rb") as stream:
             stream.seek(offset)
             if stream.readinto(part) != len(part):

@@ -38,7 +38,8 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
     is changed; CheckpointDamaged for a wrong checksum, after which the engine is of no use; and
     EngineError if the engine cannot hold the step counts; all on every rank.
     """
-    state, world = engine.state(), engine.world
+    state = engine.state()
+    world = engine.world
     _together(world, lambda: check(checkpoint, state, slots))
     pieces = _stored_pieces(state, slots, checkpoint.used_kind(kind))
     buffers = [Piece(BUFFER, name, 0, buffer.reshape(-1)) for name, buffer in state.buffers.items()]
@@ -97,7 +98,8 @@ def fill(checkpoint: Checkpoint, pieces: Iterable[Piece]) -> None:
     for piece in pieces:
         flat = piece.data.detach()
         for first in range(0, flat.numel(), _AT_ONCE):
-            chunk, start = flat[first : first + _AT_ONCE], piece.start + first
+            chunk = flat[first : first + _AT_ONCE]
+            start = piece.start + first
             chunk.copy_(checkpoint.interval(piece.kind, piece.name, start, start + chunk.numel()))
 
 
@@ -119,7 +121,8 @@ def _verify_together(checkpoint: Checkpoint, reads: BlockReads, world: World) ->
     """
     sizes = world.sum(torch.tensor([reads.block_bytes, reads.needed_bytes]))
     files = [file for file in checkpoint.manifest.files if file.name != MODEL]
-    in_one_pass, in_two_passes = int(sizes[0]), int(sizes[1]) + sum(file.bytes for file in files)
+    in_one_pass = int(sizes[0])
+    in_two_passes = int(sizes[1]) + sum(file.bytes for file in files)
     if in_one_pass <= in_two_passes:
         return
     _together(world, lambda: check_files(checkpoint.folder, files, world.rank, world.size))

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from gearshift.engines.base import World
 
 
-_DAMAGED, _UNREADABLE = 1, 2  # Flags that the ranks agree on
+# Flags that the ranks agree on
+_DAMAGED = 1
+_UNREADABLE = 2
 _SHOWN = 3  # Changed files that are named
 _DATA = {
     "samples": "{1} training samples instead of {0}",
@@ -97,7 +99,8 @@ class ResumePoint:
 
 def changed_data(before: Facts, now: Facts) -> str | None:
     """How the data of two checkpoints differs, by all that both tell of it; None: it does not."""
-    old, new = before.get("files"), now.get("files")
+    old = before.get("files")
+    new = now.get("files")
     if old is not None and new is not None and old != new:
         files = sorted(name for name in {**old, **new} if old.get(name) != new.get(name))
         more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""

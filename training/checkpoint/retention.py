@@ -15,7 +15,9 @@ from gearshift.training.storage import Storage, sync
 CHECKPOINTS = "checkpoints"
 LAST = "last"
 BEST = "best"
-_SAVING, _DELETING, _REPLACED = ".saving-", ".deleting-", ".replaced-"
+_SAVING = ".saving-"
+_DELETING = ".deleting-"
+_REPLACED = ".replaced-"
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) 
         if step > after_step:
             folder = run / CHECKPOINTS / manifest.step_folder(step)
             name = f"{'damaged' if step in damaged else 'superseded'}-{folder.name}"
-            aside, number = folder.with_name(name), 1
+            aside = folder.with_name(name)
+            number = 1
             while aside.exists():
                 number += 1
                 aside = folder.with_name(f"{name}-{number}")

@@ -47,7 +47,9 @@ def checkpoint_bytes(model: Module, settings: TrainingSettings, *, only_trained:
     """
     from torch.nn import Parameter  # this module also serves checks before torch is imported
 
-    save, evaluate, optim = settings.save, settings.eval, settings.optim
+    save = settings.save
+    evaluate = settings.eval
+    optim = settings.optim
     copies = (
         2 if save.keep_best > 0 and (evaluate.every or evaluate.each_epoch or evaluate.last) else 1
     )

@@ -61,7 +61,8 @@ def rank_pieces(state: State, rank: int) -> list[Piece]:
     for piece in state.pieces:
         flat = piece.data.detach().reshape(-1)
         (replica, replicas), size = piece.replica, flat.numel()
-        first, last = size * replica // replicas, size * (replica + 1) // replicas
+        first = size * replica // replicas
+        last = size * (replica + 1) // replicas
         is_empty = prod(kind_shape(piece.kind, state.shapes[piece.name])) == 0
         if last > first or (is_empty and rank == 0):
             pieces.append(Piece(piece.kind, piece.name, piece.start + first, flat[first:last]))
@@ -138,7 +139,8 @@ def file_head(entries: Mapping[str, Form], metadata: Mapping[str, str]) -> bytes
     for key, (dtype, shape) in entries.items():
         if dtype not in DTYPES:
             raise CheckpointError(f"{key}: {dtype} cannot be saved")
-        begin, end = end, end + prod(shape) * dtype.itemsize
+        begin = end
+        end = end + prod(shape) * dtype.itemsize
         table[key] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(table, separators=(",", ":")).encode()
     # Padded, so that the numbers behind it are aligned for those who map the file.
@@ -167,7 +169,8 @@ def read_head(path: Path) -> tuple[dict[str, tuple[Form, int]], Mapping[str, str
     ):  # the library checks the head, and hides the offsets
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         table = json.loads(stream.read(length))
-    metadata, first = table.pop(_METADATA, {}), _LENGTH_BYTES + length
+    metadata = table.pop(_METADATA, {})
+    first = _LENGTH_BYTES + length
     return {
         key: ((_BY_NAME[fields["dtype"]], fields["shape"]), first + fields["data_offsets"][0])
         for key, fields in table.items()

@@ -63,10 +63,8 @@ class HostCopy:
 
         Collective. Valid until the next copy.
         """
-        world, sizes = (
-            self._world,
-            [-(-file_bytes(piece) // _ALIGNMENT) * _ALIGNMENT for piece in pieces],
-        )
+        world = self._world
+        sizes = [-(-file_bytes(piece) // _ALIGNMENT) * _ALIGNMENT for piece in pieces]
         needed = sum(sizes)
         grows = self._buffer is None or self._buffer.numel() < needed
         # Ranks of one machine share its memory, and all check before any of them allocates.
@@ -81,7 +79,8 @@ class HostCopy:
             self._buffer = None
             return None
         assert self._buffer is not None
-        copied, is_cuda = [], world.device.type == "cuda"
+        copied = []
+        is_cuda = world.device.type == "cuda"
         for piece, part in zip(pieces, self._buffer[:needed].split(sizes), strict=True):
             target = part[: file_bytes(piece)].view(file_dtype(piece))
             copied.append(replace(piece, data=target.copy_(piece.data, non_blocking=is_cuda)))
@@ -92,7 +91,8 @@ class HostCopy:
 
 def _available_bytes() -> int:
     """Memory that this process may still allocate, minus a reserve; may be negative."""
-    free, share = psutil.virtual_memory().available, cgroup.memory()
+    free = psutil.virtual_memory().available
+    share = cgroup.memory()
     return (free if share is None else min(free, share.limit - share.used)) - _SPARE_BYTES
 
 
@@ -141,7 +141,10 @@ class CheckpointWriter:
     def __init__(
         self, storage: Storage, world: World, engine: str, keep: Keep, in_background: bool
     ) -> None:
-        self._storage, self._world, self._engine, self._keep = storage, world, engine, keep
+        self._storage = storage
+        self._world = world
+        self._engine = engine
+        self._keep = keep
         self._folder = storage.path / retention.CHECKPOINTS
         self._copy = HostCopy(world) if in_background else None
         self._shard: Future[None] | None = None
@@ -163,8 +166,10 @@ class CheckpointWriter:
         Raises CheckpointError.
         """
         self._finish()
-        self._step, world = step, self._world
-        pieces, rank = tensor_file.rank_pieces(state, world.rank), world.rank
+        self._step = step
+        world = self._world
+        pieces = tensor_file.rank_pieces(state, world.rank)
+        rank = world.rank
         # Now: changes during the write must not reach the files.
         head, content = self._on_all_ranks(
             lambda: (
@@ -180,7 +185,8 @@ class CheckpointWriter:
         self._deadline = time.monotonic() + self.visibility_timeout_s
         self._on_all_ranks(lambda: self._wait_for(folder))
         copies = self._copy.take(pieces) if self._copy is not None else None
-        path, written = folder / manifest.rank_file(rank), pieces if copies is None else copies
+        path = folder / manifest.rank_file(rank)
+        written = pieces if copies is None else copies
         self._deadline = math.inf
         self._shard = _in_background(lambda: _write_shard(path, head, written))
         if rank == 0:
@@ -220,7 +226,8 @@ class CheckpointWriter:
         Raises CheckpointError if it failed.
         """
         self._finish()
-        complete, self._complete = self._complete, None
+        complete = self._complete
+        self._complete = None
         return complete
 
     def checkpoint(self, step: int) -> reader.Checkpoint:

@@ -42,7 +42,8 @@ class Rows:
     """The features of a split by number of input, mapped on access; can be pickled."""
 
     def __init__(self, folder: Path, split: SplitName) -> None:
-        self._folder, self._split = folder, split
+        self._folder = folder
+        self._split = split
 
     def path(self, batch: int) -> Path:
         """The .npy file of a batch: a record for each input."""
@@ -81,7 +82,8 @@ def use(
     if change := task.varying_inputs():
         reason: str | None = f"{change} changes the inputs of the encoder in each epoch"
     else:
-        world, inputs = engine.world, {split: task.encoder_inputs(split) for split in SPLITS}
+        world = engine.world
+        inputs = {split: task.encoder_inputs(split) for split in SPLITS}
         facts = {**computed, "version": 3, "device": world.device.type, "torch": torch.__version__}
         digest = hashlib.sha256()
         add(digest, [facts, weights_digest(engine.state(), part, world)])
@@ -127,7 +129,8 @@ def _complete(
         show(f"feature cache: read from {folder}")
     else:
         row_bytes = rows(*batches[missing[0]][1:])[0].nbytes
-        needed, left = row_bytes * sum(map(len, inputs.values())), row_bytes * BATCH * len(missing)
+        needed = row_bytes * sum(map(len, inputs.values()))
+        left = row_bytes * BATCH * len(missing)
 
         def make_room() -> None:
             if needed > limit:

@@ -46,7 +46,9 @@ class Batches:
         """
         self.waited_s = 0.0
         """Seconds since the start of the last `take`, in it and in `ahead`."""
-        self._plan, self._world, self._order = train_plan, world, order
+        self._plan = train_plan
+        self._world = world
+        self._order = order
         # Copies on a stream of their own take place while the GPU computes.
         self._copies = torch.cuda.Stream(world.device) if world.device.type == "cuda" else None
         self._source = RequestLoader(samples, world, loader, watch, unused)
@@ -99,7 +101,8 @@ class Batches:
 
     def _requests(self) -> Iterator[Request]:
         """The requests of this rank, micro-batch by micro-batch, to the end of the run."""
-        plan, world = self._plan, self._world
+        plan = self._plan
+        world = self._world
         for step in range(plan.first_step, plan.last_step):
             order_step = step - plan.data_start
             epoch, share = self._order.share(order_step, world.rank, world.size, plan.micro_batch)
@@ -112,7 +115,8 @@ class Batches:
         Empty if a worker died, see `error`. Raises DataError for a bad sample.
         """
         self.waited_s = 0.0
-        taken, self._ahead = self._ahead or self._arrived(), []
+        taken = self._ahead or self._arrived()
+        self._ahead = []
         if self._copies is not None:
             computing = torch.cuda.current_stream(self._world.device)
             computing.wait_stream(self._copies)
@@ -135,7 +139,8 @@ class Batches:
             try:
                 arrived = [_moved(micro_batch, self._world.device) for micro_batch in loaded]
             except WorkerDied as error:
-                self.error, arrived = error, []
+                self.error = error
+                arrived = []
         self.waited_s += time.perf_counter() - began
         return arrived
 
@@ -170,7 +175,8 @@ class EvaluationBatches:
                 "the validation split is empty", allowed="a larger eval.share, or more data"
             )
         chosen = samples.spread(limit)
-        self.samples, self.split_samples = len(chosen), len(samples)
+        self.samples = len(chosen)
+        self.split_samples = len(samples)
         """Samples of an evaluation, and of the whole split."""
         batches = -(-len(chosen) // micro_batch)
         self._counted = len(range(world.rank, batches, world.size))

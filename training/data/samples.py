@@ -101,7 +101,8 @@ class ReplayMixture:
 
     def __init__(self, new: Split, old: Sequence[Split], share: float):
         """`share` of the samples are old, in [0, 1), or all old ones if they are fewer."""
-        self._new, self._old = new, old
+        self._new = new
+        self._old = old
         self._ends = list(accumulate(len(split) for split in old))
         self._old_samples = self._ends[-1] if self._ends else 0
         self.replayed = replayed_samples(len(new), self._old_samples, share)

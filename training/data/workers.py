@@ -48,11 +48,14 @@ class RequestLoader:
         unused: Sequence[Tensor] = (),
     ):
         """`unused`: tensors that no worker needs; a forked one gives its copy of them back."""
-        self._samples, self.workers = samples, loader.workers
+        self._samples = samples
+        self.workers = loader.workers
         is_fork = _START == "fork"
         # Pinned memory belongs to CUDA, which a fork cannot use.
         self._unused = [x for x in unused if is_fork and x.is_cpu and not x.is_pinned()]
-        self._world, self._settings, self._watch = world, loader, watch
+        self._world = world
+        self._settings = loader
+        self._watch = watch
         self._iterator: Any = None
 
     def begin(self, requests: Iterable[Request], workers: int) -> None:

@@ -31,7 +31,8 @@ class EarlyStopping:
 
     def __init__(self, stop: Stop, keep_best: int = 1):
         """`keep_best`: how many of the best values are remembered."""
-        self._patience, self._keep_best = stop.patience, keep_best
+        self._patience = stop.patience
+        self._keep_best = keep_best
         self._best_values: list[float] = []
         self._min_delta = stop.min_delta if self._patience is not None else 0.0
         self.best: dict[str, Any] | None = None
@@ -57,7 +58,8 @@ class EarlyStopping:
             ordered = sorted([*self._best_values, value], reverse=direction == "max")
             self._best_values = ordered[: self._keep_best]
         if is_due and _is_better(value, self._reference, direction, self._min_delta):
-            self._reference, self.waited = value, 0
+            self._reference = value
+            self.waited = 0
         elif is_due:
             self.waited += 1
         return is_best

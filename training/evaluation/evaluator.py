@@ -39,9 +39,11 @@ class Evaluator:
 
     def __init__(self, settings: TrainingSettings, held_out: HeldOut, data_start: int = 0):
         """`data_start` is the step at which the data order began."""
-        self._held_out, self._data_start = held_out, data_start
+        self._held_out = held_out
+        self._data_start = data_start
         self._task, self._batches = held_out.parts[0]
-        self._metric, self._stop_at = settings.eval.metric, settings.stop.at
+        self._metric = settings.eval.metric
+        self._stop_at = settings.stop.at
         self._target: Target | None = None
         self._new_early_stopping = partial(EarlyStopping, settings.stop, settings.save.keep_best)
         self._early_stopping = self._new_early_stopping()
@@ -95,7 +97,8 @@ class Evaluator:
             self._compared["after"] = measured = self._held_out.measure(module, interruption)
             self._metrics = metrics = measured[ALL]
             if self._scored != self._chosen:  # scores on other samples cannot be compared
-                self._early_stopping, self._scored = self._new_early_stopping(), self._chosen
+                self._early_stopping = self._new_early_stopping()
+                self._scored = self._chosen
             # A goal that is undefined decides nothing, but is no success either.
             value = metrics.setdefault(self._goal.metric, math.nan)
             is_best = self._early_stopping.add(step, value, self._goal.direction, is_due=is_due)
@@ -103,7 +106,8 @@ class Evaluator:
             if self._early_stopping.is_among_best:
                 where = (self._data_start, self._chosen)
                 self.score = Score(self._goal.metric, value, self._goal.direction, *where)
-            seconds, final_s = time.perf_counter() - began, 0.0
+            seconds = time.perf_counter() - began
+            final_s = 0.0
             # An experience compares metrics before and after it; those of the end have no before.
             if not self._held_out.number and (is_last or self.reason_to_stop is not None):
                 metrics = {

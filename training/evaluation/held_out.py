@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from gearshift.training.data.loader import EvaluationBatches
     from gearshift.training.interruption import Interruption
 
-ALL, OLD, NEW = "val", "val_old", "val_new"
+ALL = "val"
+OLD = "val_old"
+NEW = "val_new"
 """Splits: all held-out data, and in an experience that of earlier ones and its own."""
 
 
@@ -32,7 +34,8 @@ class HeldOut:
 
     def __init__(self, parts: Sequence[HeldOutPart], number: int = 0):
         """`number`: of the experience to which the last of several `parts` belongs; 0: one part."""
-        self.parts, self.number = parts, number
+        self.parts = parts
+        self.number = number
         self._splits = {ALL: slice(None)}
         if number:
             self._splits = {OLD: slice(-1), NEW: slice(-1, None), **self._splits}

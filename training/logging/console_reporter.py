@@ -25,7 +25,8 @@ from gearshift.training.logging.quantities import duration, real
 from gearshift.training.train_plan import TrainPlan
 
 _REDRAW_S = 0.25
-PREVIEW_LINES, _WIDTH = 5, 100
+PREVIEW_LINES = 5
+_WIDTH = 100
 """Of a longer text on the console; the log has all of it."""
 _KINDS: Mapping[str, Kind] = {"resumed": "head", console_text.WARNING: "warning"}
 
@@ -41,7 +42,10 @@ class ConsoleReporter(Callback):
         usage: Callable[[], Numbers] = dict,
     ) -> None:
         """`usage` gives the use of the machine in percent, by resource."""
-        self._about, self._outputs, self._now, self._usage = about, outputs, now, usage
+        self._about = about
+        self._outputs = outputs
+        self._now = now
+        self._usage = usage
         self._draw_at = now()
         self._advice: list[
             str
@@ -64,10 +68,8 @@ class ConsoleReporter(Callback):
 
     def evaluated(self, evaluation: EvalResult) -> None:
         metrics = "  ".join(f"{name} {real(value)}" for name, value in evaluation.metrics.items())
-        position, best = (
-            self._progress.position(evaluation.step),
-            "  ← best" if evaluation.is_best else "",
-        )
+        position = self._progress.position(evaluation.step)
+        best = "  ← best" if evaluation.is_best else ""
         text = f"{position}  {evaluation.split}  {metrics}  ({duration(evaluation.seconds)}){best}"
         self._write("best" if best else "notice", render_row("eval", text))
 
@@ -78,11 +80,13 @@ class ConsoleReporter(Callback):
     def event(self, kind: str, facts: Facts) -> None:
         """Write a preview or an urgent event to all outputs, other events to the log only."""
         if kind == "preview":
-            title, lines = f"{facts['when']} training", printable(str(facts["text"])).splitlines()
+            title = f"{facts['when']} training"
+            lines = printable(str(facts["text"])).splitlines()
             self._write("log", "\n| ".join([title, *lines]))
             self._write("preview", "\n| ".join([title, *_shortened(lines)]))
         elif (line := console_text.describe(kind, facts)) is not None:
-            label, text = line[0], render_row(*line)
+            label = line[0]
+            text = render_row(*line)
             self._write(_KINDS.get(label, "notice"), text)
             self._advice += [text] if label == "advice" or "fault" in facts else []
         else:

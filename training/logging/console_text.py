@@ -23,7 +23,8 @@ def render_row(label: str, text: str) -> str:
 
 def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
     """The model, the machine, the batch and the length of a run."""
-    processes, trained = counted(plan.world_size, "process"), about.trainable_parameters
+    processes = counted(plan.world_size, "process")
+    trained = about.trainable_parameters
     model = f"{about.model}, {amount(about.parameters)} parameters"
     if trained not in (None, about.parameters):
         model += f", of which {amount(trained or 0)} train"
@@ -35,7 +36,8 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
     run += f", stops after step {plan.end_step}" if plan.end_step < plan.total_steps else ""
     run += f", {plan.first_step} done before" if plan.first_step else ""
     facts = dict(about.data)
-    warning, part = facts.pop("warning", None), render_part(*about.evaluated or (None, None))
+    warning = facts.pop("warning", None)
+    part = render_part(*about.evaluated or (None, None))
     rows = [
         ("model", model),
         ("mode", about.mode),
@@ -79,7 +81,8 @@ def describe(kind: str, facts: Facts) -> tuple[str, str] | None:
     if not isinstance(form, str):
         return label, form(facts)
     # Use of the resources that are over their limit.
-    over, units = facts.get("over") or facts.get("critical") or [], {"temperature": " °C"}
+    over = facts.get("over") or facts.get("critical") or []
+    units = {"temperature": " °C"}
     use = ", ".join(f"{name} {facts[name]:.0f}{units.get(name, '%')}" for name in over)
     return label.format_map(facts), form.format_map({**facts, "use": use})
 

@@ -36,7 +36,9 @@ class EventsWriter(Callback):
     """
 
     def __init__(self, storage: Storage, rank: int = 0, now: Callable[[], datetime] = _now) -> None:
-        self._storage, self._rank, self._now = storage, rank, now
+        self._storage = storage
+        self._rank = rank
+        self._now = now
         self._step = 0
         self._file: LineFile | None = None
 

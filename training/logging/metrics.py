@@ -23,7 +23,8 @@ from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.storage import LineFile, Storage, storage_errors
 from gearshift.training.train_plan import TrainPlan
 
-NAME, RESULT = "metrics.jsonl", "result.json"
+NAME = "metrics.jsonl"
+RESULT = "result.json"
 OF_PART = "lr."
 """Before the name of a part in the key of its learning rate."""
 OF_USAGE = "_percent"
@@ -61,7 +62,8 @@ class MetricsWriter(Callback):
 
     def __init__(self, storage: Storage, usage: Callable[[], Numbers] = dict) -> None:
         """`usage` gives the use of the machine by resource."""
-        self._storage, self._usage = storage, usage
+        self._storage = storage
+        self._usage = usage
 
     def start(self, train_plan: TrainPlan) -> None:
         """Open the file; `truncate` has removed the lines that will be written again."""
@@ -99,7 +101,8 @@ def truncate(
     """
     path = storage.path / NAME
     with storage_errors(path), suppress(FileNotFoundError):
-        content, end = path.read_bytes(), 0
+        content = path.read_bytes()
+        end = 0
         for line in content.splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break

@@ -27,10 +27,13 @@ class Progress:
     """
 
     def __init__(self, train_plan: TrainPlan, now: Callable[[], float] = time.monotonic) -> None:
-        self.train_plan, self._now = train_plan, now
+        self.train_plan = train_plan
+        self._now = now
         self._start = self._mark = now()
         self.step = train_plan.first_step
-        self._steps, self._steps_s = 0, 0.0  # Steps that were measured, and their seconds
+        # Steps that were measured, and their seconds
+        self._steps = 0
+        self._steps_s = 0.0
         self.last: StepMetrics | None = None
         self.usage: Numbers = {}
         """Use of the machine in percent, by resource."""
@@ -40,7 +43,8 @@ class Progress:
 
     def stepped(self, step: int, seconds: float | None = None) -> None:
         """Optimizer update number `step` is done; `seconds` since the call before, if known better."""
-        before, self._mark = self._mark, self._now()
+        before = self._mark
+        self._mark = self._now()
         if self.step != self.train_plan.first_step:
             self._steps += step - self.step
             self._steps_s += self._mark - before if seconds is None else seconds
@@ -82,7 +86,8 @@ class Progress:
         if options.max_width < _NARROW:
             yield text(f"{where}  {self._eta}")
         else:
-            grid, width = Table.grid(padding=(0, 1)), max(options.max_width - 60, 10)
+            grid = Table.grid(padding=(0, 1))
+            width = max(options.max_width - 60, 10)
             times = text(f"{where}  {duration(self.elapsed_s)} elapsed  {self._eta}")
             grid.add_row(ProgressBar(total, self.step, width), times)
             yield grid
@@ -97,10 +102,8 @@ class Progress:
 
     def _numbers(self) -> list[str]:
         """The newest logged numbers, and memory in use: `ram 63%`, `gpu 71%`."""
-        line, usage = (
-            self.last,
-            [f"{k} {self.usage[k]:.0f}%" for k in ("ram", "gpu") if k in self.usage],
-        )
+        line = self.last
+        usage = [f"{k} {self.usage[k]:.0f}%" for k in ("ram", "gpu") if k in self.usage]
         if line is None:
             return ["waiting for the first logged step", *usage]
         memory = line.device_memory_bytes

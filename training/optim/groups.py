@@ -48,7 +48,8 @@ def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, tuple[str
     SettingError.
     """
     parts = _trained_parts(model, task)
-    decay, factors = optim.layer_decay, dict[str, tuple[str, float]]()
+    decay = optim.layer_decay
+    factors = dict[str, tuple[str, float]]()
     if unknown := next((part for part in optim.groups if part not in parts), None):
         raise SettingError(
             "optim.groups",
@@ -68,9 +69,11 @@ def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, tuple[str
     count = len(parts.get(LAYERS, ()))
     for part, modules in parts.items():
         for number, names in enumerate(modules):
-            label, factor = part, optim.groups.get(part, 1.0)
+            label = part
+            factor = optim.groups.get(part, 1.0)
             if decay is not None and part == LAYERS:
-                label, factor = f"{part}.{number}", factor * decay ** (count - number)
+                label = f"{part}.{number}"
+                factor = factor * decay ** (count - number)
             elif decay is not None and part == _EMBEDDING:
                 factor *= decay ** (count + 1)
             elif part not in optim.groups:

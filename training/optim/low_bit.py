@@ -77,7 +77,8 @@ class LowBitAdamW(AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        self._small.param_groups, self._small.state = [], self.state
+        self._small.param_groups = []
+        self._small.state = self.state
         for group in self.param_groups:
             low: list[Tensor] = []
             small: list[Tensor] = []
@@ -297,7 +298,8 @@ class Blocks:
     """
 
     def __init__(self, size: int, is_signed: bool, device: torch.device) -> None:
-        self.size, count = size, -(-size // BLOCK)
+        self.size = size
+        count = -(-size // BLOCK)
         self.codes = torch.full((count, BLOCK), _LAST, dtype=torch.uint8, device=device)
         self.scales = torch.zeros(count, device=device)
         self._table, self._nearest = _tables(is_signed, device)  # now, not at the peak of a step
@@ -359,7 +361,9 @@ class Blockwise(Tensor):
         self: Any = torch.Tensor._make_wrapper_subclass(
             cls, shape, dtype=torch.float32, device=blocks.codes.device
         )
-        self.blocks, self.first, self.codes = blocks, first, blocks.codes
+        self.blocks = blocks
+        self.first = first
+        self.codes = blocks.codes
         return cast("Blockwise", self)
 
     @property
@@ -381,7 +385,8 @@ class Blockwise(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Views share the codes; a copy decodes a part after the other."""
-        this, given = args[0], args[1:]
+        this = args[0]
+        given = args[1:]
         if func in _VIEWS:
             shape = given[0] if given else this.shape
             return Blockwise(this.blocks, [this.numel()] if -1 in shape else shape, this.first)
@@ -392,7 +397,8 @@ class Blockwise(Tensor):
         if func is not _aten.copy_.default:
             args, kwargs = tree_map_only(cls, cls.read, (args, kwargs or {}))
             return func(*args, **kwargs)
-        flat, source = this.view(-1), given[0].reshape(-1)
+        flat = this.view(-1)
+        source = given[0].reshape(-1)
         for start in range(0, this.numel(), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             values = tree_map_only(cls, cls.read, source[part])

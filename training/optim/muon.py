@@ -16,7 +16,9 @@ from torch.optim import AdamW, Optimizer
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.optim.shards import shard
 
-_A, _B, _C = 3.4445, -4.7750, 2.0315
+_A = 3.4445
+_B = -4.7750
+_C = 2.0315
 _ITERATIONS = 5
 _RMS = 0.2  # The root mean square of a step over the learning rate, as AdamW has it
 _BATCH = 2**23  # Elements of equal matrices that are updated at once, or one matrix for each rank
@@ -78,7 +80,8 @@ class Muon(Optimizer):
                 self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
         averages = [shard(self.state[matrix]["momentum_buffer"]) for matrix in matrices]
         gradients = [shard(matrix.grad) for matrix in matrices]
-        momentum, weights = group["momentum"], [shard(matrix) for matrix in matrices]
+        momentum = group["momentum"]
+        weights = [shard(matrix) for matrix in matrices]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         height = matrices[0].shape[0]
         rows = -(-height // ranks.size) if ranks.hold_shards else height  # as in torch.chunk
@@ -120,7 +123,8 @@ class _Ranks:
                 if len(part):
                     dist.broadcast(part, rank, self.group)
             return held
-        count, (rows, width) = counts[self.rank], held.shape[1:]
+        count = counts[self.rank]
+        (rows, width) = held.shape[1:]
         shards = held.new_empty(self.size, count, rows, width)
         sizes = list(counts), [count] * self.size
         dist.all_to_all_single(shards.flatten(0, 1), held, sizes[1], sizes[0], self.group)

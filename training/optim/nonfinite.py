@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from gearshift.engines.base import Engine, OptimizerSpec, World
     from gearshift.training.accumulate import Accumulated
 
-_FIRST, _LATER = "nonfinite_first", "nonfinite_later"
+_FIRST = "nonfinite_first"
+_LATER = "nonfinite_later"
 _EVALUATION = "nonfinite_evaluation"
 MAX_UNCHECKED = 50
 """Steps after which the host waits for the device to check them."""

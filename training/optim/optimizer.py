@@ -77,7 +77,8 @@ def spec(
 def _of_task(task: HasOptimizer, groups: list[dict[str, Any]]) -> Optimizer:
     """The optimizer that `task` makes of all parameters. Raises EngineError."""
     (group,) = groups
-    what, optimizer = f"{type(task).__name__}.optimizer", task.optimizer(group["params"])
+    what = f"{type(task).__name__}.optimizer"
+    optimizer = task.optimizer(group["params"])
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise EngineError(
             f"{what} returns a {type(optimizer).__name__}, not a torch.optim.Optimizer"

@@ -27,12 +27,14 @@ class LrSchedule:
         """Raises ValueError for a bad duration in `settings`."""
         self.warnings: list[str] = []
         """Changes that were made to the settings."""
-        self._name, self._final = settings.name, settings.final
+        self._name = settings.name
+        self._final = settings.final
         self._start = train_plan.schedule_start
         # A schedule that was reset covers the remaining steps.
         self._total = max(1, train_plan.total_steps - self._start)
         plan = replace(train_plan, total_steps=self._total)
-        warmup, cap = settings.warmup, settings.warmup_cap
+        warmup = settings.warmup
+        cap = settings.warmup_cap
         if settings.name == "one-cycle" and not _steps(warmup, plan):
             self.warnings.append(
                 f"one-cycle requires a warm-up: schedule.warmup is 0 and set to {ONE_CYCLE_RISE}"
@@ -50,7 +52,8 @@ class LrSchedule:
             self._cycles = cycle_starts(steps, settings.cycle, settings.t_mult, plan)
         decay = decay_start(settings.decay, self._total, plan.steps_per_epoch)
         self._decay_start = max(self._warmup, decay)
-        self._drop, self._patience = settings.drop, settings.patience
+        self._drop = settings.drop
+        self._patience = settings.patience
         self._plateau: dict[str, Any] = {"level": 1.0, "best": None, "waited": 0}
 
     def factor(self, step: int) -> float:
@@ -65,7 +68,8 @@ class LrSchedule:
         ReduceLROnPlateau with threshold 0 and a patience of one less.
         """
         step -= self._start
-        warmup, final = self._warmup, self._final
+        warmup = self._warmup
+        final = self._final
         if self._name == "one-cycle":
             top = warmup - 1
             if step < top:
@@ -73,7 +77,8 @@ class LrSchedule:
             return _cosine(1.0, final, (step - top) / max(self._total - warmup, 1))
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        step, steps = step - warmup, self._total - warmup
+        step = step - warmup
+        steps = self._total - warmup
         if self._name == "constant":
             return 1.0
         if self._name == "plateau":
@@ -87,7 +92,8 @@ class LrSchedule:
         if self._name == "cosine":
             return _cosine(1.0, final, step / steps)
         cycle = bisect_right(self._cycles, step) - 1
-        begin, end = self._cycles[cycle], self._cycles[cycle + 1]
+        begin = self._cycles[cycle]
+        end = self._cycles[cycle + 1]
         return _cosine(1.0, final, (step - begin) / (end - begin))
 
     def add(self, value: float, sign: int) -> None:
@@ -125,9 +131,11 @@ def cycle_starts(steps: int, cycle: int | str, t_mult: float, train_plan: TrainP
     Cycle k has length `cycle` × `t_mult`**k in whole steps, or in whole epochs if `cycle` is given
     in epochs.
     """
-    first, unit = duration.epochs(cycle), train_plan.steps_per_epoch
+    first = duration.epochs(cycle)
+    unit = train_plan.steps_per_epoch
     if first is None or first != int(first):
-        first, unit = _steps(cycle, train_plan), 1
+        first = _steps(cycle, train_plan)
+        unit = 1
     starts = [0]
     while starts[-1] < steps:
         length = round(first * t_mult ** (len(starts) - 1)) * unit

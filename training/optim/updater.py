@@ -30,8 +30,10 @@ class Updater:
 
     def __init__(self, settings: TrainingSettings, train_plan: TrainPlan):
         """Raises ValueError for a bad duration in the schedule."""
-        self._schedule, self._plan = LrSchedule(settings.schedule, train_plan), train_plan
-        self._peak_lr, self._seed = settings.optim.lr, settings.train.seed
+        self._schedule = LrSchedule(settings.schedule, train_plan)
+        self._plan = train_plan
+        self._peak_lr = settings.optim.lr
+        self._seed = settings.train.seed
         self._decay = settings.train.ema
         self.nonfinite = Nonfinite(settings.train.on_nonfinite)
         self.average: Ema | None = None

@@ -71,7 +71,8 @@ def _tightest(mount: Path, files: Mapping[str, str]) -> Share | None:
         dropped = sum(map(int, _DROPPABLE.findall(stat[max(stat.find("total_"), 0) :])))
         for limit_file, use_file in files.items():
             with suppress(ValueError):
-                limit, used = int(_text(group / limit_file)), int(_text(group / use_file))
+                limit = int(_text(group / limit_file))
+                used = int(_text(group / use_file))
                 if 0 < limit < _UNLIMITED:
                     shares.append(Share(limit, max(0, used - dropped)))
     return min(shares, default=None)

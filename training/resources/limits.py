@@ -46,14 +46,17 @@ class LimitEnforcer(Callback):
         self, limits: Limits, monitor: ResourceMonitor, emit: Emit, chosen: Sequence[str] = ()
     ):
         """`emit` gets each event; `chosen`: the resources whose limits the user set."""
-        self._monitor, self._emit, self._chosen = monitor, emit, chosen
+        self._monitor = monitor
+        self._emit = emit
+        self._chosen = chosen
         # None: it is not watched, or no longer.
         self._limits = {name: getattr(limits, name) for name in RESOURCES}
         self._critical = {name: getattr(limits.critical, name, None) for name in RESOURCES}
         # Readings in a row over a limit, or under all of them.
         self._warnings = self._calm = 0
         # Throttling steps that are possible, and those taken since the machine was calm.
-        self._left, self._taken = Action.FREE_MEMORY, Action.NOTHING
+        self._left = Action.FREE_MEMORY
+        self._taken = Action.NOTHING
         # The step that all ranks will take; once they have, its effect is measured.
         self._relief: Literal["requested", "taken"] | None = None
 
@@ -79,7 +82,8 @@ class LimitEnforcer(Callback):
             over = _over(reading, self._limits) or _over(reading, self._critical)
             self._emit("relieved", {"still_over": over, **reading})
             return self._check(reading, warns=False)
-        new, self._monitor.new = self._monitor.new, None
+        new = self._monitor.new
+        self._monitor.new = None
         return Action.NOTHING if new is None or self._relief else self._check(new, warns=True)
 
     def throttled(self, available: Action) -> None:
@@ -92,18 +96,21 @@ class LimitEnforcer(Callback):
 
     def _check(self, reading: Reading, warns: bool) -> Action:
         """The throttling step that is left and helps; else the end, or a resource is given up."""
-        critical, over = _over(reading, self._critical), _over(reading, self._limits)
+        critical = _over(reading, self._critical)
+        over = _over(reading, self._limits)
         if "disk" in over:  # a warning only
             over.remove("disk")
             self._limits["disk"] = None
             self._emit("disk_filling", {"over": ["disk"], **reading})
         over = [*dict.fromkeys([*over, *critical])]
         if not over:
-            self._warnings, self._calm = 0, self._calm + 1
+            self._warnings = 0
+            self._calm = self._calm + 1
             if self._calm >= CALM:
                 self._taken = Action.NOTHING
             return Action.NOTHING
-        self._warnings, self._calm = self._warnings + 1, 0
+        self._warnings = self._warnings + 1
+        self._calm = 0
         if warns:  # else the event "relieved" has the reading
             self._emit("limit_warning", {"over": over, "warnings": self._warnings, **reading})
         if not critical and self._warnings < WARNINGS:

@@ -41,7 +41,9 @@ class ResourceMonitor(Thread):
         self.newest: Numbers = {}
         """Use by resource, and of the GPU's time, for those that exist; `gpu` by all processes."""
         self.highest: Numbers = {}
-        self._device, self._folder, self._every_s = device, folder, every_s
+        self._device = device
+        self._folder = folder
+        self._every_s = every_s
         self._stopping = Event()
 
     def read(self, cpu: float | None = None) -> Reading:
@@ -51,10 +53,12 @@ class ResourceMonitor(Thread):
         `cpu`: as given. `disk`: of the folder's file system, as in `df`. `temperature`: of the processor
         or the GPU, the hotter one, in degrees Celsius. The others as in `gpu_uses`.
         """
-        disk, gpu = None, gpu_uses(self._device)
+        disk = None
+        gpu = gpu_uses(self._device)
         with suppress(OSError):  # the folder is gone
             disk = psutil.disk_usage(str(self._folder)).percent
-        ram, swap = psutil.virtual_memory(), psutil.swap_memory()
+        ram = psutil.virtual_memory()
+        swap = psutil.swap_memory()
         reading = {
             "ram": _of_container(ram, cgroup.memory()),
             "swap": _of_container(swap, cgroup.swap()) if swap.total else None,
@@ -64,7 +68,8 @@ class ResourceMonitor(Thread):
             **gpu,
             "temperature": max(filter(None, (cpu_celsius(), gpu["temperature"])), default=None),
         }
-        uses, names = {**reading, "gpu": reading["gpu_all"]}, (*RESOURCES, "gpu_busy")
+        uses = {**reading, "gpu": reading["gpu_all"]}
+        names = (*RESOURCES, "gpu_busy")
         self.newest = {name: value for name in names if (value := uses[name]) is not None}
         highest = {
             name: max(value, self.highest.get(name, 0)) for name, value in self.newest.items()
@@ -135,7 +140,9 @@ def gpu_uses(device: torch.device) -> Reading:
     if state is None:
         free, total = torch.cuda.mem_get_info(device)
         state = nvml.GpuState(total - free, total)
-    used, total, reserved = state.used, state.total, torch.cuda.memory_reserved(device)
+    used = state.used
+    total = state.total
+    reserved = torch.cuda.memory_reserved(device)
     others = max(0, used - (state.by_process or reserved + _CONTEXT_BYTES))
     taken = used - reserved + torch.cuda.memory_allocated(device)
     uses = (

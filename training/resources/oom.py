@@ -36,7 +36,8 @@ class OutOfMemory(RuntimeError):
     """Memory ran out and this process alone cannot continue; the message has the fix."""
 
     def __init__(self, error: BaseException, batches: BatchSizes):
-        size, smaller = batches.micro_batch, batches.smaller
+        size = batches.micro_batch
+        smaller = batches.smaller
         self.micro_batch = size
         fix = "a smaller model, shorter samples, or  --resource-efficient"
         if smaller is not None:

@@ -37,8 +37,11 @@ class Throttle:
         batches: Batches,
         validation: Sequence[EvaluationBatches],
     ):
-        self._engine, self._callbacks, self._timer = engine, callbacks, timer
-        self._batches, self._validation = batches, validation
+        self._engine = engine
+        self._callbacks = callbacks
+        self._timer = timer
+        self._batches = batches
+        self._validation = validation
         self._buffers = [
             (owner, name)
             for owner in module.modules()

@@ -38,7 +38,8 @@ _CHARTS = (  # keys of a "train" line, and their chart
 )
 TAGS = ("model", "mode", "engine")  # facts by which a tracker filters runs
 # Times between two looks at the files, and between two attempts to reach a tracker.
-_POLL_S, _RETRY_S = 1.0, 300.0
+_POLL_S = 1.0
+_RETRY_S = 300.0
 _ORPHAN_S = (
     60.0  # how long the process sends the rest of a killed run, and a later one waits for it
 )
@@ -92,9 +93,13 @@ class Following:
     def __init__(
         self, run: Run, track: str, over: threading.Event, say: Callable[[str, str], None]
     ) -> None:
-        self._run, self._over, self._say = run, over, say
+        self._run = run
+        self._over = over
+        self._say = say
         self._name, _, self._project = track.partition(":")
-        self._went_back, self._has_warned, self._newest_saved = run.went_back, False, run.first_step
+        self._went_back = run.went_back
+        self._has_warned = False
+        self._newest_saved = run.first_step
 
     def follow(self) -> None:
         """Send all until the run is over; after a failure try again later."""
@@ -107,10 +112,15 @@ class Following:
 
     def send(self) -> None:
         """Open the run at the tracker; send what it lacks, and what comes until the run is over."""
-        folder, newest, exit_code, is_over = self._run.folder, 0, None, False
+        folder = self._run.folder
+        newest = 0
+        exit_code = None
+        is_over = False
         metrics, events = (_lines(folder / f"{name}.jsonl") for name in ("metrics", "events"))
-        rows, lines = defaultdict[int, dict[str, float]](dict), list[Any]()
-        samples, eval_s = dict[int, str](), dict[int, float]()
+        rows = defaultdict[int, dict[str, float]](dict)
+        lines = list[Any]()
+        samples: dict[int, str] = {}
+        eval_s: dict[int, float] = {}
         tracker = self._open()
         self._say(*tracker.notice)
         while lines or not is_over:
@@ -118,13 +128,16 @@ class Following:
                 is_over = self._over.wait(_POLL_S)  # before the lines, which then are all
             lines = next(metrics)  # before the events: a line comes after its event
             for event in next(events):
-                kind, step, facts = event["kind"], event["step"], event["facts"]
+                kind = event["kind"]
+                step = event["step"]
+                facts = event["facts"]
                 if kind in ("started", "stopped"):
                     exit_code = facts.get("exit_code")
                 elif kind == "evaluated" and facts["split"] == "val":
                     eval_s[step] = facts["seconds"]
                 elif kind == "predicted":
-                    rows[step], samples[step] = rows[step], facts["file"]
+                    rows[step] = rows[step]
+                    samples[step] = facts["file"]
                 elif kind == "saved" and step > self._newest_saved:
                     self._newest_saved = step
                     self._upload(tracker, step, folder / "checkpoints" / facts["folder"])
@@ -133,7 +146,8 @@ class Following:
                     newest = line["step"]
                     rows[newest] |= chart_values(line, eval_s.get(newest))
             for step in sorted(step for step in rows if step <= newest):
-                values, name = rows.pop(step), samples.pop(step, None)
+                values = rows.pop(step)
+                name = samples.pop(step, None)
                 if step > tracker.last_step:
                     tracker.log(step, values)
                     if name is not None:
@@ -153,7 +167,8 @@ class Following:
             if not self._went_back or tracker.last_step <= self._run.first_step:
                 return tracker
             tracker.finish({}, 0)
-        self._went_back, id_ = False, secrets.token_hex(4)
+        self._went_back = False
+        id_ = secrets.token_hex(4)
         path.parent.mkdir(exist_ok=True)
         atomic_write(path, json.dumps({"id": id_}).encode())
         return session(self._run, self._project, id_)
@@ -233,7 +248,8 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the user does not need what trackers print
     with os.fdopen(int(sys.argv[1])) as file:
         facts = json.load(file)
-    run, over = Run(**{**facts, "folder": Path(facts["folder"])}), threading.Event()
+    run = Run(**{**facts, "folder": Path(facts["folder"])})
+    over = threading.Event()
     with suppress(
         OSError
     ):  # a file system without locks; else an earlier process sends the rest first

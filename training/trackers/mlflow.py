@@ -16,9 +16,11 @@ from gearshift.training.stop_reason import RUN_AGAIN
 from gearshift.training.trackers.follow import TAGS, Run, Tracker
 
 # Tags: the run folder that a run belongs to, and the newest step that it has.
-_ID, _LAST_STEP = "gearshift.id", "gearshift.last_step"
+_ID = "gearshift.id"
+_LAST_STEP = "gearshift.last_step"
 # A value has a limit, and a request one of 1000 metrics. Source: MLflow, REST API, "Log Batch".
-_VALUE_LENGTH, _MOST_METRICS = 6000, 800
+_VALUE_LENGTH = 6000
+_MOST_METRICS = 800
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 
 
@@ -33,8 +35,11 @@ class Session(Tracker):
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         import mlflow
 
-        self._mlflow, self._client = mlflow, mlflow.MlflowClient()
-        self._pending, self._newest = list[Any](), 0  # metrics, and their last step
+        self._mlflow = mlflow
+        self._client = mlflow.MlflowClient()
+        # metrics, and their last step
+        self._pending = list[Any]()
+        self._newest = 0
         name = project or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "gearshift"
         experiment = mlflow.set_experiment(name).experiment_id
         found = self._client.search_runs([experiment], f"tags.`{_ID}` = '{id_}'", max_results=1)
@@ -42,7 +47,8 @@ class Session(Tracker):
         mine = (
             found[0] if found else self._client.create_run(experiment, None, tags, run.folder.name)
         )
-        self._run, self.last_step = mine.info.run_id, int(mine.data.tags.get(_LAST_STEP, 0))
+        self._run = mine.info.run_id
+        self.last_step = int(mine.data.tags.get(_LAST_STEP, 0))
         if not mine.data.params:  # they cannot change
             settings = flat({**run.settings, "run": run.facts}).items()
             params = [
@@ -96,5 +102,6 @@ class Session(Tracker):
             self._client.set_terminated(self._run, "FAILED" if exit_code else "FINISHED")
 
     def _metrics(self, values: Numbers, step: int) -> list[Any]:
-        now, metric = int(time.time() * 1000), self._mlflow.entities.Metric
+        now = int(time.time() * 1000)
+        metric = self._mlflow.entities.Metric
         return [metric(_NOT_IN_NAMES.sub("_", name), v, now, step) for name, v in values.items()]

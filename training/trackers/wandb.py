@@ -44,17 +44,18 @@ class Session(Tracker):
         os.environ.setdefault("WANDB_NAME", run.folder.name)
         import wandb
 
-        self._wandb, self._folder, kind, why = wandb, run.folder, "notice", "W&B is set to offline"
+        self._wandb = wandb
+        self._folder = run.folder
+        kind = "notice"
+        why = "W&B is set to offline"
         try:
             self._run = self._open(run, project, id_, "online" if run.command is None else None)
         except wandb.errors.Error as error:
             if run.command is None:
                 raise
             # A usage error: nobody has logged in.
-            kind, why = (
-                "notice" if isinstance(error, wandb.errors.UsageError) else "warning",
-                describe(error),
-            )
+            kind = "notice" if isinstance(error, wandb.errors.UsageError) else "warning"
+            why = describe(error)
             self._run = self._open(run, project, id_, "offline")
         self.notice = kind, self._run.url or f"recorded offline ({why}); to send it:  {run.command}"
         if self._run.disabled:

@@ -56,7 +56,8 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
             if not trace.any():
                 reading.left_out["silent_levels"] += 1
                 continue
-            signal, where = resample(trace, samples), f"{name}, level {level:g} dB"
+            signal = resample(trace, samples)
+            where = f"{name}, level {level:g} dB"
             for of_level in labels:
                 known = {"level": level, "rate": rate, **of_level.get(level, {})}
                 yield ResponseRow(name.removesuffix(f"-{run}"), where, signal, known)
@@ -75,7 +76,8 @@ def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
         raise _error(path, "no line DATA after the header")
     named, step, rate, run = (match[1] if (match := x.search(header)) else "" for x in _FIELDS)
     try:
-        levels, step_ms = [float(n) for n in named.split(";") if n.strip()], float(step or 0) / 1000
+        levels = [float(n) for n in named.split(";") if n.strip()]
+        step_ms = float(step or 0) / 1000
         if not levels or not step_ms > 0:
             raise _error(path, "the header has no :LEVELS:, or no interval SAMPLE (…sec):")
         if ":RUN-" in others[0]:
@@ -101,10 +103,8 @@ def _labels(
     A rater of other peaks says nothing about wave V.
     """
     text = _text(path)
-    named, table = (
-        _THRESHOLD.search(text),
-        [line.split("\t") for line in text.split("\n") if "\t" in line],
-    )
+    named = _THRESHOLD.search(text)
+    table = [line.split("\t") for line in text.split("\n") if "\t" in line]
     heads = [cell.strip() for cell in table[0]] if table else []
     marked = [peak[1] for head in heads if (peak := _PEAK.fullmatch(head))]
     has_wave = "P5" in marked

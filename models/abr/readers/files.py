@@ -30,7 +30,8 @@ def read_responses(path: str, settings: Data, has_labels: bool = True) -> Respon
             allowed="one format, and so one species and one time window",
             fix="put animals (EPL text) and people (tables, recordings) into separate folders",
         )
-    reader, reading = READERS[forms[0]], ResponseReading(settings, has_labels)
+    reader = READERS[forms[0]]
+    reading = ResponseReading(settings, has_labels)
     rows = (row for name, (file, _) in known.items() for row in reader.read(file, name, reading))
     responses = collect(rows, reader.ORIGIN, reading)
     if reader is table:

@@ -65,7 +65,9 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
             inside = following < len(every)
             intervals = every[following[inside]] - onsets[inside]
             rate = 1 / float(np.median(intervals)) if len(intervals) else np.nan
-            group, number, found = bids.subject(path) or name, _LEVEL.search(kind), 0
+            group = bids.subject(path) or name
+            number = _LEVEL.search(kind)
+            found = 0
             facts: dict[str, float] = {
                 "level": float(number[1]) if number else np.nan,
                 "rate": rate,
@@ -76,7 +78,8 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
                 where = f"{name}, '{kind}', response {found}"
                 yield ResponseRow(group, where, points, {"fmp": quality, **facts})
             if not found:
-                needed, most = reading.settings.sweeps, reading.settings.reject_uv
+                needed = reading.settings.sweeps
+                most = reading.settings.reject_uv
                 problem = f"'{kind}' has fewer than data.sweeps={needed} sweeps within ±{most:g} µV"
                 reading.bad_records.add(name, problem, "average fewer, or accept larger ones")
     except MissingPackage:
@@ -89,16 +92,23 @@ def _averages(
     recording: Recording, channel: int, onsets: Values, reading: ResponseReading
 ) -> Iterator[tuple[Signal, float]]:
     """The response and the Fmp of every `data.sweeps` accepted sweeps after `onsets`."""
-    settings, samples = reading.settings, WINDOW_MS * recording.rate_hz / 1000
-    sweeps, total, squares = 0, np.zeros(1), np.zeros(1)
+    settings = reading.settings
+    samples = WINDOW_MS * recording.rate_hz / 1000
+    sweeps = 0
+    total = np.zeros(1)
+    squares = np.zeros(1)
     for sweep in _sweeps(recording, channel, onsets, reading):
         if np.abs(sweep).max() > settings.reject_uv:
             reading.left_out["rejected_sweeps"] += 1
             continue
-        sweeps, total, squares = sweeps + 1, total + sweep, squares + sweep**2
+        sweeps = sweeps + 1
+        total = total + sweep
+        squares = squares + sweep**2
         if sweeps == settings.sweeps:
             yield resample(total / sweeps, samples), fmp(total, squares, sweeps)
-            sweeps, total, squares = 0, np.zeros(1), np.zeros(1)
+            sweeps = 0
+            total = np.zeros(1)
+            squares = np.zeros(1)
     reading.left_out["leftover_sweeps"] += sweeps
 
 
@@ -107,7 +117,8 @@ def _channel(recording: Recording, wanted: str | None) -> int:
 
     Raises DataError, also if the recording is too slow.
     """
-    names, where = recording.names, str(recording.path)
+    names = recording.names
+    where = str(recording.path)
     eeg = [channel.name for channel in recording.channels if channel.kind == "eeg"]
     name = wanted or next(iter(eeg), "of EEG")
     if name not in names:
@@ -130,7 +141,8 @@ def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, Values
 
     Those of the table of BIDS beside the recording come first; then its annotations and events.
     """
-    events, beside = list[Event](), bids.events_path(recording.path)
+    events = list[Event]()
+    beside = bids.events_path(recording.path)
     if beside is not None:
         rows = bids.read_events(beside, reading.bad_records, reading.notes)
         events = [event for event in rows if event.name]
@@ -151,13 +163,12 @@ def _sweeps(
     """
     from scipy.signal import butter, sosfiltfilt
 
-    rate, whole = recording.rate_hz, 0
+    rate = recording.rate_hz
+    whole = 0
     band = butter(2, BAND_HZ, "bandpass", fs=rate, output="sos")
-    pad, chunk, length = (
-        int(PAD_S * rate),
-        int(CHUNK_S * rate),
-        int(np.ceil(WINDOW_MS * rate / 1000)) + 1,
-    )
+    pad = int(PAD_S * rate)
+    chunk = int(CHUNK_S * rate)
+    length = int(np.ceil(WINDOW_MS * rate / 1000)) + 1
     every = np.round(onsets * rate).astype(np.int64)
     for begin, end in (piece.bounds(rate) for piece in recording.pieces):
         starts = every[(every >= begin) & (every + length <= end)]

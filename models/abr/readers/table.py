@@ -90,8 +90,10 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
 
     Raises DataError if the file is not such a table, or lacks a column.
     """
-    table, settings = Table(TextFile(path), name), reading.settings
-    declared, classes = declared_columns(settings.columns), declared_columns(settings.classes)
+    table = Table(TextFile(path), name)
+    settings = reading.settings
+    declared = declared_columns(settings.columns)
+    classes = declared_columns(settings.classes)
     names = list(map(name_of, table.header))
     columns = find_columns(names, declared, path, reading.has_labels)
     reading.columns |= {name.lower(): name for name in names}
@@ -125,7 +127,8 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
             key: numbers[key] for key in ("age", "rate", "fmp", "threshold") if key in numbers
         }
         if "v_latency" in numbers:  # an empty latency, or one that is not positive, means no wave V
-            latency, amplitude = numbers["v_latency"], numbers.get("v_amplitude", nan)
+            latency = numbers["v_latency"]
+            amplitude = numbers.get("v_amplitude", nan)
             wave = {"exists": 1.0, "latency": latency, "amplitude": amplitude}
             known |= wave if latency > 0 else {"exists": 0.0}
         # Without a patient each row is its own group, under a name that no patient has.

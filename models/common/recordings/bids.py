@@ -73,7 +73,8 @@ def read_events(
             )
     rows = []
     for line, cells in table.rows(bad_records):
-        row, where = dict(zip(header, cells, strict=True)), f"{path.name}:{line}"
+        row = dict(zip(header, cells, strict=True))
+        where = f"{path.name}:{line}"
         try:
             onset, lasts = (table.number(row[name], name) for name in needed[:2])
             if isnan(onset):

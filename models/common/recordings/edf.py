@@ -69,7 +69,8 @@ def read_file(path: Path, unit: str | None) -> EdfFile:
             )
         width = 3 if kind == "BDF" else 2
         record = sum(map(int, counts)) * width
-        length, expected = path.stat().st_size, size + max(1, records) * record
+        length = path.stat().st_size
+        expected = size + max(1, records) * record
         if not record or (
             length != expected if records > 0 else length < expected
         ):  # -1: not closed

@@ -160,7 +160,8 @@ def _check_tags(path: Path) -> None:
     MNE then reads until the memory is full; one of 20 random damages did that. Source: the header of
     a tag in Functional image file format, Elekta Neuromag, 2009.
     """
-    at, seen = 0, set[int]()
+    at = 0
+    seen: set[int] = set()
     with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
         while at >= 0:
             if at in seen:
@@ -200,13 +201,15 @@ def _pieces(
     skipped: list[tuple[int, int]] = [(round(at * rate), round(at * rate)) for at in pauses_s]
     for event in events:
         # EEGLAB places a pause between two samples.
-        first, kind = ceil(event.onset_s * rate - 1e-6), event.name.lower()
+        first = ceil(event.onset_s * rate - 1e-6)
+        kind = event.name.lower()
         if kind == _SKIP:
             last = round((event.onset_s + event.duration_s) * rate)
             skipped.append((round(event.onset_s * rate), last))
         elif kind.startswith(_SPLITS) and 0 < first < end:
             skipped.append((first, first))
-    pieces, begin = [], 0
+    pieces = []
+    begin = 0
     for first, last in [*sorted(skipped), (end, end)]:
         if first > begin:
             pieces.append(RecordingPiece(begin / rate, (first - begin) / rate))
@@ -225,6 +228,7 @@ def _check_length(raw: Any, path: Path) -> None:
     for name in map(Path, filter(None, raw.filenames)):
         is_binary = header and b"DATAFORMAT=ASCII" not in header
         width = 4 if name.suffix.lower() == ".fdt" else _WIDTHS[raw.orig_format] if is_binary else 0
-        expected, size = width * len(raw.ch_names) * samples, name.stat().st_size
+        expected = width * len(raw.ch_names) * samples
+        size = name.stat().st_size
         if width and size != expected:
             raise ValueError(f"'{name.name}' has {size} bytes, and by its header {expected}")

@@ -101,7 +101,8 @@ class Recording:
 
     def piece(self, start_s: float, end_s: float) -> RecordingPiece | None:
         """The piece with all of a time span, up to a millisecond; None: none has it whole."""
-        first, last = start_s + _TOLERANCE_S, end_s - 2 * _TOLERANCE_S
+        first = start_s + _TOLERANCE_S
+        last = end_s - 2 * _TOLERANCE_S
         whole = (
             p for p in self.pieces if p.start_s <= first and start_s < p.end_s and last <= p.end_s
         )

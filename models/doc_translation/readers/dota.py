@@ -22,7 +22,8 @@ LISTS: Mapping[str, SplitName] = {
     "test_name_list": "test",
 }
 IMAGES = "imgs"
-_HEAD, _TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_HEAD = b"\x89PNG\r\n\x1a\n"
+_TAIL = b"IEND\xaeB`\x82"
 _SIZE_AT = 16
 """Byte of width and height, 4 bytes each. Source: Portable Network Graphics, ISO 15948, 11.2.2."""
 _FIX = f"fetch it again or save it as PNG, or remove its name from {SPLIT_FILE}"
@@ -50,10 +51,12 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
         )
     images = {path.stem for path in files(root / IMAGES) if path.suffix == ".png"}
     left_out = [(name, f"not in {SPLIT_FILE}") for name in sorted(images - names.keys())]
-    bad_records, notes = BadRecords("pages"), list[str]()
+    bad_records = BadRecords("pages")
+    notes: list[str] = []
     pages: list[Page] = []
     for name in sorted(names):
-        image, text = root / IMAGES / f"{name}.png", root / texts / f"{name}.mmd"
+        image = root / IMAGES / f"{name}.png"
+        text = root / texts / f"{name}.mmd"
         missing = next((path for path in (image, text) if not path.is_file()), None)
         if missing is not None:
             left_out.append((name, f"no {missing.relative_to(root)}"))
@@ -62,7 +65,8 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
         elif problem := _png_error(image):
             bad_records.add(f"{IMAGES}/{name}.png", problem, _FIX)
         else:
-            picture, target = partial(open_picture, image, _FIX), partial(_text, text, notes)
+            picture = partial(open_picture, image, _FIX)
+            target = partial(_text, text, notes)
             pages.append(Page(without_number(name), name, picture, target))
     same = copies({page.name: root / IMAGES / f"{page.name}.png" for page in pages})
     left_out += [(name, f"its image is that of {first}") for name, first in same.items()]

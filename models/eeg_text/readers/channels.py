@@ -64,7 +64,8 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
     otherwise the channels of EEG in volts, of which most must be known: names such as E2 mean other
     electrodes in other systems. Raises DataError, also for a recording that is too slow.
     """
-    names, file = dict(enumerate(recording.names)), recording.path.name
+    names = dict(enumerate(recording.names))
+    file = recording.path.name
     if channel_map is None:
         eeg = [n for n, c in enumerate(recording.channels) if c.kind == "eeg" and not c.is_bad]
         in_volts = [n for n in eeg if not recording.channels[n].problem]

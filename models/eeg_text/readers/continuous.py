@@ -31,7 +31,8 @@ MANY = 10
 SHORTEST = 64
 """Shortest segment, in samples at 500 Hz."""
 UNIT = "microvolts, converted from the unit of the file"
-LOW_HZ, HIGH_HZ = 0.5, 50.0
+LOW_HZ = 0.5
+HIGH_HZ = 50.0
 MARGIN_S = 6.0
 """Read on both sides of a segment and removed after filtering: 0.5 Hz filters ring for seconds."""
 Cut = tuple[str | None, str, float, int, str, tuple[float, float]]
@@ -56,8 +57,12 @@ class Cutter:
             self.channel_map = channels.load_channel_map(data.channels)
         self.has_many = len({bids.subject(file) or file for file in files}) >= MANY
         """Whether all windows of a subject are one group."""
-        self.use, self.samples, self.options = use, data.seq_len, (data.line_hz, data.unit)
-        self.bad_records, self.notes, self.dropped = bad_records, list[str](), set[str]()
+        self.use = use
+        self.samples = data.seq_len
+        self.options = (data.line_hz, data.unit)
+        self.bad_records = bad_records
+        self.notes = list[str]()
+        self.dropped = set[str]()
         self.columns = declared_columns(data.columns)
         self.texts: dict[str, str] | None = None
         if use == "text" and data.texts is not None:
@@ -67,7 +72,8 @@ class Cutter:
     def read(self, path: Path) -> list[Item]:
         """Sentences if their times are known, otherwise windows; without bad ones. Raises DataError."""
         recording = open_recording(path, self.options[1])
-        placed, notes = channels.place(recording, self.channel_map), [*recording.notes]
+        placed = channels.place(recording, self.channel_map)
+        notes = [*recording.notes]
         readings = self._readings(recording, notes)
         cuts = (
             self._windows(recording) if readings is None else self._sentences(recording, readings)
@@ -91,7 +97,8 @@ class Cutter:
 
         To predict, the last window before a gap or the end may be shorter.
         """
-        name, length = recording.path.name, self.samples / RATE_HZ
+        name = recording.path.name
+        length = self.samples / RATE_HZ
         shortest = SHORTEST if self.use == "predict" else self.samples
         windows = [
             (piece.start_s + first / RATE_HZ, min(self.samples, total - first))
@@ -117,7 +124,10 @@ class Cutter:
 
         Raises DataError for events without any.
         """
-        texts, path, declared, bad = self.texts, recording.path, self.columns, self.bad_records
+        texts = self.texts
+        path = recording.path
+        declared = self.columns
+        bad = self.bad_records
         beside = filter(Path.is_file, map(path.with_suffix, (".tsv", ".csv")))
         if texts is None and (table := next(beside, None)):
             needed = COLUMNS[:2] if self.use == "predict" else COLUMNS
@@ -157,11 +167,15 @@ class Cutter:
         )
 
     def _sentences(self, recording: Recording, readings: list[Event]) -> Iterator[Cut]:
-        onsets, last = [*(reading.onset_s for reading in readings[1:]), inf], -inf
+        onsets = [*(reading.onset_s for reading in readings[1:]), inf]
+        last = -inf
         for reading, following in zip(readings, onsets, strict=True):
-            start, end = reading.onset_s, reading.onset_s + reading.duration_s
-            within, last = (min(start, last), max(end, following)), max(end, last)
-            samples, group = round(reading.duration_s * RATE_HZ), normalized(reading.name)
+            start = reading.onset_s
+            end = reading.onset_s + reading.duration_s
+            within = (min(start, last), max(end, following))
+            last = max(end, last)
+            samples = round(reading.duration_s * RATE_HZ)
+            group = normalized(reading.name)
             if not group and self.use != "predict":
                 self.bad_records.add(reading.where, "the text has no words")
             elif samples < SHORTEST:
@@ -192,7 +206,8 @@ def read_segment(
     """
     from scipy.signal import resample_poly
 
-    recording, end_s = open_recording(path, unit), start_s + samples / RATE_HZ
+    recording = open_recording(path, unit)
+    end_s = start_s + samples / RATE_HZ
     rate = recording.rate_hz
     first = round(max(start_s - MARGIN_S, within[0]) * rate)
     last = round(min(end_s + MARGIN_S, within[1]) * rate)

@@ -53,7 +53,8 @@ def read(
     others = [file for file in forms if file not in of_zuco]
     if not forms:
         raise unknown_format(source, formats.FORMATS)
-    bad_records, missing = BadRecords("recordings, segments and rows"), Counter[str]()
+    bad_records = BadRecords("recordings, segments and rows")
+    missing = Counter[str]()
     cutter = continuous.Cutter(others, data, use, channel_map, bad_records) if others else None
     read_zuco = partial(zuco.read, use=use, bad_records=bad_records, missing=missing)
     items: list[Item] = []

@@ -27,12 +27,14 @@ def read(file: Path, use: Use, bad_records: BadRecords, missing: Counter[str]) -
 
     Reads the disk; raises DataError.
     """
-    items, arrays = list[Item](), sentence_arrays(file)
+    items: list[Item] = []
+    arrays = sentence_arrays(file)
     reader = subject(file) or file.stem
     lengths = np.diff(arrays["offsets"]).tolist()
     sentences = zip(json.loads(bytes(arrays["texts"])), lengths, strict=True)
     for number, ((text, problem), samples) in enumerate(sentences):
-        where, group = f"{file.name}, sentence {number + 1}", normalized(text)
+        where = f"{file.name}, sentence {number + 1}"
+        group = normalized(text)
         if problem or (samples and not group and use != "predict"):
             bad_records.add(where, problem or "content has no words")
         elif not samples:
@@ -56,11 +58,10 @@ def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
     """
 
     def make() -> cache.Arrays:
-        message, fix = (
-            f"'{path.name}' cannot be read",
-            "copy it again from the data set, or leave it out",
-        )
-        texts, eeg = [], [_NOTHING]
+        message = f"'{path.name}' cannot be read"
+        fix = "copy it again from the data set, or leave it out"
+        texts = []
+        eeg = [_NOTHING]
         with library_errors(message, str(path), allowed="a complete MATLAB file", fix=fix):
             is_hdf5 = hdf5.is_hdf5(path)
             for text, values in _hdf5_sentences(path) if is_hdf5 else _matlab5_sentences(path):

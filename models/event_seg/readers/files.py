@@ -38,13 +38,15 @@ def open_recording(
     recording that is predicted: labels are not read, and `window_ms` cuts it from its first event
     on. Reads and writes the disk. Raises DataError.
     """
-    is_mvsec, masks = form == MVSEC, hdf5.mask_path(path)
+    is_mvsec = form == MVSEC
+    masks = hdf5.mask_path(path)
     header = None if form in (MVSEC, DSEC) else read_header(path)
     pieces: Any = partial(hdf5.mvsec_pieces if is_mvsec else hdf5.dsec_pieces, path)
     pieces = pieces if header is None else partial(raw_pieces, path, header)
     # What names the sensor, the first that does; then the events themselves.
     sizes = {"data.sensor": None if sensor is None or is_mvsec else (sensor[0], sensor[1])}
-    sizes["header"], ends = header.sensor if header else None, np.empty(0)
+    sizes["header"] = header.sensor if header else None
+    ends = np.empty(0)
     if is_mvsec:
         ends, sizes["frames"] = hdf5.read_frames(path, has_times=trained is None)
     elif trained is None:

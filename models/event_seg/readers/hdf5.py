@@ -49,10 +49,8 @@ def opened(path: Path) -> Iterator[h5py.File]:
     check_reader("h5py", path)
     import h5py
 
-    message, allowed = (
-        f"'{path.name}' cannot be read as HDF5",
-        "a complete HDF5 file, with known filters",
-    )
+    message = f"'{path.name}' cannot be read as HDF5"
+    allowed = "a complete HDF5 file, with known filters"
     fix = "copy it again, or leave it out; if it is compressed, as DSEC is:  pip install hdf5plugin"
     with library_errors(message, str(path), allowed=allowed, fix=fix), h5py.File(path, "r") as file:
         yield file
@@ -82,10 +80,8 @@ def _timed(
     file: h5py.File, names: tuple[str, str], kinds: str, allowed: str
 ) -> tuple[np.ndarray, Sides]:
     """The times of pictures uint8 [picture, height, width], and height and width. Raises DataError."""
-    pictures, stamps = (
-        _array(file, names[0], allowed, 3, "u"),
-        _array(file, names[1], allowed, 1, kinds),
-    )
+    pictures = _array(file, names[0], allowed, 3, "u")
+    stamps = _array(file, names[1], allowed, 1, kinds)
     is_valid = len(pictures) == len(stamps) >= 2 and pictures.dtype == np.uint8
     problem = f"has {len(pictures)} {names[0]} of {pictures.dtype}, and {len(stamps)} times"
     _check(is_valid, file, problem, f"at least 2 of uint8 with one time each: {allowed}")

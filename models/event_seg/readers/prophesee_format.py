@@ -94,8 +94,10 @@ def _sensor(path: Path, text: str) -> Sides | None:
 
 def raw_pieces(path: Path, header: Header) -> Iterator[Events]:
     """The events of a file, decoded piece by piece. Raises DataError."""
-    encoding, size = ENCODING_BY_NAME[header.encoding], path.stat().st_size
-    width, state = encoding.word.itemsize, encoding.begin
+    encoding = ENCODING_BY_NAME[header.encoding]
+    size = path.stat().st_size
+    width = encoding.word.itemsize
+    state = encoding.begin
     if remainder := (size - header.begin) % width:
         problem = f"is truncated: its last word has {remainder} of {width} bytes"
         allowed = f"a multiple of {width} bytes after the header"
@@ -163,7 +165,8 @@ def _evt2_times(words: np.ndarray, state: State) -> tuple[np.ndarray, np.ndarray
     known = np.concatenate((np.array(state, np.int64), highs))
     at = np.flatnonzero(kind <= 0x1)
     high = known[is_high.cumsum()[at]]
-    at, high = at[high >= 0], high[high >= 0]
+    at = at[high >= 0]
+    high = high[high >= 0]
     return at, high << 6 | ((words[at] >> 22) & 0x3F), (int(known[-1]),)
 
 
@@ -185,10 +188,12 @@ def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
     Times in microseconds; a time-high with a new value sets the lower bits to 0, a repeated one
     keeps them. Source: Prophesee, EVT 3.0 Format.
     """
-    kind, load = words >> 12, words & 0x0FFF
+    kind = words >> 12
+    load = words & 0x0FFF
     time, y, x, sign = state
 
-    is_y, is_base = kind == 0x0, kind == 0x3
+    is_y = kind == 0x0
+    is_base = kind == 0x3
     times, seen = _times(kind, load, time)
     rows = np.concatenate(([y], load[is_y] & 0x7FF))
     signs = np.concatenate(([sign], load[is_base] >> 11))
@@ -196,7 +201,8 @@ def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
     lengths = np.where(kind == 0x4, 12, np.where(kind == 0x5, 8, 0)).astype(np.int64)
     passed = lengths.cumsum() - lengths
     origins = np.concatenate(([x], (load[is_base] & 0x7FF).astype(np.int64) - passed[is_base]))
-    count_y, count_base = is_y.cumsum(), is_base.cumsum()
+    count_y = is_y.cumsum()
+    count_base = is_base.cumsum()
 
     is_single = kind == 0x2
     at = np.flatnonzero((is_single | (lengths > 0)) & (times[seen] >= 0))

@@ -15,7 +15,9 @@ from gearshift.models.common.cache import ArrayFile, Open, streamed
 from gearshift.models.common.data_files import identity
 from gearshift.models.event_seg.canny import canny, dilated, shrunk
 
-LOW, HIGH, DILATION = 100, 200, 5
+LOW = 100
+HIGH = 200
+DILATION = 5
 """Canny thresholds on 8-bit gradients, and size of the dilation in pixels."""
 RECIPE = f"Canny {LOW}/{HIGH} on the frame ending the window, dilated {DILATION}×{DILATION}"
 IGNORED = 255
@@ -44,7 +46,8 @@ def downsample_mask(mask: np.ndarray, factor: int) -> np.ndarray:
     """
     height, width = (n // factor for n in mask.shape)
     cut = mask[: height * factor, : width * factor].reshape(height, factor, width, factor)
-    ignored, foreground = (cut == IGNORED).any((1, 3)), (cut == 1).any((1, 3))
+    ignored = (cut == IGNORED).any((1, 3))
+    foreground = (cut == 1).any((1, 3))
     return np.where(foreground, 1, np.where(ignored, IGNORED, 0)).astype(np.uint8)
 
 
@@ -67,9 +70,11 @@ class Events:
 
     def downsampled(self, factor: int, height: int, width: int) -> Events:
         """Events on a grid `factor` times coarser, without those outside the grid."""
-        x, y = self.x, self.y
+        x = self.x
+        y = self.y
         if factor > 1:
-            x, y = x // factor, y // factor
+            x = x // factor
+            y = y // factor
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         moved = Events(self.t, x, y, self.p)
         return moved if inside.all() else moved[inside]

@@ -67,12 +67,10 @@ class RowReader:
         needed: Collection[str] = SAMPLE,
     ) -> None:
         """`needed` without "answer": answers are left out."""
-        self._file, self._declared, self._bad_records, self._needed = (
-            file,
-            declared,
-            bad_records,
-            needed,
-        )
+        self._file = file
+        self._declared = declared
+        self._bad_records = bad_records
+        self._needed = needed
         self._columns: dict[tuple[str, ...], Columns] = {}
 
     def content(self, row: Row) -> str | tuple[Turn, ...] | None:
@@ -122,10 +120,8 @@ class RowReader:
         self, where: str, names: Sequence[str], columns: Columns, unread: Sequence[str]
     ) -> DataError:
         """The error for columns that are not read, or that make no sample."""
-        meanings, problem = (
-            dict.fromkeys(unread, IGNORE),
-            f"columns that are not read: {', '.join(unread)}",
-        )
+        meanings = dict.fromkeys(unread, IGNORE)
+        problem = f"columns that are not read: {', '.join(unread)}"
         if not is_sample(columns, self._needed):
             meaning = next(meaning for meaning in self._needed if meaning not in columns)
             meanings = {next(iter(unread), "NAME"): meaning}
@@ -157,7 +153,8 @@ def _turn(message: Any, at: str) -> Turn:
         raise ValueError(f"{at}.{role_key} is {role!r}; allowed: {', '.join(ROLES)}")
     if unread := next((key for key in _UNREAD if message.get(key)), None):
         raise ValueError(f"{at}.{unread} is not read: put it into {content_key}, or remove it")
-    text, weight = message.get(content_key), message.get("weight")
+    text = message.get(content_key)
+    weight = message.get("weight")
     if isinstance(text, list) and all(
         isinstance(x, dict) and x.get("type") == "text" for x in text
     ):

@@ -36,9 +36,13 @@ class Corpus:
 
     def __init__(self, source: FileSource | RecordSource, index: Mapping[str, np.ndarray]) -> None:
         """`index`: the arrays of `_scan`, of all that was read; `kept` is without duplicates."""
-        self.source, self._kept, self._index = source, index["kept"], index
-        self.is_text, self.skipped = bool(index["is_text"][0]), int(index["skipped"][0])
-        self.names, self.labels = index["names"][self._kept], index["labels"][self._kept]
+        self.source = source
+        self._kept = index["kept"]
+        self._index = index
+        self.is_text = bool(index["is_text"][0])
+        self.skipped = int(index["skipped"][0])
+        self.names = index["names"][self._kept]
+        self.labels = index["labels"][self._kept]
         """The source of each in UTF-8, and the number of its kind of request."""
         self.encodings: dict[str, list[str]] = json.loads(index["notes"].tobytes())
         """The files whose encoding was assumed, by encoding."""
@@ -162,9 +166,13 @@ def from_records(name: str, records: Sequence[Record]) -> Corpus:
 
 def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> cache.Arrays:
     """Arrays of the index of all records. Raises DataError."""
-    entries, bad_records, total = list[tuple[bytes, ...]](), BadRecords(), 0
+    entries: list[tuple[bytes, ...]] = []
+    bad_records = BadRecords()
+    total = 0
     chunks = list[list[np.ndarray]]()  # Python objects of many records would take gigabytes
-    bad_parts, unusable, notes = list[int](), list[slice](), dict[str, list[str]]()
+    bad_parts: list[int] = []
+    unusable: list[slice] = []
+    notes: dict[str, list[str]] = {}
 
     def pack() -> None:
         if entries:
@@ -225,7 +233,8 @@ def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> cache.Arrays:
 
 def _entry(record: Record) -> tuple[bytes, ...]:
     """Name, group, and digests of the text or request and of the kind of request, which texts lack."""
-    compared, label = normalized(record.text), b""
+    compared = normalized(record.text)
+    label = b""
     if record.before:
         compared = "\n".join(f"{turn.role} {normalized(turn.text)}" for turn in record.before)
         label = _digest(record.label)

@@ -64,7 +64,10 @@ class FileSource:
 
     def __init__(self, path: Path, answers: Path | None, columns: Mapping[str, str]) -> None:
         """`columns`: see columns_in. Raises DataError if there is nothing to read."""
-        self.name, self._path, self._answers, self._columns = str(path), path, answers, columns
+        self.name = str(path)
+        self._path = path
+        self._answers = answers
+        self._columns = columns
         self.note = ""
         """The encoding that was assumed of the part that was read last."""
         self.is_cut = False
@@ -94,7 +97,8 @@ class FileSource:
         yield from records
 
     def _read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        file, name = TextFile(self._files[part]), self.part_name(part)
+        file = TextFile(self._files[part])
+        name = self.part_name(part)
         if self._answers is not None:
             answers = TextFile(self._answers)
             yield from plain_text.read_parallel(file, answers, bad_records)
@@ -106,7 +110,8 @@ class FileSource:
         else:
             reader = RowReader(name, self._columns, bad_records)
             for row in found:
-                content, where = reader.content(row), f"{name}:{row.line}"
+                content = reader.content(row)
+                where = f"{name}:{row.line}"
                 if isinstance(content, str):
                     yield from plain_text.records_of(content.split("\n"), f"{name}#{row.line:09}")
                 elif content is not None:
@@ -121,7 +126,8 @@ class FileSource:
 
     def _stat_files(self) -> tuple[int, str]:
         """Bytes of the files, and a digest of the columns and of their names, sizes and times."""
-        digest, total = hashlib.sha256(os.fsencode(self._path.absolute())), 0
+        digest = hashlib.sha256(os.fsencode(self._path.absolute()))
+        total = 0
         digest.update(repr((self.is_cut, sorted(self._columns.items()))).encode())
         for file in [*self._files, *filter(None, [self._answers])]:
             try:

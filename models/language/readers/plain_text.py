@@ -20,13 +20,15 @@ PIECES = 50
 
 def records_of(lines: Iterable[str], name: str) -> Iterator[Record]:
     """The records of one text, cut at line ends into texts of about PART characters."""
-    buffer, size = list[str](), 0
+    buffer = list[str]()
+    size = 0
     for line in lines:
         buffer.append(line)
         size += len(line) + 1
         if size >= PART:
             yield document(name, "\n".join(buffer))
-            buffer, size = [], 0
+            buffer = []
+            size = 0
     if any(line.strip() for line in buffer):
         yield document(name, "\n".join(buffer))
 
@@ -48,7 +50,9 @@ def read_documents(file: TextFile, name: str) -> Iterator[Record]:
         True for is_text, _ in groupby(file.lines(), lambda line: line.strip() != "") if is_text
     )
     by_line = len(list(islice(blocks, 2))) == 1
-    number, size, buffer = 0, 0, list[str]()
+    number = 0
+    size = 0
+    buffer = list[str]()
     for line in file.lines():
         in_block = bool(buffer and buffer[-1])
         if line.strip():
@@ -60,7 +64,9 @@ def read_documents(file: TextFile, name: str) -> Iterator[Record]:
             is_full = in_block and size >= minimum
         if is_full:
             yield document(f"{name}#{number:06}", "\n".join(buffer).rstrip("\n"))
-            number, size, buffer = number + 1, 0, []
+            number = number + 1
+            size = 0
+            buffer = []
     if buffer:
         yield document(f"{name}#{number:06}", "\n".join(buffer).rstrip("\n"))
 

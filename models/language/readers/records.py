@@ -73,11 +73,17 @@ def normalized(text: str) -> str:
 class RecordSource:
     """Records in memory; one part."""
 
-    format, size, stamp, parts, ignored, note = "embedded", 0, "", 1, 0, ""
+    format = "embedded"
+    size = 0
+    stamp = ""
+    parts = 1
+    ignored = 0
+    note = ""
     is_cut = False
 
     def __init__(self, name: str, records: Sequence[Record]) -> None:
-        self.name, self._records = name, records
+        self.name = name
+        self._records = records
 
     def part_name(self, part: int) -> str:
         return self.name

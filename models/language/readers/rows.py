@@ -44,7 +44,8 @@ def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator
         with ParquetFile(file.path) as table:
             groups = (table.metadata.row_group(n) for n in range(table.num_row_groups))
             check_expansion(file.path, sum(group.total_byte_size for group in groups))
-            unpacked, numbers = 0, count(1)
+            unpacked = 0
+            numbers = count(1)
             for batch in table.iter_batches(_BATCH):
                 unpacked += batch.nbytes  # values of a dictionary count as often as they occur
                 check_expansion(file.path, unpacked)
