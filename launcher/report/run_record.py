@@ -1,29 +1,47 @@
-"""What a run folder tells of its run, read for a report."""
+"""What a run folder tells of its run, and its samples as cards, read for a report."""
 
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.report.page import BUCKETS, Point, halved
+from gearshift.launcher.run.samples import AFTER, BEFORE, FOLDER
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.training.checkpoint import manifest
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest
 from gearshift.training.logging.quantities import size
+from gearshift.training.storage import read_regular
 
 Columns = Mapping[str, list[Point]]
 VALIDATION = "val"
 """The split that decides which checkpoint is best."""
 _MOST = 4 * BUCKETS
 """Points of a line in memory."""
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+_COUNTERS = ("kind", "step", "epoch", "samples", "tokens", "labelled_tokens")
+"""Keys of a line that no chart shows."""
+PICTURE_BYTES = 600_000
+"""Of all pictures of a report together, in base64: with the plots it stays below 700 KB."""
+OF_ANOTHER_VERSION = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    StopIteration,
+)
+"""Raised for a line or a file of another version."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +75,29 @@ class RunRecord:
     @property
     def checkpoint_rows(self) -> list[tuple[str, str, str, str]]:
         """Step, size, score and links of each checkpoint."""
-        rows = []
-        links = {}
+        links = defaultdict[str, list[str]](list)
         for link in run_folder.LINKS:
-            if (path := self.folder / link).is_dir():
-                links[link] = path.resolve().name
+            path = self.folder / link
+            if path.is_dir():
+                links[path.resolve().name].append(link)
+        rows = []
         for folder, written in self.checkpoints.items():
-            score = written.score
             bytes_ = sum(file.bytes for file in written.files)
-            text = f"{score.metric} {score.value:.6g}" if score else "–"
-            names = ", ".join(link for link, name in links.items() if name == folder)
-            rows.append((f"{written.step:,}", size(bytes_), text, names))
+            score = "–"
+            if written.score:
+                score = f"{written.score.metric} {written.score.value:.6g}"
+            rows.append((f"{written.step:,}", size(bytes_), score, ", ".join(links[folder])))
         return rows
 
     @property
     def libraries(self) -> Mapping[str, str]:
         """The versions of Python and of the libraries that trained."""
-        facts: Mapping[str, str] = (self.result.get("environment") or {}).get("libraries") or {}
-        return facts or next((c.libraries for c in reversed(list(self.checkpoints.values()))), {})
+        environment = self.result.get("environment") or {}
+        versions: Mapping[str, str] = environment.get("libraries") or {}
+        if not versions and self.checkpoints:
+            *_, newest = self.checkpoints.values()
+            versions = newest.libraries
+        return versions
 
     def value(self, key: str) -> Any:
         """The value of a setting; None: unknown."""
@@ -128,47 +151,67 @@ def read(folder: Path, name: str) -> RunRecord:
     train = defaultdict[str, list[Point]](list)
     evaluations = defaultdict[str, list[Point]](list)
     for line in reader.metrics():
-        is_train = line["kind"] == "train"
-        for key, value in _values(line) if is_train else _metrics(line):
-            if isinstance(value, float | int) or value in ("NaN", "Infinity", "-Infinity"):
-                column = (train if is_train else evaluations)[key]
-                number = float(value)
-                # A split may be evaluated before and after a resume.
-                if column and column[-1][0] >= line["step"]:
-                    del column[-1]
-                column.append((line["step"], number if isfinite(number) else None))
-                if len(column) > _MOST:
-                    column[:] = halved(column)
+        step = line["step"]
+        if line["kind"] == "train":
+            for key, value in _logged(line).items():
+                _add_point(train[key], step, value)
+        else:
+            for key, value in _evaluated(line).items():
+                _add_point(evaluations[key], step, value)
+
+    manifests = {}
+    for path in run_folder.checkpoints(folder).values():
+        with suppress(CheckpointError):  # `verify` and `resume` name the damage
+            manifests[path.name] = manifest.read(path)
     return RunRecord(
         folder,
         name,
-        reader.object(ORIGINS) or {},
-        reader.result() or {},
-        train,
-        evaluations,
-        sorted(_events(folder), key=lambda event: (event["step"], event["time"])),
-        _checkpoints(folder),
-        reader.object(run_folder.PROFILE) or {},
+        settings=reader.object(ORIGINS) or {},
+        result=reader.result() or {},
+        train=train,
+        evaluations=evaluations,
+        events=sorted(_events(folder), key=itemgetter("step", "time")),
+        checkpoints=manifests,
+        profile=reader.object(run_folder.PROFILE) or {},
     )
 
 
-_COUNTERS = ("kind", "step", "epoch", "samples", "tokens", "labelled_tokens")
-"""Keys of a line that no chart shows."""
-
-
-def _values(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _logged(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a line of training, those of its parts by `parts.NAME`."""
+    values = {}
     for key, value in line.items():
         if key == "parts" and isinstance(value, dict):
-            yield from ((f"parts.{name}", part) for name, part in value.items())
-        elif value is not None and key not in _COUNTERS:
-            yield key, value
+            for name, part in value.items():
+                values[f"parts.{name}"] = part
+        elif key not in _COUNTERS:
+            values[key] = value
+    return {key: value for key, value in values.items() if _is_number(value)}
 
 
-def _metrics(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _evaluated(line: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics of an evaluation; those of other splits are named with their split."""
     split = str(line.get("split", VALIDATION))
+    values = {}
     for name, value in line["metrics"].items():
-        yield name if split == VALIDATION or name.startswith(split) else f"{split} {name}", value
+        has_split = split == VALIDATION or name.startswith(split)
+        if _is_number(value):
+            values[name if has_split else f"{split} {name}"] = value
+    return values
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) or value in _NOT_FINITE
+
+
+def _add_point(column: list[Point], step: int, value: float | str) -> None:
+    """Add a value at `step`; what is not finite is a gap."""
+    number = float(value)
+    # A split may be evaluated before and after a resume.
+    if column and column[-1][0] >= step:
+        del column[-1]
+    column.append((step, number if isfinite(number) else None))
+    if len(column) > _MOST:
+        column[:] = halved(column)
 
 
 def _events(folder: Path) -> Iterator[dict[str, Any]]:
@@ -179,9 +222,75 @@ def _events(folder: Path) -> Iterator[dict[str, Any]]:
             yield {"time": "", **line, "facts": of_rank | line["facts"]}
 
 
-def _checkpoints(folder: Path) -> dict[str, Manifest]:
-    manifests = {}
-    for path in run_folder.checkpoints(folder).values():
-        with suppress(CheckpointError):  # `verify` and `resume` name the damage
-            manifests[path.name] = manifest.read(path)
-    return manifests
+def samples(run: RunRecord, room: int) -> dict[str, Any] | None:
+    """The samples of `run` with pictures of at most `room` bytes; None: it has none. Reads the disk.
+
+    `when` has the times, with the steps of the weights; `left_out` counts the pictures without room. Each of
+    the `cards` is a sample: its `name`, its `texts` by column, twice if training changed them, and its
+    `pictures` with `when`, `caption`, and `png` in base64. Raises InvalidRecord for a damaged file.
+    """
+    reader = RunReader(run.folder, redacts=True)
+    by_time = {}
+    for when in (BEFORE, AFTER):
+        content = reader.object(f"{FOLDER}/{when}.json")
+        if content:
+            by_time[when] = content
+    if by_time:
+        with suppress(*OF_ANOTHER_VERSION):
+            return _samples(run.folder / FOLDER, by_time, room)
+    return None
+
+
+def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) -> dict[str, Any]:
+    first, *_ = by_time.values()
+    *_, last_time = by_time
+    newest = by_time[last_time]
+    if _columns_and_names(first) != _columns_and_names(newest):  # a resumed run may have other data
+        by_time = {last_time: newest}
+    cards: list[dict[str, Any]] = []
+    for rows in zip(*(content["rows"] for content in by_time.values()), strict=True):
+        texts = list(_texts(newest["columns"], dict(zip(by_time, rows, strict=True))))
+        cards.append({"name": str(rows[0][0]), "texts": texts, "pictures": []})
+
+    # A custom task may draw other things than its samples: then these have cards before the others.
+    count = max(len(content["pictures"]) for content in by_time.values())
+    picture_cards = cards
+    if count != len(cards):
+        picture_cards = [{"name": "", "texts": [], "pictures": []} for _ in range(count)]
+    left_out = 0
+    for when, content in reversed(by_time.items()):  # those before have no room first
+        for card, picture in zip(picture_cards, content["pictures"], strict=False):
+            png = b""
+            with suppress(OSError, ValueError):
+                png = read_regular(folder / Path(str(picture["file"])).name)
+            text = b64encode(png).decode()
+            if not png.startswith(b"\x89PNG") or len(text) > room:
+                left_out += 1
+                continue
+            room -= len(text)
+            facts = {"when": f"{when} training", "png": text, "caption": str(picture["caption"])}
+            card["pictures"].insert(0, facts)
+    if picture_cards is not cards:
+        cards = [card for card in picture_cards if card["pictures"]] + cards
+
+    times = [f"{when} training, at step {int(of['step']):,}" for when, of in by_time.items()]
+    return {"when": ", and ".join(times), "cards": cards, "left_out": left_out}
+
+
+def _columns_and_names(content: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+    return content["columns"], [row[0] for row in content["rows"]]
+
+
+def _texts(columns: list[str], rows: Mapping[str, list[Any]]) -> Iterator[tuple[str, str]]:
+    for at, column in enumerate(columns[1:], start=1):
+        texts = {when: _text(row[at]) for when, row in rows.items()}
+        if len({*texts.values()}) == 1:
+            yield str(column), next(iter(texts.values()))
+            continue
+        for when, text in texts.items():
+            yield f"{column}, {when} training", text
+
+
+def _text(cell: Any) -> str:
+    text = f"{cell:.4g}" if isinstance(cell, float) else str(cell).strip("\n")
+    return text if text.strip() else "–"
