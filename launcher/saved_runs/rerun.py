@@ -54,8 +54,10 @@ def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved
     try:
         return resolve(arguments, machine.detect_machine(), None, Base(entries, {}))
     except SettingsError as error:
-        fixes = {"data.path": "--data PATH"}  # this command takes no settings
-        errors = [replace(one, fix=fixes.get(one.key or "")) for one in error.diagnostics]
+        errors = []
+        for each in error.diagnostics:  # this command takes no settings
+            fix = "--data PATH" if each.key == "data.path" else None
+            errors.append(replace(each, fix=fix))
         raise SettingsError(errors) from error
 
 
@@ -94,21 +96,21 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
         code = end.exit_code
         # A signal can interrupt a rank during an import, which then fails with an error of its own.
         if end.signals or code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
-            is_key = signal.SIGINT in end.signals or code == exit_codes.INTERRUPTED
-            reason = f"the {noun} was stopped before it finished; nothing was written"
-            raise RerunFailed(reason, exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
-        if code == exit_codes.INVALID_INPUT:
-            # Its fix is one for a run that trains.
-            first = replace(end.diagnostics[0], fix=None)
-            of_run = {
-                name: text.replace(str(folder), str(resume.source))
-                for name in ("message", "where")
-                if (text := getattr(first, name)) is not None
-            }
-            first = replace(first, **of_run)
-            raise SettingsError(
-                [replace(first, allowed=DATA) if "has changed" in first.message else first]
+            if signal.SIGINT in end.signals:
+                code = exit_codes.INTERRUPTED
+            elif code != exit_codes.INTERRUPTED:
+                code = exit_codes.RUN_AGAIN
+            raise RerunFailed(
+                f"the {noun} was stopped before it finished; nothing was written", code
             )
+        if code == exit_codes.INVALID_INPUT:
+            first = end.diagnostics[0]
+            message = first.message.replace(str(folder), str(resume.source))
+            where = first.where and first.where.replace(str(folder), str(resume.source))
+            allowed = DATA if "has changed" in message else first.allowed
+            # Its fix is one for a run that trains.
+            error = replace(first, message=message, where=where, allowed=allowed, fix=None)
+            raise SettingsError([error])
         if code != exit_codes.DONE:
             text = "\n".join(filter(None, (end.text, end.trace)))
             raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
