@@ -32,7 +32,9 @@ _REST = "the same command downloads the rest"
 def main(command_line: CommandLine) -> int:
     """Check data and write the page, or download; gives the exit code. Raises SettingsError."""
     if command_line.argument == "fetch":
-        return _fetch_model(command_line) if command_line.operand else _fetch(command_line)
+        if command_line.operand:
+            return _fetch_model(command_line)
+        return _fetch(command_line)
     path = command_line.operand
     out = command_line.out or data_check.DEFAULT_FOLDER
     args = command_line.args
@@ -40,7 +42,9 @@ def main(command_line: CommandLine) -> int:
     page.check_out(out / data_check.PAGE, where)
 
     origin = f"command line: data check {path}"
-    family = None if args.model is None else _resolved(args, path).settings.model.family
+    family = None
+    if args.model is not None:
+        family = _resolved(args, path).settings.model.family
     findings = inspect_matches(path, origin, find_families(path, family, origin), args)
     file = data_check.write(findings, out)
     content = {
@@ -55,7 +59,9 @@ def main(command_line: CommandLine) -> int:
         "files": [file],
     }
     output.show(command_line, content, "\n".join(_lines(findings, file, args)))
-    return exit_codes.FAILURE if findings.overlapping_groups else exit_codes.DONE
+    if findings.overlapping_groups:
+        return exit_codes.FAILURE
+    return exit_codes.DONE
 
 
 def inspect_matches(
@@ -125,8 +131,9 @@ def _lines(findings: Findings, file: Path, args: CliArgs) -> Iterator[str]:
     yield f"wrote {file}"
 
     family, size = split_model_name(findings.model)
-    # A pretrained model has its own size.
-    model = findings.model if size in config_of(family).SIZES else family
+    model = findings.model
+    if size not in config_of(family).SIZES:  # a pretrained model has its own
+        model = family
     yield _train_line(args, model, data=("--data", findings.path))
 
 

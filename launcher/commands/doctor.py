@@ -89,8 +89,9 @@ def main(command_line: CommandLine) -> int:
             can = "runs here" if row["runs_here"] else f"cannot run here: {row['why_not']}"
             print(printable(f"{name:<14}{can}"))
         print(f"\nwhat fits:  {PROGRAM} plan --model FAMILY:SIZE --engine {AUTO}")
-    has_failed = any(check.status == "failure" for check in checks)
-    return exit_codes.FAILURE if has_failed else exit_codes.DONE
+    if "failure" in [check.status for check in checks]:
+        return exit_codes.FAILURE
+    return exit_codes.DONE
 
 
 def _checks() -> Iterator[Check]:
@@ -277,12 +278,13 @@ def check_swap(group: Share | None) -> Check:
     if group is not None:
         total = min(total or group.limit, group.limit)
         used = group.used
-    found = f"{size(used)} of {size(total)} in use" if total else "none"
+    if not total:
+        return Check("swap", "ok", "none", None)
     return _check(
         "swap",
-        found,
+        f"{size(used)} of {size(total)} in use",
         "end other programs: a run that swaps is many times slower",
-        warning=2 * used > total > 0,
+        warning=2 * used > total,
     )
 
 
@@ -319,10 +321,10 @@ def check_locked_memory(infiniband: Path) -> Check:
     is_limited = limit != resource.RLIM_INFINITY
     is_needed = infiniband.is_dir() and any(infiniband.iterdir())
     amount = size(limit) if is_limited else "no limit"
-    found = f"{amount}, InfiniBand" if is_needed else f"{amount}, no InfiniBand"
+    network = "InfiniBand" if is_needed else "no InfiniBand"
     return _check(
         "locked memory",
-        found,
+        f"{amount}, {network}",
         "ulimit -l unlimited;  in jobs LimitMEMLOCK of slurmd;  docker run --ulimit memlock=-1",
         warning=is_limited and is_needed,
     )
@@ -370,12 +372,13 @@ def check_gpu(names: Sequence[str], here: Machine, boards: int, nccl: str | None
         found = ", ".join(f"{count} × {name}" for name, count in Counter(names).items())
         if here.gpu_bytes is not None:
             found += f", {size(here.gpu_bytes)}"
-        lacks_nccl = len(names) > 1 and here.device == "cuda" and nccl is None
-        found += ", no NCCL to train together" if lacks_nccl else f", NCCL {nccl}"
-        return _check("gpu", found, _TORCH, warning=lacks_nccl)
+        if len(names) > 1 and here.device == "cuda" and nccl is None:
+            return Check("gpu", "warning", f"{found}, no NCCL to train together", _TORCH)
+        return Check("gpu", "ok", f"{found}, NCCL {nccl}", None)
 
     fix = f"update the driver: nvidia-smi, rocm-smi; {_TORCH}"
     if here.gpus:
-        return _check("gpu", f"torch cannot use {here.gpus}", fix, failure=True)
-    none = "hidden by CUDA_VISIBLE_DEVICES" if boards else "none: training on the CPU"
-    return _check("gpu", here.unused or none, fix, warning=boards > 0)
+        return Check("gpu", "failure", f"torch cannot use {here.gpus}", fix)
+    if boards:
+        return Check("gpu", "warning", here.unused or "hidden by CUDA_VISIBLE_DEVICES", fix)
+    return Check("gpu", "ok", here.unused or "none: training on the CPU", None)

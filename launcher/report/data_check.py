@@ -164,7 +164,9 @@ def _command(path: str | None) -> str | None:
 
 def _formats(family: str) -> Any:
     """The module of the formats of a family; None: a custom task."""
-    return None if is_custom(family) else importlib.import_module(FAMILIES[family].formats)
+    if is_custom(family):
+        return None
+    return importlib.import_module(FAMILIES[family].formats)
 
 
 def _embedded(family: str, formats: Any) -> Sequence[str]:
@@ -179,9 +181,9 @@ def _embedded(family: str, formats: Any) -> Sequence[str]:
 def render(findings: Findings) -> bytes:
     """The page: tables and pictures in one file, without scripts or links to the network."""
     groups = findings.overlapping_groups
-    state = "quiet"
-    if groups is not None:
-        state = "bad" if groups else "good"
+    state = "bad" if groups else "good"
+    if groups is None:
+        state = "quiet"
     line = f"read by {findings.model}"
     if findings.format:
         line = f"{findings.format}; {line}"

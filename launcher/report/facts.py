@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import PROGRAM, from_here, plain
@@ -19,6 +20,7 @@ from gearshift.training.logging.quantities import amount, counted, duration, rea
 Row = tuple[str, ...]
 _ABOVE_MODE = (*FITTED_LAYERS, *USER_LAYERS)
 """Layers above the mode."""
+_RANKS = {layer: rank for rank, layer in enumerate(LAYERS)}
 _OWN_DATA = "of the run"
 _UNKNOWN = "–"
 _STYLES = {"completed": "good", "failed": "bad"}
@@ -54,9 +56,8 @@ def title(run: RunRecord) -> str:
     parts = []
     for name in ("model", "mode", "engine"):
         parts.append(str(run.result.get(name) or _setting(run, name)))
-    stage = run.result.get("stage")
-    if stage:
-        parts.insert(1, f"stage {stage}")
+    if run.result.get("stage"):
+        parts.insert(1, f"stage {run.result['stage']}")
     return ", ".join(filter(None, parts))
 
 
@@ -99,7 +100,8 @@ def _findings_of(run: RunRecord) -> list[Row]:
     for event in run.events:
         facts = event["facts"]
         if event["kind"] in ("advice", "warning") and "fault" in facts:
-            rows.append(tuple(str(facts.get(name, "")) for name in ("seen", "cause", "fix")))
+            texts = [str(facts.get(name, "")) for name in ("seen", "cause", "fix")]
+            rows.append(tuple(texts))
 
     status = run.result.get("status")
     if status == "stopped":
@@ -110,7 +112,8 @@ def _findings_of(run: RunRecord) -> list[Row]:
         next_command = f"less {shlex.quote(log)}"
     else:
         return rows
-    rows.append((f"{status} at step {run.steps:,}", run.result.get("reason") or "", next_command))
+    end = f"{status} at step {run.steps:,}"
+    rows.append((end, run.result.get("reason") or "", next_command))
     return rows
 
 
@@ -118,31 +121,30 @@ def settings(run: RunRecord) -> tuple[list[Row], list[Row]]:
     """The settings that differ from those of the mode: key, value, value of the mode, origin; the
     user's first. Then all others: key, value, origin.
     """
-    by_rank: list[tuple[int, Row]] = []
+    chosen: list[tuple[int, Row]] = []
     others: list[Row] = []
     for key, setting in run.settings.items():
         if key == "promise":
             continue
-        value = setting.get("value")
-        layer = setting.get("layer")
         origin = setting.get("origin", "")
-        how = setting.get("how")
-        if how:
-            origin += f": {how}"
+        if setting.get("how"):
+            origin += f": {setting['how']}"
+        value = setting.get("value")
+        text = plain(value)
 
         layers = [setting, *setting.get("replaced", ())]
         shipped = [each.get("value") for each in layers if each.get("layer") not in _ABOVE_MODE]
         if shipped and shipped[0] == value:
-            others.append((key, plain(value), origin))
+            others.append((key, text, origin))
             continue
         of_mode = _UNKNOWN
         if shipped and shipped[0] is not None:
             of_mode = plain(shipped[0])
-        rank = LAYERS.index(layer) if layer in LAYERS else 0
-        by_rank.append((rank, (key, plain(value), of_mode, origin)))
+        rank = _RANKS.get(setting.get("layer"), 0)
+        chosen.append((-rank, (key, text, of_mode, origin)))
 
-    by_rank.sort(key=lambda pair: -pair[0])
-    return [row for _, row in by_rank], others
+    chosen.sort(key=itemgetter(0))
+    return [row for _, row in chosen], others
 
 
 def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
@@ -168,11 +170,10 @@ def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
 def time_split(run: RunRecord) -> list[tuple[str, float, str]]:
     """Where the time of the run went: name, percent, text of each part; empty if it is not known."""
     split = run.result.get("time_split") or {}
-    whole_s = sum(split.values())
     parts = []
     for name, seconds in split.items():
         if seconds > 0:
-            percent = 100 * seconds / whole_s
+            percent = 100 * seconds / sum(split.values())
             text = f"{duration(seconds)}, {percent:.1f}%"
             parts.append((name.removesuffix("_s"), percent, text))
     return parts
@@ -201,7 +202,8 @@ def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
         if event["kind"] == kind:
             facts = event["facts"]
             when = str(facts.get("when", ""))
-            rows.append((when, page.cut(facts.get("text", "")), bool(facts.get("at_chance"))))
+            text = page.cut(facts.get("text", ""))
+            rows.append((when, text, bool(facts.get("at_chance"))))
     return rows
 
 
@@ -210,14 +212,21 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
     path = run.folder.absolute()
     folder = shlex.quote(from_here(path))
     config = shlex.quote(from_here(path / run_folder.SETTINGS))
-    lines = [("repeat", f"{PROGRAM} --config {config}")]
-    if run.checkpoints:
-        lines.append(("resume", f"{PROGRAM} resume {folder}"))
-        lines.append(("verify", f"{PROGRAM} verify {folder}"))
-    lines.append(("write this report again", f"{PROGRAM} report {folder}"))
-    words = shlex.join(["--model", _setting(run, "model"), "--modes", _setting(run, "mode")])
-    lines.append(("measure the promises of the mode", f"{PROGRAM} compare {words}"))
-    return lines
+    model = shlex.quote(_setting(run, "model"))
+    mode = shlex.quote(_setting(run, "mode"))
+    of_checkpoints = [
+        ("resume", f"{PROGRAM} resume {folder}"),
+        ("verify", f"{PROGRAM} verify {folder}"),
+    ]
+    return [
+        ("repeat", f"{PROGRAM} --config {config}"),
+        *(of_checkpoints if run.checkpoints else []),
+        ("write this report again", f"{PROGRAM} report {folder}"),
+        (
+            "measure the promises of the mode",
+            f"{PROGRAM} compare --model {model} --modes {mode}",
+        ),
+    ]
 
 
 def _setting(run: RunRecord, name: str) -> str:
@@ -225,7 +234,8 @@ def _setting(run: RunRecord, name: str) -> str:
     if name == "model":
         parts = [run.value("model.family"), run.value("model.size")]
         return ":".join(str(part) for part in parts if part)
-    return str(run.value("engine.name" if name == "engine" else name) or "")
+    key = "engine.name" if name == "engine" else name
+    return str(run.value(key) or "")
 
 
 def evaluations(run: RunRecord) -> list[Row]:
@@ -234,21 +244,38 @@ def evaluations(run: RunRecord) -> list[Row]:
     test = run.result.get("test")
     if test:
         with suppress(*OF_ANOTHER_VERSION):
-            step = f"step {test['step']:,}"
-            rows.append(("end of the run", step, "test", _OWN_DATA, _metrics(test)))
+            rows.append(
+                (
+                    "end of the run",
+                    f"step {test['step']:,}",
+                    "test",
+                    _OWN_DATA,
+                    _metrics(test),
+                )
+            )
     for line in RunReader(run.folder).lines(run_folder.EVALUATIONS):
         with suppress(*OF_ANOTHER_VERSION):
             when = str(line["time"]).removesuffix("Z").replace("T", " ")
             average = ", EMA" if line["weights"] == "ema" else ""
             processes = counted(line["world_size"], "process")
-            checkpoint = f"step {line['step']:,}{average}, {line['engine']} on {processes}"
-            data = f"{line['data'] or _OWN_DATA}, {counted(line['samples'], 'sample')}"
-            rows.append((f"{when} UTC", checkpoint, str(line["split"]), data, _metrics(line)))
+            samples = counted(line["samples"], "sample")
+            rows.append(
+                (
+                    f"{when} UTC",
+                    f"step {line['step']:,}{average}, {line['engine']} on {processes}",
+                    str(line["split"]),
+                    f"{line['data'] or _OWN_DATA}, {samples}",
+                    _metrics(line),
+                )
+            )
     return rows
 
 
 def _metrics(facts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {real(float(value))}" for name, value in facts["metrics"].items())
+    texts = []
+    for name, value in facts["metrics"].items():
+        texts.append(f"{name} {real(float(value))}")
+    return ", ".join(texts)
 
 
 def listed_events(run: RunRecord) -> tuple[int, list[Row]]:
@@ -262,7 +289,8 @@ def listed_events(run: RunRecord) -> tuple[int, list[Row]]:
 
 def shown_events(run: RunRecord) -> list[Mapping[str, Any]]:
     """The events of the list and of the step axis; others are shown elsewhere, or not at all."""
-    return [event for event in run.events if event["kind"] not in ("preview", "first_batch")]
+    elsewhere = ("preview", "first_batch")
+    return [event for event in run.events if event["kind"] not in elsewhere]
 
 
 def event_text(event: Mapping[str, Any]) -> str:
@@ -271,15 +299,16 @@ def event_text(event: Mapping[str, Any]) -> str:
     kind = event["kind"]
     with suppress(*OF_ANOTHER_VERSION):
         if kind == "evaluated":
-            best = ", the best so far" if facts["is_best"] else ""
-            return f"evaluated: {_metrics(facts)}{best} ({duration(facts['seconds'])})"
+            text = f"evaluated: {_metrics(facts)}"
+            if facts["is_best"]:
+                text += ", the best so far"
+            return f"{text} ({duration(facts['seconds'])})"
         if kind == "saved":
             return f"saved checkpoints/{facts['folder']}"
         if kind == "started":
             return f"started: steps {facts['first_step'] + 1:,} to {facts['total_steps']:,}"
         if kind == "stopped":
-            word = str(facts["status"])
-            return f"{word}: {facts['reason']}" if facts["reason"] else word
+            return ": ".join(filter(None, [str(facts["status"]), str(facts["reason"] or "")]))
         line = console_text.describe(kind, facts)
         if line is not None:
             label, text = line

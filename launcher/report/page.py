@@ -98,7 +98,9 @@ def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 def cut(text: object) -> str:
     """A text, up to what fits a page."""
     shown = str(text)
-    return shown if len(shown) <= 20_000 else f"{shown[:20_000]}…"
+    if len(shown) > 20_000:
+        shown = f"{shown[:20_000]}…"
+    return shown
 
 
 def fact_text(value: Any) -> str:
@@ -165,8 +167,9 @@ def as_json(
             places += line["x"]
     low = min(places, default=0)
     high = max(places, default=1)
-    # A single place would leave the axis without a length.
-    axis = {"label": label, "low": low, "high": high if high > low else low + 1}
+    if low >= high:
+        high = low + 1  # a single place would leave the axis without a length
+    axis = {"label": label, "low": low, "high": high}
     return {"axis": axis, "plots": plots, "marks": marks}
 
 

@@ -23,6 +23,17 @@ _STEP = "step_time_s"
 _TIME = "_time_s"
 _PERCENT = "_percent"
 _PART = "parts."
+_ABOVE_TIME: Sequence[tuple[str, Unit, str]] = (
+    ("Gradient norm", "number", "grad_norm"),
+    ("Samples per second", "per second", "samples_per_s"),
+    ("Units per second", "per second", "tokens_per_s"),
+)
+_AT_END: Sequence[tuple[str, Unit, str]] = (
+    ("Temperature in °C", "number", "temperature_celsius"),
+    ("Loss scale", "number", "loss_scale"),
+    ("Model FLOPs utilization", "number", "mfu"),
+)
+"""Plots of one key: title, unit and key, above the step times and at the end."""
 _ROWS: Mapping[str, Sequence[str]] = {
     "saves": ["saved"],
     "evaluations": ["evaluated", "best_loaded", "control"],
@@ -53,7 +64,9 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
 
     Reads the disk. Raises OSError, and InvalidRecord for damaged samples.
     """
-    single = whole or (runs[0] if len(runs) == 1 else None)
+    single = whole
+    if len(runs) == 1:
+        single = whole or runs[0]
     outcomes = []
     samples = {}
     for run in runs:
@@ -81,7 +94,9 @@ def write(folders: Sequence[Path], out: Path) -> list[RunRecord]:
     """
     paths = list(dict.fromkeys(chain.from_iterable(map(run_record.runs_of, folders))))
     runs = list(map(run_record.read, paths, run_record.names_of(paths)))
-    whole = run_record.whole(folders[0], runs) if len(folders) == 1 else None
+    whole = None
+    if len(folders) == 1:
+        whole = run_record.whole(folders[0], runs)
     with storage_errors(out):
         atomic_write(out, render(runs, whole))
     return runs
@@ -147,7 +162,8 @@ def _curves(runs: Sequence[RunRecord]) -> dict[str, Any]:
     plots = [plot(title, unit, lines) for title, unit, lines in _plots(runs) if lines]
     marks = []
     for run in runs:
-        marks += _marks(run, f"{run.name}: " if len(runs) > 1 else "")
+        prefix = f"{run.name}: " if len(runs) > 1 else ""
+        marks += _marks(run, prefix)
     return page.as_json("step", plots, marks)
 
 
@@ -189,11 +205,8 @@ def _plots(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine
         yield name, "number", _lines(runs, evaluations, {name: name})
 
     yield "Learning rate", "number", _lines(runs, train, rates)
-    yield "Gradient norm", "number", _lines(runs, train, {"grad_norm": "gradient norm"})
-    speed = {"samples_per_s": "samples per second"}
-    yield "Samples per second", "per second", _lines(runs, train, speed)
-    speed = {"tokens_per_s": "units per second"}
-    yield "Units per second", "per second", _lines(runs, train, speed)
+    for title, unit, key in _ABOVE_TIME:
+        yield title, unit, _lines(runs, train, {key: title.lower()})
     yield "Seconds of a step", "seconds", _lines(runs, train, times)
 
     for side in ("device", "host"):
@@ -203,11 +216,8 @@ def _plots(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine
         yield f"Memory of the {side}", "bytes", lines
 
     yield "Use of the machine", "percent", _lines(runs, train, percents)
-    temperature = {"temperature_celsius": "temperature in °c"}
-    yield "Temperature in °C", "number", _lines(runs, train, temperature)
-    yield "Loss scale", "number", _lines(runs, train, {"loss_scale": "loss scale"})
-    utilization = {"mfu": "model flops utilization"}
-    yield "Model FLOPs utilization", "number", _lines(runs, train, utilization)
+    for title, unit, key in _AT_END:
+        yield title, unit, _lines(runs, train, {key: title.lower()})
 
 
 def _lines(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
@@ -148,16 +148,12 @@ def read(folder: Path, name: str) -> RunRecord:
     """
     run_folder.check_regular(folder)
     reader = RunReader(folder, redacts=True)
-    train = defaultdict[str, list[Point]](list)
-    evaluations = defaultdict[str, list[Point]](list)
+    columns = {"train": defaultdict[str, list[Point]](list), "eval": defaultdict(list)}
     for line in reader.metrics():
-        step = line["step"]
-        if line["kind"] == "train":
-            for key, value in _logged(line).items():
-                _add_point(train[key], step, value)
-        else:
-            for key, value in _evaluated(line).items():
-                _add_point(evaluations[key], step, value)
+        kind = line["kind"]
+        for key, value in _logged(line) if kind == "train" else _evaluated(line):
+            if isinstance(value, float | int) or value in _NOT_FINITE:
+                _add_point(columns[kind][key], line["step"], float(value))
 
     manifests = {}
     for path in run_folder.checkpoints(folder).values():
@@ -168,48 +164,39 @@ def read(folder: Path, name: str) -> RunRecord:
         name,
         settings=reader.object(ORIGINS) or {},
         result=reader.result() or {},
-        train=train,
-        evaluations=evaluations,
+        train=columns["train"],
+        evaluations=columns["eval"],
         events=sorted(_events(folder), key=itemgetter("step", "time")),
         checkpoints=manifests,
         profile=reader.object(run_folder.PROFILE) or {},
     )
 
 
-def _logged(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a line of training, those of its parts by `parts.NAME`."""
-    values = {}
+def _logged(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The values of a line of training, those of its parts as `parts.NAME`."""
     for key, value in line.items():
-        if key == "parts" and isinstance(value, dict):
+        if key == "parts":
             for name, part in value.items():
-                values[f"parts.{name}"] = part
+                yield f"parts.{name}", part
         elif key not in _COUNTERS:
-            values[key] = value
-    return {key: value for key, value in values.items() if _is_number(value)}
+            yield key, value
 
 
-def _evaluated(line: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluated(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The metrics of an evaluation; those of other splits are named with their split."""
-    split = str(line.get("split", VALIDATION))
-    values = {}
+    split = line.get("split", VALIDATION)
     for name, value in line["metrics"].items():
-        has_split = split == VALIDATION or name.startswith(split)
-        if _is_number(value):
-            values[name if has_split else f"{split} {name}"] = value
-    return values
+        if split != VALIDATION and not name.startswith(split):
+            name = f"{split} {name}"
+        yield name, value
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, float | int) or value in _NOT_FINITE
-
-
-def _add_point(column: list[Point], step: int, value: float | str) -> None:
+def _add_point(column: list[Point], step: int, value: float) -> None:
     """Add a value at `step`; what is not finite is a gap."""
-    number = float(value)
     # A split may be evaluated before and after a resume.
     if column and column[-1][0] >= step:
-        del column[-1]
-    column.append((step, number if isfinite(number) else None))
+        column.pop()
+    column.append((step, value if isfinite(value) else None))
     if len(column) > _MOST:
         column[:] = halved(column)
 
@@ -217,9 +204,10 @@ def _add_point(column: list[Point], step: int, value: float | str) -> None:
 def _events(folder: Path) -> Iterator[dict[str, Any]]:
     for path in folder.glob("events*.jsonl"):
         rank = path.stem.removeprefix("events").removeprefix("-rank")
-        of_rank = {"rank": rank} if rank else {}
         for line in RunReader(folder).events(path.name):
-            yield {"time": "", **line, "facts": of_rank | line["facts"]}
+            if rank:
+                line["facts"] = {"rank": rank, **line["facts"]}
+            yield {"time": "", **line}
 
 
 def samples(run: RunRecord, room: int) -> dict[str, Any] | None:
@@ -242,14 +230,16 @@ def samples(run: RunRecord, room: int) -> dict[str, Any] | None:
 
 
 def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) -> dict[str, Any]:
-    first, *_ = by_time.values()
-    *_, last_time = by_time
+    shapes = []
+    for content in by_time.values():
+        shapes.append((content["columns"], [row[0] for row in content["rows"]]))
+    last_time = [*by_time][-1]
     newest = by_time[last_time]
-    if _columns_and_names(first) != _columns_and_names(newest):  # a resumed run may have other data
+    if shapes[0] != shapes[-1]:  # a resumed run may have other data
         by_time = {last_time: newest}
     cards: list[dict[str, Any]] = []
     for rows in zip(*(content["rows"] for content in by_time.values()), strict=True):
-        texts = list(_texts(newest["columns"], dict(zip(by_time, rows, strict=True))))
+        texts = list(_texts(newest["columns"], by_time, rows))
         cards.append({"name": str(rows[0][0]), "texts": texts, "pictures": []})
 
     # A custom task may draw other things than its samples: then these have cards before the others.
@@ -277,20 +267,21 @@ def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) 
     return {"when": ", and ".join(times), "cards": cards, "left_out": left_out}
 
 
-def _columns_and_names(content: Mapping[str, Any]) -> tuple[Any, list[Any]]:
-    return content["columns"], [row[0] for row in content["rows"]]
-
-
-def _texts(columns: list[str], rows: Mapping[str, list[Any]]) -> Iterator[tuple[str, str]]:
+def _texts(
+    columns: Sequence[str], times: Iterable[str], rows: Sequence[Sequence[Any]]
+) -> Iterator[tuple[str, str]]:
+    """Name and text of each column of a sample, of which there is one of the `rows` for each time."""
     for at, column in enumerate(columns[1:], start=1):
-        texts = {when: _text(row[at]) for when, row in rows.items()}
-        if len({*texts.values()}) == 1:
-            yield str(column), next(iter(texts.values()))
+        texts = [_text(row[at]) for row in rows]
+        if texts[0] == texts[-1]:
+            yield str(column), texts[0]
             continue
-        for when, text in texts.items():
+        for when, text in zip(times, texts, strict=True):
             yield f"{column}, {when} training", text
 
 
 def _text(cell: Any) -> str:
-    text = f"{cell:.4g}" if isinstance(cell, float) else str(cell).strip("\n")
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    text = str(cell).strip("\n")
     return text if text.strip() else "–"

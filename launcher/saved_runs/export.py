@@ -200,9 +200,10 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
 def _metrics(model: SavedModel) -> Mapping[str, Any] | None:
     """The metrics of the evaluation at the step of the model; None: there is none."""
     metrics = None
-    for line in RunReader(model.folder).metrics() if model.folder is not None else ():
-        if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
-            metrics = line["metrics"]
+    if model.folder is not None:
+        for line in RunReader(model.folder).metrics():
+            if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
+                metrics = line["metrics"]
     return metrics
 
 
@@ -219,7 +220,9 @@ def write(
     run_folder.check_free(folder, out)
     run_folder.remove_exports_left(folder.parent)
     model, checkpoint = saved_model.open_checkpoint(run, name)
-    task = None if format_name == "safetensors" else _task(model, format_name)
+    task = None
+    if format_name != "safetensors":
+        task = _task(model, format_name)
     needed = 0
     if format_name != "adapter":  # which needs less; merged into their base, weights need more
         needed = 4 * _elements(checkpoint)  # fp32

@@ -107,7 +107,9 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
             first = end.diagnostics[0]
             message = first.message.replace(str(folder), str(resume.source))
             where = first.where and first.where.replace(str(folder), str(resume.source))
-            allowed = DATA if "has changed" in message else first.allowed
+            allowed = first.allowed
+            if "has changed" in message:
+                allowed = DATA
             # Its fix is one for a run that trains.
             error = replace(first, message=message, where=where, allowed=allowed, fix=None)
             raise SettingsError([error])

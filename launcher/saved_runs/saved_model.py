@@ -317,9 +317,9 @@ def _relocated(
     `moved`: see SavedRun; `source`: the file or folder with the settings. Raises SettingsError.
     """
     now = dict(settings)
-    pretrained = moved.get(PRETRAINED)
-    if pretrained is not None:
-        now[PRETRAINED] = hub.fetch(pretrained) if pretrained.startswith(HUB) else pretrained
+    if PRETRAINED in moved:
+        folder = moved[PRETRAINED]
+        now[PRETRAINED] = hub.fetch(folder) if folder.startswith(HUB) else folder
     if TASK_FOLDER in now and TASK_FOLDER in moved:
         now[TASK_FOLDER] = os.path.realpath(os.path.expanduser(moved[TASK_FOLDER]))
     elif TASK_FOLDER in now:
@@ -347,8 +347,9 @@ def open_model(
                 where=f"command line: --checkpoint {name}",
             )
         return _open_export(path, command, moved_folders(sets))
-    stages = list(RunReader(path).stages().values())
-    run = find_saved(str(stages[-1]) if stages else argument, command, sets)
+    for stage in RunReader(path).stages().values():
+        argument = str(stage)  # at last that of the last one
+    run = find_saved(argument, command, sets)
     model, _ = open_checkpoint(run, name)
     if model.base is not None or model.has_moved:  # other tasks do not read it again
         model.check_pretrained()

@@ -157,8 +157,8 @@ def check_layers(
         return
     kinds = []
     for kind, (first, *others) in layers.items():
-        more = f" and {len(others)} more" if others else ""
-        kinds.append(f"{kind} ({first}{more})")
+        names = f"{first} and {len(others)} more" if others else first
+        kinds.append(f"{kind} ({names})")
     words = ["verify", argument]
     if args.engine:
         words += ["--engine", args.engine]
@@ -348,7 +348,9 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
     """The result for programs."""
     replay = result.replay
     state = result.state
-    largest = {"of": state.largest_in, "relative": state.largest} if state.differing else None
+    largest = None
+    if state.differing:
+        largest = {"of": state.largest_in, "relative": state.largest}
     difference = None
     first = result.first_difference
     if first is not None:
