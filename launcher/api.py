@@ -211,8 +211,10 @@ class Run:
         Raises SettingsError, and RunError if a checkpoint is damaged, the disk is full, or an ONNX
         graph gives other outputs than the model.
         """
-        kinds = {"format": (format, (str,)), "out": (out, (str, PathLike))}
-        check_types(kinds, "Run.export")
+        check_types(
+            {"format": (format, (str,)), "out": (out, (str, PathLike))},
+            "Run.export",
+        )
         with _errors("Run.export"):
             invalid = export.invalid_format(format)
             if invalid:

@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from gearshift.launcher.base import exit_codes, signals
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config import errors, hub, machine
@@ -71,8 +71,8 @@ def inspect_matches(
 
     Raises SettingsError if several can, or none; then with the errors of each.
     """
-    usable: list[tuple[str, str]] = []
-    diagnostics: list[Diagnostic] = []
+    usable = []
+    diagnostics = []
     for family, format in matches:
         try:
             resolved = _resolved(replace(args, model=args.model or family), path)
@@ -119,10 +119,8 @@ def _lines(findings: Findings, file: Path, args: CliArgs) -> Iterator[str]:
         *page.fact_rows(findings.facts),
         ("overlap", data_check.overlap(findings)),
     ]
-    for name, text in data_check.sample_rows(findings):
-        rows.append((f"a sample, {name}", text))
-    for name, text in page.fact_rows(findings.sample):
-        rows.append((f"a batch, {name}", text))
+    rows += [(f"a sample, {name}", text) for name, text in data_check.sample_rows(findings)]
+    rows += [(f"a batch, {name}", text) for name, text in page.fact_rows(findings.sample)]
     for name, text in rows:
         lines = [line for paragraph in text.splitlines() for line in wrap(paragraph, _WIDTH)]
         for line in lines or [""]:
@@ -173,5 +171,8 @@ def _fetch_model(command_line: CommandLine) -> int:
     signals.leave(_REST)
     name = hub.fetch(model, weights=True)
     path = folder_of(name)
-    text = f"{name} is in {path}\ntrain it:  {PROGRAM} --set {PRETRAINED}={name}"
-    return output.show(command_line, {"model": name, "path": path}, text)
+    return output.show(
+        command_line,
+        {"model": name, "path": path},
+        f"{name} is in {path}\ntrain it:  {PROGRAM} --set {PRETRAINED}={name}",
+    )

@@ -245,8 +245,13 @@ def check_compiler() -> Check:
     command = environment.compiler("CXX", "c++", "g++", "clang++")
     if command is None:
         return Check("compiler", "warning", "no C++ compiler on PATH", _COMPILER)
-    words = [command, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"]
-    done = subprocess.run(words, input=_PROGRAM, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [command, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"],
+        input=_PROGRAM,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     found = " ".join([command, *done.stderr.strip().splitlines()[:1]])
     return _check("compiler", found, _COMPILER, warning=done.returncode != 0)
 

@@ -29,7 +29,6 @@ def main(command_line: CommandLine) -> int:
     """Print the settings, a section or one setting, for each stage. Raises SettingsError."""
     args = command_line.args
     out = command_line.out
-    key = command_line.argument
     here = Described(machine.detect_machine())
 
     def prepare(args: CliArgs, out: Path | None) -> RunPlan:
@@ -49,7 +48,7 @@ def main(command_line: CommandLine) -> int:
     contents = {}
     text = []
     for name, title, plan in runs:
-        contents[name], explanation = _explained(plan.resolved, key)
+        contents[name], explanation = _explained(plan.resolved, command_line.argument)
         text.append(title + explanation)
     return output.show(command_line, contents.get("", contents), "\n".join(text).removesuffix("\n"))
 
@@ -70,16 +69,16 @@ def _explained(resolved: Resolved, key: str) -> tuple[dict[str, Any], str]:
         "unit": info.unit,
         "built_in": info.default,
     }
-    rows: list[tuple[str, str | None]] = [("where", render.describe_origin(value.origin))]
-    for line in render.describe_overridden(value):
-        rows.append(("replaced", line))
-    rows.append(("allowed", allowed(info)))
-    rows.append(("unit", info.unit))
-    rows.append(("built-in", plain(info.default)))
+    rows = [
+        ("where", render.describe_origin(value.origin)),
+        *[("replaced", line) for line in render.describe_overridden(value)],
+        ("allowed", allowed(info)),
+        ("unit", info.unit),
+        ("built-in", plain(info.default)),
+    ]
     if key == ENGINE:  # what each engine would need, if engine auto chose among them
         facts["others"] = list(resolved.chosen.others) if resolved.chosen else []
-        for line in facts["others"]:
-            rows.append(("planned", line))
+        rows += [("planned", line) for line in facts["others"]]
     if key == PROMISE:
         facts["unpromised"] = resolved.unpromised
         for name, reason in resolved.unpromised.items():

@@ -52,9 +52,13 @@ def models() -> list[dict[str, Any]]:
         sizes = []
         for name, size in config_of(family.name).SIZES.items():
             sizes.append({**asdict(size), "name": name, "parameters": size.parameters})
-        stages = list(map(asdict, family.stages))
         rows.append(
-            {"name": family.name, "sentence": family.sentence, "sizes": sizes, "stages": stages}
+            {
+                "name": family.name,
+                "sentence": family.sentence,
+                "sizes": sizes,
+                "stages": list(map(asdict, family.stages)),
+            }
         )
     return rows
 

@@ -63,8 +63,11 @@ def main(command_line: CommandLine) -> int:
     command = f"{PROGRAM} --model {model}"
     if command_line.out is not None and folder.resolve() != Path.cwd():
         command += f" --set {shlex.quote(f'{TASK_FOLDER}={folder}')}"
-    content = {"file": path, "model": model, "command": command}
-    return output.show(command_line, content, f"wrote {path}\ntrain it:  {command}")
+    return output.show(
+        command_line,
+        {"file": path, "model": model, "command": command},
+        f"wrote {path}\ntrain it:  {command}",
+    )
 
 
 def _is_name(text: str) -> bool:

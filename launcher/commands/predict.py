@@ -126,8 +126,11 @@ def _texts(
     for prompt in prompts:
         dropped = task.dropped_tokens(prompt, sampling)
         if dropped and shown:
-            tokens = f"the oldest {counted(dropped, 'token')} of the prompt"
-            print(f"note: left out {tokens}: the context of the model is full", file=sys.stderr)
+            print(
+                f"note: left out the oldest {counted(dropped, 'token')} of the prompt: "
+                "the context of the model is full",
+                file=sys.stderr,
+            )
         parts = task.generate(model, prompt, sampling)
         if shown:
             if len(prompts) > 1:

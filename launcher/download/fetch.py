@@ -77,7 +77,7 @@ def fetch(
     server or disk fail. Touches the network and the disk.
     """
     show = partial(PlainOutput(sys.stdout).write, "notice") if is_shown else str
-    files: list[Fetched] = []
+    files = []
     for target in targets(settings):
         try:
             file = _existing(target)
@@ -92,8 +92,11 @@ def fetch(
             else:
                 file = _fetch_alone(target, settings, show)
         except (StorageError, OSError) as error:
-            fix = "free disk space or change the permissions, or set  --set download.folder=DIR"
-            raise FetchError(f"{target.path}: {error}", str(target.file.url), fix) from error
+            raise FetchError(
+                f"{target.path}: {error}",
+                str(target.file.url),
+                "free disk space or change the permissions, or set  --set download.folder=DIR",
+            ) from error
         files.append(file)
     return files
 
@@ -275,8 +278,11 @@ def _receive(
     if code in (408, 425, 429) or code >= 500:
         raise exceptions.HTTPError(message)
     if code != 200:
-        fix = "check whether the URL opens in a browser; put a login into ~/.netrc"
-        raise _error(message, target, fix=fix)
+        raise _error(
+            message,
+            target,
+            fix="check whether the URL opens in a browser; put a login into ~/.netrc",
+        )
 
     total = int(response.headers.get("Content-Length", 0))
     since = time.monotonic()
@@ -404,5 +410,8 @@ def _unpack(target: DownloadTarget, archive: Path, out: Path, max_gb: float) -> 
     except Exception as error:  # these libraries share no class of errors
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk
-        fix = "unpack: no  to keep it as it is"
-        raise _error(f"{target.name} cannot be unpacked: {error}", target, fix=fix) from None
+        raise _error(
+            f"{target.name} cannot be unpacked: {error}",
+            target,
+            fix="unpack: no  to keep it as it is",
+        ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -112,17 +113,22 @@ def _findings_of(run: RunRecord) -> list[Row]:
         next_command = f"less {shlex.quote(log)}"
     else:
         return rows
-    end = f"{status} at step {run.steps:,}"
-    rows.append((end, run.result.get("reason") or "", next_command))
+    rows.append(
+        (
+            f"{status} at step {run.steps:,}",
+            run.result.get("reason") or "",
+            next_command,
+        )
+    )
     return rows
 
 
-def settings(run: RunRecord) -> tuple[list[Row], list[Row]]:
+def settings(run: RunRecord) -> tuple[Sequence[Row], Sequence[Row]]:
     """The settings that differ from those of the mode: key, value, value of the mode, origin; the
     user's first. Then all others: key, value, origin.
     """
-    chosen: list[tuple[int, Row]] = []
-    others: list[Row] = []
+    chosen = []
+    others = []
     for key, setting in run.settings.items():
         if key == "promise":
             continue
@@ -149,13 +155,10 @@ def settings(run: RunRecord) -> tuple[list[Row], list[Row]]:
 
 def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
     """The settings that differ between several runs, a row for each run, below a head."""
-    keys: dict[str, None] = {}
-    for run in runs:
-        keys |= dict.fromkeys(run.settings)
-    keys.pop("promise", None)
-
     columns = {}
-    for key in keys:
+    for key in dict.fromkeys(chain.from_iterable(run.settings for run in runs)):
+        if key == "promise":
+            continue
         values = []
         for run in runs:
             values.append(plain(run.value(key)) if key in run.settings else _UNKNOWN)
@@ -179,14 +182,14 @@ def time_split(run: RunRecord) -> list[tuple[str, float, str]]:
     return parts
 
 
-def machine(run: RunRecord) -> list[Row]:
+def machine(run: RunRecord) -> Sequence[Row]:
     """The machine, and its highest readings."""
     facts = dict(run.result.get("environment") or {})
     if facts.get("memory_bytes") is not None:
         facts["memory"] = size(facts["memory_bytes"])
     facts["processes"] = run.result.get("world_size")
 
-    rows: list[Row] = []
+    rows = []
     for key in ("host", "system", "cores", "memory", "gpus", "device", "processes"):
         if facts.get(key) is not None:
             rows.append((key, str(facts[key])))
@@ -201,9 +204,13 @@ def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
     for event in run.events:
         if event["kind"] == kind:
             facts = event["facts"]
-            when = str(facts.get("when", ""))
-            text = page.cut(facts.get("text", ""))
-            rows.append((when, text, bool(facts.get("at_chance"))))
+            rows.append(
+                (
+                    str(facts.get("when", "")),
+                    page.cut(facts.get("text", "")),
+                    bool(facts.get("at_chance")),
+                )
+            )
     return rows
 
 
@@ -238,9 +245,9 @@ def _setting(run: RunRecord, name: str) -> str:
     return str(run.value(key) or "")
 
 
-def evaluations(run: RunRecord) -> list[Row]:
+def evaluations(run: RunRecord) -> Sequence[Row]:
     """The test split at the end of the run, then each result of `evaluate`. Reads the disk."""
-    rows: list[Row] = []
+    rows = []
     test = run.result.get("test")
     if test:
         with suppress(*OF_ANOTHER_VERSION):
@@ -278,10 +285,10 @@ def _metrics(facts: Mapping[str, Any]) -> str:
     return ", ".join(texts)
 
 
-def listed_events(run: RunRecord) -> tuple[int, list[Row]]:
+def listed_events(run: RunRecord) -> tuple[int, Sequence[Row]]:
     """How many events a report shows; step, time and text of those in its list."""
     events = shown_events(run)
-    rows: list[Row] = []
+    rows = []
     for event in page.thinned(events, MOST_EVENTS):
         rows.append((str(event["step"]), event["time"], event_text(event)))
     return len(events), rows

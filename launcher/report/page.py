@@ -149,9 +149,15 @@ def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
             style = "dashed"
         elif color >= COLORS:
             style = "dotted"
-        xs = [x for x, _ in points]
-        ys = [None if y is None else float(f"{y:.6g}") for _, y in points]
-        drawn.append({"name": name, "color": color % COLORS, "style": style, "x": xs, "y": ys})
+        drawn.append(
+            {
+                "name": name,
+                "color": color % COLORS,
+                "style": style,
+                "x": [x for x, _ in points],
+                "y": [None if y is None else float(f"{y:.6g}") for _, y in points],
+            }
+        )
     return {"title": title, "unit": unit, "lines": drawn}
 
 
@@ -169,8 +175,11 @@ def as_json(
     high = max(places, default=1)
     if low >= high:
         high = low + 1  # a single place would leave the axis without a length
-    axis = {"label": label, "low": low, "high": high}
-    return {"axis": axis, "plots": plots, "marks": marks}
+    return {
+        "axis": {"label": label, "low": low, "high": high},
+        "plots": plots,
+        "marks": marks,
+    }
 
 
 def halved(points: Sequence[Point]) -> list[Point]:

@@ -270,5 +270,12 @@ def _marks(run: RunRecord, prefix: str) -> list[dict[str, Any]]:
     for color, (row, events) in enumerate(by_row.items()):
         for event in page.thinned(events, facts.MOST_EVENTS):
             text = prefix + facts.event_text(event)
-            marks.append({"x": event["step"], "lane": row, "text": text[:300], "color": color})
+            marks.append(
+                {
+                    "x": event["step"],
+                    "lane": row,
+                    "text": text[:300],
+                    "color": color,
+                }
+            )
     return marks

@@ -239,8 +239,13 @@ def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) 
         by_time = {last_time: newest}
     cards: list[dict[str, Any]] = []
     for rows in zip(*(content["rows"] for content in by_time.values()), strict=True):
-        texts = list(_texts(newest["columns"], by_time, rows))
-        cards.append({"name": str(rows[0][0]), "texts": texts, "pictures": []})
+        cards.append(
+            {
+                "name": str(rows[0][0]),
+                "texts": list(_texts(newest["columns"], by_time, rows)),
+                "pictures": [],
+            }
+        )
 
     # A custom task may draw other things than its samples: then these have cards before the others.
     count = max(len(content["pictures"]) for content in by_time.values())
@@ -258,8 +263,14 @@ def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) 
                 left_out += 1
                 continue
             room -= len(text)
-            facts = {"when": f"{when} training", "png": text, "caption": str(picture["caption"])}
-            card["pictures"].insert(0, facts)
+            card["pictures"].insert(
+                0,
+                {
+                    "when": f"{when} training",
+                    "png": text,
+                    "caption": str(picture["caption"]),
+                },
+            )
     if picture_cards is not cards:
         cards = [card for card in picture_cards if card["pictures"]] + cards
 

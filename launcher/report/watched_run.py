@@ -208,10 +208,10 @@ def plain(snapshot: Snapshot) -> str:
 
 def _rows(snapshot: Snapshot) -> list[str]:
     """The lines of a run below its state: its progress, its last event and its best evaluation."""
-    lines: list[str] = []
     progress = snapshot.progress
     if progress is None:
-        return lines
+        return []
+    lines = []
     if progress.last is not None:
         lines.append(progress.line())
     if progress.event is not None:

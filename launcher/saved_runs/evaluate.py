@@ -60,8 +60,8 @@ def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None
     """
     assert model.folder is not None, "it was found in its run"
     reset: tuple[ResetPart, ...] = () if data is None else ("data",)
-    resume = ResumeRequest(model.folder, step=model.step, reset=reset)
-    with rerun.rerun(RunPlan(resolved, resume, split=split), model.path, "evaluation") as end:
+    plan = RunPlan(resolved, ResumeRequest(model.folder, step=model.step, reset=reset), split=split)
+    with rerun.rerun(plan, model.path, "evaluation") as end:
         measured = end.outcome
     assert measured is not None, "ranks that are done have measured"
     return {
@@ -99,11 +99,11 @@ def record(folder: Path, facts: Mapping[str, Any]) -> Path | None:
 def render(title: str, facts: Mapping[str, Any], saved: Path | None) -> str:
     """The result as text."""
     metrics = "  ".join(f"{name} {real(value)}" for name, value in facts["metrics"].items())
-    samples = counted(facts["samples"], "sample")
+    samples = f"{counted(facts['samples'], 'sample')} in {duration(facts['seconds'])}"
     lines = [
         title,
         render_row(facts["split"], metrics),
-        render_row("samples", f"{samples} in {duration(facts['seconds'])}"),
+        render_row("samples", samples),
     ]
     if saved is not None:
         lines.append(render_row("saved", str(saved)))

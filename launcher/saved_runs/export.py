@@ -136,7 +136,7 @@ def onnx(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: P
     with storage_errors(path):
         program.save(path)
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
-    errors: list[float] = []
+    errors = []
     for count in (None, 1):  # also for another batch than the exported one
         arrays = {name: values[:count].numpy() for name, values in inputs.items()}
         outputs = session.run(list(expected), arrays)
@@ -282,8 +282,7 @@ def _task(model: SavedModel, format_name: str) -> Task:
             fix=f"--format {allowed[0]}",
         )
     if format_name == "onnx":
-        packages = ("onnx", "onnxscript", "onnxruntime")
-        missing = [name for name in packages if find_spec(name) is None]
+        missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]
         if missing:
             raise SettingsError.of(
                 f"--format onnx requires {', '.join(missing)}",

@@ -58,7 +58,7 @@ SAMPLING: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], bool], str]] 
 def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
     """The values of the sampling options, and an error for each invalid one."""
     fields: dict[str, Any] = {}
-    diagnostics: list[Diagnostic] = []
+    diagnostics = []
     for flag, (parse, is_valid, allowed) in SAMPLING.items():
         text = values.get(flag)
         if text is None:
@@ -244,8 +244,11 @@ def of_prepared(
             assert isinstance(task, GeneratesText)
             dropped = task.dropped_tokens(source, sampling)
             if dropped:
-                text = f"left out the oldest {counted(dropped, 'token')} of {source.name}"
-                warnings.warn(f"{text}: the context of the model is full", stacklevel=3)
+                warnings.warn(
+                    f"left out the oldest {counted(dropped, 'token')} of {source.name}: "
+                    "the context of the model is full",
+                    stacklevel=3,
+                )
             yield Prediction(source.name, "".join(task.generate(model, source, sampling)))
         else:
             assert isinstance(task, PredictsFiles)
@@ -285,12 +288,13 @@ def converse(task: GeneratesText, model: Module, sampling: Sampling) -> None:
             if not text.strip():
                 continue
             prompt = text_prompt(text, history)
-            parts: list[str] = []
+            answer = ""
             with suppress(KeyboardInterrupt):
-                parts.extend(shown(task.generate(model, prompt, sampling)))
+                for part in shown(task.generate(model, prompt, sampling)):
+                    answer += part
             print()
             if task.answers_requests():
-                history = (*prompt.messages, Message("assistant", "".join(parts)))
+                history = (*prompt.messages, Message("assistant", answer))
 
 
 @dataclass
@@ -327,11 +331,17 @@ class ResultFolder:
 
     def add_text(self, name: str, prompt: Prompt, result: Result) -> Result:
         """Add a text to the file `name`.jsonl; the result with that file. Raises StorageError."""
-        messages = [{"role": m.role, "content": m.text} for m in prompt.messages]
-        line = encode({"name": result.name, "prompt": messages, "text": result.text})
+        file = f"{name}.jsonl"
+        line = encode(
+            {
+                "name": result.name,
+                "prompt": [{"role": m.role, "content": m.text} for m in prompt.messages],
+                "text": result.text,
+            }
+        )
         self._lines += line.encode() + b"\n"
-        self._put(f"{name}.jsonl", self._lines)
-        return replace(result, files=(f"{name}.jsonl",))
+        self._put(file, self._lines)
+        return replace(result, files=(file,))
 
     def _put(self, name: str, content: bytes) -> None:
         with storage_errors(self.path / name):

@@ -50,9 +50,13 @@ def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved
         values.pop("engine.ds_config", None)
     origin = Origin(RESUMED_LAYER, _ORIGIN)
     entries = {key: Setting(value, origin) for key, value in values.items()}
-    arguments = CliArgs(engine=args.engine, options=args.options)
     try:
-        return resolve(arguments, machine.detect_machine(), None, Base(entries, {}))
+        return resolve(
+            CliArgs(engine=args.engine, options=args.options),
+            machine.detect_machine(),
+            None,
+            Base(entries, {}),
+        )
     except SettingsError as error:
         errors = []
         for each in error.diagnostics:  # this command takes no settings
@@ -83,10 +87,9 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
             shutil.copyfile(file, folder / file.name)
         # As in the run: the order of sums depends on them.
         settings = resolved.settings
-        cores = machine.detect_machine().cores
         threads = affinity.threads(
             settings.engine,
-            cores,
+            machine.detect_machine().cores,
             resolved.nproc,
             environment.variables(),
             settings.continual.enabled,
@@ -111,8 +114,9 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
             if "has changed" in message:
                 allowed = DATA
             # Its fix is one for a run that trains.
-            error = replace(first, message=message, where=where, allowed=allowed, fix=None)
-            raise SettingsError([error])
+            raise SettingsError(
+                [replace(first, message=message, where=where, allowed=allowed, fix=None)]
+            )
         if code != exit_codes.DONE:
             text = "\n".join(filter(None, (end.text, end.trace)))
             raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")

@@ -228,13 +228,16 @@ class SavedModel:
                 f"the settings of the checkpoint are not those of this version: {error}",
                 allowed="a checkpoint of the same version",
             ) from None
-        context = Context(
-            settings["train"]["seed"],
-            settings["eval"]["share"],
-            self.folder,
-            torch.device(device),
+        return build(
+            model,
+            data,
+            Context(
+                settings["train"]["seed"],
+                settings["eval"]["share"],
+                self.folder,
+                torch.device(device),
+            ),
         )
-        return build(model, data, context)
 
     def load(self, task: Task) -> Module:
         """The trained model of `task` on its CPU, in evaluation mode; prepares the task for it.

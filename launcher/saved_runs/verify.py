@@ -134,10 +134,17 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
     )
     announce(f"replaying {replay.describe()}; the run folder is not changed")
 
-    step = None if replay.source is None else replay.start
-    resume = ResumeRequest(folder, step=step, reset=replay.reset, until=replay.end)
-    spec = experience.spec_at(folder, replay.start, replay.end)
-    with rerun(RunPlan(resolved, resume, experience=spec), replay.source, "replay") as end:
+    plan = RunPlan(
+        resolved,
+        ResumeRequest(
+            folder,
+            step=None if replay.source is None else replay.start,
+            reset=replay.reset,
+            until=replay.end,
+        ),
+        experience=experience.spec_at(folder, replay.start, replay.end),
+    )
+    with rerun(plan, replay.source, "replay") as end:
         assert end.folder is not None
         if resolved.device != "cpu" and not settings.train.deterministic:
             notes.append(
@@ -192,7 +199,7 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
     last = open_checkpoint(run.checkpoints[end])
 
     start = 0
-    notes: list[str] = []
+    notes = []
     for step in reversed(steps):
         try:
             open_checkpoint(run.checkpoints[step])
@@ -220,7 +227,7 @@ def _changes(
     `written`: the manifest of the checkpoint at `end`.
     """
     restarts: dict[int, _Resumed] = {}
-    smaller: list[str] = []
+    smaller = []
     for event in reader.events():
         step = event["step"]
         if step >= end:
@@ -277,30 +284,35 @@ def compare_replay(
     def compared(
         within: Tolerance | None,
     ) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
-        state = compare.compare(last, replayed, within)
-        lines = compare.compare_metrics(
-            RunReader(run).metrics(),
-            RunReader(folder).metrics(),
-            replay.start,
-            replay.end,
-            within,
+        return (
+            compare.compare(last, replayed, within),
+            compare.compare_metrics(
+                RunReader(run).metrics(),
+                RunReader(folder).metrics(),
+                replay.start,
+                replay.end,
+                within,
+            ),
         )
-        return state, lines
 
     state, lines = compared(None)
     if state.tensors == 0:
         raise CheckpointError(f"nothing was compared: {last.folder} has no tensor")
     if lines.is_missing:
-        file = run / run_folder.METRICS
-        steps = f"{replay.start + 1} to {replay.end}"
-        raise CheckpointError(f"nothing was compared: {file} has no line of the steps {steps}")
+        raise CheckpointError(
+            f"nothing was compared: {run / run_folder.METRICS} has no line of the steps "
+            f"{replay.start + 1} to {replay.end}"
+        )
     is_identical = state.first is None and lines.first is None
     if tolerance is not None and not is_identical:
         state, lines = compared(tolerance)
 
     if state.noise:
-        left_out = f"{counted(len(state.noise), 'tensor')} left out, such as {state.noise[0]}"
-        notes = [*notes, f"{left_out}: the gradients of these parameters are rounding only"]
+        notes = [
+            *notes,
+            f"{counted(len(state.noise), 'tensor')} left out, such as {state.noise[0]}: "
+            "the gradients of these parameters are rounding only",
+        ]
     result = VerifyResult(replay, tolerance, is_identical, state, lines, notes)
     if replay.changes and not result.agrees:
         changes = "; ".join(replay.changes)
