@@ -330,11 +330,14 @@ def _errors(call: str) -> Iterator[None]:
 
 def _model_name(model: str | type | None) -> str | None:
     """The name of a model, or of the class of a custom task."""
-    cls: Any = model
-    if isinstance(model, str) and model.startswith(f"{custom_task.MAIN}:"):
-        name = model.partition(":")[2]
-        cls = getattr(sys.modules[custom_task.MAIN], name, None)
-    return custom_task.name_of(cls) if isinstance(cls, type) else model
+    if isinstance(model, type):
+        return custom_task.name_of(model)
+    module, _, name = (model or "").partition(":")
+    if module == custom_task.MAIN:
+        cls = getattr(sys.modules[module], name, None)
+        if isinstance(cls, type):
+            return custom_task.name_of(cls)
+    return model
 
 
 def _processes(nproc: int | None) -> dict[str, tuple[str, str]]:

@@ -146,7 +146,7 @@ def settings(run: RunRecord) -> tuple[Sequence[Row], Sequence[Row]]:
         of_mode = _UNKNOWN
         if shipped and shipped[0] is not None:
             of_mode = plain(shipped[0])
-        rank = _RANKS.get(setting.get("layer"), 0)
+        rank = _RANKS.get(setting.get("layer", ""), 0)
         chosen.append((-rank, (key, text, of_mode, origin)))
 
     chosen.sort(key=itemgetter(0))

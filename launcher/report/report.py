@@ -175,7 +175,7 @@ def _plots(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine
 
     # Several runs share a plot: of each only its main loss, rate and time.
     losses = {"loss": "loss"}
-    rates = {}
+    rates: dict[str, str] = {}
     times = {_STEP: "step"}
     percents = {}
     for key in dict.fromkeys(chain.from_iterable(train)):

@@ -148,7 +148,10 @@ def read(folder: Path, name: str) -> RunRecord:
     """
     run_folder.check_regular(folder)
     reader = RunReader(folder, redacts=True)
-    columns = {"train": defaultdict[str, list[Point]](list), "eval": defaultdict(list)}
+    columns: dict[str, defaultdict[str, list[Point]]] = {
+        "train": defaultdict(list),
+        "eval": defaultdict(list),
+    }
     for line in reader.metrics():
         kind = line["kind"]
         for key, value in _logged(line) if kind == "train" else _evaluated(line):
@@ -229,7 +232,7 @@ def samples(run: RunRecord, room: int) -> dict[str, Any] | None:
     return None
 
 
-def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) -> dict[str, Any]:
+def _samples(folder: Path, by_time: dict[str, dict[str, Any]], room: int) -> dict[str, Any]:
     shapes = []
     for content in by_time.values():
         shapes.append((content["columns"], [row[0] for row in content["rows"]]))
