@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command_line: CommandLine) -> int:
-    """Run a parsed command line; the exit code. Raises SettingsError, also for errors of parsing."""
+    """Run a parsed command line; the exit code. Raises SettingsError, also of parsing."""
     from gearshift.launcher.base.diagnostics import SettingsError
     from gearshift.launcher.config.command_line import HELP, VERSION
 
@@ -73,7 +73,7 @@ def _run(command_line: CommandLine) -> int:
 
 
 def _report(error: BaseException, as_json: bool) -> int:
-    """Print an error of a user, of data, storage or network; the exit code. Raises any other `error`."""
+    """Print an error of a user, of data, storage or network; the exit code. Raises any other."""
     from gearshift.launcher.base import diagnostics
     from gearshift.launcher.base.diagnostics import FetchError, SettingsError
     from gearshift.launcher.config.errors import about_data

@@ -69,12 +69,13 @@ def fetch(
 ) -> list[Fetched]:
     """Download all of `settings.files` that do not exist yet; gives all of them.
 
-    A file is complete at its path, or does not exist there: it is downloaded and unpacked in another folder,
-    checked and moved. Of several processes that download one file, one does, and the others wait. `ranks`: on
-    several machines, which may share no disk, the files must exist. `is_shown`: with lines on stdout.
+    A file is complete at its path, or does not exist there: it is downloaded and unpacked in
+    another folder, checked and moved. Of several processes that download one file, one does, and
+    the others wait. `ranks`: on several machines, which may share no disk, the files must exist.
+    `is_shown`: with lines on stdout.
 
-    Raises SettingsError if the user can fix it (a URL, a checksum, an unsafe archive), FetchError if network,
-    server or disk fail. Touches the network and the disk.
+    Raises SettingsError if the user can fix it (a URL, a checksum, an unsafe archive), FetchError
+    if network, server or disk fail. Touches the network and the disk.
     """
     show = partial(PlainOutput(sys.stdout).write, "notice") if is_shown else str
     files = []
@@ -85,7 +86,8 @@ def fetch(
                 show(f"{file.path} exists already, as declared")
             elif ranks is not None and ranks.world_size > ranks.local_size:
                 raise _error(
-                    f"{target.path} does not exist; on several machines the files are not downloaded",
+                    f"{target.path} does not exist; "
+                    "on several machines the files are not downloaded",
                     target,
                     fix=f"{PROGRAM} data fetch  with the same settings on each disk",
                 )
@@ -125,8 +127,8 @@ def _error(message: str, target: DownloadTarget, **parts: object) -> SettingsErr
 def _existing(target: DownloadTarget) -> Fetched | None:
     """The file at the target's path; None if it has to be downloaded.
 
-    A file that was not unpacked is read if its checksum is declared; else only its size is compared.
-    Raises SettingsError if another file is there: files of the user are never replaced.
+    A file that was not unpacked is read if its checksum is declared; else only its size is
+    compared. Raises SettingsError if another file is there: files of the user are never replaced.
     """
     path = target.path
     if not path.exists():
@@ -211,7 +213,8 @@ def _download(target: DownloadTarget, settings: Download, show: Callable[[str], 
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     show(
-        f"{target.path}: {size(fetched.size)} downloaded, with the checksum  sha256: {fetched.sha256}"
+        f"{target.path}: {size(fetched.size)} downloaded, "
+        f"with the checksum  sha256: {fetched.sha256}"
     )
     return fetched
 
@@ -272,7 +275,7 @@ def _at_most(max_gb: float) -> str:
 def _receive(
     target: DownloadTarget, settings: Download, response: requests.Response, out: BinaryIO
 ) -> bool:
-    """Write the answer of the server to `out`; whether it is complete. Raises HTTPError to try again."""
+    """Write the answer to `out`; whether it is complete. Raises HTTPError to try again."""
     code = response.status_code
     message = f"the server responds {code} {response.reason}"
     if code in (408, 425, 429) or code >= 500:
@@ -328,8 +331,8 @@ def check_redirect(
 def _url(target: DownloadTarget, allowed: Sequence[str]) -> tuple[str, str]:
     """The URL with its secrets and the values of its variables; a pattern that matches the values.
 
-    Only variables that the user allows are sent, and nobody between here and the host can read them. Raises
-    SettingsError.
+    Only variables that the user allows are sent, and nobody between here and the host can read
+    them. Raises SettingsError.
     """
     text = getattr(target.file.url, "unredacted", target.file.url)
     names = redaction.variables_of(text)
@@ -338,7 +341,8 @@ def _url(target: DownloadTarget, allowed: Sequence[str]) -> tuple[str, str]:
         if name not in allowed:
             with_names = ",".join(dict.fromkeys([*allowed, *names]))
             raise _error(
-                f"the URL uses the environment variable {name}, which the command line does not allow",
+                f"the URL uses the environment variable {name}, "
+                "which the command line does not allow",
                 target,
                 fix=f"--set {VARIABLES}={with_names}",
             )

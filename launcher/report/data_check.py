@@ -1,4 +1,4 @@
-"""Inspection of data: the families that read it, its format, facts, splits, and a sample; and its page."""
+"""Inspection of data: the families that read it, its format, facts, splits, sample and page."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
 def find_families(path: str, family: str | None, origin: str) -> list[tuple[str, str | None]]:
     """The families that may read the data at `path`, each with one of its FORMATS. Reads the disk.
 
-    Only `family`, if it is given. A format is recognized by names or a few bytes, so several families may
-    match; it is None of embedded data and of a given family, whose own error is more precise. Raises
-    SettingsError if none matches; `origin` is the command that names the path.
+    Only `family`, if it is given. A format is recognized by names or a few bytes, so several
+    families may match; it is None of embedded data and of a given family, whose own error is more
+    precise. Raises SettingsError if none matches; `origin` is the command that names the path.
     """
 
     names = list(FAMILIES) if family is None else [family]

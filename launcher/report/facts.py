@@ -85,8 +85,9 @@ def _text_if_known(value: Any, text_of: Callable[[Any], str]) -> str:
 
 
 def findings(runs: Sequence[RunRecord]) -> list[Row]:
-    """What was seen, the likely cause, and the next command: faults, and the end of a run that is not
-    complete; of several runs below the name of each.
+    """What was seen, the likely cause, and the next command; of several runs after their names.
+
+    Of faults, and of the end of a run that is not complete.
     """
     rows: list[Row] = []
     for run in runs:
@@ -171,7 +172,7 @@ def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
 
 
 def time_split(run: RunRecord) -> list[tuple[str, float, str]]:
-    """Where the time of the run went: name, percent, text of each part; empty if it is not known."""
+    """Where the time of the run went: name, percent, text of each part; empty: unknown."""
     split = run.result.get("time_split") or {}
     parts = []
     for name, seconds in split.items():

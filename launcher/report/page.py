@@ -1,4 +1,4 @@
-"""Pages from templates, which escape every value; their facts as texts, their plots as data for plots.js."""
+"""Pages from templates, which escape every value; facts as texts, plots as data for plots.js."""
 
 from __future__ import annotations
 
@@ -164,8 +164,9 @@ def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
 def as_json(
     label: str, plots: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """All that plots.js draws over one x axis; `label` is what it counts. Each of the `marks` on it is an
-    event with `x`, `lane`, `text` and `color`.
+    """All that plots.js draws over one x axis; `label` is what it counts.
+
+    Each of the `marks` on it is an event with `x`, `lane`, `text` and `color`.
     """
     places = [mark["x"] for mark in marks]
     for each in plots:
@@ -183,7 +184,7 @@ def as_json(
 
 
 def halved(points: Sequence[Point]) -> list[Point]:
-    """Half of many points: of each four the lowest and the highest, as which a gap counts; both ends stay."""
+    """Half of many points: of each four the lowest and the highest, which a gap is; ends stay."""
     last = len(points) - 1
     half = [points[0]]
     for at in range(1, last, 4):

@@ -226,7 +226,7 @@ def _lines(
     names: Mapping[str, str],
     below: int = 0,
 ) -> list[PlotLine]:
-    """A line for each run and each of its columns that are named, below so many lines of the plot."""
+    """A line for each run and each of its named columns, `below` so many lines of the plot."""
     lines = []
     for at, run in enumerate(runs):
         for number, (key, name) in enumerate(names.items(), start=below):

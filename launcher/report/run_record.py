@@ -214,11 +214,12 @@ def _events(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def samples(run: RunRecord, room: int) -> dict[str, Any] | None:
-    """The samples of `run` with pictures of at most `room` bytes; None: it has none. Reads the disk.
+    """The samples of `run` with pictures of at most `room` bytes; None: none. Reads the disk.
 
-    `when` has the times, with the steps of the weights; `left_out` counts the pictures without room. Each of
-    the `cards` is a sample: its `name`, its `texts` by column, twice if training changed them, and its
-    `pictures` with `when`, `caption`, and `png` in base64. Raises InvalidRecord for a damaged file.
+    `when` has the times, with the steps of the weights; `left_out` counts the pictures without
+    room. Each of the `cards` is a sample: its `name`, its `texts` by column, twice if training
+    changed them, and its `pictures` with `when`, `caption`, and `png` in base64. Raises
+    InvalidRecord for a damaged file.
     """
     reader = RunReader(run.folder, redacts=True)
     by_time = {}
@@ -284,7 +285,7 @@ def _samples(folder: Path, by_time: dict[str, dict[str, Any]], room: int) -> dic
 def _texts(
     columns: Sequence[str], times: Iterable[str], rows: Sequence[Sequence[Any]]
 ) -> Iterator[tuple[str, str]]:
-    """Name and text of each column of a sample, of which there is one of the `rows` for each time."""
+    """Name and text of each column of a sample; the `rows` are the sample at each of the times."""
     for at, column in enumerate(columns[1:], start=1):
         texts = [_text(row[at]) for row in rows]
         if texts[0] == texts[-1]:

@@ -29,10 +29,10 @@ def parse_split(split: str | None) -> str:
 
 
 def prepare(argument: str, name: str | None, args: CliArgs) -> tuple[SavedModel, Resolved]:
-    """The checkpoint `name`, see SavedRun.chosen, of the run `argument`, and the settings to evaluate it.
+    """The checkpoint `name` of the run `argument`, and the settings to evaluate it.
 
-    `args`: engine, processes and data; by default those of the checkpoint. Imports torch. Reads the
-    disk. Raises SettingsError, CheckpointError.
+    `name`: see SavedRun.chosen; `args`: engine, processes and data; by default those of the
+    checkpoint. Imports torch. Reads the disk. Raises SettingsError, CheckpointError.
     """
     run = find_saved(argument, "evaluate", args.sets, needs_folder=True)
     model, checkpoint = saved_model.open_checkpoint(run, name)
@@ -53,10 +53,11 @@ def describe(model: SavedModel, resolved: Resolved) -> str:
 
 
 def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None) -> dict[str, Any]:
-    """The facts of the finished evaluation; "error": which metrics that decide are not finite, or None.
+    """The facts of the finished evaluation.
 
-    Starts new processes; the run folder is only read. `data`: that of --data; None: that of the run.
-    Raises RerunFailed, and SettingsError for data that cannot be evaluated.
+    "error": which metrics that decide are not finite, or None. Starts new processes; the run folder
+    is only read. `data`: that of --data; None: that of the run. Raises RerunFailed, and
+    SettingsError for data that cannot be evaluated.
     """
     assert model.folder is not None, "it was found in its run"
     reset: tuple[ResetPart, ...] = () if data is None else ("data",)

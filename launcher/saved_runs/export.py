@@ -173,8 +173,10 @@ FORMATS: dict[str, Callable[[SavedModel, Checkpoint, Task | None, Path], Notes |
     "onnx": onnx,
     "dcp": dcp,
 }
-"""What writes each format into an empty folder, and may give notes for the user. The task is built without
-its data; None for safetensors, which needs none."""
+"""What writes each format into an empty folder, and may give notes for the user.
+
+The task is built without its data; None for safetensors, which needs none.
+"""
 
 
 def _elements(checkpoint: Checkpoint) -> int:

@@ -40,8 +40,8 @@ class RerunFailed(Exception):
 def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved:
     """The settings of a model for new processes, with the engine and number of them of `args`.
 
-    By default, those that wrote the checkpoint, as for a resumed run; its pretrained weights exist. Reads the
-    disk. Raises SettingsError.
+    By default, those that wrote the checkpoint, as for a resumed run; its pretrained weights exist.
+    Reads the disk. Raises SettingsError.
     """
     model.check_pretrained()
     values = {**model.settings, "engine.name": written.engine, "engine.nproc": written.world_size}
@@ -69,8 +69,8 @@ def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved
 def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]:
     """Run the ranks of `plan` to their end, in a folder that is removed with the block.
 
-    The run folder that it resumes is only read, for the files of the task; its ranks see the `checkpoint`
-    alone. Uses a folder in TMPDIR. Raises SettingsError, RerunFailed about the `noun`.
+    The run folder that it resumes is only read, for the files of the task; its ranks see the
+    `checkpoint` alone. Uses a folder in TMPDIR. Raises SettingsError, RerunFailed about the `noun`.
     """
     assert plan.resume is not None
     resume = plan.resume

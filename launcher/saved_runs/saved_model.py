@@ -95,8 +95,9 @@ def find_saved(
 ) -> SavedRun:
     """What `word`, typed after `command`, names; `sets` are those of moved_folders.
 
-    `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises SettingsError
-    where there is no run or checkpoint, none was saved, or a file of the run is damaged.
+    `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises
+    SettingsError where there is no run or checkpoint, none was saved, or a file of the run is
+    damaged.
     """
     moved = moved_folders(sets)
     path = Path(word)
@@ -187,7 +188,8 @@ class SavedModel:
         known = self.base or {"sha256": "unknown", "folder": "its own path"}
         if base_weights.digest(folder) != known["sha256"]:
             raise SettingsError.of(
-                f"the checkpoint of step {self.step} was trained on other weights than '{folder}' has",
+                f"the checkpoint of step {self.step} was trained on other weights "
+                f"than '{folder}' has",
                 value=str(folder),
                 where=where,
                 allowed=f"the weights with sha256 {known['sha256']}, once in {known['folder']}",
@@ -200,8 +202,10 @@ class SavedModel:
         return task_class(self.family)
 
     def task_settings(self) -> dict[str, Any]:
-        """The settings that the task is built from, as a tree. Raises KeyError, TypeError or AttributeError
-        for those of another program, or of an unknown family.
+        """The settings that the task is built from, as a tree.
+
+        Raises KeyError, TypeError or AttributeError for those of another program, or of an unknown
+        family.
         """
         if not is_custom(self.family) and self.family not in FAMILIES:
             raise KeyError(self.family)
@@ -276,9 +280,10 @@ class SavedModel:
 
 
 def open_checkpoint(run: SavedRun, name: str | None) -> tuple[SavedModel, Checkpoint]:
-    """The model of the checkpoint `name` of `run`, see SavedRun.chosen; checksums and numbers are verified.
+    """The model of the checkpoint `name` of `run`, see SavedRun.chosen.
 
-    Imports torch. Reads the disk. Raises SettingsError, CheckpointError.
+    Checksums and numbers are verified. Imports torch. Reads the disk. Raises SettingsError,
+    CheckpointError.
     """
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from gearshift.training.checkpoint import reader
@@ -337,8 +342,8 @@ def open_model(
 ) -> SavedModel:
     """The model that `argument`, typed after `command`, names; of a staged run that of the last.
 
-    `name`: the checkpoint, see SavedRun.chosen; `sets`: arguments as of moved_folders. An export is a model
-    as well. Reads the disk and verifies checksums. Raises SettingsError, CheckpointError.
+    `name`: the checkpoint, see SavedRun.chosen; `sets`: arguments as of moved_folders. An export is
+    a model as well. Reads the disk and verifies checksums. Raises SettingsError, CheckpointError.
     """
     path = Path(argument)
     is_run = run_folder.is_run_folder(path) or (path / manifest.NAME).is_file()

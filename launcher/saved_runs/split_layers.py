@@ -35,9 +35,10 @@ _SHARES = ("p", "dropout_p")
 def split_layers(resolved: Resolved, step: int) -> dict[str, list[str]]:
     """The layers that draw random numbers or use the whole micro-batch: their names by class.
 
-    In one forward pass of the training after `step` updates, on a CPU and if possible without computing:
-    modules that call a random operator of torch, or change a buffer. If no pass is possible there: dropout.
-    And batch normalization. Reads the data, and builds the model. Raises SettingsError.
+    In one forward pass of the training after `step` updates, on a CPU and if possible without
+    computing: modules that call a random operator of torch, or change a buffer. If no pass is
+    possible there: dropout. And batch normalization. Reads the data, and builds the model. Raises
+    SettingsError.
     """
     with open_planner(resolved, Described(detect_machine())) as planner:
         subject = planner.subject(planner.fitted(resolved))

@@ -70,7 +70,7 @@ class Replay:
     reset: tuple[ResetPart, ...] = ()
     """What the run reinitialized when it was resumed from `source`."""
     changes: tuple[str, ...] = ()
-    """Notes on what changed the run after `start`, restarts and smaller micro-batches; a replay has none."""
+    """What changed the run after `start`, such as restarts, and a replay would lack; notes."""
     engine: str = ""
     world_size: int = 1
     precision: str = "fp32"
@@ -108,8 +108,9 @@ class VerifyResult:
 def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> VerifyResult:
     """Replay the last interval of the run `argument` in new processes, and compare.
 
-    `args`: engine, processes and data of the replay; by default those of the checkpoint. The run folder is
-    only read; `announce` gets a line before the replay. Raises RerunFailed, CheckpointError, SettingsError.
+    `args`: engine, processes and data of the replay; by default those of the checkpoint. The run
+    folder is only read; `announce` gets a line before the replay. Raises RerunFailed,
+    CheckpointError, SettingsError.
     """
     run = find_saved(argument, "verify", args.sets, needs_folder=True)
     assert run.folder is not None
