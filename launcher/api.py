@@ -125,6 +125,7 @@ class Run:
 
         With `out` in a new folder, without it in this one. Raises as `gearshift.train` does.
         """
+        # The arguments of this method have the names of those of `train`.
         return train({**locals(), "resume": self._require_folder("resume")}, "Run.resume")
 
     def evaluate(
@@ -152,6 +153,7 @@ class Run:
             folder = self._last_stage("evaluate")
             split = evaluate.parse_split(split)
             saved, resolved = evaluate.prepare(str(folder), _name(checkpoint), args)
+            # Its processes import the class by its name.
             custom_task.check_importable(saved.family, "Run.evaluate()")
             facts = evaluate.evaluate(saved, resolved, split, path)
         if evaluate.record(folder, facts) is not None:
@@ -285,6 +287,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
         if not stages and not run_folder.is_run_folder(path):
             raise checkpoint_search.no_run(path, "open_run()", "track")
         snapshots = [WatchedRun(stage).snapshot() for stage in stages.values() or (path,)]
+        # Of several stages, the newest one that has started tells how far they are.
         last = snapshots[0]
         for snapshot in snapshots:
             if snapshot.state != "not started":
@@ -332,6 +335,7 @@ def _model_name(model: str | type | None) -> str | None:
     """The name of a model, or of the class of a custom task."""
     if isinstance(model, type):
         return custom_task.name_of(model)
+    # A class of the script itself: its file may be imported under another name.
     module, _, name = (model or "").partition(":")
     if module == custom_task.MAIN:
         cls = getattr(sys.modules[module], name, None)
@@ -354,6 +358,7 @@ def _path(out: str | PathLike[str] | None) -> Path | None:
 
 def _outcome(end: RunEnd) -> Mapping[str, Any]:
     """What a run that did not fail ended with. Raises what ended any other."""
+    # In this process the error itself is at hand, from ranks only its records.
     if isinstance(end.cause, SettingsError):
         raise end.cause
     if end.kind == "invalid input":

@@ -73,6 +73,7 @@ def inspect_matches(
     """
     usable = []
     diagnostics = []
+    # Formats of several families may match: reading tells which can use the data.
     for family, format in matches:
         try:
             resolved = _resolved(replace(args, model=args.model or family), path)

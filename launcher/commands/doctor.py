@@ -74,6 +74,7 @@ def main(command_line: CommandLine) -> int:
             print(printable(redact(line)), flush=True)
 
     failing = {check.name: check.found for check in checks if check.status != "ok"}
+    # An engine whose package is installed in a wrong version cannot run either.
     engines = {row["name"]: row for row in catalogs.engines() if row["name"] != AUTO}
     for row in engines.values():
         reasons = [failing[name] for name in ("torch", *row["needs"]) if name in failing]
@@ -96,6 +97,7 @@ def main(command_line: CommandLine) -> int:
 
 def _checks() -> Iterator[Check]:
     here = detect_machine()
+    # First what needs no torch, whose import takes seconds and may fail.
     yield check_python(platform.python_version())
     yield check_others()
     yield check_compiler()

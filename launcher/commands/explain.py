@@ -56,6 +56,7 @@ def main(command_line: CommandLine) -> int:
 def _explained(resolved: Resolved, key: str) -> tuple[dict[str, Any], str]:
     """A setting, a section or all settings, as JSON and as text. Raises SettingsError."""
     info = setting_infos(resolved.settings.model.family).get(key)
+    # No setting of this name: a section, or all of them.
     if info is None:
         section = _section(resolved, key)
         return render.origins_as_json(section), render.render_tree(section, history=True)

@@ -79,6 +79,7 @@ def engines() -> list[dict[str, Any]]:
 
 
 def _engine(name: str, sentence: str, needs: Sequence[str]) -> dict[str, Any]:
+    # Finding a package, not importing it, which takes seconds.
     missing = [package for package in ("torch", *needs) if find_spec(package) is None]
     reason = None
     if missing:

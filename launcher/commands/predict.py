@@ -105,6 +105,7 @@ def _generate(
         run_folder.check_free(out, out)
     elif argument is not None and predict.exists(argument):
         out = predictor.default_folder
+    # What is wrong with the arguments was found before the model is loaded.
     texts = _texts(task, predictor.load(), prompts, sampling, shown=not as_json)
     if out is None:
         return predictor.as_json(None, list(texts))

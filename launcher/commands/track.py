@@ -38,6 +38,7 @@ def main(command_line: CommandLine) -> int:
     run_folder.check_existing(folder, where)
     RunReader(folder).check()
     signals.leave("the same command uploads the rest")
+    # A run that trains sends its metrics itself.
     with lock.hold(folder):
         reader = RunReader(folder, redacts=True)
         values = reader.object(ORIGINS) or {}

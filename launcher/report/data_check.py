@@ -126,6 +126,7 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
                 did_you_mean=near,
                 fix=_command(near),
             )
+        # A pipe or a device would block whoever opens it.
         check_kind(location)
         matches = []
         for name, module in formats.items():

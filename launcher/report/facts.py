@@ -92,6 +92,7 @@ def findings(runs: Sequence[RunRecord]) -> list[Row]:
     rows: list[Row] = []
     for run in runs:
         name = [run.name] if len(runs) > 1 else []
+        # A fault that was seen at several steps is listed once.
         for row in dict.fromkeys(_findings_of(run)):
             rows.append((*name, *row))
     return rows
@@ -106,6 +107,7 @@ def _findings_of(run: RunRecord) -> list[Row]:
             rows.append(tuple(texts))
 
     status = run.result.get("status")
+    # A failed run that gave advice needs no other line.
     if status == "stopped":
         lines = dict(commands(run))
         next_command = lines.get("resume", lines["repeat"])
@@ -139,6 +141,7 @@ def settings(run: RunRecord) -> tuple[Sequence[Row], Sequence[Row]]:
         value = setting.get("value")
         text = plain(value)
 
+        # The newest value of no layer above it is that of the mode, or of what it leaves alone.
         layers = [setting, *setting.get("replaced", ())]
         shipped = [each.get("value") for each in layers if each.get("layer") not in _ABOVE_MODE]
         if shipped and shipped[0] == value:
@@ -150,6 +153,7 @@ def settings(run: RunRecord) -> tuple[Sequence[Row], Sequence[Row]]:
         rank = _RANKS.get(setting.get("layer", ""), 0)
         chosen.append((-rank, (key, text, of_mode, origin)))
 
+    # The layers of the user are the highest.
     chosen.sort(key=itemgetter(0))
     return [row for _, row in chosen], others
 
@@ -160,6 +164,7 @@ def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
     for key in dict.fromkeys(chain.from_iterable(run.settings for run in runs)):
         if key == "promise":
             continue
+        # A setting that one of the runs does not have differs as well.
         values = []
         for run in runs:
             values.append(plain(run.value(key)) if key in run.settings else _UNKNOWN)
@@ -222,6 +227,7 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
     config = shlex.quote(from_here(path / run_folder.SETTINGS))
     model = shlex.quote(_setting(run, "model"))
     mode = shlex.quote(_setting(run, "mode"))
+    # Without a checkpoint there is nothing to resume or to replay.
     of_checkpoints = [
         ("resume", f"{PROGRAM} resume {folder}"),
         ("verify", f"{PROGRAM} verify {folder}"),
@@ -261,6 +267,7 @@ def evaluations(run: RunRecord) -> Sequence[Row]:
                     _metrics(test),
                 )
             )
+    # Only `evaluate` writes this file, and another version of it may have written a line.
     for line in RunReader(run.folder).lines(run_folder.EVALUATIONS):
         with suppress(*OF_ANOTHER_VERSION):
             when = str(line["time"]).removesuffix("Z").replace("T", " ")
@@ -323,6 +330,7 @@ def event_text(event: Mapping[str, Any]) -> str:
             if label != console_text.WARNING:
                 text = console_text.render_row(label, text)
             return " ".join(text.split())
+    # A kind for the log only, or of another version.
     words = [kind.replace("_", " ")]
     words += [f"{name}={value}" for name, value in facts.items()]
     return " ".join(words)

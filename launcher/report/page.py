@@ -35,6 +35,7 @@ def render(template: Path, drawn: Mapping[str, Any] | None = None, **values: Any
     Raises OSError.
     """
     drawn = drawn or {"plots": (), "marks": ()}
+    # JavaScript parses no NaN: a gap is null.
     embedded = json.dumps(drawn, separators=(",", ":"), allow_nan=False)
     page = _environment(template.parent).get_template(template.name)
     text = page.render(
@@ -186,6 +187,7 @@ def as_json(
 def halved(points: Sequence[Point]) -> list[Point]:
     """Half of many points: of each four the lowest and the highest, which a gap is; ends stay."""
     last = len(points) - 1
+    # Peaks stay visible, which a mean or every other point would lose.
     half = [points[0]]
     for at in range(1, last, 4):
         part = points[at : min(at + 4, last)]

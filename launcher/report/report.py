@@ -72,6 +72,7 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
     for run in runs:
         word, _ = facts.status(run)
         outcomes.append((run.name, facts.title(run), word, *facts.figures(run).values()))
+        # The pictures of all runs share the size of one page.
         samples[run.folder] = run_record.samples(run, run_record.PICTURE_BYTES // len(runs))
     return page.render(
         _TEMPLATE,
@@ -92,6 +93,7 @@ def write(folders: Sequence[Path], out: Path) -> list[RunRecord]:
     A staged run stands for the runs of its stages. Raises InvalidRecord for a damaged file of a
     run, and StorageError.
     """
+    # A run that is named by itself and by its staged run counts once.
     paths = list(dict.fromkeys(chain.from_iterable(map(run_record.runs_of, folders))))
     runs = list(map(run_record.read, paths, run_record.names_of(paths)))
     whole = None
@@ -233,6 +235,7 @@ def _lines(
             points = columns[at].get(key)
             if not points:
                 continue
+            # Of one run each line has its color; of several, each run.
             if len(runs) == 1:
                 lines.append(PlotLine(name, points, color=number))
             elif below or len(names) > 1:
@@ -268,6 +271,7 @@ def _marks(run: RunRecord, prefix: str) -> list[dict[str, Any]]:
         by_row[_ROW_OF.get(event["kind"], "other")].append(event)
     marks = []
     for color, (row, events) in enumerate(by_row.items()):
+        # Each row by itself, else a rare kind is lost among the frequent ones.
         for event in page.thinned(events, facts.MOST_EVENTS):
             text = prefix + facts.event_text(event)
             marks.append(

@@ -76,6 +76,7 @@ class RunRecord:
     def checkpoint_rows(self) -> list[tuple[str, str, str, str]]:
         """Step, size, score and links of each checkpoint."""
         links = defaultdict[str, list[str]](list)
+        # The links last and best lead to checkpoints.
         for link in run_folder.LINKS:
             path = self.folder / link
             if path.is_dir():
@@ -110,6 +111,7 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     names = ["/".join(path.parts[-1 - is_stage(path) :]) for path in paths]
     if len({*names}) == len(names):
         return names
+    # Runs of one name in several folders: by the path below what these share.
     above = Path(os.path.commonpath(paths))
     return [path.relative_to(above).as_posix() for path in paths]
 
@@ -136,6 +138,7 @@ def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
     reader = RunReader(folder, redacts=True)
     if not reader.stages():
         return None
+    # Until it ends, its steps are those of its stages.
     result = reader.result() or {"steps": sum(run.steps for run in stages)}
     return RunRecord(folder, folder.absolute().name, {}, result, {}, {}, [], {})
 
@@ -288,6 +291,7 @@ def _texts(
     """Name and text of each column of a sample; the `rows` are the sample at each of the times."""
     for at, column in enumerate(columns[1:], start=1):
         texts = [_text(row[at]) for row in rows]
+        # There are two times at most.
         if texts[0] == texts[-1]:
             yield str(column), texts[0]
             continue

@@ -134,6 +134,7 @@ class WatchedRun:
         progress = self._progress
         if progress is None or metrics.step <= progress.train_plan.first_step:
             return
+        # Not each step is logged, and its time is the mean of those since the last line.
         steps = metrics.step - progress.step
         progress.stepped(metrics.step, metrics.step_time_s * steps + self._between_s)
         self._between_s = 0.0
@@ -173,6 +174,7 @@ def folders_of(argument: str) -> list[Path]:
         return [path]
     folders = []
     newest = checkpoint_search.newest(run_folder.SETTINGS, run_folder.STAGES, parent=path)
+    # Of a staged run, its stages.
     for run in reversed(newest):
         folders += run_record.runs_of(run)
     if not folders:

@@ -240,6 +240,7 @@ def write(
         unfinished = hidden / folder.name
         unfinished.mkdir()
         notes = FORMATS[format_name](model, checkpoint, task, unfinished) or {}
+        # Complete, or not there at all.
         unfinished.replace(folder)
     files = {}
     for file in sorted(folder.rglob("*")):

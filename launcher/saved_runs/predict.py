@@ -275,6 +275,7 @@ def converse(task: GeneratesText, model: Module, sampling: Sampling) -> None:
     with suppress(ImportError):  # not on Windows
         import readline  # noqa: F401  `input` then edits lines
     history: tuple[Message, ...] = ()
+    # Ctrl-C raises an exception here, which ends the text; the program goes on.
     with handling([signal.SIGINT], signal.default_int_handler):
         while True:
             try:
@@ -311,6 +312,7 @@ class ResultFolder:
         Raises StorageError, and DataError for a name that is invalid or was given before.
         """
         names = [f"{prediction.name}{suffix}" for suffix in prediction.files]
+        # Names come from the task, which may be a custom one: none may leave the folder.
         problem = ""
         if not _NAME.fullmatch(prediction.name) or not all(
             map(_SUFFIX.fullmatch, prediction.files)

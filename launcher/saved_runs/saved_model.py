@@ -58,6 +58,7 @@ class SavedRun:
         """
         if name is None and self.named is not None:
             return self.named
+        # The first one is the default: best, or else last.
         paths = {}
         if self.folder is not None and (self.folder / retention.BEST).is_dir():
             paths[retention.BEST] = self.folder / retention.BEST
@@ -288,6 +289,7 @@ def open_checkpoint(run: SavedRun, name: str | None) -> tuple[SavedModel, Checkp
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from gearshift.training.checkpoint import reader
 
+    # Verified here, so that loading need not read the checksums again.
     checkpoint = reader.open_checkpoint(run.chosen(name))
     model = model_of(run, checkpoint)
     checkpoint.check_numbers(model.kind)

@@ -172,6 +172,7 @@ def check_layers(
         words += ["--engine", args.engine]
     for option in args.options.values():
         words += option
+    # Without the options that divide the batch otherwise, the split is that of the run.
     same_split = ["verify", argument, *args.options.get("data.path", ())]
     raise SettingsError.of(
         f"another split of the batch gives other numbers in {', '.join(kinds)}",
@@ -204,6 +205,7 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
     for step in reversed(steps):
         try:
             open_checkpoint(run.checkpoints[step])
+        # Without permission nobody knows whether it is intact.
         except CheckpointUnreadable:
             raise
         except CheckpointError as error:
@@ -296,6 +298,7 @@ def compare_replay(
             ),
         )
 
+    # Bit by bit first: the tolerance is for what differs.
     state, lines = compared(None)
     if state.tensors == 0:
         raise CheckpointError(f"nothing was compared: {last.folder} has no tensor")
