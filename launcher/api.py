@@ -221,9 +221,13 @@ class Run:
             invalid = export.invalid_format(format)
             if invalid:
                 raise SettingsError(invalid)
-            run = find_saved(str(self._last_stage("export")), "export")
-            where = "the default of out" if out is None else f"--out {out}"
-            facts = export.write(run, _name(checkpoint), format, _path(out), where)
+            facts = export.write(
+                find_saved(str(self._last_stage("export")), "export"),
+                _name(checkpoint),
+                format,
+                _path(out),
+                where="the default of out" if out is None else f"--out {out}",
+            )
             return Path(facts["folder"])
 
     def _require_folder(self, method: str) -> str:

@@ -38,8 +38,10 @@ def main(command_line: CommandLine) -> int:
     path = command_line.operand
     out = command_line.out or data_check.DEFAULT_FOLDER
     args = command_line.args
-    where = f"--out {out}" if command_line.out else "default of --out"
-    page.check_out(out / data_check.PAGE, where)
+    page.check_out(
+        out / data_check.PAGE,
+        f"--out {out}" if command_line.out else "default of --out",
+    )
 
     origin = f"command line: data check {path}"
     family = None

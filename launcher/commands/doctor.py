@@ -136,13 +136,13 @@ def _checks() -> Iterator[Check]:
 
 
 def _check(
-    name: str, found: str, fix: str, *, failure: bool = False, warning: bool = False
+    name: str, text: str, fix: str, *, failure: bool = False, warning: bool = False
 ) -> Check:
     if failure:
-        return Check(name, "failure", found, fix)
+        return Check(name, "failure", text, fix)
     if warning:
-        return Check(name, "warning", found, fix)
-    return Check(name, "ok", found, None)
+        return Check(name, "warning", text, fix)
+    return Check(name, "ok", text, None)
 
 
 def _required() -> dict[str, SpecifierSet]:
@@ -159,20 +159,22 @@ def _required() -> dict[str, SpecifierSet]:
     return required
 
 
-def _wrong(*names: str) -> dict[str, str]:
+def _package_problems(*names: str) -> dict[str, str]:
     """Why packages are missing or in a wrong version, by the requirement to install."""
     required = _required()
-    wrong = {}
+    problems = {}
     for name in names:
-        wanted = required.get(name, SpecifierSet())
+        versions = required.get(name, SpecifierSet())
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            wrong[f"{name}{wanted}"] = f"{name} not installed"
+            problems[f"{name}{versions}"] = f"{name} not installed"
         else:
-            if not wanted.contains(version, prereleases=True):
-                wrong[f"{name}{wanted}"] = f"{name} {version} is installed, {wanted} is required"
-    return wrong
+            if not versions.contains(version, prereleases=True):
+                problems[f"{name}{versions}"] = (
+                    f"{name} {version} is installed, {versions} is required"
+                )
+    return problems
 
 
 def check_python(version: str) -> Check:
@@ -197,16 +199,18 @@ def check_python(version: str) -> Check:
 def check_others() -> Check:
     """The required packages without a check of their own."""
     names = [name for name in _required() if name not in ("torch", "wandb", *OF_ENGINES)]
-    wrong = _wrong(*names)
-    found = "; ".join(wrong.values()) or f"{len(names)} required packages in valid versions"
-    return _check("packages", found, shlex.join(["pip", "install", *wrong]), failure=bool(wrong))
+    problems = _package_problems(*names)
+    text = "; ".join(problems.values()) or f"{len(names)} required packages in valid versions"
+    return _check(
+        "packages", text, shlex.join(["pip", "install", *problems]), failure=bool(problems)
+    )
 
 
 def check_package(name: str) -> Check:
     """A package that engines or a tracker need; torch is imported."""
-    wrong = _wrong(name)
-    reason = "".join(wrong.values())
-    fix = shlex.join(["pip", "install", *wrong])
+    problems = _package_problems(name)
+    reason = "".join(problems.values())
+    fix = shlex.join(["pip", "install", *problems])
     if name == "torch" and not reason:
         try:
             import torch  # noqa: F401
@@ -247,15 +251,15 @@ def check_compiler() -> Check:
     command = environment.compiler("CXX", "c++", "g++", "clang++")
     if command is None:
         return Check("compiler", "warning", "no C++ compiler on PATH", _COMPILER)
-    done = subprocess.run(
+    process = subprocess.run(
         [command, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"],
         input=_PROGRAM,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    found = " ".join([command, *done.stderr.strip().splitlines()[:1]])
-    return _check("compiler", found, _COMPILER, warning=done.returncode != 0)
+    text = " ".join([command, *process.stderr.strip().splitlines()[:1]])
+    return _check("compiler", text, _COMPILER, warning=process.returncode != 0)
 
 
 def check_memory(machine: Machine, group: Share | None) -> Check:
@@ -304,11 +308,16 @@ def check_disk(name: str, folder: Path, few: int, none: int, fix: str) -> Check:
     except (SettingsError, OSError) as error:
         return _check(name, str(error), fix, failure=True)
     has_inode = files.f_favail > 0 or not files.f_files
-    found = f"{size(usage.free)} of {size(usage.total)} free"
+    text = f"{size(usage.free)} of {size(usage.total)} free"
     if not has_inode:
-        found += ", no inode"
-    is_full = usage.free < none or not has_inode
-    return _check(name, found, fix, failure=is_full, warning=usage.free < few)
+        text += ", no inode"
+    return _check(
+        name,
+        text,
+        fix,
+        failure=usage.free < none or not has_inode,
+        warning=usage.free < few,
+    )
 
 
 def check_open_files() -> Check:
@@ -376,12 +385,12 @@ def check_gpu(names: Sequence[str], here: Machine, boards: int, nccl: str | None
     Several communicate by `nccl`, its version; None: torch lacks it.
     """
     if names:
-        found = ", ".join(f"{count} × {name}" for name, count in Counter(names).items())
+        text = ", ".join(f"{count} × {name}" for name, count in Counter(names).items())
         if here.gpu_bytes is not None:
-            found += f", {size(here.gpu_bytes)}"
+            text += f", {size(here.gpu_bytes)}"
         if len(names) > 1 and here.device == "cuda" and nccl is None:
-            return Check("gpu", "warning", f"{found}, no NCCL to train together", _TORCH)
-        return Check("gpu", "ok", f"{found}, NCCL {nccl}", None)
+            return Check("gpu", "warning", f"{text}, no NCCL to train together", _TORCH)
+        return Check("gpu", "ok", f"{text}, NCCL {nccl}", None)
 
     fix = f"update the driver: nvidia-smi, rocm-smi; {_TORCH}"
     if here.gpus:

@@ -74,8 +74,10 @@ def modes() -> list[dict[str, Any]]:
 
 def engines() -> list[dict[str, Any]]:
     """The engines, and whether their packages are installed; imports none."""
-    rows = [_engine(engine.name, engine.sentence, engine.needs) for engine in ENGINES.values()]
-    return [*rows, _engine(AUTO, "the fastest of these that fits, by a plan", ())]
+    return [
+        *[_engine(engine.name, engine.sentence, engine.needs) for engine in ENGINES.values()],
+        _engine(AUTO, "the fastest of these that fits, by a plan", ()),
+    ]
 
 
 def _engine(name: str, sentence: str, needs: Sequence[str]) -> dict[str, Any]:

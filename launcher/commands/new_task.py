@@ -28,13 +28,13 @@ def main(command_line: CommandLine) -> int:
     path = folder / f"{module}.py"
     where = f"command line: new-task {name}"
     if not _is_name(name):
-        near = re.sub(r"\W", "_", name.removesuffix(".py"))
+        corrected_name = re.sub(r"\W", "_", name.removesuffix(".py"))
         raise SettingsError.of(
             f"'{name}' is not a valid task name",
             value=name,
             where=where,
             allowed="letters, digits and _, starting with a letter, such as my_images",
-            fix=f"{PROGRAM} new-task {near}" if _is_name(near) else None,
+            fix=f"{PROGRAM} new-task {corrected_name}" if _is_name(corrected_name) else None,
         )
     problem = ""
     if path.exists():

@@ -38,8 +38,11 @@ def main(command_line: CommandLine) -> int:
 
     try:
         with library_warnings.logged(log):
-            checkpoint = command_line.values.get("--checkpoint")
-            predictor = predict.open_predictor(str(run), checkpoint, command_line.args.sets)
+            predictor = predict.open_predictor(
+                str(run),
+                command_line.values.get("--checkpoint"),
+                command_line.args.sets,
+            )
             if isinstance(predictor.task, GeneratesText):
                 facts = _generate(command_line, predictor, predictor.task, sampling)
             else:

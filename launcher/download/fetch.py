@@ -147,11 +147,11 @@ def _existing(target: DownloadTarget) -> Fetched | None:
         is_same_size = not is_file or record.size == path.stat().st_size
         is_declared = is_same_size and record.url == str(target.file.url)
     if not is_declared:
-        folder = shlex.quote(str(path))
         raise _error(
             f"{path} exists, and is not the declared file",
             target,
-            fix=f"--set download.folder=DIR  for another folder, or  rm -r {folder}",
+            fix="--set download.folder=DIR  for another folder, or  "
+            f"rm -r {shlex.quote(str(path))}",
         )
     return replace(record, path=path, is_new=False)
 
@@ -309,8 +309,8 @@ def _receive(
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:
     """What arrives, without a wait for a whole piece; an old urllib3 waits."""
-    read = getattr(response.raw, "read1", response.raw.read)
-    return iter(partial(read, _PIECE_BYTES, decode_content=True), b"")
+    read_some = getattr(response.raw, "read1", response.raw.read)
+    return iter(partial(read_some, _PIECE_BYTES, decode_content=True), b"")
 
 
 def check_redirect(
@@ -378,13 +378,13 @@ def _unpack(target: DownloadTarget, archive: Path, out: Path, max_gb: float) -> 
 
     Raises SettingsError; `out` may then exist. Touches the disk.
     """
-    written = 0
+    total_bytes = 0
 
     def check(name: str, count: int, is_plain: bool = True) -> None:
         """Count the bytes of a member, and check it before it is written."""
-        nonlocal written
-        written += count
-        if count < 0 or written > max_gb * 10**9:
+        nonlocal total_bytes
+        total_bytes += count
+        if count < 0 or total_bytes > max_gb * 10**9:
             raise ValueError(f"more than {max_gb:g} GB (download.max_gb)")
         if not is_plain or _UNSAFE.search(name):
             raise ValueError(f"'{name}' is a link, a device or an unsafe path")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -99,32 +99,34 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
     """
 
     names = list(FAMILIES) if family is None else [family]
-    formats = {name: _formats(name) for name in names}
+    formats: dict[str, Any] = {}
+    for name in names:
+        formats[name] = None if is_custom(name) else import_module(FAMILIES[name].formats)
     if path.startswith(EMBEDDED):
         for name in names:
             if path in _embedded(name, formats[name]):
                 return [(name, None)]
         known = [embedded for name in names for embedded in _embedded(name, formats[name])]
-        near = nearest_match(path, known)
+        nearest = nearest_match(path, known)
         raise SettingsError.of(
             f"unknown embedded data '{path}'",
             value=path,
             where=origin,
             allowed=", ".join(known) or "a file or a folder",
-            did_you_mean=near,
-            fix=_command(near),
+            did_you_mean=nearest,
+            fix=_command(nearest),
         )
 
     location = Path(path).expanduser()
     try:
         if not location.exists():
-            near = nearest_file(path)
+            nearest = nearest_file(path)
             raise SettingsError.of(
                 f"file or folder '{path}' does not exist",
                 value=path,
                 where=origin,
-                did_you_mean=near,
-                fix=_command(near),
+                did_you_mean=nearest,
+                fix=_command(nearest),
             )
         # A pipe or a device would block whoever opens it.
         check_kind(location)
@@ -161,13 +163,6 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
 
 def _command(path: str | None) -> str | None:
     return path and f"{PROGRAM} data check {shlex.quote(path)}"
-
-
-def _formats(family: str) -> Any:
-    """The module of the formats of a family; None: a custom task."""
-    if is_custom(family):
-        return None
-    return importlib.import_module(FAMILIES[family].formats)
 
 
 def _embedded(family: str, formats: Any) -> Sequence[str]:

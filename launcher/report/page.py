@@ -98,10 +98,10 @@ def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def cut(text: object) -> str:
     """A text, up to what fits a page."""
-    shown = str(text)
-    if len(shown) > 20_000:
-        shown = f"{shown[:20_000]}…"
-    return shown
+    string = str(text)
+    if len(string) > 20_000:
+        string = f"{string[:20_000]}…"
+    return string
 
 
 def fact_text(value: Any) -> str:
@@ -141,7 +141,7 @@ class PlotLine(NamedTuple):
 def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
     """A plot for plots.js. Numbers are rounded to what it can show."""
     most = 2 * max(BUCKETS // len(lines), 100)
-    drawn = []
+    curves = []
     for name, points, color, dashed in lines:
         while len(points) > most:
             points = halved(points)
@@ -150,7 +150,7 @@ def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
             style = "dashed"
         elif color >= COLORS:
             style = "dotted"
-        drawn.append(
+        curves.append(
             {
                 "name": name,
                 "color": color % COLORS,
@@ -159,7 +159,7 @@ def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
                 "y": [None if y is None else float(f"{y:.6g}") for _, y in points],
             }
         )
-    return {"title": title, "unit": unit, "lines": drawn}
+    return {"title": title, "unit": unit, "lines": curves}
 
 
 def as_json(

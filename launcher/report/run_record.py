@@ -82,12 +82,12 @@ class RunRecord:
             if path.is_dir():
                 links[path.resolve().name].append(link)
         rows = []
-        for folder, written in self.checkpoints.items():
-            bytes_ = sum(file.bytes for file in written.files)
+        for folder, checkpoint in self.checkpoints.items():
+            bytes_ = sum(file.bytes for file in checkpoint.files)
             score = "–"
-            if written.score:
-                score = f"{written.score.metric} {written.score.value:.6g}"
-            rows.append((f"{written.step:,}", size(bytes_), score, ", ".join(links[folder])))
+            if checkpoint.score:
+                score = f"{checkpoint.score.metric} {checkpoint.score.value:.6g}"
+            rows.append((f"{checkpoint.step:,}", size(bytes_), score, ", ".join(links[folder])))
         return rows
 
     @property

@@ -37,15 +37,19 @@ class RerunFailed(Exception):
         self.code = code
 
 
-def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved:
+def resolved_as(model: SavedModel, manifest_of_run: Manifest, args: CliArgs) -> Resolved:
     """The settings of a model for new processes, with the engine and number of them of `args`.
 
     By default, those that wrote the checkpoint, as for a resumed run; its pretrained weights exist.
     Reads the disk. Raises SettingsError.
     """
     model.check_pretrained()
-    values = {**model.settings, "engine.name": written.engine, "engine.nproc": written.world_size}
-    if args.engine not in (None, written.engine):
+    values = {
+        **model.settings,
+        "engine.name": manifest_of_run.engine,
+        "engine.nproc": manifest_of_run.world_size,
+    }
+    if args.engine not in (None, manifest_of_run.engine):
         values["unread_settings"] = "warn"
         values.pop("engine.ds_config", None)
     origin = Origin(RESUMED_LAYER, _ORIGIN)
@@ -118,6 +122,6 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
                 [replace(first, message=message, where=where, allowed=allowed, fix=None)]
             )
         if code != exit_codes.DONE:
-            text = "\n".join(filter(None, (end.text, end.trace)))
+            text = "\n".join(filter(None, [end.text, end.trace]))
             raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
         yield replace(end, folder=folder)

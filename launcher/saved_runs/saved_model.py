@@ -69,8 +69,16 @@ class SavedRun:
 
         name = name or next(iter(paths))
         if name not in paths:
-            message = f"no checkpoint '{name}' in {self.folder or self.named}"
-            raise SettingsError([unknown("--checkpoint", name, paths, message=message)])
+            raise SettingsError(
+                [
+                    unknown(
+                        "--checkpoint",
+                        name,
+                        paths,
+                        message=f"no checkpoint '{name}' in {self.folder or self.named}",
+                    )
+                ]
+            )
         return paths[name]
 
 
@@ -314,8 +322,9 @@ def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
         )
         model.task_settings()
     except (KeyError, TypeError, AttributeError) as error:
-        path = checkpoint.folder / manifest.STATE
-        raise CheckpointError(f"{path} lacks the settings of a run: {error!r}") from error
+        raise CheckpointError(
+            f"{checkpoint.folder / manifest.STATE} lacks the settings of a run: {error!r}"
+        ) from error
     return model
 
 

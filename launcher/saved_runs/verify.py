@@ -123,9 +123,10 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
     resolved = resolved_as(model, last.manifest, args)
     settings = resolved.settings
     world_size = resolved.batching.world_size
-    written = (last.manifest.world_size, model.settings[MICRO])
-    if (world_size, resolved.batching.micro_batch) != written:
-        split = f"{counted(written[0], 'process')} with micro-batches of {written[1]}"
+    processes = last.manifest.world_size
+    micro_batch = model.settings[MICRO]
+    if (world_size, resolved.batching.micro_batch) != (processes, micro_batch):
+        split = f"{counted(processes, 'process')} with micro-batches of {micro_batch}"
         check_layers(split_layers(resolved, replay.start), split, argument, args)
     replay = replace(
         replay,
@@ -218,16 +219,19 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
 
     assert run.folder is not None
     reset, changes = _changes(RunReader(run.folder), last.manifest, start, end)
-    replay = Replay(run.checkpoints.get(start), start, end, reset, tuple(changes))
-    return last, replay, notes + changes
+    return (
+        last,
+        Replay(run.checkpoints.get(start), start, end, reset, tuple(changes)),
+        notes + changes,
+    )
 
 
 def _changes(
-    reader: RunReader, written: Manifest, start: int, end: int
+    reader: RunReader, last: Manifest, start: int, end: int
 ) -> tuple[tuple[ResetPart, ...], list[str]]:
     """What the run reinitialized at `start`, and notes on what changed it from there to `end`.
 
-    `written`: the manifest of the checkpoint at `end`.
+    `last`: the manifest of the checkpoint at `end`.
     """
     restarts: dict[int, _Resumed] = {}
     smaller = []
@@ -244,7 +248,7 @@ def _changes(
                 restarts[step] = _RESUMED.validate_python(event["facts"])
 
     changes = []
-    writer = {"engine": written.engine, "world_size": written.world_size}
+    writer = {"engine": last.engine, "world_size": last.world_size}
     for step, resumed in sorted(restarts.items()):
         has_changed = (
             resumed.reset or resumed.changes or not writer.items() <= resumed.written_by.items()
@@ -279,8 +283,8 @@ def compare_replay(
             allowed=DATA,
         )
     tolerance = None
-    written = last.manifest
-    if (replay.engine, replay.world_size) != (written.engine, written.world_size):
+    original = last.manifest
+    if (replay.engine, replay.world_size) != (original.engine, original.world_size):
         # Another engine or world size adds the same numbers in another order.
         tolerance = compare.Tolerance(*(_FP32 if replay.precision == "fp32" else _LOW_PRECISION))
 
