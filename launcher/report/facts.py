@@ -103,8 +103,7 @@ def _findings_of(run: RunRecord) -> list[Row]:
     for event in run.events:
         facts = event["facts"]
         if event["kind"] in ("advice", "warning") and "fault" in facts:
-            texts = [str(facts.get(name, "")) for name in ("seen", "cause", "fix")]
-            rows.append(tuple(texts))
+            rows.append(tuple(str(facts.get(name, "")) for name in ("seen", "cause", "fix")))
 
     status = run.result.get("status")
     # A failed run that gave advice needs no other line.
