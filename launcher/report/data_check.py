@@ -103,16 +103,17 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
     for name in names:
         formats[name] = None if is_custom(name) else import_module(FAMILIES[name].formats)
     if path.startswith(EMBEDDED):
+        owners = {}
         for name in names:
-            if path in _embedded(name, formats[name]):
-                return [(name, None)]
-        known = [embedded for name in names for embedded in _embedded(name, formats[name])]
-        nearest = nearest_match(path, known)
+            owners.update(dict.fromkeys(_embedded(name, formats[name]), name))
+        if path in owners:
+            return [(owners[path], None)]
+        nearest = nearest_match(path, owners)
         raise SettingsError.of(
             f"unknown embedded data '{path}'",
             value=path,
             where=origin,
-            allowed=", ".join(known) or "a file or a folder",
+            allowed=", ".join(owners) or "a file or a folder",
             did_you_mean=nearest,
             fix=_command(nearest),
         )
