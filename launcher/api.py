@@ -144,11 +144,11 @@ class Run:
         and the report get, too. Raises SettingsError, and RunError if nothing was measured.
         """
         check_types({"split": (split, (str,)), "engine": (engine, (str,))}, "Run.evaluate")
-        options = _processes(nproc)
+        options = {}
         path = None if data is None else str(data)
         if path is not None:
             options["data.path"] = ("--data", path)
-        args = CliArgs(engine=engine, options=options)
+        args = CliArgs(engine=engine, options=options | _processes(nproc))
         with _errors(EVALUATE):
             folder = self._last_stage("evaluate")
             split = evaluate.parse_split(split)

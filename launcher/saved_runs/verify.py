@@ -96,7 +96,7 @@ class VerifyResult:
 
     @property
     def first_difference(self) -> compare.Difference | None:
-        """The first one above the tolerance, if any, else the first of all."""
+        """The first one above the tolerance: of the state, or else of the logged lines."""
         return self.state.first or self.lines.first
 
     @property
