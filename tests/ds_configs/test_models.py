@@ -43,7 +43,7 @@ def test_each_value_is_that_of_the_mode_table(family, mode):
     assert {key: values[key].value for key in expected} == expected
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SHIPPED)
 def test_blocks_name_sizes_modes_and_settings_that_exist(family):
     found = presets.family(family)
     sizes = set(config_of(family).SIZES)
