@@ -27,7 +27,7 @@ class ActivationOffload:
     released when the next block has computed, and filled again when the backward pass enters the
     block after it: the device holds two blocks. Parameters, their copies in fewer bits, buffers,
     storages below SMALLEST and all of the last block stay. Source of the idea: save_on_cpu in
-    torch.autograd.graph; torchtune, OffloadActivations. Raises EngineError for less than two blocks.
+    torch.autograd.graph; torchtune, OffloadActivations. Raises EngineError for one block.
     """
 
     def __init__(self, model: Module, blocks: Blocks, device: torch.device):
@@ -39,17 +39,14 @@ class ActivationOffload:
         self._blocks = blocks
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._moved: WeakValueDictionary[Any, Moved] = (
-            WeakValueDictionary()
-        )  # by address and version
-        self._last = (
-            0  # The number of the newest forward pass of a block whose backward pass is to come
-        )
-        self.keep: tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]] = (
-            lambda x: x,
-            lambda x: x,
-        )
-        """What is saved of a tensor that stays, and the tensor of that."""
+        # By address and version.
+        self._moved: WeakValueDictionary[Any, Moved] = WeakValueDictionary()
+        # The number of the newest forward pass of a block whose backward pass is to come.
+        self._last = 0
+        self.save: Callable[[Tensor], Any] = _same
+        """What is saved of a tensor that stays."""
+        self.restore: Callable[[Any], Tensor] = _same
+        """The tensor of what `save` gave."""
 
     def wrap(self) -> None:
         """Move what calls of the blocks save from now on; outside of graphs, if compiled."""
@@ -58,38 +55,36 @@ class ActivationOffload:
             setattr(block, name, partial(self._call, block, getattr(block, name)))
 
     def _call(self, block: Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._last = number = self._last + 1
+        number = self._last + 1
+        self._last = number
         # At the first large tensor: hooks of an engine have then gathered the weights of the block.
         weights = cache(partial(_Weights, block, self._outside))
         with saved_tensors_hooks(partial(self._pack, block, number, weights), self._unpack):
             result = call(*args, **kwargs)
-        for moved in [moved for moved in self._moved.values() if moved.number == number - 1]:
-            moved.release()
+        for moved in list(self._moved.values()):
+            if moved.number == number - 1:
+                moved.release()
         return result
 
     def _pack(
         self, block: Module, number: int, weights: Callable[[], _Weights], tensor: Tensor
     ) -> Any:
-        kept = self.keep[0](tensor)
+        saved = self.save(tensor)
         is_last = block is self._blocks[-1]
-        if is_last or kept is not tensor or not self._is_large(tensor) or weights().have(tensor):
-            return number, None, kept
+        if is_last or saved is not tensor or not self._is_large(tensor) or weights().have(tensor):
+            return number, None, saved
         key = tensor.untyped_storage()._cdata, tensor._version
         moved = self._moved.get(key) or Moved(tensor, self._stream)
         self._moved[key] = moved
         moved.number = number
-        return (
-            number,
-            moved,
-            (tensor.dtype, (tensor.size(), tensor.stride(), tensor.storage_offset())),
-        )
+        layout = (tensor.size(), tensor.stride(), tensor.storage_offset())
+        return number, moved, (tensor.dtype, layout)
 
     def _is_large(self, tensor: Tensor) -> bool:
         """Whether its storage can be copied as bytes, and is worth it."""
-        facts = tensor.layout, tensor.device.type, tensor.is_conj() or tensor.is_neg()
-        if facts != (torch.strided, self._device.type, False) or is_traceable_wrapper_subclass(
-            tensor
-        ):
+        if tensor.layout is not torch.strided or tensor.device.type != self._device.type:
+            return False
+        if tensor.is_conj() or tensor.is_neg() or is_traceable_wrapper_subclass(tensor):
             return False
         size = tensor.untyped_storage().nbytes()
         return size >= SMALLEST and size % tensor.element_size() == 0
@@ -98,15 +93,19 @@ class ActivationOffload:
         number, moved, how = saved
         if number <= self._last:  # the backward pass enters this block
             self._last = number - 1
-            for each in reversed(
-                [m for m in self._moved.values() if m.number in (number - 1, number)]
-            ):
-                each.load()
+            for other in reversed(list(self._moved.values())):
+                if other.number in (number - 1, number):
+                    other.load()
         if moved is None:
-            return self.keep[1](how)
-        (dtype, layout), whole = how, moved.load()
+            return self.restore(how)
+        dtype, layout = how
+        whole = moved.load()
         moved.wait()
         return whole.view(dtype).as_strided(*layout)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 class _Weights:
@@ -128,7 +127,8 @@ class _Weights:
         for parameter in block.parameters():
             shape = tuple(parameter.shape)
             width = max(self._widths.get(shape, 0), parameter.element_size())
-            self._widths[shape] = self._widths[shape[::-1]] = width
+            self._widths[shape] = width
+            self._widths[shape[::-1]] = width
 
     def have(self, tensor: Tensor) -> bool:
         if tensor.untyped_storage()._cdata in self._storages:
@@ -159,8 +159,12 @@ class Moved:
 
     def copied(self, source: Tensor, to_host: bool) -> Tensor:
         """A copy of bytes, which is complete once the computation has waited."""
-        device, pins = ("cpu", self._stream is not None) if to_host else (self._where, False)
-        target = torch.empty(source.shape, dtype=torch.uint8, device=device, pin_memory=pins)
+        target = torch.empty(
+            source.shape,
+            dtype=torch.uint8,
+            device="cpu" if to_host else self._where,
+            pin_memory=to_host and self._stream is not None,
+        )
         if self._stream is None:
             return target.copy_(source)
         # The source is computed, or the memory of the target is no longer in use.
@@ -176,7 +180,7 @@ class Moved:
             torch.cuda.current_stream(self._where).wait_event(self._event)
 
     def release(self) -> None:
-        """Free the device memory. Raises RuntimeError if it was changed since the block saved it."""
+        """Free the device memory. Raises RuntimeError if it changed since the block saved it."""
         self.wait()
         if self._device is not None and self._device._version != self._version:
             raise RuntimeError(

@@ -83,13 +83,13 @@ class World(Protocol):
         """Wait for every rank; raises TimeoutError after `timeout_s` (default: the group's own)."""
 
     def rank_0_first(self, work: Callable[[], None]) -> None:
-        """Call `work` on rank 0, then on all others; each waits, without a limit, until all are done.
+        """Call `work` on rank 0, then on all others; each waits, without a limit, for all of them.
 
         Raises whatever `work` raises.
         """
 
     def wait_for_all(self) -> None:
-        """Wait, without a limit, until every rank is here: before a collective after work on a disk.
+        """Wait, without a limit, for every rank: before a collective after work on a disk.
 
         A collective would end with the time-out of the process group, which is for collectives.
         """

@@ -100,8 +100,9 @@ class Entry:
 
     def placed(self, offload: str | None) -> Placement:
         """The placement under a value of engine.offload; None: the default."""
-        stays = offload == "states" and offload in self.offload[1:]
-        return replace(self.placement, weights="sharded") if stays else self.placement
+        if offload == "states" and offload in self.offload[1:]:
+            return replace(self.placement, weights="sharded")
+        return self.placement
 
 
 _HOOK = "register_hook"
@@ -239,7 +240,8 @@ def missing(entry: Entry) -> list[str]:
 def build_engine(name: str, world: World, options: Options) -> Engine:
     """Build the engine `name`. Raises EngineError if it cannot run here."""
     entry = find(name)
-    if absent := missing(entry):
+    absent = missing(entry)
+    if absent:
         able = ", ".join(e.name for e in ENGINES.values() if not missing(e))
         raise EngineError(
             f"engine '{entry.name}' requires the package {absent[0]}, which is not installed: "

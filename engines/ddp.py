@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from inspect import signature
+from itertools import compress
 from typing import Any
 
 import torch
@@ -36,7 +37,8 @@ class Replica(Module):
         self.averaged: list[DistributedDataParallel] = []  # a list: not a submodule
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return (self.averaged[0] if self.averaged else self.module)(*args, **kwargs)
+        called = self.averaged[0] if self.averaged else self.module
+        return called(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -71,13 +73,20 @@ class BucketedAveraging:
             self._wrap()
         averaged = next(iter(self.module.averaged), None)
         self._in_pass.clear()
-        with averaged.no_sync() if averaged and not last else nullcontext():
+        if averaged and not last:
+            with averaged.no_sync():
+                yield
+        else:
             yield
-        if self._world.size > 1:
-            self._reached |= self._in_pass
-            if last:
-                self._complete() if averaged else self._average_first()
-                self._reached.clear()
+        if self._world.size == 1:
+            return
+        self._reached |= self._in_pass
+        if last and averaged:
+            self._complete()
+        elif last:
+            self._average_first()
+        if last:
+            self._reached.clear()
 
     def _complete(self) -> None:
         """Let DDP average the buckets that wait for a parameter without a gradient."""
@@ -92,9 +101,9 @@ class BucketedAveraging:
                     parameter.grad = None
 
     def _reached_by_any(self) -> set[Parameter]:
-        used = torch.tensor([p in self._reached for p in self._trained], dtype=torch.uint8)
-        flags = zip(self._trained, self._world.maximum(used).tolist(), strict=True)
-        return {parameter for parameter, is_used in flags if is_used}
+        on_this_rank = [p in self._reached for p in self._trained]
+        on_any = self._world.maximum(torch.tensor(on_this_rank, dtype=torch.uint8)).tolist()
+        return set(compress(self._trained, on_any))
 
     def _average_first(self) -> None:
         """Average in buckets as those of DDP, which is made when these gradients are cleared.
@@ -108,14 +117,14 @@ class BucketedAveraging:
         ordered = self._trained[::-1]
         tensors: list[Any] = [*ordered]
         indices, _ = dist._compute_bucket_assignment_by_size(tensors, limits)
-        for bucket in ([ordered[index] for index in of_bucket] for of_bucket in indices):
+        for of_bucket in indices:
+            bucket = [ordered[index] for index in of_bucket]
             buffer = bucket[0].new_zeros(sum(parameter.numel() for parameter in bucket))
             parts = buffer.split([parameter.numel() for parameter in bucket])
             for parameter, part in zip(bucket, parts, strict=True):
                 # In the layout of the parameter, or dense if it has gaps.
-                mean = part.as_strided(
-                    parameter.shape, torch.empty_like(parameter, device="meta").stride()
-                )
+                strides = torch.empty_like(parameter, device="meta").stride()
+                mean = part.as_strided(parameter.shape, strides)
                 if parameter.grad is not None:
                     torch.mul(parameter.grad, 1 / self._world.size, out=mean)
                 parameter.grad = mean if parameter in reached else None
@@ -124,8 +133,11 @@ class BucketedAveraging:
     def _wrap(self) -> None:
         known = signature(DistributedDataParallel).parameters
         # Rank 0 broadcasts buffers after each update, under every engine.
-        renamed = "forward_sync_buffers" in known  # in newer versions
-        no_sync = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+        no_sync = {}
+        for option in ("forward_sync_buffers", "broadcast_buffers"):  # the first in newer versions
+            if option in known:
+                no_sync[option] = False
+                break
         if "init_sync" in known:  # not in torch 2.6; the ranks are equal already
             no_sync["init_sync"] = False
         averaged = _FixedBuckets(self.module.module, gradient_as_bucket_view=True, **no_sync)

@@ -28,7 +28,7 @@ def is_deferred(tensor: Tensor) -> bool:
 
 
 def build(make: Callable[[], Module], world: World) -> tuple[Module, dict[str, Tensor]]:
-    """The model of `make`, and its parameters to `write` by name, whose values rank 0 has. Collective.
+    """The model of `make`, and by name its parameters to `write`: rank 0 has values. Collective.
 
     The other ranks build it on the device "meta", so that their parameters take no memory. Where
     that fails on one, such as a model that reads its own weights, all ranks have values. All must
@@ -51,8 +51,9 @@ def build(make: Callable[[], Module], world: World) -> tuple[Module, dict[str, T
     torch.set_rng_state(state)
     if needs_values:
         return model, {}
-    for buffer in (buffer for buffer in model.buffers() if buffer.numel()):
-        broadcast(buffer.detach())
+    for buffer in model.buffers():
+        if buffer.numel():
+            broadcast(buffer.detach())
     for parameter in model.parameters():
         setattr(parameter, _MARK, True)
     return model, {name: parameter.detach() for name, parameter in model.named_parameters()}
@@ -68,12 +69,12 @@ def _without_values(make: Callable[[], Module]) -> Module | None:
         storages = {tensor.untyped_storage()._cdata for tensor in tensors}
         if len(storages) < len(tensors) or any(map(_is_special, model.parameters())):
             return None
-        for tensor in [tensor for tensor in tensors if tensor.is_meta]:
-            _give_memory(tensor)
+        for tensor in tensors:
+            if tensor.is_meta:
+                _give_memory(tensor)
     except Exception as error:
-        if isinstance(
-            error.__context__ or error, _READS_VALUES
-        ):  # an error of a file hides its cause
+        cause = error.__context__ or error  # an error of a file hides its cause
+        if isinstance(cause, _READS_VALUES):
             return None
         raise
     has_more = any(id(tensor) not in before for tensor in _on_meta())  # such as one in a list
@@ -111,10 +112,10 @@ def write(weights: dict[str, Tensor], engine: Engine) -> None:
     device = engine.world.device
     for name in list(weights):
         values = weights.pop(name).reshape(-1)
-        # Of other ranks no host memory was written to: it stays so.
-        values = (
-            values.to(device) if engine.world.rank == 0 else torch.empty_like(values, device=device)
-        )
+        if engine.world.rank == 0:
+            values = values.to(device)
+        else:  # no host memory was written to: it stays so
+            values = torch.empty_like(values, device=device)
         broadcast(values)
         for piece in held[WEIGHT, name]:
             piece.data.detach().copy_(values[piece.start :][: piece.data.numel()])

@@ -33,9 +33,10 @@ def pick_device(setting: str, local_rank: int = 0, local_size: int = 1) -> torch
     if setting == "auto":
         # One Apple GPU cannot be shared by processes that train together: no backend of
         # torch.distributed carries its tensors.
-        wanted = next(
-            kind for kind in counts if counts[kind] and (kind != "mps" or local_size == 1)
-        )
+        able = [kind for kind, count in counts.items() if count]
+        if local_size > 1 and "mps" in able:
+            able.remove("mps")
+        wanted = able[0]
     elif setting in counts:
         wanted = setting
     else:
@@ -55,17 +56,21 @@ def pick_device(setting: str, local_rank: int = 0, local_size: int = 1) -> torch
             f"device '{wanted}' for {local_size} processes: this machine has {count}; "
             f"start at most {count}, or choose device cpu"
         )
-    return torch.device("mps") if wanted == "mps" else torch.device(wanted, local_rank)
+    if wanted == "mps":
+        return torch.device("mps")
+    return torch.device(wanted, local_rank)
 
 
 def devices() -> dict[str, int]:
     """The number of devices of each kind this process can use, best kind first; one CPU."""
-    return {
-        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
-        "xpu": torch.xpu.device_count() if torch.xpu.is_available() else 0,
-        "mps": int(torch.backends.mps.is_available()),
-        "cpu": 1,
-    }
+    counts = {"cuda": 0, "xpu": 0, "mps": 0, "cpu": 1}
+    if torch.cuda.is_available():
+        counts["cuda"] = torch.cuda.device_count()
+    if torch.xpu.is_available():
+        counts["xpu"] = torch.xpu.device_count()
+    if torch.backends.mps.is_available():
+        counts["mps"] = 1
+    return counts
 
 
 def use(device: torch.device) -> None:
@@ -81,7 +86,9 @@ def use(device: torch.device) -> None:
         if sys.platform == "linux" and not is_set and not _WSL_GPU.exists():
             # Where there is a setter for all accelerators, the one for CUDA warns.
             setter = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
-            (setter or torch.cuda.memory._set_allocator_settings)("expandable_segments:True")
+            if setter is None:
+                setter = torch.cuda.memory._set_allocator_settings
+            setter("expandable_segments:True")
     elif device.type == "xpu":
         torch.xpu.set_device(device)
 
@@ -91,7 +98,10 @@ def hardware_id(device: torch.device) -> str:
     if device.type != "cuda":
         return ""
     entries = environment.variables().get(_VISIBLE["cuda"], "").split(",")
-    entry = entries[device.index or 0].strip() if (device.index or 0) < len(entries) else ""
+    index = device.index or 0
+    entry = ""
+    if index < len(entries):
+        entry = entries[index].strip()
     if entry.startswith("MIG-"):  # several of them are parts of one GPU
         return entry
     return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
@@ -106,7 +116,9 @@ def use_threads(count: int | None, local_size: int) -> Callable[[], None]:
     """
     before = torch.get_num_threads()
     text = environment.variables().get("OMP_NUM_THREADS", "")
-    share = int(text) if text.isdigit() and int(text) > 1 else max(1, cores() // local_size)
+    share = max(1, cores() // local_size)
+    if text.isdigit() and int(text) > 1:
+        share = int(text)
     torch.set_num_threads(count or share)
     return lambda: torch.set_num_threads(before)
 
@@ -135,9 +147,11 @@ def return_freed() -> bool:
 
 def trim_heap() -> None:
     """Return the free pages of glibc's heap to the system. Source: malloc_trim(3)."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)  # type: ignore[union-attr]
+        library.malloc_trim(0)
 
 
 def _describe(kind: str, count: int) -> str:

@@ -23,8 +23,11 @@ def linears_in_fp8(blocks: Blocks) -> None:
     Layers with a number of features that is not a multiple of 16 stay as they are. Raises
     EngineError if that leaves none.
     """
-    layers = [m for block in blocks for m in block.modules() if isinstance(m, Linear)]
-    able = [m for m in layers if m.in_features % _MULTIPLE == m.out_features % _MULTIPLE == 0]
+    able = []
+    for block in blocks:
+        for module in block.modules():
+            if isinstance(module, Linear) and _fits(module):
+                able.append(module)
     if not able:
         raise EngineError(
             "precision 'fp8' is for linear layers of blocks whose features are multiples of "
@@ -34,13 +37,19 @@ def linears_in_fp8(blocks: Blocks) -> None:
         layer.forward = partial(_linear, layer)  # type: ignore[method-assign]
 
 
+def _fits(layer: Linear) -> bool:
+    return layer.in_features % _MULTIPLE == 0 and layer.out_features % _MULTIPLE == 0
+
+
 def _linear(layer: Linear, inputs: Tensor) -> Tensor:
     flat = inputs.reshape(-1, layer.in_features).bfloat16()
     rows = flat.shape[0]
     padded = torch.nn.functional.pad(flat, (0, 0, 0, -rows % _MULTIPLE))
     product: Any = _Product.apply(padded, layer.weight.bfloat16())
     outputs = product[:rows].view(*inputs.shape[:-1], layer.out_features)
-    return outputs if layer.bias is None else outputs + layer.bias.bfloat16()
+    if layer.bias is None:
+        return outputs
+    return outputs + layer.bias.bfloat16()
 
 
 class _Product(torch.autograd.Function):
@@ -87,5 +96,10 @@ def _multiplied(
 ) -> Tensor:
     """The product in bf16; `fast` accumulates with fewer bits on some GPUs."""
     return torch._scaled_mm(
-        left, right, left_scale, right_scale, out_dtype=torch.bfloat16, use_fast_accum=fast
+        left,
+        right,
+        left_scale,
+        right_scale,
+        out_dtype=torch.bfloat16,
+        use_fast_accum=fast,
     )

@@ -54,10 +54,9 @@ class FrozenWeights:
         if frozen and not self._is_sharded:
             norms_in_fp32(model)
             # fp32 rows: added to other activations, they decide the dtype of all that follow.
+            tables = set(frozen.values())
             for embedding in model.modules():
-                if isinstance(embedding, Embedding | EmbeddingBag) and embedding.weight in {
-                    *frozen.values()
-                }:
+                if isinstance(embedding, Embedding | EmbeddingBag) and embedding.weight in tables:
                     embedding.forward = partial(_widened, embedding.forward)  # type: ignore[method-assign]
         module = self._engine.prepare(model, optimizer, blocks)
         if frozen and self._folder is not None:
@@ -72,8 +71,10 @@ class FrozenWeights:
     def state(self) -> State:
         state = self._engine.state()
         values = self._values
+        if not values:
+            return state
         pieces = [replace(p, data=values.get(p.name, p.data)) for p in state.pieces]
-        return replace(state, pieces=pieces) if values else state
+        return replace(state, pieces=pieces)
 
     def load(self, steps: Numbers, loss_scale: Numbers) -> None:
         self._round()
@@ -93,7 +94,9 @@ class FrozenWeights:
 
     def _pieces(self, names: Mapping[str, Tensor]) -> list[Piece]:
         """The working weights `names` that this rank holds."""
-        return [p for p in self._engine.state().pieces if p.name in names] if names else []
+        if not names:
+            return []
+        return [p for p in self._engine.state().pieces if p.name in names]
 
 
 def round_weights(

@@ -99,8 +99,8 @@ class FSDP(EngineWithOptimizerStep):
             sizes = (world.maximum(is_node).nonzero().flatten() + 1).tolist()
             if len(sizes) > 1:  # on every rank
                 raise EngineError(
-                    "engine.hybrid_shard needs the same number of processes on each node; there are "
-                    f"nodes with {', '.join(map(str, sizes[:-1]))} and {sizes[-1]}"
+                    "engine.hybrid_shard needs the same number of processes on each node; there "
+                    f"are nodes with {', '.join(map(str, sizes[:-1]))} and {sizes[-1]}"
                 )
         self._replicas: int = world.size // self._shards
 
@@ -158,8 +158,9 @@ class FSDP(EngineWithOptimizerStep):
         owned: dict[Module, list[Parameter]] = {}
         left = {p for p in self._named.values() if p.requires_grad}
         for module in reversed([m for m in self._model.modules() if isinstance(m, FSDPModule)]):
-            is_root = module is self._model  # a whole parameter may be read before its block
-            ready = left if is_root else left - {*self._whole}
+            ready = left
+            if module is not self._model:  # a whole parameter may be read before its block
+                ready = left - {*self._whole}
             owned[module] = [p for p in module.parameters() if p in ready]
             left -= {*owned[module]}
         self._overlapped = OverlappedUpdate(
@@ -174,7 +175,9 @@ class FSDP(EngineWithOptimizerStep):
         mesh = init_device_mesh(
             self.world.device.type, tuple(axes.values()), mesh_dim_names=tuple(axes)
         )
-        offload = CPUOffloadPolicy(pin_memory=True) if self._offloads else OffloadPolicy()
+        offload = OffloadPolicy()
+        if self._offloads:
+            offload = CPUOffloadPolicy(pin_memory=True)
         dtype = DTYPES.get(self._options.precision)
         # Gathered in 16 bits, reduced in fp32. Autocast alone would gather fp32, and keep a copy
         # of all gathered weights in 16 bits until the backward pass. It casts the inputs.
@@ -262,7 +265,11 @@ class FSDP(EngineWithOptimizerStep):
         )
         everywhere = (self.world.rank, self.world.size)
         sharded = {name for name, p in self._named.items() if isinstance(p, DTensor)}
-        pieces = [p if p.name in sharded else replace(p, replica=everywhere) for p in state.pieces]
+        pieces = []
+        for piece in state.pieces:
+            if piece.name not in sharded:
+                piece = replace(piece, replica=everywhere)
+            pieces.append(piece)
         return replace(state, pieces=pieces)
 
     def _interval(self, tensor: Tensor) -> tuple[int, Tensor]:
@@ -297,15 +304,18 @@ def independent_blocks(model: Module, blocks: Blocks) -> list[Module]:
     A parameter tied across the border of a block would be sharded on one side only.
     """
     owners: dict[int, set[int]] = {}
-    inside = {id(module): index for index, block in enumerate(blocks) for module in block.modules()}
+    inside: dict[int, int] = {}
+    for index, block in enumerate(blocks):
+        inside.update((id(module), index) for module in block.modules())
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             owners.setdefault(id(parameter), set()).add(inside.get(id(module), -1))
-    return [
-        block
-        for block in blocks
-        if block is not model and all(len(owners[id(p)]) == 1 for p in block.parameters())
-    ]
+    independent = []
+    for block in blocks:
+        shares = any(len(owners[id(p)]) > 1 for p in block.parameters())
+        if block is not model and not shares:
+            independent.append(block)
+    return independent
 
 
 def _add_in_16_bits(model: Module, whole: Collection[Parameter]) -> None:
@@ -324,19 +334,18 @@ def _add_in_16_bits(model: Module, whole: Collection[Parameter]) -> None:
     for unit in reversed([m for m in model.modules() if isinstance(m, FSDPModule)]):
         modules = [module for module in unit.modules() if module in left]
         left -= {*modules}
-        owned = [
-            (module, name)
-            for module in modules
-            for name, weight in module.named_parameters(recurse=False)
-            if weight.requires_grad and weight not in whole
-        ]
+        owned = []
+        for module in modules:
+            for name, weight in module.named_parameters(recurse=False):
+                if weight.requires_grad and weight not in whole:
+                    owned.append((module, name))
         hook = torch.compiler.disable(partial(defer, owned))
         unit.register_forward_pre_hook(hook)  # after that of FSDP, which gathers the weights
 
 
 def _whole(model: Module) -> set[Parameter]:
     """The parameters that every rank keeps: those without an axis or without elements."""
-    whole = {name: p for name, p in model.named_parameters() if p.dim() == 0 or p.numel() == 0}
+    whole = {name: p for name, p in model.named_parameters() if 0 in (p.dim(), p.numel())}
     if whole and "ignored_params" not in signature(fully_shard).parameters:
         raise EngineError(
             f"fsdp of torch {torch.__version__} shards all parameters along their first axis; "

@@ -1,4 +1,4 @@
-"""The network interface of the process group: loopback on one machine, one that others reach on several."""
+"""The network interface of the process group: loopback, or one that other machines reach."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ GLOO = "GLOO_SOCKET_IFNAME"
 
 def interfaces() -> dict[str, list[str]]:
     """The interfaces of this machine with their addresses, IPv4 first."""
-    families = (socket.AF_INET, socket.AF_INET6)
-    return {
-        name: [
-            a.address.partition("%")[0]
-            for family in families
-            for a in addresses
-            if a.family == family
-        ]
-        for name, addresses in psutil.net_if_addrs().items()
-    }
+    by_name: dict[str, list[str]] = {}
+    for name, addresses in psutil.net_if_addrs().items():
+        by_name[name] = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for address in addresses:
+                if address.family == family:
+                    by_name[name].append(address.address.partition("%")[0])
+    return by_name
 
 
 def use_loopback() -> None:
     """Let gloo listen where no other machine can connect. For ranks on one machine."""
-    loopback = (name for name, addresses in interfaces().items() if "127.0.0.1" in addresses)
-    if name := next(loopback, None):
-        environment.variables().setdefault(GLOO, name)
+    for name, addresses in interfaces().items():
+        if "127.0.0.1" in addresses:
+            environment.variables().setdefault(GLOO, name)
+            return
 
 
 def select_interface(address: str) -> None:
@@ -46,16 +45,17 @@ def select_interface(address: str) -> None:
     if variables.get(GLOO):
         return
     try:
-        if not _is_local(str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])):
-            return  # gloo takes the first
+        announced = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        first = announced[0][4][0]  # gloo takes the first
+        if not _is_local(str(first)):
+            return
     except OSError:
         pass
     available = interfaces()
     public = [name for name, addresses in available.items() if not all(map(_is_local, addresses))]
     try:  # the local address of packets to `address`; sends none
-        family, kind, protocol, _, target = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[
-            0
-        ]
+        targets = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)
+        family, kind, protocol, _, target = targets[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.connect(target)
             source = probe.getsockname()[0]
@@ -64,8 +64,8 @@ def select_interface(address: str) -> None:
         pass
     if len(public) != 1:
         raise EngineError(
-            f"the host name {host} resolves to 127.0.0.1, which other nodes cannot reach; set {GLOO} "
-            f"to one of {', '.join(available)}"
+            f"the host name {host} resolves to 127.0.0.1, which other nodes cannot reach; set "
+            f"{GLOO} to one of {', '.join(available)}"
         )
     variables[GLOO] = public[0]
 

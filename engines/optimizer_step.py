@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -72,13 +73,16 @@ class EngineWithOptimizerStep:
 
     def backward(self, loss: Tensor) -> None:
         self.unchanged.check()
-        (self._loss_scale.scale(loss) if self._loss_scale else loss).backward()
+        if self._loss_scale:
+            loss = self._loss_scale.scale(loss)
+        loss.backward()
 
     def step(self) -> Update:
         """As `Engine.step`; the host waits for the device in fp16 only."""
         if self._is_first:
-            trained = ((n, p) for n, p in self._named.items() if p.requires_grad)
-            self.without_gradient = [name for name, p in trained if p.grad is None]
+            self.without_gradient = [
+                name for name, p in self._named.items() if p.requires_grad and p.grad is None
+            ]
             self._is_first = False
             self.unchanged.end()
         average(self._whole, self.world)
@@ -88,18 +92,19 @@ class EngineWithOptimizerStep:
         clip = self._clip_norm
         scale = self._loss_scale
         if scale is None:
-            self._apply(None if clip is None else clip_factor(norm, clip))
+            factor = None if clip is None else clip_factor(norm, clip)
+            self._apply(factor)
             update = Update(norm)
         else:
             used = scale.value
-            norm = norm / scale.value
+            norm = norm / used
             # The norm is that of all ranks and bit-equal on each: they skip together.
             overflow = not bool(torch.isfinite(norm))
             if overflow:
                 self.discard()
             else:
-                factor = 1.0 if clip is None else clip_factor(norm, clip)
-                self._apply(torch.as_tensor(factor, device=norm.device) / used)
+                factor = torch.ones_like(norm) if clip is None else clip_factor(norm, clip)
+                self._apply(factor / used)
             update = Update(norm, scale.update(overflow), used)
         broadcast_buffers(self._buffers, self.world)
         return update
@@ -148,18 +153,23 @@ def average(parameters: Iterable[Parameter], world: World) -> None:
     The gradient of a rank that did not use a parameter counts as zero; a parameter that no rank
     used keeps no gradient.
     """
-    if world.size == 1 or not (parameters := list(parameters)):
+    if world.size == 1:
         return  # without a walk through all modules, which takes as long as a small layer
-    used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
-    reached = [p for p, u in zip(parameters, world.maximum(used).tolist(), strict=True) if u]
+    parameters = list(parameters)
+    if not parameters:
+        return
+    on_this_rank = [p.grad is not None for p in parameters]
+    on_any = world.maximum(torch.tensor(on_this_rank, dtype=torch.uint8)).tolist()
+    reached = list(compress(parameters, on_any))
     for dtype in dict.fromkeys(p.dtype for p in reached):
         same = [p for p in reached if p.dtype == dtype]
         pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in same]
         flat = torch.cat([piece.reshape(-1) for piece in pieces])
         flat /= world.size
         dist.all_reduce(flat)
-        for parameter, piece in zip(same, flat.split([p.numel() for p in same]), strict=True):
-            parameter.grad = piece.view(parameter.shape)
+        means = flat.split([p.numel() for p in same])
+        for parameter, mean in zip(same, means, strict=True):
+            parameter.grad = mean.view(parameter.shape)
 
 
 def global_norm(
@@ -174,12 +184,21 @@ def global_norm(
     if replicas and world.size > 1:
         norm = (world.sum(norm.square()) / replicas).sqrt()
     norm = norm.to(world.device)
-    return torch.hypot(norm, get_total_norm(whole).to(norm)) if whole else norm
+    if not whole:
+        return norm
+    return torch.hypot(norm, get_total_norm(whole).to(norm))
 
 
 def gradients_of(parameters: Iterable[Parameter]) -> list[Tensor]:
-    gradients = (p.grad for p in parameters if p.grad is not None)
-    return [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+    """The gradients that `parameters` have, of a sharded one that of this rank's shard."""
+    gradients = []
+    for parameter in parameters:
+        gradient = parameter.grad
+        if isinstance(gradient, DTensor):
+            gradient = gradient.to_local()
+        if gradient is not None:
+            gradients.append(gradient)
+    return gradients
 
 
 def scale(gradients: Sequence[Tensor], factor: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -46,7 +47,9 @@ class OverlappedUpdate:
         self._order: dict[Module, None] = {}  # Modules in the order of the first forward pass
         self._running: dict[Module, Future[None]] = {}
         # A new thread is on GPU 0, where torch would open a context: 0.3 to 0.5 GB for each rank.
-        use = partial(torch.cuda.set_device, device) if device.type == "cuda" else None
+        use = None
+        if device.type == "cuda":
+            use = partial(torch.cuda.set_device, device)
         self._thread = ThreadPoolExecutor(1, "update", initializer=use)
         wait: Callable[..., None] = self._wait_for
         if compiled:
@@ -56,7 +59,8 @@ class OverlappedUpdate:
 
     def start(self, factor: Tensor | None) -> None:
         """Start to update with gradients times the scalar `factor`, and to clear them."""
-        factor = None if factor is None else factor.cpu()
+        if factor is not None:
+            factor = factor.cpu()
         all_groups = self._optimizer.param_groups
         for module in dict.fromkeys([*self._order, *self._parts]):
             # Copies: the loop sets the next learning rate in the groups themselves.
@@ -79,7 +83,7 @@ class OverlappedUpdate:
             self._running.pop(module).result()
 
     def _update(self, groups: list[dict[str, Any]], factor: Tensor | None) -> None:
-        parameters = [p for group in groups for p in group["params"]]
+        parameters = list(chain.from_iterable(group["params"] for group in groups))
         if factor is not None:
             scale(gradients_of(parameters), factor)
         all_groups = self._optimizer.param_groups
@@ -99,8 +103,10 @@ def _part(optimizer: Optimizer, held: Sequence[Parameter]) -> list[tuple[int, li
     """
     part = []
     for number, group in enumerate(optimizer.param_groups):
-        members = [p for p in held if any(p is other for other in group["params"])]
+        of_group = set(group["params"])  # by identity
+        members = [p for p in held if p in of_group]
         for are_shards in (True, False):
             same = [p for p in members if isinstance(p, DTensor) == are_shards]
-            part += [(number, same)] if same else []
+            if same:
+                part.append((number, same))
     return part

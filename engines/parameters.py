@@ -65,13 +65,17 @@ def check_parameters(
     able = []
     for name, entry in ENGINES.items():
         if _reason(model, blocks, entry, entry.processes or processes) is None:
-            able.append(name if entry.processes is None else f"{name} with one process")
+            is_single = entry.processes is not None
+            able.append(f"{name} with one process" if is_single else name)
     raise EngineError(f"{reason}; engines that train it: {', '.join(able) or 'none'}")
 
 
 def _reason(model: Module, blocks: Blocks, entry: Entry, processes: int) -> str | None:
     """Why an engine cannot train `model`; None: it can."""
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
+    named = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.numel():
+            named[name] = parameter
     for name, parameter in named.items():
         what = f"engine {entry.name} does not train parameter '{name}'"
         if parameter.dtype is torch.float16 and not entry.has_fp32_copies:
@@ -96,7 +100,7 @@ def _reason(model: Module, blocks: Blocks, entry: Entry, processes: int) -> str 
 
 
 def _keeps_changes(entry: Entry, processes: int) -> bool:
-    """Whether a change of a weight in a forward pass is one of the weight itself, for all processes."""
+    """Whether what a forward pass changes in a weight stays, for all processes."""
     is_whole = entry.placement.weights == "replicated" and not entry.has_fp32_copies
     return is_whole and processes == 1
 
@@ -119,9 +123,11 @@ def _joined(
     named: Mapping[str, Parameter], blocks: Blocks, entry: Entry
 ) -> Iterator[Mapping[str, Parameter]]:
     left = dict(named)
-    for block in blocks if entry.types_by_block else ():
-        inside = {id(parameter) for parameter in block.parameters()}
-        yield {n: left.pop(n) for n, p in named.items() if n in left and id(p) in inside}
+    if entry.types_by_block:
+        for block in blocks:
+            inside = set(block.parameters())
+            names = [name for name, parameter in left.items() if parameter in inside]
+            yield {name: left.pop(name) for name in names}
     yield left
 
 

@@ -38,7 +38,8 @@ def check_precision(precision: Precision, device: torch.device) -> None:
             )
     elif precision == "tf32":
         raise EngineError(
-            f"precision 'tf32' is a format of NVIDIA GPUs; allowed on {device.type}: fp32, bf16, fp16"
+            f"precision 'tf32' is a format of NVIDIA GPUs; allowed on {device.type}: "
+            "fp32, bf16, fp16"
         )
 
 
@@ -82,7 +83,9 @@ def _autocast(
 
 def _widen(dtype: torch.dtype, value: Any) -> Any:
     # Losses are computed outside: a cross-entropy of bf16 logits would be computed in bf16.
-    return value.float() if isinstance(value, Tensor) and value.dtype == dtype else value
+    if isinstance(value, Tensor) and value.dtype == dtype:
+        return value.float()
+    return value
 
 
 def norms_in_fp32(model: Module) -> None:
@@ -100,11 +103,12 @@ def norms_in_fp32(model: Module) -> None:
 def _with_fp32_weights(kind: type[Module]) -> type[Module]:
     def wide(name: str) -> property:
         def read(module: Module) -> Tensor | None:
-            return None if (value := module._parameters[name]) is None else value.float()
+            value = module._parameters[name]
+            return None if value is None else value.float()
 
         return property(read)
 
-    return type(kind.__name__, (kind,), {name: wide(name) for name in ("weight", "bias")})
+    return type(kind.__name__, (kind,), {"weight": wide("weight"), "bias": wide("bias")})
 
 
 class LossScale:

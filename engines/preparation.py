@@ -82,8 +82,9 @@ def change_forward(
         torch._dynamo.config.optimize_ddp = False
         modules = list(blocks) or [model]
         parts = [m for m in model.modules() if getattr(m, "compiles_parts", False)]
-        how: dict[str, Any] = {"options": _REPLAYED} if options.graphs else {}
+        how: dict[str, Any] = {}
         if options.graphs:
+            how["options"] = _REPLAYED
             # Without a first mark each block frees what the one before it returned, if no gradient
             # is computed. Later marks: of accumulate, and of an evaluation at each micro-batch.
             torch.compiler.cudagraph_mark_step_begin()
@@ -110,7 +111,8 @@ def _compiled(
 
     if modules[0]._compiled_call_impl is not None:
         early = "force_non_lazy_backward_lowering"
-        with config.patch({early: True} if hasattr(config, early) else {}):
+        changes = {early: True} if hasattr(config, early) else {}
+        with config.patch(changes):
             try:
                 return compile_fx(graph, inputs)
             except torch.OutOfMemoryError:
@@ -130,7 +132,9 @@ def _channels_last(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> An
     # every engine can shard them and return them as flat views; see models/event_seg/network.py.
     def image_last(value: Any) -> Any:
         is_image = isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point()
-        return value.contiguous(memory_format=torch.channels_last) if is_image else value
+        if not is_image:
+            return value
+        return value.contiguous(memory_format=torch.channels_last)
 
     args, kwargs = tree_map(image_last, (args, kwargs))
     return forward(*args, **kwargs)
@@ -198,7 +202,9 @@ def checkpoint_blocks(
     `kept`: contexts that keep the outputs of some operators. Only the instances' `forward` is
     replaced: no module is added, no name changes.
     """
-    for block in blocks[every - 1 :: every] if every else ():
+    if every == 0:
+        return
+    for block in blocks[every - 1 :: every]:
         block.forward = partial(_checkpointed, block, kept, block.forward)
 
 

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import torch.distributed as dist
@@ -37,7 +38,7 @@ def check_ranks(
     text = json.dumps(dict(facts), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     keys = [f"peer/{number}" for number in range(size)]
-    missing = list[int]()
+    missing: list[int] = []
     try:
         store.set(f"facts/{digest}", text)
         store.set(keys[rank], json.dumps([socket.gethostname(), digest, device]))
@@ -45,9 +46,9 @@ def check_ranks(
             store.wait(keys, timedelta(seconds=timeout_s))
         except (dist.DistError, RuntimeError):
             missing = [number for number, key in enumerate(keys) if not store.check([key])]
-        present = [number for number in range(size) if number not in set(missing)]
+        present = [number for number in range(size) if number not in missing]
         texts = store.multi_get([keys[number] for number in present])
-        peers = {number: tuple(json.loads(t)) for number, t in zip(present, texts, strict=True)}
+        peers = dict(zip(present, map(json.loads, texts), strict=True))
         problem = f"{_ranks(missing)} of {size} did not register within {timeout_s:g} s"
         problem += f"; registered: {_hosts(peers)}"
         if not missing:
@@ -62,8 +63,10 @@ def check_ranks(
         raise PeersMissing(
             f"rank {rank} on {socket.gethostname()} lost rank 0 during the rendezvous: {error}"
         ) from error
+    if missing:
+        raise PeersMissing(problem)
     if problem:
-        raise PeersMissing(problem) if missing else EngineError(problem)
+        raise EngineError(problem)
 
 
 def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False) -> dist.Store:
@@ -101,7 +104,8 @@ def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False)
             with socket.create_server(("", 0)) as server:
                 free = server.getsockname()[1]
             raise EngineError(
-                f"rank 0 on {socket.gethostname()} cannot open the rendezvous at {address}:{text}: {reason}\n"
+                f"rank 0 on {socket.gethostname()} cannot open the rendezvous at "
+                f"{address}:{text}: {reason}\n"
                 "  cause         another job or program on this machine uses the port\n"
                 f"  fix           export MASTER_PORT={free}"
             ) from error
@@ -141,10 +145,15 @@ def _difference(store: dist.Store, peers: _Peers) -> str:
             )
     if len(by_digest) == 1:
         return ""
-    expected, other = (json.loads(store.get(f"facts/{digest}")) for digest in [*by_digest][:2])
-    names = [name for name in {**expected, **other} if expected.get(name) != other.get(name)]
-    lines = [f"{n} {other.get(n, 'unset')} instead of {expected.get(n, 'unset')}" for n in names]
-    hosts = _hosts({rank: peers[rank] for rank in [*by_digest.values()][1]})
+    (digest, _), (other_digest, ranks), *_ = by_digest.items()
+    expected = json.loads(store.get(f"facts/{digest}"))
+    other = json.loads(store.get(f"facts/{other_digest}"))
+    lines = []
+    for name in {**expected, **other}:
+        if expected.get(name) != other.get(name):
+            value = other.get(name, "unset")
+            lines.append(f"{name} {value} instead of {expected.get(name, 'unset')}")
+    hosts = _hosts({rank: peers[rank] for rank in ranks})
     return (
         f"ranks have different settings: {hosts}: {'; '.join(lines[:_MAX_SHOWN])} as on rank 0 "
         f"({peers[0][0]}); start every node with the same command and environment"
@@ -156,12 +165,13 @@ def _hosts(peers: _Peers) -> str:
     by_host = defaultdict(list)
     for rank, (host, *_) in peers.items():
         by_host[host].append(rank)
-    return ", ".join(
-        f"{host} ({_ranks(ranks)})" for host, ranks in list(by_host.items())[:_MAX_SHOWN]
-    )
+    shown = islice(by_host.items(), _MAX_SHOWN)
+    return ", ".join(f"{host} ({_ranks(ranks)})" for host, ranks in shown)
 
 
 def _ranks(ranks: Sequence[int]) -> str:
     """`rank 3`, `ranks 1, 4`."""
-    more = " and more" if len(ranks) > 4 * _MAX_SHOWN else ""
-    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks[: 4 * _MAX_SHOWN]))}{more}"
+    most = 4 * _MAX_SHOWN
+    noun = "rank" if len(ranks) == 1 else "ranks"
+    more = " and more" if len(ranks) > most else ""
+    return f"{noun} {', '.join(map(str, ranks[:most]))}{more}"

@@ -47,7 +47,7 @@ class Replicated(EngineWithOptimizerStep):
         averaging: Callable[[Module, World, Options], GradientAveraging],
         sharding: Any = None,
     ):
-        """`sharding`: how an optimizer is sharded over ranks, as engines.oss does; None: it is not."""
+        """`sharding`: how an optimizer is sharded over ranks, as by oss; None: it is not."""
         check_precision(options.precision, world.device)
         self.world = world
         self._options = options
@@ -64,7 +64,9 @@ class Replicated(EngineWithOptimizerStep):
         named = dict(model.named_parameters())
         self._averaged = self._averaging(model, self.world, self._options)
         shard = self._sharding
-        build = partial(shard.build, optimizer) if shard else optimizer.build
+        build = optimizer.build
+        if shard:
+            build = partial(shard.build, optimizer)
         torch_optimizer = build_optimizer(optimizer, named, build)
         fp16 = self._options.precision == "fp16"
         self.begin_updates(model, named, torch_optimizer, optimizer.clip_norm, fp16=fp16)
@@ -94,7 +96,7 @@ class Replicated(EngineWithOptimizerStep):
             with self._averaged.accumulate(last):
                 yield
             if graphs and is_first and not last:
-                # The next pass overwrites the memory of CUDA graphs; later ones are added to copies.
+                # The next pass overwrites the memory of CUDA graphs; later ones add to copies.
                 for parameter in self._named.values():
                     if parameter.grad is not None:
                         parameter.grad = parameter.grad.clone()
@@ -134,8 +136,9 @@ class Replicated(EngineWithOptimizerStep):
 
     def _local_optimizer(self) -> Optimizer:
         """The optimizer with the slots of this rank."""
-        shard = self._sharding
-        return shard.local_optimizer(self._optimizer) if shard else self._optimizer
+        if self._sharding is None:
+            return self._optimizer
+        return self._sharding.local_optimizer(self._optimizer)
 
     def refresh(self) -> None:
         """Nothing to do: the pieces are the working weights."""

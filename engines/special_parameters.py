@@ -38,9 +38,9 @@ class UnchangedWeights:
         for name, parameter, version in self._versions or ():
             if parameter._version != version:
                 raise EngineError(
-                    f"a forward pass changes the parameter '{name}' in place, which trains otherwise "
-                    "on several processes and under engines that shard; engines that train it: local "
-                    "with one process"
+                    f"a forward pass changes the parameter '{name}' in place, which trains "
+                    "otherwise on several processes and under engines that shard; engines that "
+                    "train it: local with one process"
                 )
         if self._versions:
             self._versions.clear()

@@ -37,8 +37,9 @@ IntervalOf = Callable[[Tensor], tuple[int, Tensor]]
 
 def full_interval(tensor: Tensor) -> tuple[int, Tensor]:
     """The interval of a tensor that this rank holds completely."""
-    values = tensor.detach() if tensor.requires_grad else tensor
-    return 0, values.view(-1)
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    return 0, tensor.view(-1)
 
 
 def slot_names(
@@ -49,7 +50,8 @@ def slot_names(
     Raises EngineError for an unknown class of optimizer.
     """
     if isinstance(optimizer, ADAM):
-        return SLOTS[:3] if group["amsgrad"] else SLOTS[:2]
+        number = 3 if group["amsgrad"] else 2
+        return SLOTS[:number]
     if isinstance(optimizer, SGD):
         return ("momentum_buffer",) if group["momentum"] else ()
     if isinstance(optimizer, Adafactor):
@@ -82,7 +84,8 @@ class _Initial(UserDict[str, Any]):
         self.first: dict[str, Any] = {}
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self.first.setdefault(key, value.clone() if isinstance(value, Tensor) else value)
+        if key not in self.first:
+            self.first[key] = value.clone() if isinstance(value, Tensor) else value
         super().__setitem__(key, value)
 
 
@@ -94,18 +97,19 @@ def _initial_state(
     element.grad = torch.zeros_like(element)
     groups = optimizer.param_groups
     optimizer.param_groups = [{**group, "params": [element]}]
-    optimizer.state[element] = made = _Initial()
+    initial = _Initial()
+    optimizer.state[element] = initial
     try:
         with torch.no_grad():
             unwrap(type(optimizer).step)(optimizer)  # without hooks
     finally:
         optimizer.param_groups = groups
         del optimizer.state[element]
-    is_full = {k: isinstance(v, Tensor) and v.shape == element.shape for k, v in made.first.items()}
-    return {
-        key: torch.full_like(parameter, value.item(), dtype=value.dtype) if is_full[key] else value
-        for key, value in made.first.items()
-    }
+    state = dict(initial.first)
+    for key, value in initial.first.items():
+        if isinstance(value, Tensor) and value.shape == element.shape:
+            state[key] = torch.full_like(parameter, value.item(), dtype=value.dtype)
+    return state
 
 
 def fill_slots(optimizer: Optimizer) -> None:
@@ -117,7 +121,9 @@ def fill_slots(optimizer: Optimizer) -> None:
     if makes_own and not hasattr(optimizer, "_fresh"):
         optimizer._fresh = set()  # type: ignore[attr-defined]
         optimizer.register_step_pre_hook(_begin)
-    new_slot = optimizer.new_slot if isinstance(optimizer, MakesSlots) else _zeros
+    new_slot = _zeros
+    if isinstance(optimizer, MakesSlots):
+        new_slot = optimizer.new_slot
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
@@ -142,21 +148,22 @@ def _makes_own_state(optimizer: Optimizer) -> bool:
 
 def dampens(optimizer: Optimizer) -> bool:
     """Whether the first momentum of a parameter is its gradient, and not a part of it."""
-    is_sgd = isinstance(optimizer, SGD)
-    return is_sgd and any(
-        group["momentum"] and group["dampening"] for group in optimizer.param_groups
-    )
+    if not isinstance(optimizer, SGD):
+        return False
+    return any(group["momentum"] and group["dampening"] for group in optimizer.param_groups)
 
 
 def _fresh(optimizer: Optimizer) -> set[Parameter]:
-    """The parameters of an optimizer with `slots` that have taken no step, nor got the state of one."""
+    """The parameters of an optimizer with `slots` that have neither stepped nor got a state."""
     return getattr(optimizer, "_fresh", set())
 
 
 def _zeros(kind: str, parameter: Parameter) -> Tensor:
     shape = tuple(parameter.shape)
     slot = kind_shape(kind, shape)
-    return torch.zeros_like(parameter) if slot == shape else parameter.detach().new_zeros(slot)
+    if slot == shape:
+        return torch.zeros_like(parameter)
+    return parameter.detach().new_zeros(slot)
 
 
 def stored(tensor: Tensor) -> list[Tensor]:
@@ -164,8 +171,12 @@ def stored(tensor: Tensor) -> list[Tensor]:
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None:
         return [tensor]
-    inner = [getattr(tensor, name) for name in flatten()[0]]  # of a DTensor its mesh, too
-    return [part for each in inner if isinstance(each, Tensor) for part in stored(each)]
+    parts: list[Tensor] = []
+    for name in flatten()[0]:
+        inner = getattr(tensor, name)
+        if isinstance(inner, Tensor):  # no mesh, which a DTensor has, too
+            parts += stored(inner)
+    return parts
 
 
 def load_steps(optimizer: Optimizer, named: Mapping[str, Parameter], steps: Numbers) -> None:
@@ -177,9 +188,10 @@ def load_steps(optimizer: Optimizer, named: Mapping[str, Parameter], steps: Numb
         for parameter in group["params"]:
             if parameter in fresh and steps[names[parameter]]:
                 fresh.discard(parameter)
-                made = _initial_state(optimizer, group, parameter)
-                optimizer.state[parameter] = {**made, **optimizer.state[parameter]}
-            if "step" in (state := optimizer.state[parameter]):
+                initial = _initial_state(optimizer, group, parameter)
+                optimizer.state[parameter] = {**initial, **optimizer.state[parameter]}
+            state = optimizer.state[parameter]
+            if "step" in state:
                 state["step"] *= 0  # a tensor, or a number
                 state["step"] += steps[names[parameter]]
 
@@ -202,10 +214,10 @@ def gather_state(
     """
     fill_slots(optimizer)
     names = {parameter: name for name, parameter in named.items()}
-    pieces = [
-        Piece(WEIGHT, name, *interval_of(parameter), weight_replica)
-        for name, parameter in named.items()
-    ]
+    pieces = []
+    for name, parameter in named.items():
+        start, values = interval_of(parameter)
+        pieces.append(Piece(WEIGHT, name, start, values, weight_replica))
     counts: dict[str, Tensor | float] = {}
     fresh = _fresh(optimizer)
     for group in optimizer.param_groups:
@@ -213,10 +225,9 @@ def gather_state(
             name = names[parameter]
             state = optimizer.state[parameter]
             start, _ = interval_of(parameter)
-            pieces += [
-                Piece(slot, name, start, interval_of(state[slot])[1], slot_replica)
-                for slot in slot_names(optimizer, group, parameter)
-            ]
+            for slot in slot_names(optimizer, group, parameter):
+                _, values = interval_of(state[slot])
+                pieces.append(Piece(slot, name, start, values, slot_replica))
             if "step" in state:
                 counts[name] = state["step"]
             elif _makes_own_state(optimizer):
@@ -226,15 +237,16 @@ def gather_state(
         pieces=pieces,
         buffers=read_buffers(stored_buffers(model)),
         steps=read_counts(counts),
-        groups=[
-            {
-                **{k: v for k, v in g.items() if k != "params"},
-                "names": [names[p] for p in g["params"]],
-            }
-            for g in groups
-        ],
+        groups=[with_names(g, [names[p] for p in g["params"]]) for g in groups],
         loss_scale=loss_scale,
     )
+
+
+def with_names(group: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The options of an optimizer's `group`, with the `names` of its parameters instead of them."""
+    options = {**group, "names": names}
+    del options["params"]
+    return options
 
 
 def read_counts(counts: Mapping[str, Tensor | float]) -> dict[str, float]:
@@ -294,12 +306,12 @@ def stored_buffers(model: Module) -> dict[str, BufferOwner]:
 
     Other buffers (persistent=False: tables, masks) are constants.
     """
-    return {
-        f"{prefix}.{name}" if prefix else name: (module, name)
-        for prefix, module in model.named_modules()
-        for name, _ in module.named_buffers(recurse=False)
-        if name not in module._non_persistent_buffers_set
-    }
+    owners = {}
+    for prefix, module in model.named_modules():
+        for name, _ in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                owners[f"{prefix}.{name}".lstrip(".")] = (module, name)
+    return owners
 
 
 def read_buffers(owners: Mapping[str, BufferOwner]) -> dict[str, Tensor]:
@@ -328,7 +340,7 @@ def broadcast_buffers(owners: Mapping[str, BufferOwner], world: World) -> None:
 
 
 def broadcast(tensor: Tensor) -> None:
-    """Write the values of rank 0 into `tensor`, which may be of any dtype and layout. Collective."""
+    """Write the values of rank 0 into `tensor`, of any dtype and layout. Collective."""
     values = _bytes(tensor)
     dist.broadcast(values, 0)
     if values.data_ptr() != tensor.data_ptr():  # a copy

@@ -17,7 +17,8 @@ from torch.nn import Module, Parameter
 
 from gearshift.engines.base import EngineError, World
 
-_LOOK_S = 1.0  # How often a rank that waits says in the store what it has used, and looks what others have
+# How often a rank that waits says in the store what it has used, and looks what others have.
+_LOOK_S = 1.0
 _ENDS = "no further parameter"
 
 
@@ -49,7 +50,8 @@ class UsedParameters:
         self._in_pass: set[int] = set()
         self._step = 0
         self._agreed = list[tuple[int, str]]()
-        self._is_open = self._is_last = False
+        self._is_open = False
+        self._is_last = False
         self._closed = threading.Event()
         self._store: Any = None  # nothing to compare
         if world.size > 1 and world.store is not None:
@@ -59,16 +61,16 @@ class UsedParameters:
             threading.Thread(target=self._say_while_waiting, daemon=True).start()
 
     def _watch(self, model: Module, gathers: Callable[[Module], bool]) -> None:
-        compiled = {
-            inner
-            for module in model.modules()
-            if module._compiled_call_impl is not None
-            for inner in module.modules()
-        }
+        compiled: set[Module] = set()
+        for module in model.modules():
+            if module._compiled_call_impl is not None:
+                compiled.update(module.modules())
         for module in model.modules():
             ends = gathers(module)
-            own = [p for p in module.parameters(recurse=False) if p.requires_grad]
-            first = next(iter(own or (module.parameters() if ends else ())), None)
+            trained = [p for p in module.parameters(recurse=False) if p.requires_grad]
+            if not trained and ends:
+                trained = [*module.parameters()]
+            first = next(iter(trained), None)
             if first is None or (module in compiled and not ends):
                 continue
             self._names.append(self._names[self._index[first]])
@@ -107,9 +109,10 @@ class UsedParameters:
         try:
             yield
         except RuntimeError as error:
-            if difference := self._difference():
-                raise EngineError(difference) from error
-            raise
+            difference = self._difference()
+            if difference is None:
+                raise
+            raise EngineError(difference) from error
 
     def end_forward(self) -> None:
         """Call before each backward pass."""
@@ -139,15 +142,18 @@ class UsedParameters:
         key = f"{self._step}/{position}/{digest}"
         if self._store.add(key, 1) == self._world.size:
             self._store.set(f"{key}/all", "")
-        begin = looked = time.monotonic()
+        begin = time.monotonic()
+        looked = begin
+        limit_s = self._store.timeout.total_seconds()
         while not self._store.check([f"{key}/all"]):
             if time.monotonic() - looked > _LOOK_S / 4:
                 self._say()
-                if difference := self._difference():
+                difference = self._difference()
+                if difference is not None:
                     self._wait_for_readers()
                     raise EngineError(difference)
                 looked = time.monotonic()
-            if looked - begin > (limit_s := self._store.timeout.total_seconds()):
+            if looked - begin > limit_s:
                 raise TimeoutError(f"rank {self._world.rank} waited {limit_s:g} s for other ranks")
             time.sleep(min(0.05, (time.monotonic() - begin) / 8))  # wait: prints each time-out
         self._agreed.append((self._step, key))
@@ -169,10 +175,12 @@ class UsedParameters:
         self._store.set(f"rank/{self._world.rank}", said)
 
     def _say_while_waiting(self) -> None:
-        before = said = (-1, 0)
+        before = (-1, 0)
+        said = before
         while not self._closed.wait(_LOOK_S):
             now = (self._step, len(self._segments))
-            if now == before != said and now[1]:
+            is_waiting = now == before
+            if is_waiting and now != said and self._segments:
                 try:
                     self._say()
                 except (dist.DistError, RuntimeError):
@@ -185,9 +193,8 @@ class UsedParameters:
         if self._store is None:
             return None
         try:
-            others = (r for r in range(self._world.size) if r != self._world.rank)
-            for rank in others:
-                if not self._store.check([f"rank/{rank}"]):
+            for rank in range(self._world.size):
+                if rank == self._world.rank or not self._store.check([f"rank/{rank}"]):
                     continue
                 step, segments = json.loads(self._store.get(f"rank/{rank}"))
                 if step == self._step:
@@ -200,9 +207,10 @@ class UsedParameters:
 
     def _describe(self, here: Sequence[int], there: Sequence[int], rank: int) -> str:
         pairs = zip([*here, 0], [*there, 0], strict=False)
-        names = next([self._names[a], self._names[b]] for a, b in pairs if a != b)
-        (first, name), (second, other) = sorted(zip((self._world.rank, rank), names, strict=True))
+        index, other_index = next((a, b) for a, b in pairs if a != b)
+        names = {self._world.rank: self._names[index], rank: self._names[other_index]}
+        first, second = sorted(names)
         return (
-            f"ranks use different parameters in one step: rank {first} uses {name} where rank "
-            f"{second} uses {other}; this engine cannot average them; use engine ddp"
+            f"ranks use different parameters in one step: rank {first} uses {names[first]} where "
+            f"rank {second} uses {names[second]}; this engine cannot average them; use engine ddp"
         )

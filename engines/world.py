@@ -53,16 +53,17 @@ class ProcessWorld:
                 "a process group is already open in this process; close it before a run starts"
             )
         kind = self.device.type
-        if (backend := _BACKENDS.get(kind)) is None:
+        backend = _BACKENDS.get(kind)
+        if backend is None:
             raise EngineError(
-                f"no process group backend for device {kind}; use engine local with one process, or "
-                "device cpu"
+                f"no process group backend for device {kind}; use engine local with one process, "
+                "or device cpu"
             )
         for name in ("gloo", "nccl", "xccl"):
             if name in backend and not dist.is_backend_available(name):
                 raise EngineError(
-                    f"torch {torch.__version__} was built without {name}, which processes on {kind} "
-                    "need; engine local with one process does not"
+                    f"torch {torch.__version__} was built without {name}, which processes on "
+                    f"{kind} need; engine local with one process does not"
                 )
         from gearshift.engines.network import select_interface, use_loopback
         from gearshift.engines.rendezvous import check_ranks, open_store

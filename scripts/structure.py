@@ -1,4 +1,4 @@
-"""Figures on the code structure: size, order of rooms, cycles, short files.
+"""Figures on the code: its syntax, the order of rooms, cycles, short files.
 
 python -m scripts.structure [CHECKOUT]
 """
@@ -6,9 +6,11 @@ python -m scripts.structure [CHECKOUT]
 from __future__ import annotations
 
 import ast
+import io
 import re
 import sys
-from collections.abc import Callable, Iterable
+import tokenize
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +20,42 @@ from benchmarks.figures import markdown
 PACKAGES = ("slurm", "engines", "models", "training", "launcher", "ds_configs")
 AROUND = ("benchmarks", "scripts", "tests")
 ROOMS = (
-    *("base", "config", "run_folder", "download", "plan", "run"),
-    *("saved_runs", "report", "stages", "features", "commands", "cli"),
+    "base",
+    "config",
+    "run_folder",
+    "download",
+    "plan",
+    "run",
+    "saved_runs",
+    "report",
+    "stages",
+    "features",
+    "commands",
+    "cli",
 )
 """The rooms of launcher/ in import order: each may import those before it."""
 FEATURES = ("continual", "compare", "submit")
 """The rooms at one level, `features`: none imports another."""
 SHORTEST_FILE = 60
 """A file of fewer lines with a single importer needs a reason."""
+LARGEST_FUNCTION = 700
+"""In syntax nodes."""
+MOST_NAMES = 25
+"""Arguments and local names of a function."""
+DENSEST_FILE = 11
+"""In syntax nodes a code line."""
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+LAYOUT = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+"""Tokens that are no code."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +78,27 @@ class Module:
         return self.text.count("\n")
 
     @cached_property
-    def nodes(self) -> int:
+    def nodes(self) -> list[ast.AST]:
         """Its syntax nodes."""
-        return sum(1 for _ in ast.walk(self.tree))
+        return list(ast.walk(self.tree))
+
+    @cached_property
+    def code_lines(self) -> int:
+        """Its lines that are neither blank, nor comments, nor docstrings."""
+        lines: set[int] = set()
+        for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
+            if token.type not in LAYOUT:
+                lines.update(range(token.start[0], token.end[0] + 1))
+        for node in self.nodes:
+            if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+                docstring = node.body[0]
+                lines.difference_update(range(docstring.lineno, (docstring.end_lineno or 0) + 1))
+        return len(lines)
+
+    @property
+    def density(self) -> float:
+        """Syntax nodes a code line."""
+        return len(self.nodes) / max(1, self.code_lines)
 
     @cached_property
     def imports(self) -> list[tuple[int, str, str]]:
@@ -191,17 +239,128 @@ def broad_excepts(tree: Tree) -> list[str]:
     ]
 
 
+def dense_files(tree: Tree) -> list[str]:
+    """Files with more than DENSEST_FILE syntax nodes a code line."""
+    dense = [m for m in tree.ours if m.density > DENSEST_FILE]
+    dense.sort(key=lambda module: -module.density)
+    return [f"{module.path} {module.density:.1f}" for module in dense]
+
+
+def large_functions(tree: Tree) -> list[str]:
+    """Functions of more than LARGEST_FUNCTION syntax nodes."""
+    large = []
+    for place, function in functions(tree):
+        size = sum(1 for _ in ast.walk(function))
+        if size > LARGEST_FUNCTION:
+            large.append(f"{place} {size}")
+    return large
+
+
+def functions_of_many_names(tree: Tree) -> list[str]:
+    """Functions with more than MOST_NAMES arguments and local names."""
+    many = []
+    for place, function in functions(tree):
+        number = len(local_names(function))
+        if number > MOST_NAMES:
+            many.append(f"{place} {number}")
+    return many
+
+
+def local_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """The arguments and the names that `function` assigns, without those of scopes inside it."""
+    names = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+    nodes: list[ast.AST] = [*function.body]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif not isinstance(node, (ast.Lambda, *COMPREHENSIONS)):
+            nodes += ast.iter_child_nodes(node)
+    return names
+
+
+def functions(tree: Tree) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """All functions of the product, each with its file, line and name."""
+    for module in tree.ours:
+        for node in module.nodes:
+            if isinstance(node, FUNCTIONS):
+                yield f"{module.path}:{node.lineno} {node.name}", node
+
+
+def assigns_several_values(node: ast.AST) -> bool:
+    """Whether `node` is a statement such as `a, b = x, y`."""
+    if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Tuple):
+        return False
+    return any(isinstance(target, ast.Tuple) for target in node.targets)
+
+
+SYNTAX: dict[str, Callable[[ast.AST], bool]] = {
+    "several values in one statement": assigns_several_values,
+    "comprehensions": lambda node: isinstance(node, COMPREHENSIONS),
+    "conditional expressions": lambda node: isinstance(node, ast.IfExp),
+    "walrus": lambda node: isinstance(node, ast.NamedExpr),
+}
+"""What is counted per 1,000 code lines: it holds more than one thought."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How dense the code of some files is."""
+
+    nodes: int
+    code_lines: int
+    per_1000: dict[str, float]
+    """For each row of SYNTAX, how often it occurs in 1,000 code lines."""
+
+    @property
+    def density(self) -> float:
+        """Syntax nodes a code line."""
+        return self.nodes / max(1, self.code_lines)
+
+
+def reading(modules: Iterable[Module]) -> Reading:
+    """Count the syntax of `modules`."""
+    nodes = 0
+    code_lines = 0
+    counts = dict.fromkeys(SYNTAX, 0)
+    for module in modules:
+        nodes += len(module.nodes)
+        code_lines += module.code_lines
+        for node in module.nodes:
+            for name, is_it in SYNTAX.items():
+                counts[name] += is_it(node)
+    per_1000 = {name: 1000 * count / max(1, code_lines) for name, count in counts.items()}
+    return Reading(nodes, code_lines, per_1000)
+
+
 def table(tree: Tree) -> list[str]:
-    """The figures as rows of Markdown; lines rounded to hundreds, so that they seldom change."""
-    rows = [(f"`{name}/`", _size(m for m in tree.ours if m.package == name)) for name in PACKAGES]
-    rows.append(("product code, all of these", _size(tree.ours)))
-    rows += [(name, str(len(find(tree)))) for name, find in FINDINGS.items()]
-    return markdown(["figure", "value"], rows, numbers=1)
+    """The findings and how many there are of each, as rows of Markdown."""
+    rows = [(name, str(len(find(tree)))) for name, find in FINDINGS.items()]
+    return markdown(["finding", "number"], rows, numbers=1)
 
 
-def _size(modules: Iterable[Module]) -> str:
-    lines = [module.lines for module in modules]
-    return f"{len(lines)} files, {round(sum(lines), -2):,} lines"
+def syntax_table(tree: Tree) -> list[str]:
+    """How dense each package is, as rows of Markdown; rounded, so that they seldom change."""
+    rows = []
+    for package in (*PACKAGES, "product"):
+        modules = [m for m in tree.ours if package in (m.package, "product")]
+        counts = reading(modules)
+        if not counts.code_lines:
+            continue
+        rows.append(
+            (
+                f"`{package}/`" if package in PACKAGES else f"**{package}**",
+                str(len(modules)),
+                f"{round(counts.nodes, -2):,}",
+                f"{round(counts.code_lines, -2):,}",
+                f"{counts.density:.1f}",
+                *(f"{value:.0f}" for value in counts.per_1000.values()),
+            )
+        )
+    titles = ["package", "files", "syntax nodes", "code lines", "nodes a code line"]
+    return markdown([*titles, *SYNTAX], rows, numbers=8)
 
 
 FINDINGS: dict[str, Callable[[Tree], list[str]]] = {
@@ -209,21 +368,26 @@ FINDINGS: dict[str, Callable[[Tree], list[str]]] = {
     "cycles between folders": folder_cycles,
     "imports in launcher/ against the order of its rooms": upward_imports,
     f"files under {SHORTEST_FILE} lines with one importer": crumbs,
+    f"files above {DENSEST_FILE} nodes a code line": dense_files,
+    f"functions above {LARGEST_FUNCTION} nodes": large_functions,
+    f"functions above {MOST_NAMES} names": functions_of_many_names,
     "broad excepts that do not raise again": broad_excepts,
 }
 
 
 def main() -> None:
-    """Print the figures of a checkout, its syntax nodes, and the files of each finding."""
+    """Print the figures of a checkout, and the places of each finding."""
     tree = read(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parents[1])
-    print("\n".join(table(tree)), "\n\nsyntax nodes:")
-    for package in (*PACKAGES, *AROUND):
-        nodes = (
-            sum(1 for _ in ast.walk(m.tree)) for m in tree.modules.values() if m.package == package
-        )
-        print(f"  {sum(nodes):9,} {package}")
+    print("\n".join(syntax_table(tree)))
+    for package in AROUND:
+        modules = [m for m in tree.modules.values() if m.package == package]
+        counts = reading(modules)
+        print(f"{package}: {counts.nodes:,} syntax nodes, {counts.density:.1f} a code line")
     for name, find in FINDINGS.items():
-        print(f"\n{name}:", *(f"  {line}" for line in find(tree)), sep="\n")
+        places = find(tree)
+        print(f"\n{len(places)} {name}")
+        for place in places:
+            print(f"  {place}")
 
 
 if __name__ == "__main__":

@@ -155,6 +155,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
         f"{number}. {layer}" for number, layer in enumerate(provenance.LAYERS, start=1)
     ],
     "compatibility": rules,
+    "syntax": lambda: structure.syntax_table(_read(ROOT)),
     "structure": lambda: structure.table(_read(ROOT)),
     "rooms": rooms,
     **mode_tables.TABLES,

@@ -127,21 +127,27 @@ def decided_keys(engine: str, shipped: Mapping[str, Any], batching: Any, setting
         keys[f"{params}.torch_adam"] = ("optim.name", optim.name, (True, False))
     else:
         same |= {f"{params}.momentum": ("optim.momentum", optim.used_momentum)}
-    precision = "bf16" if settings.precision == "fp8" else settings.precision
-    for block in ("bf16", "bfloat16", "fp16", "torch_autocast"):
-        is_on = precision == {"bfloat16": "bf16"}.get(block, block)
-        keys[f"{block}.enabled"] = ("precision", settings.precision, (is_on,))
-    states, weights = (
-        zero.get(f"offload_{part}", {}).get("device", "none") for part in ("optimizer", "param")
-    )
+    precision = settings.precision
+    in_bf16 = precision in ("bf16", "fp8")
+    is_on = {
+        "bf16": in_bf16,
+        "bfloat16": in_bf16,
+        "fp16": precision == "fp16",
+        "torch_autocast": False,
+    }
+    for block, value in is_on.items():
+        keys[f"{block}.enabled"] = ("precision", precision, (value,))
+    states = zero.get("offload_optimizer", {}).get("device", "none")
+    weights = zero.get("offload_param", {}).get("device", "none")
     keys[f"{ZERO}.offload_optimizer.device"] = ("engine.name", engine, (states,))
     # Without engine.offload an engine with weights in host memory may leave them on the device.
-    by = ("engine.offload", offload) if offload else ("engine.name", engine)
-    keys[f"{ZERO}.offload_param.device"] = (
-        *by,
-        tuple(sorted({weights} if offload else {weights, "none"})),
-    )
-    return keys | {key: (*setting, (setting[1],)) for key, setting in same.items()}
+    places = tuple(sorted({weights, "none"}))
+    keys[f"{ZERO}.offload_param.device"] = ("engine.name", engine, places)
+    if offload:
+        keys[f"{ZERO}.offload_param.device"] = ("engine.offload", offload, (weights,))
+    for key, (setting, value) in same.items():
+        keys[key] = (setting, value, (value,))
+    return keys
 
 
 def merge(shipped: Mapping[str, Any], user: Mapping[str, Any], decided: Decided) -> dict[str, Any]:
@@ -152,7 +158,8 @@ def merge(shipped: Mapping[str, Any], user: Mapping[str, Any], decided: Decided)
     conflicts = []
     free = {}
     for key, value in _leaves(user):
-        if conflict := _conflict(key, value, decided):
+        conflict = _conflict(key, value, decided)
+        if conflict is not None:
             conflicts.append(conflict)
         elif (_is_free(key) or key.startswith(ZERO)) and not _is_auto(value):
             free[key] = value
@@ -173,10 +180,12 @@ def _leaves(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
     for name, value in block.items():
         if not isinstance(value, Mapping):
             yield f"{prefix}{name}", value
-        elif (switch := value.get("enabled", True)) is not True:
-            yield f"{prefix}{name}.enabled", switch
-        else:
+            continue
+        switch = value.get("enabled", True)
+        if switch is True:
             yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}.enabled", switch
 
 
 def _conflict(key: str, value: Any, decided: Decided) -> Conflict | None:
@@ -187,25 +196,22 @@ def _conflict(key: str, value: Any, decided: Decided) -> Conflict | None:
         value_text = "null" if setting_value is None else setting_value
         return Conflict(key, value, f"differs from {setting} {value_text}", (*means, AUTO))
     if key in FIXED:
-        is_same = _is_auto(value) or _equal(value, FIXED[key])
-        return (
-            None if is_same else Conflict(key, value, "is fixed under this engine", (FIXED[key],))
-        )
+        if _is_auto(value) or _equal(value, FIXED[key]):
+            return None
+        return Conflict(key, value, "is fixed under this engine", (FIXED[key],))
     known = sorted({*decided, *FIXED, *FREE})
     is_block = any(name.startswith(f"{key}.") for name in known)
     by = next((SETTING[block] for block in SETTING if f"{key}.".startswith(f"{block}.")), None)
     is_off = key.endswith(".enabled") and value is False
     if _is_free(key) or is_off or ((by or is_block) and _is_auto(value)):
         return None
-    problem = (
-        "must be an object"
-        if is_block
-        else f"is decided by {by}"
-        if by
-        else "is not supported here"
-    )
-    nearest = difflib.get_close_matches(key, [] if is_block or by else known, 1, 0.6)
-    return Conflict(key, value, problem, did_you_mean=next(iter(nearest), None))
+    if is_block:
+        return Conflict(key, value, "must be an object")
+    if by:
+        return Conflict(key, value, f"is decided by {by}")
+    nearest = difflib.get_close_matches(key, known, 1, 0.6)
+    did_you_mean = nearest[0] if nearest else None
+    return Conflict(key, value, "is not supported here", did_you_mean=did_you_mean)
 
 
 def _is_free(key: str) -> bool:

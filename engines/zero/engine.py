@@ -36,7 +36,13 @@ from gearshift.engines.precision import (
 )
 from gearshift.engines.preparation import build_optimizer, change_forward, move_to_device
 from gearshift.engines.special_parameters import UnchangedWeights
-from gearshift.engines.state import broadcast_buffers, check_cover, shapes_of, stored_buffers
+from gearshift.engines.state import (
+    broadcast_buffers,
+    check_cover,
+    shapes_of,
+    stored_buffers,
+    with_names,
+)
 from gearshift.engines.used_parameters import UsedParameters
 from gearshift.engines.zero import library
 from gearshift.engines.zero.gradients import PassGradients, overflowed
@@ -84,14 +90,14 @@ class Zero:
             if not is_deferred(parameter):  # a state is made of flat intervals
                 parameter.data = parameter.detach().contiguous()
         originals = {}
-        if dtype := DTYPES.get(self._options.precision):
+        dtype = DTYPES.get(self._options.precision)
+        if dtype is not None:
             norms_in_fp32(model)
             originals = round_weights(dict(model.named_parameters()), dtype, keeps=True)
         forward = self._options
         is_gathered = self._layout["stage"] == 3
-        if (
-            is_gathered and forward.compile
-        ):  # its hooks break the graph before and after every layer
+        # Its hooks break the graph before and after every layer.
+        if is_gathered and forward.compile:
             forward = replace(forward, compile=False)
             if self.world.rank == 0:
                 log.warning(
@@ -115,7 +121,7 @@ class Zero:
         self._used = UsedParameters(
             self.world,
             model,
-            lambda m: is_gathered and any(True for _ in m.parameters(recurse=False)),
+            lambda module: is_gathered and _has_parameters(module),
         )
         self._undo.callback(self._used.close)
         return self._engine
@@ -205,18 +211,18 @@ class Zero:
         overflow = overflowed(self._zero, self.world)
         if overflow:
             self._gradients.discard()
+            norm = torch.tensor(torch.inf, device=self.world.device)
         else:
             self._engine.step()
-        norm = torch.tensor(torch.inf, device=self.world.device) if overflow else self._norm()
+            norm = self._norm()
         return Update(norm, self._loss_scale.update(overflow), used)
 
     def _norm(self) -> Tensor:
         norm = torch.as_tensor(
             self._zero._global_grad_norm, dtype=torch.float32, device=self.world.device
         )
-        return norm.masked_fill(
-            norm < 0, torch.inf
-        )  # DeepSpeed writes -1 for a norm that is not finite
+        # DeepSpeed writes -1 for a norm that is not finite.
+        return norm.masked_fill(norm < 0, torch.inf)
 
     def settle(self) -> None:
         """As `Engine.settle`."""
@@ -236,10 +242,7 @@ class Zero:
         """Nothing to do: DeepSpeed uses the numbers in its own reports only, which are off."""
 
     def state(self) -> State:
-        groups = [
-            {**{k: v for k, v in group.items() if k != "params"}, "names": names}
-            for group, names in zip(self.groups, self._names, strict=True)
-        ]
+        groups = list(map(with_names, self.groups, self._names))
         scale = self._loss_scale.state() if self._loss_scale else {}
         return self._state.gather(self._shapes, groups, scale)
 
@@ -254,6 +257,11 @@ class Zero:
 
     def close(self) -> None:
         self._undo.close()
+
+
+def _has_parameters(module: Module) -> bool:
+    """Whether `module` has parameters of its own."""
+    return next(module.parameters(recurse=False), None) is not None
 
 
 def _follow_training(engine: Any) -> None:
@@ -300,12 +308,13 @@ def save_by_reference(
         return result
 
     # They run after those of DeepSpeed, which gather.
-    owners = {m for m in model.modules() for _ in m.parameters(recurse=False)}
+    owners = filter(_has_parameters, model.modules())
     hooks = [module.register_forward_pre_hook(note) for module in owners]
     original = model.forward
     model.forward = forward
     if offload is not None:
-        offload.keep = pack, _unpack
+        offload.save = pack
+        offload.restore = _unpack
 
     def undo() -> None:
         for hook in hooks:

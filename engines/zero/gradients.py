@@ -53,7 +53,9 @@ class PassGradients:
         if _offloads(self._zero):
             for parameter, gathered in self._missed():
                 _fetch(self._zero, parameter, gathered)
-            norms = {} if _is_stage3(self._zero) else self._zero.norm_for_param_grads
+            norms: dict[Any, Any] = {}
+            if not _is_stage3(self._zero):
+                norms = self._zero.norm_for_param_grads
             if norms:  # all at once: DeepSpeed waits for the device at each of them
                 device = self._zero.temp_grad_buffer_for_gpu_offload.device
                 together = torch.stack([norm.to(device, torch.float64) for norm in norms.values()])
@@ -92,13 +94,15 @@ class PassGradients:
         """Parameters that the last backward pass did not reach, with their gradient buffers."""
         zero = self._zero
         missed = self._names.keys() - self.reached.keys()
+        if not missed:
+            return
         if _is_stage3(zero):
             flats = zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
-            for parameter in itertools.chain(*zero.fp16_groups) if missed else ():
+            for parameter in itertools.chain(*zero.fp16_groups):
                 if parameter in missed:
                     yield parameter, flats[parameter.ds_id]
         elif _offloads(zero):
-            for parameter in itertools.chain(*zero.params_in_partition) if missed else ():
+            for parameter in itertools.chain(*zero.params_in_partition):
                 if parameter in missed:
                     yield parameter, _offloaded(zero, parameter)
 
@@ -109,10 +113,11 @@ def overflowed(zero: Any, world: World) -> bool:
     DeepSpeed itself would count a skipped step.
     """
     if not _offloads(zero):
-        measured = [g for group in zero.averaged_gradients.values() for g in group]
+        measured = [*itertools.chain(*zero.averaged_gradients.values())]
     else:  # one more norm of the gradients themselves would be taken on the host
-        norms = zero.norm_for_param_grads.values()
-        measured = [*norms] if _is_stage3(zero) else [torch.tensor([*norms])]
+        measured = [*zero.norm_for_param_grads.values()]
+        if not _is_stage3(zero):  # numbers
+            measured = [torch.tensor(measured)]
     is_bad = ~torch.isfinite(get_total_norm(measured).to(world.device))
     return bool(world.maximum(is_bad.to(torch.uint8)))
 
@@ -127,7 +132,9 @@ def _offloaded(zero: Any, parameter: Parameter) -> Tensor:
         return part
     gathered = zero.accumulated_grads_in_cpu.get(identity)
     # It does not exist before the first update with more than one pass.
-    return torch.zeros(size) if gathered is None else gathered.narrow(0, source, size)
+    if gathered is None:
+        return torch.zeros(size)
+    return gathered.narrow(0, source, size)
 
 
 def _fetch(zero: Any, parameter: Parameter, gathered: Tensor) -> None:

@@ -55,12 +55,7 @@ def load(kind: str) -> ModuleType:
             raise EngineError(f"deepspeed cannot be imported: {error}") from error
     log = logging.getLogger("DeepSpeed")
     log.setLevel(max(log.level, logging.WARNING))
-    # Builds from source append a text such as +1a2b3c.
-    version, oldest = (
-        [int(number) for number in re.findall(r"\d+", text)[:3]]
-        for text in (deepspeed.__version__, OLDEST)
-    )
-    if version < oldest:
+    if _numbers(deepspeed.__version__) < _numbers(OLDEST):
         raise EngineError(
             f"deepspeed {deepspeed.__version__} is installed; the zero engines need {OLDEST} or "
             f"newer:  pip install 'deepspeed>={OLDEST}'"
@@ -82,6 +77,11 @@ def load(kind: str) -> ModuleType:
     return deepspeed
 
 
+def _numbers(version: str) -> list[int]:
+    """The first three numbers of a version; builds from source append a text such as +1a2b3c."""
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
+
+
 def _gather(
     groups_flat: Sequence[Tensor],
     partitioned_param_groups: Sequence[Sequence[Tensor]],
@@ -90,8 +90,10 @@ def _gather(
 ) -> None:
     """DeepSpeed's gather of updated weights, in chunks: gloo copies what it gathers at once."""
     for parts, group in zip(partitioned_param_groups, dp_process_group, strict=True):
+        if len(parts) == 1:
+            continue
         length = _CHUNK_BYTES // parts[0].itemsize
-        for start in range(0, parts[0].numel() if len(parts) > 1 else 0, length):
+        for start in range(0, parts[0].numel(), length):
             shards = [part.detach()[start : start + length] for part in parts]
             dist.all_gather(shards, shards[dist.get_rank(group)], group)
 
@@ -159,12 +161,11 @@ def hide_empty(model: Module) -> Callable[[], None]:
 
     DeepSpeed has no place for them in its flat tensors, and stage 3 does not gather them.
     """
-    hidden = [
-        (module, name, parameter)
-        for module in model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if not parameter.numel()
-    ]
+    hidden = []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.numel():
+                hidden.append((module, name, parameter))
     for module, name, parameter in hidden:
         delattr(module, name)
         module.register_buffer(name, parameter.detach(), persistent=False)
@@ -210,9 +211,13 @@ def quiet() -> Iterator[None]:
 
 
 def _describe(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    return str(error)
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problems = []
+    for problem in error.errors():
+        key = ".".join(map(str, problem["loc"]))
+        problems.append(f"{key}: {problem['msg']}")
+    return "; ".join(problems)
 
 
 def destroy(engine: Module) -> None:

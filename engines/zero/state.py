@@ -74,28 +74,28 @@ class ZeroState:
         """The current state, with the given `groups`."""
         with self._flat_parameters():
             fill_slots(self.optimizer)
-            slots = {
-                flat: slot_names(self.optimizer, group, flat)
-                for group in self.optimizer.param_groups
-                for flat in group["params"]
-            }
-        # Those without elements are not parameters under DeepSpeed.
-        pieces = [Piece(WEIGHT, n, 0, torch.empty(0)) for n, s in shapes.items() if 0 in s]
+            slots = {}
+            for group in self.optimizer.param_groups:
+                for flat in group["params"]:
+                    slots[flat] = slot_names(self.optimizer, group, flat)
+        pieces = []
+        for name, shape in shapes.items():
+            if 0 in shape:  # without elements it is no parameter under DeepSpeed
+                pieces.append(Piece(WEIGHT, name, 0, torch.empty(0)))
         replica = (0, 1) if self._is_sharded else (self._world.rank, self._world.size)
         for name, parameter in self._model.named_parameters():
             if not parameter.requires_grad:
                 start, part = self._working(parameter)
-                pieces += [Piece(WEIGHT, name, start, part, replica)] if part.numel() else []
+                if part.numel():
+                    pieces.append(Piece(WEIGHT, name, start, part, replica))
         counts: dict[str, Tensor | float] = {}
         for name, interval in self._intervals():
-            held = self.optimizer.state[interval.flat]
-            tensors = {WEIGHT: interval.flat, **{s: held[s] for s in slots[interval.flat]}}
-            pieces += [
-                Piece(kind, name, interval.start, interval.of(flat))
-                for kind, flat in tensors.items()
-            ]
-            if "step" in held:
-                counts[name] = held["step"]
+            state = self.optimizer.state[interval.flat]
+            pieces.append(Piece(WEIGHT, name, interval.start, interval.of(interval.flat)))
+            for slot in slots[interval.flat]:
+                pieces.append(Piece(slot, name, interval.start, interval.of(state[slot])))
+            if "step" in state:
+                counts[name] = state["step"]
         return State(
             shapes=shapes,
             pieces=pieces,
@@ -115,12 +115,12 @@ class ZeroState:
         with self._flat_parameters():
             fill_slots(self.optimizer)
             for group, names in zip(self.optimizer.param_groups, groups, strict=True):
+                # What never had a gradient has moments of zero: any count is right for it.
+                counts = {name: steps[name] for name in names if steps[name]}
                 for flat in group["params"]:
-                    held = self.optimizer.state[flat]
-                    # What never had a gradient has moments of zero: any count is right for it.
-                    taken = {name: steps[name] for name in names if steps[name]}
-                    if "step" in held:
-                        held["step"].fill_(_common_count(taken) if taken else 0.0)
+                    state = self.optimizer.state[flat]
+                    if "step" in state:
+                        state["step"].fill_(_common_count(counts))
 
     def refresh(self) -> None:
         """Copy the fp32 weights to the working weights. Collective."""
@@ -131,7 +131,8 @@ class ZeroState:
             self._zero._reassign_or_swap_out_partitioned_parameters(index)
         # Small weights stay gathered between steps: drop the old ones.
         self._zero.parameter_offload.partition_all_parameters()
-        if persistent := self._zero.persistent_parameters:
+        persistent = self._zero.persistent_parameters
+        if persistent:
             persistent[0].all_gather(persistent)
 
     def check(self) -> None:
@@ -148,7 +149,8 @@ class ZeroState:
             # Deferred weights may be anything, also nan.
             if not torch.allclose(part, master, rtol=0, atol=0, equal_nan=True):
                 differing += 1
-        if count := int(self._world.sum(differing)):
+        count = int(self._world.sum(differing))
+        if count:
             raise EngineError(f"the fp32 copies of {count} parameters differ from their weights")
 
     def _intervals(self) -> Iterator[tuple[str, HeldInterval]]:
@@ -199,10 +201,12 @@ class ZeroState:
 
 
 def _common_count(steps: Numbers) -> float:
-    """The count that all share. Raises EngineError with the parameters that differ."""
-    (count, _), *others = Counter(steps.values()).most_common()
-    if others:
-        odd = [f"'{name}' ({taken:g})" for name, taken in steps.items() if taken != count]
+    """The count that all share, or 0. Raises EngineError with the parameters that differ."""
+    if not steps:
+        return 0.0
+    [(count, _)] = Counter(steps.values()).most_common(1)
+    odd = [f"'{name}' ({number:g})" for name, number in steps.items() if number != count]
+    if odd:
         more = f" and {len(odd) - _MAX_SHOWN} more" if len(odd) > _MAX_SHOWN else ""
         raise EngineError(
             "the zero engines have one step count per parameter group; most parameters of a group "

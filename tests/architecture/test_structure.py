@@ -20,9 +20,13 @@ from scripts.structure import (
     Tree,
     broad_excepts,
     crumbs,
+    dense_files,
     file_cycles,
     folder_cycles,
+    functions_of_many_names,
+    large_functions,
     read,
+    reading,
     upward_imports,
 )
 from scripts.write_docs import _read as read_once
@@ -78,7 +82,7 @@ def long_files(tree: Tree) -> list[str]:
     return [
         f"{m.path}"
         for m in tree.modules.values()
-        if m.package != "tests" and m.nodes > LARGEST_FILE
+        if m.package != "tests" and len(m.nodes) > LARGEST_FILE
     ]
 
 
@@ -199,6 +203,9 @@ def built(tmp_path):
 
 
 LONG = "x = 1\n" * (LARGEST_FILE // 3)
+LARGE = f"def f():\n    return [{'1, ' * 700}]"
+NAMES = "".join(f"    x{number} = 1\n" for number in range(26))
+INNER = "".join(f"    [x{number} for x{number} in x]\n" for number in range(26))
 BROAD = "try:\n    pass\nexcept{}:\n    {}"
 FILES = dict.fromkeys(
     [
@@ -210,6 +217,9 @@ FILES = dict.fromkeys(
 )
 FAULTS = [
     (long_files, "training/loop.py", LONG),
+    (dense_files, "training/a.py", "a = [1, 2, 3, 4, 5, 6, 7, 8, 9]"),
+    (large_functions, "training/a.py", LARGE),
+    (functions_of_many_names, "training/a.py", f"def f():\n{NAMES}"),
     (vague_names, "training/utils.py", ""),
     (vague_names, "training/a.py", "class CheckpointManager: pass"),
     (code_in_init, "training/__init__.py", '"""It."""\nX = 1'),
@@ -241,6 +251,7 @@ FAULTS = [
     (crumbs, "training/a.py", "import gearshift.training.loop"),
 ]
 FAULTLESS = [
+    (functions_of_many_names, "training/a.py", f"def f():\n    x = [{'1, ' * 30}]\n{INNER}"),
     (broad_excepts, "training/a.py", BROAD.format(" Exception", "tidy()\n    raise")),
     (upward_imports, "launcher/continual/a.py", "import gearshift.launcher.run.worker"),
     (wrong_directions, "models/abr/task.py", "from gearshift.models import base"),
@@ -250,6 +261,31 @@ FAULTLESS = [
 @pytest.mark.parametrize(("check", "path", "text"), [*FAULTS, *FAULTLESS])
 def test_a_check_finds_a_fault_and_nothing_else(built, check, path, text):
     assert len(check(built(FILES | {path: text}))) == ((check, path, text) in FAULTS)
+
+
+def test_code_lines_are_those_without_blanks_comments_and_docstrings(built):
+    text = '''"""Module."""
+
+# Why.
+a, b = c, d  # beside
+
+
+class A:
+    """Class.
+
+    More.
+    """
+
+    x = """a text
+    of two lines"""
+'''
+    tree = built({"training/a.py": text})
+    module = tree.modules["training.a"]
+    assert module.code_lines == 4
+    counts = reading([module])
+    assert counts.nodes == len(list(ast.walk(ast.parse(text))))
+    assert counts.per_1000["several values in one statement"] == 250
+    assert counts.per_1000["walrus"] == 0
 
 
 def test_a_docstring_of_two_sentences_is_found(built):

@@ -6,8 +6,7 @@ import pytest
 
 from gearshift.launcher.config import settings_file
 from gearshift.launcher.config.schema import setting_infos
-from gearshift.models.catalog import FAMILIES
-from tests.ds_configs.tables import FOLDER, cells, rows
+from tests.ds_configs.tables import FOLDER, SHIPPED, cells, rows
 from tests.launcher.given import ONE_GPU, resolved
 
 HOME = {
@@ -27,7 +26,7 @@ CELLS = {
         for name, key, written in cells(GENERAL)
         if name == mode and key in setting_infos(family) and (family, mode, key) not in OTHERWISE
     }
-    for family in FAMILIES
+    for family in SHIPPED
     for mode in HOME
     if HOME[mode] != family
 }
@@ -54,7 +53,7 @@ def number(value):
 def runs():
     """Each family in each mode, at its default size, beside the default of the size it takes."""
     found = {}
-    for family in FAMILIES:
+    for family in SHIPPED:
         for mode in HOME:
             run = resolved(model=family, mode=mode, machine=ONE_GPU)
             size = run.settings.model.size
@@ -82,8 +81,8 @@ def test_each_value_is_the_default_changed_by_the_mode(runs, family, mode):
 
 
 def test_lite_selects_the_next_smaller_size(runs):
-    sizes = {family: runs[family, "lite"][1]["model.size"].value for family in FAMILIES}
-    assert sizes == {**dict.fromkeys(FAMILIES, "lite"), "doc_translation": "tiny"}
+    sizes = {family: runs[family, "lite"][1]["model.size"].value for family in SHIPPED}
+    assert sizes == {**dict.fromkeys(SHIPPED, "lite"), "doc_translation": "tiny"}
 
 
 def test_every_changed_value_names_its_origin(runs):

@@ -5,10 +5,11 @@ import pytest
 from gearshift.launcher.config import presets
 from gearshift.launcher.config.batching import fitted
 from gearshift.launcher.config.schema import config_of, setting_infos
-from gearshift.models.catalog import FAMILIES, stages_of
+from gearshift.models.catalog import stages_of
+from tests.ds_configs.tables import SHIPPED
 from tests.launcher.given import SERVER, resolved
 
-SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
+SIZES = [f"{family}:{size}" for family in SHIPPED for size in config_of(family).SIZES]
 RUN = [mode for mode in presets.modes() if mode != "staged"]
 
 # Most of the time of the language model are evaluations, and these modes leave out two of three;
@@ -28,7 +29,7 @@ def keys_of(mode):
 def test_a_mode_has_a_sentence_known_keys_known_operations_and_promises(mode):
     preset = presets.mode(mode)
     assert 20 < len(preset.sentence) < 90 and not preset.sentence.endswith(".")
-    assert set(keys_of(mode)) <= set().union(*(setting_infos(family) for family in FAMILIES))
+    assert set(keys_of(mode)) <= set().union(*(setting_infos(family) for family in SHIPPED))
     for key, value in keys_of(mode).items():
         assert key == "promise" or not isinstance(value, dict) or presets.is_change(value), key
     assert bool(preset.promise) == (mode != "default")
@@ -75,7 +76,7 @@ def test_a_fast_mode_shortens_a_run_in_steps_as_much_as_one_in_epochs(mode):
 
 
 @pytest.mark.parametrize("mode", ["fast", "ultra-fast"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SHIPPED)
 def test_on_little_data_the_fast_modes_take_no_larger_batch_and_the_validation_of_the_default(
     family, mode
 ):

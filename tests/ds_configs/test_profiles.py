@@ -6,10 +6,10 @@ import pytest
 
 from gearshift.launcher.config import presets
 from gearshift.launcher.config.schema import config_of
-from gearshift.models.catalog import FAMILIES
+from tests.ds_configs.tables import SHIPPED
 from tests.launcher.given import SERVER, resolved
 
-SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
+SIZES = [f"{family}:{size}" for family in SHIPPED for size in config_of(family).SIZES]
 MAC = {
     **{"train.micro_batch": 1, "train.accumulation": 32, "optim.lr": 3e-5, "data.seq_len": 256},
     **{"loader.workers": 0, "precision": "fp32", "save.every": 100, "eval.every": 25},

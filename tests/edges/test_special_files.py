@@ -11,7 +11,7 @@ import torch
 from gearshift.launcher.__main__ import main
 from gearshift.launcher.config.schema import task_class
 from gearshift.models.base import Context, DataError
-from gearshift.models.catalog import FAMILIES
+from tests.ds_configs.tables import SHIPPED
 
 KINDS = ("pipe", "socket", "device", "link", "loop")
 NAMES = {"doc_translation": "imgs/a_1.png", "event_seg": "a.raw", "language": "a.txt"}
@@ -32,7 +32,7 @@ def make(path, kind):
         path.symlink_to({"device": "/dev/zero", "link": "/nowhere", "loop": path.name}[kind])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SHIPPED)
 def test_every_family_refuses_them_before_anything_is_read(tmp_path, family):
     config = importlib.import_module(f"gearshift.models.{family}.config")
     context = Context(0, 0.2, None, torch.device("cpu"))

@@ -5,8 +5,8 @@ import torch
 
 from gearshift.launcher.config.schema import task_class
 from gearshift.models.base import Context
-from gearshift.models.catalog import FAMILIES
 from gearshift.training import seeds
+from tests.ds_configs.tables import SHIPPED
 from tests.launcher.given import SERVER, resolved
 
 KEEP = ("resource-efficient", "fast", "ultra-fast", "benchmark", "conservative")
@@ -26,7 +26,7 @@ def initial(family, mode, folder):
     return dict(task.build().state_dict())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SHIPPED)
 def test_parameters_and_where_the_data_is_the_same_initial_weights_are_those_of_default(
     family, tmp_path
 ):
@@ -39,7 +39,7 @@ def test_parameters_and_where_the_data_is_the_same_initial_weights_are_those_of_
             assert [name for name in plain if not torch.equal(ours[name], plain[name])] == [], mode
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SHIPPED)
 def test_the_full_size_is_built_from_the_same_settings(family):
     plain = resolved(model=family, machine=SERVER).settings.model.model_dump()
     for mode in KEEP:

@@ -8,7 +8,7 @@ import pytest
 from gearshift.launcher.config import presets
 from gearshift.launcher.config.engine_options import engine_options
 from gearshift.launcher.config.schema import config_of
-from gearshift.models.catalog import FAMILIES
+from tests.ds_configs.tables import SHIPPED
 from tests.launcher.given import LAPTOP, NEW_CPU, ONE_GPU, SERVER, refused, resolved
 
 MAC = replace(LAPTOP, cores=10, ram_bytes=32 * 2**30, gpus=1, device="mps")
@@ -179,7 +179,7 @@ def test_epochs_set_by_the_user_lift_the_step_limit_of_the_size():
 
 
 def test_a_mode_has_the_same_global_batch_and_steps_on_a_cpu_and_a_gpu():
-    for family in FAMILIES:
+    for family in SHIPPED:
         sizes = cycle(config_of(family).SIZES)
         for mode, size in zip(MODES, sizes, strict=False):
             model = f"{family}:{size}"

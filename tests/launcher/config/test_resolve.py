@@ -6,7 +6,7 @@ import pytest
 
 from gearshift.launcher.config.provenance import CliArgs, KeySets, Origin, Setting
 from gearshift.launcher.config.resolve import resolve
-from gearshift.models.catalog import FAMILIES
+from tests.ds_configs.tables import SHIPPED
 from tests.launcher.given import LAPTOP, SERVER, refused, resolved, stacked
 
 
@@ -68,7 +68,7 @@ def test_family_size_mode_and_engine_may_come_from_a_file(write):
 def test_a_size_that_nobody_named_is_noted():
     run = resolved(model=None)
     assert (run.settings.model.size, run.notes[0][:14]) == ("small", "no model named")
-    for family in FAMILIES:
+    for family in SHIPPED:
         for sets, options, is_noted in (
             ((), {}, True),
             ((), {"machine": SERVER}, False),
