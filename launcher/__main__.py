@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from gearshift.launcher.base import environment, exit_codes, library_warnings, signals
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command_line: CommandLine) -> int:
-    """Run a parsed command line; the exit code. Raises SettingsError, also for errors of parsing."""
+    """Run a parsed command line; the exit code. Raises SettingsError, also of parsing."""
     from gearshift.launcher.base.diagnostics import SettingsError
     from gearshift.launcher.config.command_line import HELP, VERSION
 
@@ -59,8 +60,7 @@ def _run(command_line: CommandLine) -> int:
         print(parser.render_help(command_line.command), end="")
         return exit_codes.DONE
     if VERSION.flag in flags and not diagnostics:
-        versions = environment.versions().items()
-        print(", ".join(f"{name} {number}" for name, number in versions))
+        print(", ".join(map(" ".join, environment.versions().items())))
         return exit_codes.DONE
     if diagnostics and not command_line.command.adds_errors:
         raise SettingsError(diagnostics)
@@ -73,7 +73,7 @@ def _run(command_line: CommandLine) -> int:
 
 
 def _report(error: BaseException, as_json: bool) -> int:
-    """Print an error of a user, of data, storage or network; the exit code. Raises any other `error`."""
+    """Print an error of a user, of data, storage or network; the exit code. Raises any other."""
     from gearshift.launcher.base import diagnostics
     from gearshift.launcher.base.diagnostics import FetchError, SettingsError
     from gearshift.launcher.config.errors import about_data
@@ -96,19 +96,18 @@ def _report(error: BaseException, as_json: bool) -> int:
     if not isinstance(error, SettingsError | FetchError | StorageError | CheckpointError):
         raise error
     code = exit_codes.FAILURE
-    entries = [diagnostics.Diagnostic(str(error))]
     if isinstance(error, SettingsError):
         code = exit_codes.INVALID_INPUT
         entries = error.diagnostics
     elif isinstance(error, FetchError):
         entries = [error.diagnostic]
-    try:
+    else:
+        entries = [diagnostics.Diagnostic(str(error))]
+    with suppress(InvalidEnvironment):
         ranks = read_rank_environment(environment.variables())
-    except InvalidEnvironment:
-        ranks = None
-    if ranks is not None and ranks.local_rank > 0:
-        pass  # local rank 0 prints the same error
-    elif as_json:
+        if ranks is not None and ranks.local_rank > 0:
+            return code  # local rank 0 prints the same error
+    if as_json:
         _print(json.dumps({"diagnostics": diagnostics.as_json(entries)}, indent=2), sys.stdout)
     else:
         _print(diagnostics.render(entries), sys.stderr)

@@ -35,7 +35,6 @@ from gearshift.training.storage import StorageError
 if TYPE_CHECKING:
     from torch.nn import Module
 
-_KINDS = ("train", "eval")
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
@@ -82,17 +81,21 @@ class Run:
         With stages, the lines of all stages in order. Raises SettingsError for another kind, and
         if a line is damaged.
         """
-        if kind not in (None, *_KINDS):
-            where = f"Run.metrics({kind!r})"
-            allowed = ", ".join(map(repr, (*_KINDS, None)))
+        if kind not in ("train", "eval", None):
             raise SettingsError.of(
-                f"unknown kind {kind!r}", value=kind, where=where, allowed=allowed
+                f"unknown kind {kind!r}",
+                value=kind,
+                where=f"Run.metrics({kind!r})",
+                allowed="'train', 'eval', None",
             )
         if self.folder is None:
             return []
-        folders = self.stages.values() or (self.folder,)
-        lines = [line for folder in folders for line in RunReader(folder).metrics()]
-        return [line for line in lines if kind in (None, line["kind"])]
+        lines = []
+        for folder in self.stages.values() or [self.folder]:
+            for line in RunReader(folder).metrics():
+                if kind in (None, line["kind"]):
+                    lines.append(line)
+        return lines
 
     def model(self, checkpoint: str | int | None = None) -> Module:
         """The trained model on the CPU, in evaluation mode, with its EMA if the run has one.
@@ -103,9 +106,8 @@ class Run:
         and RunError if it is damaged.
         """
         with _errors("Run.model"):
-            saved = saved_model.open_model(
-                self._require_folder("model"), _name(checkpoint), "model"
-            )
+            folder = self._require_folder("model")
+            saved = saved_model.open_model(folder, _name(checkpoint), "model")
             return saved.load(saved.task("cpu"))
 
     def resume(
@@ -123,6 +125,7 @@ class Run:
 
         With `out` in a new folder, without it in this one. Raises as `gearshift.train` does.
         """
+        # The arguments of this method have the names of those of `train`.
         return train({**locals(), "resume": self._require_folder("resume")}, "Run.resume")
 
     def evaluate(
@@ -141,17 +144,20 @@ class Run:
         and the report get, too. Raises SettingsError, and RunError if nothing was measured.
         """
         check_types({"split": (split, (str,)), "engine": (engine, (str,))}, "Run.evaluate")
-        options = {} if data is None else {"data.path": ("--data", str(data))}
-        args = CliArgs(engine=engine, options={**options, **_processes(nproc)})
+        options = {}
+        path = None if data is None else str(data)
+        if path is not None:
+            options["data.path"] = ("--data", path)
+        args = CliArgs(engine=engine, options=options | _processes(nproc))
         with _errors(EVALUATE):
-            name = _name(checkpoint)
-            folder = str(self._last_stage("evaluate"))
+            folder = self._last_stage("evaluate")
             split = evaluate.parse_split(split)
-            saved, resolved = evaluate.prepare(folder, name, args)
+            saved, resolved = evaluate.prepare(str(folder), _name(checkpoint), args)
+            # Its processes import the class by its name.
             custom_task.check_importable(saved.family, "Run.evaluate()")
-            facts = evaluate.evaluate(saved, resolved, split, None if data is None else str(data))
-        if evaluate.record(Path(folder), facts) is not None:
-            refresh(Path(folder))
+            facts = evaluate.evaluate(saved, resolved, split, path)
+        if evaluate.record(folder, facts) is not None:
+            refresh(folder)
         return {**facts, "checkpoint": str(saved.path)}
 
     def predict(
@@ -172,12 +178,17 @@ class Run:
         command would write, by suffix. `checkpoint`: see `model`. The numbers are for generated
         text, as the options of `predict`. Writes nothing. Raises SettingsError and RunError.
         """
-        numbers = {"--max-tokens": max_tokens, "--temperature": temperature, "--top-p": top_p}
-        numbers |= {"--top-k": top_k, "--seed": seed}
+        numbers = {
+            "--max-tokens": max_tokens,
+            "--temperature": temperature,
+            "--top-p": top_p,
+            "--top-k": top_k,
+            "--seed": seed,
+        }
         values = {flag: str(value) for flag, value in numbers.items() if value is not None}
         check_types({"inputs": (inputs, (Iterable, PathLike))}, "Run.predict", none=False)
-        given = _listed(inputs)
-        kinds = {f"inputs[{number}]": (text, (str, PathLike)) for number, text in enumerate(given)}
+        texts = _listed(inputs)
+        kinds = {f"inputs[{number}]": (text, (str, PathLike)) for number, text in enumerate(texts)}
         check_types(kinds, "Run.predict", none=False)
         with _errors("Run.predict"):
             sampling, invalid = predict.sampling(values)
@@ -187,7 +198,7 @@ class Run:
             predictor = predict.open_predictor(folder, _name(checkpoint))
             task = predictor.task
             family = predictor.saved.family
-            prepared = predict.prepare([*map(str, given)], task, family, folder, values)
+            prepared = predict.prepare(list(map(str, texts)), task, family, folder, values)
             return list(predict.of_prepared(prepared, task, predictor.load(), sampling))
 
     def export(
@@ -202,15 +213,22 @@ class Run:
         Raises SettingsError, and RunError if a checkpoint is damaged, the disk is full, or an ONNX
         graph gives other outputs than the model.
         """
-        kinds = {"format": (format, (str,)), "out": (out, (str, PathLike))}
-        check_types(kinds, "Run.export")
+        check_types(
+            {"format": (format, (str,)), "out": (out, (str, PathLike))},
+            "Run.export",
+        )
         with _errors("Run.export"):
-            if invalid := export.invalid_format(format):
+            invalid = export.invalid_format(format)
+            if invalid:
                 raise SettingsError(invalid)
-            run = find_saved(str(self._last_stage("export")), "export")
-            where = "the default of out" if out is None else f"--out {out}"
-            made = None if out is None else Path(out)
-            return Path(export.write(run, _name(checkpoint), format, made, where)["folder"])
+            facts = export.write(
+                find_saved(str(self._last_stage("export")), "export"),
+                _name(checkpoint),
+                format,
+                _path(out),
+                where="the default of out" if out is None else f"--out {out}",
+            )
+            return Path(facts["folder"])
 
     def _require_folder(self, method: str) -> str:
         """The run folder. Raises SettingsError on ranks that have none."""
@@ -224,34 +242,34 @@ class Run:
 
     def _last_stage(self, method: str) -> Path:
         """The run folder; of a staged run, that of its last stage."""
-        return [Path(self._require_folder(method)), *self.stages.values()][-1]
+        folders = [Path(self._require_folder(method)), *self.stages.values()]
+        return folders[-1]
 
 
 def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
     """The implementation of `gearshift.train` for its `arguments`; errors name those of `call`."""
     with _errors(call):
         custom_task.check_not_importing()
-        given = arguments.get
-        settings = given("settings") or {}
-        resume = given("resume")
-        out = given("out")
+        console = bool(arguments["console"])
         args = CliArgs(
-            model=_model_name(given("model")),
-            mode=given("mode"),
-            engine=given("engine"),
-            configs=[Path(path) for path in _listed(given("config"))],
-            sets=[f"{key}={text_of(value)}" for key, value in flat(settings)],
-            options=_processes(given("nproc")),
-            resume=None if resume is None else str(resume),
-            reset=_listed(given("reset")),
+            model=_model_name(arguments.get("model")),
+            mode=arguments.get("mode"),
+            engine=arguments["engine"],
+            configs=list(map(Path, _listed(arguments["config"]))),
+            sets=[f"{key}={text_of(value)}" for key, value in flat(arguments["settings"] or {})],
+            options=_processes(arguments["nproc"]),
+            resume=_name(arguments["resume"]),
+            reset=_listed(arguments["reset"]),
         )
-        ready = run_command.prepare(args, None if out is None else Path(out), [])
+        ready = run_command.prepare(args, _path(arguments["out"]), [])
         stages = {} if isinstance(ready, RunPlan) else ready.folders
-        if (left := ready.nothing_left) is not None:
-            return _run_of(left, Path(left["folder"]) if ready.is_rank_0 else None, stages)
+        result = ready.nothing_left
+        if result is not None:
+            folder = Path(result["folder"]) if ready.is_rank_0 else None
+            return _run_of(result, folder, stages)
+
         if isinstance(ready, RunPlan) and ready.starts_processes:
             custom_task.check_importable(ready.resolved.settings.model.family, f"{call}()")
-        console = bool(given("console"))
         if console and ready.is_rank_0 and ready.warnings:
             print(render(as_arguments(ready.warnings, "train")), file=sys.stderr, flush=True)
         end = run_command.train(ready, console, show=lambda end: None)
@@ -273,19 +291,23 @@ def open_run(folder: str | PathLike[str]) -> Run:
         if not stages and not run_folder.is_run_folder(path):
             raise checkpoint_search.no_run(path, "open_run()", "track")
         snapshots = [WatchedRun(stage).snapshot() for stage in stages.values() or (path,)]
-        begun = [snapshot for snapshot in snapshots if snapshot.state != "not started"]
-        last = (begun or snapshots[:1])[-1]
+        # Of several stages, the newest one that has started tells how far they are.
+        last = snapshots[0]
+        for snapshot in snapshots:
+            if snapshot.state != "not started":
+                last = snapshot
         result = summarize(stages) if stages else dict(RunReader(path).result() or {})
+
     if not last.has_ended or last.state == "killed":  # it has no result
+        result |= {"status": last.state, "steps": 0}
+        result |= {"epochs": None, "wall_s": None, "samples_per_s": None}
         progress = last.progress
-        logged = None if progress is None else progress.last
-        result |= {
-            "status": last.state,
-            "steps": 0 if progress is None else progress.step,
-            "epochs": None if logged is None else logged.epoch,
-            "wall_s": None if progress is None else progress.elapsed_s,
-            "samples_per_s": None if logged is None else logged.samples_per_s,
-        }
+        if progress is not None:
+            result["steps"] = progress.step
+            result["wall_s"] = progress.elapsed_s
+            if progress.last is not None:
+                result["epochs"] = progress.last.epoch
+                result["samples_per_s"] = progress.last.samples_per_s
     peaks = result.get("peak_memory_bytes") or {"device": None, "host": None}
     return _run_of({**result, "peak_memory_bytes": peaks, "reason": last.reason}, path, stages)
 
@@ -317,21 +339,30 @@ def _model_name(model: str | type | None) -> str | None:
     """The name of a model, or of the class of a custom task."""
     if isinstance(model, type):
         return custom_task.name_of(model)
+    # A class of the script itself: its file may be imported under another name.
     module, _, name = (model or "").partition(":")
-    cls = getattr(sys.modules[custom_task.MAIN], name, None) if module == custom_task.MAIN else None
-    return custom_task.name_of(cls) if isinstance(cls, type) else model
+    if module == custom_task.MAIN:
+        cls = getattr(sys.modules[module], name, None)
+        if isinstance(cls, type):
+            return custom_task.name_of(cls)
+    return model
 
 
 def _processes(nproc: int | None) -> dict[str, tuple[str, str]]:
     return {} if nproc is None else {"engine.nproc": ("--nproc", str(nproc))}
 
 
-def _name(checkpoint: str | int | None) -> str | None:
+def _name(checkpoint: str | int | PathLike[str] | None) -> str | None:
     return None if checkpoint is None else str(checkpoint)
+
+
+def _path(out: str | PathLike[str] | None) -> Path | None:
+    return None if out is None else Path(out)
 
 
 def _outcome(end: RunEnd) -> Mapping[str, Any]:
     """What a run that did not fail ended with. Raises what ended any other."""
+    # In this process the error itself is at hand, from ranks only its records.
     if isinstance(end.cause, SettingsError):
         raise end.cause
     if end.kind == "invalid input":
@@ -339,5 +370,5 @@ def _outcome(end: RunEnd) -> Mapping[str, Any]:
     if end.exit_code == exit_codes.INTERRUPTED:
         raise KeyboardInterrupt
     if end.exit_code == exit_codes.FAILURE or end.outcome is None:
-        raise RunError("\n".join(filter(None, (end.text, end.trace)))) from end.cause
+        raise RunError("\n".join(filter(None, [end.text, end.trace]))) from end.cause
     return end.outcome

@@ -134,8 +134,13 @@ def _command(
     name: str, sentence: str, options: tuple[Option, ...], module: str | None = None, **more: Any
 ) -> Command:
     """The record of a command that its module of the same name runs; `more` are its fields."""
-    path = f"gearshift.launcher.commands.{module or name.replace('-', '_')}"
-    return Command(name, sentence, path, options, **more)
+    return Command(
+        name,
+        sentence,
+        f"gearshift.launcher.commands.{module or name.replace('-', '_')}",
+        options,
+        **more,
+    )
 
 
 _ALL = (

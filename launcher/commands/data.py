@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from gearshift.launcher.base import exit_codes, signals
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config import errors, hub, machine
@@ -32,27 +32,38 @@ _REST = "the same command downloads the rest"
 def main(command_line: CommandLine) -> int:
     """Check data and write the page, or download; gives the exit code. Raises SettingsError."""
     if command_line.argument == "fetch":
-        return _fetch_model(command_line) if command_line.operand else _fetch(command_line)
+        if command_line.operand:
+            return _fetch_model(command_line)
+        return _fetch(command_line)
     path = command_line.operand
     out = command_line.out or data_check.DEFAULT_FOLDER
     args = command_line.args
-    origin = f"command line: data check {path}"
     page.check_out(
-        out / data_check.PAGE, f"--out {out}" if command_line.out else "default of --out"
+        out / data_check.PAGE,
+        f"--out {out}" if command_line.out else "default of --out",
     )
-    family = None if args.model is None else _resolved(args, path).settings.model.family
+
+    origin = f"command line: data check {path}"
+    family = None
+    if args.model is not None:
+        family = _resolved(args, path).settings.model.family
     findings = inspect_matches(path, origin, find_families(path, family, origin), args)
-    written = data_check.write(findings, out)
-    names = ("path", "model", "format", "facts", "overlapping_groups", "sample")
-    content = {name: getattr(findings, name) for name in names}
-    content["text"] = [asdict(part) for part in findings.text]
-    content["pictures"] = [
-        {"name": each.name, "caption": each.caption} for each in findings.pictures
-    ]
-    output.show(
-        command_line, content | {"files": [written]}, "\n".join(_lines(findings, written, args))
-    )
-    return exit_codes.FAILURE if findings.overlapping_groups else exit_codes.DONE
+    file = data_check.write(findings, out)
+    content = {
+        "path": findings.path,
+        "model": findings.model,
+        "format": findings.format,
+        "facts": findings.facts,
+        "overlapping_groups": findings.overlapping_groups,
+        "sample": findings.sample,
+        "text": list(map(asdict, findings.text)),
+        "pictures": [{"name": each.name, "caption": each.caption} for each in findings.pictures],
+        "files": [file],
+    }
+    output.show(command_line, content, "\n".join(_lines(findings, file, args)))
+    if findings.overlapping_groups:
+        return exit_codes.FAILURE
+    return exit_codes.DONE
 
 
 def inspect_matches(
@@ -62,56 +73,68 @@ def inspect_matches(
 
     Raises SettingsError if several can, or none; then with the errors of each.
     """
-    usable: dict[int, Findings] = {}
-    diagnostics = list[Diagnostic]()
-    for number, (family, format) in enumerate(matches):
+    usable = []
+    diagnostics = []
+    # Formats of several families may match: reading tells which can use the data.
+    for family, format in matches:
         try:
             resolved = _resolved(replace(args, model=args.model or family), path)
-            usable[number] = data_check.inspect(path, format, resolved)
+            findings = data_check.inspect(path, format, resolved)
+            usable.append((family, f"{family}: {format}"))
         except SettingsError as error:
-            prefix = f"as {family}: " if matches[1:] else ""
-            diagnostics += [
-                replace(each, message=prefix + each.message) for each in error.diagnostics
-            ]
+            prefix = f"as {family}: " if len(matches) > 1 else ""
+            for each in error.diagnostics:
+                diagnostics.append(replace(each, message=prefix + each.message))
     if not usable:
         raise SettingsError(diagnostics)
-    first, *others = usable
-    if others:
-        allowed = "\n           ".join(": ".join(map(str, matches[number])) for number in usable)
-        fix = f"{PROGRAM} data check {shlex.quote(path)} --model {matches[first][0]}"
-        message = f"'{path}' can be read by several families"
-        raise SettingsError.of(message, value=path, where=origin, allowed=allowed, fix=fix)
-    return usable[first]
+    if len(usable) > 1:
+        first, _ = usable[0]
+        raise SettingsError.of(
+            f"'{path}' can be read by several families",
+            value=path,
+            where=origin,
+            allowed="\n           ".join(text for _, text in usable),
+            fix=f"{PROGRAM} data check {shlex.quote(path)} --model {first}",
+        )
+    return findings
 
 
 def _resolved(args: CliArgs, path: str) -> Resolved:
     """The settings that read `path`. Raises SettingsError, also if they read other data."""
     options = {**args.options, "data.path": ("data check", path)}
     resolved = resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
-    if "data.path" in resolved.values and (reason := why_ineffective(resolved.values, "data.path")):
-        raise SettingsError([errors.about_value(resolved.values, "data.path", reason)])
+    if "data.path" in resolved.values:
+        reason = why_ineffective(resolved.values, "data.path")
+        if reason:
+            raise SettingsError([errors.about_value(resolved.values, "data.path", reason)])
     return resolved
 
 
-def _lines(findings: Findings, written: Path, args: CliArgs) -> Iterator[str]:
-    is_file = not findings.path.startswith(EMBEDDED)
-    kind = findings.format or ("format known only to the model" if is_file else "embedded data")
+def _lines(findings: Findings, file: Path, args: CliArgs) -> Iterator[str]:
+    kind = findings.format
+    if not kind:
+        is_embedded = findings.path.startswith(EMBEDDED)
+        kind = "embedded data" if is_embedded else "format known only to the model"
     yield f"{findings.path}: {kind}"
-    shapes = [(f"a batch, {name}", text) for name, text in page.fact_rows(findings.sample)]
-    facts = [
+
+    rows = [
         ("read by", findings.model),
         *page.fact_rows(findings.facts),
         ("overlap", data_check.overlap(findings)),
     ]
-    parts = [(f"a sample, {name}", text) for name, text in data_check.sample_rows(findings)]
-    for name, text in (*facts, *parts, *shapes):
-        first, *more = [line for part in text.splitlines() for line in wrap(part, _WIDTH)] or [""]
-        yield f"  {name:<{_LABEL}} {first}"
-        yield from (f"  {'':<{_LABEL}} {line}" for line in more)
-    yield f"wrote {written}"
+    rows += [(f"a sample, {name}", text) for name, text in data_check.sample_rows(findings)]
+    rows += [(f"a batch, {name}", text) for name, text in page.fact_rows(findings.sample)]
+    for name, text in rows:
+        lines = [line for paragraph in text.splitlines() for line in wrap(paragraph, _WIDTH)]
+        for line in lines or [""]:
+            yield f"  {name:<{_LABEL}} {line}"
+            name = ""  # only before the first line
+    yield f"wrote {file}"
+
     family, size = split_model_name(findings.model)
-    sizes = list(config_of(family).SIZES)
-    model = findings.model if size in sizes else family  # a pretrained model has its own size
+    model = findings.model
+    if size not in config_of(family).SIZES:  # a pretrained model has its own
+        model = family
     yield _train_line(args, model, data=("--data", findings.path))
 
 
@@ -134,20 +157,25 @@ def _fetch(command_line: CommandLine) -> int:
     files = fetch(resolved.settings.download, is_shown=not command_line.as_json)
     path = getattr(resolved.settings.data, "path", None)
     option = ("--download-data", "") if path is None else ("--data", str(path))
-    return output.show(
-        command_line, [asdict(f) for f in files], _train_line(args, args.model, data=option)
-    )
+    text = _train_line(args, args.model, data=option)
+    return output.show(command_line, list(map(asdict, files)), text)
 
 
 def _fetch_model(command_line: CommandLine) -> int:
     """Download a model of the hub into its cache; gives the exit code. Raises SettingsError."""
-    typed = command_line.operand
-    if not typed.startswith(HUB):
-        message = f"data fetch '{typed}' names no model of the hub"
-        where = f"command line: data fetch {typed}"
-        raise SettingsError.of(message, value=typed, where=where, allowed=hub.FORM)
+    model = command_line.operand
+    if not model.startswith(HUB):
+        raise SettingsError.of(
+            f"data fetch '{model}' names no model of the hub",
+            value=model,
+            where=f"command line: data fetch {model}",
+            allowed=hub.FORM,
+        )
     signals.leave(_REST)
-    name = hub.fetch(typed, weights=True)
+    name = hub.fetch(model, weights=True)
     path = folder_of(name)
-    text = f"{name} is in {path}\ntrain it:  {PROGRAM} --set {PRETRAINED}={name}"
-    return output.show(command_line, {"model": name, "path": path}, text)
+    return output.show(
+        command_line,
+        {"model": name, "path": path},
+        f"{name} is in {path}\ntrain it:  {PROGRAM} --set {PRETRAINED}={name}",
+    )

@@ -42,6 +42,7 @@ GIB = 2**30
 OF_ENGINES = sorted({package for engine in ENGINES.values() for package in engine.needs})
 _OWN = "gearshift"
 _TORCH = "install torch for your GPU: https://pytorch.org/get-started/locally"
+_COMPILER = "install g++ or clang++ with its headers, on macOS  xcode-select --install ; or set CXX"
 _PROGRAM = "#include <vector>\nint main() { return std::vector<int>{0}[0]; }\n"
 
 
@@ -62,34 +63,41 @@ def main(command_line: CommandLine) -> int:
     Uses no network but what Slurm's commands use.
     """
     is_json = command_line.as_json
-    found = []
+    checks = []
     affinity.limit_spinning(environment.variables())  # before torch is imported
     for check in _checks():
-        found.append(check)
-        if not is_json:
-            fix = "" if check.fix is None else f"\n{'':<23}fix: {check.fix}"
-            line = f"{check.status:<8} {check.name:<13} {check.found}{fix}"
+        checks.append(check)
+        if not is_json:  # at once: some take seconds
+            line = f"{check.status:<8} {check.name:<13} {check.found}"
+            if check.fix is not None:
+                line += f"\n{'':<23}fix: {check.fix}"
             print(printable(redact(line)), flush=True)
-    rows = {row["name"]: row for row in catalogs.engines() if row["name"] != AUTO}
-    failing = {check.name: check.found for check in found if check.status != "ok"}
-    for row in rows.values():
-        if wrong := [failing[name] for name in ("torch", *row["needs"]) if name in failing]:
-            row |= {"runs_here": False, "why_not": "; ".join(wrong)}
+
+    failing = {check.name: check.found for check in checks if check.status != "ok"}
+    # An engine whose package is installed in a wrong version cannot run either.
+    engines = {row["name"]: row for row in catalogs.engines() if row["name"] != AUTO}
+    for row in engines.values():
+        reasons = [failing[name] for name in ("torch", *row["needs"]) if name in failing]
+        if reasons:
+            row["runs_here"] = False
+            row["why_not"] = "; ".join(reasons)
     if is_json:
-        content = {"checks": [check._asdict() for check in found], "engines": rows}
+        content = {"checks": [check._asdict() for check in checks], "engines": engines}
         print(json.dumps(content, indent=2))
     else:
         print("\nengines:")
-        for name, row in rows.items():
+        for name, row in engines.items():
             can = "runs here" if row["runs_here"] else f"cannot run here: {row['why_not']}"
             print(printable(f"{name:<14}{can}"))
         print(f"\nwhat fits:  {PROGRAM} plan --model FAMILY:SIZE --engine {AUTO}")
-    has_failed = any(check.status == "failure" for check in found)
-    return exit_codes.FAILURE if has_failed else exit_codes.DONE
+    if "failure" in [check.status for check in checks]:
+        return exit_codes.FAILURE
+    return exit_codes.DONE
 
 
 def _checks() -> Iterator[Check]:
     here = detect_machine()
+    # First what needs no torch, whose import takes seconds and may fail.
     yield check_python(platform.python_version())
     yield check_others()
     yield check_compiler()
@@ -118,45 +126,55 @@ def _checks() -> Iterator[Check]:
     accelerator = torch.accelerator.current_accelerator()
     if accelerator is not None and torch.accelerator.is_available():
         module = torch.get_device_module(accelerator)
-        count = torch.accelerator.device_count()
         name_of = getattr(module, "get_device_name", lambda number: accelerator.type)
-        names = [name_of(number) for number in range(count)]
-    has_nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
-    nccl = ".".join(map(str, torch.cuda.nccl.version())) if has_nccl else None
+        names = list(map(name_of, range(torch.accelerator.device_count())))
+    nccl = None
+    if torch.distributed.is_available() and torch.distributed.is_nccl_available():
+        nccl = ".".join(map(str, torch.cuda.nccl.version()))
     yield check_gpu(names, here, nvidia_gpus() + amd_gpus(), nccl)
     yield from map(check_package, OF_ENGINES)
 
 
 def _check(
-    name: str, found: str, fix: str, *, failure: bool = False, warning: bool = False
+    name: str, text: str, fix: str, *, failure: bool = False, warning: bool = False
 ) -> Check:
-    status = "failure" if failure else "warning" if warning else "ok"
-    return Check(name, status, found, None if status == "ok" else fix)
+    if failure:
+        return Check(name, "failure", text, fix)
+    if warning:
+        return Check(name, "warning", text, fix)
+    return Check(name, "ok", text, None)
 
 
 def _required() -> dict[str, SpecifierSet]:
     """The versions that this program requires here, by package; empty: it is not installed."""
     try:
-        each = [Requirement(line) for line in metadata.requires(_OWN) or []]
+        lines = metadata.requires(_OWN) or []
     except metadata.PackageNotFoundError:
         return {}
-    return {r.name: r.specifier for r in each if not r.marker or r.marker.evaluate({"extra": ""})}
+    required = {}
+    for requirement in map(Requirement, lines):
+        marker = requirement.marker
+        if marker is None or marker.evaluate({"extra": ""}):
+            required[requirement.name] = requirement.specifier
+    return required
 
 
-def _wrong(*names: str) -> dict[str, str]:
+def _package_problems(*names: str) -> dict[str, str]:
     """Why packages are missing or in a wrong version, by the requirement to install."""
     required = _required()
-    wrong = {}
+    problems = {}
     for name in names:
-        wanted = required.get(name, SpecifierSet())
+        versions = required.get(name, SpecifierSet())
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            wrong[f"{name}{wanted}"] = f"{name} not installed"
-            continue
-        if not wanted.contains(version, prereleases=True):
-            wrong[f"{name}{wanted}"] = f"{name} {version} is installed, {wanted} is required"
-    return wrong
+            problems[f"{name}{versions}"] = f"{name} not installed"
+        else:
+            if not versions.contains(version, prereleases=True):
+                problems[f"{name}{versions}"] = (
+                    f"{name} {version} is installed, {versions} is required"
+                )
+    return problems
 
 
 def check_python(version: str) -> Check:
@@ -164,34 +182,45 @@ def check_python(version: str) -> Check:
     try:
         allowed = metadata.metadata(_OWN)["Requires-Python"]
     except metadata.PackageNotFoundError:
-        fix = f"pip install -e {shlex.quote(str(environment.ROOT.parent))}"
-        return _check("python", f"{version}; {_OWN} is not installed", fix, warning=True)
-    is_right = SpecifierSet(allowed).contains(version, prereleases=True)
-    fix = f"create a virtual environment with a Python {allowed}"
-    return _check("python", f"{version} ({allowed})", fix, failure=not is_right)
+        return Check(
+            "python",
+            "warning",
+            f"{version}; {_OWN} is not installed",
+            f"pip install -e {shlex.quote(str(environment.ROOT.parent))}",
+        )
+    return _check(
+        "python",
+        f"{version} ({allowed})",
+        f"create a virtual environment with a Python {allowed}",
+        failure=not SpecifierSet(allowed).contains(version, prereleases=True),
+    )
 
 
 def check_others() -> Check:
     """The required packages without a check of their own."""
     names = [name for name in _required() if name not in ("torch", "wandb", *OF_ENGINES)]
-    wrong = _wrong(*names)
-    found = "; ".join(wrong.values()) or f"{len(names)} required packages in valid versions"
-    return _check("packages", found, shlex.join(["pip", "install", *wrong]), failure=bool(wrong))
+    problems = _package_problems(*names)
+    text = "; ".join(problems.values()) or f"{len(names)} required packages in valid versions"
+    return _check(
+        "packages", text, shlex.join(["pip", "install", *problems]), failure=bool(problems)
+    )
 
 
 def check_package(name: str) -> Check:
     """A package that engines or a tracker need; torch is imported."""
-    wrong = _wrong(name)
-    reason = "".join(wrong.values())
-    fix = shlex.join(["pip", "install", *wrong])
+    problems = _package_problems(name)
+    reason = "".join(problems.values())
+    fix = shlex.join(["pip", "install", *problems])
     if name == "torch" and not reason:
         try:
             import torch  # noqa: F401
         except (ImportError, OSError) as error:  # OSError: a library that cannot be loaded
             fix = "pip install torch --force-reinstall"
-            reason = f"cannot be imported: {(str(error) or repr(error)).splitlines()[0]}"
-    found = reason or metadata.version(name)
-    return _check(name, found, fix, failure=name == "torch" and bool(reason), warning=bool(reason))
+            first_line = (str(error) or repr(error)).splitlines()[0]
+            reason = f"cannot be imported: {first_line}"
+    if not reason:
+        return _check(name, metadata.version(name), fix)
+    return _check(name, reason, fix, failure=name == "torch", warning=True)
 
 
 def check_wandb(environ: Mapping[str, str]) -> Check:
@@ -201,24 +230,36 @@ def check_wandb(environ: Mapping[str, str]) -> Check:
         return installed
     from requests.utils import get_netrc_auth
 
-    names = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-    is_set = any(environ.get(name) for name in names)
-    is_set |= bool(get_netrc_auth(environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"))
-    found = installed.found + ("" if is_set else ", not logged in")
-    fix = "wandb login; or without a network: export WANDB_MODE=offline"
-    return _check("wandb", found, fix, warning=not is_set)
+    is_set = (
+        environ.get("WANDB_MODE")
+        or environ.get("WANDB_API_KEY")
+        or environ.get("WANDB_IDENTITY_TOKEN_FILE")
+        or get_netrc_auth(environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+    )
+    if is_set:
+        return installed
+    return Check(
+        "wandb",
+        "warning",
+        f"{installed.found}, not logged in",
+        "wandb login; or without a network: export WANDB_MODE=offline",
+    )
 
 
 def check_compiler() -> Check:
     """Whether the C++ compiler works: torch.compile and operators of DeepSpeed need one."""
-    fix = "install g++ or clang++ with its headers, on macOS  xcode-select --install ; or set CXX"
     command = environment.compiler("CXX", "c++", "g++", "clang++")
     if command is None:
-        return _check("compiler", "no C++ compiler on PATH", fix, warning=True)
-    words = [command, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"]
-    done = subprocess.run(words, input=_PROGRAM, capture_output=True, text=True, timeout=60)
-    found = " ".join([command, *done.stderr.strip().splitlines()[:1]])
-    return _check("compiler", found, fix, warning=done.returncode != 0)
+        return Check("compiler", "warning", "no C++ compiler on PATH", _COMPILER)
+    process = subprocess.run(
+        [command, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"],
+        input=_PROGRAM,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    text = " ".join([command, *process.stderr.strip().splitlines()[:1]])
+    return _check("compiler", text, _COMPILER, warning=process.returncode != 0)
 
 
 def check_memory(machine: Machine, group: Share | None) -> Check:
@@ -231,9 +272,13 @@ def check_memory(machine: Machine, group: Share | None) -> Check:
         free = min(free, max(group.limit - group.used, 0))
         total = group.limit
         fix = "docker run --memory=SIZE  or  sbatch --mem=SIZE  or  --mode resource-efficient"
-    found = f"{size(free)} of {size(total)} free; {machine.sentence}"
-    # Importing torch and DeepSpeed alone takes about 600 MiB.
-    return _check("memory", found, fix, failure=free < 600 * MIB, warning=free < 2 * GIB)
+    return _check(
+        "memory",
+        f"{size(free)} of {size(total)} free; {machine.sentence}",
+        fix,
+        failure=free < 600 * MIB,  # importing torch and DeepSpeed alone takes about that much
+        warning=free < 2 * GIB,
+    )
 
 
 def check_swap(group: Share | None) -> Check:
@@ -244,9 +289,14 @@ def check_swap(group: Share | None) -> Check:
     if group is not None:
         total = min(total or group.limit, group.limit)
         used = group.used
-    found = f"{size(used)} of {size(total)} in use" if total else "none"
-    fix = "end other programs: a run that swaps is many times slower"
-    return _check("swap", found, fix, warning=2 * used > total > 0)
+    if not total:
+        return Check("swap", "ok", "none", None)
+    return _check(
+        "swap",
+        f"{size(used)} of {size(total)} in use",
+        "end other programs: a run that swaps is many times slower",
+        warning=2 * used > total,
+    )
 
 
 def check_disk(name: str, folder: Path, few: int, none: int, fix: str) -> Check:
@@ -258,9 +308,16 @@ def check_disk(name: str, folder: Path, few: int, none: int, fix: str) -> Check:
     except (SettingsError, OSError) as error:
         return _check(name, str(error), fix, failure=True)
     has_inode = files.f_favail > 0 or not files.f_files
-    is_full = usage.free < none or not has_inode
-    found = f"{size(usage.free)} of {size(usage.total)} free" + ("" if has_inode else ", no inode")
-    return _check(name, found, fix, failure=is_full, warning=usage.free < few)
+    text = f"{size(usage.free)} of {size(usage.total)} free"
+    if not has_inode:
+        text += ", no inode"
+    return _check(
+        name,
+        text,
+        fix,
+        failure=usage.free < none or not has_inode,
+        warning=usage.free < few,
+    )
 
 
 def check_open_files() -> Check:
@@ -279,9 +336,14 @@ def check_locked_memory(infiniband: Path) -> Check:
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     is_limited = limit != resource.RLIM_INFINITY
     is_needed = infiniband.is_dir() and any(infiniband.iterdir())
-    found = f"{size(limit) if is_limited else 'no limit'}, {'' if is_needed else 'no '}InfiniBand"
-    fix = "ulimit -l unlimited;  in jobs LimitMEMLOCK of slurmd;  docker run --ulimit memlock=-1"
-    return _check("locked memory", found, fix, warning=is_limited and is_needed)
+    amount = size(limit) if is_limited else "no limit"
+    network = "InfiniBand" if is_needed else "no InfiniBand"
+    return _check(
+        "locked memory",
+        f"{amount}, {network}",
+        "ulimit -l unlimited;  in jobs LimitMEMLOCK of slurmd;  docker run --ulimit memlock=-1",
+        warning=is_limited and is_needed,
+    )
 
 
 def check_clock(now: float, newest: float) -> Check:
@@ -289,9 +351,12 @@ def check_clock(now: float, newest: float) -> Check:
 
     File servers may be five minutes ahead.
     """
-    found = datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    fix = "set the clock, timedatectl set-ntp true: files of this installation are newer"
-    return _check("clock", found, fix, failure=now < newest - 300)
+    return _check(
+        "clock",
+        datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "set the clock, timedatectl set-ntp true: files of this installation are newer",
+        failure=now < newest - 300,
+    )
 
 
 def check_slurm() -> Check:
@@ -303,10 +368,15 @@ def check_slurm() -> Check:
     if missing:
         return _check("slurm", f"{', '.join(missing)} not on PATH", fix, warning=True)
     try:
-        return _check("slurm", f"partitions {', '.join(queue.partitions(10)) or 'none'}", fix)
+        partitions = queue.partitions(10)
     except queue.QueueError as error:
-        fix = "scontrol ping; is slurmctld running, and is this a node of its cluster?"
-        return _check("slurm", f"the controller does not answer: {error}", fix, warning=True)
+        return Check(
+            "slurm",
+            "warning",
+            f"the controller does not answer: {error}",
+            "scontrol ping; is slurmctld running, and is this a node of its cluster?",
+        )
+    return _check("slurm", f"partitions {', '.join(partitions) or 'none'}", fix)
 
 
 def check_gpu(names: Sequence[str], here: Machine, boards: int, nccl: str | None) -> Check:
@@ -314,13 +384,17 @@ def check_gpu(names: Sequence[str], here: Machine, boards: int, nccl: str | None
 
     Several communicate by `nccl`, its version; None: torch lacks it.
     """
-    found = ", ".join(f"{count} × {name}" for name, count in Counter(names).items())
     if names:
-        memory = "" if here.gpu_bytes is None else f", {size(here.gpu_bytes)}"
-        lacks_nccl = len(names) > 1 and here.device == "cuda" and nccl is None
-        found += f"{memory}, " + ("no NCCL to train together" if lacks_nccl else f"NCCL {nccl}")
-        return _check("gpu", found, _TORCH, warning=lacks_nccl)
-    none = "hidden by CUDA_VISIBLE_DEVICES" if boards else "none: training on the CPU"
-    found = f"torch cannot use {here.gpus}" if here.gpus else here.unused or none
+        text = ", ".join(f"{count} × {name}" for name, count in Counter(names).items())
+        if here.gpu_bytes is not None:
+            text += f", {size(here.gpu_bytes)}"
+        if len(names) > 1 and here.device == "cuda" and nccl is None:
+            return Check("gpu", "warning", f"{text}, no NCCL to train together", _TORCH)
+        return Check("gpu", "ok", f"{text}, NCCL {nccl}", None)
+
     fix = f"update the driver: nvidia-smi, rocm-smi; {_TORCH}"
-    return _check("gpu", found, fix, failure=here.gpus > 0, warning=boards > 0)
+    if here.gpus:
+        return Check("gpu", "failure", f"torch cannot use {here.gpus}", fix)
+    if boards:
+        return Check("gpu", "warning", here.unused or "hidden by CUDA_VISIBLE_DEVICES", fix)
+    return Check("gpu", "ok", here.unused or "none: training on the CPU", None)

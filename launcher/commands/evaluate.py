@@ -33,8 +33,11 @@ def main(command_line: CommandLine) -> int:
         from gearshift.launcher.report import report
 
         report.refresh(model.folder)
-    content = {**facts, "checkpoint": model.path, "file": saved}
-    output.show(command_line, content, evaluate.render(title, facts, saved))
+    output.show(
+        command_line,
+        {**facts, "checkpoint": model.path, "file": saved},
+        evaluate.render(title, facts, saved),
+    )
     if facts["error"] is None:
         return exit_codes.DONE
     if not command_line.as_json:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, listed, plain
 from gearshift.launcher.commands import output
 from gearshift.launcher.commands.catalog import SCHEMA
@@ -28,7 +29,6 @@ def main(command_line: CommandLine) -> int:
     """Print the settings, a section or one setting, for each stage. Raises SettingsError."""
     args = command_line.args
     out = command_line.out
-    key = command_line.argument
     here = Described(machine.detect_machine())
 
     def prepare(args: CliArgs, out: Path | None) -> RunPlan:
@@ -36,69 +36,80 @@ def main(command_line: CommandLine) -> int:
         return replace(decision, name=name_of(decision.resolved.settings))
 
     ready = pipeline.prepare(args, out, command_line.diagnostics, prepare)
-    left = pipeline.runs_of(ready) or [("", "", prepare(args, out))]
-    runs = {name: plan.resolved for name, _, plan in left}
-    titles = [title for _, title, _ in left]
+    runs = pipeline.runs_of(ready) or [("", "", prepare(args, out))]
     if SCHEMA.flag in command_line.flags:
-        schema = settings_class(next(iter(runs.values())).settings.model.family).model_json_schema()
-        # Files may have dotted keys beside sections.
-        print(json.dumps(schema | {"patternProperties": {r"\.": {}}}, indent=2))
-        return 0
-    parts = {name: _explained(resolved, key) for name, resolved in runs.items()}
-    contents = {name: content for name, (content, _) in parts.items()}
-    texts = (title + text for title, (_, text) in zip(titles, parts.values(), strict=True))
-    return output.show(
-        command_line, contents.get("", contents), "\n".join(texts).removesuffix("\n")
-    )
+        _, _, plan = runs[0]
+        family = plan.resolved.settings.model.family
+        schema = settings_class(family).model_json_schema()
+        schema["patternProperties"] = {r"\.": {}}  # files may have dotted keys beside sections
+        print(json.dumps(schema, indent=2))
+        return exit_codes.DONE
+
+    contents = {}
+    text = []
+    for name, title, plan in runs:
+        contents[name], explanation = _explained(plan.resolved, command_line.argument)
+        text.append(title + explanation)
+    return output.show(command_line, contents.get("", contents), "\n".join(text).removesuffix("\n"))
 
 
 def _explained(resolved: Resolved, key: str) -> tuple[dict[str, Any], str]:
     """A setting, a section or all settings, as JSON and as text. Raises SettingsError."""
     info = setting_infos(resolved.settings.model.family).get(key)
+    # No setting of this name: a section, or all of them.
     if info is None:
         section = _section(resolved, key)
         return render.origins_as_json(section), render.render_tree(section, history=True)
     value = resolved.values[key]
-    names = ("description", "type", "allowed", "range", "unit")
     facts = {
         **render.origins_as_json({key: value})[key],
-        **{name: getattr(info, name) for name in names},
+        "description": info.description,
+        "type": info.type,
+        "allowed": info.allowed,
+        "range": info.range,
+        "unit": info.unit,
+        "built_in": info.default,
     }
-    facts["built_in"] = info.default
-    rows: list[tuple[str, str | None]] = [("where", render.describe_origin(value.origin))]
-    rows += [("replaced", line) for line in render.describe_overridden(value)]
-    rows += [("allowed", allowed(info)), ("unit", info.unit), ("built-in", plain(info.default))]
+    rows = [
+        ("where", render.describe_origin(value.origin)),
+        *[("replaced", line) for line in render.describe_overridden(value)],
+        ("allowed", allowed(info)),
+        ("unit", info.unit),
+        ("built-in", plain(info.default)),
+    ]
     if key == ENGINE:  # what each engine would need, if engine auto chose among them
-        facts["others"] = [] if resolved.chosen is None else list(resolved.chosen.others)
+        facts["others"] = list(resolved.chosen.others) if resolved.chosen else []
         rows += [("planned", line) for line in facts["others"]]
     if key == PROMISE:
         facts["unpromised"] = resolved.unpromised
-        rows += [("not here", f"{name}: {why}") for name, why in resolved.unpromised.items()]
-    lines = [
-        f"{key} = {plain(value.value)}",
-        *([f"  {info.description}"] if info.description else []),
-    ]
-    lines += [f"  {name:<10} {text}" for name, text in rows if text is not None]
-    return {key: facts}, "".join(f"{line}\n" for line in lines)
+        for name, reason in resolved.unpromised.items():
+            rows.append(("not here", f"{name}: {reason}"))
+
+    text = f"{key} = {plain(value.value)}\n"
+    if info.description:
+        text += f"  {info.description}\n"
+    for name, line in rows:
+        if line is not None:
+            text += f"  {name:<10} {line}\n"
+    return {key: facts}, text
 
 
 def _section(resolved: Resolved, key: str) -> dict[str, Setting]:
     """All settings, or those of one section. Raises SettingsError if it does not exist."""
+    values = resolved.values
     prefix = f"{key}." if key else ""
-    if section := {
-        name: value for name, value in resolved.values.items() if name.startswith(prefix)
-    }:
+    section = {name: value for name, value in values.items() if name.startswith(prefix)}
+    if section:
         return section
     from gearshift.launcher.config.input_errors import nearest_key
 
-    sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
-    nearest = nearest_key(key, [*resolved.values, *sections])
-    known = listed(list(resolved.values), "explain")
-    fix = nearest and f"{PROGRAM} explain {nearest}"
-    parts = {
-        "where": f"command line: explain {key}",
-        "allowed": known,
-        "did_you_mean": nearest,
-        "fix": fix,
-    }
-    raise SettingsError.of(f"unknown setting '{key}'", key=key, **parts)
+    sections = {name.rpartition(".")[0] for name in values} - {""}
+    nearest = nearest_key(key, [*values, *sections])
+    raise SettingsError.of(
+        f"unknown setting '{key}'",
+        key=key,
+        where=f"command line: explain {key}",
+        allowed=listed(list(values), "explain"),
+        did_you_mean=nearest,
+        fix=nearest and f"{PROGRAM} explain {nearest}",
+    )

@@ -13,7 +13,8 @@ from gearshift.training.logging.quantities import real, size
 def main(command_line: CommandLine) -> int:
     """Write the files and list them; the exit code. Raises SettingsError."""
     format_name = command_line.values.get("--format")
-    if diagnostics := [*command_line.diagnostics, *export.invalid_format(format_name)]:
+    diagnostics = [*command_line.diagnostics, *export.invalid_format(format_name)]
+    if diagnostics:
         raise SettingsError(diagnostics)
     assert format_name is not None
     run = find_saved(command_line.argument, "export", command_line.args.sets)
@@ -21,17 +22,20 @@ def main(command_line: CommandLine) -> int:
     out = command_line.out
     where = "the default of --out" if out is None else f"command line: --out {out}"
     try:
-        done = export.write(run, name, format_name, out, where)
+        facts = export.write(run, name, format_name, out, where)
     except export.ExportError as error:
         return output.show_failure(command_line, error, {})
-    lines = [f"exported step {done['step']} to {done['folder']}"]
-    if done["weights"] == "ema":
+    lines = [f"exported step {facts['step']} to {facts['folder']}"]
+    if facts["weights"] == "ema":
         lines.append("  weights  EMA (train.ema), as in evaluation")
-    if done["metrics"] is not None:
-        values = done["metrics"].items()
-        numbers = (f"{name} {real(value)}" for name, value in values if isinstance(value, float))
+    if facts["metrics"] is not None:
+        numbers = []
+        for name, value in facts["metrics"].items():
+            if isinstance(value, float):
+                numbers.append(f"{name} {real(value)}")
         lines.append(f"  metrics  {', '.join(numbers)}")
-    files = (f"{name} ({size(count)})" for name, count in done["files"].items())
+    files = [f"{name} ({size(count)})" for name, count in facts["files"].items()]
     lines.append(f"  files    {', '.join(files)}")
-    lines += [f"  {title:<7}  {text}" for title, text in done["notes"].items()]
-    return output.show(command_line, done, "\n".join(lines))
+    for title, text in facts["notes"].items():
+        lines.append(f"  {title:<7}  {text}")
+    return output.show(command_line, facts, "\n".join(lines))

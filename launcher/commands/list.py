@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any
 
 from gearshift.engines.catalog import ENGINES
@@ -18,11 +18,15 @@ from gearshift.models.catalog import FAMILIES
 def main(command_line: CommandLine) -> int:
     """Print the list; the exit code. Raises SettingsError."""
     kinds = {"models": models, "modes": modes, "engines": engines}
-    if chosen := command_line.argument:
-        rows = kinds[chosen]()
+    kind = command_line.argument
+    if kind:
+        rows = kinds[kind]()
         return output.show(command_line, rows, "\n".join(_lines(rows)))
-    lists = {kind: rows() for kind, rows in kinds.items()}
-    texts = ("\n".join([kind, *_lines(rows)]) for kind, rows in lists.items())
+    lists = {}
+    texts = []
+    for kind, rows_of in kinds.items():
+        lists[kind] = rows_of()
+        texts.append("\n".join([kind, *_lines(lists[kind])]))
     return output.show(command_line, lists, "\n\n".join(texts))
 
 
@@ -36,45 +40,56 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             name = f"{row['name']}:{size['name']}"
             yield f"  {name:<23} {size['parameters']:>13,} parameters{context}"
         for stage in row.get("stages", []):
+            name = f"stage {stage['name']}"
             optional = " (optional)" if stage["optional"] else ""
-            yield f"  {'stage ' + stage['name']:<23} {stage['sentence']}{optional}"
+            yield f"  {name:<23} {stage['sentence']}{optional}"
 
 
 def models() -> list[dict[str, Any]]:
     """The model families with their stages, and their sizes with the number of parameters."""
-    return [
-        {
-            "name": family.name,
-            "sentence": family.sentence,
-            "sizes": [
-                {**asdict(size), "name": name, "parameters": size.parameters}
-                for name, size in config_of(family.name).SIZES.items()
-            ],
-            "stages": [asdict(stage) for stage in family.stages],
-        }
-        for family in FAMILIES.values()
-    ]
+    rows = []
+    for family in FAMILIES.values():
+        sizes = []
+        for name, size in config_of(family.name).SIZES.items():
+            sizes.append({**asdict(size), "name": name, "parameters": size.parameters})
+        rows.append(
+            {
+                "name": family.name,
+                "sentence": family.sentence,
+                "sizes": sizes,
+                "stages": list(map(asdict, family.stages)),
+            }
+        )
+    return rows
 
 
 def modes() -> list[dict[str, Any]]:
     """The modes with their promises, as ratios to mode default."""
-    found = ((name, presets.mode(name)) for name in presets.modes())
-    return [{"name": name, "sentence": m.sentence, "promise": dict(m.promise)} for name, m in found]
+    rows = []
+    for name in presets.modes():
+        mode = presets.mode(name)
+        rows.append({"name": name, "sentence": mode.sentence, "promise": dict(mode.promise)})
+    return rows
 
 
 def engines() -> list[dict[str, Any]]:
     """The engines, and whether their packages are installed; imports none."""
-    rows = []
-    auto = (AUTO, "the fastest of these that fits, by a plan", ())
-    for name, sentence, needs in (*((e.name, e.sentence, e.needs) for e in ENGINES.values()), auto):
-        missing = [
-            package for package in ("torch", *needs) if importlib.util.find_spec(package) is None
-        ]
-        reason = (
-            f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
-            if missing
-            else None
-        )
-        row = {"name": name, "sentence": sentence, "needs": list(needs)}
-        rows.append({**row, "runs_here": not missing, "why_not": reason})
-    return rows
+    return [
+        *[_engine(engine.name, engine.sentence, engine.needs) for engine in ENGINES.values()],
+        _engine(AUTO, "the fastest of these that fits, by a plan", ()),
+    ]
+
+
+def _engine(name: str, sentence: str, needs: Sequence[str]) -> dict[str, Any]:
+    # Finding a package, not importing it, which takes seconds.
+    missing = [package for package in ("torch", *needs) if find_spec(package) is None]
+    reason = None
+    if missing:
+        reason = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
+    return {
+        "name": name,
+        "sentence": sentence,
+        "needs": list(needs),
+        "runs_here": not missing,
+        "why_not": reason,
+    }

@@ -17,7 +17,6 @@ from gearshift.launcher.config.presets import TASK_FOLDER
 from gearshift.launcher.run_folder import run_folder
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_ALLOWED = "letters, digits and _, starting with a letter, such as my_images"
 _TEMPLATE = Path(__file__).with_suffix(".template")
 
 
@@ -27,28 +26,28 @@ def main(command_line: CommandLine) -> int:
     folder = command_line.out or Path()
     module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     path = folder / f"{module}.py"
-    problem = ""
-    allowed = "a name that is not used in that folder"
-    fix = None
-    if not _NAME.fullmatch(name) or iskeyword(name):
-        problem = f"'{name}' is not a valid task name"
-        allowed = _ALLOWED
-        near = re.sub(r"\W", "_", name.removesuffix(".py"))
-        fix = (
-            f"{PROGRAM} new-task {near}" if _NAME.fullmatch(near) and not iskeyword(near) else None
+    where = f"command line: new-task {name}"
+    if not _is_name(name):
+        corrected_name = re.sub(r"\W", "_", name.removesuffix(".py"))
+        raise SettingsError.of(
+            f"'{name}' is not a valid task name",
+            value=name,
+            where=where,
+            allowed="letters, digits and _, starting with a letter, such as my_images",
+            fix=f"{PROGRAM} new-task {corrected_name}" if _is_name(corrected_name) else None,
         )
-    elif path.exists():
+    problem = ""
+    if path.exists():
         problem = f"{path} already exists"
     elif getattr(find_spec(module), "origin", None) is not None:  # a namespace package has none
         problem = f"Python would import another module '{module}' instead of this file"
     if problem:
-        parts = {
-            "value": name,
-            "where": f"command line: new-task {name}",
-            "allowed": allowed,
-            "fix": fix,
-        }
-        raise SettingsError.of(problem, **parts)
+        raise SettingsError.of(
+            problem,
+            value=name,
+            where=where,
+            allowed="a name that is not used in that folder",
+        )
     class_name = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     text = template(class_name)
     where = f"--out {folder}" if command_line.out else "the current folder"
@@ -57,14 +56,22 @@ def main(command_line: CommandLine) -> int:
         with disk.new_parents(path):
             run_folder.write_new(path, text)
     except OSError as cause:
-        message = f"cannot write {path}: {cause.strerror or cause}"
-        raise SettingsError.of(message, value=str(path), where=where) from cause
+        raise SettingsError.of(
+            f"cannot write {path}: {cause.strerror or cause}", value=str(path), where=where
+        ) from cause
     model = f"{module}:{class_name}"
     command = f"{PROGRAM} --model {model}"
     if command_line.out is not None and folder.resolve() != Path.cwd():
         command += f" --set {shlex.quote(f'{TASK_FOLDER}={folder}')}"
-    content = {"file": path, "model": model, "command": command}
-    return output.show(command_line, content, f"wrote {path}\ntrain it:  {command}")
+    return output.show(
+        command_line,
+        {"file": path, "model": model, "command": command},
+        f"wrote {path}\ntrain it:  {command}",
+    )
+
+
+def _is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None and not iskeyword(text)
 
 
 def template(class_name: str) -> str:

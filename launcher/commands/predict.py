@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 def main(command_line: CommandLine) -> int:
     """Predict and print; the exit code. Raises SettingsError."""
-    values = command_line.values
-    sampling, diagnostics = predict.sampling(values)
-    if diagnostics := [*command_line.diagnostics, *diagnostics]:
+    sampling, diagnostics = predict.sampling(command_line.values)
+    diagnostics = [*command_line.diagnostics, *diagnostics]
+    if diagnostics:
         raise SettingsError(diagnostics)
     affinity.limit_spinning(environment.variables())  # before torch is imported
     run = Path(command_line.argument)
@@ -38,15 +38,19 @@ def main(command_line: CommandLine) -> int:
 
     try:
         with library_warnings.logged(log):
-            checkpoint = values.get("--checkpoint")
-            sets = command_line.args.sets
-            predictor = predict.open_predictor(str(run), checkpoint, sets)
+            predictor = predict.open_predictor(
+                str(run),
+                command_line.values.get("--checkpoint"),
+                command_line.args.sets,
+            )
             if isinstance(predictor.task, GeneratesText):
                 facts = _generate(command_line, predictor, predictor.task, sampling)
             else:
                 facts = _predict_files(command_line, predictor, sampling)
-    except DataError as error:  # its fix may be a setting, and the command takes none
-        fix = error.fix if error.fix and "--set" not in error.fix else None
+    except DataError as error:
+        fix: str | None = error.fix
+        if not fix or "--set" in fix:  # the command takes no settings
+            fix = None
         raise about_data(error, fix=fix) from error
     if command_line.as_json:
         print(encode(facts, indent=2))
@@ -57,10 +61,9 @@ def _predict_files(
     command_line: CommandLine, predictor: Predictor, sampling: Sampling
 ) -> dict[str, Any]:
     """Predict the files of --input; the facts to print. Raises DataError, SettingsError."""
-    predict.check_numbers(command_line.values, predictor.saved.family)
-    path = predict.files(
-        command_line.values.get(INPUT), predictor.saved.family, command_line.argument
-    )
+    family = predictor.saved.family
+    predict.check_numbers(command_line.values, family)
+    path = predict.files(command_line.values.get(INPUT), family, command_line.argument)
     out = command_line.out or predictor.default_folder
     if command_line.out is not None:
         run_folder.check_free(out, command_line.out)
@@ -82,33 +85,39 @@ def _generate(
 ) -> dict[str, Any]:
     """Generate text; the facts to print. Raises DataError, SettingsError."""
     as_json = command_line.as_json
-    given = command_line.values.get(INPUT)
     out = command_line.out
-    if given is None and sys.stdin is not None and sys.stdin.isatty():
+    argument = command_line.values.get(INPUT)
+    if argument is None and sys.stdin is not None and sys.stdin.isatty():
         if as_json or out is not None:
             flag = JSON.flag if as_json else "--out"
-            message = f"{flag} requires {INPUT}, or a prompt on stdin"
-            where = f"command line: {flag}"
-            raise SettingsError.of(message, key=flag, where=where, fix=f'{INPUT} "TEXT"')
+            raise SettingsError.of(
+                f"{flag} requires {INPUT}, or a prompt on stdin",
+                key=flag,
+                where=f"command line: {flag}",
+                fix=f'{INPUT} "TEXT"',
+            )
         model = predictor.load()
         name = predictor.saved.describe(f"on {predictor.device}")
         print(f"{name}; Ctrl-C stops a text, Ctrl-D ends", flush=True)
         predict.converse(task, model, sampling)
         return {}
+
     run = command_line.argument
-    prompts = [_from_stdin(run)] if given is None else predict.prompts(given, task)
+    prompts = [_from_stdin(run)] if argument is None else predict.prompts(argument, task)
     if out is not None:
         run_folder.check_free(out, out)
-    elif given is not None and predict.exists(given):
+    elif argument is not None and predict.exists(argument):
         out = predictor.default_folder
-    model = predictor.load()
-    texts = _texts(task, model, prompts, sampling, shown=not as_json)
+    # What is wrong with the arguments was found before the model is loaded.
+    texts = _texts(task, predictor.load(), prompts, sampling, shown=not as_json)
     if out is None:
         return predictor.as_json(None, list(texts))
-    name = prompts[0].name if len(prompts) == 1 else predict.stem(str(given))
+
+    name = prompts[0].name if len(prompts) == 1 else predict.stem(str(argument))
     folder = predict.ResultFolder(out)
-    pairs = zip(prompts, texts, strict=True)
-    results = [folder.add_text(name, prompt, result) for prompt, result in pairs]
+    results = []
+    for prompt, result in zip(prompts, texts, strict=True):
+        results.append(folder.add_text(name, prompt, result))
     if not as_json:
         print(f"wrote {out / results[0].files[0]}")
     return predictor.as_json(out, results)
@@ -121,20 +130,27 @@ def _texts(
     for prompt in prompts:
         dropped = task.dropped_tokens(prompt, sampling)
         if dropped and shown:
-            tokens = f"the oldest {counted(dropped, 'token')} of the prompt"
-            print(f"note: left out {tokens}: the context of the model is full", file=sys.stderr)
+            print(
+                f"note: left out the oldest {counted(dropped, 'token')} of the prompt: "
+                "the context of the model is full",
+                file=sys.stderr,
+            )
         parts = task.generate(model, prompt, sampling)
         if shown:
-            print(f"{prompt.name}: " if len(prompts) > 1 else "", end="", flush=True)
-        text = "".join(predict.shown(parts) if shown else parts)
-        if shown:
+            if len(prompts) > 1:
+                print(f"{prompt.name}: ", end="", flush=True)
+            text = "".join(predict.shown(parts))
             print(flush=True)
+        else:
+            text = "".join(parts)
         yield Result(prompt.name, text, dropped_tokens=dropped)
 
 
 def _from_stdin(run: str) -> Prompt:
+    text = ""
     try:
-        text = sys.stdin.read() if sys.stdin is not None else ""
+        if sys.stdin is not None:
+            text = sys.stdin.read()
     except UnicodeDecodeError as error:
         raise SettingsError.of(f"stdin is not text: {error}", where="stdin") from None
     if not text.strip():

@@ -13,7 +13,7 @@ def main(command_line: CommandLine) -> int:
     """Write the report; the exit code. Raises SettingsError and StorageError."""
     from gearshift.launcher.report import page, report, run_record
 
-    folders = [Path(name) for name in (command_line.argument, *command_line.more)]
+    folders = list(map(Path, [command_line.argument, *command_line.more]))
     for folder in folders:
         if not run_record.runs_of(folder):
             raise checkpoint_search.no_run(folder, f"command line: report {folder}", "report")

@@ -107,20 +107,23 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     args = command_line.args if generation is None else generation.begin(command_line.args)
     ready = _prepared(command_line, args)
     as_json = command_line.as_json
-    if (left := ready.nothing_left) is not None:
-        facts = {"exit_code": 0, "error": None, **left}
+    result = ready.nothing_left
+    if result is not None:
         line = ready.line or ""
         if ready.is_rank_0:
+            facts = {"exit_code": exit_codes.DONE, "error": None, **result}
             _print(encode(facts, indent=2) if as_json else line)
-        return 0 if generation is None else generation.end("ended", exit_codes.DONE, line)
+        if generation is None:
+            return exit_codes.DONE
+        return generation.end("ended", exit_codes.DONE, line)
     if generation is not None:
         generation.claim()
     signals.leave("")
     end = train(ready, console=not as_json, show=_print_end)
     code = end.exit_code
     if as_json and ready.is_rank_0:
-        facts = {"exit_code": code, "folder": end.folder, "error": end.text or None}
-        _print(encode({**facts, **end.result}, indent=2))
+        facts = {"exit_code": code, "folder": end.folder, "error": end.text or None, **end.result}
+        _print(encode(facts, indent=2))
     else:
         if isinstance(ready, RunPlan):
             line = execute.last_line(end)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gearshift.launcher.base import exit_codes, signals
 from gearshift.launcher.base.diagnostics import SettingsError
@@ -25,34 +27,47 @@ def main(command_line: CommandLine) -> int:
     to = command_line.values.get("--to")
     where = f"command line: track {folder}"
     if to and not re.fullmatch(TRACK_PATTERN, to):
-        parts = {"value": to, "where": f"command line: --to {to}", "allowed": TRACKER_FORMS}
-        raise SettingsError.of(f"--to {to} is no tracker", **parts)
+        raise SettingsError.of(
+            f"--to {to} is no tracker",
+            value=to,
+            where=f"command line: --to {to}",
+            allowed=TRACKER_FORMS,
+        )
     if not run_folder.is_run_folder(folder):
         raise checkpoint_search.no_run(folder, where, "track")
     run_folder.check_existing(folder, where)
     RunReader(folder).check()
     signals.leave("the same command uploads the rest")
+    # A run that trains sends its metrics itself.
     with lock.hold(folder):
-        values = RunReader(folder, redacts=True).object(ORIGINS) or {}
-        result = RunReader(folder, redacts=True).result() or {}
+        reader = RunReader(folder, redacts=True)
+        values = reader.object(ORIGINS) or {}
+        result = reader.result() or {}
         names = ("model", "mode", "engine", "parameters", "samples", "stage", "world_size")
+        trackers_of_run = values.get("track", {}).get("value") or ["wandb"]
         run = Run(
             folder=folder.absolute(),
-            track=[to] if to else values.get("track", {}).get("value") or ["wandb"],
+            track=[to] if to else trackers_of_run,
             settings={key: setting["value"] for key, setting in values.items()},
             origins={key: f"{each['layer']}: {each['origin']}" for key, each in values.items()},
             facts={name: result[name] for name in names if name in result},
         )
         errors: list[str] = []
 
-        def report(kind: str, label: str, text: str) -> None:
-            print(text) if kind == "notice" else errors.append(f"error: {label}: {text}")
+        def warn(kind: str, facts: Mapping[str, Any]) -> None:
+            errors.append(f"error: {facts['text']}")
 
-        trackers = Trackers(
-            run, _WAIT_S, lambda kind, facts: errors.append(f"error: {facts['text']}"), report
-        )
+        def report(kind: str, label: str, text: str) -> None:
+            if kind == "notice":
+                print(text)
+            else:
+                errors.append(f"error: {label}: {text}")
+
+        trackers = Trackers(run, _WAIT_S, warn, report)
         trackers.begin(run)
         trackers.finish(_WAIT_S)
     for error in errors:
         print(error, file=sys.stderr)
-    return exit_codes.FAILURE if errors else exit_codes.DONE
+    if errors:
+        return exit_codes.FAILURE
+    return exit_codes.DONE

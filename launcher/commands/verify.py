@@ -24,4 +24,6 @@ def main(command_line: CommandLine) -> int:
     except (RerunFailed, CheckpointError) as error:
         return output.show_failure(command_line, error, verify.FAILURE)
     output.show(command_line, verify.as_json(result), verify.render(result))
-    return exit_codes.DONE if result.agrees else exit_codes.FAILURE
+    if result.agrees:
+        return exit_codes.DONE
+    return exit_codes.FAILURE

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment, exit_codes
@@ -32,8 +33,8 @@ def main(command_line: CommandLine) -> int:
     from gearshift.launcher.report.watched_run import WatchedRun, folders_of
 
     arguments = [command_line.argument or _newest_run(), *command_line.more]
-    folders = dict.fromkeys(path for argument in arguments for path in folders_of(argument))
-    runs = [WatchedRun(path) for path in folders]
+    folders = dict.fromkeys(chain.from_iterable(map(folders_of, arguments)))
+    runs = list(map(WatchedRun, folders))
     is_live = can_redraw(sys.stdout, environment.variables().get("TERM"))
     if is_live and not {ONCE.flag, "--json"} & set(command_line.flags):
         _follow(runs)
@@ -46,9 +47,11 @@ def _newest_run() -> str:
     """The run in runs/ that was started or resumed last. Raises SettingsError."""
     runs = newest(run_folder.SETTINGS, run_folder.STAGES)
     if not runs:
-        message = f"there is no run in {run_folder.PARENT}/"
-        fix = f"{PROGRAM}  starts one;  {PROGRAM} watch RUN  shows one of another folder"
-        raise SettingsError.of(message, where="the command line: watch", fix=fix)
+        raise SettingsError.of(
+            f"there is no run in {run_folder.PARENT}/",
+            where="the command line: watch",
+            fix=f"{PROGRAM}  starts one;  {PROGRAM} watch RUN  shows one of another folder",
+        )
     return str(runs[0])
 
 
@@ -70,7 +73,9 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
                 snapshots = [run.snapshot() for run in runs]
                 last = screen(snapshots)
                 output.draw(last)
-                ended = ended + 1 if all(snapshot.has_ended for snapshot in snapshots) else 0
+                ended += 1
+                if not all(snapshot.has_ended for snapshot in snapshots):
+                    ended = 0
                 next_look = time.monotonic() + _REFRESH_S
                 while not interrupts and time.monotonic() < next_look:
                     time.sleep(_REFRESH_S / 20)
@@ -84,5 +89,7 @@ def _print(runs: Sequence[WatchedRun], as_json: bool) -> None:
 
     for run in runs:
         snapshot = run.snapshot()
-        text = printable(watched_run.plain(snapshot))
-        print(encode(watched_run.as_json(snapshot)) if as_json else text)
+        if as_json:
+            print(encode(watched_run.as_json(snapshot)))
+        else:
+            print(printable(watched_run.plain(snapshot)))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import url2pathname
 
@@ -69,41 +69,54 @@ def fetch(
 ) -> list[Fetched]:
     """Download all of `settings.files` that do not exist yet; gives all of them.
 
-    A file is complete at its path, or does not exist there: it is downloaded and unpacked in another folder,
-    checked and moved. Of several processes that download one file, one does, and the others wait. `ranks`: on
-    several machines, which may share no disk, the files must exist. `is_shown`: with lines on stdout.
+    A file is complete at its path, or does not exist there: it is downloaded and unpacked in
+    another folder, checked and moved. Of several processes that download one file, one does, and
+    the others wait. `ranks`: on several machines, which may share no disk, the files must exist.
+    `is_shown`: with lines on stdout.
 
-    Raises SettingsError if the user can fix it (a URL, a checksum, an unsafe archive), FetchError if network,
-    server or disk fail. Touches the network and the disk.
+    Raises SettingsError if the user can fix it (a URL, a checksum, an unsafe archive), FetchError
+    if network, server or disk fail. Touches the network and the disk.
     """
     show = partial(PlainOutput(sys.stdout).write, "notice") if is_shown else str
-    files: list[Fetched] = []
+    files = []
     for target in targets(settings):
         try:
-            if (file := _existing(target)) is not None:
+            file = _existing(target)
+            if file is not None:
                 show(f"{file.path} exists already, as declared")
             elif ranks is not None and ranks.world_size > ranks.local_size:
-                message = f"{target.path} does not exist; on several machines the files are not downloaded"
-                fix = f"{PROGRAM} data fetch  with the same settings on each disk"
-                raise _error(message, target, fix=fix)
+                raise _error(
+                    f"{target.path} does not exist; "
+                    "on several machines the files are not downloaded",
+                    target,
+                    fix=f"{PROGRAM} data fetch  with the same settings on each disk",
+                )
             else:
-                disk.check_writable(target.folder, "download.folder")
-                name = f"{target.name}.lock"
-                for path in (target.state, target.state / name):
-                    if path.is_symlink():  # of somebody else: what is written would land elsewhere
-                        raise _error(
-                            f"{path} is a link", target, fix=f"rm {shlex.quote(str(path))}"
-                        )
-                with disk.new_parents(target.state / name), lock.hold(target.state, math.inf, name):
-                    try:  # another process may be first
-                        file = _existing(target) or _download(target, settings, show)
-                    finally:
-                        (target.state / name).unlink(missing_ok=True)
+                file = _fetch_alone(target, settings, show)
         except (StorageError, OSError) as error:
-            fix = "free disk space or change the permissions, or set  --set download.folder=DIR"
-            raise FetchError(f"{target.path}: {error}", str(target.file.url), fix) from error
+            raise FetchError(
+                f"{target.path}: {error}",
+                str(target.file.url),
+                "free disk space or change the permissions, or set  --set download.folder=DIR",
+            ) from error
         files.append(file)
     return files
+
+
+def _fetch_alone(
+    target: DownloadTarget, settings: Download, show: Callable[[str], object]
+) -> Fetched:
+    """Download the target, unless another process does: then wait for its file."""
+    disk.check_writable(target.folder, "download.folder")
+    lock_file = target.state / f"{target.name}.lock"
+    for path in (target.state, lock_file):
+        if path.is_symlink():  # of somebody else: what is written would land elsewhere
+            raise _error(f"{path} is a link", target, fix=f"rm {shlex.quote(str(path))}")
+    with disk.new_parents(lock_file), lock.hold(target.state, math.inf, lock_file.name):
+        try:  # another process may be first
+            return _existing(target) or _download(target, settings, show)
+        finally:
+            lock_file.unlink(missing_ok=True)
 
 
 def _error(message: str, target: DownloadTarget, **parts: object) -> SettingsError:
@@ -114,26 +127,32 @@ def _error(message: str, target: DownloadTarget, **parts: object) -> SettingsErr
 def _existing(target: DownloadTarget) -> Fetched | None:
     """The file at the target's path; None if it has to be downloaded.
 
-    A file that was not unpacked is read if its checksum is declared; else only its size is compared.
-    Raises SettingsError if another file is there: files of the user are never replaced.
+    A file that was not unpacked is read if its checksum is declared; else only its size is
+    compared. Raises SettingsError if another file is there: files of the user are never replaced.
     """
     path = target.path
-    declared = target.file.sha256
-    is_file = target.kind is None
     if not path.exists():
         return None
     try:
         record = TypeAdapter(Fetched).validate_json(read_regular(_record(target)))
     except (OSError, ValueError):  # the user may have copied the file
         record = Fetched(path, "", "", path.stat().st_size)
-    if declared and is_file:
-        record = replace(record, sha256=_sha256(path) if path.is_file() else "")
-    is_recorded = record.url == str(target.file.url) and (
-        not is_file or record.size == path.stat().st_size
-    )
-    if not (record.sha256 == declared if declared else is_recorded):
-        fix = f"--set download.folder=DIR  for another folder, or  rm -r {shlex.quote(str(path))}"
-        raise _error(f"{path} exists, and is not the declared file", target, fix=fix)
+    is_file = target.kind is None
+    declared = target.file.sha256
+    if declared:
+        if is_file:
+            record = replace(record, sha256=_sha256(path) if path.is_file() else "")
+        is_declared = record.sha256 == declared
+    else:
+        is_same_size = not is_file or record.size == path.stat().st_size
+        is_declared = is_same_size and record.url == str(target.file.url)
+    if not is_declared:
+        raise _error(
+            f"{path} exists, and is not the declared file",
+            target,
+            fix="--set download.folder=DIR  for another folder, or  "
+            f"rm -r {shlex.quote(str(path))}",
+        )
     return replace(record, path=path, is_new=False)
 
 
@@ -144,9 +163,13 @@ def _record(target: DownloadTarget) -> Path:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        for piece in iter(partial(file.read, _PIECE_BYTES), b""):
+        for piece in _pieces_of(file):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _pieces_of(stream: Any) -> Iterator[bytes]:
+    return iter(partial(stream.read, _PIECE_BYTES), b"")
 
 
 def _download(target: DownloadTarget, settings: Download, show: Callable[[str], object]) -> Fetched:
@@ -159,100 +182,135 @@ def _download(target: DownloadTarget, settings: Download, show: Callable[[str], 
         new = folder / target.name
         _transfer(target, settings, new)
         fetched = Fetched(
-            target.path, str(target.file.url), _sha256(new), new.stat().st_size, is_new=True
+            path=target.path,
+            url=str(target.file.url),
+            sha256=_sha256(new),
+            size=new.stat().st_size,
+            is_new=True,
         )
-        for key in ("size", "sha256"):
-            value = getattr(fetched, key)
-            declared = getattr(target.file, key)
+        for key, value, declared in (
+            ("size", fetched.size, target.file.size),
+            ("sha256", fetched.sha256, target.file.sha256),
+        ):
             if declared not in (None, value):
-                fix = f"check the URL; if the file changed, set  {key}: {value}"
-                message = f"{target.name} has {key} {value}: not the declared one"
-                raise _error(message, target, allowed=str(declared), fix=fix)
+                raise _error(
+                    f"{target.name} has {key} {value}: not the declared one",
+                    target,
+                    allowed=str(declared),
+                    fix=f"check the URL; if the file changed, set  {key}: {value}",
+                )
         if target.kind is not None:
             archive = new
             new = folder / "unpacked"
             _unpack(target, archive, new, settings.max_gb)
         if new.is_dir():
             members = [path for path in new.iterdir() if path.name != "__MACOSX"]
-            new = members[0] if len(members) == 1 and members[0].is_dir() else new
+            if len(members) == 1 and members[0].is_dir():
+                new = members[0]
         # First: after a kill the next start downloads again.
         atomic_write(_record(target), TypeAdapter(Fetched).dump_json(fetched, indent=1))
         new.replace(target.path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     show(
-        f"{target.path}: {size(fetched.size)} downloaded, with the checksum  sha256: {fetched.sha256}"
+        f"{target.path}: {size(fetched.size)} downloaded, "
+        f"with the checksum  sha256: {fetched.sha256}"
     )
     return fetched
 
 
 def _transfer(target: DownloadTarget, settings: Download, part: Path) -> None:
     """Write the bytes of the target to the file `part`, again after a broken connection."""
-    (url, secrets), name, cause = _url(target, settings.variables), target.name, ""
-    allowed = f"at most {settings.max_gb:g} GB (download.max_gb)"
-    limit = settings.max_gb * 10**9
-    if urlsplit(url).scheme == "file":
-        path = Path(url2pathname(urlsplit(url).path))
-        if not path.is_file() or path.stat().st_size > limit:
+    url, secrets = _url(target, settings.variables)
+    address = urlsplit(url)
+    if address.scheme == "file":
+        path = Path(url2pathname(address.path))
+        if not path.is_file() or path.stat().st_size > settings.max_gb * 10**9:
             raise _error(
-                "this is no file, or it is too large", target, allowed=f"a file of {allowed}"
+                "this is no file, or it is too large",
+                target,
+                allowed=f"a file of {_at_most(settings.max_gb)}",
             )
         shutil.copyfile(path, part)
         return
 
-    options: dict[str, Any] = {
-        "timeout": settings.timeout_s,
-        "headers": {"User-Agent": "gearshift", "Accept-Encoding": "identity"},
-        "hooks": {"response": partial(check_redirect, target, secrets)},
-    }
+    cause = ""
     for attempt in range(settings.retries + 1):
         time.sleep(min(2**attempt // 2, 60))
         try:
-            with requests.get(url, stream=True, **options) as response, part.open("wb") as out:
-                code = response.status_code
-                message = f"the server responds {code} {response.reason}"
-                if code in (408, 425, 429) or code >= 500:
-                    raise exceptions.HTTPError(message)
-                if code != 200:
-                    fix = "check whether the URL opens in a browser; put a login into ~/.netrc"
-                    raise _error(message, target, fix=fix)
-                total = int(response.headers.get("Content-Length", 0))
-                since = time.monotonic()
-                before = 0
-                with progress(f"{name}, MB", total // 10**6 or None) as update:
-                    for piece in _pieces(response):
-                        out.write(piece)
-                        if time.monotonic() - since > settings.timeout_s:
-                            if out.tell() - before < _LEAST_BYTES:
-                                raise exceptions.HTTPError("the server sends too slowly")
-                            since = time.monotonic()
-                            before = out.tell()
-                        if max(out.tell(), total) > limit:
-                            raise _error(f"{name} is too large", target, allowed=allowed)
-                        update(out.tell() // 10**6)
-                if out.tell() >= total:
+            with (
+                requests.get(
+                    url,
+                    stream=True,
+                    timeout=settings.timeout_s,
+                    headers={"User-Agent": "gearshift", "Accept-Encoding": "identity"},
+                    hooks={"response": partial(check_redirect, target, secrets)},
+                ) as response,
+                part.open("wb") as out,
+            ):
+                if _receive(target, settings, response, out):
                     return
-                cause = "the connection broke"
+            cause = "the connection broke"
         except (exceptions.SSLError, exceptions.TooManyRedirects, ValueError) as error:
             kind = type(error).__name__  # its text may contain a secret
-            message = (
-                f"this URL, or the one it redirects to, cannot be opened by http or https: {kind}"
-            )
-            raise _error(message, target) from None
+            raise _error(
+                f"this URL, or the one it redirects to, cannot be opened by http or https: {kind}",
+                target,
+            ) from None
+        except exceptions.HTTPError as error:  # of `_receive`
+            cause = str(error)
         except (exceptions.RequestException, ConnectionBroken) as error:
-            cause = str(error) if isinstance(error, exceptions.HTTPError) else type(error).__name__
-    message = f"cannot download {name}: {cause}"
-    raise FetchError(message, str(target.file.url), "run the same command again later")
+            cause = type(error).__name__
+    raise FetchError(
+        f"cannot download {target.name}: {cause}",
+        str(target.file.url),
+        "run the same command again later",
+    )
+
+
+def _at_most(max_gb: float) -> str:
+    return f"at most {max_gb:g} GB (download.max_gb)"
+
+
+def _receive(
+    target: DownloadTarget, settings: Download, response: requests.Response, out: BinaryIO
+) -> bool:
+    """Write the answer to `out`; whether it is complete. Raises HTTPError to try again."""
+    code = response.status_code
+    message = f"the server responds {code} {response.reason}"
+    if code in (408, 425, 429) or code >= 500:
+        raise exceptions.HTTPError(message)
+    if code != 200:
+        raise _error(
+            message,
+            target,
+            fix="check whether the URL opens in a browser; put a login into ~/.netrc",
+        )
+
+    total = int(response.headers.get("Content-Length", 0))
+    since = time.monotonic()
+    before = 0
+    with progress(f"{target.name}, MB", total // 10**6 or None) as update:
+        for piece in _pieces(response):
+            out.write(piece)
+            count = out.tell()
+            if time.monotonic() - since > settings.timeout_s:
+                if count - before < _LEAST_BYTES:
+                    raise exceptions.HTTPError("the server sends too slowly")
+                since = time.monotonic()
+                before = count
+            if max(count, total) > settings.max_gb * 10**9:
+                raise _error(
+                    f"{target.name} is too large", target, allowed=_at_most(settings.max_gb)
+                )
+            update(count // 10**6)
+    return out.tell() >= total
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:
     """What arrives, without a wait for a whole piece; an old urllib3 waits."""
-    read = getattr(response.raw, "read1", response.raw.read)
-    while True:
-        piece = read(_PIECE_BYTES, decode_content=True)
-        if not piece:
-            return
-        yield piece
+    read_some = getattr(response.raw, "read1", response.raw.read)
+    return iter(partial(read_some, _PIECE_BYTES, decode_content=True), b"")
 
 
 def check_redirect(
@@ -265,34 +323,42 @@ def check_redirect(
     new = urljoin(response.url, response.headers.get("Location", ""))
     if response.url.startswith("https:") and new.startswith("http:"):
         raise _error("the server redirects from https to http", target)
-    if urlsplit(response.url).hostname != urlsplit(new).hostname and re.search(
-        secrets, unquote(new)
-    ):
+    is_same_host = urlsplit(response.url).hostname == urlsplit(new).hostname
+    if not is_same_host and re.search(secrets, unquote(new)):
         raise _error("the server redirects to another host with a variable of the URL", target)
 
 
 def _url(target: DownloadTarget, allowed: Sequence[str]) -> tuple[str, str]:
     """The URL with its secrets and the values of its variables; a pattern that matches the values.
 
-    Only variables that the user allows are sent, and nobody between here and the host can read them. Raises
-    SettingsError.
+    Only variables that the user allows are sent, and nobody between here and the host can read
+    them. Raises SettingsError.
     """
     text = getattr(target.file.url, "unredacted", target.file.url)
     names = redaction.variables_of(text)
     variables = environment.variables()
     for name in names:
         if name not in allowed:
-            fix = f"--set {VARIABLES}={','.join(dict.fromkeys([*allowed, *names]))}"
-            message = f"the URL uses the environment variable {name}, which the command line does not allow"
-            raise _error(message, target, fix=fix)
+            with_names = ",".join(dict.fromkeys([*allowed, *names]))
+            raise _error(
+                f"the URL uses the environment variable {name}, "
+                "which the command line does not allow",
+                target,
+                fix=f"--set {VARIABLES}={with_names}",
+            )
         if not variables.get(name):
             raise _error(f"the URL uses the environment variable {name}, which is not set", target)
     url = redaction.expand_variables(text, variables)
-    if names and not redaction.is_private(url):
-        message = "the URL would send an environment variable without encryption"
-        raise _error(message, target, allowed="https, or http to this machine")
+    if not names:
+        return url, r"(?!)"
+    if not redaction.is_private(url):
+        raise _error(
+            "the URL would send an environment variable without encryption",
+            target,
+            allowed="https, or http to this machine",
+        )
     values = "|".join(re.escape(variables[name]) for name in names)
-    return url, rf"(?<!\w)({values})(?!\w)" if names else r"(?!)"
+    return url, rf"(?<!\w)({values})(?!\w)"
 
 
 class _Member(tarfile.TarInfo):
@@ -312,13 +378,13 @@ def _unpack(target: DownloadTarget, archive: Path, out: Path, max_gb: float) -> 
 
     Raises SettingsError; `out` may then exist. Touches the disk.
     """
-    written = 0
+    total_bytes = 0
 
     def check(name: str, count: int, is_plain: bool = True) -> None:
         """Count the bytes of a member, and check it before it is written."""
-        nonlocal written
-        written += count
-        if count < 0 or written > max_gb * 10**9:
+        nonlocal total_bytes
+        total_bytes += count
+        if count < 0 or total_bytes > max_gb * 10**9:
             raise ValueError(f"more than {max_gb:g} GB (download.max_gb)")
         if not is_plain or _UNSAFE.search(name):
             raise ValueError(f"'{name}' is a link, a device or an unsafe path")
@@ -335,20 +401,21 @@ def _unpack(target: DownloadTarget, archive: Path, out: Path, max_gb: float) -> 
                 for member in tar:
                     check(member.name, member.size, member.isreg() or member.isdir())
                     tar.extract(member, out, set_attrs=False, filter="data")
-                stream: Any = tar.fileobj
-                while piece := stream.read(
-                    _PIECE_BYTES
-                ):  # up to the checksum of the compressed stream
+                # Up to the checksum of the compressed stream.
+                for piece in _pieces_of(tar.fileobj):
                     if piece.strip(b"\0"):  # tarfile takes a broken header for the end
                         raise tarfile.ReadError("a header is broken")
         else:
             openers: dict[Any, Any] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
             with openers[target.kind](archive, "rb") as stream, out.open("xb") as file:
-                for piece in iter(partial(stream.read, _PIECE_BYTES), b""):
+                for piece in _pieces_of(stream):
                     check("", len(piece))
                     file.write(piece)
     except Exception as error:  # these libraries share no class of errors
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk
-        fix = "unpack: no  to keep it as it is"
-        raise _error(f"{target.name} cannot be unpacked: {error}", target, fix=fix) from None
+        raise _error(
+            f"{target.name} cannot be unpacked: {error}",
+            target,
+            fix="unpack: no  to keep it as it is",
+        ) from None

@@ -1,13 +1,13 @@
-"""Inspection of data: the families that read it, its format, facts, splits, and a sample; and its page."""
+"""Inspection of data: the families that read it, its format, facts, splits, sample and page."""
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +70,14 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
             first = Samples(task, task.data("train"), settings.train.seed)[0, [0]]
             if isinstance(first, DataError):
                 raise first
+            tensors = shapes(first.batch)
             return Findings(
                 path=path,
                 model=model_name(settings.model),
                 format=format,
                 facts=task.facts(),
                 overlapping_groups=overlapping_groups(folder),
-                sample={
-                    name: text for name, text in shapes(first.batch).items() if "[" in str(text)
-                },
+                sample={name: text for name, text in tensors.items() if "[" in str(text)},
                 text=task.sample_text() if isinstance(task, HasSampleText) else (),
                 pictures=task.pictures() if isinstance(task, HasPictures) else (),
             )
@@ -94,79 +93,108 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
 def find_families(path: str, family: str | None, origin: str) -> list[tuple[str, str | None]]:
     """The families that may read the data at `path`, each with one of its FORMATS. Reads the disk.
 
-    Only `family`, if it is given. A format is recognized by names or a few bytes, so several families may
-    match; it is None of embedded data and of a given family, whose own error is more precise. Raises
-    SettingsError if none matches; `origin` is the command that names the path.
+    Only `family`, if it is given. A format is recognized by names or a few bytes, so several
+    families may match; it is None of embedded data and of a given family, whose own error is more
+    precise. Raises SettingsError if none matches; `origin` is the command that names the path.
     """
 
-    def error(
-        message: str, near: str | None = None, allowed: str | None = None, fix: str = ""
-    ) -> SettingsError:
-        if near:
-            fix = f"{PROGRAM} data check {shlex.quote(near)}"
-        parts = {"allowed": allowed, "did_you_mean": near, "fix": fix or None}
-        return SettingsError.of(message, value=path, where=origin, **parts)
-
-    families = {name: _formats(name) for name in ([*FAMILIES] if family is None else [family])}
+    names = list(FAMILIES) if family is None else [family]
+    formats: dict[str, Any] = {}
+    for name in names:
+        formats[name] = None if is_custom(name) else import_module(FAMILIES[name].formats)
     if path.startswith(EMBEDDED):
-        owners = {
-            name: each for each, formats in families.items() for name in _embedded(each, formats)
-        }
+        owners = {}
+        for name in names:
+            owners.update(dict.fromkeys(_embedded(name, formats[name]), name))
         if path in owners:
             return [(owners[path], None)]
-        known = ", ".join(owners) or "a file or a folder"
-        raise error(f"unknown embedded data '{path}'", nearest_match(path, owners), known)
+        nearest = nearest_match(path, owners)
+        raise SettingsError.of(
+            f"unknown embedded data '{path}'",
+            value=path,
+            where=origin,
+            allowed=", ".join(owners) or "a file or a folder",
+            did_you_mean=nearest,
+            fix=_command(nearest),
+        )
+
     location = Path(path).expanduser()
     try:
         if not location.exists():
-            raise error(f"file or folder '{path}' does not exist", nearest_file(path))
+            nearest = nearest_file(path)
+            raise SettingsError.of(
+                f"file or folder '{path}' does not exist",
+                value=path,
+                where=origin,
+                did_you_mean=nearest,
+                fix=_command(nearest),
+            )
+        # A pipe or a device would block whoever opens it.
         check_kind(location)
-        matches = [(name, f and f.recognize(location)) for name, f in families.items()]
-    except DataError as refused:
-        parts = {"allowed": refused.allowed, "fix": refused.fix}
-        raise SettingsError.of(refused.message, value=path, where=origin, **parts) from refused
-    except OSError as failed:
-        raise error(
-            f"'{failed.filename or path}' cannot be read: {failed.strerror or failed}"
-        ) from failed
-    if family is None:
-        matches = [match for match in matches if match[1] is not None]
+        matches = []
+        for name, module in formats.items():
+            match = module and module.recognize(location)
+            if match is not None or family is not None:
+                matches.append((name, match))
+    except DataError as error:
+        raise SettingsError.of(
+            error.message,
+            value=path,
+            where=origin,
+            allowed=error.allowed,
+            fix=error.fix,
+        ) from error
+    except OSError as error:
+        raise SettingsError.of(
+            f"'{error.filename or path}' cannot be read: {error.strerror or error}",
+            value=path,
+            where=origin,
+        ) from error
     if matches:
         return matches
-    known = "\n           ".join(
-        f"{name}: {'; '.join(each.FORMATS)}" for name, each in families.items()
+    lines = [f"{name}: {'; '.join(module.FORMATS)}" for name, module in formats.items()]
+    raise SettingsError.of(
+        f"unknown data format: '{path}'",
+        value=path,
+        where=origin,
+        allowed="\n           ".join(lines),
+        fix=conversion(location) or None,
     )
-    raise error(f"unknown data format: '{path}'", allowed=known, fix=conversion(location))
 
 
-def _formats(family: str) -> Any:
-    """The module of the formats of a family; None: a custom task."""
-    return None if is_custom(family) else importlib.import_module(FAMILIES[family].formats)
+def _command(path: str | None) -> str | None:
+    return path and f"{PROGRAM} data check {shlex.quote(path)}"
 
 
 def _embedded(family: str, formats: Any) -> Sequence[str]:
     """The names of the embedded data of a family; of a custom task, only its default."""
-    default = getattr(config_of(family).Data(), "path", None)
     known = () if formats is None else formats.EMBEDDED
-    return (default, *known) if isinstance(default, str) and default.startswith(EMBEDDED) else known
+    default = getattr(config_of(family).Data(), "path", None)
+    if isinstance(default, str) and default.startswith(EMBEDDED):
+        return [default, *known]
+    return known
 
 
 def render(findings: Findings) -> bytes:
     """The page: tables and pictures in one file, without scripts or links to the network."""
     groups = findings.overlapping_groups
+    state = "bad" if groups else "good"
+    if groups is None:
+        state = "quiet"
+    line = f"read by {findings.model}"
+    if findings.format:
+        line = f"{findings.format}; {line}"
     return page.render(
         _TEMPLATE,
         title=f"Data: {findings.path}",
         path=findings.path,
-        line="; ".join(filter(None, (findings.format, f"read by {findings.model}"))),
+        line=line,
         facts=page.fact_rows(findings.facts),
         parts_of_sample=sample_rows(findings),
         sample=page.fact_rows(findings.sample),
-        state="quiet" if groups is None else "bad" if groups else "good",
+        state=state,
         overlap=overlap(findings),
-        pictures=[
-            (b64encode(picture.png).decode(), picture.caption) for picture in findings.pictures
-        ],
+        pictures=[(b64encode(each.png).decode(), each.caption) for each in findings.pictures],
     )
 
 
@@ -183,10 +211,13 @@ def overlap(findings: Findings) -> str:
 
 def sample_rows(findings: Findings) -> list[tuple[str, str]]:
     """Name and text of each part of the sample, up to SHOWN characters of each."""
-    return [
-        ("learned" if part.in_loss else "given", part.text[:SHOWN] + "…" * (len(part.text) > SHOWN))
-        for part in findings.text
-    ]
+    rows = []
+    for part in findings.text:
+        text = part.text
+        if len(text) > SHOWN:
+            text = f"{text[:SHOWN]}…"
+        rows.append(("learned" if part.in_loss else "given", text))
+    return rows
 
 
 def write(findings: Findings, folder: Path) -> Path:
@@ -195,6 +226,9 @@ def write(findings: Findings, folder: Path) -> Path:
         with disk.new_parents(folder / PAGE):
             atomic_write(folder / PAGE, render(findings))
     except OSError as error:
-        message = f"cannot write {error.filename or folder}: {error.strerror or error}"
-        raise SettingsError.of(message, value=str(folder), where=f"--out {folder}") from error
+        raise SettingsError.of(
+            f"cannot write {error.filename or folder}: {error.strerror or error}",
+            value=str(folder),
+            where=f"--out {folder}",
+        ) from error
     return folder / PAGE

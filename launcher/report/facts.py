@@ -1,177 +1,245 @@
-"""The facts of one run as texts: outcome, what to do, settings, time, machine, commands."""
+"""The facts of one run as texts: outcome, what to do, settings, time, machine, events, commands."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import PROGRAM, from_here, plain
 from gearshift.launcher.config.provenance import FITTED_LAYERS, LAYERS, USER_LAYERS
 from gearshift.launcher.report import page
-from gearshift.launcher.report.run_record import RunRecord
+from gearshift.launcher.report.run_record import OF_ANOTHER_VERSION, RunRecord
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.training.logging import console_text
 from gearshift.training.logging.quantities import amount, counted, duration, real, size
 
 Row = tuple[str, ...]
-_CHOSEN = (*FITTED_LAYERS, *USER_LAYERS)
+_ABOVE_MODE = (*FITTED_LAYERS, *USER_LAYERS)
 """Layers above the mode."""
+_RANKS = {layer: rank for rank, layer in enumerate(LAYERS)}
 _OWN_DATA = "of the run"
-_INVALID = (KeyError, TypeError, ValueError, AttributeError)
-"""Raised for a line of another version."""
+_UNKNOWN = "–"
+_STYLES = {"completed": "good", "failed": "bad"}
+MOST_EVENTS = 400
+"""Events of a row on the step axis, and of the list."""
 
 
 def status(run: RunRecord) -> tuple[str, str]:
     """How the run ended, and the style of that word."""
-    unfinished = "not finished" if run.events or run.steps else "not started"
-    word = str(run.result.get("status", unfinished))
-    return word, {"completed": "good", "failed": "bad"}.get(word, "warn")
+    word = run.result.get("status")
+    if word is None:
+        word = "not finished" if run.events or run.steps else "not started"
+    return word, _STYLES.get(word, "warn")
 
 
 def outcome(run: RunRecord) -> str:
     """The end of the run in a line, after its status."""
-    result = run.result
     text = counted(run.steps, "step")
-    if (epochs := result.get("epochs")) is not None:
-        part = f"{100 * epochs:.2g}% of an epoch"
-        text += f" ({part if 0 < epochs < 1 else counted(float(f'{epochs:.3g}'), 'epoch')})"
-    return text + (f"; {result['reason']}" if result.get("reason") else "")
+    epochs = run.result.get("epochs")
+    reason = run.result.get("reason")
+    if epochs is not None and 0 < epochs < 1:
+        text += f" ({100 * epochs:.2g}% of an epoch)"
+    elif epochs is not None:
+        rounded = float(f"{epochs:.3g}")
+        text += f" ({counted(rounded, 'epoch')})"
+    if reason:
+        text += f"; {reason}"
+    return text
 
 
 def title(run: RunRecord) -> str:
-    """Model, mode and engine."""
-    names = ("model", "mode", "engine")
-    parts = [str(run.result.get(name) or _setting(run, name)) for name in names]
-    stage = run.result.get("stage")
-    return ", ".join(filter(None, [parts[0], f"stage {stage}" if stage else "", *parts[1:]]))
+    """Model, stage, mode and engine."""
+    parts = []
+    for name in ("model", "mode", "engine"):
+        parts.append(str(run.result.get(name) or _setting(run, name)))
+    if run.result.get("stage"):
+        parts.insert(1, f"stage {run.result['stage']}")
+    return ", ".join(filter(None, parts))
 
 
 def figures(run: RunRecord) -> dict[str, str]:
     """The numbers that are looked for first; a dash for what is unknown."""
     result = run.result
-    peaks = run.result.get("peak_memory_bytes") or {}
-    best = result.get("best")
-    wall_s = result.get("wall_s")
-    known = [
-        f"{side} {size(peaks[side])}" for side in ("device", "host") if peaks.get(side) is not None
-    ]
-    speed, parameters = (result.get(name) for name in ("samples_per_s", "parameters"))
+    memory = []
+    peaks = result.get("peak_memory_bytes") or {}
+    for side in ("device", "host"):
+        if peaks.get(side) is not None:
+            memory.append(f"{side} {size(peaks[side])}")
     return {
         "steps": f"{run.steps:,}",
-        "time": "–" if wall_s is None else duration(wall_s),
-        "best": console_text.render_best(best) if best else "–",
-        "samples/s": "–" if speed is None else amount(speed),
-        "parameters": "–" if parameters is None else amount(parameters),
-        "peak memory": ", ".join(known) or "–",
+        "time": _text_if_known(result.get("wall_s"), duration),
+        "best": _text_if_known(result.get("best"), console_text.render_best),
+        "samples/s": _text_if_known(result.get("samples_per_s"), amount),
+        "parameters": _text_if_known(result.get("parameters"), amount),
+        "peak memory": ", ".join(memory) or _UNKNOWN,
     }
 
 
+def _text_if_known(value: Any, text_of: Callable[[Any], str]) -> str:
+    return _UNKNOWN if value is None else text_of(value)
+
+
 def findings(runs: Sequence[RunRecord]) -> list[Row]:
-    """What was seen, the likely cause, and the next command: faults, and the end of a run that is not
-    complete; of several runs below the name of each.
+    """What was seen, the likely cause, and the next command; of several runs after their names.
+
+    Of faults, and of the end of a run that is not complete.
     """
     rows: list[Row] = []
     for run in runs:
-        advice = [
-            tuple(str(event["facts"].get(name, "")) for name in ("seen", "cause", "fix"))
-            for event in run.events
-            if event["kind"] in ("advice", "warning") and "fault" in event["facts"]
-        ]
-        status = run.result.get("status")
-        lines = dict(commands(run))
-        if status == "stopped" or (status == "failed" and not advice):
-            log = shlex.quote(from_here(run.folder.absolute() / run_folder.LOG))
-            again = lines.get("resume", lines["repeat"]) if status == "stopped" else f"less {log}"
-            advice.append(
-                (f"{status} at step {run.steps:,}", str(run.result.get("reason") or ""), again)
-            )
-        rows += [(run.name, *row) if runs[1:] else row for row in dict.fromkeys(advice)]
+        name = [run.name] if len(runs) > 1 else []
+        # A fault that was seen at several steps is listed once.
+        for row in dict.fromkeys(_findings_of(run)):
+            rows.append((*name, *row))
     return rows
 
 
-def settings(run: RunRecord) -> tuple[list[Row], list[Row]]:
+def _findings_of(run: RunRecord) -> list[Row]:
+    rows: list[Row] = []
+    for event in run.events:
+        facts = event["facts"]
+        if event["kind"] in ("advice", "warning") and "fault" in facts:
+            rows.append(tuple(str(facts.get(name, "")) for name in ("seen", "cause", "fix")))
+
+    status = run.result.get("status")
+    # A failed run that gave advice needs no other line.
+    if status == "stopped":
+        lines = dict(commands(run))
+        next_command = lines.get("resume", lines["repeat"])
+    elif status == "failed" and not rows:
+        log = from_here(run.folder.absolute() / run_folder.LOG)
+        next_command = f"less {shlex.quote(log)}"
+    else:
+        return rows
+    rows.append(
+        (
+            f"{status} at step {run.steps:,}",
+            run.result.get("reason") or "",
+            next_command,
+        )
+    )
+    return rows
+
+
+def settings(run: RunRecord) -> tuple[Sequence[Row], Sequence[Row]]:
     """The settings that differ from those of the mode: key, value, value of the mode, origin; the
     user's first. Then all others: key, value, origin.
     """
-    chosen: dict[Row, int] = {}
-    others: list[Row] = []
+    chosen = []
+    others = []
     for key, setting in run.settings.items():
         if key == "promise":
             continue
+        origin = setting.get("origin", "")
+        if setting.get("how"):
+            origin += f": {setting['how']}"
         value = setting.get("value")
-        layer = setting.get("layer")
-        how = setting.get("how")
+        text = plain(value)
+
+        # The newest value of no layer above it is that of the mode, or of what it leaves alone.
         layers = [setting, *setting.get("replaced", ())]
-        shipped = [each.get("value") for each in layers if each.get("layer") not in _CHOSEN][:1]
-        origin = f"{setting.get('origin', '')}{f': {how}' if how else ''}"
-        if shipped == [value]:
-            others.append((key, plain(value), origin))
-        else:
-            of_mode = "–" if shipped in ([], [None]) else plain(shipped[0])
-            rank = LAYERS.index(layer) if layer in LAYERS else 0
-            chosen[key, plain(value), of_mode, origin] = rank
-    return sorted(chosen, key=lambda row: -chosen[row]), others
+        shipped = [each.get("value") for each in layers if each.get("layer") not in _ABOVE_MODE]
+        if shipped and shipped[0] == value:
+            others.append((key, text, origin))
+            continue
+        of_mode = _UNKNOWN
+        if shipped and shipped[0] is not None:
+            of_mode = plain(shipped[0])
+        rank = _RANKS.get(setting.get("layer", ""), 0)
+        chosen.append((-rank, (key, text, of_mode, origin)))
+
+    # The layers of the user are the highest.
+    chosen.sort(key=itemgetter(0))
+    return [row for _, row in chosen], others
 
 
 def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
     """The settings that differ between several runs, a row for each run, below a head."""
     columns = {}
-    for key in dict.fromkeys(key for run in runs for key in run.settings if key != "promise"):
-        values = [
-            plain(run.settings[key].get("value")) if key in run.settings else "–" for run in runs
-        ]
+    for key in dict.fromkeys(chain.from_iterable(run.settings for run in runs)):
+        if key == "promise":
+            continue
+        # A setting that one of the runs does not have differs as well.
+        values = []
+        for run in runs:
+            values.append(plain(run.value(key)) if key in run.settings else _UNKNOWN)
         if len(set(values)) > 1:
             columns[key] = values
+    if not columns:
+        return []
     names = [run.name for run in runs]
-    return [("run", *columns), *zip(names, *columns.values(), strict=True)] if columns else []
+    return [("run", *columns), *zip(names, *columns.values(), strict=True)]
 
 
 def time_split(run: RunRecord) -> list[tuple[str, float, str]]:
-    """Where the time of the run went: name, percent, text of each part; empty if it is not known."""
+    """Where the time of the run went: name, percent, text of each part; empty: unknown."""
     split = run.result.get("time_split") or {}
-    shares = [(name, s, 100 * s / sum(split.values())) for name, s in split.items() if s > 0]
-    return [(name.removesuffix("_s"), x, f"{duration(s)}, {x:.1f}%") for name, s, x in shares]
+    parts = []
+    for name, seconds in split.items():
+        if seconds > 0:
+            percent = 100 * seconds / sum(split.values())
+            text = f"{duration(seconds)}, {percent:.1f}%"
+            parts.append((name.removesuffix("_s"), percent, text))
+    return parts
 
 
-def machine(run: RunRecord) -> list[Row]:
+def machine(run: RunRecord) -> Sequence[Row]:
     """The machine, and its highest readings."""
-    facts = run.result.get("environment") or {}
-    result = run.result
-    known = {key: facts[key] for key in ("host", "system", "cores") if facts.get(key) is not None}
+    facts = dict(run.result.get("environment") or {})
     if facts.get("memory_bytes") is not None:
-        known["memory"] = size(facts["memory_bytes"])
-    known |= {key: facts[key] for key in ("gpus", "device") if facts.get(key) is not None}
-    known |= {"processes": result["world_size"]} if "world_size" in result else {}
-    readings = (result.get("machine") or {}).items()
-    known |= {f"highest {str(key).replace('_', ' ')}": plain(value) for key, value in readings}
-    return [(key, str(value)) for key, value in known.items()]
+        facts["memory"] = size(facts["memory_bytes"])
+    facts["processes"] = run.result.get("world_size")
+
+    rows = []
+    for key in ("host", "system", "cores", "memory", "gpus", "device", "processes"):
+        if facts.get(key) is not None:
+            rows.append((key, str(facts[key])))
+    for key, value in (run.result.get("machine") or {}).items():
+        rows.append((f"highest {key.replace('_', ' ')}", plain(value)))
+    return rows
 
 
 def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
     """Of the events of a `kind`, when training was, the text, and whether a metric is at chance."""
-    facts = [event["facts"] for event in run.events if event["kind"] == kind]
-    return [
-        (str(f.get("when", "")), page.cut(f.get("text", "")), bool(f.get("at_chance")))
-        for f in facts
-    ]
+    rows = []
+    for event in run.events:
+        if event["kind"] == kind:
+            facts = event["facts"]
+            rows.append(
+                (
+                    str(facts.get("when", "")),
+                    page.cut(facts.get("text", "")),
+                    bool(facts.get("at_chance")),
+                )
+            )
+    return rows
 
 
 def commands(run: RunRecord) -> list[tuple[str, str]]:
     """What each command does, and its line, for the working directory."""
-    folder, settings = (
-        shlex.quote(from_here(path.absolute()))
-        for path in (run.folder, run.folder / run_folder.SETTINGS)
-    )
-    lines = [("repeat", f"{PROGRAM} --config {settings}")]
-    if run.checkpoints:
-        lines.append(("resume", f"{PROGRAM} resume {folder}"))
-        lines.append(("verify", f"{PROGRAM} verify {folder}"))
-    lines.append(("write this report again", f"{PROGRAM} report {folder}"))
-    words = ["--model", _setting(run, "model"), "--modes", _setting(run, "mode")]
-    return [*lines, ("measure the promises of the mode", f"{PROGRAM} compare {shlex.join(words)}")]
+    path = run.folder.absolute()
+    folder = shlex.quote(from_here(path))
+    config = shlex.quote(from_here(path / run_folder.SETTINGS))
+    model = shlex.quote(_setting(run, "model"))
+    mode = shlex.quote(_setting(run, "mode"))
+    # Without a checkpoint there is nothing to resume or to replay.
+    of_checkpoints = [
+        ("resume", f"{PROGRAM} resume {folder}"),
+        ("verify", f"{PROGRAM} verify {folder}"),
+    ]
+    return [
+        ("repeat", f"{PROGRAM} --config {config}"),
+        *(of_checkpoints if run.checkpoints else []),
+        ("write this report again", f"{PROGRAM} report {folder}"),
+        (
+            "measure the promises of the mode",
+            f"{PROGRAM} compare --model {model} --modes {mode}",
+        ),
+    ]
 
 
 def _setting(run: RunRecord, name: str) -> str:
@@ -179,27 +247,89 @@ def _setting(run: RunRecord, name: str) -> str:
     if name == "model":
         parts = [run.value("model.family"), run.value("model.size")]
         return ":".join(str(part) for part in parts if part)
-    return str(run.value("engine.name" if name == "engine" else name) or "")
+    key = "engine.name" if name == "engine" else name
+    return str(run.value(key) or "")
 
 
-def evaluations(run: RunRecord) -> list[Row]:
+def evaluations(run: RunRecord) -> Sequence[Row]:
     """The test split at the end of the run, then each result of `evaluate`. Reads the disk."""
-    rows: list[Row] = []
-    with suppress(*_INVALID):
-        if test := run.result.get("test"):
-            step = f"step {test['step']:,}"
-            rows.append(("end of the run", step, "test", _OWN_DATA, _metrics(test)))
+    rows = []
+    test = run.result.get("test")
+    if test:
+        with suppress(*OF_ANOTHER_VERSION):
+            rows.append(
+                (
+                    "end of the run",
+                    f"step {test['step']:,}",
+                    "test",
+                    _OWN_DATA,
+                    _metrics(test),
+                )
+            )
+    # Only `evaluate` writes this file, and another version of it may have written a line.
     for line in RunReader(run.folder).lines(run_folder.EVALUATIONS):
-        with suppress(*_INVALID):
+        with suppress(*OF_ANOTHER_VERSION):
             when = str(line["time"]).removesuffix("Z").replace("T", " ")
             average = ", EMA" if line["weights"] == "ema" else ""
             processes = counted(line["world_size"], "process")
-            checkpoint = f"step {line['step']:,}{average}, {line['engine']} on {processes}"
-            data = f"{line['data'] or _OWN_DATA}, {counted(line['samples'], 'sample')}"
-            rows.append((f"{when} UTC", checkpoint, str(line["split"]), data, _metrics(line)))
+            samples = counted(line["samples"], "sample")
+            rows.append(
+                (
+                    f"{when} UTC",
+                    f"step {line['step']:,}{average}, {line['engine']} on {processes}",
+                    str(line["split"]),
+                    f"{line['data'] or _OWN_DATA}, {samples}",
+                    _metrics(line),
+                )
+            )
     return rows
 
 
 def _metrics(facts: Mapping[str, Any]) -> str:
-    values: Sequence[tuple[str, Any]] = list(facts["metrics"].items())
-    return ", ".join(f"{name} {real(float(value))}" for name, value in values)
+    texts = []
+    for name, value in facts["metrics"].items():
+        texts.append(f"{name} {real(float(value))}")
+    return ", ".join(texts)
+
+
+def listed_events(run: RunRecord) -> tuple[int, Sequence[Row]]:
+    """How many events a report shows; step, time and text of those in its list."""
+    events = shown_events(run)
+    rows = []
+    for event in page.thinned(events, MOST_EVENTS):
+        rows.append((str(event["step"]), event["time"], event_text(event)))
+    return len(events), rows
+
+
+def shown_events(run: RunRecord) -> list[Mapping[str, Any]]:
+    """The events of the list and of the step axis; others are shown elsewhere, or not at all."""
+    elsewhere = ("preview", "first_batch")
+    return [event for event in run.events if event["kind"] not in elsewhere]
+
+
+def event_text(event: Mapping[str, Any]) -> str:
+    """One event in a line, in the words of the console."""
+    facts = event["facts"]
+    kind = event["kind"]
+    with suppress(*OF_ANOTHER_VERSION):
+        if kind == "evaluated":
+            text = f"evaluated: {_metrics(facts)}"
+            if facts["is_best"]:
+                text += ", the best so far"
+            return f"{text} ({duration(facts['seconds'])})"
+        if kind == "saved":
+            return f"saved checkpoints/{facts['folder']}"
+        if kind == "started":
+            return f"started: steps {facts['first_step'] + 1:,} to {facts['total_steps']:,}"
+        if kind == "stopped":
+            return ": ".join(filter(None, [str(facts["status"]), str(facts["reason"] or "")]))
+        line = console_text.describe(kind, facts)
+        if line is not None:
+            label, text = line
+            if label != console_text.WARNING:
+                text = console_text.render_row(label, text)
+            return " ".join(text.split())
+    # A kind for the log only, or of another version.
+    words = [kind.replace("_", " ")]
+    words += [f"{name}={value}" for name, value in facts.items()]
+    return " ".join(words)

@@ -1,11 +1,10 @@
-"""Pages from templates, which escape every value; their facts as texts, their plots as data for plots.js."""
+"""Pages from templates, which escape every value; facts as texts, plots as data for plots.js."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import chain
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
@@ -36,19 +35,17 @@ def render(template: Path, drawn: Mapping[str, Any] | None = None, **values: Any
     Raises OSError.
     """
     drawn = drawn or {"plots": (), "marks": ()}
+    # JavaScript parses no NaN: a gap is null.
     embedded = json.dumps(drawn, separators=(",", ":"), allow_nan=False)
-    text = (
-        _environment(template.parent)
-        .get_template(template.name)
-        .render(
-            mark=MARK,
-            style=(_HERE / "page.css").read_text("utf-8"),
-            script=(_HERE / "plots.js").read_text("utf-8"),
-            embedded=embedded.replace("<", "\\u003c"),  # no text in it can end the script element
-            count=len(drawn["plots"]),
-            has_marks=bool(drawn["marks"]),
-            **values,
-        )
+    page = _environment(template.parent).get_template(template.name)
+    text = page.render(
+        mark=MARK,
+        style=(_HERE / "page.css").read_text("utf-8"),
+        script=(_HERE / "plots.js").read_text("utf-8"),
+        embedded=embedded.replace("<", "\\u003c"),  # no text in it can end the script element
+        count=len(drawn["plots"]),
+        has_marks=bool(drawn["marks"]),
+        **values,
     )
     return text.encode("utf-8", "backslashreplace")
 
@@ -65,10 +62,18 @@ def check_out(path: Path, where: str) -> None:
     Raises SettingsError; `where` is the option.
     """
     disk.check_writable(path.parent, where)
-    if path.is_dir() or (path.exists() and not is_page(path)):
-        problem = "is a folder" if path.is_dir() else "was not written by this program"
-        allowed = "a new file, or an earlier report"
-        raise SettingsError.of(f"{path} {problem}", value=str(path), where=where, allowed=allowed)
+    if path.is_dir():
+        problem = "is a folder"
+    elif path.exists() and not is_page(path):
+        problem = "was not written by this program"
+    else:
+        return
+    raise SettingsError.of(
+        f"{path} {problem}",
+        value=str(path),
+        where=where,
+        allowed="a new file, or an earlier report",
+    )
 
 
 @cache
@@ -93,27 +98,33 @@ def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def cut(text: object) -> str:
     """A text, up to what fits a page."""
-    shown = str(text)
-    return shown if len(shown) <= 20_000 else f"{shown[:20_000]}…"
+    string = str(text)
+    if len(string) > 20_000:
+        string = f"{string[:20_000]}…"
+    return string
 
 
 def fact_text(value: Any) -> str:
     """A fact as text: numbers in groups of three digits, mappings in a row."""
     if isinstance(value, Mapping):
-        texts = {
-            name: f"({fact_text(inner)})"
-            if isinstance(inner, Mapping) and inner
-            else fact_text(inner)
-            for name, inner in value.items()
-        }
-        return ", ".join(f"{name} {text}" for name, text in texts.items()) or "none"
+        texts = []
+        for name, inner in value.items():
+            text = fact_text(inner)
+            if isinstance(inner, Mapping) and inner:
+                text = f"({text})"
+            texts.append(f"{name} {text}")
+        return ", ".join(texts) or "none"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "; ".join(fact_text(inner) for inner in value) or "none"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
+        return "; ".join(map(fact_text, value)) or "none"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
 
 
 class PlotLine(NamedTuple):
@@ -129,40 +140,61 @@ class PlotLine(NamedTuple):
 
 def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
     """A plot for plots.js. Numbers are rounded to what it can show."""
-    drawn = []
+    most = 2 * max(BUCKETS // len(lines), 100)
+    curves = []
     for name, points, color, dashed in lines:
-        while len(points) > 2 * max(BUCKETS // len(lines), 100):
+        while len(points) > most:
             points = halved(points)
-        style = "dashed" if dashed else "dotted" if color >= COLORS else ""
-        xs = [x for x, _ in points]
-        ys = [None if y is None else float(f"{y:.6g}") for _, y in points]
-        drawn.append({"name": name, "color": color % COLORS, "style": style, "x": xs, "y": ys})
-    return {"title": title, "unit": unit, "lines": drawn}
+        style = ""
+        if dashed:
+            style = "dashed"
+        elif color >= COLORS:
+            style = "dotted"
+        curves.append(
+            {
+                "name": name,
+                "color": color % COLORS,
+                "style": style,
+                "x": [x for x, _ in points],
+                "y": [None if y is None else float(f"{y:.6g}") for _, y in points],
+            }
+        )
+    return {"title": title, "unit": unit, "lines": curves}
 
 
 def as_json(
     label: str, plots: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """All that plots.js draws over one x axis; `label` is what it counts. Each of the `marks` on it is an
-    event with `x`, `lane`, `text` and `color`.
+    """All that plots.js draws over one x axis; `label` is what it counts.
+
+    Each of the `marks` on it is an event with `x`, `lane`, `text` and `color`.
     """
-    places = [x for each in plots for line in each["lines"] for x in line["x"]]
-    places += [mark["x"] for mark in marks]
+    places = [mark["x"] for mark in marks]
+    for each in plots:
+        for line in each["lines"]:
+            places += line["x"]
     low = min(places, default=0)
     high = max(places, default=1)
-    axis = {"label": label, "low": low, "high": high if high > low else low + 1}
-    return {"axis": axis, "plots": plots, "marks": marks}
+    if low >= high:
+        high = low + 1  # a single place would leave the axis without a length
+    return {
+        "axis": {"label": label, "low": low, "high": high},
+        "plots": plots,
+        "marks": marks,
+    }
 
 
 def halved(points: Sequence[Point]) -> list[Point]:
-    """Half of many points: of each four the lowest and the highest, as which a gap counts; both ends stay."""
-    parts = (points[at : min(at + 4, len(points) - 1)] for at in range(1, len(points) - 1, 4))
-    return [points[0], *chain.from_iterable(map(_extremes, parts)), points[-1]]
-
-
-def _extremes(points: Sequence[Point]) -> list[Point]:
-    ordered = sorted(points, key=lambda point: inf if point[1] is None else point[1])
-    return sorted({ordered[0], ordered[-1]}, key=lambda point: point[0])
+    """Half of many points: of each four the lowest and the highest, which a gap is; ends stay."""
+    last = len(points) - 1
+    # Peaks stay visible, which a mean or every other point would lose.
+    half = [points[0]]
+    for at in range(1, last, 4):
+        part = points[at : min(at + 4, last)]
+        ordered = sorted(part, key=lambda point: inf if point[1] is None else point[1])
+        half += sorted({ordered[0], ordered[-1]}, key=lambda point: point[0])
+    half.append(points[-1])
+    return half
 
 
 def thinned(items: Sequence[_Any], most: int) -> Sequence[_Any]:

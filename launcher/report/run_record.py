@@ -1,29 +1,47 @@
-"""What a run folder tells of its run, read for a report."""
+"""What a run folder tells of its run, and its samples as cards, read for a report."""
 
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.report.page import BUCKETS, Point, halved
+from gearshift.launcher.run.samples import AFTER, BEFORE, FOLDER
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.training.checkpoint import manifest
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest
 from gearshift.training.logging.quantities import size
+from gearshift.training.storage import read_regular
 
 Columns = Mapping[str, list[Point]]
 VALIDATION = "val"
 """The split that decides which checkpoint is best."""
 _MOST = 4 * BUCKETS
 """Points of a line in memory."""
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+_COUNTERS = ("kind", "step", "epoch", "samples", "tokens", "labelled_tokens")
+"""Keys of a line that no chart shows."""
+PICTURE_BYTES = 600_000
+"""Of all pictures of a report together, in base64: with the plots it stays below 700 KB."""
+OF_ANOTHER_VERSION = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    StopIteration,
+)
+"""Raised for a line or a file of another version."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +75,30 @@ class RunRecord:
     @property
     def checkpoint_rows(self) -> list[tuple[str, str, str, str]]:
         """Step, size, score and links of each checkpoint."""
-        rows = []
-        links = {}
+        links = defaultdict[str, list[str]](list)
+        # The links last and best lead to checkpoints.
         for link in run_folder.LINKS:
-            if (path := self.folder / link).is_dir():
-                links[link] = path.resolve().name
-        for folder, written in self.checkpoints.items():
-            score = written.score
-            bytes_ = sum(file.bytes for file in written.files)
-            text = f"{score.metric} {score.value:.6g}" if score else "–"
-            names = ", ".join(link for link, name in links.items() if name == folder)
-            rows.append((f"{written.step:,}", size(bytes_), text, names))
+            path = self.folder / link
+            if path.is_dir():
+                links[path.resolve().name].append(link)
+        rows = []
+        for folder, checkpoint in self.checkpoints.items():
+            bytes_ = sum(file.bytes for file in checkpoint.files)
+            score = "–"
+            if checkpoint.score:
+                score = f"{checkpoint.score.metric} {checkpoint.score.value:.6g}"
+            rows.append((f"{checkpoint.step:,}", size(bytes_), score, ", ".join(links[folder])))
         return rows
 
     @property
     def libraries(self) -> Mapping[str, str]:
         """The versions of Python and of the libraries that trained."""
-        facts: Mapping[str, str] = (self.result.get("environment") or {}).get("libraries") or {}
-        return facts or next((c.libraries for c in reversed(list(self.checkpoints.values()))), {})
+        environment = self.result.get("environment") or {}
+        versions: Mapping[str, str] = environment.get("libraries") or {}
+        if not versions and self.checkpoints:
+            *_, newest = self.checkpoints.values()
+            versions = newest.libraries
+        return versions
 
     def value(self, key: str) -> Any:
         """The value of a setting; None: unknown."""
@@ -87,6 +111,7 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     names = ["/".join(path.parts[-1 - is_stage(path) :]) for path in paths]
     if len({*names}) == len(names):
         return names
+    # Runs of one name in several folders: by the path below what these share.
     above = Path(os.path.commonpath(paths))
     return [path.relative_to(above).as_posix() for path in paths]
 
@@ -113,6 +138,7 @@ def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
     reader = RunReader(folder, redacts=True)
     if not reader.stages():
         return None
+    # Until it ends, its steps are those of its stages.
     result = reader.result() or {"steps": sum(run.steps for run in stages)}
     return RunRecord(folder, folder.absolute().name, {}, result, {}, {}, [], {})
 
@@ -125,63 +151,156 @@ def read(folder: Path, name: str) -> RunRecord:
     """
     run_folder.check_regular(folder)
     reader = RunReader(folder, redacts=True)
-    train = defaultdict[str, list[Point]](list)
-    evaluations = defaultdict[str, list[Point]](list)
+    columns: dict[str, defaultdict[str, list[Point]]] = {
+        "train": defaultdict(list),
+        "eval": defaultdict(list),
+    }
     for line in reader.metrics():
-        is_train = line["kind"] == "train"
-        for key, value in _values(line) if is_train else _metrics(line):
-            if isinstance(value, float | int) or value in ("NaN", "Infinity", "-Infinity"):
-                column = (train if is_train else evaluations)[key]
-                number = float(value)
-                # A split may be evaluated before and after a resume.
-                if column and column[-1][0] >= line["step"]:
-                    del column[-1]
-                column.append((line["step"], number if isfinite(number) else None))
-                if len(column) > _MOST:
-                    column[:] = halved(column)
+        kind = line["kind"]
+        for key, value in _logged(line) if kind == "train" else _evaluated(line):
+            if isinstance(value, float | int) or value in _NOT_FINITE:
+                _add_point(columns[kind][key], line["step"], float(value))
+
+    manifests = {}
+    for path in run_folder.checkpoints(folder).values():
+        with suppress(CheckpointError):  # `verify` and `resume` name the damage
+            manifests[path.name] = manifest.read(path)
     return RunRecord(
         folder,
         name,
-        reader.object(ORIGINS) or {},
-        reader.result() or {},
-        train,
-        evaluations,
-        sorted(_events(folder), key=lambda event: (event["step"], event["time"])),
-        _checkpoints(folder),
-        reader.object(run_folder.PROFILE) or {},
+        settings=reader.object(ORIGINS) or {},
+        result=reader.result() or {},
+        train=columns["train"],
+        evaluations=columns["eval"],
+        events=sorted(_events(folder), key=itemgetter("step", "time")),
+        checkpoints=manifests,
+        profile=reader.object(run_folder.PROFILE) or {},
     )
 
 
-_COUNTERS = ("kind", "step", "epoch", "samples", "tokens", "labelled_tokens")
-"""Keys of a line that no chart shows."""
-
-
-def _values(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _logged(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The values of a line of training, those of its parts as `parts.NAME`."""
     for key, value in line.items():
-        if key == "parts" and isinstance(value, dict):
-            yield from ((f"parts.{name}", part) for name, part in value.items())
-        elif value is not None and key not in _COUNTERS:
+        if key == "parts":
+            for name, part in value.items():
+                yield f"parts.{name}", part
+        elif key not in _COUNTERS:
             yield key, value
 
 
-def _metrics(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _evaluated(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The metrics of an evaluation; those of other splits are named with their split."""
-    split = str(line.get("split", VALIDATION))
+    split = line.get("split", VALIDATION)
     for name, value in line["metrics"].items():
-        yield name if split == VALIDATION or name.startswith(split) else f"{split} {name}", value
+        if split != VALIDATION and not name.startswith(split):
+            name = f"{split} {name}"
+        yield name, value
+
+
+def _add_point(column: list[Point], step: int, value: float) -> None:
+    """Add a value at `step`; what is not finite is a gap."""
+    # A split may be evaluated before and after a resume.
+    if column and column[-1][0] >= step:
+        column.pop()
+    column.append((step, value if isfinite(value) else None))
+    if len(column) > _MOST:
+        column[:] = halved(column)
 
 
 def _events(folder: Path) -> Iterator[dict[str, Any]]:
     for path in folder.glob("events*.jsonl"):
         rank = path.stem.removeprefix("events").removeprefix("-rank")
-        of_rank = {"rank": rank} if rank else {}
         for line in RunReader(folder).events(path.name):
-            yield {"time": "", **line, "facts": of_rank | line["facts"]}
+            if rank:
+                line["facts"] = {"rank": rank, **line["facts"]}
+            yield {"time": "", **line}
 
 
-def _checkpoints(folder: Path) -> dict[str, Manifest]:
-    manifests = {}
-    for path in run_folder.checkpoints(folder).values():
-        with suppress(CheckpointError):  # `verify` and `resume` name the damage
-            manifests[path.name] = manifest.read(path)
-    return manifests
+def samples(run: RunRecord, room: int) -> dict[str, Any] | None:
+    """The samples of `run` with pictures of at most `room` bytes; None: none. Reads the disk.
+
+    `when` has the times, with the steps of the weights; `left_out` counts the pictures without
+    room. Each of the `cards` is a sample: its `name`, its `texts` by column, twice if training
+    changed them, and its `pictures` with `when`, `caption`, and `png` in base64. Raises
+    InvalidRecord for a damaged file.
+    """
+    reader = RunReader(run.folder, redacts=True)
+    by_time = {}
+    for when in (BEFORE, AFTER):
+        content = reader.object(f"{FOLDER}/{when}.json")
+        if content:
+            by_time[when] = content
+    if by_time:
+        with suppress(*OF_ANOTHER_VERSION):
+            return _samples(run.folder / FOLDER, by_time, room)
+    return None
+
+
+def _samples(folder: Path, by_time: dict[str, dict[str, Any]], room: int) -> dict[str, Any]:
+    shapes = []
+    for content in by_time.values():
+        shapes.append((content["columns"], [row[0] for row in content["rows"]]))
+    last_time = [*by_time][-1]
+    newest = by_time[last_time]
+    if shapes[0] != shapes[-1]:  # a resumed run may have other data
+        by_time = {last_time: newest}
+    cards: list[dict[str, Any]] = []
+    for rows in zip(*(content["rows"] for content in by_time.values()), strict=True):
+        cards.append(
+            {
+                "name": str(rows[0][0]),
+                "texts": list(_texts(newest["columns"], by_time, rows)),
+                "pictures": [],
+            }
+        )
+
+    # A custom task may draw other things than its samples: then these have cards before the others.
+    count = max(len(content["pictures"]) for content in by_time.values())
+    picture_cards = cards
+    if count != len(cards):
+        picture_cards = [{"name": "", "texts": [], "pictures": []} for _ in range(count)]
+    left_out = 0
+    for when, content in reversed(by_time.items()):  # those before have no room first
+        for card, picture in zip(picture_cards, content["pictures"], strict=False):
+            png = b""
+            with suppress(OSError, ValueError):
+                png = read_regular(folder / Path(str(picture["file"])).name)
+            text = b64encode(png).decode()
+            if not png.startswith(b"\x89PNG") or len(text) > room:
+                left_out += 1
+                continue
+            room -= len(text)
+            card["pictures"].insert(
+                0,
+                {
+                    "when": f"{when} training",
+                    "png": text,
+                    "caption": str(picture["caption"]),
+                },
+            )
+    if picture_cards is not cards:
+        cards = [card for card in picture_cards if card["pictures"]] + cards
+
+    times = [f"{when} training, at step {int(of['step']):,}" for when, of in by_time.items()]
+    return {"when": ", and ".join(times), "cards": cards, "left_out": left_out}
+
+
+def _texts(
+    columns: Sequence[str], times: Iterable[str], rows: Sequence[Sequence[Any]]
+) -> Iterator[tuple[str, str]]:
+    """Name and text of each column of a sample; the `rows` are the sample at each of the times."""
+    for at, column in enumerate(columns[1:], start=1):
+        texts = [_text(row[at]) for row in rows]
+        # There are two times at most.
+        if texts[0] == texts[-1]:
+            yield str(column), texts[0]
+            continue
+        for when, text in zip(times, texts, strict=True):
+            yield f"{column}, {when} training", text
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    text = str(cell).strip("\n")
+    return text if text.strip() else "–"

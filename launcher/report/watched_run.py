@@ -27,15 +27,6 @@ from gearshift.training.logging.progress import Progress
 from gearshift.training.logging.quantities import real
 from gearshift.training.train_plan import TrainPlan
 
-_KILLED = "no process holds its lock, and it wrote no result"
-_OF_ANOTHER_VERSION = (
-    KeyError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    ArithmeticError,
-    StopIteration,
-)
 _TRAIN_PLAN = TypeAdapter(TrainPlan)
 _unwrapped = partial(Text, no_wrap=True, overflow="ellipsis")
 State = Literal["not started", "starting", "running", "completed", "stopped", "failed", "killed"]
@@ -63,7 +54,9 @@ class Snapshot:
     @property
     def why(self) -> str:
         """Why it ended, in one line; of a failed run its error."""
-        return _KILLED if self.state == "killed" else " ".join(self.reason.split())
+        if self.state == "killed":
+            return "no process holds its lock, and it wrote no result"
+        return " ".join(self.reason.split())
 
 
 class WatchedRun:
@@ -91,36 +84,42 @@ class WatchedRun:
         if self._lines.restarted():
             self._forget()
         for line in self._lines.new():
-            with suppress(*_OF_ANOTHER_VERSION):
+            with suppress(*run_record.OF_ANOTHER_VERSION):
                 self._add(line)
         result = RunReader(self._folder).result() or {}
-        state = self._state(is_held, result)
+        state = self._state(is_held, result.get("status"))
         if state == "running":
             self._clock = max(self._clock, self._now())
         if self._progress is not None:
             self._progress.event = self._event
             self._progress.has_ended = state in ENDED
         if state not in ENDED or state == "killed":
-            result = {}
-        reason = str(result.get("reason") or "")
-        return Snapshot(str(self._folder), state, reason, self._progress, result.get("best"))
+            result = {}  # it is that of an earlier start
+        return Snapshot(
+            name=str(self._folder),
+            state=state,
+            reason=result.get("reason") or "",
+            progress=self._progress,
+            best=result.get("best"),
+        )
 
-    def _state(self, is_held: bool | None, result: Mapping[str, Any]) -> State:
+    def _state(self, is_held: bool | None, status: State | None) -> State:
         has_started = self._progress is not None
+        trains = has_started and self._last_kind != "stopped"
         # Without locks only the files tell, and they say nothing of a process that was killed.
-        if is_held or (is_held is None and has_started and self._last_kind != "stopped"):
-            return "running" if has_started and self._last_kind != "stopped" else "starting"
-        status = result.get("status")
+        if trains and is_held in (True, None):
+            return "running"
+        if is_held:
+            return "starting"
         if status in ENDED and self._last_kind in ("", "stopped"):
-            return next(state for state in ENDED if state == status)
+            return status
         return "killed" if has_started else "not started"
 
     def _add(self, line: Mapping[str, Any]) -> None:
-        if line["kind"] == "train":
+        kind = line["kind"]
+        if kind == "train":
             self._add_step(step_metrics(line), line)
             return
-        kind = line["kind"]
-        step = int(line["step"])
         facts = line["facts"]
         self._clock = datetime.fromisoformat(line["time"].replace("Z", "+00:00")).timestamp()
         self._last_kind = kind
@@ -129,12 +128,13 @@ class WatchedRun:
             self._progress = Progress(_TRAIN_PLAN.validate_python(facts), lambda: self._clock)
         elif kind in ("evaluated", "saved"):
             self._between_s += float(facts.get("seconds", 0.0))
-        self._event = _event(kind, step, facts) or self._event
+        self._event = _event(kind, line["step"], facts) or self._event
 
     def _add_step(self, metrics: StepMetrics, line: Mapping[str, Any]) -> None:
         progress = self._progress
         if progress is None or metrics.step <= progress.train_plan.first_step:
             return
+        # Not each step is logged, and its time is the mean of those since the last line.
         steps = metrics.step - progress.step
         progress.stepped(metrics.step, metrics.step_time_s * steps + self._between_s)
         self._between_s = 0.0
@@ -146,16 +146,18 @@ def _event(kind: str, step: int, facts: Mapping[str, Any]) -> str | None:
     """An event in one line; None: one that is not shown."""
     if kind == "evaluated":
         name, value = next(iter(facts["metrics"].items()))
-        best = ", the best so far" if facts["is_best"] else ""
-        return (
-            f"evaluated {facts['split']} at step {facts['step']}: {name} {real(float(value))}{best}"
-        )
+        text = f"evaluated {facts['split']} at step {facts['step']}: {name} {real(float(value))}"
+        if facts["is_best"]:
+            text += ", the best so far"
+        return text
     if kind == "saved":
         return f"saved checkpoint of step {facts['step']}"
     if kind == "resumed":
         return f"resumed from {facts['checkpoint']}"
     label, text = describe(kind, facts) or ("", "")
-    return f"step {step}: {text}" if label == WARNING else None
+    if label != WARNING:
+        return None
+    return f"step {step}: {text}"
 
 
 def folders_of(argument: str) -> list[Path]:
@@ -165,48 +167,53 @@ def folders_of(argument: str) -> list[Path]:
     SettingsError if it is none of these, nor the folder of a job to come.
     """
     path = Path(argument)
-    if stages := RunReader(path).stages():
+    stages = RunReader(path).stages()
+    if stages:
         return list(stages.values())
     if run_folder.is_run_folder(path) or (path / SLURM_FOLDER).is_dir():
         return [path]
-    runs = checkpoint_search.newest(run_folder.SETTINGS, run_folder.STAGES, parent=path)[::-1]
-    if folders := [folder for run in runs for folder in run_record.runs_of(run)]:
-        return folders
-    raise checkpoint_search.no_run(path, f"the command line: watch {argument}", "watch")
+    folders = []
+    newest = checkpoint_search.newest(run_folder.SETTINGS, run_folder.STAGES, parent=path)
+    # Of a staged run, its stages.
+    for run in reversed(newest):
+        folders += run_record.runs_of(run)
+    if not folders:
+        raise checkpoint_search.no_run(path, f"the command line: watch {argument}", "watch")
+    return folders
 
 
 def screen(snapshots: Sequence[Snapshot]) -> Group:
     """The runs for rich: one as its live view, of several two lines each. No line wraps."""
-    shown: list[RenderableType] = []
+    parts: list[RenderableType] = []
     for snapshot in snapshots:
         lines = [f"{snapshot.state}  {snapshot.name}"]
-        if why := snapshot.why:
-            lines.append(why)
-        is_live = snapshot.progress is not None and len(snapshots) == 1
-        if not is_live:
-            lines = [*lines, *_rows(snapshot)][:2]
-        shown += [_unwrapped(printable(line)) for line in lines]
-        if is_live and snapshot.progress is not None:
-            shown.append(snapshot.progress)
+        if snapshot.why:
+            lines.append(snapshot.why)
+        progress = snapshot.progress if len(snapshots) == 1 else None
+        if progress is None:
+            lines = (lines + _rows(snapshot))[:2]
+        parts += [_unwrapped(printable(line)) for line in lines]
+        if progress is not None:
+            parts.append(progress)
             if snapshot.best is not None:
-                shown.append(_unwrapped(_rows(snapshot)[-1]))
-    return Group(*shown)
+                parts.append(_unwrapped(_rows(snapshot)[-1]))
+    return Group(*parts)
 
 
 def plain(snapshot: Snapshot) -> str:
     """A run in a few lines, as a run prints them itself."""
-    why = f"; {snapshot.why}" if snapshot.why else ""
-    return "\n".join(
-        [render_row("run", f"{snapshot.name}, {snapshot.state}{why}"), *_rows(snapshot)]
-    )
+    text = f"{snapshot.name}, {snapshot.state}"
+    if snapshot.why:
+        text += f"; {snapshot.why}"
+    return "\n".join([render_row("run", text), *_rows(snapshot)])
 
 
 def _rows(snapshot: Snapshot) -> list[str]:
     """The lines of a run below its state: its progress, its last event and its best evaluation."""
-    lines: list[str] = []
     progress = snapshot.progress
     if progress is None:
-        return lines
+        return []
+    lines = []
     if progress.last is not None:
         lines.append(progress.line())
     if progress.event is not None:
@@ -218,9 +225,16 @@ def _rows(snapshot: Snapshot) -> list[str]:
 
 def as_json(snapshot: Snapshot) -> Mapping[str, Any]:
     """A run for programs."""
-    facts: dict[str, Any] = {"folder": snapshot.name, "state": snapshot.state}
-    facts |= {"reason": snapshot.reason, "best": snapshot.best, "step": None, "total_steps": None}
-    if (progress := snapshot.progress) is None:
+    facts: dict[str, Any] = {
+        "folder": snapshot.name,
+        "state": snapshot.state,
+        "reason": snapshot.reason,
+        "best": snapshot.best,
+        "step": None,
+        "total_steps": None,
+    }
+    progress = snapshot.progress
+    if progress is None:
         return facts
     return {
         **facts,

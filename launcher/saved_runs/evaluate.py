@@ -29,20 +29,20 @@ def parse_split(split: str | None) -> str:
 
 
 def prepare(argument: str, name: str | None, args: CliArgs) -> tuple[SavedModel, Resolved]:
-    """The checkpoint `name`, see SavedRun.chosen, of the run `argument`, and the settings to evaluate it.
+    """The checkpoint `name` of the run `argument`, and the settings to evaluate it.
 
-    `args`: engine, processes and data; by default those of the checkpoint. Imports torch. Reads the
-    disk. Raises SettingsError, CheckpointError.
+    `name`: see SavedRun.chosen; `args`: engine, processes and data; by default those of the
+    checkpoint. Imports torch. Reads the disk. Raises SettingsError, CheckpointError.
     """
     run = find_saved(argument, "evaluate", args.sets, needs_folder=True)
     model, checkpoint = saved_model.open_checkpoint(run, name)
     resolved = rerun.resolved_as(model, checkpoint.manifest, args)
     if resolved.settings.continual.enabled:
-        message = (
-            "a run of continual learning has no test split of its own: each experience has one"
+        raise SettingsError.of(
+            "a run of continual learning has no test split of its own: each experience has one",
+            where=str(run.folder),
+            allowed="a run without --continuous-learning",
         )
-        allowed = "a run without --continuous-learning"
-        raise SettingsError.of(message, where=str(run.folder), allowed=allowed)
     return model, resolved
 
 
@@ -53,11 +53,11 @@ def describe(model: SavedModel, resolved: Resolved) -> str:
 
 
 def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None) -> dict[str, Any]:
-    """The facts of the finished evaluation; "error": which metrics that decide are not finite, or None.
+    """The facts of the finished evaluation.
 
-    Starts new processes; the run folder is only read.
-    `data`: that of --data; None: that of the run. Raises RerunFailed, and SettingsError for data that cannot
-    be evaluated.
+    "error": which metrics that decide are not finite, or None. Starts new processes; the run folder
+    is only read. `data`: that of --data; None: that of the run. Raises RerunFailed, and
+    SettingsError for data that cannot be evaluated.
     """
     assert model.folder is not None, "it was found in its run"
     reset: tuple[ResetPart, ...] = () if data is None else ("data",)
@@ -65,14 +65,13 @@ def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None
     with rerun.rerun(plan, model.path, "evaluation") as end:
         measured = end.outcome
     assert measured is not None, "ranks that are done have measured"
-    # From JSON, where NaN and infinities are texts.
-    metrics = {name: float(value) for name, value in measured["metrics"].items()}
     return {
         "kind": "eval",
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "step": model.step,
         "split": measured["split"],
-        "metrics": metrics,
+        # From JSON, where NaN and infinities are texts.
+        "metrics": {name: float(value) for name, value in measured["metrics"].items()},
         "samples": measured["samples"],
         "weights": model.kind,
         "engine": resolved.settings.engine.name,
@@ -101,11 +100,15 @@ def record(folder: Path, facts: Mapping[str, Any]) -> Path | None:
 def render(title: str, facts: Mapping[str, Any], saved: Path | None) -> str:
     """The result as text."""
     metrics = "  ".join(f"{name} {real(value)}" for name, value in facts["metrics"].items())
-    samples = counted(facts["samples"], "sample")
-    lines = [title, render_row(facts["split"], metrics)]
-    lines.append(render_row("samples", f"{samples} in {duration(facts['seconds'])}"))
+    samples = f"{counted(facts['samples'], 'sample')} in {duration(facts['seconds'])}"
+    lines = [
+        title,
+        render_row(facts["split"], metrics),
+        render_row("samples", samples),
+    ]
     if saved is not None:
         lines.append(render_row("saved", str(saved)))
     if facts["preview"] is not None:
-        lines += ["preview", *(f"| {line}" for line in facts["preview"].splitlines())]
+        lines.append("preview")
+        lines += [f"| {line}" for line in facts["preview"].splitlines()]
     return "\n".join(lines)

@@ -49,7 +49,7 @@ def plain(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: 
         "size": model.settings.get("model.size"),
         **model.task_settings(),
         "base": model.base,
-        "parameters": sum(prod(shape) for shape in checkpoint.shapes.values()),
+        "parameters": _elements(checkpoint),
         "weights": model.kind,
         "step": manifest.step,
         "samples": manifest.samples,
@@ -61,14 +61,18 @@ def plain(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: 
     path = folder / saved_model.EXPORT_CONFIG
     with storage_errors(path):
         path.write_text(encode(config, indent=2) + "\n", encoding="utf-8")
+        if model.folder is None:
+            return
         # What the task needs to be built without its data; the class of a custom task may be gone.
         names: Sequence[str] = ()
         with suppress(SettingsError):
             names = getattr(model.task_class(), "saved_files", ())
-        files = [model.folder / name for name in names if model.folder is not None]
-        for file in filter(Path.exists, files):
-            copy = shutil.copytree if file.is_dir() else shutil.copyfile
-            copy(file, folder / file.name)
+        for name in names:
+            file = model.folder / name
+            if file.is_dir():
+                shutil.copytree(file, folder / file.name)
+            elif file.exists():
+                shutil.copyfile(file, folder / file.name)
 
 
 def hugging_face(
@@ -84,10 +88,8 @@ def hugging_face(
     assert isinstance(task, HasHuggingFaceFormat)
     with storage_errors(folder):
         task.write_hugging_face(folder)
-    names = {
-        name: task.hugging_face_name(name)
-        for name in (*checkpoint.shapes, *checkpoint.buffer_shapes)
-    }
+    stored = [*checkpoint.shapes, *checkpoint.buffer_shapes]
+    names = {name: task.hugging_face_name(name) for name in stored}
     write_weights(checkpoint, folder / MODEL, model.kind, names)
 
 
@@ -96,12 +98,11 @@ def adapter(
 ) -> None:
     """Write a folder that peft loads, or the `merged` model. Disk access. Raises DataError."""
     assert isinstance(task, HasBaseWeights)
-    stored = set(checkpoint.names(model.kind))
-    kind = model.kind
-    weights = {
-        name: checkpoint.tensor(kind if name in stored else saved_model.WEIGHT, name)
-        for name in checkpoint.shapes
-    }
+    averaged = set(checkpoint.names(model.kind))
+    weights = {}
+    for name in checkpoint.shapes:
+        kind = model.kind if name in averaged else saved_model.WEIGHT
+        weights[name] = checkpoint.tensor(kind, name)
     with storage_errors(folder):
         task.write_adapted(weights, folder, merged=merged)
 
@@ -117,8 +118,9 @@ def onnx(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: P
     assert isinstance(task, HasOnnxFormat)
     network, inputs = task.onnx_model(model.load(task))
     with torch.no_grad():
-        result = network.eval()(*inputs.values())
-    expected = {"output": result} if isinstance(result, torch.Tensor) else result
+        expected = network.eval()(*inputs.values())
+    if isinstance(expected, torch.Tensor):
+        expected = {"output": expected}
     path = folder / "model.onnx"
     batch = torch.export.Dim("batch")
     program = torch.onnx.export(
@@ -134,16 +136,19 @@ def onnx(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: P
     with storage_errors(path):
         program.save(path)
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
-    errors: list[float] = []
+    errors = []
     for count in (None, 1):  # also for another batch than the exported one
         arrays = {name: values[:count].numpy() for name, values in inputs.items()}
-        found = session.run(list(expected), arrays)
-        for (name, values), array in zip(expected.items(), found, strict=True):
-            error = (values[:count] - torch.from_numpy(array)).abs().max() / values.abs().max()
-            if not error <= ONNX_TOLERANCE:
-                size = f"the difference is {float(error):.2g} of its largest value"
-                raise ExportError(f"onnxruntime gives another '{name}' than the model: {size}")
-            errors.append(float(error))
+        outputs = session.run(list(expected), arrays)
+        for (name, values), array in zip(expected.items(), outputs, strict=True):
+            difference = values[:count] - torch.from_numpy(array)
+            error = float(difference.abs().max() / values.abs().max())
+            if not error <= ONNX_TOLERANCE:  # NaN, too
+                raise ExportError(
+                    f"onnxruntime gives another '{name}' than the model: "
+                    f"the difference is {error:.2g} of its largest value"
+                )
+            errors.append(error)
     return {"checked": f"onnxruntime gives the outputs of the model, within {max(errors):.1g}"}
 
 
@@ -168,8 +173,14 @@ FORMATS: dict[str, Callable[[SavedModel, Checkpoint, Task | None, Path], Notes |
     "onnx": onnx,
     "dcp": dcp,
 }
-"""What writes each format into an empty folder, and may give notes for the user. The task is built without
-its data; None for safetensors, which needs none."""
+"""What writes each format into an empty folder, and may give notes for the user.
+
+The task is built without its data; None for safetensors, which needs none.
+"""
+
+
+def _elements(checkpoint: Checkpoint) -> int:
+    return sum(map(prod, checkpoint.shapes.values()))
 
 
 def invalid_format(format_name: str | None) -> list[Diagnostic]:
@@ -178,16 +189,23 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
         return []
     if format_name:
         return [unknown("--format", format_name, FORMATS, key="--format")]
-    parts: dict[str, Any] = {"where": "command line: export", "allowed": ", ".join(FORMATS)}
-    return [Diagnostic("export requires --format", key="--format", **parts)]
+    return [
+        Diagnostic(
+            "export requires --format",
+            key="--format",
+            where="command line: export",
+            allowed=", ".join(FORMATS),
+        )
+    ]
 
 
 def _metrics(model: SavedModel) -> Mapping[str, Any] | None:
     """The metrics of the evaluation at the step of the model; None: there is none."""
     metrics = None
-    for line in RunReader(model.folder).metrics() if model.folder is not None else ():
-        if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
-            metrics = line["metrics"]
+    if model.folder is not None:
+        for line in RunReader(model.folder).metrics():
+            if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
+                metrics = line["metrics"]
     return metrics
 
 
@@ -199,14 +217,17 @@ def write(
     `out`: the folder, set at `where`; None: export-FORMAT in the run folder, or beside a checkpoint
     outside of one. Disk access. Raises SettingsError, CheckpointError, StorageError, DataError.
     """
-    folder = out or (run.folder or run.chosen(name).parent) / f"{run_folder.EXPORT}{format_name}"
+    parent = run.folder or run.chosen(name).parent
+    folder = out or parent / f"{run_folder.EXPORT}{format_name}"
     run_folder.check_free(folder, out)
     run_folder.remove_exports_left(folder.parent)
     model, checkpoint = saved_model.open_checkpoint(run, name)
-    task = None if format_name == "safetensors" else _task(model, format_name)
-    # Adapters need less; merged into their base, weights need more.
-    elements = sum(prod(shape) for shape in checkpoint.shapes.values())
-    needed = 4 * elements if format_name != "adapter" else 0  # fp32
+    task = None
+    if format_name != "safetensors":
+        task = _task(model, format_name)
+    needed = 0
+    if format_name != "adapter":  # which needs less; merged into their base, weights need more
+        needed = 4 * _elements(checkpoint)  # fp32
     disk.check_writable(folder, where, needed_bytes=needed)
     disk.check_writable(folder.parent, where)
     with (
@@ -216,11 +237,15 @@ def write(
         lock.hold(hidden),  # a later export removes it where none holds it
         library_warnings.logged(lambda text: None),  # of torch about its own functions
     ):
-        made = hidden / folder.name
-        made.mkdir()
-        notes = FORMATS[format_name](model, checkpoint, task, made) or {}
-        made.replace(folder)
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+        unfinished = hidden / folder.name
+        unfinished.mkdir()
+        notes = FORMATS[format_name](model, checkpoint, task, unfinished) or {}
+        # Complete, or not there at all.
+        unfinished.replace(folder)
+    files = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            files[str(file.relative_to(folder))] = file.stat().st_size
     return {
         "folder": str(folder),
         "format": format_name,
@@ -228,7 +253,7 @@ def write(
         "step": model.step,
         "weights": model.kind,
         "metrics": _metrics(model),
-        "files": {str(file.relative_to(folder)): file.stat().st_size for file in files},
+        "files": files,
         "notes": notes,
     }
 
@@ -251,13 +276,21 @@ def _task(model: SavedModel, format_name: str) -> Task:
     where = f"command line: --format {format_name}"
     if not supports[format_name]:
         allowed = [name for name, is_supported in supports.items() if is_supported]
-        adapted = "with adapters" if is_adapted else "without adapters"
-        message = f"--format {format_name} is not supported for '{model.family}' trained {adapted}"
-        parts = {"allowed": ", ".join(allowed), "fix": f"--format {allowed[0]}"}
-        raise SettingsError.of(message, value=format_name, where=where, **parts)
-    needed = ("onnx", "onnxscript", "onnxruntime") if format_name == "onnx" else ()
-    if missing := [name for name in needed if find_spec(name) is None]:
-        message = f"--format onnx requires {', '.join(missing)}"
-        fix = install_command("onnx")
-        raise SettingsError.of(message, value=format_name, where=where, fix=fix)
+        adapters = "with adapters" if is_adapted else "without adapters"
+        raise SettingsError.of(
+            f"--format {format_name} is not supported for '{model.family}' trained {adapters}",
+            value=format_name,
+            where=where,
+            allowed=", ".join(allowed),
+            fix=f"--format {allowed[0]}",
+        )
+    if format_name == "onnx":
+        missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]
+        if missing:
+            raise SettingsError.of(
+                f"--format onnx requires {', '.join(missing)}",
+                value=format_name,
+                where=where,
+                fix=install_command("onnx"),
+            )
     return task

@@ -58,17 +58,25 @@ SAMPLING: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], bool], str]] 
 def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
     """The values of the sampling options, and an error for each invalid one."""
     fields: dict[str, Any] = {}
-    diagnostics: list[Diagnostic] = []
+    diagnostics = []
     for flag, (parse, is_valid, allowed) in SAMPLING.items():
-        if (text := values.get(flag)) is None:
+        text = values.get(flag)
+        if text is None:
             continue
         with suppress(ValueError):
-            if is_valid(number := parse(text)):
+            number = parse(text)
+            if is_valid(number):
                 fields[flag.removeprefix("--").replace("-", "_")] = number
                 continue
-        message = f"{flag} '{text}' is not valid"
-        where = f"command line: {flag} {text}"
-        diagnostics.append(Diagnostic(message, key=flag, value=text, where=where, allowed=allowed))
+        diagnostics.append(
+            Diagnostic(
+                f"{flag} '{text}' is not valid",
+                key=flag,
+                value=text,
+                where=f"command line: {flag} {text}",
+                allowed=allowed,
+            )
+        )
     return Sampling(**fields), diagnostics
 
 
@@ -115,50 +123,54 @@ def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) ->
         return Predictor(saved, device, task)
     needed = ("saved_files", "setup_without_data", "predict")
     missing = ", ".join(name for name in needed if not hasattr(task, name))
-    message = (
-        f"a model of '{saved.family}' cannot be used for predictions: its task lacks {missing}"
+    raise SettingsError.of(
+        f"a model of '{saved.family}' cannot be used for predictions: its task lacks {missing}",
+        value=saved.family,
+        where=class_location(type(task)),
+        allowed="predict(model, path), which yields gearshift.Prediction",
     )
-    where = class_location(type(task))
-    allowed = "predict(model, path), which yields gearshift.Prediction"
-    raise SettingsError.of(message, value=saved.family, where=where, allowed=allowed)
 
 
-def files(given: str | None, family: str, run: str) -> Path:
+def files(argument: str | None, family: str, run: str) -> Path:
     """The existing file or folder of --input; `run` as typed. Reads the disk.
 
     Raises SettingsError.
     """
     allowed = "a file or folder"
     if family in FAMILIES:
-        known = importlib.import_module(FAMILIES[family].formats).FORMATS
-        allowed += f": {'; '.join(known)}"
-    if given is None:
-        message = f"predict requires {INPUT} for a model of '{family}'"
-        where = "command line: predict"
-        fix = f"{PROGRAM} predict {shlex.quote(run)} {INPUT} FILE"
-        raise SettingsError.of(message, key=INPUT, where=where, allowed=allowed, fix=fix)
-    if not exists(given):
-        raise _missing(given, allowed)
-    return _path(given)
+        formats = importlib.import_module(FAMILIES[family].formats).FORMATS
+        allowed += f": {'; '.join(formats)}"
+    if argument is None:
+        raise SettingsError.of(
+            f"predict requires {INPUT} for a model of '{family}'",
+            key=INPUT,
+            where="command line: predict",
+            allowed=allowed,
+            fix=f"{PROGRAM} predict {shlex.quote(run)} {INPUT} FILE",
+        )
+    if not exists(argument):
+        raise _missing(argument, allowed)
+    return _path(argument)
 
 
-def prompts(given: str, task: GeneratesText) -> list[Prompt]:
+def prompts(argument: str, task: GeneratesText) -> list[Prompt]:
     """The prompts of --input: those of a file, or the text itself. Reads the disk.
 
     Raises SettingsError for a text that looks like a path that does not exist, DataError.
     """
-    if exists(given):
-        return list(task.prompts(_path(given)))
+    path = _path(argument)
+    if exists(argument):
+        return list(task.prompts(path))
     # A sentence may name paths, and end in a file name.
-    is_word = not re.search(r"\s", given)
-    if is_word and ("/" in given or _path(given).suffix.lower() in task.prompt_suffixes):
-        raise _missing(given, "a file with prompts; a text that is no path")
-    return [text_prompt(given)]
+    is_word = not re.search(r"\s", argument)
+    if is_word and ("/" in argument or path.suffix.lower() in task.prompt_suffixes):
+        raise _missing(argument, "a file with prompts; a text that is no path")
+    return [text_prompt(argument)]
 
 
-def stem(given: str) -> str:
+def stem(argument: str) -> str:
     """The name of the results of a file, without a suffix."""
-    return re.sub(r"[^\w.-]+", "-", Path(given).stem)
+    return re.sub(r"[^\w.-]+", "-", Path(argument).stem)
 
 
 def text_prompt(text: str, before: tuple[Message, ...] = ()) -> Prompt:
@@ -166,19 +178,23 @@ def text_prompt(text: str, before: tuple[Message, ...] = ()) -> Prompt:
     return Prompt("prompt", (*before, Message("user", text)))
 
 
-def _missing(given: str, allowed: str) -> SettingsError:
-    message = f"{INPUT} '{given}' does not exist"
-    where = f"command line: {INPUT} {given}"
-    return SettingsError.of(message, key=INPUT, value=given, where=where, allowed=allowed)
+def _missing(argument: str, allowed: str) -> SettingsError:
+    return SettingsError.of(
+        f"{INPUT} '{argument}' does not exist",
+        key=INPUT,
+        value=argument,
+        where=f"command line: {INPUT} {argument}",
+        allowed=allowed,
+    )
 
 
-def exists(given: str) -> bool:
+def exists(argument: str) -> bool:
     """Whether there is a file or folder of this name, which may be any text. Reads the disk."""
-    return os.path.exists(os.path.expanduser(given))
+    return os.path.exists(os.path.expanduser(argument))
 
 
-def _path(given: str) -> Path:
-    return Path(os.path.expanduser(given))
+def _path(argument: str) -> Path:
+    return Path(os.path.expanduser(argument))
 
 
 @dataclass(frozen=True)
@@ -194,23 +210,27 @@ class Result:
 
 def check_numbers(values: Mapping[str, str], family: str) -> None:
     """Raise SettingsError for options of Sampling: the family generates no text."""
-    if flag := next((flag for flag in SAMPLING if flag in values), None):
-        message = f"{flag} is an option of generated text; '{family}' generates none"
-        where = f"command line: {flag} {values[flag]}"
-        raise SettingsError.of(message, key=flag, value=values[flag], where=where)
+    for flag in SAMPLING:
+        if flag in values:
+            raise SettingsError.of(
+                f"{flag} is an option of generated text; '{family}' generates none",
+                key=flag,
+                value=values[flag],
+                where=f"command line: {flag} {values[flag]}",
+            )
 
 
 def prepare(
-    given: Sequence[str], task: Task, family: str, run: str, values: Mapping[str, str]
+    inputs: Sequence[str], task: Task, family: str, run: str, values: Mapping[str, str]
 ) -> list[Prompt] | list[Path]:
     """The prompts, or the files, of several inputs; `values`: the options of Sampling.
 
     Reads the disk. Raises SettingsError, DataError.
     """
     if isinstance(task, GeneratesText):
-        return [prompt for text in given for prompt in prompts(text, task)]
+        return [prompt for text in inputs for prompt in prompts(text, task)]
     check_numbers(values, family)
-    return [files(path, family, run) for path in given]
+    return [files(path, family, run) for path in inputs]
 
 
 def of_prepared(
@@ -222,9 +242,13 @@ def of_prepared(
     for source in prepared:
         if isinstance(source, Prompt):
             assert isinstance(task, GeneratesText)
-            if dropped := task.dropped_tokens(source, sampling):
-                text = f"left out the oldest {counted(dropped, 'token')} of {source.name}"
-                warnings.warn(f"{text}: the context of the model is full", stacklevel=3)
+            dropped = task.dropped_tokens(source, sampling)
+            if dropped:
+                warnings.warn(
+                    f"left out the oldest {counted(dropped, 'token')} of {source.name}: "
+                    "the context of the model is full",
+                    stacklevel=3,
+                )
             yield Prediction(source.name, "".join(task.generate(model, source, sampling)))
         else:
             assert isinstance(task, PredictsFiles)
@@ -251,6 +275,7 @@ def converse(task: GeneratesText, model: Module, sampling: Sampling) -> None:
     with suppress(ImportError):  # not on Windows
         import readline  # noqa: F401  `input` then edits lines
     history: tuple[Message, ...] = ()
+    # Ctrl-C raises an exception here, which ends the text; the program goes on.
     with handling([signal.SIGINT], signal.default_int_handler):
         while True:
             try:
@@ -264,12 +289,13 @@ def converse(task: GeneratesText, model: Module, sampling: Sampling) -> None:
             if not text.strip():
                 continue
             prompt = text_prompt(text, history)
-            parts: list[str] = []
+            answer = ""
             with suppress(KeyboardInterrupt):
-                parts.extend(shown(task.generate(model, prompt, sampling)))
+                for part in shown(task.generate(model, prompt, sampling)):
+                    answer += part
             print()
             if task.answers_requests():
-                history = (*prompt.messages, Message("assistant", "".join(parts)))
+                history = (*prompt.messages, Message("assistant", answer))
 
 
 @dataclass
@@ -286,27 +312,38 @@ class ResultFolder:
         Raises StorageError, and DataError for a name that is invalid or was given before.
         """
         names = [f"{prediction.name}{suffix}" for suffix in prediction.files]
-        is_valid = _NAME.fullmatch(prediction.name) and all(
+        # Names come from the task, which may be a custom one: none may leave the folder.
+        problem = ""
+        if not _NAME.fullmatch(prediction.name) or not all(
             map(_SUFFIX.fullmatch, prediction.files)
-        )
-        if not is_valid or self.names & set(names):
-            problem = "is written twice" if is_valid else "is not valid"
-            message = (
-                f"the file name {', '.join(names) or prediction.name!r} of a prediction {problem}"
+        ):
+            problem = "is not valid"
+        elif not self.names.isdisjoint(names):
+            problem = "is written twice"
+        if problem:
+            name = ", ".join(names) or repr(prediction.name)
+            raise DataError(
+                f"the file name {name} of a prediction {problem}",
+                where="predict() of the task",
+                allowed="a name of its own of letters, digits, '-', '_' and '.' for each",
             )
-            allowed = "a name of its own of letters, digits, '-', '_' and '.' for each"
-            raise DataError(message, where="predict() of the task", allowed=allowed)
         for name, content in zip(names, prediction.files.values(), strict=True):
             self._put(name, content)
         return tuple(names)
 
     def add_text(self, name: str, prompt: Prompt, result: Result) -> Result:
         """Add a text to the file `name`.jsonl; the result with that file. Raises StorageError."""
-        messages = [{"role": m.role, "content": m.text} for m in prompt.messages]
-        line = encode({"name": result.name, "prompt": messages, "text": result.text})
+        file = f"{name}.jsonl"
+        line = encode(
+            {
+                "name": result.name,
+                "prompt": [{"role": m.role, "content": m.text} for m in prompt.messages],
+                "text": result.text,
+            }
+        )
         self._lines += line.encode() + b"\n"
-        self._put(f"{name}.jsonl", self._lines)
-        return replace(result, files=(f"{name}.jsonl",))
+        self._put(file, self._lines)
+        return replace(result, files=(file,))
 
     def _put(self, name: str, content: bytes) -> None:
         with storage_errors(self.path / name):

@@ -37,25 +37,35 @@ class RerunFailed(Exception):
         self.code = code
 
 
-def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved:
+def resolved_as(model: SavedModel, manifest_of_run: Manifest, args: CliArgs) -> Resolved:
     """The settings of a model for new processes, with the engine and number of them of `args`.
 
-    By default, those that wrote the checkpoint, as for a resumed run; its pretrained weights exist. Reads the
-    disk. Raises SettingsError.
+    By default, those that wrote the checkpoint, as for a resumed run; its pretrained weights exist.
+    Reads the disk. Raises SettingsError.
     """
     model.check_pretrained()
-    values = {**model.settings, "engine.name": written.engine, "engine.nproc": written.world_size}
-    if args.engine not in (None, written.engine):
+    values = {
+        **model.settings,
+        "engine.name": manifest_of_run.engine,
+        "engine.nproc": manifest_of_run.world_size,
+    }
+    if args.engine not in (None, manifest_of_run.engine):
         values["unread_settings"] = "warn"
         values.pop("engine.ds_config", None)
     origin = Origin(RESUMED_LAYER, _ORIGIN)
     entries = {key: Setting(value, origin) for key, value in values.items()}
-    arguments = CliArgs(engine=args.engine, options=args.options)
     try:
-        return resolve(arguments, machine.detect_machine(), None, Base(entries, {}))
+        return resolve(
+            CliArgs(engine=args.engine, options=args.options),
+            machine.detect_machine(),
+            None,
+            Base(entries, {}),
+        )
     except SettingsError as error:
-        fixes = {"data.path": "--data PATH"}  # this command takes no settings
-        errors = [replace(one, fix=fixes.get(one.key or "")) for one in error.diagnostics]
+        errors = []
+        for each in error.diagnostics:  # this command takes no settings
+            fix = "--data PATH" if each.key == "data.path" else None
+            errors.append(replace(each, fix=fix))
         raise SettingsError(errors) from error
 
 
@@ -63,8 +73,8 @@ def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved
 def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]:
     """Run the ranks of `plan` to their end, in a folder that is removed with the block.
 
-    The run folder that it resumes is only read, for the files of the task; its ranks see the `checkpoint`
-    alone. Uses a folder in TMPDIR. Raises SettingsError, RerunFailed about the `noun`.
+    The run folder that it resumes is only read, for the files of the task; its ranks see the
+    `checkpoint` alone. Uses a folder in TMPDIR. Raises SettingsError, RerunFailed about the `noun`.
     """
     assert plan.resume is not None
     resume = plan.resume
@@ -81,10 +91,9 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
             shutil.copyfile(file, folder / file.name)
         # As in the run: the order of sums depends on them.
         settings = resolved.settings
-        cores = machine.detect_machine().cores
         threads = affinity.threads(
             settings.engine,
-            cores,
+            machine.detect_machine().cores,
             resolved.nproc,
             environment.variables(),
             settings.continual.enabled,
@@ -94,22 +103,25 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
         code = end.exit_code
         # A signal can interrupt a rank during an import, which then fails with an error of its own.
         if end.signals or code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
-            is_key = signal.SIGINT in end.signals or code == exit_codes.INTERRUPTED
-            reason = f"the {noun} was stopped before it finished; nothing was written"
-            raise RerunFailed(reason, exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
+            if signal.SIGINT in end.signals:
+                code = exit_codes.INTERRUPTED
+            elif code != exit_codes.INTERRUPTED:
+                code = exit_codes.RUN_AGAIN
+            raise RerunFailed(
+                f"the {noun} was stopped before it finished; nothing was written", code
+            )
         if code == exit_codes.INVALID_INPUT:
+            first = end.diagnostics[0]
+            message = first.message.replace(str(folder), str(resume.source))
+            where = first.where and first.where.replace(str(folder), str(resume.source))
+            allowed = first.allowed
+            if "has changed" in message:
+                allowed = DATA
             # Its fix is one for a run that trains.
-            first = replace(end.diagnostics[0], fix=None)
-            of_run = {
-                name: text.replace(str(folder), str(resume.source))
-                for name in ("message", "where")
-                if (text := getattr(first, name)) is not None
-            }
-            first = replace(first, **of_run)
             raise SettingsError(
-                [replace(first, allowed=DATA) if "has changed" in first.message else first]
+                [replace(first, message=message, where=where, allowed=allowed, fix=None)]
             )
         if code != exit_codes.DONE:
-            text = "\n".join(filter(None, (end.text, end.trace)))
+            text = "\n".join(filter(None, [end.text, end.trace]))
             raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
         yield replace(end, folder=folder)

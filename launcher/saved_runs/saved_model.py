@@ -58,16 +58,28 @@ class SavedRun:
         """
         if name is None and self.named is not None:
             return self.named
-        named = {str(step): path for step, path in self.checkpoints.items()}
-        if named:
-            named = {retention.LAST: self.checkpoints[max(self.checkpoints)], **named}
-        if self.folder is not None and (best := self.folder / retention.BEST).is_dir():
-            named = {retention.BEST: best, **named}
-        name = name or next(iter(named))
-        if name not in named:
-            message = f"no checkpoint '{name}' in {self.folder or self.named}"
-            raise SettingsError([unknown("--checkpoint", name, named, message=message)])
-        return named[name]
+        # The first one is the default: best, or else last.
+        paths = {}
+        if self.folder is not None and (self.folder / retention.BEST).is_dir():
+            paths[retention.BEST] = self.folder / retention.BEST
+        if self.checkpoints:
+            paths[retention.LAST] = self.checkpoints[max(self.checkpoints)]
+        for step, path in self.checkpoints.items():
+            paths[str(step)] = path
+
+        name = name or next(iter(paths))
+        if name not in paths:
+            raise SettingsError(
+                [
+                    unknown(
+                        "--checkpoint",
+                        name,
+                        paths,
+                        message=f"no checkpoint '{name}' in {self.folder or self.named}",
+                    )
+                ]
+            )
+        return paths[name]
 
 
 def moved_folders(sets: Sequence[str]) -> dict[str, str]:
@@ -76,10 +88,13 @@ def moved_folders(sets: Sequence[str]) -> dict[str, str]:
     for text in sets:
         key, _, value = text.partition("=")
         if key.strip() not in _MOVABLE or not value:
-            message = f"'{key}' cannot be set here"
-            where = f"the command line: --set {text}"
-            allowed = " or ".join(f"--set {name}=DIR" for name in _MOVABLE)
-            raise SettingsError.of(message, key=key, value=text, where=where, allowed=allowed)
+            raise SettingsError.of(
+                f"'{key}' cannot be set here",
+                key=key,
+                value=text,
+                where=f"the command line: --set {text}",
+                allowed=" or ".join(f"--set {name}=DIR" for name in _MOVABLE),
+            )
         folders[key.strip()] = value
     return folders
 
@@ -89,26 +104,36 @@ def find_saved(
 ) -> SavedRun:
     """What `word`, typed after `command`, names; `sets` are those of moved_folders.
 
-    `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises SettingsError
-    where there is no run or checkpoint, none was saved, or a file of the run is damaged.
+    `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises
+    SettingsError where there is no run or checkpoint, none was saved, or a file of the run is
+    damaged.
     """
     moved = moved_folders(sets)
     path = Path(word)
     where = f"the command line: {command} {word}"
+    checkpoints = {}
     with checkpoint_search.reading(where):
         folder, named = checkpoint_search.around(path)
-        if folder is None and named is None:
-            raise checkpoint_search.no_run(path, where, command)
         if folder is not None:
             RunReader(folder).check()
-        checkpoints = {} if folder is None else run_folder.checkpoints(folder)
-    if not checkpoints and (named is None or needs_folder):
-        message = f"{path} has no checkpoint"
-        allowed = "a run with a checkpoint; see save.every and save.last"
-        if named is not None:
-            message = f"'{word}' is a checkpoint outside of its run folder"
-            allowed = "a run folder, or a checkpoint in one"
-        raise SettingsError.of(message, value=word, where=where, allowed=allowed)
+            checkpoints = run_folder.checkpoints(folder)
+        elif named is None:
+            raise checkpoint_search.no_run(path, where, command)
+
+    if not checkpoints and named is None:
+        raise SettingsError.of(
+            f"{path} has no checkpoint",
+            value=word,
+            where=where,
+            allowed="a run with a checkpoint; see save.every and save.last",
+        )
+    if not checkpoints and needs_folder:
+        raise SettingsError.of(
+            f"'{word}' is a checkpoint outside of its run folder",
+            value=word,
+            where=where,
+            allowed="a run folder, or a checkpoint in one",
+        )
     return SavedRun(folder, named, checkpoints, moved)
 
 
@@ -135,10 +160,10 @@ class SavedModel:
         """The family, or the name of the custom task."""
         return str(self.settings["model.family"])
 
-    def describe(self, *more: str) -> str:
-        """`step 200 of runs/x, EMA`, followed by `more`."""
-        average = ["EMA"] if self.kind == AVERAGE else []
-        return ", ".join([f"step {self.step} of {self.folder or self.path}", *average, *more])
+    def describe(self, device: str) -> str:
+        """`step 200 of runs/x, EMA`, followed by the `device` that it runs on."""
+        average = "EMA, " if self.kind == AVERAGE else ""
+        return f"step {self.step} of {self.folder or self.path}, {average}{device}"
 
     def check_pretrained(self) -> None:
         """Check that the folder of the pretrained model exists; of a new one also its weights.
@@ -148,16 +173,19 @@ class SavedModel:
         folder = self.settings.get(PRETRAINED)
         if folder is None:
             return
-        where = (
-            f"the command line: --set {PRETRAINED}={folder}" if self.has_moved else str(self.path)
-        )
+        where = str(self.path)
+        if self.has_moved:
+            where = f"the command line: --set {PRETRAINED}={folder}"
         if str(folder).startswith(HUB):
             hub.fetch(folder, weights=True)
         path = folder_of(str(folder))
         if not path.is_dir():
-            message = f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})"
-            fix = f"--set {PRETRAINED}=DIR"
-            raise SettingsError.of(message, value=folder, where=where, fix=fix)
+            raise SettingsError.of(
+                f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})",
+                value=folder,
+                where=where,
+                fix=f"--set {PRETRAINED}=DIR",
+            )
         if self.has_moved:
             self.check_base(path, where)
 
@@ -168,9 +196,13 @@ class SavedModel:
         """
         known = self.base or {"sha256": "unknown", "folder": "its own path"}
         if base_weights.digest(folder) != known["sha256"]:
-            message = f"the checkpoint of step {self.step} was trained on other weights than '{folder}' has"
-            allowed = f"the weights with sha256 {known['sha256']}, once in {known['folder']}"
-            raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)
+            raise SettingsError.of(
+                f"the checkpoint of step {self.step} was trained on other weights "
+                f"than '{folder}' has",
+                value=str(folder),
+                where=where,
+                allowed=f"the weights with sha256 {known['sha256']}, once in {known['folder']}",
+            )
 
     def task_class(self) -> Callable[[Any, Any, Context], Task]:
         """What builds the task. Imports torch. Raises SettingsError."""
@@ -179,16 +211,20 @@ class SavedModel:
         return task_class(self.family)
 
     def task_settings(self) -> dict[str, Any]:
-        """The settings that the task is built from, as a tree. Raises KeyError, TypeError or AttributeError
-        for those of another program, or of an unknown family.
+        """The settings that the task is built from, as a tree.
+
+        Raises KeyError, TypeError or AttributeError for those of another program, or of an unknown
+        family.
         """
         if not is_custom(self.family) and self.family not in FAMILIES:
             raise KeyError(self.family)
         tree = nested(self.settings)
-        seed = self.settings["train.seed"]
-        share = self.settings["eval.share"]
-        sections = {"model": tree["model"], "data": tree.get("data", {})}
-        return {**sections, "train": {"seed": seed}, "eval": {"share": share}}
+        return {
+            "model": tree["model"],
+            "data": tree.get("data", {}),
+            "train": {"seed": tree["train"]["seed"]},
+            "eval": {"share": tree["eval"]["share"]},
+        }
 
     def task(self, device: str) -> Task:
         """The task, without its data. Imports torch. Raises SettingsError, DataError."""
@@ -201,11 +237,20 @@ class SavedModel:
             model = config.Model.model_validate(settings["model"])
             data = config.Data.model_validate(settings["data"])
         except ValueError as error:
-            message = f"the settings of the checkpoint are not those of this version: {error}"
-            raise SettingsError.of(message, allowed="a checkpoint of the same version") from None
-        seed = settings["train"]["seed"]
-        share = settings["eval"]["share"]
-        return build(model, data, Context(seed, share, self.folder, torch.device(device)))
+            raise SettingsError.of(
+                f"the settings of the checkpoint are not those of this version: {error}",
+                allowed="a checkpoint of the same version",
+            ) from None
+        return build(
+            model,
+            data,
+            Context(
+                settings["train"]["seed"],
+                settings["eval"]["share"],
+                self.folder,
+                torch.device(device),
+            ),
+        )
 
     def load(self, task: Task) -> Module:
         """The trained model of `task` on its CPU, in evaluation mode; prepares the task for it.
@@ -224,27 +269,35 @@ class SavedModel:
         with torch.random.fork_rng(devices=[]):  # the random weights are replaced
             model = task.build()
         names: tuple[str, ...] = ("",)
-        if isinstance(task, HasBaseWeights) and (base := task.base_folder()) is not None:
+        base = task.base_folder() if isinstance(task, HasBaseWeights) else None
+        if base is not None:
             stored = set(InitialWeights(self.path, "the checkpoint").shapes)
             frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
             if frozen and not frozen & stored:  # a checkpoint of adapters
                 self.check_base(base, str(self.path))
                 names = tuple(stored)
-        # Of a checkpoint they were verified as it was opened; an export has no checksums.
         load_weights(
-            "the checkpoint", model, self.path, "weights of this model", names, is_verified=True
+            "the checkpoint",
+            model,
+            self.path,
+            "weights of this model",
+            names,
+            # Of a checkpoint they were verified as it was opened; an export has no checksums.
+            is_verified=True,
         )
         return model.eval()
 
 
 def open_checkpoint(run: SavedRun, name: str | None) -> tuple[SavedModel, Checkpoint]:
-    """The model of the checkpoint `name` of `run`, see SavedRun.chosen; checksums and numbers are verified.
+    """The model of the checkpoint `name` of `run`, see SavedRun.chosen.
 
-    Imports torch. Reads the disk. Raises SettingsError, CheckpointError.
+    Checksums and numbers are verified. Imports torch. Reads the disk. Raises SettingsError,
+    CheckpointError.
     """
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from gearshift.training.checkpoint import reader
 
+    # Verified here, so that loading need not read the checksums again.
     checkpoint = reader.open_checkpoint(run.chosen(name))
     model = model_of(run, checkpoint)
     checkpoint.check_numbers(model.kind)
@@ -259,18 +312,19 @@ def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
     source = (run.folder or checkpoint.folder) / run_folder.SETTINGS
     try:
         model = SavedModel(
-            checkpoint.folder,
-            run.folder,
-            _relocated(checkpoint.facts["settings"], run.moved, source),
-            checkpoint.manifest.step,
-            AVERAGE if AVERAGE in checkpoint.kinds else WEIGHT,
-            checkpoint.facts.get(base_weights.FACT),
+            path=checkpoint.folder,
+            folder=run.folder,
+            settings=_relocated(checkpoint.facts["settings"], run.moved, source),
+            step=checkpoint.manifest.step,
+            kind=AVERAGE if AVERAGE in checkpoint.kinds else WEIGHT,
+            base=checkpoint.facts.get(base_weights.FACT),
             has_moved=PRETRAINED in run.moved,
         )
         model.task_settings()
     except (KeyError, TypeError, AttributeError) as error:
-        path = checkpoint.folder / manifest.STATE
-        raise CheckpointError(f"{path} lacks the settings of a run: {error!r}") from error
+        raise CheckpointError(
+            f"{checkpoint.folder / manifest.STATE} lacks the settings of a run: {error!r}"
+        ) from error
     return model
 
 
@@ -282,15 +336,15 @@ def _relocated(
     `moved`: see SavedRun; `source`: the file or folder with the settings. Raises SettingsError.
     """
     now = dict(settings)
-    folder = moved.get(TASK_FOLDER)
-    family = settings["model.family"]
-    if (pretrained := moved.get(PRETRAINED)) is not None:
-        now[PRETRAINED] = hub.fetch(pretrained) if pretrained.startswith(HUB) else pretrained
-    if TASK_FOLDER in now and folder is not None:
-        now[TASK_FOLDER] = os.path.realpath(os.path.expanduser(folder))
+    if PRETRAINED in moved:
+        folder = moved[PRETRAINED]
+        now[PRETRAINED] = hub.fetch(folder) if folder.startswith(HUB) else folder
+    if TASK_FOLDER in now and TASK_FOLDER in moved:
+        now[TASK_FOLDER] = os.path.realpath(os.path.expanduser(moved[TASK_FOLDER]))
     elif TASK_FOLDER in now:
-        where = f"{source} {TASK_FOLDER}"
-        now[TASK_FOLDER] = custom_task.folder_for(family, now[TASK_FOLDER], source, where)
+        now[TASK_FOLDER] = custom_task.folder_for(
+            settings["model.family"], now[TASK_FOLDER], source, f"{source} {TASK_FOLDER}"
+        )
     return now
 
 
@@ -299,19 +353,22 @@ def open_model(
 ) -> SavedModel:
     """The model that `argument`, typed after `command`, names; of a staged run that of the last.
 
-    `name`: the checkpoint, see SavedRun.chosen; `sets`: arguments as of moved_folders. An export is a model
-    as well. Reads the disk and verifies checksums. Raises SettingsError, CheckpointError.
+    `name`: the checkpoint, see SavedRun.chosen; `sets`: arguments as of moved_folders. An export is
+    a model as well. Reads the disk and verifies checksums. Raises SettingsError, CheckpointError.
     """
     path = Path(argument)
     is_run = run_folder.is_run_folder(path) or (path / manifest.NAME).is_file()
     if not is_run and (path / EXPORT_CONFIG).is_file():
         if name is not None:
-            where = f"command line: --checkpoint {name}"
-            message = f"'{path}' is an export, which has the weights of one checkpoint"
-            raise SettingsError.of(message, value=name, where=where)
+            raise SettingsError.of(
+                f"'{path}' is an export, which has the weights of one checkpoint",
+                value=name,
+                where=f"command line: --checkpoint {name}",
+            )
         return _open_export(path, command, moved_folders(sets))
-    stages = list(RunReader(path).stages().values())
-    run = find_saved(str(stages[-1]) if stages else argument, command, sets)
+    for stage in RunReader(path).stages().values():
+        argument = str(stage)  # at last that of the last one
+    run = find_saved(argument, command, sets)
     model, _ = open_checkpoint(run, name)
     if model.base is not None or model.has_moved:  # other tasks do not read it again
         model.check_pretrained()
@@ -322,16 +379,23 @@ def _open_export(path: Path, command: str, moved: Mapping[str, str]) -> SavedMod
     file = path / EXPORT_CONFIG
     try:
         config = read_json(file)
-        sections = ((section, config[section].items()) for section in _OF_TASK)
-        settings = {
-            f"{section}.{key}": value for section, items in sections for key, value in items
-        }
-        settings = _relocated(settings, moved, file)
-        model = SavedModel(path, path, settings, config["step"], config["weights"], config["base"])
+        settings = {}
+        for section in _OF_TASK:
+            for key, value in config[section].items():
+                settings[f"{section}.{key}"] = value
+        model = SavedModel(
+            path=path,
+            folder=path,
+            settings=_relocated(settings, moved, file),
+            step=config["step"],
+            kind=config["weights"],
+            base=config["base"],
+        )
         model.task_settings()
         return model
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        message = f"'{file}' does not describe a model of this version"
-        where = f"command line: {command} {path}"
-        allowed = "a run folder, one of its checkpoints, or an export as safetensors"
-        raise SettingsError.of(message, where=where, allowed=allowed) from None
+        raise SettingsError.of(
+            f"'{file}' does not describe a model of this version",
+            where=f"command line: {command} {path}",
+            allowed="a run folder, one of its checkpoints, or an export as safetensors",
+        ) from None

@@ -35,23 +35,31 @@ _SHARES = ("p", "dropout_p")
 def split_layers(resolved: Resolved, step: int) -> dict[str, list[str]]:
     """The layers that draw random numbers or use the whole micro-batch: their names by class.
 
-    In one forward pass of the training after `step` updates, on a CPU and if possible without computing:
-    modules that call a random operator of torch, or change a buffer. If no pass is possible there: dropout.
-    And batch normalization. Reads the data, and builds the model. Raises SettingsError.
+    In one forward pass of the training after `step` updates, on a CPU and if possible without
+    computing: modules that call a random operator of torch, or change a buffer. If no pass is
+    possible there: dropout. And batch normalization. Reads the data, and builds the model. Raises
+    SettingsError.
     """
     with open_planner(resolved, Described(detect_machine())) as planner:
         subject = planner.subject(planner.fitted(resolved))
         model = subject.task.build().train()
-        classes = {name: type(module).__name__ for name, module in model.named_modules()}
-        found = {name for name, module in model.named_modules() if _drops(module)}
-        norms = {name for name, module in model.named_modules() if _normalizes(module)}
-        del model
+        classes = {}
+        layers = set()  # those that drop values, unless a pass can tell which draw
+        norms = set()
+        for name, module in model.named_modules():
+            classes[name] = type(module).__name__
+            if isinstance(module, _DropoutNd) and module.training and module.p > 0:
+                layers.add(name)
+            is_batch_norm = isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm)
+            if is_batch_norm and module.training:
+                norms.add(name)
+        del model, module
         for is_fake in (True, False):  # a pass that depends on values needs them
             with suppress(*UNTRACED_ERRORS):
-                found = _in_a_pass(replace(subject, is_fake=is_fake), step)
+                layers = _in_a_pass(replace(subject, is_fake=is_fake), step)
                 break
     by_class = defaultdict[str, list[str]](list)
-    for name in sorted(found | norms):
+    for name in sorted(layers | norms):
         by_class[classes.get(name, "task")].append(name)
     return dict(by_class)
 
@@ -68,22 +76,26 @@ def _in_a_pass(subject: Subject, step: int) -> set[str]:
             _without_values(model, storages.mode)
         batch = copied(subject.micro_batch.batch, storages)
         draws = _Draws()
-        kept = _kept(model)
+        before = _state(model)
         generators = _generators()
         with storages.computing(), draws.named(model), draws:
             task.loss(model, batch)
-        changed = {name for name, value in _kept(model).items() if kept.get(name) != value}
-        synced = {
-            name for name, module in model.named_modules() if isinstance(module, SyncBatchNorm)
-        }
-    found = (draws.drawing | {name.rpartition(".")[0] for name in changed}) - synced
-    return found if _generators() == generators else found | {LOSS}
+        layers = draws.drawing
+        for name, version in _state(model).items():
+            if before.get(name) != version:
+                layers.add(name.rpartition(".")[0])
+        for name, module in model.named_modules():
+            if isinstance(module, SyncBatchNorm):
+                layers.discard(name)
+    if _generators() != generators:
+        layers.add(LOSS)
+    return layers
 
 
 def _without_values(model: Module, mode: FakeTensorMode) -> None:
     for module in model.modules():
-        held: Any = (module._parameters, module._buffers)
-        for tensors in held:
+        tables: Any = (module._parameters, module._buffers)
+        for tensors in tables:
             for name, tensor in tensors.items():
                 if tensor is not None:
                     tensors[name] = mode.from_tensor(tensor)
@@ -99,10 +111,10 @@ class _Draws(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
-            given = {each.name: each.default_value for each in func._schema.arguments}
-            given |= dict(zip(given, args, strict=False)) | (kwargs or {})
-            share = next((given[name] for name in _SHARES if name in given), None)
-            if isinstance(share, Tensor) or share != 0:
+            values = {each.name: each.default_value for each in func._schema.arguments}
+            values.update(zip(values, args, strict=False), **(kwargs or {}))
+            shares = [values[name] for name in _SHARES if name in values]
+            if not shares or isinstance(shares[0], Tensor) or shares[0] != 0:
                 self.drawing.add(self._inside[-1])
         return func(*args, **(kwargs or {}))
 
@@ -119,23 +131,17 @@ class _Draws(TorchDispatchMode):
                 hooks.callback(leave.remove)
             yield
 
-    def _leave(self) -> None:
+    def _leave(self) -> None:  # a hook that gives a value would replace the module's output
         self._inside.pop()
 
 
-def _drops(module: Module) -> bool:
-    return isinstance(module, _DropoutNd) and module.training and module.p > 0
-
-
-def _normalizes(module: Module) -> bool:
-    is_batch_norm = isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm)
-    return is_batch_norm and module.training
-
-
-def _kept(model: Module) -> dict[str, tuple[int, int]]:
+def _state(model: Module) -> dict[str, tuple[int, int]]:
     """Each tensor that a checkpoint has, and how often it was changed."""
-    state = model.state_dict(keep_vars=True).items()
-    return {name: (id(value), value._version) for name, value in state if isinstance(value, Tensor)}
+    versions = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if isinstance(value, Tensor):
+            versions[name] = (id(value), value._version)
+    return versions
 
 
 def _generators() -> tuple[object, ...]:

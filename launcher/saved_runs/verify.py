@@ -23,7 +23,7 @@ from gearshift.launcher.saved_runs import saved_model
 from gearshift.launcher.saved_runs.rerun import DATA, RerunFailed, rerun, resolved_as
 from gearshift.launcher.saved_runs.saved_model import SavedRun, find_saved
 from gearshift.training.checkpoint import manifest, retention
-from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
+from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
 
 if TYPE_CHECKING:
     from gearshift.training.checkpoint import compare
@@ -36,7 +36,11 @@ _LOW_PRECISION = (2e-2, 0.5)
 
 
 FAILURE: Mapping[str, Any] = {
-    **{"identical": False, "agrees": False, "steps": 0, "tensors": 0, "tolerance": None},
+    "identical": False,
+    "agrees": False,
+    "steps": 0,
+    "tensors": 0,
+    "tolerance": None,
     "first_difference": None,
 }
 """The result for programs if nothing could be compared."""
@@ -55,18 +59,6 @@ _RESUMED = TypeAdapter(_Resumed)
 
 
 @dataclass(frozen=True)
-class Split:
-    """How the samples of a step are divided."""
-
-    world_size: int
-    micro_batch: int
-
-    def describe(self) -> str:
-        """`2 processes with micro-batches of 8`."""
-        return f"{counted(self.world_size, 'process')} with micro-batches of {self.micro_batch}"
-
-
-@dataclass(frozen=True)
 class Replay:
     """The steps between two checkpoints of a run, and how they are trained again."""
 
@@ -78,14 +70,15 @@ class Replay:
     reset: tuple[ResetPart, ...] = ()
     """What the run reinitialized when it was resumed from `source`."""
     changes: tuple[str, ...] = ()
-    """Notes on what changed the run after `start`, restarts and smaller micro-batches; a replay has none."""
+    """What changed the run after `start`, such as restarts, and a replay would lack; notes."""
     engine: str = ""
     world_size: int = 1
     precision: str = "fp32"
 
     def describe(self) -> str:
         """`steps 4 to 6, ddp on 2 processes`."""
-        return f"steps {self.start} to {self.end}, {self.engine} on {counted(self.world_size, 'process')}"
+        processes = counted(self.world_size, "process")
+        return f"steps {self.start} to {self.end}, {self.engine} on {processes}"
 
 
 @dataclass(frozen=True)
@@ -102,16 +95,22 @@ class VerifyResult:
     """Possible causes of a difference."""
 
     @property
+    def first_difference(self) -> compare.Difference | None:
+        """The first one above the tolerance: of the state, or else of the logged lines."""
+        return self.state.first or self.lines.first
+
+    @property
     def agrees(self) -> bool:
         """Whether all differences are within the tolerance; without one, whether none exists."""
-        return self.state.first is None and self.lines.first is None
+        return self.first_difference is None
 
 
 def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> VerifyResult:
     """Replay the last interval of the run `argument` in new processes, and compare.
 
-    `args`: engine, processes and data of the replay; by default those of the checkpoint. The run folder is
-    only read; `announce` gets a line before the replay. Raises RerunFailed, CheckpointError, SettingsError.
+    `args`: engine, processes and data of the replay; by default those of the checkpoint. The run
+    folder is only read; `announce` gets a line before the replay. Raises RerunFailed,
+    CheckpointError, SettingsError.
     """
     run = find_saved(argument, "verify", args.sets, needs_folder=True)
     assert run.folder is not None
@@ -123,17 +122,29 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
     model = saved_model.model_of(run, last)
     resolved = resolved_as(model, last.manifest, args)
     settings = resolved.settings
-    written = Split(last.manifest.world_size, model.settings[MICRO])
-    if Split(resolved.batching.world_size, resolved.batching.micro_batch) != written:
-        check_layers(split_layers(resolved, replay.start), written, argument, args)
-    parts = {"world_size": resolved.batching.world_size, "precision": settings.precision}
-    replay = replace(replay, engine=settings.engine.name, **parts)
+    world_size = resolved.batching.world_size
+    processes = last.manifest.world_size
+    micro_batch = model.settings[MICRO]
+    if (world_size, resolved.batching.micro_batch) != (processes, micro_batch):
+        split = f"{counted(processes, 'process')} with micro-batches of {micro_batch}"
+        check_layers(split_layers(resolved, replay.start), split, argument, args)
+    replay = replace(
+        replay,
+        engine=settings.engine.name,
+        world_size=world_size,
+        precision=settings.precision,
+    )
     announce(f"replaying {replay.describe()}; the run folder is not changed")
 
-    step = None if replay.source is None else replay.start
-    resume = ResumeRequest(folder, step=step, reset=replay.reset, until=replay.end)
     plan = RunPlan(
-        resolved, resume, experience=experience.spec_at(folder, replay.start, replay.end)
+        resolved,
+        ResumeRequest(
+            folder,
+            step=None if replay.source is None else replay.start,
+            reset=replay.reset,
+            until=replay.end,
+        ),
+        experience=experience.spec_at(folder, replay.start, replay.end),
     )
     with rerun(plan, replay.source, "replay") as end:
         assert end.folder is not None
@@ -145,28 +156,32 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
 
 
 def check_layers(
-    layers: Mapping[str, Sequence[str]], written: Split, argument: str, args: CliArgs
+    layers: Mapping[str, Sequence[str]], split: str, argument: str, args: CliArgs
 ) -> None:
     """Raise SettingsError if there are `layers`, see split_layers: no tolerance holds for them.
 
-    `written`: the split of the run; `argument` and `args`: as in verify.
+    `split`: that of the run, in words; `argument` and `args`: as in verify.
     """
     if not layers:
         return
     kinds = []
     for kind, (first, *others) in layers.items():
-        more = f" and {len(others)} more" if others else ""
-        kinds.append(f"{kind} ({first}{more})")
-    typed = ["verify", argument, *(["--engine", args.engine] if args.engine else [])]
-    typed += [word for option in args.options.values() for word in option]
-    same = ["verify", argument, *args.options.get("data.path", ())]
+        names = f"{first} and {len(others)} more" if others else first
+        kinds.append(f"{kind} ({names})")
+    words = ["verify", argument]
+    if args.engine:
+        words += ["--engine", args.engine]
+    for option in args.options.values():
+        words += option
+    # Without the options that divide the batch otherwise, the split is that of the run.
+    same_split = ["verify", argument, *args.options.get("data.path", ())]
     raise SettingsError.of(
         f"another split of the batch gives other numbers in {', '.join(kinds)}",
         key="engine.nproc",
         value=layers,
-        where=f"the command line: {shlex.join(typed)}",
-        allowed=f"the split of the run, under any engine: {written.describe()}",
-        fix=f"{PROGRAM} {shlex.join(same)}",
+        where=f"the command line: {shlex.join(words)}",
+        allowed=f"the split of the run, under any engine: {split}",
+        fix=f"{PROGRAM} {shlex.join(same_split)}",
     )
 
 
@@ -180,15 +195,18 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
     from gearshift.training.checkpoint.reader import open_checkpoint
 
     steps = list(run.checkpoints)
-    notes: list[str] = []
-    end = steps[-1]
-    if (named := run.named) is not None:
-        end = next(step for step in steps if run.checkpoints[step].samefile(named))
+    if run.named is not None:
+        while not run.checkpoints[steps[-1]].samefile(run.named):
+            steps.pop()
+    end = steps.pop()
     last = open_checkpoint(run.checkpoints[end])
+
     start = 0
-    for step in reversed(steps[: steps.index(end)]):
+    notes = []
+    for step in reversed(steps):
         try:
             open_checkpoint(run.checkpoints[step])
+        # Without permission nobody knows whether it is intact.
         except CheckpointUnreadable:
             raise
         except CheckpointError as error:
@@ -198,36 +216,50 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
         break
     else:
         notes.append("no earlier checkpoint: replayed from the start of the run")
-    restarts: dict[int, _Resumed] = {}
-    changed = list[str]()
-    smaller: list[str] = []
-    for event in RunReader(run.folder).events() if run.folder is not None else ():
-        if event["step"] >= end:
-            continue
-        if event["kind"] == "smaller_micro_batch":
-            smaller.append(
-                f"memory ran short at step {event['step']}: smaller micro-batches since then"
-            )
-        if event["kind"] != "resumed":
-            continue
-        smaller.clear()  # it takes those of the settings again
-        # Of several at one step the last counts: the results of the others were replaced.
-        if start <= event["step"]:
-            with suppress(ValueError):
-                restarts[event["step"]] = _RESUMED.validate_python(event["facts"])
-    writer = {"engine": last.manifest.engine, "world_size": last.manifest.world_size}
-    for step, resumed in sorted(restarts.items()):
-        is_changed = resumed.reset or resumed.changes or writer.items() - resumed.written_by.items()
-        if is_changed and step > start:
-            place = f"step {step}, whose checkpoint is gone"
-            changed.append(f"the run was resumed with changes at {place}, see {run_folder.EVENTS}")
-    changed += smaller
-    reset = restarts[start].reset if start in restarts else ()
+
+    assert run.folder is not None
+    reset, changes = _changes(RunReader(run.folder), last.manifest, start, end)
     return (
         last,
-        Replay(run.checkpoints.get(start), start, end, reset, tuple(changed)),
-        [*notes, *changed],
+        Replay(run.checkpoints.get(start), start, end, reset, tuple(changes)),
+        notes + changes,
     )
+
+
+def _changes(
+    reader: RunReader, last: Manifest, start: int, end: int
+) -> tuple[tuple[ResetPart, ...], list[str]]:
+    """What the run reinitialized at `start`, and notes on what changed it from there to `end`.
+
+    `last`: the manifest of the checkpoint at `end`.
+    """
+    restarts: dict[int, _Resumed] = {}
+    smaller = []
+    for event in reader.events():
+        step = event["step"]
+        if step >= end:
+            continue
+        if event["kind"] == "smaller_micro_batch":
+            smaller.append(f"memory ran short at step {step}: smaller micro-batches since then")
+        elif event["kind"] == "resumed":
+            smaller.clear()  # it takes those of the settings again
+            # Of several at one step the last counts: the results of the others were replaced.
+            with suppress(ValueError):
+                restarts[step] = _RESUMED.validate_python(event["facts"])
+
+    changes = []
+    writer = {"engine": last.engine, "world_size": last.world_size}
+    for step, resumed in sorted(restarts.items()):
+        has_changed = (
+            resumed.reset or resumed.changes or not writer.items() <= resumed.written_by.items()
+        )
+        if step > start and has_changed:
+            changes.append(
+                f"the run was resumed with changes at step {step}, whose checkpoint is gone, "
+                f"see {run_folder.EVENTS}"
+            )
+    reset = restarts[start].reset if start in restarts else ()
+    return reset, changes + smaller
 
 
 def compare_replay(
@@ -243,67 +275,87 @@ def compare_replay(
 
     name = manifest.step_folder(replay.end)
     replayed = reader.open_checkpoint(folder / retention.CHECKPOINTS / name, verify=False)
-    change = changed_data(*(of.facts.get("data", {}) for of in (last, replayed)))
+    change = changed_data(last.facts.get("data", {}), replayed.facts.get("data", {}))
     if change is not None:  # a replay from the start knows no other
-        message = f"the data has changed since the checkpoint of step {replay.end}: {change}"
-        raise SettingsError.of(message, where="data.path", allowed=DATA)
+        raise SettingsError.of(
+            f"the data has changed since the checkpoint of step {replay.end}: {change}",
+            where="data.path",
+            allowed=DATA,
+        )
     tolerance = None
-    written = last.manifest
-    if (replay.engine, replay.world_size) != (written.engine, written.world_size):
+    original = last.manifest
+    if (replay.engine, replay.world_size) != (original.engine, original.world_size):
         # Another engine or world size adds the same numbers in another order.
         tolerance = compare.Tolerance(*(_FP32 if replay.precision == "fp32" else _LOW_PRECISION))
 
     def compared(
         within: Tolerance | None,
     ) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
-        ours, theirs = (RunReader(path).metrics() for path in (run, folder))
         return (
             compare.compare(last, replayed, within),
-            compare.compare_metrics(ours, theirs, replay.start, replay.end, within),
+            compare.compare_metrics(
+                RunReader(run).metrics(),
+                RunReader(folder).metrics(),
+                replay.start,
+                replay.end,
+                within,
+            ),
         )
 
+    # Bit by bit first: the tolerance is for what differs.
     state, lines = compared(None)
     if state.tensors == 0:
         raise CheckpointError(f"nothing was compared: {last.folder} has no tensor")
     if lines.is_missing:
-        file = run / run_folder.METRICS
-        steps = f"{replay.start + 1} to {replay.end}"
-        raise CheckpointError(f"nothing was compared: {file} has no line of the steps {steps}")
+        raise CheckpointError(
+            f"nothing was compared: {run / run_folder.METRICS} has no line of the steps "
+            f"{replay.start + 1} to {replay.end}"
+        )
     is_identical = state.first is None and lines.first is None
     if tolerance is not None and not is_identical:
         state, lines = compared(tolerance)
+
     if state.noise:
-        left_out = f"{counted(len(state.noise), 'tensor')} left out, such as {state.noise[0]}"
-        notes = [*notes, f"{left_out}: the gradients of these parameters are rounding only"]
-    if replay.changes and not (state.first is None and lines.first is None):
-        message = (
-            f"steps {replay.start} to {replay.end} cannot be replayed: {'; '.join(replay.changes)}"
+        notes = [
+            *notes,
+            f"{counted(len(state.noise), 'tensor')} left out, such as {state.noise[0]}: "
+            "the gradients of these parameters are rounding only",
+        ]
+    result = VerifyResult(replay, tolerance, is_identical, state, lines, notes)
+    if replay.changes and not result.agrees:
+        changes = "; ".join(replay.changes)
+        raise RerunFailed(
+            f"steps {replay.start} to {replay.end} cannot be replayed: {changes}",
+            exit_codes.INVALID_INPUT,
         )
-        raise RerunFailed(message, exit_codes.INVALID_INPUT)
-    return VerifyResult(replay, tolerance, is_identical, state, lines, notes)
+    return result
 
 
 def render(result: VerifyResult) -> str:
     """The result as text."""
     state = result.state
     replay = result.replay
-    tolerance = result.tolerance
-    count = f"{state.tensors} tensors, {counted(replay.end - replay.start, 'step')}"
-    first = state.first or result.lines.first
     within = "bit by bit"
-    if tolerance is not None:
-        within = f"within {tolerance.weights:g} (moments {tolerance.moments:g})"
-    lines = [f"identical: {count}" if result.is_identical else f"equal {within}: {count}"]
+    if result.tolerance is not None:
+        within = f"within {result.tolerance.weights:g} (moments {result.tolerance.moments:g})"
+
+    first = result.first_difference
     if first is not None:
-        lines = [f"different: {_describe(first)}"]
+        head = f"different: {_describe(first)}"
+    else:
+        verdict = "identical" if result.is_identical else f"equal {within}"
+        steps = counted(replay.end - replay.start, "step")
+        head = f"{verdict}: {state.tensors} tensors, {steps}"
+    lines = [head]
     if state.differing:
         most = f"most {state.largest_in}: by {state.largest:.2g} of its norm"
         lines.append(f"  state    {state.differing} of {state.tensors} tensors differ, {most}")
-    if result.lines.first is not None and result.lines.first != first:
+    if result.lines.first not in (None, first):
         lines.append(f"  metrics  {_describe(result.lines.first)}")
     logged = counted(result.lines.lines, "logged line")
     lines.append(f"  replay   {replay.describe()}, {within}; {logged}")
-    return "\n".join([*lines, *(f"  note     {note}" for note in result.notes)])
+    lines += [f"  note     {note}" for note in result.notes]
+    return "\n".join(lines)
 
 
 def _describe(difference: compare.Difference) -> str:
@@ -316,12 +368,20 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
     """The result for programs."""
     replay = result.replay
     state = result.state
-    first = state.first or result.lines.first
-    largest = {"of": state.largest_in, "relative": state.largest} if state.differing else None
+    largest = None
+    if state.differing:
+        largest = {"of": state.largest_in, "relative": state.largest}
     difference = None
+    first = result.first_difference
     if first is not None:
-        difference = {name: getattr(first, name) for name in ("kind", "name", "index", "step")}
-        difference |= {"run": first.first, "replay": first.second}
+        difference = {
+            "kind": first.kind,
+            "name": first.name,
+            "index": first.index,
+            "step": first.step,
+            "run": first.first,
+            "replay": first.second,
+        }
     return {
         "identical": result.is_identical,
         "agrees": result.agrees,

@@ -1,4 +1,4 @@
-"""Training from Python, and what the file of a custom task needs; each name is imported at its first use."""
+"""Training from Python, and what the file of a custom task needs; names are imported at use."""
 
 from __future__ import annotations
 

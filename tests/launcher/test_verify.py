@@ -13,7 +13,6 @@ from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.saved_runs import saved_model
 from gearshift.launcher.saved_runs.verify import (
     Replay,
-    Split,
     as_json,
     check_layers,
     choose,
@@ -123,12 +122,12 @@ def test_layers_that_depend_on_the_split_are_named_with_the_command_that_can_com
     )
     layers = {"FiLM": ["a.film", "b.film"], "Norm": ["c"]}
     with pytest.raises(SettingsError) as raised:
-        check_layers(layers, Split(1, 4), "runs/a", typed)
+        check_layers(layers, "1 process with micro-batches of 4", "runs/a", typed)
     [error] = raised.value.diagnostics
     assert error.value == layers and "a.film and 1 more" in error.message and "(c)" in error.message
     assert error.where.endswith("verify runs/a --engine ddp --nproc 2 --data 'x y'")
     assert error.fix == "python -m launcher verify runs/a --data 'x y'"
-    check_layers({}, Split(1, 4), "runs/a", typed)
+    check_layers({}, "1 process with micro-batches of 4", "runs/a", typed)
 
 
 SMALL = ("--max-steps", "2", "--set", "train.global_batch=4", "--set", "train.micro_batch=2")

@@ -3,8 +3,8 @@
 import base64
 import json
 
-from gearshift.launcher.report import run_record, samples
-from gearshift.launcher.report.samples import PICTURE_BYTES
+from gearshift.launcher.report import run_record
+from gearshift.launcher.report.run_record import PICTURE_BYTES
 
 COLUMNS = ("sample", "target", "generated", "score")
 PNG = b"\x89PNG and more"
@@ -23,7 +23,7 @@ def write(run, when, rows, step=0, pictures=()):
 
 
 def read(run, room=PICTURE_BYTES):
-    return samples.read(run_record.read(run, "run"), room)
+    return run_record.samples(run_record.read(run, "run"), room)
 
 
 def test_what_training_changed_is_shown_at_both_times(run):
