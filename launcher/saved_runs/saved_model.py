@@ -120,6 +120,14 @@ def find_saved(
         elif named is None:
             raise checkpoint_search.no_run(path, where, command)
 
+    if named is not None and not named.is_dir():
+        step = manifest.step_of(named.resolve().name)
+        raise SettingsError.of(
+            f"{folder} has no checkpoint of step {step}",
+            value=word,
+            where=where,
+            allowed=", ".join(map(str, checkpoints)) or "a run with a checkpoint",
+        )
     if not checkpoints and named is None:
         raise SettingsError.of(
             f"{path} has no checkpoint",

@@ -77,6 +77,16 @@ def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, sai
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["verify", "evaluate", "export", "predict"])
+def test_a_checkpoint_that_does_not_exist_is_an_error_with_the_steps_there_are(run, command):
+    absent = run / "checkpoints" / "step-00000099"
+    with pytest.raises(SettingsError) as error:
+        saved_model.find_saved(str(absent), command)
+    (diagnostic,) = error.value.diagnostics
+    assert diagnostic.where.endswith(f"{command} {absent}")
+    assert diagnostic.allowed == "2, 4, 6"
+
+
 def chosen(place):
     """The interval that is replayed, and its notes."""
     last, interval, notes = choose(saved_model.find_saved(str(place), "verify"))
