@@ -45,8 +45,8 @@ def rotary(time: int, width: int, base: float, device: torch.device) -> tuple[Te
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """`x` [batch, time, heads, width] rotated by position in float32, returned in its dtype."""
     first, second = x.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x * cosine + turned * sine).to(x.dtype)
+    quarter_turn = torch.cat((-second, first), dim=-1)
+    return (x * cosine + quarter_turn * sine).to(x.dtype)
 
 
 def document_mask(boundaries: Tensor, batch: int, time: int) -> Tensor:
@@ -56,9 +56,8 @@ def document_mask(boundaries: Tensor, batch: int, time: int) -> Tensor:
     """
     tokens = torch.arange(batch * time, dtype=boundaries.dtype, device=boundaries.device)
     documents = torch.searchsorted(boundaries, tokens, right=True).view(batch, time)
-    causal = torch.ones(time, time, dtype=torch.bool, device=boundaries.device).tril()
-    same = documents[:, :, None] == documents[:, None, :]
-    return (same & causal)[:, None]
+    is_same = documents[:, :, None] == documents[:, None, :]
+    return is_same.tril()[:, None]
 
 
 def causal_attention(
@@ -75,14 +74,27 @@ def causal_attention(
         from torch.nn.attention.varlen import varlen_attn
 
         time = q.shape[1]
-        (q1, k1, v1) = (x.flatten(0, 1) for x in (q, k, v))
-        mixed = varlen_attn(q1, k1, v1, documents, documents, time, time, window_size=(-1, 0))
+        mixed = varlen_attn(
+            q.flatten(0, 1),
+            k.flatten(0, 1),
+            v.flatten(0, 1),
+            documents,
+            documents,
+            time,
+            time,
+            window_size=(-1, 0),
+        )
         assert isinstance(mixed, Tensor)
         return mixed.view_as(q)
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    is_causal = documents is None and not is_last
+
     with layers.attention_kernel(kernel):
-        mixed = F.scaled_dot_product_attention(q, k, v, documents, is_causal=is_causal)
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            documents,
+            is_causal=documents is None and not is_last,
+        )
     return mixed.transpose(1, 2)
 
 
@@ -121,12 +133,15 @@ class Attention(nn.Module):
         k = rotate(k, cosine, sine)
         if cache is not None:
             if self in cache:
-                k, v = (torch.cat(pair, dim=1) for pair in zip(cache[self], (k, v), strict=True))
+                earlier_k, earlier_v = cache[self]
+                k = torch.cat((earlier_k, k), dim=1)
+                v = torch.cat((earlier_v, v), dim=1)
             cache[self] = k, v
-        if self.kv_heads < self.heads:
+        sharing = self.heads // self.kv_heads
+        if sharing > 1:
             # Not `enable_gqa`: on the CPU it falls back to the kernel that stores all scores.
-            k = k.repeat_interleave(self.heads // self.kv_heads, dim=2)
-            v = v.repeat_interleave(self.heads // self.kv_heads, dim=2)
+            k = k.repeat_interleave(sharing, dim=2)
+            v = v.repeat_interleave(sharing, dim=2)
         is_last = cache is not None and time == 1
         mixed = causal_attention(q, k, v, documents, self.kernel, is_last)
         return self.o_proj(mixed.reshape(batch, time, width))
@@ -187,12 +202,18 @@ class Decoder(nn.Module):
 
         With `cache` they follow its tokens; several at once only if it is empty.
         """
-        begin = next((k.shape[1] for k, _ in cache.values()), 0) if cache else 0
+        begin = 0
+        if cache:
+            keys, _ = next(iter(cache.values()))
+            begin = keys.shape[1]
         end = begin + input_ids.shape[1]
-        angles = rotary(end, self.head_width, ROTARY_BASE, input_ids.device)
-        cosine, sine = (angle[begin:] for angle in angles)
+        cosine, sine = rotary(end, self.head_width, ROTARY_BASE, input_ids.device)
+        cosine = cosine[begin:]
+        sine = sine[begin:]
         x = self.embed_tokens(input_ids)
-        documents = None if boundaries is None else self._documents(boundaries, x)
+        documents = None
+        if boundaries is not None:
+            documents = self._documents(boundaries, x)
         for layer in self.layers:
             x = layer(x, cosine, sine, documents, cache)
         return self.norm(x)
@@ -204,8 +225,9 @@ class Decoder(nn.Module):
             # The number of documents differs from batch to batch; one graph serves all.
             torch._dynamo.maybe_mark_dynamic(boundaries, 0)
             return boundaries
-        # Without a mask, attention is faster.
-        return document_mask(boundaries, batch, time) if len(boundaries) > batch + 1 else None
+        if len(boundaries) == batch + 1:
+            return None  # one document in each row; without a mask, attention is faster
+        return document_mask(boundaries, batch, time)
 
 
 class Transformer(HasFrozenParts):
@@ -227,9 +249,9 @@ class Transformer(HasFrozenParts):
         deviation = math.sqrt(2 / (5 * size.width))
         residual = deviation / math.sqrt(2 * size.layers)
         for name, parameter in self.named_parameters():
+            is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
             if parameter.dim() > 1:
-                adds = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(parameter, std=residual if adds else deviation)
+                nn.init.normal_(parameter, std=residual if is_residual else deviation)
 
     def forward(
         self,
@@ -263,8 +285,10 @@ class Transformer(HasFrozenParts):
 
 def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:
     """Layers of a decoder in order: the first list of `count` modules."""
-    lists = (list(module) for module in model.modules() if isinstance(module, nn.ModuleList))
-    return next((modules for modules in lists if len(modules) == count), [])
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return list(module)
+    return []
 
 
 class BuiltIn:
@@ -290,10 +314,11 @@ class BuiltIn:
         self._smoothing = model.label_smoothing
         self._kernel = context.attention
         if size.heads % self.kv_heads:
+            divisors = [str(n) for n in range(1, size.heads + 1) if size.heads % n == 0]
             raise DataError(
                 f"model.kv_heads {self.kv_heads} does not divide the {size.heads} heads of the size",
                 where="model.kv_heads",
-                allowed=", ".join(str(n) for n in range(1, size.heads + 1) if size.heads % n == 0),
+                allowed=", ".join(divisors),
             )
 
     def fit(self, tokenizer: Tokenizer) -> None:
@@ -309,20 +334,31 @@ class BuiltIn:
 
     def configs(self, length: int, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
         """Configurations for transformers by file, for samples of `length`."""
+        size = self.size
         special_tokens = {
             "bos_token_id": tokenizer.start,
             "eos_token_id": tokenizer.end,
             "pad_token_id": tokenizer.pad,
         }
-        size = self.size
         config = {
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama",
-            "vocab_size": size.vocabulary, "hidden_size": size.width, "intermediate_size": size.hidden,
-            "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
-            "num_key_value_heads": self.kv_heads, "head_dim": size.width // size.heads,
-            "hidden_act": "silu", "max_position_embeddings": length, "rms_norm_eps": NORM_EPSILON,
-            "rope_theta": ROTARY_BASE, "attention_bias": False, "mlp_bias": False,
-            "attention_dropout": 0.0, "tie_word_embeddings": True, "torch_dtype": "float32",
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": size.vocabulary,
+            "hidden_size": size.width,
+            "intermediate_size": size.hidden,
+            "num_hidden_layers": size.layers,
+            "num_attention_heads": size.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": size.width // size.heads,
+            "hidden_act": "silu",
+            "max_position_embeddings": length,
+            "rms_norm_eps": NORM_EPSILON,
+            "rope_theta": ROTARY_BASE,
+            "attention_bias": False,
+            "mlp_bias": False,
+            "attention_dropout": 0.0,
+            "tie_word_embeddings": True,
+            "torch_dtype": "float32",
             **special_tokens,
-        }  # fmt: skip
+        }
         return {"config.json": config, GENERATION: special_tokens}
