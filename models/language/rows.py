@@ -219,7 +219,7 @@ def build_splits(
         )
 
     source = corpus.source
-    facts = {
+    facts: dict[str, Any] = {
         "source": source.name,
         "kind": "text" if corpus.is_text else "conversations",
         "format": source.format,

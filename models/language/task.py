@@ -233,7 +233,8 @@ class LanguageTask(FamilyTask):
         return Sums(self._counts, self._scores)
 
     def _counts(self, model: Module, batch: Batch) -> dict[str, Tensor]:
-        return counts(*self._output(model, batch, measure=True), batch)
+        nats, correct = self._output(model, batch, measure=True)
+        return counts(nats, correct, batch)
 
     def _scores(self, sums: Mapping[str, Tensor]) -> Scores:
         """Metrics of the summed counts.
