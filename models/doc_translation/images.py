@@ -22,38 +22,39 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 def without_margins(image: Image.Image) -> Image.Image:
     """Crop the margins of a page; a blank page is unchanged."""
-    grey = np.asarray(image.convert("L"))
-    low = int(grey.min())
-    high = int(grey.max())
-    if low == high:
+    grey = np.asarray(image.convert("L"), dtype=np.float32)
+    low = grey.min()
+    contrast = grey.max() - low
+    if contrast == 0:
         return image
     # Stretch the contrast first, so that faded ink on grey paper counts as ink.
-    dark = (grey.astype(np.float32) - low) / (high - low) * WHITE < INK
-    rows = np.flatnonzero(dark.any(axis=1))
-    columns = np.flatnonzero(dark.any(axis=0))
-    return image.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    is_ink = (grey - low) / contrast * WHITE < INK
+    return image.crop(Image.fromarray(is_ink.astype(np.uint8)).getbbox())
 
 
 def local_view(image: Image.Image, height: int, width: int) -> np.ndarray:
     """The page without margins at its aspect ratio, padded with white, uint8 [channel, h, w]."""
     inner = without_margins(image)
     scale = min(height / inner.height, width / inner.width)
-    pixels = _scaled(inner, *(max(1, round(side * scale)) for side in inner.size))
-    page = np.full((pixels.shape[0], height, width), WHITE, dtype=np.uint8)
-    top = (height - pixels.shape[1]) // 2
-    left = (width - pixels.shape[2]) // 2
-    page[:, top : top + pixels.shape[1], left : left + pixels.shape[2]] = pixels
+    inner_height = max(1, round(inner.height * scale))
+    inner_width = max(1, round(inner.width * scale))
+    pixels = _scaled(inner, inner_width, inner_height)
+    page = np.full((len(pixels), height, width), WHITE, dtype=np.uint8)
+    top = (height - inner_height) // 2
+    left = (width - inner_width) // 2
+    page[:, top : top + inner_height, left : left + inner_width] = pixels
     return page
 
 
 def _scaled(image: Image.Image, width: int, height: int) -> np.ndarray:
     """uint8 [channel, height, width], of 1 or 3 channels."""
-    image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    is_grey = image.mode in ("1", "L", "LA")
+    image = image.convert("L" if is_grey else "RGB")
     if image.size != (width, height):
         # Pillow averages over all source pixels when it shrinks, which preserves thin strokes.
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return pixels[None] if is_grey else pixels.transpose(2, 0, 1)
 
 
 def views(image: Image.Image, size: Size) -> Views:
@@ -67,13 +68,14 @@ def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
 
     (x/255 - 0.5) / 0.5, and normalized as for ImageNet.
     """
-    whole, local = (
-        torch.from_numpy(
-            np.stack([np.broadcast_to(view, (3, *view.shape[1:])) for view in side])
-        ).float()
-        for side in zip(*views, strict=True)
-    )
+    whole, local = map(_colored, zip(*views, strict=True))
     return whole / 127.5 - 1, _by_imagenet(local / 255)
+
+
+def _colored(pictures: Sequence[np.ndarray]) -> Tensor:
+    """Pictures of 1 or 3 channels as a batch of 3, float32."""
+    colored = [np.broadcast_to(pixels, (3, *pixels.shape[1:])) for pixels in pictures]
+    return torch.from_numpy(np.stack(colored)).float()
 
 
 def blank(page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
