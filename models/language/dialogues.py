@@ -41,9 +41,10 @@ class Dialogues:
         answer_sizes = encoded.sizes[1::2]
         # The first exchange of the row that each exchange is in.
         exchanges = np.arange(len(answer_sizes))
-        first = np.maximum.accumulate(np.where(encoded.begins_row[::2], exchanges, 0))
+        first = np.where(encoded.begins_row[::2], exchanges, 0)
+        first = np.maximum.accumulate(first)
 
-        # Of each row: the exchange of its request, that of its first answer, and the end of answers.
+        # Of each row: the exchange of its request, that of its first answer, the end of answers.
         if rules.control == "noise":
             requests = numbers
             answers = numbers[of_other_groups(corpus.labels[numbers], rules.seed + side)]
@@ -55,8 +56,9 @@ class Dialogues:
         else:
             begins = self._begins(first[numbers], numbers)
             requests = answers = numbers[begins]
-            ends = numbers[np.append(begins[1:], len(numbers)) - 1] + 1
-            is_true = np.zeros(len(requests), dtype=bool)
+            next_begins = np.append(begins[1:], len(numbers))
+            ends = numbers[next_begins - 1] + 1
+            is_true = np.zeros_like(requests, dtype=bool)
 
         # The last token is only a label; at least one prompt token must remain.
         starts = offsets[2 * first[requests]]
@@ -65,11 +67,19 @@ class Dialogues:
         room = self.length + 1 - sizes
         fits = room >= 1
         names = corpus.names[requests]
-        self.skipped = _num_skipped(names, sizes, fits, int(answer_sizes.max()), rules)
+        self.skipped = _num_skipped(
+            names,
+            sizes,
+            fits,
+            longest=int(answer_sizes.max()),
+            rules=rules,
+        )
+
         is_cut = fits & (prompts > room) & ~is_true
         self.truncated = int(is_cut.sum())
-        tokens = int((prompts + sizes)[is_cut].max(initial=1)) - 1
-        self.whole_length = min(tokens, rules.longest or tokens)
+        whole = (prompts + sizes)[is_cut]
+        length = int(whole.max(initial=1)) - 1
+        self.whole_length = min(length, rules.longest or length)
         """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
 
         self._rows = np.stack((requests, answers, ends))[:, fits]
@@ -78,9 +88,10 @@ class Dialogues:
         self._prompt_sizes = np.minimum(prompts, room)[fits]
         self._names = names[fits]
         self.tokens = self._total(answer_sizes)
-        self._bytes_per_token = self._total(encoded.text_bytes[1::2]) / self.tokens
-        self.mean_length = float((self._prompt_sizes + sizes[fits] - 1).mean())
-        """Mean number of tokens of a sample."""
+        text_bytes = self._total(encoded.text_bytes[1::2])
+        self._bytes_per_token = text_bytes / self.tokens
+        lengths = self._prompt_sizes + sizes[fits] - 1
+        self.mean_length = float(lengths.mean())
 
     def _begins(self, first: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """The positions in `numbers` where a row begins.
@@ -97,8 +108,11 @@ class Dialogues:
             at = int(begins[row])
             stop = stops[row]
             room = whole_row
-            while ends[stop - 1] - ends[at] + sizes[at] > room:
-                next_row = int(np.searchsorted(ends, ends[at] - sizes[at] + room, side="right"))
+            while True:
+                begin = ends[at] - sizes[at]
+                if ends[stop - 1] - begin <= room:
+                    break
+                next_row = int(np.searchsorted(ends, begin + room, side="right"))
                 at = max(at + 1, next_row)
                 if at == stop:
                     break
@@ -130,7 +144,8 @@ class Dialogues:
 
         # What is between two edges is in turn an answer, and what is before the next one.
         sizes = np.diff(edges)
-        is_label = np.repeat(np.arange(len(sizes)) % 2 == 0, sizes)
+        is_answer = np.arange(len(sizes)) % 2 == 0
+        is_label = np.repeat(is_answer, sizes)
         labels = tokens[1:].copy()
         labels[: len(newest)] = IGNORE
         labels[len(newest) :][~is_label] = IGNORE
@@ -151,17 +166,23 @@ class Dialogues:
 
 
 def _num_skipped(
-    names: np.ndarray, sizes: np.ndarray, fits: np.ndarray, needed: int, rules: Rules
+    names: np.ndarray,
+    sizes: np.ndarray,
+    fits: np.ndarray,
+    longest: int,
+    rules: Rules,
 ) -> int:
     """The number of rows whose answers do not fit. Raises DataError unless they are skipped.
 
-    `needed`: tokens of the longest answer, also of the other splits.
+    `longest`: tokens of the longest answer, also of the other splits.
     """
     fix = ""
-    if rules.longest is None or needed <= rules.longest:
-        fix = f"fit all:  --seq-len {needed}"
+    if rules.longest is None or longest <= rules.longest:
+        fix = f"fit all:  --seq-len {longest}"
     bad_records = BadRecords()
     for i in np.flatnonzero(~fits):
         problem = f"the answer has {sizes[i]} tokens; data.seq_len is {rules.length}"
         bad_records.add(text_of(names[i]), problem, fix)
-    return bad_records.finish(rules.on_bad if fits.any() else "stop", int(fits.sum()))
+    # Where no answer fits, skipping leaves nothing.
+    on_bad = rules.on_bad if fits.any() else "stop"
+    return bad_records.finish(on_bad, int(fits.sum()))

@@ -104,7 +104,7 @@ def generate(
     generator = torch.Generator().manual_seed(sampling.seed)
     logits_after = model.begin()
     # `context`: the first token before the next text; `shown`: the first without text so far.
-    written = []
+    written: list[int] = []
     context = 0
     shown = 0
 

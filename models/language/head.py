@@ -34,11 +34,16 @@ def token_scores(
     """
     nats = []
     correct = []
-    for some, target in zip(
-        outputs.flatten(0, 1).split(rows), labels.flatten().split(rows), strict=True
-    ):
-        logits = logits_of(some)
-        nats.append(F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="none"))
+    chunks = outputs.flatten(0, 1).split(rows)
+    for chunk, target in zip(chunks, labels.flatten().split(rows), strict=True):
+        logits = logits_of(chunk)
+        loss = F.cross_entropy(
+            logits.float(),
+            target,
+            ignore_index=IGNORE,
+            reduction="none",
+        )
+        nats.append(loss)
         correct.append(logits.argmax(-1) == target)
     return torch.cat(nats).view(labels.shape), torch.cat(correct).view(labels.shape)
 
@@ -70,12 +75,19 @@ class _ChunkedLoss(torch.autograd.Function):
         narrow = weight.detach().to(low)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden)
-        is_trained = ctx.needs_input_grad[1]
-        weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if is_trained else None
-        pieces = (x.split(rows) for x in (hidden, labels, hidden_gradient))
-        for chunk, target, of_hidden in zip(*pieces, strict=True):
-            gradients = of_hidden, weight_gradient
-            total += chunk_loss(chunk.to(low), narrow, target, smoothing, *gradients)
+        weight_gradient = None
+        if ctx.needs_input_grad[1]:
+            weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        for begin in range(0, len(labels), rows):
+            chunk = slice(begin, begin + rows)
+            total += chunk_loss(
+                hidden[chunk].to(low),
+                narrow,
+                labels[chunk],
+                smoothing,
+                hidden_gradient[chunk],
+                weight_gradient,
+            )
         if weight_gradient is not None:
             weight_gradient = weight_gradient.to(weight.dtype)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
@@ -84,8 +96,9 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight = ctx.saved_tensors
-        of_weight = None if weight is None else weight * incoming
-        return hidden * incoming, of_weight, None, None, None, None, None
+        if weight is not None:
+            weight = weight * incoming
+        return hidden * incoming, weight, None, None, None, None, None
 
 
 def _chunk_loss(
@@ -148,5 +161,12 @@ class Head(nn.Module):
             return F.linear(hidden, self.weight)
         if measure:
             return token_scores(hidden, labels, self.rows, lambda some: F.linear(some, self.weight))
-        settings = self.smoothing, compute_dtype(hidden), self.rows, self.chunk_loss
-        return _ChunkedLoss.apply(hidden.flatten(0, 1), self.weight, labels.flatten(), *settings)
+        return _ChunkedLoss.apply(
+            hidden.flatten(0, 1),
+            self.weight,
+            labels.flatten(),
+            self.smoothing,
+            compute_dtype(hidden),
+            self.rows,
+            self.chunk_loss,
+        )

@@ -28,9 +28,10 @@ def sample_text(row: Row, tokenizer: Tokenizer) -> list[SamplePart]:
     """A row as text; neighboring tokens that are all labels, or none of them, are one part."""
     # The first token is context: a label is the token after its input.
     in_loss = np.append(False, row.labels != IGNORE)
+    labels = np.append(0, row.labels)
     tokens = np.append(row.inputs, row.labels[-1])
     # Where the next document begins, the label is the end of the one before it.
-    tokens = np.where(in_loss, np.append(0, row.labels), tokens).tolist()
+    tokens = np.where(in_loss, labels, tokens).tolist()
     changes = np.flatnonzero(np.diff(in_loss)) + 1
     parts = []
     begin = 0
@@ -52,7 +53,8 @@ def _with_ends(tokens: Tokens, begin: int, tokenizer: Tokenizer) -> str:
             whole = tokenizer.decode(tokens[:at])
             text += whole[len(before) :] + END
             before = whole
-    return text + tokenizer.decode(tokens)[len(before) :]
+    whole = tokenizer.decode(tokens)
+    return text + whole[len(before) :]
 
 
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
@@ -85,9 +87,9 @@ def continue_tokens(
     Always so many forward passes of one shape: ranks of a sharded model stay in step, and a
     compiled model compiles once. Collective if the model is sharded.
     """
-    starts = [len(prompt) for prompt in prompts]
+    starts = list(map(len, prompts))
     count = sampling.max_tokens
-    tokens = padded([*map(np.array, prompts)], pad, max(starts) + count).to(device)
+    tokens = padded(list(map(np.array, prompts)), pad, max(starts) + count).to(device)
     generator = torch.Generator().manual_seed(sampling.seed)
     with evaluating(model):
         for at in range(count):
@@ -96,7 +98,8 @@ def continue_tokens(
             for row, start in enumerate(starts):
                 last = logits[row, start + at - 1].float().cpu()
                 tokens[row, start + at] = choose(last, sampling, generator)
-    return [row[start : start + count] for row, start in zip(tokens.tolist(), starts, strict=True)]
+    rows = zip(tokens.tolist(), starts, strict=True)
+    return [row[start : start + count] for row, start in rows]
 
 
 def predict(
@@ -125,7 +128,7 @@ def predict(
 
     table = []
     for row, prompt, target, written in zip(rows, prompts, targets, generated, strict=True):
-        accuracy = np.mean(np.array(target) == np.array(written[: len(target)]))
+        accuracy = np.mean(np.equal(target, written[: len(target)]))
         cells = (
             row.name,
             readable(prompt, tokenizer),
@@ -150,7 +153,8 @@ def _prompt_and_target(row: Row, half: int) -> tuple[Tokens, Tokens]:
     others = np.flatnonzero(~is_label[cut:])
     if len(others) > 0:
         end = min(end, cut + int(others[0]) + 1)
-    return tokens[max(0, cut - longest) : cut], tokens[cut:end]
+    begin = max(0, cut - longest)
+    return tokens[begin:cut], tokens[cut:end]
 
 
 def readable(tokens: Tokens, tokenizer: Tokenizer) -> str:

@@ -123,7 +123,8 @@ class TokenWindows:
         self._starts = np.append(0, (encoded.sizes[numbers] - 1).cumsum())
         self._shifts = encoded.offsets[numbers] - self._starts[:-1]
         self.tokens = int(self._starts[-1])
-        self._bytes_per_token = float(encoded.text_bytes[numbers].sum() / self.tokens)
+        text_bytes = encoded.text_bytes[numbers].sum()
+        self._bytes_per_token = float(text_bytes / self.tokens)
         self._blocks = self._starts if rules.single_document else self._starts[[0, -1]]
         """Where rows are cut anew."""
         rows = -(-np.diff(self._blocks) // self.length)
@@ -134,24 +135,33 @@ class TokenWindows:
 
     def sample(self, index: int, draws: Draws | None = None) -> Row:
         block = np.searchsorted(self._rows_before, index, side="right") - 1
-        low = int(self._blocks[block] + (index - self._rows_before[block]) * self.length)
-        high = min(low + self.length, int(self._blocks[block + 1]))
+        row = index - self._rows_before[block]
+        low = self._blocks[block] + row * self.length
+        high = min(low + self.length, self._blocks[block + 1])
         first, last = np.searchsorted(self._starts, (low, high - 1), side="right") - 1
 
+        # The part of each document that is in the row.
         pieces = []
-        edges = self._starts[first : last + 2].clip(low, high).tolist()
-        shifts = self._shifts[first : last + 1].tolist()
-        for (begin, end), shift in zip(pairwise(edges), shifts, strict=True):
+        edges = self._starts[first : last + 2].clip(low, high)
+        shifts = self._shifts[first : last + 1]
+        for (begin, end), shift in zip(pairwise(edges.tolist()), shifts.tolist(), strict=True):
             pieces.append(self._encoded.read(begin + shift, end + shift + 1))
         inputs = np.concatenate([piece[:-1] for piece in pieces]).astype(np.int64)
         labels = np.concatenate([piece[1:] for piece in pieces]).astype(np.int64)
-        starts = (self._starts[first + 1 : last + 1] - low).tolist()
+        starts = (edges[1:-1] - low).tolist()
 
         if self._is_noise:
-            np.random.default_rng((*self._seed, index)).shuffle(labels)
+            rng = np.random.default_rng((*self._seed, index))
+            rng.shuffle(labels)
             inputs[1:] = labels[:-1]
             starts = []
-        return Row(inputs, labels, text_of(self._names[first]), starts, self._bytes_per_token)
+        return Row(
+            inputs,
+            labels,
+            text_of(self._names[first]),
+            starts,
+            self._bytes_per_token,
+        )
 
     def control(self, train: TokenWindows, size: int) -> dict[str, dict[str, float]]:
         """The band of the loss on shuffled rows in nats per token, from token counts alone.
@@ -170,7 +180,8 @@ class TokenWindows:
         for i in range(len(self)):
             counts = np.bincount(self.sample(i).labels, minlength=size)
             chance -= float(counts @ logp)
-            orders += lgamma(counts.sum() + 1) - sum(map(lgamma, counts[counts > 1] + 1))
+            repeats = counts[counts > 1]
+            orders += lgamma(counts.sum() + 1) - sum(map(lgamma, repeats + 1))
         return {"val_loss": {"min": orders / self.tokens, "chance": chance / self.tokens}}
 
 
