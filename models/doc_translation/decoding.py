@@ -88,31 +88,37 @@ def beam_search(
     # The cache grows with each token: a compiler would see another shape each time.
     with torch.compiler.set_stance("force_eager"):
         for at in range(count):
-            logits = model(memory=memory, decoder_ids=last, cache=cache).view(pages, beams, -1)
+            logits = model(memory=memory, decoder_ids=last, cache=cache)
+            logits = logits.view(pages, beams, -1)
+            entries = logits.shape[-1]
             candidates = sums[..., None] + logits.float().log_softmax(-1)
             # The best first. At most one candidate per beam is an end: enough others are left.
             totals, indices = candidates.flatten(1).topk(2 * beams)
-            sources = indices // logits.shape[-1]
+            sources = indices // entries
+            next_tokens = indices % entries
             extended = tokens[page, sources]
-            extended[:, :, at] = indices % logits.shape[-1]
-            is_end = extended[:, :, at] == vocabulary.end
+            extended[:, :, at] = next_tokens
+            is_end = next_tokens == vocabulary.end
             finished.add(
                 extended[:, :beams],
                 totals[:, :beams] / (at + 1),
                 is_end[:, :beams],
             )
 
+            # The best others continue.
             others = is_end.int().argsort(dim=1, stable=True)[:, :beams]
             sums = totals.gather(1, others)
             tokens = extended[page, others]
             if stops_early and finished.is_page_done.all():
                 break
             if beams > 1:
-                rows = page * beams + sources.gather(1, others)
-                cache.select(rows.flatten())
+                cache.select((page * beams + sources.gather(1, others)).flatten())
             last = tokens[:, :, at].reshape(-1, 1)
-    is_open = torch.ones_like(page, dtype=torch.bool)
-    finished.add(tokens[:, :1], sums[:, :1] / count, is_open)
+    finished.add(
+        tokens[:, :1],
+        sums[:, :1] / count,
+        torch.ones_like(page, dtype=torch.bool),
+    )
     return finished.tokens
 
 

@@ -36,16 +36,21 @@ class TranslatedWord(NamedTuple):
 
 
 def _distinct(
-    rng: Generator, count: int, letters: Sequence[str], syllables: tuple[int, int]
+    rng: Generator,
+    count: int,
+    letters: Sequence[str],
+    fewest: int,
 ) -> list[str]:
+    """Words of `fewest` syllables or one more."""
     words: dict[str, None] = {}
     first, vowel, last = letters
-    fewest, most = syllables
     while len(words) < count:
         word = ""
-        for _ in range(int(rng.integers(fewest, most + 1))):
-            word += _pick(rng, first) + _pick(rng, vowel)
-        words[word + _pick(rng, last)] = None
+        for _ in range(int(rng.integers(fewest, fewest + 2))):
+            word += _pick(rng, first)
+            word += _pick(rng, vowel)
+        word += _pick(rng, last)
+        words[word] = None
     return list(words)
 
 
@@ -103,11 +108,16 @@ def read_cards() -> Collection:
         "count": COUNT,
         "words": [word.read for word in _WORDS],
     }
-    drawn = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))
+    arrays = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))
     cards = []
-    for i, (pixels, row) in enumerate(zip(drawn["cards"], words.tolist(), strict=True)):
-        image = partial(Image.fromarray, pixels)
-        cards.append(Page(f"cards {i // 2:04}", f"card {i:04}", image, card_text(*row)))
+    for i, pixels in enumerate(arrays["cards"]):
+        card = Page(
+            document=f"cards {i // 2:04}",
+            name=f"card {i:04}",
+            image=partial(Image.fromarray, pixels),
+            text=card_text(*words[i].tolist()),
+        )
+        cards.append(card)
     return Collection("embedded:cards", cards)
 
 
@@ -115,7 +125,8 @@ def card_text(kind: int, heading: int, *pairs: int) -> str:
     """The translation of a card: kind of heading, heading, and two pairs of adjective and noun."""
     lines = [f"# {NOUNS[heading].written}", ""]
     for adjective, noun in zip(pairs[::2], pairs[1::2], strict=True):
-        lines.append(phrase(NOUNS[noun], ADJECTIVES[adjective])[1 + kind])
+        texts = phrase(NOUNS[noun], ADJECTIVES[adjective])
+        lines.append(texts[1 + kind])
     return "\n".join(lines)
 
 
@@ -128,18 +139,19 @@ def _draw(words: np.ndarray, rng: Generator) -> cache.Arrays:
     adjectives = np.stack([_word(adjective.read) for adjective in ADJECTIVES])
     kind, heading, *pairs = words.T
     cards = np.full((len(words), HEIGHT, WIDTH), 255, dtype=np.uint8)
-    first, *others = (cards[:, top : top + _CELL_HEIGHT] for top in ROWS)
-    for line, adjective, noun in zip(others, pairs[::2], pairs[1::2], strict=True):
-        line[..., 1 : 1 + _CELL_WIDTH] = adjectives[adjective]
-        line[..., -_CELL_WIDTH:] = nouns[noun]
+    title, *lines = (cards[:, top : top + _CELL_HEIGHT] for top in ROWS)
     for number, left in enumerate(CARD_HEADINGS):
         is_kind = kind == number
-        first[is_kind, :, left : left + _CELL_WIDTH] = nouns[heading[is_kind]]
+        title[is_kind, :, left : left + _CELL_WIDTH] = nouns[heading[is_kind]]
+    for line, adjective, noun in zip(lines, pairs[::2], pairs[1::2], strict=True):
+        line[..., 1 : 1 + _CELL_WIDTH] = adjectives[adjective]
+        line[..., -_CELL_WIDTH:] = nouns[noun]
 
     faint = rng.integers(0, 30, (len(words), 1, 1))  # some cards are paler
     for card, paler in zip(cards, faint, strict=True):  # noise takes 8 bytes a pixel
         speckle = rng.integers(0, 12, card.shape)
-        card[:] = np.clip(card.astype(np.int16) + (card < 128) * paler - speckle, 0, 255)
+        ink = (card < 128) * paler
+        card[:] = np.clip(card.astype(np.int16) + ink - speckle, 0, 255)
     cards[:, (0, -1)] = cards[:, :, (0, -1)] = 0
     return {"cards": cards}
 
@@ -177,10 +189,12 @@ class Author:
     def __init__(self, rng: Generator) -> None:
         self.rng = rng
         total = sum(COUNTS.values())
-        read = _distinct(rng, total, _SOURCE, (1, 2))
-        written = _distinct(rng, total, _TARGET, (2, 3))
+        read = _distinct(rng, total, _SOURCE, fewest=1)
+        written = _distinct(rng, total, _TARGET, fewest=2)
         words = map(TranslatedWord, read, written)
-        self.words = {kind: list(islice(words, count)) for kind, count in COUNTS.items()}
+        self.words = {}
+        for kind, count in COUNTS.items():
+            self.words[kind] = list(islice(words, count))
         self.used: set[str] = set()
         self.shared = [self._new() for _ in range(SHARED)]
 
@@ -218,9 +232,12 @@ class Author:
         """Add a list, a table, a formula, or nothing."""
         choice = self._number(0, 5)
         if choice == 0:
-            items = [self._phrase() for _ in range(3)]
-            blocks += [PageBlock("bullet", item[0]) for item in items]
-            texts.append("\n".join(f"* {item[target]}" for item in items))
+            items = []
+            for _ in range(3):
+                item = self._phrase()
+                blocks.append(PageBlock("bullet", item[0]))
+                items.append(f"* {item[target]}")
+            texts.append("\n".join(items))
         if choice == 1:
             read = []
             written = []
@@ -248,7 +265,7 @@ class Author:
             if self.rng.random() < 0.3:
                 parts += [self._in_all("joints"), self._phrase()]
             texts = map(" ".join, zip(*parts, strict=True))
-            sentence = tuple(text[:1].upper() + text[1:] + "." for text in texts)
+            sentence = tuple(f"{text[:1].upper()}{text[1:]}." for text in texts)
             if sentence[0] not in self.used:
                 self.used.add(sentence[0])
                 return sentence
@@ -260,7 +277,8 @@ class Author:
 
     def _phrase(self) -> Sentence:
         noun = _pick(self.rng, self.words["nouns"])
-        return phrase(noun, _pick(self.rng, self.words["adjectives"]))
+        adjective = _pick(self.rng, self.words["adjectives"])
+        return phrase(noun, adjective)
 
 
 def read_pages() -> Collection:
@@ -273,9 +291,14 @@ def read_pages() -> Collection:
     arrays = cache.arrays("doc-translation-pages", made_from, partial(_scans, texts))
     scans = np.split(arrays["png"], arrays["ends"][:-1])
     pages = []
-    for i, (png, text) in enumerate(zip(scans, texts, strict=True)):
-        name = f"document {text.document:03}"
-        pages.append(Page(name, f"page {i:03}", partial(_decoded, png), text.target))
+    for i, text in enumerate(texts):
+        page = Page(
+            document=f"document {text.document:03}",
+            name=f"page {i:03}",
+            image=partial(_decoded, scans[i]),
+            text=text.target,
+        )
+        pages.append(page)
     return Collection("embedded:pages", pages)
 
 
@@ -299,10 +322,12 @@ def _scans(texts: Sequence[Text]) -> cache.Arrays:
 def scan(text: Text, rng: Generator) -> Image.Image:
     """Render a page with random margins and columns, slightly rotated, blurred and speckled."""
     columns = int(rng.integers(1, 3))
-    page = draw(text.blocks, int(rng.integers(32, 72)), columns)
+    margin = int(rng.integers(32, 72))
+    page = draw(text.blocks, margin, columns)
     angle = float(rng.uniform(-1, 1))
     page = page.rotate(angle, resample=Image.Resampling.BILINEAR, fillcolor=255)
-    page = page.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 0.8))))
+    radius = float(rng.uniform(0.2, 0.8))
+    page = page.filter(ImageFilter.GaussianBlur(radius))
     dots = np.array(page).ravel()
     # Sparse and grey, so that cropping does not take speckle for ink.
     at = rng.integers(0, dots.size, dots.size // 500)

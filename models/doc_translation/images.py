@@ -28,8 +28,10 @@ def without_margins(image: Image.Image) -> Image.Image:
     if contrast == 0:
         return image
     # Stretch the contrast first, so that faded ink on grey paper counts as ink.
-    is_ink = (grey - low) / contrast * WHITE < INK
-    return image.crop(Image.fromarray(is_ink.astype(np.uint8)).getbbox())
+    stretched = (grey - low) / contrast * WHITE
+    is_ink = stretched < INK
+    ink = Image.fromarray(is_ink.astype(np.uint8))
+    return image.crop(ink.getbbox())
 
 
 def local_view(image: Image.Image, height: int, width: int) -> np.ndarray:
@@ -39,28 +41,34 @@ def local_view(image: Image.Image, height: int, width: int) -> np.ndarray:
     inner_height = max(1, round(inner.height * scale))
     inner_width = max(1, round(inner.width * scale))
     pixels = _scaled(inner, inner_width, inner_height)
-    page = np.full((len(pixels), height, width), WHITE, dtype=np.uint8)
-    top = (height - inner_height) // 2
+    above = (height - inner_height) // 2
     left = (width - inner_width) // 2
-    page[:, top : top + inner_height, left : left + inner_width] = pixels
-    return page
+    below = height - inner_height - above
+    right = width - inner_width - left
+    margins = [(0, 0), (above, below), (left, right)]
+    return np.pad(pixels, margins, constant_values=WHITE)
 
 
 def _scaled(image: Image.Image, width: int, height: int) -> np.ndarray:
     """uint8 [channel, height, width], of 1 or 3 channels."""
     is_grey = image.mode in ("1", "L", "LA")
     image = image.convert("L" if is_grey else "RGB")
-    if image.size != (width, height):
+    size = (width, height)
+    if image.size != size:
         # Pillow averages over all source pixels when it shrinks, which preserves thin strokes.
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.resize(size, Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
-    return pixels[None] if is_grey else pixels.transpose(2, 0, 1)
+    if is_grey:
+        return pixels[None]
+    return pixels.transpose(2, 0, 1)
 
 
 def views(image: Image.Image, size: Size) -> Views:
     """The inputs of the encoders: the whole page as a square, and it without margins."""
     side = size.whole.pixels
-    return _scaled(image, side, side), local_view(image, *size.local.pixels)
+    height, width = size.local.pixels
+    whole = _scaled(image, side, side)
+    return whole, local_view(image, height, width)
 
 
 def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
@@ -80,10 +88,11 @@ def _colored(pictures: Sequence[np.ndarray]) -> Tensor:
 
 def blank(page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
     """White pages in the shape of `batches`."""
-    return torch.ones_like(page_global), _by_imagenet(torch.ones_like(page_local))
+    local = torch.ones_like(page_local)
+    return torch.ones_like(page_global), _by_imagenet(local)
 
 
 def _by_imagenet(share: Tensor) -> Tensor:
-    mean = torch.tensor(IMAGENET_MEAN, device=share.device)[:, None, None]
-    deviation = torch.tensor(IMAGENET_DEVIATION, device=share.device)[:, None, None]
-    return (share - mean) / deviation
+    mean = torch.tensor(IMAGENET_MEAN, device=share.device)
+    deviation = torch.tensor(IMAGENET_DEVIATION, device=share.device)
+    return (share - mean.view(3, 1, 1)) / deviation.view(3, 1, 1)

@@ -40,8 +40,7 @@ class Dialogues:
         offsets = encoded.offsets
         answer_sizes = encoded.sizes[1::2]
         # The first exchange of the row that each exchange is in.
-        exchanges = np.arange(len(answer_sizes))
-        first = np.where(encoded.begins_row[::2], exchanges, 0)
+        first = np.where(encoded.begins_row[::2], np.arange(len(answer_sizes)), 0)
         first = np.maximum.accumulate(first)
 
         # Of each row: the exchange of its request, that of its first answer, the end of answers.
@@ -88,8 +87,7 @@ class Dialogues:
         self._prompt_sizes = np.minimum(prompts, room)[fits]
         self._names = names[fits]
         self.tokens = self._total(answer_sizes)
-        text_bytes = self._total(encoded.text_bytes[1::2])
-        self._bytes_per_token = text_bytes / self.tokens
+        self._bytes_per_token = self._total(encoded.text_bytes[1::2]) / self.tokens
         lengths = self._prompt_sizes + sizes[fits] - 1
         self.mean_length = float(lengths.mean())
 

@@ -196,11 +196,17 @@ def read(
     """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
     if not path.startswith("embedded:"):
         return read_corpus(Path(path).expanduser(), answers, on_bad, columns)
-    from gearshift.models.language.embedded import READERS
+    if path == "embedded:python":
+        from gearshift.models.language.embedded import read_documents
 
-    if path not in READERS:
-        raise unknown_embedded(path, READERS)
-    return from_records(path, READERS[path]())
+        return from_records(path, read_documents())
+    if path == "embedded:commands":
+        from gearshift.models.language.commands import read_conversations
+
+        return from_records(path, read_conversations())
+    from gearshift.models.language.formats import EMBEDDED
+
+    raise unknown_embedded(path, EMBEDDED)
 
 
 def build_splits(
