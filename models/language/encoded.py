@@ -88,10 +88,6 @@ class Encoded:
             )
         return tokens
 
-    def piece(self, number: int) -> np.ndarray:
-        """Tokens of a piece."""
-        return self.read(int(self.offsets[number]), int(self.offsets[number + 1]))
-
 
 def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
     """Encode all of `corpus`.

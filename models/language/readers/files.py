@@ -27,9 +27,13 @@ FORMATS = (
 """Formats of the family, as `list` and error messages name them."""
 Kind = Literal["CSV", "JSONL", "JSON", "Parquet", "text"]
 _KINDS: Mapping[str, Kind] = {
-    ".csv": "CSV", ".tsv": "CSV", ".jsonl": "JSONL", ".ndjson": "JSONL",
-    ".json": "JSON", ".parquet": "Parquet",
-}  # fmt: skip
+    ".csv": "CSV",
+    ".tsv": "CSV",
+    ".jsonl": "JSONL",
+    ".ndjson": "JSONL",
+    ".json": "JSON",
+    ".parquet": "Parquet",
+}
 SUFFIXES = _KINDS.keys() | {
     ".txt", ".text", ".md", ".rst", ".tex", ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp",
     ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb", ".sh", ".r", ".jl", ".lua", ".sql",
