@@ -8,7 +8,7 @@ from gearshift.models.base import Draws
 from gearshift.models.common.data_files import BadRecords
 from gearshift.models.common.family import of_other_groups
 from gearshift.models.language.encoded import Encoded
-from gearshift.models.language.head import IGNORE
+from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, text_of
 from gearshift.models.language.rows import Row, Rules
 

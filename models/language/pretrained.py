@@ -35,8 +35,14 @@ from gearshift.models.common.hugging_face import (
 )
 from gearshift.models.common.layers import HasFrozenParts
 from gearshift.models.language.config import SIZES, Lora, Model, context_of
-from gearshift.models.language.head import CHUNK, IGNORE, Head, token_scores
-from gearshift.models.language.model import GENERATION, decoder_layers
+from gearshift.models.language.model import (
+    CHUNK,
+    GENERATION,
+    IGNORE,
+    Head,
+    decoder_layers,
+    token_scores,
+)
 
 if TYPE_CHECKING:
     from gearshift.models.common.nf4 import Quantizer

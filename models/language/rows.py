@@ -17,7 +17,7 @@ from gearshift.models.common.data_files import OnBad, listed, unknown_embedded
 from gearshift.models.common.family import padded
 from gearshift.models.common.predictions import spread_positions
 from gearshift.models.language.encoded import Encoded, encode
-from gearshift.models.language.head import IGNORE
+from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, from_records, read_corpus, text_of
 from gearshift.models.language.tokenizer import Tokenizer
 

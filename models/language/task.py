@@ -30,8 +30,7 @@ from gearshift.models.common.family import FamilyTask, Scores, Sums, path_of
 from gearshift.models.common.model_facts import FACTS_FILE
 from gearshift.models.language import preview
 from gearshift.models.language.config import Data, Model
-from gearshift.models.language.head import IGNORE
-from gearshift.models.language.model import BuiltIn, decoder_layers
+from gearshift.models.language.model import IGNORE, BuiltIn, decoder_layers
 from gearshift.models.language.readers.corpus import split_ends
 from gearshift.models.language.rows import Row, Rules, TokenWindows, build_splits, collate, read
 from gearshift.models.language.tokenizer import ByteTokenizer, Tokenizer
