@@ -125,13 +125,13 @@ class DocTranslationTask(FamilyTask):
         return [page.document for page in records]
 
     def split_groups(self, groups: Iterable[str]) -> Groups:
-        given = self.collection.given
-        if given is None:
+        documents_of = self.collection.splits
+        if documents_of is None:
             return super().split_groups(groups)
         self.rule.refuse_fold("a file gives the split of this data", "--set data.split=article")
         splits: dict[SplitName, list[str]] = {}
         for side in SPLITS:
-            documents = given[side]
+            documents = documents_of[side]
             if not documents:
                 raise DataError(
                     f"the {side} split is empty: none of its pages exists",
@@ -282,7 +282,7 @@ class DocTranslationTask(FamilyTask):
         return page_global, page_local, None, torch.zeros(1, time, dtype=torch.int64)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """Those of a model without values: queries are parameters, whose calls torch does not count."""
+        """Those of a model without values: torch does not count calls of the queries' parameters."""
         with torch.device("meta"):
             return super().flops_per_sample(DocTranslator(self.size).requires_grad_(False))
 

@@ -39,10 +39,10 @@ class _Piece(NamedTuple):
 class Encoded:
     """Numbered pieces of a long vector of tokens.
 
-    Text: piece i is document i between start and end token. Conversations: piece 2i is what is before
-    answer i in its row and after the answer before it, piece 2i + 1 the answer with what ends it; a
-    row is a conversation, or the turns up to one answer where a template changes earlier turns. On
-    disk the tokens are read, not mapped: mapped pages count as memory.
+    Text: piece i is document i between start and end token. Conversations: piece 2i is what is
+    before answer i in its row and after the answer before it, piece 2i + 1 the answer with what
+    ends it; a row is a conversation, or the turns up to one answer where a template changes earlier
+    turns. On disk the tokens are read, not mapped: mapped pages count as memory.
     """
 
     def __init__(

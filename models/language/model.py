@@ -338,8 +338,8 @@ def _chunk_loss(
     valid = (labels != IGNORE)[:, None]
     logp = logits.log_softmax(-1, dtype=torch.float32)
     index = labels.clamp(min=0)[:, None]
-    picked = logp.gather(-1, index)
-    loss = -(picked * valid).sum() * (1 - smoothing)
+    label_logp = logp.gather(-1, index)
+    loss = -(label_logp * valid).sum() * (1 - smoothing)
     share = smoothing / logits.shape[-1]
     if smoothing:
         loss = loss - (logp.mean(-1, keepdim=True) * valid).sum() * smoothing
@@ -348,7 +348,7 @@ def _chunk_loss(
     if smoothing:
         gradient -= share
     # In float32: a likely target leaves only the last bits of its probability.
-    target = picked.exp() - (1 - smoothing + share)
+    target = label_logp.exp() - (1 - smoothing + share)
     gradient.scatter_(-1, index, target.to(gradient.dtype))
     # Ignored labels are excluded here: these have fewer columns than the logits.
     hidden_gradient.copy_((gradient @ weight) * valid)
@@ -380,7 +380,7 @@ class Head(nn.Module):
         if labels is None:
             return F.linear(hidden, self.weight)
         if measure:
-            return token_scores(hidden, labels, self.rows, lambda some: F.linear(some, self.weight))
+            return token_scores(hidden, labels, self.rows, lambda x: F.linear(x, self.weight))
         return _ChunkedLoss.apply(
             hidden.flatten(0, 1),
             self.weight,
@@ -478,7 +478,8 @@ class BuiltIn:
         if size.heads % self.kv_heads:
             divisors = [str(n) for n in range(1, size.heads + 1) if size.heads % n == 0]
             raise DataError(
-                f"model.kv_heads {self.kv_heads} does not divide the {size.heads} heads of the size",
+                f"model.kv_heads {self.kv_heads} does not divide "
+                f"the {size.heads} heads of the size",
                 where="model.kv_heads",
                 allowed=", ".join(divisors),
             )

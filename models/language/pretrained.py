@@ -112,7 +112,7 @@ class Pretrained(HasFrozenParts):
         return torch.stack(losses).sum()
 
     def begin(self) -> Callable[[Sequence[int]], Tensor]:
-        """As Transformer.begin. Caches differ by architecture; without one, all is computed again."""
+        """As Transformer.begin; of an architecture without a cache, all is computed again."""
         head = self.inner.get_output_embeddings()
         all_tokens: list[int] = []
         cache = None
@@ -170,7 +170,8 @@ def read_config(folder: Path) -> Any:
     is_causal = is_decoder or kind not in MODEL_FOR_MASKED_LM_MAPPING
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING or not is_causal:
         raise DataError(
-            f"model.pretrained '{folder}' is no causal language model: its model_type is {config.model_type}",
+            f"model.pretrained '{folder}' is no causal language model: "
+            f"its model_type is {config.model_type}",
             where=str(folder / "config.json"),
             allowed=ALLOWED,
         )
@@ -216,7 +217,8 @@ def open_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
     inner, coverage, unread = opened
     if coverage.random and not allow_missing:
         raise DataError(
-            f"the weights in model.pretrained '{folder}' do not fit its config.json: {coverage.render()}",
+            f"the weights in model.pretrained '{folder}' do not fit its config.json: "
+            f"{coverage.render()}",
             where=str(folder / "config.json"),
             allowed="files with all tensors of the model",
             fix="--set model.allow_missing=true  to initialize them at random",
@@ -331,7 +333,7 @@ class FromFolder:
         return {CONFIG: config, GENERATION: generation}
 
     def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
-        """Write adapters as peft reads them; or model.safetensors with them merged into the weights.
+        """Write adapters as peft reads them; or model.safetensors with them merged.
 
         `weights` are those of the adapters, by the names of a model with them. Disk access.
         """

@@ -168,7 +168,7 @@ class LanguageTask(FamilyTask):
 
     @cached_property
     def _local(self) -> Tokenizer | None:
-        """Tokenizer of a local file or folder, to which the model is fitted; None: a built-in one."""
+        """Tokenizer of a file or folder, to which the model is fitted; None: a built-in one."""
         path = self.source.folder
         if self.tokenizer_name not in ("bytes", "bpe"):
             path = Path(self.tokenizer_name).expanduser()
@@ -272,7 +272,7 @@ class LanguageTask(FamilyTask):
         }
 
     def preview(self, model: Module) -> str | None:
-        """The first validation sample: a text is continued by sampling, a request answered greedily."""
+        """The first validation sample: a text is continued by sampling, an answer is greedy."""
         [(_, prompt, _, written, _)] = self._predict(model, 1, self.data("val").temperature).rows
         return f"{prompt}│{written}"
 

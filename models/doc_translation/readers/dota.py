@@ -70,9 +70,9 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
         target = partial(_text, text, notes)
         pages.append(Page(without_number(name), name, picture, target))
 
-    same = copies({page.name: root / IMAGES / f"{page.name}.png" for page in pages})
-    left_out += [(name, f"its image is that of {first}") for name, first in same.items()]
-    pages = [page for page in pages if page.name not in same]
+    original_of = copies({page.name: root / IMAGES / f"{page.name}.png" for page in pages})
+    left_out += [(name, f"its image is that of {first}") for name, first in original_of.items()]
+    pages = [page for page in pages if page.name not in original_of]
     skipped = bad_records.finish(on_bad, len(pages))
     left_out += bad_records.rows
     if not pages:
@@ -85,7 +85,7 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
         str(root),
         pages,
         language,
-        given=_documents(pages, names) if split == "file" else None,
+        splits=_documents(pages, names) if split == "file" else None,
         skipped=left_out,
         counts={"skipped_pages": skipped, "left_out_pages": len(left_out) - skipped},
         notes=notes,
@@ -154,7 +154,8 @@ def _check_articles(names: Names, path: Path) -> None:
     shared = sorted(article for article, splits in articles.items() if len(splits) > 1)
     if shared:
         raise DataError(
-            f"{len(shared)} of {len(articles)} articles have pages in two splits, such as '{shared[0]}'",
+            f"{len(shared)} of {len(articles)} articles have pages in two splits, "
+            f"such as '{shared[0]}'",
             where=str(path),
             allowed="each article in one split, so that evaluation uses unseen articles only",
             fix="--set data.split=article",

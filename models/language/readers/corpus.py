@@ -135,20 +135,21 @@ def split_ends(corpus: Corpus, rule: SplitRule) -> Groups:
         parts_of.setdefault(text, []).append(part)
     splits: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
     for parts in parts_of.values():
-        used = parts[: max(1, round(rule.fraction * len(parts)))]
-        held = held_out(len(used), rule.share)
-        if len(used) <= 2 * held:
-            held = 0
-        test = len(used) - held
-        val = test - held
-        splits["train"] += used[:val]
-        splits["val"] += used[val:test]
-        splits["test"] += used[test:]
+        count = max(1, round(rule.fraction * len(parts)))
+        share = held_out(count, rule.share)
+        if count <= 2 * share:
+            share = 0
+        test = count - share
+        val = test - share
+        splits["train"] += parts[:val]
+        splits["val"] += parts[val:test]
+        splits["test"] += parts[test:count]
     if not splits["val"]:
         raise DataError(
             f"'{corpus.source.name}' has too few lines to hold out the end of its text",
             where="data.path, data.fraction, eval.share",
-            allowed="three documents, or a text with at least one line each for train, val and test",
+            allowed="three documents, "
+            "or a text with at least one line each for train, val and test",
             fix=advice,
         )
     return {name: sorted(groups) for name, groups in splits.items()}
