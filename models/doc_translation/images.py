@@ -43,9 +43,11 @@ def local_view(image: Image.Image, height: int, width: int) -> np.ndarray:
     pixels = _scaled(inner, inner_width, inner_height)
     above = (height - inner_height) // 2
     left = (width - inner_width) // 2
-    below = height - inner_height - above
-    right = width - inner_width - left
-    margins = [(0, 0), (above, below), (left, right)]
+    margins = [
+        (0, 0),
+        (above, height - inner_height - above),
+        (left, width - inner_width - left),
+    ]
     return np.pad(pixels, margins, constant_values=WHITE)
 
 
@@ -68,7 +70,8 @@ def views(image: Image.Image, size: Size) -> Views:
     side = size.whole.pixels
     height, width = size.local.pixels
     whole = _scaled(image, side, side)
-    return whole, local_view(image, height, width)
+    local = local_view(image, height, width)
+    return whole, local
 
 
 def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
@@ -77,12 +80,17 @@ def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
     (x/255 - 0.5) / 0.5, and normalized as for ImageNet.
     """
     whole, local = map(_colored, zip(*views, strict=True))
-    return whole / 127.5 - 1, _by_imagenet(local / 255)
+    page_global = whole / 127.5 - 1
+    page_local = _by_imagenet(local / 255)
+    return page_global, page_local
 
 
 def _colored(pictures: Sequence[np.ndarray]) -> Tensor:
     """Pictures of 1 or 3 channels as a batch of 3, float32."""
-    colored = [np.broadcast_to(pixels, (3, *pixels.shape[1:])) for pixels in pictures]
+    colored = []
+    for pixels in pictures:
+        shape = (3, *pixels.shape[1:])
+        colored.append(np.broadcast_to(pixels, shape))
     return torch.from_numpy(np.stack(colored)).float()
 
 
@@ -95,4 +103,5 @@ def blank(page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
 def _by_imagenet(share: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=share.device)
     deviation = torch.tensor(IMAGENET_DEVIATION, device=share.device)
-    return (share - mean.view(3, 1, 1)) / deviation.view(3, 1, 1)
+    centered = share - mean.view(3, 1, 1)
+    return centered / deviation.view(3, 1, 1)

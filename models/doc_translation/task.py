@@ -282,7 +282,7 @@ class DocTranslationTask(FamilyTask):
         return page_global, page_local, None, torch.zeros(1, time, dtype=torch.int64)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """Those of a model without values: torch does not count calls of the queries' parameters."""
+        """Those of a model without values: torch counts no calls of queries, as parameters."""
         with torch.device("meta"):
             return super().flops_per_sample(DocTranslator(self.size).requires_grad_(False))
 

@@ -69,6 +69,8 @@ PLAIN_HEADS = (
 ALLOWED = "a folder with config.json and *.safetensors of a causal language model"
 Unread = list[tuple[Tensor, StoredTensor]]
 """Weights of a model without values, and what they are to be read from."""
+Opened = tuple[Any, Coverage, Unread]
+"""A model of transformers, what its files have, and the weights that are not read yet."""
 
 
 class Pretrained(HasFrozenParts):
@@ -178,13 +180,6 @@ def read_config(folder: Path) -> Any:
     return config
 
 
-def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage]:
-    """As open_inner, with all weights."""
-    inner, coverage, unread = open_inner(folder, allow_missing)
-    read_weights(inner, unread, folder)
-    return inner, coverage
-
-
 def read_weights(
     inner: Any, unread: Unread, folder: Path, quantizer: Quantizer | None = None
 ) -> None:
@@ -199,12 +194,11 @@ def read_weights(
             source.read_into(tensor)
 
 
-def open_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage, Unread]:
-    """The model of transformers in `folder`, in float32 on the CPU, and what its files have.
+def open_inner(folder: Path, allow_missing: bool = False) -> Opened:
+    """The model of transformers in `folder`, in float32 on the CPU.
 
-    Third, the weights that are not read yet, and where they are. With `allow_missing`, tensors that
-    the files lack are random. Disk access; no download, no pickle, no code of the folder is run.
-    Raises DataError.
+    With `allow_missing`, tensors that the files lack are random. Disk access; no download, no
+    pickle, no code of the folder is run. Raises DataError.
     """
     from transformers import AutoModelForCausalLM
 
@@ -226,7 +220,7 @@ def open_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
     return inner.float(), coverage, unread
 
 
-def _by_name(folder: Path, config: Any) -> tuple[Any, Coverage, Unread] | None:
+def _by_name(folder: Path, config: Any) -> Opened | None:
     """The model of `config`, each tensor to be read by its own operator, which can be deferred.
 
     None if the files lack names or shapes of the model: transformers must convert them, or reports
@@ -339,7 +333,8 @@ class FromFolder:
         """
         from peft import get_peft_model, set_peft_model_state_dict
 
-        inner, _ = load_inner(self.folder)
+        inner, _, unread = open_inner(self.folder)
+        read_weights(inner, unread, self.folder)
         if self._quantizer is not None and merged:  # the weights that the adapters were trained on
             self._quantizer.round(inner)
         named = {}

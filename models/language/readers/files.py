@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 from gearshift.models.base import DataError
 from gearshift.models.common import data_files
@@ -25,8 +24,7 @@ FORMATS = (
     "plain text, documentation and source code",
 )
 """Formats of the family, as `list` and error messages name them."""
-Kind = Literal["CSV", "JSONL", "JSON", "Parquet", "text"]
-_KINDS: Mapping[str, Kind] = {
+_KINDS = {
     ".csv": "CSV",
     ".tsv": "CSV",
     ".jsonl": "JSONL",
@@ -39,7 +37,7 @@ SUFFIXES = _KINDS.keys() | {
     ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb", ".sh", ".r", ".jl", ".lua", ".sql",
     ".html", ".xml", ".css", ".toml", ".yaml", ".yml",
 }  # fmt: skip
-_ROWS: Mapping[Kind, Callable[[TextFile, str, BadRecords], Iterator[Row]]] = {
+_ROWS = {
     "CSV": rows.table_rows,
     "JSONL": rows.json_rows,
     "JSON": rows.array_rows,
@@ -52,8 +50,8 @@ def suffix_of(file: Path) -> str:
     return Path(file.name.lower().removesuffix(GZIP)).suffix
 
 
-def file_kind(file: Path) -> Kind:
-    """Kind of a file by its suffix."""
+def file_kind(file: Path) -> str:
+    """Kind of a file by its suffix: CSV, JSONL, JSON, Parquet or text."""
     return _KINDS.get(suffix_of(file), "text")
 
 
