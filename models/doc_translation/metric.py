@@ -83,6 +83,7 @@ def tree(text: str) -> HeadingNode:
                 continue
             in_paragraph = False
             node = HeadingNode("heading", bool(heading[2].strip()), len(heading[1]))
+            # A heading ends those of its own level and below.
             while path[-1].level >= node.level:
                 path.pop()
             path[-1].children.append(node)
@@ -159,7 +160,7 @@ class TranslationMetric(Sums):
             "bleu": tuple(self.bleu.counts(written, references)),
             "bleu_pt": tuple(self.bleu.counts(plain, plain_references)),
         }
-        if self.beams == 1:
+        if self.beams == 1:  # the evaluation by beam search comes beside that by one beam
             loss = model(memory=memory, decoder_ids=batch["decoder_ids"], labels=batch["labels"])
             sums["loss"] = loss, batch["units"]
         if self.against_blank:

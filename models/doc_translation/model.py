@@ -220,7 +220,7 @@ class DocTranslator(HasFrozenParts):
             memory = self._encode(page_global, page_local)
         if decoder_ids is None:
             return memory
-        name = cache_name(self.decoder.bert)
+        name = cache_name(self.decoder.bert)  # differs between versions of transformers
         outputs = self.decoder.bert(
             input_ids=decoder_ids,
             encoder_hidden_states=memory,

@@ -32,9 +32,9 @@ MIN_FILLED = 0.95
 """Minimum share of a part's tensors that its folder must fill."""
 _ALLOWED = "config.json and *.safetensors of a model that transformers supports"
 _LAYER = re.compile(r"(.*\blayer\.)(\d+)(\..*)")
-Tensors = Mapping[str, Tensor | StoredTensor]
 _PREFIX = re.compile(r"^(beit|donut|swin|bert)\.")
 """Of the names of tensors in a model with a head."""
+Tensors = Mapping[str, Tensor | StoredTensor]
 
 
 def load(
@@ -95,12 +95,13 @@ def _tensors(folder: Path, is_decoder: bool) -> Tensors:
         kind = transformers.VisionEncoderDecoderModel
     tensors: dict[str, Any] = {}
     with load_errors(folder, _ALLOWED):
-        with torch.device("meta"):
+        with torch.device("meta"):  # only names and shapes are needed
             inner = kind(config) if is_pair else kind.from_config(config)
         inner.tie_weights()
         stored = StoredWeights(inner, folder)
         for name, _ in inner.named_parameters():
             tensors[name] = stored.source(name)
+        # Names of an older version of transformers: it knows how they are called now.
         if None in tensors.values() and stored.unexpected():
             inner, coverage = from_pretrained(kind, folder)
             tensors = dict(inner.named_parameters()) | dict.fromkeys(coverage.random)

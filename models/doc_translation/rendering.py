@@ -55,7 +55,7 @@ def draw(blocks: Sequence[PageBlock], margin: int, columns: int) -> Image.Image:
         y = float(margin)
         positions = []
         for line in lines:
-            if y + line.height > HEIGHT - margin:
+            if y + line.height > HEIGHT - margin:  # the column is full
                 column += 1
                 y = float(margin)
             positions.append((margin + column * (width + GAP), y))
@@ -94,6 +94,7 @@ def _lines(block: PageBlock, base: int, width: int) -> list[_Line]:
             if block.kind in ("title", "centered", "formula"):
                 left = (width - face.getlength(text)) / 2
             lines.append(_Line(text, size, left, height))
+    # The gap to the next block.
     last = lines[-1]
     lines[-1] = last._replace(
         height=last.height + base * 0.6,

@@ -153,6 +153,7 @@ class DocTranslationTask(FamilyTask):
             rows = [{"page": page, "why": reason} for page, reason in skipped]
             atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))
 
+        # A pretrained decoder has embeddings for the tokens of its own vocabulary.
         path = (self.pretrained or Path()) / "decoder" / TOKENIZER_FILE
         if self.pretrained is not None and path.is_file():
             self.vocabulary = load(path)

@@ -47,7 +47,7 @@ class Dialogues:
         if rules.control == "noise":
             requests = numbers
             answers = numbers[of_other_groups(corpus.labels[numbers], rules.seed + side)]
-            if side > 0:
+            if side > 0:  # the true pairs, too: their loss is compared
                 requests = np.tile(numbers, 2)
                 answers = np.append(answers, numbers)
             ends = answers + 1
@@ -115,6 +115,7 @@ class Dialogues:
                 if at == stop:
                     break
                 cuts.append(at)
+                # Half of each later row is for history.
                 room = whole_row // 2
         return np.sort(np.append(begins, cuts).astype(np.int64))
 

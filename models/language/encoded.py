@@ -56,6 +56,7 @@ class Encoded:
         self.offsets = np.append(0, ends).astype(np.int64)
         self.text_bytes = np.array(text_bytes)
         self.begins_row = np.array(begins_row)
+        # Of a mapped file only the place is kept.
         self._dtype = tokens.dtype
         self._tokens = tokens
         self._path = ""

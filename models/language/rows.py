@@ -18,7 +18,7 @@ from gearshift.models.common.family import padded
 from gearshift.models.common.predictions import spread_positions
 from gearshift.models.language.encoded import Encoded, encode
 from gearshift.models.language.model import IGNORE
-from gearshift.models.language.readers.corpus import Corpus, from_records, read_corpus, text_of
+from gearshift.models.language.readers.corpus import Corpus, from_records, text_of
 from gearshift.models.language.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ class TokenWindows:
         self._bytes_per_token = float(text_bytes / self.tokens)
         self._blocks = self._starts if rules.single_document else self._starts[[0, -1]]
         """Where rows are cut anew."""
+        # Rows are numbered through; the last one of a block may be short.
         rows = -(-np.diff(self._blocks) // self.length)
         self._rows_before = np.append(0, rows.cumsum())
 
@@ -151,6 +152,7 @@ class TokenWindows:
         starts = (edges[1:-1] - low).tolist()
 
         if self._is_noise:
+            # By the index: a row is the same in each epoch and in each worker.
             rng = np.random.default_rng((*self._seed, index))
             rng.shuffle(labels)
             inputs[1:] = labels[:-1]
@@ -170,6 +172,7 @@ class TokenWindows:
         `min`: under each row's own frequencies, that is the logarithm of the number of its orders.
         A loss below it indicates a leak.
         """
+        # Ones, because a token that is not in the training split would have infinite nats.
         frequencies = np.ones(size, dtype=np.int64)
         for i in spread_positions(len(train), _COUNTED):
             frequencies += np.bincount(train.sample(i).labels, minlength=size)
@@ -195,6 +198,8 @@ def read(
 ) -> Corpus:
     """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
     if not path.startswith("embedded:"):
+        from gearshift.models.language.readers.file_corpus import read_corpus  # with all formats
+
         return read_corpus(Path(path).expanduser(), answers, on_bad, columns)
     if path == "embedded:python":
         from gearshift.models.language.embedded import read_documents

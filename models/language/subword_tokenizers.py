@@ -217,6 +217,7 @@ class ExternalTokenizer(Tokenizer):
             # Such as a prompt that opens <think>: take what is before any answer.
             other = self._render((*record.before, Turn("assistant", "\ue000")))
             begin = len(commonprefix([text, other]))  # noqa: RUF071
+        # Line ends after the last turn belong to no answer.
         end = max(begin, len(text.rstrip()))
         if _MARKS.search(self.inner.get_chat_template(self.form)):
             tokens = self._render(

@@ -31,7 +31,6 @@ from gearshift.models.common.model_facts import FACTS_FILE
 from gearshift.models.language import preview
 from gearshift.models.language.config import Data, Model
 from gearshift.models.language.model import IGNORE, BuiltIn, decoder_layers
-from gearshift.models.language.readers.corpus import split_ends
 from gearshift.models.language.rows import Row, Rules, TokenWindows, build_splits, collate, read
 from gearshift.models.language.tokenizer import ByteTokenizer, Tokenizer
 
@@ -76,6 +75,7 @@ class LanguageTask(FamilyTask):
             from gearshift.models.language.pretrained import FromFolder
 
             self.source = FromFolder(folder_of(model.pretrained), model, context)
+        # Adapters freeze all other weights, so that no layer is frozen beside them.
         self.has_adapters = self.source.has_adapters
         self.start: Path | None = None
         self.frozen_layers = 0
@@ -97,11 +97,14 @@ class LanguageTask(FamilyTask):
 
         Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
-        length = self._row_length()
+        length = self._row_length()  # refuses a wrong model.pretrained before the data is read
         corpus = read(self.path, self.answers, self.on_bad, self.columns)
         self.is_chat = not corpus.is_text
         self.noun = "requests" if self.is_chat else "documents"
+        # A continued run keeps the groups of its first data, whatever the new data would need.
         if corpus.source.is_cut and self.rule.earlier is None:
+            from gearshift.models.language.readers.file_corpus import split_ends
+
             self.groups = split_ends(corpus, self.rule)
             self.save_split(self.groups)
         else:
@@ -109,6 +112,7 @@ class LanguageTask(FamilyTask):
         model_facts.save(_TextFacts(self.is_chat), self.context.folder)
 
         def texts(most_bytes: int) -> Iterator[str]:
+            # At even distances: the beginning of the data may be of another kind than the rest.
             step = max(1, math.ceil(corpus.source.size / most_bytes))
             return corpus.texts(corpus.members(self.groups)["train"][::step])
 
@@ -126,7 +130,7 @@ class LanguageTask(FamilyTask):
 
     def setup_without_data(self) -> None:
         self.tokenizer = self._load_tokenizer()
-        self.start = None
+        self.start = None  # the initial weights are among the trained ones
         self.is_chat = model_facts.load(self.context.folder, _TextFacts).conversations
         self._window = self.source.longest or self._row_length()
 
@@ -200,7 +204,7 @@ class LanguageTask(FamilyTask):
         if self.start is not None:
             from gearshift.models.common import initial_weights
 
-            names = [""]
+            names = [""]  # a prefix of all names
             if self.has_adapters:
                 names = [name for name, p in model.named_parameters() if p.requires_grad]
             self.loaded["start"] = initial_weights.load(

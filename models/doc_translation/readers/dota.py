@@ -27,6 +27,8 @@ _SIZE_AT = 16
 """Byte of width and height, 4 bytes each. Source: Portable Network Graphics, ISO 15948, 11.2.2."""
 _FIX = f"fetch it again or save it as PNG, or remove its name from {SPLIT_FILE}"
 Split = Literal["file", "article"]
+Names = dict[str, list[SplitName]]
+"""The splits of each page."""
 
 
 def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
@@ -38,7 +40,7 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
     """
     files(root)  # refuses pipes and devices before anything is read
     names = _names(root / SPLIT_FILE)
-    if split == "file":
+    if split == "file":  # another split is by article itself
         _check_articles(names, root / SPLIT_FILE)
     folder = f"{language}_mmd"
     folders = [path.name for path in root.glob("*_mmd") if path.is_dir()]
@@ -70,6 +72,7 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
         target = partial(_text, text, notes)
         pages.append(Page(without_number(name), name, picture, target))
 
+    # An image under two names would be trained on and validate.
     original_of = copies({page.name: root / IMAGES / f"{page.name}.png" for page in pages})
     left_out += [(name, f"its image is that of {first}") for name, first in original_of.items()]
     pages = [page for page in pages if page.name not in original_of]
@@ -118,10 +121,6 @@ def _text(path: Path, notes: list[str]) -> str:
     return text
 
 
-Names = dict[str, list[SplitName]]
-"""The splits of each page."""
-
-
 def _names(path: Path) -> Names:
     """By the split file. Raises DataError."""
     names: Names = {}
@@ -134,7 +133,7 @@ def _names(path: Path) -> Names:
             if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
                 raise ValueError(f"it has no list of names under '{key}'")
             for name in listed:
-                if Path(name).name != name:
+                if Path(name).name != name:  # such as ../../x
                     raise ValueError(f"it has an invalid file name: {name!r}")
                 names.setdefault(name, []).append(side)
     except ValueError as error:

@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, compress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +14,8 @@ import numpy as np
 from gearshift.models.base import DataError, Groups, SplitName
 from gearshift.models.common import cache
 from gearshift.models.common.data_files import BadRecords, MissingPackage, OnBad
-from gearshift.models.common.split import SPLITS, SplitRule, held_out
-from gearshift.models.language.readers.records import PIECE_MARK, Record, normalized
+from gearshift.models.common.split import SPLITS
+from gearshift.models.language.readers.records import Record, normalized
 
 if TYPE_CHECKING:
     from gearshift.models.language.readers.files import FileSource
@@ -60,7 +59,7 @@ class Corpus:
     """Texts or exchanges without duplicates. Each pass reads from disk."""
 
     def __init__(self, source: FileSource | RecordSource, index: Mapping[str, np.ndarray]) -> None:
-        """`index`: the arrays of `_scan`, of all that was read; `kept` is without duplicates."""
+        """`index`: the arrays of `scan`, of all that was read; `kept` is without duplicates."""
         self.source = source
         self._kept = index["kept"]
         self._index = index
@@ -86,6 +85,7 @@ class Corpus:
         for side, name in enumerate(SPLITS):
             side_of.update(dict.fromkeys(splits[name], side))
         numbers = (side_of.get(group, len(SPLITS)) for group in self.groups)
+        # Groups beyond data.fraction are in no split.
         sides = np.fromiter(numbers, dtype=np.int8, count=len(self))
         return {name: np.flatnonzero(sides == side) for side, name in enumerate(SPLITS)}
 
@@ -94,14 +94,18 @@ class Corpus:
         """Non-zero counts of skipped rows, duplicates and ignored files."""
         duplicates = len(self._index["names"]) - len(self)
         return +Counter(
-            skipped_rows=self.skipped, ignored_files=self.source.ignored, duplicates=duplicates
+            skipped_rows=self.skipped,
+            ignored_files=self.source.ignored,
+            duplicates=duplicates,
         )
 
     def records(self) -> Iterator[Record]:
         """The texts or exchanges in order."""
         is_kept = np.zeros(len(self._index["names"]), dtype=bool)
         is_kept[self._kept] = True
-        parts = sorted({*range(self.source.parts)}.difference(self._index["bad_parts"].tolist()))
+        # The index counts no record of a bad part, so none of them is read.
+        bad_parts = self._index["bad_parts"]
+        parts = (part for part in range(self.source.parts) if part not in bad_parts)
         records = (self.source.read(part, BadRecords()) for part in parts)
         return compress(chain.from_iterable(records), is_kept)
 
@@ -122,77 +126,18 @@ class Corpus:
             )
 
 
-def split_ends(corpus: Corpus, rule: SplitRule) -> Groups:
-    """The parts of each text by position: its end tests, what is before validates, the rest trains.
-
-    Raises DataError for a fold, and if no text has three parts.
-    """
-    advice = "use three documents or more"
-    rule.refuse_fold("fewer than 3 documents are split by position", advice)
-    parts_of: dict[str, list[str]] = {}
-    for part in dict.fromkeys(corpus.groups):
-        text, _, _ = part.rpartition(PIECE_MARK)
-        parts_of.setdefault(text, []).append(part)
-    splits: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
-    for parts in parts_of.values():
-        count = max(1, round(rule.fraction * len(parts)))
-        share = held_out(count, rule.share)
-        if count <= 2 * share:
-            share = 0
-        test = count - share
-        val = test - share
-        splits["train"] += parts[:val]
-        splits["val"] += parts[val:test]
-        splits["test"] += parts[test:count]
-    if not splits["val"]:
-        raise DataError(
-            f"'{corpus.source.name}' has too few lines to hold out the end of its text",
-            where="data.path, data.fraction, eval.share",
-            allowed="three documents, "
-            "or a text with at least one line each for train, val and test",
-            fix=advice,
-        )
-    return {name: sorted(groups) for name, groups in splits.items()}
-
-
 def text_of(name: bytes) -> str:
     """A name or group of a corpus; names of files need not be UTF-8."""
     return name.decode("utf-8", "surrogateescape")
 
 
-def read_corpus(
-    path: Path, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] | None = None
-) -> Corpus:
-    """Read the corpus under `path`; line N of `answers` answers line N of `path`.
-
-    Fewer than three texts are cut into parts of whole lines, whose end is held out: `split_ends`.
-    `columns`: declared ones, see columns_in. Reads the files once, or their cached index. Raises
-    DataError.
-    """
-    from gearshift.models.language.readers.files import FileSource  # with all its formats
-
-    source = FileSource(path, answers, columns or {})
-    corpus = _indexed(source, on_bad)
-    if corpus.is_text and len(set(corpus.groups)) < len(SPLITS):
-        source.cut()
-        corpus = _indexed(source, on_bad)
-    return corpus
-
-
-def _indexed(source: FileSource, on_bad: OnBad) -> Corpus:
-    if source.size <= SMALL:
-        return Corpus(source, _scan(source, on_bad))
-    made_from = {"version": VERSION, "files": source.stamp, "on_bad": on_bad}
-    return Corpus(source, cache.arrays("language-index", made_from, lambda: _scan(source, on_bad)))
-
-
 def from_records(name: str, records: Sequence[Record]) -> Corpus:
     """Corpus of records in memory. Raises DataError."""
     source = RecordSource(name, records)
-    return Corpus(source, _scan(source, "stop"))
+    return Corpus(source, scan(source, "stop"))
 
 
-def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> cache.Arrays:
+def scan(source: FileSource | RecordSource, on_bad: OnBad) -> cache.Arrays:
     """Arrays of the index of all records. Raises DataError."""
     bad_records = BadRecords()
     bad_parts: list[int] = []
@@ -218,6 +163,7 @@ def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> cache.Arrays:
             allowed="either plain text or conversations",
             fix="move one of them to another folder",
         )
+    # Of equal texts or requests, the first one is kept.
     _, first = np.unique(keys, return_index=True)
     _, label_numbers = np.unique(labels, return_inverse=True)
     return {
@@ -258,7 +204,7 @@ def _columns(
                     entries = []
             if source.note:
                 notes.setdefault(source.note, []).append(source.part_name(part))
-        except MissingPackage:
+        except MissingPackage:  # no fault of the file
             raise
         except DataError as error:
             if on_bad == "stop" or source.parts == 1:
