@@ -27,6 +27,7 @@ from gearshift.models.base import (
 from gearshift.models.common import layers, model_facts
 from gearshift.models.common.config import declared_columns
 from gearshift.models.common.family import FamilyTask, Scores, Sums, path_of
+from gearshift.models.common.hub import folder_of
 from gearshift.models.common.model_facts import FACTS_FILE
 from gearshift.models.language import preview
 from gearshift.models.language.config import Data, Model
@@ -71,7 +72,6 @@ class LanguageTask(FamilyTask):
         if model.pretrained is None:
             self.source = BuiltIn(model, context)
         else:
-            from gearshift.models.common.hub import folder_of
             from gearshift.models.language.pretrained import FromFolder
 
             self.source = FromFolder(folder_of(model.pretrained), model, context)
