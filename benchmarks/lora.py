@@ -24,7 +24,7 @@ import transformers
 
 from benchmarks.figures import command, listed, machine, markdown, save_rows
 from gearshift.models.common import subwords
-from gearshift.models.language.embedded import read_conversations
+from gearshift.models.language.commands import read_conversations
 from gearshift.training.checkpoint.tensor_file import file_head
 
 ROOT = Path(__file__).parents[1]

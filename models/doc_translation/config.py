@@ -82,18 +82,37 @@ SIZES = {
     "tiny": Size(
         GlobalEncoder(pixels=64, patch=16, width=64, layers=2, heads=4, hidden=128),
         LocalEncoder((96, 64), width=16, depths=(2, 2), heads=(2, 4), window=4, ratio=2),
-        width=64, heads=4, query_hidden=128, queries=8, decoder_layers=1, decoder_hidden=128,
-        vocabulary=512, positions=128, parameters=338_877,
+        width=64,
+        heads=4,
+        query_hidden=128,
+        queries=8,
+        decoder_layers=1,
+        decoder_hidden=128,
+        vocabulary=512,
+        positions=128,
+        parameters=338_877,
     ),
     "full": Size(
         GlobalEncoder(pixels=224, patch=16, width=768, layers=12, heads=12, hidden=3072),
         LocalEncoder(
-            (896, 672), width=128, depths=(2, 2, 14, 2), heads=(4, 8, 16, 32), window=7, ratio=4
+            (896, 672),
+            width=128,
+            depths=(2, 2, 14, 2),
+            heads=(4, 8, 16, 32),
+            window=7,
+            ratio=4,
         ),
-        width=512, heads=8, query_hidden=1024, queries=256, decoder_layers=3, decoder_hidden=2048,
-        vocabulary=52_000, positions=1536, parameters=208_941_977,
+        width=512,
+        heads=8,
+        query_hidden=1024,
+        queries=256,
+        decoder_layers=3,
+        decoder_hidden=2048,
+        vocabulary=52_000,
+        positions=1536,
+        parameters=208_941_977,
     ),
-}  # fmt: skip
+}
 
 
 class Model(StagedModel):

@@ -20,12 +20,37 @@ class DecoderCache:
 
     def select(self, rows: Tensor) -> None:
         """Keep `rows` of the batch, int64 [batch], in this order; a row may appear repeatedly."""
-        if isinstance(self.state, tuple):  # in transformers 4
-            self.state = tuple(
-                tuple(x.index_select(0, rows) for x in layer) for layer in self.state
-            )
-        else:
+        if not isinstance(self.state, tuple):
             self.state.reorder_cache(rows)
+            return
+        layers = []
+        for layer in self.state:  # in transformers 4
+            layers.append(tuple(x.index_select(0, rows) for x in layer))
+        self.state = tuple(layers)
+
+
+class _Finished:
+    """The best finished hypothesis of each page, and how many it has, up to `beams`."""
+
+    def __init__(self, tokens: Tensor, beams: int) -> None:
+        """`tokens` [page, count], of a page without any."""
+        self.tokens = tokens
+        self.beams = beams
+        self.scores = torch.full(tokens.shape[:1], -torch.inf, device=tokens.device)
+        self.count = torch.zeros_like(self.scores, dtype=torch.int64)
+
+    @property
+    def is_page_done(self) -> Tensor:
+        return self.count >= self.beams
+
+    def add(self, tokens: Tensor, scores: Tensor, is_end: Tensor) -> None:
+        """Those of `tokens` [page, hypothesis, count] that `is_end` [page, hypothesis] marks."""
+        is_new = is_end & scores.isfinite() & ~self.is_page_done[:, None]
+        scores, which = scores.masked_fill(~is_new, -torch.inf).max(1)
+        best = tokens.take_along_dim(which[:, None, None], dim=1).squeeze(1)
+        self.tokens = torch.where((scores > self.scores)[:, None], best, self.tokens)
+        self.scores = torch.maximum(scores, self.scores)
+        self.count += is_new.sum(1)
 
 
 @torch.no_grad()
@@ -51,47 +76,50 @@ def beam_search(
     """
     pages = memory.shape[0]
     device = memory.device
-    end = vocabulary.end
     memory = memory.repeat_interleave(beams, dim=0)
-    rows = torch.arange(pages, device=device)[:, None]
+    page = torch.arange(pages, device=device)[:, None]
     tokens = torch.full((pages, beams, count), vocabulary.pad, device=device)
+    finished = _Finished(tokens[:, 0], beams)
     # At the start all hypotheses of a page are equal, and one counts.
     sums = torch.full((pages, beams), -torch.inf, device=device)
     sums[:, 0] = 0.0
-    best = tokens[:, 0]
-    best_scores = torch.full((pages,), -torch.inf, device=device)
-    finished = torch.zeros(pages, dtype=torch.int64, device=device)
     last = torch.full((pages * beams, 1), vocabulary.start, device=device)
     cache = DecoderCache()
     # The cache grows with each token: a compiler would see another shape each time.
     with torch.compiler.set_stance("force_eager"):
         for at in range(count):
-            logits = model(memory=memory, decoder_ids=last, cache=cache).view(pages, beams, -1)
+            logits = model(memory=memory, decoder_ids=last, cache=cache)
+            logits = logits.view(pages, beams, -1)
+            entries = logits.shape[-1]
             candidates = sums[..., None] + logits.float().log_softmax(-1)
-            # At most one candidate per beam is an end: enough others are left.
-            found, indices = candidates.flatten(1).topk(2 * beams)  # the best first
-            sources = indices // logits.shape[-1]
-            chosen = indices % logits.shape[-1]
-            is_end = chosen == end
-            is_new = is_end[:, :beams] & (finished < beams)[:, None] & found[:, :beams].isfinite()
-            scores, which = (found[:, :beams] / (at + 1)).masked_fill(~is_new, -torch.inf).max(1)
-            ended = tokens[rows[:, 0], sources[rows[:, 0], which]]
-            ended[:, at] = end
-            best = torch.where((scores > best_scores)[:, None], ended, best)
-            best_scores = torch.maximum(scores, best_scores)
-            finished = finished + is_new.sum(1)
-            still_open = is_end.int().argsort(dim=1, stable=True)[:, :beams]
-            sums = found.gather(1, still_open)
-            sources = sources.gather(1, still_open)
-            tokens = tokens[rows, sources]
-            tokens[:, :, at] = chosen.gather(1, still_open)
-            if stops_early and (finished >= beams).all():
+            # The best first. At most one candidate per beam is an end: enough others are left.
+            totals, indices = candidates.flatten(1).topk(2 * beams)
+            sources = indices // entries
+            next_tokens = indices % entries
+            extended = tokens[page, sources]
+            extended[:, :, at] = next_tokens
+            is_end = next_tokens == vocabulary.end
+            finished.add(
+                extended[:, :beams],
+                totals[:, :beams] / (at + 1),
+                is_end[:, :beams],
+            )
+
+            # The best others continue.
+            others = is_end.int().argsort(dim=1, stable=True)[:, :beams]
+            sums = totals.gather(1, others)
+            tokens = extended[page, others]
+            if stops_early and finished.is_page_done.all():
                 break
             if beams > 1:
-                cache.select((rows * beams + sources).flatten())
+                cache.select((page * beams + sources.gather(1, others)).flatten())
             last = tokens[:, :, at].reshape(-1, 1)
-    scores = (sums[:, 0] / count).masked_fill(finished >= beams, -torch.inf)
-    return torch.where((scores > best_scores)[:, None], tokens[:, 0], best)
+    finished.add(
+        tokens[:, :1],
+        sums[:, :1] / count,
+        torch.ones_like(page, dtype=torch.bool),
+    )
+    return finished.tokens
 
 
 def texts(tokens: Tensor, vocabulary: Vocabulary) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -36,14 +36,21 @@ class TranslatedWord(NamedTuple):
 
 
 def _distinct(
-    rng: Generator, count: int, letters: Sequence[str], syllables: tuple[int, int]
+    rng: Generator,
+    count: int,
+    letters: Sequence[str],
+    fewest: int,
 ) -> list[str]:
+    """Words of `fewest` syllables or one more."""
     words: dict[str, None] = {}
     first, vowel, last = letters
     while len(words) < count:
-        parts = int(rng.integers(syllables[0], syllables[1] + 1))
-        word = "".join(_pick(rng, first) + _pick(rng, vowel) for _ in range(parts))
-        words[word + _pick(rng, last)] = None
+        word = ""
+        for _ in range(int(rng.integers(fewest, fewest + 2))):
+            word += _pick(rng, first)
+            word += _pick(rng, vowel)
+        word += _pick(rng, last)
+        words[word] = None
     return list(words)
 
 
@@ -53,8 +60,8 @@ def _pick(rng: Generator, items: Sequence[_T]) -> _T:
 
 def phrase(noun: TranslatedWord, adjective: TranslatedWord) -> Sentence:
     """Adjective and noun; the translation has noun first and an agreeing ending."""
-    written = (f"{noun.written} {adjective.written}{suffix}" for suffix in SUFFIXES)
-    return (f"{adjective.read} {noun.read}", *written)
+    written = f"{noun.written} {adjective.written}"
+    return (f"{adjective.read} {noun.read}", *(written + suffix for suffix in SUFFIXES))
 
 
 CARDS_VERSION = 2
@@ -66,41 +73,61 @@ ROWS = (1, 25, 49)
 """Top of the heading and of the two lines; each lies in one patch row of the global encoder."""
 CARD_HEADINGS = (1, 16, 32)
 """Position of the heading (left, middle, right), which determines the ending of adjectives."""
-_TRANSLATIONS = {
-    "bak": "amari", "dol": "beso", "fim": "cildo", "gus": "duna", "hen": "efri", "jor": "golu",
-    "mev": "jast", "nax": "korm", "pir": "lind", "rot": "merk", "sul": "nols", "tez": "pund",
-}  # fmt: skip
-_WORDS = tuple(TranslatedWord(*pair) for pair in _TRANSLATIONS.items())
+_WORDS = (
+    TranslatedWord("bak", "amari"),
+    TranslatedWord("dol", "beso"),
+    TranslatedWord("fim", "cildo"),
+    TranslatedWord("gus", "duna"),
+    TranslatedWord("hen", "efri"),
+    TranslatedWord("jor", "golu"),
+    TranslatedWord("mev", "jast"),
+    TranslatedWord("nax", "korm"),
+    TranslatedWord("pir", "lind"),
+    TranslatedWord("rot", "merk"),
+    TranslatedWord("sul", "nols"),
+    TranslatedWord("tez", "pund"),
+)
 NOUNS = _WORDS[:6]
 ADJECTIVES = _WORDS[6:]
 _LETTERS = 14
-_CELL = (24, 32)
+_CELL_HEIGHT = 24
+_CELL_WIDTH = 32
 
 
 def read_cards() -> Collection:
     """COUNT distinct cards, two per document; rendered once, then read from the cache."""
     rng = np.random.default_rng(SEED)
-    shape = (len(SUFFIXES), len(NOUNS), *((len(ADJECTIVES), len(NOUNS)) * 2))
+    pair = (len(ADJECTIVES), len(NOUNS))
+    shape = (len(SUFFIXES), len(NOUNS), *pair, *pair)
     # Without replacement: no card is in two splits.
-    chosen = rng.choice(int(np.prod(shape)), size=COUNT, replace=False)
-    words = np.stack(np.unravel_index(chosen, shape), axis=1)
-    read_words = [word.read for word in (*NOUNS, *ADJECTIVES)]
-    made_from = {"version": CARDS_VERSION, "seed": SEED, "count": COUNT, "words": read_words}
-    drawn = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))
-    cards = [
-        Page(
-            f"cards {i // 2:04}", f"card {i:04}", partial(Image.fromarray, pixels), card_text(*row)
+    numbers = rng.choice(int(np.prod(shape)), size=COUNT, replace=False)
+    words = np.stack(np.unravel_index(numbers, shape), axis=1)
+    made_from = {
+        "version": CARDS_VERSION,
+        "seed": SEED,
+        "count": COUNT,
+        "words": [word.read for word in _WORDS],
+    }
+    arrays = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))
+    cards = []
+    for i, pixels in enumerate(arrays["cards"]):
+        card = Page(
+            document=f"cards {i // 2:04}",
+            name=f"card {i:04}",
+            image=partial(Image.fromarray, pixels),
+            text=card_text(*words[i].tolist()),
         )
-        for i, (pixels, row) in enumerate(zip(drawn["cards"], words.tolist(), strict=True))
-    ]
+        cards.append(card)
     return Collection("embedded:cards", cards)
 
 
 def card_text(kind: int, heading: int, *pairs: int) -> str:
     """The translation of a card: kind of heading, heading, and two pairs of adjective and noun."""
-    found = zip(pairs[::2], pairs[1::2], strict=True)
-    lines = [phrase(NOUNS[noun], ADJECTIVES[adjective])[1 + kind] for adjective, noun in found]
-    return f"# {NOUNS[heading].written}\n\n" + "\n".join(lines)
+    lines = [f"# {NOUNS[heading].written}", ""]
+    for adjective, noun in zip(pairs[::2], pairs[1::2], strict=True):
+        texts = phrase(NOUNS[noun], ADJECTIVES[adjective])
+        lines.append(texts[1 + kind])
+    return "\n".join(lines)
 
 
 def _draw(words: np.ndarray, rng: Generator) -> cache.Arrays:
@@ -108,28 +135,30 @@ def _draw(words: np.ndarray, rng: Generator) -> cache.Arrays:
 
     A frame prevents the cropping of margins.
     """
-    nouns, adjectives = (np.stack([_word(w.read) for w in kind]) for kind in (NOUNS, ADJECTIVES))
+    nouns = np.stack([_word(noun.read) for noun in NOUNS])
+    adjectives = np.stack([_word(adjective.read) for adjective in ADJECTIVES])
     kind, heading, *pairs = words.T
     cards = np.full((len(words), HEIGHT, WIDTH), 255, dtype=np.uint8)
-    every = np.arange(len(words))
-    cells = [(every, adjectives[pairs[n]], ROWS[1 + n // 2], 1) for n in (0, 2)]
-    cells += [(every, nouns[pairs[n]], ROWS[1 + n // 2], WIDTH - _CELL[1]) for n in (1, 3)]
+    title, *lines = (cards[:, top : top + _CELL_HEIGHT] for top in ROWS)
     for number, left in enumerate(CARD_HEADINGS):
-        which = np.flatnonzero(kind == number)
-        cells.append((which, nouns[heading[which]], ROWS[0], left))
-    for which, pictures, top, left in cells:
-        cards[which, top : top + _CELL[0], left : left + _CELL[1]] = pictures
+        is_kind = kind == number
+        title[is_kind, :, left : left + _CELL_WIDTH] = nouns[heading[is_kind]]
+    for line, adjective, noun in zip(lines, pairs[::2], pairs[1::2], strict=True):
+        line[..., 1 : 1 + _CELL_WIDTH] = adjectives[adjective]
+        line[..., -_CELL_WIDTH:] = nouns[noun]
+
     faint = rng.integers(0, 30, (len(words), 1, 1))  # some cards are paler
     for card, paler in zip(cards, faint, strict=True):  # noise takes 8 bytes a pixel
         speckle = rng.integers(0, 12, card.shape)
-        card[:] = np.clip(card.astype(np.int16) + (card < 128) * paler - speckle, 0, 255)
+        ink = (card < 128) * paler
+        card[:] = np.clip(card.astype(np.int16) + ink - speckle, 0, 255)
     cards[:, (0, -1)] = cards[:, :, (0, -1)] = 0
     return {"cards": cards}
 
 
 def _word(text: str) -> np.ndarray:
     """Rendered word, uint8 [cell height, cell width]."""
-    cell = Image.new("L", (_CELL[1], _CELL[0]), 255)
+    cell = Image.new("L", (_CELL_WIDTH, _CELL_HEIGHT), 255)
     ImageDraw.Draw(cell).text((1, 2), text, font=font(_LETTERS), fill=0)
     return np.asarray(cell)
 
@@ -160,58 +189,68 @@ class Author:
     def __init__(self, rng: Generator) -> None:
         self.rng = rng
         total = sum(COUNTS.values())
-        read = _distinct(rng, total, _SOURCE, (1, 2))
-        written = _distinct(rng, total, _TARGET, (2, 3))
-        words = list(map(TranslatedWord, read, written))
-        edges = pairwise(np.cumsum((0, *COUNTS.values())).tolist())
-        self.words = {kind: words[a:b] for kind, (a, b) in zip(COUNTS, edges, strict=True)}
+        read = _distinct(rng, total, _SOURCE, fewest=1)
+        written = _distinct(rng, total, _TARGET, fewest=2)
+        words = map(TranslatedWord, read, written)
+        self.words = {}
+        for kind, count in COUNTS.items():
+            self.words[kind] = list(islice(words, count))
         self.used: set[str] = set()
         self.shared = [self._new() for _ in range(SHARED)]
 
     def document(self, number: int) -> list[Text]:
         """Two to four pages with one kind of heading."""
-        kind = int(self.rng.integers(len(HEADINGS)))
-        pages = int(self.rng.integers(2, 5))
+        kind = self._number(0, len(HEADINGS))
+        pages = self._number(2, 5)
         return [self._page(number, kind, is_first=page == 0) for page in range(pages)]
+
+    def _number(self, low: int, high: int) -> int:
+        return int(self.rng.integers(low, high))
 
     def _page(self, number: int, kind: int, is_first: bool) -> Text:
         blocks: list[PageBlock] = []
         texts: list[str] = []
+        style = HEADINGS[kind]
+        target = 1 + kind
         if is_first:
             title = self._phrase()
             blocks.append(PageBlock("title", title[0].title()))
-            texts.append(f"# {title[1 + kind]}")
-        for section in range(1, int(self.rng.integers(2, 4)) + 1):
+            texts.append(f"# {title[target]}")
+        for section in range(1, self._number(2, 4) + 1):
             name = self._phrase()
-            style = HEADINGS[kind]
-            blocks.append(
-                PageBlock(style, f"{section} {name[0]}" if style == "numbered" else name[0])
-            )
-            sentences = [self._sentence() for _ in range(int(self.rng.integers(3, 8)))]
-            blocks.append(PageBlock("paragraph", " ".join(sentence[0] for sentence in sentences)))
-            texts += [
-                f"## {name[1 + kind]}",
-                " ".join(sentence[1 + kind] for sentence in sentences),
-            ]
-            self._extra(1 + kind, blocks, texts)
+            heading = f"{section} {name[0]}" if style == "numbered" else name[0]
+            blocks.append(PageBlock(style, heading))
+            texts.append(f"## {name[target]}")
+            sentences = [self._sentence() for _ in range(self._number(3, 8))]
+            paragraphs = list(map(" ".join, zip(*sentences, strict=True)))
+            blocks.append(PageBlock("paragraph", paragraphs[0]))
+            texts.append(paragraphs[target])
+            self._extra(target, blocks, texts)
         return Text(number, blocks, "\n\n".join(texts))
 
-    def _extra(self, written: int, blocks: list[PageBlock], texts: list[str]) -> None:
+    def _extra(self, target: int, blocks: list[PageBlock], texts: list[str]) -> None:
         """Add a list, a table, a formula, or nothing."""
-        choice = int(self.rng.integers(5))
+        choice = self._number(0, 5)
         if choice == 0:
-            items = [self._phrase() for _ in range(3)]
-            blocks += [PageBlock("bullet", item[0]) for item in items]
-            texts.append("\n".join(f"* {item[written]}" for item in items))
+            items = []
+            for _ in range(3):
+                item = self._phrase()
+                blocks.append(PageBlock("bullet", item[0]))
+                items.append(f"* {item[target]}")
+            texts.append("\n".join(items))
         if choice == 1:
-            rows = [[self._phrase() for _ in range(2)] for _ in range(int(self.rng.integers(2, 4)))]
-            blocks.append(
-                PageBlock("table", "\n".join("|".join(cell[0] for cell in row) for row in rows))
-            )
-            body = r" \\ ".join(" & ".join(cell[written] for cell in row) for row in rows)
+            read = []
+            written = []
+            for _ in range(self._number(2, 4)):
+                left = self._phrase()
+                right = self._phrase()
+                read.append(f"{left[0]}|{right[0]}")
+                written.append(f"{left[target]} & {right[target]}")
+            blocks.append(PageBlock("table", "\n".join(read)))
+            body = r" \\ ".join(written)
             texts.append(rf"\begin{{tabular}}{{ll}} {body} \end{{tabular}}")
         if choice == 2:
-            a, b = (int(n) for n in self.rng.integers(2, 50, 2))
+            a, b = self.rng.integers(2, 50, 2).tolist()
             blocks.append(PageBlock("formula", f"{a} x + {b} = {a * b}"))
             texts.append(rf"\[{a}x+{b}={a * b}\]")
 
@@ -221,35 +260,45 @@ class Author:
     def _new(self) -> Sentence:
         """New sentence: phrase, verb, phrase and sometimes a third phrase."""
         while True:
-            verb = _pick(self.rng, self.words["verbs"])
-            parts = [self._phrase(), self._in_all(verb), self._phrase()]
+            verb = self._in_all("verbs")
+            parts = [self._phrase(), verb, self._phrase()]
             if self.rng.random() < 0.3:
-                parts += [self._in_all(_pick(self.rng, self.words["joints"])), self._phrase()]
-            texts = (" ".join(words) for words in zip(*parts, strict=True))
-            sentence = tuple(text[:1].upper() + text[1:] + "." for text in texts)
+                parts += [self._in_all("joints"), self._phrase()]
+            texts = map(" ".join, zip(*parts, strict=True))
+            sentence = tuple(f"{text[:1].upper()}{text[1:]}." for text in texts)
             if sentence[0] not in self.used:
                 self.used.add(sentence[0])
                 return sentence
 
-    def _in_all(self, word: TranslatedWord) -> Sentence:
+    def _in_all(self, kind: str) -> Sentence:
+        """A word that is translated alike under all kinds of heading."""
+        word = _pick(self.rng, self.words[kind])
         return (word.read, *[word.written] * len(SUFFIXES))
 
     def _phrase(self) -> Sentence:
         noun = _pick(self.rng, self.words["nouns"])
-        return phrase(noun, _pick(self.rng, self.words["adjectives"]))
+        adjective = _pick(self.rng, self.words["adjectives"])
+        return phrase(noun, adjective)
 
 
 def read_pages() -> Collection:
     """DOCUMENTS documents of two to four pages; rendered once, then read from the cache."""
     author = Author(np.random.default_rng(SEED))
-    texts = [page for number in range(DOCUMENTS) for page in author.document(number)]
+    texts: list[Text] = []
+    for number in range(DOCUMENTS):
+        texts += author.document(number)
     made_from = {"version": PAGES_VERSION, "seed": SEED, "documents": DOCUMENTS}
-    arrays = cache.arrays("doc-translation-pages", made_from, lambda: _scans(texts))
+    arrays = cache.arrays("doc-translation-pages", made_from, partial(_scans, texts))
     scans = np.split(arrays["png"], arrays["ends"][:-1])
-    pages = [
-        Page(f"document {text.document:03}", f"page {i:03}", partial(_decoded, png), text.target)
-        for i, (png, text) in enumerate(zip(scans, texts, strict=True))
-    ]
+    pages = []
+    for i, text in enumerate(texts):
+        page = Page(
+            document=f"document {text.document:03}",
+            name=f"page {i:03}",
+            image=partial(_decoded, scans[i]),
+            text=text.target,
+        )
+        pages.append(page)
     return Collection("embedded:pages", pages)
 
 
@@ -257,25 +306,30 @@ def _decoded(png: np.ndarray) -> Image.Image:
     return open_picture(io.BytesIO(png.tobytes()))
 
 
-def _scans(texts: list[Text]) -> cache.Arrays:
+def _scans(texts: Sequence[Text]) -> cache.Arrays:
     """All pages as concatenated PNGs with their ends, a tenth of the raw size."""
     rng = np.random.default_rng(SEED)
-    pngs: list[np.ndarray] = []
+    pngs = io.BytesIO()
+    ends = []
     for text in texts:
-        buffer = io.BytesIO()
-        scan(text, rng).save(buffer, "png", compress_level=3)
-        pngs.append(np.frombuffer(buffer.getvalue(), dtype=np.uint8))
-    return {"png": np.concatenate(pngs), "ends": np.cumsum([len(png) for png in pngs])}
+        png = io.BytesIO()
+        scan(text, rng).save(png, "png", compress_level=3)
+        pngs.write(png.getbuffer())
+        ends.append(pngs.tell())
+    return {"png": np.frombuffer(pngs.getvalue(), dtype=np.uint8), "ends": np.array(ends)}
 
 
 def scan(text: Text, rng: Generator) -> Image.Image:
     """Render a page with random margins and columns, slightly rotated, blurred and speckled."""
     columns = int(rng.integers(1, 3))
-    page = draw(text.blocks, int(rng.integers(32, 72)), columns)
+    margin = int(rng.integers(32, 72))
+    page = draw(text.blocks, margin, columns)
     angle = float(rng.uniform(-1, 1))
-    rotated = page.rotate(angle, resample=Image.Resampling.BILINEAR, fillcolor=255)
-    dots = np.asarray(rotated.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 0.8))))).copy()
+    page = page.rotate(angle, resample=Image.Resampling.BILINEAR, fillcolor=255)
+    radius = float(rng.uniform(0.2, 0.8))
+    page = page.filter(ImageFilter.GaussianBlur(radius))
+    dots = np.array(page).ravel()
     # Sparse and grey, so that cropping does not take speckle for ink.
     at = rng.integers(0, dots.size, dots.size // 500)
-    dots.ravel()[at] = np.minimum(dots.ravel()[at], rng.integers(205, 250, len(at)))
-    return Image.fromarray(dots)
+    dots[at] = np.minimum(dots[at], rng.integers(205, 250, len(at)))
+    return Image.fromarray(dots.reshape(page.height, page.width))

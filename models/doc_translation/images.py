@@ -22,44 +22,56 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 def without_margins(image: Image.Image) -> Image.Image:
     """Crop the margins of a page; a blank page is unchanged."""
-    grey = np.asarray(image.convert("L"))
-    low = int(grey.min())
-    high = int(grey.max())
-    if low == high:
+    grey = np.asarray(image.convert("L"), dtype=np.float32)
+    low = grey.min()
+    contrast = grey.max() - low
+    if contrast == 0:
         return image
     # Stretch the contrast first, so that faded ink on grey paper counts as ink.
-    dark = (grey.astype(np.float32) - low) / (high - low) * WHITE < INK
-    rows = np.flatnonzero(dark.any(axis=1))
-    columns = np.flatnonzero(dark.any(axis=0))
-    return image.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    stretched = (grey - low) / contrast * WHITE
+    is_ink = stretched < INK
+    ink = Image.fromarray(is_ink.astype(np.uint8))
+    return image.crop(ink.getbbox())
 
 
 def local_view(image: Image.Image, height: int, width: int) -> np.ndarray:
     """The page without margins at its aspect ratio, padded with white, uint8 [channel, h, w]."""
     inner = without_margins(image)
     scale = min(height / inner.height, width / inner.width)
-    pixels = _scaled(inner, *(max(1, round(side * scale)) for side in inner.size))
-    page = np.full((pixels.shape[0], height, width), WHITE, dtype=np.uint8)
-    top = (height - pixels.shape[1]) // 2
-    left = (width - pixels.shape[2]) // 2
-    page[:, top : top + pixels.shape[1], left : left + pixels.shape[2]] = pixels
-    return page
+    inner_height = max(1, round(inner.height * scale))
+    inner_width = max(1, round(inner.width * scale))
+    pixels = _scaled(inner, inner_width, inner_height)
+    above = (height - inner_height) // 2
+    left = (width - inner_width) // 2
+    margins = [
+        (0, 0),
+        (above, height - inner_height - above),
+        (left, width - inner_width - left),
+    ]
+    return np.pad(pixels, margins, constant_values=WHITE)
 
 
 def _scaled(image: Image.Image, width: int, height: int) -> np.ndarray:
     """uint8 [channel, height, width], of 1 or 3 channels."""
-    image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    if image.size != (width, height):
+    is_grey = image.mode in ("1", "L", "LA")
+    image = image.convert("L" if is_grey else "RGB")
+    size = (width, height)
+    if image.size != size:
         # Pillow averages over all source pixels when it shrinks, which preserves thin strokes.
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.resize(size, Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    if is_grey:
+        return pixels[None]
+    return pixels.transpose(2, 0, 1)
 
 
 def views(image: Image.Image, size: Size) -> Views:
     """The inputs of the encoders: the whole page as a square, and it without margins."""
     side = size.whole.pixels
-    return _scaled(image, side, side), local_view(image, *size.local.pixels)
+    height, width = size.local.pixels
+    whole = _scaled(image, side, side)
+    local = local_view(image, height, width)
+    return whole, local
 
 
 def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
@@ -67,21 +79,29 @@ def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
 
     (x/255 - 0.5) / 0.5, and normalized as for ImageNet.
     """
-    whole, local = (
-        torch.from_numpy(
-            np.stack([np.broadcast_to(view, (3, *view.shape[1:])) for view in side])
-        ).float()
-        for side in zip(*views, strict=True)
-    )
-    return whole / 127.5 - 1, _by_imagenet(local / 255)
+    whole, local = map(_colored, zip(*views, strict=True))
+    page_global = whole / 127.5 - 1
+    page_local = _by_imagenet(local / 255)
+    return page_global, page_local
+
+
+def _colored(pictures: Sequence[np.ndarray]) -> Tensor:
+    """Pictures of 1 or 3 channels as a batch of 3, float32."""
+    colored = []
+    for pixels in pictures:
+        shape = (3, *pixels.shape[1:])
+        colored.append(np.broadcast_to(pixels, shape))
+    return torch.from_numpy(np.stack(colored)).float()
 
 
 def blank(page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
     """White pages in the shape of `batches`."""
-    return torch.ones_like(page_global), _by_imagenet(torch.ones_like(page_local))
+    local = torch.ones_like(page_local)
+    return torch.ones_like(page_global), _by_imagenet(local)
 
 
 def _by_imagenet(share: Tensor) -> Tensor:
-    mean = torch.tensor(IMAGENET_MEAN, device=share.device)[:, None, None]
-    deviation = torch.tensor(IMAGENET_DEVIATION, device=share.device)[:, None, None]
-    return (share - mean) / deviation
+    mean = torch.tensor(IMAGENET_MEAN, device=share.device)
+    deviation = torch.tensor(IMAGENET_DEVIATION, device=share.device)
+    centered = share - mean.view(3, 1, 1)
+    return centered / deviation.view(3, 1, 1)

@@ -32,7 +32,12 @@ def plain_text(markdown: str) -> str:
 _TOKENIZERS = {
     "zh": "zh",
     "yue": "zh",
-    **dict.fromkeys(("ja", "ko", "th", "lo", "km", "my"), "char"),
+    "ja": "char",
+    "ko": "char",
+    "th": "char",
+    "lo": "char",
+    "km": "char",
+    "my": "char",
 }
 """Of sacrebleu by language; 13a, the default, would take a sentence without spaces for a word.
 
@@ -78,6 +83,7 @@ def tree(text: str) -> HeadingNode:
                 continue
             in_paragraph = False
             node = HeadingNode("heading", bool(heading[2].strip()), len(heading[1]))
+            # A heading ends those of its own level and below.
             while path[-1].level >= node.level:
                 path.pop()
             path[-1].children.append(node)
@@ -141,42 +147,44 @@ class TranslationMetric(Sums):
 
     def _sums(self, model: Module, batch: Batch) -> dict[str, Any]:
         """STEDS and pages, the counts of BLEUs, loss and tokens; always as many model calls."""
-        views = (batch["page_global"], batch["page_local"])
+        page_global = batch["page_global"]
+        page_local = batch["page_local"]
         references = batch["references"]
-        memory = model(*views)
+        memory = model(page_global, page_local)
         written = self._written(model, memory)
-        plain = [[plain_text(text) for text in side] for side in (written, references)]
+        plain = list(map(plain_text, written))
+        plain_references = list(map(plain_text, references))
         pages = torch.tensor(len(references), device=memory.device)  # also places the sums
         sums: dict[str, Any] = {
             "steds": (math.fsum(map(steds, written, references)), pages),
             "bleu": tuple(self.bleu.counts(written, references)),
-            "bleu_pt": tuple(self.bleu.counts(*plain)),
+            "bleu_pt": tuple(self.bleu.counts(plain, plain_references)),
         }
-        if self.beams == 1:
+        if self.beams == 1:  # the evaluation by beam search comes beside that by one beam
             loss = model(memory=memory, decoder_ids=batch["decoder_ids"], labels=batch["labels"])
             sums["loss"] = loss, batch["units"]
         if self.against_blank:
-            of_blank = self._written(model, model(*blank(*views)))
-            sums["blank"] = tuple(self.bleu.counts(of_blank, references))
+            memory = model(*blank(page_global, page_local))
+            written = self._written(model, memory)
+            sums["blank"] = tuple(self.bleu.counts(written, references))
         return sums
 
     def _written(self, model: Module, memory: Tensor) -> list[str]:
-        return texts(
-            beam_search(model, memory, self.count, self.vocabulary, self.beams), self.vocabulary
-        )
+        tokens = beam_search(model, memory, self.count, self.vocabulary, self.beams)
+        return texts(tokens, self.vocabulary)
 
     def _metrics(self, sums: Mapping[str, Tensor]) -> Scores:
         end = "" if self.beams == 1 else "_beam"
-        scores = {
-            name: self.bleu.score(sums[name].tolist()) for name in sums if name.startswith("bl")
-        }
+        bleu = self.bleu.score(sums["bleu"].tolist())
+        steds_sum, pages = sums["steds"].tolist()
         metrics: Scores = {
-            f"val_bleu{end}": scores["bleu"],
-            f"val_bleu_pt{end}": scores["bleu_pt"],
-            f"val_steds{end}": float(sums["steds"][0] / sums["steds"][1]),
+            f"val_bleu{end}": bleu,
+            f"val_bleu_pt{end}": self.bleu.score(sums["bleu_pt"].tolist()),
+            f"val_steds{end}": steds_sum / pages,
         }
         if self.beams == 1:
-            metrics["val_loss"] = float(sums["loss"][0] / sums["loss"][1])
+            loss, units = sums["loss"].tolist()
+            metrics["val_loss"] = loss / units
         if self.against_blank:
-            metrics["val_bleu_gain"] = scores["bleu"] - scores["blank"]
+            metrics["val_bleu_gain"] = bleu - self.bleu.score(sums["blank"].tolist())
         return metrics

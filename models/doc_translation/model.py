@@ -32,12 +32,20 @@ def global_encoder(size: GlobalEncoder) -> Any:
     from transformers import BeitConfig, BeitModel
 
     config = BeitConfig(
-        image_size=size.pixels, patch_size=size.patch, hidden_size=size.width,
-        num_hidden_layers=size.layers, num_attention_heads=size.heads,
-        intermediate_size=size.hidden, use_mask_token=True, use_absolute_position_embeddings=True,
-        use_relative_position_bias=False, use_mean_pooling=False,  # required for the final norm
-        layer_scale_init_value=0.1, drop_path_rate=0.0, initializer_range=_deviation(size.width),
-    )  # fmt: skip
+        image_size=size.pixels,
+        patch_size=size.patch,
+        hidden_size=size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=size.hidden,
+        use_mask_token=True,
+        use_absolute_position_embeddings=True,
+        use_relative_position_bias=False,
+        use_mean_pooling=False,  # required for the final norm
+        layer_scale_init_value=0.1,
+        drop_path_rate=0.0,
+        initializer_range=_deviation(size.width),
+    )
     encoder: Any = BeitModel(config, add_pooling_layer=False)
     # transformers initializes zeros, which delays the training of positions.
     nn.init.normal_(encoder.embeddings.position_embeddings, std=0.02)
@@ -53,11 +61,16 @@ def local_encoder(size: LocalEncoder) -> Any:
     from transformers import DonutSwinConfig, DonutSwinModel
 
     config = DonutSwinConfig(
-        image_size=list(size.pixels), patch_size=SWIN_PATCH, embed_dim=size.width,
-        depths=list(size.depths), num_heads=list(size.heads), window_size=size.window,
-        mlp_ratio=float(size.ratio), drop_path_rate=0.0,
+        image_size=list(size.pixels),
+        patch_size=SWIN_PATCH,
+        embed_dim=size.width,
+        depths=list(size.depths),
+        num_heads=list(size.heads),
+        window_size=size.window,
+        mlp_ratio=float(size.ratio),
+        drop_path_rate=0.0,
         initializer_range=_deviation(size.output_width),
-    )  # fmt: skip
+    )
     return DonutSwinModel(config, add_pooling_layer=False)
 
 
@@ -66,12 +79,20 @@ def decoder(size: Size, dropout: float) -> Any:
     from transformers import BertConfig, BertLMHeadModel
 
     config = BertConfig(
-        vocab_size=size.vocabulary, hidden_size=size.width, num_hidden_layers=size.decoder_layers,
-        num_attention_heads=size.heads, intermediate_size=size.decoder_hidden,
-        max_position_embeddings=size.positions, type_vocab_size=1, is_decoder=True,
-        add_cross_attention=True, use_cache=False, hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout, initializer_range=_deviation(size.width),
-    )  # fmt: skip
+        vocab_size=size.vocabulary,
+        hidden_size=size.width,
+        num_hidden_layers=size.decoder_layers,
+        num_attention_heads=size.heads,
+        intermediate_size=size.decoder_hidden,
+        max_position_embeddings=size.positions,
+        type_vocab_size=1,
+        is_decoder=True,
+        add_cross_attention=True,
+        use_cache=False,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        initializer_range=_deviation(size.width),
+    )
     return BertLMHeadModel(config)
 
 
@@ -99,21 +120,27 @@ class ResidualAttention(nn.Module):
         self.value = nn.Linear(key_width, width)
         self.output = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
-        scales = (SHARPNESS, SHARPNESS, gain, 1.0)
-        layers = (self.query, self.key, self.value, self.output)
-        for layer, scale in zip(layers, scales, strict=True):
-            nn.init.normal_(layer.weight, std=scale / math.sqrt(layer.in_features))
-            nn.init.zeros_(layer.bias)
+        _draw(self.query, SHARPNESS)
+        _draw(self.key, SHARPNESS)
+        _draw(self.value, gain)
+        _draw(self.output, 1.0)
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         """`x` [batch, queries, width] attends to `image` [batch, tokens, key width]."""
         mixed = F.scaled_dot_product_attention(
-            self._split(self.query(x)), self._split(self.key(image)), self._split(self.value(image))
+            self._split(self.query(x)),
+            self._split(self.key(image)),
+            self._split(self.value(image)),
         )
         return self.norm(x + self.output(mixed.transpose(1, 2).flatten(2)))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _draw(layer: nn.Linear, scale: float) -> None:
+    nn.init.normal_(layer.weight, std=scale / math.sqrt(layer.in_features))
+    nn.init.zeros_(layer.bias)
 
 
 class QueryTransformer(nn.Module):
@@ -123,13 +150,14 @@ class QueryTransformer(nn.Module):
     BLIP-2, 2023, section 3.1.
     """
 
-    def __init__(self, width: int, image_width: int, heads: int, hidden: int) -> None:
+    def __init__(self, size: Size, image_width: int) -> None:
         super().__init__()
+        width = size.width
         self.entry_norm = nn.LayerNorm(width, eps=EPSILON)
-        self.self_attention = ResidualAttention(width, width, heads)
-        self.cross_attention = ResidualAttention(width, image_width, heads, GAIN)
-        self.widen = nn.Linear(width, hidden)
-        self.narrow = nn.Linear(hidden, width)
+        self.self_attention = ResidualAttention(width, width, size.heads)
+        self.cross_attention = ResidualAttention(width, image_width, size.heads, GAIN)
+        self.widen = nn.Linear(width, size.query_hidden)
+        self.narrow = nn.Linear(size.query_hidden, width)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
 
     def forward(self, queries: Tensor, image: Tensor) -> Tensor:
@@ -164,9 +192,8 @@ class DocTranslator(HasFrozenParts):
         self.local_encoder = local_encoder(size.local)
         self.expand = nn.Linear(size.whole.width, image_width)
         self.queries = nn.Parameter(torch.randn(2, size.queries, size.width) * 0.02)
-        widths = size.width, image_width, size.heads, size.query_hidden
-        self.global_gather = QueryTransformer(*widths)
-        self.local_gather = QueryTransformer(*widths)
+        self.global_gather = QueryTransformer(size, image_width)
+        self.local_gather = QueryTransformer(size, image_width)
         self.gate = nn.Linear(2 * size.width, 1)
         self.project = nn.Linear(size.width, size.width)
         self.decoder: Any = decoder(size, dropout)
@@ -193,7 +220,7 @@ class DocTranslator(HasFrozenParts):
             memory = self._encode(page_global, page_local)
         if decoder_ids is None:
             return memory
-        name = cache_name(self.decoder.bert)
+        name = cache_name(self.decoder.bert)  # differs between versions of transformers
         outputs = self.decoder.bert(
             input_ids=decoder_ids,
             encoder_hidden_states=memory,
@@ -203,16 +230,18 @@ class DocTranslator(HasFrozenParts):
         if cache is not None:
             cache.state = getattr(outputs, name)
         hidden = outputs.last_hidden_state
-        if labels is not None:
-            # By chunks: the logits of one page take 319 MB in the full size.
-            hidden = hidden.flatten(0, 1)
-            labels = labels.flatten()
-            if len(labels) <= self.rows:
-                return self._chunk_loss(hidden, labels)
-            chunks = zip(hidden.split(self.rows), labels.split(self.rows), strict=True)
-            sums = [checkpoint(self._chunk_loss, x, y, use_reentrant=False) for x, y in chunks]
-            return torch.stack(sums).sum()
-        return self.decoder.cls(hidden)
+        if labels is None:
+            return self.decoder.cls(hidden)
+
+        # By chunks: the logits of one page take 319 MB in the full size.
+        hidden = hidden.flatten(0, 1)
+        labels = labels.flatten()
+        if len(labels) <= self.rows:
+            return self._chunk_loss(hidden, labels)
+        sums = []
+        for x, y in zip(hidden.split(self.rows), labels.split(self.rows), strict=True):
+            sums.append(checkpoint(self._chunk_loss, x, y, use_reentrant=False))
+        return torch.stack(sums).sum()
 
     def _encode(self, page_global: Tensor | None, page_local: Tensor | None) -> Tensor:
         whole = self.global_encoder(page_global).last_hidden_state

@@ -34,6 +34,7 @@ _ALLOWED = "config.json and *.safetensors of a model that transformers supports"
 _LAYER = re.compile(r"(.*\blayer\.)(\d+)(\..*)")
 _PREFIX = re.compile(r"^(beit|donut|swin|bert)\.")
 """Of the names of tensors in a model with a head."""
+Tensors = Mapping[str, Tensor | StoredTensor]
 
 
 def load(
@@ -58,11 +59,14 @@ def load(
             allowed=f"a folder with {folders}, each in the layout of transformers",
         )
     reports = {}
-    for name in (name for name in present if name in parts):
+    for name in present:
+        if name not in parts:
+            continue
         tensors = _tensors(folder / name, name == "decoder")
         if name == "decoder" and take_layers is not None:
             tensors = _select_layers(tensors, take_layers, folder / name)
-        coverage = reports[name] = fill(getattr(model, PARTS[name]), tensors)
+        coverage = fill(model.get_submodule(PARTS[name]), tensors)
+        reports[name] = coverage
         counts = ", ".join(f"{len(names)} {what}" for what, names in vars(coverage).items())
         share = len(coverage.matched) / (len(coverage.matched) + len(coverage.random))
         log.info("pretrained %s: %s (%.0f %%)", name, counts, 100 * share)
@@ -77,7 +81,7 @@ def load(
     return reports
 
 
-def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor | StoredTensor]:
+def _tensors(folder: Path, is_decoder: bool) -> Tensors:
     """Weights of a model: those in its files, or, under outdated names, those of transformers.
 
     Of a whole Donut or Nougat, those of its encoder.
@@ -89,26 +93,27 @@ def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor | StoredTens
     is_pair = config.model_type == "vision-encoder-decoder"
     if is_pair:
         kind = transformers.VisionEncoderDecoderModel
-    tensors: Mapping[str, Any]
+    tensors: dict[str, Any] = {}
     with load_errors(folder, _ALLOWED):
-        with torch.device("meta"):
+        with torch.device("meta"):  # only names and shapes are needed
             inner = kind(config) if is_pair else kind.from_config(config)
         inner.tie_weights()
         stored = StoredWeights(inner, folder)
-        tensors = {name: stored.source(name) for name, _ in inner.named_parameters()}
+        for name, _ in inner.named_parameters():
+            tensors[name] = stored.source(name)
+        # Names of an older version of transformers: it knows how they are called now.
         if None in tensors.values() and stored.unexpected():
             inner, coverage = from_pretrained(kind, folder)
-            drawn = set(coverage.random)
-            tensors = {name: None if name in drawn else x for name, x in inner.named_parameters()}
+            tensors = dict(inner.named_parameters()) | dict.fromkeys(coverage.random)
     prefix = "encoder." if is_pair else ""
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if tensor is not None and name.startswith(prefix)
-    }
+    chosen = {}
+    for name, tensor in tensors.items():
+        if tensor is not None and name.startswith(prefix):
+            chosen[name.removeprefix(prefix)] = tensor
+    return chosen
 
 
-def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> Coverage:
+def fill(part: Module, tensors: Tensors) -> Coverage:
     """Copy tensors of matching name and shape into `part`.
 
     A model prefix, for example `bert.`, is ignored.
@@ -126,23 +131,25 @@ def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> Coverage
     return coverage
 
 
-def _select_layers(
-    tensors: Mapping[str, Tensor | StoredTensor], layers: Sequence[int], folder: Path
-) -> dict[str, Tensor | StoredTensor]:
+def _select_layers(tensors: Tensors, layers: Sequence[int], folder: Path) -> Tensors:
     """Keep only `layers`, renumbered from 0. Raises DataError if one does not exist."""
-    matches = {name: _LAYER.fullmatch(name) for name in tensors}
-    existing = sorted({int(match[2]) for match in matches.values() if match})
-    if missing := [number for number in layers if number not in existing]:
+    chosen = {}
+    existing = set()
+    for name, tensor in tensors.items():
+        match = _LAYER.fullmatch(name)
+        if match is None:
+            chosen[name] = tensor
+            continue
+        number = int(match[2])
+        existing.add(number)
+        if number in layers:
+            chosen[f"{match[1]}{layers.index(number)}{match[3]}"] = tensor
+    missing = [number for number in layers if number not in existing]
+    if missing:
         raise DataError(
             f"model.take_layers {list(layers)}: the pretrained decoder has no layer {missing[0]}",
             where=str(folder),
-            allowed=", ".join(map(str, existing)),
+            allowed=", ".join(map(str, sorted(existing))),
         )
-    log.info("pretrained decoder: uses layers %s of %s", list(layers), existing)
-    return {
-        name if match is None else f"{match[1]}{layers.index(int(match[2]))}{match[3]}": tensors[
-            name
-        ]
-        for name, match in matches.items()
-        if match is None or int(match[2]) in layers
-    }
+    log.info("pretrained decoder: uses layers %s of %s", list(layers), sorted(existing))
+    return chosen

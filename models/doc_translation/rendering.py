@@ -53,21 +53,23 @@ def draw(blocks: Sequence[PageBlock], margin: int, columns: int) -> Image.Image:
         lines = [line for block in blocks for line in _lines(block, base, width)]
         column = 0
         y = float(margin)
-        placed = []
+        positions = []
         for line in lines:
-            if y + line.height > HEIGHT - margin:
-                column = column + 1
+            if y + line.height > HEIGHT - margin:  # the column is full
+                column += 1
                 y = float(margin)
-            placed.append((line, margin + column * (width + GAP), y))
+            positions.append((margin + column * (width + GAP), y))
             y += line.height
         if column < columns:
             break
+
     page = Image.new("L", (WIDTH, HEIGHT), 255)
     pen = ImageDraw.Draw(page)
-    for line, x, y in placed:
+    for line, (x, y) in zip(lines, positions, strict=True):
         pen.text((x + line.left, y), line.text, font=font(line.size), fill=0)
         if line.is_ruled:
-            pen.line((x, y + line.size * 1.2, x + width, y + line.size * 1.2), fill=0, width=2)
+            rule = y + line.size * 1.2
+            pen.line((x, rule, x + width, rule), fill=0, width=2)
     return page
 
 
@@ -75,32 +77,32 @@ def _lines(block: PageBlock, base: int, width: int) -> list[_Line]:
     """Lines of a block; the last one includes the gap to the next block."""
     size = round(base * _SCALE.get(block.kind, 1.0))
     height = size * LEADING
+    lines = []
     if block.kind == "table":
-        lines = []
-        for cells in (row.split("|") for row in block.text.split("\n")):
+        for row in block.text.split("\n"):
+            cells = row.split("|")
             for n, cell in enumerate(cells):
-                is_last = n == len(cells) - 1
-                lines.append(
-                    _Line(
-                        cell.strip(),
-                        size,
-                        width / len(cells) * n,
-                        height if is_last else 0.0,
-                        is_last,
-                    )
-                )
+                # All cells of a row but the last one leave the pen where it is.
+                lines.append(_Line(cell.strip(), size, width / len(cells) * n, 0.0))
+            lines[-1] = lines[-1]._replace(height=height, is_ruled=True)
     else:
-        indent = base * 1.2 if block.kind == "bullet" else 0.0
+        left = 0.0
+        if block.kind == "bullet":
+            left = base * 1.2
         face = font(size)
-        is_centered = block.kind in ("title", "centered", "formula")
-        lines = [
-            _Line(text, size, (width - face.getlength(text)) / 2 if is_centered else indent, height)
-            for text in _wrapped(block.text, face, width - indent)
-        ]
+        for text in _wrapped(block.text, face, width - left):
+            if block.kind in ("title", "centered", "formula"):
+                left = (width - face.getlength(text)) / 2
+            lines.append(_Line(text, size, left, height))
+    # The gap to the next block.
     last = lines[-1]
-    is_ruled = last.is_ruled or block.kind == "ruled"
-    lines[-1] = last._replace(height=last.height + base * 0.6, is_ruled=is_ruled)
-    return [_Line("-", size, base * 0.3, 0.0), *lines] if block.kind == "bullet" else lines
+    lines[-1] = last._replace(
+        height=last.height + base * 0.6,
+        is_ruled=last.is_ruled or block.kind == "ruled",
+    )
+    if block.kind == "bullet":
+        lines.insert(0, _Line("-", size, base * 0.3, 0.0))
+    return lines
 
 
 def _wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:

@@ -29,7 +29,6 @@ from gearshift.models.common.predictions import (
 from gearshift.models.doc_translation import images
 from gearshift.models.doc_translation.decoding import beam_search, texts
 from gearshift.models.doc_translation.metric import bleu_of, steds
-from gearshift.models.doc_translation.model import ENCODERS
 from gearshift.models.doc_translation.readers.page import Page
 
 SHOWN = 3
@@ -57,15 +56,13 @@ def preview(task: Any, model: Module) -> str:
 
 def pictures(task: Any) -> list[Picture]:
     """Pictures of a few training pages. May read from disk."""
-    return [
-        _picture(s, f"page-{number}")
-        for number, s in enumerate(few_samples(task.data("train"), SHOWN))
-    ]
+    samples = few_samples(task.data("train"), SHOWN)
+    return [_picture(sample, f"page-{number}") for number, sample in enumerate(samples)]
 
 
 def _picture(sample: Mapping[str, Any], name: str) -> Picture:
     pixels = np.ascontiguousarray(sample["views"][1].transpose(1, 2, 0).squeeze())
-    caption = "{1} of {0}, input of the local encoder".format(*sample["meta"])
+    caption = f"{_name(sample)}, input of the local encoder"
     return Picture(name, caption, png(Image.fromarray(pixels).resize(_SIZE)))
 
 
@@ -77,14 +74,26 @@ def predictions(task: Any, model: Module) -> Predictions:
     count = min(task.count, TOKENS)
     bleu = bleu_of(task.collection.language)
     samples = few_samples(task.data("val"), SHOWN)
-    rows: list[tuple[str | float, ...]] = []
-    for sample, written in zip(samples, _written(task, model, samples, count), strict=True):
+    translations = _written(task, model, samples, count)
+    rows = []
+    shown = []
+    for number, (sample, written) in enumerate(zip(samples, translations, strict=True), start=1):
         reference = task.vocabulary.decode(sample["labels"][:count].tolist())
-        scores = bleu.score(bleu.counts([written], [reference])), steds(written, reference)
-        name = "{1} of {0}".format(*sample["meta"])
-        rows.append((name, printable(reference), printable(written), *scores))
-    shown = [_picture(sample, f"page_{number}") for number, sample in enumerate(samples, start=1)]
+        cells = (
+            _name(sample),
+            printable(reference),
+            printable(written),
+            bleu.score(bleu.counts([written], [reference])),
+            steds(written, reference),
+        )
+        rows.append(cells)
+        shown.append(_picture(sample, f"page_{number}"))
     return Predictions(("page", "reference", "translation", "bleu", "steds"), rows, shown)
+
+
+def _name(sample: Mapping[str, Any]) -> str:
+    document, page = sample["meta"]
+    return f"{page} of {document}"
 
 
 def is_image(path: Path) -> bool:
@@ -99,14 +108,14 @@ def read(path: Path) -> list[Page]:
     """
     with input_errors():
         source = existing_path(str(path), IMAGES)
-        pages: list[Page] = []
+        folder = source if source.is_dir() else source.parent
+        pages = []
         for file in filter(is_image, data_files.files(source)):
-            name = file.relative_to(source) if file != source else Path(file.name)
-            title = name.with_suffix("").as_posix()
+            title = file.relative_to(folder).with_suffix("").as_posix()
             count = count_pages(file)
             for n in range(count):
-                own = f"{title} page {n + 1}" if count > 1 else title
-                pages.append(Page(title, own, partial(open_picture, file, page=n), ""))
+                name = f"{title} page {n + 1}" if count > 1 else title
+                pages.append(Page(title, name, partial(open_picture, file, page=n), ""))
         if not pages:
             raise unknown_format(path, (IMAGES,))
         return pages
@@ -120,12 +129,17 @@ def features(task: Any, model: Any, pages: Sequence[Page]) -> Iterator[Predictio
     """
     names = DistinctNames()
     for page in pages:
-        encoders = map(model.get_submodule, ENCODERS)
-        states = (e(x).last_hidden_state for e, x in zip(encoders, _views(task, page), strict=True))
-        whole, local = (x.float().cpu().numpy() for x in states)
+        page_global, page_local = _views(task, page)
+        whole = model.global_encoder(page_global).last_hidden_state.float().cpu().numpy()
+        local = model.local_encoder(page_local).last_hidden_state.float().cpu().numpy()
         whole = whole[:, 1:]  # the first token belongs to no patch
-        more = {"global_features": whole, "global_mean": whole.mean(1)}
-        yield features_file(names.of(page.name), page.name, [page.name], local, more=more)
+        yield features_file(
+            names.of(page.name),
+            page.name,
+            [page.name],
+            local,
+            more={"global_features": whole, "global_mean": whole.mean(1)},
+        )
 
 
 @torch.no_grad()
@@ -143,6 +157,5 @@ def translations(task: Any, model: Module, pages: Sequence[Page]) -> Iterator[Pr
 def _views(task: Any, page: Page) -> list[torch.Tensor]:
     with input_errors():
         image = page.image()
-    return [
-        view.to(task.context.device) for view in images.batches([images.views(image, task.size)])
-    ]
+    views = images.batches([images.views(image, task.size)])
+    return [view.to(task.context.device) for view in views]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,9 +84,11 @@ class DocTranslationTask(FamilyTask):
         super().__init__(model, data, context)
         check_kernel(context.attention, context.device)
         size = SIZES[model.size]
-        count = model.decoder_layers or size.decoder_layers
-        queries = model.queries or size.queries
-        self.size = replace(size, decoder_layers=count, queries=queries)
+        self.size = replace(
+            size,
+            decoder_layers=model.decoder_layers or size.decoder_layers,
+            queries=model.queries or size.queries,
+        )
         self.dropout = model.dropout
         self.path = data.path
         self.control = data.control
@@ -104,9 +108,10 @@ class DocTranslationTask(FamilyTask):
     def read(self) -> Sequence[Page]:
         path = self.path
         data = self.data_settings
-        if path in formats.EMBEDDED:
-            read = embedded.read_cards if path == "embedded:cards" else embedded.read_pages
-            self.collection = read()
+        if path == "embedded:cards":
+            self.collection = embedded.read_cards()
+        elif path == "embedded:pages":
+            self.collection = embedded.read_pages()
         elif path.startswith("embedded:"):
             raise unknown_embedded(path, formats.EMBEDDED)
         else:
@@ -120,13 +125,13 @@ class DocTranslationTask(FamilyTask):
         return [page.document for page in records]
 
     def split_groups(self, groups: Iterable[str]) -> Groups:
-        given = self.collection.given
-        if given is None:
+        documents_of = self.collection.splits
+        if documents_of is None:
             return super().split_groups(groups)
         self.rule.refuse_fold("a file gives the split of this data", "--set data.split=article")
         splits: dict[SplitName, list[str]] = {}
         for side in SPLITS:
-            documents = given[side]
+            documents = documents_of[side]
             if not documents:
                 raise DataError(
                     f"the {side} split is empty: none of its pages exists",
@@ -135,8 +140,8 @@ class DocTranslationTask(FamilyTask):
                     fix="--set data.split=article",
                 )
             order = np.random.default_rng(self.rule.seed).permutation(len(documents))
-            chosen = order[: max(1, round(self.rule.fraction * len(documents)))]
-            splits[side] = sorted(documents[i] for i in chosen)
+            count = max(1, round(self.rule.fraction * len(documents)))
+            splits[side] = sorted(documents[i] for i in order[:count])
         self.save_split(splits)
         return splits
 
@@ -147,14 +152,16 @@ class DocTranslationTask(FamilyTask):
         if folder is not None and skipped and not (folder / SKIPPED_FILE).exists():
             rows = [{"page": page, "why": reason} for page, reason in skipped]
             atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))
-        path = None if self.pretrained is None else self.pretrained / "decoder" / TOKENIZER_FILE
-        if path is None or not path.is_file():
-            texts = (self.records[number].target() for number in train)
-            self.vocabulary = load_or_train(texts, self.size.vocabulary, folder)
-        else:
+
+        # A pretrained decoder has embeddings for the tokens of its own vocabulary.
+        path = (self.pretrained or Path()) / "decoder" / TOKENIZER_FILE
+        if self.pretrained is not None and path.is_file():
             self.vocabulary = load(path)
             self.size = replace(self.size, vocabulary=-(-self.vocabulary.size // 8) * 8)
             subwords.save_tokenizer(self.vocabulary.inner, folder)
+        else:
+            texts = (self.records[number].target() for number in train)
+            self.vocabulary = load_or_train(texts, self.size.vocabulary, folder)
         model_facts.save(_PageFacts(self.size.vocabulary), folder)
 
     def setup_without_data(self) -> None:
@@ -171,13 +178,15 @@ class DocTranslationTask(FamilyTask):
     def network(self) -> DocTranslator:
         """The encoders of `model.encoder` replace those of `model.pretrained`."""
         model = DocTranslator(self.size, self.dropout)
-        settings = self.model_settings
         restrict_blocks(layers(model), self.context.attention)
         if self.pretrained is not None:
-            parts = tuple(pretrained.PARTS) if self.encoder is None else ("decoder",)
-            partial = settings.partial
-            chosen = settings.take_layers
-            self._reports = pretrained.load(model, self.pretrained, parts, partial, chosen)
+            self._reports = pretrained.load(
+                model,
+                self.pretrained,
+                pretrained.PARTS if self.encoder is None else ["decoder"],
+                self.model_settings.partial,
+                self.model_settings.take_layers,
+            )
         return model
 
     def sample(self, number: int, given: int, draws: Draws) -> dict[str, Any]:
@@ -187,7 +196,7 @@ class DocTranslationTask(FamilyTask):
         labels = self._tokens(text)[: self.length]
         return {
             "views": images.views(self.records[given].image(), self.size),
-            "inputs": np.concatenate(([self.vocabulary.start], labels[:-1])),
+            "inputs": np.insert(labels[:-1], 0, self.vocabulary.start),
             "labels": labels,
             "reference": text,
             "meta": (page.document, page.name),
@@ -203,31 +212,49 @@ class DocTranslationTask(FamilyTask):
         time]; `units`, the number of labels; `references`, the whole translations; `meta`, document
         and page names.
         """
-        whole, local = images.batches([sample["views"] for sample in samples])
-        inputs, labels = ([sample[name] for sample in samples] for name in ("inputs", "labels"))
+        columns = defaultdict(list)
+        for sample in samples:
+            for name, value in sample.items():
+                columns[name].append(value)
+        whole, local = images.batches(columns["views"])
+        labels = columns["labels"]
         return {
             "page_global": whole,
             "page_local": local,
-            "decoder_ids": padded(inputs, self.vocabulary.pad, multiple=MULTIPLE),
+            "decoder_ids": padded(columns["inputs"], self.vocabulary.pad, multiple=MULTIPLE),
             "labels": padded(labels, IGNORE, multiple=MULTIPLE),
             "units": sum(map(len, labels)),
-            "references": [sample["reference"] for sample in samples],
-            "meta": [sample["meta"] for sample in samples],
+            "references": columns["reference"],
+            "meta": columns["meta"],
         }
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        names = ("page_global", "page_local", "decoder_ids", "labels")
-        return Loss(model(**{name: batch[name] for name in names}), {})
+        loss = model(
+            page_global=batch["page_global"],
+            page_local=batch["page_local"],
+            decoder_ids=batch["decoder_ids"],
+            labels=batch["labels"],
+        )
+        return Loss(loss, {})
 
     def metric(self) -> TranslationMetric:
-        given = self.vocabulary, self.collection.language, self.count
-        return TranslationMetric(*given, against_blank=self.control == "noise")
+        return TranslationMetric(
+            self.vocabulary,
+            self.collection.language,
+            self.count,
+            against_blank=self.control == "noise",
+        )
 
     def final_metric(self) -> TranslationMetric | None:
         """Scores of translations by beam search; None for one beam."""
         if self.beams == 1:
             return None
-        return TranslationMetric(self.vocabulary, self.collection.language, self.count, self.beams)
+        return TranslationMetric(
+            self.vocabulary,
+            self.collection.language,
+            self.count,
+            self.beams,
+        )
 
     def blocks(self, model: Module) -> list[Module]:
         return layers(model)
@@ -249,14 +276,14 @@ class DocTranslationTask(FamilyTask):
         yield from passed_over(path, filter(showing.is_image, files(path)))
 
     def example(self) -> Sequence[Any]:
-        size = self.size
         pixels = self.size.whole.pixels
+        page_global = torch.zeros(1, 3, pixels, pixels)
+        page_local = torch.zeros(1, 3, *self.size.local.pixels)
         time = round(float(np.minimum(self._token_counts(), self.length).mean()))
-        ids = torch.zeros(1, time, dtype=torch.int64)
-        return torch.zeros(1, 3, pixels, pixels), torch.zeros(1, 3, *size.local.pixels), None, ids
+        return page_global, page_local, None, torch.zeros(1, time, dtype=torch.int64)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """Those of a model without values: queries are parameters, whose calls torch does not count."""
+        """Those of a model without values: torch counts no calls of queries, as parameters."""
         with torch.device("meta"):
             return super().flops_per_sample(DocTranslator(self.size).requires_grad_(False))
 
@@ -282,10 +309,10 @@ class DocTranslationTask(FamilyTask):
         if collection.notes:
             facts["notes"] = few(collection.notes)
         if self._reports:
-            facts["pretrained"] = {
-                part: {kind: len(names) for kind, names in vars(report).items()}
-                for part, report in self._reports.items()
-            }
+            counts: dict[str, dict[str, int]] = {}
+            for part, report in self._reports.items():
+                counts[part] = {kind: len(names) for kind, names in vars(report).items()}
+            facts["pretrained"] = counts
         if self.control == "noise":
             facts["control"] = {"val_bleu_gain": {"max": MAX_GAIN}}
         return facts

@@ -42,8 +42,6 @@ SIZES = {
 }
 
 
-PACKS_DOCUMENTS = True
-"""A sample may hold several documents, and attention stays within each."""
 PLANNED_BY_CONFIG = True
 """A pretrained model is planned from its config.json, without its weights."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain, groupby
 from operator import attrgetter
@@ -25,6 +25,10 @@ _BATCH_LETTERS = 2**19
 """At most so many texts or conversations are encoded at once, and not many more letters of them."""
 
 
+Chats = list[list[Record]]
+"""Texts, one each; or the records of conversations."""
+
+
 class _Piece(NamedTuple):
     tokens: np.ndarray
     text_bytes: int
@@ -35,19 +39,24 @@ class _Piece(NamedTuple):
 class Encoded:
     """Numbered pieces of a long vector of tokens.
 
-    Text: piece i is document i between start and end token. Conversations: piece 2i is what is before
-    answer i in its row and after the answer before it, piece 2i + 1 the answer with what ends it; a
-    row is a conversation, or the turns up to one answer where a template changes earlier turns. On
-    disk the tokens are read, not mapped: mapped pages count as memory.
+    Text: piece i is document i between start and end token. Conversations: piece 2i is what is
+    before answer i in its row and after the answer before it, piece 2i + 1 the answer with what
+    ends it; a row is a conversation, or the turns up to one answer where a template changes earlier
+    turns. On disk the tokens are read, not mapped: mapped pages count as memory.
     """
 
     def __init__(
-        self, tokens: np.ndarray, ends: np.ndarray, text_bytes: np.ndarray, begins_row: np.ndarray
+        self,
+        tokens: np.ndarray,
+        ends: np.ndarray,
+        text_bytes: np.ndarray,
+        begins_row: np.ndarray,
     ) -> None:
         """Piece i ends before position `ends[i]` and encodes `text_bytes[i]` bytes of UTF-8."""
-        self.offsets = np.concatenate(([0], ends)).astype(np.int64)
+        self.offsets = np.append(0, ends).astype(np.int64)
         self.text_bytes = np.array(text_bytes)
         self.begins_row = np.array(begins_row)
+        # Of a mapped file only the place is kept.
         self._dtype = tokens.dtype
         self._tokens = tokens
         self._path = ""
@@ -73,13 +82,12 @@ class Encoded:
         offset = self._begin + start * self._dtype.itemsize
         tokens = np.fromfile(self._path, self._dtype, stop - start, offset=offset)
         if len(tokens) < stop - start:
-            fix = "delete this folder; the next start creates it again"
-            raise DataError("the cached tokens are truncated", where=self._path, fix=fix)
+            raise DataError(
+                "the cached tokens are truncated",
+                where=self._path,
+                fix="delete this folder; the next start creates it again",
+            )
         return tokens
-
-    def piece(self, number: int) -> np.ndarray:
-        """Tokens of a piece."""
-        return self.read(int(self.offsets[number]), int(self.offsets[number + 1]))
 
 
 def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
@@ -118,13 +126,14 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
 def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[_Piece]:
     """The pieces of each record in order."""
     encode = _documents if corpus.is_text else _exchanges
-    batch = list[list[Record]]()
+    batch: Chats = []
     letters = 0
     total = 0
     with progress("tokenizing", len(corpus)) as show:
-        for records in _chats(corpus):
-            batch.append(records)
-            letters += len(records[-1].text) + sum(len(turn.text) for turn in records[-1].before)
+        for chat in _chats(corpus):
+            batch.append(chat)
+            last = chat[-1]
+            letters += len(last.text) + sum(len(turn.text) for turn in last.before)
             if letters >= _BATCH_LETTERS or len(batch) == _BATCH:
                 yield from encode(batch, tokenizer)  # between two, Python sees a signal
                 total += sum(map(len, batch))
@@ -144,14 +153,14 @@ def _chats(corpus: Corpus) -> Iterator[list[Record]]:
             yield list(records)
 
 
-def _documents(batch: Sequence[list[Record]], tokenizer: Tokenizer) -> Iterator[_Piece]:
-    vectors = tokenizer.encode_batch([record.text for [record] in batch])
-    for [record], vector in zip(batch, vectors, strict=True):
+def _documents(batch: Chats, tokenizer: Tokenizer) -> Iterator[_Piece]:
+    texts = [record.text for [record] in batch]
+    for text, vector in zip(texts, tokenizer.encode_batch(texts), strict=True):
         ends = np.array([tokenizer.first, tokenizer.end], vector.dtype)
-        yield _Piece(np.insert(ends, 1, vector), len(record.text.encode()))
+        yield _Piece(np.insert(ends, 1, vector), len(text.encode()))
 
 
-def _exchanges(batch: Sequence[list[Record]], tokenizer: Tokenizer) -> Iterator[_Piece]:
+def _exchanges(batch: Chats, tokenizer: Tokenizer) -> Iterator[_Piece]:
     exchanges = tokenizer.encode_chats(batch)
     for record, exchange in zip(chain.from_iterable(batch), exchanges, strict=True):
         yield _Piece(exchange.before, 0, exchange.begins_row)

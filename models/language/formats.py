@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -33,34 +34,44 @@ def recognize(path: Path) -> str | None:
     """
     if not path.is_dir():
         return _format(path)
+    num_known = 0
+    first_format = None
     files = list(islice(first_files(path), FILES_CHECKED))
-    format_of = {file: _format(file) for file in files if suffix_of(file) in SUFFIXES}
-    known = [file for file, form in format_of.items() if form is not None]
-    tables = [f for f in format_of if f not in known and file_kind(f) not in ("text", "JSON")]
-    return format_of[known[0]] if known and not tables and 2 * len(known) >= len(files) else None
+    for file in files:
+        if suffix_of(file) not in SUFFIXES:
+            continue
+        form = _format(file)
+        if form is not None:
+            num_known += 1
+            first_format = first_format or form
+        elif file_kind(file) not in ("text", "JSON"):
+            return None
+    return first_format if 2 * num_known >= len(files) else None
 
 
 def _format(file: Path) -> str | None:
-    kind = file_kind(file)
     try:
         if not file.is_file():
             return None
+        kind = file_kind(file)
         if kind == "Parquet":
             with file.open("rb") as opened:
                 return _PARQUET if opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC else None
         if kind == "CSV":
-            names = Table(TextFile(file), file.name).header
-            form = _CSV
-        else:
-            head = next(TextFile(file).chunks(_HEAD)).lstrip()
-            form = _JSON if kind == "JSON" and head.startswith("[") else _JSONL
-            if kind == "text" and not head.startswith("{"):
-                visible = "".join(head.split())
-                is_prose = visible.isprintable() and 0 < len(visible) <= 2 * sum(
-                    map(str.isalpha, visible)
-                )
-                return _TEXT if is_prose else None
-            names = _KEY.findall(head)
+            return _CSV if _has_sample(Table(TextFile(file), file.name).header) else None
+        head = next(TextFile(file).chunks(_HEAD)).lstrip()
     except (DataError, OSError):
         return None
-    return form if is_sample(columns_in(names, {})[0]) else None
+    if kind == "text" and not head.startswith("{"):
+        visible = "".join(head.split())
+        letters = sum(map(str.isalpha, visible))
+        is_prose = visible.isprintable() and 0 < len(visible) <= 2 * letters
+        return _TEXT if is_prose else None
+    if not _has_sample(_KEY.findall(head)):
+        return None
+    return _JSON if kind == "JSON" and head.startswith("[") else _JSONL
+
+
+def _has_sample(names: Sequence[str]) -> bool:
+    columns, _ = columns_in(names, {})
+    return is_sample(columns)

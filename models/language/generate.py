@@ -31,28 +31,38 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
 
     Answers of rows are left out. `declared`: see columns_in. Reads the disk. Raises DataError.
     """
-    stem = re.sub(r"[^\w.-]+", "-", path.stem)
-    bad_records = BadRecords()
-    found: dict[str, str | tuple[Turn, ...]] = {}
     with input_errors():
-        file = TextFile(path)
-        rows = rows_of(file, path.name, bad_records)
-        if rows is not None:
-            reader = RowReader(path.name, declared, bad_records, needed=("request",))
-            contents = ((row.line, reader.content(row)) for row in rows)
-            found = {f"{stem}-{line}": content for line, content in contents if content is not None}
-            bad_records.finish(on_bad, len(found))
-        elif text := "\n".join(file.lines()).removesuffix("\n"):
-            found = {stem: text}
-        if not found:
+        contents = _contents(path, declared, on_bad)
+        if not contents:
             raise DataError(f"--input '{path}' has no prompt", allowed=ALLOWED)
     prompts = []
-    for name, content in found.items():
+    for name, content in contents.items():
         turns = [Turn("user", content)] if isinstance(content, str) else list(content)
         while turns and turns[-1].role == "assistant":  # after the last request
             turns.pop()
         prompts.append(Prompt(name, [Message(turn.role, turn.text) for turn in turns]))
     return prompts
+
+
+def _contents(
+    path: Path, declared: Mapping[str, str], on_bad: OnBad
+) -> dict[str, str | tuple[Turn, ...]]:
+    """The texts and turns in a file by the names of their prompts. Raises DataError."""
+    stem = re.sub(r"[^\w.-]+", "-", path.stem)
+    file = TextFile(path)
+    bad_records = BadRecords()
+    rows = rows_of(file, path.name, bad_records)
+    if rows is None:
+        text = "\n".join(file.lines()).removesuffix("\n")
+        return {stem: text} if text else {}
+    reader = RowReader(path.name, declared, bad_records, needed=("request",))
+    contents = {}
+    for row in rows:
+        content = reader.content(row)
+        if content is not None:
+            contents[f"{stem}-{row.line}"] = content
+    bad_records.finish(on_bad, len(contents))
+    return contents
 
 
 def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[int]:
@@ -120,5 +130,6 @@ def generate(
             yield text
             context = shown
             shown = len(written)
-    if text := new_text():
+    text = new_text()
+    if text:
         yield text

@@ -23,26 +23,29 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
     `is_chat`: with a chat template that renders conversations as training saw them.
     """
     if isinstance(tokenizer, ExternalTokenizer):
-        own = tokenizer.inner.chat_template
+        template = tokenizer.inner.chat_template
         if is_chat and tokenizer.form is not None:
             tokenizer.inner.chat_template = tokenizer.form
         tokenizer.inner.save_pretrained(folder)
-        tokenizer.inner.chat_template = own
+        tokenizer.inner.chat_template = template
         return
     inner = _as_library_tokenizer(tokenizer)
-    numbers = {"bos_token": tokenizer.start, "eos_token": tokenizer.end, "pad_token": tokenizer.pad}
     atomic_write(folder / TOKENIZER, inner.to_str(pretty=True))
-    tokenizer_config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        **{name: inner.id_to_token(n) for name, n in numbers.items() if n is not None},
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    if tokenizer.start is not None:
+        config["bos_token"] = inner.id_to_token(tokenizer.start)
+    config |= {
+        "eos_token": inner.id_to_token(tokenizer.end),
+        "pad_token": inner.id_to_token(tokenizer.pad),
         "model_max_length": length,
         "clean_up_tokenization_spaces": False,
         # As in BpeTokenizer: "<|end|>" inside a text is plain text. A chat template renders the
         # special tokens of a conversation into its text.
         "split_special_tokens": not is_chat,
-        **({"chat_template": chat_template(tokenizer)} if is_chat else {}),
     }
-    write_json(folder / TOKENIZER_CONFIG, tokenizer_config)
+    if is_chat:
+        config["chat_template"] = chat_template(tokenizer)
+    write_json(folder / TOKENIZER_CONFIG, config)
 
 
 def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
@@ -52,8 +55,9 @@ def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     # Byte-level BPE without merges, in which printable bytes stand for themselves.
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
-    letters = [chr(byte if byte in printable else next(others)) for byte in range(256)]
-    vocabulary = {letter: byte for byte, letter in enumerate(letters)}
+    vocabulary = {}
+    for byte in range(256):
+        vocabulary[chr(byte if byte in printable else next(others))] = byte
     inner = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()

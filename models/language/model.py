@@ -1,4 +1,4 @@
-"""Decoder-only transformer in the Llama layout with Hugging Face's parameter names."""
+"""Decoder-only transformer in the Llama layout, with an output layer that saves memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from gearshift.models.base import Context, DataError
 from gearshift.models.common import layers
 from gearshift.models.common.layers import HasFrozenParts
 from gearshift.models.language.config import SIZES, Model, Size
-from gearshift.models.language.head import Head, compute_dtype
 
 if TYPE_CHECKING:
     from gearshift.models.language.tokenizer import Tokenizer
@@ -45,8 +44,8 @@ def rotary(time: int, width: int, base: float, device: torch.device) -> tuple[Te
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """`x` [batch, time, heads, width] rotated by position in float32, returned in its dtype."""
     first, second = x.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x * cosine + turned * sine).to(x.dtype)
+    quarter_turn = torch.cat((-second, first), dim=-1)
+    return (x * cosine + quarter_turn * sine).to(x.dtype)
 
 
 def document_mask(boundaries: Tensor, batch: int, time: int) -> Tensor:
@@ -56,9 +55,8 @@ def document_mask(boundaries: Tensor, batch: int, time: int) -> Tensor:
     """
     tokens = torch.arange(batch * time, dtype=boundaries.dtype, device=boundaries.device)
     documents = torch.searchsorted(boundaries, tokens, right=True).view(batch, time)
-    causal = torch.ones(time, time, dtype=torch.bool, device=boundaries.device).tril()
-    same = documents[:, :, None] == documents[:, None, :]
-    return (same & causal)[:, None]
+    is_same = documents[:, :, None] == documents[:, None, :]
+    return is_same.tril()[:, None]
 
 
 def causal_attention(
@@ -75,14 +73,27 @@ def causal_attention(
         from torch.nn.attention.varlen import varlen_attn
 
         time = q.shape[1]
-        (q1, k1, v1) = (x.flatten(0, 1) for x in (q, k, v))
-        mixed = varlen_attn(q1, k1, v1, documents, documents, time, time, window_size=(-1, 0))
+        mixed = varlen_attn(
+            q.flatten(0, 1),
+            k.flatten(0, 1),
+            v.flatten(0, 1),
+            documents,
+            documents,
+            time,
+            time,
+            window_size=(-1, 0),
+        )
         assert isinstance(mixed, Tensor)
         return mixed.view_as(q)
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    is_causal = documents is None and not is_last
+
     with layers.attention_kernel(kernel):
-        mixed = F.scaled_dot_product_attention(q, k, v, documents, is_causal=is_causal)
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            documents,
+            is_causal=documents is None and not is_last,
+        )
     return mixed.transpose(1, 2)
 
 
@@ -121,12 +132,15 @@ class Attention(nn.Module):
         k = rotate(k, cosine, sine)
         if cache is not None:
             if self in cache:
-                k, v = (torch.cat(pair, dim=1) for pair in zip(cache[self], (k, v), strict=True))
+                earlier_k, earlier_v = cache[self]
+                k = torch.cat((earlier_k, k), dim=1)
+                v = torch.cat((earlier_v, v), dim=1)
             cache[self] = k, v
-        if self.kv_heads < self.heads:
+        sharing = self.heads // self.kv_heads
+        if sharing > 1:
             # Not `enable_gqa`: on the CPU it falls back to the kernel that stores all scores.
-            k = k.repeat_interleave(self.heads // self.kv_heads, dim=2)
-            v = v.repeat_interleave(self.heads // self.kv_heads, dim=2)
+            k = k.repeat_interleave(sharing, dim=2)
+            v = v.repeat_interleave(sharing, dim=2)
         is_last = cache is not None and time == 1
         mixed = causal_attention(q, k, v, documents, self.kernel, is_last)
         return self.o_proj(mixed.reshape(batch, time, width))
@@ -187,12 +201,18 @@ class Decoder(nn.Module):
 
         With `cache` they follow its tokens; several at once only if it is empty.
         """
-        begin = next((k.shape[1] for k, _ in cache.values()), 0) if cache else 0
+        begin = 0
+        if cache:
+            keys, _ = next(iter(cache.values()))
+            begin = keys.shape[1]
         end = begin + input_ids.shape[1]
-        angles = rotary(end, self.head_width, ROTARY_BASE, input_ids.device)
-        cosine, sine = (angle[begin:] for angle in angles)
+        cosine, sine = rotary(end, self.head_width, ROTARY_BASE, input_ids.device)
+        cosine = cosine[begin:]
+        sine = sine[begin:]
         x = self.embed_tokens(input_ids)
-        documents = None if boundaries is None else self._documents(boundaries, x)
+        documents = None
+        if boundaries is not None:
+            documents = self._documents(boundaries, x)
         for layer in self.layers:
             x = layer(x, cosine, sine, documents, cache)
         return self.norm(x)
@@ -204,8 +224,172 @@ class Decoder(nn.Module):
             # The number of documents differs from batch to batch; one graph serves all.
             torch._dynamo.maybe_mark_dynamic(boundaries, 0)
             return boundaries
-        # Without a mask, attention is faster.
-        return document_mask(boundaries, batch, time) if len(boundaries) > batch + 1 else None
+        if len(boundaries) == batch + 1:
+            return None  # one document in each row; without a mask, attention is faster
+        return document_mask(boundaries, batch, time)
+
+
+IGNORE = -100
+"""Label excluded from the loss."""
+
+CHUNK = 2**26
+"""Logits in memory at one time: 256 MiB in float32."""
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype of matrix products with `tensor`."""
+    device = tensor.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return tensor.dtype
+
+
+def token_scores(
+    outputs: Tensor, labels: Tensor, rows: int, logits_of: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each token in nats (0 where ignored), and whether the argmax is correct.
+
+    `outputs` [batch, time, any], of which `logits_of` makes logits for `rows` tokens at a time;
+    `labels` [batch, time]. float32 and bool, [batch, time].
+    """
+    nats = []
+    correct = []
+    chunks = outputs.flatten(0, 1).split(rows)
+    for chunk, target in zip(chunks, labels.flatten().split(rows), strict=True):
+        logits = logits_of(chunk)
+        loss = F.cross_entropy(
+            logits.float(),
+            target,
+            ignore_index=IGNORE,
+            reduction="none",
+        )
+        nats.append(loss)
+        correct.append(logits.argmax(-1) == target)
+    return torch.cat(nats).view(labels.shape), torch.cat(correct).view(labels.shape)
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Summed cross-entropy of a linear layer's output; computes its gradients in the forward pass.
+
+    The loss is a scalar, so backward only multiplies the gradients by the incoming scalar. Each
+    chunk of logits is freed before the next one and nothing is computed twice. Source: Hsu et al.,
+    Liger Kernel: Efficient Triton Kernels for LLM Training, 2024, section 3.2.
+
+    Not torch.nn.functional.linear_cross_entropy: in bfloat16 it rounds the summed loss to 8 bits
+    and adds up the weight gradient in bfloat16, and it has no label smoothing in chunks.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        smoothing: float,
+        low: torch.dtype,
+        rows: int,
+        chunk_loss: Callable[..., Tensor],
+    ) -> Tensor:
+        # Detached: evaluation shares the compiled graphs.
+        hidden = hidden.detach()
+        narrow = weight.detach().to(low)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        hidden_gradient = torch.empty_like(hidden)
+        weight_gradient = None
+        if ctx.needs_input_grad[1]:
+            weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        for begin in range(0, len(labels), rows):
+            chunk = slice(begin, begin + rows)
+            total += chunk_loss(
+                hidden[chunk].to(low),
+                narrow,
+                labels[chunk],
+                smoothing,
+                hidden_gradient[chunk],
+                weight_gradient,
+            )
+        if weight_gradient is not None:
+            weight_gradient = weight_gradient.to(weight.dtype)
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight = ctx.saved_tensors
+        if weight is not None:
+            weight = weight * incoming
+        return hidden * incoming, weight, None, None, None, None, None
+
+
+def _chunk_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    smoothing: float,
+    hidden_gradient: Tensor,
+    weight_gradient: Tensor | None,
+) -> Tensor:
+    """Loss of a chunk, summed, float32; writes one gradient, and adds to the other if there is one.
+
+    The gradient of the logits overwrites them: on a GPU, reading and writing logits takes most of
+    the time beside the matrix products.
+    """
+    logits = hidden @ weight.t()
+    valid = (labels != IGNORE)[:, None]
+    logp = logits.log_softmax(-1, dtype=torch.float32)
+    index = labels.clamp(min=0)[:, None]
+    label_logp = logp.gather(-1, index)
+    loss = -(label_logp * valid).sum() * (1 - smoothing)
+    share = smoothing / logits.shape[-1]
+    if smoothing:
+        loss = loss - (logp.mean(-1, keepdim=True) * valid).sum() * smoothing
+    gradient = torch.exp(logp, out=logits)
+    del logp
+    if smoothing:
+        gradient -= share
+    # In float32: a likely target leaves only the last bits of its probability.
+    target = label_logp.exp() - (1 - smoothing + share)
+    gradient.scatter_(-1, index, target.to(gradient.dtype))
+    # Ignored labels are excluded here: these have fewer columns than the logits.
+    hidden_gradient.copy_((gradient @ weight) * valid)
+    if weight_gradient is not None:
+        weight_gradient += gradient.t() @ (hidden * valid)
+    return loss
+
+
+class Head(nn.Module):
+    """Linear layer without bias to the vocabulary; one module, so that engines gather it once."""
+
+    compiles_parts = True
+
+    def __init__(self, weight: nn.Parameter, smoothing: float, chunk: int = CHUNK) -> None:
+        super().__init__()
+        self.weight = weight
+        self.smoothing = smoothing
+        self.rows = max(1, chunk // weight.shape[0])
+        self.chunk_loss = _chunk_loss
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the loss of a chunk: a graph of all chunks would grow with their number."""
+        self.chunk_loss = torch.compile(_chunk_loss, *args, **options)
+
+    def forward(
+        self, hidden: Tensor, labels: Tensor | None = None, measure: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Output of Transformer.forward from `hidden` [batch, time, width]."""
+        if labels is None:
+            return F.linear(hidden, self.weight)
+        if measure:
+            return token_scores(hidden, labels, self.rows, lambda x: F.linear(x, self.weight))
+        return _ChunkedLoss.apply(
+            hidden.flatten(0, 1),
+            self.weight,
+            labels.flatten(),
+            self.smoothing,
+            compute_dtype(hidden),
+            self.rows,
+            self.chunk_loss,
+        )
 
 
 class Transformer(HasFrozenParts):
@@ -227,9 +411,9 @@ class Transformer(HasFrozenParts):
         deviation = math.sqrt(2 / (5 * size.width))
         residual = deviation / math.sqrt(2 * size.layers)
         for name, parameter in self.named_parameters():
+            is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
             if parameter.dim() > 1:
-                adds = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(parameter, std=residual if adds else deviation)
+                nn.init.normal_(parameter, std=residual if is_residual else deviation)
 
     def forward(
         self,
@@ -263,8 +447,10 @@ class Transformer(HasFrozenParts):
 
 def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:
     """Layers of a decoder in order: the first list of `count` modules."""
-    lists = (list(module) for module in model.modules() if isinstance(module, nn.ModuleList))
-    return next((modules for modules in lists if len(modules) == count), [])
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return list(module)
+    return []
 
 
 class BuiltIn:
@@ -290,10 +476,12 @@ class BuiltIn:
         self._smoothing = model.label_smoothing
         self._kernel = context.attention
         if size.heads % self.kv_heads:
+            divisors = [str(n) for n in range(1, size.heads + 1) if size.heads % n == 0]
             raise DataError(
-                f"model.kv_heads {self.kv_heads} does not divide the {size.heads} heads of the size",
+                f"model.kv_heads {self.kv_heads} does not divide "
+                f"the {size.heads} heads of the size",
                 where="model.kv_heads",
-                allowed=", ".join(str(n) for n in range(1, size.heads + 1) if size.heads % n == 0),
+                allowed=", ".join(divisors),
             )
 
     def fit(self, tokenizer: Tokenizer) -> None:
@@ -309,20 +497,31 @@ class BuiltIn:
 
     def configs(self, length: int, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
         """Configurations for transformers by file, for samples of `length`."""
+        size = self.size
         special_tokens = {
             "bos_token_id": tokenizer.start,
             "eos_token_id": tokenizer.end,
             "pad_token_id": tokenizer.pad,
         }
-        size = self.size
         config = {
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama",
-            "vocab_size": size.vocabulary, "hidden_size": size.width, "intermediate_size": size.hidden,
-            "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
-            "num_key_value_heads": self.kv_heads, "head_dim": size.width // size.heads,
-            "hidden_act": "silu", "max_position_embeddings": length, "rms_norm_eps": NORM_EPSILON,
-            "rope_theta": ROTARY_BASE, "attention_bias": False, "mlp_bias": False,
-            "attention_dropout": 0.0, "tie_word_embeddings": True, "torch_dtype": "float32",
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": size.vocabulary,
+            "hidden_size": size.width,
+            "intermediate_size": size.hidden,
+            "num_hidden_layers": size.layers,
+            "num_attention_heads": size.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": size.width // size.heads,
+            "hidden_act": "silu",
+            "max_position_embeddings": length,
+            "rms_norm_eps": NORM_EPSILON,
+            "rope_theta": ROTARY_BASE,
+            "attention_bias": False,
+            "mlp_bias": False,
+            "attention_dropout": 0.0,
+            "tie_word_embeddings": True,
+            "torch_dtype": "float32",
             **special_tokens,
-        }  # fmt: skip
+        }
         return {"config.json": config, GENERATION: special_tokens}

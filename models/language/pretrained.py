@@ -35,21 +35,42 @@ from gearshift.models.common.hugging_face import (
 )
 from gearshift.models.common.layers import HasFrozenParts
 from gearshift.models.language.config import SIZES, Lora, Model, context_of
-from gearshift.models.language.head import CHUNK, IGNORE, Head, token_scores
-from gearshift.models.language.model import GENERATION, decoder_layers
+from gearshift.models.language.model import (
+    CHUNK,
+    GENERATION,
+    IGNORE,
+    Head,
+    decoder_layers,
+    token_scores,
+)
 
 if TYPE_CHECKING:
     from gearshift.models.common.nf4 import Quantizer
     from gearshift.models.language.tokenizer import Tokenizer
 
 PLAIN_HEADS = (
-    *("gemma", "gemma3_text", "glm4", "gpt2", "gpt_neox", "llama", "mistral", "olmo2"),
-    *("opt", "phi3", "qwen2", "qwen3", "smollm3", "stablelm", "starcoder2"),
+    "gemma",
+    "gemma3_text",
+    "glm4",
+    "gpt2",
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "olmo2",
+    "opt",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
 )
 """Architectures whose logits are the output layer of the last hidden state, and nothing else."""
 ALLOWED = "a folder with config.json and *.safetensors of a causal language model"
 Unread = list[tuple[Tensor, StoredTensor]]
 """Weights of a model without values, and what they are to be read from."""
+Opened = tuple[Any, Coverage, Unread]
+"""A model of transformers, what its files have, and the weights that are not read yet."""
 
 
 class Pretrained(HasFrozenParts):
@@ -86,31 +107,35 @@ class Pretrained(HasFrozenParts):
         rows = max(1, CHUNK // output.logits.shape[-1])
         if measure:
             return token_scores(output.logits, labels, rows, lambda logits: logits)
-        chunks = zip(
-            output.logits.flatten(0, 1).split(rows), labels.flatten().split(rows), strict=True
-        )
-        parts = [checkpoint(self._sum, z, y, use_reentrant=False) for z, y in chunks]
-        return torch.stack(parts).sum()
+        losses = []
+        logits = output.logits.flatten(0, 1)
+        for z, y in zip(logits.split(rows), labels.flatten().split(rows), strict=True):
+            losses.append(checkpoint(self._sum, z, y, use_reentrant=False))
+        return torch.stack(losses).sum()
 
     def begin(self) -> Callable[[Sequence[int]], Tensor]:
-        """As Transformer.begin. Caches differ by architecture; without one, all is computed again."""
+        """As Transformer.begin; of an architecture without a cache, all is computed again."""
         head = self.inner.get_output_embeddings()
-        seen: list[int] = []
+        all_tokens: list[int] = []
         cache = None
         is_plain = isinstance(head, Head)
         inner: Any = self.inner.base_model if is_plain else self.inner
         name = cache_name(inner)
         device = next(self.parameters()).device
 
-        def logits_after(tokens: Sequence[int]) -> Tensor:
+        def logits_after(tokens: Sequence[int]) -> Any:
             nonlocal cache
-            seen.extend(tokens)
-            cached: dict[str, Any] = {} if cache is None else {name: cache}
-            ids = torch.tensor([tokens if cached else seen], device=device)
-            output = inner(input_ids=ids, use_cache=True, **cached)
+            all_tokens.extend(tokens)
+            new = all_tokens if cache is None else tokens
+            output = inner(
+                input_ids=torch.tensor([new], device=device),
+                use_cache=True,
+                **({} if cache is None else {name: cache}),
+            )
             cache = getattr(output, name, None)
-            logits: Tensor = head(output.last_hidden_state[:, -1:]) if is_plain else output.logits
-            return logits[0, -1]
+            if is_plain:
+                return head(output.last_hidden_state[:, -1:])[0, -1]
+            return output.logits[0, -1]
 
         return logits_after
 
@@ -147,18 +172,12 @@ def read_config(folder: Path) -> Any:
     is_causal = is_decoder or kind not in MODEL_FOR_MASKED_LM_MAPPING
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING or not is_causal:
         raise DataError(
-            f"model.pretrained '{folder}' is no causal language model: its model_type is {config.model_type}",
+            f"model.pretrained '{folder}' is no causal language model: "
+            f"its model_type is {config.model_type}",
             where=str(folder / "config.json"),
             allowed=ALLOWED,
         )
     return config
-
-
-def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage]:
-    """As open_inner, with all weights."""
-    inner, coverage, unread = open_inner(folder, allow_missing)
-    read_weights(inner, unread, folder)
-    return inner, coverage
 
 
 def read_weights(
@@ -175,24 +194,25 @@ def read_weights(
             source.read_into(tensor)
 
 
-def open_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage, Unread]:
-    """The model of transformers in `folder`, in float32 on the CPU, and what its files have.
+def open_inner(folder: Path, allow_missing: bool = False) -> Opened:
+    """The model of transformers in `folder`, in float32 on the CPU.
 
-    Third, the weights that are not read yet, and where they are. With `allow_missing`, tensors that
-    the files lack are random. Disk access; no download, no pickle, no code of the folder is run.
-    Raises DataError.
+    With `allow_missing`, tensors that the files lack are random. Disk access; no download, no
+    pickle, no code of the folder is run. Raises DataError.
     """
     from transformers import AutoModelForCausalLM
 
     config = read_config(folder)
     with load_errors(folder, ALLOWED):
-        result = _by_name(folder, config)
-        if result is None:
-            result = *from_pretrained(AutoModelForCausalLM, folder), []
-    inner, coverage, unread = result
+        opened = _by_name(folder, config)
+        if opened is None:
+            inner, coverage = from_pretrained(AutoModelForCausalLM, folder)
+            opened = inner, coverage, []
+    inner, coverage, unread = opened
     if coverage.random and not allow_missing:
         raise DataError(
-            f"the weights in model.pretrained '{folder}' do not fit its config.json: {coverage.render()}",
+            f"the weights in model.pretrained '{folder}' do not fit its config.json: "
+            f"{coverage.render()}",
             where=str(folder / "config.json"),
             allowed="files with all tensors of the model",
             fix="--set model.allow_missing=true  to initialize them at random",
@@ -200,7 +220,7 @@ def open_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
     return inner.float(), coverage, unread
 
 
-def _by_name(folder: Path, config: Any) -> tuple[Any, Coverage, Unread] | None:
+def _by_name(folder: Path, config: Any) -> Opened | None:
     """The model of `config`, each tensor to be read by its own operator, which can be deferred.
 
     None if the files lack names or shapes of the model: transformers must convert them, or reports
@@ -290,33 +310,38 @@ class FromFolder:
         Reads the disk. Raises DataError.
         """
         read_config(self.folder)
-        files = (self.folder / name for name in (CONFIG, GENERATION))
-        found = {file.name: json.loads(file.read_bytes()) for file in files if file.is_file()}
-        config = found[CONFIG]
+        config = json.loads((self.folder / CONFIG).read_bytes())
         config.pop("dtype", None)
         config["torch_dtype"] = "float32"
-        names = ("bos_token_id", "eos_token_id", "pad_token_id")
-        generation = found.setdefault(GENERATION, {name: config.get(name) for name in names})
+        file = self.folder / GENERATION
+        if file.is_file():
+            generation = json.loads(file.read_bytes())
+        else:
+            names = ("bos_token_id", "eos_token_id", "pad_token_id")
+            generation = {name: config.get(name) for name in names}
         known = generation.get("eos_token_id")
         ends = known if isinstance(known, list) else [known]
         new_ends = [token for token in tokenizer.stops if token not in ends]
         if new_ends:
             generation["eos_token_id"] = [token for token in ends if token is not None] + new_ends
-        return found
+        return {CONFIG: config, GENERATION: generation}
 
     def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
-        """Write adapters as peft reads them; or model.safetensors with them merged into the weights.
+        """Write adapters as peft reads them; or model.safetensors with them merged.
 
         `weights` are those of the adapters, by the names of a model with them. Disk access.
         """
         from peft import get_peft_model, set_peft_model_state_dict
 
-        inner, _ = load_inner(self.folder)
+        inner, _, unread = open_inner(self.folder)
+        read_weights(inner, unread, self.folder)
         if self._quantizer is not None and merged:  # the weights that the adapters were trained on
             self._quantizer.round(inner)
+        named = {}
+        for name, tensor in weights.items():
+            named["base_model.model." + name.replace(_NAME, "")] = tensor
         with _expected_warnings():
             model = get_peft_model(inner, _config(self.lora))
-            named = {f"base_model.model.{n.replace(_NAME, '')}": x for n, x in weights.items()}
             result: Any = set_peft_model_state_dict(model, named)
             assert not result.unexpected_keys, result.unexpected_keys
             if merged:
@@ -339,21 +364,30 @@ def add_adapters(inner: Any, settings: Lora) -> None:
     """
     from peft import inject_adapter_in_model
 
-    modules = {
-        name: m for name, m in inner.named_modules() if hasattr(m, "weight") and m.weight.dim() == 2
-    }
-    uses = Counter(id(m.weight) for m in modules.values())
-    free = {name for name, m in modules.items() if uses[id(m.weight)] == 1}
+    weights = {}
+    for name, module in inner.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is not None and weight.dim() == 2:
+            weights[name] = id(weight)
+    uses = Counter(weights.values())
+    free = [name for name, weight in weights.items() if uses[weight] == 1]
+    ends = list(dict.fromkeys(name.rpartition(".")[2] for name in free))
     for layer in settings.layers:
-        named = {name for name in modules if name == layer or name.endswith(f".{layer}")}
-        if not named or not named <= free:
-            ends = dict.fromkeys(name.rpartition(".")[2] for name in modules if name in free)
-            raise DataError(
-                f"model.lora.layers: '{layer}' {'shares its weight' if named else 'is of no layer'}",
-                where="model.lora.layers",
-                allowed=f"names of linear layers: {', '.join(ends)}; [] for all",
-                did_you_mean="" if named else "".join(get_close_matches(layer, ends, 1)),
-            )
+        named = {name for name in weights if f".{name}".endswith(f".{layer}")}
+        closest: list[str] = []
+        if not named:
+            problem = "is of no layer"
+            closest = get_close_matches(layer, ends, 1)
+        elif not named.issubset(free):
+            problem = "shares its weight"
+        else:
+            continue
+        raise DataError(
+            f"model.lora.layers: '{layer}' {problem}",
+            where="model.lora.layers",
+            allowed=f"names of linear layers: {', '.join(ends)}; [] for all",
+            did_you_mean="".join(closest),
+        )
     with _expected_warnings():
         inject_adapter_in_model(_config(settings), inner)
 

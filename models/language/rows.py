@@ -1,22 +1,28 @@
-"""Samples: rows of packed text or of one conversation, and their collation into batches."""
+"""Samples of a run: its data, rows of packed text, and their collation into batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import lgamma
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 
-from gearshift.models.base import Draws
-from gearshift.models.common.data_files import BadRecords, OnBad
-from gearshift.models.common.family import of_other_groups, padded
+from gearshift.models.base import DataError, Draws, Groups, SplitName
+from gearshift.models.common.data_files import OnBad, listed, unknown_embedded
+from gearshift.models.common.family import padded
 from gearshift.models.common.predictions import spread_positions
-from gearshift.models.language.encoded import Encoded
-from gearshift.models.language.head import IGNORE
-from gearshift.models.language.readers.corpus import Corpus, text_of
+from gearshift.models.language.encoded import Encoded, encode
+from gearshift.models.language.model import IGNORE
+from gearshift.models.language.readers.corpus import Corpus, from_records, text_of
+from gearshift.models.language.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from gearshift.models.language.dialogues import Dialogues
 
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""
@@ -43,18 +49,26 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
 
     `input_ids`, `labels` int64 and `attention_mask` bool, each [batch, time]; `boundaries` int32,
     for Transformer.forward, where padding belongs to the last document of its row; `matched` bool
-    [batch]; `units`, the number of labels; `tokens`, that of inputs; `meta`, the name of each row's source.
+    [batch]; `units`, the number of labels; `tokens`, that of inputs; `meta`, the name of each
+    row's source.
     """
     inputs = padded([row.inputs for row in rows], pad, length, MULTIPLE)
     labels = padded([row.labels for row in rows], IGNORE, length, MULTIPLE)
-    count, time = inputs.shape
     sizes = torch.tensor([len(row.inputs) for row in rows])
-    starts = [i * time + at for i, row in enumerate(rows) for at in (0, *row.starts)]
+    time = inputs.shape[1]
+
+    boundaries: list[int] = []
+    begin = 0
+    for row in rows:
+        boundaries += [begin, *(begin + start for start in row.starts)]
+        begin += time
+    boundaries.append(begin)
+
     return {
         "input_ids": inputs,
         "labels": labels,
         "attention_mask": torch.arange(time) < sizes[:, None],
-        "boundaries": torch.tensor([*starts, count * time], dtype=torch.int32),
+        "boundaries": torch.tensor(boundaries, dtype=torch.int32),
         "bytes_per_token": rows[0].bytes_per_token,
         "matched": torch.tensor([row.matched for row in rows]),
         "units": int((labels != IGNORE).sum()),
@@ -100,42 +114,56 @@ class TokenWindows:
     ) -> None:
         """`numbers` are the documents of a split, which is number `side`."""
         self.length = self.row_length = rules.length
-        self._noise = (rules.seed, side) if rules.control == "noise" else None
+        self.mean_length = float(rules.length)
+        self._is_noise = rules.control == "noise"
+        self._seed = (rules.seed, side)
         self._encoded = encoded
         self._names = corpus.names[numbers]
-        self._offsets = encoded.offsets[numbers]
-        self._starts = np.concatenate(([0], (encoded.sizes[numbers] - 1).cumsum()))
+        # The last token of a document is no input.
+        self._starts = np.append(0, (encoded.sizes[numbers] - 1).cumsum())
+        self._shifts = encoded.offsets[numbers] - self._starts[:-1]
         self.tokens = int(self._starts[-1])
-        self._bytes_per_token = float(encoded.text_bytes[numbers].sum() / self.tokens)
+        text_bytes = encoded.text_bytes[numbers].sum()
+        self._bytes_per_token = float(text_bytes / self.tokens)
         self._blocks = self._starts if rules.single_document else self._starts[[0, -1]]
         """Where rows are cut anew."""
-        self._rows_before = np.concatenate(([0], -(-np.diff(self._blocks) // self.length))).cumsum()
-        self.mean_length = float(self.length)
+        # Rows are numbered through; the last one of a block may be short.
+        rows = -(-np.diff(self._blocks) // self.length)
+        self._rows_before = np.append(0, rows.cumsum())
 
     def __len__(self) -> int:
         return int(self._rows_before[-1])
 
     def sample(self, index: int, draws: Draws | None = None) -> Row:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
         block = np.searchsorted(self._rows_before, index, side="right") - 1
-        low = int(self._blocks[block] + (index - self._rows_before[block]) * self.length)
-        high = min(low + self.length, int(self._blocks[block + 1]))
+        row = index - self._rows_before[block]
+        low = self._blocks[block] + row * self.length
+        high = min(low + self.length, self._blocks[block + 1])
         first, last = np.searchsorted(self._starts, (low, high - 1), side="right") - 1
+
+        # The part of each document that is in the row.
         pieces = []
-        for i in range(first, last + 1):
-            begin = max(low, int(self._starts[i]))
-            stop = min(high, int(self._starts[i + 1]))
-            shift = int(self._offsets[i] - self._starts[i])
-            pieces.append(self._encoded.read(begin + shift, stop + shift + 1))
+        edges = self._starts[first : last + 2].clip(low, high)
+        shifts = self._shifts[first : last + 1]
+        for (begin, end), shift in zip(pairwise(edges.tolist()), shifts.tolist(), strict=True):
+            pieces.append(self._encoded.read(begin + shift, end + shift + 1))
         inputs = np.concatenate([piece[:-1] for piece in pieces]).astype(np.int64)
         labels = np.concatenate([piece[1:] for piece in pieces]).astype(np.int64)
-        starts = (self._starts[first + 1 : last + 1] - low).tolist()
-        if self._noise is not None:
-            np.random.default_rng((*self._noise, index)).shuffle(labels)
+        starts = (edges[1:-1] - low).tolist()
+
+        if self._is_noise:
+            # By the index: a row is the same in each epoch and in each worker.
+            rng = np.random.default_rng((*self._seed, index))
+            rng.shuffle(labels)
             inputs[1:] = labels[:-1]
             starts = []
-        return Row(inputs, labels, text_of(self._names[first]), starts, self._bytes_per_token)
+        return Row(
+            inputs,
+            labels,
+            text_of(self._names[first]),
+            starts,
+            self._bytes_per_token,
+        )
 
     def control(self, train: TokenWindows, size: int) -> dict[str, dict[str, float]]:
         """The band of the loss on shuffled rows in nats per token, from token counts alone.
@@ -144,142 +172,100 @@ class TokenWindows:
         `min`: under each row's own frequencies, that is the logarithm of the number of its orders.
         A loss below it indicates a leak.
         """
+        # Ones, because a token that is not in the training split would have infinite nats.
         frequencies = np.ones(size, dtype=np.int64)
         for i in spread_positions(len(train), _COUNTED):
             frequencies += np.bincount(train.sample(i).labels, minlength=size)
         logp = np.log(frequencies / frequencies.sum())
-        chance = orders = 0.0
+
+        chance = 0.0
+        orders = 0.0
         for i in range(len(self)):
             counts = np.bincount(self.sample(i).labels, minlength=size)
             chance -= float(counts @ logp)
-            orders += lgamma(counts.sum() + 1) - sum(lgamma(c + 1) for c in counts[counts > 1])
+            repeats = counts[counts > 1]
+            orders += lgamma(counts.sum() + 1) - sum(map(lgamma, repeats + 1))
         return {"val_loss": {"min": orders / self.tokens, "chance": chance / self.tokens}}
 
 
-class Dialogues:
-    """A row for each conversation; labels are its answers, each with what ends it.
-
-    A conversation longer than a row becomes several rows, and each answer is learned in one of them.
-    After the first row its new turns take up to half a row, and the newest history the rest. A long
-    prompt keeps its first token and loses the oldest others. An answer is never cut: an exchange
-    with an answer longer than a row is a bad row. In a noise control each exchange is a row, and
-    each request gets the answer to one of another kind; evaluation also has the true pairs.
-    """
-
-    temperature = 0.0
-    row_length = None
-
-    def __init__(
-        self, encoded: Encoded, corpus: Corpus, numbers: np.ndarray, rules: Rules, side: int
-    ) -> None:
-        """`numbers` are the exchanges of a split, which is number `side`; training comes first.
-
-        Raises DataError if an answer does not fit and `on_bad` is stop.
-        """
-        self.length = rules.length
-        self._encoded = encoded
-        self._labels = corpus.labels
-        offsets = encoded.offsets
-        answers = encoded.sizes[1::2]
-        exchanges = np.arange(len(answers))
-        # The first exchange of the row that each exchange is in.
-        first = np.maximum.accumulate(np.where(encoded.begins_row[::2], exchanges, 0))
-        if rules.control == "noise":
-            others = numbers[of_other_groups(corpus.labels[numbers], rules.seed + side)]
-            rows = np.stack(
-                (numbers, others, others + 1)
-            )  # request, first answer, the end of answers
-            is_true = np.zeros(len(numbers), dtype=bool)
-            if side > 0:
-                rows = np.concatenate((rows, np.stack((numbers, numbers, numbers + 1))), axis=1)
-                is_true = np.repeat([False, True], len(numbers))
-        else:
-            begins = numbers[self._begins(first[numbers], numbers)]
-            ends = numbers[np.append(np.searchsorted(numbers, begins[1:]), len(numbers)) - 1] + 1
-            rows = np.stack((begins, begins, ends))
-            is_true = np.zeros(len(begins), dtype=bool)
-        # The last token is only a label; at least one prompt token must remain.
-        starts = offsets[2 * first[rows[0]]]
-        prompts = offsets[2 * rows[0] + 1] - starts
-        sizes = offsets[2 * rows[2]] - offsets[2 * rows[1] + 1]
-        room = self.length + 1 - sizes
-        fits = room >= 1
-        # also of the other splits
-        needed = int(answers.max())
-        bad_records = BadRecords()
-        is_possible = rules.longest is None or needed <= rules.longest
-        for i in np.flatnonzero(~fits):
-            problem = f"the answer has {sizes[i]} tokens; data.seq_len is {self.length}"
-            fix = f"fit all:  --seq-len {needed}" if is_possible else ""
-            bad_records.add(text_of(corpus.names[rows[0, i]]), problem, fix)
-        self.skipped = bad_records.finish(rules.on_bad if fits.any() else "stop", int(fits.sum()))
-        is_cut = fits & (prompts > room) & ~is_true
-        self.truncated = int(is_cut.sum())
-        tokens = int((prompts + sizes)[is_cut].max(initial=1)) - 1
-        self.whole_length = min(tokens, rules.longest or tokens)
-        """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
-        self._rows = rows[:, fits]
-        self._starts = starts[fits]
-        self._is_true = is_true[fits]
-        self._prompt_sizes = np.minimum(prompts, room)[fits]
-        self._names = corpus.names[self._rows[0]]
-        self.tokens = self._total(answers)
-        self._bytes_per_token = self._total(encoded.text_bytes[1::2]) / self.tokens
-        self.mean_length = float((self._prompt_sizes + sizes[fits] - 1).mean())
-        """Mean number of tokens of a sample."""
-
-    def _begins(self, first: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """The positions in `numbers` where a row begins; `first`: the first exchange of each one's row."""
-        begins = np.flatnonzero(np.diff(first, prepend=-1))
-        sizes = np.diff(self._encoded.offsets[::2])[numbers]
-        ends = np.cumsum(sizes)
-        stops = np.append(begins[1:], len(numbers))
-        cuts: list[int] = []
-        for row in np.flatnonzero(np.add.reduceat(sizes, begins) > self.length + 1):
-            at = int(begins[row])
-            room = self.length + 1
-            while ends[stops[row] - 1] - ends[at] + sizes[at] > room:
-                next_row = int(np.searchsorted(ends, ends[at] - sizes[at] + room, side="right"))
-                at = max(at + 1, next_row)
-                if at == stops[row]:
-                    break
-                cuts.append(at)
-                room = (self.length + 1) // 2
-        return np.sort(np.append(begins, cuts).astype(np.int64))
-
-    def _total(self, counts: np.ndarray) -> int:
-        """The sum over the answers of all rows; `counts`: one for each answer of the data."""
-        sums = np.append(0, counts.cumsum())
-        return int((sums[self._rows[2]] - sums[self._rows[1]]).sum())
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def sample(self, index: int, draws: Draws | None = None) -> Row:
-        encoded = self._encoded
-        (request, answer, end) = self._rows[:, index].tolist()
-        start = int(self._starts[index])
-        asked = int(encoded.offsets[2 * request + 1])
-        newest = encoded.read(asked - int(self._prompt_sizes[index]) + 1, asked)
-        edges = encoded.offsets[2 * answer + 1 : 2 * end + 1]
-        answers = encoded.read(int(edges[0]), int(edges[-1]))
-        tokens = np.concatenate((encoded.read(start, start + 1), newest, answers)).astype(np.int64)
-        sizes = np.diff(edges)  # of an answer, of what is before the next one, and so on
-        is_label = np.repeat(np.arange(len(sizes)) % 2 == 0, sizes)
-        labels = tokens[1:].copy()
-        labels[: len(newest)] = IGNORE
-        labels[len(newest) :][~is_label] = IGNORE
-        name = text_of(self._names[index])
-        is_true = bool(self._is_true[index])
-        return Row(tokens[:-1], labels, name, (), self._bytes_per_token, is_true)
-
-    def control(self, train: Dialogues, size: int) -> dict[str, dict[str, float]]:
-        """The bands of the metrics on permuted answers: chance is guessing one of the labels."""
-        return {
-            "exact_match": {"max": 2 / len(np.unique(self._labels))},
-            "matched_gap": {"max": 0.02},
-        }
-
-
-Samples = TokenWindows | Dialogues
+Samples: TypeAlias = "TokenWindows | Dialogues"
 """The samples of a split."""
+_BY_POSITION = "the end of each text is held out (fewer than 3 documents)"
+
+
+def read(
+    path: str, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] | None = None
+) -> Corpus:
+    """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
+    if not path.startswith("embedded:"):
+        from gearshift.models.language.readers.file_corpus import read_corpus  # with all formats
+
+        return read_corpus(Path(path).expanduser(), answers, on_bad, columns)
+    if path == "embedded:python":
+        from gearshift.models.language.embedded import read_documents
+
+        return from_records(path, read_documents())
+    if path == "embedded:commands":
+        from gearshift.models.language.commands import read_conversations
+
+        return from_records(path, read_conversations())
+    from gearshift.models.language.formats import EMBEDDED
+
+    raise unknown_embedded(path, EMBEDDED)
+
+
+def build_splits(
+    corpus: Corpus, groups: Groups, tokenizer: Tokenizer, rules: Rules
+) -> tuple[dict[SplitName, Samples], dict[str, Any]]:
+    """The samples of each split, whose `groups` are given, and facts of the data.
+
+    Neither text nor, for a large corpus, tokens are in memory. Raises DataError.
+    """
+    encoded = encode(corpus, tokenizer)
+    kind: type[Samples] = TokenWindows
+    if not corpus.is_text:
+        from gearshift.models.language.dialogues import Dialogues
+
+        kind = Dialogues
+    splits: dict[SplitName, Samples] = {}
+    for side, (name, numbers) in enumerate(corpus.members(groups).items()):
+        splits[name] = kind(encoded, corpus, numbers, rules, side)
+
+    tokens = splits["train"].tokens
+    if corpus.is_text and tokens < rules.length:
+        raise DataError(
+            f"the training split has {tokens} tokens, less than one sample of {rules.length}",
+            where="data.path, data.seq_len",
+            allowed="at least one sample",
+            fix=f"--set data.seq_len={max(8, tokens // 16)}  or add data",
+        )
+
+    source = corpus.source
+    facts: dict[str, Any] = {
+        "source": source.name,
+        "kind": "text" if corpus.is_text else "conversations",
+        "format": source.format,
+    }
+    if corpus.encodings:
+        assumed = (f"{name}: {listed(files, 1)}" for name, files in corpus.encodings.items())
+        facts["encoding"] = "; ".join(assumed)
+    facts["bytes"] = source.size or int(encoded.text_bytes.sum())
+    if source.is_cut:
+        facts["split"] = _BY_POSITION
+    facts["documents" if corpus.is_text else "exchanges"] = len(corpus)
+    samples = splits.values()
+    truncated = sum(split.truncated for split in samples)
+    facts |= {
+        "mean_tokens": round(len(encoded) / len(corpus), 1),
+        "tokenizer": tokenizer.name,
+        "seq_len": rules.length,
+        "tokens": {name: split.tokens for name, split in splits.items()},
+        "truncated_prompts": truncated,
+        **corpus.left_out,
+        "skipped_rows": corpus.skipped + sum(split.skipped for split in samples),
+    }
+    if truncated:
+        longest = max(split.whole_length for split in samples)
+        advice = f", or set  --seq-len {longest}" if longest > rules.length else ""
+        facts["warning"] = f"{truncated} prompts lose their start: shorten them{advice}"
+    return splits, facts

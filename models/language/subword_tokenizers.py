@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import version
 from itertools import compress
 from os.path import commonprefix
@@ -22,7 +22,15 @@ from gearshift.models.common.hub import name_of
 from gearshift.models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.language.readers.records import Record, Turn
-from gearshift.models.language.tokenizer import RESERVED, TAGS, Exchange, Tokenizer, chat_template
+from gearshift.models.language.tokenizer import (
+    RESERVED,
+    TAGS,
+    Cuts,
+    Exchange,
+    Parts,
+    Tokenizer,
+    chat_template,
+)
 
 TRAINED_ON = 64 * 2**20
 """Bytes of training text; of longer data, documents at even distances are used."""
@@ -49,41 +57,37 @@ class BpeTokenizer(Tokenizer):
         inner.encode_special_tokens = True
         inner.no_padding()
         inner.no_truncation()
+        known = inner.get_vocab()
         # The highest id, because a file may skip ids.
-        self.size = max(inner.get_vocab().values()) + 1
-        self.start = self._first(_STARTS)
-        end = self._first(_ENDS)
+        self.size = max(known.values()) + 1
+        self.start = next((known[start] for start in _STARTS if start in known), None)
+        end = next((known[end] for end in _ENDS if end in known), None)
         if end is None:
             raise _no_end(name, "model.tokenizer", ", ".join(_ENDS))
         self.end = end
-        self.pad = end if (pad := inner.token_to_id(PAD)) is None else pad
-
-    def _first(self, names: Iterable[str]) -> int | None:
-        numbers = (self.inner.token_to_id(name) for name in names)
-        return next((number for number in numbers if number is not None), None)
+        self.pad = known.get(PAD, end)
 
     @cached_property
     def digest(self) -> str:  # type: ignore[override]
         return hashlib.sha256(self.inner.to_str().encode()).hexdigest()
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        encode = partial(self.inner.encode_batch_fast, add_special_tokens=False)
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
-            return [_vector(encoding.ids, self.size) for encoding in encode(texts)]
+            encodings = self.inner.encode_batch_fast(texts, add_special_tokens=False)
+            return [_vector(encoding.ids, self.size) for encoding in encodings]
 
-    def encode_parts(
-        self, texts: Sequence[str], cuts: Sequence[Sequence[int]]
-    ) -> list[list[np.ndarray]]:
+    def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
-            found = self.inner.encode_batch(list(texts), add_special_tokens=False)
-        return [
-            _parts(_vector(encoding.ids, self.size), encoding.offsets, edges)
-            for encoding, edges in zip(found, cuts, strict=True)
-        ]
+            encodings = self.inner.encode_batch(list(texts), add_special_tokens=False)
+        parts = []
+        for encoding, edges in zip(encodings, cuts, strict=True):
+            tokens = _vector(encoding.ids, self.size)
+            parts.append(_cut(tokens, encoding.offsets, edges))
+        return parts
 
     def decode(self, tokens: Sequence[int]) -> str:
         hidden = {self.pad, self.start, self.end}
-        visible = [t for t in map(int, tokens) if t not in hidden]
+        visible = [token for token in map(int, tokens) if token not in hidden]
         return self.inner.decode(visible, skip_special_tokens=False)
 
 
@@ -123,7 +127,7 @@ class ExternalTokenizer(Tokenizer):
         return [_vector(n, self.size) for n in numbers]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
+        return self.inner.decode(list(map(int, tokens)), skip_special_tokens=True)
 
     @cached_property
     def _closing(self) -> int | None:
@@ -133,18 +137,21 @@ class ExternalTokenizer(Tokenizer):
             text = self._render((Turn("user", "Is it so?"), Turn("assistant", answer)))
         except DataError:  # a template that needs other turns
             return None
-        _, found, after = text.rpartition(answer)
+        if answer not in text:
+            return None
         special = {self.end, *self.inner.added_tokens_decoder}
-        tokens = self.encode(after if found else "").tolist()
-        return next((token for token in tokens if token in special), None)
+        for token in self.encode(text.rpartition(answer)[2]).tolist():
+            if token in special:
+                return token
+        return None
 
     @property
     def stops(self) -> tuple[int, ...]:
-        return (self.end,) if self._closing in (None, self.end) else (self.end, self._closing)
+        if self._closing in (None, self.end):
+            return (self.end,)
+        return self.end, self._closing
 
-    def encode_parts(
-        self, texts: Sequence[str], cuts: Sequence[Sequence[int]]
-    ) -> list[list[np.ndarray]]:
+    def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
         if not self.inner.is_fast:
             raise DataError(
                 "the tokenizer does not tell which letters a token is of",
@@ -152,21 +159,25 @@ class ExternalTokenizer(Tokenizer):
                 allowed=f"for conversations, a tokenizer with a {TOKENIZER_FILE}",
             )
         with subwords.encode_errors(str(self.folder)):
-            found = self.inner(
-                list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            encodings = self.inner(
+                list(texts),
+                add_special_tokens=False,
+                return_offsets_mapping=True,
+                verbose=False,
             )
-        encodings = zip(found["input_ids"], found["offset_mapping"], cuts, strict=True)
-        return [
-            _parts(_vector(ids, self.size), offsets, edges) for ids, offsets, edges in encodings
-        ]
+        numbers = encodings["input_ids"]
+        parts = []
+        for ids, offsets, edges in zip(numbers, encodings["offset_mapping"], cuts, strict=True):
+            parts.append(_cut(_vector(ids, self.size), offsets, edges))
+        return parts
 
     def encode_chats(self, chats: Sequence[Sequence[Record]]) -> Iterator[Exchange]:
         """As Tokenizer.encode_chats, with the tokens of apply_chat_template.
 
         A conversation whose template changes earlier turns is a row for each answer.
         """
-        texts: list[str] = []
-        cuts: list[list[int]] = []
+        texts = []
+        cuts = []
         for records in chats:
             try:
                 rows = self._rows(records)
@@ -186,26 +197,27 @@ class ExternalTokenizer(Tokenizer):
     def _rows(self, records: Sequence[Record]) -> list[tuple[str, list[int]]]:
         """The text of each row of a conversation, and where its answers begin and end."""
         rows = []
+        edges = []
         for record in records:
             text = self._render(record.conversation)
-            rows.append((text, self._answer(record, text)))
-        whole = rows[-1][0]
+            answer = self._answer(record, text)
+            rows.append((text, answer))
+            edges += answer
         # Without a token after each answer, only the end of a row can teach to stop.
-        if self._closing is None or not all(
-            whole.startswith(text[:end]) for text, [_, end] in rows
-        ):
+        if self._closing is None:
             return rows
-        return [(whole, [edge for _, edges in rows for edge in edges])]
+        keeps_turns = all(text.startswith(part[:end]) for part, (_, end) in rows)
+        return [(text, edges)] if keeps_turns else rows
 
     def _answer(self, record: Record, text: str) -> list[int]:
         """Where the answer of `record` begins and ends in `text`, its conversation as rendered."""
         prompt = self._render(record.before, add_generation_prompt=True)
         begin = len(prompt)
-        if not text.startswith(
-            prompt
-        ):  # such as one that opens <think>: take what is before any answer
+        if not text.startswith(prompt):
+            # Such as a prompt that opens <think>: take what is before any answer.
             other = self._render((*record.before, Turn("assistant", "\ue000")))
             begin = len(commonprefix([text, other]))  # noqa: RUF071
+        # Line ends after the last turn belong to no answer.
         end = max(begin, len(text.rstrip()))
         if _MARKS.search(self.inner.get_chat_template(self.form)):
             tokens = self._render(
@@ -216,19 +228,25 @@ class ExternalTokenizer(Tokenizer):
                 tokenizer_kwargs={"return_offsets_mapping": True},
             )
             offsets = compress(tokens["offset_mapping"], tokens["assistant_masks"])
-            if marked := [offset for offset in offsets if offset[1] > begin]:
-                return [marked[0][0], max(end, marked[-1][1])]
+            marked = [offset for offset in offsets if offset[1] > begin]
+            if marked:
+                begin = marked[0][0]
+                end = max(end, marked[-1][1])
         return [begin, end]
 
     def prompt(self, turns: Sequence[Turn]) -> np.ndarray:
         return self.encode(self._render(turns, add_generation_prompt=True))
 
-    def _render(self, turns: Sequence[Turn], **options: Any) -> Any:
+    def _render(self, turns: Sequence[Turn], tokenize: bool = False, **options: Any) -> Any:
         """The text of a conversation, or what `options` ask for. Raises DataError."""
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
-        render = partial(self.inner.apply_chat_template, chat_template=self.form, tokenize=False)
         try:
-            return render(messages, **options)
+            return self.inner.apply_chat_template(
+                messages,
+                chat_template=self.form,
+                tokenize=tokenize,
+                **options,
+            )
         except Exception as error:  # TemplateError, TypeError and others: a template is a program
             roles = ", ".join(turn.role for turn in turns)
             raise DataError(
@@ -242,10 +260,13 @@ _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """What a chat template writes around answers; see return_assistant_tokens_mask of transformers."""
 
 
-def _parts(
+def _cut(
     tokens: np.ndarray, offsets: Sequence[tuple[int, int]], cuts: Sequence[int]
 ) -> list[np.ndarray]:
-    """As Tokenizer.encode_parts, of one text; `offsets`: the first letter of each token, and its end."""
+    """As Tokenizer.encode_parts, of one text.
+
+    `offsets`: the first letter of each token, and its end.
+    """
     begins, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
     edges = np.empty(len(cuts), dtype=np.int64)
     edges[::2] = np.searchsorted(ends, cuts[::2], side="right")

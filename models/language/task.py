@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +26,13 @@ from gearshift.models.base import (
 )
 from gearshift.models.common import layers, model_facts
 from gearshift.models.common.config import declared_columns
-from gearshift.models.common.family import FamilyTask, Sums, path_of
+from gearshift.models.common.family import FamilyTask, Scores, Sums, path_of
 from gearshift.models.common.hub import folder_of
 from gearshift.models.common.model_facts import FACTS_FILE
 from gearshift.models.language import preview
 from gearshift.models.language.config import Data, Model
-from gearshift.models.language.dataset import build_splits, read
-from gearshift.models.language.metric import counts, scores
-from gearshift.models.language.model import BuiltIn, decoder_layers
-from gearshift.models.language.readers.corpus import split_ends
-from gearshift.models.language.rows import Dialogues, Row, Rules, TokenWindows, collate
+from gearshift.models.language.model import IGNORE, BuiltIn, decoder_layers
+from gearshift.models.language.rows import Row, Rules, TokenWindows, build_splits, collate, read
 from gearshift.models.language.tokenizer import ByteTokenizer, Tokenizer
 
 if TYPE_CHECKING:
@@ -77,6 +75,7 @@ class LanguageTask(FamilyTask):
             from gearshift.models.language.pretrained import FromFolder
 
             self.source = FromFolder(folder_of(model.pretrained), model, context)
+        # Adapters freeze all other weights, so that no layer is frozen beside them.
         self.has_adapters = self.source.has_adapters
         self.start: Path | None = None
         self.frozen_layers = 0
@@ -98,40 +97,47 @@ class LanguageTask(FamilyTask):
 
         Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
-        length = self._row_length()
-        source = self.source
+        length = self._row_length()  # refuses a wrong model.pretrained before the data is read
         corpus = read(self.path, self.answers, self.on_bad, self.columns)
         self.is_chat = not corpus.is_text
         self.noun = "requests" if self.is_chat else "documents"
+        # A continued run keeps the groups of its first data, whatever the new data would need.
         if corpus.source.is_cut and self.rule.earlier is None:
+            from gearshift.models.language.readers.file_corpus import split_ends
+
             self.groups = split_ends(corpus, self.rule)
             self.save_split(self.groups)
         else:
             self.groups = self.split_groups(corpus.groups)
         model_facts.save(_TextFacts(self.is_chat), self.context.folder)
 
-        def texts(most: int) -> Iterator[str]:
-            return corpus.texts(
-                corpus.members(self.groups)["train"][:: -(-corpus.source.size // most) or 1]
-            )
+        def texts(most_bytes: int) -> Iterator[str]:
+            # At even distances: the beginning of the data may be of another kind than the rest.
+            step = max(1, math.ceil(corpus.source.size / most_bytes))
+            return corpus.texts(corpus.members(self.groups)["train"][::step])
 
         self.tokenizer = self._load_tokenizer(texts)
-        seed = self.rule.seed
         rules = Rules(
-            length, self.on_bad, self.control, seed, source.single_document, source.longest
+            length,
+            self.on_bad,
+            self.control,
+            self.rule.seed,
+            self.source.single_document,
+            self.source.longest,
         )
         splits, self._facts = build_splits(corpus, self.groups, self.tokenizer, rules)
-        self.splits = {**splits}
+        self.splits.update(splits)
 
     def setup_without_data(self) -> None:
         self.tokenizer = self._load_tokenizer()
-        self.start = None
+        self.start = None  # the initial weights are among the trained ones
         self.is_chat = model_facts.load(self.context.folder, _TextFacts).conversations
         self._window = self.source.longest or self._row_length()
 
     def continue_from(self, first: LanguageTask) -> None:
         """Check that the data is of the same kind as that of `first`. Raises DataError."""
-        old, new = (("text", "conversations")[task.is_chat] for task in (first, self))
+        old = "conversations" if first.is_chat else "text"
+        new = "conversations" if self.is_chat else "text"
         if old != new:
             raise DataError(
                 f"the new data is {new}, but the run trains on {old}",
@@ -152,24 +158,24 @@ class LanguageTask(FamilyTask):
         from gearshift.models.language import subword_tokenizers as bpe
 
         folder = self.context.folder
-        source = self.source
         if texts is None:
             return bpe.load((folder or Path()) / TOKENIZER_FILE)
 
         def fit() -> tokenizers.Tokenizer:
             if self.start is not None:
                 return bpe.of_start(self.start).inner
-            assert isinstance(source, BuiltIn)
+            assert isinstance(self.source, BuiltIn)
             # The library uses about as much memory as the text has bytes.
-            return bpe.train(texts(bpe.TRAINED_ON), source.size.vocabulary).inner
+            return bpe.train(texts(bpe.TRAINED_ON), self.source.size.vocabulary).inner
 
         return bpe.BpeTokenizer(load_or_fit(folder, fit))
 
     @cached_property
     def _local(self) -> Tokenizer | None:
-        """Tokenizer of a local file or folder, to which the model is fitted; None: a built-in one."""
-        is_built_in = self.tokenizer_name in ("bytes", "bpe")
-        path = self.source.folder if is_built_in else Path(self.tokenizer_name).expanduser()
+        """Tokenizer of a file or folder, to which the model is fitted; None: a built-in one."""
+        path = self.source.folder
+        if self.tokenizer_name not in ("bytes", "bpe"):
+            path = Path(self.tokenizer_name).expanduser()
         if path is None:
             return None
         from gearshift.models.language import subword_tokenizers
@@ -196,12 +202,14 @@ class LanguageTask(FamilyTask):
         blocks = self.blocks(model)
         count = self.frozen_layers
         if self.start is not None:
-            adapters = tuple(name for name, p in model.named_parameters() if p.requires_grad)
-            names = adapters if self.has_adapters else ("",)
             from gearshift.models.common import initial_weights
 
-            loaded = initial_weights.load("model.start", model, self.start, _START, names)
-            self.loaded["start"] = loaded
+            names = [""]  # a prefix of all names
+            if self.has_adapters:
+                names = [name for name, p in model.named_parameters() if p.requires_grad]
+            self.loaded["start"] = initial_weights.load(
+                "model.start", model, self.start, _START, tuple(names)
+            )
         if count > len(blocks):
             raise DataError(
                 f"model.freeze_layers {count}: the model has {len(blocks)} layers",
@@ -225,12 +233,32 @@ class LanguageTask(FamilyTask):
         return Loss(self._output(model, batch), {})
 
     def metric(self) -> Sums:
-        is_noise = self.control == "noise"
-        return Sums(self._counts, partial(scores, has_answers=self.is_chat, is_noise=is_noise))
+        return Sums(self._counts, self._scores)
 
-    def _counts(self, model: Module, batch: Batch) -> Mapping[str, Tensor]:
+    def _counts(self, model: Module, batch: Batch) -> dict[str, Tensor]:
         nats, correct = self._output(model, batch, measure=True)
         return counts(nats, correct, batch)
+
+    def _scores(self, sums: Mapping[str, Tensor]) -> Scores:
+        """Metrics of the summed counts.
+
+        bits_per_byte = nats per token × tokens per byte ÷ ln 2, independent of the tokenizer.
+        `exact_match` exists for conversations only. `matched_gap` exists in a noise control: loss
+        of permuted answers minus loss of true answers, in nats per token.
+        """
+        n = {name: total.item() for name, total in sums.items()}
+        loss = n["nats"] / n["tokens"]
+        metrics: Scores = {
+            "val_loss": loss,
+            "perplexity": math.exp(min(loss, 700.0)),  # exp(710) overflows a float
+            "bits_per_byte": n["nats"] / n["bytes"] / math.log(2),
+            "token_accuracy": n["correct"] / n["tokens"],
+        }
+        if self.is_chat:
+            metrics["exact_match"] = n["exact"] / n["answers"]
+            if self.control == "noise":
+                metrics["matched_gap"] = loss - n["true_nats"] / n["true_tokens"]
+        return metrics
 
     def _output(self, model: Module, batch: Batch, **options: bool) -> Any:
         extra = {name: batch[name] for name in self.source.inputs}
@@ -241,15 +269,14 @@ class LanguageTask(FamilyTask):
 
     def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
         """As HasParts.model_parts."""
-        tables = [module for module in model.modules() if isinstance(module, Embedding)]
         return {
             LAYERS: self.blocks(model),
-            "embedding": tables,
+            "embedding": [module for module in model.modules() if isinstance(module, Embedding)],
             "head": [self.source.head_of(model)],
         }
 
     def preview(self, model: Module) -> str | None:
-        """The first validation sample: a text is continued by sampling, a request answered greedily."""
+        """The first validation sample: a text is continued by sampling, an answer is greedy."""
         [(_, prompt, _, written, _)] = self._predict(model, 1, self.data("val").temperature).rows
         return f"{prompt}│{written}"
 
@@ -258,9 +285,14 @@ class LanguageTask(FamilyTask):
         return self._predict(model, 3, 0.0)
 
     def _predict(self, model: Module, shown: int, temperature: float) -> Predictions:
-        split = self.data("val")
-        device = self.context.device
-        return preview.predict(model, split, self.tokenizer, device, shown, temperature)
+        return preview.predict(
+            model,
+            self.data("val"),
+            self.tokenizer,
+            self.context.device,
+            shown,
+            temperature,
+        )
 
     def sample_text(self) -> Sequence[SamplePart]:
         """The first training sample, in the tokenizer's chat template if it has one."""
@@ -292,8 +324,8 @@ class LanguageTask(FamilyTask):
         from gearshift.models.language import generate
 
         if sampling.temperature is None:
-            kind = Dialogues if self.is_chat else TokenWindows
-            sampling = replace(sampling, temperature=kind.temperature)
+            default = 0.0 if self.is_chat else TokenWindows.temperature
+            sampling = replace(sampling, temperature=default)
         tokens = generate.tokens(prompt, self.tokenizer, is_request=self.is_chat)
         return generate.generate(model, tokens, sampling, self.tokenizer, self._window)
 
@@ -305,17 +337,17 @@ class LanguageTask(FamilyTask):
         return layers.count_flops(model, (ids, ids, None, True), names)
 
     def facts(self) -> Mapping[str, Any]:
-        pretrained = {"pretrained": self.source.coverage} if self.source.coverage else {}
-        control = {"control": self._control} if self.control == "noise" else {}
-        return {**self._facts, **super().facts(), **pretrained, **control}
+        facts = {**self._facts, **super().facts()}
+        if self.source.coverage:
+            facts["pretrained"] = self.source.coverage
+        if self.control == "noise":
+            facts["control"] = self._control
+        return facts
 
     @cached_property
-    def _control(self) -> Mapping[str, Mapping[str, float]]:
+    def _control(self) -> Any:
         """Band of each metric; a noise control outside it indicates a leak."""
-        bands: Mapping[str, Mapping[str, float]] = self.data("val").control(
-            self.data("train"), self.tokenizer.size
-        )
-        return bands
+        return self.data("val").control(self.data("train"), self.tokenizer.size)
 
     def write_hugging_face(self, folder: Path, *, with_config: bool = True) -> None:
         """Write configuration and tokenizer for transformers into `folder`.
@@ -325,13 +357,15 @@ class LanguageTask(FamilyTask):
         from gearshift.models.language.hugging_face import write_json, write_tokenizer
 
         tokenizer = self._load_tokenizer()
-        run = self.context.folder
         length = self._row_length()
-        is_known = run is not None and (run / FACTS_FILE).is_file()
-        is_chat = is_known and model_facts.load(run, _TextFacts).conversations
+        run = self.context.folder
+        is_chat = False
+        if run is not None and (run / FACTS_FILE).is_file():
+            is_chat = model_facts.load(run, _TextFacts).conversations
         write_tokenizer(folder, tokenizer, length, is_chat=is_chat)
-        for name, config in self.source.configs(length, tokenizer).items() if with_config else ():
-            write_json(folder / name, config)
+        if with_config:
+            for name, config in self.source.configs(length, tokenizer).items():
+                write_json(folder / name, config)
 
     def base_folder(self) -> Path | None:
         return self.source.folder
@@ -348,3 +382,38 @@ class LanguageTask(FamilyTask):
 
     def hugging_face_name(self, name: str) -> str:
         return name.removeprefix("inner.")
+
+
+def counts(nats: Tensor, correct: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """What `batch` adds to the counts; `nats` and `correct` [batch, time] are those of each token.
+
+    An answer is exact if each of its labels, which follow each other, is the likeliest token after
+    the true tokens before it. By induction this holds if and only if greedy decoding produces the
+    whole answer and ends there, so no text is generated.
+    """
+    valid = batch["labels"] != IGNORE
+    is_true = batch["matched"]
+    if nats.device.type == "mps":  # has no float64
+        nats, correct, valid, is_true = (x.cpu() for x in (nats, correct, valid, is_true))
+    row_nats = nats.double().sum(1)
+    tokens = valid.sum(1).double()
+
+    # Answers are numbered in each row; the mistakes of each are counted.
+    begins = valid.int().diff(dim=1, prepend=torch.zeros_like(tokens[:, None]).int()) > 0
+    number = begins.cumsum(1)
+    answers = begins.sum(1)
+    mistakes = (valid & ~correct).long()
+    wrong = torch.zeros_like(number).scatter_add(1, (number - 1).clamp(min=0), mistakes)
+    rows = {
+        "nats": row_nats,
+        "tokens": tokens,
+        "correct": (correct & valid).sum(1),
+        "bytes": tokens * batch["bytes_per_token"],
+        "exact": answers - (wrong > 0).sum(1),
+        "answers": answers,
+    }
+    # A product, because indexing would synchronize host and device.
+    sums = {name: (x * ~is_true).sum() for name, x in rows.items()}
+    sums["true_nats"] = (row_nats * is_true).sum()
+    sums["true_tokens"] = (tokens * is_true).sum()
+    return sums

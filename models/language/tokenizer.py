@@ -14,17 +14,28 @@ import numpy as np
 from gearshift.models.language.readers.records import Record, Turn
 
 TAGS = (
-    "<system>", "</system>", "<command>", "</command>",
-    "<file>", "</file>", "<output>", "</output>",
-)  # fmt: skip
+    "<system>",
+    "</system>",
+    "<command>",
+    "</command>",
+    "<file>",
+    "</file>",
+    "<output>",
+    "</output>",
+)
 """Tags in texts that are one token each."""
 RESERVED = 5
-
 
 FORMS = {"system": "<system>{}</system>\n", "user": "User: {}\n"}
 """The text form of a message before an answer, by its role."""
 ANSWER = "Assistant:"
 """What comes before an answer, and a space; after it come the end token and a line end."""
+
+
+Parts = list[list[np.ndarray]]
+"""The tokens of each part of each text."""
+Cuts = Sequence[Sequence[int]]
+"""Where each text is cut into parts, in letters."""
 
 
 class Exchange(NamedTuple):
@@ -74,9 +85,7 @@ class Tokenizer:
         """The tokens that end an answer."""
         return (self.end,)
 
-    def encode_parts(
-        self, texts: Sequence[str], cuts: Sequence[Sequence[int]]
-    ) -> list[list[np.ndarray]]:
+    def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
         """Tokens of each text, cut at the letters where answers begin and end, in turn.
 
         A token that some letters of an answer are in belongs to it. Raises DataError.
@@ -88,32 +97,33 @@ class Tokenizer:
 
         In the text form, where a conversation is one row. Raises DataError.
         """
-        sections = [
-            section for records in chats for section in self._sections(records[-1].conversation)
-        ]
-        parts = iter(
-            self.encode_parts([text for text, _ in sections], [[cut] for _, cut in sections])
-        )
+        texts = []
+        cuts = []
+        for records in chats:
+            for text, cut in self._sections(records[-1].conversation):
+                texts.append(text)
+                cuts.append([cut])
+        parts = iter(self.encode_parts(texts, cuts))
+
         for records in chats:
             learned = {record.at for record in records}
-            before: list[np.ndarray] = []
-            if self.start is not None:
-                before.append(np.array([self.start]))
             begins_row = True
+            before = [] if self.start is None else [np.array([self.start])]
             for at, turn in enumerate(records[-1].conversation):
-                if turn.role == "assistant":
-                    context, answer = next(parts)
-                    answer = np.append(answer, self.end)
-                    before.append(context)
-                    if at in learned:
-                        yield Exchange(begins_row, np.concatenate(before), answer)
-                        begins_row = False
-                        before = []
-                    else:
-                        before.append(answer)
+                if turn.role != "assistant":
+                    continue
+                context, answer = next(parts)
+                answer = np.append(answer, self.end)
+                before.append(context)
+                if at in learned:
+                    yield Exchange(begins_row, np.concatenate(before), answer)
+                    begins_row = False
+                    before = []
+                else:
+                    before.append(answer)
 
     def _sections(self, turns: Sequence[Turn]) -> Iterator[tuple[str, int]]:
-        """The text up to the end of each answer from that of the one before it, and where it begins."""
+        """The text from the end of one answer to that of the next, and where the latter begins."""
         text = ""
         for turn in turns:
             said = turn.text.strip()
@@ -152,7 +162,10 @@ def chat_template(tokenizer: Tokenizer) -> str:
     start = "" if tokenizer.start is None else "{{ bos_token }}"
     space = " " * (not tokenizer.leading_space)
     return _CHAT.substitute(
-        start=start, space=space, forms=json.dumps(FORMS), answer=json.dumps(ANSWER)
+        start=start,
+        space=space,
+        forms=json.dumps(FORMS),
+        answer=json.dumps(ANSWER),
     )
 
 
@@ -174,17 +187,16 @@ class ByteTokenizer(Tokenizer):
         return list(map(self._encode, texts))
 
     def _encode(self, text: str) -> np.ndarray:
-        parts = [
-            np.array([self.first_tag + TAGS.index(part)], dtype=np.uint16)
-            if i % 2
-            else np.frombuffer(part.encode(), dtype=np.uint8).astype(np.uint16)
-            for i, part in enumerate(_TAG.split(text))
-        ]
+        parts = []
+        for part in _TAG.split(text):
+            if part in TAGS:
+                tokens = np.array([self.first_tag + TAGS.index(part)], np.uint16)
+            else:
+                tokens = np.frombuffer(part.encode(), np.uint8).astype(np.uint16)
+            parts.append(tokens)
         return np.concatenate(parts)
 
-    def encode_parts(
-        self, texts: Sequence[str], cuts: Sequence[Sequence[int]]
-    ) -> list[list[np.ndarray]]:
+    def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
         """The tokens of a part do not depend on the text around it."""
         parts = []
         for text, edges in zip(texts, cuts, strict=True):
@@ -194,6 +206,11 @@ class ByteTokenizer(Tokenizer):
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of `tokens`; bytes that are not UTF-8 become U+FFFD."""
-        tags = {self.first_tag + i: tag.encode() for i, tag in enumerate(TAGS)}
-        parts = (bytes([t]) if t < 256 else tags.get(t, b"") for t in map(int, tokens))
-        return b"".join(parts).decode("utf-8", errors="replace")
+        tags = dict(enumerate(TAGS, start=self.first_tag))
+        text = bytearray()
+        for token in map(int, tokens):
+            if token < 256:
+                text.append(token)
+            else:
+                text += tags.get(token, "").encode()
+        return text.decode("utf-8", errors="replace")

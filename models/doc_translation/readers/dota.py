@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from gearshift.models.base import DataError, SplitName
+from gearshift.models.base import DataError, Groups, SplitName
 from gearshift.models.common.data_files import BadRecords, OnBad, copies, files
 from gearshift.models.common.pictures import open_picture, too_large
 from gearshift.models.common.text_file import TextFile, parse_json
@@ -28,6 +27,8 @@ _SIZE_AT = 16
 """Byte of width and height, 4 bytes each. Source: Portable Network Graphics, ISO 15948, 11.2.2."""
 _FIX = f"fetch it again or save it as PNG, or remove its name from {SPLIT_FILE}"
 Split = Literal["file", "article"]
+Names = dict[str, list[SplitName]]
+"""The splits of each page."""
 
 
 def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
@@ -39,52 +40,76 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
     """
     files(root)  # refuses pipes and devices before anything is read
     names = _names(root / SPLIT_FILE)
-    if split == "file":
+    if split == "file":  # another split is by article itself
         _check_articles(names, root / SPLIT_FILE)
-    there = sorted(path.name.removesuffix("_mmd") for path in root.glob("*_mmd") if path.is_dir())
-    texts = f"{language}_mmd"
-    if language not in there:
+    folder = f"{language}_mmd"
+    folders = [path.name for path in root.glob("*_mmd") if path.is_dir()]
+    if folder not in folders:
+        languages = [name.removesuffix("_mmd") for name in sorted(folders)]
         raise DataError(
             f"'{root}' has no texts in '{language}'",
-            where=f"data.target, {root / texts}",
-            allowed=", ".join(there) or texts,
+            where=f"data.target, {root / folder}",
+            allowed=", ".join(languages) or folder,
         )
+
+    bad_records = BadRecords("pages")
     images = {path.stem for path in files(root / IMAGES) if path.suffix == ".png"}
     left_out = [(name, f"not in {SPLIT_FILE}") for name in sorted(images - names.keys())]
-    bad_records = BadRecords("pages")
     notes: list[str] = []
-    pages: list[Page] = []
+    pages = []
     for name in sorted(names):
         image = root / IMAGES / f"{name}.png"
-        text = root / texts / f"{name}.mmd"
-        missing = next((path for path in (image, text) if not path.is_file()), None)
-        if missing is not None:
-            left_out.append((name, f"no {missing.relative_to(root)}"))
-        elif text.stat().st_size < 2:
-            left_out.append((name, f"{text.relative_to(root)} is empty"))
-        elif problem := _png_error(image):
+        text = root / folder / f"{name}.mmd"
+        missing = _missing(root, image, text)
+        if missing:
+            left_out.append((name, missing))
+            continue
+        problem = _png_error(image)
+        if problem:
             bad_records.add(f"{IMAGES}/{name}.png", problem, _FIX)
-        else:
-            picture = partial(open_picture, image, _FIX)
-            target = partial(_text, text, notes)
-            pages.append(Page(without_number(name), name, picture, target))
-    same = copies({page.name: root / IMAGES / f"{page.name}.png" for page in pages})
-    left_out += [(name, f"its image is that of {first}") for name, first in same.items()]
-    pages = [page for page in pages if page.name not in same]
+            continue
+        picture = partial(open_picture, image, _FIX)
+        target = partial(_text, text, notes)
+        pages.append(Page(without_number(name), name, picture, target))
+
+    # An image under two names would be trained on and validate.
+    original_of = copies({page.name: root / IMAGES / f"{page.name}.png" for page in pages})
+    left_out += [(name, f"its image is that of {first}") for name, first in original_of.items()]
+    pages = [page for page in pages if page.name not in original_of]
     skipped = bad_records.finish(on_bad, len(pages))
     left_out += bad_records.rows
     if not pages:
         raise DataError(
             f"'{root}' has no page with an image and a text in '{language}'",
             where=f"{len(left_out)} skipped pages, the first: {left_out[:1]}",
-            allowed=f"{IMAGES}/NAME.png and {texts}/NAME.mmd for names in {SPLIT_FILE}",
+            allowed=f"{IMAGES}/NAME.png and {folder}/NAME.mmd for names in {SPLIT_FILE}",
         )
-    sides = {page.document: names[page.name][0] for page in pages}
-    given = {side: sorted(d for d in sides if sides[d] == side) for side in LISTS.values()}
-    counts = {"skipped_pages": skipped, "left_out_pages": len(left_out) - skipped}
     return Collection(
-        str(root), pages, language, given if split == "file" else None, left_out, counts, notes
+        str(root),
+        pages,
+        language,
+        splits=_documents(pages, names) if split == "file" else None,
+        skipped=left_out,
+        counts={"skipped_pages": skipped, "left_out_pages": len(left_out) - skipped},
+        notes=notes,
     )
+
+
+def _missing(root: Path, image: Path, text: Path) -> str:
+    """What a page lacks, so that it is left out; empty: nothing."""
+    for path in (image, text):
+        if not path.is_file():
+            return f"no {path.relative_to(root)}"
+    return f"{text.relative_to(root)} is empty" if text.stat().st_size < 2 else ""
+
+
+def _documents(pages: Sequence[Page], names: Names) -> Groups:
+    """The documents of each split, which is that of their last page."""
+    sides = {page.document: names[page.name][0] for page in pages}
+    documents: dict[SplitName, list[str]] = {side: [] for side in LISTS.values()}
+    for document in sorted(sides):
+        documents[sides[document]].append(document)
+    return documents
 
 
 def _text(path: Path, notes: list[str]) -> str:
@@ -96,9 +121,9 @@ def _text(path: Path, notes: list[str]) -> str:
     return text
 
 
-def _names(path: Path) -> dict[str, list[SplitName]]:
-    """The splits of each page by the split file. Raises DataError."""
-    names: dict[str, list[SplitName]] = {}
+def _names(path: Path) -> Names:
+    """By the split file. Raises DataError."""
+    names: Names = {}
     try:
         content: Any = parse_json("".join(TextFile(path).chunks()))
         if not isinstance(content, dict):
@@ -108,7 +133,7 @@ def _names(path: Path) -> dict[str, list[SplitName]]:
             if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
                 raise ValueError(f"it has no list of names under '{key}'")
             for name in listed:
-                if Path(name).name != name:
+                if Path(name).name != name:  # such as ../../x
                     raise ValueError(f"it has an invalid file name: {name!r}")
                 names.setdefault(name, []).append(side)
     except ValueError as error:
@@ -120,13 +145,16 @@ def _names(path: Path) -> dict[str, list[SplitName]]:
     return names
 
 
-def _check_articles(names: Mapping[str, list[SplitName]], path: Path) -> None:
+def _check_articles(names: Names, path: Path) -> None:
     """Raises DataError if pages of one article are in two splits."""
-    sides = {(without_number(name), side) for name, splits in names.items() for side in splits}
-    articles = Counter(name for name, _ in sides)
-    if shared := sorted(name for name, splits in articles.items() if splits > 1):
+    articles: dict[str, set[SplitName]] = {}
+    for name, splits in names.items():
+        articles.setdefault(without_number(name), set()).update(splits)
+    shared = sorted(article for article, splits in articles.items() if len(splits) > 1)
+    if shared:
         raise DataError(
-            f"{len(shared)} of {len(articles)} articles have pages in two splits, such as '{shared[0]}'",
+            f"{len(shared)} of {len(articles)} articles have pages in two splits, "
+            f"such as '{shared[0]}'",
             where=str(path),
             allowed="each article in one split, so that evaluation uses unseen articles only",
             fix="--set data.split=article",

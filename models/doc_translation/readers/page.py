@@ -36,7 +36,7 @@ class Collection:
     pages: Sequence[Page]
     language: str = ""
     """Of the translations, such as `zh`; empty: an artificial one."""
-    given: Groups | None = None
+    splits: Groups | None = None
     """Documents of each split, if the data defines splits."""
     skipped: Sequence[tuple[str, str]] = ()
     """Skipped pages with reasons."""

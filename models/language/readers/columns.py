@@ -33,9 +33,11 @@ SAMPLE = ("request", "answer")
 """What a sample has that is neither messages nor a text."""
 Columns = dict[str, str]
 """The name of the column of each meaning that a row has."""
+Fields = Mapping[str, Any]
+Turns = tuple[Turn, ...]
 
 
-def is_sample(columns: Mapping[str, str], needed: Collection[str] = SAMPLE) -> bool:
+def is_sample(columns: Columns, needed: Collection[str] = SAMPLE) -> bool:
     """Whether a row with these columns is a sample."""
     return "messages" in columns or "text" in columns or columns.keys() >= set(needed)
 
@@ -45,14 +47,23 @@ def columns_in(names: Sequence[str], declared: Mapping[str, str]) -> tuple[Colum
 
     `declared`: the meaning of a column by its name in lower case; it comes before NAMES.
     """
+    columns: Columns = {}
+    others: Columns = {}
     keys = {name.strip().lower(): name for name in names}
-    columns = {m: keys[key] for key, m in declared.items() if key in keys and m != IGNORE}
-    others = {key: name for key, name in keys.items() if key not in declared}
+    for key, meaning in declared.items():
+        if key in keys and meaning != IGNORE:
+            columns[meaning] = keys[key]
+    for key, name in keys.items():
+        if key not in declared:
+            others[key] = name
     for meaning, known in NAMES.items():
-        if meaning not in columns and not (meaning == "text" and is_sample(columns)):
-            key = next((key for key in known if key in others), None)
-            if key is not None:
+        # A text beside a request and an answer is no sample.
+        if meaning in columns or (meaning == "text" and is_sample(columns)):
+            continue
+        for key in known:
+            if key in others:
                 columns[meaning] = others.pop(key)
+                break
     return columns, [name for key, name in others.items() if key not in METADATA]
 
 
@@ -73,69 +84,70 @@ class RowReader:
         self._needed = needed
         self._columns: dict[tuple[str, ...], Columns] = {}
 
-    def content(self, row: Row) -> str | tuple[Turn, ...] | None:
+    def content(self, row: Row) -> str | Turns | None:
         """The text or the turns of a row; None, and a bad record, if it is invalid.
 
         Raises DataError if a column is not read, or if those of a table make no sample.
         """
         names = tuple(row.fields)
         if names not in self._columns:
-            columns, unread = columns_in(names, self._declared)
-            if unread if is_sample(columns, self._needed) else row.header:
-                raise self._unknown(
-                    f"{self._file}:{row.header or row.line}", names, columns, unread
-                )
-            self._columns[names] = columns
+            self._columns[names] = self._columns_of(names, row)
         columns = self._columns[names]
         try:
-            return (
-                _text(row.fields, columns["text"])
-                if "text" in columns
-                else self._turns(row, columns)
-            )
+            if "text" in columns:
+                return _text(row.fields, columns["text"])
+            return self._turns(row.fields, columns)
         except ValueError as error:
             self._bad_records.add(f"{self._file}:{row.line}", str(error))
             return None
 
-    def _turns(self, row: Row, columns: Columns) -> tuple[Turn, ...]:
+    def _turns(self, fields: Fields, columns: Columns) -> Turns:
         """The turns of messages, or of a request and an answer. Raises ValueError."""
-        fields = row.fields
-        system, context = (
-            _optional(fields, columns.get(meaning)) for meaning in ("system", "context")
-        )
-        first = (Turn("system", system),) if system else ()
+        turns: list[Turn] = []
+        system = _optional(fields, columns.get("system"))
+        if system:
+            turns.append(Turn("system", system))
         if "messages" in columns:
-            return (*first, *turns_of(fields[columns["messages"]], columns["messages"]))
+            column = columns["messages"]
+            return (*turns, *turns_of(fields[column], column))
         if not is_sample(columns, self._needed):
-            raise ValueError(
-                f"no column for {' and '.join(self._needed)}; data.columns names others"
-            )
-        before = _side(fields, columns["request"], "user")
-        if context and before[-1].role == "user":
-            before = (*before[:-1], replace(before[-1], text=f"{before[-1].text}\n\n{context}"))
-        answer = _side(fields, columns["answer"], "assistant") if "answer" in self._needed else ()
-        return (*first, *(replace(turn, learned=False) for turn in before), *answer)
+            needed = " and ".join(self._needed)
+            raise ValueError(f"no column for {needed}; data.columns names others")
 
-    def _unknown(
-        self, where: str, names: Sequence[str], columns: Columns, unread: Sequence[str]
-    ) -> DataError:
-        """The error for columns that are not read, or that make no sample."""
-        meanings = dict.fromkeys(unread, IGNORE)
-        problem = f"columns that are not read: {', '.join(unread)}"
-        if not is_sample(columns, self._needed):
+        for turn in _side(fields, columns["request"], "user"):
+            turns.append(replace(turn, learned=False))
+        context = _optional(fields, columns.get("context"))
+        last = turns[-1]
+        if context and last.role == "user":
+            turns[-1] = replace(last, text=f"{last.text}\n\n{context}")
+        if "answer" in self._needed:
+            turns += _side(fields, columns["answer"], "assistant")
+        return tuple(turns)
+
+    def _columns_of(self, names: Sequence[str], row: Row) -> Columns:
+        """Raises DataError for columns that are not read, or that make no sample in a table."""
+        columns, unread = columns_in(names, self._declared)
+        if is_sample(columns, self._needed):
+            if not unread:
+                return columns
+            problem = f"columns that are not read: {', '.join(unread)}"
+            meanings = dict.fromkeys(unread, IGNORE)
+        else:
+            if not row.header:
+                return columns  # each row of JSON has keys of its own
             meaning = next(meaning for meaning in self._needed if meaning not in columns)
-            meanings = {next(iter(unread), "NAME"): meaning}
             problem = f"no column for the {meaning} among: {', '.join(names)}"
+            meanings = {unread[0] if unread else "NAME": meaning}
         known = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
-        return DataError(
+        raise DataError(
             problem,
-            where=where,
+            where=f"{self._file}:{row.header or row.line}",
             allowed=f"{known}; ignored: {', '.join(METADATA)}",
             fix=f"rename a column, or say what one means:  {columns_option(meanings)}",
         )
 
 
-def turns_of(messages: Any, field: str) -> tuple[Turn, ...]:
+def turns_of(messages: Any, field: str) -> Turns:
     """The turns of a list of messages in `field`. Raises ValueError, which names the field."""
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"{field} is no list of {{role, content}} or {{from, value}}")
@@ -145,42 +157,58 @@ def turns_of(messages: Any, field: str) -> tuple[Turn, ...]:
 def _turn(message: Any, at: str) -> Turn:
     if not isinstance(message, dict):
         raise ValueError(f"{at} is {type(message).__name__}, not an object")
-    is_sharegpt = "role" not in message and "from" in message
-    role_key, content_key = ("from", "value") if is_sharegpt else ("role", "content")
+    role_key = "role"
+    content_key = "content"
+    if "role" not in message and "from" in message:  # ShareGPT
+        role_key = "from"
+        content_key = "value"
     role = str(message.get(role_key))
     role = _ALIASES.get(role, role)
     if role not in ROLES:
         raise ValueError(f"{at}.{role_key} is {role!r}; allowed: {', '.join(ROLES)}")
-    if unread := next((key for key in _UNREAD if message.get(key)), None):
-        raise ValueError(f"{at}.{unread} is not read: put it into {content_key}, or remove it")
+    for key in _UNREAD:
+        if message.get(key):
+            raise ValueError(f"{at}.{key} is not read: put it into {content_key}, or remove it")
     text = message.get(content_key)
-    weight = message.get("weight")
-    if isinstance(text, list) and all(
-        isinstance(x, dict) and x.get("type") == "text" for x in text
-    ):
-        parts = [part.get("text") for part in text]
-        text = "\n".join(parts) if all(isinstance(part, str) for part in parts) else None
+    if isinstance(text, list):
+        text = _joined(text)
     if not isinstance(text, str) or (role == "assistant" and not text.strip()):
         raise ValueError(f"{at}.{content_key} is no text")
+    weight = message.get("weight")
     if weight not in (None, 0, 1):
         raise ValueError(f"{at}.weight is {weight!r}; 0 (not learned) and 1 are read")
     return Turn(role, text, learned=weight != 0)
 
 
-def _side(fields: Mapping[str, Any], column: str, role: str) -> tuple[Turn, ...]:
+def _joined(parts: Sequence[Any]) -> str | None:
+    """The text of a content in parts; None if a part is no text, such as an image."""
+    texts = []
+    for part in parts:
+        if not isinstance(part, dict) or part.get("type") != "text":
+            return None
+        text = part.get("text")
+        if not isinstance(text, str):
+            return None
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def _side(fields: Fields, column: str, role: str) -> Turns:
     """The turns of a request or an answer: a text, or a list of messages as in TRL."""
     if isinstance(fields[column], list):
         return turns_of(fields[column], column)
     return (Turn(role, _text(fields, column)),)
 
 
-def _optional(fields: Mapping[str, Any], column: str | None) -> str:
+def _optional(fields: Fields, column: str | None) -> str:
     value = fields[column] if column else None
     return value if isinstance(value, str) and value.strip() else ""
 
 
-def _text(fields: Mapping[str, Any], column: str) -> str:
+def _text(fields: Fields, column: str) -> str:
     value = fields[column]
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{column} is {'empty' if isinstance(value, str) else 'no text'}")
+    if not isinstance(value, str):
+        raise ValueError(f"{column} is no text")
+    if not value.strip():
+        raise ValueError(f"{column} is empty")
     return value

@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, compress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +14,8 @@ import numpy as np
 from gearshift.models.base import DataError, Groups, SplitName
 from gearshift.models.common import cache
 from gearshift.models.common.data_files import BadRecords, MissingPackage, OnBad
-from gearshift.models.common.split import SPLITS, SplitRule, held_out
-from gearshift.models.language.readers.records import PIECE_MARK, Record, RecordSource, normalized
+from gearshift.models.common.split import SPLITS
+from gearshift.models.language.readers.records import Record, normalized
 
 if TYPE_CHECKING:
     from gearshift.models.language.readers.files import FileSource
@@ -31,11 +30,36 @@ _DIGEST = 16
 """Bytes of a digest: a billion texts have a collision with probability 10**-20."""
 
 
+class RecordSource:
+    """Records in memory; one part."""
+
+    format = "embedded"
+    size = 0
+    stamp = ""
+    parts = 1
+    ignored = 0
+    note = ""
+    is_cut = False
+
+    def __init__(self, name: str, records: Sequence[Record]) -> None:
+        self.name = name
+        self._records = records
+
+    def part_name(self, part: int) -> str:
+        return self.name
+
+    def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
+        return iter(self._records)
+
+    def current_stamp(self) -> str:
+        return self.stamp
+
+
 class Corpus:
     """Texts or exchanges without duplicates. Each pass reads from disk."""
 
     def __init__(self, source: FileSource | RecordSource, index: Mapping[str, np.ndarray]) -> None:
-        """`index`: the arrays of `_scan`, of all that was read; `kept` is without duplicates."""
+        """`index`: the arrays of `scan`, of all that was read; `kept` is without duplicates."""
         self.source = source
         self._kept = index["kept"]
         self._index = index
@@ -57,27 +81,33 @@ class Corpus:
 
     def members(self, splits: Groups) -> dict[SplitName, np.ndarray]:
         """The numbers of the records of each split, in order; `splits`: the groups of each."""
-        sides = {group: side for side, name in enumerate(SPLITS) for group in splits[name]}
-        numbers = (sides.get(group, len(SPLITS)) for group in self.groups)
-        side_of = np.fromiter(numbers, dtype=np.int8, count=len(self))
-        return {name: np.flatnonzero(side_of == side) for side, name in enumerate(SPLITS)}
+        side_of: dict[str, int] = {}
+        for side, name in enumerate(SPLITS):
+            side_of.update(dict.fromkeys(splits[name], side))
+        numbers = (side_of.get(group, len(SPLITS)) for group in self.groups)
+        # Groups beyond data.fraction are in no split.
+        sides = np.fromiter(numbers, dtype=np.int8, count=len(self))
+        return {name: np.flatnonzero(sides == side) for side, name in enumerate(SPLITS)}
 
     @property
     def left_out(self) -> Counter[str]:
         """Non-zero counts of skipped rows, duplicates and ignored files."""
         duplicates = len(self._index["names"]) - len(self)
         return +Counter(
-            skipped_rows=self.skipped, ignored_files=self.source.ignored, duplicates=duplicates
+            skipped_rows=self.skipped,
+            ignored_files=self.source.ignored,
+            duplicates=duplicates,
         )
 
     def records(self) -> Iterator[Record]:
         """The texts or exchanges in order."""
         is_kept = np.zeros(len(self._index["names"]), dtype=bool)
         is_kept[self._kept] = True
-        parts = sorted({*range(self.source.parts)}.difference(self._index["bad_parts"].tolist()))
-        return compress(
-            chain.from_iterable(self.source.read(p, BadRecords()) for p in parts), is_kept
-        )
+        # The index counts no record of a bad part, so none of them is read.
+        bad_parts = self._index["bad_parts"]
+        parts = (part for part in range(self.source.parts) if part not in bad_parts)
+        records = (self.source.read(part, BadRecords()) for part in parts)
+        return compress(chain.from_iterable(records), is_kept)
 
     def texts(self, chosen: np.ndarray) -> Iterator[str]:
         """What the records with the numbers `chosen` say, and the turns before them."""
@@ -96,120 +126,34 @@ class Corpus:
             )
 
 
-def split_ends(corpus: Corpus, rule: SplitRule) -> Groups:
-    """The parts of each text by position: its end tests, what is before validates, the rest trains.
-
-    Raises DataError for a fold, and if no text has three parts.
-    """
-    advice = "use three documents or more"
-    rule.refuse_fold("fewer than 3 documents are split by position", advice)
-    parts_of: dict[str, list[str]] = {}
-    for part in dict.fromkeys(corpus.groups):
-        parts_of.setdefault(part.rpartition(PIECE_MARK)[0], []).append(part)
-    splits: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
-    for parts in parts_of.values():
-        used = parts[: max(1, round(rule.fraction * len(parts)))]
-        held = held_out(len(used), rule.share)
-        trained = len(used) - 2 * held
-        if trained < 1:
-            splits["train"] += used
-            continue
-        splits["train"] += used[:trained]
-        splits["val"] += used[trained : trained + held]
-        splits["test"] += used[trained + held :]
-    if not splits["val"]:
-        raise DataError(
-            f"'{corpus.source.name}' has too few lines to hold out the end of its text",
-            where="data.path, data.fraction, eval.share",
-            allowed="three documents, or a text with at least one line each for train, val and test",
-            fix=advice,
-        )
-    return {name: sorted(groups) for name, groups in splits.items()}
-
-
 def text_of(name: bytes) -> str:
     """A name or group of a corpus; names of files need not be UTF-8."""
     return name.decode("utf-8", "surrogateescape")
 
 
-def read_corpus(
-    path: Path, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] | None = None
-) -> Corpus:
-    """Read the corpus under `path`; line N of `answers` answers line N of `path`.
-
-    Fewer than three texts are cut into parts of whole lines, whose end is held out: `split_ends`.
-    `columns`: declared ones, see columns_in. Reads the files once, or their cached index. Raises
-    DataError.
-    """
-    from gearshift.models.language.readers.files import FileSource  # with all its formats
-
-    source = FileSource(path, answers, columns or {})
-    corpus = _indexed(source, on_bad)
-    if corpus.is_text and len(set(corpus.groups)) < len(SPLITS):
-        source.cut()
-        corpus = _indexed(source, on_bad)
-    return corpus
-
-
-def _indexed(source: FileSource, on_bad: OnBad) -> Corpus:
-    if source.size <= SMALL:
-        return Corpus(source, _scan(source, on_bad))
-    made_from = {"version": VERSION, "files": source.stamp, "on_bad": on_bad}
-    return Corpus(source, cache.arrays("language-index", made_from, lambda: _scan(source, on_bad)))
-
-
 def from_records(name: str, records: Sequence[Record]) -> Corpus:
     """Corpus of records in memory. Raises DataError."""
     source = RecordSource(name, records)
-    return Corpus(source, _scan(source, "stop"))
+    return Corpus(source, scan(source, "stop"))
 
 
-def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> cache.Arrays:
+def scan(source: FileSource | RecordSource, on_bad: OnBad) -> cache.Arrays:
     """Arrays of the index of all records. Raises DataError."""
-    entries: list[tuple[bytes, ...]] = []
     bad_records = BadRecords()
-    total = 0
-    chunks = list[list[np.ndarray]]()  # Python objects of many records would take gigabytes
     bad_parts: list[int] = []
-    unusable: list[slice] = []
     notes: dict[str, list[str]] = {}
-
-    def pack() -> None:
-        if entries:
-            chunks.append([np.array(column) for column in zip(*entries, strict=True)])
-            entries.clear()
-
-    for part in range(source.parts):
-        begin = total
-        try:
-            for record in source.read(part, bad_records):
-                entries.append(_entry(record))
-                total += 1
-                if len(entries) == _CHUNK:
-                    pack()
-            if source.note:
-                notes.setdefault(source.note, []).append(source.part_name(part))
-        except MissingPackage:
-            raise
-        except DataError as error:
-            if on_bad == "stop" or source.parts == 1:
-                raise
-            bad_records.add(source.part_name(part), error.message, error.fix)
-            bad_parts.append(part)
-            unusable.append(slice(begin, total))
-    pack()
-    is_good = np.ones(total, dtype=bool)
-    for records in unusable:
-        is_good[records] = False
-    columns = [np.concatenate(parts)[is_good] for parts in zip(*chunks, strict=True)]
-    num_good = len(np.unique(columns[0])) if bad_records.count and columns else 0
+    columns = _columns(source, on_bad, bad_records, bad_parts, notes)
+    num_good = 0
+    if bad_records.count and columns:
+        num_good = len(np.unique(columns[0]))
     skipped = bad_records.finish(on_bad, num_good)
-    if not is_good.any():
+    if not columns or len(columns[0]) == 0:
         raise DataError(
             f"'{source.name}' has no usable data",
             where=f"data.path, skipped rows: {skipped}",
             allowed="text, or requests with answers",
         )
+
     names, groups, keys, labels = columns
     is_text = labels == b""
     if is_text.any() != is_text.all():
@@ -219,29 +163,80 @@ def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> cache.Arrays:
             allowed="either plain text or conversations",
             fix="move one of them to another folder",
         )
+    # Of equal texts or requests, the first one is kept.
+    _, first = np.unique(keys, return_index=True)
+    _, label_numbers = np.unique(labels, return_inverse=True)
     return {
         "is_text": is_text[:1],
         "skipped": np.array([skipped]),
         "bad_parts": np.array(bad_parts, dtype=np.int64),
-        "kept": np.sort(np.unique(keys, return_index=True)[1]),  # first of equal ones
-        "labels": np.unique(labels, return_inverse=True)[1].reshape(-1),
+        "kept": np.sort(first),
+        "labels": label_numbers.reshape(-1),
         "names": names,
         "groups": groups,
         "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8),
     }
 
 
-def _entry(record: Record) -> tuple[bytes, ...]:
-    """Name, group, and digests of the text or request and of the kind of request, which texts lack."""
+def _columns(
+    source: FileSource | RecordSource,
+    on_bad: OnBad,
+    bad_records: BadRecords,
+    bad_parts: list[int],
+    notes: dict[str, list[str]],
+) -> list[np.ndarray]:
+    """A vector of each field of Entry, without the parts that cannot be read to their end.
+
+    Adds to the last three arguments. Raises DataError.
+    """
+    entries: list[Entry] = []
+    chunks = []  # Python objects of many records would take gigabytes
+    unusable = []
+    total = 0
+    for part in range(source.parts):
+        begin = total
+        try:
+            for record in source.read(part, bad_records):
+                entries.append(_entry(record))
+                total += 1
+                if len(entries) == _CHUNK:
+                    chunks.append(_packed(entries))
+                    entries = []
+            if source.note:
+                notes.setdefault(source.note, []).append(source.part_name(part))
+        except MissingPackage:  # no fault of the file
+            raise
+        except DataError as error:
+            if on_bad == "stop" or source.parts == 1:
+                raise
+            bad_records.add(source.part_name(part), error.message, error.fix)
+            bad_parts.append(part)
+            unusable.append(slice(begin, total))
+    if entries:
+        chunks.append(_packed(entries))
+    is_good = np.ones(total, dtype=bool)
+    for records in unusable:
+        is_good[records] = False
+    return [np.concatenate(parts)[is_good] for parts in zip(*chunks, strict=True)]
+
+
+Entry = tuple[bytes, bytes, bytes, bytes]
+"""Name, group, and digests of the text or request and of the kind of request, which texts lack."""
+
+
+def _entry(record: Record) -> Entry:
     compared = normalized(record.text)
     label = b""
     if record.before:
         compared = "\n".join(f"{turn.role} {normalized(turn.text)}" for turn in record.before)
         label = _digest(record.label)
-    where, group = (
-        name.encode("utf-8", "surrogateescape") for name in (record.where, record.group)
-    )
-    return where, group, _digest(compared), label
+    name = record.where.encode("utf-8", "surrogateescape")
+    group = record.group.encode("utf-8", "surrogateescape")
+    return name, group, _digest(compared), label
+
+
+def _packed(entries: Sequence[Entry]) -> list[np.ndarray]:
+    return list(map(np.array, zip(*entries, strict=True)))
 
 
 def _digest(text: str) -> bytes:

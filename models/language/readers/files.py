@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 from gearshift.models.base import DataError
 from gearshift.models.common import data_files
@@ -25,17 +24,20 @@ FORMATS = (
     "plain text, documentation and source code",
 )
 """Formats of the family, as `list` and error messages name them."""
-Kind = Literal["CSV", "JSONL", "JSON", "Parquet", "text"]
-_KINDS: Mapping[str, Kind] = {
-    ".csv": "CSV", ".tsv": "CSV", ".jsonl": "JSONL", ".ndjson": "JSONL",
-    ".json": "JSON", ".parquet": "Parquet",
-}  # fmt: skip
+_KINDS = {
+    ".csv": "CSV",
+    ".tsv": "CSV",
+    ".jsonl": "JSONL",
+    ".ndjson": "JSONL",
+    ".json": "JSON",
+    ".parquet": "Parquet",
+}
 SUFFIXES = _KINDS.keys() | {
     ".txt", ".text", ".md", ".rst", ".tex", ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp",
     ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb", ".sh", ".r", ".jl", ".lua", ".sql",
     ".html", ".xml", ".css", ".toml", ".yaml", ".yml",
 }  # fmt: skip
-_ROWS: Mapping[Kind, Callable[[TextFile, str, BadRecords], Iterator[Row]]] = {
+_ROWS = {
     "CSV": rows.table_rows,
     "JSONL": rows.json_rows,
     "JSON": rows.array_rows,
@@ -48,15 +50,15 @@ def suffix_of(file: Path) -> str:
     return Path(file.name.lower().removesuffix(GZIP)).suffix
 
 
-def file_kind(file: Path) -> Kind:
-    """Kind of a file by its suffix."""
+def file_kind(file: Path) -> str:
+    """Kind of a file by its suffix: CSV, JSONL, JSON, Parquet or text."""
     return _KINDS.get(suffix_of(file), "text")
 
 
 def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row] | None:
     """The rows of a file, as training and use read them; None: it is a text. Raises DataError."""
-    kind = file_kind(file.path)
-    return _ROWS[kind](file, name, bad_records) if kind in _ROWS else None
+    read = _ROWS.get(file_kind(file.path))
+    return None if read is None else read(file, name, bad_records)
 
 
 class FileSource:
@@ -72,11 +74,16 @@ class FileSource:
         """The encoding that was assumed of the part that was read last."""
         self.is_cut = False
         """Whether each text comes in parts of whole lines."""
-        self._files, self.ignored = ([path], 0) if answers else _find_files(path)
+        self._files = [path]
+        self.ignored = 0
+        self.format = "two files"
+        if answers is None:
+            self._files, self.ignored = _find_files(path)
+            self.format = " and ".join(sorted({file_kind(file) for file in self._files}))
         self.parts = len(self._files)
-        self.size, self.stamp = self._stat_files()
-        kinds = {file_kind(file) for file in self._files}
-        self.format = "two files" if answers is not None else " and ".join(sorted(kinds))
+        self._read_files = self._files if answers is None else [path, answers]
+        self.stamp = self.current_stamp()
+        self.size = sum(file.stat().st_size for file in self._read_files)
 
     def part_name(self, part: int) -> str:
         """Name of a part for messages."""
@@ -86,7 +93,7 @@ class FileSource:
     def cut(self) -> None:
         """Cut texts into parts from now on; caches of whole texts do not fit any more."""
         self.is_cut = True
-        self.size, self.stamp = self._stat_files()
+        self.stamp = self.current_stamp()
 
     def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
         """The records of a part; invalid rows go to `bad_records`. Raises DataError."""
@@ -104,39 +111,44 @@ class FileSource:
             yield from plain_text.read_parallel(file, answers, bad_records)
             self.note = file.note or answers.note
             return
-        if (found := rows_of(file, name, bad_records)) is None:
-            read = plain_text.read_documents if file.path == self._path else plain_text.read_whole
-            yield from read(file, name)
+        file_rows = rows_of(file, name, bad_records)
+        if file_rows is not None:
+            yield from self._records_of(file_rows, name, bad_records)
+        elif file.path == self._path:
+            yield from plain_text.read_documents(file, name)
         else:
-            reader = RowReader(name, self._columns, bad_records)
-            for row in found:
-                content = reader.content(row)
-                where = f"{name}:{row.line}"
-                if isinstance(content, str):
-                    yield from plain_text.records_of(content.split("\n"), f"{name}#{row.line:09}")
-                elif content is not None:
-                    yield from (answered := exchanges(content, where))
-                    if not answered:
-                        bad_records.add(where, "no request with an answer")
+            yield from plain_text.read_whole(file, name)
         self.note = file.note
 
-    def current_stamp(self) -> str:
-        """`stamp` of the files as they are now. Raises DataError."""
-        return self._stat_files()[1]
+    def _records_of(
+        self, file_rows: Iterator[Row], name: str, bad_records: BadRecords
+    ) -> Iterator[Record]:
+        reader = RowReader(name, self._columns, bad_records)
+        for row in file_rows:
+            content = reader.content(row)
+            where = f"{name}:{row.line}"
+            if isinstance(content, str):
+                yield from plain_text.records_of(content.split("\n"), f"{name}#{row.line:09}")
+            elif content is not None:
+                records = exchanges(content, where)
+                yield from records
+                if not records:
+                    bad_records.add(where, "no request with an answer")
 
-    def _stat_files(self) -> tuple[int, str]:
-        """Bytes of the files, and a digest of the columns and of their names, sizes and times."""
+    def current_stamp(self) -> str:
+        """A digest of the columns, and of the names, sizes and times of the files as they are now.
+
+        Reads the disk. Raises DataError.
+        """
         digest = hashlib.sha256(os.fsencode(self._path.absolute()))
-        total = 0
         digest.update(repr((self.is_cut, sorted(self._columns.items()))).encode())
-        for file in [*self._files, *filter(None, [self._answers])]:
+        for file in self._read_files:
             try:
                 file_identity = identity(file)
             except OSError as error:
                 raise unreadable_file(file, error) from None
-            total += file_identity[0]
             digest.update(os.fsencode(file) + f"\0{file_identity}\0".encode())
-        return total, digest.hexdigest()
+        return digest.hexdigest()
 
 
 def _find_files(path: Path) -> tuple[list[Path], int]:
@@ -149,9 +161,7 @@ def _find_files(path: Path) -> tuple[list[Path], int]:
     if not data_files.existing_path(str(path), allowed).is_dir():
         return [path], 0
     files = data_files.files(path)
-    chosen = [
-        f for f in files if suffix_of(f) in SUFFIXES and (file_kind(f) != "JSON" or _is_array(f))
-    ]
+    chosen = [file for file in files if suffix_of(file) in SUFFIXES and _is_data(file)]
     if not chosen:
         raise DataError(
             f"data.path '{path}' has no file with a known suffix ({len(files)} other files)",
@@ -161,8 +171,13 @@ def _find_files(path: Path) -> tuple[list[Path], int]:
     return chosen, len(files) - len(chosen)
 
 
-def _is_array(file: Path) -> bool:
-    """Whether a file begins as a JSON array. Reads its first part; False if it cannot be read."""
+def _is_data(file: Path) -> bool:
+    """Whether a file of JSON begins as an array; others are data. Reads its first part.
+
+    False if it cannot be read.
+    """
+    if file_kind(file) != "JSON":
+        return True
     try:
         return next(TextFile(file).chunks()).lstrip().startswith("[")
     except DataError:

@@ -11,7 +11,7 @@ from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.readers.records import PIECE_MARK, Record, Turn, document, exchanges
 
 PART = 1 << 18
-"""Characters after which a text is cut: the tokenizers library takes some hundred bytes for each."""
+"""Characters after which a text is cut: tokenizers takes some hundred bytes for each."""
 PIECE = 4096
 """Minimum number of characters of a document made of blocks, if the file is long enough."""
 PIECES = 50
@@ -20,17 +20,23 @@ PIECES = 50
 
 def records_of(lines: Iterable[str], name: str) -> Iterator[Record]:
     """The records of one text, cut at line ends into texts of about PART characters."""
-    buffer = list[str]()
+    for text in _cut(lines, PART):
+        yield document(name, text)
+
+
+def _cut(lines: Iterable[str], minimum: int) -> Iterator[str]:
+    """Texts of whole lines, of `minimum` characters or more but for the last one."""
+    buffer: list[str] = []
     size = 0
     for line in lines:
         buffer.append(line)
         size += len(line) + 1
-        if size >= PART:
-            yield document(name, "\n".join(buffer))
+        if size >= minimum:
+            yield "\n".join(buffer)
             buffer = []
             size = 0
     if any(line.strip() for line in buffer):
-        yield document(name, "\n".join(buffer))
+        yield "\n".join(buffer)
 
 
 def read_whole(file: TextFile, name: str) -> Iterator[Record]:
@@ -46,13 +52,12 @@ def read_documents(file: TextFile, name: str) -> Iterator[Record]:
     """
     file.first_line()  # raises DataError if the file is empty
     minimum = min(PIECE, len(next(file.chunks())) // PIECES)
-    blocks = (
-        True for is_text, _ in groupby(file.lines(), lambda line: line.strip() != "") if is_text
-    )
-    by_line = len(list(islice(blocks, 2))) == 1
+    blocks = groupby(file.lines(), lambda line: bool(line.strip()))
+    texts = (True for is_text, _ in blocks if is_text)
+    by_line = len(list(islice(texts, 2))) == 1
     number = 0
     size = 0
-    buffer = list[str]()
+    buffer: list[str] = []
     for line in file.lines():
         in_block = bool(buffer and buffer[-1])
         if line.strip():
@@ -60,21 +65,27 @@ def read_documents(file: TextFile, name: str) -> Iterator[Record]:
             size += len(line) + (in_block and not by_line)
             is_full = size >= (minimum if by_line else PART)
         else:
-            buffer += [""] if in_block else []
+            if in_block:
+                buffer.append("")
             is_full = in_block and size >= minimum
         if is_full:
-            yield document(f"{name}#{number:06}", "\n".join(buffer).rstrip("\n"))
-            number = number + 1
+            yield _numbered(buffer, name, number)
+            number += 1
             size = 0
             buffer = []
     if buffer:
-        yield document(f"{name}#{number:06}", "\n".join(buffer).rstrip("\n"))
+        yield _numbered(buffer, name, number)
+
+
+def _numbered(lines: list[str], name: str, number: int) -> Record:
+    return document(f"{name}#{number:06}", "\n".join(lines).rstrip("\n"))
 
 
 def pieces(texts: Iterable[Record], minimum: int) -> Iterator[Record]:
-    """Each text in parts of whole lines, of `minimum` characters or more, which are groups of their own.
+    """Each text in parts of whole lines, of `minimum` characters or more.
 
-    Parts of one text follow one another, and are numbered through.
+    The parts are groups of their own. Those of one text follow one another, and are numbered
+    through.
     """
     name = None
     number = 0
@@ -82,18 +93,8 @@ def pieces(texts: Iterable[Record], minimum: int) -> Iterator[Record]:
         if text.group != name:
             name = text.group
             number = 0
-        buffer: list[str] = []
-        size = 0
-        for line in text.text.split("\n"):
-            buffer.append(line)
-            size += len(line) + 1
-            if size >= minimum:
-                yield document(f"{name}{PIECE_MARK}{number:06}", "\n".join(buffer))
-                number += 1
-                buffer = []
-                size = 0
-        if any(line.strip() for line in buffer):
-            yield document(f"{name}{PIECE_MARK}{number:06}", "\n".join(buffer))
+        for part in _cut(text.text.split("\n"), minimum):
+            yield document(f"{name}{PIECE_MARK}{number:06}", part)
             number += 1
 
 

@@ -1,12 +1,10 @@
-"""What the readers yield: texts, and answers with the turns before them; and a source in memory."""
+"""What the readers yield: texts, and answers with the turns before them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from gearshift.models.common.data_files import BadRecords
 
 PIECE_MARK = "#part "
 """Before the number of a part of a text that is cut."""
@@ -56,40 +54,15 @@ def document(name: str, text: str) -> Record:
 def exchanges(turns: Sequence[Turn], where: str, group: str = "", label: str = "") -> list[Record]:
     """One record per answer that is learned. By default the first request is group and label."""
     opening = normalized(next((turn.text for turn in turns if turn.role == "user"), ""))
-    conversation = tuple(turns)
     group = group or hashlib.sha256(opening.encode()).hexdigest()[:16]
-    return [
-        Record(group, where, turn.text.strip(), conversation, at, label or opening)
-        for at, turn in enumerate(turns)
-        if turn.role == "assistant" and at > 0 and turn.learned and turn.text.strip()
-    ]
+    records = []
+    for at, turn in enumerate(turns):
+        text = turn.text.strip()
+        if turn.role == "assistant" and at > 0 and turn.learned and text:
+            records.append(Record(group, where, text, tuple(turns), at, label or opening))
+    return records
 
 
 def normalized(text: str) -> str:
     """`text` in lower case with single spaces, for comparing requests."""
     return " ".join(text.lower().split())
-
-
-class RecordSource:
-    """Records in memory; one part."""
-
-    format = "embedded"
-    size = 0
-    stamp = ""
-    parts = 1
-    ignored = 0
-    note = ""
-    is_cut = False
-
-    def __init__(self, name: str, records: Sequence[Record]) -> None:
-        self.name = name
-        self._records = records
-
-    def part_name(self, part: int) -> str:
-        return self.name
-
-    def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        return iter(self._records)
-
-    def current_stamp(self) -> str:
-        return self.stamp

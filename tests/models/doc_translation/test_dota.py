@@ -14,7 +14,7 @@ def test_pages_of_the_lists_are_read_with_their_image_and_text(dota):
     page = found.pages[3]
     assert (page.name, page.document) == ("2101.00001_2", "2101.00001")
     assert page.target() == "# 第3页\n\n正文。" and page.image().size == (120, 160)
-    assert {side: len(names) for side, names in found.given.items()} == {
+    assert {side: len(names) for side, names in found.splits.items()} == {
         "train": 8,
         "val": 1,
         "test": 1,
@@ -43,7 +43,7 @@ def test_an_article_in_two_splits_of_the_split_file_is_an_error(dota):
     error = error_of(read, dota, "zh", "file", "stop")
     assert "'2101.00007'" in error.message
     assert (error.where, error.fix) == (str(path), "--set data.split=article")
-    assert read(dota, "zh", "article", "stop").given is None
+    assert read(dota, "zh", "article", "stop").splits is None
 
 
 def test_incomplete_and_unlisted_pages_are_skipped_and_listed(dota):

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from gearshift.models.language.dialogues import Dialogues
 from gearshift.models.language.encoded import encode
 from gearshift.models.language.readers.corpus import from_records
 from gearshift.models.language.readers.records import Record, Turn, exchanges
-from gearshift.models.language.rows import Dialogues, Rules, TokenWindows
+from gearshift.models.language.rows import Rules, TokenWindows
 from gearshift.models.language.tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()

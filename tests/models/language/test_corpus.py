@@ -7,7 +7,7 @@ import pytest
 from gearshift.models.base import DataError
 from gearshift.models.common.split import SplitRule, split_groups
 from gearshift.models.language.readers import plain_text
-from gearshift.models.language.readers.corpus import read_corpus, split_ends
+from gearshift.models.language.readers.file_corpus import read_corpus, split_ends
 from tests.models.errors import error_of
 from tests.models.language.reading import (
     documents,

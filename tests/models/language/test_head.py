@@ -9,8 +9,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gearshift.models.language.config import SIZES
-from gearshift.models.language.head import CHUNK, IGNORE, Head, _chunk_loss, _ChunkedLoss
-from gearshift.models.language.model import Transformer
+from gearshift.models.language.model import (
+    CHUNK,
+    IGNORE,
+    Head,
+    Transformer,
+    _chunk_loss,
+    _ChunkedLoss,
+)
 
 
 class PeakBytes(TorchDispatchMode):

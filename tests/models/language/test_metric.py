@@ -5,9 +5,9 @@ import torch
 
 from gearshift.models.base import Sampling
 from gearshift.models.common.split import SplitRule, split_groups
-from gearshift.models.language.dataset import read
-from gearshift.models.language.metric import counts
 from gearshift.models.language.preview import continue_tokens
+from gearshift.models.language.rows import read
+from gearshift.models.language.task import counts
 
 PROSE = "\n\n".join(
     f"Paragraph {i} tells of grün and {'blue ' * (i % 7)}things." for i in range(300)

@@ -11,8 +11,7 @@ from gearshift.engines.deferred_init import is_deferred
 from gearshift.models.base import DataError
 from gearshift.models.language import pretrained
 from gearshift.models.language import subword_tokenizers as bpe
-from gearshift.models.language.head import Head
-from gearshift.models.language.model import decoder_layers
+from gearshift.models.language.model import Head, decoder_layers
 from gearshift.models.language.pretrained import PLAIN_HEADS, Pretrained
 from gearshift.training.optim.groups import lr_factors
 from gearshift.training.settings import Optim

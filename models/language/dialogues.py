@@ -1,0 +1,187 @@
+"""Samples of conversations: rows that learn the answers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gearshift.models.base import Draws
+from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.family import of_other_groups
+from gearshift.models.language.encoded import Encoded
+from gearshift.models.language.model import IGNORE
+from gearshift.models.language.readers.corpus import Corpus, text_of
+from gearshift.models.language.rows import Row, Rules
+
+
+class Dialogues:
+    """A row for each conversation; labels are its answers, each with what ends it.
+
+    A conversation longer than a row becomes several rows, and each answer is learned in one of
+    them. After the first row its new turns take up to half a row, and the newest history the rest.
+    A long prompt keeps its first token and loses the oldest others. An answer is never cut: an
+    exchange with an answer longer than a row is a bad row. In a noise control each exchange is a
+    row, and each request gets the answer to one of another kind; evaluation also has the true
+    pairs.
+    """
+
+    temperature = 0.0
+    row_length = None
+
+    def __init__(
+        self, encoded: Encoded, corpus: Corpus, numbers: np.ndarray, rules: Rules, side: int
+    ) -> None:
+        """`numbers` are the exchanges of a split, which is number `side`; training comes first.
+
+        Raises DataError if an answer does not fit and `on_bad` is stop.
+        """
+        self.length = rules.length
+        self._encoded = encoded
+        self._labels = corpus.labels
+        offsets = encoded.offsets
+        answer_sizes = encoded.sizes[1::2]
+        # The first exchange of the row that each exchange is in.
+        first = np.where(encoded.begins_row[::2], np.arange(len(answer_sizes)), 0)
+        first = np.maximum.accumulate(first)
+
+        # Of each row: the exchange of its request, that of its first answer, the end of answers.
+        if rules.control == "noise":
+            requests = numbers
+            answers = numbers[of_other_groups(corpus.labels[numbers], rules.seed + side)]
+            if side > 0:  # the true pairs, too: their loss is compared
+                requests = np.tile(numbers, 2)
+                answers = np.append(answers, numbers)
+            ends = answers + 1
+            is_true = requests == answers
+        else:
+            begins = self._begins(first[numbers], numbers)
+            requests = answers = numbers[begins]
+            next_begins = np.append(begins[1:], len(numbers))
+            ends = numbers[next_begins - 1] + 1
+            is_true = np.zeros_like(requests, dtype=bool)
+
+        # The last token is only a label; at least one prompt token must remain.
+        starts = offsets[2 * first[requests]]
+        prompts = offsets[2 * requests + 1] - starts
+        sizes = offsets[2 * ends] - offsets[2 * answers + 1]
+        room = self.length + 1 - sizes
+        fits = room >= 1
+        names = corpus.names[requests]
+        self.skipped = _num_skipped(
+            names,
+            sizes,
+            fits,
+            longest=int(answer_sizes.max()),
+            rules=rules,
+        )
+
+        is_cut = fits & (prompts > room) & ~is_true
+        self.truncated = int(is_cut.sum())
+        whole = (prompts + sizes)[is_cut]
+        length = int(whole.max(initial=1)) - 1
+        self.whole_length = min(length, rules.longest or length)
+        """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
+
+        self._rows = np.stack((requests, answers, ends))[:, fits]
+        self._starts = starts[fits]
+        self._is_true = is_true[fits]
+        self._prompt_sizes = np.minimum(prompts, room)[fits]
+        self._names = names[fits]
+        self.tokens = self._total(answer_sizes)
+        self._bytes_per_token = self._total(encoded.text_bytes[1::2]) / self.tokens
+        lengths = self._prompt_sizes + sizes[fits] - 1
+        self.mean_length = float(lengths.mean())
+
+    def _begins(self, first: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """The positions in `numbers` where a row begins.
+
+        `first`: for each of `numbers`, the first exchange of its conversation.
+        """
+        begins = np.flatnonzero(np.diff(first, prepend=-1))
+        stops = np.append(begins[1:], len(numbers))
+        sizes = np.diff(self._encoded.offsets[::2])[numbers]
+        ends = np.cumsum(sizes)
+        whole_row = self.length + 1
+        cuts: list[int] = []
+        for row in np.flatnonzero(np.add.reduceat(sizes, begins) > whole_row):
+            at = int(begins[row])
+            stop = stops[row]
+            room = whole_row
+            while True:
+                begin = ends[at] - sizes[at]
+                if ends[stop - 1] - begin <= room:
+                    break
+                next_row = int(np.searchsorted(ends, begin + room, side="right"))
+                at = max(at + 1, next_row)
+                if at == stop:
+                    break
+                cuts.append(at)
+                # Half of each later row is for history.
+                room = whole_row // 2
+        return np.sort(np.append(begins, cuts).astype(np.int64))
+
+    def _total(self, counts: np.ndarray) -> int:
+        """The sum over the answers of all rows; `counts`: one for each answer of the data."""
+        sums = np.append(0, counts.cumsum())
+        _, answers, ends = self._rows
+        return int((sums[ends] - sums[answers]).sum())
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def sample(self, index: int, draws: Draws | None = None) -> Row:
+        encoded = self._encoded
+        request, answer, end = self._rows[:, index].tolist()
+        start = int(self._starts[index])
+        prompt_end = int(encoded.offsets[2 * request + 1])
+        prompt_begin = prompt_end - int(self._prompt_sizes[index]) + 1
+        edges = encoded.offsets[2 * answer + 1 : 2 * end + 1]
+
+        opening = encoded.read(start, start + 1)
+        newest = encoded.read(prompt_begin, prompt_end)
+        answers = encoded.read(int(edges[0]), int(edges[-1]))
+        tokens = np.concatenate((opening, newest, answers)).astype(np.int64)
+
+        # What is between two edges is in turn an answer, and what is before the next one.
+        sizes = np.diff(edges)
+        is_answer = np.arange(len(sizes)) % 2 == 0
+        is_label = np.repeat(is_answer, sizes)
+        labels = tokens[1:].copy()
+        labels[: len(newest)] = IGNORE
+        labels[len(newest) :][~is_label] = IGNORE
+        return Row(
+            tokens[:-1],
+            labels,
+            text_of(self._names[index]),
+            bytes_per_token=self._bytes_per_token,
+            matched=bool(self._is_true[index]),
+        )
+
+    def control(self, train: Dialogues, size: int) -> dict[str, dict[str, float]]:
+        """The bands of the metrics on permuted answers: chance is guessing one of the labels."""
+        return {
+            "exact_match": {"max": 2 / len(np.unique(self._labels))},
+            "matched_gap": {"max": 0.02},
+        }
+
+
+def _num_skipped(
+    names: np.ndarray,
+    sizes: np.ndarray,
+    fits: np.ndarray,
+    longest: int,
+    rules: Rules,
+) -> int:
+    """The number of rows whose answers do not fit. Raises DataError unless they are skipped.
+
+    `longest`: tokens of the longest answer, also of the other splits.
+    """
+    fix = ""
+    if rules.longest is None or longest <= rules.longest:
+        fix = f"fit all:  --seq-len {longest}"
+    bad_records = BadRecords()
+    for i in np.flatnonzero(~fits):
+        problem = f"the answer has {sizes[i]} tokens; data.seq_len is {rules.length}"
+        bad_records.add(text_of(names[i]), problem, fix)
+    # Where no answer fits, skipping leaves nothing.
+    on_bad = rules.on_bad if fits.any() else "stop"
+    return bad_records.finish(on_bad, int(fits.sum()))
