@@ -97,8 +97,18 @@ class Model(StagedModel):
 
 
 COLUMNS = (
-    *("patient_id", "age", "intensity", "rate", "fmp", "hear_loss", "v_latency", "v_amplitude"),
-    *("threshold", "polarity", "rejected", IGNORE),
+    "patient_id",
+    "age",
+    "intensity",
+    "rate",
+    "fmp",
+    "hear_loss",
+    "v_latency",
+    "v_amplitude",
+    "threshold",
+    "polarity",
+    "rejected",
+    IGNORE,
 )
 """What a column of a table may mean."""
 CLASS_NAMES = ("normal", "neuropathy", "sensorineural", "total", "conductive")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -28,8 +28,14 @@ def labels(batch: Batch, term: str) -> tuple[Tensor, Tensor]:
 
 def units(batch: Batch, terms: Collection[str]) -> dict[str, int]:
     """The number of known labels of `batch` for each term; signal counts samples."""
-    size = len(batch["signal"])
-    return {t: size if t == "signal" else int(labels(batch, t)[1].sum()) for t in terms}
+    counts = {}
+    for term in terms:
+        if term == "signal":
+            counts[term] = len(batch["signal"])
+        else:
+            _, known = labels(batch, term)
+            counts[term] = int(known.sum())
+    return counts
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,10 @@ class TermSums:
         return {term: self._sum(term, output.float(), batch) for term, output in outputs.items()}
 
     def _sum(self, term: str, output: Tensor, batch: Batch) -> Tensor:
-        distance: Callable[..., Tensor] = F.mse_loss if self.regression == "mse" else F.huber_loss
+        distance = F.mse_loss if self.regression == "mse" else F.huber_loss
         if term == "signal":
-            return distance(output, batch["signal"], reduction="none").mean((1, 2)).sum()
+            errors = distance(output, batch["signal"], reduction="none")
+            return errors.mean((1, 2)).sum()
         target, known = labels(batch, term)
         if term == "class":
             return F.cross_entropy(
@@ -68,7 +75,8 @@ class TermSums:
             loss = F.binary_cross_entropy_with_logits(output, target, reduction="none")
         elif term == "threshold":
             # A threshold below 0 dB counts as 0: log1p is undefined below -1.
-            loss = (torch.log1p(output) - torch.log1p(target.clamp(min=0))) ** 2
+            wanted = torch.log1p(target.clamp(min=0))
+            loss = (torch.log1p(output) - wanted) ** 2
         else:
             loss = distance(output, target, reduction="none")
         return (loss * known).sum()
@@ -99,11 +107,15 @@ class TermRamps:
         together to end there.
         """
         starts = {term: self.starts[term] for term in terms if term in self.starts}
-        last = max((start + self.ramp for start in starts.values()), default=0)
-        shrink = min(1.0, COMPLETE * epochs / last) if last else 1.0
+        last = max(starts.values(), default=0) + self.ramp
+        complete = COMPLETE * epochs
+        shrink = complete / last if last > complete else 1.0
+        ramp = shrink * self.ramp
         factors = dict.fromkeys(terms, 1.0)
         for term, start in starts.items():
             since = epoch - shrink * start
-            ramp = shrink * self.ramp
-            factors[term] = min(1.0, max(0.0, since / ramp)) if ramp > 0 else float(since >= 0)
+            if ramp > 0:
+                factors[term] = min(1.0, max(0.0, since / ramp))
+            else:
+                factors[term] = float(since >= 0)
         return factors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from gearshift.models.abr import formats
@@ -32,7 +33,9 @@ def read_responses(path: str, settings: Data, has_labels: bool = True) -> Respon
         )
     reader = READERS[forms[0]]
     reading = ResponseReading(settings, has_labels)
-    rows = (row for name, (file, _) in known.items() for row in reader.read(file, name, reading))
+    rows = chain.from_iterable(
+        reader.read(file, name, reading) for name, (file, _) in known.items()
+    )
     responses = collect(rows, reader.ORIGIN, reading)
     if reader is table:
         table.check_declared(reading)
