@@ -113,11 +113,6 @@ class Responses:
     def __len__(self) -> int:
         return len(self.target)
 
-    @property
-    def levels(self) -> NDArray[np.str_]:
-        """The level of each response, as a group name."""
-        return np.array([f"level {level:g} dB" for level in self.static[:, 1]])
-
 
 def collect(
     rows: Iterable[ResponseRow], origin: ResponseOrigin, reading: ResponseReading
@@ -255,12 +250,7 @@ def _moments(column: Signal) -> Pair:
 def load_or_fit(responses: Responses, train: Numbers, folder: Path | None) -> Statistics:
     """The statistics saved in the run folder; if there are none, fit and save them."""
     if folder is not None and (folder / FILE).exists():
-        return load(folder)
+        return model_facts.load(folder, Statistics, FILE)
     statistics = fit(responses, train)
     model_facts.save(statistics, folder, FILE)
     return statistics
-
-
-def load(folder: Path) -> Statistics:
-    """The statistics saved in a run folder. Reads the disk. Raises DataError."""
-    return model_facts.load(folder, Statistics, FILE)

@@ -100,7 +100,7 @@ class AbrTask(FamilyTask):
         if count < len(SPLITS):
             self.noun = "levels"
             self.repeats = REPEATS
-            return records.levels
+            return np.array([f"level {level:g} dB" for level in records.static[:, 1]])
         if data.split == "level":
             raise DataError(
                 f"data.split=level would put {count} patients or files into more than one split",
@@ -124,8 +124,7 @@ class AbrTask(FamilyTask):
 
     def setup_without_data(self) -> None:
         self.trained = model_facts.load(self.context.folder, TrainedOnResponses)
-        assert self.context.folder is not None, "the facts were loaded from it"
-        self.statistics = responses.load(self.context.folder)
+        self.statistics = model_facts.load(self.context.folder, Statistics, responses.FILE)
         self.terms = self.trained.terms
         self.encoder = None  # the initial weights are among the trained ones
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
-from itertools import pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,13 @@ def random_others(groups: list[str], seed: int) -> np.ndarray:
     """
     rng = np.random.default_rng([seed, len(groups)])
     chosen = rng.integers(len(groups), size=len(groups))
-    names = np.unique(groups, return_inverse=True)[1]
-    while names.any() and (same := names[chosen] == names).any():
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        return chosen
+    same = group[chosen] == group
+    while same.any():
         chosen[same] = rng.integers(len(groups), size=int(same.sum()))
+        same = group[chosen] == group
     return chosen
 
 
@@ -86,8 +90,8 @@ def cut_windows(eeg: np.ndarray, samples: int) -> list[np.ndarray]:
     """
     count = max(1, -(-len(eeg) // samples))
     tokens = -(-len(eeg) // TOKEN_SAMPLES)
-    starts = [TOKEN_SAMPLES * (number * tokens // count) for number in range(count + 1)]
-    return [eeg[start:stop] for start, stop in pairwise(starts)]
+    starts = [number * tokens // count * TOKEN_SAMPLES for number in range(1, count)]
+    return np.split(eeg, starts)
 
 
 def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
@@ -124,7 +128,8 @@ class SegmentSamples:
     def own(self, number: int) -> np.ndarray:
         """The recorded EEG of an item; the last one is kept, for its next window."""
         if self._last is None or self._last[0] != number:
-            self._last = number, prepared(self.items[number].load(), self.rules.most)
+            eeg = self.items[number].load()
+            self._last = (number, prepared(eeg, self.rules.most))
         return self._last[1]
 
     def given(self, index: int) -> np.ndarray:
@@ -136,19 +141,23 @@ class SegmentSamples:
             return self.own(index)
         other = int(self.random_others[index])
         rng = np.random.default_rng([self.rules.seed, 1, self.numbers[other]])
-        return prepared(phase_randomised(self.own(other), rng), self.rules.most)
+        noise = phase_randomised(self.own(other), rng)
+        return prepared(noise, self.rules.most)
 
 
 class MaskedSamples(SegmentSamples):
     """Windows of EEG with masked spans, by index: all windows of all segments."""
 
-    def __init__(self, *given: Any, share: float, is_training: bool) -> None:
-        """`given` as SegmentSamples. If `is_training`, other spans are masked in each epoch."""
-        super().__init__(*given)
+    def __init__(self, *segments: Any, share: float, is_training: bool) -> None:
+        """`segments` as SegmentSamples. If `is_training`, each epoch masks other spans."""
+        super().__init__(*segments)
         self.share = share
         self.is_training = is_training
-        counts = [self.rules.count(item.samples) for item in self.items]
-        self._windows = [(n, window) for n, count in enumerate(counts) for window in range(count)]
+        self._windows: list[tuple[int, int]] = []
+        """Segment and window of each sample."""
+        for segment, item in enumerate(self.items):
+            count = self.rules.count(item.samples)
+            self._windows += [(segment, window) for window in range(count)]
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -172,7 +181,9 @@ class MaskedSamples(SegmentSamples):
         """
         target = self._cut(index, self.own)
         item = self.item(index)
-        rng = draws.rng() if self.is_training else np.random.default_rng([self.rules.seed, index])
+        rng = np.random.default_rng([self.rules.seed, index])
+        if self.is_training:
+            rng = draws.rng()
         tokens = -(-len(target) // TOKEN_SAMPLES)
         return {
             "eeg": target,
@@ -189,13 +200,13 @@ class TextSamples(SegmentSamples):
     features: CachedFeatures | None = None
     """Cached ones of the inputs, numbered as in `seen`."""
 
-    def __init__(self, *given: Any, texts: SentenceTexts, word_dropout: float) -> None:
-        """`given` as SegmentSamples."""
-        super().__init__(*given)
+    def __init__(self, *segments: Any, texts: SentenceTexts, word_dropout: float) -> None:
+        """`segments` as SegmentSamples."""
+        super().__init__(*segments)
         self.texts = texts
         self.word_dropout = word_dropout
-        is_evaluated = any(item.group in texts.candidates for item in self.items)
-        self.inputs = len(self) * (2 if is_evaluated else 1)
+        is_evaluated = self.items[0].group in texts.candidates
+        self.inputs = 2 * len(self) if is_evaluated else len(self)
         """The number of encoder inputs: EEG, and in evaluation also noise for each."""
 
     def seen(self, number: int) -> np.ndarray:
@@ -204,38 +215,39 @@ class TextSamples(SegmentSamples):
             return self.given(number)
         index = number - len(self)
         rng = np.random.default_rng([self.rules.seed, 2, index])
-        return prepared(phase_randomised(self.given(index), rng), self.rules.most)
+        noise = phase_randomised(self.given(index), rng)
+        return prepared(noise, self.rules.most)
 
     def _input(self, number: int) -> np.ndarray | Mapping[str, np.ndarray]:
-        return self.seen(number) if self.features is None else self.features[number]
+        if self.features is None:
+            return self.seen(number)
+        return self.features[number]
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
         item = self.items[index]
         texts = self.texts
-        eeg = self._input(index)
-        tokens = texts.tokens[item.group]
+        sentence = item.group
+        tokens = texts.tokens[sentence]
         inputs = tokens[:-1]
         if self.word_dropout:
             visible = draws.rng().random(len(inputs)) >= self.word_dropout
             visible[0] = True
             inputs = np.where(visible, inputs, texts.tokenizer.hidden)
+        eeg = self._input(index)
         sample: dict[str, Any] = {
             "eeg": eeg,
             "inputs": inputs,
             "labels": tokens[1:],
-            "sentence": item.group,
+            "sentence": sentence,
             "subject": item.subject,
         }
-        if item.group in texts.candidates:
-            sample |= {
-                "compared": (
-                    eeg,
-                    *map(self._input, (len(self) + index, int(self.random_others[index]))),
-                ),
-                "text": texts.text[item.group],
-                "number": texts.number[item.group],
-                "candidates": texts.candidates[item.group],
-            }
+        if sentence in texts.candidates:
+            noise = self._input(len(self) + index)
+            other = self._input(int(self.random_others[index]))
+            sample["compared"] = (eeg, noise, other)
+            sample["text"] = texts.text[sentence]
+            sample["number"] = texts.number[sentence]
+            sample["candidates"] = texts.candidates[sentence]
         return sample
 
 
@@ -243,9 +255,10 @@ IGNORE = -100
 """The label that the loss ignores."""
 
 
-def _first(lengths: Sequence[int], samples: int) -> Tensor:
+def _first(lengths: Iterable[int], samples: int) -> Tensor:
     """A mask [batch, time], bool: True for as many first samples."""
-    return torch.from_numpy(np.arange(samples) < np.array(lengths)[:, None])
+    counts = np.array(list(lengths))
+    return torch.from_numpy(np.arange(samples) < counts[:, None])
 
 
 def encoder_inputs(given: Sequence[Any], rules: SampleRules, name: str = "eeg") -> dict[str, Any]:
@@ -257,20 +270,26 @@ def encoder_inputs(given: Sequence[Any], rules: SampleRules, name: str = "eeg") 
     """
     samples = rules.samples
     if isinstance(given[0], Mapping):
-        memory = torch.from_numpy(np.stack([features["memory"] for features in given]))
+        memory = np.stack([features["memory"] for features in given])
         lengths = [int(features["samples"]) for features in given]
-        return {f"{name}_memory": memory, f"{name}_mask": _first(lengths, samples)}
+        return {
+            f"{name}_memory": torch.from_numpy(memory),
+            f"{name}_mask": _first(lengths, samples),
+        }
     if rules.windows == 1:
-        mask = _first(list(map(len, given)), samples)
-        return {name: padded(given, length=samples), f"{name}_mask": mask}
-    pool = np.full((len(given), samples // TOKEN_SAMPLES, rules.windows), -1, dtype=np.int64)
-    every = list[np.ndarray]()
-    lengths = list[int]()
+        return {
+            name: padded(given, length=samples),
+            f"{name}_mask": _first(map(len, given), samples),
+        }
+    size = samples // TOKEN_SAMPLES
+    pool = np.full((len(given), size, rules.windows), -1)
+    every: list[np.ndarray] = []
+    lengths = []
     for of_segment, eeg in zip(pool, given, strict=True):
-        tokens = list[int]()  # numbered over all windows of the batch
+        tokens: list[int] = []  # numbered over all windows of the batch
         windows = cut_windows(eeg, samples)
         for number, window in enumerate(windows, start=len(every)):
-            first = number * pool.shape[1]
+            first = number * size
             tokens += range(first, first - (-len(window) // TOKEN_SAMPLES))
         rows = -(-len(tokens) // len(windows))
         of_segment[:rows, : len(windows)].flat[: len(tokens)] = tokens
@@ -278,7 +297,7 @@ def encoder_inputs(given: Sequence[Any], rules: SampleRules, name: str = "eeg") 
         every += windows
     return {
         name: padded(every, length=samples),
-        f"{name}_windows": _first(list(map(len, every)), samples),
+        f"{name}_windows": _first(map(len, every), samples),
         f"{name}_pool": torch.from_numpy(pool),
         f"{name}_mask": _first(lengths, samples),
     }
@@ -292,7 +311,7 @@ def collate_masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
     batch: dict[str, Any] = {"meta": {"subject": columns["subject"]}}
     for name in ("eeg", "seen"):
         batch[name] = padded(columns[name], length=length)
-        batch[f"{name}_mask"] = _first(list(map(len, columns[name])), length)
+        batch[f"{name}_mask"] = _first(map(len, columns[name]), length)
     batch["mask_target"] = padded(columns["hidden"], length=length // TOKEN_SAMPLES)
     batch["recorded"] = torch.from_numpy(np.stack(columns["recorded"]))
     batch["units"] = int(masked_values(batch).sum())
@@ -318,19 +337,15 @@ def collate_text(samples: Sequence[dict[str, Any]], rules: SampleRules, pad: int
     candidate, text]; number [batch], the index of the sentence; text, the sentences.
     """
     columns = {name: [sample[name] for sample in samples] for name in samples[0]}
-    batch: dict[str, Any] = {
-        **encoder_inputs(columns["eeg"], rules),
-        "text_ids": padded(columns["inputs"], pad),
-        "labels": padded(columns["labels"], IGNORE),
-        "units": sum(map(len, columns["labels"])),
-        "meta": {name: columns[name] for name in ("sentence", "subject")},
-    }
+    batch: dict[str, Any] = encoder_inputs(columns["eeg"], rules)
+    batch["text_ids"] = padded(columns["inputs"], pad)
+    batch["labels"] = padded(columns["labels"], IGNORE)
+    batch["units"] = sum(map(len, columns["labels"]))
+    batch["meta"] = {"sentence": columns["sentence"], "subject": columns["subject"]}
     if "candidates" in columns:
-        batch |= encoder_inputs(
-            [given for kind in zip(*columns["compared"], strict=True) for given in kind],
-            rules,
-            "compared",
-        )
+        # The EEG of all samples, then the noise of all, then the other EEG.
+        compared = chain.from_iterable(zip(*columns["compared"], strict=True))
+        batch |= encoder_inputs(list(compared), rules, "compared")
         batch["candidates"] = torch.from_numpy(np.stack(columns["candidates"]))
         batch["number"] = torch.tensor(columns["number"])
         batch["text"] = columns["text"]
@@ -344,22 +359,28 @@ class TextInputs:
         """`path`: of the data. Reads the identities of files, not their contents."""
         self._samples = samples
         source = Path(path).expanduser()
-        stamps = list[tuple[str | int, ...]]()
-        if not path.startswith("embedded:"):
+        if path.startswith("embedded:"):
+            paths = []
+        elif source.is_dir():
+            paths = files(source)
+        else:
             # Some formats store the samples in a file beside the one that is named: NAME.eeg.
-            beside = source.parent.glob(f"{escape(source.stem)}*")
-            paths = files(source) if source.is_dir() else sorted(beside)
-            stamps = [(file.as_posix(), *identity(file)) for file in paths if file.is_file()]
+            paths = sorted(source.parent.glob(f"{escape(source.stem)}*"))
         digest = hashlib.sha256()
-        for number, i in zip(samples.numbers, samples.items, strict=True):
-            digest.update(repr((number, i.where, i.subject, i.group, i.samples)).encode())
-        items = {"data": path, "files": stamps, "items": digest.hexdigest()}
-        self.made_from = items | {"filter": 2} | vars(samples.rules)
+        for number, item in zip(samples.numbers, samples.items, strict=True):
+            facts = (number, item.where, item.subject, item.group, item.samples)
+            digest.update(repr(facts).encode())
+        self.made_from = {
+            "data": path,
+            "files": [(file.as_posix(), *identity(file)) for file in paths if file.is_file()],
+            "items": digest.hexdigest(),
+            "filter": 2,
+            **vars(samples.rules),
+        }
 
     def __len__(self) -> int:
         return self._samples.inputs
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        return encoder_inputs(
-            [self._samples.seen(number) for number in numbers], self._samples.rules
-        )
+        given = [self._samples.seen(number) for number in numbers]
+        return encoder_inputs(given, self._samples.rules)

@@ -47,35 +47,56 @@ class TextMetric(Sums):
         tokenizer = self.texts.tokenizer
         candidates = batch["candidates"]
         memory, valid = encode_inputs(model, batch, "compared")
-        of_candidates = []
-        for tokens in candidates.repeat(len(INPUTS), 1, 1).unbind(1):
-            logits = model(None, valid, tokens[:, :-1], memory=memory).float().transpose(1, 2)
-            nats = F.cross_entropy(
-                logits, tokens[:, 1:], ignore_index=tokenizer.pad, reduction="none"
-            )
-            of_candidates.append(-nats.sum(1))
-        likelihood = torch.stack(of_candidates, dim=1)  # [input × batch, candidate]
+        nats = _nats(model, memory, valid, candidates, tokenizer.pad)
         # Strictly better than all others: a tie must not favor the first candidate.
-        is_best = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1).cpu().numpy()
-        written = generate(model, memory, valid, self.texts.steps, tokenizer).cpu().tolist()
-        texts = [words(tokenizer.decode(row)) for row in written]
-        read = [words(t) for t in batch["text"]]
-        overall: list[list[float]] = []
-        numbers = batch["number"].cpu().numpy()
-        by_sentence = np.zeros((self.texts.num_evaluated, 1 + 2 * len(INPUTS)))
-        np.add.at(by_sentence[:, 0], numbers, 1)
+        is_best = (nats[:, :1] < nats[:, 1:]).all(1)
+        retrieved = is_best.view(len(INPUTS), -1).cpu().numpy()
+        tokens = generate(model, memory, valid, self.texts.steps, tokenizer)
+        texts = [words(tokenizer.decode(row)) for row in tokens.cpu().tolist()]
+        read = [words(text) for text in batch["text"]]
+        count = len(read)
+
+        overall = []
+        columns = [np.ones(count)]
         for i in range(len(INPUTS)):
-            ours = texts[i * len(read) : (i + 1) * len(read)]
-            overall.append(self.bleu.counts(*(list(map(" ".join, side)) for side in (ours, read))))
-            overall[-1].append(sum(map(word_errors, ours, read)))
-            np.add.at(by_sentence[:, 1 + 2 * i], numbers, list(map(rouge1, ours, read)))
-            np.add.at(by_sentence[:, 2 + 2 * i], numbers, is_best[i])
+            generated = texts[i * count : (i + 1) * count]
+            counts = self.bleu.counts(
+                list(map(" ".join, generated)),
+                list(map(" ".join, read)),
+            )
+            errors = sum(map(word_errors, generated, read))
+            overall.append([*counts, errors])
+            rouge = np.array(list(map(rouge1, generated, read)))
+            columns += [rouge, retrieved[i]]
+        by_sentence = np.zeros((self.texts.num_evaluated, len(columns)))
+        np.add.at(by_sentence, batch["number"].cpu().numpy(), np.stack(columns, axis=1))
         return {
-            "nats": -likelihood[: len(read), 0].sum(),
+            "nats": nats[:count, 0].sum(),
             "tokens": (candidates[:, 0, 1:] != tokenizer.pad).sum(),
             "overall": torch.tensor(overall, dtype=torch.float64),
             "sentences": torch.from_numpy(by_sentence),
         }
+
+
+def _nats(
+    model: Module,
+    memory: Tensor,
+    valid: Tensor,
+    candidates: Tensor,
+    pad: int,
+) -> Tensor:
+    """The surprise of the model at each candidate, [input × batch, candidate]."""
+    columns = []
+    for tokens in candidates.repeat(len(INPUTS), 1, 1).unbind(1):
+        logits = model(None, valid, tokens[:, :-1], memory=memory)
+        nats = F.cross_entropy(
+            logits.float().transpose(1, 2),
+            tokens[:, 1:],
+            ignore_index=pad,
+            reduction="none",
+        )
+        columns.append(nats.sum(1))
+    return torch.stack(columns, dim=1)
 
 
 def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
@@ -88,12 +109,13 @@ def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
     sentences = sums["sentences"].view(-1, 1 + 2 * len(INPUTS)).cpu().numpy()
     overall = sums["overall"].view(len(INPUTS), -1).tolist()
     means = sentences[:, 1:].sum(0) / sentences[:, 0].sum()
+    by_input = means.reshape(-1, 2).tolist()
     for i, name in enumerate(INPUTS):
         end = "" if name == "eeg" else f"_{name}"
-        (*counts, errors) = overall[i]
-        metrics[f"val_rouge1{end}"], metrics[f"val_retrieval{end}"] = means[
-            2 * i : 2 * i + 2
-        ].tolist()
+        *counts, errors = overall[i]
+        rouge, retrieval = by_input[i]
+        metrics[f"val_rouge1{end}"] = rouge
+        metrics[f"val_retrieval{end}"] = retrieval
         for order in range(1, ORDER + 1):
             metrics[f"val_bleu{order}{end}"] = bleu.score(counts, order) / 100
         metrics[f"val_wer{end}"] = errors / counts[-1]
@@ -113,12 +135,21 @@ def gain(sentences: np.ndarray) -> Scores:
         differences = present[:, 1] - present[:, 1 + 2 * i]
         mean = differences.sum() / samples
         residual = differences - present[:, 0] * mean
-        error = math.sqrt((residual**2).sum() * count / max(1, count - 1)) / samples
-        gains.append((float(mean), error))
+        variance = (residual**2).sum() * count / max(1, count - 1)
+        gains.append((float(mean), math.sqrt(variance) / samples))
     best, error = min(gains)
-    in_errors = 0.0 if best == 0 else best / error if error else math.copysign(math.inf, best)
-    of_error = {"val_rouge1_gain_se": error, "val_rouge1_gain_in_se": in_errors}
-    return {"val_rouge1_gain": best, **(of_error if count > 1 else dict.fromkeys(of_error))}
+    if best == 0:
+        in_errors = 0.0
+    elif error == 0:
+        in_errors = math.copysign(math.inf, best)
+    else:
+        in_errors = best / error
+    has_error = count > 1
+    return {
+        "val_rouge1_gain": best,
+        "val_rouge1_gain_se": error if has_error else None,
+        "val_rouge1_gain_in_se": in_errors if has_error else None,
+    }
 
 
 def masked_sums(guess: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -141,7 +172,8 @@ def encode_inputs(model: Module, batch: Batch, name: str) -> tuple[Tensor, Tenso
     Cached features are used if present. Collective if the model is sharded.
     """
     valid: Tensor = batch[f"{name}_mask"]
-    if (memory := batch.get(f"{name}_memory")) is None:
+    memory = batch.get(f"{name}_memory")
+    if memory is None:
         windows = batch.get(f"{name}_windows", valid)
         pool = batch.get(f"{name}_pool")
         memory = model(batch[name], windows, pool=pool)
@@ -157,20 +189,20 @@ def generate(
     Always `steps` forward passes over one shape: ranks with shards stay in step, and a compiled
     model is compiled once. Collective if the model is sharded.
     """
-    ids = torch.full(
-        (len(memory), steps + 1), tokenizer.pad, dtype=torch.int64, device=memory.device
-    )
+    shape = (len(memory), steps + 1)
+    ids = torch.full(shape, tokenizer.pad, dtype=torch.int64, device=memory.device)
     ids[:, 0] = tokenizer.start
-    for at in range(steps):
-        # The tokens after `at` have no effect: attention is causal.
-        ids[:, at + 1] = model(None, valid, ids[:, :-1], memory=memory)[:, at].float().argmax(-1)
+    for step in range(steps):
+        # The tokens after this step have no effect: attention is causal.
+        logits = model(None, valid, ids[:, :-1], memory=memory)
+        ids[:, step + 1] = logits[:, step].float().argmax(-1)
     return ids[:, 1:]
 
 
 def rouge1(written: Sequence[str], read: Sequence[str]) -> float:
     """F1 of the shared words, 0 to 1. Source: Lin, ROUGE, 2004."""
-    both = sum((Counter(written) & Counter(read)).values())
-    return 2 * both / (len(written) + len(read)) if both else 0.0
+    shared = Counter(written) & Counter(read)
+    return 2 * shared.total() / max(1, len(written) + len(read))
 
 
 def word_errors(written: Sequence[str], read: Sequence[str]) -> int:
@@ -180,5 +212,7 @@ def word_errors(written: Sequence[str], read: Sequence[str]) -> int:
         before = row[0]
         row[0] = i
         for j, true in enumerate(read, start=1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != true))
+            replaced = before + (word != true)
+            before = row[j]
+            row[j] = min(before + 1, row[j - 1] + 1, replaced)
     return row[-1]

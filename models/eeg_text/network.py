@@ -59,13 +59,15 @@ class TextDecoder(nn.Module):
         self.text: Any = BartDecoder(config)
         for layer in self.text.layers:
             attention: Any = layer.encoder_attn
-            linears = (attention.q_proj, attention.k_proj, attention.v_proj)
-            for linear, scale in zip(linears, (SHARPNESS, SHARPNESS, GAIN), strict=True):
-                nn.init.normal_(linear.weight, std=scale / math.sqrt(linear.in_features))
+            root = math.sqrt(size.text_width)  # of the inputs
+            nn.init.normal_(attention.q_proj.weight, std=SHARPNESS / root)
+            nn.init.normal_(attention.k_proj.weight, std=SHARPNESS / root)
+            nn.init.normal_(attention.v_proj.weight, std=GAIN / root)
         restrict_blocks(self.text.layers, kernel)
         self.output = nn.Linear(size.text_width, size.vocabulary, bias=False)
         self.output.weight = self.text.embed_tokens.weight
-        self.register_buffer("bias", torch.zeros(1, size.vocabulary) if is_pretrained else None)
+        bias = torch.zeros(1, size.vocabulary) if is_pretrained else None
+        self.register_buffer("bias", bias)
 
     def forward(self, memory: Tensor, valid: Tensor, ids: Tensor) -> Tensor:
         """Logits [batch, text, vocabulary].
@@ -80,7 +82,9 @@ class TextDecoder(nn.Module):
             use_cache=False,
         )
         logits: Tensor = self.output(outputs.last_hidden_state)
-        return logits if self.bias is None else logits + self.bias
+        if self.bias is not None:
+            logits = logits + self.bias
+        return logits
 
 
 class EegText(HasFrozenParts):
@@ -137,7 +141,8 @@ def pooled(states: Tensor, pool: Tensor) -> Tensor:
     """
     present = pool >= 0
     chosen = states.flatten(0, 1)[pool.clamp(min=0)] * present[..., None]
-    return chosen.sum(2) / present.sum(2, keepdim=True).clamp(min=1).to(states.dtype)
+    count = present.sum(2, keepdim=True).clamp(min=1)
+    return chosen.sum(2) / count.to(states.dtype)
 
 
 class MaskedHead(nn.Module):
