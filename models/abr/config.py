@@ -141,7 +141,12 @@ class Data(DataSection):
     "SNHL=sensorineural"; unknown: the response has no label."""
     sweeps: int = Field(default=1000, ge=2, le=10**6)
     """Sweeps of a recording to average into one response."""
-    reject_uv: float = Field(default=40.0, gt=0, le=10**9, json_schema_extra={"unit": "microvolts"})
+    reject_uv: float = Field(
+        default=40.0,
+        gt=0,
+        le=10**9,
+        json_schema_extra={"unit": "microvolts"},
+    )
     """Exclude sweeps beyond this amplitude from the average."""
     channel: str | None = None
     """Channel of a recording. Default: its first EEG channel."""

@@ -16,7 +16,13 @@ from gearshift.models.common.layers import Dropout, attention_kernel
 class SequenceAttention(nn.Module):
     """Attention of one sequence to another, or to itself."""
 
-    def __init__(self, width: int, heads: int, kernel: str, bias: bool) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kernel: str,
+        bias: bool,
+    ) -> None:
         """`bias`: of queries, keys and values; the output always has one."""
         super().__init__()
         self.heads = heads
@@ -26,7 +32,12 @@ class SequenceAttention(nn.Module):
         self.value = nn.Linear(width, width, bias=bias)
         self.output = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, memory: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """`x` [batch, time, width] attends to `memory` [batch, other, width].
 
         `positions` [65, width]: a key for each relative position, added to the keys there.
@@ -47,7 +58,12 @@ class SequenceAttention(nn.Module):
             mixed = plain_attention(query, key, value, added)
         else:
             with attention_kernel(kernel):
-                mixed = F.scaled_dot_product_attention(query, key, value, added)
+                mixed = F.scaled_dot_product_attention(
+                    query,
+                    key,
+                    value,
+                    added,
+                )
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def _by_head(self, x: Tensor) -> Tensor:
@@ -77,7 +93,12 @@ class SequenceAttention(nn.Module):
         )
 
 
-def plain_attention(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None) -> Tensor:
+def plain_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    added: Tensor | None,
+) -> Tensor:
     """Attention by two products and a softmax, for short sequences on a CPU.
 
     `query` [batch, head, time, width], `key` and `value` [batch, head, other, width]; `added`
@@ -109,7 +130,14 @@ class GeluFeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     """Self-attention and a feed-forward network, each on the norm of its input."""
 
-    def __init__(self, width: int, heads: int, factor: int, kernel: str, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        factor: int,
+        kernel: str,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
         self.forward_norm = nn.LayerNorm(width)
@@ -127,13 +155,29 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Self-attention, attention to a memory, and a feed-forward network."""
 
-    def __init__(self, width: int, heads: int, kernel: str, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kernel: str,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.self_norm = nn.LayerNorm(width)
         self.cross_norm = nn.LayerNorm(width)
         self.forward_norm = nn.LayerNorm(width)
-        self.self_attention = SequenceAttention(width, heads, kernel, bias=False)
-        self.cross_attention = SequenceAttention(width, heads, kernel, bias=False)
+        self.self_attention = SequenceAttention(
+            width,
+            heads,
+            kernel,
+            bias=False,
+        )
+        self.cross_attention = SequenceAttention(
+            width,
+            heads,
+            kernel,
+            bias=False,
+        )
         self.feed_forward = GeluFeedForward(width, 4, dropout)
         self.dropout = Dropout(dropout)
 
@@ -153,8 +197,20 @@ def relative_positions(width: int) -> nn.Parameter:
 class TimeConv(nn.Conv1d):
     """A convolution along time of [batch, time, channel]; a stride of 2 halves it, rounded up."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+    ) -> None:
+        super().__init__(
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            padding=kernel // 2,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.mT).mT
@@ -274,7 +330,11 @@ class FiLM(nn.Module):
         absent = torch.zeros(batch, 1, device=x.device) > 0
         if self.training:
             absent = torch.rand(batch, 1, device=x.device) < CONDITION_DROPOUT
-        condition = torch.where(absent, self.absent.to(condition.dtype), condition)
+        condition = torch.where(
+            absent,
+            self.absent.to(condition.dtype),
+            condition,
+        )
         features = self.trunk(condition)
         scale = 1 + STRENGTH * self.gamma(features)
         shift = STRENGTH * self.beta(features)

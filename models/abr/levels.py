@@ -93,7 +93,14 @@ class Bottleneck(nn.Module):
 class DecoderLevel(nn.Module):
     """Joins the level below with the encoder level of this rate, with attention and FiLM."""
 
-    def __init__(self, inputs: int, width: int, skip: int, size: Size, kernel: str) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        skip: int,
+        size: Size,
+        kernel: str,
+    ) -> None:
         super().__init__()
         dropout = size.dropout
         self.joined = TimeConv(inputs + skip, width, 3)
@@ -114,7 +121,13 @@ class DecoderLevel(nn.Module):
         self.last = TimeConv(width, width, 3)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, skip: Tensor, memory: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        skip: Tensor,
+        memory: Tensor,
+        condition: Tensor,
+    ) -> Tensor:
         """`x` [batch, shorter, inputs] and `memory` [batch, shorter, width]: the level below.
 
         `skip` [batch, time, skip], the encoder at this rate; returns [batch, time, width].

@@ -100,7 +100,12 @@ class TermRamps:
     """Other terms have their full weight from the first step."""
     ramp: float
 
-    def factors(self, terms: Collection[str], epoch: float, epochs: float) -> dict[str, float]:
+    def factors(
+        self,
+        terms: Collection[str],
+        epoch: float,
+        epochs: float,
+    ) -> dict[str, float]:
         """The share of its weight that each of `terms` has after `epoch` of `epochs`.
 
         If the last ramp would end after 60 % of the run, starts and ramps are scaled down

@@ -23,7 +23,11 @@ _WIDEST = 17.0
 confident model, which are all near 0 or 1, would share bins."""
 
 
-def measure(sums: TermSums, model: Module, batch: Batch) -> dict[str, tuple[Tensor, int, Tensor]]:
+def measure(
+    sums: TermSums,
+    model: Module,
+    batch: Batch,
+) -> dict[str, tuple[Tensor, int, Tensor]]:
     """By term, its loss, its units and its counts in `batch`; one forward pass."""
     outputs: dict[str, Tensor] = model(batch["signal"], batch["static"])
     losses = sums(outputs, batch)

@@ -247,7 +247,11 @@ def _moments(column: Signal) -> Pair:
     return float(known.mean()), float(known.std()) or 1.0
 
 
-def load_or_fit(responses: Responses, train: Numbers, folder: Path | None) -> Statistics:
+def load_or_fit(
+    responses: Responses,
+    train: Numbers,
+    folder: Path | None,
+) -> Statistics:
     """The statistics saved in the run folder; if there are none, fit and save them."""
     if folder is not None and (folder / FILE).exists():
         return model_facts.load(folder, Statistics, FILE)

@@ -88,7 +88,12 @@ def _inputs(task: Any, signal: NDArray, static: NDArray) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def features(task: Any, model: Module, signal: NDArray, static: NDArray) -> Estimates:
+def features(
+    task: Any,
+    model: Module,
+    signal: NDArray,
+    static: NDArray,
+) -> Estimates:
     """The features [response, token, width] of an encoder, as `estimates`."""
     assert isinstance(model, Network)
     encoded = model.encode(*_inputs(task, signal, static))[1]
@@ -96,7 +101,12 @@ def features(task: Any, model: Module, signal: NDArray, static: NDArray) -> Esti
 
 
 @torch.no_grad()
-def estimates(task: Any, model: Module, signal: NDArray, static: NDArray) -> Estimates:
+def estimates(
+    task: Any,
+    model: Module,
+    signal: NDArray,
+    static: NDArray,
+) -> Estimates:
     """What the model makes of `signal` [response, 200] in µV with `static` [response, 4].
 
     The predicted signal in µV, and existence as a probability; latency and amplitude are NaN where
@@ -196,7 +206,11 @@ def level_series(responses: Responses, index: Numbers) -> list[Picture]:
     return list(pictures.values())
 
 
-def _draw(responses: Responses, index: Numbers, predicted: Estimates | None = None) -> bytes:
+def _draw(
+    responses: Responses,
+    index: Numbers,
+    predicted: Estimates | None = None,
+) -> bytes:
     """The PNG of responses, the highest level first, with waves V; those predicted are red."""
     window_ms = responses.origin.window_ms
     levels = np.nan_to_num(responses.static[index, 1], nan=-np.inf)
@@ -228,7 +242,11 @@ def draw_responses(rows: Sequence[TraceRow], window_ms: float) -> bytes:
     return draw_traces(rows, ticks, height, 0.8 * height / (largest or 1.0))
 
 
-def predict(task: Any, model: Module, responses: Responses) -> Iterator[Prediction]:
+def predict(
+    task: Any,
+    model: Module,
+    responses: Responses,
+) -> Iterator[Prediction]:
     """A table (CSV) and a picture for the responses of each patient or file.
 
     Of an encoder, their features. The last prediction has no file: the count of responses that are
@@ -261,7 +279,12 @@ def predict(task: Any, model: Module, responses: Responses) -> Iterator[Predicti
         yield Prediction(names.of("notes"), "\n".join(notes))
 
 
-def _estimated(task: Any, model: Module, responses: Responses, index: Numbers) -> Estimates:
+def _estimated(
+    task: Any,
+    model: Module,
+    responses: Responses,
+    index: Numbers,
+) -> Estimates:
     """Features or estimates of the responses `index`, computed in batches."""
     compute = features if task.stage == ENCODER else estimates
     batches = []
@@ -271,7 +294,11 @@ def _estimated(task: Any, model: Module, responses: Responses, index: Numbers) -
     return {term: np.concatenate([batch[term] for batch in batches]) for term in batches[0]}
 
 
-def _table(responses: Responses, index: Numbers, predicted: Estimates) -> tuple[list[str], bytes]:
+def _table(
+    responses: Responses,
+    index: Numbers,
+    predicted: Estimates,
+) -> tuple[list[str], bytes]:
     """A line of text and a row of a CSV table for each response."""
     columns: dict[str, list[str]] = {}
     for term, heading in _HEADINGS.items():

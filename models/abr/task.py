@@ -137,12 +137,23 @@ class AbrTask(FamilyTask):
     def sample(self, number: int, given: int, draws: Draws) -> Sample:
         """In control `noise-signal`, a response keeps its own examination facts."""
         facts_of = given if self.control == "noise" else number
-        return dataset.sample(self.records, self.statistics, number, given, facts_of)
+        return dataset.sample(
+            self.records,
+            self.statistics,
+            number,
+            given,
+            facts_of,
+        )
 
     collate = staticmethod(dataset.collate)
 
     def network(self) -> Network:
-        return Network(self.size, self.statistics, self.terms, self.context.attention)
+        return Network(
+            self.size,
+            self.statistics,
+            self.terms,
+            self.context.attention,
+        )
 
     def num_units(self, batch: Batch) -> NumUnits:
         """By term, the known labels of `batch`, where signal counts samples."""
@@ -194,7 +205,11 @@ class AbrTask(FamilyTask):
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         """See showing.predict. All responses are read first. Raises DataError."""
         with input_errors():
-            records = read_responses(str(path), self.data_settings, has_labels=False)
+            records = read_responses(
+                str(path),
+                self.data_settings,
+                has_labels=False,
+            )
             used = [file for file in files(path) if of_file(file)]
         self.trained.check(records.origin, path)
         yield from showing.predict(self, model, records)

@@ -110,7 +110,12 @@ def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
 class SegmentSamples:
     """EEG segments of the items of one split, by index."""
 
-    def __init__(self, items: Sequence[Item], numbers: Sequence[int], rules: SampleRules) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        numbers: Sequence[int],
+        rules: SampleRules,
+    ) -> None:
         """`items`: of all splits; `numbers`: those of this split."""
         self.numbers = list(numbers)
         self.rules = rules
@@ -261,7 +266,11 @@ def _first(lengths: Iterable[int], samples: int) -> Tensor:
     return torch.from_numpy(np.arange(samples) < counts[:, None])
 
 
-def encoder_inputs(given: Sequence[Any], rules: SampleRules, name: str = "eeg") -> dict[str, Any]:
+def encoder_inputs(
+    given: Sequence[Any],
+    rules: SampleRules,
+    name: str = "eeg",
+) -> dict[str, Any]:
     """The inputs of the encoder `name`: EEG or cached features, and valid samples; see `collate_text`.
 
     `given`: arrays [time, 105], or cached rows of EegTextTask.encode. A segment of n windows has the
@@ -324,7 +333,11 @@ def masked_values(batch: Batch) -> Tensor:
     return hidden[:, :, None] & batch["recorded"][:, None, :]
 
 
-def collate_text(samples: Sequence[dict[str, Any]], rules: SampleRules, pad: int) -> Batch:
+def collate_text(
+    samples: Sequence[dict[str, Any]],
+    rules: SampleRules,
+    pad: int,
+) -> Batch:
     """eeg, eeg_mask, text_ids and labels [batch, text], units: labels.
 
     If segments may have several windows: eeg [window, time, 105] of all segments one after the

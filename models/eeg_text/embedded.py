@@ -234,4 +234,8 @@ def read(path: str) -> Recordings:
             load=partial(load, path, number),
         )
         items.append(item)
-    return Recordings(path, items, {"format": "simulated", "unit": "microvolts, simulated"})
+    return Recordings(
+        path,
+        items,
+        {"format": "simulated", "unit": "microvolts, simulated"},
+    )

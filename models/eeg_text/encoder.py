@@ -18,7 +18,13 @@ from gearshift.models.eeg_text.montage import INDICES
 class SelfAttention(nn.Module):
     """Attention of every token to every valid one."""
 
-    def __init__(self, width: int, heads: int, dropout: float, kernel: str) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float,
+        kernel: str,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
@@ -29,7 +35,13 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` [batch, token, width]; `valid` [batch, token], bool, at least one True per row."""
         batch, tokens, width = x.shape
-        heads = self.in_proj(x).view(batch, tokens, 3, self.heads, width // self.heads)
+        heads = self.in_proj(x).view(
+            batch,
+            tokens,
+            3,
+            self.heads,
+            width // self.heads,
+        )
         query, key, value = heads.permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
         with attention_kernel(self.kernel):
@@ -53,7 +65,14 @@ class TransformerLayer(nn.Module):
     recomputes = False
     """Whether activations are recomputed in the backward pass."""
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float, kernel: str) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+        kernel: str,
+    ) -> None:
         super().__init__()
         self.attention = SelfAttention(width, heads, dropout, kernel)
         self.attention_norm = nn.LayerNorm(width)
@@ -110,10 +129,25 @@ class Region(nn.Module):
     ) -> None:
         """`channels`: the indices of its channels among the 105."""
         super().__init__()
-        self.register_buffer("channels", torch.tensor(channels), persistent=False)
-        self.register_buffer("positions", sinusoids(tokens, size.width), persistent=False)
+        self.register_buffer(
+            "channels",
+            torch.tensor(channels),
+            persistent=False,
+        )
+        self.register_buffer(
+            "positions",
+            sinusoids(tokens, size.width),
+            persistent=False,
+        )
         self.cnn = RegionCnn(len(channels), size.width, dropout)
-        self.layers = _layers(size.layers, size.width, size.heads, size.hidden, dropout, kernel)
+        self.layers = _layers(
+            size.layers,
+            size.width,
+            size.heads,
+            size.hidden,
+            dropout,
+            kernel,
+        )
         self.norm = nn.LayerNorm(size.width)
 
     def forward(self, eeg: Tensor, valid: Tensor) -> Tensor:
@@ -129,15 +163,34 @@ class Region(nn.Module):
 class Encoder(nn.Module):
     """Ten regional encoders, joined by a global transformer."""
 
-    def __init__(self, size: Size, tokens: int, dropout: float, kernel: str = "auto") -> None:
+    def __init__(
+        self,
+        size: Size,
+        tokens: int,
+        dropout: float,
+        kernel: str = "auto",
+    ) -> None:
         """`tokens`: the most tokens of a sample."""
         super().__init__()
         self.regions = nn.ModuleDict()
         for name, channels in INDICES.items():
-            self.regions[name] = Region(channels, size, tokens, dropout, kernel)
+            self.regions[name] = Region(
+                channels,
+                size,
+                tokens,
+                dropout,
+                kernel,
+            )
         wide = len(INDICES) * size.width
         hidden = len(INDICES) * size.hidden
-        self.layers = _layers(size.global_layers, wide, size.heads, hidden, dropout, kernel)
+        self.layers = _layers(
+            size.global_layers,
+            wide,
+            size.heads,
+            hidden,
+            dropout,
+            kernel,
+        )
         self.norm = nn.LayerNorm(wide)
         self.project = nn.Linear(wide, size.width)
         self.project_norm = nn.LayerNorm(size.width)
@@ -226,9 +279,21 @@ class RegionCnn(nn.Module):
 
     def __init__(self, channels: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.first = nn.Conv1d(channels, width // 2, KERNEL, stride=2, padding=KERNEL // 2)
+        self.first = nn.Conv1d(
+            channels,
+            width // 2,
+            KERNEL,
+            stride=2,
+            padding=KERNEL // 2,
+        )
         self.first_norm = MaskedBatchNorm(width // 2)
-        self.second = nn.Conv1d(width // 2, width, KERNEL, stride=2, padding=KERNEL // 2)
+        self.second = nn.Conv1d(
+            width // 2,
+            width,
+            KERNEL,
+            stride=2,
+            padding=KERNEL // 2,
+        )
         self.second_norm = MaskedBatchNorm(width)
         self.dropout = Dropout(dropout)
 

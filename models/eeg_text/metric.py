@@ -51,7 +51,13 @@ class TextMetric(Sums):
         # Strictly better than all others: a tie must not favor the first candidate.
         is_best = (nats[:, :1] < nats[:, 1:]).all(1)
         retrieved = is_best.view(len(INPUTS), -1).cpu().numpy()
-        tokens = generate(model, memory, valid, self.texts.steps, tokenizer)
+        tokens = generate(
+            model,
+            memory,
+            valid,
+            self.texts.steps,
+            tokenizer,
+        )
         texts = [words(tokenizer.decode(row)) for row in tokens.cpu().tolist()]
         read = [words(text) for text in batch["text"]]
         count = len(read)
@@ -69,7 +75,11 @@ class TextMetric(Sums):
             rouge = np.array(list(map(rouge1, generated, read)))
             columns += [rouge, retrieved[i]]
         by_sentence = np.zeros((self.texts.num_evaluated, len(columns)))
-        np.add.at(by_sentence, batch["number"].cpu().numpy(), np.stack(columns, axis=1))
+        np.add.at(
+            by_sentence,
+            batch["number"].cpu().numpy(),
+            np.stack(columns, axis=1),
+        )
         return {
             "nats": nats[:count, 0].sum(),
             "tokens": (candidates[:, 0, 1:] != tokenizer.pad).sum(),
@@ -161,11 +171,19 @@ def masked_sums(guess: Tensor, batch: Batch) -> dict[str, Tensor]:
 
 def predict_masked(model: Module, batch: Batch) -> Tensor:
     """Predictions of all samples [batch, time, 105]."""
-    guess: Tensor = model(batch["seen"], batch["seen_mask"], batch["mask_target"])
+    guess: Tensor = model(
+        batch["seen"],
+        batch["seen_mask"],
+        batch["mask_target"],
+    )
     return guess.float()
 
 
-def encode_inputs(model: Module, batch: Batch, name: str) -> tuple[Tensor, Tensor]:
+def encode_inputs(
+    model: Module,
+    batch: Batch,
+    name: str,
+) -> tuple[Tensor, Tensor]:
     """The encoder outputs [input, time / 4, width] for the inputs `name` of a batch, and their masks
     of valid samples [input, time].
 
@@ -190,7 +208,12 @@ def generate(
     model is compiled once. Collective if the model is sharded.
     """
     shape = (len(memory), steps + 1)
-    ids = torch.full(shape, tokenizer.pad, dtype=torch.int64, device=memory.device)
+    ids = torch.full(
+        shape,
+        tokenizer.pad,
+        dtype=torch.int64,
+        device=memory.device,
+    )
     ids[:, 0] = tokenizer.start
     for step in range(steps):
         # The tokens after this step have no effect: attention is causal.

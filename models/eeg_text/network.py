@@ -102,7 +102,13 @@ class EegText(HasFrozenParts):
         """`samples`: the most EEG samples; `pad`: the padding token."""
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
-        self.decoder = TextDecoder(size, pad, dropout, kernel, is_pretrained)
+        self.decoder = TextDecoder(
+            size,
+            pad,
+            dropout,
+            kernel,
+            is_pretrained,
+        )
 
     def forward(
         self,
@@ -164,7 +170,13 @@ class MaskedHead(nn.Module):
 class MaskedEeg(HasFrozenParts):
     """Encoder and masked head, for pre-training without text."""
 
-    def __init__(self, size: Size, samples: int, dropout: float, kernel: str = "auto") -> None:
+    def __init__(
+        self,
+        size: Size,
+        samples: int,
+        dropout: float,
+        kernel: str = "auto",
+    ) -> None:
         """As EegText."""
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)

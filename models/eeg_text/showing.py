@@ -94,7 +94,13 @@ def text_predictions(task: Any, model: Module) -> Predictions:
     """Sentences generated for a few samples, and for noise beside them. Collective."""
     split = task.data("val")
     batch, positions = _few(task)
-    texts = sentences(model, batch, task.tokenizer, task.texts.steps, "compared")
+    texts = sentences(
+        model,
+        batch,
+        task.tokenizer,
+        task.texts.steps,
+        "compared",
+    )
     rows = []
     pictures = []
     for n, position in enumerate(positions):
@@ -153,7 +159,11 @@ def masked_predictions(task: Any, model: Module) -> Predictions:
             guess=shown[n, :length],
         )
         pictures.append(picture)
-    return Predictions(("recording", "reader", "masked_r2", "interpolation_r2"), rows, pictures)
+    return Predictions(
+        ("recording", "reader", "masked_r2", "interpolation_r2"),
+        rows,
+        pictures,
+    )
 
 
 def pictures(task: Any) -> list[Picture]:
@@ -234,13 +244,23 @@ def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
 def _batches(task: Any, items: Sequence[Item]) -> Iterator[Batch]:
     """The EEG of `items`, read as it is needed."""
     data = task.data_settings
-    rules = SampleRules(data.seq_len, data.windows, task.context.seed, is_noise=False)
+    rules = SampleRules(
+        data.seq_len,
+        data.windows,
+        task.context.seed,
+        is_noise=False,
+    )
     for first in range(0, len(items), BATCH):
         segments = [prepared(item.load(), rules.most) for item in items[first : first + BATCH]]
         yield placed(encoder_inputs(segments, rules), task.context.device)
 
 
-def sentences_file(task: Any, model: Module, recordings: Recordings, title: str) -> Prediction:
+def sentences_file(
+    task: Any,
+    model: Module,
+    recordings: Recordings,
+    title: str,
+) -> Prediction:
     """The sentence of each item: as lines, and as JSON with times."""
     texts: list[str] = []
     for batch in _batches(task, recordings.items):
@@ -256,12 +276,21 @@ def sentences_file(task: Any, model: Module, recordings: Recordings, title: str)
             "text": text,
         }
         segments.append(segment)
-    content = json.dumps({"recording": title, "segments": segments}, indent=1, ensure_ascii=False)
+    content = json.dumps(
+        {"recording": title, "segments": segments},
+        indent=1,
+        ensure_ascii=False,
+    )
     return Prediction(title, "\n".join(lines), {".json": content.encode()})
 
 
 @torch.no_grad()
-def features(task: Any, model: Any, recordings: Recordings, title: str) -> Prediction:
+def features(
+    task: Any,
+    model: Any,
+    recordings: Recordings,
+    title: str,
+) -> Prediction:
     """The features of each item: a token is 8 ms, or the mean of the windows of a segment."""
     items = recordings.items
     states = []

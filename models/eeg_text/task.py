@@ -126,7 +126,12 @@ class EegTask(FamilyTask):
         items = self.recordings.items
         self.groups, numbers, named = split_items(items, data.split, self.rule)
         self.save_split(named)
-        rules = SampleRules(self.samples, data.windows, self.rule.seed, self.control == "noise")
+        rules = SampleRules(
+            self.samples,
+            data.windows,
+            self.rule.seed,
+            self.control == "noise",
+        )
         most = rules.count(max(item.samples for item in items))
         self.rules = replace(rules, windows=most)
 
@@ -208,7 +213,12 @@ class MaskedEegTask(EegTask):
         )
 
     def network(self) -> MaskedEeg:
-        return MaskedEeg(self.size, self.samples, self.dropout, self.context.attention)
+        return MaskedEeg(
+            self.size,
+            self.samples,
+            self.dropout,
+            self.context.attention,
+        )
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         return dataset.collate_masked(samples, self.samples)
@@ -228,7 +238,11 @@ class MaskedEegTask(EegTask):
     answer = showing.features
 
     def example(self) -> Sequence[Any]:
-        hidden = torch.zeros(1, self.samples // TOKEN_SAMPLES, dtype=torch.bool)
+        hidden = torch.zeros(
+            1,
+            self.samples // TOKEN_SAMPLES,
+            dtype=torch.bool,
+        )
         return *self._windows(1), hidden
 
     def facts(self) -> Mapping[str, Any]:
@@ -328,7 +342,12 @@ class EegTextTask(EegTask):
             self.trained.is_pretrained,
         )
         if self.start is not None:
-            self.loaded["start"] = initial_weights.load("model.start", model, self.start, _START)
+            self.loaded["start"] = initial_weights.load(
+                "model.start",
+                model,
+                self.start,
+                _START,
+            )
         elif self.folder is not None:
             self.loaded["pretrained"] = pretrained.load(model.decoder, self.folder)
         if self.trains_top:

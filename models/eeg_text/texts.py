@@ -43,7 +43,13 @@ class SentenceByteTokenizer:
 class BartTokenizer(SubwordTokenizer):
     """A tokenizer of the tokenizers library with the special tokens of BART."""
 
-    def __init__(self, inner: Any, name: str, limit: int, is_pretrained: bool = False) -> None:
+    def __init__(
+        self,
+        inner: Any,
+        name: str,
+        limit: int,
+        is_pretrained: bool = False,
+    ) -> None:
         """Raises DataError if a special token is missing, or for more than `limit` entries.
 
         `is_pretrained`: sentences begin with </s> <s>, as BART was trained.

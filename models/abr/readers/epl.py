@@ -32,7 +32,11 @@ _PEAK = r"(?m)^([PN]\d+) Latency$"
 _THRESHOLD = r"(?m)^Threshold \(dB SPL\):\s*(\S+)"
 
 
-def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRow]:
+def read(
+    path: Path,
+    name: str,
+    reading: ResponseReading,
+) -> Iterator[ResponseRow]:
     """A row for each level, or for each level and rater. Reads the disk.
 
     `name`, the file in its folder, without the run is the group: ABR-52-3 is run 3 of ABR-52.

@@ -16,7 +16,11 @@ READERS: dict[str, Any] = {formats.EPL: epl, formats.TABLE: table, formats.RECOR
 """By format, the module with its `ORIGIN`, and `read`, which yields the rows of a file."""
 
 
-def read_responses(path: str, settings: Data, has_labels: bool = True) -> Responses:
+def read_responses(
+    path: str,
+    settings: Data,
+    has_labels: bool = True,
+) -> Responses:
     """The responses of the file or folder `path`; without labels, duplicates are kept.
 
     Reads the disk. Raises DataError.

@@ -43,7 +43,11 @@ _LEVEL = re.compile(r"(-?\d+(?:\.\d+)?)\s*dB", re.IGNORECASE)
 _NO_STIMULUS = ("boundary", "bad", "edge", "new segment")
 
 
-def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRow]:
+def read(
+    path: Path,
+    name: str,
+    reading: ResponseReading,
+) -> Iterator[ResponseRow]:
     """A row for each stimulus and every `data.sweeps` of its sweeps. Reads the disk.
 
     The group is the subject that BIDS names, or else `name`, the file in its folder. Problems are
@@ -198,7 +202,11 @@ def _sweeps(
             valid = last if last == end else last - pad
             inside = starts[starts + length <= max(valid, starts[0] + length)]
             (trace,) = recording.read([channel], first, last)
-            trace = sosfiltfilt(band, trace, padlen=min(len(trace) - 1, _PADLEN))
+            trace = sosfiltfilt(
+                band,
+                trace,
+                padlen=min(len(trace) - 1, _PADLEN),
+            )
             for begin_of_sweep in inside - first:
                 yield trace[begin_of_sweep : begin_of_sweep + length]
             starts = starts[len(inside) :]

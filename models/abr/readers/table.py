@@ -26,7 +26,12 @@ from gearshift.models.common.text_file import TextFile
 REQUIRED = ("patient_id", "intensity")
 LABELS = ("hear_loss", "v_latency", "v_amplitude", "threshold")
 POINT_NAMES = tuple(str(point) for point in range(1, POINTS + 1))
-ORIGIN = ResponseOrigin("table", "human", 10.0, "µV, as documented for the columns 1 to 200")
+ORIGIN = ResponseOrigin(
+    "table",
+    "human",
+    10.0,
+    "µV, as documented for the columns 1 to 200",
+)
 MOST_REJECTED = 100
 """From this number of rejected sweeps on, a response is left out."""
 _MANY = 20
@@ -88,7 +93,11 @@ def find_columns(
     return columns
 
 
-def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRow]:
+def read(
+    path: Path,
+    name: str,
+    reading: ResponseReading,
+) -> Iterator[ResponseRow]:
     """A row for each response. Reads the disk row by row; counts bad rows and those left out.
 
     Raises DataError if the file is not such a table, or lacks a column.

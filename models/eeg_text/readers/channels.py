@@ -44,7 +44,12 @@ def load_channel_map(path: str) -> dict[str, str]:
     Reads the disk. Raises DataError for an unknown electrode or region.
     """
     bad_records = BadRecords()
-    targets = tables.pairs(Path(path).expanduser(), "data.channels", {}, bad_records)
+    targets = tables.pairs(
+        Path(path).expanduser(),
+        "data.channels",
+        {},
+        bad_records,
+    )
     bad_records.finish("stop", len(targets))
     for name, target in targets.items():
         if target not in INDICES and electrode(target) is None:

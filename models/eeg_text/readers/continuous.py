@@ -81,7 +81,12 @@ class Cutter:
         self.texts: dict[str, str] | None = None
         if use == "text" and data.texts is not None:
             path = Path(data.texts).expanduser()
-            self.texts = tables.pairs(path, "data.texts", self.columns, bad_records)
+            self.texts = tables.pairs(
+                path,
+                "data.texts",
+                self.columns,
+                bad_records,
+            )
 
     def read(self, path: Path) -> list[Item]:
         """Sentences if their times are known, otherwise windows; without bad ones. Raises DataError."""
@@ -144,13 +149,27 @@ class Cutter:
             where = f"{name}, {start_s:.1f} s"
             block, position = divmod(number, BLOCK + 1)
             if self.has_many or self.use == "predict":
-                yield Cut(None, subject, start_s, samples, where, (-inf, inf))
+                yield Cut(
+                    None,
+                    subject,
+                    start_s,
+                    samples,
+                    where,
+                    (-inf, inf),
+                )
             elif position < BLOCK:
                 of_block = windows[number - position :][:BLOCK]
                 # With what is left out on both sides of the block.
                 within_s = (of_block[0][0] - length_s, of_block[-1][0] + 2 * length_s)
                 group = f"{name}, block {block + 1}"
-                yield Cut(None, group, start_s, samples, where, within_s)
+                yield Cut(
+                    None,
+                    group,
+                    start_s,
+                    samples,
+                    where,
+                    within_s,
+                )
 
     def _readings(self, recording: Recording, notes: list[str]) -> list[Event] | None:
         """The sentences that were read, as names of events; None: no event and no table names any.
@@ -207,7 +226,13 @@ class Cutter:
             "--set data.texts=FILE",
         )
 
-    def _timed(self, event: Event, onsets: Sequence[float], text: str, name: str) -> Event:
+    def _timed(
+        self,
+        event: Event,
+        onsets: Sequence[float],
+        text: str,
+        name: str,
+    ) -> Event:
         """The sentence of an event; one without a duration lasts until the next of `onsets`.
 
         The last of them is infinite.
@@ -217,7 +242,12 @@ class Cutter:
         if not lasts:
             following = onsets[bisect_right(onsets, onset)]
             lasts = min(self.samples / RATE_HZ, following - onset)
-        return Event(onset, lasts, text, f"{name}, event {event.name} at {onset:.2f} s")
+        return Event(
+            onset,
+            lasts,
+            text,
+            f"{name}, event {event.name} at {onset:.2f} s",
+        )
 
     def _sentences(self, recording: Recording, readings: list[Event]) -> Iterator[Cut]:
         onsets = [reading.onset_s for reading in readings]
@@ -233,7 +263,11 @@ class Cutter:
                 self.bad_records.add(reading.where, "the text has no words")
             elif samples < SHORTEST:
                 fix = f"give each one a duration of at least {SHORTEST / RATE_HZ:g} s"
-                self.bad_records.add(reading.where, f"{reading.duration_s:g} s is too short", fix)
+                self.bad_records.add(
+                    reading.where,
+                    f"{reading.duration_s:g} s is too short",
+                    fix,
+                )
             elif recording.piece(start, end) is None:
                 self.bad_records.add(
                     reading.where,
@@ -241,7 +275,14 @@ class Cutter:
                     f"{recording.end_s:g} s of the recording",
                 )
             else:
-                yield Cut(reading.name, group, start, samples, reading.where, within_s)
+                yield Cut(
+                    reading.name,
+                    group,
+                    start,
+                    samples,
+                    reading.where,
+                    within_s,
+                )
 
 
 def read_segment(
@@ -265,26 +306,46 @@ def read_segment(
     begin_s, end_s = within
     first = round(max(start_s - MARGIN_S, begin_s) * rate)
     last = round(min(start_s + samples / RATE_HZ + MARGIN_S, end_s) * rate)
-    values = _filtered(recording.read(placed.picks, first, last), rate, line_hz)
+    values = _filtered(
+        recording.read(placed.picks, first, last),
+        rate,
+        line_hz,
+    )
     ratio = Fraction(RATE_HZ / rate).limit_denominator(1000)
     values = resample_poly(values, ratio.numerator, ratio.denominator, axis=1)
     skipped = round((start_s - first / rate) * RATE_HZ)
     cut = values[:, max(0, skipped) :][:, :samples].T
     eeg = np.zeros((samples, CHANNELS), dtype=np.float32)
     # Of rounding, at an end, a value may be missing.
-    eeg[:, placed.slots] = np.pad(cut, ((0, samples - len(cut)), (0, 0)), mode="edge")
+    eeg[:, placed.slots] = np.pad(
+        cut,
+        ((0, samples - len(cut)), (0, 0)),
+        mode="edge",
+    )
     return eeg
 
 
 def _filtered(eeg: np.ndarray, rate: float, line_hz: int) -> np.ndarray:
     from scipy.signal import butter, filtfilt, iirnotch, sosfiltfilt
 
-    band = butter(4, [LOW_HZ, HIGH_HZ], btype="bandpass", fs=rate, output="sos")
+    band = butter(
+        4,
+        [LOW_HZ, HIGH_HZ],
+        btype="bandpass",
+        fs=rate,
+        output="sos",
+    )
     pad = min(eeg.shape[1] - 1, int(3 * rate))
     eeg = sosfiltfilt(band, eeg, axis=1, padlen=pad)
     if line_hz < 0.95 * rate / 2:
         numerator, denominator = iirnotch(line_hz, 30, fs=rate)
-        eeg = filtfilt(numerator, denominator, eeg, axis=1, padlen=pad)
+        eeg = filtfilt(
+            numerator,
+            denominator,
+            eeg,
+            axis=1,
+            padlen=pad,
+        )
     return eeg
 
 

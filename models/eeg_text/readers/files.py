@@ -61,7 +61,13 @@ def read(
     missing = Counter[str]()
     cutter: Any = None
     if others:
-        cutter = continuous.Cutter(others, data, use, channel_map, bad_records)
+        cutter = continuous.Cutter(
+            others,
+            data,
+            use,
+            channel_map,
+            bad_records,
+        )
     items: list[Item] = []
     for file in [*of_zuco, *others]:
         try:

@@ -22,7 +22,12 @@ _GROUP = "sentenceData"
 _NOTHING = np.zeros((0, CHANNELS), dtype=np.float32)
 
 
-def read(file: Path, use: Use, bad_records: BadRecords, missing: Counter[str]) -> list[Item]:
+def read(
+    file: Path,
+    use: Use,
+    bad_records: BadRecords,
+    missing: Counter[str],
+) -> list[Item]:
     """The sentences of a file that have EEG; counts those without in `missing`, by reader.
 
     Reads the disk; raises DataError.
@@ -96,7 +101,12 @@ def _matlab5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     from scipy.io import loadmat
 
     matlab.check(path)
-    content = loadmat(path, variable_names=[_GROUP], struct_as_record=False, squeeze_me=True)
+    content = loadmat(
+        path,
+        variable_names=[_GROUP],
+        struct_as_record=False,
+        squeeze_me=True,
+    )
     for entry in np.atleast_1d(content[_GROUP]):
         text = str(getattr(entry, "content", ""))
         values = np.asarray(getattr(entry, "rawData", np.nan))
