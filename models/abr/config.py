@@ -32,11 +32,6 @@ class Size:
     """The exact number of parameters."""
     dropout: float = 0.1
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of each encoder level, first to last."""
-        return tuple(self.base * 2**level for level in range(self.levels))
-
 
 SIZES = {
     # No dropout: eight channels are too few.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ def chance_macro_f1(target: Numbers) -> float:
         return 0.0
     share = counts / counts.sum()
     classes = len(counts)
+    # Of a constant guess, only one class has an F1 above 0.
     constant = 2 * share.max() / (1 + share.max()) / classes
     uniform = float(np.mean(2 * share / (1 + classes * share)))
     return max(constant, uniform)
@@ -78,6 +78,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     amplitude; exists, threshold, their masks, and target [batch].
     """
     columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    # Unknown labels are NaN, which a mask alone would not hide: NaN times 0 is NaN.
     exists = torch.tensor(columns["exists"])
     threshold = torch.tensor(columns["threshold"])
     peak = torch.tensor([columns["latency"], columns["amplitude"]]).T.contiguous()
@@ -116,17 +117,18 @@ def facts(
             target = responses.target[index]
             counts = np.bincount(target[target >= 0], minlength=CLASSES)
             classes[split] = dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
-    is_unknown = np.isnan(responses.static).all(axis=0)
+    columns = zip(STATIC_NAMES, responses.static.T, strict=True)
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
         "files_of_raters": dict(reading.marked),
         "classes": classes,
         "not_trained": [name for name in ("class", *LABELS) if name not in terms],
-        "unknown": list(compress(STATIC_NAMES, is_unknown)),
+        "unknown": [name for name, column in columns if np.isnan(column).all()],
         "left_out": dict(reading.left_out),
         "notes": few(reading.notes),
     }
+    # What is empty is no news.
     return {name: value for name, value in facts.items() if value not in ([], {})}
 
 

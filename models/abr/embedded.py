@@ -156,11 +156,12 @@ def simulate(
     """
     rng = np.random.default_rng(seed)
     counts = [int(share * patients + 0.5) for share in shares]
+    # What rounding leaves over has normal hearing.
     counts[NORMAL] = patients - sum(counts[1:])
     kind = rng.permutation(np.repeat(np.arange(CLASSES), counts))
     age = rng.uniform(18, 80, patients)
 
-    # By ear.
+    # By ear: both have the same kind of hearing loss.
     patient = np.repeat(np.arange(patients), 2)
     threshold, gap = hearing(kind[patient], rng)
     ear, level, rate = examinations(threshold, rng)
@@ -198,6 +199,7 @@ def hearing(kind: NDArray, rng: Generator) -> tuple[Array, Array]:
     gap = (kind == CONDUCTIVE) * rng.uniform(25, 45, ears)
     raised = rng.uniform(40, 70, ears)
     threshold = np.where(kind == SENSORINEURAL, raised, normal + gap)
+    # Neither of them answers at any level.
     threshold[(kind == TOTAL) | (kind == NEUROPATHY)] = np.nan
     return threshold, gap
 
@@ -214,8 +216,10 @@ def examinations(threshold: Array, rng: Generator) -> tuple[NDArray, Array, Arra
     lower = (threshold < HEARING_LOSS_DB) * rng.integers(1, 3, ears)
     first = np.minimum(lower, len(LEVELS) - levels)
     rates = rng.integers(1, 3, ears)
+    # Of the three rates in a random order, one or two are used.
     rates_of_ear = rng.permuted(np.tile(RATES, (ears, 1)), axis=1)
 
+    # An ear, then its levels, then the rates of a level.
     counts = levels * rates
     ear = np.repeat(np.arange(ears), counts)
     before = np.cumsum(counts) - counts
@@ -249,16 +253,19 @@ def responses(
     latency = usual + rng.normal(0, 0.08, (count, 1))
     latency[:, 4] += 0.6 * smeared
 
+    # A smeared response has no wave but V.
     heights = HEIGHT * height[:, None]
     heights[smeared, :4] = 0
     heights[is_sensorineural, :4] *= EARLY_WITH_LOSS
     signal = sum_of_waves(latency, heights, np.where(smeared, 1.8, 1.0))
 
+    # In neuropathy the hair cells answer, although the nerve does not.
     microphonic = is_neuropathy * (0.15 * np.exp((level - 80) / 25))
     phase = rng.uniform(0, 2 * np.pi, count)
     signal += cochlear_microphonic(microphonic, phase)
     noise = rng.uniform(0.02, 0.06, count)
     signal += pink_noise(noise, rng)
+    # A few patients tense their muscles.
     is_tense = rng.random(count) < 0.04
     muscle = is_tense * rng.uniform(0.1, 0.3, count)
     onset = rng.uniform(2, 10, count)

@@ -224,7 +224,7 @@ class ConvBlock(nn.Module):
         middle = max(inputs, outputs)
         self.first = TimeConv(inputs, middle, kernel)
         self.second = TimeConv(middle, outputs, kernel)
-        self.residual = nn.Identity()
+        self.residual: nn.Module = nn.Identity()
         if inputs != outputs:
             self.residual = TimeConv(inputs, outputs, 1)
         self.norm = nn.LayerNorm(outputs)
@@ -383,7 +383,8 @@ class StateSpace(nn.Module):
         steps = torch.arange(time, device=dt.device, dtype=torch.float32)
         elapsed = (steps[:, None] * dt)[..., None]  # [time, width, 1] against [states]
         decay = F.softplus(self.a_re.float())
-        wave = torch.exp(-decay * elapsed) * torch.cos(self.a_im.float() * elapsed)
+        angle = self.a_im.float() * elapsed
+        wave = torch.exp(-decay * elapsed) * torch.cos(angle)
         weight = self.mix.float() * self.c.float() * self.b.float().T
         return dt * torch.einsum("tfn,fn->tf", wave, weight)
 
@@ -392,8 +393,9 @@ class StateSpace(nn.Module):
         # Padded to twice the length, against circular wrap-around.
         spectrum = torch.fft.rfft(x, n=2 * time, dim=1)
         kernel = torch.fft.rfft(self.kernel(time), n=2 * time, dim=0)
-        causal = width // 2
-        # The conjugate is the same kernel with time reversed.
-        kernel = torch.cat((kernel[:, :causal], kernel[:, causal:].conj()), dim=1)
+        half = width // 2
+        # The conjugate is the same kernel with time reversed: anti-causal.
+        reversed_kernel = kernel[:, half:].conj()
+        kernel = torch.cat((kernel[:, :half], reversed_kernel), dim=1)
         convolved = torch.fft.irfft(spectrum * kernel, n=2 * time, dim=1)[:, :time]
         return convolved + self.d.float() * x

@@ -59,6 +59,7 @@ class TermSums:
     def _sum(self, term: str, output: Tensor, batch: Batch) -> Tensor:
         distance = F.mse_loss if self.regression == "mse" else F.huber_loss
         if term == "signal":
+            # Of 200 points the mean, so that a sample is one unit.
             errors = distance(output, batch["signal"], reduction="none")
             return errors.mean((1, 2)).sum()
         target, known = labels(batch, term)
@@ -119,6 +120,7 @@ class TermRamps:
         factors = dict.fromkeys(terms, 1.0)
         for term, start in starts.items():
             since = epoch - shrink * start
+            # Without a ramp, a term starts at once.
             if ramp > 0:
                 factors[term] = min(1.0, max(0.0, since / ramp))
             else:

@@ -68,7 +68,7 @@ def macro_f1(confusion: Tensor) -> Scores:
     right = confusion.diagonal()
     true = confusion.sum(1)
     predicted = confusion.sum(0)
-    present = true > 0
+    present = true > 0  # an absent class would have an F1 of 0 at best
     f1 = (2 * right / (true + predicted).clamp(min=1))[present]
     recall = (right / true.clamp(min=1))[present]
     names = list(compress(CLASS_NAMES, present))
@@ -109,6 +109,7 @@ def _counts(term: str, output: Tensor, batch: Batch) -> Tensor:
         return torch.stack([error.sum(), torch.ones_like(error).sum()])
     target, known = labels(batch, term)
     if term == "class":
+        # Unknown classes have negative cells, which are not counted.
         cell = target * CLASSES + output.argmax(-1)
         return torch.bincount(cell[known], minlength=CLASSES**2)
     if term == "exists":

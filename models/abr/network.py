@@ -41,7 +41,7 @@ class Network(HasFrozenParts):
     ) -> None:
         """`terms`: the loss terms (loss.TERMS) with labels in the data."""
         super().__init__()
-        widths = size.widths
+        widths = [size.base * 2**level for level in range(size.levels)]
         self.static = nn.Sequential(
             nn.Linear(STATIC, CONDITION),
             nn.GELU(),
@@ -50,7 +50,7 @@ class Network(HasFrozenParts):
         )
         self.input = ConvBlock(1, size.base, 7)
         # The channels that each encoder level gets; its decoder level gets the same as its skip.
-        inputs = (size.base, *widths[:-1])
+        inputs = [size.base, *widths[:-1]]
         self.encoder = nn.ModuleList()
         for before, width in zip(inputs, widths, strict=True):
             self.encoder.append(EncoderLevel(before, width, size))
@@ -77,6 +77,7 @@ class Network(HasFrozenParts):
         self.terms = tuple(terms)
         self._single_heads = [name for name in terms if name not in PEAK]
         self._peak_outputs = peak.output_names
+        # What has no labels gets no gradient, and no weight decay changes it.
         for name in ("signal", "class", "threshold"):
             self.heads[f"{name}_head"].requires_grad_(name in terms)
         peak.requires_grad_(bool(peak.output_names))
@@ -97,6 +98,7 @@ class Network(HasFrozenParts):
         signal [batch, 1, 200]; exists (a logit), latency in ms, amplitude in µV and threshold in
         dB [batch]; class, logits [batch, 5].
         """
+        # From the deepest level up: its features are the memory, those above it the skip.
         features, x, condition = self.encode(signal, static)
         for level in self.decoder:
             memory = features.pop()
@@ -106,6 +108,7 @@ class Network(HasFrozenParts):
         if self._peak_outputs:
             columns = self.heads["peak_head"](x).float().unbind(-1)
             outputs |= zip(self._peak_outputs, columns, strict=True)
+        # The head predicts standard deviations from the mean.
         for name in ("latency", "amplitude"):
             if name in outputs:
                 center, scale = getattr(self, name)

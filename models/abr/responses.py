@@ -26,7 +26,7 @@ Signal = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 UNKNOWN_CLASS = -100
 LABELS = ("exists", "latency", "amplitude", "threshold")
-"""exists: 1 with a wave V, 0 without; its latency in ms and amplitude in µV; the threshold in dB."""
+"""exists: 1 with a wave V, 0 without; its latency in ms and amplitude in µV; threshold in dB."""
 STATIC_NAMES = ("age", "level", "rate", "fmp")
 _POSSIBLE = {
     "age": (0, 150, "years"),
@@ -123,7 +123,7 @@ def collect(
     same labels (with other labels it is the row of another rater). Raises DataError if a row cannot
     be used and data.on_bad is stop, or if no row can be used.
     """
-    usable: list[ResponseRow] = []
+    usable = []
     patient_of_signal: dict[bytes, str] = {}
     digests: set[bytes] = set()
     for row in rows:
@@ -144,7 +144,7 @@ def collect(
         usable.append(row)
 
     reading.left_out["skipped"] = reading.bad_records.finish(reading.settings.on_bad, len(usable))
-    reading.left_out = +reading.left_out
+    reading.left_out = +reading.left_out  # without counts of 0
     if not usable:
         counts = ", ".join(f"{count} {name}" for name, count in reading.left_out.items())
         raise DataError("no usable response", where=f"data.path, left out: {counts or 'nothing'}")

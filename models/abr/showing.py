@@ -17,7 +17,6 @@ from torch.nn import Module
 
 from gearshift.models.abr.config import CLASS_NAMES, POINTS
 from gearshift.models.abr.dataset import scaled_facts, scaled_signal
-from gearshift.models.abr.network import Network
 from gearshift.models.abr.responses import Numbers, ResponseOrigin, Responses
 from gearshift.models.base import DataError, Picture, Prediction, Predictions
 from gearshift.models.common.data_files import few
@@ -90,12 +89,11 @@ def _inputs(task: Any, signal: NDArray, static: NDArray) -> list[torch.Tensor]:
 @torch.no_grad()
 def features(
     task: Any,
-    model: Module,
+    model: Any,
     signal: NDArray,
     static: NDArray,
 ) -> Estimates:
     """The features [response, token, width] of an encoder, as `estimates`."""
-    assert isinstance(model, Network)
     encoded = model.encode(*_inputs(task, signal, static))[1]
     return {"features": encoded.float().cpu().numpy()}
 
@@ -126,6 +124,7 @@ def estimates(
         elif term == "exists":
             x = x.double().sigmoid()
         elif term in ("latency", "amplitude") and "exists" in outputs:
+            # A wave that is not there has no latency.
             has_wave = outputs["exists"].cpu() >= 0
             x = x.where(has_wave, nan)
         values[term] = x.numpy()
@@ -163,6 +162,7 @@ def build_predictions(
         ]
         rows.append(cells)
 
+        # The picture has both signals, and wave V of each.
         window_ms = responses.origin.window_ms
         traces = [(signal[row], INK), (trace, MARK)]
         marks = []
@@ -189,12 +189,13 @@ def _level(responses: Responses, response: int) -> str:
 
 
 def level_series(responses: Responses, index: Numbers) -> list[Picture]:
-    """Of the responses `index`, those of the patient with the most, and if known, of another class."""
+    """Of the responses `index`, those of the patient with the most, and of one of another class."""
     pictures: dict[int, Picture] = {}
     patients, counts = np.unique(responses.patient[index], return_counts=True)
     for patient in patients[np.argsort(-counts, kind="stable")]:
         of_patient = index[responses.patient[index] == patient]
         target = int(responses.target[of_patient[0]])
+        # A second picture is worth it only for another class.
         if target in pictures or len(pictures) == 2:
             continue
         kind = CLASS_NAMES[target] if target >= 0 else "hearing loss unknown"
@@ -260,6 +261,7 @@ def predict(
         index = np.array(numbers)
         name = names.of(group)
         predicted = _estimated(task, model, responses, index)
+        # An encoder has no estimates.
         if "features" in predicted:
             yield features_file(
                 name,
@@ -300,7 +302,7 @@ def _table(
     predicted: Estimates,
 ) -> tuple[list[str], bytes]:
     """A line of text and a row of a CSV table for each response."""
-    columns: dict[str, list[str]] = {}
+    columns = {}
     for term, heading in _HEADINGS.items():
         if term in predicted:
             columns[heading] = list(map(_text, predicted[term]))
@@ -316,6 +318,7 @@ def _table(
         signal = map(_text, predicted["signal"][row])
         writer.writerow([where, patient, level, *cells.values(), *signal])
 
+        # For the terminal, what is unknown is left out, and so is the signal.
         shown = ", ".join(f"{heading} {cell}" for heading, cell in cells.items() if cell)
         lines.append(f"  {_level(responses, response) or where}: {shown or 'reconstructed'}")
     return lines, file.getvalue().encode()

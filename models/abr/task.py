@@ -96,6 +96,7 @@ class AbrTask(FamilyTask):
         self.noun = "patients or files"
         if data.path in PATIENTS or data.split == "patient":
             return records.patient
+        # Splits need three groups: of one or two recordings, levels must do.
         count = len(set(records.patient))
         if count < len(SPLITS):
             self.noun = "levels"
@@ -177,9 +178,8 @@ class AbrTask(FamilyTask):
             partial(metric.scores, self.weights),
         )
 
-    def blocks(self, model: Module) -> list[Module]:
-        assert isinstance(model, Network)
-        return model.blocks()
+    def blocks(self, model: Any) -> list[Module]:
+        return list(model.blocks())
 
     def example(self) -> Sequence[Tensor]:
         """Fourier transforms of the state space layers (below 1 %) are not counted."""
@@ -193,6 +193,7 @@ class AbrTask(FamilyTask):
         positions = spread_positions(len(split), showing.SHOWN)
         numbers = split.numbers[positions]
         given = split.given[positions]
+        # In control noise-signal, only the signal is that of another patient.
         facts_of = given if self.control == "noise" else numbers
         return showing.build_predictions(
             self,
@@ -213,12 +214,12 @@ class AbrTask(FamilyTask):
             used = [file for file in files(path) if of_file(file)]
         self.trained.check(records.origin, path)
         yield from showing.predict(self, model, records)
+        # Tables of events were read with their recordings.
         events = filter(None, map(bids.events_path, used))
         yield from passed_over(path, [*used, *events])
 
-    def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
+    def onnx_model(self, model: Any) -> tuple[Module, Mapping[str, Tensor]]:
         """From signals in µV and facts to the outputs; of an encoder, to its features."""
-        assert isinstance(model, Network)
         tensors = self.statistics.tensors()
         signal = tensors["signal_rms"] * torch.randn(8, 1, POINTS)
         static = tensors["static_mean"] + tensors["static_scale"] * torch.randn(8, STATIC)

@@ -43,7 +43,8 @@ def phase_randomised(eeg: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     phases[0] = 0
     if len(eeg) % 2 == 0:
         phases[-1] = 0  # the highest frequency has no phase
-    return np.fft.irfft(spectrum * np.exp(1j * phases), n=len(eeg), axis=0).astype(np.float32)
+    noise = np.fft.irfft(spectrum * np.exp(1j * phases), n=len(eeg), axis=0)
+    return noise.astype(np.float32)
 
 
 def random_others(groups: list[str], seed: int) -> np.ndarray:
@@ -53,6 +54,7 @@ def random_others(groups: list[str], seed: int) -> np.ndarray:
     """
     rng = np.random.default_rng([seed, len(groups)])
     chosen = rng.integers(len(groups), size=len(groups))
+    # With a single group, there is no other.
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         return chosen
@@ -83,18 +85,23 @@ class SampleRules:
         return max(1, -(-min(samples, self.most) // self.samples))
 
 
+def num_tokens(samples: int) -> int:
+    """The tokens of a number of samples; the last one may be incomplete."""
+    return -(-samples // TOKEN_SAMPLES)
+
+
 def cut_windows(eeg: np.ndarray, samples: int) -> list[np.ndarray]:
     """`eeg` [time, channel] in the fewest windows of at most `samples`, of nearly equal length.
 
     `samples` and all starts are multiples of TOKEN_SAMPLES, so windows have the tokens of `eeg`.
     """
     count = max(1, -(-len(eeg) // samples))
-    tokens = -(-len(eeg) // TOKEN_SAMPLES)
+    tokens = num_tokens(len(eeg))
     starts = [number * tokens // count * TOKEN_SAMPLES for number in range(1, count)]
     return np.split(eeg, starts)
 
 
-def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
+def standardize(eeg: np.ndarray, samples: int) -> np.ndarray:
     """The center of `eeg` [time, channel], each channel with mean 0 and deviation 1, clipped.
 
     A flat channel is 0.
@@ -130,24 +137,27 @@ class SegmentSamples:
         """The item of a sample."""
         return self.items[index]
 
-    def own(self, number: int) -> np.ndarray:
+    def recorded_eeg(self, number: int) -> np.ndarray:
         """The recorded EEG of an item; the last one is kept, for its next window."""
         if self._last is None or self._last[0] != number:
             eeg = self.items[number].load()
-            self._last = (number, prepared(eeg, self.rules.most))
+            self._last = (number, standardize(eeg, self.rules.most))
         return self._last[1]
 
-    def given(self, index: int) -> np.ndarray:
+    def input_eeg(self, index: int) -> np.ndarray:
         """The EEG of a sample; in a noise control, noise with the spectrum of another segment.
 
         Not of the same segment: its spectrum and length could reveal the sentence.
         """
         if not self.rules.is_noise:
-            return self.own(index)
+            return self.recorded_eeg(index)
         other = int(self.random_others[index])
-        rng = np.random.default_rng([self.rules.seed, 1, self.numbers[other]])
-        noise = phase_randomised(self.own(other), rng)
-        return prepared(noise, self.rules.most)
+        return self.noise(self.recorded_eeg(other), 1, self.numbers[other])
+
+    def noise(self, eeg: np.ndarray, *seeds: int) -> np.ndarray:
+        """Noise with the spectrum of `eeg`; the same for the same `seeds`."""
+        rng = np.random.default_rng([self.rules.seed, *seeds])
+        return standardize(phase_randomised(eeg, rng), self.rules.most)
 
 
 class MaskedSamples(SegmentSamples):
@@ -171,8 +181,8 @@ class MaskedSamples(SegmentSamples):
         """The item that a window belongs to."""
         return self.items[self._windows[index][0]]
 
-    def given(self, index: int) -> np.ndarray:
-        return self._cut(index, super().given)
+    def input_eeg(self, index: int) -> np.ndarray:
+        return self._cut(index, super().input_eeg)
 
     def _cut(self, index: int, read: Callable[[int], np.ndarray]) -> np.ndarray:
         segment, window = self._windows[index]
@@ -184,15 +194,19 @@ class MaskedSamples(SegmentSamples):
 
         In a noise control the encoder gets noise and must predict the recorded EEG.
         """
-        target = self._cut(index, self.own)
+        target = self._cut(index, self.recorded_eeg)
         item = self.item(index)
+        # In evaluation the same spans are masked each time.
         rng = np.random.default_rng([self.rules.seed, index])
         if self.is_training:
             rng = draws.rng()
-        tokens = -(-len(target) // TOKEN_SAMPLES)
+        seen = target
+        if self.rules.is_noise:
+            seen = self.input_eeg(index)
+        tokens = num_tokens(len(target))
         return {
             "eeg": target,
-            "seen": self.given(index) if self.rules.is_noise else target,
+            "seen": seen,
             "hidden": draw_spans(rng, tokens, self.share, SHORTEST, LONGEST),
             "recorded": np.isin(np.arange(CHANNELS), item.channels),
             "subject": item.subject,
@@ -203,7 +217,7 @@ class TextSamples(SegmentSamples):
     """EEG with the sentence that was read; in evaluation, with noise, other EEG and candidates."""
 
     features: CachedFeatures | None = None
-    """Cached ones of the inputs, numbered as in `seen`."""
+    """Cached ones of the inputs, numbered as in `encoder_input`."""
 
     def __init__(self, *segments: Any, texts: SentenceTexts, word_dropout: float) -> None:
         """`segments` as SegmentSamples."""
@@ -214,18 +228,16 @@ class TextSamples(SegmentSamples):
         self.inputs = 2 * len(self) if is_evaluated else len(self)
         """The number of encoder inputs: EEG, and in evaluation also noise for each."""
 
-    def seen(self, number: int) -> np.ndarray:
+    def encoder_input(self, number: int) -> np.ndarray:
         """Encoder input `number`: first the EEG of all samples, then the noise of all samples."""
         if number < len(self):
-            return self.given(number)
+            return self.input_eeg(number)
         index = number - len(self)
-        rng = np.random.default_rng([self.rules.seed, 2, index])
-        noise = phase_randomised(self.given(index), rng)
-        return prepared(noise, self.rules.most)
+        return self.noise(self.input_eeg(index), 2, index)
 
     def _input(self, number: int) -> np.ndarray | Mapping[str, np.ndarray]:
         if self.features is None:
-            return self.seen(number)
+            return self.encoder_input(number)
         return self.features[number]
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
@@ -236,7 +248,7 @@ class TextSamples(SegmentSamples):
         inputs = tokens[:-1]
         if self.word_dropout:
             visible = draws.rng().random(len(inputs)) >= self.word_dropout
-            visible[0] = True
+            visible[0] = True  # the start token
             inputs = np.where(visible, inputs, texts.tokenizer.hidden)
         eeg = self._input(index)
         sample: dict[str, Any] = {
@@ -267,39 +279,40 @@ def _first(lengths: Iterable[int], samples: int) -> Tensor:
 
 
 def encoder_inputs(
-    given: Sequence[Any],
+    inputs: Sequence[Any],
     rules: SampleRules,
     name: str = "eeg",
 ) -> dict[str, Any]:
-    """The inputs of the encoder `name`: EEG or cached features, and valid samples; see `collate_text`.
+    """The inputs of the encoder `name`: EEG or cached features, and valid samples.
 
-    `given`: arrays [time, 105], or cached rows of EegTextTask.encode. A segment of n windows has the
-    mean of n consecutive tokens as one token, so that segments of any length have as many tokens as a
-    window. With one window nothing is pooled.
+    See `collate_text`. `inputs`: arrays [time, 105], or cached rows of EegTextTask.encode. A
+    segment of n windows has the mean of n consecutive tokens as one token, so that segments of any
+    length have as many tokens as a window. With one window nothing is pooled.
     """
     samples = rules.samples
-    if isinstance(given[0], Mapping):
-        memory = np.stack([features["memory"] for features in given])
-        lengths = [int(features["samples"]) for features in given]
+    if isinstance(inputs[0], Mapping):
+        memory = np.stack([features["memory"] for features in inputs])
+        lengths = [int(features["samples"]) for features in inputs]
         return {
             f"{name}_memory": torch.from_numpy(memory),
             f"{name}_mask": _first(lengths, samples),
         }
     if rules.windows == 1:
         return {
-            name: padded(given, length=samples),
-            f"{name}_mask": _first(map(len, given), samples),
+            name: padded(inputs, length=samples),
+            f"{name}_mask": _first(map(len, inputs), samples),
         }
     size = samples // TOKEN_SAMPLES
-    pool = np.full((len(given), size, rules.windows), -1)
+    pool = np.full((len(inputs), size, rules.windows), -1)
     every: list[np.ndarray] = []
     lengths = []
-    for of_segment, eeg in zip(pool, given, strict=True):
+    for of_segment, eeg in zip(pool, inputs, strict=True):
         tokens: list[int] = []  # numbered over all windows of the batch
         windows = cut_windows(eeg, samples)
         for number, window in enumerate(windows, start=len(every)):
             first = number * size
-            tokens += range(first, first - (-len(window) // TOKEN_SAMPLES))
+            tokens += range(first, first + num_tokens(len(window)))
+        # A row is one token of the segment: as many consecutive tokens as there are windows.
         rows = -(-len(tokens) // len(windows))
         of_segment[:rows, : len(windows)].flat[: len(tokens)] = tokens
         lengths.append(min(len(eeg), rows * TOKEN_SAMPLES))
@@ -395,5 +408,5 @@ class TextInputs:
         return self._samples.inputs
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        given = [self._samples.seen(number) for number in numbers]
-        return encoder_inputs(given, self._samples.rules)
+        inputs = [self._samples.encoder_input(number) for number in numbers]
+        return encoder_inputs(inputs, self._samples.rules)

@@ -114,6 +114,7 @@ class Readers:
         shape = (len(self.words), len(INDICES) * CODES)
         self._codes = rng.standard_normal(shape, dtype=np.float32)
         mixings = np.stack([_mixing(rng) for _ in range(recipe.subjects)])
+        # The mixing matrices of readers are similar, so that one reader can learn from another.
         common = np.sqrt(recipe.similarity) * _mixing(rng)
         mixed = common + np.sqrt(1 - recipe.similarity) * mixings
         self._mixing_of = mixed.astype(np.float32)
@@ -133,11 +134,13 @@ class Readers:
         samples = recipe.samples
         subject, words = self.label(index)
         rng = np.random.default_rng([SEED, index])
+        # Waves of common sources, and a little noise of each channel.
         background = _background(rng, samples) @ self._sources
         background += 0.3 * rng.standard_normal((samples, CHANNELS), dtype=np.float32)
         count = len(words)
         onsets = np.arange(count) * recipe.word_s + rng.uniform(-0.02, 0.02, count)
         time = np.arange(samples)[:, None] / RATE_HZ
+        # After each word a bell, in which its codes reach the channels as this reader mixes them.
         away = (time - onsets - DELAY_S) / SPREAD_S
         waves = np.exp(-(away**2) / 2).astype(np.float32)
         codes = self._codes[[self.words.index(word) for word in words]]

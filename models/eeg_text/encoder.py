@@ -227,6 +227,7 @@ class Encoder(nn.Module):
 
 
 MOMENTUM = 0.1
+EPSILON = 1e-5
 
 
 class MaskedBatchNorm(nn.Module):
@@ -238,9 +239,8 @@ class MaskedBatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.eps = eps
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -255,7 +255,7 @@ class MaskedBatchNorm(nn.Module):
             var = self.running_var
             if self.training:
                 mean, var = self._statistics(wide, keep)
-            scale = self.weight.float() * torch.rsqrt(var.float() + self.eps)
+            scale = self.weight.float() * torch.rsqrt(var.float() + EPSILON)
             shift = self.bias.float() - mean.float() * scale
             normed = torch.addcmul(shift[:, None], wide, scale[:, None])
         return (normed * keep).to(x.dtype)

@@ -58,7 +58,7 @@ def _lengths(
     longest: int,
 ) -> list[int]:
     """Lengths from `shortest` to `longest` that add up to `total`; empty if it is too small."""
-    lengths: list[int] = []
+    lengths = []
     while total >= shortest:
         length = int(rng.integers(shortest, longest + 1))
         if total - length < shortest:
@@ -71,7 +71,7 @@ def _lengths(
     return lengths
 
 
-def interpolated(series: Tensor, known: Tensor) -> Tensor:
+def interpolate(series: Tensor, known: Tensor) -> Tensor:
     """`series` [batch, time, channel], interpolated linearly where `known` is False.
 
     `known` [batch, time]. Before the first and after the last known value, that value is repeated.
@@ -97,15 +97,15 @@ def masked_counts(
     true: Tensor,
     guess: Tensor,
     lines: Tensor,
-    chosen: Tensor,
+    is_chosen: Tensor,
 ) -> Tensor:
-    """Over the values where `chosen` is True: their number, sum and sum of squares, and the squared
-    errors of the prediction `guess` and of the interpolation `lines`; float64.
+    """Over the values where `is_chosen` is True: their number, sum and sum of squares, and the
+    squared errors of the prediction `guess` and of the interpolation `lines`; float64.
     """
-    values = [true, guess, lines, chosen]
+    values = [true, guess, lines, is_chosen]
     if guess.device.type == "mps":  # has no float64
         values = [tensor.cpu() for tensor in values]
-    true, guess, lines, chosen = (tensor.double() for tensor in values)
+    true, guess, lines, is_chosen = (tensor.double() for tensor in values)
     parts = (
         torch.ones_like(true),
         true,
@@ -113,7 +113,7 @@ def masked_counts(
         (guess - true) ** 2,
         (lines - true) ** 2,
     )
-    return torch.stack([(part * chosen).sum() for part in parts])
+    return torch.stack([(part * is_chosen).sum() for part in parts])
 
 
 def masked_scores(counts: Tensor) -> dict[str, float | None]:

@@ -18,7 +18,7 @@ from gearshift.models.common.bleu import ORDER, Bleu
 from gearshift.models.common.family import Scores, Sums
 from gearshift.models.eeg_text.config import TOKEN_SAMPLES
 from gearshift.models.eeg_text.dataset import masked_values
-from gearshift.models.eeg_text.masked_series import interpolated, masked_counts
+from gearshift.models.eeg_text.masked_series import interpolate, masked_counts
 from gearshift.models.eeg_text.recordings import words
 from gearshift.models.eeg_text.texts import SentenceTexts, SentenceTokenizer
 
@@ -63,7 +63,7 @@ class TextMetric(Sums):
         count = len(read)
 
         overall = []
-        columns = [np.ones(count)]
+        columns = [np.ones(count)]  # of `by_sentence`: samples, then two for each input
         for i in range(len(INPUTS)):
             generated = texts[i * count : (i + 1) * count]
             counts = self.bleu.counts(
@@ -144,9 +144,11 @@ def gain(sentences: np.ndarray) -> Scores:
     for i in range(1, len(INPUTS)):
         differences = present[:, 1] - present[:, 1 + 2 * i]
         mean = differences.sum() / samples
+        # The standard error of a ratio of sums over sentences, by its residuals.
         residual = differences - present[:, 0] * mean
         variance = (residual**2).sum() * count / max(1, count - 1)
         gains.append((float(mean), math.sqrt(variance) / samples))
+    # Noise and other EEG are both baselines: the smaller gain counts.
     best, error = min(gains)
     if best == 0:
         in_errors = 0.0
@@ -165,7 +167,7 @@ def gain(sentences: np.ndarray) -> Scores:
 def masked_sums(guess: Tensor, batch: Batch) -> dict[str, Tensor]:
     """The sums of a prediction of all values, and of the interpolation of what the encoder sees."""
     hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
-    lines = interpolated(batch["seen"], batch["seen_mask"] & ~hidden)
+    lines = interpolate(batch["seen"], batch["seen_mask"] & ~hidden)
     return {"masked": masked_counts(batch["eeg"], guess, lines, masked_values(batch))}
 
 
@@ -184,8 +186,8 @@ def encode_inputs(
     batch: Batch,
     name: str,
 ) -> tuple[Tensor, Tensor]:
-    """The encoder outputs [input, time / 4, width] for the inputs `name` of a batch, and their masks
-    of valid samples [input, time].
+    """The encoder outputs [input, time / 4, width] for the inputs `name` of a batch, and their
+    masks of valid samples [input, time].
 
     Cached features are used if present. Collective if the model is sharded.
     """

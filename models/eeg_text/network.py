@@ -122,14 +122,14 @@ class EegText(HasFrozenParts):
 
         `eeg` [batch, time, 105] counts where `valid` [batch, time] is True. Without `ids`, returns
         the encoder output [batch, time / 4, width]; given as `memory`, it replaces `eeg`. With
-        `pool`, `eeg` and `valid` are windows, and the output is pooled; see `pooled`.
+        `pool`, `eeg` and `valid` are windows, and the output is pooled; see `pool_tokens`.
         """
         tokens = valid[:, ::TOKEN_SAMPLES]
         if memory is None:
             assert eeg is not None, "eeg or memory"
             memory = self.encoder(eeg, valid)
             if pool is not None:
-                memory = pooled(memory, pool)
+                memory = pool_tokens(memory, pool)
                 tokens = (pool >= 0).any(2)
         if ids is None:
             return memory
@@ -140,15 +140,15 @@ class EegText(HasFrozenParts):
         return [*self.encoder.blocks(), *self.decoder.text.layers]
 
 
-def pooled(states: Tensor, pool: Tensor) -> Tensor:
+def pool_tokens(states: Tensor, pool: Tensor) -> Tensor:
     """Means [batch, token, width] of `states` [window, token, width]; 0 for an empty mean.
 
     `pool` [batch, token, windows]: the numbers of their tokens, counted over all windows, or -1.
     """
     present = pool >= 0
-    chosen = states.flatten(0, 1)[pool.clamp(min=0)] * present[..., None]
+    states_of_tokens = states.flatten(0, 1)[pool.clamp(min=0)] * present[..., None]
     count = present.sum(2, keepdim=True).clamp(min=1)
-    return chosen.sum(2) / count.to(states.dtype)
+    return states_of_tokens.sum(2) / count.to(states.dtype)
 
 
 class MaskedHead(nn.Module):

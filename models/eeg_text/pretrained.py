@@ -93,7 +93,8 @@ def load(decoder: TextDecoder, folder: Path) -> str:
         raise DataError(
             f"the weights in {KEY} '{folder}' do not fit its {CONFIG}: {differences}",
             where=str((folder / CONFIG).absolute()),
-            allowed="*.safetensors with exactly the tensors of its decoder; its encoder is not read",
+            allowed="*.safetensors with exactly the tensors of its decoder; its encoder is not "
+            "read",
             fix="" if stored else "save it with  model.save_pretrained(FOLDER)  of transformers",
         )
     for name, target in targets.items():

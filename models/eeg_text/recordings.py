@@ -18,7 +18,7 @@ MOST_UV = 1e6
 """1 V: no electrode on a head gives more."""
 ALL_CHANNELS = tuple(range(CHANNELS))
 Use = Literal["text", "encoder", "predict"]
-"""What recordings are read for: with text, without it, or all EEG, of which texts are not needed."""
+"""What recordings are read for: with text, without it, or all EEG, which needs no texts."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def split_items(
         rule.refuse_fold("both readers and sentences are groups", "--set data.split=sentence")
         earlier = None
         if rule.earlier is not None:
+            # The run folder keeps readers beside sentences, with a prefix.
             earlier = {}
             for group, name in rule.earlier.items():
                 if group.startswith(_READER):
@@ -88,6 +89,7 @@ def split_items(
         of_readers = replace(rule, fraction=1.0, earlier=earlier)
         readers = split_groups((item.subject for item in items), of_readers, "readers")
 
+    # With readers held out, sentence and reader must be in the same split.
     split_of_group = _inverted(drawn)
     split_of_reader = _inverted(readers)
     numbers: dict[SplitName, list[int]] = {name: [] for name in SPLITS}
@@ -96,8 +98,8 @@ def split_items(
         if split is not None and split_of_reader.get(item.subject, split) == split:
             numbers[split].append(number)
 
-    groups: dict[SplitName, list[str]] = {}
-    saved: dict[SplitName, list[str]] = {}
+    groups = {}
+    saved = {}
     for name in SPLITS:
         if not numbers[name]:
             raise DataError(

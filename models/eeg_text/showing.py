@@ -1,4 +1,4 @@
-"""What is shown of a model, in reports and for files: `task` is the one of the family."""
+"""What is masked_guess of a model, in reports and for files: `task` is the one of the family."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ from gearshift.models.common.recordings import bids
 from gearshift.models.common.traces import MARK, TraceRow, draw_traces
 from gearshift.models.eeg_text import formats
 from gearshift.models.eeg_text.config import TOKEN_SAMPLES
-from gearshift.models.eeg_text.dataset import SampleRules, encoder_inputs, masked_values, prepared
+from gearshift.models.eeg_text.dataset import (
+    SampleRules,
+    encoder_inputs,
+    masked_values,
+    standardize,
+)
 from gearshift.models.eeg_text.masked_series import masked_scores
 from gearshift.models.eeg_text.metric import (
     encode_inputs,
@@ -41,7 +46,7 @@ from gearshift.models.eeg_text.metric import (
     word_errors,
 )
 from gearshift.models.eeg_text.montage import INDICES, SLOTS
-from gearshift.models.eeg_text.network import pooled
+from gearshift.models.eeg_text.network import pool_tokens
 from gearshift.models.eeg_text.readers import files
 from gearshift.models.eeg_text.recordings import RATE_HZ, Item, Recordings, words
 from gearshift.models.eeg_text.texts import SentenceTokenizer
@@ -124,7 +129,7 @@ def text_predictions(task: Any, model: Module) -> Predictions:
         picture = draw_eeg(
             f"eeg_{n + 1}",
             item,
-            split.given(position),
+            split.input_eeg(position),
             title=f"read:      {printable(read)}\ngenerated: {generated}",
             caption="EEG, read and generated sentence",
         )
@@ -138,7 +143,7 @@ def masked_predictions(task: Any, model: Module) -> Predictions:
     split = task.data("val")
     batch, positions = _few(task)
     guess = predict_masked(model, batch)
-    shown = torch.where(masked_values(batch), guess, torch.nan).cpu().numpy()
+    masked_guess = torch.where(masked_values(batch), guess, torch.nan).cpu().numpy()
     rows = []
     pictures = []
     for n, position in enumerate(positions):
@@ -156,7 +161,7 @@ def masked_predictions(task: Any, model: Module) -> Predictions:
             batch["eeg"][n, :length].cpu().numpy(),
             title=f"{item.where}\npredicted masked EEG: R2 {r2:.3f}",
             caption="EEG, and predicted masked EEG (red)",
-            guess=shown[n, :length],
+            guess=masked_guess[n, :length],
         )
         pictures.append(picture)
     return Predictions(
@@ -172,7 +177,7 @@ def pictures(task: Any) -> list[Picture]:
     pictures = []
     for index in sorted({0, len(samples) // 2, len(samples) - 1}):
         item = samples.item(index)
-        eeg = samples.given(index)
+        eeg = samples.input_eeg(index)
         title = item.text or item.group
         pictures.append(draw_eeg(f"eeg-{index}", item, eeg, title, title))
     return pictures
@@ -186,9 +191,10 @@ def draw_eeg(
     caption: str,
     guess: np.ndarray | None = None,
 ) -> Picture:
-    """A picture of `eeg` [time, 105] of `item`, in standard deviations: two channels of each region.
+    """A picture of `eeg` [time, 105] of `item`, in standard deviations.
 
-    `guess`, of the same shape, is drawn over it in red, except NaN.
+    It shows two channels of each region. `guess`, of the same shape, is drawn over it in red,
+    except NaN.
     """
     rows = []
     for region, channels in INDICES.items():
@@ -236,6 +242,7 @@ def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
         lines = [prediction.text]
         lines += [f"  note: {note}" for note in recordings.facts.get("notes", ())]
         yield replace(prediction, name=names.of(title), text="\n".join(lines))
+    # Tables of events were read with their recordings.
     inputs = [file for file in formats.candidates(source) if formats.of_file(file)]
     events = filter(None, map(bids.events_path, inputs))
     yield from passed_over(source, [*inputs, *events])
@@ -251,7 +258,7 @@ def _batches(task: Any, items: Sequence[Item]) -> Iterator[Batch]:
         is_noise=False,
     )
     for first in range(0, len(items), BATCH):
-        segments = [prepared(item.load(), rules.most) for item in items[first : first + BATCH]]
+        segments = [standardize(item.load(), rules.most) for item in items[first : first + BATCH]]
         yield placed(encoder_inputs(segments, rules), task.context.device)
 
 
@@ -298,7 +305,7 @@ def features(
     for batch in _batches(task, items):
         memory = model.encoder(batch["eeg"], batch.get("eeg_windows", batch["eeg_mask"]))
         if "eeg_pool" in batch:
-            memory = pooled(memory, batch["eeg_pool"])
+            memory = pool_tokens(memory, batch["eeg_pool"])
         states.append(memory.float().cpu().numpy())
         masks.append(batch["eeg_mask"][:, ::TOKEN_SAMPLES].cpu().numpy())
     starts = [nan if item.start_s is None else item.start_s for item in items]

@@ -124,14 +124,15 @@ class EegTask(FamilyTask):
         data = self.data_settings
         self.recordings = files.read(self.path, data, self.use)
         items = self.recordings.items
-        self.groups, numbers, named = split_items(items, data.split, self.rule)
-        self.save_split(named)
+        self.groups, numbers, names_by_split = split_items(items, data.split, self.rule)
+        self.save_split(names_by_split)
         rules = SampleRules(
             self.samples,
             data.windows,
             self.rule.seed,
             self.control == "noise",
         )
+        # Not more windows than the longest segment has.
         most = rules.count(max(item.samples for item in items))
         self.rules = replace(rules, windows=most)
 
@@ -199,7 +200,7 @@ class MaskedEegTask(EegTask):
 
     def fit_texts(self) -> dict[str, Any]:
         longest = max(item.samples for item in self.recordings.items)
-        tokens = -(-min(self.samples, longest) // TOKEN_SAMPLES)
+        tokens = dataset.num_tokens(min(self.samples, longest))
         check_share(self.model_settings.mask_share, tokens, SHORTEST)
         return {}
 
@@ -279,6 +280,7 @@ class EegTextTask(EegTask):
 
     def fit_texts(self) -> dict[str, Any]:
         folder = self.context.folder
+        # Reversed, so that of several spellings of a sentence the first counts.
         by_group = {item.group: item.text or "" for item in reversed(self.recordings.items)}
         if self.folder is not None:
             self.size = pretrained.size_of(self.folder, self.size)

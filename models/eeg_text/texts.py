@@ -140,6 +140,7 @@ class SentenceTexts:
         of others of its split."""
         self.number: dict[str, int] = {}
         """The index of such a sentence within its split."""
+        # One width for all, so that batches of candidates can be stacked.
         width = max(len(self.tokens[key]) for keys in evaluated for key in keys)
         for keys in evaluated:
             rows = padded([self.tokens[key] for key in keys], tokenizer.pad, width).numpy()

@@ -46,6 +46,7 @@ def read(
         levels, traces, samples, rate, run = _series(path)
         labels = []
         if reading.has_labels:
+            # Each rater has a file beside the series: ABR-52-3-16.00kHz-NAME-analyzed.txt.
             raters = path.parent.glob(f"{escape(path.name)}-*analyzed.txt")
             labels = [_labels(other, levels, reading) for other in sorted(raters)]
     except OSError as error:
@@ -78,7 +79,7 @@ def _field(pattern: str, text: str) -> str:
 
 
 def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
-    """Levels, the traces [sample, level] in the window, its samples, the stimuli a second, the run."""
+    """Levels, traces [sample, level] in the window, its samples, stimuli a second, and the run."""
     header, *others = re.split(r"DATA[ \t]*\n", _text(path), maxsplit=1)
     if not others:
         raise _error(path, "no line DATA after the header")
@@ -92,6 +93,7 @@ def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
         if ":RUN-" in data:
             raise _error(path, "a second series begins after the first: a file has one")
         samples = WINDOW_MS / step_ms
+        # What comes after the window is not read.
         lines = [line for line in data.split("\n") if line.strip()]
         rows = [line.split() for line in lines[: int(np.ceil(samples))]]
         traces = np.array(rows, dtype=np.float64)
@@ -114,8 +116,8 @@ def _labels(
     A rater of other peaks says nothing about wave V.
     """
     text = _text(path)
-    header, *table = [line.split("\t") for line in text.split("\n") if "\t" in line] or [[]]
-    heads = [cell.strip() for cell in header]
+    table = [line.split("\t") for line in text.split("\n") if "\t" in line]
+    heads = [cell.strip() for cell in table[0]] if table else []
     peaks = re.findall(_PEAK, "\n".join(heads))
     has_wave = "P5" in peaks
     try:
@@ -123,7 +125,9 @@ def _labels(
         columns = [heads.index("Level")]
         if has_wave:
             columns += [heads.index("P5 Latency"), heads.index("P5 Amplitude")]
-        rows = [[float(cells[column]) for column in columns] for cells in table]
+        rows = []
+        for cells in table[1:]:
+            rows.append([float(cells[column]) for column in columns])
         if not peaks:
             raise ValueError
     except (ValueError, IndexError):
@@ -133,6 +137,7 @@ def _labels(
         ) from None
 
     of_all = {"threshold": nan if isinf(threshold) else threshold}
+    # Without wave V among the marked peaks, nothing is known of it.
     if not has_wave:
         reading.marked[f"{' and '.join(peaks)}, no wave V"] += 1
         return dict.fromkeys(levels, of_all)

@@ -80,7 +80,7 @@ def read(
                 problem = f"'{kind}' has fewer than data.sweeps={needed} sweeps within ±{most:g} µV"
                 reading.bad_records.add(name, problem, "average fewer, or accept larger ones")
     except MissingPackage:
-        raise
+        raise  # no fault of this file
     except DataError as error:
         reading.bad_records.add(error.where or name, error.message, error.fix)
 
@@ -190,12 +190,13 @@ def _sweeps(
     chunk = int(CHUNK_S * rate)
     length = int(np.ceil(WINDOW_MS * rate / 1000)) + 1
     every = np.round(onsets * rate).astype(np.int64)
-    whole = 0
+    complete = 0
     for piece in recording.pieces:
         begin, end = piece.bounds(rate)
         starts = every[(every >= begin) & (every + length <= end)]
-        whole += len(starts)
+        complete += len(starts)
         while len(starts):
+            # From the first stimulus that is left, with a margin for the filter.
             first = max(begin, int(starts[0]) - pad)
             last = min(first + chunk + pad, end)
             # Near its end the output of the filter is not valid, except at the end of a piece.
@@ -210,9 +211,10 @@ def _sweeps(
             for begin_of_sweep in inside - first:
                 yield trace[begin_of_sweep : begin_of_sweep + length]
             starts = starts[len(inside) :]
+    # Those within the recording that no piece holds are in gaps.
     latest = recording.end_s - length / rate
     expected = int(((onsets >= 0) & (onsets <= latest)).sum())
-    reading.left_out["sweeps_at_gaps"] += max(0, expected - whole)
+    reading.left_out["sweeps_at_gaps"] += max(0, expected - complete)
 
 
 def fmp(total: Values, squares: Values, sweeps: int) -> float:

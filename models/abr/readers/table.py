@@ -57,7 +57,7 @@ def find_columns(
     unread = {IGNORE} if has_labels else {IGNORE, *LABELS}
     known = [meaning for meaning in COLUMNS if meaning not in unread]
     meanings = [declared.get(name.lower(), name.lower()) for name in names]
-    columns: dict[str, int] = {}
+    columns = {}
     for meaning in (*known, *POINT_NAMES):
         places = [i for i, other in enumerate(meanings) if other == meaning]
         # What a person declares counts more than a name.
@@ -76,7 +76,8 @@ def find_columns(
     if missing:
         others = [name for name in names if name and name not in POINT_NAMES]
         raise DataError(
-            f"the table has no column {listed(missing, 3)} among: {listed(others, _MANY) or 'none'}",
+            f"the table has no column {listed(missing, 3)} among: "
+            f"{listed(others, _MANY) or 'none'}",
             where=str(path),
             allowed=f"{', '.join(REQUIRED)}, 1 … {POINTS}; and if known {', '.join(known)}",
             fix=f"say what a column means:  {columns_option({'NAME': missing[0]})}",
@@ -87,7 +88,8 @@ def find_columns(
         raise DataError(
             f"the table has points up to {last}, and a response has {POINTS}",
             where=str(path),
-            allowed=f"columns 1 … {POINTS}: {ORIGIN.window_ms:g} ms, each point the mean of 0.05 ms",
+            allowed=f"columns 1 … {POINTS}: {ORIGIN.window_ms:g} ms, each point the mean of "
+            "0.05 ms",
             fix="average each response to these points, or remove the columns after 10 ms",
         )
     return columns
@@ -136,7 +138,10 @@ def _response(
 ) -> ResponseRow | None:
     """The response of a row, given by meaning; None: it is left out. Raises ValueError."""
     texts = ("patient_id", "hear_loss", "polarity")
-    numbers = {key: table.number(cell, key) for key, cell in row.items() if key not in texts}
+    numbers = {}
+    for meaning, cell in row.items():
+        if meaning not in texts:
+            numbers[meaning] = table.number(cell, meaning)
     polarity = str(row.get("polarity") or "alternating").strip().lower()
     if not polarity.startswith("alter"):
         reading.left_out["other_polarity"] += 1
@@ -178,7 +183,10 @@ def check_declared(reading: ResponseReading) -> None:
 
 
 def _target(value: Any, table: Table, reading: ResponseReading) -> int:
-    """A class from 0 to 4, its name or a label of data.classes; empty: unknown. Raises ValueError."""
+    """The number of a class, of its name, or of a label of data.classes; empty: unknown.
+
+    Raises ValueError.
+    """
     name = name_of(value).lower()
     name = declared_columns(reading.settings.classes).get(name, name)
     if name in CLASS_NAMES:

@@ -82,40 +82,41 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
     """
     file = recording.path.name
     names = dict(enumerate(recording.names))
-    least = 1
+    least = 1  # of a map, which may name any part of the channels
     if channel_map is None:
         names = _eeg(recording)
         least = max(1, -(-len(names) // 2))
-    taken: dict[int, int] = {}
+    pick_of_slot: dict[int, int] = {}
     """The channel of each electrode."""
     for pick, name in names.items():
         target = name
         if channel_map is not None:
             target = channel_map.get(name.upper(), "")
+        # A region stands for its next free electrode.
         slot = electrode(target)
         if channel_map is not None and target in INDICES:
-            slots = [n for n in INDICES[target] if n not in taken]
+            slots = [n for n in INDICES[target] if n not in pick_of_slot]
         elif slot is not None:
             slots = [SLOTS.index(slot)]
         else:
             slots = []
         if slots:
-            taken.setdefault(slots[0], pick)
-    used = set(taken.values())
+            pick_of_slot.setdefault(slots[0], pick)
+    used = set(pick_of_slot.values())
     dropped = [name for pick, name in enumerate(recording.names) if pick not in used]
-    if len(taken) < least:
+    if len(pick_of_slot) < least:
         raise DataError(
-            f"only {len(taken)} of the {len(names)} channels of '{file}' are known; unknown: "
-            f"{listed(dropped, 8)}",
+            f"only {len(pick_of_slot)} of the {len(names)} channels of '{file}' are known; "
+            f"unknown: {listed(dropped, 8)}",
             where=str(recording.path) if channel_map is None else "data.channels",
             allowed=ALLOWED,
             fix="map them:  --set data.channels=FILE",
         )
-    recording.check(list(taken.values()))
+    recording.check(list(pick_of_slot.values()))
     if recording.rate_hz < LOWEST_RATE_HZ:
         raise DataError(
             f"'{file}' is sampled at {recording.rate_hz:g} Hz",
             where=str(recording.path),
             allowed=f"at least {LOWEST_RATE_HZ} Hz, for EEG up to 50 Hz",
         )
-    return ChannelPicks(list(taken.values()), tuple(taken), dropped)
+    return ChannelPicks(list(pick_of_slot.values()), tuple(pick_of_slot), dropped)

@@ -89,9 +89,12 @@ class Cutter:
             )
 
     def read(self, path: Path) -> list[Item]:
-        """Sentences if their times are known, otherwise windows; without bad ones. Raises DataError."""
+        """Sentences if their times are known, otherwise windows; without bad ones.
+
+        Raises DataError.
+        """
         recording = open_recording(path, self.unit)
-        placed = channels.place(recording, self.channel_map)
+        electrodes = channels.place(recording, self.channel_map)
         notes = list(recording.notes)
         readings = self._readings(recording, notes)
         cuts = self._windows(recording)
@@ -105,7 +108,7 @@ class Cutter:
             load = partial(
                 read_segment,
                 path,
-                placed,
+                electrodes,
                 cut.start_s,
                 cut.samples,
                 (max(begin, piece.start_s), min(end, piece.end_s)),
@@ -119,14 +122,14 @@ class Cutter:
                 cut.samples,
                 cut.where,
                 load,
-                placed.slots,
+                electrodes.slots,
                 cut.start_s,
             )
             items.append(item)
         if path.suffix.lower() not in edf.SUFFIXES:  # which has integers
-            check_values(recording, placed.picks)
+            check_values(recording, electrodes.picks)
         self.notes += notes
-        self.dropped.update(placed.dropped)
+        self.dropped.update(electrodes.dropped)
         return items
 
     def _windows(self, recording: Recording) -> Iterator[Cut]:
@@ -160,7 +163,9 @@ class Cutter:
             elif position < BLOCK:
                 of_block = windows[number - position :][:BLOCK]
                 # With what is left out on both sides of the block.
-                within_s = (of_block[0][0] - length_s, of_block[-1][0] + 2 * length_s)
+                first_s, _ = of_block[0]
+                last_s, _ = of_block[-1]
+                within_s = (first_s - length_s, last_s + 2 * length_s)
                 group = f"{name}, block {block + 1}"
                 yield Cut(
                     None,
@@ -178,6 +183,7 @@ class Cutter:
         """
         path = recording.path
         texts = self.texts
+        # First a table of sentences beside the recording, by its name.
         beside = filter(Path.is_file, map(path.with_suffix, (".tsv", ".csv")))
         table = next(beside, None)
         if texts is None and table is not None:
@@ -191,7 +197,8 @@ class Cutter:
                 needed,
             )
 
-        sources: list[list[Event]] = []
+        # Then the events of BIDS, and with data.texts those in the recording.
+        sources = []
         of_bids = None
         if self.use != "encoder":
             of_bids = bids.events_path(path)
@@ -208,10 +215,11 @@ class Cutter:
             if texts is None:
                 texts = {event.name: event.name for event in events if event.name}
         if texts is None or (not texts and self.use == "predict"):
-            return None
+            return None  # windows need no text
         if self.texts is not None:
             sources.append(recording.events())
 
+        # The first source that names a sentence has them all.
         for events in sources:
             known = [event for event in events if event.name in texts]
             if known:
@@ -250,6 +258,7 @@ class Cutter:
         )
 
     def _sentences(self, recording: Recording, readings: list[Event]) -> Iterator[Cut]:
+        # No filter may see the sentence before or after: it may be in another split.
         onsets = [reading.onset_s for reading in readings]
         last = -inf
         for reading, following in zip(readings, [*onsets[1:], inf], strict=True):
@@ -287,14 +296,14 @@ class Cutter:
 
 def read_segment(
     path: Path,
-    placed: ChannelPicks,
+    electrodes: ChannelPicks,
     start_s: float,
     samples: int,
     within: tuple[float, float],
     line_hz: int,
     unit: str | None,
 ) -> np.ndarray:
-    """Microvolts [time, 105] of `placed` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
+    """Microvolts [time, 105] of `electrodes` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
 
     The mains frequency is filtered out. Reads only the segment and its margins `within` these
     seconds: no filter sees a gap, or EEG of another split. Raises DataError.
@@ -307,7 +316,7 @@ def read_segment(
     first = round(max(start_s - MARGIN_S, begin_s) * rate)
     last = round(min(start_s + samples / RATE_HZ + MARGIN_S, end_s) * rate)
     values = _filtered(
-        recording.read(placed.picks, first, last),
+        recording.read(electrodes.picks, first, last),
         rate,
         line_hz,
     )
@@ -317,7 +326,7 @@ def read_segment(
     cut = values[:, max(0, skipped) :][:, :samples].T
     eeg = np.zeros((samples, CHANNELS), dtype=np.float32)
     # Of rounding, at an end, a value may be missing.
-    eeg[:, placed.slots] = np.pad(
+    eeg[:, electrodes.slots] = np.pad(
         cut,
         ((0, samples - len(cut)), (0, 0)),
         mode="edge",
@@ -357,7 +366,8 @@ def check_values(recording: Recording, picks: Sequence[int]) -> None:
         if len(bad):
             at = (first + int(bad[0])) / recording.rate_hz
             raise DataError(
-                f"'{recording.path.name}' has a value at {at:.1f} s that is not finite or above 1 V",
+                f"'{recording.path.name}' has a value at {at:.1f} s that is not finite or above "
+                "1 V",
                 where=str(recording.path),
                 allowed="finite values in volts",
                 fix="check the unit of its channels, and export the recording again",

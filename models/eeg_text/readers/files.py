@@ -47,6 +47,7 @@ def read(
     forms = first_parts(source)
     copied: dict[Path, Path] = {}
     if use != "predict":
+        # The same recording under two names would be in two splits.
         copied = copies({file: content_of(file) for file in forms})
         for copy in copied:
             del forms[copy]
@@ -76,10 +77,10 @@ def read(
             else:
                 items += cutter.read(file)
         except MissingPackage:
-            raise
+            raise  # no fault of this file
         except DataError as error:
             if data.on_bad == "stop" or len(forms) == 1:
-                raise
+                raise  # nothing would be left of a single file
             bad_records.add(file.name, error.message, error.fix)
             del forms[file]
     skipped = bad_records.finish(data.on_bad, len(items))
@@ -92,7 +93,11 @@ def read(
     if use == "text":
         _check_texts(items, source)
 
-    units = [zuco.UNIT] * bool(of_zuco) + [continuous.UNIT] * bool(others)
+    units = []
+    if of_zuco:
+        units.append(zuco.UNIT)
+    if others:
+        units.append(continuous.UNIT)
     facts: dict[str, Any] = {
         "format": "; ".join(dict.fromkeys(forms.values())),
         "unit": "; ".join(units),
@@ -125,7 +130,7 @@ def _check_texts(items: Sequence[Item], source: Path) -> None:
 
 
 def content_of(path: Path) -> Path:
-    """The file with the samples of a recording: of a folder, and of a header with a file, the largest."""
+    """The file with the samples of a recording: the largest of a folder, or of those it names."""
     parts = [path]
     if path.is_dir():
         parts += data_files.files(path)
@@ -149,7 +154,7 @@ def _check_subjects(forms: Mapping[Path, str]) -> None:
 
 def first_parts(path: Path) -> dict[Path, str]:
     """The formats of the recordings of a file or folder; of split ones, that of the first part."""
-    forms: dict[Path, str] = {}
+    forms = {}
     later: set[Path] = set()
     for file in formats.candidates(path):
         form = formats.of_file(file)
@@ -157,6 +162,7 @@ def first_parts(path: Path) -> dict[Path, str]:
             continue
         forms[file] = form
         if form == formats.FIF:
+            # MNE reads the later parts of a split recording with the first.
             with suppress(DataError):  # reading it reports that
                 _, *others = open_recording(file).raw.filenames
                 later.update(Path(name).resolve() for name in others)

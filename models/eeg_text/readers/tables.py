@@ -18,8 +18,8 @@ def pairs(
 ) -> dict[str, str]:
     """A JSON object of texts, or two columns of a table.
 
-    The columns are event and text, by their names or as `declared`, or the only ones. `key` names the
-    setting. Reads the disk; raises DataError, also where a name has two texts.
+    The columns are event and text, by their names or as `declared`, or the only ones. `key` names
+    the setting. Reads the disk; raises DataError, also where a name has two texts.
     """
     allowed = 'a JSON object {"name": "..."} or a CSV of two columns, each name once'
     path = existing_path(str(path), allowed, key)

@@ -32,7 +32,7 @@ def read(
 
     Reads the disk; raises DataError.
     """
-    items: list[Item] = []
+    items = []
     arrays = sentence_arrays(file)
     reader = subject(file) or file.stem
     lengths = np.diff(arrays["offsets"]).tolist()
@@ -59,10 +59,10 @@ def subject(path: Path) -> str:
 
 
 def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
-    """Text and problem of each sentence as JSON, all EEG, and the offset of each in it; from the cache.
+    """Text and problem of each sentence as JSON, all EEG, and the offset of each in it.
 
-    The first call reads the EEG of the whole file into memory. Reads and writes the disk. Raises
-    DataError.
+    From the cache. The first call reads the EEG of the whole file into memory. Reads and writes
+    the disk. Raises DataError.
     """
 
     def make() -> cache.Arrays:
@@ -77,6 +77,7 @@ def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
             is_hdf5 = hdf5.is_hdf5(path)
             sentences = _hdf5_sentences if is_hdf5 else _matlab5_sentences
             for text, values in sentences(path):
+                # MATLAB 7.3 stores arrays transposed.
                 part, problem = orient(values, time_first=is_hdf5)
                 eeg.append(part)
                 texts.append((text.strip(), problem))
