@@ -76,8 +76,8 @@ class TermSums:
             loss = F.binary_cross_entropy_with_logits(output, target, reduction="none")
         elif term == "threshold":
             # A threshold below 0 dB counts as 0: log1p is undefined below -1.
-            wanted = torch.log1p(target.clamp(min=0))
-            loss = (torch.log1p(output) - wanted) ** 2
+            true = torch.log1p(target.clamp(min=0))
+            loss = (torch.log1p(output) - true) ** 2
         else:
             loss = distance(output, target, reduction="none")
         return (loss * known).sum()

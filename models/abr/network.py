@@ -107,7 +107,7 @@ class Network(HasFrozenParts):
         outputs = {name: self.heads[f"{name}_head"](x) for name in self._single_heads}
         if self._peak_outputs:
             columns = self.heads["peak_head"](x).float().unbind(-1)
-            outputs |= zip(self._peak_outputs, columns, strict=True)
+            outputs |= dict(zip(self._peak_outputs, columns, strict=True))
         # The head predicts standard deviations from the mean.
         for name in ("latency", "amplitude"):
             if name in outputs:

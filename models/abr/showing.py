@@ -313,14 +313,14 @@ def _table(
     for row, response in enumerate(index):
         cells = {heading: column[row] for heading, column in columns.items()}
         where = responses.where[response]
-        patient = str(responses.patient[response]).removeprefix("patient ")
+        patient = responses.patient[response].removeprefix("patient ")
         level = _text(responses.static[response, 1])
         signal = map(_text, predicted["signal"][row])
         writer.writerow([where, patient, level, *cells.values(), *signal])
 
         # For the terminal, what is unknown is left out, and so is the signal.
-        shown = ", ".join(f"{heading} {cell}" for heading, cell in cells.items() if cell)
-        lines.append(f"  {_level(responses, response) or where}: {shown or 'reconstructed'}")
+        summary = ", ".join(f"{heading} {cell}" for heading, cell in cells.items() if cell)
+        lines.append(f"  {_level(responses, response) or where}: {summary or 'reconstructed'}")
     return lines, file.getvalue().encode()
 
 

@@ -26,66 +26,69 @@ INPUTS = ("eeg", "noise", "other")
 """EEG, noise with its spectrum, EEG of another sentence: `compared` of a batch, in this order."""
 
 
-class TextMetric(Sums):
+def text_metric(texts: SentenceTexts) -> Sums:
     """Metrics of generated sentences, compared with those from noise and from other EEG.
 
     Generation is free-running: no token of the true sentence is given.
     """
+    bleu = Bleu("none", "none")
+    return Sums(partial(_text_sums, texts, bleu), partial(text_scores, bleu))
 
-    def __init__(self, texts: SentenceTexts) -> None:
-        self.texts = texts
-        self.bleu = Bleu("none", "none")
-        super().__init__(self._sums, partial(text_scores, self.bleu))
 
-    def _sums(self, model: Module, batch: Batch) -> dict[str, Tensor | float]:
-        """Nats and tokens; by input the counts of BLEU and word errors; by sentence its samples,
-        and for each input ROUGE-1 and how often it was retrieved.
+def _text_sums(
+    texts: SentenceTexts,
+    bleu: Bleu,
+    model: Module,
+    batch: Batch,
+) -> dict[str, Tensor]:
+    """Nats and tokens; by input the counts of BLEU and word errors; by sentence its samples, and
+    for each input ROUGE-1 and how often it was retrieved.
 
-        Always takes one forward pass of the encoder, one of the decoder for each candidate, and
-        one for each generated token.
-        """
-        tokenizer = self.texts.tokenizer
-        candidates = batch["candidates"]
-        memory, valid = encode_inputs(model, batch, "compared")
-        nats = _nats(model, memory, valid, candidates, tokenizer.pad)
-        # Strictly better than all others: a tie must not favor the first candidate.
-        is_best = (nats[:, :1] < nats[:, 1:]).all(1)
-        retrieved = is_best.view(len(INPUTS), -1).cpu().numpy()
-        tokens = generate(
-            model,
-            memory,
-            valid,
-            self.texts.steps,
-            tokenizer,
+    Always takes one forward pass of the encoder, one of the decoder for each candidate, and one
+    for each generated token.
+    """
+    tokenizer = texts.tokenizer
+    candidates = batch["candidates"]
+    memory, valid = encode_inputs(model, batch, "compared")
+    nats = _nats(model, memory, valid, candidates, tokenizer.pad)
+    # Strictly better than all others: a tie must not favor the first candidate.
+    is_best = (nats[:, :1] < nats[:, 1:]).all(1)
+    retrieved = is_best.view(len(INPUTS), -1).cpu().numpy()
+    tokens = generate(
+        model,
+        memory,
+        valid,
+        texts.steps,
+        tokenizer,
+    )
+    generated = [words(tokenizer.decode(row)) for row in tokens.cpu().tolist()]
+    read = [words(text) for text in batch["text"]]
+    count = len(read)
+
+    overall = []
+    columns = [np.ones(count)]  # of `by_sentence`: samples, then two for each input
+    for i in range(len(INPUTS)):
+        of_input = generated[i * count : (i + 1) * count]
+        counts = bleu.counts(
+            list(map(" ".join, of_input)),
+            list(map(" ".join, read)),
         )
-        texts = [words(tokenizer.decode(row)) for row in tokens.cpu().tolist()]
-        read = [words(text) for text in batch["text"]]
-        count = len(read)
-
-        overall = []
-        columns = [np.ones(count)]  # of `by_sentence`: samples, then two for each input
-        for i in range(len(INPUTS)):
-            generated = texts[i * count : (i + 1) * count]
-            counts = self.bleu.counts(
-                list(map(" ".join, generated)),
-                list(map(" ".join, read)),
-            )
-            errors = sum(map(word_errors, generated, read))
-            overall.append([*counts, errors])
-            rouge = np.array(list(map(rouge1, generated, read)))
-            columns += [rouge, retrieved[i]]
-        by_sentence = np.zeros((self.texts.num_evaluated, len(columns)))
-        np.add.at(
-            by_sentence,
-            batch["number"].cpu().numpy(),
-            np.stack(columns, axis=1),
-        )
-        return {
-            "nats": nats[:count, 0].sum(),
-            "tokens": (candidates[:, 0, 1:] != tokenizer.pad).sum(),
-            "overall": torch.tensor(overall, dtype=torch.float64),
-            "sentences": torch.from_numpy(by_sentence),
-        }
+        errors = sum(map(word_errors, of_input, read))
+        overall.append([*counts, errors])
+        rouge = np.array(list(map(rouge1, of_input, read)))
+        columns += [rouge, retrieved[i]]
+    by_sentence = np.zeros((texts.num_evaluated, len(columns)))
+    np.add.at(
+        by_sentence,
+        batch["number"].cpu().numpy(),
+        np.stack(columns, axis=1),
+    )
+    return {
+        "nats": nats[:count, 0].sum(),
+        "tokens": (candidates[:, 0, 1:] != tokenizer.pad).sum(),
+        "overall": torch.tensor(overall, dtype=torch.float64),
+        "sentences": torch.from_numpy(by_sentence),
+    }
 
 
 def _nats(
@@ -110,7 +113,7 @@ def _nats(
 
 
 def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
-    """The metrics of the sums of TextMetric; those with noise and other EEG have suffixes.
+    """The metrics of the sums of `text_metric`; those with noise and other EEG have suffixes.
 
     `val_rouge1_gain` is the ROUGE-1 of EEG above the better of these two. Its standard error
     counts sentences, not samples, because all readers read the same sentences.

@@ -35,7 +35,7 @@ from gearshift.models.eeg_text import dataset, pretrained, showing
 from gearshift.models.eeg_text.config import CHANNELS, SIZES, TOKEN_SAMPLES, Data, Model, Size
 from gearshift.models.eeg_text.dataset import SHORTEST, MaskedSamples, SampleRules, TextSamples
 from gearshift.models.eeg_text.masked_series import check_share, masked_scores
-from gearshift.models.eeg_text.metric import TextMetric, encode_inputs, masked_sums, predict_masked
+from gearshift.models.eeg_text.metric import encode_inputs, masked_sums, predict_masked, text_metric
 from gearshift.models.eeg_text.montage import INDICES, SLOTS
 from gearshift.models.eeg_text.network import EegText, MaskedEeg
 from gearshift.models.eeg_text.readers import files
@@ -396,8 +396,8 @@ class EegTextTask(EegTask):
         )
         return Loss(nats, {})
 
-    def metric(self) -> TextMetric:
-        return TextMetric(self.texts)
+    def metric(self) -> Sums:
+        return text_metric(self.texts)
 
     preview = showing.preview
     predictions = showing.text_predictions

@@ -123,15 +123,15 @@ def _averages(
     reading.left_out["leftover_sweeps"] += sweeps
 
 
-def _channel(recording: Recording, wanted: str | None) -> int:
-    """The index of the channel `wanted`, or of the first one of EEG.
+def _channel(recording: Recording, setting: str | None) -> int:
+    """The index of the channel `setting`, or of the first one of EEG.
 
     Raises DataError, also if the recording is too slow.
     """
     names = recording.names
     where = str(recording.path)
     eeg = (channel.name for channel in recording.channels if channel.kind == "eeg")
-    name = wanted or next(eeg, "of EEG")
+    name = setting or next(eeg, "of EEG")
     if name not in names:
         closest = get_close_matches(name, names, n=1, cutoff=0.0)[0]
         raise DataError(

@@ -54,8 +54,8 @@ def read(
 
 def subject(path: Path) -> str:
     """The reader of a file, YAC of resultsYAC_NR.mat; empty for another name."""
-    named = re.match(r"results([0-9A-Za-z]+)_", path.name)
-    return named[1] if named else ""
+    match = re.match(r"results([0-9A-Za-z]+)_", path.name)
+    return match[1] if match else ""
 
 
 def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
