@@ -148,15 +148,17 @@ def collect(
     if not usable:
         counts = ", ".join(f"{count} {name}" for name, count in reading.left_out.items())
         raise DataError("no usable response", where=f"data.path, left out: {counts or 'nothing'}")
-    static = [[row[name] for name in STATIC_NAMES] for row in usable]
-    labels = {name: np.array([row[name] for row in usable], np.float32) for name in LABELS}
+
+    def column(name: str) -> Signal:
+        return np.array([row[name] for row in usable], np.float32)
+
     return Responses(
         origin,
         np.array([row.patient for row in usable]),
         [row.where for row in usable],
         np.array([row.signal for row in usable], np.float32),
-        np.array(static, np.float32),
-        labels,
+        np.stack([column(name) for name in STATIC_NAMES], axis=1),
+        {name: column(name) for name in LABELS},
         np.array([row.target for row in usable], np.int64),
         reading,
     )

@@ -293,7 +293,10 @@ def _estimated(
     for first in range(0, len(index), BATCH):
         part = index[first : first + BATCH]
         batches.append(compute(task, model, responses.signal[part], responses.static[part]))
-    return {term: np.concatenate([batch[term] for batch in batches]) for term in batches[0]}
+    whole = {}
+    for term in batches[0]:
+        whole[term] = np.concatenate([batch[term] for batch in batches])
+    return whole
 
 
 def _table(

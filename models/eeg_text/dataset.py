@@ -325,11 +325,15 @@ def encoder_inputs(
     }
 
 
+def _columns(samples: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [sample[name] for sample in samples] for name in samples[0]}
+
+
 def collate_masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
     """eeg, the target, and seen, what the encoder gets, each with a mask of valid samples;
     mask_target [batch, time / 4], recorded [batch, 105], units: masked values.
     """
-    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    columns = _columns(samples)
     batch: dict[str, Any] = {"meta": {"subject": columns["subject"]}}
     for name in ("eeg", "seen"):
         batch[name] = padded(columns[name], length=length)
@@ -362,7 +366,7 @@ def collate_text(
     compared, the EEG of all, then noise of all, then other EEG, as eeg; candidates [batch,
     candidate, text]; number [batch], the index of the sentence; text, the sentences.
     """
-    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    columns = _columns(samples)
     batch: dict[str, Any] = encoder_inputs(columns["eeg"], rules)
     batch["text_ids"] = padded(columns["inputs"], pad)
     batch["labels"] = padded(columns["labels"], IGNORE)

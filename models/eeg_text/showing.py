@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +307,7 @@ def features(
             memory = pool_tokens(memory, batch["eeg_pool"])
         states.append(memory.float().cpu().numpy())
         masks.append(batch["eeg_mask"][:, ::TOKEN_SAMPLES].cpu().numpy())
-    starts = [nan if item.start_s is None else item.start_s for item in items]
+    starts = np.array([item.start_s for item in items], np.float64)  # NaN for None
     return features_file(
         title,
         title,
@@ -316,7 +315,7 @@ def features(
         np.concatenate(states),
         np.concatenate(masks),
         {
-            "start_s": np.array(starts),
+            "start_s": starts,
             "duration_s": np.array([item.samples / RATE_HZ for item in items]),
         },
     )

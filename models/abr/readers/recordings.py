@@ -63,7 +63,7 @@ def read(
             fix = "name its stimuli in  NAME_events.tsv  of BIDS beside it"
             reading.bad_records.add(name, "no annotation that could be a stimulus", fix)
         group = bids.subject(path) or name
-        every = np.unique([onset for onsets in kinds.values() for onset in onsets])
+        every = np.unique(np.concatenate([*kinds.values(), []]))
         for kind, onsets in kinds.items():
             level = _LEVEL.search(kind)
             level_db = float(level[1]) if level else np.nan

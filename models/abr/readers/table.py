@@ -74,7 +74,7 @@ def find_columns(
 
     missing = [name for name in (*REQUIRED, *POINT_NAMES) if name not in columns]
     if missing:
-        others = [name for name in names if name and name not in POINT_NAMES]
+        others = [name for name in names if name not in ("", *POINT_NAMES)]
         raise DataError(
             f"the table has no column {listed(missing, 3)} among: "
             f"{listed(others, _MANY) or 'none'}",
@@ -111,9 +111,10 @@ def read(
     reading.columns |= {heading.lower(): heading for heading in names}
 
     # Labels may be known and not read, which is no surprise.
-    expected = {*LABELS, *(column for column, meaning in declared.items() if meaning == IGNORE)}
+    expected = {"", *LABELS}
+    expected |= {heading for heading, meaning in declared.items() if meaning == IGNORE}
     expected |= {names[index].lower() for index in columns.values()}
-    unread = [heading for heading in names if heading and heading.lower() not in expected]
+    unread = [heading for heading in names if heading.lower() not in expected]
     if unread:
         reading.notes.append(f"{name}: columns that are not read: {listed(unread, _MANY)}")
 

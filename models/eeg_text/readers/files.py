@@ -136,7 +136,8 @@ def content_of(path: Path) -> Path:
         parts += data_files.files(path)
     elif path.suffix.lower() in (".set", ".vhdr", ".ahdr"):
         parts += [path.with_suffix(suffix) for suffix in (".fdt", ".eeg")]
-    return max(parts, key=lambda part: part.stat().st_size if part.is_file() else -1)
+    stored = filter(Path.is_file, parts)
+    return max(stored, key=lambda part: part.stat().st_size, default=path)
 
 
 def _check_subjects(forms: Mapping[Path, str]) -> None:
