@@ -32,11 +32,6 @@ class Size:
     """The exact number of parameters."""
     dropout: float = 0.1
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of each encoder level, first to last."""
-        return tuple(self.base * 2**level for level in range(self.levels))
-
 
 SIZES = {
     # No dropout: eight channels are too few.
@@ -97,8 +92,18 @@ class Model(StagedModel):
 
 
 COLUMNS = (
-    *("patient_id", "age", "intensity", "rate", "fmp", "hear_loss", "v_latency", "v_amplitude"),
-    *("threshold", "polarity", "rejected", IGNORE),
+    "patient_id",
+    "age",
+    "intensity",
+    "rate",
+    "fmp",
+    "hear_loss",
+    "v_latency",
+    "v_amplitude",
+    "threshold",
+    "polarity",
+    "rejected",
+    IGNORE,
 )
 """What a column of a table may mean."""
 CLASS_NAMES = ("normal", "neuropathy", "sensorineural", "total", "conductive")
@@ -131,7 +136,12 @@ class Data(DataSection):
     "SNHL=sensorineural"; unknown: the response has no label."""
     sweeps: int = Field(default=1000, ge=2, le=10**6)
     """Sweeps of a recording to average into one response."""
-    reject_uv: float = Field(default=40.0, gt=0, le=10**9, json_schema_extra={"unit": "microvolts"})
+    reject_uv: float = Field(
+        default=40.0,
+        gt=0,
+        le=10**9,
+        json_schema_extra={"unit": "microvolts"},
+    )
     """Exclude sweeps beyond this amplitude from the average."""
     channel: str | None = None
     """Channel of a recording. Default: its first EEG channel."""

@@ -35,6 +35,7 @@ def chance_macro_f1(target: Numbers) -> float:
         return 0.0
     share = counts / counts.sum()
     classes = len(counts)
+    # Of a constant guess, only one class has an F1 above 0.
     constant = 2 * share.max() / (1 + share.max()) / classes
     uniform = float(np.mean(2 * share / (1 + classes * share)))
     return max(constant, uniform)
@@ -44,20 +45,24 @@ Sample = dict[str, Any]
 
 
 def sample(
-    responses: Responses, statistics: Statistics, number: int, signal_of: int, facts_of: int
+    responses: Responses,
+    statistics: Statistics,
+    number: int,
+    signal_of: int,
+    facts_of: int,
 ) -> Sample:
     """The labels of response `number`, with the signal and the facts of two others in a control."""
-    return {
-        "signal": scaled_signal(responses.signal[signal_of], statistics),
-        "static": scaled_facts(responses.static[facts_of], statistics),
-        "target": int(responses.target[number]),
-        **{name: float(responses.labels[name][number]) for name in LABELS},
-    }
+    sample: Sample = {name: float(responses.labels[name][number]) for name in LABELS}
+    sample["target"] = int(responses.target[number])
+    sample["signal"] = scaled_signal(responses.signal[signal_of], statistics)
+    sample["static"] = scaled_facts(responses.static[facts_of], statistics)
+    return sample
 
 
 def scaled_signal(signal: Signal, statistics: Statistics) -> Signal:
     """The input [..., 1, 200] of the model for signals [..., 200] in µV."""
-    return np.asarray(signal / np.float32(statistics.signal_rms), np.float32)[..., None, :]
+    scaled = signal / np.float32(statistics.signal_rms)
+    return np.asarray(scaled, np.float32)[..., None, :]
 
 
 def scaled_facts(facts: Signal, statistics: Statistics) -> Signal:
@@ -72,19 +77,21 @@ def collate(samples: Sequence[Sample]) -> Batch:
     signal [batch, 1, 200], static [batch, 4], peak and peak_mask [batch, 2]: latency and
     amplitude; exists, threshold, their masks, and target [batch].
     """
-    labels = {name: torch.tensor([sample[name] for sample in samples]) for name in LABELS}
-    known = {name: column.isfinite() for name, column in labels.items()}
-    values = {name: column.nan_to_num() for name, column in labels.items()}
+    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    # Unknown labels are NaN, which a mask alone would not hide: NaN times 0 is NaN.
+    exists = torch.tensor(columns["exists"])
+    threshold = torch.tensor(columns["threshold"])
+    peak = torch.tensor([columns["latency"], columns["amplitude"]]).T.contiguous()
     return {
-        "signal": torch.from_numpy(np.stack([sample["signal"] for sample in samples])),
-        "static": torch.from_numpy(np.stack([sample["static"] for sample in samples])),
-        "peak": torch.stack([values["latency"], values["amplitude"]], 1),
-        "peak_mask": torch.stack([known["latency"], known["amplitude"]], 1),
-        "exists": values["exists"],
-        "exists_mask": known["exists"],
-        "target": torch.tensor([sample["target"] for sample in samples]),
-        "threshold": values["threshold"],
-        "threshold_mask": known["threshold"],
+        "signal": torch.from_numpy(np.stack(columns["signal"])),
+        "static": torch.from_numpy(np.stack(columns["static"])),
+        "peak": peak.nan_to_num(),
+        "peak_mask": peak.isfinite(),
+        "exists": exists.nan_to_num(),
+        "exists_mask": exists.isfinite(),
+        "target": torch.tensor(columns["target"]),
+        "threshold": threshold.nan_to_num(),
+        "threshold_mask": threshold.isfinite(),
     }
 
 
@@ -92,37 +99,44 @@ def known_terms(responses: Responses, train: Numbers) -> tuple[str, ...]:
     """The loss terms: the signal, and each label that some training response has."""
     known = {name: np.isfinite(column[train]) for name, column in responses.labels.items()}
     known["class"] = responses.target[train] >= 0
-    return tuple(term for term in TERMS if term == "signal" or known[term].any())
+    known["signal"] = np.array([True])
+    return tuple(term for term in TERMS if known[term].any())
 
 
 def facts(
-    responses: Responses, terms: Collection[str], numbers: Mapping[SplitName, Numbers]
+    responses: Responses,
+    terms: Collection[str],
+    numbers: Mapping[SplitName, Numbers],
 ) -> dict[str, Any]:
     """What a user should know of the data; `numbers`: the responses of each split."""
     origin = responses.origin
-    labels = {split: responses.target[index] for split, index in numbers.items()}
-    counts = {
-        split: np.bincount(each[each >= 0], minlength=CLASSES) for split, each in labels.items()
-    }
-    classes = {
-        split: dict(zip(CLASS_NAMES, each.tolist(), strict=True)) for split, each in counts.items()
-    }
+    reading = responses.reading
+    classes = {}
+    if "class" in terms:
+        for split, index in numbers.items():
+            target = responses.target[index]
+            counts = np.bincount(target[target >= 0], minlength=CLASSES)
+            classes[split] = dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
     columns = zip(STATIC_NAMES, responses.static.T, strict=True)
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
-        "files_of_raters": dict(responses.reading.marked),
-        "classes": classes if "class" in terms else {},
+        "files_of_raters": dict(reading.marked),
+        "classes": classes,
         "not_trained": [name for name in ("class", *LABELS) if name not in terms],
-        "unknown": [name for name, column in columns if not np.isfinite(column).any()],
-        "left_out": dict(responses.reading.left_out),
-        "notes": few(responses.reading.notes),
+        "unknown": [name for name, column in columns if np.isnan(column).all()],
+        "left_out": dict(reading.left_out),
+        "notes": few(reading.notes),
     }
+    # What is empty is no news.
     return {name: value for name, value in facts.items() if value not in ([], {})}
 
 
 def bounds(
-    responses: Responses, terms: Collection[str], val: Numbers, control: str
+    responses: Responses,
+    terms: Collection[str],
+    val: Numbers,
+    control: str,
 ) -> dict[str, dict[str, float]]:
     """The bounds of macro-F1 in a noise control.
 
@@ -132,9 +146,7 @@ def bounds(
     if "class" not in terms:
         return {}
     chance = chance_macro_f1(responses.target[val])
-    return {
-        "val_macro_f1": {
-            "chance": chance,
-            **({"max": chance + MARGIN} if control == "noise" else {}),
-        }
-    }
+    limits = {"chance": chance}
+    if control == "noise":
+        limits["max"] = chance + MARGIN
+    return {"val_macro_f1": limits}

@@ -16,7 +16,13 @@ from gearshift.models.common.layers import Dropout, attention_kernel
 class SequenceAttention(nn.Module):
     """Attention of one sequence to another, or to itself."""
 
-    def __init__(self, width: int, heads: int, kernel: str, bias: bool) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kernel: str,
+        bias: bool,
+    ) -> None:
         """`bias`: of queries, keys and values; the output always has one."""
         super().__init__()
         self.heads = heads
@@ -26,7 +32,12 @@ class SequenceAttention(nn.Module):
         self.value = nn.Linear(width, width, bias=bias)
         self.output = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, memory: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """`x` [batch, time, width] attends to `memory` [batch, other, width].
 
         `positions` [65, width]: a key for each relative position, added to the keys there.
@@ -36,14 +47,23 @@ class SequenceAttention(nn.Module):
         query = self._by_head(self.query(x))
         key = self._by_head(self.key(memory))
         value = self._by_head(self.value(memory))
-        added = None if positions is None else self._distances(query, positions)
-        # Flash kernels give no gradient of the added scores; see model.attention_counts.
-        kernel = "auto" if self.kernel == "flash" and added is not None else self.kernel
+        kernel = self.kernel
+        added = None
+        if positions is not None:
+            added = self._distances(query, positions)
+            # Flash kernels give no gradient of the added scores; see model.attention_counts.
+            if kernel == "flash":
+                kernel = "auto"
         if kernel == "auto" and query.device.type == "cpu":
             mixed = plain_attention(query, key, value, added)
         else:
             with attention_kernel(kernel):
-                mixed = F.scaled_dot_product_attention(query, key, value, added)
+                mixed = F.scaled_dot_product_attention(
+                    query,
+                    key,
+                    value,
+                    added,
+                )
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def _by_head(self, x: Tensor) -> Tensor:
@@ -54,11 +74,11 @@ class SequenceAttention(nn.Module):
         batch, heads, time, width = query.shape
         keys = positions.unflatten(-1, (heads, width)).to(query.dtype)
         scores = query @ (keys * width**-0.5).permute(1, 2, 0)
+        # By distance: [batch, head, time, 2 * time - 1].
         far = time - 1 - MAX_DISTANCE
-        if far >= 0:  # by distance: [batch, head, time, 2 * time - 1]
-            ends = (*scores.shape[:-1], far)
-            first = scores[..., :1].expand(ends)
-            last = scores[..., -1:].expand(ends)
+        if far >= 0:
+            first = scores[..., :1].expand(-1, -1, -1, far)
+            last = scores[..., -1:].expand(-1, -1, -1, far)
             scores = torch.cat((first, scores, last), -1)
         else:
             scores = scores[..., -far:far]
@@ -66,10 +86,19 @@ class SequenceAttention(nn.Module):
         # Each position starts one distance earlier than the one before. A gather reads an index as
         # large as the scores, and computes in fp32 on a CPU.
         *outer, step, _ = scores.stride()
-        return scores.as_strided((batch, heads, time, time), (*outer, step - 1, 1), time - 1)
+        return scores.as_strided(
+            (batch, heads, time, time),
+            (*outer, step - 1, 1),
+            time - 1,
+        )
 
 
-def plain_attention(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None) -> Tensor:
+def plain_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    added: Tensor | None,
+) -> Tensor:
     """Attention by two products and a softmax, for short sequences on a CPU.
 
     `query` [batch, head, time, width], `key` and `value` [batch, head, other, width]; `added`
@@ -101,7 +130,14 @@ class GeluFeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     """Self-attention and a feed-forward network, each on the norm of its input."""
 
-    def __init__(self, width: int, heads: int, factor: int, kernel: str, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        factor: int,
+        kernel: str,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
         self.forward_norm = nn.LayerNorm(width)
@@ -119,13 +155,29 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Self-attention, attention to a memory, and a feed-forward network."""
 
-    def __init__(self, width: int, heads: int, kernel: str, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kernel: str,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.self_norm = nn.LayerNorm(width)
         self.cross_norm = nn.LayerNorm(width)
         self.forward_norm = nn.LayerNorm(width)
-        self.self_attention = SequenceAttention(width, heads, kernel, bias=False)
-        self.cross_attention = SequenceAttention(width, heads, kernel, bias=False)
+        self.self_attention = SequenceAttention(
+            width,
+            heads,
+            kernel,
+            bias=False,
+        )
+        self.cross_attention = SequenceAttention(
+            width,
+            heads,
+            kernel,
+            bias=False,
+        )
         self.feed_forward = GeluFeedForward(width, 4, dropout)
         self.dropout = Dropout(dropout)
 
@@ -145,8 +197,20 @@ def relative_positions(width: int) -> nn.Parameter:
 class TimeConv(nn.Conv1d):
     """A convolution along time of [batch, time, channel]; a stride of 2 halves it, rounded up."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+    ) -> None:
+        super().__init__(
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            padding=kernel // 2,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.mT).mT
@@ -160,12 +224,15 @@ class ConvBlock(nn.Module):
         middle = max(inputs, outputs)
         self.first = TimeConv(inputs, middle, kernel)
         self.second = TimeConv(middle, outputs, kernel)
-        self.residual = nn.Identity() if inputs == outputs else TimeConv(inputs, outputs, 1)
+        self.residual: nn.Module = nn.Identity()
+        if inputs != outputs:
+            self.residual = TimeConv(inputs, outputs, 1)
         self.norm = nn.LayerNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, inputs]; returns [batch, time, outputs]."""
-        return self.norm(self.second(F.relu(self.first(x))) + self.residual(x))
+        convolved = self.second(F.relu(self.first(x)))
+        return self.norm(convolved + self.residual(x))
 
 
 class Halving(nn.Module):
@@ -178,7 +245,8 @@ class Halving(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, width]; returns half of the time, rounded up."""
-        return F.gelu(self.norm(self.convolution(x).mT).mT)
+        halved = self.convolution(x)
+        return F.gelu(self.norm(halved.mT).mT)
 
 
 class AttentionPooling(nn.Module):
@@ -191,7 +259,8 @@ class AttentionPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, width]; returns [batch, width]."""
-        share = self.score(torch.tanh(self.hidden(x))).softmax(1)
+        scores = self.score(torch.tanh(self.hidden(x)))
+        share = scores.softmax(1)
         return (share.mT @ x.to(share.dtype)).squeeze(1)
 
 
@@ -224,12 +293,12 @@ CONDITION_DROPOUT = 0.15
 """Share of training samples without a condition."""
 
 
-def mlp(*widths: int, last: nn.Module | None = None) -> nn.Sequential:
-    """Linear layers of these widths with GELU between them, then `last`."""
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers of these widths with GELU between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.GELU()]
-    return nn.Sequential(*layers[:-1], *([last] if last is not None else []))
+    return nn.Sequential(*layers[:-1])
 
 
 class FiLM(nn.Module):
@@ -256,14 +325,20 @@ class FiLM(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """`x` [batch, time, width], `condition` [batch, 8]."""
-        # Also in evaluation: a parameter outside the graph would have no gradient.
         batch = x.shape[0]  # len() would fix it when the model is exported
+        # Also in evaluation: a parameter outside the graph would have no gradient.
         absent = torch.zeros(batch, 1, device=x.device) > 0
         if self.training:
             absent = torch.rand(batch, 1, device=x.device) < CONDITION_DROPOUT
-        features = self.trunk(torch.where(absent, self.absent.to(condition.dtype), condition))
+        condition = torch.where(
+            absent,
+            self.absent.to(condition.dtype),
+            condition,
+        )
+        features = self.trunk(condition)
         scale = 1 + STRENGTH * self.gamma(features)
-        return scale[:, None] * self.norm(x) + STRENGTH * self.beta(features)[:, None]
+        shift = STRENGTH * self.beta(features)
+        return scale[:, None] * self.norm(x) + shift[:, None]
 
 
 SLOWEST = 1e-3
@@ -289,8 +364,8 @@ class StateSpace(nn.Module):
         self.b = nn.Parameter(torch.ones(states, width))
         self.c = nn.Parameter(torch.randn(width, states))
         low = math.log(SLOWEST)
-        high = math.log(FASTEST)
-        self.log_dt = nn.Parameter(low + (high - low) * torch.rand(width))
+        span = math.log(FASTEST) - low
+        self.log_dt = nn.Parameter(low + span * torch.rand(width))
         self.d = nn.Parameter(torch.ones(width))
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(dropout)
@@ -305,10 +380,11 @@ class StateSpace(nn.Module):
     def kernel(self, time: int) -> Tensor:
         """The convolution kernel of each channel, [time, width], float32."""
         dt = self.log_dt.float().exp()
-        elapsed = torch.arange(time, device=dt.device, dtype=torch.float32)[:, None] * dt
-        elapsed = elapsed[..., None]  # [time, width, 1] against [states]
-        wave = torch.exp(-F.softplus(self.a_re.float()) * elapsed)
-        wave = wave * torch.cos(self.a_im.float() * elapsed)
+        steps = torch.arange(time, device=dt.device, dtype=torch.float32)
+        elapsed = (steps[:, None] * dt)[..., None]  # [time, width, 1] against [states]
+        decay = F.softplus(self.a_re.float())
+        angle = self.a_im.float() * elapsed
+        wave = torch.exp(-decay * elapsed) * torch.cos(angle)
         weight = self.mix.float() * self.c.float() * self.b.float().T
         return dt * torch.einsum("tfn,fn->tf", wave, weight)
 
@@ -317,8 +393,9 @@ class StateSpace(nn.Module):
         # Padded to twice the length, against circular wrap-around.
         spectrum = torch.fft.rfft(x, n=2 * time, dim=1)
         kernel = torch.fft.rfft(self.kernel(time), n=2 * time, dim=0)
-        causal = width // 2
-        # The conjugate is the same kernel with time reversed.
-        kernel = torch.cat((kernel[:, :causal], kernel[:, causal:].conj()), dim=1)
+        half = width // 2
+        # The conjugate is the same kernel with time reversed: anti-causal.
+        reversed_kernel = kernel[:, half:].conj()
+        kernel = torch.cat((kernel[:, :half], reversed_kernel), dim=1)
         convolved = torch.fft.irfft(spectrum * kernel, n=2 * time, dim=1)[:, :time]
         return convolved + self.d.float() * x

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +25,7 @@ from gearshift.models.abr.layers import (
     upsample,
 )
 
+PEAK = ("exists", "latency", "amplitude")
 BOTTLENECK_LAYERS = 2
 POSITION_SCALE = 0.3
 """Scale of the position vectors, which would otherwise dominate the signal."""
@@ -37,11 +40,13 @@ class EncoderLevel(nn.Module):
     def __init__(self, inputs: int, width: int, size: Size) -> None:
         super().__init__()
         self.is_residual = inputs == width
-        self.projection = TimeConv(inputs, width, 1, stride=2 if self.is_residual else 1)
+        stride = 2 if self.is_residual else 1
+        self.projection = TimeConv(inputs, width, 1, stride)
         self.convolutions = nn.Sequential(ConvBlock(width, width, 3), ConvBlock(width, width, 3))
         self.halving = Halving(width)
         self.state_spaces = nn.Sequential(
-            *(StateSpace(width, size.states, size.dropout) for _ in range(2))
+            StateSpace(width, size.states, size.dropout),
+            StateSpace(width, size.states, size.dropout),
         )
         self.film = FiLM(width)
         self.norm = nn.LayerNorm(width)
@@ -49,10 +54,15 @@ class EncoderLevel(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """`x` [batch, time, inputs]; returns [batch, time / 2 rounded up, width]."""
         projected = self.projection(x)
-        x = self.halving(self.convolutions(x if self.is_residual else projected))
-        x = x + POSITION_SCALE * sinusoids(x.shape[1], x.shape[2], x.device).to(x.dtype)
+        if not self.is_residual:
+            x = projected
+        x = self.halving(self.convolutions(x))
+        positions = sinusoids(x.shape[1], x.shape[2], x.device)
+        x = x + POSITION_SCALE * positions.to(x.dtype)
         x = self.film(self.state_spaces(x), condition)
-        return self.norm(x + projected if self.is_residual else x)
+        if self.is_residual:
+            x = x + projected
+        return self.norm(x)
 
 
 class Bottleneck(nn.Module):
@@ -61,10 +71,9 @@ class Bottleneck(nn.Module):
     def __init__(self, width: int, size: Size, kernel: str) -> None:
         super().__init__()
         self.state_space = StateSpace(width, size.states, size.dropout)
-        self.layers = nn.ModuleList(
-            EncoderLayer(width, size.heads, 4, kernel, size.dropout)
-            for _ in range(BOTTLENECK_LAYERS)
-        )
+        self.layers = nn.ModuleList()
+        for _ in range(BOTTLENECK_LAYERS):
+            self.layers.append(EncoderLayer(width, size.heads, 4, kernel, size.dropout))
         self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)
         self.joined = mlp(2 * width, 2 * width, width)
@@ -73,17 +82,25 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """`x` [batch, time, width]; returns the same shape."""
-        filtered = attended = self.state_space(x)
+        filtered = self.state_space(x)
+        attended = filtered
         for layer in self.layers:
             attended = layer(attended, self.positions)
-        joined = self.joined(torch.cat((filtered, self.layers_norm(attended)), dim=-1))
-        return self.norm(self.film(joined, condition))
+        both = torch.cat((filtered, self.layers_norm(attended)), dim=-1)
+        return self.norm(self.film(self.joined(both), condition))
 
 
 class DecoderLevel(nn.Module):
     """Joins the level below with the encoder level of this rate, with attention and FiLM."""
 
-    def __init__(self, inputs: int, width: int, skip: int, size: Size, kernel: str) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        skip: int,
+        size: Size,
+        kernel: str,
+    ) -> None:
         super().__init__()
         dropout = size.dropout
         self.joined = TimeConv(inputs + skip, width, 3)
@@ -104,13 +121,20 @@ class DecoderLevel(nn.Module):
         self.last = TimeConv(width, width, 3)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, skip: Tensor, memory: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        skip: Tensor,
+        memory: Tensor,
+        condition: Tensor,
+    ) -> Tensor:
         """`x` [batch, shorter, inputs] and `memory` [batch, shorter, width]: the level below.
 
         `skip` [batch, time, skip], the encoder at this rate; returns [batch, time, width].
         """
         x = upsample(x, skip.shape[1])
-        x = self.joined_norm(self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1)))
+        both = torch.cat((x, skip.to(x.dtype)), dim=-1)
+        x = self.joined_norm(self.joined(both))
         memory = self.memory(memory)
         for layer, film in zip(self.layers, self.films, strict=True):
             x = film(layer(x, memory, self.positions), condition)
@@ -121,9 +145,6 @@ class DecoderLevel(nn.Module):
         return self.norm(x + self.last(x))
 
 
-SIGNAL_LAYERS = 2
-
-
 class SignalHead(nn.Module):
     """The waveform, from one pooled vector and a convolutional residual."""
 
@@ -131,19 +152,25 @@ class SignalHead(nn.Module):
         super().__init__()
         base = size.base
         self.layers = nn.Sequential(
-            *(EncoderLayer(base, 1, 2, kernel, size.dropout) for _ in range(SIGNAL_LAYERS))
+            EncoderLayer(base, 1, 2, kernel, size.dropout),
+            EncoderLayer(base, 1, 2, kernel, size.dropout),
         )
         self.pooling = AttentionPooling(base)
         self.shape = mlp(base, 2 * base, 2 * base, POINTS)
         self.residual = nn.Sequential(
-            TimeConv(1, 16, 7), nn.GELU(), TimeConv(16, 8, 5), nn.GELU(), TimeConv(8, 1, 3)
+            TimeConv(1, 16, 7),
+            nn.GELU(),
+            TimeConv(16, 8, 5),
+            nn.GELU(),
+            TimeConv(8, 1, 3),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; returns [batch, 1, 200]."""
         # Transposed instead of unsqueezed at the end: torch would take those strides for
         # channels-last, and DDP would copy the gradient of the first convolution.
-        shape = self.shape(self.pooling(self.layers(x)))[:, None].mT
+        pooled = self.pooling(self.layers(x))
+        shape = self.shape(pooled)[:, None].mT
         return (shape + self.residual(shape)).mT
 
 
@@ -153,23 +180,22 @@ class PeakHead(nn.Module):
     Only those in `trained` are computed; the others keep their initial weights.
     """
 
-    def __init__(self, size: Size, trained: frozenset[str]) -> None:
+    def __init__(self, size: Size, trained: Collection[str]) -> None:
         super().__init__()
         base = size.base
-        half = size.base // 2
+        half = base // 2
         self.pooling = AttentionPooling(base)
-        self.shared = mlp(base, base, base, last=nn.GELU())
+        self.shared = mlp(base, base, base)
         self.exists = mlp(base, half, 1)
         self.latency = mlp(base, base, half, 1)
         self.amplitude = mlp(base, base, half, 1)
-        self.output_names = tuple(
-            name for name in ("exists", "latency", "amplitude") if name in trained
-        )
+        self.output_names = tuple(name for name in PEAK if name in trained)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; returns [batch, output], in the order of `output_names`."""
-        shared = self.shared(self.pooling(x))
-        return torch.cat([getattr(self, name)(shared) for name in self.output_names], dim=-1)
+        shared = F.gelu(self.shared(self.pooling(x)))
+        outputs = [getattr(self, name)(shared) for name in self.output_names]
+        return torch.cat(outputs, dim=-1)
 
 
 class ClassHead(nn.Module):
@@ -180,8 +206,12 @@ class ClassHead(nn.Module):
         base = size.base
         self.pooling = AttentionPooling(base)
         self.shared = nn.Sequential(
-            *(nn.Linear(base, base), nn.GELU(), nn.LayerNorm(base)),
-            *(nn.Linear(base, base), nn.GELU(), nn.LayerNorm(base)),
+            nn.Linear(base, base),
+            nn.GELU(),
+            nn.LayerNorm(base),
+            nn.Linear(base, base),
+            nn.GELU(),
+            nn.LayerNorm(base),
         )
         self.logits = mlp(base, base // 2, CLASSES)
         # The logarithm, so that the temperature stays positive without a clamp.
@@ -198,10 +228,13 @@ class ThresholdHead(nn.Module):
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        self.pooling = AttentionPooling(size.base)
-        self.level = mlp(size.base, size.base, size.base // 2, last=nn.GELU())
-        self.last = nn.Linear(size.base // 2, 1)
+        base = size.base
+        half = base // 2
+        self.pooling = AttentionPooling(base)
+        self.level = mlp(base, base, half)
+        self.last = nn.Linear(half, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; returns [batch]."""
-        return F.softplus(self.last(self.level(self.pooling(x))).float()).squeeze(-1)
+        level = F.gelu(self.level(self.pooling(x)))
+        return F.softplus(self.last(level).float()).squeeze(-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -28,8 +28,14 @@ def labels(batch: Batch, term: str) -> tuple[Tensor, Tensor]:
 
 def units(batch: Batch, terms: Collection[str]) -> dict[str, int]:
     """The number of known labels of `batch` for each term; signal counts samples."""
-    size = len(batch["signal"])
-    return {t: size if t == "signal" else int(labels(batch, t)[1].sum()) for t in terms}
+    counts = {}
+    for term in terms:
+        if term == "signal":
+            counts[term] = len(batch["signal"])
+        else:
+            _, known = labels(batch, term)
+            counts[term] = int(known.sum())
+    return counts
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,11 @@ class TermSums:
         return {term: self._sum(term, output.float(), batch) for term, output in outputs.items()}
 
     def _sum(self, term: str, output: Tensor, batch: Batch) -> Tensor:
-        distance: Callable[..., Tensor] = F.mse_loss if self.regression == "mse" else F.huber_loss
+        distance = F.mse_loss if self.regression == "mse" else F.huber_loss
         if term == "signal":
-            return distance(output, batch["signal"], reduction="none").mean((1, 2)).sum()
+            # Of 200 points the mean, so that a sample is one unit.
+            errors = distance(output, batch["signal"], reduction="none")
+            return errors.mean((1, 2)).sum()
         target, known = labels(batch, term)
         if term == "class":
             return F.cross_entropy(
@@ -68,7 +76,8 @@ class TermSums:
             loss = F.binary_cross_entropy_with_logits(output, target, reduction="none")
         elif term == "threshold":
             # A threshold below 0 dB counts as 0: log1p is undefined below -1.
-            loss = (torch.log1p(output) - torch.log1p(target.clamp(min=0))) ** 2
+            true = torch.log1p(target.clamp(min=0))
+            loss = (torch.log1p(output) - true) ** 2
         else:
             loss = distance(output, target, reduction="none")
         return (loss * known).sum()
@@ -92,18 +101,28 @@ class TermRamps:
     """Other terms have their full weight from the first step."""
     ramp: float
 
-    def factors(self, terms: Collection[str], epoch: float, epochs: float) -> dict[str, float]:
+    def factors(
+        self,
+        terms: Collection[str],
+        epoch: float,
+        epochs: float,
+    ) -> dict[str, float]:
         """The share of its weight that each of `terms` has after `epoch` of `epochs`.
 
         If the last ramp would end after 60 % of the run, starts and ramps are scaled down
         together to end there.
         """
         starts = {term: self.starts[term] for term in terms if term in self.starts}
-        last = max((start + self.ramp for start in starts.values()), default=0)
-        shrink = min(1.0, COMPLETE * epochs / last) if last else 1.0
+        last = max(starts.values(), default=0) + self.ramp
+        complete = COMPLETE * epochs
+        shrink = complete / last if last > complete else 1.0
+        ramp = shrink * self.ramp
         factors = dict.fromkeys(terms, 1.0)
         for term, start in starts.items():
             since = epoch - shrink * start
-            ramp = shrink * self.ramp
-            factors[term] = min(1.0, max(0.0, since / ramp)) if ramp > 0 else float(since >= 0)
+            # Without a ramp, a term starts at once.
+            if ramp > 0:
+                factors[term] = min(1.0, max(0.0, since / ramp))
+            else:
+                factors[term] = float(since >= 0)
         return factors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -22,15 +23,20 @@ _WIDEST = 17.0
 confident model, which are all near 0 or 1, would share bins."""
 
 
-def measure(sums: TermSums, model: Module, batch: Batch) -> dict[str, tuple[Tensor, int, Tensor]]:
+def measure(
+    sums: TermSums,
+    model: Module,
+    batch: Batch,
+) -> dict[str, tuple[Tensor, int, Tensor]]:
     """By term, its loss, its units and its counts in `batch`; one forward pass."""
     outputs: dict[str, Tensor] = model(batch["signal"], batch["static"])
     losses = sums(outputs, batch)
     known = units(batch, outputs)
-    return {
-        term: (losses[term], known[term], _counts(term, x.float(), batch))
-        for term, x in outputs.items()
-    }
+    sums_by_term = {}
+    for term, output in outputs.items():
+        counts = _counts(term, output.float(), batch)
+        sums_by_term[term] = (losses[term], known[term], counts)
+    return sums_by_term
 
 
 def scores(weights: Mapping[str, float], sums: Mapping[str, Tensor]) -> Scores:
@@ -38,10 +44,12 @@ def scores(weights: Mapping[str, float], sums: Mapping[str, Tensor]) -> Scores:
 
     `val_loss` has every term at its weight of `weights`, at any stage of the curriculum.
     """
-    losses, known = torch.stack([each[:2] for each in sums.values()], 1)
+    losses, known = torch.stack([values[:2] for values in sums.values()], 1)
     factors = torch.tensor([weights[term] for term in sums], dtype=torch.float64)
-    metrics: Scores = {"val_loss": float((factors * losses / known.clamp(min=1)).sum())}
-    for term, counts in ((term, each[2:]) for term, each in sums.items()):
+    weighted = factors * losses / known.clamp(min=1)
+    metrics: Scores = {"val_loss": float(weighted.sum())}
+    for term, values in sums.items():
+        counts = values[2:]
         if term == "class":
             metrics |= macro_f1(counts.view(CLASSES, CLASSES))
         elif term == "exists":
@@ -60,10 +68,10 @@ def macro_f1(confusion: Tensor) -> Scores:
     right = confusion.diagonal()
     true = confusion.sum(1)
     predicted = confusion.sum(0)
-    present = true > 0
+    present = true > 0  # an absent class would have an F1 of 0 at best
     f1 = (2 * right / (true + predicted).clamp(min=1))[present]
     recall = (right / true.clamp(min=1))[present]
-    names = [name for name, occurs in zip(CLASS_NAMES, present.tolist(), strict=True) if occurs]
+    names = list(compress(CLASS_NAMES, present))
     return {
         "val_macro_f1": float(f1.mean()) if names else None,
         "val_balanced_accuracy": float(recall.mean()) if names else None,
@@ -101,10 +109,13 @@ def _counts(term: str, output: Tensor, batch: Batch) -> Tensor:
         return torch.stack([error.sum(), torch.ones_like(error).sum()])
     target, known = labels(batch, term)
     if term == "class":
+        # Unknown classes have negative cells, which are not counted.
         cell = target * CLASSES + output.argmax(-1)
         return torch.bincount(cell[known], minlength=CLASSES**2)
     if term == "exists":
         place = torch.asinh(_FINEST * output) / _WIDEST  # from -1 to 1
         bins = (BINS * (1 + place.nan_to_num()) / 2).long().clamp(0, BINS - 1)
-        return torch.bincount((bins + BINS * target.long())[known], minlength=2 * BINS)
-    return torch.stack([((output - target).abs() * known).sum(), known.sum()])
+        cell = bins + BINS * target.long()
+        return torch.bincount(cell[known], minlength=2 * BINS)
+    errors = (output - target).abs() * known
+    return torch.stack([errors.sum(), known.sum()])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gearshift.models.abr.config import CONDITION, STATIC, Size
 from gearshift.models.abr.layers import ConvBlock, GeluFeedForward, SequenceAttention
 from gearshift.models.abr.levels import (
+    PEAK,
     Bottleneck,
     ClassHead,
     DecoderLevel,
@@ -20,9 +21,6 @@ from gearshift.models.abr.levels import (
 )
 from gearshift.models.abr.responses import Statistics
 from gearshift.models.common.layers import HasFrozenParts
-
-PEAK = ("exists", "latency", "amplitude")
-
 
 ENCODER = ("static", "input", "encoder", "bottleneck")
 """The parts that stage `encoder` trains."""
@@ -43,7 +41,7 @@ class Network(HasFrozenParts):
     ) -> None:
         """`terms`: the loss terms (loss.TERMS) with labels in the data."""
         super().__init__()
-        widths = size.widths
+        widths = [size.base * 2**level for level in range(size.levels)]
         self.static = nn.Sequential(
             nn.Linear(STATIC, CONDITION),
             nn.GELU(),
@@ -51,23 +49,24 @@ class Network(HasFrozenParts):
             nn.Linear(CONDITION, CONDITION),
         )
         self.input = ConvBlock(1, size.base, 7)
-        self.encoder = nn.ModuleList(
-            EncoderLevel(before, width, size)
-            for before, width in zip((size.base, *widths[:-1]), widths, strict=True)
-        )
+        # The channels that each encoder level gets; its decoder level gets the same as its skip.
+        inputs = [size.base, *widths[:-1]]
+        self.encoder = nn.ModuleList()
+        for before, width in zip(inputs, widths, strict=True):
+            self.encoder.append(EncoderLevel(before, width, size))
         self.bottleneck = Bottleneck(widths[-1], size, kernel)
-        skips = (size.base, *widths[:-1])
-        below = (widths[-1], *widths[:0:-1])
-        self.decoder = nn.ModuleList(
-            DecoderLevel(before, width, skip, size, kernel)
-            for before, width, skip in zip(below, widths[::-1], skips[::-1], strict=True)
-        )
+        below = widths[-1]
+        self.decoder = nn.ModuleList()
+        for skip, width in zip(inputs[::-1], widths[::-1], strict=True):
+            self.decoder.append(DecoderLevel(below, width, skip, size, kernel))
+            below = width
         self.output = ConvBlock(size.base, size.base, 7)
+        peak = PeakHead(size, terms)
         self.heads = nn.ModuleDict(
             {
                 # torch.export writes Python with these names, and "class" is a keyword.
                 "signal_head": SignalHead(size, kernel),
-                "peak_head": PeakHead(size, frozenset(terms)),
+                "peak_head": peak,
                 "class_head": ClassHead(size),
                 "threshold_head": ThresholdHead(size),
             }
@@ -76,10 +75,11 @@ class Network(HasFrozenParts):
             self.register_buffer(name, tensor)
         initialize_weights(self, keep_bias=self.input)
         self.terms = tuple(terms)
-        self._single_heads = tuple(name for name in terms if name not in PEAK)
+        self._single_heads = [name for name in terms if name not in PEAK]
+        self._peak_outputs = peak.output_names
+        # What has no labels gets no gradient, and no weight decay changes it.
         for name in ("signal", "class", "threshold"):
             self.heads[f"{name}_head"].requires_grad_(name in terms)
-        peak = self._peak
         peak.requires_grad_(bool(peak.output_names))
         for name in PEAK:
             getattr(peak, name).requires_grad_(name in terms)
@@ -98,15 +98,17 @@ class Network(HasFrozenParts):
         signal [batch, 1, 200]; exists (a logit), latency in ms, amplitude in µV and threshold in
         dB [batch]; class, logits [batch, 5].
         """
+        # From the deepest level up: its features are the memory, those above it the skip.
         features, x, condition = self.encode(signal, static)
         for level in self.decoder:
             memory = features.pop()
             x = level(x, features[-1], memory, condition)
         x = self.output(x)
         outputs = {name: self.heads[f"{name}_head"](x) for name in self._single_heads}
-        if self._peak.output_names:
-            peak = self._peak(x).float().unbind(-1)
-            outputs |= dict(zip(self._peak.output_names, peak, strict=True))
+        if self._peak_outputs:
+            columns = self.heads["peak_head"](x).float().unbind(-1)
+            outputs |= dict(zip(self._peak_outputs, columns, strict=True))
+        # The head predicts standard deviations from the mean.
         for name in ("latency", "amplitude"):
             if name in outputs:
                 center, scale = getattr(self, name)
@@ -114,15 +116,18 @@ class Network(HasFrozenParts):
         return {term: outputs[term] for term in self.terms}
 
     def blocks(self) -> list[nn.Module]:
-        heads = [*self._single_heads, *(["peak"] if self._peak.output_names else [])]
-        trunk = [*self.encoder, self.bottleneck, *self.decoder, self.output]
-        return [self.input, *trunk, *(self.heads[f"{name}_head"] for name in heads)]
-
-    @property
-    def _peak(self) -> PeakHead:
-        head = self.heads["peak_head"]
-        assert isinstance(head, PeakHead)
-        return head
+        names = list(self._single_heads)
+        if self._peak_outputs:
+            names.append("peak")
+        heads = [self.heads[f"{name}_head"] for name in names]
+        return [
+            self.input,
+            *self.encoder,
+            self.bottleneck,
+            *self.decoder,
+            self.output,
+            *heads,
+        ]
 
 
 class UnscaledNetwork(nn.Module):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from math import isnan, nan
+from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ Signal = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 UNKNOWN_CLASS = -100
 LABELS = ("exists", "latency", "amplitude", "threshold")
-"""exists: 1 with a wave V, 0 without; its latency in ms and amplitude in µV; the threshold in dB."""
+"""exists: 1 with a wave V, 0 without; its latency in ms and amplitude in µV; threshold in dB."""
 STATIC_NAMES = ("age", "level", "rate", "fmp")
 _POSSIBLE = {
     "age": (0, 150, "years"),
@@ -113,11 +113,6 @@ class Responses:
     def __len__(self) -> int:
         return len(self.target)
 
-    @property
-    def levels(self) -> NDArray[np.str_]:
-        """The level of each response, as a group name."""
-        return np.array([f"level {level:g} dB" for level in self.static[:, 1]])
-
 
 def collect(
     rows: Iterable[ResponseRow], origin: ResponseOrigin, reading: ResponseReading
@@ -128,51 +123,58 @@ def collect(
     same labels (with other labels it is the row of another rater). Raises DataError if a row cannot
     be used and data.on_bad is stop, or if no row can be used.
     """
-    kept: list[ResponseRow] = []
-    values: list[list[float]] = []
-    owners: dict[bytes, str] = {}
-    seen: set[bytes] = set()
+    usable = []
+    patient_of_signal: dict[bytes, str] = {}
+    digests: set[bytes] = set()
     for row in rows:
-        if (problem := impossible(row)) is not None:
+        problem = impossible(row)
+        if problem is not None:
             reading.bad_records.add(row.where, problem)
             continue
-        row_values = [row[name] for name in (*STATIC_NAMES, *LABELS)]
-        signal = sha256(row.signal.tobytes()).digest()[:16]
-        whole = f"{signal.hex()} {row.patient} {row_values[len(STATIC_NAMES) :]} {row.target}"
-        digest = sha256(whole.encode()).digest()[:16]
-        is_copy = owners.setdefault(signal, row.patient) != row.patient or digest in seen
-        if is_copy and reading.has_labels:
+        # Digests, because whole rows of a large table would not fit into memory twice.
+        signal = sha256(row.signal.tobytes()).digest()
+        row_labels = [row[name] for name in LABELS]
+        whole = f"{signal.hex()} {row.patient} {row_labels} {row.target}"
+        digest = sha256(whole.encode()).digest()
+        is_of_another = patient_of_signal.setdefault(signal, row.patient) != row.patient
+        if reading.has_labels and (is_of_another or digest in digests):
             reading.left_out["duplicates"] += 1
             continue
-        seen.add(digest)
-        values.append(row_values)
-        kept.append(row)
-    reading.left_out["skipped"] = reading.bad_records.finish(reading.settings.on_bad, len(kept))
-    reading.left_out = +reading.left_out
-    if not kept:
+        digests.add(digest)
+        usable.append(row)
+
+    reading.left_out["skipped"] = reading.bad_records.finish(reading.settings.on_bad, len(usable))
+    reading.left_out = +reading.left_out  # without counts of 0
+    if not usable:
         counts = ", ".join(f"{count} {name}" for name, count in reading.left_out.items())
         raise DataError("no usable response", where=f"data.path, left out: {counts or 'nothing'}")
-    static, labels = np.split(np.array(values, np.float32), [len(STATIC_NAMES)], axis=1)
+
+    def column(name: str) -> Signal:
+        return np.array([row[name] for row in usable], np.float32)
+
     return Responses(
         origin,
-        np.array([row.patient for row in kept]),
-        [row.where for row in kept],
-        np.array([row.signal for row in kept], np.float32),
-        static,
-        dict(zip(LABELS, np.ascontiguousarray(labels.T), strict=True)),
-        np.array([row.target for row in kept], np.int64),
+        np.array([row.patient for row in usable]),
+        [row.where for row in usable],
+        np.array([row.signal for row in usable], np.float32),
+        np.stack([column(name) for name in STATIC_NAMES], axis=1),
+        {name: column(name) for name in LABELS},
+        np.array([row.target for row in usable], np.int64),
         reading,
     )
 
 
 def impossible(row: ResponseRow) -> str | None:
     """What of a row no instrument and no rater gives; None: nothing."""
-    if not np.isfinite(row.signal).all():
+    peak = float(np.abs(row.signal).max())
+    if not isfinite(peak):
         return "the signal has non-finite values"
-    if (peak := float(np.abs(row.signal).max())) > _MOST_UV:
+    if peak > _MOST_UV:
         return f"the signal reaches {peak:.4g} µV, above {_MOST_UV:g}"
     for name, (low, high, unit) in _POSSIBLE.items():
-        if not (isnan(value := row[name]) or low <= value <= high):
+        value = row[name]
+        # NaN is neither.
+        if value < low or value > high:
             return f"{name} is {value:.6g}, outside {low:g} to {high:g} {unit}"
     return None
 
@@ -217,20 +219,26 @@ class Statistics:
 
 def fit(responses: Responses, train: Numbers) -> Statistics:
     """The statistics of the responses with the indices `train`, in float64."""
-    rms = np.sqrt(np.square(responses.signal[train], dtype=np.float64).mean())
+    power = np.square(responses.signal[train], dtype=np.float64).mean()
     means, scales = zip(*map(_moments, responses.static[train].T), strict=True)
-    latency, amplitude = (
-        _moments(responses.labels[name][train]) for name in ("latency", "amplitude")
-    )
     target = responses.target[train]
     counts = np.bincount(target[target >= 0], minlength=CLASSES)
-    return Statistics(float(rms) or 1.0, means, scales, latency, amplitude, class_weights(counts))
+    return Statistics(
+        signal_rms=float(np.sqrt(power)) or 1.0,
+        static_mean=means,
+        static_scale=scales,
+        latency=_moments(responses.labels["latency"][train]),
+        amplitude=_moments(responses.labels["amplitude"][train]),
+        class_weight=class_weights(counts),
+    )
 
 
 def class_weights(counts: Numbers) -> tuple[float, ...]:
     """n / (number of present classes × n of the class): the mean weight of a sample is 1."""
-    present = max(1, int((counts > 0).sum()))
-    return tuple(float(counts.sum() / (present * n)) if n else 1.0 for n in counts)
+    present = counts > 0
+    weights = np.ones(len(counts))
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return tuple(weights.tolist())
 
 
 def _moments(column: Signal) -> Pair:
@@ -241,15 +249,14 @@ def _moments(column: Signal) -> Pair:
     return float(known.mean()), float(known.std()) or 1.0
 
 
-def load_or_fit(responses: Responses, train: Numbers, folder: Path | None) -> Statistics:
+def load_or_fit(
+    responses: Responses,
+    train: Numbers,
+    folder: Path | None,
+) -> Statistics:
     """The statistics saved in the run folder; if there are none, fit and save them."""
     if folder is not None and (folder / FILE).exists():
-        return load(folder)
+        return model_facts.load(folder, Statistics, FILE)
     statistics = fit(responses, train)
     model_facts.save(statistics, folder, FILE)
     return statistics
-
-
-def load(folder: Path) -> Statistics:
-    """The statistics saved in a run folder. Reads the disk. Raises DataError."""
-    return model_facts.load(folder, Statistics, FILE)

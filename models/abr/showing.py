@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch.nn import Module
 
 from gearshift.models.abr.config import CLASS_NAMES, POINTS
 from gearshift.models.abr.dataset import scaled_facts, scaled_signal
-from gearshift.models.abr.network import Network
 from gearshift.models.abr.responses import Numbers, ResponseOrigin, Responses
 from gearshift.models.base import DataError, Picture, Prediction, Predictions
 from gearshift.models.common.data_files import few
@@ -35,8 +34,15 @@ ROW = 44
 TALL_ROW = 180
 """Heights of a row in pixels; the second of a picture of one."""
 COLUMNS = (
-    *("response", "class", "predicted class", "probability", "threshold dB"),
-    *("predicted threshold", "wave V ms", "predicted wave V", "error µV"),
+    "response",
+    "class",
+    "predicted class",
+    "probability",
+    "threshold dB",
+    "predicted threshold",
+    "wave V ms",
+    "predicted wave V",
+    "error µV",
 )
 _HEADINGS = {
     "exists": "wave_v_probability",
@@ -47,6 +53,7 @@ _HEADINGS = {
     "threshold": "threshold (dB)",
 }
 Estimates = Mapping[str, NDArray]
+"""By output of the model, its values; class and probability: the likeliest class."""
 
 
 @dataclass(frozen=True)
@@ -62,69 +69,118 @@ class TrainedOnResponses:
         """Raise DataError unless responses of `origin` are of the kind in training."""
         if (origin.species, origin.window_ms) != (self.species, self.window_ms):
             kind = f"{self.species} responses of {self.window_ms:g} ms"
-            problem = f"'{path}' has {origin.species} responses of {origin.window_ms:g} ms"
             raise DataError(
-                f"{problem}, and the model was trained on {kind}", where=OPTION, allowed=kind
+                f"'{path}' has {origin.species} responses of {origin.window_ms:g} ms, "
+                f"and the model was trained on {kind}",
+                where=OPTION,
+                allowed=kind,
             )
 
 
 def _inputs(task: Any, signal: NDArray, static: NDArray) -> list[torch.Tensor]:
     """The signal [batch, 1, 200] and the facts [batch, 4], scaled as in training."""
-    scaled = scaled_signal(signal, task.statistics), scaled_facts(static, task.statistics)
-    return [torch.from_numpy(x).to(task.context.device) for x in scaled]
+    arrays = (
+        scaled_signal(signal, task.statistics),
+        scaled_facts(static, task.statistics),
+    )
+    return [torch.from_numpy(array).to(task.context.device) for array in arrays]
 
 
 @torch.no_grad()
-def features(task: Any, model: Module, signal: NDArray, static: NDArray) -> Estimates:
+def features(
+    task: Any,
+    model: Any,
+    signal: NDArray,
+    static: NDArray,
+) -> Estimates:
     """The features [response, token, width] of an encoder, as `estimates`."""
-    assert isinstance(model, Network)
-    return {"features": model.encode(*_inputs(task, signal, static))[1].float().cpu().numpy()}
+    encoded = model.encode(*_inputs(task, signal, static))[1]
+    return {"features": encoded.float().cpu().numpy()}
 
 
 @torch.no_grad()
-def estimates(task: Any, model: Module, signal: NDArray, static: NDArray) -> Estimates:
+def estimates(
+    task: Any,
+    model: Module,
+    signal: NDArray,
+    static: NDArray,
+) -> Estimates:
     """What the model makes of `signal` [response, 200] in µV with `static` [response, 4].
 
-    The predicted signal in µV; class [response, class] and existence as probabilities; latency and
-    amplitude are NaN where no wave V is predicted. Collective.
+    The predicted signal in µV, and existence as a probability; latency and amplitude are NaN where
+    no wave V is predicted. Collective.
     """
-    found = {term: x.float().cpu() for term, x in model(*_inputs(task, signal, static)).items()}
-    found["signal"] = found["signal"][:, 0] * task.statistics.signal_rms
-    if "class" in found:
-        found["class"] = found["class"].double().softmax(-1)
-    if "exists" in found:
-        is_seen = found["exists"] >= 0
-        found |= {t: found[t].where(is_seen, nan) for t in ("latency", "amplitude") if t in found}
-        found["exists"] = found["exists"].double().sigmoid()
-    return {term: x.numpy() for term, x in found.items()}
+    outputs = model(*_inputs(task, signal, static))
+    values: dict[str, NDArray] = {}
+    for term, output in outputs.items():
+        x = output.float().cpu()
+        if term == "signal":
+            x = x[:, 0] * task.statistics.signal_rms
+        elif term == "class":
+            shares = x.double().softmax(-1).numpy()
+            values["probability"] = shares.max(-1)
+            values["class"] = np.array(CLASS_NAMES)[shares.argmax(-1)]
+            continue
+        elif term == "exists":
+            x = x.double().sigmoid()
+        elif term in ("latency", "amplitude") and "exists" in outputs:
+            # A wave that is not there has no latency.
+            has_wave = outputs["exists"].cpu() >= 0
+            x = x.where(has_wave, nan)
+        values[term] = x.numpy()
+    return values
 
 
 def build_predictions(
-    task: Any, model: Module, numbers: Numbers, signal: NDArray, static: NDArray
+    task: Any,
+    model: Module,
+    numbers: Numbers,
+    signal: NDArray,
+    static: NDArray,
 ) -> Predictions:
-    """Predictions for the responses `numbers`, whose inputs are `signal` and `static`; collective."""
-    found = estimates(task, model, signal, static)
-    responses = task.records
+    """Predictions for the responses `numbers`, with inputs `signal` and `static`; collective."""
+    predicted = estimates(task, model, signal, static)
+    responses: Responses = task.records
     rows = []
     pictures = []
     for row, response in enumerate(numbers.tolist()):
-        target = int(responses.target[response])
-        known = {term: float(column[response]) for term, column in responses.labels.items()}
-        guess = {term: float(x[row]) for term, x in found.items() if x.ndim == 1}
-        shares = found["class"][row] if "class" in found else None
-        values = [nan if shares is None else float(shares.max())]
-        values += [x for t in ("threshold", "latency") for x in (known[t], guess.get(t, nan))]
         name = f"{responses.patient[response]}, {_level(responses, response)}"
-        true = CLASS_NAMES[target] if target >= 0 else None
-        best = None if shares is None else CLASS_NAMES[int(shares.argmax())]
-        error = float(np.sqrt(np.square(found["signal"][row] - signal[row]).mean()))
-        rows.append((name, true, best, *(x if np.isfinite(x) else None for x in values), error))
-        traces = [(signal[row], INK), (found["signal"][row], MARK)]
-        marks = (known["latency"], INK, "V"), (guess.get("latency", nan), MARK, "V?")
+        target = responses.target[response]
+        latency = _cell(responses.labels, "latency", response)
+        predicted_latency = _cell(predicted, "latency", row)
+        trace = predicted["signal"][row]
+        cells = [
+            name,
+            CLASS_NAMES[target] if target >= 0 else None,
+            _cell(predicted, "class", row),
+            _cell(predicted, "probability", row),
+            _cell(responses.labels, "threshold", response),
+            _cell(predicted, "threshold", row),
+            latency,
+            predicted_latency,
+            float(np.sqrt(np.square(trace - signal[row]).mean())),
+        ]
+        rows.append(cells)
+
+        # The picture has both signals, and wave V of each.
+        window_ms = responses.origin.window_ms
+        traces = [(signal[row], INK), (trace, MARK)]
+        marks = []
+        for time_ms, color, text in ((latency, INK, "V"), (predicted_latency, MARK, "V?")):
+            if time_ms is not None:
+                marks.append((time_ms / window_ms, color, text))
+        image = draw_responses([TraceRow("uV", traces, marks)], window_ms)
         caption = f"{name}: recorded (dark) and predicted (red), wave V marked"
-        image = draw_responses([TraceRow("uV", traces, marks)], responses.origin.window_ms)
         pictures.append(Picture(f"response_{row + 1}", caption, image))
     return Predictions(COLUMNS, rows, pictures)
+
+
+def _cell(columns: Estimates, name: str, row: int) -> Any:
+    """The value of a column; None: there is no such column, or no finite number."""
+    if name not in columns:
+        return None
+    value = columns[name][row].item()
+    return value if isinstance(value, str) or isfinite(value) else None
 
 
 def _level(responses: Responses, response: int) -> str:
@@ -133,53 +189,65 @@ def _level(responses: Responses, response: int) -> str:
 
 
 def level_series(responses: Responses, index: Numbers) -> list[Picture]:
-    """Of the responses `index`, those of the patient with the most and, if known, of another class."""
-    pictures = list[Picture]()
-    seen: set[int] = set()
+    """Of the responses `index`, those of the patient with the most, and of one of another class."""
+    pictures: dict[int, Picture] = {}
     patients, counts = np.unique(responses.patient[index], return_counts=True)
     for patient in patients[np.argsort(-counts, kind="stable")]:
         of_patient = index[responses.patient[index] == patient]
         target = int(responses.target[of_patient[0]])
-        if target in seen or len(pictures) == 2:
+        # A second picture is worth it only for another class.
+        if target in pictures or len(pictures) == 2:
             continue
-        seen.add(target)
         kind = CLASS_NAMES[target] if target >= 0 else "hearing loss unknown"
-        caption = f"{patient}, {kind}: responses by level, known waves V marked"
-        pictures.append(Picture(f"responses-{len(seen)}", caption, _draw(responses, of_patient)))
-    return pictures
+        pictures[target] = Picture(
+            f"responses-{len(pictures) + 1}",
+            f"{patient}, {kind}: responses by level, known waves V marked",
+            _draw(responses, of_patient),
+        )
+    return list(pictures.values())
 
 
-def _draw(responses: Responses, index: Numbers, found: Estimates | None = None) -> bytes:
-    """The PNG of responses, the highest level first, with waves V; `found` (red): predictions."""
+def _draw(
+    responses: Responses,
+    index: Numbers,
+    predicted: Estimates | None = None,
+) -> bytes:
+    """The PNG of responses, the highest level first, with waves V; those predicted are red."""
+    window_ms = responses.origin.window_ms
     levels = np.nan_to_num(responses.static[index, 1], nan=-np.inf)
     rows = []
     for n in np.argsort(-levels, kind="stable")[:MAX_TRACES]:
-        traces = [(responses.signal[index[n]], INK)]
-        latency = responses.labels["latency"][index[n]]
+        response = index[n]
+        traces = [(responses.signal[response], INK)]
+        latency = responses.labels["latency"][response]
         text = "V"
-        if found is not None:
-            traces.append((found["signal"][n], MARK))
-            latency = found["latency"][n] if "latency" in found else nan
+        if predicted is not None:
+            traces.append((predicted["signal"][n], MARK))
+            latency = predicted["latency"][n] if "latency" in predicted else nan
             text = "V?"
-        rows.append(TraceRow(_level(responses, index[n]), traces, [(float(latency), MARK, text)]))
-    return draw_responses(rows, responses.origin.window_ms)
+        mark = (float(latency) / window_ms, MARK, text)
+        rows.append(TraceRow(_level(responses, response), traces, [mark]))
+    return draw_responses(rows, window_ms)
 
 
 def draw_responses(rows: Sequence[TraceRow], window_ms: float) -> bytes:
-    """The PNG of responses on one scale; the marks of `rows` are in ms."""
+    """The PNG of responses on one scale."""
+    values: list[NDArray] = []
+    for row in rows:
+        values += [trace for trace, _ in row.traces]
     # A quantile: a few traces with muscle artifacts must not flatten all others.
-    traces = [trace for row in rows for trace, _ in row.traces]
-    largest = float(np.quantile(abs(np.asarray(traces, np.float64)), 0.995))
-    ticks = [(ms / window_ms, f"{ms} ms") for ms in range(int(window_ms) + 1)]
+    magnitudes = abs(np.asarray(values, np.float64))
+    largest = float(np.quantile(magnitudes, 0.995))
     height = TALL_ROW if len(rows) == 1 else ROW
-    shown = [
-        TraceRow(n, t, [(ms / window_ms, ink, text) for ms, ink, text in marks])
-        for n, t, marks in rows
-    ]
-    return draw_traces(shown, ticks, height, 0.8 * height / (largest or 1.0))
+    ticks = [(ms / window_ms, f"{ms} ms") for ms in range(int(window_ms) + 1)]
+    return draw_traces(rows, ticks, height, 0.8 * height / (largest or 1.0))
 
 
-def predict(task: Any, model: Module, responses: Responses) -> Iterator[Prediction]:
+def predict(
+    task: Any,
+    model: Module,
+    responses: Responses,
+) -> Iterator[Prediction]:
     """A table (CSV) and a picture for the responses of each patient or file.
 
     Of an encoder, their features. The last prediction has no file: the count of responses that are
@@ -189,51 +257,78 @@ def predict(task: Any, model: Module, responses: Responses) -> Iterator[Predicti
     groups: dict[str, list[int]] = {}
     for number, patient in enumerate(responses.patient.tolist()):
         groups.setdefault(patient, []).append(number)
-    compute = features if task.stage == ENCODER else estimates
     for group, numbers in groups.items():
         index = np.array(numbers)
         name = names.of(group)
-        parts = (index[at : at + BATCH] for at in range(0, len(index), BATCH))
-        batches = [compute(task, model, responses.signal[n], responses.static[n]) for n in parts]
-        found = {term: np.concatenate([batch[term] for batch in batches]) for term in batches[0]}
-        if "features" in found:
-            items = [responses.where[n] for n in index]
-            more = {"intensity": responses.static[index, 1]}
-            yield features_file(name, group, items, found["features"], more=more)
+        predicted = _estimated(task, model, responses, index)
+        # An encoder has no estimates.
+        if "features" in predicted:
+            yield features_file(
+                name,
+                group,
+                [responses.where[n] for n in numbers],
+                predicted["features"],
+                more={"intensity": responses.static[index, 1]},
+            )
             continue
-        lines, table = _table(responses, index, found)
-        files = {".csv": table, ".png": _draw(responses, index, found)}
+        lines, table = _table(responses, index, predicted)
+        files = {".csv": table, ".png": _draw(responses, index, predicted)}
         yield Prediction(name, "\n".join([group, *lines]), files)
-    notes = [f"left out: {name} {count}" for name, count in responses.reading.left_out.items()]
-    if notes := [*notes, *few(responses.reading.notes)]:
+
+    notes = [f"left out: {reason} {n}" for reason, n in responses.reading.left_out.items()]
+    notes += few(responses.reading.notes)
+    if notes:
         yield Prediction(names.of("notes"), "\n".join(notes))
 
 
-def _table(responses: Responses, index: Numbers, found: Estimates) -> tuple[list[str], bytes]:
+def _estimated(
+    task: Any,
+    model: Module,
+    responses: Responses,
+    index: Numbers,
+) -> Estimates:
+    """Features or estimates of the responses `index`, computed in batches."""
+    compute = features if task.stage == ENCODER else estimates
+    batches = []
+    for first in range(0, len(index), BATCH):
+        part = index[first : first + BATCH]
+        batches.append(compute(task, model, responses.signal[part], responses.static[part]))
+    whole = {}
+    for term in batches[0]:
+        whole[term] = np.concatenate([batch[term] for batch in batches])
+    return whole
+
+
+def _table(
+    responses: Responses,
+    index: Numbers,
+    predicted: Estimates,
+) -> tuple[list[str], bytes]:
     """A line of text and a row of a CSV table for each response."""
-    columns = {term: x for term, x in found.items() if term in _HEADINGS}
-    if "class" in found:
-        columns["class"] = np.array(CLASS_NAMES)[found["class"].argmax(-1)]
-        columns["probability"] = found["class"].max(-1)
-    columns = {term: columns[term] for term in _HEADINGS if term in columns}
+    columns = {}
+    for term, heading in _HEADINGS.items():
+        if term in predicted:
+            columns[heading] = list(map(_text, predicted[term]))
     file = io.StringIO(newline="")
-    lines = []
     writer = csv.writer(file, lineterminator="\n")
-    points = [str(point) for point in range(1, POINTS + 1)]
-    writer.writerow(["response", "patient_id", "intensity", *map(_HEADINGS.get, columns), *points])
+    writer.writerow(["response", "patient_id", "intensity", *columns, *range(1, POINTS + 1)])
+    lines = []
     for row, response in enumerate(index):
-        cells = [x[row] if term == "class" else _number(x[row]) for term, x in columns.items()]
-        level = responses.static[response, 1]
+        cells = {heading: column[row] for heading, column in columns.items()}
         where = responses.where[response]
-        patient = str(responses.patient[response]).removeprefix("patient ")
-        writer.writerow(
-            [where, patient, _number(level), *cells, *map(_number, found["signal"][row])]
-        )
-        values = zip((_HEADINGS[term] for term in columns), cells, strict=True)
-        shown = ", ".join(f"{name} {cell}" for name, cell in values if cell)
-        lines.append(f"  {_level(responses, response) or where}: {shown or 'reconstructed'}")
+        patient = responses.patient[response].removeprefix("patient ")
+        level = _text(responses.static[response, 1])
+        signal = map(_text, predicted["signal"][row])
+        writer.writerow([where, patient, level, *cells.values(), *signal])
+
+        # For the terminal, what is unknown is left out, and so is the signal.
+        summary = ", ".join(f"{heading} {cell}" for heading, cell in cells.items() if cell)
+        lines.append(f"  {_level(responses, response) or where}: {summary or 'reconstructed'}")
     return lines, file.getvalue().encode()
 
 
-def _number(x: float) -> str:
-    return f"{x:.6g}" if np.isfinite(x) else ""
+def _text(value: Any) -> str:
+    """A cell of a table; empty for a number that is not finite."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.6g}" if np.isfinite(value) else ""

@@ -65,20 +65,21 @@ class AbrTask(FamilyTask):
         self.size = SIZES[model.size]
         self.control = data.control
         loss = model.loss
-        starts = model.curriculum
         self.regression = loss.regression
         self.smoothing = loss.label_smoothing
         self.weights = {
-            term: getattr(loss, "class_" if term == "class" else term) for term in TERMS
+            "signal": loss.signal,
+            "exists": loss.exists,
+            "latency": loss.latency,
+            "amplitude": loss.amplitude,
+            "class": loss.class_,
+            "threshold": loss.threshold,
         }
-        self.curriculum = TermRamps(
-            {
-                **dict.fromkeys(PEAK, starts.peak),
-                "class": starts.class_,
-                "threshold": starts.threshold,
-            },
-            starts.ramp,
-        )
+        curriculum = model.curriculum
+        starts = dict.fromkeys(PEAK, curriculum.peak)
+        starts["class"] = curriculum.class_
+        starts["threshold"] = curriculum.threshold
+        self.curriculum = TermRamps(starts, curriculum.ramp)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
 
     def read(self) -> Responses:
@@ -92,20 +93,22 @@ class AbrTask(FamilyTask):
     def groups_of(self, records: Responses) -> NDArray[np.str_]:
         """The patient or file of each response; or the level, if there are one or two of them."""
         data = self.data_settings
+        self.noun = "patients or files"
+        if data.path in PATIENTS or data.split == "patient":
+            return records.patient
+        # Splits need three groups: of one or two recordings, levels must do.
         count = len(set(records.patient))
-        split_by = "patient" if data.path in PATIENTS else data.split
-        if split_by == "level" and count >= len(SPLITS):
+        if count < len(SPLITS):
+            self.noun = "levels"
+            self.repeats = REPEATS
+            return np.array([f"level {level:g} dB" for level in records.static[:, 1]])
+        if data.split == "level":
             raise DataError(
                 f"data.split=level would put {count} patients or files into more than one split",
                 where="data.split",
                 allowed="level only with one or two recordings",
                 fix="--set data.split=patient",
             )
-        if count < len(SPLITS) and split_by != "patient":
-            self.noun = "levels"
-            self.repeats = REPEATS
-            return records.levels
-        self.noun = "patients or files"
         return records.patient
 
     def fit(self, train: Numbers) -> None:
@@ -114,14 +117,15 @@ class AbrTask(FamilyTask):
         origin = self.records.origin
         self.statistics = load_or_fit(self.records, train, folder)
         self.terms = known_terms(self.records, train)
-        model_facts.save(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)
-        self.goal = BY_CLASS if "class" in self.terms else Goal("val_signal_mse", "min")
+        trained = TrainedOnResponses(self.terms, origin.species, origin.window_ms)
+        model_facts.save(trained, folder)
+        if "class" not in self.terms:
+            self.goal = Goal("val_signal_mse", "min")
         self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
 
     def setup_without_data(self) -> None:
         self.trained = model_facts.load(self.context.folder, TrainedOnResponses)
-        assert self.context.folder is not None, "the facts were loaded from it"
-        self.statistics = responses.load(self.context.folder)
+        self.statistics = model_facts.load(self.context.folder, Statistics, responses.FILE)
         self.terms = self.trained.terms
         self.encoder = None  # the initial weights are among the trained ones
 
@@ -134,12 +138,23 @@ class AbrTask(FamilyTask):
     def sample(self, number: int, given: int, draws: Draws) -> Sample:
         """In control `noise-signal`, a response keeps its own examination facts."""
         facts_of = given if self.control == "noise" else number
-        return dataset.sample(self.records, self.statistics, number, given, facts_of)
+        return dataset.sample(
+            self.records,
+            self.statistics,
+            number,
+            given,
+            facts_of,
+        )
 
     collate = staticmethod(dataset.collate)
 
     def network(self) -> Network:
-        return Network(self.size, self.statistics, self.terms, self.context.attention)
+        return Network(
+            self.size,
+            self.statistics,
+            self.terms,
+            self.context.attention,
+        )
 
     def num_units(self, batch: Batch) -> NumUnits:
         """By term, the known labels of `batch`, where signal counts samples."""
@@ -150,16 +165,21 @@ class AbrTask(FamilyTask):
 
     def loss(self, model: Module, batch: Batch) -> Loss:
         """By term, the sum over its units times its weight and its curriculum factor."""
-        sums = self._sums(model(batch["signal"], batch["static"]), batch)
-        factors = {term: self.weights[term] * self._factors[term] for term in sums}
-        return Loss({term: factors[term] * total for term, total in sums.items()}, {})
+        outputs = model(batch["signal"], batch["static"])
+        weighted = {}
+        for term, total in self._sums(outputs, batch).items():
+            factor = self.weights[term] * self._factors[term]
+            weighted[term] = factor * total
+        return Loss(weighted, {})
 
     def metric(self) -> Sums:
-        return Sums(partial(metric.measure, self._sums), partial(metric.scores, self.weights))
+        return Sums(
+            partial(metric.measure, self._sums),
+            partial(metric.scores, self.weights),
+        )
 
-    def blocks(self, model: Module) -> list[Module]:
-        assert isinstance(model, Network)
-        return model.blocks()
+    def blocks(self, model: Any) -> list[Module]:
+        return list(model.blocks())
 
     def example(self) -> Sequence[Tensor]:
         """Fourier transforms of the state space layers (below 1 %) are not counted."""
@@ -173,39 +193,55 @@ class AbrTask(FamilyTask):
         positions = spread_positions(len(split), showing.SHOWN)
         numbers = split.numbers[positions]
         given = split.given[positions]
+        # In control noise-signal, only the signal is that of another patient.
         facts_of = given if self.control == "noise" else numbers
-        signal = self.records.signal[given]
-        static = self.records.static[facts_of]
-        return showing.build_predictions(self, model, numbers, signal, static)
+        return showing.build_predictions(
+            self,
+            model,
+            numbers,
+            self.records.signal[given],
+            self.records.static[facts_of],
+        )
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         """See showing.predict. All responses are read first. Raises DataError."""
         with input_errors():
-            records = read_responses(str(path), self.data_settings, has_labels=False)
+            records = read_responses(
+                str(path),
+                self.data_settings,
+                has_labels=False,
+            )
             used = [file for file in files(path) if of_file(file)]
         self.trained.check(records.origin, path)
         yield from showing.predict(self, model, records)
-        yield from passed_over(path, [*used, *filter(None, map(bids.events_path, used))])
+        # Tables of events were read with their recordings.
+        events = filter(None, map(bids.events_path, used))
+        yield from passed_over(path, [*used, *events])
 
-    def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
+    def onnx_model(self, model: Any) -> tuple[Module, Mapping[str, Tensor]]:
         """From signals in µV and facts to the outputs; of an encoder, to its features."""
-        assert isinstance(model, Network)
         tensors = self.statistics.tensors()
         signal = tensors["signal_rms"] * torch.randn(8, 1, POINTS)
         static = tensors["static_mean"] + tensors["static_scale"] * torch.randn(8, STATIC)
-        return UnscaledNetwork(model, self.stage == "encoder"), {"signal": signal, "static": static}
+        whole = UnscaledNetwork(model, self.stage == "encoder")
+        return whole, {"signal": signal, "static": static}
 
     def facts(self) -> Mapping[str, Any]:
-        by = f"by {self.records.origin.group}"
+        split = f"by {self.records.origin.group}"
         if self.noun == "levels":
-            by = f"by level of one or two recordings, each training level {REPEATS} times per epoch: scores "
-            by += "do not generalize to other ears"
+            split = (
+                f"by level of one or two recordings, each training level {REPEATS} times per "
+                "epoch: scores do not generalize to other ears"
+            )
         numbers = {name: self.data(name).numbers for name in SPLITS}
-        facts = {"source": self.data_settings.path, "split": by, **super().facts()}
+        facts = {"source": self.data_settings.path, "split": split, **super().facts()}
         facts |= dataset.facts(self.records, self.terms, numbers)
         if self.control != "real":
             facts["control"] = dataset.bounds(
-                self.records, self.terms, numbers["val"], self.control
+                self.records,
+                self.terms,
+                numbers["val"],
+                self.control,
             )
         if self.context.attention == "flash":
             facts["flash_attention"] = (

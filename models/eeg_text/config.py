@@ -95,7 +95,12 @@ class Model(FamilySection):
     tokenizer.json or its folder. With `pretrained`, the folder's own."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of all layers."""
-    word_dropout: float = Field(default=0.1, ge=0, lt=1, json_schema_extra=_TEXT)
+    word_dropout: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        json_schema_extra=_TEXT,
+    )
     """Share of the decoder's training inputs to mask."""
     mask_share: Annotated[
         float, Field(gt=0, lt=1, json_schema_extra={"only_if": {"model.stage": ["encoder"]}})
@@ -116,7 +121,12 @@ class Data(DataSection):
     path: str = "embedded:reading"
     """A ZuCo .mat file, a recording in a format that MNE reads (EDF, BrainVision, FIF, ...),
     or a folder of any of them; or embedded:reading, embedded:reading-small."""
-    seq_len: int = Field(default=800, ge=64, le=10**6, multiple_of=TOKEN_SAMPLES)
+    seq_len: int = Field(
+        default=800,
+        ge=64,
+        le=10**6,
+        multiple_of=TOKEN_SAMPLES,
+    )
     """EEG samples at 500 Hz in a window; longer segments have several windows."""
     windows: int = Field(default=16, ge=1, le=10**5)
     """Maximum windows per segment; longer segments are cropped to the windows in their center."""
@@ -134,5 +144,10 @@ class Data(DataSection):
     """What columns of tables beside recordings and of `texts` mean whose names are not known, such
     as "start=onset_s"; other meanings: duration_s, text, event (of `texts`), ignore."""
     unit: UnitOfChannels = None
-    line_hz: int = Field(default=50, ge=50, le=60, json_schema_extra={"unit": "Hz"})
+    line_hz: int = Field(
+        default=50,
+        ge=50,
+        le=60,
+        json_schema_extra={"unit": "Hz"},
+    )
     """Mains frequency to filter out."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
-from itertools import pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ def phase_randomised(eeg: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     phases[0] = 0
     if len(eeg) % 2 == 0:
         phases[-1] = 0  # the highest frequency has no phase
-    return np.fft.irfft(spectrum * np.exp(1j * phases), n=len(eeg), axis=0).astype(np.float32)
+    noise = np.fft.irfft(spectrum * np.exp(1j * phases), n=len(eeg), axis=0)
+    return noise.astype(np.float32)
 
 
 def random_others(groups: list[str], seed: int) -> np.ndarray:
@@ -53,9 +54,14 @@ def random_others(groups: list[str], seed: int) -> np.ndarray:
     """
     rng = np.random.default_rng([seed, len(groups)])
     chosen = rng.integers(len(groups), size=len(groups))
-    names = np.unique(groups, return_inverse=True)[1]
-    while names.any() and (same := names[chosen] == names).any():
+    # With a single group, there is no other.
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        return chosen
+    same = group[chosen] == group
+    while same.any():
         chosen[same] = rng.integers(len(groups), size=int(same.sum()))
+        same = group[chosen] == group
     return chosen
 
 
@@ -79,18 +85,23 @@ class SampleRules:
         return max(1, -(-min(samples, self.most) // self.samples))
 
 
+def num_tokens(samples: int) -> int:
+    """The tokens of a number of samples; the last one may be incomplete."""
+    return -(-samples // TOKEN_SAMPLES)
+
+
 def cut_windows(eeg: np.ndarray, samples: int) -> list[np.ndarray]:
     """`eeg` [time, channel] in the fewest windows of at most `samples`, of nearly equal length.
 
     `samples` and all starts are multiples of TOKEN_SAMPLES, so windows have the tokens of `eeg`.
     """
     count = max(1, -(-len(eeg) // samples))
-    tokens = -(-len(eeg) // TOKEN_SAMPLES)
-    starts = [TOKEN_SAMPLES * (number * tokens // count) for number in range(count + 1)]
-    return [eeg[start:stop] for start, stop in pairwise(starts)]
+    tokens = num_tokens(len(eeg))
+    starts = [number * tokens // count * TOKEN_SAMPLES for number in range(1, count)]
+    return np.split(eeg, starts)
 
 
-def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
+def standardize(eeg: np.ndarray, samples: int) -> np.ndarray:
     """The center of `eeg` [time, channel], each channel with mean 0 and deviation 1, clipped.
 
     A flat channel is 0.
@@ -106,7 +117,12 @@ def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
 class SegmentSamples:
     """EEG segments of the items of one split, by index."""
 
-    def __init__(self, items: Sequence[Item], numbers: Sequence[int], rules: SampleRules) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        numbers: Sequence[int],
+        rules: SampleRules,
+    ) -> None:
         """`items`: of all splits; `numbers`: those of this split."""
         self.numbers = list(numbers)
         self.rules = rules
@@ -121,34 +137,42 @@ class SegmentSamples:
         """The item of a sample."""
         return self.items[index]
 
-    def own(self, number: int) -> np.ndarray:
+    def recorded_eeg(self, number: int) -> np.ndarray:
         """The recorded EEG of an item; the last one is kept, for its next window."""
         if self._last is None or self._last[0] != number:
-            self._last = number, prepared(self.items[number].load(), self.rules.most)
+            eeg = self.items[number].load()
+            self._last = (number, standardize(eeg, self.rules.most))
         return self._last[1]
 
-    def given(self, index: int) -> np.ndarray:
+    def input_eeg(self, index: int) -> np.ndarray:
         """The EEG of a sample; in a noise control, noise with the spectrum of another segment.
 
         Not of the same segment: its spectrum and length could reveal the sentence.
         """
         if not self.rules.is_noise:
-            return self.own(index)
+            return self.recorded_eeg(index)
         other = int(self.random_others[index])
-        rng = np.random.default_rng([self.rules.seed, 1, self.numbers[other]])
-        return prepared(phase_randomised(self.own(other), rng), self.rules.most)
+        return self.noise(self.recorded_eeg(other), 1, self.numbers[other])
+
+    def noise(self, eeg: np.ndarray, *seeds: int) -> np.ndarray:
+        """Noise with the spectrum of `eeg`; the same for the same `seeds`."""
+        rng = np.random.default_rng([self.rules.seed, *seeds])
+        return standardize(phase_randomised(eeg, rng), self.rules.most)
 
 
 class MaskedSamples(SegmentSamples):
     """Windows of EEG with masked spans, by index: all windows of all segments."""
 
-    def __init__(self, *given: Any, share: float, is_training: bool) -> None:
-        """`given` as SegmentSamples. If `is_training`, other spans are masked in each epoch."""
-        super().__init__(*given)
+    def __init__(self, *segments: Any, share: float, is_training: bool) -> None:
+        """`segments` as SegmentSamples. If `is_training`, each epoch masks other spans."""
+        super().__init__(*segments)
         self.share = share
         self.is_training = is_training
-        counts = [self.rules.count(item.samples) for item in self.items]
-        self._windows = [(n, window) for n, count in enumerate(counts) for window in range(count)]
+        self._windows: list[tuple[int, int]] = []
+        """Segment and window of each sample."""
+        for segment, item in enumerate(self.items):
+            count = self.rules.count(item.samples)
+            self._windows += [(segment, window) for window in range(count)]
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -157,8 +181,8 @@ class MaskedSamples(SegmentSamples):
         """The item that a window belongs to."""
         return self.items[self._windows[index][0]]
 
-    def given(self, index: int) -> np.ndarray:
-        return self._cut(index, super().given)
+    def input_eeg(self, index: int) -> np.ndarray:
+        return self._cut(index, super().input_eeg)
 
     def _cut(self, index: int, read: Callable[[int], np.ndarray]) -> np.ndarray:
         segment, window = self._windows[index]
@@ -170,13 +194,19 @@ class MaskedSamples(SegmentSamples):
 
         In a noise control the encoder gets noise and must predict the recorded EEG.
         """
-        target = self._cut(index, self.own)
+        target = self._cut(index, self.recorded_eeg)
         item = self.item(index)
-        rng = draws.rng() if self.is_training else np.random.default_rng([self.rules.seed, index])
-        tokens = -(-len(target) // TOKEN_SAMPLES)
+        # In evaluation the same spans are masked each time.
+        rng = np.random.default_rng([self.rules.seed, index])
+        if self.is_training:
+            rng = draws.rng()
+        seen = target
+        if self.rules.is_noise:
+            seen = self.input_eeg(index)
+        tokens = num_tokens(len(target))
         return {
             "eeg": target,
-            "seen": self.given(index) if self.rules.is_noise else target,
+            "seen": seen,
             "hidden": draw_spans(rng, tokens, self.share, SHORTEST, LONGEST),
             "recorded": np.isin(np.arange(CHANNELS), item.channels),
             "subject": item.subject,
@@ -187,55 +217,54 @@ class TextSamples(SegmentSamples):
     """EEG with the sentence that was read; in evaluation, with noise, other EEG and candidates."""
 
     features: CachedFeatures | None = None
-    """Cached ones of the inputs, numbered as in `seen`."""
+    """Cached ones of the inputs, numbered as in `encoder_input`."""
 
-    def __init__(self, *given: Any, texts: SentenceTexts, word_dropout: float) -> None:
-        """`given` as SegmentSamples."""
-        super().__init__(*given)
+    def __init__(self, *segments: Any, texts: SentenceTexts, word_dropout: float) -> None:
+        """`segments` as SegmentSamples."""
+        super().__init__(*segments)
         self.texts = texts
         self.word_dropout = word_dropout
-        is_evaluated = any(item.group in texts.candidates for item in self.items)
-        self.inputs = len(self) * (2 if is_evaluated else 1)
+        is_evaluated = self.items[0].group in texts.candidates
+        self.inputs = 2 * len(self) if is_evaluated else len(self)
         """The number of encoder inputs: EEG, and in evaluation also noise for each."""
 
-    def seen(self, number: int) -> np.ndarray:
+    def encoder_input(self, number: int) -> np.ndarray:
         """Encoder input `number`: first the EEG of all samples, then the noise of all samples."""
         if number < len(self):
-            return self.given(number)
+            return self.input_eeg(number)
         index = number - len(self)
-        rng = np.random.default_rng([self.rules.seed, 2, index])
-        return prepared(phase_randomised(self.given(index), rng), self.rules.most)
+        return self.noise(self.input_eeg(index), 2, index)
 
     def _input(self, number: int) -> np.ndarray | Mapping[str, np.ndarray]:
-        return self.seen(number) if self.features is None else self.features[number]
+        if self.features is None:
+            return self.encoder_input(number)
+        return self.features[number]
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
         item = self.items[index]
         texts = self.texts
-        eeg = self._input(index)
-        tokens = texts.tokens[item.group]
+        sentence = item.group
+        tokens = texts.tokens[sentence]
         inputs = tokens[:-1]
         if self.word_dropout:
             visible = draws.rng().random(len(inputs)) >= self.word_dropout
-            visible[0] = True
+            visible[0] = True  # the start token
             inputs = np.where(visible, inputs, texts.tokenizer.hidden)
+        eeg = self._input(index)
         sample: dict[str, Any] = {
             "eeg": eeg,
             "inputs": inputs,
             "labels": tokens[1:],
-            "sentence": item.group,
+            "sentence": sentence,
             "subject": item.subject,
         }
-        if item.group in texts.candidates:
-            sample |= {
-                "compared": (
-                    eeg,
-                    *map(self._input, (len(self) + index, int(self.random_others[index]))),
-                ),
-                "text": texts.text[item.group],
-                "number": texts.number[item.group],
-                "candidates": texts.candidates[item.group],
-            }
+        if sentence in texts.candidates:
+            noise = self._input(len(self) + index)
+            other = self._input(int(self.random_others[index]))
+            sample["compared"] = (eeg, noise, other)
+            sample["text"] = texts.text[sentence]
+            sample["number"] = texts.number[sentence]
+            sample["candidates"] = texts.candidates[sentence]
         return sample
 
 
@@ -243,56 +272,72 @@ IGNORE = -100
 """The label that the loss ignores."""
 
 
-def _first(lengths: Sequence[int], samples: int) -> Tensor:
+def _first(lengths: Iterable[int], samples: int) -> Tensor:
     """A mask [batch, time], bool: True for as many first samples."""
-    return torch.from_numpy(np.arange(samples) < np.array(lengths)[:, None])
+    counts = np.array(list(lengths))
+    return torch.from_numpy(np.arange(samples) < counts[:, None])
 
 
-def encoder_inputs(given: Sequence[Any], rules: SampleRules, name: str = "eeg") -> dict[str, Any]:
-    """The inputs of the encoder `name`: EEG or cached features, and valid samples; see `collate_text`.
+def encoder_inputs(
+    inputs: Sequence[Any],
+    rules: SampleRules,
+    name: str = "eeg",
+) -> dict[str, Any]:
+    """The inputs of the encoder `name`: EEG or cached features, and valid samples.
 
-    `given`: arrays [time, 105], or cached rows of EegTextTask.encode. A segment of n windows has the
-    mean of n consecutive tokens as one token, so that segments of any length have as many tokens as a
-    window. With one window nothing is pooled.
+    See `collate_text`. `inputs`: arrays [time, 105], or cached rows of EegTextTask.encode. A
+    segment of n windows has the mean of n consecutive tokens as one token, so that segments of any
+    length have as many tokens as a window. With one window nothing is pooled.
     """
     samples = rules.samples
-    if isinstance(given[0], Mapping):
-        memory = torch.from_numpy(np.stack([features["memory"] for features in given]))
-        lengths = [int(features["samples"]) for features in given]
-        return {f"{name}_memory": memory, f"{name}_mask": _first(lengths, samples)}
+    if isinstance(inputs[0], Mapping):
+        memory = np.stack([features["memory"] for features in inputs])
+        lengths = [int(features["samples"]) for features in inputs]
+        return {
+            f"{name}_memory": torch.from_numpy(memory),
+            f"{name}_mask": _first(lengths, samples),
+        }
     if rules.windows == 1:
-        mask = _first(list(map(len, given)), samples)
-        return {name: padded(given, length=samples), f"{name}_mask": mask}
-    pool = np.full((len(given), samples // TOKEN_SAMPLES, rules.windows), -1, dtype=np.int64)
-    every = list[np.ndarray]()
-    lengths = list[int]()
-    for of_segment, eeg in zip(pool, given, strict=True):
-        tokens = list[int]()  # numbered over all windows of the batch
+        return {
+            name: padded(inputs, length=samples),
+            f"{name}_mask": _first(map(len, inputs), samples),
+        }
+    size = samples // TOKEN_SAMPLES
+    pool = np.full((len(inputs), size, rules.windows), -1)
+    every: list[np.ndarray] = []
+    lengths = []
+    for of_segment, eeg in zip(pool, inputs, strict=True):
+        tokens: list[int] = []  # numbered over all windows of the batch
         windows = cut_windows(eeg, samples)
         for number, window in enumerate(windows, start=len(every)):
-            first = number * pool.shape[1]
-            tokens += range(first, first - (-len(window) // TOKEN_SAMPLES))
+            first = number * size
+            tokens += range(first, first + num_tokens(len(window)))
+        # A row is one token of the segment: as many consecutive tokens as there are windows.
         rows = -(-len(tokens) // len(windows))
         of_segment[:rows, : len(windows)].flat[: len(tokens)] = tokens
         lengths.append(min(len(eeg), rows * TOKEN_SAMPLES))
         every += windows
     return {
         name: padded(every, length=samples),
-        f"{name}_windows": _first(list(map(len, every)), samples),
+        f"{name}_windows": _first(map(len, every), samples),
         f"{name}_pool": torch.from_numpy(pool),
         f"{name}_mask": _first(lengths, samples),
     }
+
+
+def _columns(samples: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [sample[name] for sample in samples] for name in samples[0]}
 
 
 def collate_masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
     """eeg, the target, and seen, what the encoder gets, each with a mask of valid samples;
     mask_target [batch, time / 4], recorded [batch, 105], units: masked values.
     """
-    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    columns = _columns(samples)
     batch: dict[str, Any] = {"meta": {"subject": columns["subject"]}}
     for name in ("eeg", "seen"):
         batch[name] = padded(columns[name], length=length)
-        batch[f"{name}_mask"] = _first(list(map(len, columns[name])), length)
+        batch[f"{name}_mask"] = _first(map(len, columns[name]), length)
     batch["mask_target"] = padded(columns["hidden"], length=length // TOKEN_SAMPLES)
     batch["recorded"] = torch.from_numpy(np.stack(columns["recorded"]))
     batch["units"] = int(masked_values(batch).sum())
@@ -305,7 +350,11 @@ def masked_values(batch: Batch) -> Tensor:
     return hidden[:, :, None] & batch["recorded"][:, None, :]
 
 
-def collate_text(samples: Sequence[dict[str, Any]], rules: SampleRules, pad: int) -> Batch:
+def collate_text(
+    samples: Sequence[dict[str, Any]],
+    rules: SampleRules,
+    pad: int,
+) -> Batch:
     """eeg, eeg_mask, text_ids and labels [batch, text], units: labels.
 
     If segments may have several windows: eeg [window, time, 105] of all segments one after the
@@ -317,20 +366,16 @@ def collate_text(samples: Sequence[dict[str, Any]], rules: SampleRules, pad: int
     compared, the EEG of all, then noise of all, then other EEG, as eeg; candidates [batch,
     candidate, text]; number [batch], the index of the sentence; text, the sentences.
     """
-    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
-    batch: dict[str, Any] = {
-        **encoder_inputs(columns["eeg"], rules),
-        "text_ids": padded(columns["inputs"], pad),
-        "labels": padded(columns["labels"], IGNORE),
-        "units": sum(map(len, columns["labels"])),
-        "meta": {name: columns[name] for name in ("sentence", "subject")},
-    }
+    columns = _columns(samples)
+    batch: dict[str, Any] = encoder_inputs(columns["eeg"], rules)
+    batch["text_ids"] = padded(columns["inputs"], pad)
+    batch["labels"] = padded(columns["labels"], IGNORE)
+    batch["units"] = sum(map(len, columns["labels"]))
+    batch["meta"] = {"sentence": columns["sentence"], "subject": columns["subject"]}
     if "candidates" in columns:
-        batch |= encoder_inputs(
-            [given for kind in zip(*columns["compared"], strict=True) for given in kind],
-            rules,
-            "compared",
-        )
+        # The EEG of all samples, then the noise of all, then the other EEG.
+        compared = chain.from_iterable(zip(*columns["compared"], strict=True))
+        batch |= encoder_inputs(list(compared), rules, "compared")
         batch["candidates"] = torch.from_numpy(np.stack(columns["candidates"]))
         batch["number"] = torch.tensor(columns["number"])
         batch["text"] = columns["text"]
@@ -344,22 +389,28 @@ class TextInputs:
         """`path`: of the data. Reads the identities of files, not their contents."""
         self._samples = samples
         source = Path(path).expanduser()
-        stamps = list[tuple[str | int, ...]]()
-        if not path.startswith("embedded:"):
+        if path.startswith("embedded:"):
+            paths = []
+        elif source.is_dir():
+            paths = files(source)
+        else:
             # Some formats store the samples in a file beside the one that is named: NAME.eeg.
-            beside = source.parent.glob(f"{escape(source.stem)}*")
-            paths = files(source) if source.is_dir() else sorted(beside)
-            stamps = [(file.as_posix(), *identity(file)) for file in paths if file.is_file()]
+            paths = sorted(source.parent.glob(f"{escape(source.stem)}*"))
         digest = hashlib.sha256()
-        for number, i in zip(samples.numbers, samples.items, strict=True):
-            digest.update(repr((number, i.where, i.subject, i.group, i.samples)).encode())
-        items = {"data": path, "files": stamps, "items": digest.hexdigest()}
-        self.made_from = items | {"filter": 2} | vars(samples.rules)
+        for number, item in zip(samples.numbers, samples.items, strict=True):
+            facts = (number, item.where, item.subject, item.group, item.samples)
+            digest.update(repr(facts).encode())
+        self.made_from = {
+            "data": path,
+            "files": [(file.as_posix(), *identity(file)) for file in paths if file.is_file()],
+            "items": digest.hexdigest(),
+            "filter": 2,
+            **vars(samples.rules),
+        }
 
     def __len__(self) -> int:
         return self._samples.inputs
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        return encoder_inputs(
-            [self._samples.seen(number) for number in numbers], self._samples.rules
-        )
+        inputs = [self._samples.encoder_input(number) for number in numbers]
+        return encoder_inputs(inputs, self._samples.rules)

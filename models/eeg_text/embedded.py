@@ -65,17 +65,39 @@ class Recipe(NamedTuple):
     def texts(self) -> list[Words]:
         """The distinct sentences as words, with uniform forms and words."""
         rng = np.random.default_rng(SEED)
-        drawn: dict[Words, None] = {}
-        slots = {n: words.split() for n, words in self.slots.items()}
-        forms = [*map(str.split, self.forms)]
-        while len(drawn) < self.sentences:
-            form = forms[int(rng.integers(len(forms)))]
-            drawn[tuple(slots[name][int(rng.integers(len(slots[name])))] for name in form)] = None
-        return list(drawn)
+        sentences: dict[Words, None] = {}
+        while len(sentences) < self.sentences:
+            form = self.forms[rng.integers(len(self.forms))]
+            words = []
+            for slot in form.split():
+                choices = self.slots[slot].split()
+                words.append(choices[rng.integers(len(choices))])
+            sentences[tuple(words)] = None
+        return list(sentences)
 
 
-READING = Recipe("reading", 12, 400, SLOTS, FORMS, 0.3, 800, -6.0, 0.7)
-SMALL = Recipe("reading-small", 3, 256, SMALL_SLOTS, FORMS[:1], 0.24, 480, 5.0, 0.95)
+READING = Recipe(
+    name="reading",
+    subjects=12,
+    sentences=400,
+    slots=SLOTS,
+    forms=FORMS,
+    word_s=0.3,
+    samples=800,
+    snr_db=-6.0,
+    similarity=0.7,
+)
+SMALL = Recipe(
+    name="reading-small",
+    subjects=3,
+    sentences=256,
+    slots=SMALL_SLOTS,
+    forms=FORMS[:1],
+    word_s=0.24,
+    samples=480,
+    snr_db=5.0,
+    similarity=0.95,
+)
 EMBEDDED = dict(zip(formats.EMBEDDED, (READING, SMALL), strict=True))
 CACHED_BYTES = 2**27
 """A larger set is not cached; simulating a recording takes about 2 ms."""
@@ -89,10 +111,12 @@ class Readers:
         self.sentences = recipe.texts()
         self.words = sorted({*" ".join(recipe.slots.values()).split()})
         rng = np.random.default_rng(SEED)
-        self._codes = rng.standard_normal((len(self.words), len(INDICES), CODES), dtype=np.float32)
+        shape = (len(self.words), len(INDICES) * CODES)
+        self._codes = rng.standard_normal(shape, dtype=np.float32)
         mixings = np.stack([_mixing(rng) for _ in range(recipe.subjects)])
-        like = recipe.similarity
-        mixed = np.sqrt(like) * _mixing(rng) + np.sqrt(1 - like) * mixings
+        # The mixing matrices of readers are similar, so that one reader can learn from another.
+        common = np.sqrt(recipe.similarity) * _mixing(rng)
+        mixed = common + np.sqrt(1 - recipe.similarity) * mixings
         self._mixing_of = mixed.astype(np.float32)
         self._sources = rng.standard_normal((SOURCES, CHANNELS), dtype=np.float32)
         self._sources /= np.sqrt(SOURCES)
@@ -106,15 +130,21 @@ class Readers:
 
     def recording(self, index: int) -> np.ndarray:
         """Microvolts [time, 105], float32; deterministic."""
-        (subject, words), samples = self.label(index), self.recipe.samples
+        recipe = self.recipe
+        samples = recipe.samples
+        subject, words = self.label(index)
         rng = np.random.default_rng([SEED, index])
+        # Waves of common sources, and a little noise of each channel.
         background = _background(rng, samples) @ self._sources
         background += 0.3 * rng.standard_normal((samples, CHANNELS), dtype=np.float32)
-        onsets = np.arange(len(words)) * self.recipe.word_s + rng.uniform(-0.02, 0.02, len(words))
+        count = len(words)
+        onsets = np.arange(count) * recipe.word_s + rng.uniform(-0.02, 0.02, count)
         time = np.arange(samples)[:, None] / RATE_HZ
-        waves = np.exp(-(((time - onsets - DELAY_S) / SPREAD_S) ** 2) / 2).astype(np.float32)
-        codes = self._codes[[self.words.index(word) for word in words]].reshape(len(words), -1)
-        gain = np.float32(10 ** (self.recipe.snr_db / 20))
+        # After each word a bell, in which its codes reach the channels as this reader mixes them.
+        away = (time - onsets - DELAY_S) / SPREAD_S
+        waves = np.exp(-(away**2) / 2).astype(np.float32)
+        codes = self._codes[[self.words.index(word) for word in words]]
+        gain = np.float32(10 ** (recipe.snr_db / 20))
         evoked = gain * (waves @ (codes @ self._mixing_of[subject]))
         return (background + evoked + _blinks(rng, samples)) * NOISE_UV
 
@@ -122,8 +152,9 @@ class Readers:
 def _mixing(rng: Generator) -> np.ndarray:
     """The matrix from the codes of all regions to channels; each region reaches its own."""
     mixing = np.zeros((len(INDICES), CODES, CHANNELS), dtype=np.float32)
-    for number, channels in enumerate(INDICES.values()):
-        mixing[number][:, channels] = rng.standard_normal((CODES, len(channels)), dtype=np.float32)
+    for of_region, channels in zip(mixing, INDICES.values(), strict=True):
+        shape = (CODES, len(channels))
+        of_region[:, channels] = rng.standard_normal(shape, dtype=np.float32)
     return mixing.reshape(-1, CHANNELS) / np.float32(np.sqrt(CODES))
 
 
@@ -132,9 +163,10 @@ def _background(rng: Generator, samples: int) -> np.ndarray:
     frequency = np.fft.rfftfreq(samples, 1 / RATE_HZ)
     amplitude = np.zeros(len(frequency), dtype=np.float32)
     amplitude[1:] = 1 / np.sqrt(frequency[1:])
-    amplitude += 0.35 * np.exp(-(((frequency - 10) / 1.0) ** 2) / 2)
-    parts = rng.standard_normal((2, SOURCES, len(frequency)), dtype=np.float32)
-    waves = np.fft.irfft((parts[0] + 1j * parts[1]) * amplitude, n=samples).astype(np.float32)
+    amplitude += 0.35 * np.exp(-((frequency - 10) ** 2) / 2)
+    real, imaginary = rng.standard_normal((2, SOURCES, len(frequency)), dtype=np.float32)
+    spectrum = (real + 1j * imaginary) * amplitude
+    waves = np.fft.irfft(spectrum, n=samples).astype(np.float32)
     return (waves / waves.std(axis=1, keepdims=True)).T
 
 
@@ -143,7 +175,8 @@ def _blinks(rng: Generator, samples: int) -> np.ndarray:
     blinks = np.zeros((samples, CHANNELS), dtype=np.float32)
     if rng.random() < 0.2:
         time = (np.arange(samples) - rng.uniform(0, samples)) / RATE_HZ
-        blinks[:, INDICES["prefrontal"]] = 6 * np.exp(-((time / 0.08) ** 2) / 2)[:, None]
+        wave = 6 * np.exp(-((time / 0.08) ** 2) / 2)
+        blinks[:, INDICES["prefrontal"]] = wave[:, None]
     return blinks
 
 
@@ -156,28 +189,35 @@ def _readers(path: str) -> Readers:
 def _cached(path: str) -> np.ndarray | None:
     """All recordings of a small set, mapped from the cache; None: the set is large."""
     readers = _readers(path)
-    shape = (len(readers), readers.recipe.samples, CHANNELS)
+    recipe = readers.recipe
+    shape = (len(readers), recipe.samples, CHANNELS)
     if 2 * math.prod(shape) > CACHED_BYTES:
         return None
-    names = ("subjects", "sentences", "samples", "snr_db", "similarity")
-    made_from = {name: getattr(readers.recipe, name) for name in names} | {
+    made_from = {
+        "subjects": recipe.subjects,
+        "sentences": recipe.sentences,
+        "samples": recipe.samples,
+        "snr_db": recipe.snr_db,
+        "similarity": recipe.similarity,
         "version": 1,
         "seed": SEED,
     }
 
     def make() -> Arrays:
-        made = np.empty(shape, dtype=np.float16)  # precision about 0.001 µV
-        for number in range(len(made)):
-            made[number] = readers.recording(number)
-        return {"eeg": made}
+        eeg = np.empty(shape, dtype=np.float16)  # precision about 0.001 µV
+        for number in range(len(eeg)):
+            eeg[number] = readers.recording(number)
+        return {"eeg": eeg}
 
-    return arrays(f"eeg_text-{readers.recipe.name}", made_from, make)["eeg"]
+    return arrays(f"eeg_text-{recipe.name}", made_from, make)["eeg"]
 
 
 def load(path: str, number: int) -> np.ndarray:
     """Microvolts [time, 105] of a recording, float32. Reads and writes the cache of a small set."""
     cached = _cached(path)
-    return _readers(path).recording(number) if cached is None else cached[number].astype(np.float32)
+    if cached is None:
+        return _readers(path).recording(number)
+    return cached[number].astype(np.float32)
 
 
 def read(path: str) -> Recordings:
@@ -188,8 +228,17 @@ def read(path: str) -> Recordings:
     for number in range(len(readers)):
         subject, words = readers.label(number)
         text = " ".join(words)
-        where = f"{path}, recording {number}"
-        samples = readers.recipe.samples
-        read_eeg = partial(load, path, number)
-        items.append(Item(text, f"S{subject + 1:02d}", text, samples, where, read_eeg))
-    return Recordings(path, items, {"format": "simulated", "unit": "microvolts, simulated"})
+        item = Item(
+            text=text,
+            subject=f"S{subject + 1:02d}",
+            group=text,
+            samples=readers.recipe.samples,
+            where=f"{path}, recording {number}",
+            load=partial(load, path, number),
+        )
+        items.append(item)
+    return Recordings(
+        path,
+        items,
+        {"format": "simulated", "unit": "microvolts, simulated"},
+    )

@@ -18,7 +18,13 @@ from gearshift.models.eeg_text.montage import INDICES
 class SelfAttention(nn.Module):
     """Attention of every token to every valid one."""
 
-    def __init__(self, width: int, heads: int, dropout: float, kernel: str) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float,
+        kernel: str,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
@@ -29,11 +35,22 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` [batch, token, width]; `valid` [batch, token], bool, at least one True per row."""
         batch, tokens, width = x.shape
-        heads = self.in_proj(x).view(batch, tokens, 3, self.heads, width // self.heads)
-        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        heads = self.in_proj(x).view(
+            batch,
+            tokens,
+            3,
+            self.heads,
+            width // self.heads,
+        )
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
         with attention_kernel(self.kernel):
             mixed = F.scaled_dot_product_attention(
-                q, k, v, valid[:, None, None, :], dropout_p=self.dropout if self.training else 0.0
+                query,
+                key,
+                value,
+                valid[:, None, None],
+                dropout,
             )
         return self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
 
@@ -48,7 +65,14 @@ class TransformerLayer(nn.Module):
     recomputes = False
     """Whether activations are recomputed in the backward pass."""
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float, kernel: str) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+        kernel: str,
+    ) -> None:
         super().__init__()
         self.attention = SelfAttention(width, heads, dropout, kernel)
         self.attention_norm = nn.LayerNorm(width)
@@ -65,15 +89,28 @@ class TransformerLayer(nn.Module):
         return self._forward(x, valid)
 
     def _forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        x = self.attention_norm(x + self.dropout(self.attention(x, valid)))
+        attended = self.attention(x, valid)
+        x = self.attention_norm(x + self.dropout(attended))
         hidden = self.dropout(F.gelu(self.widen(x)))
         return self.norm(x + self.dropout(self.narrow(hidden)))
 
 
+def _layers(
+    count: int,
+    width: int,
+    heads: int,
+    hidden: int,
+    dropout: float,
+    kernel: str,
+) -> nn.ModuleList:
+    layers = [TransformerLayer(width, heads, hidden, dropout, kernel) for _ in range(count)]
+    return nn.ModuleList(layers)
+
+
 def sinusoids(tokens: int, width: int) -> Tensor:
     """Fixed positions [token, width]. Source: Vaswani et al., Attention Is All You Need, 2017."""
-    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
-    angles = torch.arange(tokens)[:, None] * rates
+    exponents = torch.arange(0, width, 2) * (-math.log(10_000.0) / width)
+    angles = torch.arange(tokens)[:, None] * exponents.exp()
     return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)
 
 
@@ -92,12 +129,24 @@ class Region(nn.Module):
     ) -> None:
         """`channels`: the indices of its channels among the 105."""
         super().__init__()
-        self.register_buffer("channels", torch.tensor(channels), persistent=False)
-        self.register_buffer("positions", sinusoids(tokens, size.width), persistent=False)
+        self.register_buffer(
+            "channels",
+            torch.tensor(channels),
+            persistent=False,
+        )
+        self.register_buffer(
+            "positions",
+            sinusoids(tokens, size.width),
+            persistent=False,
+        )
         self.cnn = RegionCnn(len(channels), size.width, dropout)
-        self.layers = nn.ModuleList(
-            TransformerLayer(size.width, size.heads, size.hidden, dropout, kernel)
-            for _ in range(size.layers)
+        self.layers = _layers(
+            size.layers,
+            size.width,
+            size.heads,
+            size.hidden,
+            dropout,
+            kernel,
         )
         self.norm = nn.LayerNorm(size.width)
 
@@ -114,19 +163,33 @@ class Region(nn.Module):
 class Encoder(nn.Module):
     """Ten regional encoders, joined by a global transformer."""
 
-    def __init__(self, size: Size, tokens: int, dropout: float, kernel: str = "auto") -> None:
+    def __init__(
+        self,
+        size: Size,
+        tokens: int,
+        dropout: float,
+        kernel: str = "auto",
+    ) -> None:
         """`tokens`: the most tokens of a sample."""
         super().__init__()
-        self.regions = nn.ModuleDict(
-            {
-                name: Region(channels, size, tokens, dropout, kernel)
-                for name, channels in INDICES.items()
-            }
-        )
+        self.regions = nn.ModuleDict()
+        for name, channels in INDICES.items():
+            self.regions[name] = Region(
+                channels,
+                size,
+                tokens,
+                dropout,
+                kernel,
+            )
         wide = len(INDICES) * size.width
-        self.layers = nn.ModuleList(
-            TransformerLayer(wide, size.heads, len(INDICES) * size.hidden, dropout, kernel)
-            for _ in range(size.global_layers)
+        hidden = len(INDICES) * size.hidden
+        self.layers = _layers(
+            size.global_layers,
+            wide,
+            size.heads,
+            hidden,
+            dropout,
+            kernel,
         )
         self.norm = nn.LayerNorm(wide)
         self.project = nn.Linear(wide, size.width)
@@ -138,7 +201,8 @@ class Encoder(nn.Module):
         `eeg` [batch, time, 105] is ignored where `valid` [batch, time], bool, is False.
         """
         eeg = (eeg * valid[:, :, None]).transpose(1, 2)
-        x = torch.cat([region(eeg, valid) for region in self.regions.values()], dim=2)
+        parts = [region(eeg, valid) for region in self.regions.values()]
+        x = torch.cat(parts, dim=2)
         tokens = valid[:, ::TOKEN_SAMPLES]
         for layer in self.layers:
             x = layer(x, tokens)
@@ -149,16 +213,21 @@ class Encoder(nn.Module):
 
         The regions have a tenth of the weights, but most of the activations.
         """
-        for region in self.regions.values():
-            for layer in region.layers:  # type: ignore[union-attr]
-                layer.recomputes = True
+        for layer in self._region_layers():
+            layer.recomputes = True  # type: ignore[assignment]
 
     def blocks(self) -> list[nn.Module]:
-        region_layers = [layer for region in self.regions.values() for layer in region.layers]  # type: ignore[union-attr]
-        return [*region_layers, *self.layers]
+        return [*self._region_layers(), *self.layers]
+
+    def _region_layers(self) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for region in self.regions.values():
+            layers += region.layers  # type: ignore[arg-type]
+        return layers
 
 
 MOMENTUM = 0.1
+EPSILON = 1e-5
 
 
 class MaskedBatchNorm(nn.Module):
@@ -170,9 +239,8 @@ class MaskedBatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.eps = eps
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -183,20 +251,20 @@ class MaskedBatchNorm(nn.Module):
         keep = valid[:, None]
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float()
+            mean = self.running_mean
+            var = self.running_var
             if self.training:
                 mean, var = self._statistics(wide, keep)
-            else:
-                mean = self.running_mean
-                var = self.running_var
-            scale = self.weight.float() * torch.rsqrt(var.float() + self.eps)
+            scale = self.weight.float() * torch.rsqrt(var.float() + EPSILON)
             shift = self.bias.float() - mean.float() * scale
-            y = torch.addcmul(shift[:, None], wide, scale[:, None])
-        return (y * keep).to(x.dtype)
+            normed = torch.addcmul(shift[:, None], wide, scale[:, None])
+        return (normed * keep).to(x.dtype)
 
     def _statistics(self, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         count = keep.sum().clamp(min=1).to(x.dtype)
         mean = (x * keep).sum((0, 2)) / count
-        var = ((x - mean[:, None]).square() * keep).sum((0, 2)) / count
+        squares = (x - mean[:, None]).square()
+        var = (squares * keep).sum((0, 2)) / count
         with torch.no_grad():
             unbiased = var * count / (count - 1).clamp(min=1)
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), MOMENTUM)
@@ -211,9 +279,21 @@ class RegionCnn(nn.Module):
 
     def __init__(self, channels: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.first = nn.Conv1d(channels, width // 2, KERNEL, stride=2, padding=KERNEL // 2)
+        self.first = nn.Conv1d(
+            channels,
+            width // 2,
+            KERNEL,
+            stride=2,
+            padding=KERNEL // 2,
+        )
         self.first_norm = MaskedBatchNorm(width // 2)
-        self.second = nn.Conv1d(width // 2, width, KERNEL, stride=2, padding=KERNEL // 2)
+        self.second = nn.Conv1d(
+            width // 2,
+            width,
+            KERNEL,
+            stride=2,
+            padding=KERNEL // 2,
+        )
         self.second_norm = MaskedBatchNorm(width)
         self.dropout = Dropout(dropout)
 
@@ -229,6 +309,7 @@ class RegionCnn(nn.Module):
         return self._tokens(self.first(x), valid)
 
     def _tokens(self, x: Tensor, valid: Tensor) -> Tensor:
-        x = self.dropout(F.relu(self.first_norm(x, valid[:, ::2])))
-        x = self.second_norm(self.second(x), valid[:, ::4])
+        x = F.relu(self.first_norm(x, valid[:, ::2]))
+        x = self.second(self.dropout(x))
+        x = self.second_norm(x, valid[:, ::4])
         return self.dropout(F.relu(x)).transpose(1, 2)

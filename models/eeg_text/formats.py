@@ -41,8 +41,6 @@ def of_file(path: Path) -> str | None:
     name = path.name.lower()
     if path.is_dir():
         return EGI if name.endswith(_EGI_SUFFIX) else None
-    kinds = (kind for kind in _KINDS if name.endswith(kind[1]))
-    form, _, heads = next(kinds, (None, (), ()))
     if not path.is_file():
         return None
     try:
@@ -50,7 +48,10 @@ def of_file(path: Path) -> str | None:
             head = stream.read(32)
     except OSError:
         return None
-    return form if head and head.startswith(heads) else None
+    for form, suffixes, heads in _KINDS:
+        if name.endswith(suffixes):
+            return form if head.startswith(heads) else None
+    return None
 
 
 def candidates(path: Path) -> list[Path]:
@@ -59,10 +60,11 @@ def candidates(path: Path) -> list[Path]:
         return [path]
     recordings = []
     for folder, folders, names in walk(path):
-        whole = [name for name in folders if name.lower().endswith(_EGI_SUFFIX)]
+        for name in list(folders):
+            if name.lower().endswith(_EGI_SUFFIX):
+                recordings.append(folder / name)
+                folders.remove(name)  # its files are no recordings
         recordings += [folder / name for name in names if name.lower().endswith(_OF_FILES)]
-        recordings += [folder / name for name in whole]
-        folders[:] = [name for name in folders if name not in whole]
     return sorted(recordings)
 
 

@@ -12,7 +12,11 @@ from gearshift.models.base import DataError
 
 
 def draw_spans(
-    rng: np.random.Generator, length: int, share: float, shortest: int, longest: int
+    rng: np.random.Generator,
+    length: int,
+    share: float,
+    shortest: int,
+    longest: int,
 ) -> np.ndarray:
     """The mask of hidden positions, bool [length]: spans that cover `share` of them, rounded.
 
@@ -47,31 +51,41 @@ def check_share(share: float, length: int, shortest: int) -> None:
         )
 
 
-def _lengths(rng: np.random.Generator, total: int, shortest: int, longest: int) -> list[int]:
+def _lengths(
+    rng: np.random.Generator,
+    total: int,
+    shortest: int,
+    longest: int,
+) -> list[int]:
     """Lengths from `shortest` to `longest` that add up to `total`; empty if it is too small."""
-    lengths: list[int] = []
+    lengths = []
     while total >= shortest:
         length = int(rng.integers(shortest, longest + 1))
         if total - length < shortest:
             # The rest is too short for another span.
-            length = total if total <= longest else total - shortest
+            length = total
+            if total > longest:
+                length = total - shortest
         lengths.append(length)
         total -= length
     return lengths
 
 
-def interpolated(series: Tensor, known: Tensor) -> Tensor:
+def interpolate(series: Tensor, known: Tensor) -> Tensor:
     """`series` [batch, time, channel], interpolated linearly where `known` is False.
 
     `known` [batch, time]. Before the first and after the last known value, that value is repeated.
     """
-    time = torch.arange(known.shape[1], device=series.device).expand_as(known)
-    last = known.shape[1] - 1
+    length = known.shape[1]
+    last = length - 1
+    time = torch.arange(length, device=series.device).expand_as(known)
     before = torch.where(known, time, -1).cummax(1).values
-    after = torch.where(known, time, last + 1).flip(1).cummin(1).values.flip(1)
+    backwards = torch.where(known, time, length).flip(1)
+    after = backwards.cummin(1).values.flip(1)
     left = torch.where(before < 0, after, before).clamp(max=last)
     right = torch.where(after > last, before, after).clamp(min=0)
-    weight = ((time - left).to(series.dtype) / (right - left).clamp(min=1))[:, :, None]
+    span = (right - left).clamp(min=1)
+    weight = ((time - left).to(series.dtype) / span)[:, :, None]
 
     def at(index: Tensor) -> Tensor:
         return series.gather(1, index[:, :, None].expand_as(series))
@@ -79,16 +93,27 @@ def interpolated(series: Tensor, known: Tensor) -> Tensor:
     return at(left) * (1 - weight) + at(right) * weight
 
 
-def masked_counts(true: Tensor, guess: Tensor, lines: Tensor, chosen: Tensor) -> Tensor:
-    """Over the values where `chosen` is True: their number, sum and sum of squares, and the squared
-    errors of the prediction `guess` and of the interpolation `lines`; float64.
+def masked_counts(
+    true: Tensor,
+    guess: Tensor,
+    lines: Tensor,
+    is_chosen: Tensor,
+) -> Tensor:
+    """Over the values where `is_chosen` is True: their number, sum and sum of squares, and the
+    squared errors of the prediction `guess` and of the interpolation `lines`; float64.
     """
-    values = [true, guess, lines, chosen]
+    values = [true, guess, lines, is_chosen]
     if guess.device.type == "mps":  # has no float64
         values = [tensor.cpu() for tensor in values]
-    true, guess, lines, chosen = (tensor.double() for tensor in values)
-    parts = (torch.ones_like(true), true, true**2, (guess - true) ** 2, (lines - true) ** 2)
-    return torch.stack([(part * chosen).sum() for part in parts])
+    true, guess, lines, is_chosen = (tensor.double() for tensor in values)
+    parts = (
+        torch.ones_like(true),
+        true,
+        true**2,
+        (guess - true) ** 2,
+        (lines - true) ** 2,
+    )
+    return torch.stack([(part * is_chosen).sum() for part in parts])
 
 
 def masked_scores(counts: Tensor) -> dict[str, float | None]:
@@ -99,11 +124,12 @@ def masked_scores(counts: Tensor) -> dict[str, float | None]:
     masked, or what is masked is constant.
     """
     count, total, squares, errors, of_lines = counts.double().tolist()
-    variance = squares - total**2 / (count or nan)
+    count = count or nan
+    variance = squares - total**2 / count
     if not variance > 1e-12 * squares:  # of rounding
         variance = nan
     return {
-        "val_loss": errors / (count or nan),
+        "val_loss": errors / count,
         "val_masked_r2": 1 - errors / variance,
         "val_interpolation_r2": 1 - of_lines / variance,
     }

@@ -18,7 +18,7 @@ from gearshift.models.common.bleu import ORDER, Bleu
 from gearshift.models.common.family import Scores, Sums
 from gearshift.models.eeg_text.config import TOKEN_SAMPLES
 from gearshift.models.eeg_text.dataset import masked_values
-from gearshift.models.eeg_text.masked_series import interpolated, masked_counts
+from gearshift.models.eeg_text.masked_series import interpolate, masked_counts
 from gearshift.models.eeg_text.recordings import words
 from gearshift.models.eeg_text.texts import SentenceTexts, SentenceTokenizer
 
@@ -26,60 +26,94 @@ INPUTS = ("eeg", "noise", "other")
 """EEG, noise with its spectrum, EEG of another sentence: `compared` of a batch, in this order."""
 
 
-class TextMetric(Sums):
+def text_metric(texts: SentenceTexts) -> Sums:
     """Metrics of generated sentences, compared with those from noise and from other EEG.
 
     Generation is free-running: no token of the true sentence is given.
     """
+    bleu = Bleu("none", "none")
+    return Sums(partial(_text_sums, texts, bleu), partial(text_scores, bleu))
 
-    def __init__(self, texts: SentenceTexts) -> None:
-        self.texts = texts
-        self.bleu = Bleu("none", "none")
-        super().__init__(self._sums, partial(text_scores, self.bleu))
 
-    def _sums(self, model: Module, batch: Batch) -> dict[str, Tensor | float]:
-        """Nats and tokens; by input the counts of BLEU and word errors; by sentence its samples,
-        and for each input ROUGE-1 and how often it was retrieved.
+def _text_sums(
+    texts: SentenceTexts,
+    bleu: Bleu,
+    model: Module,
+    batch: Batch,
+) -> dict[str, Tensor]:
+    """Nats and tokens; by input the counts of BLEU and word errors; by sentence its samples, and
+    for each input ROUGE-1 and how often it was retrieved.
 
-        Always takes one forward pass of the encoder, one of the decoder for each candidate, and
-        one for each generated token.
-        """
-        tokenizer = self.texts.tokenizer
-        candidates = batch["candidates"]
-        memory, valid = encode_inputs(model, batch, "compared")
-        of_candidates = []
-        for tokens in candidates.repeat(len(INPUTS), 1, 1).unbind(1):
-            logits = model(None, valid, tokens[:, :-1], memory=memory).float().transpose(1, 2)
-            nats = F.cross_entropy(
-                logits, tokens[:, 1:], ignore_index=tokenizer.pad, reduction="none"
-            )
-            of_candidates.append(-nats.sum(1))
-        likelihood = torch.stack(of_candidates, dim=1)  # [input × batch, candidate]
-        # Strictly better than all others: a tie must not favor the first candidate.
-        is_best = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1).cpu().numpy()
-        written = generate(model, memory, valid, self.texts.steps, tokenizer).cpu().tolist()
-        texts = [words(tokenizer.decode(row)) for row in written]
-        read = [words(t) for t in batch["text"]]
-        overall: list[list[float]] = []
-        numbers = batch["number"].cpu().numpy()
-        by_sentence = np.zeros((self.texts.num_evaluated, 1 + 2 * len(INPUTS)))
-        np.add.at(by_sentence[:, 0], numbers, 1)
-        for i in range(len(INPUTS)):
-            ours = texts[i * len(read) : (i + 1) * len(read)]
-            overall.append(self.bleu.counts(*(list(map(" ".join, side)) for side in (ours, read))))
-            overall[-1].append(sum(map(word_errors, ours, read)))
-            np.add.at(by_sentence[:, 1 + 2 * i], numbers, list(map(rouge1, ours, read)))
-            np.add.at(by_sentence[:, 2 + 2 * i], numbers, is_best[i])
-        return {
-            "nats": -likelihood[: len(read), 0].sum(),
-            "tokens": (candidates[:, 0, 1:] != tokenizer.pad).sum(),
-            "overall": torch.tensor(overall, dtype=torch.float64),
-            "sentences": torch.from_numpy(by_sentence),
-        }
+    Always takes one forward pass of the encoder, one of the decoder for each candidate, and one
+    for each generated token.
+    """
+    tokenizer = texts.tokenizer
+    candidates = batch["candidates"]
+    memory, valid = encode_inputs(model, batch, "compared")
+    nats = _nats(model, memory, valid, candidates, tokenizer.pad)
+    # Strictly better than all others: a tie must not favor the first candidate.
+    is_best = (nats[:, :1] < nats[:, 1:]).all(1)
+    retrieved = is_best.view(len(INPUTS), -1).cpu().numpy()
+    tokens = generate(
+        model,
+        memory,
+        valid,
+        texts.steps,
+        tokenizer,
+    )
+    generated = [words(tokenizer.decode(row)) for row in tokens.cpu().tolist()]
+    read = [words(text) for text in batch["text"]]
+    count = len(read)
+
+    overall = []
+    columns = [np.ones(count)]  # of `by_sentence`: samples, then two for each input
+    for i in range(len(INPUTS)):
+        of_input = generated[i * count : (i + 1) * count]
+        counts = bleu.counts(
+            list(map(" ".join, of_input)),
+            list(map(" ".join, read)),
+        )
+        errors = sum(map(word_errors, of_input, read))
+        overall.append([*counts, errors])
+        rouge = np.array(list(map(rouge1, of_input, read)))
+        columns += [rouge, retrieved[i]]
+    by_sentence = np.zeros((texts.num_evaluated, len(columns)))
+    np.add.at(
+        by_sentence,
+        batch["number"].cpu().numpy(),
+        np.stack(columns, axis=1),
+    )
+    return {
+        "nats": nats[:count, 0].sum(),
+        "tokens": (candidates[:, 0, 1:] != tokenizer.pad).sum(),
+        "overall": torch.tensor(overall, dtype=torch.float64),
+        "sentences": torch.from_numpy(by_sentence),
+    }
+
+
+def _nats(
+    model: Module,
+    memory: Tensor,
+    valid: Tensor,
+    candidates: Tensor,
+    pad: int,
+) -> Tensor:
+    """The surprise of the model at each candidate, [input × batch, candidate]."""
+    columns = []
+    for tokens in candidates.repeat(len(INPUTS), 1, 1).unbind(1):
+        logits = model(None, valid, tokens[:, :-1], memory=memory)
+        nats = F.cross_entropy(
+            logits.float().transpose(1, 2),
+            tokens[:, 1:],
+            ignore_index=pad,
+            reduction="none",
+        )
+        columns.append(nats.sum(1))
+    return torch.stack(columns, dim=1)
 
 
 def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
-    """The metrics of the sums of TextMetric; those with noise and other EEG have suffixes.
+    """The metrics of the sums of `text_metric`; those with noise and other EEG have suffixes.
 
     `val_rouge1_gain` is the ROUGE-1 of EEG above the better of these two. Its standard error
     counts sentences, not samples, because all readers read the same sentences.
@@ -88,12 +122,13 @@ def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
     sentences = sums["sentences"].view(-1, 1 + 2 * len(INPUTS)).cpu().numpy()
     overall = sums["overall"].view(len(INPUTS), -1).tolist()
     means = sentences[:, 1:].sum(0) / sentences[:, 0].sum()
+    by_input = means.reshape(-1, 2).tolist()
     for i, name in enumerate(INPUTS):
         end = "" if name == "eeg" else f"_{name}"
-        (*counts, errors) = overall[i]
-        metrics[f"val_rouge1{end}"], metrics[f"val_retrieval{end}"] = means[
-            2 * i : 2 * i + 2
-        ].tolist()
+        *counts, errors = overall[i]
+        rouge, retrieval = by_input[i]
+        metrics[f"val_rouge1{end}"] = rouge
+        metrics[f"val_retrieval{end}"] = retrieval
         for order in range(1, ORDER + 1):
             metrics[f"val_bleu{order}{end}"] = bleu.score(counts, order) / 100
         metrics[f"val_wer{end}"] = errors / counts[-1]
@@ -112,36 +147,56 @@ def gain(sentences: np.ndarray) -> Scores:
     for i in range(1, len(INPUTS)):
         differences = present[:, 1] - present[:, 1 + 2 * i]
         mean = differences.sum() / samples
+        # The standard error of a ratio of sums over sentences, by its residuals.
         residual = differences - present[:, 0] * mean
-        error = math.sqrt((residual**2).sum() * count / max(1, count - 1)) / samples
-        gains.append((float(mean), error))
+        variance = (residual**2).sum() * count / max(1, count - 1)
+        gains.append((float(mean), math.sqrt(variance) / samples))
+    # Noise and other EEG are both baselines: the smaller gain counts.
     best, error = min(gains)
-    in_errors = 0.0 if best == 0 else best / error if error else math.copysign(math.inf, best)
-    of_error = {"val_rouge1_gain_se": error, "val_rouge1_gain_in_se": in_errors}
-    return {"val_rouge1_gain": best, **(of_error if count > 1 else dict.fromkeys(of_error))}
+    if best == 0:
+        in_errors = 0.0
+    elif error == 0:
+        in_errors = math.copysign(math.inf, best)
+    else:
+        in_errors = best / error
+    has_error = count > 1
+    return {
+        "val_rouge1_gain": best,
+        "val_rouge1_gain_se": error if has_error else None,
+        "val_rouge1_gain_in_se": in_errors if has_error else None,
+    }
 
 
 def masked_sums(guess: Tensor, batch: Batch) -> dict[str, Tensor]:
     """The sums of a prediction of all values, and of the interpolation of what the encoder sees."""
     hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
-    lines = interpolated(batch["seen"], batch["seen_mask"] & ~hidden)
+    lines = interpolate(batch["seen"], batch["seen_mask"] & ~hidden)
     return {"masked": masked_counts(batch["eeg"], guess, lines, masked_values(batch))}
 
 
 def predict_masked(model: Module, batch: Batch) -> Tensor:
     """Predictions of all samples [batch, time, 105]."""
-    guess: Tensor = model(batch["seen"], batch["seen_mask"], batch["mask_target"])
+    guess: Tensor = model(
+        batch["seen"],
+        batch["seen_mask"],
+        batch["mask_target"],
+    )
     return guess.float()
 
 
-def encode_inputs(model: Module, batch: Batch, name: str) -> tuple[Tensor, Tensor]:
-    """The encoder outputs [input, time / 4, width] for the inputs `name` of a batch, and their masks
-    of valid samples [input, time].
+def encode_inputs(
+    model: Module,
+    batch: Batch,
+    name: str,
+) -> tuple[Tensor, Tensor]:
+    """The encoder outputs [input, time / 4, width] for the inputs `name` of a batch, and their
+    masks of valid samples [input, time].
 
     Cached features are used if present. Collective if the model is sharded.
     """
     valid: Tensor = batch[f"{name}_mask"]
-    if (memory := batch.get(f"{name}_memory")) is None:
+    memory = batch.get(f"{name}_memory")
+    if memory is None:
         windows = batch.get(f"{name}_windows", valid)
         pool = batch.get(f"{name}_pool")
         memory = model(batch[name], windows, pool=pool)
@@ -157,20 +212,25 @@ def generate(
     Always `steps` forward passes over one shape: ranks with shards stay in step, and a compiled
     model is compiled once. Collective if the model is sharded.
     """
+    shape = (len(memory), steps + 1)
     ids = torch.full(
-        (len(memory), steps + 1), tokenizer.pad, dtype=torch.int64, device=memory.device
+        shape,
+        tokenizer.pad,
+        dtype=torch.int64,
+        device=memory.device,
     )
     ids[:, 0] = tokenizer.start
-    for at in range(steps):
-        # The tokens after `at` have no effect: attention is causal.
-        ids[:, at + 1] = model(None, valid, ids[:, :-1], memory=memory)[:, at].float().argmax(-1)
+    for step in range(steps):
+        # The tokens after this step have no effect: attention is causal.
+        logits = model(None, valid, ids[:, :-1], memory=memory)
+        ids[:, step + 1] = logits[:, step].float().argmax(-1)
     return ids[:, 1:]
 
 
 def rouge1(written: Sequence[str], read: Sequence[str]) -> float:
     """F1 of the shared words, 0 to 1. Source: Lin, ROUGE, 2004."""
-    both = sum((Counter(written) & Counter(read)).values())
-    return 2 * both / (len(written) + len(read)) if both else 0.0
+    shared = Counter(written) & Counter(read)
+    return 2 * shared.total() / max(1, len(written) + len(read))
 
 
 def word_errors(written: Sequence[str], read: Sequence[str]) -> int:
@@ -180,5 +240,7 @@ def word_errors(written: Sequence[str], read: Sequence[str]) -> int:
         before = row[0]
         row[0] = i
         for j, true in enumerate(read, start=1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != true))
+            replaced = before + (word != true)
+            before = row[j]
+            row[j] = min(before + 1, row[j - 1] + 1, replaced)
     return row[-1]

@@ -59,13 +59,15 @@ class TextDecoder(nn.Module):
         self.text: Any = BartDecoder(config)
         for layer in self.text.layers:
             attention: Any = layer.encoder_attn
-            linears = (attention.q_proj, attention.k_proj, attention.v_proj)
-            for linear, scale in zip(linears, (SHARPNESS, SHARPNESS, GAIN), strict=True):
-                nn.init.normal_(linear.weight, std=scale / math.sqrt(linear.in_features))
+            root = math.sqrt(size.text_width)  # of the inputs
+            nn.init.normal_(attention.q_proj.weight, std=SHARPNESS / root)
+            nn.init.normal_(attention.k_proj.weight, std=SHARPNESS / root)
+            nn.init.normal_(attention.v_proj.weight, std=GAIN / root)
         restrict_blocks(self.text.layers, kernel)
         self.output = nn.Linear(size.text_width, size.vocabulary, bias=False)
         self.output.weight = self.text.embed_tokens.weight
-        self.register_buffer("bias", torch.zeros(1, size.vocabulary) if is_pretrained else None)
+        bias = torch.zeros(1, size.vocabulary) if is_pretrained else None
+        self.register_buffer("bias", bias)
 
     def forward(self, memory: Tensor, valid: Tensor, ids: Tensor) -> Tensor:
         """Logits [batch, text, vocabulary].
@@ -80,7 +82,9 @@ class TextDecoder(nn.Module):
             use_cache=False,
         )
         logits: Tensor = self.output(outputs.last_hidden_state)
-        return logits if self.bias is None else logits + self.bias
+        if self.bias is not None:
+            logits = logits + self.bias
+        return logits
 
 
 class EegText(HasFrozenParts):
@@ -98,7 +102,13 @@ class EegText(HasFrozenParts):
         """`samples`: the most EEG samples; `pad`: the padding token."""
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
-        self.decoder = TextDecoder(size, pad, dropout, kernel, is_pretrained)
+        self.decoder = TextDecoder(
+            size,
+            pad,
+            dropout,
+            kernel,
+            is_pretrained,
+        )
 
     def forward(
         self,
@@ -112,14 +122,14 @@ class EegText(HasFrozenParts):
 
         `eeg` [batch, time, 105] counts where `valid` [batch, time] is True. Without `ids`, returns
         the encoder output [batch, time / 4, width]; given as `memory`, it replaces `eeg`. With
-        `pool`, `eeg` and `valid` are windows, and the output is pooled; see `pooled`.
+        `pool`, `eeg` and `valid` are windows, and the output is pooled; see `pool_tokens`.
         """
         tokens = valid[:, ::TOKEN_SAMPLES]
         if memory is None:
             assert eeg is not None, "eeg or memory"
             memory = self.encoder(eeg, valid)
             if pool is not None:
-                memory = pooled(memory, pool)
+                memory = pool_tokens(memory, pool)
                 tokens = (pool >= 0).any(2)
         if ids is None:
             return memory
@@ -130,14 +140,15 @@ class EegText(HasFrozenParts):
         return [*self.encoder.blocks(), *self.decoder.text.layers]
 
 
-def pooled(states: Tensor, pool: Tensor) -> Tensor:
+def pool_tokens(states: Tensor, pool: Tensor) -> Tensor:
     """Means [batch, token, width] of `states` [window, token, width]; 0 for an empty mean.
 
     `pool` [batch, token, windows]: the numbers of their tokens, counted over all windows, or -1.
     """
     present = pool >= 0
-    chosen = states.flatten(0, 1)[pool.clamp(min=0)] * present[..., None]
-    return chosen.sum(2) / present.sum(2, keepdim=True).clamp(min=1).to(states.dtype)
+    states_of_tokens = states.flatten(0, 1)[pool.clamp(min=0)] * present[..., None]
+    count = present.sum(2, keepdim=True).clamp(min=1)
+    return states_of_tokens.sum(2) / count.to(states.dtype)
 
 
 class MaskedHead(nn.Module):
@@ -159,7 +170,13 @@ class MaskedHead(nn.Module):
 class MaskedEeg(HasFrozenParts):
     """Encoder and masked head, for pre-training without text."""
 
-    def __init__(self, size: Size, samples: int, dropout: float, kernel: str = "auto") -> None:
+    def __init__(
+        self,
+        size: Size,
+        samples: int,
+        dropout: float,
+        kernel: str = "auto",
+    ) -> None:
         """As EegText."""
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)

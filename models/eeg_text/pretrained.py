@@ -39,9 +39,10 @@ def size_of(folder: Path, size: Size) -> Size:
     """`size` with the text decoder of the BART in `folder`. Reads the disk; raises DataError."""
     config = read_config(folder, ALLOWED)
     for name, value in _BART.items():
-        if (found := getattr(config, name, None)) != value:
+        actual = getattr(config, name, None)
+        if actual != value:
             raise DataError(
-                f"the {name} of {KEY} '{folder}' is {found}, not {value}",
+                f"the {name} of {KEY} '{folder}' is {actual}, not {value}",
                 where=str((folder / CONFIG).absolute()),
                 allowed=ALLOWED,
             )
@@ -58,8 +59,12 @@ def size_of(folder: Path, size: Size) -> Size:
 
 def tokenizer_of(folder: Path, size: Size) -> BartTokenizer:
     """The tokenizer of the BART in `folder`. Reads the disk; raises DataError."""
+    inner = load_tokenizer(folder / TOKENIZER_FILE, KEY)
     return BartTokenizer(
-        load_tokenizer(folder / TOKENIZER_FILE, KEY), "pretrained", size.vocabulary, True
+        inner,
+        "pretrained",
+        size.vocabulary,
+        is_pretrained=True,
     )
 
 
@@ -69,10 +74,10 @@ def load(decoder: TextDecoder, folder: Path) -> str:
     One tensor at a time is in memory. Reads the disk; raises DataError if a tensor is missing,
     unknown or of another shape.
     """
+    stored = {}
     with load_errors(folder, ALLOWED):
-        stored = {
-            name.removeprefix("model."): tensor for name, tensor in stored_tensors(folder).items()
-        }
+        for name, tensor in stored_tensors(folder).items():
+            stored[name.removeprefix("model.")] = tensor
     if "shared.weight" in stored:  # with the encoder
         stored.setdefault("decoder.embed_tokens.weight", stored["shared.weight"])
     targets = {f"decoder.{name}": tensor for name, tensor in decoder.text.named_parameters()}
@@ -80,12 +85,16 @@ def load(decoder: TextDecoder, folder: Path) -> str:
         assert decoder.bias is not None, "it is for pretrained weights"
         targets["final_logits_bias"] = decoder.bias
     # Other heads and the encoder are not read.
-    stored = {n: tensor for n, tensor in stored.items() if n in targets or n.startswith("decoder.")}
-    if differences := compare(targets, stored).render():
+    for name in list(stored):
+        if name not in targets and not name.startswith("decoder."):
+            del stored[name]
+    differences = compare(targets, stored).render()
+    if differences:
         raise DataError(
             f"the weights in {KEY} '{folder}' do not fit its {CONFIG}: {differences}",
             where=str((folder / CONFIG).absolute()),
-            allowed="*.safetensors with exactly the tensors of its decoder; its encoder is not read",
+            allowed="*.safetensors with exactly the tensors of its decoder; its encoder is not "
+            "read",
             fix="" if stored else "save it with  model.save_pretrained(FOLDER)  of transformers",
         )
     for name, target in targets.items():

@@ -18,7 +18,7 @@ MOST_UV = 1e6
 """1 V: no electrode on a head gives more."""
 ALL_CHANNELS = tuple(range(CHANNELS))
 Use = Literal["text", "encoder", "predict"]
-"""What recordings are read for: with text, without it, or all EEG, of which texts are not needed."""
+"""What recordings are read for: with text, without it, or all EEG, which needs no texts."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +75,31 @@ def split_items(
     With `by` "subject+sentence", items whose reader and sentence are in different splits are left
     out. Raises DataError if a split would be empty, or for a fold of readers and sentences.
     """
-    groups = split_groups((item.group for item in items), rule, "sentences or blocks of recordings")
-    of_group = {group: name for name in SPLITS for group in groups[name]}
+    drawn = split_groups((item.group for item in items), rule, "sentences or blocks of recordings")
     readers: Groups = {name: [] for name in SPLITS}
     if by == "subject+sentence":
         rule.refuse_fold("both readers and sentences are groups", "--set data.split=sentence")
-        known = None
+        earlier = None
         if rule.earlier is not None:
-            earlier = rule.earlier.items()
-            known = {g.removeprefix(_READER): side for g, side in earlier if g.startswith(_READER)}
-        of_readers = replace(rule, fraction=1.0, earlier=known)
+            # The run folder keeps readers beside sentences, with a prefix.
+            earlier = {}
+            for group, name in rule.earlier.items():
+                if group.startswith(_READER):
+                    earlier[group.removeprefix(_READER)] = name
+        of_readers = replace(rule, fraction=1.0, earlier=earlier)
         readers = split_groups((item.subject for item in items), of_readers, "readers")
-    of_reader = {reader: name for name in SPLITS for reader in readers[name]}
+
+    # With readers held out, sentence and reader must be in the same split.
+    split_of_group = _inverted(drawn)
+    split_of_reader = _inverted(readers)
     numbers: dict[SplitName, list[int]] = {name: [] for name in SPLITS}
     for number, item in enumerate(items):
-        name = of_group.get(item.group)
-        if name is not None and of_reader.get(item.subject, name) == name:
-            numbers[name].append(number)
+        split = split_of_group.get(item.group)
+        if split is not None and split_of_reader.get(item.subject, split) == split:
+            numbers[split].append(number)
+
+    groups = {}
+    saved = {}
     for name in SPLITS:
         if not numbers[name]:
             raise DataError(
@@ -100,8 +108,11 @@ def split_items(
                 allowed="readers who read the same sentences",
                 fix="--set data.split=sentence",
             )
-    groups = {name: sorted({items[n].group for n in numbers[name]}) for name in SPLITS}
-    named = {
-        name: [*groups[name], *(_READER + reader for reader in readers[name])] for name in SPLITS
-    }
-    return groups, numbers, named
+        groups[name] = sorted({items[number].group for number in numbers[name]})
+        saved[name] = groups[name] + [_READER + reader for reader in readers[name]]
+    return groups, numbers, saved
+
+
+def _inverted(groups: Groups) -> dict[str, SplitName]:
+    """The split of each group."""
+    return {group: name for name in SPLITS for group in groups[name]}

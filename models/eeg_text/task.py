@@ -35,7 +35,7 @@ from gearshift.models.eeg_text import dataset, pretrained, showing
 from gearshift.models.eeg_text.config import CHANNELS, SIZES, TOKEN_SAMPLES, Data, Model, Size
 from gearshift.models.eeg_text.dataset import SHORTEST, MaskedSamples, SampleRules, TextSamples
 from gearshift.models.eeg_text.masked_series import check_share, masked_scores
-from gearshift.models.eeg_text.metric import TextMetric, encode_inputs, masked_sums, predict_masked
+from gearshift.models.eeg_text.metric import encode_inputs, masked_sums, predict_masked, text_metric
 from gearshift.models.eeg_text.montage import INDICES, SLOTS
 from gearshift.models.eeg_text.network import EegText, MaskedEeg
 from gearshift.models.eeg_text.readers import files
@@ -101,8 +101,10 @@ class EegTask(FamilyTask):
     trained: TrainedOnEeg
 
     def __new__(cls, *settings: Any) -> EegTask:
-        of_stage = MaskedEegTask if settings and settings[0].stage == ENCODER else EegTextTask
-        return super().__new__(of_stage if cls is EegTask else cls)
+        if cls is not EegTask:
+            return super().__new__(cls)
+        is_encoder = settings and settings[0].stage == ENCODER
+        return super().__new__(MaskedEegTask if is_encoder else EegTextTask)
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings; touches no file. Raises DataError for conflicting settings."""
@@ -120,17 +122,30 @@ class EegTask(FamilyTask):
         Reads and writes the disk: rank 0 first, then the others. Raises DataError.
         """
         data = self.data_settings
-        recordings = self.recordings = files.read(self.path, data, self.use)
-        self.groups, numbers, named = split_items(recordings.items, data.split, self.rule)
-        self.save_split(named)
-        rules = SampleRules(self.samples, data.windows, self.rule.seed, self.control == "noise")
-        self.rules = replace(
-            rules, windows=rules.count(max(item.samples for item in recordings.items))
+        self.recordings = files.read(self.path, data, self.use)
+        items = self.recordings.items
+        self.groups, numbers, names_by_split = split_items(items, data.split, self.rule)
+        self.save_split(names_by_split)
+        rules = SampleRules(
+            self.samples,
+            data.windows,
+            self.rule.seed,
+            self.control == "noise",
         )
-        used: set[int] = set().union(*{item.channels for item in recordings.items})
+        # Not more windows than the longest segment has.
+        most = rules.count(max(item.samples for item in items))
+        self.rules = replace(rules, windows=most)
+
         of_text = self.fit_texts()
-        recorded = tuple(SLOTS[channel] for channel in sorted(used))
-        self.trained = TrainedOnEeg(self.size, recorded, recordings.channel_map, **of_text)
+        recorded: set[int] = set()
+        for channels in {item.channels for item in items}:
+            recorded.update(channels)
+        self.trained = TrainedOnEeg(
+            self.size,
+            tuple(SLOTS[channel] for channel in sorted(recorded)),
+            self.recordings.channel_map,
+            **of_text,
+        )
         model_facts.save(self.trained, self.context.folder)
         self.splits = {name: self.samples_of(name, numbers[name]) for name in SPLITS}
 
@@ -140,10 +155,9 @@ class EegTask(FamilyTask):
         self.size = self.trained.size
 
     def build(self) -> Module:
-        model = super().build()
-        encoder: Any = model.encoder
+        model: Any = super().build()
         if self.model_settings.recompute_regions:
-            encoder.recompute_regions()
+            model.encoder.recompute_regions()
         return model
 
     def blocks(self, model: Any) -> list[Module]:
@@ -158,11 +172,12 @@ class EegTask(FamilyTask):
         recordings = self.recordings
         rules = self.rules
         times = [item.samples for item in recordings.items]
+        used = sum(min(time, rules.most) for time in times)
         facts: dict[str, Any] = {
             "source": recordings.name,
             **super().facts(),
             "readers": len({item.subject for item in recordings.items}),
-            "time_kept": round(sum(min(time, rules.most) for time in times) / sum(times), 4),
+            "time_kept": round(used / sum(times), 4),
             **recordings.facts,
         }
         if rules.windows > 1:
@@ -171,9 +186,9 @@ class EegTask(FamilyTask):
 
     def _windows(self, count: int) -> tuple[Tensor, Tensor]:
         """EEG of full windows, and its valid samples."""
-        return torch.zeros(count, self.samples, CHANNELS), torch.ones(
-            count, self.samples, dtype=torch.bool
-        )
+        eeg = torch.zeros(count, self.samples, CHANNELS)
+        valid = torch.ones(count, self.samples, dtype=torch.bool)
+        return eeg, valid
 
 
 class MaskedEegTask(EegTask):
@@ -184,17 +199,27 @@ class MaskedEegTask(EegTask):
     use = "encoder"
 
     def fit_texts(self) -> dict[str, Any]:
-        used = min(self.samples, max(item.samples for item in self.recordings.items))
-        check_share(self.model_settings.mask_share, -(-used // TOKEN_SAMPLES), SHORTEST)
+        longest = max(item.samples for item in self.recordings.items)
+        tokens = dataset.num_tokens(min(self.samples, longest))
+        check_share(self.model_settings.mask_share, tokens, SHORTEST)
         return {}
 
     def samples_of(self, split: SplitName, numbers: Sequence[int]) -> MaskedSamples:
-        given = (self.recordings.items, numbers, self.rules)
-        share = self.model_settings.mask_share
-        return MaskedSamples(*given, share=share, is_training=split == "train")
+        return MaskedSamples(
+            self.recordings.items,
+            numbers,
+            self.rules,
+            share=self.model_settings.mask_share,
+            is_training=split == "train",
+        )
 
     def network(self) -> MaskedEeg:
-        return MaskedEeg(self.size, self.samples, self.dropout, self.context.attention)
+        return MaskedEeg(
+            self.size,
+            self.samples,
+            self.dropout,
+            self.context.attention,
+        )
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         return dataset.collate_masked(samples, self.samples)
@@ -214,11 +239,18 @@ class MaskedEegTask(EegTask):
     answer = showing.features
 
     def example(self) -> Sequence[Any]:
-        return *self._windows(1), torch.zeros(1, self.samples // TOKEN_SAMPLES, dtype=torch.bool)
+        hidden = torch.zeros(
+            1,
+            self.samples // TOKEN_SAMPLES,
+            dtype=torch.bool,
+        )
+        return *self._windows(1), hidden
 
     def facts(self) -> Mapping[str, Any]:
-        control = {"control": {"val_masked_r2": {"max": _LARGEST_R2, "chance": 0.0}}}
-        return {**super().facts(), **(control if self.control == "noise" else {})}
+        facts = {**super().facts()}
+        if self.control == "noise":
+            facts["control"] = {"val_masked_r2": {"max": _LARGEST_R2, "chance": 0.0}}
+        return facts
 
 
 class EegTextTask(EegTask):
@@ -247,47 +279,77 @@ class EegTextTask(EegTask):
             )
 
     def fit_texts(self) -> dict[str, Any]:
-        items = self.recordings.items
         folder = self.context.folder
-        by_group = {item.group: item.text or "" for item in reversed(items)}
+        # Reversed, so that of several spellings of a sentence the first counts.
+        by_group = {item.group: item.text or "" for item in reversed(self.recordings.items)}
         if self.folder is not None:
             self.size = pretrained.size_of(self.folder, self.size)
             self.tokenizer = pretrained.tokenizer_of(self.folder, self.size)
         else:
-            train = (by_group[key] for key in self.groups["train"])
-            name = self.model_settings.tokenizer
-            self.tokenizer = build_tokenizer(name, train, self.size.vocabulary, folder)
+            self.tokenizer = build_tokenizer(
+                self.model_settings.tokenizer,
+                (by_group[key] for key in self.groups["train"]),
+                self.size.vocabulary,
+                folder,
+            )
         if isinstance(self.tokenizer, BartTokenizer):
             subwords.save_tokenizer(self.tokenizer.inner, folder)
-        longest = min(self.data_settings.text_len, self.size.text_context)
-        self.texts = SentenceTexts(by_group, self.groups, self.tokenizer, longest, self.rule.seed)
-        is_bytes = self.tokenizer.name == "bytes"
-        is_pretrained = self.folder is not None
-        return {"steps": self.texts.steps, "is_bytes": is_bytes, "is_pretrained": is_pretrained}
+        self.texts = SentenceTexts(
+            by_group,
+            self.groups,
+            self.tokenizer,
+            min(self.data_settings.text_len, self.size.text_context),
+            self.rule.seed,
+        )
+        return {
+            "steps": self.texts.steps,
+            "is_bytes": self.tokenizer.name == "bytes",
+            "is_pretrained": self.folder is not None,
+        }
 
     def samples_of(self, split: SplitName, numbers: Sequence[int]) -> TextSamples:
-        dropout = self.model_settings.word_dropout if split == "train" else 0.0
-        given = self.recordings.items, numbers, self.rules
-        return TextSamples(*given, texts=self.texts, word_dropout=dropout)
+        # The setting is read only where it has an effect.
+        word_dropout = self.model_settings.word_dropout if split == "train" else 0.0
+        return TextSamples(
+            self.recordings.items,
+            numbers,
+            self.rules,
+            texts=self.texts,
+            word_dropout=word_dropout,
+        )
 
     def setup_without_data(self) -> None:
         super().setup_without_data()
-        self.start = self.folder = None
+        self.start = None
+        self.folder = None
         self.tokenizer = SentenceByteTokenizer()
         if not self.trained.is_bytes:
             assert self.context.folder is not None, "the facts were loaded from it"
             path = self.context.folder / TOKENIZER_FILE
-            inner = subwords.load_tokenizer(path, str(path))
             self.tokenizer = BartTokenizer(
-                inner, str(path), self.size.vocabulary, self.trained.is_pretrained
+                subwords.load_tokenizer(path, str(path)),
+                str(path),
+                self.size.vocabulary,
+                self.trained.is_pretrained,
             )
 
     def network(self) -> EegText:
         """`model.start` provides all weights, `model.pretrained` those of the text decoder."""
-        given = self.tokenizer.pad, self.dropout, self.context.attention, self.trained.is_pretrained
-        model = EegText(self.size, self.samples, *given)
+        model = EegText(
+            self.size,
+            self.samples,
+            self.tokenizer.pad,
+            self.dropout,
+            self.context.attention,
+            self.trained.is_pretrained,
+        )
         if self.start is not None:
-            self.loaded["start"] = initial_weights.load("model.start", model, self.start, _START)
+            self.loaded["start"] = initial_weights.load(
+                "model.start",
+                model,
+                self.start,
+                _START,
+            )
         elif self.folder is not None:
             self.loaded["pretrained"] = pretrained.load(model.decoder, self.folder)
         if self.trains_top:
@@ -319,19 +381,23 @@ class EegTextTask(EegTask):
         return dataset.collate_text(samples, self.rules, self.tokenizer.pad)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        eeg = batch.get("eeg")
-        memory = batch.get("eeg_memory")
-        valid = batch.get("eeg_windows", batch["eeg_mask"])
-        pool = batch.get("eeg_pool")
-        logits = model(eeg, valid, batch["text_ids"], memory=memory, pool=pool).float()
-        targets = batch["labels"].flatten()
+        logits = model(
+            batch.get("eeg"),
+            batch.get("eeg_windows", batch["eeg_mask"]),
+            batch["text_ids"],
+            memory=batch.get("eeg_memory"),
+            pool=batch.get("eeg_pool"),
+        )
         nats = F.cross_entropy(
-            logits.flatten(0, 1), targets, ignore_index=dataset.IGNORE, reduction="sum"
+            logits.float().flatten(0, 1),
+            batch["labels"].flatten(),
+            ignore_index=dataset.IGNORE,
+            reduction="sum",
         )
         return Loss(nats, {})
 
-    def metric(self) -> TextMetric:
-        return TextMetric(self.texts)
+    def metric(self) -> Sums:
+        return text_metric(self.texts)
 
     preview = showing.preview
     predictions = showing.text_predictions
@@ -340,15 +406,16 @@ class EegTextTask(EegTask):
     def frozen_parts(self) -> Sequence[str]:
         if self.has_features:
             return ()
-        return (
-            [f"encoder.regions.{n}" for n in INDICES] if self.trains_top else super().frozen_parts()
-        )
+        if self.trains_top:
+            return [f"encoder.regions.{name}" for name in INDICES]
+        return super().frozen_parts()
 
     def example(self) -> Sequence[Any]:
         tokens = self.samples // TOKEN_SAMPLES
         ids = torch.zeros(1, round(self.texts.mean_length), dtype=torch.int64)
         if self.has_features:
-            return None, self._windows(1)[1], ids, torch.zeros(1, tokens, self.size.width)
+            _, valid = self._windows(1)
+            return None, valid, ids, torch.zeros(1, tokens, self.size.width)
         counts = [self.rules.count(item.samples) for item in self.recordings.items]
         windows = round(sum(counts) / len(counts))
         pool = torch.arange(windows * tokens).view(windows, tokens).T[None]
@@ -361,18 +428,19 @@ class EegTextTask(EegTask):
             "tokenizer": self.tokenizer.name,
             "candidates": texts.candidate_count,
         }
-        facts |= {"texts_cut": texts.cut} if texts.cut else {}
-        facts |= {"feature_cache": "kept"} if self.has_features else {}
+        if texts.cut:
+            facts["texts_cut"] = texts.cut
+        if self.has_features:
+            facts["feature_cache"] = "kept"
         if self.control == "noise":
             chance = 1 / texts.candidate_count
             error = math.sqrt(chance * (1 - chance) / len(self.groups["val"]))
-            band = {
-                "min": max(0.0, chance - 3 * error),
-                "max": chance + 3 * error,
-                "chance": chance,
-            }
             facts["control"] = {
-                "val_retrieval": band,
+                "val_retrieval": {
+                    "min": max(0.0, chance - 3 * error),
+                    "max": chance + 3 * error,
+                    "chance": chance,
+                },
                 # The worse of two comparisons counts: a gain by chance is below 0, not above.
                 "val_rouge1_gain_in_se": {"min": -3.0, "max": 2.0, "chance": 0.0},
             }

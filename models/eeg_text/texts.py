@@ -36,14 +36,20 @@ class SentenceByteTokenizer:
         return list(text.encode())
 
     def decode(self, tokens: Sequence[int]) -> str:
-        known = (t for t in truncate_at(tokens, self.end) if t < 256)
-        return bytes(known).decode("utf-8", errors="replace")
+        text = bytes(token for token in truncate_at(tokens, self.end) if token < 256)
+        return text.decode("utf-8", errors="replace")
 
 
 class BartTokenizer(SubwordTokenizer):
     """A tokenizer of the tokenizers library with the special tokens of BART."""
 
-    def __init__(self, inner: Any, name: str, limit: int, is_pretrained: bool = False) -> None:
+    def __init__(
+        self,
+        inner: Any,
+        name: str,
+        limit: int,
+        is_pretrained: bool = False,
+    ) -> None:
         """Raises DataError if a special token is missing, or for more than `limit` entries.
 
         `is_pretrained`: sentences begin with </s> <s>, as BART was trained.
@@ -52,9 +58,11 @@ class BartTokenizer(SubwordTokenizer):
         super().__init__(inner, [[PAD], [START], [END], [HIDDEN]], where)
         self.name = name
         self.hidden = self.specials[3]
-        self._before = list[int]()
+        self._before: list[int] = []
+        """Tokens between the start and the sentence."""
         if is_pretrained:
-            self.start, self._before = self.end, [self.start]
+            self._before = [self.start]
+            self.start = self.end
         if self.size > limit:
             raise DataError(
                 f"tokenizer '{name}' has {self.size} entries; the text decoder has {limit}",
@@ -84,11 +92,14 @@ def build_tokenizer(
     if name == "bpe":
         specials = (START, PAD, END, HIDDEN)
         inner = subwords.load_or_fit(
-            folder, lambda: subwords.train_byte_bpe(texts, limit, specials)
+            folder,
+            lambda: subwords.train_byte_bpe(texts, limit, specials),
         )
     else:
         path = Path(name).expanduser()
-        inner = subwords.load_tokenizer(path / subwords.TOKENIZER_FILE if path.is_dir() else path)
+        if path.is_dir():
+            path /= subwords.TOKENIZER_FILE
+        inner = subwords.load_tokenizer(path)
     return BartTokenizer(inner, name, limit)
 
 
@@ -106,33 +117,36 @@ class SentenceTexts:
         """`texts`: a sentence per group. `longest`: the most tokens, including the end token."""
         self.tokenizer = tokenizer
         self.text = texts
-        encoded = {key: tokenizer.encode(text) for key, text in texts.items()}
-        self.cut = sum(len(tokens) >= longest for tokens in encoded.values())
+        self.cut = 0
         """Number of truncated sentences."""
-        start = tokenizer.start
-        end = tokenizer.end
-        self.tokens = {
-            key: np.array([start, *tokens[: longest - 1], end], dtype=np.int64)
-            for key, tokens in encoded.items()
-        }
-        self.mean_length = sum(len(tokens) - 1 for tokens in self.tokens.values()) / len(texts)
+        self.tokens: dict[str, np.ndarray] = {}
+        length = 0
+        for key, text in texts.items():
+            encoded = tokenizer.encode(text)
+            self.cut += len(encoded) >= longest
+            tokens = [tokenizer.start, *encoded[: longest - 1], tokenizer.end]
+            self.tokens[key] = np.array(tokens)
+            length += len(tokens) - 1
+        self.mean_length = length / len(texts)
         """Mean number of tokens per sentence, including the end token."""
         self.steps = max(len(self.tokens[key]) for key in splits["train"]) - 1
         """Tokens to generate: those of the longest training sentence, including the end token."""
-        evaluated = [keys for name in ("val", "test") if (keys := splits.get(name))]
+        evaluated = [splits[name] for name in ("val", "test") if splits.get(name)]
         self.candidate_count = min(CANDIDATES, *map(len, evaluated))
         self.num_evaluated = max(map(len, evaluated))
         """Sentences of the larger of the evaluated splits."""
         self.candidates: dict[str, np.ndarray] = {}
         """Of each sentence of val and test the tokens [candidate, text]: first its own, then those
         of others of its split."""
-        self.number = {key: number for keys in evaluated for number, key in enumerate(keys)}
+        self.number: dict[str, int] = {}
         """The index of such a sentence within its split."""
-        width = max(len(self.tokens[key]) for key in self.number)
+        # One width for all, so that batches of candidates can be stacked.
+        width = max(len(self.tokens[key]) for keys in evaluated for key in keys)
         for keys in evaluated:
             rows = padded([self.tokens[key] for key in keys], tokenizer.pad, width).numpy()
             rng = np.random.default_rng([seed, len(keys)])
             for number, key in enumerate(keys):
-                others = rng.permutation(len(keys))
-                others = others[others != number][: self.candidate_count - 1]
+                order = rng.permutation(len(keys))
+                others = order[order != number][: self.candidate_count - 1]
+                self.number[key] = number
                 self.candidates[key] = rows[[number, *others]]

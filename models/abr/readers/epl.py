@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from glob import escape
 from math import isinf, nan
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,19 +23,20 @@ ORIGIN = ResponseOrigin(
     "µV; the files name no unit, but the program that writes them uses µV",
     "animal, the file name without its run",
 )
-WAVE_V = "wave V"
 _MOST_BYTES = 2**26
-_FIELDS = (
-    re.compile(r"LEVELS:\s*([-\d.;\s]+)"),
-    re.compile(r"SAMPLE \([^)]*sec\):\s*([\d.]+)"),
-    re.compile(r"REP RATE[^:]*:\s*([\d.]+)"),
-    re.compile(r":RUN-(\d+)"),
-)
-_PEAK = re.compile(r"([PN]\d+) Latency")
-_THRESHOLD = re.compile(r"^Threshold \(dB SPL\):\s*(\S+)", re.MULTILINE)
+_LEVELS = r"LEVELS:\s*([-\d.;\s]+)"
+_STEP = r"SAMPLE \([^)]*sec\):\s*([\d.]+)"
+_RATE = r"REP RATE[^:]*:\s*([\d.]+)"
+_RUN = r":RUN-(\d+)"
+_PEAK = r"(?m)^([PN]\d+) Latency$"
+_THRESHOLD = r"(?m)^Threshold \(dB SPL\):\s*(\S+)"
 
 
-def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRow]:
+def read(
+    path: Path,
+    name: str,
+    reading: ResponseReading,
+) -> Iterator[ResponseRow]:
     """A row for each level, or for each level and rater. Reads the disk.
 
     `name`, the file in its folder, without the run is the group: ABR-52-3 is run 3 of ABR-52.
@@ -43,24 +44,26 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
     """
     try:
         levels, traces, samples, rate, run = _series(path)
-        marks = f"{path.name}-", "analyzed.txt"
-        beside = sorted(path.parent.iterdir()) if reading.has_labels else []
-        raters = [f for f in beside if f.name.startswith(marks[0]) and f.name.endswith(marks[1])]
-        labels = [_labels(other, levels, reading) for other in raters] or [{}]
+        labels = []
+        if reading.has_labels:
+            # Each rater has a file beside the series: ABR-52-3-16.00kHz-NAME-analyzed.txt.
+            raters = path.parent.glob(f"{escape(path.name)}-*analyzed.txt")
+            labels = [_labels(other, levels, reading) for other in sorted(raters)]
     except OSError as error:
         reading.bad_records.add(name, unreadable_file(path, error).message)
     except DataError as error:
         reading.bad_records.add(error.where, error.message)
     else:
+        animal = name.removesuffix(f"-{run}")
         for level, trace in zip(levels, traces.T, strict=True):
             if not trace.any():
                 reading.left_out["silent_levels"] += 1
                 continue
             signal = resample(trace, samples)
             where = f"{name}, level {level:g} dB"
-            for of_level in labels:
-                known = {"level": level, "rate": rate, **of_level.get(level, {})}
-                yield ResponseRow(name.removesuffix(f"-{run}"), where, signal, known)
+            for by_level in labels or [{}]:
+                known = {"level": level, "rate": rate, **by_level.get(level, {})}
+                yield ResponseRow(animal, where, signal, known)
 
 
 def _text(path: Path) -> str:
@@ -69,67 +72,85 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="iso-8859-1")  # its ends of lines are \r, \n or both
 
 
+def _field(pattern: str, text: str) -> str:
+    """The first group of `pattern` in `text`; empty where it does not match."""
+    match = re.search(pattern, text)
+    return match[1] if match else ""
+
+
 def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
-    """Levels, the traces [sample, level] in the window, its samples, the stimuli a second, the run."""
+    """Levels, traces [sample, level] in the window, its samples, stimuli a second, and the run."""
     header, *others = re.split(r"DATA[ \t]*\n", _text(path), maxsplit=1)
     if not others:
         raise _error(path, "no line DATA after the header")
-    named, step, rate, run = (match[1] if (match := x.search(header)) else "" for x in _FIELDS)
+    data = others[0]
     try:
-        levels = [float(n) for n in named.split(";") if n.strip()]
-        step_ms = float(step or 0) / 1000
+        levels = [float(level) for level in _field(_LEVELS, header).split(";") if level.strip()]
+        step_ms = float(_field(_STEP, header) or 0) / 1000
+        rate = float(_field(_RATE, header) or nan)
         if not levels or not step_ms > 0:
             raise _error(path, "the header has no :LEVELS:, or no interval SAMPLE (…sec):")
-        if ":RUN-" in others[0]:
+        if ":RUN-" in data:
             raise _error(path, "a second series begins after the first: a file has one")
         samples = WINDOW_MS / step_ms
-        lines = list(filter(str.strip, others[0].split("\n")))[: int(np.ceil(samples))]
-        traces = np.array([line.split() for line in lines], dtype=np.float64)
+        # What comes after the window is not read.
+        lines = [line for line in data.split("\n") if line.strip()]
+        rows = [line.split() for line in lines[: int(np.ceil(samples))]]
+        traces = np.array(rows, dtype=np.float64)
     except (ValueError, OverflowError):
-        raise _error(
-            path, "the data has a value that is no number, or rows of several lengths"
-        ) from None
+        problem = "the data has a value that is no number, or rows of several lengths"
+        raise _error(path, problem) from None
     if len(traces) < int(samples) or traces.shape[1:] != (len(levels),):
         problem = f"truncated: {traces.shape} of {int(samples)} samples in {WINDOW_MS} ms"
         raise _error(path, f"{problem} and {len(levels)} levels")
-    return levels, traces, samples, float(rate or nan), run
+    return levels, traces, samples, rate, _field(_RUN, header)
 
 
 def _labels(
-    path: Path, levels: list[float], reading: ResponseReading
-) -> dict[float, dict[str, Any]]:
+    path: Path,
+    levels: list[float],
+    reading: ResponseReading,
+) -> dict[float, dict[str, float]]:
     """The labels of each level by one rater; a negative latency, or an infinite threshold: no wave.
 
     A rater of other peaks says nothing about wave V.
     """
     text = _text(path)
-    named = _THRESHOLD.search(text)
     table = [line.split("\t") for line in text.split("\n") if "\t" in line]
     heads = [cell.strip() for cell in table[0]] if table else []
-    marked = [peak[1] for head in heads if (peak := _PEAK.fullmatch(head))]
-    has_wave = "P5" in marked
+    peaks = re.findall(_PEAK, "\n".join(heads))
+    has_wave = "P5" in peaks
     try:
-        threshold = nan if named and named[1] == "None" else float(named[1] if named else "")
-        columns = [
-            heads.index(head)
-            for head in ("Level", "P5 Latency", "P5 Amplitude")[: 1 + 2 * has_wave]
-        ]
-        rows = [[float(cells[column]) for column in columns] for cells in table[1:]]
-        if not marked:
+        threshold = float(_field(_THRESHOLD, text).replace("None", "nan"))
+        columns = [heads.index("Level")]
+        if has_wave:
+            columns += [heads.index("P5 Latency"), heads.index("P5 Amplitude")]
+        rows = []
+        for cells in table[1:]:
+            rows.append([float(cells[column]) for column in columns])
+        if not peaks:
             raise ValueError
     except (ValueError, IndexError):
-        problem = (
-            "no line 'Threshold (dB SPL): …', or no table of numbers with Level and P5 Latency"
-        )
-        raise _error(path, problem) from None
-    reading.marked[WAVE_V if has_wave else f"{' and '.join(marked)}, no wave V"] += 1
-    silent = {"exists": 0.0} if has_wave and isinf(threshold) else {}
-    labels: dict[float, dict[str, Any]] = dict.fromkeys(levels, silent)
-    for level, latency, amplitude in rows if has_wave else ():
-        wave = {"exists": 1.0, "latency": latency, "amplitude": amplitude}
-        labels[level] = wave if latency >= 0 else {"exists": 0.0}
-    known = nan if isinf(threshold) else threshold
-    return {level: {"threshold": known} | of_level for level, of_level in labels.items()}
+        raise _error(
+            path,
+            "no line 'Threshold (dB SPL): …', or no table of numbers with Level and P5 Latency",
+        ) from None
+
+    of_all = {"threshold": nan if isinf(threshold) else threshold}
+    # Without wave V among the marked peaks, nothing is known of it.
+    if not has_wave:
+        reading.marked[f"{' and '.join(peaks)}, no wave V"] += 1
+        return dict.fromkeys(levels, of_all)
+    reading.marked["wave V"] += 1
+    if isinf(threshold):
+        of_all["exists"] = 0.0
+    labels = dict.fromkeys(levels, of_all)
+    for level, latency, amplitude in rows:
+        wave = {"exists": 0.0}
+        if latency >= 0:
+            wave = {"exists": 1.0, "latency": latency, "amplitude": amplitude}
+        labels[level] = of_all | wave
+    return labels
 
 
 def _error(path: Path, problem: str) -> DataError:

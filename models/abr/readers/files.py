@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from gearshift.models.abr import formats
@@ -15,7 +16,11 @@ READERS: dict[str, Any] = {formats.EPL: epl, formats.TABLE: table, formats.RECOR
 """By format, the module with its `ORIGIN`, and `read`, which yields the rows of a file."""
 
 
-def read_responses(path: str, settings: Data, has_labels: bool = True) -> Responses:
+def read_responses(
+    path: str,
+    settings: Data,
+    has_labels: bool = True,
+) -> Responses:
     """The responses of the file or folder `path`; without labels, duplicates are kept.
 
     Reads the disk. Raises DataError.
@@ -32,7 +37,9 @@ def read_responses(path: str, settings: Data, has_labels: bool = True) -> Respon
         )
     reader = READERS[forms[0]]
     reading = ResponseReading(settings, has_labels)
-    rows = (row for name, (file, _) in known.items() for row in reader.read(file, name, reading))
+    rows = chain.from_iterable(
+        reader.read(file, name, reading) for name, (file, _) in known.items()
+    )
     responses = collect(rows, reader.ORIGIN, reading)
     if reader is table:
         table.check_declared(reading)

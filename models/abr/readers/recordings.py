@@ -43,7 +43,11 @@ _LEVEL = re.compile(r"(-?\d+(?:\.\d+)?)\s*dB", re.IGNORECASE)
 _NO_STIMULUS = ("boundary", "bad", "edge", "new segment")
 
 
-def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRow]:
+def read(
+    path: Path,
+    name: str,
+    reading: ResponseReading,
+) -> Iterator[ResponseRow]:
     """A row for each stimulus and every `data.sweeps` of its sweeps. Reads the disk.
 
     The group is the subject that BIDS names, or else `name`, the file in its folder. Problems are
@@ -58,80 +62,94 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
         if not kinds:
             fix = "name its stimuli in  NAME_events.tsv  of BIDS beside it"
             reading.bad_records.add(name, "no annotation that could be a stimulus", fix)
+        group = bids.subject(path) or name
         every = np.unique(np.concatenate([*kinds.values(), []]))
         for kind, onsets in kinds.items():
-            # To the next stimulus, of any kind: in a train the names of events may alternate.
-            following = np.searchsorted(every, onsets, "right")
-            inside = following < len(every)
-            intervals = every[following[inside]] - onsets[inside]
-            rate = 1 / float(np.median(intervals)) if len(intervals) else np.nan
-            group = bids.subject(path) or name
-            number = _LEVEL.search(kind)
-            found = 0
-            facts: dict[str, float] = {
-                "level": float(number[1]) if number else np.nan,
-                "rate": rate,
-            }
-            for found, (points, quality) in enumerate(
-                _averages(recording, channel, onsets, reading), start=1
-            ):
-                where = f"{name}, '{kind}', response {found}"
-                yield ResponseRow(group, where, points, {"fmp": quality, **facts})
-            if not found:
+            level = _LEVEL.search(kind)
+            level_db = float(level[1]) if level else np.nan
+            rate = _rate(onsets, every)
+            count = 0
+            for points, quality in _averages(recording, channel, onsets, reading):
+                count += 1
+                where = f"{name}, '{kind}', response {count}"
+                known = {"fmp": quality, "level": level_db, "rate": rate}
+                yield ResponseRow(group, where, points, known)
+            if not count:
                 needed = reading.settings.sweeps
                 most = reading.settings.reject_uv
                 problem = f"'{kind}' has fewer than data.sweeps={needed} sweeps within ±{most:g} µV"
                 reading.bad_records.add(name, problem, "average fewer, or accept larger ones")
     except MissingPackage:
-        raise
+        raise  # no fault of this file
     except DataError as error:
         reading.bad_records.add(error.where or name, error.message, error.fix)
 
 
+def _rate(onsets: Values, every: Values) -> float:
+    """The stimuli per second at `onsets`, of which `every` has those of all kinds.
+
+    To the next stimulus, of any kind: in a train the names of events may alternate.
+    """
+    following = np.searchsorted(every, onsets, "right")
+    inside = following < len(every)
+    intervals = every[following[inside]] - onsets[inside]
+    return 1 / float(np.median(intervals)) if len(intervals) else np.nan
+
+
 def _averages(
-    recording: Recording, channel: int, onsets: Values, reading: ResponseReading
+    recording: Recording,
+    channel: int,
+    onsets: Values,
+    reading: ResponseReading,
 ) -> Iterator[tuple[Signal, float]]:
     """The response and the Fmp of every `data.sweeps` accepted sweeps after `onsets`."""
     settings = reading.settings
     samples = WINDOW_MS * recording.rate_hz / 1000
     sweeps = 0
     total = np.zeros(1)
-    squares = np.zeros(1)
+    squares = total
     for sweep in _sweeps(recording, channel, onsets, reading):
         if np.abs(sweep).max() > settings.reject_uv:
             reading.left_out["rejected_sweeps"] += 1
             continue
-        sweeps = sweeps + 1
+        sweeps += 1
         total = total + sweep
         squares = squares + sweep**2
         if sweeps == settings.sweeps:
             yield resample(total / sweeps, samples), fmp(total, squares, sweeps)
             sweeps = 0
             total = np.zeros(1)
-            squares = np.zeros(1)
+            squares = total
     reading.left_out["leftover_sweeps"] += sweeps
 
 
-def _channel(recording: Recording, wanted: str | None) -> int:
-    """The index of the channel `wanted`, or of the first one of EEG.
+def _channel(recording: Recording, setting: str | None) -> int:
+    """The index of the channel `setting`, or of the first one of EEG.
 
     Raises DataError, also if the recording is too slow.
     """
     names = recording.names
     where = str(recording.path)
-    eeg = [channel.name for channel in recording.channels if channel.kind == "eeg"]
-    name = wanted or next(iter(eeg), "of EEG")
+    eeg = (channel.name for channel in recording.channels if channel.kind == "eeg")
+    name = setting or next(eeg, "of EEG")
     if name not in names:
-        fix = f"--set data.channel={get_close_matches(name, names, n=1, cutoff=0.0)[0]!r}"
-        raise DataError(f"no channel {name!r}", where=where, allowed=", ".join(names), fix=fix)
-    if recording.rate_hz <= 2 * BAND_HZ[1]:
+        closest = get_close_matches(name, names, n=1, cutoff=0.0)[0]
+        raise DataError(
+            f"no channel {name!r}",
+            where=where,
+            allowed=", ".join(names),
+            fix=f"--set data.channel={closest!r}",
+        )
+    lowest_hz = 2 * BAND_HZ[1]
+    if recording.rate_hz <= lowest_hz:
+        fix = "export it from the program that recorded it, without reducing the sampling rate"
+        if recording.faster:
+            fix = f"--set data.channel={recording.faster[0]!r}"
         raise DataError(
             f"'{recording.path.name}' is sampled at {recording.rate_hz:g} Hz",
             where=where,
-            allowed=f"more than {2 * BAND_HZ[1]:g} Hz",
-            fix=f"--set data.channel={recording.faster[0]!r}"
-            if recording.faster
-            else "export it from the program that recorded it, without reducing the sampling rate",
+            allowed=f"more than {lowest_hz:g} Hz",
+            fix=fix,
         )
     return names.index(name)
 
@@ -141,7 +159,7 @@ def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, Values
 
     Those of the table of BIDS beside the recording come first; then its annotations and events.
     """
-    events = list[Event]()
+    events: list[Event] = []
     beside = bids.events_path(recording.path)
     if beside is not None:
         rows = bids.read_events(beside, reading.bad_records, reading.notes)
@@ -154,7 +172,10 @@ def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, Values
 
 
 def _sweeps(
-    recording: Recording, channel: int, onsets: Values, reading: ResponseReading
+    recording: Recording,
+    channel: int,
+    onsets: Values,
+    reading: ResponseReading,
 ) -> Iterator[Values]:
     """The band-passed window after each stimulus, in µV; the filter stops at gaps.
 
@@ -164,27 +185,36 @@ def _sweeps(
     from scipy.signal import butter, sosfiltfilt
 
     rate = recording.rate_hz
-    whole = 0
     band = butter(2, BAND_HZ, "bandpass", fs=rate, output="sos")
     pad = int(PAD_S * rate)
     chunk = int(CHUNK_S * rate)
     length = int(np.ceil(WINDOW_MS * rate / 1000)) + 1
     every = np.round(onsets * rate).astype(np.int64)
-    for begin, end in (piece.bounds(rate) for piece in recording.pieces):
+    complete = 0
+    for piece in recording.pieces:
+        begin, end = piece.bounds(rate)
         starts = every[(every >= begin) & (every + length <= end)]
-        whole += len(starts)
+        complete += len(starts)
         while len(starts):
+            # From the first stimulus that is left, with a margin for the filter.
             first = max(begin, int(starts[0]) - pad)
             last = min(first + chunk + pad, end)
-            settled = last if last == end else last - pad  # end of valid filter output
-            inside = starts[starts + length <= max(settled, starts[0] + length)]
+            # Near its end the output of the filter is not valid, except at the end of a piece.
+            valid = last if last == end else last - pad
+            inside = starts[starts + length <= max(valid, starts[0] + length)]
             (trace,) = recording.read([channel], first, last)
-            trace = sosfiltfilt(band, trace, padlen=min(len(trace) - 1, _PADLEN))
-            for start in inside:
-                yield trace[start - first : start - first + length]
+            trace = sosfiltfilt(
+                band,
+                trace,
+                padlen=min(len(trace) - 1, _PADLEN),
+            )
+            for begin_of_sweep in inside - first:
+                yield trace[begin_of_sweep : begin_of_sweep + length]
             starts = starts[len(inside) :]
-    expected = int(((onsets >= 0) & (onsets <= recording.end_s - length / rate)).sum())
-    reading.left_out["sweeps_at_gaps"] += max(0, expected - whole)
+    # Those within the recording that no piece holds are in gaps.
+    latest = recording.end_s - length / rate
+    expected = int(((onsets >= 0) & (onsets <= latest)).sum())
+    reading.left_out["sweeps_at_gaps"] += max(0, expected - complete)
 
 
 def fmp(total: Values, squares: Values, sweeps: int) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,12 @@ from gearshift.models.common.text_file import TextFile
 REQUIRED = ("patient_id", "intensity")
 LABELS = ("hear_loss", "v_latency", "v_amplitude", "threshold")
 POINT_NAMES = tuple(str(point) for point in range(1, POINTS + 1))
-ORIGIN = ResponseOrigin("table", "human", 10.0, "µV, as documented for the columns 1 to 200")
+ORIGIN = ResponseOrigin(
+    "table",
+    "human",
+    10.0,
+    "µV, as documented for the columns 1 to 200",
+)
 MOST_REJECTED = 100
 """From this number of rejected sweeps on, a response is left out."""
 _MANY = 20
@@ -39,23 +43,24 @@ def name_of(heading: Any) -> str:
 
 
 def find_columns(
-    names: Sequence[str], declared: Mapping[str, str], path: Path, has_labels: bool = True
+    names: Sequence[str],
+    declared: Mapping[str, str],
+    path: Path,
+    has_labels: bool = True,
 ) -> dict[str, int]:
     """The index of each column of the table at `path`, by its meaning.
 
     `declared`: the meaning of a column by its name in lower case. Unless `has_labels`, columns of
-    labels are not returned. Raises DataError if a needed column is missing, if two mean the same, or
-    if there are more points than a response has.
+    labels are not returned. Raises DataError if a needed column is missing, if two mean the same,
+    or if there are more points than a response has.
     """
+    unread = {IGNORE} if has_labels else {IGNORE, *LABELS}
+    known = [meaning for meaning in COLUMNS if meaning not in unread]
     meanings = [declared.get(name.lower(), name.lower()) for name in names]
-    read = [
-        meaning
-        for meaning in COLUMNS
-        if meaning != IGNORE and (has_labels or meaning not in LABELS)
-    ]
-    columns: dict[str, int] = {}
-    for meaning in (*read, *POINT_NAMES):
+    columns = {}
+    for meaning in (*known, *POINT_NAMES):
         places = [i for i, other in enumerate(meanings) if other == meaning]
+        # What a person declares counts more than a name.
         places = [i for i in places if names[i].lower() in declared] or places
         if len(places) > 1:
             raise DataError(
@@ -66,83 +71,111 @@ def find_columns(
             )
         if places:
             columns[meaning] = places[0]
-    if missing := [name for name in (*REQUIRED, *POINT_NAMES) if name not in columns]:
-        has = [name for name in names if name and name not in POINT_NAMES]
+
+    missing = [name for name in (*REQUIRED, *POINT_NAMES) if name not in columns]
+    if missing:
+        others = [name for name in names if name not in ("", *POINT_NAMES)]
         raise DataError(
-            f"the table has no column {listed(missing, 3)} among: {listed(has, _MANY) or 'none'}",
+            f"the table has no column {listed(missing, 3)} among: "
+            f"{listed(others, _MANY) or 'none'}",
             where=str(path),
-            allowed=f"{', '.join(REQUIRED)}, 1 … {POINTS}; and if known {', '.join(read)}",
+            allowed=f"{', '.join(REQUIRED)}, 1 … {POINTS}; and if known {', '.join(known)}",
             fix=f"say what a column means:  {columns_option({'NAME': missing[0]})}",
         )
     # Their number says nothing about the sampling rate, so the first 200 may be any time.
-    if more := [name for name in meanings if name.isdecimal() and int(name) > POINTS]:
+    last = max(int(name) for name in meanings if name.isdecimal())
+    if last > POINTS:
         raise DataError(
-            f"the table has points up to {max(map(int, more))}, and a response has {POINTS}",
+            f"the table has points up to {last}, and a response has {POINTS}",
             where=str(path),
-            allowed=f"columns 1 … {POINTS}: {ORIGIN.window_ms:g} ms, each point the mean of 0.05 ms",
+            allowed=f"columns 1 … {POINTS}: {ORIGIN.window_ms:g} ms, each point the mean of "
+            "0.05 ms",
             fix="average each response to these points, or remove the columns after 10 ms",
         )
     return columns
 
 
-def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRow]:
+def read(
+    path: Path,
+    name: str,
+    reading: ResponseReading,
+) -> Iterator[ResponseRow]:
     """A row for each response. Reads the disk row by row; counts bad rows and those left out.
 
     Raises DataError if the file is not such a table, or lacks a column.
     """
     table = Table(TextFile(path), name)
-    settings = reading.settings
-    declared = declared_columns(settings.columns)
-    classes = declared_columns(settings.classes)
-    names = list(map(name_of, table.header))
+    declared = declared_columns(reading.settings.columns)
+    names = [name_of(heading) for heading in table.header]
     columns = find_columns(names, declared, path, reading.has_labels)
-    reading.columns |= {name.lower(): name for name in names}
-    used = {*columns.values()} | {i for i, head in enumerate(names) if head.lower() in LABELS}
-    others = [head for i, head in enumerate(names) if head and i not in used]
-    if unread := [head for head in others if declared.get(head.lower()) != IGNORE]:
+    reading.columns |= {heading.lower(): heading for heading in names}
+
+    # Labels may be known and not read, which is no surprise.
+    expected = {"", *LABELS}
+    expected |= {heading for heading, meaning in declared.items() if meaning == IGNORE}
+    expected |= {names[index].lower() for index in columns.values()}
+    unread = [heading for heading in names if heading.lower() not in expected]
+    if unread:
         reading.notes.append(f"{name}: columns that are not read: {listed(unread, _MANY)}")
+
     for line, cells in table.rows(reading.bad_records):
         where = f"{name}:{line}"
         row = {meaning: cells[index] for meaning, index in columns.items()}
         try:
-            numbers = {key: table.number(row[key], key) for key in row if key not in _TEXTS}
-            polarity = str(row.get("polarity") or "alternating").strip().lower()
-            if not polarity.startswith("alter"):
-                reading.left_out["other_polarity"] += 1
-                continue
-            if numbers.get("rejected", nan) >= MOST_REJECTED:
-                reading.left_out["many_rejected"] += 1
-                continue
-            target = _target(
-                row.get("hear_loss"), classes, partial(table.number, name="hear_loss"), reading
-            )
+            response = _response(row, where, table, reading)
         except ValueError as error:
             reading.bad_records.add(where, str(error))
-            continue
-        patient = name_of(row["patient_id"])
-        reading.left_out["without_patient"] += not patient
-        with np.errstate(over="ignore"):  # what float32 cannot hold is reported as not finite
-            microvolts = np.array([numbers[point] for point in POINT_NAMES], np.float32)
-        known: dict[str, float] = {
-            key: numbers[key] for key in ("age", "rate", "fmp", "threshold") if key in numbers
-        }
-        if "v_latency" in numbers:  # an empty latency, or one that is not positive, means no wave V
-            latency = numbers["v_latency"]
-            amplitude = numbers.get("v_amplitude", nan)
-            wave = {"exists": 1.0, "latency": latency, "amplitude": amplitude}
-            known |= wave if latency > 0 else {"exists": 0.0}
-        # Without a patient each row is its own group, under a name that no patient has.
-        group = f"patient {patient}" if patient else f"no patient: {where}"
-        yield ResponseRow(group, where, microvolts, known | {"level": numbers["intensity"]}, target)
+        else:
+            if response is not None:
+                yield response
     reading.notes += [f"{name}: {note}" for note in table.notes]
 
 
-_TEXTS = ("patient_id", "hear_loss", "polarity")
+def _response(
+    row: Mapping[str, Any],
+    where: str,
+    table: Table,
+    reading: ResponseReading,
+) -> ResponseRow | None:
+    """The response of a row, given by meaning; None: it is left out. Raises ValueError."""
+    texts = ("patient_id", "hear_loss", "polarity")
+    numbers = {}
+    for meaning, cell in row.items():
+        if meaning not in texts:
+            numbers[meaning] = table.number(cell, meaning)
+    polarity = str(row.get("polarity") or "alternating").strip().lower()
+    if not polarity.startswith("alter"):
+        reading.left_out["other_polarity"] += 1
+        return None
+    if numbers.get("rejected", nan) >= MOST_REJECTED:
+        reading.left_out["many_rejected"] += 1
+        return None
+    target = _target(row.get("hear_loss"), table, reading)
+
+    known = {"level": numbers["intensity"]}
+    for key in ("age", "rate", "fmp", "threshold"):
+        known[key] = numbers.get(key, nan)
+    # An empty latency, or one that is not positive, means no wave V.
+    latency = numbers.get("v_latency")
+    if latency is not None:
+        known["exists"] = float(latency > 0)
+        if latency > 0:
+            known["latency"] = latency
+            known["amplitude"] = numbers.get("v_amplitude", nan)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is reported as not finite
+        microvolts = np.array([numbers[point] for point in POINT_NAMES], np.float32)
+
+    patient = name_of(row["patient_id"])
+    reading.left_out["without_patient"] += not patient
+    # Without a patient each row is its own group, under a name that no patient has.
+    group = f"patient {patient}" if patient else f"no patient: {where}"
+    return ResponseRow(group, where, microvolts, known, target)
 
 
 def check_declared(reading: ResponseReading) -> None:
     """Raise DataError if a column of data.columns is in no table that was read."""
-    if missing := declared_columns(reading.settings.columns).keys() - reading.columns.keys():
+    missing = declared_columns(reading.settings.columns).keys() - reading.columns.keys()
+    if missing:
         raise DataError(
             f"no table has the column '{min(missing)}' of data.columns",
             where="data.columns",
@@ -150,18 +183,20 @@ def check_declared(reading: ResponseReading) -> None:
         )
 
 
-def _target(
-    value: Any, classes: Mapping[str, str], number_of: Any, reading: ResponseReading
-) -> int:
-    """A class from 0 to 4, its name or a label of data.classes; empty: unknown. Raises ValueError."""
+def _target(value: Any, table: Table, reading: ResponseReading) -> int:
+    """The number of a class, of its name, or of a label of data.classes; empty: unknown.
+
+    Raises ValueError.
+    """
     name = name_of(value).lower()
-    name = classes.get(name, name)
+    name = declared_columns(reading.settings.classes).get(name, name)
     if name in CLASS_NAMES:
         return CLASS_NAMES.index(name)
     if name == UNKNOWN:
         return UNKNOWN_CLASS
     with suppress(ValueError):
-        if isnan(number := number_of(name)):
+        number = table.number(name, "hear_loss")
+        if isnan(number):
             return UNKNOWN_CLASS
         if number in range(len(CLASS_NAMES)):
             return int(number)

@@ -44,7 +44,12 @@ def load_channel_map(path: str) -> dict[str, str]:
     Reads the disk. Raises DataError for an unknown electrode or region.
     """
     bad_records = BadRecords()
-    targets = tables.pairs(Path(path).expanduser(), "data.channels", {}, bad_records)
+    targets = tables.pairs(
+        Path(path).expanduser(),
+        "data.channels",
+        {},
+        bad_records,
+    )
     bad_records.finish("stop", len(targets))
     for name, target in targets.items():
         if target not in INDICES and electrode(target) is None:
@@ -57,6 +62,17 @@ def load_channel_map(path: str) -> dict[str, str]:
     return {name.upper(): target for name, target in targets.items()}
 
 
+def _eeg(recording: Recording) -> dict[int, str]:
+    """The names of the channels of EEG in volts, by number. Raises DataError if all are others."""
+    eeg = {}
+    for number, channel in enumerate(recording.channels):
+        if channel.kind == "eeg" and not channel.is_bad:
+            eeg[number] = channel
+    in_volts = {number: channel.name for number, channel in eeg.items() if not channel.problem}
+    recording.check(list(in_volts or eeg))
+    return in_volts
+
+
 def place(recording: Recording, channel_map: Mapping[str, str] | None) -> ChannelPicks:
     """The electrode of each channel; of two channels with one electrode, the first is used.
 
@@ -64,36 +80,43 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
     otherwise the channels of EEG in volts, of which most must be known: names such as E2 mean other
     electrodes in other systems. Raises DataError, also for a recording that is too slow.
     """
-    names = dict(enumerate(recording.names))
     file = recording.path.name
+    names = dict(enumerate(recording.names))
+    least = 1  # of a map, which may name any part of the channels
     if channel_map is None:
-        eeg = [n for n, c in enumerate(recording.channels) if c.kind == "eeg" and not c.is_bad]
-        in_volts = [n for n in eeg if not recording.channels[n].problem]
-        recording.check(in_volts or eeg)
-        names = {n: names[n] for n in in_volts}
-    taken: dict[int, int] = {}
+        names = _eeg(recording)
+        least = max(1, -(-len(names) // 2))
+    pick_of_slot: dict[int, int] = {}
+    """The channel of each electrode."""
     for pick, name in names.items():
-        target = name if channel_map is None else channel_map.get(name.upper(), "")
-        slots = [SLOTS.index(slot)] if (slot := electrode(target)) else []
+        target = name
+        if channel_map is not None:
+            target = channel_map.get(name.upper(), "")
+        # A region stands for its next free electrode.
+        slot = electrode(target)
         if channel_map is not None and target in INDICES:
-            slots = [slot for slot in INDICES[target] if slot not in taken]
-        if slots and slots[0] not in taken:
-            taken[slots[0]] = pick
-    used = set(taken.values())
+            slots = [n for n in INDICES[target] if n not in pick_of_slot]
+        elif slot is not None:
+            slots = [SLOTS.index(slot)]
+        else:
+            slots = []
+        if slots:
+            pick_of_slot.setdefault(slots[0], pick)
+    used = set(pick_of_slot.values())
     dropped = [name for pick, name in enumerate(recording.names) if pick not in used]
-    if not taken or (channel_map is None and 2 * len(taken) < len(names)):
+    if len(pick_of_slot) < least:
         raise DataError(
-            f"only {len(taken)} of the {len(names)} channels of '{file}' are known; unknown: "
-            f"{listed(dropped, 8)}",
+            f"only {len(pick_of_slot)} of the {len(names)} channels of '{file}' are known; "
+            f"unknown: {listed(dropped, 8)}",
             where=str(recording.path) if channel_map is None else "data.channels",
             allowed=ALLOWED,
             fix="map them:  --set data.channels=FILE",
         )
-    recording.check(list(taken.values()))
+    recording.check(list(pick_of_slot.values()))
     if recording.rate_hz < LOWEST_RATE_HZ:
         raise DataError(
             f"'{file}' is sampled at {recording.rate_hz:g} Hz",
             where=str(recording.path),
             allowed=f"at least {LOWEST_RATE_HZ} Hz, for EEG up to 50 Hz",
         )
-    return ChannelPicks(list(taken.values()), tuple(taken), dropped)
+    return ChannelPicks(list(pick_of_slot.values()), tuple(pick_of_slot), dropped)

@@ -6,8 +6,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 from math import inf
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,9 +37,20 @@ LOW_HZ = 0.5
 HIGH_HZ = 50.0
 MARGIN_S = 6.0
 """Read on both sides of a segment and removed after filtering: 0.5 Hz filters ring for seconds."""
-Cut = tuple[str | None, str, float, int, str, tuple[float, float]]
-"""Text, group, start, samples and place of an Item, and the seconds in which it is filtered, without
-EEG of other groups."""
+
+
+class Cut(NamedTuple):
+    """A segment of a recording."""
+
+    text: str | None
+    group: str
+    """As that of an Item."""
+    start_s: float
+    samples: int
+    """At 500 Hz."""
+    where: str
+    within_s: tuple[float, float]
+    """The seconds in which it is filtered, without EEG of other groups."""
 
 
 class Cutter:
@@ -59,37 +72,64 @@ class Cutter:
         """Whether all windows of a subject are one group."""
         self.use = use
         self.samples = data.seq_len
-        self.options = (data.line_hz, data.unit)
+        self.line_hz = data.line_hz
+        self.unit = data.unit
         self.bad_records = bad_records
-        self.notes = list[str]()
-        self.dropped = set[str]()
+        self.notes: list[str] = []
+        self.dropped: set[str] = set()
         self.columns = declared_columns(data.columns)
         self.texts: dict[str, str] | None = None
         if use == "text" and data.texts is not None:
             path = Path(data.texts).expanduser()
-            self.texts = tables.pairs(path, "data.texts", self.columns, bad_records)
+            self.texts = tables.pairs(
+                path,
+                "data.texts",
+                self.columns,
+                bad_records,
+            )
 
     def read(self, path: Path) -> list[Item]:
-        """Sentences if their times are known, otherwise windows; without bad ones. Raises DataError."""
-        recording = open_recording(path, self.options[1])
-        placed = channels.place(recording, self.channel_map)
-        notes = [*recording.notes]
+        """Sentences if their times are known, otherwise windows; without bad ones.
+
+        Raises DataError.
+        """
+        recording = open_recording(path, self.unit)
+        electrodes = channels.place(recording, self.channel_map)
+        notes = list(recording.notes)
         readings = self._readings(recording, notes)
-        cuts = (
-            self._windows(recording) if readings is None else self._sentences(recording, readings)
-        )
+        cuts = self._windows(recording)
+        if readings is not None:
+            cuts = self._sentences(recording, readings)
         items = []
-        for text, group, start, samples, where, (begin, end) in cuts:
-            piece = recording.piece(start, start + samples / RATE_HZ)
+        for cut in cuts:
+            piece = recording.piece(cut.start_s, cut.start_s + cut.samples / RATE_HZ)
             assert piece is not None, "windows and sentences are cut from pieces"
-            within = max(begin, piece.start_s), min(end, piece.end_s)
-            load = partial(read_segment, path, placed, start, samples, within, *self.options)
-            subject = bids.subject(path) or path.stem
-            items.append(Item(text, subject, group, samples, where, load, placed.slots, start))
+            begin, end = cut.within_s
+            load = partial(
+                read_segment,
+                path,
+                electrodes,
+                cut.start_s,
+                cut.samples,
+                (max(begin, piece.start_s), min(end, piece.end_s)),
+                self.line_hz,
+                self.unit,
+            )
+            item = Item(
+                cut.text,
+                bids.subject(path) or path.stem,
+                cut.group,
+                cut.samples,
+                cut.where,
+                load,
+                electrodes.slots,
+                cut.start_s,
+            )
+            items.append(item)
         if path.suffix.lower() not in edf.SUFFIXES:  # which has integers
-            check_values(recording, placed.picks)
+            check_values(recording, electrodes.picks)
         self.notes += notes
-        self.dropped.update(placed.dropped)
+        self.dropped.update(electrodes.dropped)
         return items
 
     def _windows(self, recording: Recording) -> Iterator[Cut]:
@@ -98,56 +138,94 @@ class Cutter:
         To predict, the last window before a gap or the end may be shorter.
         """
         name = recording.path.name
-        length = self.samples / RATE_HZ
+        subject = bids.subject(recording.path) or name
         shortest = SHORTEST if self.use == "predict" else self.samples
-        windows = [
-            (piece.start_s + first / RATE_HZ, min(self.samples, total - first))
-            for piece in recording.pieces
-            for total in [int(piece.seconds * RATE_HZ + 1e-6)]
-            for first in range(0, total - shortest + 1, self.samples)
-        ]
-        for number, (start, samples) in enumerate(windows):
-            where = (start, samples, f"{name}, {start:.1f} s")
+        windows = []
+        for piece in recording.pieces:
+            total = int(piece.seconds * RATE_HZ + 1e-6)
+            for first in range(0, total - shortest + 1, self.samples):
+                samples = min(self.samples, total - first)
+                windows.append((piece.start_s + first / RATE_HZ, samples))
+
+        length_s = self.samples / RATE_HZ
+        for number, (start_s, samples) in enumerate(windows):
+            where = f"{name}, {start_s:.1f} s"
             block, position = divmod(number, BLOCK + 1)
             if self.has_many or self.use == "predict":
-                yield None, bids.subject(recording.path) or name, *where, (-inf, inf)
+                yield Cut(
+                    None,
+                    subject,
+                    start_s,
+                    samples,
+                    where,
+                    (-inf, inf),
+                )
             elif position < BLOCK:
-                own = windows[number - position :][:BLOCK]
-                within = (
-                    own[0][0] - length,
-                    own[-1][0] + 2 * length,
-                )  # also what is left out around it
-                yield None, f"{name}, block {block + 1}", *where, within
+                of_block = windows[number - position :][:BLOCK]
+                # With what is left out on both sides of the block.
+                first_s, _ = of_block[0]
+                last_s, _ = of_block[-1]
+                within_s = (first_s - length_s, last_s + 2 * length_s)
+                group = f"{name}, block {block + 1}"
+                yield Cut(
+                    None,
+                    group,
+                    start_s,
+                    samples,
+                    where,
+                    within_s,
+                )
 
     def _readings(self, recording: Recording, notes: list[str]) -> list[Event] | None:
         """The sentences that were read, as names of events; None: no event and no table names any.
 
         Raises DataError for events without any.
         """
-        texts = self.texts
         path = recording.path
-        declared = self.columns
-        bad = self.bad_records
+        texts = self.texts
+        # First a table of sentences beside the recording, by its name.
         beside = filter(Path.is_file, map(path.with_suffix, (".tsv", ".csv")))
-        if texts is None and (table := next(beside, None)):
+        table = next(beside, None)
+        if texts is None and table is not None:
             needed = COLUMNS[:2] if self.use == "predict" else COLUMNS
-            return bids.read_events(table, bad, notes, needed[2:], declared, needed)
-        of_bids = None if self.use == "encoder" else bids.events_path(path)
-        sources: list[list[Event]] = []
+            return bids.read_events(
+                table,
+                self.bad_records,
+                notes,
+                needed[2:],
+                self.columns,
+                needed,
+            )
+
+        # Then the events of BIDS, and with data.texts those in the recording.
+        sources = []
+        of_bids = None
+        if self.use != "encoder":
+            of_bids = bids.events_path(path)
         if of_bids is not None:
-            declared = {name: meaning.removesuffix("_s") for name, meaning in declared.items()}
-            columns = TEXTS if texts is None else bids.NAMES
-            sources = [bids.read_events(of_bids, bad, notes, columns, declared, known=texts or ())]
-            texts = {e.name: e.name for e in sources[0] if e.name} if texts is None else texts
+            events = bids.read_events(
+                of_bids,
+                self.bad_records,
+                notes,
+                TEXTS if texts is None else bids.NAMES,
+                {name: meaning.removesuffix("_s") for name, meaning in self.columns.items()},
+                known=texts or (),
+            )
+            sources.append(events)
+            if texts is None:
+                texts = {event.name: event.name for event in events if event.name}
         if texts is None or (not texts and self.use == "predict"):
-            return None
+            return None  # windows need no text
         if self.texts is not None:
             sources.append(recording.events())
+
+        # The first source that names a sentence has them all.
         for events in sources:
-            onsets = sorted({event.onset_s for event in events})
-            if known := [event for event in events if event.name in texts]:
+            known = [event for event in events if event.name in texts]
+            if known:
+                onsets = [*sorted({event.onset_s for event in events}), inf]
                 return [self._timed(event, onsets, texts[event.name], path.name) for event in known]
-        names = sorted({event.name for events in sources for event in events} - {""})
+        names = sorted({event.name for event in chain(*sources)} - {""})
         raise DataError(
             f"no event of '{path.name}' names a sentence",
             where=str(of_bids) if self.texts is None else "data.texts",
@@ -156,23 +234,37 @@ class Cutter:
             "--set data.texts=FILE",
         )
 
-    def _timed(self, event: Event, onsets: Sequence[float], text: str, name: str) -> Event:
-        """The sentence of an event; one without a duration lasts until the next of `onsets`."""
-        later = onsets[bisect_right(onsets, event.onset_s) :][:1]
-        lasts = event.duration_s or min(
-            [self.samples / RATE_HZ, *(t - event.onset_s for t in later)]
-        )
+    def _timed(
+        self,
+        event: Event,
+        onsets: Sequence[float],
+        text: str,
+        name: str,
+    ) -> Event:
+        """The sentence of an event; one without a duration lasts until the next of `onsets`.
+
+        The last of them is infinite.
+        """
+        onset = event.onset_s
+        lasts = event.duration_s
+        if not lasts:
+            following = onsets[bisect_right(onsets, onset)]
+            lasts = min(self.samples / RATE_HZ, following - onset)
         return Event(
-            event.onset_s, lasts, text, f"{name}, event {event.name} at {event.onset_s:.2f} s"
+            onset,
+            lasts,
+            text,
+            f"{name}, event {event.name} at {onset:.2f} s",
         )
 
     def _sentences(self, recording: Recording, readings: list[Event]) -> Iterator[Cut]:
-        onsets = [*(reading.onset_s for reading in readings[1:]), inf]
+        # No filter may see the sentence before or after: it may be in another split.
+        onsets = [reading.onset_s for reading in readings]
         last = -inf
-        for reading, following in zip(readings, onsets, strict=True):
+        for reading, following in zip(readings, [*onsets[1:], inf], strict=True):
             start = reading.onset_s
-            end = reading.onset_s + reading.duration_s
-            within = (min(start, last), max(end, following))
+            end = start + reading.duration_s
+            within_s = (min(start, last), max(end, following))
             last = max(end, last)
             samples = round(reading.duration_s * RATE_HZ)
             group = normalized(reading.name)
@@ -180,26 +272,38 @@ class Cutter:
                 self.bad_records.add(reading.where, "the text has no words")
             elif samples < SHORTEST:
                 fix = f"give each one a duration of at least {SHORTEST / RATE_HZ:g} s"
-                self.bad_records.add(reading.where, f"{reading.duration_s:g} s is too short", fix)
-            elif recording.piece(start, end) is None:
-                problem = (
-                    f"{start:g} to {end:g} s has a gap, or is not within the {recording.end_s:g} s"
+                self.bad_records.add(
+                    reading.where,
+                    f"{reading.duration_s:g} s is too short",
+                    fix,
                 )
-                self.bad_records.add(reading.where, f"{problem} of the recording")
+            elif recording.piece(start, end) is None:
+                self.bad_records.add(
+                    reading.where,
+                    f"{start:g} to {end:g} s has a gap, or is not within the "
+                    f"{recording.end_s:g} s of the recording",
+                )
             else:
-                yield reading.name, group, start, samples, reading.where, within
+                yield Cut(
+                    reading.name,
+                    group,
+                    start,
+                    samples,
+                    reading.where,
+                    within_s,
+                )
 
 
 def read_segment(
     path: Path,
-    placed: ChannelPicks,
+    electrodes: ChannelPicks,
     start_s: float,
     samples: int,
     within: tuple[float, float],
     line_hz: int,
     unit: str | None,
 ) -> np.ndarray:
-    """Microvolts [time, 105] of `placed` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
+    """Microvolts [time, 105] of `electrodes` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
 
     The mains frequency is filtered out. Reads only the segment and its margins `within` these
     seconds: no filter sees a gap, or EEG of another split. Raises DataError.
@@ -207,29 +311,50 @@ def read_segment(
     from scipy.signal import resample_poly
 
     recording = open_recording(path, unit)
-    end_s = start_s + samples / RATE_HZ
     rate = recording.rate_hz
-    first = round(max(start_s - MARGIN_S, within[0]) * rate)
-    last = round(min(end_s + MARGIN_S, within[1]) * rate)
-    values = _filtered(recording.read(placed.picks, first, last), rate, line_hz)
+    begin_s, end_s = within
+    first = round(max(start_s - MARGIN_S, begin_s) * rate)
+    last = round(min(start_s + samples / RATE_HZ + MARGIN_S, end_s) * rate)
+    values = _filtered(
+        recording.read(electrodes.picks, first, last),
+        rate,
+        line_hz,
+    )
     ratio = Fraction(RATE_HZ / rate).limit_denominator(1000)
     values = resample_poly(values, ratio.numerator, ratio.denominator, axis=1)
     skipped = round((start_s - first / rate) * RATE_HZ)
     cut = values[:, max(0, skipped) :][:, :samples].T
     eeg = np.zeros((samples, CHANNELS), dtype=np.float32)
     # Of rounding, at an end, a value may be missing.
-    eeg[:, placed.slots] = np.pad(cut, ((0, samples - len(cut)), (0, 0)), mode="edge")
+    eeg[:, electrodes.slots] = np.pad(
+        cut,
+        ((0, samples - len(cut)), (0, 0)),
+        mode="edge",
+    )
     return eeg
 
 
 def _filtered(eeg: np.ndarray, rate: float, line_hz: int) -> np.ndarray:
     from scipy.signal import butter, filtfilt, iirnotch, sosfiltfilt
 
-    band = butter(4, [LOW_HZ, HIGH_HZ], btype="bandpass", fs=rate, output="sos")
+    band = butter(
+        4,
+        [LOW_HZ, HIGH_HZ],
+        btype="bandpass",
+        fs=rate,
+        output="sos",
+    )
     pad = min(eeg.shape[1] - 1, int(3 * rate))
     eeg = sosfiltfilt(band, eeg, axis=1, padlen=pad)
     if line_hz < 0.95 * rate / 2:
-        eeg = filtfilt(*iirnotch(line_hz, 30, fs=rate), eeg, axis=1, padlen=pad)
+        numerator, denominator = iirnotch(line_hz, 30, fs=rate)
+        eeg = filtfilt(
+            numerator,
+            denominator,
+            eeg,
+            axis=1,
+            padlen=pad,
+        )
     return eeg
 
 
@@ -241,7 +366,8 @@ def check_values(recording: Recording, picks: Sequence[int]) -> None:
         if len(bad):
             at = (first + int(bad[0])) / recording.rate_hz
             raise DataError(
-                f"'{recording.path.name}' has a value at {at:.1f} s that is not finite or above 1 V",
+                f"'{recording.path.name}' has a value at {at:.1f} s that is not finite or above "
+                "1 V",
                 where=str(recording.path),
                 allowed="finite values in volts",
                 fix="check the unit of its channels, and export the recording again",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,10 @@ from gearshift.models.eeg_text.recordings import RATE_HZ, Item, Recordings, Use
 
 
 def read(
-    path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None = None
+    path: str,
+    data: Data,
+    use: Use,
+    channel_map: Mapping[str, str] | None = None,
 ) -> Recordings:
     """The recordings at `path`, read by the settings `data`.
 
@@ -41,43 +43,82 @@ def read(
         return embedded.read(path)
     if path.startswith("embedded:"):
         raise unknown_embedded(path, formats.EMBEDDED)
-    source = existing_path(path, "; ".join((*formats.FORMATS, ", ".join(formats.EMBEDDED))))
+    source = existing_path(path, f"{'; '.join(formats.FORMATS)}; {', '.join(formats.EMBEDDED)}")
     forms = first_parts(source)
     copied: dict[Path, Path] = {}
     if use != "predict":
+        # The same recording under two names would be in two splits.
         copied = copies({file: content_of(file) for file in forms})
-        forms = {file: form for file, form in forms.items() if file not in copied}
+        for copy in copied:
+            del forms[copy]
         if data.split == "subject+sentence":
             _check_subjects(forms)
-    of_zuco = [file for file, form in forms.items() if form == formats.ZUCO]
-    others = [file for file in forms if file not in of_zuco]
     if not forms:
         raise unknown_format(source, formats.FORMATS)
+
+    of_zuco = [file for file, form in forms.items() if form == formats.ZUCO]
+    others = [file for file in forms if file not in of_zuco]
     bad_records = BadRecords("recordings, segments and rows")
     missing = Counter[str]()
-    cutter = continuous.Cutter(others, data, use, channel_map, bad_records) if others else None
-    read_zuco = partial(zuco.read, use=use, bad_records=bad_records, missing=missing)
+    cutter: Any = None
+    if others:
+        cutter = continuous.Cutter(
+            others,
+            data,
+            use,
+            channel_map,
+            bad_records,
+        )
     items: list[Item] = []
     for file in [*of_zuco, *others]:
         try:
-            items += (
-                read_zuco(file)
-                if cutter is None or forms[file] == formats.ZUCO
-                else cutter.read(file)
-            )
+            if forms[file] == formats.ZUCO:
+                items += zuco.read(file, use, bad_records, missing)
+            else:
+                items += cutter.read(file)
         except MissingPackage:
-            raise
+            raise  # no fault of this file
         except DataError as error:
             if data.on_bad == "stop" or len(forms) == 1:
-                raise
+                raise  # nothing would be left of a single file
             bad_records.add(file.name, error.message, error.fix)
             del forms[file]
     skipped = bad_records.finish(data.on_bad, len(items))
     if not items:
-        problem = f"'{source}' has no EEG segment of at least {continuous.SHORTEST / RATE_HZ:g} s"
-        raise DataError(problem, where="data.path", allowed="; ".join(formats.FORMATS))
+        raise DataError(
+            f"'{source}' has no EEG segment of at least {continuous.SHORTEST / RATE_HZ:g} s",
+            where="data.path",
+            allowed="; ".join(formats.FORMATS),
+        )
+    if use == "text":
+        _check_texts(items, source)
+
+    units = []
+    if of_zuco:
+        units.append(zuco.UNIT)
+    if others:
+        units.append(continuous.UNIT)
+    facts: dict[str, Any] = {
+        "format": "; ".join(dict.fromkeys(forms.values())),
+        "unit": "; ".join(units),
+        "bad": skipped,
+        "without_eeg": dict(sorted(missing.items())),
+        "notes": few(cutter.notes) if cutter else [],
+        **told_copies({copy.name: first.name for copy, first in copied.items()}),
+    }
+    facts = {name: value for name, value in facts.items() if value}
+    if cutter is None:
+        return Recordings(str(source), items, facts)
+    counts = [len(item.channels) for item in items if item.start_s is not None]
+    facts["channels"] = max(counts, default=0)
+    facts["channels_dropped"] = few(sorted(cutter.dropped))
+    return Recordings(str(source), items, facts, cutter.channel_map)
+
+
+def _check_texts(items: Sequence[Item], source: Path) -> None:
+    """Raise DataError if a segment has no text."""
     without = sum(item.text is None for item in items)
-    if use == "text" and without:
+    if without:
         raise DataError(
             f"no text for {without} of {len(items)} EEG segments",
             where=str(source),
@@ -86,40 +127,24 @@ def read(
             "(events to sentences)",
             fix="without text, pre-train the encoder:  --set model.stage=encoder",
         )
-    facts: dict[str, Any] = {
-        "format": "; ".join(dict.fromkeys(forms.values())),
-        "unit": "; ".join(
-            unit for files, unit in ((of_zuco, zuco.UNIT), (others, continuous.UNIT)) if files
-        ),
-        "bad": skipped,
-        "without_eeg": dict(sorted(missing.items())),
-        "notes": few(cutter.notes) if cutter else [],
-        **told_copies({copy.name: first.name for copy, first in copied.items()}),
-    }
-    facts = {name: value for name, value in facts.items() if value}
-    if cutter is not None:
-        facts["channels"] = max(
-            (len(i.channels) for i in items if i.start_s is not None), default=0
-        )
-        facts["channels_dropped"] = few(sorted(cutter.dropped))
-    return Recordings(str(source), items, facts, cutter.channel_map if cutter else None)
 
 
 def content_of(path: Path) -> Path:
-    """The file with the samples of a recording: of a folder, and of a header with a file, the largest."""
+    """The file with the samples of a recording: the largest of a folder, or of those it names."""
     parts = [path]
     if path.is_dir():
-        parts = data_files.files(path) or parts
+        parts += data_files.files(path)
     elif path.suffix.lower() in (".set", ".vhdr", ".ahdr"):
         parts += [path.with_suffix(suffix) for suffix in (".fdt", ".eeg")]
-    return max(parts, key=lambda part: part.stat().st_size if part.is_file() else -1)
+    stored = filter(Path.is_file, parts)
+    return max(stored, key=lambda part: part.stat().st_size, default=path)
 
 
 def _check_subjects(forms: Mapping[Path, str]) -> None:
     """Raise DataError if a name tells no reader: the same one may have been recorded twice."""
     for file, form in forms.items():
-        named = zuco.subject(file) if form == formats.ZUCO else bids.subject(file)
-        if not named:
+        subject_of = zuco.subject if form == formats.ZUCO else bids.subject
+        if not subject_of(file):
             raise DataError(
                 f"the name of '{file.name}' tells no reader, and readers are held out",
                 where=str(file),
@@ -130,12 +155,16 @@ def _check_subjects(forms: Mapping[Path, str]) -> None:
 
 def first_parts(path: Path) -> dict[Path, str]:
     """The formats of the recordings of a file or folder; of split ones, that of the first part."""
-    forms = {file: form for file in formats.candidates(path) if (form := formats.of_file(file))}
+    forms = {}
     later: set[Path] = set()
-    for file, form in forms.items():
+    for file in formats.candidates(path):
+        form = formats.of_file(file)
+        if form is None:
+            continue
+        forms[file] = form
         if form == formats.FIF:
+            # MNE reads the later parts of a split recording with the first.
             with suppress(DataError):  # reading it reports that
-                later.update(
-                    Path(name).resolve() for name in open_recording(file).raw.filenames[1:]
-                )
+                _, *others = open_recording(file).raw.filenames
+                later.update(Path(name).resolve() for name in others)
     return {file: form for file, form in forms.items() if file.resolve() not in later}

@@ -18,8 +18,8 @@ def pairs(
 ) -> dict[str, str]:
     """A JSON object of texts, or two columns of a table.
 
-    The columns are event and text, by their names or as `declared`, or the only ones. `key` names the
-    setting. Reads the disk; raises DataError, also where a name has two texts.
+    The columns are event and text, by their names or as `declared`, or the only ones. `key` names
+    the setting. Reads the disk; raises DataError, also where a name has two texts.
     """
     allowed = 'a JSON object {"name": "..."} or a CSV of two columns, each name once'
     path = existing_path(str(path), allowed, key)
@@ -33,15 +33,15 @@ def pairs(
             if len(columns) < 2:
                 columns = [number for number, name in enumerate(header) if name]
             if len(columns) != 2:
-                raise ValueError(
-                    f"of {', '.join(map(str, table.header))} none are {EVENT} and {TEXT}"
-                )
-            cells = ([row[number] for number in columns] for _, row in table.rows(bad_records))
-            rows = [
-                tuple("" if cell is None else str(cell).strip() for cell in pair) for pair in cells
-            ]
+                names = ", ".join(map(str, table.header))
+                raise ValueError(f"of {names} none are {EVENT} and {TEXT}")
+            rows = []
+            for _, cells in table.rows(bad_records):
+                pair = [cells[number] for number in columns]
+                rows.append(tuple("" if cell is None else str(cell).strip() for cell in pair))
         else:
-            rows = [*parse_json("".join(TextFile(path).chunks()), list)]
+            # Objects as pairs, so that a name that stands twice is seen; a list has no tuples.
+            rows = list(parse_json("".join(TextFile(path).chunks()), list))
         for row in rows:
             if not isinstance(row, tuple) or list(map(type, row)) != [str, str]:
                 raise ValueError("not a table of texts")

@@ -22,12 +22,17 @@ _GROUP = "sentenceData"
 _NOTHING = np.zeros((0, CHANNELS), dtype=np.float32)
 
 
-def read(file: Path, use: Use, bad_records: BadRecords, missing: Counter[str]) -> list[Item]:
+def read(
+    file: Path,
+    use: Use,
+    bad_records: BadRecords,
+    missing: Counter[str],
+) -> list[Item]:
     """The sentences of a file that have EEG; counts those without in `missing`, by reader.
 
     Reads the disk; raises DataError.
     """
-    items: list[Item] = []
+    items = []
     arrays = sentence_arrays(file)
     reader = subject(file) or file.stem
     lengths = np.diff(arrays["offsets"]).tolist()
@@ -35,42 +40,52 @@ def read(file: Path, use: Use, bad_records: BadRecords, missing: Counter[str]) -
     for number, ((text, problem), samples) in enumerate(sentences):
         where = f"{file.name}, sentence {number + 1}"
         group = normalized(text)
-        if problem or (samples and not group and use != "predict"):
-            bad_records.add(where, problem or "content has no words")
+        if samples and not group and use != "predict":
+            problem = problem or "content has no words"
+        if problem:
+            bad_records.add(where, problem)
         elif not samples:
             missing[reader] += 1
         else:
-            items.append(Item(text, reader, group, samples, where, partial(read_eeg, file, number)))
+            load = partial(read_eeg, file, number)
+            items.append(Item(text, reader, group, samples, where, load))
     return items
 
 
 def subject(path: Path) -> str:
     """The reader of a file, YAC of resultsYAC_NR.mat; empty for another name."""
-    named = re.match(r"results([0-9A-Za-z]+)_", path.name)
-    return named[1] if named else ""
+    match = re.match(r"results([0-9A-Za-z]+)_", path.name)
+    return match[1] if match else ""
 
 
 def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
-    """Text and problem of each sentence as JSON, all EEG, and the offset of each in it; from the cache.
+    """Text and problem of each sentence as JSON, all EEG, and the offset of each in it.
 
-    The first call reads the EEG of the whole file into memory. Reads and writes the disk. Raises
-    DataError.
+    From the cache. The first call reads the EEG of the whole file into memory. Reads and writes
+    the disk. Raises DataError.
     """
 
     def make() -> cache.Arrays:
-        message = f"'{path.name}' cannot be read"
-        fix = "copy it again from the data set, or leave it out"
         texts = []
         eeg = [_NOTHING]
-        with library_errors(message, str(path), allowed="a complete MATLAB file", fix=fix):
+        with library_errors(
+            f"'{path.name}' cannot be read",
+            str(path),
+            allowed="a complete MATLAB file",
+            fix="copy it again from the data set, or leave it out",
+        ):
             is_hdf5 = hdf5.is_hdf5(path)
-            for text, values in _hdf5_sentences(path) if is_hdf5 else _matlab5_sentences(path):
+            sentences = _hdf5_sentences if is_hdf5 else _matlab5_sentences
+            for text, values in sentences(path):
+                # MATLAB 7.3 stores arrays transposed.
                 part, problem = orient(values, time_first=is_hdf5)
                 eeg.append(part)
                 texts.append((text.strip(), problem))
-        encoded = np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)
-        offsets = np.cumsum([len(part) for part in eeg])
-        return {"texts": encoded, "eeg": np.concatenate(eeg), "offsets": offsets}
+        return {
+            "texts": np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8),
+            "eeg": np.concatenate(eeg),
+            "offsets": np.cumsum(list(map(len, eeg))),
+        }
 
     made_from = {"version": 2, "path": str(path.resolve()), "file": identity(path)}
     return cache.arrays("zuco", made_from, make)
@@ -87,10 +102,16 @@ def _matlab5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     from scipy.io import loadmat
 
     matlab.check(path)
-    content = loadmat(path, variable_names=[_GROUP], struct_as_record=False, squeeze_me=True)
+    content = loadmat(
+        path,
+        variable_names=[_GROUP],
+        struct_as_record=False,
+        squeeze_me=True,
+    )
     for entry in np.atleast_1d(content[_GROUP]):
+        text = str(getattr(entry, "content", ""))
         values = np.asarray(getattr(entry, "rawData", np.nan))
-        yield str(getattr(entry, "content", "")), values if values.dtype.kind in "fiu" else _NOTHING
+        yield text, values if values.dtype.kind in "fiu" else _NOTHING
 
 
 def _hdf5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -104,9 +125,12 @@ def _hdf5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             raise ValueError(f"it has no {_GROUP}/rawData")
         for field in filter(None, (eeg, texts)):
             _check_array(field)
-        for number in range(int(eeg.size) if eeg.dtype == object else 1):
-            units = _NOTHING if texts is None else _numbers(file, texts, number)
-            text = units.ravel().astype("<u2").tobytes().decode("utf-16-le", errors="replace")
+        count = int(eeg.size) if eeg.dtype == object else 1
+        for number in range(count):
+            text = ""
+            if texts is not None:
+                units = _numbers(file, texts, number).ravel().astype("<u2")
+                text = units.tobytes().decode("utf-16-le", errors="replace")
             yield text, _numbers(file, eeg, number)
 
 
@@ -117,8 +141,10 @@ def _numbers(file: Any, field: Any, number: int) -> np.ndarray:
     """
     entry = field
     if field.dtype == object:  # references, in a column or a row; otherwise a single sentence
-        index = (number, 0) if field.shape[0] > 1 else (0, number)
-        entry = file[field[index if field.ndim == 2 else number]]
+        index: Any = number
+        if field.ndim == 2:
+            index = (number, 0) if field.shape[0] > 1 else (0, number)
+        entry = file[field[index]]
     is_empty = entry.attrs.get("MATLAB_empty", 0) or not hasattr(entry, "dtype")
     if is_empty or entry.dtype.kind not in "fiu":
         return _NOTHING
@@ -128,7 +154,8 @@ def _numbers(file: Any, field: Any, number: int) -> np.ndarray:
 
 def _check_array(array: Any) -> None:
     """Raise ValueError if the file does not store all of an array itself."""
-    if (problem := hdf5.problem(array)) is not None:
+    problem = hdf5.problem(array)
+    if problem is not None:
         raise ValueError(f"{array.name} {problem}")
 
 
@@ -143,10 +170,11 @@ def orient(raw: np.ndarray, time_first: bool) -> tuple[np.ndarray, str | None]:
     if raw.ndim != 2 or CHANNELS not in raw.shape:
         shape = " x ".join(map(str, raw.shape))
         return _NOTHING, f"rawData is {shape or 'a scalar'}, without an axis of {CHANNELS} channels"
-    if not (peak := np.abs(raw).max()) <= MOST_UV:  # also NaN
-        return (
-            _NOTHING,
-            f"rawData reaches {peak:.4g} µV, above {MOST_UV:g}, or has non-finite values",
-        )
-    is_time_first = raw.shape[1] == CHANNELS and (time_first or raw.shape[0] != CHANNELS)
+    peak = np.abs(raw).max()
+    if not peak <= MOST_UV:  # also NaN
+        problem = f"rawData reaches {peak:.4g} µV, above {MOST_UV:g}, or has non-finite values"
+        return _NOTHING, problem
+    is_time_first = raw.shape[1] == CHANNELS
+    if raw.shape == (CHANNELS, CHANNELS):
+        is_time_first = time_first
     return np.asarray(raw if is_time_first else raw.T, dtype=np.float32), None

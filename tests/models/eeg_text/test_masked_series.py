@@ -6,7 +6,7 @@ import torch
 
 from gearshift.models.eeg_text.masked_series import (
     draw_spans,
-    interpolated,
+    interpolate,
     masked_counts,
     masked_scores,
 )
@@ -36,7 +36,7 @@ def test_gaps_are_interpolated_linearly():
     rng = np.random.default_rng(0)
     eeg = torch.from_numpy(rng.standard_normal((2, 50, 3)))
     known = torch.from_numpy(rng.random((2, 50)) > 0.4)
-    found = interpolated(eeg, known)
+    found = interpolate(eeg, known)
     for row in range(2):
         at = np.flatnonzero(known[row].numpy())
         for channel in range(3):

@@ -4,7 +4,7 @@ import torch
 
 from gearshift.models.base import DataError
 from gearshift.models.common.predictions import FixedDraws
-from gearshift.models.eeg_text.dataset import phase_randomised, prepared
+from gearshift.models.eeg_text.dataset import phase_randomised, standardize
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
 from tests.models.errors import error_of
 from tests.models.tasks import Draws
@@ -14,7 +14,7 @@ def test_eeg_is_centred_scaled_and_clipped_over_its_own_samples():
     rng = np.random.default_rng(0)
     eeg = (rng.standard_normal((1000, 105)) * 7 + 3).astype(np.float32)
     eeg[500, 4], eeg[:, 9] = 1e4, 2.5
-    found = prepared(eeg, 800)
+    found = standardize(eeg, 800)
     assert found.shape == (800, 105) and found.dtype == np.float32
     np.testing.assert_allclose(found.mean(0)[:4], 0, atol=1e-5)
     np.testing.assert_allclose(found.std(0)[:4], 1, atol=1e-5)
@@ -55,7 +55,7 @@ def test_other_eeg_is_of_another_sentence_and_noise_has_the_own_spectrum(text_ta
         item = text_task.recordings.items[samples.numbers[stranger]]
         assert item.group != sample["sentence"]
         eeg, noise, other = sample["compared"]
-        np.testing.assert_array_equal(other, samples.own(stranger))
+        np.testing.assert_array_equal(other, samples.recorded_eeg(stranger))
         np.testing.assert_array_equal(eeg, sample["eeg"])
         spectra = [np.abs(np.fft.rfft(x, axis=0)) for x in (eeg, noise)]
         assert abs(np.corrcoef(eeg.ravel(), noise.ravel())[0, 1]) < 0.2

@@ -4,8 +4,8 @@ import torch
 
 from gearshift.models.base import DataError
 from gearshift.models.common.predictions import FixedDraws
-from gearshift.models.eeg_text.dataset import SampleRules, encoder_inputs, prepared
-from gearshift.models.eeg_text.network import pooled
+from gearshift.models.eeg_text.dataset import SampleRules, encoder_inputs, standardize
+from gearshift.models.eeg_text.network import pool_tokens
 
 RULES = SampleRules(samples=80, windows=4, seed=0, is_noise=False)
 
@@ -17,7 +17,7 @@ def test_a_token_of_a_segment_is_the_mean_of_consecutive_tokens():
     assert batch["eeg_windows"].sum(1).tolist() == [80, 30, 68, 68, 67]
     assert batch["eeg_mask"].sum(1).tolist() == [80, 30, 68]
     states = torch.randn(5, 20, 6, generator=torch.Generator().manual_seed(0))
-    found = pooled(states, batch["eeg_pool"])
+    found = pool_tokens(states, batch["eeg_pool"])
     torch.testing.assert_close(found[0], states[0])
     torch.testing.assert_close(found[1, :8], states[1, :8])
     whole = torch.cat([states[2, :17], states[3, :17], states[4, :17]])
@@ -30,7 +30,7 @@ def test_a_token_of_a_segment_is_the_mean_of_consecutive_tokens():
 def test_a_segment_of_one_window_has_the_outputs_it_has_without_windows(text_task):
     task = text_task
     model = task.build().eval()
-    segments = [task.data("train").given(0), task.data("train").given(1)[:251]]
+    segments = [task.data("train").input_eeg(0), task.data("train").input_eeg(1)[:251]]
     alone, beside = (
         encoder_inputs(segments, SampleRules(480, windows, 0, False)) for windows in (1, 3)
     )
@@ -67,7 +67,7 @@ def test_every_window_is_a_sample_of_masked_pre_training(ready_task, batch_of, c
     samples = task.data("train")
     assert len(samples) == 3 * len(samples.items) == task.facts()["samples"]["train"]
     first = [samples.sample(index, FixedDraws())["eeg"] for index in range(3)]
-    np.testing.assert_array_equal(np.concatenate(first), prepared(samples.items[0].load(), 480))
+    np.testing.assert_array_equal(np.concatenate(first), standardize(samples.items[0].load(), 480))
     assert samples.item(5) == samples.items[1]
     batch = batch_of(task, 4, "train")
     assert batch["eeg"].shape == (4, 160, 105)
