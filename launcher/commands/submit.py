@@ -86,20 +86,6 @@ def _dry_run(submission: Submission, requested: Allocation) -> str:
     return "\n\n".join([*parts, "\n".join(commands)])
 
 
-def _dry_run(submission: Submission, requested: Allocation) -> str:
-    parts = [submission.line] if submission.line else []
-    test = shlex.join(sbatch.test_command(requested.passthrough))
-    commands = ["commands", f"  {test} < {shlex.quote(str(submission.jobs[0].script))}"]
-    for number, job in enumerate(submission.jobs):
-        parts.append(f"{_title(job, requested)}\n\n{job.script}\n{indent(job.text, '  ').rstrip()}")
-        if job.lines is not None:
-            parts.append(
-                f"{job.script.with_name(run_folder.LINES)}\n{indent(job.lines, '  ').rstrip()}"
-            )
-        commands.append(f"  {shlex.join(_command(job, requested, number))}")
-    return "\n\n".join([*parts, "\n".join(commands)])
-
-
 def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]) -> str:
     """The jobs, their folders and logs, and the commands that follow, cancel and resume them."""
     lines = [submission.line] if submission.line else []

@@ -163,7 +163,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     args = command_line.args
     args = replace(args, sets=[*args.sets, *limits])
 
-    pairs = list(product(dict.fromkeys([BASELINE, *modes]), engines or [args.engine]))
+    pairs = list(product(dict.fromkeys((BASELINE, *modes)), engines or (args.engine,)))
     folds = options.get("--folds")
     seeds = options.get("--seeds")
     study = Study({str(n): () for n in range(1, options.get("--repeat", 1) + 1)})

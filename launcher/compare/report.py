@@ -119,11 +119,11 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
     compared = [("paired difference", "mean ± sd [95% interval]", "")]
     promised = [("mode", "promise", "promised", "measured", "")]
     for row in rows:
-        if row.study is not None and row.study.metric in row.study.differences:
-            mean = row.study.differences[row.study.metric]
+        study = row.study
+        if study is not None and study.goal_difference is not None:
+            mean = study.goal_difference
             verdict = "larger than the noise" if mean.is_larger_than_noise else "not larger"
-            pair = f"{row.name} − {row.study.reference}"
-            compared.append((pair, _mean(row.study, mean), verdict))
+            compared.append((f"{row.name} − {study.reference}", _mean(study, mean), verdict))
         for promise in row.promises:
             promised.append((row.name, *_promise(promise)))
         for name, why in row.unpromised.items():
@@ -174,7 +174,8 @@ def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
 def _cell(render: Callable[[Any], str], value: Any, has_star: bool = False) -> str:
     if value is None:
         return _NOTHING
-    return render(value) + " *" * has_star
+    text = render(value)
+    return f"{text} *" if has_star else text
 
 
 def _mean(study: StudyFigures, mean: Estimate | None) -> str:
@@ -182,18 +183,17 @@ def _mean(study: StudyFigures, mean: Estimate | None) -> str:
     if mean is None:
         return _NOTHING
     text = f"{study.metric} {real(mean.mean)}"
-    if mean.deviation is not None and mean.interval is not None:
+    if mean.deviation is not None:
+        text += f" ± {real(mean.deviation)}"
+    if mean.interval is not None:
         low, high = map(real, mean.interval)
-        text += f" ± {real(mean.deviation)} [{low}, {high}]"
-    return text + " †" * study.is_partial
+        text += f" [{low}, {high}]"
+    return f"{text} †" if study.is_partial else text
 
 
 def _promise(item: PromiseResult) -> tuple[str, str, str, str]:
     """Name, bounds as `at most 0.34`, `1` or `0.5 to 0.7`, measurement, and mark."""
-
-    def number(value: float) -> str:
-        return size(value) if item.name.endswith(BYTES) else f"{value:.3g}"
-
+    number = size if item.name.endswith(BYTES) else "{:.3g}".format
     bounds = _NOTHING
     lowest = item.promised.get("at_least")
     highest = item.promised.get("at_most")
@@ -208,7 +208,10 @@ def _promise(item: PromiseResult) -> tuple[str, str, str, str]:
         figure = f"{figure} ({item.why})"
         if item.kept is False and item.measured is None:
             figure = item.why
-    return item.name, bounds, figure, "≈" * item.planned + _MARKS[item.kept]
+    mark = _MARKS[item.kept]
+    if item.planned:
+        mark = f"≈{mark}"
+    return item.name, bounds, figure, mark
 
 
 def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
@@ -228,7 +231,8 @@ def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
         part = render_part(*row.evaluated)
         if part:
             yield f"best metric of {row.name}: over {part}"
-    if any(True in row.extrapolated.values() for row in rows):
+    extrapolated = [True in row.extrapolated.values() for row in rows]
+    if any(extrapolated):
         yield "* extrapolated from the steps that were run"
     if all(row.device_peak_bytes is None for row in rows):
         yield "device memory: not measured, no GPU"

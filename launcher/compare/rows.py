@@ -58,7 +58,7 @@ class RunMeasurements:
 
     @property
     def planned(self) -> tuple[int, int]:
-        """Steps and evaluations of the whole plan; its own, of a run that ended earlier by itself."""
+        """Steps and evaluations of the whole plan; of a run that ended by itself, its own."""
         steps = len(self.seconds)
         if self.is_whole:
             return steps, len(self.evaluations)
@@ -97,10 +97,9 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     if result is None or plan is None or not lines:
         return None
 
-    ends = np.array([line["step"] for line in lines])
-    units = np.array([line["tokens"] for line in lines])
-    step_s = np.array([line["step_time_s"] for line in lines])
-    windows = np.diff(ends, prepend=0)
+    columns = [(line["step"], line["tokens"], line["step_time_s"]) for line in lines]
+    ends, units, step_s = np.array(columns).T
+    windows = np.diff(ends, prepend=0).astype(int)
     is_counted = ends - windows >= warmup(int(ends[-1]))
     if not is_counted.any():
         is_counted[:] = True
@@ -108,15 +107,15 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     counted_units = np.diff(units, prepend=0)[is_counted].sum()
     line_ends_s = (windows * step_s).cumsum().tolist()
 
-    evaluations, reached_at_s = _evaluations(
-        evaluated,
-        step_s.repeat(windows),
-        goal and _directed(goal, result["best"]),
-    )
+    best = result["best"]
+    if goal is not None and best is not None:
+        goal = goal.directed(Goal(best["metric"], best["direction"]))
+    seconds = step_s.repeat(windows)
+    evaluations, reached_at_s = _evaluations(evaluated, seconds, goal)
     return RunMeasurements(
         result,
         TrainPlan(**plan),
-        seconds=step_s.repeat(windows),
+        seconds=seconds,
         counted_s=counted_s,
         units_per_s=float(counted_units / counted_s.sum()),
         losses=_numbers(zip(line_ends_s, (line["loss"] for line in lines), strict=True)),
@@ -124,10 +123,6 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
         final_s=sum(facts.get("final_s", 0.0) for facts in evaluated),
         reached_at_s=reached_at_s,
     )
-
-
-def _directed(goal: Target, best: Mapping[str, Any] | None) -> Target:
-    return goal if best is None else goal.directed(Goal(best["metric"], best["direction"]))
 
 
 def _evaluations(
@@ -246,9 +241,9 @@ def measured(
     plan = first.plan
     result = first.result
     best = result["best"]
-    steps_s = np.concatenate([run.counted_s for run in runs])
-    low, middle, high = np.percentile(steps_s, (25, 50, 75)).tolist()
-    mean = median(float(run.counted_s.mean()) for run in runs)
+    steps_s = [run.counted_s for run in runs]
+    low, middle, high = np.percentile(np.concatenate(steps_s), (25, 50, 75)).tolist()
+    mean = median(float(step_s.mean()) for step_s in steps_s)
     reached = [run.reached_at_s for run in runs if run.reached_at_s is not None]
     last = first.evaluations[-1] if first.evaluations else {}
     row = replace(
@@ -283,18 +278,22 @@ def _with_times(
 ) -> ComparisonRow:
     """`row` with the times of an epoch and of the whole plan, where an evaluation was timed."""
     epoch = runs[0].plan.steps_per_epoch
-    steps = median(run.planned[0] for run in runs)
-    evaluations = median(run.planned[1] for run in runs)
-    means = [fmean(item["seconds"] for item in run.evaluations) for run in runs if run.evaluations]
+    planned = [run.planned for run in runs]
+    steps, evaluations = map(median, zip(*planned, strict=True))
+    means = []
+    for run in runs:
+        if run.evaluations:
+            means.append(fmean(evaluation["seconds"] for evaluation in run.evaluations))
     evaluation_s = median(means) if means else None
     if evaluations and evaluation_s is None:
         return row
     evaluations_s = evaluations * (evaluation_s or 0.0)
+    final_s = median(run.final_s for run in runs)
     return replace(
         row,
         evaluation_s=evaluation_s,
         epoch_s=epoch * step_s + evaluations_s * min(1.0, epoch / steps),
-        total_s=steps * step_s + evaluations_s + median(run.final_s for run in runs),
+        total_s=steps * step_s + evaluations_s + final_s,
         extrapolated={
             "epoch": any(len(run.seconds) < epoch for run in runs),
             "total": not all(run.is_whole for run in runs),
@@ -304,12 +303,12 @@ def _with_times(
 
 def _with_memory(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonRow:
     peaks = [run.result["peak_memory_bytes"] for run in runs]
-    growth = (peak["host_growth" if peak["device"] is None else "device"] for peak in peaks)
+    device = _largest(peaks, "device")
     return replace(
         row,
-        device_peak_bytes=_largest(peak["device"] for peak in peaks),
-        host_peak_bytes=_largest(peak["host"] for peak in peaks),
-        peak_memory_bytes=_largest(growth),
+        device_peak_bytes=device,
+        host_peak_bytes=_largest(peaks, "host"),
+        peak_memory_bytes=_largest(peaks, "host_growth") if device is None else device,
     )
 
 
@@ -323,27 +322,30 @@ def _median_best(runs: Sequence[RunMeasurements]) -> Mapping[str, Any] | None:
 def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow:
     """The `row` of staged training: total time of all stages, memory of the largest."""
     last = stages[-1]
-    times = [item.total_s for item in stages if item.total_s is not None]
+    parts = [vars(stage) for stage in stages]
+    times = [stage.total_s for stage in stages if stage.total_s is not None]
+    is_extrapolated = any(stage.extrapolated["total"] for stage in stages)
     return replace(
         row,
-        repeats=min(item.repeats for item in stages),
-        parameters=_largest(item.parameters for item in stages),
+        repeats=min(stage.repeats for stage in stages),
+        parameters=_largest(parts, "parameters"),
         samples=last.samples,
         source=last.source,
         global_batch=last.global_batch,
         total_s=sum(times) if len(times) == len(stages) else None,
-        extrapolated={"epoch": False, "total": any(item.extrapolated["total"] for item in stages)},
-        device_peak_bytes=_largest(item.device_peak_bytes for item in stages),
-        host_peak_bytes=_largest(item.host_peak_bytes for item in stages),
-        peak_memory_bytes=_largest(item.peak_memory_bytes for item in stages),
+        extrapolated={"epoch": False, "total": is_extrapolated},
+        device_peak_bytes=_largest(parts, "device_peak_bytes"),
+        host_peak_bytes=_largest(parts, "host_peak_bytes"),
+        peak_memory_bytes=_largest(parts, "peak_memory_bytes"),
         metric=last.metric,
         evaluated=last.evaluated,
         never_reached=last.never_reached,
     )
 
 
-def _largest(values: Iterable[int | None]) -> int | None:
-    return max((value for value in values if value is not None), default=None)
+def _largest(parts: Sequence[Mapping[str, Any]], key: str) -> int | None:
+    values = [part[key] for part in parts if part[key] is not None]
+    return max(values, default=None)
 
 
 def figures(
@@ -370,10 +372,8 @@ def figures(
         if best:
             goal = best["metric"]
             less_is_better = best["direction"] == "min"
-            for evaluation in run.evaluations:
-                if evaluation["step"] == best["step"]:
-                    metrics = evaluation["metrics"]
-            metrics = {**metrics, goal: best["value"]}
+            by_step = {each["step"]: each["metrics"] for each in run.evaluations}
+            metrics = {**by_step.get(best["step"], metrics), goal: best["value"]}
         for metric, value in metrics.items():
             by_round = values[metric]
             if isfinite(float(value)):
@@ -387,6 +387,7 @@ def figures(
             difference = study.mean(gaps)
             if difference is not None:
                 differences[metric] = difference
+    means = {metric: MetricValues(study.mean(each), each) for metric, each in values.items()}
     return StudyFigures(
         goal,
         less_is_better,
@@ -394,10 +395,7 @@ def figures(
         finished=len(runs),
         failed=failed,
         groups=groups,
-        metrics={
-            metric: MetricValues(study.mean(by_round), by_round)
-            for metric, by_round in values.items()
-        },
+        metrics=means,
         reference=reference and reference[0],
         differences=differences,
     )

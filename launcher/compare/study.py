@@ -208,6 +208,11 @@ class StudyFigures:
         return self.metrics.get(self.metric or "", MetricValues())
 
     @property
+    def goal_difference(self) -> Estimate | None:
+        """That of the goal's metric."""
+        return self.differences.get(self.metric or "")
+
+    @property
     def is_partial(self) -> bool:
         """Whether the means are those of fewer runs than planned."""
         return len(self.goal.values) < self.planned

@@ -139,7 +139,7 @@ class Plan:
     def lacks_ram(self) -> bool:
         """Whether the peak of a node leaves less than MARGIN of its main memory."""
         ram_bytes = self.target.ram_bytes
-        return bool(ram_bytes) and self.host_bytes > ram_bytes * (1 - MARGIN)
+        return ram_bytes is not None and self.host_bytes > ram_bytes * (1 - MARGIN)
 
     @property
     def fits(self) -> bool | None:

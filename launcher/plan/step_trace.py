@@ -145,7 +145,7 @@ def trace_step(
 
         start = len(storages.changes)
         if subject.encoded is not None:
-            _encode(subject, module, storages)
+            _encode(subject.task, module, copied(subject.encoded, storages), storages)
         encoding = len(storages.changes) - start
         storages.restart_counts()
         _take_step(subject, engine, module, updater, batches[:traced], storages)
@@ -182,11 +182,9 @@ def _copied_micro_batch(micro_batch: MicroBatch, storages: Storages) -> MicroBat
     return MicroBatch(copied(micro_batch.batch, storages), micro_batch.num_units)
 
 
-def _encode(subject: Subject, module: Module, storages: Storages) -> None:
+def _encode(task: Task, module: Module, inputs: Batch, storages: Storages) -> None:
     """Compute the features of a frozen encoder, as the feature cache does before the first step."""
-    task = subject.task
     assert isinstance(task, HasFrozenEncoder)
-    inputs = copied(subject.encoded, storages)
     with storages.computing(), torch.no_grad(), storages.during(Phase.FORWARD):
         task.encode(module, inputs)
 

@@ -36,7 +36,7 @@ NEXT = "next"
 """Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
 _PART = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
 _MOST_COMMON = 8
-"""Times the largest world: up to it a global batch that every number of nodes divides is proposed."""
+"""Times the largest world, up to which a batch that every number of nodes divides is proposed."""
 _MARK = re.compile("%[0-9]*[A-Za-z%]")
 
 
@@ -147,7 +147,7 @@ def _single(command_line: CommandLine, requested: Allocation, plan: RunPlan) -> 
 
     name = "default"
     arguments = []
-    without = []
+    without: list[str] = []
     if args.mode in script.SHIPPED and args.mode != STAGED_MODE:
         name = args.mode  # the job file selects the mode
         without += MODE_FLAGS
@@ -399,14 +399,14 @@ def _prepare(
         engine = ENGINES[plan.resolved.settings.engine.name]
         if engine.processes is not None and largest > engine.processes:
             others = [other.name for other in ENGINES.values() if other.processes is None]
-            error = about_value(
+            too_many = about_value(
                 values,
                 "engine.name",
                 f"is for one process, and the job has {largest}",
                 allowed=", ".join(others),
                 fix=f"--engine {others[0]}",
             )
-            errors.append(error)
+            errors.append(too_many)
     if errors or plan is None:
         raise SettingsError(distinct(errors))
     return plan
