@@ -99,7 +99,8 @@ class Generation:
     """How often torchrun has restarted the ranks within this generation."""
 
     def __str__(self) -> str:
-        return f"{self.job}.{self.number}" + (f".{self.restart}" if self.restart else "")
+        text = f"{self.job}.{self.number}"
+        return f"{text}.{self.restart}" if self.restart else text
 
     @property
     def description(self) -> str:

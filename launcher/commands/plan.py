@@ -139,22 +139,21 @@ def _head(resolved: Resolved, plan: Plan) -> list[str]:
     ranks = counted(target.ranks_per_node, "rank")
     if target.nodes > 1:
         ranks = f"{counted(target.nodes, 'node')} × {ranks}"
-    lines = [
-        f"model        {model}",
-        f"mode         {settings.mode}, {settings.precision}",
-        f"engine       {plan.engine} on {ranks}, {target.device}",
-    ]
+    engine = [f"{plan.engine} on {ranks}, {target.device}"]
     if resolved.chosen is not None:
-        for line in (resolved.chosen.line, *resolved.chosen.others):
-            lines.append(f"             {line}")
-    lines += [
-        f"step         {resolved.batching}",
-        f"operations   {amount(trace.flops * target.ranks)}FLOP per step",
-        f"traffic      {size(plan.placed.sent_bytes)} sent per rank and step",
-        f"checkpoint   {size(plan.checkpoint_bytes)}",
-        f"length       {counted(plan.steps, 'step')}",
-        f"time         {_time(plan.seconds)}",
-    ]
+        engine += [resolved.chosen.line, *resolved.chosen.others]
+    facts = {
+        "model": model,
+        "mode": f"{settings.mode}, {settings.precision}",
+        "engine": f"\n{'':13}".join(engine),
+        "step": resolved.batching,
+        "operations": f"{amount(trace.flops * target.ranks)}FLOP per step",
+        "traffic": f"{size(plan.placed.sent_bytes)} sent per rank and step",
+        "checkpoint": size(plan.checkpoint_bytes),
+        "length": counted(plan.steps, "step"),
+        "time": _time(plan.seconds),
+    }
+    lines = [f"{name:<13}{fact!s}" for name, fact in facts.items()]
     if plan.untraced is not None:
         lines.append(f"basis        {MEASURED}: {plan.untraced}")
     if plan.is_compiled:

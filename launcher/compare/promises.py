@@ -116,10 +116,12 @@ def _measure(
         if min(value, base_value) < 0:
             return "no ratio is possible"
         if row.metric is not None and row.metric.get("direction") == "min":
-            value, base_value = base_value, value
-    if not base_value:
-        return "no ratio is possible"
-    return value / base_value
+            return _ratio(base_value, value)
+    return _ratio(value, base_value)
+
+
+def _ratio(value: float, base_value: float) -> float | str:
+    return value / base_value if base_value else "no ratio is possible"
 
 
 def _scored_on(row: ComparisonRow) -> str:
@@ -131,8 +133,6 @@ def _value(measure: str, row: ComparisonRow, is_cut: bool) -> float | str:
     """A text: why it is unknown."""
     if row.error is not None:
         return NOT_RUN if row.error == NOT_RUN else "the run failed"
-    why = "not measured"
-    number: float | None
     if measure == QUALITY:
         if row.metric is None:
             return "no evaluation"
@@ -141,10 +141,10 @@ def _value(measure: str, row: ComparisonRow, is_cut: bool) -> float | str:
         number = float(row.metric["value"])
     else:
         number = getattr(row, _FIELDS.get(measure, measure))
+    if number is not None and isfinite(number):
+        return number
     if measure == TO_METRIC:
-        why = "never reached" if row.never_reached else "needs --until"
-    elif measure in ("epoch_time", "total_time"):
-        why = "no evaluation was timed"
-    if number is None or not isfinite(number):
-        return why
-    return number
+        return "never reached" if row.never_reached else "needs --until"
+    if measure in ("epoch_time", "total_time"):
+        return "no evaluation was timed"
+    return "not measured"

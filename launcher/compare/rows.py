@@ -146,6 +146,10 @@ def _evaluations(
     return evaluations, reached_at_s
 
 
+Rounds = Mapping[str, tuple[Path, RunMeasurements | None]]
+"""The folders and measurements of the ended runs of a candidate, by round; None: no step."""
+
+
 @dataclass(frozen=True)
 class PromiseResult:
     """One promise and its measurement."""
@@ -227,7 +231,8 @@ class ComparisonRow:
     @property
     def name(self) -> str:
         """Mode, engine and stage."""
-        return f"{self.mode} {self.engine}" + (f" · {self.stage}" if self.stage else "")
+        name = f"{self.mode} {self.engine}"
+        return f"{name} · {self.stage}" if self.stage else name
 
 
 def measured(
@@ -284,10 +289,13 @@ def _with_times(
     for run in runs:
         if run.evaluations:
             means.append(fmean(evaluation["seconds"] for evaluation in run.evaluations))
-    evaluation_s = median(means) if means else None
-    if evaluations and evaluation_s is None:
-        return row
-    evaluations_s = evaluations * (evaluation_s or 0.0)
+    evaluation_s = None
+    evaluations_s = 0.0
+    if means:
+        evaluation_s = median(means)
+        evaluations_s = evaluations * evaluation_s
+    elif evaluations:
+        return row  # no evaluation was timed
     final_s = median(run.final_s for run in runs)
     return replace(
         row,
@@ -315,16 +323,24 @@ def _with_memory(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> Compari
 def _median_best(runs: Sequence[RunMeasurements]) -> Mapping[str, Any] | None:
     """The best evaluation of the repeat in the middle."""
     bests = [run.result["best"] for run in runs if run.result["best"] is not None]
+    if not bests:
+        return None
     bests.sort(key=lambda best: float(best["value"]))
-    return bests[len(bests) // 2] if bests else None
+    return bests[len(bests) // 2]
 
 
 def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow:
     """The `row` of staged training: total time of all stages, memory of the largest."""
     last = stages[-1]
     parts = [vars(stage) for stage in stages]
-    times = [stage.total_s for stage in stages if stage.total_s is not None]
-    is_extrapolated = any(stage.extrapolated["total"] for stage in stages)
+    total_s: float | None = 0.0
+    is_extrapolated = False
+    for stage in stages:
+        is_extrapolated = is_extrapolated or stage.extrapolated["total"]
+        if total_s is not None and stage.total_s is not None:
+            total_s += stage.total_s
+        else:
+            total_s = None  # of one it is unknown
     return replace(
         row,
         repeats=min(stage.repeats for stage in stages),
@@ -332,7 +348,7 @@ def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow
         samples=last.samples,
         source=last.source,
         global_batch=last.global_batch,
-        total_s=sum(times) if len(times) == len(stages) else None,
+        total_s=total_s,
         extrapolated={"epoch": False, "total": is_extrapolated},
         device_peak_bytes=_largest(parts, "device_peak_bytes"),
         host_peak_bytes=_largest(parts, "host_peak_bytes"),
@@ -350,7 +366,7 @@ def _largest(parts: Sequence[Mapping[str, Any]], key: str) -> int | None:
 
 def figures(
     study: Study,
-    runs: Mapping[str, tuple[Path, RunMeasurements | None]],
+    runs: Rounds,
     failed: Mapping[str, str],
     reference: tuple[str, StudyFigures] | None = None,
 ) -> StudyFigures:

@@ -28,7 +28,6 @@ from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import JOB_VARIABLES
 from gearshift.training.callbacks.preemption import heeded
-from gearshift.training.evaluation.early_stopping import Target
 
 Ended = dict[str, Path | str]
 """The folders of the ended runs of one candidate by round, or their errors."""
@@ -156,19 +155,29 @@ def _candidate_rows(
         notes=tuple(item.resolved.notes),
         folders=tuple(str(folder.relative_to(comparison.folder)) for folder in folders.values()),
     )
-    known: dict[str, tuple[Path, rows.RunMeasurements | None]] = {}
+    known: rows.Rounds = {}
     parts: list[ComparisonRow] = []
+    stages: list[str | None] = []
+    if folders:
+        stages = [*item.stages] or [None]
     try:
-        if folders and item.stages:
-            for stage in item.stages:
-                of_stage = {name: RunReader(f).stages()[stage] for name, f in folders.items()}
-                known = _read(of_stage, until)
+        for stage in stages:
+            part = row
+            of_stage = folders
+            if stage is not None:
                 part = replace(row, stage=stage, folders=())
-                parts.append(_with_figures(part, known, until))
+                of_stage = {name: RunReader(f).stages()[stage] for name, f in folders.items()}
+            known = {name: (folder, rows.read(folder, until)) for name, folder in of_stage.items()}
+            measurements = [run for _, run in known.values() if run is not None]
+            if measurements:
+                part = rows.measured(part, measurements, until is not None)
+            else:
+                part = replace(part, error=error or "it took no step")
+            parts.append(part)
+        if item.stages and parts:
             row = rows.staged(row, parts)
-        elif folders:
-            known = _read(folders, until)
-            row = _with_figures(row, known, until)
+        elif parts:
+            row = parts.pop()
         if study.title:
             base = None
             if reference is not None and reference.study is not None:
@@ -177,23 +186,6 @@ def _candidate_rows(
     except SettingsError as damaged:
         return [replace(row, error=damaged.diagnostics[0].message)]
     return [row, *parts]
-
-
-def _read(
-    folders: Mapping[str, Path], until: Target | None
-) -> dict[str, tuple[Path, rows.RunMeasurements | None]]:
-    return {name: (folder, rows.read(folder, until)) for name, folder in folders.items()}
-
-
-def _with_figures(
-    row: ComparisonRow,
-    known: Mapping[str, tuple[Path, rows.RunMeasurements | None]],
-    until: Target | None,
-) -> ComparisonRow:
-    runs = [run for _, run in known.values() if run is not None]
-    if not runs:
-        return replace(row, error=row.error or "it took no step")
-    return rows.measured(row, runs, until is not None)
 
 
 def run(args: CliArgs, folder: Path) -> str | None:

@@ -218,7 +218,9 @@ def _full_weights(step: _Step) -> _Share:
     numel = sum(parts)
     part = FP32_BYTES * numel
 
-    in_device = 0 if offloads and is_fp32 else part
+    in_device = part
+    if offloads and is_fp32:
+        in_device = 0
     is_later = _passes(step.moments.phase) > 1
     if layout["stage"] == 1 and several:  # gradients stay whole until the last micro-batch
         whole = step.moments.held[:, Kind.GRADIENTS] * FP32_BYTES // size
@@ -228,10 +230,14 @@ def _full_weights(step: _Step) -> _Share:
     else:
         gradients = in_device * (is_later | step.is_averaged)
 
-    in_bucket = FP32_BYTES if layout["stage"] == 1 else size
-    buckets = 0
-    if layout["contiguous_gradients"]:
-        buckets = 2 if layout.get("overlap_comm") else 1
+    in_bucket = size
+    if layout["stage"] == 1:
+        in_bucket = FP32_BYTES
+    buckets = 1
+    if layout.get("overlap_comm"):
+        buckets = 2
+    if not layout["contiguous_gradients"]:
+        buckets = 0
     # The bucket is copied, and in 16 bits that copy is then copied to fp32.
     copied = in_bucket
     if in_bucket < FP32_BYTES:
@@ -281,6 +287,13 @@ def _sharded_weights(step: _Step) -> _Share:
     ahead = min(others, soon + fetched + most)
     arriving = min(ahead, most) * (step.moments.phase == Phase.FORWARD)
 
+    buffers: Any = 0
+    if ranks > 1:
+        buffers = size * (ahead + arriving)
+    always = 0
+    if layout["contiguous_gradients"]:
+        always = FP32_BYTES * layout["reduce_bucket_size"]
+
     group = min(part, FP32_BYTES * layout["sub_group_size"])
     update = max(group, _FP64_BYTES * _part(step.largest, ranks))
     host = 0
@@ -295,8 +308,8 @@ def _sharded_weights(step: _Step) -> _Share:
         optimizer=2 * part,
         gradients=0,
         update=update,
-        buffers=size * (ahead + arriving) if ranks > 1 else 0,
-        always=FP32_BYTES * layout["reduce_bucket_size"] if layout["contiguous_gradients"] else 0,
+        buffers=buffers,
+        always=always,
         copied=FP32_BYTES,
         host=host,
         gathered=persistent + step.accumulation * (2 * others - min(others, soon + fetched)),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from operator import truediv
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -176,12 +177,9 @@ class Plan:
     @property
     def needs(self) -> str:
         """`3.1 GiB of 8.0 GiB` or `3.1 GiB, GPU memory unknown`, of the memory that decides."""
-        needed, limit, kind = self.device_bytes, self.target.device_bytes, "GPU"
         if self.is_host_bound:
-            needed, limit, kind = self.host_bytes, self.target.ram_bytes, "main"
-        if limit is None:
-            return f"{size(needed)}, {kind} memory unknown"
-        return f"{size(needed)} of {size(limit)}"
+            return _of_memory(self.host_bytes, self.target.ram_bytes, "main")
+        return _of_memory(self.device_bytes, self.target.device_bytes, "GPU")
 
     def as_json(self) -> dict[str, Any]:
         """The facts of `plan --json`."""
@@ -207,6 +205,12 @@ class Plan:
             "untraced": self.untraced,
             "uncompiled": UNCOMPILED if self.is_compiled else None,
         }
+
+
+def _of_memory(needed: int, limit: int | None, kind: str) -> str:
+    if limit is None:
+        return f"{size(needed)}, {kind} memory unknown"
+    return f"{size(needed)} of {size(limit)}"
 
 
 def plan_run(resolved: Resolved, described: Described) -> Plan:
@@ -504,15 +508,21 @@ def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
 
 def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
     """The largest of a few micro-batches in bytes: padding differs."""
-    batches: list[MicroBatch] = []
     end = monotonic() + _TRIED_S
+    batches: list[MicroBatch] = []
+    for epoch, share in islice(_shares(order, plan), _TRIED):
+        micro_batch = samples[epoch, share]
+        if isinstance(micro_batch, DataError):
+            raise micro_batch
+        batches.append(micro_batch)
+        if monotonic() > end:
+            break
+    return max(batches, key=lambda micro_batch: tensor_bytes(micro_batch.batch))
+
+
+def _shares(order: DataOrder, plan: TrainPlan) -> Iterator[tuple[int, Sequence[int]]]:
+    """The micro-batches of rank 0 in an epoch: the epoch, and the numbers of their samples."""
     for step in range(order.steps_per_epoch):
         epoch, shares = order.share(step, 0, plan.world_size, plan.micro_batch)
         for share in shares:
-            micro_batch = samples[epoch, share]
-            if isinstance(micro_batch, DataError):
-                raise micro_batch
-            batches.append(micro_batch)
-        if len(batches) >= _TRIED or monotonic() > end:
-            break
-    return max(batches, key=lambda micro_batch: tensor_bytes(micro_batch.batch))
+            yield epoch, share

@@ -64,13 +64,13 @@ class Described:
     def target(self, resolved: Resolved) -> PlanTarget:
         """What the ranks of a run have there."""
         ranks = max(resolved.batching.world_size // self.nodes, 1)
-        is_gpu = resolved.device != "cpu"
         here = self.machine
         if self.device_bytes is not None or resolved.device != "cuda" or not self.is_here:
             here = replace(here, gpu_bytes=self.device_bytes, gpu_others_bytes=())
-        device_bytes = here.tensor_bytes(ranks, self.nodes) if is_gpu else None
-        gpu = self.gpu if is_gpu else None
-        return PlanTarget(self.nodes, ranks, resolved.device, device_bytes, here.ram_bytes, gpu)
+        target = PlanTarget(self.nodes, ranks, resolved.device, None, here.ram_bytes)
+        if resolved.device == "cpu":
+            return target
+        return replace(target, device_bytes=here.tensor_bytes(ranks, self.nodes), gpu=self.gpu)
 
 
 @dataclass(frozen=True)

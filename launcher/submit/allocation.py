@@ -92,8 +92,9 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
         ranks = int(requested_ranks)
     # sbatch takes the script for one task per node, and each rank needs at least one CPU. With
     # GPUs, the site's defaults decide how many CPUs go with each.
-    cpus = int(values["--cpus-per-task"]) if "--cpus-per-task" in values else None
-    if cpus is not None:
+    cpus = None
+    if "--cpus-per-task" in values:
+        cpus = int(values["--cpus-per-task"])
         header["cpus-per-task"] = str(cpus * ranks)
     elif ranks > 1 and not gpus:
         header.setdefault("cpus-per-task", str(ranks))
@@ -149,7 +150,9 @@ def _values(command_line: CommandLine, diagnostics: list[Diagnostic]) -> dict[st
 def _site(diagnostics: list[Diagnostic]) -> Mapping[str, str]:
     """The environment after the site file; without the variables of a job that we run in."""
     environ = environment.variables()
-    outside = sbatch.environment(environ) if "SLURM_JOB_ID" in environ else dict(environ)
+    outside = dict(environ)
+    if "SLURM_JOB_ID" in environ:
+        outside = sbatch.environment(environ)
     path = sbatch.find_site_file(environ, FOLDER)
     if path is None:
         return outside

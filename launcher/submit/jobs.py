@@ -128,13 +128,10 @@ def _stages(command_line: CommandLine, requested: Allocation, stages: Pipeline) 
             [SubmittedRun(stage_folder, plan, stage.name)],
         )
         jobs.append(job)
-    return Submission(
-        folder,
-        jobs,
-        stages.warnings,
-        stages.line,
-        stages=None if stages.is_resumed else stages,
-    )
+    submission = Submission(folder, jobs, stages.warnings, stages.line)
+    if stages.is_resumed:
+        return submission
+    return replace(submission, stages=stages)
 
 
 def _single(command_line: CommandLine, requested: Allocation, plan: RunPlan) -> Submission:
@@ -302,7 +299,10 @@ def _ranges(numbers: Iterable[int]) -> str:
             spans[-1] = range(spans[-1].start, number + 1)
         else:
             spans.append(range(number, number + 1))
-    return ",".join(f"{span[0]}-{span[-1]}" if span[1:] else str(span[0]) for span in spans)
+    texts = []
+    for span in spans:
+        texts.append(f"{span[0]}-{span[-1]}" if len(span) > 1 else f"{span[0]}")
+    return ",".join(texts)
 
 
 def _job(
@@ -319,14 +319,18 @@ def _job(
         message = f"{logs} contains a pattern of sbatch, such as %j"
         allowed = "a run folder without % before a letter in its path"
         raise SettingsError.of(message, value=str(logs), allowed=allowed)
-    log = logs / ("%j.out" if lines is None else "%A_%a.out")
+    log = "%A_%a.out"
+    mode_sentence = ""
+    if lines is None:
+        log = "%j.out"
+        mode_sentence = presets.mode(name).sentence
     try:
         text = script.render(
             name,
-            {**header, "output": str(log), "chdir": str(Path.cwd())},
+            {**header, "output": str(logs / log), "chdir": str(Path.cwd())},
             arguments,
             str(FOLDER),
-            presets.mode(name).sentence if lines is None else "",
+            mode_sentence,
         )
     except ValueError as error:
         raise SettingsError.of(str(error), allowed="names without line breaks") from error
@@ -514,4 +518,7 @@ def _write(path: Path, text: str, undo: ExitStack) -> None:
 def _remove(path: Path) -> None:
     """Remove a file, or a folder that others have not written to. Disk access."""
     with suppress(OSError):
-        path.rmdir() if path.is_dir() else path.unlink()
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
