@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from gearshift.launcher.plan.plan import Plan
     from gearshift.launcher.plan.time import Seconds
 
+_NEXT_LINE = f"\n{'':13}"
+"""Below the facts, which are in a column."""
+
 
 def main(command_line: CommandLine) -> int:
     """Print the plan, of staged runs one per stage, and what fits if it does not.
@@ -115,17 +118,14 @@ def _as_json(plan: Plan, steps: Sequence[Step]) -> dict[str, Any]:
 
 def _render(resolved: Resolved, plan: Plan, steps: Sequence[Step], args: CliArgs) -> str:
     """The plan for people; `args` are those of the command."""
-    lines = [*_head(resolved, plan), "", *_memory(plan), "", _verdict(plan)]
-    if steps:
-        lines += ["", f"  {'ladder':<25}{'rank':>10} {'host':>10} {'time':>6}"]
+    parts = [_head(resolved, plan), _memory(plan), [_verdict(plan)]]
     take = choose_step(steps)
-    for step in steps:
-        mark = ">" if step is take else " "
-        lines.append(f"{mark} {_rung(step, plan)}".rstrip())
+    if steps:
+        parts.append(_ladder(plan, steps, take))
     if take is not None:
         command = shlex.join(arguments(args.with_sets(take.sets)))
-        lines += ["", f"  {PROGRAM} {command}    ({take.plan.needs})"]
-    return "\n".join(lines)
+        parts.append([f"  {PROGRAM} {command}    ({take.plan.needs})"])
+    return "\n\n".join("\n".join(lines) for lines in parts)
 
 
 def _head(resolved: Resolved, plan: Plan) -> list[str]:
@@ -145,7 +145,7 @@ def _head(resolved: Resolved, plan: Plan) -> list[str]:
     facts = {
         "model": model,
         "mode": f"{settings.mode}, {settings.precision}",
-        "engine": f"\n{'':13}".join(engine),
+        "engine": _NEXT_LINE.join(engine),
         "step": resolved.batching,
         "operations": f"{amount(trace.flops * target.ranks)}FLOP per step",
         "traffic": f"{size(plan.placed.sent_bytes)} sent per rank and step",
@@ -163,13 +163,16 @@ def _head(resolved: Resolved, plan: Plan) -> list[str]:
 
 def _memory(plan: Plan) -> list[str]:
     """The peak of a rank by kind, and that of a node."""
-    lines = [f"{'peak of a rank':<18} {size(plan.device_bytes):>10}"]
+    total = plan.device_bytes
+    lines = [f"peak of a rank     {size(total):>10}"]
     for kind, held in plan.device.items():
-        share = held / max(plan.device_bytes, 1)
-        lines.append(f"  {kind.name.lower():<16} {size(held):>10}  {share:>4.0%}")
-    ram_bytes = plan.target.ram_bytes
-    ram = f"  of {size(ram_bytes)}" if ram_bytes else ""
-    return [*lines, f"{'host, each node':<18} {size(plan.host_bytes):>10}{ram}"]
+        name = kind.name.lower()
+        share = held / max(total, 1)
+        lines.append(f"  {name:<16} {size(held):>10}  {share:>4.0%}")
+    host = f"host, each node    {size(plan.host_bytes):>10}"
+    if plan.target.ram_bytes:
+        host += f"  of {size(plan.target.ram_bytes)}"
+    return [*lines, host]
 
 
 def _verdict(plan: Plan) -> str:
@@ -184,21 +187,38 @@ def _verdict(plan: Plan) -> str:
     return f"does not fit: {plan.needs}{free}"
 
 
-def _rung(step: Step, plan: Plan) -> str:
-    rung = step.plan
-    fits = "" if rung.fits is False else "fits"
-    notes = ", ".join(filter(None, (fits, step.effect)))
-    sizes = f"{size(rung.device_bytes):>10} {size(rung.host_bytes):>10}"
-    return f"{step.name:<25}{sizes} {rung.cost / plan.cost:>6.2f}  {notes}"
+def _ladder(plan: Plan, steps: Sequence[Step], take: Step | None) -> list[str]:
+    """The steps of the ladder, with a mark at the one to `take`."""
+    lines = ["  ladder                         rank       host   time"]
+    for step in steps:
+        rung = step.plan
+        mark = ">" if step is take else " "
+        rank = size(rung.device_bytes)
+        host = size(rung.host_bytes)
+        time = rung.cost / plan.cost
+        notes = step.effect
+        if rung.fits is not False:
+            notes = f"fits, {notes}" if notes else "fits"
+        line = f"{mark} {step.name:<25}{rank:>10} {host:>10} {time:>6.2f}  {notes}"
+        lines.append(line.rstrip())
+    return lines
 
 
 def _time(seconds: Seconds) -> str:
-    if seconds.step is None or seconds.epoch is None or seconds.run is None:
-        return seconds.basis
-    step, epoch, run = map(_duration, (seconds.step, seconds.epoch, seconds.run))
+    parts = []
+    for value, unit in (
+        (seconds.step, "per step"),
+        (seconds.epoch, "per epoch"),
+        (seconds.run, "for the run"),
+    ):
+        if value is None:
+            return seconds.basis
+        parts.append(f"{_duration(value)} {unit}")
     least = "at least " if seconds.is_least else ""
-    return f"{least}{step} per step, {epoch} per epoch, {run} for the run ({seconds.basis})"
+    return f"{least}{', '.join(parts)} ({seconds.basis})"
 
 
 def _duration(seconds: float) -> str:
-    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+    if seconds >= 1:
+        return duration(seconds)
+    return f"{1000 * seconds:.3g} ms"

@@ -187,10 +187,8 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     folder = command_line.out
     where = f"--out {folder}"
     if folder is None:
-        model = model_name(candidates[0].resolved.settings.model) if candidates else "model"
-        name = f"compare-{model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
         where = "no --out was given"
-        folder = run_folder.unused_path(name)
+        folder = _unused_folder(candidates)
     errors += run_folder.writing_errors(folder, where)
     if errors:
         raise SettingsError(distinct(errors))
@@ -213,6 +211,13 @@ def decide(command_line: CommandLine) -> PlannedComparison:
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         },
     )
+
+
+def _unused_folder(candidates: Sequence[ModeCandidate]) -> Path:
+    model = "model"
+    if candidates:
+        model = model_name(candidates[0].resolved.settings.model).replace(":", "-")
+    return run_folder.unused_path(f"compare-{model}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 def _options(command_line: CommandLine, errors: list[Diagnostic]) -> dict[str, Any]:

@@ -79,8 +79,13 @@ def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
     """The HTML page: tables and plots, without network access. Reads the disk."""
     rows = outcome.rows
     metric = next((row.metric["metric"] for row in rows if row.metric is not None), "metric")
-    curves = [_line(row.name, row.curve, color) for color, row in enumerate(rows) if row.curve]
-    losses = [_line(row.name, row.losses, color) for color, row in enumerate(rows) if row.losses]
+    curves = []
+    losses = []
+    for color, row in enumerate(rows):
+        if row.curve:
+            curves.append(_line(row.name, row.curve, color))
+        if row.losses:
+            losses.append(_line(row.name, row.losses, color))
     plots = []
     for name, lines in ((metric, curves), ("Training loss", losses)):
         if lines:
@@ -99,7 +104,8 @@ def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
 
 
 def _line(name: str, points: Points, color: int) -> PlotLine:
-    return PlotLine(name, [(x, y if math.isfinite(y) else None) for x, y in points], color)
+    values = [(x, y if math.isfinite(y) else None) for x, y in points]
+    return PlotLine(name, values, color)
 
 
 def title(comparison: PlannedComparison) -> str:
@@ -115,7 +121,8 @@ def title(comparison: PlannedComparison) -> str:
 
 def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
     """What was measured, the paired differences of a study, and the promises; each with a head."""
-    measured = [_measured(row, until) for row in rows]
+    cells = [_measured(row, until) for row in rows]
+    measured = [list(cells[0]), *(list(row.values()) for row in cells)]
     compared = [("paired difference", "mean ± sd [95% interval]", "")]
     promised = [("mode", "promise", "promised", "measured", "")]
     for row in rows:
@@ -123,13 +130,14 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
         if study is not None and study.goal_difference is not None:
             mean = study.goal_difference
             verdict = "larger than the noise" if mean.is_larger_than_noise else "not larger"
-            compared.append((f"{row.name} − {study.reference}", _mean(study, mean), verdict))
+            pair = f"{row.name} − {study.reference}"
+            compared.append((pair, _mean(study, mean), verdict))
         for promise in row.promises:
             promised.append((row.name, *_promise(promise)))
         for name, why in row.unpromised.items():
             promised.append((row.name, name, _NOTHING, f"not promised: {why}", ""))
     every: list[Table] = [
-        ("Measured", [list(measured[0]), *(list(cells.values()) for cells in measured)]),
+        ("Measured", measured),
         ("Paired differences, on the same folds and seeds", compared),
         ("Promised, beside mode default", promised),
     ]
@@ -139,6 +147,9 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
 def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
     """The cells of a row by the head of their column."""
 
+    mode = row.mode
+    if row.stage is not None:
+        mode += f" · {row.stage}"
     step = _NOTHING
     if row.step_s is not None and row.step_spread_s is not None:
         half = (row.step_spread_s[1] - row.step_spread_s[0]) / 2
@@ -149,9 +160,10 @@ def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
     if row.study is not None:
         best = _mean(row.study, row.study.goal.estimate)
     elif row.metric is not None:
-        best = f"{row.metric['metric']} {real(float(row.metric['value']))}"
+        value = float(row.metric["value"])
+        best = f"{row.metric['metric']} {real(value)}"
     cells = {
-        "mode": row.mode if row.stage is None else f"{row.mode} · {row.stage}",
+        "mode": mode,
         "engine": row.engine,
         "samples": _cell("{:,}".format, row.samples),
         "parameters": _cell(amount, row.parameters),
@@ -226,8 +238,9 @@ def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
             for name, error in study.failed.items():
                 yield f"† {row.name} {name} failed: {error}"
             if study.is_partial:
+                values = len(study.goal.values)
                 runs = counted(study.planned, "run")
-                yield f"† {row.name}: {study.metric} of {len(study.goal.values)} of {runs}"
+                yield f"† {row.name}: {study.metric} of {values} of {runs}"
         part = render_part(*row.evaluated)
         if part:
             yield f"best metric of {row.name}: over {part}"

@@ -119,7 +119,9 @@ def climb(
         below = {key: value for key, value in carried.items() if key not in rung.drops}
         for engine in _engines(rung, resolved, plan):
             change = {**below, **rung.change, **engine}
-            change = {k: v for k, v in change.items() if resolved.values[k].value != v}
+            change = {
+                key: value for key, value in change.items() if resolved.values[key].value != value
+            }
             changes = [{**change, **batch} for batch in smaller]
             fit = first_fit(changes, plan_with, rung.is_usual)
             if fit is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -520,7 +520,7 @@ def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
     return max(batches, key=lambda micro_batch: tensor_bytes(micro_batch.batch))
 
 
-def _shares(order: DataOrder, plan: TrainPlan) -> Iterator[tuple[int, Sequence[int]]]:
+def _shares(order: DataOrder, plan: TrainPlan) -> Iterator[tuple[int, list[int]]]:
     """The micro-batches of rank 0 in an epoch: the epoch, and the numbers of their samples."""
     for step in range(order.steps_per_epoch):
         epoch, shares = order.share(step, 0, plan.world_size, plan.micro_batch)

@@ -121,8 +121,9 @@ def trace_step(
     """
     task = subject.task
     plan = subject.train_plan
-    most = min(MICRO_BATCHES, plan.accumulation)
-    traced = 1 if repeats else most
+    traced = min(MICRO_BATCHES, plan.accumulation)
+    if repeats:
+        traced = 1
     storages = Storages(subject.is_fake)
     with cleared_caches(), storages.resizes():
         model = build(task, storages)
@@ -139,9 +140,7 @@ def trace_step(
             slot_bytes = _label_state(engine, module, storages)
             updater = Updater(subject.settings, plan)
             updater.start(engine)
-        # Several ranks hold those of the next step as well: they agree on it early.
-        count = plan.accumulation * (2 if plan.world_size > 1 else 1)
-        batches = [_copied_micro_batch(subject.micro_batch, storages) for _ in range(count)]
+        batches = _micro_batches(subject, storages)
 
         start = len(storages.changes)
         if subject.encoded is not None:
@@ -151,10 +150,9 @@ def trace_step(
         _take_step(subject, engine, module, updater, batches[:traced], storages)
 
     moments = storages.moments(start)
-    if traced < most:
+    if repeats and plan.accumulation > 1:
         moments = _with_second_micro_batch(moments, encoding)
-    update_launches = storages.launches[Phase.UPDATE]
-    pass_launches = storages.launches.total() - update_launches
+    update_launches = storages.launches.pop(Phase.UPDATE, 0)
     return StepTrace(
         moments,
         sizes,
@@ -162,7 +160,7 @@ def trace_step(
         weight_bytes=weight_bytes,
         slot_bytes=slot_bytes,
         flops=storages.flops * plan.accumulation / traced,
-        launches=pass_launches * plan.accumulation / traced + update_launches,
+        launches=storages.launches.total() * plan.accumulation / traced + update_launches,
         sent=storages.sent + (plan.accumulation - traced) * storages.sent_before_last,
         quantized=quantized,
         buffer_bytes=buffer_bytes,
@@ -178,8 +176,14 @@ def _label_state(engine: Engine, module: Module, storages: Storages) -> int:
     return sum(part.nbytes for slot in slots for part in stored(slot))
 
 
-def _copied_micro_batch(micro_batch: MicroBatch, storages: Storages) -> MicroBatch:
-    return MicroBatch(copied(micro_batch.batch, storages), micro_batch.num_units)
+def _micro_batches(subject: Subject, storages: Storages) -> list[MicroBatch]:
+    """Those that a rank holds in a step."""
+    count = subject.train_plan.accumulation
+    if subject.train_plan.world_size > 1:
+        count *= 2  # those of the next step as well: the ranks agree on it early
+    batch = subject.micro_batch.batch
+    num_units = subject.micro_batch.num_units
+    return [MicroBatch(copied(batch, storages), num_units) for _ in range(count)]
 
 
 def _encode(task: Task, module: Module, inputs: Batch, storages: Storages) -> None:
