@@ -30,10 +30,10 @@ def resolve(name: str) -> list[str]:
 def node_address(name: str) -> str | None:
     """Slurm's address of the node `name`; None: unknown. Runs scontrol."""
     try:
-        done = queue.run("scontrol", "show", "node", "-o", name, timeout_s=_SCONTROL_S)
+        result = queue.run("scontrol", "show", "node", "-o", name, timeout_s=_SCONTROL_S)
     except queue.QueueError:
         return None
-    match = re.search(r"\bNodeAddr=(\S+)", done.stdout)
+    match = re.search(r"\bNodeAddr=(\S+)", result.stdout)
     return match[1] if match else None
 
 

@@ -59,7 +59,7 @@ SHORT = {
     "x": "exclude",
 }
 """Short options."""
-_KEPT = ("SLURM_CONF", "SLURM_JWT")
+_OF_CLUSTER = ("SLURM_CONF", "SLURM_JWT")
 """What Slurm's programs need to reach the cluster."""
 _JOB_VARIABLES = (
     "RANK",
@@ -112,7 +112,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     clean = {}
     for name, value in environ.items():
         is_of_job = name.startswith(_PREFIXES) or name in _JOB_VARIABLES
-        if name in _KEPT or not is_of_job:
+        if name in _OF_CLUSTER or not is_of_job:
             clean[name] = value
     return clean
 
@@ -165,17 +165,17 @@ def test(script: str, options: Sequence[str], environ: Mapping[str, str]) -> str
 
 def submit(script: Path, options: Sequence[str], environ: Mapping[str, str]) -> str:
     """Submit a job; its id. Raises SbatchError."""
-    done = _run(command(script, options), environ)
-    last = (done.stdout.split() or [""])[-1].partition(";")[0]  # ID;CLUSTER with several clusters
+    result = _run(command(script, options), environ)
+    last = (result.stdout.split() or [""])[-1].partition(";")[0]  # ID;CLUSTER with several clusters
     if not re.fullmatch(r"[0-9]+", last):
-        printed = done.stdout.strip()
-        raise SbatchError(f"sbatch printed no job id but {printed!r}\n{done.stderr}".strip())
+        printed = result.stdout.strip()
+        raise SbatchError(f"sbatch printed no job id but {printed!r}\n{result.stderr}".strip())
     return last
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str], script: str = "") -> Completed:
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             env=environment(environ),
             input=script,
@@ -184,10 +184,10 @@ def _run(command: Sequence[str], environ: Mapping[str, str], script: str = "") -
         )
     except OSError as error:
         raise SbatchError(f"cannot run sbatch: {error.strerror or error}") from error
-    if done.returncode:
-        message = re.sub(r"(?m)^sbatch: (?:error: )?", "", (done.stderr or done.stdout).strip())
-        raise SbatchError(message or f"sbatch failed with exit code {done.returncode}")
-    return done
+    if result.returncode:
+        message = re.sub(r"(?m)^sbatch: (?:error: )?", "", (result.stderr or result.stdout).strip())
+        raise SbatchError(message or f"sbatch failed with exit code {result.returncode}")
+    return result
 
 
 def find_site_file(environ: Mapping[str, str], folder: Path) -> Path | None:
@@ -203,7 +203,7 @@ def read_site_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment after bash has sourced the file in `environ`. Raises SiteError."""
     try:
         path.open().close()
-        done = subprocess.run(
+        result = subprocess.run(
             ["bash", "-c", _READ_SITE, "bash", str(path)],
             env=dict(environ),
             stdin=subprocess.DEVNULL,
@@ -213,11 +213,11 @@ def read_site_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
         )
     except OSError as error:
         raise SiteError(f"{error.strerror or error}") from error
-    status, *pairs = done.stdout.split("\0")
+    status, *pairs = result.stdout.split("\0")
     mark = re.fullmatch(r"gearshift ([0-9]+)", status)
     if mark is None or mark[1] != "0":
         reason = f"exit code {mark[1]} of its last command" if mark else "it exited the shell"
-        raise SiteError(f"{reason}\n{done.stderr}".strip())
+        raise SiteError(f"{reason}\n{result.stderr}".strip())
     variables = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

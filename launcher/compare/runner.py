@@ -255,10 +255,10 @@ def _planned(item: ModeCandidate, limits: Sequence[str]) -> Peaks:
     sets = [text for text in item.args.sets if text not in limits]
     args = replace(item.args, sets=sets).with_sets(["device=auto"])
     command = _command("plan", args, f"--gpu={CARD}", f"--gpus={item.resolved.nproc}")
-    done = subprocess.run(command, capture_output=True, text=True, env=_variables())
-    if done.returncode:
+    result = subprocess.run(command, capture_output=True, text=True, env=_variables())
+    if result.returncode:
         return {}
-    content: Any = json.loads(done.stdout)
+    content: Any = json.loads(result.stdout)
     if "engine" in content:  # one run
         return {None: content["device_peak_bytes"]["total"]}
     totals = {name: plan["device_peak_bytes"]["total"] for name, plan in content.items()}

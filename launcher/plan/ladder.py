@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from gearshift.engines.catalog import ENGINES, Placement, missing
+from gearshift.engines.catalog import ENGINES, ON_HOST, SHARDED, UPDATED_ON_HOST, Placement, missing
 from gearshift.launcher.base.diagnostics import SettingsError, plain
 from gearshift.launcher.config import batching
 from gearshift.launcher.config.check import why_ineffective
@@ -46,9 +46,6 @@ class Rung:
     """The fastest of these that fit is taken; of others the first."""
 
 
-_SHARDED = Placement("sharded", "sharded", "sharded")
-_HOST = Placement("host", "host", "host")
-_UPDATED_ON_HOST = Placement(gradients="host", optimizer="host")
 _EARLIER = (ENGINE, _STATE, _ACTIVATIONS)
 RUNGS = (
     Rung("smaller micro-batch", is_usual=True),
@@ -56,14 +53,14 @@ RUNGS = (
     # Forks of the process keep a copy of the weights.
     Rung("no loader workers", {"loader.workers": 0}, saves="host"),
     Rung("freed memory returned", {"memory.return_freed": True}, saves="cpu"),
-    Rung("sharded weights", placement=_SHARDED),
+    Rung("sharded weights", placement=SHARDED),
     Rung("optimizer states in bf16", {_STATE: "bf16"}, NUMBERS),
     Rung("optimizer states in int8", {_STATE: "int8"}, NUMBERS),
     Rung("activation offload", {_ACTIVATIONS: True}, saves="gpu"),
-    Rung("optimizer offload", placement=_UPDATED_ON_HOST, saves="gpu", drops=(_STATE,)),
-    Rung("weights offload", placement=_HOST, saves="gpu", drops=(_STATE,)),
-    Rung("LoRA", {"model.lora.rank": 16}, TRAINED, _SHARDED, drops=_EARLIER),
-    Rung("nf4 weights", {"model.quantize": "nf4"}, TRAINED, _SHARDED, drops=_EARLIER),
+    Rung("optimizer offload", placement=UPDATED_ON_HOST, saves="gpu", drops=(_STATE,)),
+    Rung("weights offload", placement=ON_HOST, saves="gpu", drops=(_STATE,)),
+    Rung("LoRA", {"model.lora.rank": 16}, TRAINED, SHARDED, drops=_EARLIER),
+    Rung("nf4 weights", {"model.quantize": "nf4"}, TRAINED, SHARDED, drops=_EARLIER),
 )
 """Cheap to costly. A rung whose settings do not exist for a run is left out."""
 EXACT = [rung for rung in RUNGS if not rung.effect and rung.placement is None]
@@ -157,7 +154,7 @@ def _exists(rung: Rung, resolved: Resolved, plan: Plan, keeps_user: bool) -> boo
 def _engines(rung: Rung, resolved: Resolved, plan: Plan) -> list[Change]:
     """The engines of its placement, which shards for several ranks only; or that of the run."""
     same = (None, ENGINES[resolved.settings.engine.name].placement)
-    is_sharded = rung.placement == _SHARDED
+    is_sharded = rung.placement == SHARDED
     if rung.placement in same or (is_sharded and plan.target.ranks == 1):
         return [{}]
     engines = [e for e in ENGINES.values() if e.placement == rung.placement and not missing(e)]

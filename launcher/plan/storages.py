@@ -224,11 +224,11 @@ class Storages(TorchDispatchMode):
         original = storages.resize_
 
         def resize(storage: torch.UntypedStorage, size: int) -> Any:
-            done = original(storage, size)
+            result = original(storage, size)
             self._count(storage)
             life = _Life(storage.nbytes(), self.phase, Kind.COMMUNICATION)
             self._change(storage._cdata, life)
-            return done
+            return result
 
         with patch.object(storages, "resize_", resize):
             yield
