@@ -172,7 +172,7 @@ def _sweep(
     try:
         lines = _lines(path)
         if requested.array is not None:
-            lines = _chosen(lines, path, requested.array)
+            lines = _of_array(lines, path, requested.array)
     except SettingsError as error:
         raise SettingsError([*errors, *error.diagnostics]) from error
     folder = None
@@ -235,11 +235,11 @@ def _lines(path: Path) -> dict[int, str]:
     return lines
 
 
-def _chosen(lines: Mapping[int, str], path: Path, array: str) -> dict[int, str]:
+def _of_array(lines: Mapping[int, str], path: Path, array: str) -> dict[int, str]:
     """Those of the `lines` that --array chooses, such as `1-7:2,9%2`."""
     where = f"{ARRAY.flag} {array}"
     numbers = array.partition("%")[0]
-    chosen = {}
+    elements = {}
     for part in numbers.split(","):
         match = _PART.fullmatch(part)
         indices = range(0)
@@ -255,8 +255,8 @@ def _chosen(lines: Mapping[int, str], path: Path, array: str) -> dict[int, str]:
                 message = f"{path} has no line for element {number}"
                 allowed = f"lines {_ranges(lines)}"
                 raise SettingsError.of(message, value=number, where=where, allowed=allowed)
-            chosen[number] = lines[number]
-    return dict(sorted(chosen.items()))
+            elements[number] = lines[number]
+    return dict(sorted(elements.items()))
 
 
 def _words(text: str, where: str) -> list[str]:
