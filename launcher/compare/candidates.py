@@ -30,9 +30,9 @@ from gearshift.training.settings import TARGET_FORMS
 
 BASELINE = "default"
 """The mode that promises refer to; always compared."""
-_COUNT: TypeAdapter[Any] = TypeAdapter(Annotated[int, Field(ge=1, le=10**6)])
+_COUNT = TypeAdapter(Annotated[int, Field(ge=1, le=10**6)])
 _FOLDS: TypeAdapter[Any] = TypeAdapter(Literal["groups"] | Annotated[int, Field(ge=2, le=10**6)])
-_EPOCHS: TypeAdapter[Any] = TypeAdapter(Annotated[float, Field(gt=0, le=1e9)])
+_EPOCHS = TypeAdapter(Annotated[float, Field(gt=0, le=1e9)])
 _A_COUNT = "a whole number, 1 to 1,000,000"
 _A_FOLD = "a whole number, at least 2; or groups: each group is a fold"
 _OPTIONS: Mapping[str, tuple[Callable[[str], Any], str]] = {
@@ -128,8 +128,8 @@ class PlannedComparison:
 
     def run_folder(self, number: int, name: str) -> Path:
         """The run folder of a candidate in a round."""
-        item = self.candidates[number]
-        return self.folder / "runs" / f"{item.mode}-{item.engine}-{name}"
+        candidate = self.candidates[number]
+        return self.folder / "runs" / f"{candidate.mode}-{candidate.engine}-{name}"
 
 
 def decide(command_line: CommandLine) -> PlannedComparison:
@@ -163,10 +163,12 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     args = command_line.args
     args = replace(args, sets=[*args.sets, *limits])
 
-    pairs = list(product(dict.fromkeys((BASELINE, *modes)), engines or (args.engine,)))
+    modes = list(dict.fromkeys([BASELINE, *modes]))
+    pairs = list(product(modes, engines or [args.engine]))
     folds = options.get("--folds")
     seeds = options.get("--seeds")
-    study = Study({str(n): () for n in range(1, options.get("--repeat", 1) + 1)})
+    repeats = options.get("--repeat", 1)
+    study = Study({str(number): () for number in range(1, repeats + 1)})
     if (folds or seeds) and not errors:
         try:
             default = _candidate(args, BASELINE, pairs[0][1], steps)
@@ -283,5 +285,7 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
         engine = name
     arguments = replace(arguments, sets=sets, engine=engine)
     path = arguments.mode_file
-    label = mode if path is None or path.stem in presets.modes() else path.stem
+    label = mode
+    if path is not None and path.stem not in presets.modes():
+        label = path.stem
     return ModeCandidate(label.replace("/", "-"), name, arguments, resolved, stages, warnings)

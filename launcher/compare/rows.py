@@ -71,7 +71,10 @@ class RunMeasurements:
 
     def curve(self, metric: str) -> Points:
         """Seconds of training and value, one per evaluation."""
-        return _numbers((each["at_s"], each["metrics"].get(metric)) for each in self.evaluations)
+        points = []
+        for evaluation in self.evaluations:
+            points.append((evaluation["at_s"], evaluation["metrics"].get(metric)))
+        return _numbers(points)
 
 
 def _numbers(points: Iterable[tuple[float, Any]]) -> Points:
@@ -137,7 +140,8 @@ def _evaluations(
         if facts.get("split") == TEST:
             continue
         took_s = facts["seconds"] - facts.get("final_s", 0.0)
-        at_s = at_s + took_s + float(seconds[step : facts["step"]].sum())
+        trained_s = float(seconds[step : facts["step"]].sum())
+        at_s = at_s + took_s + trained_s
         step = facts["step"]
         evaluations.append({**facts, "seconds": took_s, "at_s": at_s})
         metrics = {name: float(value) for name, value in facts["metrics"].items()}
@@ -247,7 +251,8 @@ def measured(
     result = first.result
     best = result["best"]
     steps_s = [run.counted_s for run in runs]
-    low, middle, high = np.percentile(np.concatenate(steps_s), (25, 50, 75)).tolist()
+    every_step_s = np.concatenate(steps_s)
+    low, middle, high = np.percentile(every_step_s, (25, 50, 75)).tolist()
     mean = median(float(step_s.mean()) for step_s in steps_s)
     reached = [run.reached_at_s for run in runs if run.reached_at_s is not None]
     last = first.evaluations[-1] if first.evaluations else {}
@@ -399,7 +404,10 @@ def figures(
     if reference is not None:
         for metric, by_round in values.items():
             base = reference[1].metrics.get(metric, MetricValues()).values
-            gaps = {name: by_round[name] - base[name] for name in by_round if name in base}
+            gaps = {}
+            for name, value in by_round.items():
+                if name in base:
+                    gaps[name] = value - base[name]
             difference = study.mean(gaps)
             if difference is not None:
                 differences[metric] = difference

@@ -140,8 +140,13 @@ def _candidate_rows(
     """The row of a candidate, followed by one per stage in staged training."""
     study = comparison.study
     until = comparison.until
-    folders = {name: end for name, end in runs.items() if isinstance(end, Path)}
-    failed = {name: end for name, end in runs.items() if isinstance(end, str)}
+    folders: dict[str, Path] = {}
+    failed: dict[str, str] = {}
+    for name, end in runs.items():
+        if isinstance(end, Path):
+            folders[name] = end
+        else:
+            failed[name] = end
     error = None
     if not folders:
         error = rows.NOT_RUN
@@ -241,8 +246,10 @@ def plan_peaks(comparison: PlannedComparison) -> dict[str, Peaks]:
     peaks: dict[str, Peaks] = {}
     for item in comparison.candidates:
         measures = set(item.resolved.promises)
-        measures = measures.union(*(stage.promises for stage in item.stages.values()))
-        if item.resolved.device != "cpu" or measures.isdisjoint((GPU_MEMORY, GPU_MEMORY + BYTES)):
+        for stage in item.stages.values():
+            measures |= stage.promises.keys()
+        promises_memory = GPU_MEMORY in measures or GPU_MEMORY + BYTES in measures
+        if item.resolved.device != "cpu" or not promises_memory:
             continue
         for each in comparison.candidates:
             is_beside = each.engine == item.engine and each.mode in (BASELINE, item.mode)

@@ -62,7 +62,8 @@ class Study:
                 units[name.partition("-")[0]].append(values[name])
         if not units:
             return None
-        return estimate([*map(fmean, units.values())], 1 / self.folds if self.folds else 0.0)
+        means = [fmean(seeds) for seeds in units.values()]
+        return estimate(means, 1 / self.folds if self.folds else 0.0)
 
 
 def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Study:
@@ -150,7 +151,10 @@ class Estimate:
     @property
     def is_larger_than_noise(self) -> bool:
         """Whether the interval excludes 0."""
-        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+        if self.interval is None:
+            return False
+        low, high = self.interval
+        return low > 0 or high < 0
 
 
 def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
@@ -169,7 +173,8 @@ def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
     from scipy.stats import t  # a second, for studies only
 
     deviation = stdev(values)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation
+    quantile = float(t.ppf((1 + CONFIDENCE) / 2, count - 1))
+    half = quantile * deviation
     half *= sqrt(1 / count + share / (1 - share))
     return Estimate(count, mean, deviation, (mean - half, mean + half))
 
@@ -237,7 +242,7 @@ def decide(
         why = f"{row.metric} has no value in a run"
     elif any(row.groups[name] != base.groups[name] for name in names):
         why = "they validate on different groups of the data"
-    elif not (sum(values) and sum(base_values)) or min(values + base_values) < 0:
+    elif 0 in (sum(values), sum(base_values)) or min(values + base_values) < 0:
         why = "no ratio is possible"
     if why is not None:
         return None, None, why

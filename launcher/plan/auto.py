@@ -72,10 +72,11 @@ def decide_engine(
         decision = decide_with(chosen)
     if larger_micro_batch is None:
         return decision
-    resolved = decision.resolved
     numbers, reason = larger_micro_batch
-    note = f"{MICRO}: {numbers.micro_batch} instead of {resolved.batching.micro_batch}: {reason}"
-    resolved = replace(resolved.with_batching(numbers, reason), notes=[*resolved.notes, note])
+    resolved = decision.resolved
+    before = resolved.batching.micro_batch
+    notes = [*resolved.notes, f"{MICRO}: {numbers.micro_batch} instead of {before}: {reason}"]
+    resolved = replace(resolved.with_batching(numbers, reason), notes=notes)
     return replace(decision, resolved=resolved)
 
 
@@ -120,8 +121,11 @@ def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:
         if plan.fits is False:
             verdict = "does not fit"
             too_large.append(needs)
-        changes = "".join(f" {key}={plain(v)}" for key, v in change.items() if key != ENGINE)
-        others.append(f"{needs}{changes}: {verdict}")
+        words = [needs]
+        for key, value in change.items():
+            if key != ENGINE:
+                words.append(f"{key}={plain(value)}")
+        others.append(f"{' '.join(words)}: {verdict}")
     reason = f"planned {first.needs}"
     if too_large:
         reason += f"; too much: {', '.join(too_large)}"

@@ -45,6 +45,11 @@ class Rung:
     is_usual: bool = False
     """The fastest of these that fit is taken; of others the first."""
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the same engine computes the same with it."""
+        return not self.effect and self.placement is None
+
 
 _EARLIER = (ENGINE, _STATE, _ACTIVATIONS)
 RUNGS = (
@@ -63,7 +68,7 @@ RUNGS = (
     Rung("nf4 weights", {"model.quantize": "nf4"}, TRAINED, SHARDED, drops=_EARLIER),
 )
 """Cheap to costly. A rung whose settings do not exist for a run is left out."""
-EXACT = [rung for rung in RUNGS if not rung.effect and rung.placement is None]
+EXACT = [rung for rung in RUNGS if rung.is_exact]
 """Rungs of one engine that compute the same."""
 
 
@@ -157,7 +162,10 @@ def _engines(rung: Rung, resolved: Resolved, plan: Plan) -> list[Change]:
     is_sharded = rung.placement == SHARDED
     if rung.placement in same or (is_sharded and plan.target.ranks == 1):
         return [{}]
-    engines = [e for e in ENGINES.values() if e.placement == rung.placement and not missing(e)]
+    engines = []
+    for entry in ENGINES.values():
+        if entry.placement == rung.placement and not missing(entry):
+            engines.append(entry)
     if not is_sharded:
         engines.sort(key=lambda engine: engine.ds_config is None)  # DeepSpeed updates faster there
     return [{ENGINE: engine.name} for engine in engines]

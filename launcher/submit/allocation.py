@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from gearshift.launcher.base import environment
@@ -159,7 +160,9 @@ def _site(diagnostics: list[Diagnostic]) -> Mapping[str, str]:
     try:
         return {sbatch.SITE_VARIABLE: str(path), **sbatch.read_site_file(path, outside)}
     except sbatch.SiteError as error:
-        where = f"{sbatch.SITE_VARIABLE}={path}" if sbatch.SITE_VARIABLE in environ else str(path)
+        where = str(path)
+        if sbatch.SITE_VARIABLE in environ:
+            where = f"{sbatch.SITE_VARIABLE}={path}"
         allowed = "shell settings whose last command succeeds; see slurm/site.example.sh"
         message = f"site file {path} failed: {error}"
         diagnostics.append(Diagnostic(message, value=str(path), where=where, allowed=allowed))
@@ -172,11 +175,11 @@ def _gpus(header: Mapping[str, str | None], passthrough: Sequence[str]) -> int:
     if match is not None:
         return int(match[1])
     requests = [header.get("gres") or ""]
-    for number, argument in enumerate(passthrough):
+    for argument, following in zip_longest(passthrough, passthrough[1:], fillvalue=""):
         name, equals, value = argument.partition("=")
         if name == "--gres":
             # `--gres gpu:2` may be two arguments.
-            requests.append(value if equals else "".join(passthrough[number + 1 : number + 2]))
+            requests.append(value if equals else following)
     gpus = 0
     for request in requests:
         match = _GPUS_OF_GRES.search(request)

@@ -200,15 +200,17 @@ def _sweep(
         if not run_folder.is_run_folder(out):
             errors += run_folder.writing_errors(out, f"--out {out}")
         runs.append(SubmittedRun(out, plan, str(number)))
-        texts[number] = shlex.join([*run_arguments(words), *_pinned(plan), f"--out={out}"])
+        options = [*run_arguments(words), *_pinned(plan), f"--out={out}"]
+        texts[number] = shlex.join(options)
         warnings += plan.resolved.warnings
     if errors or folder is None:
         raise SettingsError(distinct(errors))
 
     _, percent, throttle = (requested.array or "").partition("%")
     header = {**requested.header, "array": f"{_ranges(texts)}{percent}{throttle}"}
-    # Line K belongs to element K.
-    content = "".join(f"{texts.get(number, '')}\n" for number in range(1, max(texts) + 1))
+    content = ""
+    for number in range(1, max(texts) + 1):  # line K belongs to element K
+        content += texts.get(number, "") + "\n"
     arguments = [str(folder / SLURM_FOLDER / run_folder.LINES), *shared]
     job = _job("sweep", header, folder, arguments, runs, content)
     return Submission(folder, [job], distinct(warnings))
@@ -228,7 +230,10 @@ def _lines(path: Path) -> dict[int, str]:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         message = f"cannot read {path}: {reason}"
         raise SettingsError.of(message, value=str(path), where=where) from error
-    lines = {number: text for number, text in enumerate(texts, 1) if text.partition("#")[0].strip()}
+    lines = {}
+    for number, text in enumerate(texts, start=1):
+        if text.partition("#")[0].strip():
+            lines[number] = text
     if not lines:
         allowed = "one line of options per run, such as  --lr 1e-3 --seed 1"
         raise SettingsError.of(f"{path} is empty", value=str(path), where=where, allowed=allowed)
@@ -245,7 +250,8 @@ def _of_array(lines: Mapping[int, str], path: Path, array: str) -> dict[int, str
         indices = range(0)
         if match is not None:
             first = int(match[1])
-            indices = range(first, int(match[2] or first) + 1, int(match[3] or 1))
+            last = int(match[2] or first)
+            indices = range(first, last + 1, int(match[3] or 1))
         if not indices:
             allowed = "a range: 1-8, 1-30:10, 1,4,7 or 1-8%2"
             message = f"invalid {ARRAY.flag} {numbers!r}"
@@ -301,7 +307,10 @@ def _ranges(numbers: Iterable[int]) -> str:
             spans.append(range(number, number + 1))
     texts = []
     for span in spans:
-        texts.append(f"{span[0]}-{span[-1]}" if len(span) > 1 else f"{span[0]}")
+        text = str(span[0])
+        if len(span) > 1:
+            text += f"-{span[-1]}"
+        texts.append(text)
     return ",".join(texts)
 
 
@@ -382,7 +391,8 @@ def _prepare(
     unsplit: dict[int, Diagnostic] = {}
     sizes = [nodes * ranks for nodes in requested.nodes]
     # The smallest and the largest world, and at most 16 of those between.
-    samples = [*sizes[: -1 : -(-len(sizes) // 16)], sizes[-1]]
+    stride = math.ceil(len(sizes) / 16)
+    samples = [*sizes[:-1:stride], sizes[-1]]
     for size in samples:
         try:
             plan = prepare_in(size)
@@ -393,7 +403,8 @@ def _prepare(
                 else:
                     errors.append(diagnostic)
     if unsplit:
-        errors.append(_unsplit(unsplit, samples, math.lcm(*sizes), ranks, prepare_in))
+        common = math.lcm(*sizes)
+        errors.append(_unsplit(unsplit, samples, common, ranks, prepare_in))
 
     if plan is not None:
         values = plan.resolved.values
