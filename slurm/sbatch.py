@@ -202,6 +202,7 @@ def find_site_file(environ: Mapping[str, str], folder: Path) -> Path | None:
 def read_site_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment after bash has sourced the file in `environ`. Raises SiteError."""
     try:
+        # Its error says more than that of bash.
         path.open().close()
         result = subprocess.run(
             ["bash", "-c", _READ_SITE, "bash", str(path)],

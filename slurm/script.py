@@ -91,6 +91,7 @@ def render(
     }
     if name == "sweep":
         options["output"] = "%x-%A_%a.out"
+    # An option that cancels a shipped one takes its place.
     for key, value in header.items():
         options.pop(_OPPOSITES.get(key, ""), None)
         options[key] = value

@@ -76,9 +76,9 @@ def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Re
     resolved = described.resolve(decided)
     settings = resolved.settings
     values = dict(resolved.values)
+    # A plan reads no weights: the first ones of a stage need not exist.
     for stage in selection.declared_stages(settings.model.family):
         if stage.loads and stage.name in settings.stages:
-            # They do not matter.
             values[stage.loads] = replace(values[stage.loads], value=None)
     return replace(resolved, values=values)
 

@@ -153,6 +153,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     steps = options.get("--steps")
     epochs = options.get("--epochs")
     until = options.get("--until")
+    # As settings, which each run gets like those of the user.
     limits = []
     if until is not None:
         limits = [f"stop.at={until.text()}"]
@@ -163,16 +164,19 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     args = command_line.args
     args = replace(args, sets=[*args.sets, *limits])
 
+    # Mode default always runs: promises refer to it.
     modes = list(dict.fromkeys([BASELINE, *modes]))
     pairs = list(product(modes, engines or [args.engine]))
     folds = options.get("--folds")
     seeds = options.get("--seeds")
     repeats = options.get("--repeat", 1)
     study = Study({str(number): () for number in range(1, repeats + 1)})
+    # Folds are made of the data of mode default, which must be valid first.
     if (folds or seeds) and not errors:
         try:
             default = _candidate(args, BASELINE, pairs[0][1], steps)
             study = studies.plan(folds, seeds, default.resolved)
+            # All candidates are checked with the settings of the first round.
             args = args.with_sets(next(iter(study.rounds.values())))
         except SettingsError as error:
             errors += error.diagnostics
@@ -276,11 +280,13 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
     every = 1
     if resolved.device != "cpu":  # a GPU waits for each logged line
         every = 10 if steps is None else max(1, min(10, steps // 5))
+    # What the comparison adds gives way to what the user set.
     sets = list(args.sets)
     for key, value in (("log.every", every), ("train.preview", "false")):
         if key not in resolved.keys.user:
             sets.append(f"{key}={value}")
     name = resolved.settings.engine.name
+    # It is named, so that each repeat runs under the engine that was chosen here.
     if engine == AUTO or resolved.chosen is not None:
         engine = name
     arguments = replace(arguments, sets=sets, engine=engine)

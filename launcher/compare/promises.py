@@ -57,11 +57,13 @@ def check(
             result = _planned(name, bounds, planned)
         elif isinstance(measurement, str):
             result = PromiseResult(name, bounds, None, None, measurement)
+            # That a metric is never reached breaks the promise only if mode default reaches it.
             base_reached = base is not None and base.time_to_metric_s is not None
             if name == TO_METRIC and row.never_reached and base_reached:
                 why = "never reached, unlike mode default"
                 result = PromiseResult(name, bounds, None, False, why)
         elif name == QUALITY and study and row.study and base and base.study:
+            # The interval over all rounds decides.
             result = PromiseResult(name, bounds, *decide(study, bounds, row.study, base.study))
         else:
             result = PromiseResult(name, bounds, measurement, _is_within(measurement, bounds))

@@ -102,8 +102,10 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
 
     columns = [(line["step"], line["tokens"], line["step_time_s"]) for line in lines]
     ends, units, step_s = np.array(columns).T
+    # A line has the mean of the steps since the line before.
     windows = np.diff(ends, prepend=0).astype(int)
     is_counted = ends - windows >= warmup(int(ends[-1]))
+    # A short run has no step after its warm-up.
     if not is_counted.any():
         is_counted[:] = True
     counted_s = step_s[is_counted].repeat(windows[is_counted])
@@ -253,6 +255,7 @@ def measured(
     steps_s = [run.counted_s for run in runs]
     every_step_s = np.concatenate(steps_s)
     low, middle, high = np.percentile(every_step_s, (25, 50, 75)).tolist()
+    # Of the repeat in the middle: a slow one does not decide.
     mean = median(float(step_s.mean()) for step_s in steps_s)
     reached = [run.reached_at_s for run in runs if run.reached_at_s is not None]
     last = first.evaluations[-1] if first.evaluations else {}
@@ -393,6 +396,7 @@ def figures(
         if best:
             goal = best["metric"]
             less_is_better = best["direction"] == "min"
+            # The other metrics of the evaluation with the best value go with it.
             by_step = {each["step"]: each["metrics"] for each in run.evaluations}
             metrics = {**by_step.get(best["step"], metrics), goal: best["value"]}
         for metric, value in metrics.items():

@@ -113,6 +113,7 @@ def _rows(
         base = bases.get(comparison.candidates[0].engine if is_base else item.engine)
         group = _candidate_rows(comparison, item, runs, base)
         if is_base:
+            # It has no ratio to itself.
             bases[item.engine] = group[0]
             base = None
         item_peaks = peaks.get(item.name, {})
@@ -150,6 +151,7 @@ def _candidate_rows(
     error = None
     if not folders:
         error = rows.NOT_RUN
+    # A study goes on after a failure: its other rounds have figures.
     if failed and not (study.title and folders):
         error = next(iter(failed.values()))
     row = ComparisonRow(
@@ -231,6 +233,7 @@ def run(args: CliArgs, folder: Path) -> str | None:
     if process.returncode == exit_codes.DONE:
         return None
     text = (stderr.strip().splitlines() or ["it ended without a message"])[-1].strip()
+    # The errors as JSON are whole, where the last line of stderr may be a part of one.
     with suppress(ValueError, AttributeError):
         content: Any = json.loads(stdout)
         messages = [each["message"] for each in content.get("diagnostics") or ()]
@@ -275,6 +278,7 @@ def _planned(item: ModeCandidate, limits: Sequence[str]) -> Peaks:
 def _variables() -> dict[str, str]:
     """The environment of a run: in a Slurm job the comparison is a generation; its runs are not."""
     variables = dict(environment.variables())
+    # In a Slurm job the comparison is a generation; its runs are none.
     for name in JOB_VARIABLES:
         variables.pop(name, None)
     return {**variables, "PYTHONPATH": environment.python_path()}

@@ -173,6 +173,7 @@ def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
     from scipy.stats import t  # a second, for studies only
 
     deviation = stdev(values)
+    # Two sides: half of the rest is above the interval.
     quantile = float(t.ppf((1 + CONFIDENCE) / 2, count - 1))
     half = quantile * deviation
     half *= sqrt(1 / count + share / (1 - share))

@@ -108,6 +108,7 @@ def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:
     fitting = [plan for _, plan in candidates if plan.fits is not False]
     if not fitting:
         return None
+    # The estimates are too rough to prefer a later engine for less.
     most = min(plan.cost for plan in fitting) * (1 + _EQUAL)
     first = next(plan for plan in fitting if plan.cost <= most)
     settings: Change = {}

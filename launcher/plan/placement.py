@@ -81,6 +81,8 @@ def replicated(trace: StepTrace, ranks: int, accumulation: int, placement: Place
     gradients = FP32_BYTES * trace.trainable
     numels = [*chain(*trace.groups)]
     away = (ranks - 1) / ranks  # the part of a tensor that other ranks have when all share it
+    # An all-reduce passes the gradients around twice; shards of the optimizer then pass on the
+    # updated weights.
     sent = 2 * away * gradients + trace.sent
     if placement.optimizer != "replicated":
         sent = 3 * away * gradients
@@ -91,6 +93,7 @@ def replicated(trace: StepTrace, ranks: int, accumulation: int, placement: Place
         held[:, Kind.OPTIMIZER] = np.rint(share * held[:, Kind.OPTIMIZER])
 
     in_update = phase == Phase.UPDATE
+    # Of one micro-batch each gradient is in its bucket at once.
     beside = 0
     if accumulation > 1:
         is_last = _passes(phase) == accumulation

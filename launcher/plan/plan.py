@@ -324,6 +324,7 @@ class Planner:
         else:
             placed = replicated(trace, target.ranks, accumulation, engine.placement)
 
+        # Host memory has the process and what it offloads; on a CPU the peak of the rank as well.
         rank_bytes = (self._process_bytes or 0) + placed.offloaded_bytes + trace.offloaded
         workers = settings.loader.workers
         loader_bytes = workers * settings.loader.prefetch * tensor_bytes(subject.micro_batch.batch)

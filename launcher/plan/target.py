@@ -106,6 +106,7 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
         gpu = _gpu(values, diagnostics)
     if gpu is not None and memory is None:
         memory = gpu.memory_bytes
+    # A memory or a name means GPUs: as many as here, or one.
     if gpus is None and (memory is not None or gpu is not None):
         gpus = here.gpus or 1
 

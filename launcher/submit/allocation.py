@@ -65,6 +65,7 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     values = _values(command_line, diagnostics)
     passthrough = command_line.passthrough
     options = {option.flag[2:]: values.get(option.flag) for option in SBATCH}
+    # What ranks and checks follow from must be known here, before sbatch reads it.
     for argument in passthrough:
         name = sbatch.option_of(argument)
         if name in options:
@@ -77,6 +78,7 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
             continue
         where = f"command line: -- … {argument}"
         diagnostics.append(Diagnostic(message, value=argument, where=where, allowed=allowed))
+    # Options of the command line override those of the site file.
     header = {"nodes": "1", **sbatch.header(environ)}
     header |= {name: text for name, text in options.items() if text}
     array = header.pop("array", None)
@@ -100,6 +102,7 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     elif ranks > 1 and not gpus:
         header.setdefault("cpus-per-task", str(ranks))
 
+    # For job.sh, which starts the ranks.
     exported = []
     if "--ranks-per-node" in values:
         exported.append(f"{RANKS}={values['--ranks-per-node']}")

@@ -197,6 +197,7 @@ def _sweep(
         if folder is None:
             folder = run_folder.unused_path(f"sweep-{plan.name}").absolute()
         out = line.out.absolute() if line.out else folder / str(number)
+        # An element that is submitted again finds the run folder of the first time.
         if not run_folder.is_run_folder(out):
             errors += run_folder.writing_errors(out, f"--out {out}")
         runs.append(SubmittedRun(out, plan, str(number)))
@@ -398,6 +399,7 @@ def _prepare(
             plan = prepare_in(size)
         except SettingsError as error:
             for diagnostic in error.diagnostics:
+                # A batch that one world cannot split may fit another.
                 if diagnostic.key in BATCH_SETTINGS and len(sizes) > 1:
                     unsplit[size] = diagnostic
                 else:
@@ -478,6 +480,7 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
     ids: list[str] = []
     with ExitStack() as undo:
         try:
+            # All are tested before anything is written.
             for job in submission.jobs:
                 sbatch.test(job.text, requested.passthrough, environment.variables())
             if submission.stages is not None:
@@ -493,6 +496,7 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
                     options += dependency(ids[-1])
                 ids.append(sbatch.submit(job.script, options, environment.variables()))
                 undo.callback(queue.cancel, ids[-1])
+            # The id of the next job is known only after all are queued.
             for job, following in zip(submission.jobs, ids[1:], strict=False):
                 _write(job.script.with_name(NEXT), f"{following}\n", undo)
         except SbatchError as error:
