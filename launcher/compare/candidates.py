@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -166,7 +166,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
 
     # Mode default always runs: promises refer to it.
     modes = list(dict.fromkeys([BASELINE, *modes]))
-    pairs = list(product(modes, engines or [args.engine]))
+    pairs = list(product(modes, engines or (args.engine,)))
     folds = options.get("--folds")
     seeds = options.get("--seeds")
     repeats = options.get("--repeat", 1)
@@ -206,7 +206,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         folder,
         study,
         limits,
-        warnings=distinct(warning for item in candidates for warning in item.warnings),
+        warnings=distinct(chain.from_iterable(item.warnings for item in candidates)),
         steps=steps,
         epochs=epochs,
         until=until,

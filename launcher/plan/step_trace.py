@@ -134,9 +134,7 @@ def trace_step(
         buffer_bytes = sum(b.nbytes for b in model.buffers())
         quantized = quantized_elements(model)
         with storages:
-            blocks = task.blocks(model)
-            spec = optimizer.spec(subject.settings, model, engine.world, blocks, task)
-            module = engine.prepare(model, spec, blocks)
+            module = _prepared(subject, engine, model)
             slot_bytes = _label_state(engine, module, storages)
             updater = Updater(subject.settings, plan)
             updater.start(engine)
@@ -166,6 +164,13 @@ def trace_step(
         buffer_bytes=buffer_bytes,
         offloaded=storages.host_bytes,
     )
+
+
+def _prepared(subject: Subject, engine: Engine, model: Module) -> Module:
+    task = subject.task
+    blocks = task.blocks(model)
+    spec = optimizer.spec(subject.settings, model, engine.world, blocks, task)
+    return engine.prepare(model, spec, blocks)
 
 
 def _label_state(engine: Engine, module: Module, storages: Storages) -> int:

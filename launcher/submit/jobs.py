@@ -207,8 +207,8 @@ def _sweep(
     if errors or folder is None:
         raise SettingsError(distinct(errors))
 
-    _, percent, throttle = (requested.array or "").partition("%")
-    header = {**requested.header, "array": f"{_ranges(texts)}{percent}{throttle}"}
+    throttle = re.sub("^[^%]*", "", requested.array or "")
+    header = {**requested.header, "array": _ranges(texts) + throttle}
     content = ""
     for number in range(1, max(texts) + 1):  # line K belongs to element K
         content += texts.get(number, "") + "\n"
