@@ -108,8 +108,9 @@ class Entry:
 _HOOK = "register_hook"
 _ALL_HOOKS = frozenset({_HOOK, "register_post_accumulate_grad_hook"})
 _HALVES = frozenset({"float16", "bfloat16"})
-_SHARDED = Placement("sharded", "sharded", "sharded")
-_ON_HOST = Placement("host", "host", "host")
+SHARDED = Placement("sharded", "sharded", "sharded")
+ON_HOST = Placement("host", "host", "host")
+UPDATED_ON_HOST = Placement(gradients="host", optimizer="host")
 
 
 def _zero(name: str, sentence: str, placement: Placement, offload: tuple[str, ...] = ()) -> Entry:
@@ -165,7 +166,7 @@ ENGINES = {
             "gearshift.engines.fsdp",
             "fsdp",
             shards_parameters=True,
-            placement=_SHARDED,
+            placement=SHARDED,
             types_by_block=True,
             is_traced=True,
         ),
@@ -175,7 +176,7 @@ ENGINES = {
             "gearshift.engines.fsdp",
             "fsdp_offload",
             shards_parameters=True,
-            placement=_ON_HOST,
+            placement=ON_HOST,
             types_by_block=True,
             offload=("all",),
             is_traced=True,
@@ -199,17 +200,17 @@ ENGINES = {
             "optimizer state and gradients sharded (DeepSpeed)",
             Placement(gradients="sharded", optimizer="sharded"),
         ),
-        _zero("zero3", "weights, gradients and optimizer state sharded (DeepSpeed)", _SHARDED),
+        _zero("zero3", "weights, gradients and optimizer state sharded (DeepSpeed)", SHARDED),
         _zero(
             "zero2-offload",
             "zero2 with the optimizer and its state in host memory",
-            Placement(gradients="host", optimizer="host"),
+            UPDATED_ON_HOST,
             ("states",),
         ),
         _zero(
             "zero3-offload",
             "zero3 with weights, optimizer and its state in host memory",
-            _ON_HOST,
+            ON_HOST,
             ("all", "states"),
         ),
     )

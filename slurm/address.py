@@ -24,16 +24,16 @@ def resolve(name: str) -> list[str]:
         entries = socket.getaddrinfo(name, None)
     except OSError:
         return []
-    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+    return [str(entry[4][0]) for entry in entries]
 
 
 def node_address(name: str) -> str | None:
     """Slurm's address of the node `name`; None: unknown. Runs scontrol."""
     try:
-        done = queue.run("scontrol", "show", "node", "-o", name, timeout_s=_SCONTROL_S)
+        result = queue.run("scontrol", "show", "node", "-o", name, timeout_s=_SCONTROL_S)
     except queue.QueueError:
         return None
-    match = re.search(r"\bNodeAddr=(\S+)", done.stdout)
+    match = re.search(r"\bNodeAddr=(\S+)", result.stdout)
     return match[1] if match else None
 
 
@@ -48,51 +48,49 @@ def reachable(
     Some systems resolve their own name to 127.0.1.1, and some nodes cannot resolve the names of
     others: then Slurm's address is used. Raises InvalidEnvironment if that is missing too.
     """
-    given = ranks.master_addr
+    is_srun = ranks.source == "srun"
     if not ranks.spans_nodes:
-        return replace(ranks, master_addr=_LOOPBACK) if ranks.source == "srun" else ranks
-    addresses = resolve(given)
-    if any(not _is_loopback(address) for address in addresses):
+        return replace(ranks, master_addr=_LOOPBACK) if is_srun else ranks
+    host = ranks.master_addr
+    addresses = resolve(host)
+    if not _are_loopback(addresses):
         return ranks
-    if addresses and ranks.node == 0 and given not in addresses and given != "localhost":
+    is_loopback_name = host in addresses or host == "localhost"
+    if addresses and ranks.node == 0 and not is_loopback_name:
         return ranks  # on its own node a name may resolve to a loopback address
-    for address in _slurm_addresses(environ, node_address) if ranks.source == "srun" else []:
-        if not all(_is_loopback(resolved) for resolved in resolve(address)):
-            return replace(ranks, master_addr=address)
-    raise _unreachable(ranks, environ, addresses)
+    if is_srun:
+        for address in _slurm_addresses(environ, node_address):
+            if not _are_loopback(resolve(address)):
+                return replace(ranks, master_addr=address)
 
-
-def _slurm_addresses(
-    environ: Mapping[str, str], node_address: Callable[[str], str | None]
-) -> list[str]:
-    """Slurm's addresses of the first node of the step."""
-    of_step = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
-    first = first_host(of_step)
-    addresses = [node_address(first)] if first else []
-    # A batch script, and the srun in it, runs on the first node of its job.
-    is_batch = environ.get("ENVIRONMENT") == "BATCH"
-    if is_batch and first == first_host(environ.get("SLURM_JOB_NODELIST", "")):
-        addresses.append(environ.get("SLURM_LAUNCH_NODE_IPADDR"))
-    return [address for address in addresses if address]
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-
-
-def _unreachable(
-    ranks: RankEnvironment, environ: Mapping[str, str], addresses: list[str]
-) -> InvalidEnvironment:
-    given = ranks.master_addr
-    if given in addresses or given == "localhost":
+    if is_loopback_name:
         reason = "a loopback address, which other nodes cannot reach"
     elif addresses:
         reason = f"which resolves to the loopback address {addresses[0]} on {socket.gethostname()}"
     else:
         reason = f"which {socket.gethostname()} cannot resolve"
     name = "MASTER_ADDR" if environ.get("MASTER_ADDR") else "the host of rank 0"
-    return InvalidEnvironment(
-        f"{name}={given}, {reason}; {ranks.local_size} of {ranks.world_size} ranks run on this node",
+    count = f"{ranks.local_size} of {ranks.world_size} ranks run on this node"
+    raise InvalidEnvironment(
+        f"{name}={host}, {reason}; {count}",
         "MASTER_ADDR: an address of rank 0's node that all nodes can reach, such as NodeAddr of "
         " scontrol show node",
     )
+
+
+def _slurm_addresses(
+    environ: Mapping[str, str], node_address: Callable[[str], str | None]
+) -> list[str]:
+    """Slurm's addresses of the first node of the step."""
+    of_job = environ.get("SLURM_JOB_NODELIST", "")
+    first = first_host(environ.get("SLURM_STEP_NODELIST") or of_job)
+    addresses = [node_address(first)] if first else []
+    # A batch script, and the srun in it, runs on the first node of its job.
+    if environ.get("ENVIRONMENT") == "BATCH" and first == first_host(of_job):
+        addresses.append(environ.get("SLURM_LAUNCH_NODE_IPADDR"))
+    return [address for address in addresses if address]
+
+
+def _are_loopback(addresses: list[str]) -> bool:
+    """Whether all are; no address is one of other nodes, either."""
+    return all(ipaddress.ip_address(text.partition("%")[0]).is_loopback for text in addresses)

@@ -59,8 +59,7 @@ class RankEnvironment:
 
     def variables(self) -> dict[str, str]:
         """The environment variables from which torch.distributed initializes."""
-        named = {_TOKEN: self.rendezvous} if self.rendezvous else {}
-        return named | {
+        variables = {
             "RANK": str(self.rank),
             "WORLD_SIZE": str(self.world_size),
             "LOCAL_RANK": str(self.local_rank),
@@ -69,6 +68,9 @@ class RankEnvironment:
             "MASTER_ADDR": self.master_addr,
             "MASTER_PORT": str(self.master_port),
         }
+        if self.rendezvous:
+            variables[_TOKEN] = self.rendezvous
+        return variables
 
 
 def read_rank_environment(environ: Mapping[str, str]) -> RankEnvironment | None:
@@ -97,7 +99,8 @@ class Generation:
     """How often torchrun has restarted the ranks within this generation."""
 
     def __str__(self) -> str:
-        return f"{self.job}.{self.number}" + (f".{self.restart}" if self.restart else "")
+        text = f"{self.job}.{self.number}"
+        return f"{text}.{self.restart}" if self.restart else text
 
     @property
     def description(self) -> str:
@@ -107,7 +110,9 @@ class Generation:
 
     def description_for(self, other: Generation) -> str:
         """The description, without the job if `other` belongs to the same job."""
-        return self.description.partition(" of ")[0] if self.job == other.job else self.description
+        if self.job != other.job:
+            return self.description
+        return self.description.partition(" of ")[0]
 
     def follows(self, other: Generation) -> bool:
         """Whether this is a later generation of the same job."""
@@ -124,28 +129,34 @@ def read_generation(environ: Mapping[str, str]) -> Generation | None:
     if not job and not number:
         return None
     if not job or not number:
-        names = (JOB_VARIABLE, GENERATION_VARIABLE)
-        name, missing = names if job else reversed(names)
-        raise InvalidEnvironment(f"{name}={job or number} without {missing}", _BOTH)
+        message = f"{JOB_VARIABLE}={job} without {GENERATION_VARIABLE}"
+        if number:
+            message = f"{GENERATION_VARIABLE}={number} without {JOB_VARIABLE}"
+        raise InvalidEnvironment(message, _BOTH)
     if not re.fullmatch(r"[0-9]+(_[0-9]+)?", job):
         allowed = f"{JOB_VARIABLE}: the id of a Slurm job, 123, or of an array element, 123_4"
         raise InvalidEnvironment(f"{JOB_VARIABLE}={job}", allowed)
-    restart = _number(environ, _RESTART_VARIABLE) if environ.get(_RESTART_VARIABLE) else 0
-    return Generation(job, _number(environ, GENERATION_VARIABLE), restart)
+    return Generation(
+        job,
+        number=_number(environ, GENERATION_VARIABLE),
+        restart=_number_or_0(environ, _RESTART_VARIABLE),
+    )
 
 
 def parse_generation(text: str) -> Generation | None:
     """The generation that `str()` gave as `text`; None: `text` is something else."""
     match = re.fullmatch(r"([0-9]+(?:_[0-9]+)?)\.([0-9]+)(?:\.([0-9]+))?", text)
-    return match and Generation(match[1], int(match[2]), int(match[3] or 0))
+    if match is None:
+        return None
+    return Generation(match[1], int(match[2]), int(match[3] or 0))
 
 
 def _from_torchrun(environ: Mapping[str, str]) -> RankEnvironment:
-    missing = [name for name in _TORCHRUN if not environ.get(name)]
+    present = [name for name in _TORCHRUN if environ.get(name)]
+    missing = [name for name in _TORCHRUN if name not in present]
     if missing:
-        given = _shown(environ, *(name for name in _TORCHRUN if environ.get(name)))
         raise InvalidEnvironment(
-            f"{given} without {', '.join(missing)}",
+            f"{_shown(environ, *present)} without {', '.join(missing)}",
             f"all of {', '.join(_TORCHRUN)}, as torchrun sets them, or none",
         )
     ranks = RankEnvironment(
@@ -153,7 +164,7 @@ def _from_torchrun(environ: Mapping[str, str]) -> RankEnvironment:
         world_size=_number(environ, "WORLD_SIZE", least=1),
         local_rank=_number(environ, "LOCAL_RANK"),
         local_size=_number(environ, "LOCAL_WORLD_SIZE", least=1),
-        node=_number(environ, "GROUP_RANK") if environ.get("GROUP_RANK") else 0,
+        node=_number_or_0(environ, "GROUP_RANK"),
         master_addr=environ["MASTER_ADDR"],
         master_port=_port(environ),
         source="torchrun",
@@ -172,16 +183,13 @@ def _from_srun(environ: Mapping[str, str]) -> RankEnvironment | None:
     if _number(environ, tasks, least=1) == 1:
         return None
     _below(environ, "SLURM_PROCID", tasks)
-    local, node = (_first_of(environ, name) for name in ("SLURM_LOCALID", "SLURM_NODEID"))
+    local = _first_of(environ, "SLURM_LOCALID")
+    node = _first_of(environ, "SLURM_NODEID")
     local_size = _tasks_of_node(environ, _number(environ, node))
     if _number(environ, local) >= local_size:
         shown = _shown(environ, local, node)
         raise InvalidEnvironment(shown, f"SLURM_LOCALID: 0 to {local_size - 1}")
-    lists = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
-    hosts = [environ.get("MASTER_ADDR"), *(first_host(environ.get(name, "")) for name in lists)]
-    if not (master := next(filter(None, hosts), None)):
-        message = f"{_shown(environ, 'SLURM_PROCID')} without MASTER_ADDR or SLURM_STEP_NODELIST"
-        raise InvalidEnvironment(message, "MASTER_ADDR: the host of rank 0")
+
     step = "SLURM_STEP_ID" if "SLURM_STEP_ID" in environ else "SLURM_STEPID"
     if environ.get("MASTER_PORT"):
         port = _port(environ)
@@ -189,19 +197,29 @@ def _from_srun(environ: Mapping[str, str]) -> RankEnvironment | None:
         # Every rank of a step computes it, and two steps on a node seldom share it.
         job = _number(environ, _first_of(environ, "SLURM_JOB_ID"))
         port = _FIRST_PORT + (job + 977 * _number(environ, step)) % _PORTS
-    names = ("SLURM_JOB_ID", step, "SLURM_RESTART_COUNT")
+    shared = ("SLURM_JOB_ID", step, "SLURM_RESTART_COUNT", _TOKEN)
     return RankEnvironment(
         rank=_number(environ, "SLURM_PROCID"),
         world_size=_number(environ, tasks),
         local_rank=_number(environ, local),
         local_size=local_size,
         node=_number(environ, node),
-        master_addr=master,
+        master_addr=_host_of_rank_0(environ),
         master_port=port,
         source="srun",
         cpus=_cpus(environ, local_size),
-        rendezvous=".".join(environ.get(name, "0") for name in (*names, _TOKEN)),
+        rendezvous=".".join(environ.get(name, "0") for name in shared),
     )
+
+
+def _host_of_rank_0(environ: Mapping[str, str]) -> str:
+    host = environ.get("MASTER_ADDR")
+    for name in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"):
+        host = host or first_host(environ.get(name, ""))
+    if not host:
+        message = f"{_shown(environ, 'SLURM_PROCID')} without MASTER_ADDR or SLURM_STEP_NODELIST"
+        raise InvalidEnvironment(message, "MASTER_ADDR: the host of rank 0")
+    return host
 
 
 def _first_of(environ: Mapping[str, str], *names: str) -> str:
@@ -230,6 +248,10 @@ def _number(environ: Mapping[str, str], name: str, least: int = 0) -> int:
     return int(text)
 
 
+def _number_or_0(environ: Mapping[str, str], name: str) -> int:
+    return _number(environ, name) if environ.get(name) else 0
+
+
 def _port(environ: Mapping[str, str]) -> int:
     port = _number(environ, "MASTER_PORT", least=1)
     if port > 65535:
@@ -250,7 +272,8 @@ def _shown(environ: Mapping[str, str], *names: str) -> str:
 def _tasks_of_node(environ: Mapping[str, str], node: int) -> int:
     """Tasks on one node, from Slurm's compressed list: `4(x2),3` means 4, 4 and 3."""
     name = "SLURM_STEP_TASKS_PER_NODE"
-    name = name if name in environ else "SLURM_TASKS_PER_NODE"
+    if name not in environ:
+        name = "SLURM_TASKS_PER_NODE"
     text = environ.get(name, "")
     counts: list[int] = []
     for part in text.split(","):
@@ -267,4 +290,6 @@ def _tasks_of_node(environ: Mapping[str, str], node: int) -> int:
 def first_host(nodes: str) -> str | None:
     """The first host of a Slurm node list: `node[01-04,7],big` gives node01."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
-    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0]) if first else None
+    if first is None:
+        return None
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0])

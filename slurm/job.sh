@@ -132,8 +132,6 @@ gearshift_train_stage() {
 
 gearshift_train_element() {
   local file=${1:-} line=${SLURM_ARRAY_TASK_ID:-} more=()
-  # Line 1 belongs to element 1, or to $GEARSHIFT_SWEEP_FIRST.
-  [ -z "$line" ] || line=$((line + 1 - ${GEARSHIFT_SWEEP_FIRST:-1}))
   if [ ! -r "$file" ]; then
     gearshift_say "cannot read '$file' in $PWD; the first argument of a sweep is a file with one" \
       "line of arguments per element"

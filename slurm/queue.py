@@ -22,11 +22,11 @@ def cancel(job: str) -> None:
 
 def partitions(timeout_s: float) -> list[str]:
     """The partitions that the controller names. Raises QueueError if it does not answer."""
-    done = run("sinfo", "-h", "-o", "%R", timeout_s=timeout_s)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"sinfo ended with {done.returncode}"]
+    result = run("sinfo", "-h", "-o", "%R", timeout_s=timeout_s)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or [f"sinfo ended with {result.returncode}"]
         raise QueueError(lines[-1])
-    return sorted(set(done.stdout.split()))
+    return sorted(set(result.stdout.split()))
 
 
 def run(*command: str, timeout_s: float = _TIMEOUT_S) -> subprocess.CompletedProcess[str]:

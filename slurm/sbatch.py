@@ -29,19 +29,49 @@ SWITCHES = frozenset(_SWITCHES.split())
 OPTIONS = SWITCHES | frozenset(_WITH_VALUE.split())
 """All long options, without their dashes."""
 SHORT = {
-    **{"A": "account", "a": "array", "C": "constraint", "c": "cpus-per-task", "D": "chdir"},
-    **{"d": "dependency", "e": "error", "F": "nodefile", "G": "gpus", "H": "hold", "i": "input"},
-    **{"J": "job-name", "k": "no-kill", "L": "licenses", "M": "clusters", "m": "distribution"},
-    **{"N": "nodes", "n": "ntasks", "O": "overcommit", "o": "output", "p": "partition"},
-    **{"q": "qos", "S": "core-spec", "s": "oversubscribe", "t": "time", "W": "wait"},
-    **{"w": "nodelist", "x": "exclude"},
+    "A": "account",
+    "a": "array",
+    "C": "constraint",
+    "c": "cpus-per-task",
+    "D": "chdir",
+    "d": "dependency",
+    "e": "error",
+    "F": "nodefile",
+    "G": "gpus",
+    "H": "hold",
+    "i": "input",
+    "J": "job-name",
+    "k": "no-kill",
+    "L": "licenses",
+    "M": "clusters",
+    "m": "distribution",
+    "N": "nodes",
+    "n": "ntasks",
+    "O": "overcommit",
+    "o": "output",
+    "p": "partition",
+    "q": "qos",
+    "S": "core-spec",
+    "s": "oversubscribe",
+    "t": "time",
+    "W": "wait",
+    "w": "nodelist",
+    "x": "exclude",
 }
 """Short options."""
-_KEPT = ("SLURM_CONF", "SLURM_JWT")
+_OF_CLUSTER = ("SLURM_CONF", "SLURM_JWT")
 """What Slurm's programs need to reach the cluster."""
 _JOB_VARIABLES = (
-    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR"),
-    *("MASTER_PORT", "GEARSHIFT_JOB", "GEARSHIFT_GENERATION", "GEARSHIFT_GENERATION_BASE"),
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "GEARSHIFT_JOB",
+    "GEARSHIFT_GENERATION",
+    "GEARSHIFT_GENERATION_BASE",
     "GEARSHIFT_RENDEZVOUS",
 )
 """Set by a job for its ranks; a job that is submitted from it must not inherit them."""
@@ -79,11 +109,12 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
     Variables of a job leak into a job that is submitted from it, even with --export=NONE.
     """
-    return {
-        name: value
-        for name, value in environ.items()
-        if name in _KEPT or not (name.startswith(_PREFIXES) or name in _JOB_VARIABLES)
-    }
+    clean = {}
+    for name, value in environ.items():
+        is_of_job = name.startswith(_PREFIXES) or name in _JOB_VARIABLES
+        if name in _OF_CLUSTER or not is_of_job:
+            clean[name] = value
+    return clean
 
 
 def header(environ: Mapping[str, str]) -> dict[str, str | None]:
@@ -109,7 +140,9 @@ def option_of(argument: str) -> str | None:
     if argument.startswith("--"):
         name = argument[2:].partition("=")[0]
         return name if name in OPTIONS else None
-    return SHORT.get(argument[1:2]) if argument.startswith("-") else None
+    if argument.startswith("-"):
+        return SHORT.get(argument[1:2])
+    return None
 
 
 def test_command(options: Sequence[str]) -> list[str]:
@@ -132,31 +165,36 @@ def test(script: str, options: Sequence[str], environ: Mapping[str, str]) -> str
 
 def submit(script: Path, options: Sequence[str], environ: Mapping[str, str]) -> str:
     """Submit a job; its id. Raises SbatchError."""
-    done = _run(command(script, options), environ)
-    last = (done.stdout.split() or [""])[-1].partition(";")[0]  # ID;CLUSTER with several clusters
+    result = _run(command(script, options), environ)
+    last = (result.stdout.split() or [""])[-1].partition(";")[0]  # ID;CLUSTER with several clusters
     if not re.fullmatch(r"[0-9]+", last):
-        printed = done.stdout.strip()
-        raise SbatchError(f"sbatch printed no job id but {printed!r}\n{done.stderr}".strip())
+        printed = result.stdout.strip()
+        raise SbatchError(f"sbatch printed no job id but {printed!r}\n{result.stderr}".strip())
     return last
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str], script: str = "") -> Completed:
     try:
-        done = subprocess.run(
-            command, env=environment(environ), input=script, capture_output=True, text=True
+        result = subprocess.run(
+            command,
+            env=environment(environ),
+            input=script,
+            capture_output=True,
+            text=True,
         )
     except OSError as error:
         raise SbatchError(f"cannot run sbatch: {error.strerror or error}") from error
-    if done.returncode:
-        message = re.sub(r"(?m)^sbatch: (?:error: )?", "", (done.stderr or done.stdout).strip())
-        raise SbatchError(message or f"sbatch failed with exit code {done.returncode}")
-    return done
+    if result.returncode:
+        message = re.sub(r"(?m)^sbatch: (?:error: )?", "", (result.stderr or result.stdout).strip())
+        raise SbatchError(message or f"sbatch failed with exit code {result.returncode}")
+    return result
 
 
 def find_site_file(environ: Mapping[str, str], folder: Path) -> Path | None:
     """The site file; None: there is none. `folder` is that of job.sh."""
-    if named := environ.get(SITE_VARIABLE):
-        return Path(named).absolute()
+    name = environ.get(SITE_VARIABLE)
+    if name:
+        return Path(name).absolute()
     path = folder / "site.sh"
     return path if path.exists() else None
 
@@ -164,8 +202,9 @@ def find_site_file(environ: Mapping[str, str], folder: Path) -> Path | None:
 def read_site_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment after bash has sourced the file in `environ`. Raises SiteError."""
     try:
+        # Its error says more than that of bash.
         path.open().close()
-        done = subprocess.run(
+        result = subprocess.run(
             ["bash", "-c", _READ_SITE, "bash", str(path)],
             env=dict(environ),
             stdin=subprocess.DEVNULL,
@@ -175,10 +214,14 @@ def read_site_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
         )
     except OSError as error:
         raise SiteError(f"{error.strerror or error}") from error
-    status, *pairs = done.stdout.split("\0")
+    status, *pairs = result.stdout.split("\0")
     mark = re.fullmatch(r"gearshift ([0-9]+)", status)
     if mark is None or mark[1] != "0":
         reason = f"exit code {mark[1]} of its last command" if mark else "it exited the shell"
-        raise SiteError("\n".join(filter(None, (reason, done.stderr.strip()))))
-    variables = (pair.partition("=") for pair in pairs if "=" in pair)
-    return {name: value for name, _, value in variables}
+        raise SiteError(f"{reason}\n{result.stderr}".strip())
+    variables = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if equals:
+            variables[name] = value
+    return variables

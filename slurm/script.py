@@ -29,9 +29,10 @@ _OPPOSITES = {"no-requeue": "requeue", "requeue": "no-requeue", "exclusive": "ov
 
 @dataclass(frozen=True)
 class Shipped:
-    """A shipped job file: its purpose, its resources, and the function of job.sh that it calls."""
+    """A shipped job file: its resources, and the function of job.sh that it calls."""
 
-    sentence: str
+    sentence: str = ""
+    """Default: that of the mode of the file's name."""
     nodes: str = "1-2"
     time: str = "04:00:00"
     call: str = ""
@@ -41,24 +42,15 @@ class Shipped:
 
 SHIPPED = {
     "default": Shipped(
-        "Train in the mode of the arguments, or in the default mode.", call="gearshift_job"
+        "Train in the mode of the arguments, or in the default mode.",
+        call="gearshift_job",
     ),
-    "lite": Shipped(
-        "Check in minutes that everything works: a smaller model on a quarter of the data.",
-        *("1", "00:30:00"),
-    ),
-    "resource-efficient": Shipped(
-        "The same batch in half the memory, next to other programs; slower on a GPU."
-    ),
-    "fast": Shipped("Larger batches and fewer epochs, to finish three times sooner."),
-    "ultra-fast": Shipped("Fast, pushed further, at some cost in quality.", time="02:00:00"),
-    "benchmark": Shipped(
-        "One epoch, to measure batches per second; on one node, so that runs are comparable.",
-        *("1", "01:00:00"),
-    ),
-    "conservative": Shipped(
-        "The same model and batch in fewer, larger micro-batches, for a third of the epochs."
-    ),
+    "lite": Shipped(nodes="1", time="00:30:00"),
+    "resource-efficient": Shipped(),
+    "fast": Shipped(),
+    "ultra-fast": Shipped(time="02:00:00"),
+    "benchmark": Shipped(nodes="1", time="01:00:00"),  # one node, so that runs are comparable
+    "conservative": Shipped(),
     "staged": Shipped(
         "Staged training: one job per stage, each depends on the one before.",
         call="gearshift_stages",
@@ -75,33 +67,45 @@ SHIPPED = {
 
 
 def render(
-    name: str, header: Mapping[str, str | None], arguments: Sequence[str], slurm_folder: str | None
+    name: str,
+    header: Mapping[str, str | None],
+    arguments: Sequence[str],
+    slurm_folder: str | None,
+    mode_sentence: str = "",
 ) -> str:
     """The text of the job file `name`, one of SHIPPED, with `arguments` for the launcher.
 
     `header` holds sbatch options without dashes, which override those of the shipped file; None
     means an option without a value. `slurm_folder` is the folder of job.sh; None: slurm/ where the
-    job is submitted, as in the shipped files. Raises ValueError for a value with a line break.
+    job is submitted, as in the shipped files. `mode_sentence` is what the mode of that name is for.
+    Raises ValueError for a value with a line break.
     """
     shipped = SHIPPED[name]
+    sentence = shipped.sentence or f"{name}: {mode_sentence}"
+
     options: dict[str, str | None] = {
         "job-name": f"gearshift-{name}",
         "nodes": shipped.nodes,
         "time": shipped.time,
         **_ALWAYS,
     }
-    if name == "sweep" or "array" in header:
+    if name == "sweep":
         options["output"] = "%x-%A_%a.out"
+    # An option that cancels a shipped one takes its place.
     for key, value in header.items():
         options.pop(_OPPOSITES.get(key, ""), None)
         options[key] = value
-    lines = ["#!/bin/bash", f"# {shipped.sentence}"]
-    lines += [_option(key, value) for key, value in options.items()]
+    header_lines = [_option(key, value) for key, value in options.items()]
+
     file = '"${GEARSHIFT_SLURM:-$SLURM_SUBMIT_DIR/slurm}/job.sh"'
     if slurm_folder is not None:
         file = shlex.quote(f"{slurm_folder}/job.sh")
-    call = [shipped.call or f"gearshift_job --mode {name}", *map(shlex.quote, arguments), '"$@"']
-    return "\n".join([*lines, "", _SOURCE.format(file=file), shipped.notes + " ".join(call), ""])
+    call = [shipped.call or f"gearshift_job --mode {name}"]
+    call += map(shlex.quote, arguments)
+    call.append('"$@"')
+
+    lines = ["#!/bin/bash", f"# {sentence}", *header_lines, "", _SOURCE.format(file=file)]
+    return "\n".join([*lines, shipped.notes + " ".join(call), ""])
 
 
 def _option(key: str, value: str | None) -> str:

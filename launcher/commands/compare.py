@@ -21,21 +21,24 @@ def main(command_line: CommandLine) -> int:
     Writes compare.json and compare.html, also after an interruption. Raises SettingsError.
     """
     comparison = candidates.decide(command_line)
-    for_machines = command_line.as_json
     if comparison.warnings:
         print(render(comparison.warnings), file=sys.stderr)
     if "--dry-run" in command_line.flags:
         return _show_runs(command_line, comparison)
 
+    progress = sys.stderr if command_line.as_json else sys.stdout
+
     def report_line(line: str) -> None:
-        print(printable(line), file=sys.stderr if for_machines else sys.stdout, flush=True)
+        print(printable(line), file=progress, flush=True)
 
     outcome = runner.run_all(comparison, report_line)
     if outcome.code is not None and not any(row.folders for row in outcome.rows):
         print("interrupted before the first run was complete; nothing was written", file=sys.stderr)
         return outcome.code
     content = report.write(comparison, outcome)
-    print(content if for_machines else printable(report.text(comparison, outcome)))
+    if not command_line.as_json:
+        content = printable(report.text(comparison, outcome))
+    print(content)
     if outcome.code is not None:
         return outcome.code
     return exit_codes.DONE if outcome.is_sound else exit_codes.FAILURE
@@ -44,23 +47,20 @@ def main(command_line: CommandLine) -> int:
 def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:
     """The runs that would start, for --dry-run."""
     study = comparison.study
-    candidates = comparison.candidates
-    runs = [
-        {
-            "mode": c.mode,
-            "engine": c.engine,
-            "arguments": [redact(text) for text in arguments(c.args)],
-        }
-        for c in candidates
-    ]
-    content = {"folder": comparison.folder, "repeats": comparison.repeats, "runs": runs}
-    head = counted(len(runs) * len(study.rounds), "run")
+    runs = []
     lines = []
+    for candidate in comparison.candidates:
+        words = [redact(text) for text in arguments(candidate.args)]
+        runs.append({"mode": candidate.mode, "engine": candidate.engine, "arguments": words})
+        lines.append(f"{PROGRAM} {shlex.join(words)}")
+    content = {"folder": comparison.folder, "repeats": comparison.repeats, "runs": runs}
+    title = counted(len(runs) * len(study.rounds), "run")
     if study.title:
-        rounds = [{"name": name, "set": sets} for name, sets in study.rounds.items()]
+        title += f": {counted(len(runs), 'candidate')} × {study.title}"
+        rounds = []
+        for name, sets in study.rounds.items():
+            rounds.append({"name": name, "set": sets})
+            lines.append(f"{name}: {' '.join(sets)}")
         content |= {"folds": study.folds, "seeds": study.seeds, "rounds": rounds}
-        head += f": {counted(len(runs), 'candidate')} × {study.title}"
-        lines = [f"{name}: {' '.join(sets)}" for name, sets in study.rounds.items()]
-    lines = [*(f"{PROGRAM} {shlex.join(run['arguments'])}" for run in runs), *lines]
-    text = "\n".join([f"{head} in turns, into {comparison.folder}:", *lines])
+    text = "\n".join([f"{title} in turns, into {comparison.folder}:", *lines])
     return output.show(command_line, content, text)

@@ -16,7 +16,7 @@ from gearshift.launcher.config.command_line import CommandLine, arguments
 from gearshift.launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Setting
 from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.plan import auto, ladder, target
-from gearshift.launcher.plan.ladder import Step, taken
+from gearshift.launcher.plan.ladder import Step, choose_step
 from gearshift.launcher.plan.target import MARGIN, MEASURED, UNCOMPILED, Described
 from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder.resume_rules import decide
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from gearshift.launcher.plan.plan import Plan
     from gearshift.launcher.plan.time import Seconds
 
+_NEXT_LINE = f"\n{'':13}"
+"""Below the facts, which are in a column."""
+
 
 def main(command_line: CommandLine) -> int:
     """Print the plan, of staged runs one per stage, and what fits if it does not.
@@ -35,26 +38,25 @@ def main(command_line: CommandLine) -> int:
     Raises SettingsError.
     """
     diagnostics = list(command_line.diagnostics)
-    given: list[CliArgs] = []
     described = target.describe(command_line.values, machine.detect_machine(), diagnostics)
+    prepared: list[CliArgs] = []
 
     def prepare(args: CliArgs, out: Path | None) -> RunPlan:
         choice = selection.choose(args)
-        if choice.stage is not None:
-            declared = selection.declared_stages(choice.family)
-            loads = {each.name: each.loads for each in declared}[choice.stage]
-            if loads is not None:  # the first weights of a later stage alone need not exist
+        for stage in selection.declared_stages(choice.family):
+            if stage.name == choice.stage and stage.loads is not None:
+                # The first weights of a later stage alone need not exist.
                 any_run = Setting("RUN", Origin(CLI_LAYER, "any run: a plan reads no weights"))
-                args = replace(args, filled={loads: any_run, **args.filled})
+                args = replace(args, filled={stage.loads: any_run, **args.filled})
         plan = RunPlan(resolve_with(described, args, ()), out=out, name="plan")
-        given.append(args)
+        prepared.append(args)
         return plan
 
     parts = pipeline.runs_of(pipeline.prepare(command_line.args, None, diagnostics, prepare))
     affinity.limit_spinning(environment.variables())  # before torch is imported
     contents = {}
     texts = []
-    for args, (name, title, part) in zip(given, parts, strict=True):
+    for args, (name, title, part) in zip(prepared, parts, strict=True):
         resolved, plan, steps = _planned(described, args, part.resolved)
         contents[name] = _as_json(plan, steps)
         texts.append(title + _render(resolved, plan, steps, command_line.args))
@@ -72,17 +74,18 @@ def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Re
         return auto.decide_engine(with_sets, None, described, world_size).resolved
 
     resolved = described.resolve(decided)
-    stages = selection.declared_stages(resolved.settings.model.family)
-    first = [
-        stage.loads for stage in stages if stage.loads and stage.name in resolved.settings.stages
-    ]
-    values = {key: replace(resolved.values[key], value=None) for key in first}  # they do not matter
-    return replace(resolved, values={**resolved.values, **values})
+    settings = resolved.settings
+    values = dict(resolved.values)
+    # A plan reads no weights: the first ones of a stage need not exist.
+    for stage in selection.declared_stages(settings.model.family):
+        if stage.loads and stage.name in settings.stages:
+            values[stage.loads] = replace(values[stage.loads], value=None)
+    return replace(resolved, values=values)
 
 
 def _planned(
     described: Described, args: CliArgs, resolved: Resolved
-) -> tuple[Resolved, Plan, list[ladder.Step]]:
+) -> tuple[Resolved, Plan, list[Step]]:
     """The settings that are planned, their plan, and the steps of the ladder if it does not fit."""
     from gearshift.launcher.plan.plan import open_planner
 
@@ -98,85 +101,124 @@ def _planned(
         return resolved, plan, list(steps)
 
 
-def _as_json(plan: Plan, steps: Sequence[ladder.Step]) -> dict[str, Any]:
-    take = ladder.taken(steps)
-    rungs = [
-        {
+def _as_json(plan: Plan, steps: Sequence[Step]) -> dict[str, Any]:
+    take = choose_step(steps)
+    rungs = []
+    for step in steps:
+        facts = {
             "name": step.name,
             "set": step.sets,
             "effect": step.effect,
             "relative_time": step.plan.cost / plan.cost,
             "take": step is take,
-            **step.plan.as_json(),
         }
-        for step in steps
-    ]
+        rungs.append(facts | step.plan.as_json())
     return plan.as_json() | {"advice": [r for r in rungs if r["take"]], "rungs": rungs}
 
 
 def _render(resolved: Resolved, plan: Plan, steps: Sequence[Step], args: CliArgs) -> str:
     """The plan for people; `args` are those of the command."""
-    settings = resolved.settings
-    target = plan.target
-    chosen = resolved.chosen
-    where = f"{counted(target.nodes, 'node')} × " if target.nodes > 1 else ""
-    trained = (
-        ""
-        if plan.trace.trainable == plan.parameters
-        else f", {plan.trace.trainable:,} of them trained"
-    )
-    ram = f"  of {size(target.ram_bytes)}" if target.ram_bytes else ""
-    lines = [
-        f"model        {model_name(settings.model)}, {plan.parameters:,} parameters{trained}",
-        f"mode         {settings.mode}, {settings.precision}",
-        f"engine       {plan.engine} on {where}{counted(target.ranks_per_node, 'rank')}, {target.device}",
-        *(
-            f"             {line}"
-            for line in ([] if chosen is None else [chosen.line, *chosen.others])
-        ),
-        f"step         {resolved.batching}",
-        f"operations   {amount(plan.trace.flops * target.ranks)}FLOP per step",
-        f"traffic      {size(plan.placed.sent_bytes)} sent per rank and step",
-        f"checkpoint   {size(plan.checkpoint_bytes)}",
-        f"length       {counted(plan.steps, 'step')}",
-        f"time         {_time(plan.seconds)}",
-        *([] if plan.untraced is None else [f"basis        {MEASURED}: {plan.untraced}"]),
-        *([f"basis        {UNCOMPILED}"] if plan.is_compiled else []),
-        "",
-        f"{'peak of a rank':<18} {size(plan.device_bytes):>10}",
-    ]
-    for kind, held in plan.device.items():
-        share = held / max(plan.device_bytes, 1)
-        lines.append(f"  {kind.name.lower():<16} {size(held):>10}  {share:>4.0%}")
-    lines += [f"{'host, each node':<18} {size(plan.host_bytes):>10}{ram}", ""]
-    if plan.fits:
-        lines.append(f"fits: {plan.needs}")
-    elif plan.fits is None:
-        advice = "say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
-        lines.append(f"needs {plan.needs}; {advice}")
-    else:
-        free = " that other processes, the CUDA context and NCCL leave"
-        free = f", of which {MARGIN:.0%} stay free" if plan.is_host_bound else free
-        lines.append(f"does not fit: {plan.needs}{free}")
-    take = taken(steps)
+    parts = [_head(resolved, plan), _memory(plan), [_verdict(plan)]]
+    take = choose_step(steps)
     if steps:
-        lines += ["", f"  {'ladder':<25}{'rank':>10} {'host':>10} {'time':>6}"]
-    for step in steps:
-        rung = step.plan
-        fits = "" if step.plan.fits is False else "fits"
-        sizes = f"{size(rung.device_bytes):>10} {size(rung.host_bytes):>10} {rung.cost / plan.cost:>6.2f}"
-        line = f"{'>' if step is take else ' '} {step.name:<25}{sizes}"
-        lines.append(f"{line}  {', '.join(filter(None, (fits, step.effect)))}".rstrip())
+        parts.append(_ladder(plan, steps, take))
     if take is not None:
         command = shlex.join(arguments(args.with_sets(take.sets)))
-        lines += ["", f"  {PROGRAM} {command}    ({take.plan.needs})"]
-    return "\n".join(lines)
+        parts.append([f"  {PROGRAM} {command}    ({take.plan.needs})"])
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def _head(resolved: Resolved, plan: Plan) -> list[str]:
+    """What is trained, and its numbers but for memory."""
+    settings = resolved.settings
+    target = plan.target
+    trace = plan.trace
+    model = f"{model_name(settings.model)}, {plan.parameters:,} parameters"
+    if trace.trainable != plan.parameters:
+        model += f", {trace.trainable:,} of them trained"
+    ranks = counted(target.ranks_per_node, "rank")
+    if target.nodes > 1:
+        ranks = f"{counted(target.nodes, 'node')} × {ranks}"
+    engine = [f"{plan.engine} on {ranks}, {target.device}"]
+    if resolved.chosen is not None:
+        engine += [resolved.chosen.line, *resolved.chosen.others]
+    facts = {
+        "model": model,
+        "mode": f"{settings.mode}, {settings.precision}",
+        "engine": _NEXT_LINE.join(engine),
+        "step": resolved.batching,
+        "operations": f"{amount(trace.flops * target.ranks)}FLOP per step",
+        "traffic": f"{size(plan.placed.sent_bytes)} sent per rank and step",
+        "checkpoint": size(plan.checkpoint_bytes),
+        "length": counted(plan.steps, "step"),
+        "time": _time(plan.seconds),
+    }
+    lines = [f"{name:<13}{fact!s}" for name, fact in facts.items()]
+    if plan.untraced is not None:
+        lines.append(f"basis        {MEASURED}: {plan.untraced}")
+    if plan.is_compiled:
+        lines.append(f"basis        {UNCOMPILED}")
+    return lines
+
+
+def _memory(plan: Plan) -> list[str]:
+    """The peak of a rank by kind, and that of a node."""
+    total = plan.device_bytes
+    lines = [f"peak of a rank     {size(total):>10}"]
+    for kind, held in plan.device.items():
+        name = kind.name.lower()
+        share = held / max(total, 1)
+        lines.append(f"  {name:<16} {size(held):>10}  {share:>4.0%}")
+    host = f"host, each node    {size(plan.host_bytes):>10}"
+    if plan.target.ram_bytes:
+        host += f"  of {size(plan.target.ram_bytes)}"
+    return [*lines, host]
+
+
+def _verdict(plan: Plan) -> str:
+    if plan.fits:
+        return f"fits: {plan.needs}"
+    if plan.fits is None:
+        advice = "say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
+        return f"needs {plan.needs}; {advice}"
+    free = " that other processes, the CUDA context and NCCL leave"
+    if plan.is_host_bound:
+        free = f", of which {MARGIN:.0%} stay free"
+    return f"does not fit: {plan.needs}{free}"
+
+
+def _ladder(plan: Plan, steps: Sequence[Step], take: Step | None) -> list[str]:
+    """The steps of the ladder, with a mark at the one to `take`."""
+    lines = ["  ladder                         rank       host   time"]
+    for step in steps:
+        rung = step.plan
+        mark = ">" if step is take else " "
+        rank = size(rung.device_bytes)
+        host = size(rung.host_bytes)
+        time = rung.cost / plan.cost
+        notes = step.effect
+        if rung.fits is not False:
+            notes = f"fits, {notes}" if notes else "fits"
+        line = f"{mark} {step.name:<25}{rank:>10} {host:>10} {time:>6.2f}  {notes}"
+        lines.append(line.rstrip())
+    return lines
 
 
 def _time(seconds: Seconds) -> str:
-    parts = (seconds.step, seconds.epoch, seconds.run)
-    known = [duration(s) if s >= 1 else f"{1000 * s:.3g} ms" for s in parts if s is not None]
-    if len(known) < len(parts):
-        return seconds.basis
+    parts = []
+    for value, unit in (
+        (seconds.step, "per step"),
+        (seconds.epoch, "per epoch"),
+        (seconds.run, "for the run"),
+    ):
+        if value is None:
+            return seconds.basis
+        parts.append(f"{_duration(value)} {unit}")
     least = "at least " if seconds.is_least else ""
-    return f"{least}{known[0]} per step, {known[1]} per epoch, {known[2]} for the run ({seconds.basis})"
+    return f"{least}{', '.join(parts)} ({seconds.basis})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 1:
+        return duration(seconds)
+    return f"{1000 * seconds:.3g} ms"

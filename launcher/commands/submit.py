@@ -33,37 +33,40 @@ def main(command_line: CommandLine) -> int:
     is_dry = "--dry-run" in command_line.flags
     diagnostics = list(command_line.diagnostics)
     if not is_dry and not sbatch.is_available():
-        message = "sbatch is not on PATH: this machine cannot submit jobs"
-        fix = "print the script with  --dry-run"
-        diagnostics.append(
-            Diagnostic(message, where="PATH", allowed="a login node of a cluster", fix=fix)
+        unavailable = Diagnostic(
+            "sbatch is not on PATH: this machine cannot submit jobs",
+            where="PATH",
+            allowed="a login node of a cluster",
+            fix="print the script with  --dry-run",
         )
-    diagnostics += [
-        Diagnostic(
-            "credentials in an argument would be stored in the job file",
-            where=f"command line: {redact(argument)}",
-            allowed="${NAME}, a variable of the job's environment; or a file given by --config",
-        )
-        for argument in command_line.argv
-        if redact(argument) != argument
-    ]
+        diagnostics.append(unavailable)
+    for argument in command_line.argv:
+        if redact(argument) != argument:
+            secret = Diagnostic(
+                "credentials in an argument would be stored in the job file",
+                where=f"command line: {redact(argument)}",
+                allowed="${NAME}, a variable of the job's environment; or a file given by --config",
+            )
+            diagnostics.append(secret)
     requested = allocation.read(command_line, diagnostics)
     submission = jobs.decide(command_line, requested, diagnostics)
     if submission.warnings:
         print(render(submission.warnings), file=sys.stderr)
-    left = [run.begun.nothing_left for run in submission.runs]
-    if None not in left:  # all runs are complete
-        done = "\n".join(
-            [run.begun.line or "" for run in submission.runs] or [submission.line or ""]
-        )
-        return output.show(command_line, {"folder": submission.folder, "jobs": []}, done)
-    if is_dry:
+
+    plans = [run.plan for run in submission.runs]
+    if all(plan.nothing_left is not None for plan in plans):
+        lines = [plan.line or "" for plan in plans] or [submission.line or ""]
         return output.show(
-            command_line, _as_json(submission, requested), _dry_run(submission, requested)
+            command_line,
+            {"folder": submission.folder, "jobs": []},
+            "\n".join(lines),
         )
+    if is_dry:
+        content = _as_json(submission, requested)
+        return output.show(command_line, content, _dry_run(submission, requested))
     jobs.check_room(submission)
-    for run in submission.runs:
-        fetch_weights(run.begun.resolved.settings.model)
+    for plan in plans:
+        fetch_weights(plan.resolved.settings.model)
     ids = jobs.submit_all(submission, requested)
     content = _as_json(submission, requested, ids)
     return output.show(command_line, content, _submitted(submission, requested, ids))
@@ -74,11 +77,11 @@ def _dry_run(submission: Submission, requested: Allocation) -> str:
     test = shlex.join(sbatch.test_command(requested.passthrough))
     commands = ["commands", f"  {test} < {shlex.quote(str(submission.jobs[0].script))}"]
     for number, job in enumerate(submission.jobs):
-        parts.append(f"{_title(job, requested)}\n\n{job.script}\n{indent(job.text, '  ').rstrip()}")
+        text = indent(job.text, "  ").rstrip()
+        parts.append(f"{_title(job, requested)}\n\n{job.script}\n{text}")
         if job.lines is not None:
-            parts.append(
-                f"{job.script.with_name(run_folder.LINES)}\n{indent(job.lines, '  ').rstrip()}"
-            )
+            lines = indent(job.lines, "  ").rstrip()
+            parts.append(f"{job.script.with_name(run_folder.LINES)}\n{lines}")
         commands.append(f"  {shlex.join(_command(job, requested, number))}")
     return "\n\n".join([*parts, "\n".join(commands)])
 
@@ -88,13 +91,17 @@ def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]
     lines = [submission.line] if submission.line else []
     for job_id, job in zip(ids, submission.jobs, strict=True):
         lines.append(f"job      {job_id}  {_title(job, requested)}")
-        named = [(f"{run.name}: " if run.name else "", run) for run in job.runs[:_SHOWN]]
-        lines += [f"folder   {name}{run.folder}" for name, run in named]
-        lines += [f"log      {name}{job.log(job_id, run)}" for name, run in named]
+        folders = []
+        logs = []
+        for run in job.runs[:_SHOWN]:
+            name = f"{run.name}: " if run.name else ""
+            folders.append(f"folder   {name}{run.folder}")
+            logs.append(f"log      {name}{job.log(job_id, run)}")
+        lines += folders + logs
         if len(job.runs) > _SHOWN:
             lines.append(f"         and {len(job.runs) - _SHOWN} more in {job.folder}")
     first = submission.jobs[0]
-    run = submission.jobs[0].runs[0]
+    run = first.runs[0]
     resumed = submission.folder if first.lines is None else run.folder
     lines.append(f"follow   tail -F {shlex.quote(str(first.log(ids[0], run)))}")
     lines.append(f"cancel   scancel {' '.join(reversed(ids))}")
@@ -106,26 +113,27 @@ def _as_json(
     submission: Submission, requested: Allocation, ids: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The submission for programs; without `ids` the jobs are not submitted."""
-    jobs = [
-        {
+    content = []
+    for number, (job, job_id) in enumerate(zip_longest(submission.jobs, ids)):
+        runs = []
+        for run in job.runs:
+            facts = {
+                "name": run.name or None,
+                "folder": run.folder,
+                "log": job.log(job_id or "%j", run),
+                "world_size": run.plan.resolved.batching.world_size,
+            }
+            runs.append(facts)
+        facts = {
             "id": job_id,
             "script": job.script,
             "command": _command(job, requested, number),
             "text": job.text,
             "lines": job.lines,
-            "runs": [
-                {
-                    "name": run.name or None,
-                    "folder": run.folder,
-                    "log": job.log(job_id or "%j", run),
-                    "world_size": run.begun.resolved.batching.world_size,
-                }
-                for run in job.runs
-            ],
+            "runs": runs,
         }
-        for number, (job, job_id) in enumerate(zip_longest(submission.jobs, ids))
-    ]
-    return {"folder": submission.folder, "jobs": jobs}
+        content.append(facts)
+    return {"folder": submission.folder, "jobs": content}
 
 
 def _command(job: SlurmJob, requested: Allocation, number: int) -> list[str]:
@@ -135,14 +143,21 @@ def _command(job: SlurmJob, requested: Allocation, number: int) -> list[str]:
 
 def _title(job: SlurmJob, requested: Allocation) -> str:
     """`language:small, mode fast, engine ddp on 2 nodes × 4 processes`."""
-    resolved = job.runs[0].begun.resolved
-    nodes = requested.nodes
-    parts = [model_name(resolved.settings.model), f"mode {resolved.settings.mode}"]
+    first = job.runs[0]
+    resolved = first.plan.resolved
+    settings = resolved.settings
+    model = model_name(settings.model)
     if job.lines is not None:
-        parts[0] = f"{counted(len(job.runs), 'run')} of {parts[0]}"
-    elif job.runs[0].name:
-        parts.append(f"stage {job.runs[0].name}")
-    engine = AUTO if "engine.name" in resolved.keys.auto else resolved.settings.engine.name
-    count = (f"{nodes[0]} to " if nodes[1:] else "") + counted(nodes[-1], "node")
-    parts.append(f"engine {engine} on {count} × {counted(requested.ranks, 'process')}")
-    return redact(", ".join([*parts, *["torchrun"] * requested.is_torchrun]))
+        model = f"{counted(len(job.runs), 'run')} of {model}"
+    parts = [model, f"mode {settings.mode}"]
+    if job.lines is None and first.name:
+        parts.append(f"stage {first.name}")
+
+    engine = AUTO if "engine.name" in resolved.keys.auto else settings.engine.name
+    nodes = counted(requested.nodes[-1], "node")
+    if len(requested.nodes) > 1:
+        nodes = f"{requested.nodes[0]} to {nodes}"
+    parts.append(f"engine {engine} on {nodes} × {counted(requested.ranks, 'process')}")
+    if requested.is_torchrun:
+        parts.append("torchrun")
+    return redact(", ".join(parts))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,25 +30,25 @@ from gearshift.training.settings import TARGET_FORMS
 
 BASELINE = "default"
 """The mode that promises refer to; always compared."""
-_COUNT = (
-    TypeAdapter(Annotated[int, Field(ge=1, le=10**6)]).validate_python,
-    "a whole number, 1 to 1,000,000",
-)
+_COUNT = TypeAdapter(Annotated[int, Field(ge=1, le=10**6)])
 _FOLDS: TypeAdapter[Any] = TypeAdapter(Literal["groups"] | Annotated[int, Field(ge=2, le=10**6)])
 _EPOCHS = TypeAdapter(Annotated[float, Field(gt=0, le=1e9)])
+_A_COUNT = "a whole number, 1 to 1,000,000"
+_A_FOLD = "a whole number, at least 2; or groups: each group is a fold"
 _OPTIONS: Mapping[str, tuple[Callable[[str], Any], str]] = {
-    "--steps": _COUNT,
+    "--steps": (_COUNT.validate_python, _A_COUNT),
     "--epochs": (_EPOCHS.validate_python, "a number above 0"),
     "--until": (parse_target, TARGET_FORMS),
-    "--repeat": _COUNT,
-    "--folds": (
-        _FOLDS.validate_python,
-        "a whole number, at least 2; or groups: each group is a fold",
-    ),
-    "--seeds": _COUNT,
+    "--repeat": (_COUNT.validate_python, _A_COUNT),
+    "--folds": (_FOLDS.validate_python, _A_FOLD),
+    "--seeds": (_COUNT.validate_python, _A_COUNT),
 }
 """How the value of an option is parsed, and what is allowed."""
-_EXCLUSIVE = (("--steps", "--epochs", "--until"), ("--repeat", "--folds"), ("--repeat", "--seeds"))
+_EXCLUSIVE = (
+    ("--steps", "--epochs", "--until"),
+    ("--repeat", "--folds"),
+    ("--repeat", "--seeds"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,25 @@ class ModeCandidate:
         Of staged training those that all stages share; of a `stage` those that it has alone.
         """
         runs = [*self.stages.values()] or [self.resolved]
-        alone = self.resolved if stage is None else self.stages[stage]
+        promises = _shared([run.promises for run in runs])
+        unpromised = _shared([run.unpromised for run in runs])
+        if stage is None:
+            return promises, unpromised
+        alone = self.stages[stage]
+        return _without(alone.promises, promises), _without(alone.unpromised, unpromised)
 
-        def of_stage(by_run: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> dict[str, Any]:
-            shared = {
-                k: v for k, v in by_run[0].items() if all(other.get(k) == v for other in by_run)
-            }
-            return shared if stage is None else {k: v for k, v in own.items() if k not in shared}
 
-        promises = of_stage([run.promises for run in runs], alone.promises)
-        return promises, of_stage([run.unpromised for run in runs], alone.unpromised)
+def _shared(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all of them have with one value."""
+    shared = {}
+    for key, value in mappings[0].items():
+        if all(other.get(key) == value for other in mappings):
+            shared[key] = value
+    return shared
+
+
+def _without(mapping: Mapping[str, Any], keys: Container[str]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if key not in keys}
 
 
 @dataclass(frozen=True)
@@ -114,12 +123,13 @@ class PlannedComparison:
         count = len(self.candidates)
         for start, name in enumerate(self.study.rounds):
             # Each round starts with another candidate, so that warm-up and drift affect each.
-            yield from (((position + start) % count, name) for position in range(count))
+            for position in range(start, start + count):
+                yield position % count, name
 
     def run_folder(self, number: int, name: str) -> Path:
         """The run folder of a candidate in a round."""
-        item = self.candidates[number]
-        return self.folder / "runs" / f"{item.mode}-{item.engine}-{name}"
+        candidate = self.candidates[number]
+        return self.folder / "runs" / f"{candidate.mode}-{candidate.engine}-{name}"
 
 
 def decide(command_line: CommandLine) -> PlannedComparison:
@@ -127,49 +137,51 @@ def decide(command_line: CommandLine) -> PlannedComparison:
 
     Reads the data if there are folds.
     """
-    values = command_line.values
-    out = command_line.out
-    args = command_line.args
     errors = list(command_line.diagnostics)
-    given: dict[str, Any] = {}
-
-    def invalid(message: str, typed: str, **parts: Any) -> None:
-        errors.append(Diagnostic(message, where=f"the command line: {typed}", **parts))
-
-    for flag, (parse, allowed) in _OPTIONS.items():
-        text = values.get(flag)
-        try:
-            given[flag] = None if text is None else parse(text)
-        except ValueError:
-            invalid(f"{flag} '{text}' is invalid", f"{flag} {text}", value=text, allowed=allowed)
-    for flags in _EXCLUSIVE:
-        if len(both := [flag for flag in flags if flag in values]) > 1:
-            invalid(f"{' and '.join(both)} exclude each other", both[0], fix=f"leave out {both[0]}")
-    modes, engines = (
-        [name for part in values.get(flag, "").split(",") if (name := part.strip())]
-        for flag in ("--modes", "--engines")
-    )
+    options = _options(command_line, errors)
+    modes = _names(command_line, "--modes")
+    engines = _names(command_line, "--engines")
     if not modes and not engines:
-        allowed = "names separated by commas"
-        fix = "--modes default,fast"
-        invalid("compare needs --modes or --engines", "compare", allowed=allowed, fix=fix)
-    steps, epochs, until, repeats, folds, seeds = map(given.get, _OPTIONS)
-    study = Study({str(n): () for n in range(1, (repeats or 1) + 1)})
-    candidates: list[ModeCandidate] = []
-    limits = [f"stop.after={steps or f'{epochs:g} epochs'}"] if steps or epochs else []
-    limits = limits if until is None else [f"stop.at={until.text()}"]
+        error = Diagnostic(
+            "compare needs --modes or --engines",
+            where="the command line: compare",
+            allowed="names separated by commas",
+            fix="--modes default,fast",
+        )
+        errors.append(error)
+
+    steps = options.get("--steps")
+    epochs = options.get("--epochs")
+    until = options.get("--until")
+    # As settings, which each run gets like those of the user.
+    limits = []
+    if until is not None:
+        limits = [f"stop.at={until.text()}"]
+    elif steps is not None:
+        limits = [f"stop.after={steps}"]
+    elif epochs is not None:
+        limits = [f"stop.after={epochs:g} epochs"]
+    args = command_line.args
     args = replace(args, sets=[*args.sets, *limits])
-    pairs = list(
-        product(dict.fromkeys((BASELINE, *modes)), dict.fromkeys(engines) or [args.engine])
-    )
-    try:
-        if (folds or seeds) and not errors:
-            study = studies.plan(
-                folds, seeds, _candidate(args, BASELINE, pairs[0][1], steps).resolved
-            )
+
+    # Mode default always runs: promises refer to it.
+    modes = list(dict.fromkeys([BASELINE, *modes]))
+    pairs = list(product(modes, engines or (args.engine,)))
+    folds = options.get("--folds")
+    seeds = options.get("--seeds")
+    repeats = options.get("--repeat", 1)
+    study = Study({str(number): () for number in range(1, repeats + 1)})
+    # Folds are made of the data of mode default, which must be valid first.
+    if (folds or seeds) and not errors:
+        try:
+            default = _candidate(args, BASELINE, pairs[0][1], steps)
+            study = studies.plan(folds, seeds, default.resolved)
+            # All candidates are checked with the settings of the first round.
             args = args.with_sets(next(iter(study.rounds.values())))
-    except SettingsError as error:
-        errors += error.diagnostics
+        except SettingsError as error:
+            errors += error.diagnostics
+
+    candidates: list[ModeCandidate] = []
     for mode, engine in pairs:
         if engine is None and candidates and candidates[0].resolved.chosen is not None:
             engine = candidates[0].engine  # engine auto may choose another one for each mode
@@ -177,28 +189,76 @@ def decide(command_line: CommandLine) -> PlannedComparison:
             candidates.append(_candidate(args, mode, engine, steps))
         except SettingsError as error:
             errors += error.diagnostics
-    where = f"--out {out}"
-    folder = out
+
+    folder = command_line.out
+    where = f"--out {folder}"
     if folder is None:
-        model = model_name(candidates[0].resolved.settings.model) if candidates else "model"
-        name = f"compare-{model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
         where = "no --out was given"
-        folder = run_folder.unused_path(name)
+        folder = _unused_folder(candidates)
     errors += run_folder.writing_errors(folder, where)
     if errors:
         raise SettingsError(distinct(errors))
     needed = max(least_room_bytes(item.resolved) for item in candidates)
     disk.check_writable(folder, where, needed_bytes=needed)
-    warnings = distinct(warning for item in candidates for warning in item.warnings)
-    facts = {
-        "command": redact(f"{command_line.command.call} {shlex.join(command_line.argv)}"),
-        "machine": machine.detect_machine().sentence,
-        "device": candidates[0].resolved.device,
-        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
+
     return PlannedComparison(
-        candidates, folder, study, limits, warnings, steps, epochs, until, facts
+        candidates,
+        folder,
+        study,
+        limits,
+        warnings=distinct(chain.from_iterable(item.warnings for item in candidates)),
+        steps=steps,
+        epochs=epochs,
+        until=until,
+        facts={
+            "command": redact(f"{command_line.command.call} {shlex.join(command_line.argv)}"),
+            "machine": machine.detect_machine().sentence,
+            "device": candidates[0].resolved.device,
+            "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        },
     )
+
+
+def _unused_folder(candidates: Sequence[ModeCandidate]) -> Path:
+    model = "model"
+    if candidates:
+        model = model_name(candidates[0].resolved.settings.model).replace(":", "-")
+    return run_folder.unused_path(f"compare-{model}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def _options(command_line: CommandLine, errors: list[Diagnostic]) -> dict[str, Any]:
+    """The values of the options of a comparison by flag; those that are invalid join `errors`."""
+    values = {}
+    for flag, (parse, allowed) in _OPTIONS.items():
+        text = command_line.values.get(flag)
+        if text is None:
+            continue
+        try:
+            values[flag] = parse(text)
+        except ValueError:
+            error = Diagnostic(
+                f"{flag} '{text}' is invalid",
+                value=text,
+                where=f"the command line: {flag} {text}",
+                allowed=allowed,
+            )
+            errors.append(error)
+    for flags in _EXCLUSIVE:
+        both = [flag for flag in flags if flag in command_line.values]
+        if len(both) > 1:
+            error = Diagnostic(
+                f"{' and '.join(both)} exclude each other",
+                where=f"the command line: {both[0]}",
+                fix=f"leave out {both[0]}",
+            )
+            errors.append(error)
+    return values
+
+
+def _names(command_line: CommandLine, flag: str) -> list[str]:
+    """Names separated by commas, each once."""
+    names = (name.strip() for name in command_line.values.get(flag, "").split(","))
+    return list(filter(None, dict.fromkeys(names)))
 
 
 def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) -> ModeCandidate:
@@ -207,23 +267,31 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
     ready = pipeline.prepare(arguments, None, [])
     stages = {}
     if isinstance(ready, Pipeline):
-        stages = {link.name: begun.resolved for link, begun in ready.left}
+        stages = {link.name: plan.resolved for link, plan in ready.left}
         warnings = ready.warnings
         resolved = list(stages.values())[-1]
     elif ready.launched is not None:
         what = f"compare starts its own processes, but {ready.launched.source} started this one"
         raise SettingsError.of(what, where="the environment", allowed="a plain shell")
     else:
-        warnings = list(ready.resolved.warnings)
         resolved = ready.resolved
+        warnings = list(resolved.warnings)
+
     every = 1
     if resolved.device != "cpu":  # a GPU waits for each logged line
         every = 10 if steps is None else max(1, min(10, steps // 5))
-    added = {"log.every": every, "train.preview": "false"}
-    sets = [f"{key}={value}" for key, value in added.items() if key not in resolved.keys.user]
+    # What the comparison adds gives way to what the user set.
+    sets = list(args.sets)
+    for key, value in (("log.every", every), ("train.preview", "false")):
+        if key not in resolved.keys.user:
+            sets.append(f"{key}={value}")
     name = resolved.settings.engine.name
-    is_auto = engine == AUTO or resolved.chosen is not None
-    arguments = replace(arguments, sets=[*args.sets, *sets], engine=name if is_auto else engine)
+    # It is named, so that each repeat runs under the engine that was chosen here.
+    if engine == AUTO or resolved.chosen is not None:
+        engine = name
+    arguments = replace(arguments, sets=sets, engine=engine)
     path = arguments.mode_file
-    label = mode if path is None or path.stem in presets.modes() else path.stem
+    label = mode
+    if path is not None and path.stem not in presets.modes():
+        label = path.stem
     return ModeCandidate(label.replace("/", "-"), name, arguments, resolved, stages, warnings)

@@ -52,86 +52,101 @@ def check(
         is_absolute = name.endswith(BYTES)
         if base is None and not is_absolute:
             continue
-        measured = None
-        kept = None
-        why = None
-        is_planned = False
-        of_gpu = measure == GPU_MEMORY
-        if (
-            row.error is None
-            and row.device_peak_bytes is None
-            and (of_gpu or bounds.get("device") == "gpu")
-        ):
-            why = "no GPU"
-            if of_gpu and planned is not None:
-                measured = planned[0] / (1.0 if is_absolute else planned[1])
-                why = f"planned on {CARD}"
-                is_planned = True
-        elif isinstance(
-            value := _measure(measure, row, None if is_absolute else base, is_cut), str
-        ):
-            why = value
-            if (
-                name == TO_METRIC
-                and row.never_reached
-                and base
-                and base.time_to_metric_s is not None
-            ):
-                kept = False
+        measurement = _measure(measure, row, None if is_absolute else base, is_cut)
+        if _needs_gpu(measure, bounds, row):
+            result = _planned(name, bounds, planned)
+        elif isinstance(measurement, str):
+            result = PromiseResult(name, bounds, None, None, measurement)
+            # That a metric is never reached breaks the promise only if mode default reaches it.
+            base_reached = base is not None and base.time_to_metric_s is not None
+            if name == TO_METRIC and row.never_reached and base_reached:
                 why = "never reached, unlike mode default"
+                result = PromiseResult(name, bounds, None, False, why)
         elif name == QUALITY and study and row.study and base and base.study:
-            results.append(
-                PromiseResult(name, bounds, *decide(study, bounds, row.study, base.study))
-            )
-            continue
+            # The interval over all rounds decides.
+            result = PromiseResult(name, bounds, *decide(study, bounds, row.study, base.study))
         else:
-            measured = value
-        if measured is not None:
-            lowest = bounds.get("at_least")
-            highest = bounds.get("at_most")
-            kept = (lowest is None or measured >= lowest) and (
-                highest is None or measured <= highest
-            )
-        results.append(PromiseResult(name, bounds, measured, kept, why, is_planned))
+            result = PromiseResult(name, bounds, measurement, _is_within(measurement, bounds))
+        results.append(result)
     return results
+
+
+def _is_within(value: float, bounds: Mapping[str, Any]) -> bool:
+    lowest = bounds.get("at_least")
+    highest = bounds.get("at_most")
+    if lowest is not None and value < lowest:
+        return False
+    return highest is None or value <= highest
+
+
+def _needs_gpu(measure: str, bounds: Mapping[str, Any], row: ComparisonRow) -> bool:
+    """Whether the promise is one of a GPU, and the run had none."""
+    is_of_gpu = measure == GPU_MEMORY or bounds.get("device") == "gpu"
+    return is_of_gpu and row.error is None and row.device_peak_bytes is None
+
+
+def _planned(
+    name: str, bounds: Mapping[str, Any], peaks: tuple[float, float] | None
+) -> PromiseResult:
+    """By the planned `peaks` of the candidate and of mode default."""
+    if peaks is None or name.removesuffix(BYTES) != GPU_MEMORY:
+        return PromiseResult(name, bounds, None, None, "no GPU")
+    peak, base_peak = peaks
+    if not name.endswith(BYTES):
+        peak = peak / base_peak
+    kept = _is_within(peak, bounds)
+    return PromiseResult(name, bounds, peak, kept, f"planned on {CARD}", planned=True)
 
 
 def _measure(
     measure: str, row: ComparisonRow, base: ComparisonRow | None, is_cut: bool
 ) -> float | str:
     """The measurement of `row`, or its ratio to that of `base`; a text: why it is unknown."""
-    ours = _value(measure, row, is_cut)
-    if base is None or isinstance(ours, str):
-        return ours
-    theirs = _value(measure, base, is_cut)
-    if isinstance(theirs, str):
-        return f"mode default: {theirs}"
+    value = _value(measure, row, is_cut)
+    if base is None or isinstance(value, str):
+        return value
+    base_value = _value(measure, base, is_cut)
+    if isinstance(base_value, str):
+        return f"mode default: {base_value}"
     if measure in (QUALITY, TO_METRIC):
         # Scores on other data, or on another part of them, cannot be compared.
-        parts = [(render_part(*one.evaluated), one.source) for one in (row, base)]
-        source, other = (f"{part} of {of}" if part else of for part, of in parts)
-        if source != other:
-            return f"it is scored on {source}, mode default on {other}"
-    if measure == QUALITY and row.metric is not None and row.metric.get("direction") == "min":
-        ours, theirs = theirs, ours
-    if not theirs or (measure == QUALITY and min(ours, theirs) < 0):
-        return "no ratio is possible"
-    return ours / theirs
+        source = _scored_on(row)
+        base_source = _scored_on(base)
+        if source != base_source:
+            return f"it is scored on {source}, mode default on {base_source}"
+    if measure == QUALITY:
+        if min(value, base_value) < 0:
+            return "no ratio is possible"
+        if row.metric is not None and row.metric.get("direction") == "min":
+            return _ratio(base_value, value)
+    return _ratio(value, base_value)
+
+
+def _ratio(value: float, base_value: float) -> float | str:
+    return value / base_value if base_value else "no ratio is possible"
+
+
+def _scored_on(row: ComparisonRow) -> str:
+    part = render_part(*row.evaluated)
+    return f"{part} of {row.source}" if part else str(row.source)
 
 
 def _value(measure: str, row: ComparisonRow, is_cut: bool) -> float | str:
+    """A text: why it is unknown."""
     if row.error is not None:
         return NOT_RUN if row.error == NOT_RUN else "the run failed"
-    number: float | None = None
-    why = "not measured"
     if measure == QUALITY:
-        if row.metric is None or is_cut:
-            return "no evaluation" if row.metric is None else "the runs were cut short"
+        if row.metric is None:
+            return "no evaluation"
+        if is_cut:
+            return "the runs were cut short"
         number = float(row.metric["value"])
     else:
         number = getattr(row, _FIELDS.get(measure, measure))
+    if number is not None and isfinite(number):
+        return number
     if measure == TO_METRIC:
-        why = "never reached" if row.never_reached else "needs --until"
-    elif measure in ("epoch_time", "total_time"):
-        why = "no evaluation was timed"
-    return number if number is not None and isfinite(number) else why
+        return "never reached" if row.never_reached else "needs --until"
+    if measure in ("epoch_time", "total_time"):
+        return "no evaluation was timed"
+    return "not measured"

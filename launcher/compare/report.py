@@ -10,7 +10,7 @@ from typing import Any
 
 from gearshift.launcher.compare.candidates import PlannedComparison
 from gearshift.launcher.compare.promises import BYTES
-from gearshift.launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
+from gearshift.launcher.compare.rows import NOT_RUN, ComparisonRow, Points, PromiseResult
 from gearshift.launcher.compare.runner import ComparisonOutcome
 from gearshift.launcher.compare.study import Estimate, StudyFigures
 from gearshift.launcher.report import page
@@ -43,11 +43,7 @@ def write(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
         "folds": comparison.study.folds,
         "seeds": comparison.study.seeds,
         "warnings": list(outcome.warnings),
-        "rows": [
-            asdict(row)
-            | {name: thinned(getattr(row, name), _MOST_POINTS) for name in ("curve", "losses")}
-            for row in outcome.rows
-        ],
+        "rows": [_as_json(row) for row in outcome.rows],
     }
     text = encode(content, indent=2)
     with storage_errors(comparison.folder):
@@ -57,16 +53,24 @@ def write(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
     return text
 
 
+def _as_json(row: ComparisonRow) -> dict[str, Any]:
+    return asdict(row) | {
+        "curve": thinned(row.curve, _MOST_POINTS),
+        "losses": thinned(row.losses, _MOST_POINTS),
+    }
+
+
 def text(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
     """The whole comparison for a terminal; the paths of the files last."""
     lines = ["", title(comparison)]
     for _, rows in tables(outcome.rows, comparison.until):
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        cells = [
-            [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)] for row in rows
-        ]
-        lines += ["", *("  ".join(row).rstrip() for row in cells)]
-    lines += ["", *notes(outcome.rows), *(f"note: {warning}" for warning in outcome.warnings)]
+        lines.append("")
+        for row in rows:
+            cells = map(str.ljust, row, widths)
+            lines.append("  ".join(cells).rstrip())
+    lines += ["", *notes(outcome.rows)]
+    lines += [f"note: {warning}" for warning in outcome.warnings]
     folder = comparison.folder
     return "\n".join([*lines, "", f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"])
 
@@ -75,18 +79,18 @@ def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
     """The HTML page: tables and plots, without network access. Reads the disk."""
     rows = outcome.rows
     metric = next((row.metric["metric"] for row in rows if row.metric is not None), "metric")
+    curves = []
+    losses = []
+    for color, row in enumerate(rows):
+        if row.curve:
+            curves.append(_line(row.name, row.curve, color))
+        if row.losses:
+            losses.append(_line(row.name, row.losses, color))
     plots = []
-    for name, field in ((metric, "curve"), ("Training loss", "losses")):
-        lines = [
-            PlotLine(
-                row.name,
-                [(x, y if math.isfinite(y) else None) for x, y in getattr(row, field)],
-                color,
-            )
-            for color, row in enumerate(rows)
-            if getattr(row, field)
-        ]
-        plots += [plot(f"{name} over the seconds of training", "number", lines)] if lines else []
+    for name, lines in ((metric, curves), ("Training loss", losses)):
+        if lines:
+            plots.append(plot(f"{name} over the seconds of training", "number", lines))
+    adapted = [f"{row.name}: {note}" for row in rows for note in row.notes]
     return page.render(
         _TEMPLATE,
         as_json("second", plots),
@@ -95,78 +99,95 @@ def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
         command=comparison.facts["command"],
         warnings=list(outcome.warnings),
         tables=tables(rows, comparison.until),
-        notes=[*notes(rows), *(f"{row.name}: {note}" for row in rows for note in row.notes)],
+        notes=[*notes(rows), *adapted],
     )
+
+
+def _line(name: str, points: Points, color: int) -> PlotLine:
+    values = [(x, y if math.isfinite(y) else None) for x, y in points]
+    return PlotLine(name, values, color)
 
 
 def title(comparison: PlannedComparison) -> str:
     """Machine, limits as settings, and repeats."""
-    study = comparison.study
-    repeats = comparison.repeats
-    often = (
-        f", on {study.title}, in turns"
-        if study.title
-        else f", {repeats} times in turns" * (repeats > 1)
-    )
-    return f"on {comparison.facts['machine']}; each run {' '.join(comparison.limits) or 'to completion'}{often}"
+    limits = " ".join(comparison.limits) or "to completion"
+    text = f"on {comparison.facts['machine']}; each run {limits}"
+    if comparison.study.title:
+        return f"{text}, on {comparison.study.title}, in turns"
+    if comparison.repeats > 1:
+        return f"{text}, {comparison.repeats} times in turns"
+    return text
 
 
 def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
     """What was measured, the paired differences of a study, and the promises; each with a head."""
-    measured = [_measured(row, until) for row in rows]
+    cells = [_measured(row, until) for row in rows]
+    measured = [list(cells[0]), *(list(row.values()) for row in cells)]
     compared = [("paired difference", "mean ± sd [95% interval]", "")]
     promised = [("mode", "promise", "promised", "measured", "")]
     for row in rows:
-        if row.study is not None and (mean := row.study.differences.get(row.study.metric or "")):
+        study = row.study
+        if study is not None and study.goal_difference is not None:
+            mean = study.goal_difference
             verdict = "larger than the noise" if mean.is_larger_than_noise else "not larger"
-            compared.append(
-                (f"{row.name} − {row.study.reference}", _mean(row.study, mean), verdict)
-            )
-        promised += [(row.name, *_promise(item)) for item in row.promises]
-        promised += [
-            (row.name, k, _NOTHING, f"not promised: {why}", "") for k, why in row.unpromised.items()
-        ]
+            pair = f"{row.name} − {study.reference}"
+            compared.append((pair, _mean(study, mean), verdict))
+        for promise in row.promises:
+            promised.append((row.name, *_promise(promise)))
+        for name, why in row.unpromised.items():
+            promised.append((row.name, name, _NOTHING, f"not promised: {why}", ""))
     every: list[Table] = [
-        ("Measured", [[*measured[0]], *([*cells.values()] for cells in measured)]),
+        ("Measured", measured),
         ("Paired differences, on the same folds and seeds", compared),
         ("Promised, beside mode default", promised),
     ]
-    return [(caption, lines) for caption, lines in every if lines[1:]]
+    return [(caption, lines) for caption, lines in every if len(lines) > 1]
 
 
 def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
     """The cells of a row by the head of their column."""
 
-    def cell(render: Callable[[Any], str], value: Any, star: str = "") -> str:
-        return (
-            _NOTHING if value is None else render(value) + " *" * row.extrapolated.get(star, False)
-        )
-
+    mode = row.mode
+    if row.stage is not None:
+        mode += f" · {row.stage}"
     step = _NOTHING
-    best = cell(lambda best: f"{best['metric']} {real(float(best['value']))}", row.metric)
     if row.step_s is not None and row.step_spread_s is not None:
-        low, high = row.step_spread_s
-        scale, places, unit = (1e3, 1, "ms") if row.step_s < 1 else (1, 2, "s")
-        step = f"{scale * row.step_s:.{places}f} {unit} ± {scale * (high - low) / 2:.{places}f}"
+        half = (row.step_spread_s[1] - row.step_spread_s[0]) / 2
+        step = f"{row.step_s:.2f} s ± {half:.2f}"
+        if row.step_s < 1:
+            step = f"{1e3 * row.step_s:.1f} ms ± {1e3 * half:.1f}"
+    best = _NOTHING
+    if row.study is not None:
+        best = _mean(row.study, row.study.goal.estimate)
+    elif row.metric is not None:
+        value = float(row.metric["value"])
+        best = f"{row.metric['metric']} {real(value)}"
     cells = {
-        "mode": row.mode if row.stage is None else f"{row.mode} · {row.stage}",
+        "mode": mode,
         "engine": row.engine,
-        "samples": cell("{:,}".format, row.samples),
-        "parameters": cell(amount, row.parameters),
+        "samples": _cell("{:,}".format, row.samples),
+        "parameters": _cell(amount, row.parameters),
         "step": step,
-        "epoch": cell(duration, row.epoch_s, "epoch"),
-        "whole run": cell(duration, row.total_s, "total"),
-        "samples/s": cell(amount, row.samples_per_s),
-        "units/s": cell(lambda speed: f"{amount(speed)} {row.units}", row.units_per_s),
-        "device": cell(size, row.device_peak_bytes),
-        "host": cell(size, row.host_peak_bytes),
-        "growth": cell(size, row.peak_memory_bytes),
-        "best metric": best if row.study is None else _mean(row.study, row.study.goal.estimate),
+        "epoch": _cell(duration, row.epoch_s, row.extrapolated["epoch"]),
+        "whole run": _cell(duration, row.total_s, row.extrapolated["total"]),
+        "samples/s": _cell(amount, row.samples_per_s),
+        "units/s": _cell(lambda speed: f"{amount(speed)} {row.units}", row.units_per_s),
+        "device": _cell(size, row.device_peak_bytes),
+        "host": _cell(size, row.host_peak_bytes),
+        "growth": _cell(size, row.peak_memory_bytes),
+        "best metric": best,
     }
     if until is not None:
-        reached = cell(duration, row.time_to_metric_s)
+        reached = _cell(duration, row.time_to_metric_s)
         cells[f"to {until.text()}"] = "never reached" if row.never_reached else reached
     return cells
+
+
+def _cell(render: Callable[[Any], str], value: Any, has_star: bool = False) -> str:
+    if value is None:
+        return _NOTHING
+    text = render(value)
+    return f"{text} *" if has_star else text
 
 
 def _mean(study: StudyFigures, mean: Estimate | None) -> str:
@@ -174,52 +195,57 @@ def _mean(study: StudyFigures, mean: Estimate | None) -> str:
     if mean is None:
         return _NOTHING
     text = f"{study.metric} {real(mean.mean)}"
-    if mean.deviation is not None and mean.interval is not None:
+    if mean.deviation is not None:
+        text += f" ± {real(mean.deviation)}"
+    if mean.interval is not None:
         low, high = map(real, mean.interval)
-        text += f" ± {real(mean.deviation)} [{low}, {high}]"
-    return text + " †" * study.is_partial
+        text += f" [{low}, {high}]"
+    return f"{text} †" if study.is_partial else text
 
 
 def _promise(item: PromiseResult) -> tuple[str, str, str, str]:
     """Name, bounds as `at most 0.34`, `1` or `0.5 to 0.7`, measurement, and mark."""
-
-    def number(value: float) -> str:
-        return size(value) if item.name.endswith(BYTES) else f"{value:.3g}"
-
-    ends = {
-        side: number(end) for side in ("at_least", "at_most") if (end := item.promised.get(side))
-    }
-    bounds = " to ".join(dict.fromkeys(ends.values())) or _NOTHING
-    if len(ends) == 1:
-        bounds = f"{next(iter(ends)).replace('_', ' ')} {bounds}"
+    number = size if item.name.endswith(BYTES) else "{:.3g}".format
+    bounds = _NOTHING
+    lowest = item.promised.get("at_least")
+    highest = item.promised.get("at_most")
+    if lowest and highest:
+        bounds = " to ".join(dict.fromkeys([number(lowest), number(highest)]))
+    elif lowest:
+        bounds = f"at least {number(lowest)}"
+    elif highest:
+        bounds = f"at most {number(highest)}"
     figure = "not measured" if item.measured is None else number(item.measured)
     if item.why not in (None, figure):
-        figure = (
-            item.why if item.kept is False and item.measured is None else f"{figure} ({item.why})"
-        )
-    return item.name, bounds, figure, "≈" * item.planned + _MARKS[item.kept]
+        figure = f"{figure} ({item.why})"
+        if item.kept is False and item.measured is None:
+            figure = item.why
+    mark = _MARKS[item.kept]
+    if item.planned:
+        mark = f"≈{mark}"
+    return item.name, bounds, figure, mark
 
 
 def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
     """Failures, and explanations of the marks in the tables."""
     for row in rows:
-        if row.error is not None:
-            yield (
-                f"{row.name}: {NOT_RUN}"
-                if row.error == NOT_RUN
-                else f"{row.name} failed: {row.error}"
-            )
-        if row.study is not None:
-            study = row.study
-            values = row.study.goal.values
-            yield from (
-                f"† {row.name} {name} failed: {error}" for name, error in study.failed.items()
-            )
+        study = row.study
+        if row.error == NOT_RUN:
+            yield f"{row.name}: {NOT_RUN}"
+        elif row.error is not None:
+            yield f"{row.name} failed: {row.error}"
+        if study is not None:
+            for name, error in study.failed.items():
+                yield f"† {row.name} {name} failed: {error}"
             if study.is_partial:
-                yield f"† {row.name}: {study.metric} of {len(values)} of {counted(study.planned, 'run')}"
-        if part := render_part(*row.evaluated):
+                values = len(study.goal.values)
+                runs = counted(study.planned, "run")
+                yield f"† {row.name}: {study.metric} of {values} of {runs}"
+        part = render_part(*row.evaluated)
+        if part:
             yield f"best metric of {row.name}: over {part}"
-    if any(is_so for row in rows for is_so in row.extrapolated.values()):
+    extrapolated = [True in row.extrapolated.values() for row in rows]
+    if any(extrapolated):
         yield "* extrapolated from the steps that were run"
     if all(row.device_peak_bytes is None for row in rows):
         yield "device memory: not measured, no GPU"

@@ -32,7 +32,7 @@ from gearshift.training.callbacks.preemption import heeded
 Ended = dict[str, Path | str]
 """The folders of the ended runs of one candidate by round, or their errors."""
 Peaks = dict[str | None, float]
-"""Planned peaks of a candidate in bytes by stage, the largest under None; empty: there is no plan."""
+"""Planned peaks of a candidate in bytes by stage, the largest under None; empty: no plan."""
 _GRACE_S = 4.0
 """Seconds that an interrupted run has to end; after that, or at a second Ctrl-C, it is killed."""
 
@@ -50,12 +50,13 @@ class ComparisonOutcome:
     @property
     def is_sound(self) -> bool:
         """Whether no run failed and no promise was broken, as far as it was measured."""
-        broken = (
-            item.kept is False and not item.planned for row in self.rows for item in row.promises
-        )
-        return not any(broken) and not any(
-            row.error or (row.study and row.study.failed) for row in self.rows
-        )
+        for row in self.rows:
+            if row.error or (row.study and row.study.failed):
+                return False
+            for promise in row.promises:
+                if promise.kept is False and not promise.planned:
+                    return False
+        return True
 
 
 def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -> ComparisonOutcome:
@@ -63,36 +64,35 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
 
     `report_line` gets a line before each run. Touches the disk.
     """
+    study = comparison.study
     ended: list[Ended] = [{} for _ in comparison.candidates]
     warnings: list[str] = []
     code = None
-    peaks = dict[str, Peaks]()
-    if (load := os.getloadavg()[0]) >= 1:
-        warnings.append(
-            f"other programs use about {load:.1f} cores: times and ratios are unreliable"
-        )
+    peaks: dict[str, Peaks] = {}
+    load = os.getloadavg()[0]
+    if load >= 1:
+        busy = f"other programs use about {load:.1f} cores"
+        warnings.append(f"{busy}: times and ratios are unreliable")
     turns = list(comparison.turns)
-    title = comparison.study.title
 
     def end(number: int, frame: object) -> None:
-        raise KeyboardInterrupt(
-            exit_codes.INTERRUPTED if number == signal.SIGINT else exit_codes.RUN_AGAIN
-        )
+        is_ctrl_c = number == signal.SIGINT
+        raise KeyboardInterrupt(exit_codes.INTERRUPTED if is_ctrl_c else exit_codes.RUN_AGAIN)
 
     try:
         with handling(heeded(), end):
-            for at, (number, name) in enumerate(turns, start=1):
+            for position, (number, name) in enumerate(turns, start=1):
                 item = comparison.candidates[number]
                 runs = ended[number]
                 # The rounds of a study are independent; a repeat is the same run again.
-                if not title and any(isinstance(each, str) for each in runs.values()):
+                if not study.title and any(isinstance(each, str) for each in runs.values()):
                     continue
-                report_line(f"run {at} of {len(turns)}: {item.name}{title and f' {name}'}")
+                label = f"{item.name} {name}" if study.title else item.name
+                report_line(f"run {position} of {len(turns)}: {label}")
                 folder = comparison.run_folder(number, name)
-                runs[name] = error = (
-                    run(item.args.with_sets(comparison.study.rounds[name]), folder) or folder
-                )
-                if isinstance(error, str):
+                error = run(item.args.with_sets(study.rounds[name]), folder)
+                runs[name] = error or folder
+                if error:
                     report_line(f"  failed: {error}")
             peaks = plan_peaks(comparison)
     except KeyboardInterrupt as interrupted:
@@ -113,16 +113,25 @@ def _rows(
         base = bases.get(comparison.candidates[0].engine if is_base else item.engine)
         group = _candidate_rows(comparison, item, runs, base)
         if is_base:
+            # It has no ratio to itself.
             bases[item.engine] = group[0]
             base = None
-        ours, theirs = (peaks.get(f"{mode} {item.engine}", {}) for mode in (item.mode, BASELINE))
+        item_peaks = peaks.get(item.name, {})
+        base_peaks = peaks.get(f"{BASELINE} {item.engine}")
         for row in group:
             promised, unpromised = item.promised(row.stage)
-            planned = (ours[row.stage], theirs[None]) if row.stage in ours and theirs else None
-            is_cut = bool(comparison.limits)
-            study = comparison.study
-            kept = check(promised, row, base, is_cut=is_cut, study=study, planned=planned)
-            results.append(replace(row, promises=tuple(kept), unpromised=unpromised))
+            planned = None
+            if base_peaks and row.stage in item_peaks:
+                planned = (item_peaks[row.stage], base_peaks[None])
+            promises = check(
+                promised,
+                row,
+                base,
+                is_cut=bool(comparison.limits),
+                study=comparison.study,
+                planned=planned,
+            )
+            results.append(replace(row, promises=tuple(promises), unpromised=unpromised))
     return results
 
 
@@ -132,35 +141,54 @@ def _candidate_rows(
     """The row of a candidate, followed by one per stage in staged training."""
     study = comparison.study
     until = comparison.until
-    folders = {name: end for name, end in runs.items() if isinstance(end, Path)}
-    failed = {name: end for name, end in runs.items() if isinstance(end, str)}
-    error = next(iter(failed.values())) if failed and not (study.title and folders) else None
+    folders: dict[str, Path] = {}
+    failed: dict[str, str] = {}
+    for name, end in runs.items():
+        if isinstance(end, Path):
+            folders[name] = end
+        else:
+            failed[name] = end
+    error = None
+    if not folders:
+        error = rows.NOT_RUN
+    # A study goes on after a failure: its other rounds have figures.
+    if failed and not (study.title and folders):
+        error = next(iter(failed.values()))
     row = ComparisonRow(
         model=model_name(item.resolved.settings.model),
         mode=item.mode,
         engine=item.engine,
-        error=error or (None if folders else rows.NOT_RUN),
+        error=error,
         notes=tuple(item.resolved.notes),
         folders=tuple(str(folder.relative_to(comparison.folder)) for folder in folders.values()),
     )
-    known = dict[str, tuple[Path, rows.RunMeasurements | None]]()
+    known: rows.Rounds = {}
     parts: list[ComparisonRow] = []
+    stages: list[str | None] = []
+    if folders:
+        stages = [*item.stages] or [None]
     try:
-        for stage in (item.stages or (None,)) if folders else ():
-            inner = {
-                name: f if stage is None else RunReader(f).stages()[stage]
-                for name, f in folders.items()
-            }
-            known = {name: (folder, rows.read(folder, until)) for name, folder in inner.items()}
-            part = row if stage is None else replace(row, stage=stage, folders=())
-            if measurements := [run for _, run in known.values() if run is not None]:
-                parts.append(rows.measured(part, measurements, until is not None))
+        for stage in stages:
+            part = row
+            of_stage = folders
+            if stage is not None:
+                part = replace(row, stage=stage, folders=())
+                of_stage = {name: RunReader(f).stages()[stage] for name, f in folders.items()}
+            known = {name: (folder, rows.read(folder, until)) for name, folder in of_stage.items()}
+            measurements = [run for _, run in known.values() if run is not None]
+            if measurements:
+                part = rows.measured(part, measurements, until is not None)
             else:
-                parts.append(replace(part, error=error or "it took no step"))
-        if parts:
-            row = rows.staged(row, parts) if item.stages else parts.pop()
+                part = replace(part, error=error or "it took no step")
+            parts.append(part)
+        if item.stages and parts:
+            row = rows.staged(row, parts)
+        elif parts:
+            row = parts.pop()
         if study.title:
-            base = (reference.name, reference.study) if reference and reference.study else None
+            base = None
+            if reference is not None and reference.study is not None:
+                base = (reference.name, reference.study)
             row = replace(row, study=rows.figures(study, known, failed, base))
     except SettingsError as damaged:
         return [replace(row, error=damaged.diagnostics[0].message)]
@@ -170,8 +198,8 @@ def _candidate_rows(
 def run(args: CliArgs, folder: Path) -> str | None:
     """Train with `args` into `folder` and wait for the end; gives the first line of the error.
 
-    Deletes its checkpoints afterwards, which would fill the disk. Raises KeyboardInterrupt; nothing of
-    the run is left then.
+    Deletes its checkpoints afterwards, which would fill the disk. Raises KeyboardInterrupt; nothing
+    of the run is left then.
     """
     process = subprocess.Popen(
         _command("run", args, f"--out={folder}"),
@@ -205,50 +233,55 @@ def run(args: CliArgs, folder: Path) -> str | None:
     if process.returncode == exit_codes.DONE:
         return None
     text = (stderr.strip().splitlines() or ["it ended without a message"])[-1].strip()
+    # The errors as JSON are whole, where the last line of stderr may be a part of one.
     with suppress(ValueError, AttributeError):
-        value: Any = json.loads(stdout)
-        messages = [each["message"] for each in value.get("diagnostics") or ()]
-        text = next(filter(None, (*messages, value.get("error"), value.get("reason"))), text)
+        content: Any = json.loads(stdout)
+        messages = [each["message"] for each in content.get("diagnostics") or ()]
+        messages += [content.get("error"), content.get("reason")]
+        text = next(filter(None, messages), text)
     return text.splitlines()[0].removeprefix("error: ")
 
 
 def plan_peaks(comparison: PlannedComparison) -> dict[str, Peaks]:
-    """By name the planned peaks of the candidates that promise memory of a GPU and have none, and of
-    mode default under their engines. Those whose plan fails are empty.
+    """By name the planned peaks of the candidates that promise memory of a GPU and have none, and
+    of mode default under their engines. Those whose plan fails are empty.
     """
-    planned = dict[str, Peaks]()
+    peaks: dict[str, Peaks] = {}
     for item in comparison.candidates:
-        measures = {name for run in (item.resolved, *item.stages.values()) for name in run.promises}
-        if item.resolved.device != "cpu" or not measures & {GPU_MEMORY, GPU_MEMORY + BYTES}:
+        measures = set(item.resolved.promises)
+        for stage in item.stages.values():
+            measures |= stage.promises.keys()
+        promises_memory = GPU_MEMORY in measures or GPU_MEMORY + BYTES in measures
+        if item.resolved.device != "cpu" or not promises_memory:
             continue
         for each in comparison.candidates:
-            if (
-                each.engine == item.engine
-                and each.mode in (BASELINE, item.mode)
-                and each.name not in planned
-            ):
-                planned[each.name] = _planned(each, comparison.limits)
-    return planned
+            is_beside = each.engine == item.engine and each.mode in (BASELINE, item.mode)
+            if is_beside and each.name not in peaks:
+                peaks[each.name] = _planned(each, comparison.limits)
+    return peaks
 
 
 def _planned(item: ModeCandidate, limits: Sequence[str]) -> Peaks:
-    args = replace(item.args, sets=[text for text in item.args.sets if text not in limits])
-    machine = (f"--gpu={CARD}", f"--gpus={item.resolved.nproc}")
-    command = _command("plan", args.with_sets(["device=auto"]), *machine)
-    done = subprocess.run(command, capture_output=True, text=True, env=_variables())
-    if done.returncode:
+    sets = [text for text in item.args.sets if text not in limits]
+    args = replace(item.args, sets=sets).with_sets(["device=auto"])
+    command = _command("plan", args, f"--gpu={CARD}", f"--gpus={item.resolved.nproc}")
+    result = subprocess.run(command, capture_output=True, text=True, env=_variables())
+    if result.returncode:
         return {}
-    content: Any = json.loads(done.stdout)
-    plans = {None: content} if "engine" in content else content
-    totals = {name: plan["device_peak_bytes"]["total"] for name, plan in plans.items()}
+    content: Any = json.loads(result.stdout)
+    if "engine" in content:  # one run
+        return {None: content["device_peak_bytes"]["total"]}
+    totals = {name: plan["device_peak_bytes"]["total"] for name, plan in content.items()}
     return {None: max(totals.values()), **totals}
 
 
 def _variables() -> dict[str, str]:
     """The environment of a run: in a Slurm job the comparison is a generation; its runs are not."""
-    known = environment.variables()
-    inherited = {name: value for name, value in known.items() if name not in JOB_VARIABLES}
-    return {**inherited, "PYTHONPATH": environment.python_path()}
+    variables = dict(environment.variables())
+    # In a Slurm job the comparison is a generation; its runs are none.
+    for name in JOB_VARIABLES:
+        variables.pop(name, None)
+    return {**variables, "PYTHONPATH": environment.python_path()}
 
 
 def _command(name: str, args: CliArgs, *more: str) -> list[str]:

@@ -33,8 +33,8 @@ class Study:
     """The rounds of runs on folds and seeds; without both they are repeats of one run."""
 
     rounds: Mapping[str, Sequence[str]]
-    """By name, `fold2-seed1` or `2`, the settings of a round as KEY=VALUE; a seed after the other. What
-    is independent in a study comes first in the name: its fold, or without folds its seed.
+    """By name, `fold2-seed1` or `2`, the settings of a round as KEY=VALUE; a seed after the other.
+    What is independent in a study comes first in the name: its fold, or without folds its seed.
     """
     folds: int | None = None
     seeds: int | None = None
@@ -44,16 +44,26 @@ class Study:
     @property
     def title(self) -> str:
         """`5 folds × 2 seeds`; empty: repeats."""
-        counts = {"group" if self.by_group else "fold": self.folds, "seed": self.seeds}
-        return " × ".join(counted(count, noun) for noun, count in counts.items() if count)
+        parts = []
+        if self.folds:
+            parts.append(counted(self.folds, "group" if self.by_group else "fold"))
+        if self.seeds:
+            parts.append(counted(self.seeds, "seed"))
+        return " × ".join(parts)
 
     def mean(self, values: Mapping[str, float]) -> Estimate | None:
-        """Of values by round, over folds, each the mean of its seeds, or over seeds; None: no value."""
+        """Of values by round over folds, each the mean of its seeds, or over seeds.
+
+        None: no value.
+        """
         units = defaultdict[str, list[float]](list)
-        for name in filter(values.__contains__, self.rounds):
-            units[name.partition("-")[0]].append(values[name])
-        share = 1 / self.folds if self.folds else 0.0
-        return estimate([*map(fmean, units.values())], share) if units else None
+        for name in self.rounds:
+            if name in values:
+                units[name.partition("-")[0]].append(values[name])
+        if not units:
+            return None
+        means = [fmean(seeds) for seeds in units.values()]
+        return estimate(means, 1 / self.folds if self.folds else 0.0)
 
 
 def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Study:
@@ -61,35 +71,47 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
 
     Reads the data if there are folds. Raises SettingsError.
     """
-    fold, seed, split = (resolved.values[key] for key in (FOLD, SEED, SPLIT_SEED))
+    fold = resolved.values[FOLD]
+    seed = resolved.values[SEED]
+    split_seed = resolved.values[SPLIT_SEED].value
+    if split_seed is None:
+        split_seed = seed.value
+    # Of all modes alike, with the share of mode default.
+    shared = [f"{SPLIT_SEED}={split_seed}", f"eval.share={resolved.settings.eval.share}"]
     count = 0
-    shared = list[str]()
-    try:
-        if folds is not None or is_custom(resolved.settings.model.family):
-            groups = count_groups(resolved)
-            count = groups if folds == BY_GROUP else int(folds or 0)
-            if count > groups:
-                message = (
-                    f"--folds {folds} is more than there are groups beside those for test: {groups}"
-                )
-                where = f"the command line: --folds {folds}"
-                fix = f"--folds {groups}"
-                raise SettingsError.of(message, value=str(folds), where=where, fix=fix)
-        # Of all modes alike, with the share of mode default.
-        split_seed = seed.value if split.value is None else split.value
-        shared = [f"{SPLIT_SEED}={split_seed}", f"eval.share={resolved.settings.eval.share}"]
-    except SettingsError:
-        if folds is not None:
-            raise  # otherwise a custom task has a split of its own
-    if count and FOLD in resolved.keys.decided:
-        message = f"--folds sets {FOLD}, which is {plain(fold.value)} already"
-        fix = f"leave out --folds or {FOLD}"
-        raise SettingsError.of(message, key=FOLD, where=fold.origin.where, fix=fix)
+    if folds is not None:
+        groups = count_groups(resolved)
+        count = groups if folds == BY_GROUP else int(folds)
+        if count > groups:
+            raise SettingsError.of(
+                f"--folds {folds} is more than there are groups beside those for test: {groups}",
+                value=str(folds),
+                where=f"the command line: --folds {folds}",
+                fix=f"--folds {groups}",
+            )
+        if FOLD in resolved.keys.decided:
+            raise SettingsError.of(
+                f"--folds sets {FOLD}, which is {plain(fold.value)} already",
+                key=FOLD,
+                where=fold.origin.where,
+                fix=f"leave out --folds or {FOLD}",
+            )
+    elif is_custom(resolved.settings.model.family):
+        try:
+            count_groups(resolved)
+        except SettingsError:
+            shared = []  # the task has a split of its own
+
     rounds = {}
-    for of_seed, of_fold in product(range(seeds or 1), range(count or 1)):
-        names = [f"fold{of_fold + 1}"] * bool(count) + [f"seed{of_seed + 1}"] * bool(seeds)
-        sets = [f"{SEED}={seed.value + of_seed}", *shared]
-        rounds["-".join(names)] = sets + [f"{FOLD}={of_fold + 1}/{folds}"] * bool(count)
+    for seed_number, fold_number in product(range(seeds or 1), range(count or 1)):
+        names = []
+        sets = [f"{SEED}={seed.value + seed_number}", *shared]
+        if count:
+            names.append(f"fold{fold_number + 1}")
+            sets.append(f"{FOLD}={fold_number + 1}/{folds}")
+        if seeds:
+            names.append(f"seed{seed_number + 1}")
+        rounds["-".join(names)] = sets
     return Study(rounds, count or None, seeds, folds == BY_GROUP)
 
 
@@ -129,7 +151,10 @@ class Estimate:
     @property
     def is_larger_than_noise(self) -> bool:
         """Whether the interval excludes 0."""
-        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+        if self.interval is None:
+            return False
+        low, high = self.interval
+        return low > 0 or high < 0
 
 
 def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
@@ -148,7 +173,9 @@ def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
     from scipy.stats import t  # a second, for studies only
 
     deviation = stdev(values)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation
+    # Two sides: half of the rest is above the interval.
+    quantile = float(t.ppf((1 + CONFIDENCE) / 2, count - 1))
+    half = quantile * deviation
     half *= sqrt(1 / count + share / (1 - share))
     return Estimate(count, mean, deviation, (mean - half, mean + half))
 
@@ -187,6 +214,11 @@ class StudyFigures:
         return self.metrics.get(self.metric or "", MetricValues())
 
     @property
+    def goal_difference(self) -> Estimate | None:
+        """That of the goal's metric."""
+        return self.differences.get(self.metric or "")
+
+    @property
     def is_partial(self) -> bool:
         """Whether the means are those of fewer runs than planned."""
         return len(self.goal.values) < self.planned
@@ -201,29 +233,42 @@ def decide(
     a value, leaves it not measured: the other runs are a selection.
     """
     names = [name for name in row.goal.values if name in base.goal.values]
-    above, below = ([one.goal.values[name] for name in names] for one in (row, base))
+    values = [row.goal.values[name] for name in names]
+    base_values = [base.goal.values[name] for name in names]
     why = None
-    if failed := [*row.failed, *base.failed]:
+    failed = [*row.failed, *base.failed]
+    if failed:
         why = f"the run of {failed[0]} failed"
     elif row.is_partial or base.is_partial:
         why = f"{row.metric} has no value in a run"
     elif any(row.groups[name] != base.groups[name] for name in names):
         why = "they validate on different groups of the data"
-    elif not names or min(*above, *below) < 0 or not (sum(above) and sum(below)):
+    elif 0 in (sum(values), sum(base_values)) or min(values + base_values) < 0:
         why = "no ratio is possible"
     if why is not None:
         return None, None, why
     if row.less_is_better:
-        above, below = below, above
-    # A bound r of a ratio a / b becomes the difference a - r b, which has an interval where a ratio has
-    # none; its ends are above 0 inside of the bound. Source: Fieller, Some Problems in Interval
+        values, base_values = base_values, values
+
+    # A bound r of a ratio a / b becomes the difference a - r b, which has an interval where a ratio
+    # has none; its ends are above 0 inside of the bound. Source: Fieller, Some Problems in Interval
     # Estimation, Journal of the Royal Statistical Society B 16, 1954.
-    ends = []
+    is_inside = True
+    is_outside = False
     for side, sign in (("at_least", 1), ("at_most", -1)):
-        if (bound := bounds.get(side)) is not None:
-            pairs = zip(names, above, below, strict=True)
-            mean = study.mean({name: sign * (a - bound * b) for name, a, b in pairs})
-            ends.append((mean and mean.interval) or (-inf, inf))
-    kept = False if any(high < 0 for _, high in ends) else all(low >= 0 for low, _ in ends) or None
-    why = None if kept is not None else "not decided" if names[1:] else "not decided: use --seeds 3"
-    return sum(above) / sum(below), kept, why
+        bound = bounds.get(side)
+        if bound is None:
+            continue
+        differences = {}
+        for name, value, base_value in zip(names, values, base_values, strict=True):
+            differences[name] = sign * (value - bound * base_value)
+        mean = study.mean(differences)
+        low, high = (mean and mean.interval) or (-inf, inf)
+        is_inside = is_inside and low >= 0
+        is_outside = is_outside or high < 0
+    ratio = sum(values) / sum(base_values)
+    if is_outside:
+        return ratio, False, None
+    if is_inside:
+        return ratio, True, None
+    return ratio, None, "not decided" if len(names) > 1 else "not decided: use --seeds 3"

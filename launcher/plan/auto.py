@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gearshift.engines.catalog import ENGINES, missing
+from gearshift.engines.catalog import ENGINES, Entry, missing
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import SettingsError, plain
 from gearshift.launcher.config.batching import MICRO, larger, may_grow
 from gearshift.launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs, Resolved
 from gearshift.launcher.config.schema import AUTO
-from gearshift.launcher.plan.ladder import ENGINE, EXACT, Change, PlanWith, climb, taken
+from gearshift.launcher.plan.ladder import ENGINE, EXACT, Change, PlanWith, choose_step, climb
 from gearshift.launcher.plan.target import Described
 from gearshift.launcher.run_folder.resume_rules import decide
 from gearshift.launcher.run_folder.run_plan import RunPlan
@@ -48,6 +48,8 @@ def decide_engine(
     is_open = resolved.values[ENGINE].origin.layer == MACHINE_LAYER  # no resumed run has chosen it
     if decision.nothing_left is not None or ENGINE not in resolved.keys.auto:
         return decision
+    if not is_open and not may_grow(resolved):
+        return decision
 
     def choose() -> tuple[Chosen | None, tuple[Batching, str] | None]:
         from gearshift.launcher.plan.plan import open_planner
@@ -56,38 +58,40 @@ def decide_engine(
             return planner.plan(decide_with(Chosen(change, "")).resolved)
 
         with suppress(SettingsError), open_planner(resolved, described) as planner:
-            chosen = best(list(_candidates(resolved, described, plan_with))) if is_open else None
+            chosen = None
+            if is_open:
+                chosen = best(list(_candidates(resolved, described, plan_with)))
             if chosen is not None and chosen.changes:  # memory is tight
                 return chosen, None
             return chosen, larger_batch(planner, decide_with(chosen).resolved)
         return None, None  # nothing can be planned: the run will say why
 
-    if not is_open and not may_grow(resolved):
-        return decision
     print(f"engine {AUTO}: planning", file=sys.stderr, flush=True)
-    chosen, grown = _in_child(choose) or (None, None)
+    chosen, larger_micro_batch = _in_child(choose) or (None, None)
     if chosen is not None:  # else nothing fits
         decision = decide_with(chosen)
-    if grown is None:
+    if larger_micro_batch is None:
         return decision
+    numbers, reason = larger_micro_batch
     resolved = decision.resolved
-    (numbers, reason) = grown
-    note = f"{MICRO}: {numbers.micro_batch} instead of {resolved.batching.micro_batch}: {reason}"
-    resolved = replace(resolved.with_batching(numbers, reason), notes=[*resolved.notes, note])
+    before = resolved.batching.micro_batch
+    notes = [*resolved.notes, f"{MICRO}: {numbers.micro_batch} instead of {before}: {reason}"]
+    resolved = replace(resolved.with_batching(numbers, reason), notes=notes)
     return replace(decision, resolved=resolved)
 
 
 def larger_batch(planner: Planner, resolved: Resolved) -> tuple[Batching, str] | None:
     """The same global batch in fewer micro-batches, where starting kernels takes most of the time.
 
-    The largest micro-batch that fits by the plan, and the reason; on a GPU of known memory, unless the
-    user or the mode set another. None: the one that is set stays, such as one that computes long enough.
+    The largest micro-batch that fits by the plan, and the reason; on a GPU of known memory, unless
+    the user or the mode set another. None: the one that is set stays, such as one that computes
+    long enough.
     """
     if not may_grow(resolved):
         return None
     plan = planner.plan(resolved)
-    saved = plan.start_s * (1 - 1 / plan.batching.accumulation)
-    if plan.fits is not True or saved < _EQUAL * plan.cost:
+    saved_s = plan.start_s * (1 - 1 / plan.batching.accumulation)
+    if plan.fits is not True or saved_s < _EQUAL * plan.cost:
         return None
     for numbers in larger(resolved.batching):
         plan = planner.plan(resolved.with_batching(numbers, ""))
@@ -101,20 +105,31 @@ def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:
 
     The change of each candidate names its engine, and has the settings that make it fit.
     """
-    fitting = [(change, plan) for change, plan in candidates if plan.fits is not False]
+    fitting = [plan for _, plan in candidates if plan.fits is not False]
     if not fitting:
         return None
-    least = min(plan.cost for _, plan in fitting)
-    settings, first = next(each for each in fitting if each[1].cost <= least * (1 + _EQUAL))
+    # The estimates are too rough to prefer a later engine for less.
+    most = min(plan.cost for plan in fitting) * (1 + _EQUAL)
+    first = next(plan for plan in fitting if plan.cost <= most)
+    settings: Change = {}
     others = []
-    tried = []
+    too_large = []
     for change, plan in candidates:
+        if plan is first:
+            settings = change
         needs = f"{change[ENGINE]} {plan.needs}"
-        changes = "".join(f" {key}={plain(v)}" for key, v in change.items() if key != ENGINE)
-        time = f"estimated {plan.cost / first.cost:.2f} times the time"
-        others.append(f"{needs}{changes}: {'does not fit' if plan.fits is False else time}")
-        tried += [needs] if plan.fits is False else []
-    reason = f"planned {first.needs}" + (f"; too much: {', '.join(tried)}" if tried else "")
+        verdict = f"estimated {plan.cost / first.cost:.2f} times the time"
+        if plan.fits is False:
+            verdict = "does not fit"
+            too_large.append(needs)
+        words = [needs]
+        for key, value in change.items():
+            if key != ENGINE:
+                words.append(f"{key}={plain(value)}")
+        others.append(f"{' '.join(words)}: {verdict}")
+    reason = f"planned {first.needs}"
+    if too_large:
+        reason += f"; too much: {', '.join(too_large)}"
     device = None if first.target.device == "cpu" else first.device_bytes
     return Chosen(settings, reason, others, {"device": device, "host": first.rank_host_bytes})
 
@@ -159,18 +174,21 @@ def _candidates(
     and a single rank has nothing to spread. Without those that cannot be faster than one that fits:
     those that shard, if a simpler one fits unchanged, and those that offload.
     """
-    fits = fits_unchanged = False
+    fits = False
+    fits_unchanged = False
     target = described.target(resolved)
-    for engine in sorted(
-        ENGINES.values(), key=lambda each: (each.placement.offloads, each.placement.spread_parts)
-    ):
+
+    def preference(engine: Entry) -> tuple[bool, int]:
+        return engine.placement.offloads, engine.placement.spread_parts
+
+    for engine in sorted(ENGINES.values(), key=preference):
         if engine.placement.offloads:
-            is_useful = target.device != "cpu"
-            is_slower = fits
+            is_useful = target.device != "cpu" and not fits
         else:
             is_useful = (engine.processes == 1) == (target.ranks == 1)
-            is_slower = fits_unchanged and engine.shards_parameters
-        if not is_useful or is_slower or missing(engine):
+            if engine.shards_parameters and fits_unchanged:
+                is_useful = False
+        if not is_useful or missing(engine):
             continue
 
         def plan(change: Change, name: str = engine.name) -> Plan:
@@ -179,13 +197,15 @@ def _candidates(
         try:  # the change that fits, or the most
             change: Change = {}
             planned = plan(change)
-            rungs = climb(resolved, planned, plan, EXACT, keeps_given=True)
-            if planned.fits is False and (steps := list(rungs)):
-                step = taken(steps) or steps[-1]
-                change = step.change
-                planned = step.plan
+            if planned.fits is False:
+                steps = list(climb(resolved, planned, plan, EXACT, keeps_user=True))
+                step = choose_step(steps) or next(reversed(steps), None)
+                if step is not None:
+                    change = step.change
+                    planned = step.plan
         except SettingsError:  # it cannot train this
             continue
-        fits |= planned.fits is not False
-        fits_unchanged |= planned.fits is not False and not change
+        if planned.fits is not False:
+            fits = True
+            fits_unchanged = fits_unchanged or not change
         yield {ENGINE: engine.name, **change}, planned

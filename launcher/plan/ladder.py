@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from gearshift.engines.catalog import ENGINES, Placement, missing
+from gearshift.engines.catalog import ENGINES, ON_HOST, SHARDED, UPDATED_ON_HOST, Placement, missing
 from gearshift.launcher.base.diagnostics import SettingsError, plain
 from gearshift.launcher.config import batching
 from gearshift.launcher.config.check import why_ineffective
@@ -45,10 +45,12 @@ class Rung:
     is_usual: bool = False
     """The fastest of these that fit is taken; of others the first."""
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the same engine computes the same with it."""
+        return not self.effect and self.placement is None
 
-_SHARDED = Placement("sharded", "sharded", "sharded")
-_HOST = Placement("host", "host", "host")
-_UPDATED_ON_HOST = Placement(gradients="host", optimizer="host")
+
 _EARLIER = (ENGINE, _STATE, _ACTIVATIONS)
 RUNGS = (
     Rung("smaller micro-batch", is_usual=True),
@@ -56,17 +58,17 @@ RUNGS = (
     # Forks of the process keep a copy of the weights.
     Rung("no loader workers", {"loader.workers": 0}, saves="host"),
     Rung("freed memory returned", {"memory.return_freed": True}, saves="cpu"),
-    Rung("sharded weights", placement=_SHARDED),
+    Rung("sharded weights", placement=SHARDED),
     Rung("optimizer states in bf16", {_STATE: "bf16"}, NUMBERS),
     Rung("optimizer states in int8", {_STATE: "int8"}, NUMBERS),
     Rung("activation offload", {_ACTIVATIONS: True}, saves="gpu"),
-    Rung("optimizer offload", placement=_UPDATED_ON_HOST, saves="gpu", drops=(_STATE,)),
-    Rung("weights offload", placement=_HOST, saves="gpu", drops=(_STATE,)),
-    Rung("LoRA", {"model.lora.rank": 16}, TRAINED, _SHARDED, drops=_EARLIER),
-    Rung("nf4 weights", {"model.quantize": "nf4"}, TRAINED, _SHARDED, drops=_EARLIER),
+    Rung("optimizer offload", placement=UPDATED_ON_HOST, saves="gpu", drops=(_STATE,)),
+    Rung("weights offload", placement=ON_HOST, saves="gpu", drops=(_STATE,)),
+    Rung("LoRA", {"model.lora.rank": 16}, TRAINED, SHARDED, drops=_EARLIER),
+    Rung("nf4 weights", {"model.quantize": "nf4"}, TRAINED, SHARDED, drops=_EARLIER),
 )
 """Cheap to costly. A rung whose settings do not exist for a run is left out."""
-EXACT = [rung for rung in RUNGS if not rung.effect and rung.placement is None]
+EXACT = [rung for rung in RUNGS if rung.is_exact]
 """Rungs of one engine that compute the same."""
 
 
@@ -93,21 +95,20 @@ def climb(
     plan_with: PlanWith,
     rungs: Sequence[Rung] = RUNGS,
     *,
-    keeps_given: bool = False,
+    keeps_user: bool = False,
 ) -> Iterator[Step]:
     """The rungs for a run whose `plan` does not fit, at the same global batch.
 
     `plan_with` plans it with a change. Each has the largest micro-batch that fits, the smallest if
-    none does. The last one is the first that fits, of the usual rungs all. `keeps_given`: settings
+    none does. The last one is the first that fits, of the usual rungs all. `keeps_user`: settings
     of the user stay.
     """
-    keys = {batching.MICRO, batching.ACCUMULATION}
     smaller: list[Change] = [{}]
-    if not (keeps_given and keys & resolved.keys.user):
-        smaller += [  # with the global batch, which would change as well
-            {batching.MICRO: numbers.micro_batch, batching.GLOBAL: numbers.global_batch}
-            for numbers in batching.halvings(resolved.batching)
-        ]
+    if not keeps_user or resolved.keys.user.isdisjoint((batching.MICRO, batching.ACCUMULATION)):
+        for numbers in batching.halvings(resolved.batching):
+            # With the global batch, which would change as well.
+            batch = {batching.MICRO: numbers.micro_batch, batching.GLOBAL: numbers.global_batch}
+            smaller.append(batch)
     effects = {key: rung.effect for rung in rungs for key in rung.change}
     carried: Change = {}
     needed = [(plan.device, plan.host_bytes)]
@@ -115,80 +116,89 @@ def climb(
     for rung in rungs:
         if fits and not rung.is_usual:
             return
-        if not _exists(rung, resolved, plan, keeps_given or bool(rung.effect)):
+        if not _exists(rung, resolved, plan, keeps_user or bool(rung.effect)):
             continue
-        base = {key: value for key, value in carried.items() if key not in rung.drops}
+        below = {key: value for key, value in carried.items() if key not in rung.drops}
         for engine in _engines(rung, resolved, plan):
-            change = {**base, **rung.change, **engine}
-            change = {k: v for k, v in change.items() if resolved.values[k].value != v}
-            changes = [{**change, **numbers} for numbers in smaller]
-            if (fit := first_fit(changes, plan_with, rung.is_usual)) is None:
+            change = {**below, **rung.change, **engine}
+            change = {
+                key: value for key, value in change.items() if resolved.values[key].value != value
+            }
+            changes = [{**change, **batch} for batch in smaller]
+            fit = first_fit(changes, plan_with, rung.is_usual)
+            if fit is None:
                 continue
-            at, planned = fit
+            index, planned = fit
             needs = (planned.device, planned.host_bytes)
             if needs in needed:  # the settings have no effect on this run
                 continue
             if planned.fits is not False:  # rungs above need no smaller micro-batch
                 fits = True
-                smaller = smaller[: at + 1]
+                smaller = smaller[: index + 1]
             needed.append(needs)
             carried = change
             effect = max((effects.get(key, "") for key in change), key=_EFFECTS.index, default="")
-            yield Step(rung.name, changes[at], planned, effect, rung.is_usual)
+            yield Step(rung.name, changes[index], planned, effect, rung.is_usual)
             break
 
 
-def _exists(rung: Rung, resolved: Resolved, plan: Plan, keeps_given: bool) -> bool:
+def _exists(rung: Rung, resolved: Resolved, plan: Plan, keeps_user: bool) -> bool:
     """Whether its settings exist and may change, and it saves memory that is too small."""
-    values = resolved.values
     is_cpu = plan.target.device == "cpu"
     lacks = {"any": True, "gpu": plan.lacks_device, "host": plan.lacks_ram, "cpu": is_cpu}
-    return lacks[rung.saves] and all(
-        key in values
-        and why_ineffective(values, key) is None
-        and not (keeps_given and key in resolved.keys.user)
-        for key in rung.change
-    )
+    if not lacks[rung.saves]:
+        return False
+    if keeps_user and not resolved.keys.user.isdisjoint(rung.change):
+        return False
+    for key in rung.change:
+        if key not in resolved.values or why_ineffective(resolved.values, key) is not None:
+            return False
+    return True
 
 
 def _engines(rung: Rung, resolved: Resolved, plan: Plan) -> list[Change]:
     """The engines of its placement, which shards for several ranks only; or that of the run."""
     same = (None, ENGINES[resolved.settings.engine.name].placement)
-    is_sharded = rung.placement == _SHARDED
+    is_sharded = rung.placement == SHARDED
     if rung.placement in same or (is_sharded and plan.target.ranks == 1):
         return [{}]
-    able = [e for e in ENGINES.values() if e.placement == rung.placement and not missing(e)]
+    engines = []
+    for entry in ENGINES.values():
+        if entry.placement == rung.placement and not missing(entry):
+            engines.append(entry)
     if not is_sharded:
-        able.sort(key=lambda each: each.ds_config is None)  # DeepSpeed updates faster on a CPU
-    return [{ENGINE: each.name} for each in able]
+        engines.sort(key=lambda engine: engine.ds_config is None)  # DeepSpeed updates faster there
+    return [{ENGINE: engine.name} for engine in engines]
 
 
 def first_fit(
     changes: Sequence[Change], plan_with: PlanWith, is_likely: bool = False
 ) -> tuple[int, Plan] | None:
-    """The first of `changes` that fits; otherwise the last, which saves most. None: it does not exist.
+    """The first of `changes` that fits, otherwise the last, which saves most; None: it is invalid.
 
     `is_likely`: the first is planned first, otherwise the last.
     """
     plans: dict[int, Plan] = {}
     last = len(changes) - 1
 
-    def fits(at: int) -> bool:
+    def fits(index: int) -> bool:
         with suppress(SettingsError):  # a combination that does not exist
-            plans[at] = plan_with(changes[at])
-        return at in plans and plans[at].fits is not False
+            plans[index] = plan_with(changes[index])
+        return index in plans and plans[index].fits is not False
 
     if is_likely and fits(0):
         return 0, plans[0]
     if last not in plans and fits(last):
-        last = next(
-            (at for at in range(int(is_likely), last) if fits(at)), last
-        )  # mostly an early one
+        for index in range(int(is_likely), last):  # mostly an early one
+            if fits(index):
+                return index, plans[index]
     return (last, plans[last]) if last in plans else None
 
 
-def taken(steps: Sequence[Step]) -> Step | None:
+def choose_step(steps: Sequence[Step]) -> Step | None:
     """The fastest of the usual rungs that fit, otherwise the first that fits; None: none does."""
     fitting = [step for step in steps if step.plan.fits is not False]
     usual = [step for step in fitting if step.is_usual]
-    return min(usual, key=lambda step: step.plan.cost, default=next(iter(fitting), None))
+    if usual:
+        return min(usual, key=lambda step: step.plan.cost)
+    return next(iter(fitting), None)

@@ -7,15 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from operator import truediv
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.nn import Module
-from torch.utils._pytree import tree_leaves
 
 from gearshift.engines.base import EngineError, Options
 from gearshift.engines.catalog import ENGINES, Entry, build_engine, by_processes
@@ -44,7 +44,7 @@ from gearshift.launcher.plan.step_trace import (
     trace_step,
     untraced,
 )
-from gearshift.launcher.plan.storages import Kind, Storages
+from gearshift.launcher.plan.storages import Kind, Storages, tensor_bytes
 from gearshift.launcher.plan.target import (
     MARGIN,
     MEASURED,
@@ -60,6 +60,7 @@ from gearshift.training.data.order import DataOrder
 from gearshift.training.data.samples import MicroBatch, Samples
 from gearshift.training.logging.quantities import size
 from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings
+from gearshift.training.throughput import Gpu
 from gearshift.training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
@@ -138,20 +139,19 @@ class Plan:
     @property
     def lacks_ram(self) -> bool:
         """Whether the peak of a node leaves less than MARGIN of its main memory."""
-        return bool(self.target.ram_bytes) and self.host_bytes > (self.target.ram_bytes or 0) * (
-            1 - MARGIN
-        )
+        ram_bytes = self.target.ram_bytes
+        return ram_bytes is not None and self.host_bytes > ram_bytes * (1 - MARGIN)
 
     @property
     def fits(self) -> bool | None:
         """Whether the peaks are below the memory of the target; None: it is unknown."""
         if self.lacks_device or self.lacks_ram:
             return False
-        target = self.target
-        is_unknown = target.ram_bytes is None or (
-            target.device != "cpu" and target.device_bytes is None
-        )
-        return None if is_unknown else True
+        if self.target.ram_bytes is None:
+            return None
+        if self.target.device != "cpu" and self.target.device_bytes is None:
+            return None
+        return True
 
     @property
     def start_s(self) -> float:
@@ -167,7 +167,7 @@ class Plan:
         speeds = _CPU_SPEEDS if self.target.device == "cpu" else _GPU_SPEEDS
         update = 2 * (self.device[Kind.OPTIMIZER] + self.device[Kind.WEIGHTS])
         work = (self.trace.flops, update, self.placed.sent_bytes, self.copied_bytes)
-        return sum(n / speed for n, speed in zip(work, speeds, strict=True)) + self.start_s
+        return sum(map(truediv, work, speeds)) + self.start_s
 
     @property
     def is_host_bound(self) -> bool:
@@ -177,23 +177,19 @@ class Plan:
     @property
     def needs(self) -> str:
         """`3.1 GiB of 8.0 GiB` or `3.1 GiB, GPU memory unknown`, of the memory that decides."""
-        is_host = self.is_host_bound
-        target = self.target
-        limit = target.ram_bytes if is_host else target.device_bytes
-        kind = "main" if is_host else "GPU"
-        of = f", {kind} memory unknown" if limit is None else f" of {size(limit)}"
-        return f"{size(self.host_bytes if is_host else self.device_bytes)}{of}"
+        if self.is_host_bound:
+            return _of_memory(self.host_bytes, self.target.ram_bytes, "main")
+        return _of_memory(self.device_bytes, self.target.device_bytes, "GPU")
 
     def as_json(self) -> dict[str, Any]:
         """The facts of `plan --json`."""
+        peak = {"total": self.device_bytes}
+        peak |= {kind.name.lower(): held for kind, held in self.device.items()}
         return {
             "engine": self.engine,
             "ranks": self.target.ranks,
             "device_memory_bytes": self.target.device_bytes,
-            "device_peak_bytes": {
-                "total": self.device_bytes,
-                **{kind.name.lower(): n for kind, n in self.device.items()},
-            },
+            "device_peak_bytes": peak,
             "host_peak_bytes": self.host_bytes,
             "bytes_per_step": round(self.placed.sent_bytes),
             "checkpoint_bytes": self.checkpoint_bytes,
@@ -209,6 +205,12 @@ class Plan:
             "untraced": self.untraced,
             "uncompiled": UNCOMPILED if self.is_compiled else None,
         }
+
+
+def _of_memory(needed: int, limit: int | None, kind: str) -> str:
+    if limit is None:
+        return f"{size(needed)}, {kind} memory unknown"
+    return f"{size(needed)} of {size(limit)}"
 
 
 def plan_run(resolved: Resolved, described: Described) -> Plan:
@@ -266,7 +268,7 @@ class Planner:
         """With the bytes of a checkpoint, and why a step was measured."""
         self._process_bytes = process_bytes
         """Host memory of a process before the training: programs, data, libraries of the model.
-        None: measured once the first model is built without values; later it has grown by traces."""
+        None: measured once the first model is built without values: traces make it grow."""
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same data; reads it again for other settings of the model.
@@ -303,54 +305,44 @@ class Planner:
 
     def _predict(self, resolved: Resolved, subject: Subject) -> Plan:
         settings = resolved.settings
-        numbers = resolved.batching
         engine = ENGINES[settings.engine.name]
         target = self._described.target(resolved)
         options = engine_options(settings, resolved, subject.task.channels_last)
         # A precision that the CPU has, with tensors of the same size.
         precision: Any = {"tf32": "fp32", "fp8": "bf16"}.get(options.precision, options.precision)
         options = replace(options, precision=precision, compile=False)
-        key = _trace_key(resolved, target, options)
-        if key not in self._traces:
-            try:
-                self._traces[key] = *self._trace(engine, subject, target, options), None
-            except SettingError:
-                raise
-            except UNTRACED_ERRORS as error:  # a step that depends on values is measured
-                real = self._trace(engine, replace(subject, is_fake=False), target, options)
-                self._traces[key] = *real, untraced(error)
-        trace, checkpoint_bytes, obstacle = self._traces[key]
+        trace, checkpoint_bytes, obstacle = self._traced(resolved, subject, target, options)
+
         is_cpu = target.device == "cpu"
-        split = (target.ranks, numbers.accumulation)
+        accumulation = resolved.batching.accumulation
         if engine.ds_config is not None:
-            placed = zero(trace, *split, options.ds_config["zero_optimization"])
+            layout = options.ds_config["zero_optimization"]
+            placed = zero(trace, target.ranks, accumulation, layout)
         elif engine.is_traced:
-            placed = as_traced(
-                trace, target.ranks, offloads=engine.placement.offloads, on_cpu=is_cpu
-            )
+            offloads = engine.placement.offloads
+            placed = as_traced(trace, target.ranks, offloads=offloads, on_cpu=is_cpu)
         else:
-            placed = replicated(trace, *split, engine.placement)
+            placed = replicated(trace, target.ranks, accumulation, engine.placement)
+
+        # Host memory has the process and what it offloads; on a CPU the peak of the rank as well.
         rank_bytes = (self._process_bytes or 0) + placed.offloaded_bytes + trace.offloaded
         workers = settings.loader.workers
-        beside = workers * settings.loader.prefetch * batch_bytes(subject.micro_batch)
+        loader_bytes = workers * settings.loader.prefetch * tensor_bytes(subject.micro_batch.batch)
         if is_cpu:
             rank_bytes += placed.device_bytes
             if not settings.memory.return_freed:
-                state_bytes = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
-                heap_bytes = HEAP * (placed.device_bytes - state_bytes)
-                if engine.is_traced and target.ranks > 1:
-                    heap_bytes += GATHERED * FP32_BYTES * trace.parameters
-                rank_bytes += round(heap_bytes)
-            # Loader workers are forks: they keep the pages of the weights as they were at their
-            # start, which the next update copies. All share these. Forks inherit no pinned memory.
-            beside += placed.device[Kind.WEIGHTS] if workers else 0
+                rank_bytes += _heap_bytes(placed, trace, engine, target.ranks)
+            if workers:
+                # They are forks: they keep the pages of the weights as they were at their start,
+                # which the next update copies. All share these. Forks inherit no pinned memory.
+                loader_bytes += placed.device[Kind.WEIGHTS]
         plan = Plan(
             engine.name,
             target,
-            numbers,
+            resolved.batching,
             trace,
             placed,
-            host_bytes=target.ranks_per_node * (rank_bytes + beside),
+            host_bytes=target.ranks_per_node * (rank_bytes + loader_bytes),
             rank_host_bytes=rank_bytes,
             checkpoint_bytes=checkpoint_bytes,
             steps=subject.train_plan.end_step,
@@ -359,23 +351,26 @@ class Planner:
         )
         if target.gpu is None:
             return plan
-        val_samples = len(subject.task.data("val"))
-        seconds = time.by_data_sheet(
-            target.gpu,
-            settings.precision,
-            target,
-            engine.placement,
-            plan.parameters,
-            subject.train_plan,
-            min(val_samples, settings.eval.samples or val_samples),
-            flops=trace.flops,
-            moved=time.moved_bytes(
-                placed.device, trace.trainable, numbers.accumulation, trace.offloaded
-            ),
-            sent=placed.sent_bytes,
-            copied=2 * numbers.accumulation * trace.offloaded,
-        )
-        return replace(plan, seconds=seconds)
+        return replace(plan, seconds=_seconds(plan, subject, target.gpu))
+
+    def _traced(
+        self, resolved: Resolved, subject: Subject, target: PlanTarget, options: Options
+    ) -> tuple[StepTrace, int, str | None]:
+        """The trace, of an equal run where there is one, or else a step that is measured."""
+        engine = ENGINES[resolved.settings.engine.name]
+        key = _trace_key(resolved, target, options)
+        if key not in self._traces:
+            obstacle = None
+            try:
+                trace, checkpoint_bytes = self._trace(engine, subject, target, options)
+            except SettingError:
+                raise
+            except UNTRACED_ERRORS as error:  # a step that depends on values is measured
+                real = replace(subject, is_fake=False)
+                trace, checkpoint_bytes = self._trace(engine, real, target, options)
+                obstacle = untraced(error)
+            self._traces[key] = (trace, checkpoint_bytes, obstacle)
+        return self._traces[key]
 
     def _trace(
         self, engine: Entry, subject: Subject, target: PlanTarget, options: Options
@@ -410,6 +405,40 @@ class Planner:
                 stack.callback(dist.destroy_process_group)
             built = build_engine(name, ProcessWorld(info, _CPU, 0.0), options)
             return trace_step(subject, built, change, repeats=not engine.is_traced), checkpoints[0]
+
+
+def _heap_bytes(placed: Placed, trace: StepTrace, engine: Entry, ranks: int) -> int:
+    """What the heap of a rank on a CPU keeps of freed blocks."""
+    state_bytes = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
+    heap_bytes = HEAP * (placed.device_bytes - state_bytes)
+    if engine.is_traced and ranks > 1:
+        heap_bytes += GATHERED * FP32_BYTES * trace.parameters
+    return round(heap_bytes)
+
+
+def _seconds(plan: Plan, subject: Subject, gpu: Gpu) -> Seconds:
+    """The times of `plan` by the data sheet of its GPU."""
+    trace = plan.trace
+    accumulation = plan.batching.accumulation
+    settings = subject.settings
+    val_samples = len(subject.task.data("val"))
+    moved = time.moved_bytes(plan.device, trace.trainable, accumulation, trace.offloaded)
+    work = time.StepWork(
+        flops=trace.flops,
+        moved=moved,
+        sent=plan.placed.sent_bytes,
+        copied=2 * accumulation * trace.offloaded,
+    )
+    return time.by_data_sheet(
+        work,
+        gpu,
+        settings.precision,
+        plan.target,
+        ENGINES[plan.engine].placement,
+        plan.parameters,
+        subject.train_plan,
+        min(val_samples, settings.eval.samples or val_samples),
+    )
 
 
 def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:
@@ -462,39 +491,39 @@ def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
             return None
         first = task.encoder_inputs("train")
         batch = first.batch([n % len(first) for n in range(feature_cache.BATCH)])
-        given = copied(batch, storages)
+        inputs = copied(batch, storages)
         with cleared_caches(), storages.computing(), torch.no_grad():
-            made = task.encode(model, given)
+            features = task.encode(model, inputs)
     except UNTRACED_ERRORS:  # the encoder needs values
         return None
-    inputs = {split: task.encoder_inputs(split) for split in feature_cache.SPLITS}
-    rows: dict[str, np.ndarray] = {}
-    for name, values in made.items():
-        kept = torch.float32 if values.dtype in feature_cache.HALVES else values.dtype
-        rows[name] = torch.zeros(values.shape[1:], dtype=kept, device="cpu").numpy()
-    needed = sum(row.nbytes for row in rows.values()) * sum(map(len, inputs.values()))
-    if needed > cache.limit_gb * 1e9:
+    row: dict[str, np.ndarray] = {}
+    for name, values in features.items():
+        dtype = torch.float32 if values.dtype in feature_cache.HALVES else values.dtype
+        row[name] = torch.zeros(values.shape[1:], dtype=dtype, device="cpu").numpy()
+    samples = sum(len(task.encoder_inputs(split)) for split in feature_cache.SPLITS)
+    if samples * sum(part.nbytes for part in row.values()) > cache.limit_gb * 1e9:
         return None
-    task.use_features({split: defaultdict(lambda: rows) for split in inputs})
+    task.use_features({split: defaultdict(lambda: row) for split in feature_cache.SPLITS})
     return batch
 
 
 def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
     """The largest of a few micro-batches in bytes: padding differs."""
-    batches: list[MicroBatch] = []
     end = monotonic() + _TRIED_S
+    batches: list[MicroBatch] = []
+    for epoch, share in islice(_shares(order, plan), _TRIED):
+        micro_batch = samples[epoch, share]
+        if isinstance(micro_batch, DataError):
+            raise micro_batch
+        batches.append(micro_batch)
+        if monotonic() > end:
+            break
+    return max(batches, key=lambda micro_batch: tensor_bytes(micro_batch.batch))
+
+
+def _shares(order: DataOrder, plan: TrainPlan) -> Iterator[tuple[int, list[int]]]:
+    """The micro-batches of rank 0 in an epoch: the epoch, and the numbers of their samples."""
     for step in range(order.steps_per_epoch):
         epoch, shares = order.share(step, 0, plan.world_size, plan.micro_batch)
         for share in shares:
-            micro_batch = samples[epoch, share]
-            if isinstance(micro_batch, DataError):
-                raise micro_batch
-            batches.append(micro_batch)
-            if len(batches) == _TRIED or monotonic() > end:
-                return max(batches, key=batch_bytes)
-    return max(batches, key=batch_bytes)
-
-
-def batch_bytes(given: MicroBatch) -> int:
-    """Bytes of its tensors."""
-    return sum(leaf.nbytes for leaf in tree_leaves(given.batch) if isinstance(leaf, Tensor))
+            yield epoch, share

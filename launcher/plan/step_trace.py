@@ -39,8 +39,12 @@ _NO_TENSORS = {"torch", *sys.stdlib_module_names}
 MICRO_BATCHES = 2
 """Traced of a step at most: those after the second have the same peak."""
 UNTRACED_ERRORS = (
-    *(RuntimeError, TypeError, ValueError),
-    *(LookupError, ArithmeticError, AssertionError),
+    RuntimeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
 )
 """What a step may raise because its tensors have no values: torch's DynamicOutputShapeException,
 DataDependentOutputException and UnsupportedFakeTensorException are RuntimeErrors, and numbers that
@@ -116,8 +120,10 @@ def trace_step(
     DynamicOutputShapeException and DataDependentOutputException if it depends on values.
     """
     task = subject.task
-    settings = subject.settings
     plan = subject.train_plan
+    traced = min(MICRO_BATCHES, plan.accumulation)
+    if repeats:
+        traced = 1
     storages = Storages(subject.is_fake)
     with cleared_caches(), storages.resizes():
         model = build(task, storages)
@@ -127,69 +133,106 @@ def trace_step(
         weight_bytes = sum(p.nbytes for p in model.parameters())
         buffer_bytes = sum(b.nbytes for b in model.buffers())
         quantized = quantized_elements(model)
-        blocks = task.blocks(model)
         with storages:
-            spec = optimizer.spec(settings, model, engine.world, blocks, task)
-            module = engine.prepare(model, spec, blocks)
-            slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
-            storages.label(slots, Kind.OPTIMIZER)
-            storages.label([*module.parameters(), *module.buffers()], Kind.WEIGHTS)
-            slot_bytes = sum(part.nbytes for slot in slots for part in stored(slot))
-            del slots
-            updater = Updater(settings, plan)
+            module = _prepared(subject, engine, model)
+            slot_bytes = _label_state(engine, module, storages)
+            updater = Updater(subject.settings, plan)
             updater.start(engine)
-        # Several ranks hold those of the next step as well: they agree on it early.
-        count = plan.accumulation * (2 if plan.world_size > 1 else 1)
-        batch = subject.micro_batch.batch
-        num_units = subject.micro_batch.num_units
-        batches = [MicroBatch(copied(batch, storages), num_units) for _ in range(count)]
+        batches = _micro_batches(subject, storages)
+
         start = len(storages.changes)
         if subject.encoded is not None:
-            assert isinstance(task, HasFrozenEncoder)
-            given = copied(subject.encoded, storages)
-            with storages.computing(), torch.no_grad(), storages.during(Phase.FORWARD):
-                task.encode(module, given)
-            del given
+            _encode(subject.task, module, copied(subject.encoded, storages), storages)
         encoding = len(storages.changes) - start
-        flops = storages.flops
-        storages.launches.clear()
-        storages.sent = 0.0
-        most = min(MICRO_BATCHES, plan.accumulation)
-        traced = 1 if repeats else most
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(storages.complete)
-        last = max(plan.total_steps - 1, 0)
-        updater.prepare(task, engine, last)
-        units = total_units([num_units] * traced)
-        with storages.computing(), _offload_recorded(storages), storages.during(Phase.BACKWARD):
-            done = accumulate(task, engine, module, batches[:traced], units, storages.enter)
-        gradients = (p.grad for p in module.parameters() if p.grad is not None)
-        storages.label(gradients, Kind.GRADIENTS)
-        with storages, storages.during(Phase.UPDATE):
-            updater.take(engine, done, last + 1)
+        storages.restart_counts()
+        _take_step(subject, engine, module, updater, batches[:traced], storages)
+
     moments = storages.moments(start)
-    if traced < most:  # a second micro-batch is like the first, but adds to complete gradients
-        end = int(np.argmax(moments.phase == Phase.UPDATE)) or len(moments.phase)
-        again = Moments(*(array[encoding:end].copy() for array in moments))
-        again.held[:, Kind.GRADIENTS] = moments.held[end - 1, Kind.GRADIENTS]
-        parts = zip(moments, again, strict=True)
-        moments = Moments(*(np.concatenate([m[:end], new, m[end:]]) for m, new in parts))
-    update = storages.launches[Phase.UPDATE]
-    passes = storages.launches.total() - update
+    if repeats and plan.accumulation > 1:
+        moments = _with_second_micro_batch(moments, encoding)
+    update_launches = storages.launches.pop(Phase.UPDATE, 0)
     return StepTrace(
         moments,
         sizes,
-        [[p.numel() for p in group["params"]] for group in engine.groups],
-        weight_bytes,
-        slot_bytes,
-        (storages.flops - flops) * plan.accumulation / traced,
-        passes * plan.accumulation / traced + update,
-        storages.sent + (plan.accumulation - traced) * storages.sent_before_last,
-        quantized,
-        buffer_bytes,
-        storages.host_bytes,
+        groups=[[p.numel() for p in group["params"]] for group in engine.groups],
+        weight_bytes=weight_bytes,
+        slot_bytes=slot_bytes,
+        flops=storages.flops * plan.accumulation / traced,
+        launches=storages.launches.total() * plan.accumulation / traced + update_launches,
+        sent=storages.sent + (plan.accumulation - traced) * storages.sent_before_last,
+        quantized=quantized,
+        buffer_bytes=buffer_bytes,
+        offloaded=storages.host_bytes,
     )
+
+
+def _prepared(subject: Subject, engine: Engine, model: Module) -> Module:
+    task = subject.task
+    blocks = task.blocks(model)
+    spec = optimizer.spec(subject.settings, model, engine.world, blocks, task)
+    return engine.prepare(model, spec, blocks)
+
+
+def _label_state(engine: Engine, module: Module, storages: Storages) -> int:
+    """Label what the engine holds between steps; the bytes of its optimizer state."""
+    slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
+    storages.label(slots, Kind.OPTIMIZER)
+    storages.label([*module.parameters(), *module.buffers()], Kind.WEIGHTS)
+    return sum(part.nbytes for slot in slots for part in stored(slot))
+
+
+def _micro_batches(subject: Subject, storages: Storages) -> list[MicroBatch]:
+    """Those that a rank holds in a step."""
+    count = subject.train_plan.accumulation
+    if subject.train_plan.world_size > 1:
+        count *= 2  # those of the next step as well: the ranks agree on it early
+    batch = subject.micro_batch.batch
+    num_units = subject.micro_batch.num_units
+    return [MicroBatch(copied(batch, storages), num_units) for _ in range(count)]
+
+
+def _encode(task: Task, module: Module, inputs: Batch, storages: Storages) -> None:
+    """Compute the features of a frozen encoder, as the feature cache does before the first step."""
+    assert isinstance(task, HasFrozenEncoder)
+    with storages.computing(), torch.no_grad(), storages.during(Phase.FORWARD):
+        task.encode(module, inputs)
+
+
+def _take_step(
+    subject: Subject,
+    engine: Engine,
+    module: Module,
+    updater: Updater,
+    batches: Sequence[MicroBatch],
+    storages: Storages,
+) -> None:
+    """The last step of the training plan, of these micro-batches."""
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(storages.complete)
+    step = max(subject.train_plan.total_steps - 1, 0)
+    updater.prepare(subject.task, engine, step)
+    units = total_units([batch.num_units for batch in batches])
+    with storages.computing(), _offload_recorded(storages), storages.during(Phase.BACKWARD):
+        losses = accumulate(subject.task, engine, module, batches, units, storages.enter)
+    gradients = (p.grad for p in module.parameters() if p.grad is not None)
+    storages.label(gradients, Kind.GRADIENTS)
+    with storages, storages.during(Phase.UPDATE):
+        updater.take(engine, losses, step + 1)
+
+
+def _with_second_micro_batch(moments: Moments, encoding: int) -> Moments:
+    """With a micro-batch like the first after it, which adds to complete gradients.
+
+    `encoding`: the number of moments before the first one.
+    """
+    end = int(np.argmax(moments.phase == Phase.UPDATE)) or len(moments.phase)
+    second = Moments(*(array[encoding:end].copy() for array in moments))
+    second.held[:, Kind.GRADIENTS] = moments.held[end - 1, Kind.GRADIENTS]
+    arrays = []
+    for array, inserted in zip(moments, second, strict=True):
+        arrays.append(np.concatenate([array[:end], inserted, array[end:]]))
+    return Moments(*arrays)
 
 
 @contextmanager
@@ -227,11 +270,11 @@ def copied(batch: Batch, storages: Storages) -> Batch:
     def copy(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        # A new one: the mode has one fake tensor for each real one.
         mode = storages.mode
-        made = value.clone() if mode is None else mode.from_tensor(torch.empty_like(value))
-        storages.label([made], Kind.ACTIVATIONS)
-        return made
+        # A new one: the mode has one fake tensor for each real one.
+        new = value.clone() if mode is None else mode.from_tensor(torch.empty_like(value))
+        storages.label([new], Kind.ACTIVATIONS)
+        return new
 
     return tree_map(copy, batch)
 
@@ -248,10 +291,12 @@ def cleared_caches() -> Iterator[None]:
         for name, module in list(sys.modules.items()):
             if _keeps_caches(name) or not isinstance(module, ModuleType):
                 continue
-            held = list(vars(module).values())
-            owners = (held, *(list(vars(x).values()) for x in held if isinstance(x, type)))
-            for cache in (x for owner in owners for x in owner if type(x) is _LruCache):
-                if not _keeps_caches(cache.__module__):
+            values = list(vars(module).values())
+            for value in values.copy():
+                if isinstance(value, type):
+                    values += vars(value).values()  # of its methods
+            for cache in values:
+                if type(cache) is _LruCache and not _keeps_caches(cache.__module__):
                     cache.cache_clear()
 
 
@@ -281,10 +326,10 @@ def _offload_recorded(storages: Storages) -> Iterator[None]:
 
 def untraced(error: BaseException) -> str:
     """The operation that raised `error`, and the innermost line of the task that called it."""
-    function = getattr(error, "func", None) or (error.args[0] if error.args else None)
-    operation = (
-        str(function).strip().split("\n")[0] if function is not None else type(error).__name__
-    )
+    operation = type(error).__name__
+    function = getattr(error, "func", None) or next(iter(error.args), None)
+    if function is not None:
+        operation = str(function).strip().split("\n")[0]
     where = ""
     for frame in traceback.extract_tb(error.__traceback__):
         is_library = "site-packages" in frame.filename or frame.filename.startswith("<")

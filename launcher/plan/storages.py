@@ -113,7 +113,7 @@ class Storages(TorchDispatchMode):
         self.flops = 0
         """Of products, convolutions and attention."""
         self.launches: Counter[Phase] = Counter()
-        """Kernels that a GPU would start, about, by phase: operators over lists may start several."""
+        """Kernels that a GPU would start, about, by phase; of a list an operator starts several."""
         self.computed = 0
         """Elements of the completed gradients of a backward pass."""
         self.is_host = False
@@ -145,11 +145,14 @@ class Storages(TorchDispatchMode):
         for tensor in tensors:
             if tensor.device.type != "meta":
                 self._count(tensor.untyped_storage())
-        if copied := _copied_bytes(func, args):  # begins and ends within the operator
-            life = _Life(copied, self.phase)
-            self.changes += [(self.phase, self.computed, life, sign) for sign in (1, -1)]
-        if (count := _FLOPS.get(func._overloadpacket)) is not None:
-            self.flops += int(count(*args, **kwargs, out_val=result))
+        copied_bytes = _copied_bytes(func, args)
+        if copied_bytes:  # the copy begins and ends within the operator
+            life = _Life(copied_bytes, self.phase)
+            self._record(life, 1)
+            self._record(life, -1)
+        count_flops = _FLOPS.get(func._overloadpacket)
+        if count_flops is not None:
+            self.flops += int(count_flops(*args, **kwargs, out_val=result))
         self.launches[self.phase] += _starts_kernel(func)
         if func.namespace == "c10d":
             self._note_collective(func.__name__, args)
@@ -161,7 +164,8 @@ class Storages(TorchDispatchMode):
             for part in stored(tensor):
                 storage = part.untyped_storage()
                 self._count(storage)
-                if (life := self._now.get(storage._cdata)) and life.kind is not kind:
+                life = self._now[storage._cdata]
+                if life.kind is not kind:
                     self._change(storage._cdata, _Life(life.size, self.phase, kind))
 
     @contextmanager
@@ -183,8 +187,8 @@ class Storages(TorchDispatchMode):
     def enter(self, part: str) -> None:
         """The forward or the backward phase of a micro-batch begins.
 
-        What a backward pass leaves to the next micro-batch are gradients, what a forward pass leaves
-        to its backward pass are activations.
+        What a backward pass leaves to the next micro-batch are gradients, what a forward pass
+        leaves to its backward pass are activations.
         """
         if part == BACKWARD:
             self.phase = Phase.BACKWARD
@@ -194,6 +198,12 @@ class Storages(TorchDispatchMode):
         self.keep(Phase.BACKWARD, Kind.GRADIENTS)
         self.computed = 0
         self.phase = Phase.FORWARD
+
+    def restart_counts(self) -> None:
+        """Count what a step does from now on."""
+        self.flops = 0
+        self.sent = 0.0
+        self.launches.clear()
 
     def complete(self, parameter: Tensor) -> None:
         """The backward pass has completed the gradient of `parameter`."""
@@ -214,11 +224,11 @@ class Storages(TorchDispatchMode):
         original = storages.resize_
 
         def resize(storage: torch.UntypedStorage, size: int) -> Any:
-            done = original(storage, size)
+            result = original(storage, size)
             self._count(storage)
             life = _Life(storage.nbytes(), self.phase, Kind.COMMUNICATION)
             self._change(storage._cdata, life)
-            return done
+            return result
 
         with patch.object(storages, "resize_", resize):
             yield
@@ -242,11 +252,15 @@ class Storages(TorchDispatchMode):
             self._change(storage._cdata, _Life(size, self.phase))
 
     def _change(self, address: int, life: _Life | None) -> None:
-        if (before := self._now.pop(address, None)) is not None:
-            self.changes.append((self.phase, self.computed, before, -1))
+        before = self._now.pop(address, None)
+        if before is not None:
+            self._record(before, -1)
         if life is not None:
             self._now[address] = life
-            self.changes.append((self.phase, self.computed, life, 1))
+            self._record(life, 1)
+
+    def _record(self, life: _Life, sign: int) -> None:
+        self.changes.append((self.phase, self.computed, life, sign))
 
     def _note_collective(self, name: str, args: Any) -> None:
         tensors = [leaf for leaf in tree_leaves(args) if type(leaf) in _COUNTED]
@@ -255,10 +269,14 @@ class Storages(TorchDispatchMode):
             # The ring of an all-reduce passes the data around twice.
             rounds = 2 if name.startswith("allreduce") else 1
             ranks = ProcessGroup.unbox(groups[0]).size()
-            parts = [[x.nbytes for x in tree_leaves(arg) if isinstance(x, Tensor)] for arg in args]
-            whole = max(map(sum, parts))
+            whole = max(tensor_bytes(arg) for arg in args)
             self.sent += rounds * whole * (ranks - 1) / ranks
             self.label(tensors, Kind.COMMUNICATION)
+
+
+def tensor_bytes(tree: Any) -> int:
+    """Bytes of the tensors in it."""
+    return sum(leaf.nbytes for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
 
 
 def _copied_bytes(func: Any, args: Any) -> int:
@@ -278,8 +296,15 @@ def _copied_bytes(func: Any, args: Any) -> int:
 
 
 _STARTS_NONE = {
-    *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
-    *("_local_scalar_dense", "_unsafe_view", "set_", "resize_"),
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "_local_scalar_dense",
+    "_unsafe_view",
+    "set_",
+    "resize_",
 }
 
 

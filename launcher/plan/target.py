@@ -64,13 +64,13 @@ class Described:
     def target(self, resolved: Resolved) -> PlanTarget:
         """What the ranks of a run have there."""
         ranks = max(resolved.batching.world_size // self.nodes, 1)
-        is_gpu = resolved.device != "cpu"
         here = self.machine
         if self.device_bytes is not None or resolved.device != "cuda" or not self.is_here:
             here = replace(here, gpu_bytes=self.device_bytes, gpu_others_bytes=())
-        device_bytes = here.tensor_bytes(ranks, self.nodes) if is_gpu else None
-        gpu = self.gpu if is_gpu else None
-        return PlanTarget(self.nodes, ranks, resolved.device, device_bytes, here.ram_bytes, gpu)
+        target = PlanTarget(self.nodes, ranks, resolved.device, None, here.ram_bytes)
+        if resolved.device == "cpu":
+            return target
+        return replace(target, device_bytes=here.tensor_bytes(ranks, self.nodes), gpu=self.gpu)
 
 
 @dataclass(frozen=True)
@@ -97,50 +97,80 @@ class PlanTarget:
 def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnostic]) -> Described:
     """The machine of the options in `values`; errors are added to `diagnostics`."""
 
-    def wrong(flag: str, problem: str, **parts: Any) -> None:
-        diagnostics.append(Diagnostic(problem, where=f"{flag} {values[flag]}", **parts))
-
-    def number(option: Option, adapter: TypeAdapter[Any], allowed: str) -> int | None:
-        flag = option.flag
-        text = values.get(option.flag, "").strip()
-        try:
-            return adapter.validate_python(text) if flag in values else None
-        except ValueError:
-            fix = f"{flag} {text}GiB" if adapter is _SIZE and text.isdigit() else None
-            wrong(flag, f"{flag} {values[flag]} is invalid", allowed=allowed, fix=fix)
-            return None
-
-    gpus, nodes = (number(option, _COUNT, "1 or more") for option in (GPUS, NODES))
-    units = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
-    memory, ram = (number(option, _SIZE, units) for option in (GPU_MEMORY, RAM))
-    machine = here if ram is None else replace(here, ram_bytes=ram)
-    known = throughput.gpus()
+    gpus = _number(GPUS, values, diagnostics)
+    nodes = _number(NODES, values, diagnostics)
+    memory = _number(GPU_MEMORY, values, diagnostics)
+    ram = _number(RAM, values, diagnostics)
     gpu = None
-    if (text := values.get(GPU.flag)) is not None:
-        gpu = {_joined(each): entry for each, entry in known.items()}.get(_joined(text))
-        candidates = [each for each in known if _joined(text) in _joined(each)]
-        if gpu is None:
-            fastest = max(
-                candidates, key=lambda each: known[each].peaks.get("bf16", 0), default=None
-            )
-            parts = {
-                "did_you_mean": fastest,
-                "fix": fastest and f"{GPU.flag} {shlex.quote(fastest)}",
-            }
-            wrong(
-                GPU.flag, f"unknown GPU '{text}'", allowed=", ".join(candidates or known), **parts
-            )
-        elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
-            allowed = f"{', '.join(candidates)}; or {GPU_MEMORY.flag} SIZE beside it"
-            wrong(GPU.flag, f"GPUs of the name {gpu.name} differ in memory", allowed=allowed)
-        if memory is None and gpu is not None:
-            memory = gpu.memory_bytes
+    if GPU.flag in values:
+        gpu = _gpu(values, diagnostics)
+    if gpu is not None and memory is None:
+        memory = gpu.memory_bytes
+    # A memory or a name means GPUs: as many as here, or one.
     if gpus is None and (memory is not None or gpu is not None):
         gpus = here.gpus or 1
+
+    machine = here
+    if ram is not None:
+        machine = replace(machine, ram_bytes=ram)
     if gpus is not None:
         has_bf16 = gpu is None or "bf16" in gpu.peaks
         machine = replace(machine, gpus=gpus, device="cuda", gpu_bf16=has_bf16)
     return Described(machine, nodes or 1, memory, gpu, is_here=nodes in (None, 1) and gpus is None)
+
+
+def _number(option: Option, values: Mapping[str, str], diagnostics: list[Diagnostic]) -> int | None:
+    """The count or size that an option has; None: it has none, or an invalid one."""
+    flag = option.flag
+    if flag not in values:
+        return None
+    adapter = _COUNT
+    allowed = "1 or more"
+    if option in (GPU_MEMORY, RAM):
+        adapter = _SIZE
+        allowed = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
+    text = values[flag].strip()
+    try:
+        return adapter.validate_python(text)
+    except ValueError:
+        error = Diagnostic(
+            f"{flag} {values[flag]} is invalid",
+            where=f"{flag} {values[flag]}",
+            allowed=allowed,
+            fix=f"{flag} {text}GiB" if adapter is _SIZE and text.isdigit() else None,
+        )
+        diagnostics.append(error)
+        return None
+
+
+def _gpu(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Gpu | None:
+    """The named GPU, if there is one of the name."""
+    flag = GPU.flag
+    text = values[flag]
+    name = _joined(text)
+    gpus = {_joined(known): gpu for known, gpu in throughput.gpus().items()}
+    names = [known for known in throughput.gpus() if name in _joined(known)]
+    gpu = gpus.get(name)
+    if gpu is None:
+        fastest = None
+        if names:
+            fastest = max(names, key=lambda known: gpus[_joined(known)].peaks.get("bf16", 0))
+        error = Diagnostic(
+            f"unknown GPU '{text}'",
+            where=f"{flag} {text}",
+            allowed=", ".join(names or throughput.gpus()),
+            did_you_mean=fastest,
+            fix=fastest and f"{flag} {shlex.quote(fastest)}",
+        )
+        diagnostics.append(error)
+    elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
+        error = Diagnostic(
+            f"GPUs of the name {gpu.name} differ in memory",
+            where=f"{flag} {text}",
+            allowed=f"{', '.join(names)}; or {GPU_MEMORY.flag} SIZE beside it",
+        )
+        diagnostics.append(error)
+    return gpu
 
 
 def _with_unit(text: str) -> str:
@@ -150,8 +180,8 @@ def _with_unit(text: str) -> str:
     return f"{text}iB" if text[-1:] in "kKmMgGtT" else text
 
 
-_COUNT = TypeAdapter(Annotated[int, Field(ge=1)])
-_SIZE = TypeAdapter(Annotated[ByteSize, Field(ge=1), BeforeValidator(_with_unit)])
+_COUNT: TypeAdapter[Any] = TypeAdapter(Annotated[int, Field(ge=1)])
+_SIZE: TypeAdapter[Any] = TypeAdapter(Annotated[ByteSize, Field(ge=1), BeforeValidator(_with_unit)])
 
 
 def _joined(name: str) -> str:

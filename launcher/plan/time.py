@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 from gearshift.engines.catalog import Placement
 from gearshift.launcher.plan.storages import Kind
@@ -57,7 +58,21 @@ def moved_bytes(
     return accumulation * each + 4 * trainable + 2 * (weights + held[Kind.OPTIMIZER])
 
 
+@dataclass(frozen=True)
+class StepWork:
+    """What a rank does in a step."""
+
+    flops: float
+    moved: float
+    """Bytes from and to its memory, at least."""
+    sent: float
+    """Bytes."""
+    copied: float
+    """Bytes to the host and back."""
+
+
 def by_data_sheet(
+    work: StepWork,
     gpu: Gpu,
     precision: str,
     target: PlanTarget,
@@ -65,44 +80,41 @@ def by_data_sheet(
     parameters: int,
     plan: TrainPlan,
     val_samples: int,
-    *,
-    flops: float,
-    moved: float,
-    sent: float,
-    copied: float,
 ) -> Seconds:
     """Roofline: the longest of computation, memory and links, which overlap.
 
-    In a step of a rank are `flops`, and bytes `moved` from and to its memory at least, `sent`, and
-    `copied` to the host and back. An evaluation computes a third of the operations of training for
-    each sample. Starting, reading data and saving are not part of it.
+    An evaluation computes a third of the operations of training for each sample. Starting, reading
+    data and saving are not part of it.
     """
     peak = gpu.peaks.get(precision)
     if peak is None:
         return Seconds(None, None, None, f"none: the data sheet of {gpu.name} has no {precision}")
     size = "1.3B" if parameters > _LARGE else "124M"
     share = SHARES[size, "host" if placement.offloads else placement.weights]
-    parts = {f"{share:.0%} of {peak / 1e12:g} TFLOP/s in {precision}": flops / peak / share}
+    computing = work.flops / peak / share
+    parts = {f"{share:.0%} of {peak / 1e12:g} TFLOP/s in {precision}": computing}
     if gpu.memory_bytes_per_s is not None:
         speed = gpu.memory_bytes_per_s
-        parts[f"memory at {speed / 1e9:g} GB/s"] = moved / speed
-    if copied:
-        parts[f"host link at {_HOST_LINK / 1e9:g} GB/s"] = copied / _HOST_LINK
+        parts[f"memory at {speed / 1e9:g} GB/s"] = work.moved / speed
+    if work.copied:
+        parts[f"host link at {_HOST_LINK / 1e9:g} GB/s"] = work.copied / _HOST_LINK
     missing = ""
-    if sent and target.nodes == 1 and gpu.link_bytes_per_s is not None:
+    if work.sent and target.nodes == 1 and gpu.link_bytes_per_s is not None:
         speed = gpu.link_bytes_per_s
-        parts[f"links at {speed / 1e9:g} GB/s"] = sent / speed
-    elif sent:
+        parts[f"links at {speed / 1e9:g} GB/s"] = work.sent / speed
+    elif work.sent:
         missing = ", links not counted"
-    limit = max(parts, key=lambda name: parts[name])
-    step = parts[limit]
-    forward = flops / plan.global_batch * target.ranks / 3 / peak / share
+    limit, step = max(parts.items(), key=itemgetter(1))
+
+    forward = work.flops / plan.global_batch * target.ranks / 3 / peak / share
     evaluation = val_samples / target.ranks * forward
+    end = plan.end_step
+    evaluations = plan.evaluations(0, end)
+    if not plan.evaluates_at(end):  # the end of a run evaluates
+        evaluations += 1
     basis = (
         f"data sheet of {gpu.name}, {limit}{missing}; the share of the peak is that of PyTorch "
         f"with {size} parameters on an H200, of a matrix product"
     )
-    periods = [plan.eval_every, plan.steps_per_epoch if plan.eval_each_epoch else None]
-    steps = {n for period in periods if period for n in range(period, plan.end_step + 1, period)}
-    run = plan.end_step * step + len(steps | {plan.end_step}) * evaluation
+    run = end * step + evaluations * evaluation
     return Seconds(step, plan.steps_per_epoch * step, run, basis, is_least=True)

@@ -6,13 +6,13 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import zip_longest
 from pathlib import Path
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import Diagnostic
 from gearshift.launcher.config.command_line import CommandLine
-from gearshift.launcher.submit.options import SBATCH
+from gearshift.launcher.submit.options import ARRAY, SBATCH, SWEEP
 from gearshift.slurm import sbatch
 
 FOLDER = (environment.ROOT / "gearshift" / "slurm").resolve()
@@ -21,6 +21,7 @@ RANKS = "GEARSHIFT_RANKS_PER_NODE"
 _PYTHON = ("GEARSHIFT_PYTHON", "GEARSHIFT_CONTAINER")
 """Either selects the Python of the job."""
 _LAUNCH = "GEARSHIFT_LAUNCH"
+_COUNT = re.compile(r"[1-9]\d*")
 _NODES = re.compile(r"([1-9]\d*)(?:-([1-9]\d*))?")
 _GPUS = re.compile(r"(?:[A-Za-z][\w.-]*:)?([1-9]\d*)")
 _GPUS_OF_GRES = re.compile(r"(?:^|,)(?:gres[:/])?gpu(?::[A-Za-z][\w.-]*)?(?:[:=](\d+))?(?=,|\(|$)")
@@ -30,8 +31,8 @@ _RESERVED = ("chdir", "error", "open-mode", "output", "parsable", "test-only", "
 _FORMATS = {
     "--nodes": ("1, 2, … or MIN-MAX", _NODES),
     "--gpus-per-node": ("1, 2, … or TYPE:N", _GPUS),
-    "--ranks-per-node": ("1, 2, …", re.compile(r"[1-9]\d*")),
-    "--cpus-per-task": ("1, 2, …", re.compile(r"[1-9]\d*")),
+    "--ranks-per-node": ("1, 2, …", _COUNT),
+    "--cpus-per-task": ("1, 2, …", _COUNT),
 }
 
 
@@ -61,21 +62,13 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     Runs the site file in a subshell.
     """
     environ = _site(diagnostics)
-    values: dict[str, str] = {}
+    values = _values(command_line, diagnostics)
     passthrough = command_line.passthrough
-    for flag, text in command_line.values.items():
-        allowed, pattern = _FORMATS.get(flag, ("text on one line", _LINE))
-        match = pattern.fullmatch(text)
-        if match and (pattern != _NODES or int(match[1]) <= int(match[2] or match[1])):
-            values[flag] = text
-            continue
-        message = f"invalid {flag} {text!r}"
-        where = f"command line: {flag} {text}"
-        diagnostics.append(Diagnostic(message, key=flag, value=text, where=where, allowed=allowed))
-    ours = {option.flag[2:]: values.get(option.flag) for option in SBATCH}
+    options = {option.flag[2:]: values.get(option.flag) for option in SBATCH}
+    # What ranks and checks follow from must be known here, before sbatch reads it.
     for argument in passthrough:
-        where = f"command line: -- … {argument}"
-        if (name := sbatch.option_of(argument)) in ours:
+        name = sbatch.option_of(argument)
+        if name in options:
             message = f"{argument} must precede -- : submit reads it"
             allowed = f"--{name} before  -- "
         elif name in _RESERVED:
@@ -83,56 +76,96 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
             allowed = "other sbatch options"
         else:
             continue
+        where = f"command line: -- … {argument}"
         diagnostics.append(Diagnostic(message, value=argument, where=where, allowed=allowed))
-    header = {
-        "nodes": "1",
-        **sbatch.header(environ),
-        **{k: text for k, text in ours.items() if text},
-    }
+    # Options of the command line override those of the site file.
+    header = {"nodes": "1", **sbatch.header(environ)}
+    header |= {name: text for name, text in options.items() if text}
     array = header.pop("array", None)
+    if array is not None and SWEEP.flag not in command_line.values:
+        message = f"{ARRAY.flag} chooses lines of {SWEEP.flag}, which is missing"
+        where = f"command line: {ARRAY.flag} {array}"
+        allowed = f"with  {SWEEP.flag} FILE"
+        diagnostics.append(Diagnostic(message, value=array, where=where, allowed=allowed))
+
     gpus = _gpus(header, passthrough)
-    cpus = values.get("--cpus-per-task")
-    ranks = values.get("--ranks-per-node") or environ.get(RANKS, "")
-    count = int(ranks) if re.fullmatch(r"[1-9]\d*", ranks) else gpus or 1
+    ranks = gpus or 1
+    requested_ranks = values.get("--ranks-per-node") or environ.get(RANKS, "")
+    if _COUNT.fullmatch(requested_ranks):
+        ranks = int(requested_ranks)
     # sbatch takes the script for one task per node, and each rank needs at least one CPU. With
     # GPUs, the site's defaults decide how many CPUs go with each.
-    if cpus is not None or (count > 1 and not gpus and "cpus-per-task" not in header):
-        header["cpus-per-task"] = str(int(cpus or 1) * count)
+    cpus = None
+    if "--cpus-per-task" in values:
+        cpus = int(values["--cpus-per-task"])
+        header["cpus-per-task"] = str(cpus * ranks)
+    elif ranks > 1 and not gpus:
+        header.setdefault("cpus-per-task", str(ranks))
+
+    # For job.sh, which starts the ranks.
+    exported = []
+    if "--ranks-per-node" in values:
+        exported.append(f"{RANKS}={values['--ranks-per-node']}")
     is_torchrun = "--torchrun" in command_line.flags or environ.get(_LAUNCH) == "torchrun"
-    variables = {
-        RANKS: values.get("--ranks-per-node"),
-        _LAUNCH: "torchrun" if is_torchrun else None,
-    }
+    if is_torchrun:
+        exported.append(f"{_LAUNCH}=torchrun")
     # Unless the site selects one, the job uses this Python.
     if not any(environ.get(name) for name in (*_PYTHON, sbatch.SITE_VARIABLE)):
-        variables[_PYTHON[0]] = str(Path(sys.executable).absolute())
-    if exported := [f"{name}={value}" for name, value in variables.items() if value]:
+        exported.append(f"{_PYTHON[0]}={Path(sys.executable).absolute()}")
+    if exported:
         header["export"] = ",".join([header.get("export") or "ALL", *exported])
-    nodes = _NODES.fullmatch(header["nodes"] or "")
-    first, last = (int(nodes[1]), int(nodes[2] or nodes[1])) if nodes else (1, 1)
+
+    nodes = range(1, 2)
+    match = _NODES.fullmatch(header["nodes"] or "")
+    if match is not None:
+        first = int(match[1])
+        last = int(match[2] or first)
+        nodes = range(first, max(first, last) + 1)
     return Allocation(
         header=header,
         passthrough=passthrough,
-        nodes=range(first, max(first, last) + 1),
-        ranks=count,
+        nodes=nodes,
+        ranks=ranks,
         gpus=gpus,
-        cpus=int(cpus) if cpus else None,
+        cpus=cpus,
         is_torchrun=is_torchrun,
         array=array,
     )
 
 
+def _values(command_line: CommandLine, diagnostics: list[Diagnostic]) -> dict[str, str]:
+    """The options by flag, without those that are invalid: their errors join `diagnostics`."""
+    values = {}
+    for flag, text in command_line.values.items():
+        allowed, pattern = _FORMATS.get(flag, ("text on one line", _LINE))
+        match = pattern.fullmatch(text)
+        is_valid = match is not None
+        if match is not None and pattern is _NODES and match[2] is not None:
+            is_valid = int(match[1]) <= int(match[2])
+        if is_valid:
+            values[flag] = text
+            continue
+        message = f"invalid {flag} {text!r}"
+        where = f"command line: {flag} {text}"
+        diagnostics.append(Diagnostic(message, key=flag, value=text, where=where, allowed=allowed))
+    return values
+
+
 def _site(diagnostics: list[Diagnostic]) -> Mapping[str, str]:
     """The environment after the site file; without the variables of a job that we run in."""
     environ = environment.variables()
-    outside = sbatch.environment(environ) if "SLURM_JOB_ID" in environ else dict(environ)
+    outside = dict(environ)
+    if "SLURM_JOB_ID" in environ:
+        outside = sbatch.environment(environ)
     path = sbatch.find_site_file(environ, FOLDER)
     if path is None:
         return outside
     try:
         return {sbatch.SITE_VARIABLE: str(path), **sbatch.read_site_file(path, outside)}
     except sbatch.SiteError as error:
-        where = f"{sbatch.SITE_VARIABLE}={path}" if sbatch.SITE_VARIABLE in environ else str(path)
+        where = str(path)
+        if sbatch.SITE_VARIABLE in environ:
+            where = f"{sbatch.SITE_VARIABLE}={path}"
         allowed = "shell settings whose last command succeeds; see slurm/site.example.sh"
         message = f"site file {path} failed: {error}"
         diagnostics.append(Diagnostic(message, value=str(path), where=where, allowed=allowed))
@@ -141,10 +174,18 @@ def _site(diagnostics: list[Diagnostic]) -> Mapping[str, str]:
 
 def _gpus(header: Mapping[str, str | None], passthrough: Sequence[str]) -> int:
     """GPUs per node, if they are requested per node."""
-    if match := _GPUS.fullmatch(header.get("gpus-per-node") or ""):
+    match = _GPUS.fullmatch(header.get("gpus-per-node") or "")
+    if match is not None:
         return int(match[1])
-    # `--gres gpu:2` may be two arguments.
-    joined = [*passthrough, *(f"{name}={value}" for name, value in pairwise(passthrough))]
-    pairs = [o.partition("=") for o in [f"--gres={header.get('gres') or ''}", *joined]]
-    matches = [_GPUS_OF_GRES.search(value) for name, _, value in pairs if name == "--gres"]
-    return max((int(match[1] or 1) for match in matches if match), default=0)
+    requests = [header.get("gres") or ""]
+    for argument, following in zip_longest(passthrough, passthrough[1:], fillvalue=""):
+        name, equals, value = argument.partition("=")
+        if name == "--gres":
+            # `--gres gpu:2` may be two arguments.
+            requests.append(value if equals else following)
+    gpus = 0
+    for request in requests:
+        match = _GPUS_OF_GRES.search(request)
+        if match is not None:
+            gpus = max(gpus, int(match[1] or 1))
+    return gpus

@@ -8,14 +8,13 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base import disk, environment
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
-from gearshift.launcher.config import machine
+from gearshift.launcher.config import machine, presets
 from gearshift.launcher.config.command_line import RUN, CommandLine, parse
 from gearshift.launcher.config.errors import about_value
 from gearshift.launcher.config.provenance import BATCH_SETTINGS, CLI_LAYER, STAGED_MODE, CliArgs
@@ -33,15 +32,11 @@ from gearshift.slurm.environment import SLURM_FOLDER, RankEnvironment
 from gearshift.slurm.sbatch import SbatchError
 from gearshift.training.storage import atomic_write
 
-_FIRST = "GEARSHIFT_SWEEP_FIRST"
-"""The index of the first line of lines.txt, if it is not 1."""
 NEXT = "next"
 """Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
 _PART = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
 _MOST_COMMON = 8
-"""Times the largest world: a global batch that every number of nodes divides may be proposed up to it."""
-_MOST = 100_000
-"""The largest index; Slurm's own limit, MaxArraySize, is lower on almost every cluster."""
+"""Times the largest world, up to which a batch that every number of nodes divides is proposed."""
 _MARK = re.compile("%[0-9]*[A-Za-z%]")
 
 
@@ -50,7 +45,7 @@ class SubmittedRun:
     """One run of a job."""
 
     folder: Path
-    begun: RunPlan
+    plan: RunPlan
     name: str = ""
     """The name of the stage, or index of the array; empty: the only run of the submission."""
 
@@ -103,122 +98,128 @@ def decide(
 
     Raises SettingsError with `diagnostics` and all further errors.
     """
-    if requested.array is not None or SWEEP.flag in command_line.values:
-        return _array(command_line, requested, diagnostics)
+    if SWEEP.flag in command_line.values:
+        return _sweep(command_line, requested, diagnostics)
 
     def prepare_one(args: CliArgs, out: Path | None) -> RunPlan:
         # Each stage is a job of its own: this process is none of its ranks.
         return replace(_prepare(args, out, [], requested), launched=None)
 
+    ready = prepare(command_line.args, command_line.out, diagnostics, prepare_one)
+    if isinstance(ready, Pipeline):
+        return _stages(command_line, requested, ready)
+    return _single(command_line, requested, ready)
+
+
+def _stages(command_line: CommandLine, requested: Allocation, stages: Pipeline) -> Submission:
+    """A job for each remaining stage, which reads its settings from the folder of the stage."""
+    arguments = run_arguments(command_line.argv, ("--resume",))
+    if not stages.is_resumed:
+        arguments = _downloads(stages)  # the folder of a stage has the other options
+    folder = stages.folder.absolute()
+    jobs = []
+    for stage, plan in stages.left:
+        stage_folder = folder / stage.folder.name
+        job = _job(
+            "default",
+            {"job-name": f"gearshift-{STAGED_MODE}-{stage.name}", **requested.header},
+            stage_folder,
+            [*arguments, f"--resume={stage_folder}", f"--out={stage_folder}"],
+            [SubmittedRun(stage_folder, plan, stage.name)],
+        )
+        jobs.append(job)
+    submission = Submission(folder, jobs, stages.warnings, stages.line)
+    if stages.is_resumed:
+        return submission
+    return replace(submission, stages=stages)
+
+
+def _single(command_line: CommandLine, requested: Allocation, plan: RunPlan) -> Submission:
+    """The job of one run."""
     args = command_line.args
-    out = command_line.out
-    argv = command_line.argv
-    begun = prepare(args, out, diagnostics, prepare_one)
-    if isinstance(begun, Pipeline):
-        stages = begun
-        # A job for each remaining stage, which reads its settings from the folder of the stage.
-        arguments = run_arguments(argv, ("--resume",)) if stages.is_resumed else _downloads(stages)
-        jobs = []
-        for stage, begun in stages.left:
-            folder = stages.folder.absolute() / stage.folder.name
-            header = {"job-name": f"gearshift-{STAGED_MODE}-{stage.name}", **requested.header}
-            run = SubmittedRun(folder, begun, stage.name)
-            resumed = [*arguments, f"--resume={folder}", f"--out={folder}"]
-            jobs.append(_job("default", header, folder, resumed, [run]))
-        made = None if stages.is_resumed else stages
-        folder = stages.folder.absolute()
-        return Submission(folder, jobs, stages.warnings, stages.line, made)
-    is_new = begun.out is None and begun.resume is None  # a default name gets a free folder
-    folder = (run_folder.unused_path(begun.name) if is_new else begun.destination).absolute()
-    resumes_newest = args.resume == checkpoint_search.AUTO and out is None  # the newest of now
-    name = args.mode if args.mode in script.SHIPPED and args.mode != STAGED_MODE else None
-    without = MODE_FLAGS if name is not None else ()  # the job file selects the mode
-    arguments = [f"--mode={name}"] if name == "default" else []
-    arguments += run_arguments(argv, (*without, "--resume") if resumes_newest else without)
-    if resumes_newest and begun.resume:
-        arguments.append(f"--resume={begun.destination.absolute()}")
-    arguments += [*_pinned(begun), f"--out={folder}"]
-    job = _job(
-        name or "default", requested.header, folder, arguments, [SubmittedRun(folder, begun)]
-    )
-    return Submission(folder, [job], begun.resolved.warnings, begun.line)
+    folder = plan.destination
+    if plan.out is None and plan.resume is None:  # a default name gets a free folder
+        folder = run_folder.unused_path(plan.name)
+    folder = folder.absolute()
+
+    name = "default"
+    arguments = []
+    without: list[str] = []
+    if args.mode in script.SHIPPED and args.mode != STAGED_MODE:
+        name = args.mode  # the job file selects the mode
+        without += MODE_FLAGS
+        if name == "default":
+            arguments.append("--mode=default")
+    # The newest run of now, not that of the time when the job starts.
+    resumes_newest = args.resume == checkpoint_search.AUTO and command_line.out is None
+    if resumes_newest:
+        without.append("--resume")
+    arguments += run_arguments(command_line.argv, without)
+    if resumes_newest and plan.resume:
+        arguments.append(f"--resume={plan.destination.absolute()}")
+    arguments += [*_pinned(plan), f"--out={folder}"]
+
+    job = _job(name, requested.header, folder, arguments, [SubmittedRun(folder, plan)])
+    return Submission(folder, [job], plan.resolved.warnings, plan.line)
 
 
-def _array(
+def _sweep(
     command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
 ) -> Submission:
-    """A job array: one run and one folder per index, with the line of --sweep that has its number."""
+    """A job array: one run and one folder per line of --sweep, or per line that --array chooses."""
     errors = list(diagnostics)
-    warnings = list[Diagnostic]()
-    runs: list[SubmittedRun] = []
-    texts: dict[int, str] = {}
-    numbers, _, throttle = (requested.array or "").partition("%")
-    origin = f"{ARRAY.flag} {requested.array}"
-    path = command_line.values.get(SWEEP.flag)
+    path = Path(command_line.values[SWEEP.flag])
     try:
-        lines = _lines(Path(path)) if path else {}
-        wanted = lines if requested.array is None else _indices(numbers, origin)
-        if path and (missing := [number for number in wanted if number not in lines]):
-            message = f"{path} has no line for element {missing[0]}"
-            allowed = f"lines {_ranges(lines)}"
-            raise SettingsError.of(message, value=missing[0], where=origin, allowed=allowed)
+        lines = _lines(path)
+        if requested.array is not None:
+            lines = _of_array(lines, path, requested.array)
     except SettingsError as error:
         raise SettingsError([*errors, *error.diagnostics]) from error
-    folder = None if command_line.out is None else command_line.out.absolute()
-    # An earlier array may have written to the folder.
-    jobs_only = folder is not None and run_folder.has_only_jobs(folder / SLURM_FOLDER)
-    if folder is not None and not (
-        jobs_only and (folder / SLURM_FOLDER / run_folder.LINES).is_file()
-    ):
-        errors += run_folder.writing_errors(folder, f"--out {command_line.out}")
+    folder = None
+    if command_line.out is not None:
+        folder = command_line.out.absolute()
+        if not _is_of_array(folder / SLURM_FOLDER):
+            errors += run_folder.writing_errors(folder, f"--out {command_line.out}")
+
+    warnings: list[Diagnostic] = []
+    runs: list[SubmittedRun] = []
+    texts: dict[int, str] = {}
     shared = run_arguments(command_line.argv)
-    for number in wanted:
-        text = lines.get(number, "")
-        where = f"{path}:{number}" if path else origin
+    for number, text in lines.items():
+        where = f"{path}:{number}"
         try:
-            words = shlex.split(text)
-        except ValueError as error:
-            errors.append(
-                Diagnostic(f"cannot parse a line of options: {error}", value=text, where=where)
-            )
-            continue
-        if wrong := [word for word in words if word.partition("=")[0] in ALLOCATED]:
-            message = f"{wrong[0]} applies to all runs of an array, not to one line"
-            errors.append(
-                Diagnostic(message, where=f"{where}: {wrong[0]}", allowed="options of  run")
-            )
-            continue
-        line = parse(RUN, [*shared, *words])
-        args, invalid = with_weights(line.args)
-        if selected(line.args):
-            message = f"mode {STAGED_MODE} needs one job per stage: an array element is one job"
-            invalid.append(Diagnostic(message, where=where, allowed="--stage NAME"))
-        try:
-            begun = _prepare(args, line.out, [*line.diagnostics, *invalid], requested)
+            words = _words(text, where)
+            line = parse(RUN, [*shared, *words])
+            plan = _prepare_line(line, where, requested)
         except SettingsError as error:
-            for new in error.diagnostics:
-                if words and new.severity == "error":  # the line may have caused it
-                    new = replace(new, where=": ".join(filter(None, (where, new.where))))
-                errors.append(new)
+            errors += error.diagnostics
             continue
-        folder = folder or run_folder.unused_path(f"sweep-{begun.name}").absolute()
+        if folder is None:
+            folder = run_folder.unused_path(f"sweep-{plan.name}").absolute()
         out = line.out.absolute() if line.out else folder / str(number)
+        # An element that is submitted again finds the run folder of the first time.
         if not run_folder.is_run_folder(out):
             errors += run_folder.writing_errors(out, f"--out {out}")
-        runs.append(SubmittedRun(out, begun, str(number)))
-        texts[number] = shlex.join([*run_arguments(words), *_pinned(begun), f"--out={out}"])
-        warnings += begun.resolved.warnings
+        runs.append(SubmittedRun(out, plan, str(number)))
+        options = [*run_arguments(words), *_pinned(plan), f"--out={out}"]
+        texts[number] = shlex.join(options)
+        warnings += plan.resolved.warnings
     if errors or folder is None:
         raise SettingsError(distinct(errors))
-    header = {**requested.header, "array": _ranges(texts) + (f"%{throttle}" if throttle else "")}
-    first = min(1, *texts)
-    if first == 0:
-        header["export"] = f"{header.get('export') or 'ALL'},{_FIRST}=0"
+
+    throttle = re.sub("^[^%]*", "", requested.array or "")
+    header = {**requested.header, "array": _ranges(texts) + throttle}
+    content = ""
+    for number in range(1, max(texts) + 1):  # line K belongs to element K
+        content += texts.get(number, "") + "\n"
     arguments = [str(folder / SLURM_FOLDER / run_folder.LINES), *shared]
-    content = "".join(f"{texts.get(number, '')}\n" for number in range(first, max(texts) + 1))
-    return Submission(
-        folder, [_job("sweep", header, folder, arguments, runs, content)], distinct(warnings)
-    )
+    job = _job("sweep", header, folder, arguments, runs, content)
+    return Submission(folder, [job], distinct(warnings))
+
+
+def _is_of_array(folder: Path) -> bool:
+    """Whether an earlier array, and nothing else, has written to the folder of its jobs."""
+    return run_folder.has_only_jobs(folder) and (folder / run_folder.LINES).is_file()
 
 
 def _lines(path: Path) -> dict[int, str]:
@@ -228,35 +229,90 @@ def _lines(path: Path) -> dict[int, str]:
         texts = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise SettingsError.of(
-            f"cannot read {path}: {reason}", value=str(path), where=where
-        ) from error
-    lines = {number: text for number, text in enumerate(texts, 1) if text.partition("#")[0].strip()}
+        message = f"cannot read {path}: {reason}"
+        raise SettingsError.of(message, value=str(path), where=where) from error
+    lines = {}
+    for number, text in enumerate(texts, start=1):
+        if text.partition("#")[0].strip():
+            lines[number] = text
     if not lines:
         allowed = "one line of options per run, such as  --lr 1e-3 --seed 1"
         raise SettingsError.of(f"{path} is empty", value=str(path), where=where, allowed=allowed)
     return lines
 
 
-def _indices(numbers: str, where: str) -> list[int]:
-    """The indices of a range such as `0-6:2,9`."""
-    indices: set[int] = set()
+def _of_array(lines: Mapping[int, str], path: Path, array: str) -> dict[int, str]:
+    """Those of the `lines` that --array chooses, such as `1-7:2,9%2`."""
+    where = f"{ARRAY.flag} {array}"
+    numbers = array.partition("%")[0]
+    elements = {}
     for part in numbers.split(","):
         match = _PART.fullmatch(part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if match is None or last < first or last > _MOST:
-            allowed = f"a range: 1-8, 0-30:10, 1,4,7 or 1-8%2, up to {_MOST}"
+        indices = range(0)
+        if match is not None:
+            first = int(match[1])
+            last = int(match[2] or first)
+            indices = range(first, last + 1, int(match[3] or 1))
+        if not indices:
+            allowed = "a range: 1-8, 1-30:10, 1,4,7 or 1-8%2"
             message = f"invalid {ARRAY.flag} {numbers!r}"
             raise SettingsError.of(message, value=numbers, where=where, allowed=allowed)
-        indices.update(range(first, last + 1, int(match[3] or 1)))
-    return sorted(indices)
+        for number in indices:
+            if number not in lines:
+                message = f"{path} has no line for element {number}"
+                allowed = f"lines {_ranges(lines)}"
+                raise SettingsError.of(message, value=number, where=where, allowed=allowed)
+            elements[number] = lines[number]
+    return dict(sorted(elements.items()))
+
+
+def _words(text: str, where: str) -> list[str]:
+    """The options in a line of --sweep. Raises SettingsError."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        message = f"cannot parse a line of options: {error}"
+        raise SettingsError.of(message, value=text, where=where) from error
+    for word in words:
+        if word.partition("=")[0] in ALLOCATED:
+            message = f"{word} applies to all runs of an array, not to one line"
+            raise SettingsError.of(message, where=f"{where}: {word}", allowed="options of  run")
+    return words
+
+
+def _prepare_line(line: CommandLine, where: str, requested: Allocation) -> RunPlan:
+    """The run of a line of --sweep. Raises SettingsError, whose errors name the line."""
+    args, invalid = with_weights(line.args)
+    if selected(line.args):
+        message = f"mode {STAGED_MODE} needs one job per stage: an array element is one job"
+        invalid.append(Diagnostic(message, where=where, allowed="--stage NAME"))
+    try:
+        return _prepare(args, line.out, [*line.diagnostics, *invalid], requested)
+    except SettingsError as error:
+        diagnostics = []
+        for diagnostic in error.diagnostics:
+            if diagnostic.severity == "error":  # the line may have caused it
+                place = f"{where}: {diagnostic.where}" if diagnostic.where else where
+                diagnostic = replace(diagnostic, where=place)
+            diagnostics.append(diagnostic)
+        raise SettingsError(diagnostics) from error
 
 
 def _ranges(numbers: Iterable[int]) -> str:
     """The value of --array: `1-4,7`."""
-    groups = groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])
-    spans = [[number for _, number in group] for _, group in groups]
-    return ",".join(f"{span[0]}-{span[-1]}" if span[1:] else f"{span[0]}" for span in spans)
+    spans: list[range] = []
+    for number in sorted(numbers):
+        if spans and spans[-1].stop == number:
+            spans[-1] = range(spans[-1].start, number + 1)
+        else:
+            spans.append(range(number, number + 1))
+    texts = []
+    for span in spans:
+        text = str(span[0])
+        if len(span) > 1:
+            text += f"-{span[-1]}"
+        texts.append(text)
+    return ",".join(texts)
 
 
 def _job(
@@ -273,10 +329,19 @@ def _job(
         message = f"{logs} contains a pattern of sbatch, such as %j"
         allowed = "a run folder without % before a letter in its path"
         raise SettingsError.of(message, value=str(logs), allowed=allowed)
-    output = str(logs / ("%j.out" if lines is None else "%A_%a.out"))
+    log = "%A_%a.out"
+    mode_sentence = ""
+    if lines is None:
+        log = "%j.out"
+        mode_sentence = presets.mode(name).sentence
     try:
-        header = {**header, "output": output, "chdir": str(Path.cwd())}
-        text = script.render(name, header, arguments, str(FOLDER))
+        text = script.render(
+            name,
+            {**header, "output": str(logs / log), "chdir": str(Path.cwd())},
+            arguments,
+            str(FOLDER),
+            mode_sentence,
+        )
     except ValueError as error:
         raise SettingsError.of(str(error), allowed="names without line breaks") from error
     return SlurmJob(folder, text, runs, lines)
@@ -297,8 +362,10 @@ def _downloads(stages: Pipeline) -> list[str]:
 def _pinned(run: RunPlan) -> list[str]:
     """The commit of a model of the hub: a requeued job loads it, too."""
     resolved = run.resolved
-    pinned = str(resolved.values[PRETRAINED].value) if PRETRAINED in resolved.keys.decided else ""
-    return [f"--set={PRETRAINED}={pinned}"] if pinned.startswith(HUB) else []
+    if PRETRAINED not in resolved.keys.decided:
+        return []
+    name = str(resolved.values[PRETRAINED].value)
+    return [f"--set={PRETRAINED}={name}"] if name.startswith(HUB) else []
 
 
 def _prepare(
@@ -315,40 +382,51 @@ def _prepare(
     source: Literal["torchrun", "srun"] = "torchrun" if requested.is_torchrun else "srun"
 
     def prepare_in(size: int) -> RunPlan:
-        is_world = size > 1 or requested.is_torchrun
-        rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source) if is_world else None
+        rank_0 = None
+        if size > 1 or requested.is_torchrun:
+            rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source)
         return prepare_run_at(args, out, node, rank_0)
 
     errors = list(diagnostics)
-    begun: RunPlan | None = None
+    plan: RunPlan | None = None
     unsplit: dict[int, Diagnostic] = {}
     sizes = [nodes * ranks for nodes in requested.nodes]
     # The smallest and the largest world, and at most 16 of those between.
-    tried = [*sizes[: -1 : -(-len(sizes) // 16)], sizes[-1]]
-    for size in tried:
+    stride = math.ceil(len(sizes) / 16)
+    samples = [*sizes[:-1:stride], sizes[-1]]
+    for size in samples:
         try:
-            begun = prepare_in(size)
+            plan = prepare_in(size)
         except SettingsError as error:
-            for one in error.diagnostics:
-                if one.key in BATCH_SETTINGS and len(sizes) > 1:
-                    unsplit[size] = one
+            for diagnostic in error.diagnostics:
+                # A batch that one world cannot split may fit another.
+                if diagnostic.key in BATCH_SETTINGS and len(sizes) > 1:
+                    unsplit[size] = diagnostic
                 else:
-                    errors.append(one)
+                    errors.append(diagnostic)
     if unsplit:
-        errors.append(_unsplit(unsplit, tried, math.lcm(*sizes), ranks, prepare_in))
-    if begun is not None:
-        values = begun.resolved.values
-        if sizes[-1] == 1 and not requested.is_torchrun:
+        common = math.lcm(*sizes)
+        errors.append(_unsplit(unsplit, samples, common, ranks, prepare_in))
+
+    if plan is not None:
+        values = plan.resolved.values
+        largest = sizes[-1]
+        if largest == 1 and not requested.is_torchrun:
             errors += check_processes(values, ranks, "srun")
-        engine = ENGINES[begun.resolved.settings.engine.name]
-        if sizes[-1] > (engine.processes or sizes[-1]):
-            problem = f"is for one process, and the job has {sizes[-1]}"
+        engine = ENGINES[plan.resolved.settings.engine.name]
+        if engine.processes is not None and largest > engine.processes:
             others = [other.name for other in ENGINES.values() if other.processes is None]
-            parts = {"allowed": ", ".join(others), "fix": f"--engine {others[0]}"}
-            errors.append(about_value(values, "engine.name", problem, **parts))
-    if errors or begun is None:
+            too_many = about_value(
+                values,
+                "engine.name",
+                f"is for one process, and the job has {largest}",
+                allowed=", ".join(others),
+                fix=f"--engine {others[0]}",
+            )
+            errors.append(too_many)
+    if errors or plan is None:
         raise SettingsError(distinct(errors))
-    return begun
+    return plan
 
 
 def _unsplit(
@@ -358,25 +436,28 @@ def _unsplit(
     ranks: int,
     prepare_in: Callable[[int], object],
 ) -> Diagnostic:
-    """The error of a global batch that fits some of the `sizes` of a world only, `ranks` on each node.
+    """The error of a global batch that fits some of the `sizes` of a world only.
 
-    A fix for one size would be wrong for another: it fits their `common` multiple, or it chooses one.
+    A fix for one size would be wrong for another: it fits their `common` multiple, or it chooses a
+    number of nodes, each with `ranks`.
     """
     last = max(unsplit)
-    if len(unsplit) == len(sizes) and len(distinct(unsplit.values())) == 1:
-        return unsplit[last]  # of numbers that do not fit together in any world
     error = unsplit[last]
     fitting = [size for size in sizes if size not in unsplit]
+    if not fitting and len(distinct(unsplit.values())) == 1:
+        return error  # of numbers that do not fit together in any world
     if common > _MOST_COMMON * sizes[-1]:
-        nodes = f"--nodes {(fitting or [last])[-1] // ranks}"
-        return replace(error, fix=nodes if fitting else f"{nodes} {error.fix}")
+        if fitting:
+            return replace(error, fix=f"--nodes {fitting[-1] // ranks}")
+        return replace(error, fix=f"--nodes {last // ranks} {error.fix}")
     try:
         prepare_in(common)
     except SettingsError as raised:
-        errors = [one for one in raised.diagnostics if one.key in BATCH_SETTINGS]
-        text = f"among {common} processes"
-        of_all = f"among {sizes[0]} to {sizes[-1]} processes"
-        return replace(errors[0], message=errors[0].message.replace(text, of_all))
+        for of_common in raised.diagnostics:
+            if of_common.key in BATCH_SETTINGS:
+                text = f"among {common} processes"
+                of_all = f"among {sizes[0]} to {sizes[-1]} processes"
+                return replace(of_common, message=of_common.message.replace(text, of_all))
     return error
 
 
@@ -386,7 +467,7 @@ def check_room(submission: Submission) -> None:
     Raises SettingsError.
     """
     for run in submission.runs:
-        needed_bytes = least_room_bytes(run.begun.resolved)
+        needed_bytes = least_room_bytes(run.plan.resolved)
         disk.check_writable(run.folder, f"--out {run.folder}", needed_bytes=needed_bytes)
 
 
@@ -399,6 +480,7 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
     ids: list[str] = []
     with ExitStack() as undo:
         try:
+            # All are tested before anything is written.
             for job in submission.jobs:
                 sbatch.test(job.text, requested.passthrough, environment.variables())
             if submission.stages is not None:
@@ -409,20 +491,22 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
                 if job.lines is not None:
                     _write(job.script.with_name(run_folder.LINES), job.lines, undo)
             for job in submission.jobs:
-                options = [*requested.passthrough, *(dependency(ids[-1]) if ids else [])]
+                options = list(requested.passthrough)
+                if ids:
+                    options += dependency(ids[-1])
                 ids.append(sbatch.submit(job.script, options, environment.variables()))
                 undo.callback(queue.cancel, ids[-1])
+            # The id of the next job is known only after all are queued.
             for job, following in zip(submission.jobs, ids[1:], strict=False):
                 _write(job.script.with_name(NEXT), f"{following}\n", undo)
         except SbatchError as error:
             raise SettingsError.of(f"Slurm rejected the job: {error}", where="sbatch") from error
         except OSError as error:
-            message = (
-                f"cannot write {error.filename or submission.folder}: {error.strerror or error}"
-            )
-            allowed = "a writable run folder that all nodes share"
+            path = error.filename or submission.folder
             raise SettingsError.of(
-                message, value=str(submission.folder), allowed=allowed
+                f"cannot write {path}: {error.strerror or error}",
+                value=str(submission.folder),
+                allowed="a writable run folder that all nodes share",
             ) from error
         undo.pop_all()
     return ids
@@ -449,4 +533,7 @@ def _write(path: Path, text: str, undo: ExitStack) -> None:
 def _remove(path: Path) -> None:
     """Remove a file, or a folder that others have not written to. Disk access."""
     with suppress(OSError):
-        path.rmdir() if path.is_dir() else path.unlink()
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()

@@ -20,8 +20,8 @@ CLUSTER = "Slurm resources; further sbatch options, such as --mail-type=END, aft
 _SINGLE_MACHINE = ("--nproc", "--max-restarts")
 """Slurm decides the number of processes and restarts them."""
 _DRY_RUN = BY_FLAG["--dry-run"]
-_RESOURCES = (
-    *in_group(
+_RESOURCES = tuple(
+    in_group(
         CLUSTER,
         Option("--nodes N|MIN-MAX", "Nodes of the job. Default: 1."),
         Option("--gpus-per-node [TYPE:]N", "GPUs per node. Default: none."),
@@ -37,13 +37,13 @@ _RESOURCES = (
         Option("--mem SIZE", "Memory per node, such as 64G."),
         Option("--job-name NAME", "Job name. Default: gearshift-<mode>."),
         Option("--torchrun", "Start the ranks of each node with torchrun. Default: srun."),
-    ),
+    )
 )
 ARRAY, SWEEP = in_group(
     "jobs",
     Option(
         "--array RANGE",
-        "Submit one run per index, such as 1-8%2 (two at a time); with --sweep, its lines.",
+        "Lines of --sweep to submit, such as 1-8%2 (two at a time). Default: all.",
     ),
     Option(
         "--sweep FILE",
@@ -77,9 +77,10 @@ MODE_FLAGS = ("--mode", *(flag for flag, option in BY_FLAG.items() if option.mod
 
 def run_arguments(argv: Sequence[str], without: Collection[str] = ()) -> list[str]:
     """The options of a run in the arguments of `submit`, with their values, except `without`."""
-    kept: list[str] = []
-    for _, words, _ in split_options(_COMMAND, list(takewhile(lambda text: text != "--", argv))):
+    of_submit = list(takewhile(lambda text: text != "--", argv))
+    arguments: list[str] = []
+    for _, words, _ in split_options(_COMMAND, of_submit):
         flag = words[0].partition("=")[0]
         if flag in BY_FLAG and flag not in (*_REPLACED, *without):
-            kept += words
-    return kept
+            arguments += words
+    return arguments

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gearshift.launcher.config import presets
 from gearshift.slurm.script import SHIPPED, render
 
 ROOT = Path(__file__).parents[2]
@@ -15,14 +16,15 @@ _NOT_EVERYWHERE = ("partition", "account", "qos", "gres", "gpus", "exclusive", "
 
 
 def test_each_mode_and_the_sweep_have_a_job_file():
-    modes = {path.stem for path in (ROOT / "ds_configs" / "modes").glob("*.yaml")}
-    assert {path.stem for path in FOLDER.glob("*.sbatch")} == modes | {"sweep"} == set(SHIPPED)
+    files = {path.stem for path in FOLDER.glob("*.sbatch")}
+    assert files == {*presets.modes(), "sweep"} == set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_file_is_the_script_of_its_mode_and_requests_what_every_site_has(name):
     text = (FOLDER / f"{name}.sbatch").read_text()
-    assert text == render(name, {}, (), None)
+    sentence = presets.mode(name).sentence if name in presets.modes() else ""
+    assert text == render(name, {}, (), None, sentence)
     if name not in ("default", "staged", "sweep"):
         assert f'\ngearshift_job --mode {name} "$@"\n' in text
     requested = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", text, re.MULTILINE))

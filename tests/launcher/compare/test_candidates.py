@@ -30,36 +30,12 @@ def test_every_mode_and_first_mode_default_runs_under_every_engine():
 
 
 def test_a_run_gets_the_arguments_of_the_user_and_of_the_comparison():
-    args = [
-        *("--modes", "fast", "--engines", "ddp", "--nproc", "1", "--deterministic"),
-        *("--lr", "1e-3", "--set", "train.seed=3", "--steps", "2"),
-    ]
-    _, fast = decided(*args).candidates
+    words = "--modes fast --engines ddp --nproc 1 --deterministic --lr 1e-3 --set train.seed=3"
+    _, fast = decided(*words.split(), "--steps", "2").candidates
     cli_args = arguments(fast.args)
-    assert cli_args == [
-        *(
-            "--model",
-            "language:tiny",
-            "--mode",
-            "fast",
-            "--engine",
-            "ddp",
-            "--lr",
-            "1e-3",
-            "--nproc",
-            "1",
-        ),
-        *(
-            "--deterministic",
-            "--set",
-            "train.seed=3",
-            "--set",
-            "stop.after=2",
-            "--set",
-            "log.every=1",
-        ),
-        *("--set", "train.preview=false"),
-    ]
+    run = "--model language:tiny --mode fast --engine ddp --lr 1e-3 --nproc 1 --deterministic"
+    added = "--set stop.after=2 --set log.every=1 --set train.preview=false"
+    assert " ".join(cli_args) == f"{run} --set train.seed=3 {added}"
     again = read(["run", *cli_args])
     assert not again.diagnostics
     assert again.args.sets == list(fast.args.sets)

@@ -13,9 +13,9 @@ from gearshift.launcher.plan.ladder import (
     RUNGS,
     TRAINED,
     Rung,
+    choose_step,
     climb,
     first_fit,
-    taken,
 )
 from gearshift.launcher.plan.plan import open_planner
 from gearshift.launcher.plan.target import Described
@@ -86,7 +86,7 @@ def test_rungs_come_in_order_without_those_that_do_not_exist_or_save_nothing():
     *_, below, last = (step.change for step in steps)
     assert below == {**FULL, "optim.weight_decay": 0.5, "memory.return_freed": True, **least}
     assert last == {**FULL, "train.ema": 0.5, "memory.return_freed": True, **least}
-    assert taken(steps) is None
+    assert choose_step(steps) is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_rungs_come_in_order_without_those_that_do_not_exist_or_save_nothing():
 )
 def test_the_one_to_take_is_the_fastest_usual_one_or_the_first(limit, name, micro):
     steps, tried = climbed(limit)
-    take = taken(steps)
+    take = choose_step(steps)
     assert (take.name, take.change.get("train.micro_batch")) == (name, micro)
     assert take is steps[-1] and len(tried) < 20  # rungs that cost more are not planned
 
@@ -111,7 +111,7 @@ def test_settings_of_the_user_stay_where_asked_and_in_rungs_that_change_the_trai
     given = ("memory.activation_checkpointing=none", "optim.weight_decay=0.1")
     steps, _ = climbed(0, *given)
     assert [step.name for step in steps] == ["smaller", "recomputed", "on top", "other"]
-    steps, _ = climbed(0, *given, keeps_given=True)
+    steps, _ = climbed(0, *given, keeps_user=True)
     assert [step.name for step in steps] == ["on top", "other"]
     assert not any("train.micro_batch" in step.change for step in steps)
 
@@ -156,7 +156,7 @@ def test_each_rung_of_a_small_run_fits_where_it_needs_no_more():
         assert names[-1] == "weights offload", "no rung for pretrained models"
         assert names == [rung.name for rung in RUNGS if rung.name in names]
         for step in all_steps:
-            take = taken(steps(step.plan.device_bytes))
+            take = choose_step(steps(step.plan.device_bytes))
             assert take is not None and take.plan.device_bytes <= step.plan.device_bytes
             assert names.index(take.name) <= names.index(step.name)
             assert take.plan.batching.global_batch == 8

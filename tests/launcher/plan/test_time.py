@@ -9,7 +9,7 @@ from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.plan.plan import plan_run
 from gearshift.launcher.plan.storages import Kind
 from gearshift.launcher.plan.target import Described, PlanTarget
-from gearshift.launcher.plan.time import SHARES, by_data_sheet, moved_bytes
+from gearshift.launcher.plan.time import SHARES, StepWork, by_data_sheet, moved_bytes
 from gearshift.training.throughput import gpus
 from gearshift.training.train_plan import TrainPlan
 from tests.launcher.given import ONE_GPU, SERVER, resolved
@@ -20,8 +20,9 @@ ONE, EIGHT, NODES = (PlanTarget(n, m, "cuda", None, None) for n, m in ((1, 1), (
 
 
 def times(flops=1e15, target=ONE, gpu=H200, engine="local", size=10**8, val=0, plan=PLAN, **bytes_):
-    placement, work = ENGINES[engine].placement, {"moved": 0, "sent": 0, "copied": 0, **bytes_}
-    return by_data_sheet(gpu, "bf16", target, placement, size, plan, val, flops=flops, **work)
+    work = StepWork(flops, **{"moved": 0, "sent": 0, "copied": 0, **bytes_})
+    placement = ENGINES[engine].placement
+    return by_data_sheet(work, gpu, "bf16", target, placement, size, plan, val)
 
 
 def test_the_longest_of_computation_memory_and_links_limits():

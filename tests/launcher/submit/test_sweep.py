@@ -34,21 +34,25 @@ def test_each_line_is_a_run_in_its_own_folder(programs, here, lines, said):
     assert f"log      4: {here}/all/slurm/log/41_4.out" in out
 
 
-def test_elements_may_start_at_0_differ_by_folder_only_and_be_submitted_again(programs, here, said):
-    said(*TINY, "--array", "0-2", "--out", "all")
-    text = (here / "all" / "slurm" / "job.sbatch").read_text()
-    assert "#SBATCH --array=0-2\n" in text and "GEARSHIFT_SWEEP_FIRST=0" in text
-    command_lines = (here / "all" / "slurm" / "lines.txt").read_text().splitlines()
-    assert command_lines == [f"--out={here}/all/{number}" for number in range(3)]
+def test_a_sweep_may_be_submitted_again(programs, here, lines, said):
+    sweep = (*TINY, "--sweep", "lines.txt", "--out", "all")
+    said(*sweep)
     (here / "all" / "1").mkdir()
-    said(*TINY, "--array", "0-2", "--out", "all")
+    said(*sweep)
+    assert "#SBATCH --array=1,4\n" in (here / "all" / "slurm" / "job.sbatch").read_text()
 
 
-def test_a_folder_with_files_of_the_user_is_an_error(programs, here, said):
-    name = "all/2/settings.yaml"
+def test_an_array_without_a_sweep_is_an_error(programs, here, said):
+    [error] = said(*TINY, "--array", "1-8", "--json", code=2)["diagnostics"]
+    assert error["where"] == "command line: --array 1-8"
+    assert programs.calls("sbatch") == [] and os.listdir(here) == []
+
+
+def test_a_folder_with_files_of_the_user_is_an_error(programs, here, lines, said):
+    name = "all/1/settings.yaml"
     (here / name).parent.mkdir(parents=True)
     (here / name).write_text("mine")
-    said(*TINY, "--array", "1-2", "--out", "all", code=2)
+    said(*TINY, "--sweep", "lines.txt", "--out", "all", code=2)
     assert (here / name).read_text() == "mine"
     assert programs.calls("sbatch") == []
 
