@@ -38,19 +38,25 @@ def allowed(info: SettingInfo) -> str:
 
 
 def about(
-    values: Values, key: str, message: str, /, *, new: Any = None, **fields: Any
+    values: Values,
+    key: str,
+    message: str,
+    /,
+    *,
+    new: Any = None,
+    fix: str | None = None,
+    **fields: Any,
 ) -> Diagnostic:
     """A diagnostic of the setting `key`; `fields` are beside or instead of its own.
 
-    `new`: a value that removes it, for the line to type.
+    `new`: a value that removes it, for the line to type unless there is a `fix`.
     """
-    setting = values[key]
-    origin = setting.origin
-    diagnostic = Diagnostic(
-        message, key=key, value=setting.value, where=where(key, origin), order=origin.order
-    )
-    if new is not None:
-        diagnostic = replace(diagnostic, fix=fix_line(key, origin, new))
+    value = values[key].value
+    origin = values[key].origin
+    if new is not None and fix is None:
+        fix = fix_line(key, origin, new)
+    place = where(key, origin)
+    diagnostic = Diagnostic(message, key, value, place, fix=fix, order=origin.order)
     return replace(diagnostic, **fields)
 
 

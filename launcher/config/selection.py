@@ -84,7 +84,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
         mode.pop("sentence", None)
     for key in MODEL_CHOICES:
         if key in mode:
-            diagnostic = _errors().about(
+            diagnostic = errors().about(
                 mode,
                 key,
                 f"a mode file cannot set {key}",
@@ -169,14 +169,14 @@ def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
     return Setting(value, setting.origin)
 
 
-def _errors() -> ModuleType:
+def errors() -> ModuleType:
     """The module of errors of settings, which a good run does not need."""
     from gearshift.launcher.config import errors
 
     return errors
 
 
-def _input_errors() -> ModuleType:
+def input_errors() -> ModuleType:
     """The module of errors of names and values, likewise."""
     from gearshift.launcher.config import input_errors
 
@@ -224,8 +224,8 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     A resumed run keeps family, size and mode of its `base`; a different one of the user is reported
     later, with all other differences. A custom task is loaded here. Reads settings files.
     """
-    layers, errors = read_user(args)
-    invalid = list(errors)
+    layers, unreadable = read_user(args)
+    invalid = list(unreadable)
 
     # The family, which decides what settings there are.
     typed = highest(_counting(layers, base))
@@ -246,7 +246,7 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
             readable[key] = _with_value(setting, infos.get(key))
         except Unreadable as error:
             message = f"{setting.origin.where} cannot be read: {error.args[0]}"
-            invalid.append(_errors().about(arguments, key, message, key=None, value=None))
+            invalid.append(errors().about(arguments, key, message, key=None, value=None))
     users = [*files, readable]
 
     file = config_of(family).file if is_custom(family) else presets.family(family)
@@ -455,7 +455,7 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
         for key, setting in layer.items():
             if key not in infos:
                 if setting.value is not None or key not in sections(family):  # an empty section
-                    invalid.append(_input_errors().unknown_key(family, layer, key))
+                    invalid.append(input_errors().unknown_key(family, layer, key))
                 continue
             if name in (MODE_LAYER, PROFILE_LAYER):
                 value, how = presets.apply_change(setting.value, below[key].value, sizes)
@@ -478,13 +478,12 @@ def _read(
     message = unseen_by_schema(info, setting.value)
     if message:
         unseen = {"type": "unseen", "loc": (), "msg": message}
-        return None, [_input_errors().rejected(info, setting, unseen, below)]
+        return None, [input_errors().rejected(info, setting, unseen, below)]
     text = str(setting.value)
     problem = problem_of(text) if key in PATHS else None
     if problem:
-        errors = _errors()
-        message = f"{errors.display_name(key)} {shown(text[:SHOWN])} {problem}"
-        return None, [errors.about({key: setting}, key, message)]
+        message = f"{errors().display_name(key)} {shown(text[:SHOWN])} {problem}"
+        return None, [errors().about({key: setting}, key, message)]
     try:
         tree = settings_class(family).model_validate(nested({key: setting.value}), strict=True)
     except ValidationError as error:
@@ -492,7 +491,7 @@ def _read(
         for failure in error.errors(include_url=False):
             # Without any of this setting, a custom task rejects several together: see `resolve`.
             if len(failure["loc"]) > key.count("."):
-                rejected = _input_errors().rejected(info, setting, {**failure}, below)
+                rejected = input_errors().rejected(info, setting, {**failure}, below)
                 first.setdefault(rejected.key, rejected)
         return setting.value, first.values()
     value: Any = tree.model_dump(exclude_unset=True, by_alias=True)
