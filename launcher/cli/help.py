@@ -97,13 +97,16 @@ def _usage(command: Command) -> str:
         calls = []
         for choice in command.choices:
             optional = command.optional_operand.get(choice)
-            calls.append(f"{choice} [{optional}]" if optional else f"{choice} {command.operand}")
+            form = f"[{optional}]" if optional else command.operand
+            calls.append(f"{choice} {form}")
         text = f"{{{' | '.join(calls)}}}"
     elif command.repeats_argument:
         text += "..."
     elif command.argument and not command.requires_argument:
         text = f"[{text}]"
-    words = [text, "[OPTIONS]"] if text else ["[OPTIONS]"]
+    words = ["[OPTIONS]"]
+    if text:
+        words.insert(0, text)
     if command.passthrough:
         words.append(f"[-- OPTIONS OF {command.passthrough}]")
     return " ".join(words)

@@ -372,9 +372,11 @@ def adapt(
     `world_size` and `chosen` as in resolve.resolve.
     """
     device = values["device"].value
-    run = Adaptation(values, keys, machine, machine.device if device == "auto" else device)
-    if machine.unused and device == "auto" and run.device in ("cuda", "cpu"):
-        run.notes.append(f"device: {run.device}: {machine.unused}")
+    run = Adaptation(values, keys, machine, device)
+    if device == "auto":
+        run.device = machine.device
+        if machine.unused and run.device in ("cuda", "cpu"):
+            run.notes.append(f"device: {run.device}: {machine.unused}")
     _pin_pretrained(run)
     if run.get("download.fetch"):
         from gearshift.launcher.config import feature_checks  # for the runs that download
@@ -418,7 +420,8 @@ def _holds(row: Row, run: Adaptation, facts: Mapping[str, Any]) -> bool:
     """Whether all conditions of a row are true."""
     for name, options in row.when.items():
         value = facts[name] if name in facts else run.get(name)
-        if value not in (options if isinstance(options, tuple) else (options,)):
+        is_one = value in options if isinstance(options, tuple) else value == options
+        if not is_one:
             return False
     return True
 

@@ -73,9 +73,11 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
 def halvings(numbers: Batching) -> Iterator[Batching]:
     """The same global batch with half the micro-batch at most, again and again down to 1."""
     share = numbers.micro_batch * numbers.accumulation
-    while (micro := numbers.smaller) is not None:
+    micro = numbers.smaller
+    while micro is not None:
         numbers = replace(numbers, micro_batch=micro, accumulation=share // micro)
         yield numbers
+        micro = numbers.smaller
 
 
 def larger(numbers: Batching) -> Iterator[Batching]:
@@ -115,15 +117,15 @@ def batch_line(values: Values, keys: KeySets, micro: int, total: int) -> str:
     What the user set is kept as far as it divides the batch; else there is a micro-batch `micro`.
     """
     line = f"--set {GLOBAL}={total}"
-    users_micro = values[MICRO].value if MICRO in keys.user else None
-    users_accumulation = values[ACCUMULATION].value if ACCUMULATION in keys.user else None
-    if users_micro is not None:
-        micro = largest_divisor(total, users_micro)
+    users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
+    users = [key for key in users if values[key].value is not None]
+    if MICRO in users:
+        micro = largest_divisor(total, values[MICRO].value)
         line += f" --set {MICRO}={micro}"
-    if users_accumulation is not None:
-        accumulation = largest_divisor(total, users_accumulation)
-        if users_micro is not None:
-            accumulation = total // micro
+    if ACCUMULATION in users:
+        accumulation = total // micro
+        if MICRO not in users:
+            accumulation = largest_divisor(total, values[ACCUMULATION].value)
         line += f" --set {ACCUMULATION}={accumulation}"
     return line
 
@@ -202,7 +204,9 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     old = resolved.batching.global_batch
     steps = values[_LENGTH].value
     is_limited = steps is not None and _LENGTH not in keys.user
-    used = min(samples, steps * old) if is_limited else samples
+    used = samples
+    if is_limited:
+        used = min(samples, steps * old)
     unit = math.lcm(_default_batch(keys), resolved.world_size)
     new = max(unit, used // least // unit * unit)
     notes = list(resolved.notes)

@@ -400,7 +400,9 @@ def _without_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     if mode != "default" and keys.changed <= {"promise"}:
         yield _about(values, "mode", "changes nothing", severity="warning")
     for key in values:
-        reason = why_ineffective(values, key) if key in keys.decided else None
+        if key not in keys.decided:
+            continue
+        reason = why_ineffective(values, key)
         if reason is None:
             continue
         severity = "warning"

@@ -221,8 +221,8 @@ def names(kind: str | None, key: str | None = None) -> list[str]:
     if kind is None and key is not None:
         for family in FAMILIES:
             info = setting_infos(family).get(key)
-            if info is not None:
-                return list(info.allowed) if isinstance(info.allowed, tuple) else []
+            if info is not None and isinstance(info.allowed, tuple):
+                return list(info.allowed)
     return []
 
 
@@ -438,7 +438,8 @@ def _collect(command: Command, words: Sequence[str]) -> _Typed:
             continue
         has_value = bool(equals) or len(parts) > 1
         if has_value != (option.metavar is not None):
-            message = f"option '{flag}' {'needs a' if option.metavar else 'takes no'} value"
+            needs = "needs a" if option.metavar else "takes no"
+            message = f"option '{flag}' {needs} value"
             typed.diagnostics.append(command_line_error(message, flag, allowed=option.form))
             continue
         if option.metavar is None:
@@ -456,7 +457,9 @@ def _check(command: Command, typed: _Typed, positionals: Sequence[str]) -> bool:
     """Note what is wrong in arguments that are known; whether further checks make sense."""
     modes = dict.fromkeys(typed.modes.values())
     if len(modes) > 1:
-        options = [f"--mode {m}" if flag == "--mode" else flag for flag, m in typed.modes.items()]
+        options = []
+        for flag, mode in typed.modes.items():
+            options.append(f"--mode {mode}" if flag == "--mode" else flag)
         typed.diagnostics.append(
             command_line_error(
                 f"mode is set twice, to {' and to '.join(modes)}",
@@ -480,8 +483,8 @@ def _check(command: Command, typed: _Typed, positionals: Sequence[str]) -> bool:
         path = text
         if name == "--set":
             key, _, path = text.partition("=")
-        problem = problem_of(path) if path else None
-        if problem:
+        problem = problem_of(path)
+        if path and problem:
             can_go_on = False
             message = f"{name} {shown(text[:SHOWN])} {problem}"
             where = f"command line: {name} {text}"
@@ -505,7 +508,8 @@ def _run_arguments(command: Command, typed: _Typed, argument: str) -> CliArgs:
     for option in command.options:
         texts = typed.values.get(option.flag)
         if texts and option.key not in (None, "mode", "engine.name"):
-            options[option.key] = (option.flag, ",".join(texts) if option.repeats else texts[-1])
+            text = ",".join(texts) if option.repeats else texts[-1]
+            options[option.key] = (option.flag, text)
     resume = typed.last(RESUME.flag)
     resume_option = RESUME.flag
     if command.name == "resume":

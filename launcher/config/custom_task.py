@@ -246,7 +246,8 @@ def _where(file: str | None, line: int | None) -> str | None:
     """A file as one would type it from here, and a line of it."""
     if file is None:
         return None
-    return from_here(Path(file)) + ("" if line is None else f":{line}")
+    place = from_here(Path(file))
+    return place if line is None else f"{place}:{line}"
 
 
 def _error(what: str, name: str, **parts: Any) -> SettingsError:

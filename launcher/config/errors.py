@@ -24,7 +24,9 @@ def display_name(key: str) -> str:
 
 def allowed(info: SettingInfo) -> str:
     """The allowed values of a setting, in one line."""
-    text = info.type if info.type == "true or false" else f"a {info.type}"
+    text = f"a {info.type}"
+    if info.type == "true or false":
+        text = info.type
     if isinstance(info.allowed, tuple):
         text = listed(info.allowed, f"explain {info.key}")
         if info.key == "model.family":

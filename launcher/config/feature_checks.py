@@ -70,7 +70,8 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     path = str(first.path if is_alone else first.folder)
     if values[_ENABLED].value:
         if users is not None:
-            folder = folder if will_download(values, users) else users
+            if not will_download(values, users):
+                folder = users
         elif is_alone and first.kind not in ("zip", "tar"):
             path = folder = folder or str(Path(FOLDER, first.path.stem))
     # The option, or the line of a file, that requests the download.
@@ -187,7 +188,9 @@ def targets(download: Download) -> list[DownloadTarget]:
         path = folder / name
         if match and file.unpack == "auto":
             ending = match[2].lower()
-            kind = "tar" if ending.startswith("t") else ending
+            kind = ending
+            if ending.startswith("t"):
+                kind = "tar"
             path = folder / match[1]
         declared.append(DownloadTarget(file, name, folder, kind, path))
     return declared

@@ -96,7 +96,7 @@ def unknown_option(command: Command, words: Sequence[str], position: int) -> Dia
             value=flag,
             allowed=all_options,
             did_you_mean=instead,
-            fix=f"{instead} {shlex.quote(value) if value else 'N'}",
+            fix=f"{instead} {shlex.quote(value or 'N')}",
         )
     # What each name stands for, up to its value: `--set optim.lr=`, `--epochs `, `--fast`.
     forms = {}
@@ -211,7 +211,8 @@ def rejected(
             name = parts[-1]
     if any(isinstance(part, int) for part in parts):
         for part in parts:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+            is_index = isinstance(part, int)
+            path += f"[{part}]" if is_index else f".{part}"
     if parts:
         value = failure.get("input")
 
@@ -250,7 +251,9 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
     word = str(value).lower()
     if info.nullable and word == "none":
         return "null"
-    options = ("true", "false") if info.type == "true or false" else info.allowed
+    options = info.allowed
+    if info.type == "true or false":
+        options = ("true", "false")
     if isinstance(options, tuple):
         same: Sequence[str] = (word,)  # what people type for a switch
         for words in (ON, OFF):

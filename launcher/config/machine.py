@@ -64,7 +64,9 @@ class Machine:
         None: unknown. A scheduler may have bound this process to its CPUs, or not. What others use
         of a GPU does not count: it may be an earlier rank, and all ranks must decide the same.
         """
-        cores = self.cores if cpus is None else min(self.cores, cpus) * ranks
+        cores = self.cores
+        if cpus is not None:
+            cores = min(cores, cpus) * ranks
         return replace(self, cores=cores, gpu_others_bytes=())
 
     def tensor_bytes(self, ranks: int, nodes: int = 1) -> int | None:
@@ -74,8 +76,10 @@ class Machine:
         """
         if self.gpu_bytes is None:
             return None
-        taken = CONTEXT_BYTES + (NCCL_BYTES if ranks * nodes > 1 else 0)
-        return max(0, self.gpu_bytes - max(self.gpu_others_bytes[:ranks], default=0) - taken)
+        free = self.gpu_bytes - max(self.gpu_others_bytes[:ranks], default=0) - CONTEXT_BYTES
+        if ranks * nodes > 1:
+            free -= NCCL_BYTES
+        return max(0, free)
 
     def compiler_lacks(self, device: str) -> str | None:
         """A requirement of torch.compile for `device` that is missing here; None: nothing."""
@@ -86,9 +90,11 @@ class Machine:
     @property
     def sentence(self) -> str:
         """Cores, memory and GPUs in one line."""
-        ram = f", {self.ram_bytes / 2**30:.1f} GiB" if self.ram_bytes else ""
-        gpus = counted(self.gpus, "GPU") if self.gpus else "no GPU"
-        return f"{counted(self.cores, 'core')}{ram}, {gpus}"
+        parts = [counted(self.cores, "core")]
+        if self.ram_bytes:
+            parts.append(f"{self.ram_bytes / 2**30:.1f} GiB")
+        parts.append(counted(self.gpus, "GPU") if self.gpus else "no GPU")
+        return ", ".join(parts)
 
 
 def detect_machine(group: Path = CONTROL_GROUP) -> Machine:

@@ -86,7 +86,9 @@ def data_paths(settings: Settings) -> dict[str, Path]:
     data: Any = getattr(settings, "data", None)  # of the family
     files = {}
     for key in PATHS:
-        text = getattr(data, key.removeprefix(_DATA), None) if key.startswith(_DATA) else None
+        if not key.startswith(_DATA):
+            continue
+        text = getattr(data, key.removeprefix(_DATA), None)
         if isinstance(text, str) and os.path.exists(_absolute(text)):
             files[key] = Path(_absolute(text))
     return files

@@ -115,7 +115,8 @@ def apply_change(change: Any, default: Any, sizes: Sequence[str]) -> tuple[Any, 
     if "smaller_of" in change:
         smaller = sizes[: sizes.index(value)]
         value = next((name for name in change["smaller_of"] if name in smaller), value)
-        texts.append(f"smaller than {plain(default)}" if value != default else "no smaller size")
+        is_smaller = value != default
+        texts.append(f"smaller than {plain(default)}" if is_smaller else "no smaller size")
     return value, ", ".join(texts)
 
 

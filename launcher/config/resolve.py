@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
 from gearshift.launcher.config import adapt, batching, check, paths, presets
 from gearshift.launcher.config.batching import MICRO
 from gearshift.launcher.config.machine import Machine
@@ -60,25 +60,7 @@ def resolve(
     choice = choose(args, base)
     if chosen is not None:
         choice = replace(choice, engine=chosen.engine)
-    diagnostics = [*choice.invalid, *choice.diagnostics]
-
-    # The layers, lowest first.
-    family = choice.family
-    values = built_in(family)
-    invalid = stack(family, values, shipped_layers(choice))
-    users = [*choice.users[1:]]
-    if base is not None:
-        new_keys = {key for layer in users for key in layer}
-        users.insert(0, base.over(values, new_keys, choice.engine, world_size is not None))
-    invalid += stack(family, values, users)
-    for diagnostic in invalid:
-        # A custom task that cannot be used is the only error: its settings are unknown.
-        is_of_task = (diagnostic.key or "").startswith(("model.", "data."))
-        if not choice.diagnostics or not is_of_task:
-            diagnostics.append(diagnostic)
-    if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
-        folder = setting_infos(family)[TASK_FOLDER].default
-        values[TASK_FOLDER] = replace(values[TASK_FOLDER], value=folder)
+    values, diagnostics = _layered(choice, base, world_size is not None)
     keys = KeySets.of(values)
 
     # What the machine and the files on it change.
@@ -88,7 +70,8 @@ def resolve(
     size = _default_size(choice, values, keys)
     values[PROMISE], unpromised = _scoped(values[PROMISE], size, run.device)
 
-    diagnostics += [*run.diagnostics, *check.check_settings(values, keys)]
+    diagnostics += run.diagnostics
+    diagnostics += check.check_settings(values, keys)
     solved = None
     wrong = {diagnostic.key for diagnostic in diagnostics if diagnostic.severity == "error"}
     if wrong.isdisjoint((*BATCH_SETTINGS, "engine.nproc", "engine.name")):
@@ -122,13 +105,41 @@ def resolve(
     try:
         resolved.settings  # noqa: B018
     except ValidationError as error:  # a custom task rejects several settings together
-        from gearshift.launcher.config.errors import about
-
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        together = about(values, "model.family", f"{key}: {first['msg']}", key=key)
-        raise SettingsError([together]) from None
+        raise SettingsError([_rejected_together(error, values)]) from None
     return resolved
+
+
+def _layered(
+    choice: Choice, base: Base | None, is_placed: bool
+) -> tuple[dict[str, Setting], list[Diagnostic]]:
+    """The settings of all layers that were chosen, lowest first, and the errors in them."""
+    family = choice.family
+    values = built_in(family)
+    invalid = stack(family, values, shipped_layers(choice))
+    users = [*choice.users[1:]]
+    if base is not None:
+        new_keys = {key for layer in users for key in layer}
+        users.insert(0, base.over(values, new_keys, choice.engine, is_placed))
+    invalid += stack(family, values, users)
+    if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
+        folder = setting_infos(family)[TASK_FOLDER].default
+        values[TASK_FOLDER] = replace(values[TASK_FOLDER], value=folder)
+    diagnostics = [*choice.invalid, *choice.diagnostics]
+    for diagnostic in invalid:
+        # A custom task that cannot be used is the only error: its settings are unknown.
+        is_of_task = (diagnostic.key or "").startswith(("model.", "data."))
+        if not choice.diagnostics or not is_of_task:
+            diagnostics.append(diagnostic)
+    return values, diagnostics
+
+
+def _rejected_together(error: ValidationError, values: Values) -> Diagnostic:
+    """The first of several settings that exclude each other."""
+    from gearshift.launcher.config.errors import about
+
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    return about(values, "model.family", f"{key}: {first['msg']}", key=key)
 
 
 def fetch_weights(model: Any) -> None:
@@ -148,7 +159,9 @@ def fetch_weights(model: Any) -> None:
 def _notes_of_model(choice: Choice, values: Values, keys: KeySets, device: str) -> Iterator[str]:
     """What was chosen for a user who named no model or no size, and where a mode finds no smaller one."""
     family = choice.family
-    size = None if choice.size is None else values.get(_SIZE)
+    size = values.get(_SIZE)
+    if choice.size is None:  # a pretrained model has its own
+        size = None
     if not choice.model_named:
         changed = ""
         if choice.size != FIRST_RUN[1]:
@@ -182,8 +195,7 @@ def _default_size(choice: Choice, values: Values, keys: KeySets) -> str | None:
     is_users = _SIZE in keys.decided or size.origin.layer == CLI_LAYER
     if _SIZE in keys.changed and is_users:
         return None
-    value = keys.defaults[_SIZE] if _SIZE in keys.changed else size.value
-    return str(value)
+    return str(keys.defaults[_SIZE]) if _SIZE in keys.changed else str(size.value)
 
 
 def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, dict[str, str]]:

@@ -480,7 +480,9 @@ def _read(
         unseen = {"type": "unseen", "loc": (), "msg": message}
         return None, [input_errors().rejected(info, setting, unseen, below)]
     text = str(setting.value)
-    problem = problem_of(text) if key in PATHS else None
+    problem = None
+    if key in PATHS:
+        problem = problem_of(text)
     if problem:
         message = f"{errors().display_name(key)} {shown(text[:SHOWN])} {problem}"
         return None, [errors().about({key: setting}, key, message)]

@@ -195,7 +195,9 @@ def _compose(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         assert mark is not None
         problem = error.problem or error.context or "not understood"
-        raise _at(_TOO_DEEP if problem == _LIBYAML_TOO_DEEP else problem, mark) from None
+        if problem == _LIBYAML_TOO_DEEP:
+            problem = _TOO_DEEP
+        raise _at(problem, mark) from None
     except UnicodeEncodeError as error:
         raise Unreadable("a byte that is no UTF-8 text", 1, error.start + 1) from None
     except yaml.reader.ReaderError as error:
