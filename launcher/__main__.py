@@ -55,9 +55,9 @@ def _run(command_line: CommandLine) -> int:
     flags = command_line.flags
     diagnostics = command_line.diagnostics
     if HELP.flag in flags and not diagnostics:
-        from gearshift.launcher.cli import parser
+        from gearshift.launcher.cli.help import render_help
 
-        print(parser.render_help(command_line.command), end="")
+        print(render_help(command_line.command), end="")
         return exit_codes.DONE
     if VERSION.flag in flags and not diagnostics:
         print(", ".join(map(" ".join, environment.versions().items())))

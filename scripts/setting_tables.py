@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from benchmarks.figures import markdown
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base.diagnostics import plain
-from gearshift.launcher.config import batching, presets
+from gearshift.launcher.config import adapt, batching, presets
 from gearshift.launcher.config.errors import allowed
 from gearshift.launcher.config.schema import SettingInfo, setting_infos
 from gearshift.launcher.plan.ladder import RUNGS
@@ -105,9 +106,29 @@ def ladder() -> list[str]:
     return markdown(["rung", "settings", "effect"], rows)
 
 
+_KINDS = {"fill": "stays, unless it is `auto`", "prefer": "stays", "reject": "is an error"}
+_FACT = re.compile(r"{\w+}")
+
+
+def adaptations() -> list[str]:
+    """A row for each rule of the adaptation to the machine."""
+    rows = []
+    for row in adapt.ROWS:
+        conditions = []
+        for name, options in row.when.items():
+            values = options if isinstance(options, tuple) else (options,)
+            words = f"`{name}`" if "." in name else name.replace("_", " ")
+            conditions.append(f"{words} {' or '.join(map(plain, values))}")
+        new = "…" if isinstance(row.new, adapt.Fact) else f"`{plain(row.new)}`"
+        reason = _FACT.sub("…", row.reason)
+        rows.append([f"`{row.key}`", ", ".join(conditions), new, reason, _KINDS[row.kind]])
+    return markdown(["setting", "where", "becomes", "because", "a value of yours"], rows)
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     **{f"settings {group}": partial(common, group) for group in GROUPS},
     "settings several": of_several,
     "ladder": ladder,
+    "adaptations": adaptations,
     **{f"settings {family}": partial(of_family, family) for family in FAMILIES},
 }

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.cli.parser import build
+from gearshift.launcher.cli.help import build
 from gearshift.launcher.commands.catalog import COMMANDS
-from gearshift.launcher.config.command_line import DEFAULT, Command, CommandLine, names
+from gearshift.launcher.config.command_line import DEFAULT, Command, CommandLine, Option, names
 
 _TOOL = "gearshift"
 _ZSH_SPEC = re.compile(r"\]:([^\n]*?):\(([^()\n]*)\)")
@@ -49,29 +49,39 @@ def _add_values(parser: argparse.ArgumentParser, command: Command) -> None:
     """Give each action of `parser` what shtab completes its value from."""
     import shtab
 
+    kinds = {"files": shtab.FILE, "paths": shtab.FILE, "folders": shtab.DIRECTORY}
     options = {option.flag: option for option in command.options}
     for action in parser._actions:
         action.dest = action.dest.replace(".", "_").lstrip("-")
-        option = next((options[flag] for flag in action.option_strings if flag in options), None)
+        option = None
+        if action.option_strings:
+            option = options.get(action.option_strings[-1])
         if option is not None and option.metavar is not None:
-            kind = {"files": shtab.FILE, "paths": shtab.FILE, "folders": shtab.DIRECTORY}
-            if option.values in kind:
-                action.complete = kind[option.values]  # type: ignore[attr-defined]
+            if option.values in kinds:
+                action.complete = kinds[option.values]  # type: ignore[attr-defined]
             else:
-                values = names(option.values, option.key)
-                if option.values == "keys":
-                    pairs = [f"{key}={value}" for key in values for value in names(None, key)]
-                    values = [*(f"{key}=" for key in values), *pairs]
-                action.choices = values or None
+                action.choices = _values(option) or None
         elif action.dest == "argument":
             action.nargs = "+" if command.repeats_argument else None
             action.help = command.argument
             if command.argument == "RUN":
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+            elif command.argument == "KEY":
+                action.choices = names("keys")
             else:
-                keys = names("keys") if command.argument == "KEY" else []
-                action.choices = [*command.choices, *keys] or None
+                action.choices = command.choices or None
         elif action.dest == "operand":
             action.nargs = None
             action.help = command.operand
             action.complete = shtab.FILE  # type: ignore[attr-defined]
+
+
+def _values(option: Option) -> list[str]:
+    """The values of an option by name."""
+    values = names(option.values, option.key)
+    if option.values != "keys":
+        return values
+    words = [f"{key}=" for key in values]
+    for key in values:
+        words += [f"{key}={value}" for value in names(None, key)]
+    return words

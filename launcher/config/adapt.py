@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from gearshift.engines.catalog import ENGINES, by_processes
+from gearshift.engines.catalog import ENGINES, Entry, by_processes
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
-from gearshift.launcher.config import errors
 from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import (
@@ -49,6 +49,55 @@ class Adaptation:
         """The current value."""
         return self.values[key].value
 
+    def facts(self) -> dict[str, Any]:
+        """What rows name beside settings: in their conditions, and in braces in their reasons."""
+        engine = ENGINES[self.get("engine.name")]
+        offload = self.get("engine.offload")
+        able = [entry.name for entry in ENGINES.values() if offload in entry.offload]
+        lacks = None
+        if self.device in ("cuda", "cpu"):
+            lacks = self.machine.compiler_lacks(self.device)
+        share = max(1, self.machine.cores // self.nproc)
+        workers = self.get("loader.workers")
+        threads = self.get("engine.threads") or 0
+        # A small machine may try what a larger one runs.
+        most_workers = max(16, _PER_CORE * self.machine.cores // self.nproc)
+        most_threads = max(64, _PER_CORE * self.machine.cores // self.nproc)
+        return {
+            "device": self.device,
+            "cpu_bf16": self.machine.cpu_bf16,
+            "gpu_bf16": self.machine.gpu_bf16,
+            "cores": self.machine.cores,
+            "processes": counted(self.nproc, "process"),
+            "share": share,
+            "most_workers": most_workers,
+            "most_threads": most_threads,
+            "more_workers_than_cores": workers > share,
+            "too_many_workers": workers > most_workers,
+            "too_many_threads": threads > most_threads,
+            "lacks": lacks,
+            "can_compile": not lacks,
+            "engine": engine.name,
+            "shards": engine.shards_parameters,
+            "is_deepspeed": engine.ds_config is not None,
+            "optimizer_on": engine.placement.optimizer,
+            "offloads": " or ".join(engine.offload) or "nothing",
+            "can_offload": offload in (None, *engine.offload),
+            "offload": next(iter(engine.offload), None),
+            "able": f"{offload} under {', '.join(able)}",
+            "optimizer": self.get("optim.name"),
+            "is_adamw": self.get("optim.name") == "adamw",
+            "precision_in_use": self.get("precision"),
+            "debug": self.values["train.debug"].origin.where,
+            "epochs": self.values["train.epochs"].origin.where,
+            "max_steps": self.values["train.max_steps"].origin.where,
+            "sets_epochs": self._is_users("train.epochs"),
+            "sets_max_steps": self._is_users("train.max_steps"),
+        }
+
+    def _is_users(self, key: str) -> bool:
+        return key in self.keys.user and self.get(key) is not None
+
     def fill(self, key: str, new: Any, reason: str) -> None:
         """Override a value."""
         self.values[key] = self.values[key].overridden(new, Origin(MACHINE_LAYER, reason))
@@ -57,20 +106,15 @@ class Adaptation:
         """Override a default, and note why if the mode that the user named set it."""
         old = self.values[key]
         if old.origin.layer == MODE_LAYER:
-            note = (
-                f"{key}: {plain(new)} instead of {plain(old.value)} of {old.origin.where}: {reason}"
-            )
-            self.notes.append(note)
+            before = f"{plain(old.value)} of {old.origin.where}"
+            self.notes.append(f"{key}: {plain(new)} instead of {before}: {reason}")
         self.fill(key, new, reason)
 
-    def prefer(self, key: str, new: Any, reason: str) -> None:
-        """Replace another default; what the user set stays."""
-        if key not in self.keys.user and self.get(key) != new:
-            self.replace(key, new, reason)
-
-    def reject(self, key: str, new: Any, reason: str, allowed: str | None = None) -> None:
+    def reject(self, key: str, new: Any, reason: str, allowed: str | None) -> None:
         """Report a user's setting that is impossible here; replace a default."""
         if key in self.keys.user:
+            from gearshift.launcher.config import errors
+
             allowed = allowed or errors.allowed(setting_infos(self.get("model.family"))[key])
             self.report(key, new, f"is impossible here: {reason}", allowed)
         else:
@@ -80,13 +124,240 @@ class Adaptation:
         self, key: str, new: Any, problem: str, allowed: str, severity: Any = "error"
     ) -> None:
         """Report a value that has a `problem`, unlike `new`."""
-        parts = {
-            "new": plain(new),
-            "did_you_mean": plain(new),
-            "allowed": allowed,
-            "severity": severity,
-        }
-        self.diagnostics.append(errors.about_value(self.values, key, problem, **parts))
+        from gearshift.launcher.config import errors
+
+        diagnostic = errors.about_value(
+            self.values,
+            key,
+            problem,
+            new=plain(new),
+            did_you_mean=plain(new),
+            allowed=allowed,
+            severity=severity,
+        )
+        self.diagnostics.append(diagnostic)
+
+
+class Fact(str):
+    """The name of a fact, as a value of a row."""
+
+
+class Row(NamedTuple):
+    """A rule: `key` becomes `new` where all of `when` holds, and it is another value.
+
+    Later rows see what earlier ones have changed. The documentation has a table of them.
+    """
+
+    key: str
+    when: Mapping[str, Any]
+    """The value of settings and of `Adaptation.facts`, by name; in a tuple: one of these."""
+    new: Any
+    reason: str
+    """With names of facts in braces."""
+    kind: Literal["fill", "prefer", "reject"]
+    """fill: a value that was left open. prefer: a default; what the user set stays. reject: a
+    default; what the user set is an error."""
+    allowed: str | None = None
+    """What a user may set instead; None: the values of the setting."""
+    note: str = ""
+    """How the new value is announced; empty: it is not."""
+
+
+def _under(is_able: Callable[[Entry], bool]) -> str:
+    """The names of the engines that are able to do something."""
+    return ", ".join(entry.name for entry in ENGINES.values() if is_able(entry))
+
+
+_GPU = ("cuda", "xpu")
+_NO_CUDA = ("xpu", "mps", "cpu")
+_GPU_ONLY = ("fp16", "fp8")
+_ON_CPU = "fp32, bf16 on a CPU"
+_ON_MACHINE = "at most {new} on this machine"
+_FIXED = "moves tensors, and CUDA graphs have fixed addresses"
+_GRAPHS = {"compile": "graphs", "device": "cuda", "can_compile": True}
+PRECISION = (
+    Row(
+        "precision",
+        {"precision": "auto", "device": _GPU, "gpu_bf16": True},
+        "bf16",
+        "a GPU with bf16",
+        "fill",
+    ),
+    Row(
+        "precision",
+        {"precision": "auto", "device": "cuda"},
+        "fp16",
+        "a GPU without bf16",
+        "fill",
+        note="fp16 with loss scaling",
+    ),
+    Row("precision", {"precision": "auto"}, "fp32", "no GPU with bf16", "fill"),
+    Row(
+        "precision",
+        {"precision": _GPU_ONLY, "device": "cpu", "cpu_bf16": True},
+        "bf16",
+        "no GPU, and this CPU computes in bf16",
+        "reject",
+        _ON_CPU,
+    ),
+    Row(
+        "precision",
+        {"precision": _GPU_ONLY, "device": "cpu", "cpu_bf16": False},
+        "fp32",
+        "no GPU",
+        "reject",
+        _ON_CPU,
+    ),
+    Row("precision", {"precision": "tf32", "device": "cpu"}, "fp32", "no GPU", "reject", _ON_CPU),
+    Row(
+        "precision",
+        {"precision": "bf16", "device": "cpu", "cpu_bf16": False},
+        "fp32",
+        "no GPU, and this CPU has no bf16",
+        "prefer",
+    ),
+    Row("precision", {"device": "mps"}, "fp32", "not supported on mps", "prefer"),
+    Row(
+        "precision",
+        {"precision": "bf16", "device": "cuda", "gpu_bf16": False},
+        "fp16",
+        "a GPU without bf16",
+        "prefer",
+    ),
+)
+DEVICE = (
+    Row("loader.workers", {"train.debug": True}, 0, "{debug}", "prefer"),
+    Row("train.deterministic", {"train.debug": True}, True, "{debug}", "prefer"),
+    Row(
+        "loader.workers",
+        {"more_workers_than_cores": True},
+        Fact("share"),
+        "{cores} cores for {processes}",
+        "prefer",
+    ),
+    Row(
+        "loader.workers",
+        {"too_many_workers": True},
+        Fact("most_workers"),
+        "{cores} cores",
+        "reject",
+        _ON_MACHINE,
+    ),
+    Row(
+        "engine.threads",
+        {"too_many_threads": True},
+        Fact("most_threads"),
+        "{cores} cores",
+        "reject",
+        _ON_MACHINE,
+    ),
+    Row(
+        "loader.pin_memory",
+        {"device": _NO_CUDA},
+        False,
+        "pinned memory has no use on {device}",
+        "prefer",
+    ),
+    Row(
+        "memory.attention",
+        {"memory.attention": "flash", "device": _NO_CUDA},
+        "auto",
+        "no GPU",
+        "reject",
+    ),
+    Row(
+        "memory.attention",
+        {"memory.attention": "flash", "precision": ("fp32", "tf32")},
+        "auto",
+        "flash attention needs a 16-bit precision, and precision is {precision_in_use}",
+        "prefer",
+    ),
+    Row(
+        "memory.activation_offload",
+        {"device": _NO_CUDA},
+        False,
+        "no NVIDIA or AMD GPU",
+        "reject",
+    ),
+    Row(
+        "memory.empty_cache_every",
+        {"device": "cpu"},
+        None,
+        "a CPU has no allocator cache",
+        "reject",
+    ),
+)
+ENGINE = (
+    Row(
+        "optim.name",
+        {"optim.name": "adafactor", "shards": True},
+        "adamw",
+        "engine {engine} shards weights, and adafactor needs whole rows and columns",
+        "reject",
+        f"adafactor under {_under(lambda entry: not entry.shards_parameters)}",
+    ),
+    Row(
+        "optim.name",
+        {"optim.name": "muon", "is_deepspeed": True},
+        "adamw",
+        "engine {engine} shards weights, and muon needs whole matrices",
+        "reject",
+        f"muon under {_under(lambda entry: entry.ds_config is None)}",
+    ),
+    Row(
+        "optim.state",
+        {"is_adamw": False},
+        "fp32",
+        "{optimizer} keeps its state in fp32",
+        "reject",
+    ),
+    Row(
+        "optim.state",
+        {"optimizer_on": "host"},
+        "fp32",
+        "engine {engine} has it in host memory, where fp32 is faster",
+        "prefer",
+    ),
+    Row(
+        "engine.offload",
+        {"can_offload": False},
+        Fact("offload"),
+        "engine {engine} offloads {offloads}",
+        "reject",
+        "{able}",
+    ),
+    # The user's epochs override a shipped limit of steps, and a limit of steps shipped epochs.
+    Row("train.max_steps", {"sets_epochs": True}, None, "{epochs} sets the length", "prefer"),
+    Row("train.epochs", {"sets_max_steps": True}, None, "{max_steps} sets the length", "prefer"),
+    Row(
+        "compile",
+        {"compile": "auto", "device": "cuda", "can_compile": False},
+        "off",
+        "it needs {lacks}",
+        "fill",
+        note="off",
+    ),
+    Row("compile", {"compile": "auto", "device": "cuda"}, "on", "a GPU and a compiler", "fill"),
+    Row("compile", {"compile": "auto"}, "off", "slower on {device}", "fill"),
+    Row("compile", {"can_compile": False}, "off", "it needs {lacks}", "reject"),
+    Row(
+        "compile",
+        {"compile": "graphs", "device": _NO_CUDA, "can_compile": True},
+        "off",
+        "no NVIDIA GPU",
+        "reject",
+    ),
+    # CUDA graphs read and write at the addresses of their recording.
+    Row("compile", {**_GRAPHS, "shards": True}, "on", f"engine {{engine}} {_FIXED}", "reject"),
+    Row(
+        "compile",
+        {**_GRAPHS, "shards": False, "memory.activation_offload": True},
+        "on",
+        f"memory.activation_offload {_FIXED}",
+        "reject",
+    ),
+)
+ROWS = (*PRECISION, *DEVICE, *ENGINE)
 
 
 def adapt(
@@ -101,35 +372,88 @@ def adapt(
     `world_size` and `chosen` as in resolve.resolve.
     """
     device = values["device"].value
-    run = Adaptation(values, keys, machine, machine.device if device == "auto" else device)
-    if machine.unused and device == "auto" and run.device in ("cuda", "cpu"):
-        run.notes.append(f"device: {run.device}: {machine.unused}")
-    named = None if is_custom(run.get("model.family")) else values.get(PRETRAINED)
-    if named is not None and str(named.value).startswith(HUB):
-        from gearshift.launcher.config import hub  # for the runs that name one
-
-        try:
-            pinned = hub.fetch(named.value)
-            values[PRETRAINED] = replace(named, value=pinned)
-            run.notes += [f"{PRETRAINED}: {pinned}, the commit of {named.value}"] * (
-                pinned != named.value
-            )
-        except SettingsError as error:
-            where = errors.where(PRETRAINED, named.origin)
-            run.diagnostics += [
-                replace(each, key=PRETRAINED, where=where) for each in error.diagnostics
-            ]
+    run = Adaptation(values, keys, machine, device)
+    if device == "auto":
+        run.device = machine.device
+        if machine.unused and run.device in ("cuda", "cpu"):
+            run.notes.append(f"device: {run.device}: {machine.unused}")
+    _pin_pretrained(run)
     if run.get("download.fetch"):
-        from gearshift.launcher.config import (
-            feature_checks,
-        )  # for the runs that download their data
+        from gearshift.launcher.config import feature_checks  # for the runs that download
 
         run.notes += feature_checks.point_data_path(values, keys)
 
-    # Processes and engine, as far as they are not set.
+    _set_processes(run, world_size, chosen)
+    _apply(run, PRECISION)
+    _keep_micro_batch(run)
+    _apply(run, DEVICE)
+    _apply(run, ENGINE)
+    _shorten_samples(run)
+    if chosen is not None:  # after the rules: it was planned with what they set
+        for key, value in chosen.settings.items():
+            if run.get(key) != value:
+                run.fill(key, value, chosen.where)
+        run.notes.append(chosen.line)
+    return run
+
+
+def _apply(run: Adaptation, rows: Iterable[Row]) -> None:
+    """Adapt the settings by the rows that hold."""
+    for row in rows:
+        facts = run.facts()
+        new = facts[row.new] if isinstance(row.new, Fact) else row.new
+        if run.get(row.key) == new or not _holds(row, run, facts):
+            continue
+        reason = row.reason.format(**facts)
+        if row.note:
+            run.notes.append(f"{row.key}: {row.note}: {reason}")
+        if row.kind == "fill":
+            run.fill(row.key, new, reason)
+        elif row.kind == "reject":
+            allowed = row.allowed and row.allowed.format(new=new, **facts)
+            run.reject(row.key, new, reason, allowed)
+        elif row.key not in run.keys.user:
+            run.replace(row.key, new, reason)
+
+
+def _holds(row: Row, run: Adaptation, facts: Mapping[str, Any]) -> bool:
+    """Whether all conditions of a row are true."""
+    for name, options in row.when.items():
+        value = facts[name] if name in facts else run.get(name)
+        is_one = value in options if isinstance(options, tuple) else value == options
+        if not is_one:
+            return False
+    return True
+
+
+def _pin_pretrained(run: Adaptation) -> None:
+    """Name the commit of a model of the hub, so that a resumed run has the same."""
+    setting = run.values.get(PRETRAINED)
+    if setting is None or is_custom(run.get("model.family")):
+        return
+    if not str(setting.value).startswith(HUB):
+        return
+    from gearshift.launcher.config import hub  # for the runs that name one
+
+    try:
+        pinned = hub.fetch(setting.value)
+    except SettingsError as error:
+        from gearshift.launcher.config import errors
+
+        where = errors.where(PRETRAINED, setting.origin)
+        for diagnostic in error.diagnostics:
+            run.diagnostics.append(replace(diagnostic, key=PRETRAINED, where=where))
+        return
+    run.values[PRETRAINED] = replace(setting, value=pinned)
+    if pinned != setting.value:
+        run.notes.append(f"{PRETRAINED}: {pinned}, the commit of {setting.value}")
+
+
+def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -> None:
+    """Set processes and engine, as far as they are not set."""
     engine = ENGINES.get(chosen.engine if chosen else run.get("engine.name"))
     nproc = run.get("engine.nproc")
-    gpus = machine.gpus if run.device in ("cuda", "xpu") else 0
+    gpus = run.machine.gpus if run.device in ("cuda", "xpu") else 0
     if nproc is None:
         nproc = max(1, gpus)
         reason = f"one per GPU: {gpus}" if gpus else "no GPU: one process"
@@ -139,14 +463,7 @@ def adapt(
         if world_size is None:
             run.fill("engine.nproc", nproc, reason)
     elif world_size is None:
-        limit, what = (gpus, "GPUs") if gpus else (machine.cores, "cores")
-        limit, what = (1, "GPU") if run.device == "mps" else (limit, what)
-        if nproc > limit:
-            # A larger machine may be rehearsed: its processes share the cores.
-            is_rehearsed = what == "cores" and nproc <= limit * _REHEARSED
-            problem = f"is more than the {limit} {what} of this machine{', which they share' * is_rehearsed}"
-            severity = "warning" if is_rehearsed else "error"
-            run.report("engine.nproc", limit, problem, f"1 to {limit}", severity)
+        _check_processes(run, nproc, gpus)
     run.nproc = nproc
     run.size = world_size or nproc
     if chosen is not None:
@@ -154,164 +471,64 @@ def adapt(
     elif engine is None:
         run.fill("engine.name", by_processes(run.size), counted(run.size, "process"))
 
-    _of_device(run)
-    _of_engine(run)
-    if chosen is not None:  # after the rules: it was planned with what they set
-        for key, value in chosen.settings.items():
-            if run.get(key) != value:
-                run.fill(key, value, chosen.where)
-        run.notes.append(chosen.line)
-    return run
+
+def _check_processes(run: Adaptation, nproc: int, gpus: int) -> None:
+    """Report more processes than GPUs or cores: an error, or a warning where they share the cores."""
+    if run.device == "mps":
+        limit = 1
+        what = "GPU"
+    elif gpus:
+        limit = gpus
+        what = "GPUs"
+    else:
+        limit = run.machine.cores
+        what = "cores"
+    if nproc <= limit:
+        return
+    problem = f"is more than the {limit} {what} of this machine"
+    if what == "cores" and nproc <= limit * _REHEARSED:
+        problem += ", which they share"
+        run.report("engine.nproc", limit, problem, f"1 to {limit}", "warning")
+    else:
+        run.report("engine.nproc", limit, problem, f"1 to {limit}")
 
 
-def _of_device(run: Adaptation) -> None:
-    """What a device can do: precision, micro-batch, loader, memory."""
-    device = run.device
-    machine = run.machine
-    cores = run.machine.cores
-    nproc = run.nproc
-    key = "precision"
-    precision = run.get("precision")
-    if precision == "auto":
-        new = "fp32"
-        reason = "no GPU with bf16"
-        if device in ("cuda", "xpu") and machine.gpu_bf16:
-            new = "bf16"
-            reason = "a GPU with bf16"
-        elif device == "cuda":
-            new = "fp16"
-            reason = "a GPU without bf16"
-            run.notes.append(f"{key}: fp16 with loss scaling: {reason}")
-        run.fill(key, new, reason)
-    elif device == "cpu" and precision in ("fp16", "tf32", "fp8"):
-        new = "fp32"
-        reason = "no GPU"
-        if machine.cpu_bf16 and precision != "tf32":
-            new = "bf16"
-            reason = "no GPU, and this CPU computes in bf16"
-        run.reject(key, new, reason, "fp32, bf16 on a CPU")
-    elif device == "cpu" and precision == "bf16" and not machine.cpu_bf16:
-        run.prefer(key, "fp32", "no GPU, and this CPU has no bf16")
-    elif device == "mps" and precision in ("fp16", "bf16", "tf32", "fp8"):
-        run.prefer(key, "fp32", "not supported on mps")
-    elif device == "cuda" and precision == "bf16" and not machine.gpu_bf16:
-        run.prefer(key, "fp16", "a GPU without bf16")
+def _keep_micro_batch(run: Adaptation) -> None:
+    """On a CPU, a mode with larger steps keeps the default's micro-batch, and its own global batch.
 
-    # On a CPU, a mode with larger steps keeps the micro-batch of the default, and the global batch of
-    # the mode. A larger micro-batch occupies an idle GPU; to a CPU it only costs memory.
+    A larger micro-batch occupies an idle GPU; to a CPU it only costs memory.
+    """
     pair = {MICRO, ACCUMULATION}
+    if run.device != "cpu" or pair & run.keys.user or not pair & run.keys.mode:
+        return
     defaults = run.keys.defaults
-    micro = run.get(MICRO) or 1
     default = defaults[MICRO] or 1
+    micro = run.get(MICRO) or 1
     whole = run.get(GLOBAL) or micro * (run.get(ACCUMULATION) or 1)
-    is_larger = bool(pair & run.keys.mode) and whole > default * (defaults[ACCUMULATION] or 1)
-    if device == "cpu" and is_larger and not pair & run.keys.user:
-        smaller = largest_divisor(whole, min(micro, default))
-        reason = "no GPU: larger micro-batches take memory, and a CPU gains little from them"
-        run.replace(MICRO, smaller, reason)
-        run.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
-        if run.values[_CHECKPOINTING].origin.layer == MODE_LAYER:  # the default needs none for it
-            reason = f"{MICRO} is not larger than the default's"
-            run.replace(_CHECKPOINTING, defaults[_CHECKPOINTING], reason)
-
-    if run.get("train.debug"):
-        where = run.values["train.debug"].origin.where
-        run.prefer("loader.workers", 0, where)
-        run.prefer("train.deterministic", True, where)
-    if run.get("loader.workers") > (share := max(1, cores // nproc)):
-        run.prefer("loader.workers", share, f"{cores} cores for {counted(nproc, 'process')}")
-    # A small machine may still try what a larger one runs.
-    for key, least in (("loader.workers", 16), ("engine.threads", 64)):
-        most = max(least, _PER_CORE * cores // nproc)
-        if (run.get(key) or 0) > most:
-            run.reject(key, most, f"{cores} cores", f"at most {most} on this machine")
-    if device != "cuda":
-        run.prefer("loader.pin_memory", False, f"pinned memory has no use on {device}")
-
-    key = "memory.attention"
-    precision = run.get("precision")
-    if run.get(key) == "flash" and device != "cuda":
-        run.reject(key, "auto", "no GPU")
-    elif run.get(key) == "flash" and precision in ("fp32", "tf32"):
-        run.prefer(
-            key, "auto", f"flash attention needs a 16-bit precision, and precision is {precision}"
-        )
-    if run.get("memory.activation_offload") and device != "cuda":
-        run.reject("memory.activation_offload", False, "no NVIDIA or AMD GPU")
-    if run.get("memory.empty_cache_every") is not None and device == "cpu":
-        run.reject("memory.empty_cache_every", None, "a CPU has no allocator cache")
+    if whole <= default * (defaults[ACCUMULATION] or 1):
+        return
+    smaller = largest_divisor(whole, min(micro, default))
+    reason = "no GPU: larger micro-batches take memory, and a CPU gains little from them"
+    run.replace(MICRO, smaller, reason)
+    run.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
+    if run.values[_CHECKPOINTING].origin.layer == MODE_LAYER:  # the default needs none for it
+        reason = f"{MICRO} is not larger than the default's"
+        run.replace(_CHECKPOINTING, defaults[_CHECKPOINTING], reason)
 
 
-def _of_engine(run: Adaptation) -> None:
-    """What an engine can do with the optimizer and a compiler; lengths that override one another."""
-    engine = ENGINES[run.get("engine.name")]
-    name = run.get("optim.name")
-    able = {
-        "adafactor": [e.name for e in ENGINES.values() if not e.shards_parameters],
-        "muon": [e.name for e in ENGINES.values() if e.ds_config is None],
-    }
-    if engine.name not in able.get(name, ENGINES):
-        whole = "rows and columns" if name == "adafactor" else "matrices"
-        reason = f"engine {engine.name} shards weights, and {name} needs whole {whole}"
-        run.reject("optim.name", "adamw", reason, f"{name} under {', '.join(able[name])}")
-        name = run.get("optim.name")
-    if run.get("optim.state") != "fp32" and name != "adamw":
-        run.reject("optim.state", "fp32", f"{name} keeps its state in fp32")
-    if engine.placement.optimizer == "host":
-        run.prefer(
-            "optim.state",
-            "fp32",
-            f"engine {engine.name} has it in host memory, where fp32 is faster",
-        )
-    if (offload := run.get("engine.offload")) not in (None, *engine.offload):
-        reason = f"engine {engine.name} offloads {' or '.join(engine.offload) or 'nothing'}"
-        allowed = (
-            f"{offload} under {', '.join(e.name for e in ENGINES.values() if offload in e.offload)}"
-        )
-        run.reject("engine.offload", next(iter(engine.offload), None), reason, allowed)
-
-    # The user's epochs override a shipped limit of steps, and a limit of steps shipped epochs.
-    pair = ("train.epochs", "train.max_steps")
-    for key, other in (pair, pair[::-1]):
-        is_users = key in run.keys.user and other not in run.keys.user
-        if is_users and None not in (run.get(key), run.get(other)):
-            run.replace(other, None, f"{run.values[key].origin.where} sets the length")
-
-    # CUDA graphs read and write at the addresses of their recording.
-    key = "compile"
-    lacks = run.machine.compiler_lacks(run.device)
-    is_gpu = run.device == "cuda"
-    compiled = run.get(key)
-    if compiled == "auto":
-        new, reason = (
-            ("on", "a GPU and a compiler") if is_gpu else ("off", f"slower on {run.device}")
-        )
-        if is_gpu and lacks:
-            new = "off"
-            reason = f"it needs {lacks}"
-            run.notes.append(f"{key}: off: {reason}")
-        run.fill(key, new, reason)
-    elif compiled != "off" and run.device in ("cuda", "cpu") and lacks:
-        run.reject(key, "off", f"it needs {lacks}")
-    elif compiled == "graphs" and not is_gpu:
-        run.reject(key, "off", "no NVIDIA GPU")
-    elif compiled == "graphs" and (
-        engine.shards_parameters or run.get("memory.activation_offload")
-    ):
-        what = f"engine {engine.name}" if engine.shards_parameters else "memory.activation_offload"
-        run.reject(key, "on", f"{what} moves tensors, and CUDA graphs have fixed addresses")
-
-    # Samples are no longer than the context of a pretrained model; also those of the user.
-    key = "data.seq_len"
+def _shorten_samples(run: Adaptation) -> None:
+    """Cut samples to the context of a pretrained model; also those of the user."""
     name = run.values[PRETRAINED].value if PRETRAINED in run.values else None
     context_of = getattr(config_of(run.get("model.family")), "context_of", None)
-    limit = context_of(folder_of(name)) if context_of is not None and name is not None else None
-    if limit is not None and (run.get(key) or 0) > limit:
-        if key in run.keys.user:
-            problem = (
-                f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
-            )
-            run.report(key, limit, problem, f"8 to {limit}, the context of the model", "warning")
-        else:
-            run.notes.append(f"{key}: {limit} instead of {run.get(key)}, the context of {name}")
-        run.fill(key, limit, f"the context of {name}")
+    if context_of is None or name is None:
+        return
+    key = "data.seq_len"
+    limit = context_of(folder_of(name))
+    if limit is None or (run.get(key) or 0) <= limit:
+        return
+    if key in run.keys.user:
+        problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
+        run.report(key, limit, problem, f"8 to {limit}, the context of the model", "warning")
+    else:
+        run.notes.append(f"{key}: {limit} instead of {run.get(key)}, the context of {name}")
+    run.fill(key, limit, f"the context of {name}")

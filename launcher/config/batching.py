@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError
-from gearshift.launcher.config import errors
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
     MODE_LAYER,
@@ -32,41 +31,53 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
     processes reduce accumulation first, then micro-batch. Raises SettingsError.
     """
     users = [key for key in BATCH_SETTINGS if key in keys.user and values[key].value is not None]
-    total, *parts = (values[key].value or 1 for key in BATCH_SETTINGS)
-    micro = parts[0]
-    product = parts[0] * parts[1]
-    if values[GLOBAL].value is None or (users and GLOBAL not in users):
+    total = values[GLOBAL].value
+    micro = values[MICRO].value or 1
+    accumulation = values[ACCUMULATION].value or 1
+    product = micro * accumulation
+    if total is None or (users and GLOBAL not in users):
         total = product
-    elif {MICRO, ACCUMULATION} <= {*users} and product != total:
-        problem = f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {parts[1]}"
-        allowed = f"{product}, or two of the three"
-        raise _error(values, GLOBAL, problem, BATCH_SETTINGS, allowed, new=product)
+    elif MICRO in users and ACCUMULATION in users:
+        if product != total:
+            problem = f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}"
+            allowed = f"{product}, or two of the three"
+            raise _error(values, problem, BATCH_SETTINGS, allowed, new=product)
     else:
-        for key, part in zip((MICRO, ACCUMULATION), parts, strict=True):
+        for key, part in ((MICRO, micro), (ACCUMULATION, accumulation)):
             if key in users and total % part:
-                problem = f"{GLOBAL} {total} is not a multiple of {key} {part}"
-                new = largest_divisor(total, part)
-                raise _error(values, key, problem, (GLOBAL, key), f"what divides {total}", new=new)
-        is_divided = ACCUMULATION in users and MICRO not in users
-        micro = total // parts[1] if is_divided else largest_divisor(total, micro)
+                raise _error(
+                    values,
+                    f"{GLOBAL} {total} is not a multiple of {key} {part}",
+                    (GLOBAL, key),
+                    f"what divides {total}",
+                    key=key,
+                    new=largest_divisor(total, part),
+                )
+        micro = largest_divisor(total, micro)
+        if ACCUMULATION in users:
+            micro = total // accumulation
     if total % world_size:
-        tied = users or [MICRO, ACCUMULATION]
-        problem = f"a global batch of {total} cannot be split among {world_size} processes"
-        allowed = f"a multiple of {world_size}; or {largest_divisor(total, world_size)} processes"
-        fix = batch_line(
-            values, keys, micro, max(world_size, round(total / world_size) * world_size)
+        near = max(world_size, round(total / world_size) * world_size)
+        raise _error(
+            values,
+            f"a global batch of {total} cannot be split among {world_size} processes",
+            users or (MICRO, ACCUMULATION),
+            f"a multiple of {world_size}; or {largest_divisor(total, world_size)} processes",
+            fix=batch_line(values, keys, micro, near),
         )
-        raise _error(values, tied[0], problem, tied, allowed, fix=fix)
-    micro = largest_divisor(total // world_size, micro)
-    return Batching(total, micro, total // world_size // micro, world_size)
+    share = total // world_size
+    micro = largest_divisor(share, micro)
+    return Batching(total, micro, share // micro, world_size)
 
 
 def halvings(numbers: Batching) -> Iterator[Batching]:
     """The same global batch with half the micro-batch at most, again and again down to 1."""
     share = numbers.micro_batch * numbers.accumulation
-    while (micro := numbers.smaller) is not None:
+    micro = numbers.smaller
+    while micro is not None:
         numbers = replace(numbers, micro_batch=micro, accumulation=share // micro)
         yield numbers
+        micro = numbers.smaller
 
 
 def larger(numbers: Batching) -> Iterator[Batching]:
@@ -94,11 +105,10 @@ def proposed_batch(samples: int, max_samples: int, world_size: int) -> int | Non
     Of those that drop more than MOST_DROPPED, the one that drops fewest. None: each of the
     `world_size` processes needs a sample.
     """
+    few = MOST_DROPPED * samples
     limit = min(max_samples, samples) // world_size * world_size
     sizes = range(limit, 0, -world_size)
-    return min(
-        sizes, key=lambda size: (max(MOST_DROPPED * samples, samples % size), -size), default=None
-    )
+    return min(sizes, key=lambda size: max(few, samples % size), default=None)
 
 
 def batch_line(values: Values, keys: KeySets, micro: int, total: int) -> str:
@@ -106,38 +116,59 @@ def batch_line(values: Values, keys: KeySets, micro: int, total: int) -> str:
 
     What the user set is kept as far as it divides the batch; else there is a micro-batch `micro`.
     """
-    new = {GLOBAL: total}
-    (asked_micro, asked) = (values[MICRO].value, values[ACCUMULATION].value)
-    if MICRO in keys.user and asked_micro is not None:
-        new[MICRO] = micro = largest_divisor(total, asked_micro)
-    if ACCUMULATION in keys.user and asked is not None:
-        new[ACCUMULATION] = total // micro if MICRO in new else largest_divisor(total, asked)
-    return " ".join(f"--set {key}={value}" for key, value in new.items())
+    line = f"--set {GLOBAL}={total}"
+    users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
+    users = [key for key in users if values[key].value is not None]
+    if MICRO in users:
+        micro = largest_divisor(total, values[MICRO].value)
+        line += f" --set {MICRO}={micro}"
+    if ACCUMULATION in users:
+        accumulation = total // micro
+        if MICRO not in users:
+            accumulation = largest_divisor(total, values[ACCUMULATION].value)
+        line += f" --set {ACCUMULATION}={accumulation}"
+    return line
 
 
 def check_fills(resolved: Resolved, samples: int) -> None:
     """Raise SettingsError if the training `samples` do not fill one global batch."""
     numbers = resolved.batching
-    if samples < numbers.global_batch:
-        total = proposed_batch(samples, numbers.global_batch, numbers.world_size)
-        fix = total and batch_line(resolved.values, resolved.keys, numbers.micro_batch, total)
-        parts = {
-            "value": numbers.global_batch,
-            "allowed": f"1 to {samples}, or more data",
-            "fix": fix,
-        }
-        message = f"{GLOBAL} {numbers.global_batch} exceeds the {samples} training samples"
-        raise SettingsError([errors.about(resolved.values, GLOBAL, message, **parts)])
+    batch = numbers.global_batch
+    if samples >= batch:
+        return
+    from gearshift.launcher.config import errors
+
+    total = proposed_batch(samples, batch, numbers.world_size)
+    fix = None
+    if total is not None:
+        fix = batch_line(resolved.values, resolved.keys, numbers.micro_batch, total)
+    diagnostic = errors.about(
+        resolved.values,
+        GLOBAL,
+        f"{GLOBAL} {batch} exceeds the {samples} training samples",
+        value=batch,
+        allowed=f"1 to {samples}, or more data",
+        fix=fix,
+    )
+    raise SettingsError([diagnostic])
 
 
 def _error(
-    values: Values, key: str, message: str, keys: Sequence[str], allowed: str, **parts: Any
+    values: Values,
+    message: str,
+    keys: Sequence[str],
+    allowed: str,
+    key: str | None = None,
+    **fields: Any,
 ) -> SettingsError:
-    """The error of numbers of `keys` that do not fit together."""
+    """The error of numbers of `keys` that do not fit together, at `key` or the first of them."""
+    from gearshift.launcher.config import errors
+
     where = "; ".join(errors.where(each, values[each].origin) for each in keys)
-    return SettingsError(
-        [errors.about(values, key, message, where=where, allowed=allowed, **parts)]
+    diagnostic = errors.about(
+        values, key or keys[0], message, where=where, allowed=allowed, **fields
     )
+    return SettingsError([diagnostic])
 
 
 _LR = "optim.lr"
@@ -167,36 +198,39 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     """
     values = resolved.values
     keys = resolved.keys
-    least = resolved.values[LEAST].value
+    least = values[LEAST].value
     if least is None:
         return resolved
-    notes = list(resolved.notes)
-    changes = dict[str, float | None]({LEAST: None})
     old = resolved.batching.global_batch
-    lr = values[_LR].value
     steps = values[_LENGTH].value
     is_limited = steps is not None and _LENGTH not in keys.user
-    seen = min(samples, steps * old) if is_limited else samples
+    used = samples
+    if is_limited:
+        used = min(samples, steps * old)
     unit = math.lcm(_default_batch(keys), resolved.world_size)
-    new = max(unit, seen // least // unit * unit)
+    new = max(unit, used // least // unit * unit)
+    notes = list(resolved.notes)
+    changes: dict[str, float | None] = {LEAST: None}
     if _may_shrink(resolved) and new < old:
+        what = f"{used:,} samples of the run"
+        if used == samples:
+            what = f"{samples:,} training samples"
+        few = f"{what} are {used // old} steps of {old}, and {LEAST} is {least}"
+        note = f"{GLOBAL}: {new} instead of {old}: {few}"
         if _LR not in keys.user:
-            changes[_LR] = float(
-                f"{max(lr * math.sqrt(new / old), min(lr, keys.defaults[_LR])):.6g}"
-            )
+            lr = values[_LR].value
+            scaled = max(lr * math.sqrt(new / old), min(lr, keys.defaults[_LR]))
+            changes[_LR] = float(f"{scaled:.6g}")
+            note += f"; {_LR} {changes[_LR]:g}"
         if is_limited:
             changes[_LENGTH] = max(1, round(steps * old / new))
-        others = "".join(
-            f"; {key} {value:g}" for key, value in changes.items() if value is not None
-        )
-        what = (
-            f"{samples:,} training samples" if seen == samples else f"{seen:,} samples of the run"
-        )
-        few = f"{what} are {seen // old} steps of {old}, and {LEAST} is {least}"
-        notes.append(f"{GLOBAL}: {new} instead of {old}: {few}{others}")
+            note += f"; {_LENGTH} {changes[_LENGTH]:g}"
+        notes.append(note)
         share = new // resolved.world_size
         micro = largest_divisor(share, resolved.batching.micro_batch)
-        changes |= {GLOBAL: new, MICRO: micro, ACCUMULATION: share // micro}
+        changes[GLOBAL] = new
+        changes[MICRO] = micro
+        changes[ACCUMULATION] = share // micro
     origin = Origin(MODE_LAYER, f"fitted to {samples:,} training samples")
     return resolved.changed(changes, origin, notes=notes)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.util import find_spec
-from operator import not_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +19,7 @@ from gearshift.launcher.base.diagnostics import (
     render,
 )
 from gearshift.launcher.base.redaction import redact
-from gearshift.launcher.config import errors, paths
+from gearshift.launcher.config import paths
 from gearshift.launcher.config.batching import (
     ACCUMULATION,
     GLOBAL,
@@ -39,7 +38,7 @@ from gearshift.launcher.config.provenance import (
     Values,
 )
 from gearshift.launcher.config.schema import PRETRAINED, config_of, setting_infos, task_class
-from gearshift.launcher.config.selection import STAGES, declared_stages, select_stages
+from gearshift.launcher.config.selection import STAGES, declared_stages, errors, select_stages
 from gearshift.launcher.config.settings_file import nearest_file
 from gearshift.models.base import DataError
 from gearshift.models.catalog import FAMILIES, is_custom
@@ -53,19 +52,16 @@ if TYPE_CHECKING:
     from gearshift.training.train_plan import TrainPlan
 
 _CONTINUAL = "continual.enabled"
-_OF_OPTIMIZER = [
-    f"optim.{key}"
-    for key in (
-        "name",
-        "state",
-        "groups",
-        "layer_decay",
-        "betas",
-        "eps",
-        "momentum",
-        "weight_decay",
-    )
-]
+_OF_OPTIMIZER = (
+    "optim.name",
+    "optim.state",
+    "optim.groups",
+    "optim.layer_decay",
+    "optim.betas",
+    "optim.eps",
+    "optim.momentum",
+    "optim.weight_decay",
+)
 
 
 class Row(NamedTuple):
@@ -75,19 +71,17 @@ class Row(NamedTuple):
     when: Callable[[Mapping[str, Any]], Any]
     problem: str
     allowed: str | None = None
-    fix: Any = None
-    """A line to type, which starts with --; or the value to set instead."""
+    fix: str | None = None
+    """A line to type."""
+    new: Any = None
+    """The value to set instead."""
     warns: bool = False
     """Whether it is a warning, if the user has set the value."""
 
 
-def _continual(
-    key: str, when: Callable[[Any], Any], problem: str, allowed: str, fix: Any = None
-) -> Row:
-    """A value that contradicts continual learning."""
-    return Row(
-        key, lambda v: v[_CONTINUAL] and when(v[key]), problem, f"{allowed}, with {_CONTINUAL}", fix
-    )
+def _is_no_folder(path: str | None) -> bool:
+    """Whether new files cannot arrive at a path; one that does not exist is another error."""
+    return path is None or path.startswith(paths.EMBEDDED) or Path(path).expanduser().is_file()
 
 
 def _limit(name: str) -> Row:
@@ -96,24 +90,17 @@ def _limit(name: str) -> Row:
     return Row(key, lambda v: v[key] > v[critical], f"is above {critical}")
 
 
-def _is_no_folder(path: str | None) -> bool:
-    """Whether new files cannot arrive at a path; one that does not exist is another error."""
-    return path is None or path.startswith(paths.EMBEDDED) or Path(path).expanduser().is_file()
-
-
 _ZERO = [entry.name for entry in ENGINES.values() if entry.ds_config]
 _TORCH_ALONE = [entry.name for entry in ENGINES.values() if not entry.needs]
 _SHARDING = next(name for name in _TORCH_ALONE if ENGINES[name].shards_parameters)
 _QUANTIZE = "model.quantize"
-_STAGED = (
-    f"families with stages: {', '.join(name for name, each in FAMILIES.items() if each.stages)}"
-)
+_STAGED = ", ".join(name for name, family in FAMILIES.items() if family.stages)
 ROWS = (
     Row(
         "mode",
         lambda v: v["mode"] == STAGED_MODE and not declared_stages(v["model.family"]),
         "needs stages, and the model family declares none",
-        _STAGED,
+        f"families with stages: {_STAGED}",
         "--mode resource-efficient",
     ),
     Row(
@@ -155,65 +142,100 @@ ROWS = (
         lambda v: v["train.epochs"] is None and v["train.max_steps"] is None,
         "is null, and so is train.max_steps: the run has no end",
         "one of both",
-        1,
+        new=1,
     ),
     Row(
         "save.last",
         lambda v: not v["save.last"] and v["save.every"] is None and not v["save.keep_best"],
         "means that no checkpoint is ever saved",
-        fix=True,
+        new=True,
         warns=True,
     ),
-    _continual("save.last", not_, "leaves no checkpoint for the next experience", "true", True),
-    _continual(
-        "eval.test", bool, "measures at the end of a run; continual learning has none", "false"
+)
+_ROWS_OF_CONTINUAL = (
+    Row(
+        "save.last",
+        lambda v: not v["save.last"],
+        "leaves no checkpoint for the next experience",
+        "true",
+        new=True,
     ),
-    _continual(
-        "data.control", "real".__ne__, "is a control run, which ends with its result", "real"
+    Row(
+        "eval.test",
+        lambda v: v["eval.test"],
+        "measures at the end of a run; continual learning has none",
+        "false",
     ),
-    _continual(
-        "data.fold", lambda fold: type(fold) is str, "is a fold of groups, and more arrive", "null"
+    Row(
+        "data.control",
+        lambda v: v["data.control"] != "real",
+        "is a control run, which ends with its result",
+        "real",
     ),
-    _continual("mode", STAGED_MODE.__eq__, "trains in stages", "another mode"),
-    _continual(
+    Row(
+        "data.fold",
+        lambda v: isinstance(v["data.fold"], str),
+        "is a fold of groups, and more arrive",
+        "null",
+    ),
+    Row("mode", lambda v: v["mode"] == STAGED_MODE, "trains in stages", "another mode"),
+    Row(
         "data.path",
-        _is_no_folder,
+        lambda v: _is_no_folder(v["data.path"]),
         "is not a folder where files arrive",
         "a folder",
         "--data FOLDER",
     ),
 )
+"""With continual learning; each `allowed` ends with that."""
+
+
+def _about(values: Values, key: str, problem: str, **fields: Any) -> Diagnostic:
+    """As errors.about_value: a good run has none."""
+    return errors().about_value(values, key, problem, **fields)
 
 
 def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
     """The errors and warnings that need no data."""
     now = {key: setting.value for key, setting in values.items()}
-    found = list[Diagnostic]()
-    for row in ROWS:
-        if row.key in now and (row.key in keys.decided or not row.warns) and row.when(now):
-            parts = {
-                "fix" if str(row.fix).startswith("--") else "new": row.fix,
-                "allowed": row.allowed,
-            }
-            parts["severity"] = "warning" if row.warns else "error"
-            found.append(errors.about_value(values, row.key, row.problem, **parts))
-    found += [*_stages_and_trackers(values), *_paths(values), *_of_user(values, keys)]
+    diagnostics: list[Diagnostic] = []
+    rows = list(ROWS)
     if now[_CONTINUAL]:
-        is_setting = "data.path" in values
-        problem = (
-            why_ineffective(values, "data.path") if is_setting else "is no setting of the task"
+        for row in _ROWS_OF_CONTINUAL:
+            rows.append(row._replace(allowed=f"{row.allowed}, with {_CONTINUAL}"))
+    for row in rows:
+        if row.key not in now or not row.when(now):
+            continue
+        if row.warns and row.key not in keys.decided:
+            continue
+        diagnostic = _about(
+            values,
+            row.key,
+            row.problem,
+            allowed=row.allowed,
+            fix=row.fix,
+            new=row.new,
+            severity="warning" if row.warns else "error",
         )
-        if problem:
-            message = f"data.path {problem}; {_CONTINUAL} trains on new files there"
-            key = "data.path" if is_setting else _CONTINUAL
-            found.append(errors.about(values, key, message, key="data.path"))
+        diagnostics.append(diagnostic)
+    diagnostics += _stages(values)
+    diagnostics += _trackers(values)
+    for key in paths.PATHS:
+        if key in values:
+            diagnostics += _path(values, key)
+    max_steps = values["train.max_steps"].value
+    if max_steps is not None:
+        diagnostics += check_lengths(values, keys, max_steps)
+    diagnostics += _global_batch(values, keys)
+    diagnostics += _promised_sizes(values)
+    diagnostics += _without_effect(values, keys)
+    if now[_CONTINUAL]:
+        diagnostics += _watched_folder(values)
     if any(now[f"download.{name}"] for name in ("fetch", "files", "variables")):
-        from gearshift.launcher.config import (
-            feature_checks,
-        )  # for the runs that download their data
+        from gearshift.launcher.config import feature_checks  # for the runs that download
 
-        found += feature_checks.check_download(values, keys)
-    return found
+        diagnostics += feature_checks.check_download(values, keys)
+    return diagnostics
 
 
 def why_ineffective(values: Values, key: str) -> str | None:
@@ -223,9 +245,10 @@ def why_ineffective(values: Values, key: str) -> str | None:
         return f"has no effect: {family} has its own optimizer"
     info = setting_infos(family)[key]
     for other, wanted in info.only_if.items():
-        if values[other].value not in wanted:
+        value = values[other].value
+        if value not in wanted:
             needed = " or ".join(map(plain, wanted))
-            return f"has no effect: {other} is {plain(values[other].value)}, not {needed}"
+            return f"has no effect: {other} is {plain(value)}, not {needed}"
     for other, unwanted in info.unless.items():
         if other in values and values[other].value in unwanted:  # a custom task may lack it
             return f"has no effect: {other} is {plain(values[other].value)}"
@@ -237,120 +260,158 @@ def has_own_optimizer(family: str) -> bool:
     return is_custom(family) and hasattr(task_class(family), "optimizer")
 
 
-def _stages_and_trackers(values: Values) -> Iterator[Diagnostic]:
-    """Errors of the order and the first weights of stages, and trackers that are not installed."""
-    family, mode, names = (values[key].value for key in ("model.family", "mode", STAGES))
-    stages = declared_stages(family) if mode == STAGED_MODE and names else ()
+def _stages(values: Values) -> Iterator[Diagnostic]:
+    """Errors of the order and the first weights of stages."""
+    names = values[STAGES].value
+    if values["mode"].value != STAGED_MODE or not names:
+        return
+    family = values["model.family"].value
+    stages = declared_stages(family)
+    if not stages:
+        return
     chosen = select_stages(names, stages)
     known = [stage.name for stage in stages]
-    if stages and [stage.name for stage in chosen] != list(names):
+    if [stage.name for stage in chosen] != list(names):
         meant = {nearest_match(name, known) for name in names}
         new = [name for name in known if name in meant]
         problem = f"is not a list of stages of {family} in their order"
-        yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), new=new or None)
-    elif len(chosen) == 1 and (key := chosen[0].loads) is not None and values[key].value is None:
-        message = f"stage {names[0]} starts from the weights of another stage, and no run is given"
-        allowed = (
-            f"--from RUN, a run of stage {' or '.join(chosen[0].of)}; or all stages, --mode staged"
-        )
-        yield errors.about(
-            values, STAGES, message, key=key, value=None, allowed=allowed, fix="--from RUN"
-        )
+        yield _about(values, STAGES, problem, allowed=", ".join(known), new=new or None)
+    elif len(chosen) == 1:
+        stage = chosen[0]
+        if stage.loads is not None and values[stage.loads].value is None:
+            yield errors().about(
+                values,
+                STAGES,
+                f"stage {stage.name} starts from the weights of another stage, and no run is given",
+                key=stage.loads,
+                value=None,
+                allowed=f"--from RUN, a run of stage {' or '.join(stage.of)}; "
+                "or all stages, --mode staged",
+                fix="--from RUN",
+            )
+
+
+def _trackers(values: Values) -> Iterator[Diagnostic]:
+    """Errors of trackers that are not installed."""
     for text in values["track"].value:
         name = text.partition(":")[0]
         package = TRACKERS[name].extra
         if package is not None and find_spec(package) is None:
-            problem = f"tracker {name} requires the package {package}"
-            yield errors.about(values, "track", problem, fix=install_command(package))
+            message = f"tracker {name} requires the package {package}"
+            yield errors().about(values, "track", message, fix=install_command(package))
 
 
-def _paths(values: Values) -> Iterator[Diagnostic]:
+def _path(values: Values, key: str) -> Iterator[Diagnostic]:
     """Errors of files that do not exist; of pipes and devices, which may be read for ever; of URLs."""
-    for key in [key for key in paths.PATHS if key in values]:
-        text = values[key].value
-        if text is None or text.startswith((paths.EMBEDDED, HUB)):
-            continue
-        if redact(text) != text:  # files of the run would name the password
-            problem = "is a URL with a password"
-            yield errors.about_value(values, key, problem, allowed="a path on this machine")
-        path = Path(text).expanduser()
-        asks = None
-        if text and path.exists():
-            if not path.is_file() and not path.is_dir():
-                allowed = "a file or a folder on disk, not a pipe, socket or device"
-                yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
-            continue
-        if key == "data.path" and values["download.fetch"].value:
-            from gearshift.launcher.config import (
-                feature_checks,
-            )  # for the runs that download their data
+    text = values[key].value
+    if text is None or text.startswith((paths.EMBEDDED, HUB)):
+        return
+    if redact(text) != text:  # files of the run would name the password
+        yield _about(values, key, "is a URL with a password", allowed="a path on this machine")
+    path = Path(text).expanduser()
+    if text and path.exists():
+        if not path.is_file() and not path.is_dir():
+            allowed = "a file or a folder on disk, not a pipe, socket or device"
+            yield _about(values, key, "is not a regular file", allowed=allowed)
+        return
+    fix = None
+    if key == "data.path" and values["download.fetch"].value:
+        from gearshift.launcher.config import feature_checks  # for the runs that download
 
-            if feature_checks.will_download(values, text):
-                continue
-            asks = None if feature_checks.is_requested(values) else "--download-data"
-        if key in ("data.path", PRETRAINED, "engine.ds_config"):
-            link = "is a link to a file that" if path.is_symlink() else ""
-            like = nearest_file(text)
-            problem = f"{link} does not exist ({path.absolute()})".strip()
-            more = {"new": like, "did_you_mean": like}
-            if asks is not None:
-                more["fix"] = asks
-            if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
-                more["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
-            yield errors.about_value(values, key, problem, **more)
+        if feature_checks.will_download(values, text):
+            return
+        if not feature_checks.is_requested(values):
+            fix = "--download-data"
+    if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
+        fix = f"--set {PRETRAINED}=DIR  if it has moved"
+    if key in ("data.path", PRETRAINED, "engine.ds_config"):
+        problem = f"does not exist ({path.absolute()})"
+        if path.is_symlink():
+            problem = f"is a link to a file that {problem}"
+        like = nearest_file(text)
+        yield _about(values, key, problem, new=like, did_you_mean=like, fix=fix)
 
 
-def _of_user(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
-    """What the user set and would not get: lengths, batch numbers, promises, settings without effect."""
-    if (max_steps := values["train.max_steps"].value) is not None:
-        yield from check_lengths(values, keys, max_steps)
+def _watched_folder(values: Values) -> Iterator[Diagnostic]:
+    """The error of continual learning whose folder has no effect."""
+    key = "data.path"
+    problem: str | None = "is no setting of the task"
+    if key in values:
+        problem = why_ineffective(values, key)
+    if problem:
+        message = f"{key} {problem}; {_CONTINUAL} trains on new files there"
+        yield errors().about(values, key if key in values else _CONTINUAL, message, key=key)
 
-    # A micro-batch or accumulation that change the global batch; and a mode that promises to keep it.
-    now = {key: values[key].value for key in BATCH_SETTINGS}
-    new, shipped, default = (
-        (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1)
-        for numbers in (now, keys.shipped, keys.defaults)
-    )
+
+def _global_batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
+    """A micro-batch or accumulation that change the global batch; and a mode that promises to keep it."""
+
+    def product(numbers: Mapping[str, Any]) -> int:
+        return (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1)
+
+    new = product({key: values[key].value for key in BATCH_SETTINGS})
+    shipped = product(keys.shipped)
+    default = product(keys.defaults)
     users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
     if users and new != shipped and GLOBAL not in keys.user:
-        message = f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}"
-        fix = f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm"
-        where = "; ".join(errors.where(key, values[key].origin) for key in users)
-        parts = {"value": new, "where": where, "fix": fix, "severity": "warning"}
-        yield errors.about(values, GLOBAL, message, **parts)
+        yield errors().about(
+            values,
+            GLOBAL,
+            f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
+            value=new,
+            where="; ".join(errors().where(key, values[key].origin) for key in users),
+            fix=f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm",
+            severity="warning",
+        )
     is_kept = values["promise"].value.get("global_batch") == {"at_least": 1, "at_most": 1}
     if is_kept and shipped != default and keys.user.isdisjoint(BATCH_SETTINGS):
         problem = f"promises a global batch of {default}, and gives {shipped}"
-        yield errors.about_value(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
+        yield _about(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
 
-    # Sizes of no family in promises, which would never be checked.
+
+def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
+    """Sizes of no family in promises of the user, which would never be checked."""
     for promises, origin in values["promise"].all_values:
-        named = [name for bounds in promises.values() for name in (bounds or {}).get("sizes") or ()]
-        if named and origin.layer in USER_LAYERS:
-            sizes = {
-                size
-                for f in (*FAMILIES, values["model.family"].value)
-                for size in config_of(f).SIZES
-            }
-            for name in [name for name in named if name not in sizes]:
-                parts = {
-                    "allowed": ", ".join(sorted(sizes)),
-                    "did_you_mean": nearest_match(name, sizes),
-                }
-                parts["where"] = errors.where("promise", origin)
-                yield errors.about(values, "promise", f"unknown size {name!r} in promise", **parts)
+        if origin.layer not in USER_LAYERS:
+            continue
+        names: list[str] = []
+        for bounds in promises.values():
+            names += (bounds or {}).get("sizes") or ()
+        if not names:
+            continue
+        sizes: set[str] = set()
+        for family in (*FAMILIES, values["model.family"].value):
+            sizes.update(config_of(family).SIZES)
+        for name in names:
+            if name not in sizes:
+                yield errors().about(
+                    values,
+                    "promise",
+                    f"unknown size {name!r} in promise",
+                    where=errors().where("promise", origin),
+                    allowed=", ".join(sorted(sizes)),
+                    did_you_mean=nearest_match(name, sizes),
+                )
 
+
+def _without_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
+    """A mode that changes nothing, and settings of the user without effect."""
     mode = values["mode"].value
     if mode != "default" and keys.changed <= {"promise"}:
-        yield errors.about_value(values, "mode", "changes nothing", severity="warning")
-    for key in [key for key in values if key in keys.decided]:
-        if reason := why_ineffective(values, key):
-            # Without it a run may not fit. In a pipeline it is that of another stage.
-            is_needed = key == _QUANTIZE and values[key].value is not None and mode != STAGED_MODE
-            severity = (
-                "error" if is_needed or values["unread_settings"].value == "error" else "warning"
-            )
-            yield errors.about_value(values, key, reason, fix="remove it", severity=severity)
+        yield _about(values, "mode", "changes nothing", severity="warning")
+    for key in values:
+        if key not in keys.decided:
+            continue
+        reason = why_ineffective(values, key)
+        if reason is None:
+            continue
+        severity = "warning"
+        if values["unread_settings"].value == "error":
+            severity = "error"
+        # Without it a run may not fit. In a pipeline it is that of another stage.
+        if key == _QUANTIZE and values[key].value is not None and mode != STAGED_MODE:
+            severity = "error"
+        yield _about(values, key, reason, fix="remove it", severity=severity)
 
 
 def check_lengths(
@@ -360,23 +421,28 @@ def check_lengths(
 
     def steps(key: str) -> int:
         length = values[key].value
-        is_known = isinstance(length, int) or (per_epoch is not None and length is not None)
-        return duration.steps(length, per_epoch or 1, total) if is_known else 0
+        if length is None or (per_epoch is None and not isinstance(length, int)):
+            return 0
+        return duration.steps(length, per_epoch or 1, total)
 
     for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
-        if key in keys.decided and (every := steps(key)) > total:
+        every = steps(key)
+        if key in keys.decided and every > total:
             problem = f"is {every} steps, and the run has {total}: no {what} falls inside it"
-            yield errors.about_value(
-                values, key, problem, new=max(1, total // 2), severity="warning"
-            )
+            yield _about(values, key, problem, new=max(1, total // 2), severity="warning")
     # A longer one is cut, with a note, unless the user has taken the limit away.
-    if (warmup := steps(key := "schedule.warmup")) >= total and values[
-        "schedule.warmup_cap"
-    ].value is None:
-        problem = f"is {warmup} steps, and the run has {total}: the learning rate would never reach its peak"
-        severity = "error" if key in keys.decided else "warning"
-        parts = {"allowed": f"less than {total} steps", "new": "10%", "severity": severity}
-        yield errors.about_value(values, key, problem, **parts)
+    key = "schedule.warmup"
+    warmup = steps(key)
+    if warmup >= total and values["schedule.warmup_cap"].value is None:
+        yield _about(
+            values,
+            key,
+            f"is {warmup} steps, and the run has {total}: "
+            "the learning rate would never reach its peak",
+            allowed=f"less than {total} steps",
+            new="10%",
+            severity="error" if key in keys.decided else "warning",
+        )
 
 
 _MOST_LEFT_OUT = 0.1
@@ -391,8 +457,12 @@ BY_THE_LAUNCHER = {
     "model.family",
     "model.size",
     *BATCH_SETTINGS,
+    LEAST,
+    "engine.name",
+    "engine.nproc",
+    "engine.max_restarts",
+    "limits.profile",
 }
-BY_THE_LAUNCHER |= {LEAST, "engine.name", "engine.nproc", "engine.max_restarts", "limits.profile"}
 """Settings that take effect before the run starts or after it; the run must read the others."""
 _OF_LAUNCHER = ("continual.", "report.", "download.")
 """Sections of such settings."""
@@ -408,58 +478,65 @@ def check_before_training(
     """
     values = resolved.values
     keys = resolved.keys
-    diagnostics = list[Diagnostic]()
+    diagnostics: list[Diagnostic] = []
     if not train_plan.experience:  # which has a length and a schedule of its own
-        diagnostics += check_lengths(
-            values, keys, train_plan.total_steps, train_plan.steps_per_epoch
-        )
-    if not train_plan.experience and not train_plan.first_step:  # a resumed run has few steps left
-        profiled = values["log.profile"].value
-        last = train_plan.end_step
-        # A patience that has too few evaluations to act.
-        count = train_plan.evaluations(0, last - 1)
-        for key, also in (
-            ("stop.patience", "stop.patience"),
-            ("schedule.patience", "schedule.name"),
-        ):
-            patience = values[key].value
-            is_users = not keys.decided.isdisjoint((key, also))
-            if (
-                is_users
-                and patience is not None
-                and count <= patience
-                and not why_ineffective(values, key)
-            ):
-                problem = f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}"
-                new = (
-                    {"did_you_mean": f"eval.every={every}"}
-                    if (every := (last - 1) // (patience + 1))
-                    else {}
-                )
-                diagnostics.append(
-                    errors.about_value(values, key, problem, severity="warning", **new)
-                )
-        if profiled is not None and profiled > last - PROFILE_WARMUP:
-            problem = f"needs {profiled + PROFILE_WARMUP} steps, and the run has {last}"
-            new_steps = max(0, last - PROFILE_WARMUP) or None
-            diagnostics.append(errors.about_value(values, "log.profile", problem, new=new_steps))
-    # Much of an epoch that is dropped as a partial batch.
-    dropped = train_plan.dropped_samples
-    batch = train_plan.global_batch
-    length = train_plan.steps_per_epoch * batch + dropped
-    if dropped > _MOST_LEFT_OUT * length:
-        new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
-        line = batch_line(values, keys, resolved.batching.micro_batch, new_batch)
-        fix = line if length % new_batch < length % batch else "use more data"
-        message = (
-            f"{dropped} of {length} samples of an epoch are dropped: they fill no batch of {batch}"
-        )
-        diagnostics.append(errors.about(values, GLOBAL, message, fix=fix, severity="warning"))
+        total = train_plan.total_steps
+        diagnostics += check_lengths(values, keys, total, train_plan.steps_per_epoch)
+        if not train_plan.first_step:  # a resumed run has few steps left
+            diagnostics += _patience(values, keys, train_plan)
+            diagnostics += _profile(values, train_plan.end_step)
+    diagnostics += _dropped_samples(resolved, train_plan)
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
-    if wrong := [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]:
+    wrong = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
+    if wrong:
         raise SettingsError(wrong)
     if diagnostics and prints:
         print(render(diagnostics), file=sys.stderr)
+
+
+def _patience(values: Values, keys: KeySets, train_plan: TrainPlan) -> Iterator[Diagnostic]:
+    """A patience of the user that has too few evaluations to act."""
+    last = train_plan.end_step
+    count = train_plan.evaluations(0, last - 1)
+    for key, also in (("stop.patience", "stop.patience"), ("schedule.patience", "schedule.name")):
+        patience = values[key].value
+        if patience is None or count > patience or keys.decided.isdisjoint((key, also)):
+            continue
+        if why_ineffective(values, key):
+            continue
+        every = (last - 1) // (patience + 1)
+        yield _about(
+            values,
+            key,
+            f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}",
+            did_you_mean=f"eval.every={every}" if every else None,
+            severity="warning",
+        )
+
+
+def _profile(values: Values, last: int) -> Iterator[Diagnostic]:
+    """A profile that is longer than the run."""
+    profiled = values["log.profile"].value
+    if profiled is not None and profiled > last - PROFILE_WARMUP:
+        problem = f"needs {profiled + PROFILE_WARMUP} steps, and the run has {last}"
+        yield _about(values, "log.profile", problem, new=max(0, last - PROFILE_WARMUP) or None)
+
+
+def _dropped_samples(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
+    """Much of an epoch that is dropped as a partial batch."""
+    dropped = train_plan.dropped_samples
+    batch = train_plan.global_batch
+    length = train_plan.steps_per_epoch * batch + dropped
+    if dropped <= _MOST_LEFT_OUT * length:
+        return
+    new = proposed_batch(length, batch, train_plan.world_size) or batch
+    fix = "use more data"
+    if length % new < length % batch:
+        fix = batch_line(resolved.values, resolved.keys, resolved.batching.micro_batch, new)
+    message = (
+        f"{dropped} of {length} samples of an epoch are dropped: they fill no batch of {batch}"
+    )
+    yield errors().about(resolved.values, GLOBAL, message, fix=fix, severity="warning")
 
 
 def check_splits(task: Task, folder: Path) -> None:
@@ -471,11 +548,11 @@ def check_splits(task: Task, folder: Path) -> None:
 
     allowed = "each group, a recording, patient or document, in one of train, val and test"
     if task.data("train") is task.data("val"):
+        message = "the task trains and validates on the same samples"
         where = "data('train') and data('val') of the task"
-        raise DataError(
-            "the task trains and validates on the same samples", where=where, allowed=allowed
-        )
-    if shared := overlapping_groups(folder):
+        raise DataError(message, where=where, allowed=allowed)
+    shared = overlapping_groups(folder)
+    if shared:
         message = f"{len(shared)} groups are in two splits, such as {', '.join(shared[:3])}"
         raise DataError(message, where=str(folder / SPLIT_FILE), allowed=allowed)
 
@@ -517,12 +594,13 @@ def settings_read(view: TrackedSettings) -> frozenset[str]:
 def unused_keys(values: Values, read: Collection[str]) -> list[str]:
     """The settings that a layer above built-in changed, that have an effect, and that nothing read."""
     infos = setting_infos(values["model.family"].value)
-    return [
-        key
-        for key, setting in values.items()
-        if key not in read and key not in BY_THE_LAUNCHER and not key.startswith(_OF_LAUNCHER)
-        if setting.value != infos[key].default and why_ineffective(values, key) is None
-    ]
+    unused = []
+    for key, setting in values.items():
+        if key in read or key in BY_THE_LAUNCHER or key.startswith(_OF_LAUNCHER):
+            continue
+        if setting.value != infos[key].default and why_ineffective(values, key) is None:
+            unused.append(key)
+    return unused
 
 
 def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> Iterator[Diagnostic]:
@@ -533,7 +611,10 @@ def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> Iterator[Di
     is_strict = resolved.settings.unread_settings == "error"
     for key in unused_keys(resolved.values, read):
         if key in resolved.keys.decided:
-            severity = "error" if is_strict or key in SPLIT else "warning"
-            parts = {"fix": SPLIT_FIX if key in SPLIT else "remove it", "severity": severity}
-            problem = "is unused: nothing in this run reads it"
-            yield errors.about_value(resolved.values, key, problem, **parts)
+            yield _about(
+                resolved.values,
+                key,
+                "is unused: nothing in this run reads it",
+                fix=SPLIT_FIX if key in SPLIT else "remove it",
+                severity="error" if is_strict or key in SPLIT else "warning",
+            )

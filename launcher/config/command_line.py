@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match, shown
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, shown
 from gearshift.launcher.base.disk import SHOWN, problem_of
 from gearshift.launcher.config import presets
 from gearshift.launcher.config.provenance import (
@@ -200,19 +201,29 @@ DEFAULT_SPLIT = "test"
 def names(kind: str | None, key: str | None = None) -> list[str]:
     """All names of a kind of values, see Values; without a kind, what the setting `key` may be."""
     if kind == "models":
-        return [
-            *FAMILIES,
-            *(f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES),
-        ]
+        models = list(FAMILIES)
+        for family in FAMILIES:
+            models += [f"{family}:{size}" for size in config_of(family).SIZES]
+        return models
     if kind == "stages":
-        return list(dict.fromkeys(stage.name for family in FAMILIES for stage in stages_of(family)))
+        stages = [stage.name for family in FAMILIES for stage in stages_of(family)]
+        return list(dict.fromkeys(stages))
     if kind == "keys":
         return sorted({key for family in FAMILIES for key in setting_infos(family)})
-    closed = {"modes": presets.modes(), "engines": (*ENGINES, AUTO), "trackers": TRACKERS}
-    closed["parts"] = get_args(ResetPart)
-    infos = (setting_infos(family).get(key or "") for family in FAMILIES if kind is None)
-    allowed = next((info.allowed for info in infos if info is not None), None)
-    return [*closed.get(kind or "", allowed if isinstance(allowed, tuple) else ())]
+    if kind == "modes":
+        return list(presets.modes())
+    if kind == "engines":
+        return [*ENGINES, AUTO]
+    if kind == "trackers":
+        return list(TRACKERS)
+    if kind == "parts":
+        return list(get_args(ResetPart))
+    if kind is None and key is not None:
+        for family in FAMILIES:
+            info = setting_infos(family).get(key)
+            if info is not None and isinstance(info.allowed, tuple):
+                return list(info.allowed)
+    return []
 
 
 RUN_ARGUMENTS = {
@@ -233,6 +244,8 @@ _UNDECODED = re.compile("[\udc80-\udcff]")
 """A byte that Python could not decode, as it stands in an argument."""
 _EMPTY = re.compile(r"(--[^=]*=)?")
 """An argument without a value that it needs."""
+_ORDER = 999
+"""Sorts these errors after those of files and before those of single settings."""
 
 
 @dataclass(frozen=True)
@@ -271,36 +284,32 @@ class Command:
         """The command as a user types it."""
         return PROGRAM if self.name == DEFAULT else f"{PROGRAM} {self.name}"
 
-    def most(self, positionals: Sequence[str]) -> int:
-        """How many of these positional arguments it takes."""
-        return (
-            len(positionals) if self.repeats_argument else bool(self.argument) + bool(self.operand)
-        )
-
-    def requires_operand(self, argument: str | None) -> bool:
-        """Whether an operand has to follow `argument`."""
-        return self.operand is not None and argument not in self.optional_operand
+    @property
+    def most_positionals(self) -> int:
+        """How many positional arguments it takes."""
+        if self.repeats_argument:
+            return sys.maxsize
+        return bool(self.argument) + bool(self.operand)
 
 
 def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, list[str], bool]]:
     """Each argument with its position, and whether the command takes it.
 
-    With an option comes its value, also a negative number, which argparse takes for an option;
-    with an unknown one what is most likely its value.
+    With an option comes its value, also a negative number; with an unknown one what is most likely
+    its value.
     """
     takes_value = {option.flag: option.metavar is not None for option in command.options}
     index = 0
     while index < len(argv):
         argument = argv[index]
-        following = "".join(argv[index + 1 : index + 2])
         is_option = argument.startswith("-") and argument != "-"
         is_known = not is_option or argument.partition("=")[0] in takes_value
-        has_value = bool(_NUMBER.match(following))
-        if index + 1 < len(argv) and takes_value.get(argument, not is_known):
-            has_value = has_value or not following.startswith("-")
-        words = (
-            [argument, following] if is_option and "=" not in argument and has_value else [argument]
-        )
+        words = [argument]
+        if is_option and "=" not in argument and index + 1 < len(argv):
+            following = argv[index + 1]
+            is_value = takes_value.get(argument, not is_known) and not following.startswith("-")
+            if is_value or _NUMBER.match(following):
+                words.append(following)
         yield index + 1, words, is_known
         index += len(words)
 
@@ -346,222 +355,209 @@ class CommandLine:
         return next(iter(self.more), "")
 
 
+@dataclass
+class _Typed:
+    """The arguments of a command, sorted by what they are."""
+
+    values: dict[str, list[str]] = field(default_factory=dict)
+    """By flag; `true` for an option without a value."""
+    modes: dict[str, str] = field(default_factory=dict)
+    """The mode that each option selects, the option that was typed last at the end."""
+    positionals: list[str] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+    def last(self, flag: str) -> str | None:
+        """The value of an option that counts: a later one overrides an earlier one."""
+        values = self.values.get(flag)
+        return values[-1] if values else None
+
+
 def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     """Parse the arguments of `command`; all errors are in the result's `diagnostics`."""
-    end = argv.index("--") if command.passthrough is not None and "--" in argv else len(argv)
-    arguments = list(argv[:end])
-    if "-h" in arguments or HELP.flag in arguments:
+    end = len(argv)
+    if command.passthrough is not None and "--" in argv:
+        end = argv.index("--")
+    words = argv[:end]
+    if "-h" in words or HELP.flag in words:
         return CommandLine(command, flags=frozenset({HELP.flag}))
-    by_flag = {option.flag: option for option in (*command.options, HELP)}
-    given: dict[str, list[str]] = {}
-    modes: dict[str, str] = {}
-    positionals: list[str] = []
-    diagnostics = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        if _EMPTY.fullmatch(argument):  # most likely a variable of the shell that is not set
-            flag = argument or before
-            where = argument or f'{before} ""'.strip()
-            diagnostics.append(_error(f"an empty value after '{flag}'", where, value=""))
-    for position, words, is_known in split_options(command, arguments):
-        flag, is_joined, value = words[0].partition("=")
-        option = by_flag.get(flag)
-        has_value = bool(is_joined) or len(words) > 1
-        if option is not None and has_value != (option.metavar is not None):
-            message = f"option '{flag}' {'needs a' if option.metavar else 'takes no'} value"
-            diagnostics.append(_error(message, flag, allowed=option.form))
-        elif option is not None:
-            value = "true" if option.metavar is None else value if is_joined else words[-1]
-            given.setdefault(flag, []).append(value)
-            if option.mode or option.key == "mode":
-                modes.pop(flag, None)  # of one option, the last value counts
-                modes[flag] = option.mode or value
-        elif is_known:
-            positionals.append(words[0])
-        else:
-            diagnostics.append(_unknown_option(command, words, position))
-    if len({*modes.values()}) > 1:
-        where = ", and ".join(
-            f"--mode {mode}" if flag == "--mode" else flag for flag, mode in modes.items()
-        )
-        message = f"mode is set twice, to {' and to '.join(dict.fromkeys(modes.values()))}"
-        diagnostics.append(_error(message, where, key="mode", fix="remove one of them"))
-    diagnostics += _wrong_positionals(command, positionals)
-    undecoded = [text for text in argv if _UNDECODED.search(text)]
+    typed = _collect(command, words)
+    flags = frozenset(typed.values)
+    undecoded = [word for word in argv if _UNDECODED.search(word)]
     if undecoded:  # a file that is written could not name it
-        where = shlex.join(undecoded)
-        allowed = "UTF-8; rename a file with such a name"
-        diagnostics = [
-            _error("an argument has a byte that is no UTF-8 text", where, allowed=allowed)
-        ]
-        alone = replace(command, adds_errors=False)
-        return CommandLine(alone, flags=frozenset(given), diagnostics=diagnostics)
-    if positionals and command.reader is not None:  # what else is wrong depends on what is meant
+        diagnostic = command_line_error(
+            "an argument has a byte that is no UTF-8 text",
+            shlex.join(undecoded),
+            allowed="UTF-8; rename a file with such a name",
+        )
         command = replace(command, adds_errors=False)
-    argument, *more = positionals[: command.most(positionals)] or [""]
-    # Paths that no file can have: further checks would open them. Those of settings are checked by key.
-    texts = [(command.name, text) for text in (argument, *more)]
-    files = [
-        o.flag
-        for o in command.options
-        if o.key is None and o.values in PATH_VALUES and o.flag != INPUT
-    ]
-    texts += [(flag, text) for flag in files for text in given.get(flag, ())]
-    for name, text in texts:
-        key, _, path = text.partition("=") if name == "--set" else (None, "", text)
-        if problem := path and problem_of(path):
-            message = f"{name} {shown(text[:SHOWN])} {problem}"
-            where = f"command line: {name} {text}"
-            diagnostics.append(Diagnostic(message, key=key, value=text, where=where))
-            command = replace(command, adds_errors=False)
-    last = {flag: values[-1] for flag, values in given.items()}
-    mode_option, mode = [("--mode", None), *modes.items()][-1]
-    filled: dict[str, Setting] = {}
-    is_resume = command.name == "resume"
-    if (stage := last.get(STAGE.flag)) is not None:
-        filled["stages"] = Setting([stage], Origin(CLI_LAYER, f"{STAGE.flag} {stage}"))
-        mode_option, mode = (mode_option, mode) if modes else (f"{STAGE.flag} {stage}", STAGED_MODE)
-    args = CliArgs(
-        model=last.get("--model"),
-        mode=mode,
-        mode_option=mode_option,
-        engine=last.get("--engine"),
-        configs=[Path(path) for path in given.get("--config", ())],
-        sets=given.get("--set", []),
-        options={
-            o.key: (o.flag, ",".join(given[o.flag]) if o.repeats else last[o.flag])
-            for o in command.options
-            if o.key not in (None, "mode", "engine.name") and o.flag in given
-        },
-        resume=argument or None if is_resume else last.get(RESUME.flag),
-        resume_option="resume" if is_resume else RESUME.flag,
-        reset=given.get("--reset", []),
-        filled=filled,
-        weights=last.get(FROM.flag),
-        force=FORCE.flag in given,
-    )
+        return CommandLine(command, flags=flags, diagnostics=[diagnostic])
+    argument, *more = typed.positionals[: command.most_positionals] or [""]
+    if not _check(command, typed, [argument, *more]):
+        command = replace(command, adds_errors=False)
+    # Options that only this command has.
+    values = {}
+    for option in command.options:
+        if option.flag in typed.values and option.metavar and option not in OPTIONS:
+            values[option.flag] = typed.values[option.flag][-1]
+    out = typed.last("--out")
     return CommandLine(
         command=command,
         argument=argument,
-        args=args,
-        flags=frozenset(given),
-        out=Path(last["--out"]) if last.get("--out") else None,
-        diagnostics=diagnostics,
-        values={
-            f: text for f, text in last.items() if by_flag[f].metavar and by_flag[f] not in OPTIONS
-        },
+        args=_run_arguments(command, typed, argument),
+        flags=flags,
+        out=Path(out) if out else None,
+        diagnostics=typed.diagnostics,
+        values=values,
         more=more,
         passthrough=argv[end + 1 :],
         argv=list(argv),
     )
 
 
+def _collect(command: Command, words: Sequence[str]) -> _Typed:
+    """Sort `words`, and note what is no argument of the command."""
+    typed = _Typed()
+    before = ""
+    for word in words:
+        if _EMPTY.fullmatch(word):  # most likely a variable of the shell that is not set
+            where = word or f'{before} ""'.strip()
+            message = f"an empty value after '{word or before}'"
+            typed.diagnostics.append(command_line_error(message, where, value=""))
+        before = word
+    by_flag = {option.flag: option for option in (*command.options, HELP)}
+    for position, parts, is_known in split_options(command, words):
+        flag, equals, value = parts[0].partition("=")
+        option = by_flag.get(flag)
+        if option is None and is_known:
+            typed.positionals.append(parts[0])
+            continue
+        if option is None:
+            from gearshift.launcher.config import input_errors  # with its suggestions
+
+            typed.diagnostics.append(input_errors.unknown_option(command, parts, position))
+            continue
+        has_value = bool(equals) or len(parts) > 1
+        if has_value != (option.metavar is not None):
+            needs = "needs a" if option.metavar else "takes no"
+            message = f"option '{flag}' {needs} value"
+            typed.diagnostics.append(command_line_error(message, flag, allowed=option.form))
+            continue
+        if option.metavar is None:
+            value = "true"
+        elif not equals:
+            value = parts[1]
+        typed.values.setdefault(flag, []).append(value)
+        if option.mode or option.key == "mode":
+            typed.modes.pop(flag, None)  # of one option, the last value counts
+            typed.modes[flag] = option.mode or value
+    return typed
+
+
+def _check(command: Command, typed: _Typed, positionals: Sequence[str]) -> bool:
+    """Note what is wrong in arguments that are known; whether further checks make sense."""
+    modes = dict.fromkeys(typed.modes.values())
+    if len(modes) > 1:
+        options = []
+        for flag, mode in typed.modes.items():
+            options.append(f"--mode {mode}" if flag == "--mode" else flag)
+        typed.diagnostics.append(
+            command_line_error(
+                f"mode is set twice, to {' and to '.join(modes)}",
+                ", and ".join(options),
+                key="mode",
+                fix="remove one of them",
+            )
+        )
+    if typed.positionals or command.argument:
+        from gearshift.launcher.config import input_errors
+
+        typed.diagnostics += input_errors.wrong_positionals(command, typed.positionals)
+    # Paths that no file can have: further checks would open them. Settings are checked by key.
+    texts = [(command.name, text) for text in positionals]
+    for option in command.options:
+        if option.key is None and option.values in PATH_VALUES and option.flag != INPUT:
+            texts += [(option.flag, text) for text in typed.values.get(option.flag, ())]
+    can_go_on = not typed.positionals or command.reader is None
+    for name, text in texts:
+        key = None
+        path = text
+        if name == "--set":
+            key, _, path = text.partition("=")
+        problem = problem_of(path)
+        if path and problem:
+            can_go_on = False
+            message = f"{name} {shown(text[:SHOWN])} {problem}"
+            where = f"command line: {name} {text}"
+            typed.diagnostics.append(Diagnostic(message, key=key, value=text, where=where))
+    return can_go_on
+
+
+def _run_arguments(command: Command, typed: _Typed, argument: str) -> CliArgs:
+    """The arguments of a run; of other commands those of the run that they name."""
+    mode = None
+    mode_option = "--mode"
+    filled: dict[str, Setting] = {}
+    stage = typed.last(STAGE.flag)
+    if stage is not None:
+        mode = STAGED_MODE
+        mode_option = f"{STAGE.flag} {stage}"
+        filled["stages"] = Setting([stage], Origin(CLI_LAYER, mode_option))
+    if typed.modes:
+        mode_option, mode = list(typed.modes.items())[-1]
+    options = {}
+    for option in command.options:
+        texts = typed.values.get(option.flag)
+        if texts and option.key not in (None, "mode", "engine.name"):
+            text = ",".join(texts) if option.repeats else texts[-1]
+            options[option.key] = (option.flag, text)
+    resume = typed.last(RESUME.flag)
+    resume_option = RESUME.flag
+    if command.name == "resume":
+        resume = argument or None
+        resume_option = command.name
+    return CliArgs(
+        model=typed.last("--model"),
+        mode=mode,
+        mode_option=mode_option,
+        engine=typed.last("--engine"),
+        configs=[Path(path) for path in typed.values.get("--config", ())],
+        sets=typed.values.get("--set", []),
+        options=options,
+        resume=resume,
+        resume_option=resume_option,
+        reset=typed.values.get("--reset", []),
+        filled=filled,
+        weights=typed.last(FROM.flag),
+        force=FORCE.flag in typed.values,
+    )
+
+
 def arguments(args: CliArgs) -> list[str]:
     """The options of a new run with these arguments."""
-    named = {
-        "--model": args.model,
-        "--mode": args.mode,
-        "--engine": args.engine,
-        FROM.flag: args.weights,
-    }
-    pairs = [(flag, text) for flag, text in named.items() if text is not None]
-    pairs += [(STAGE.flag, stage) for setting in args.filled.values() for stage in setting.value]
-    pairs += [*(("--config", str(path)) for path in args.configs), *args.options.values()]
-    words = list[str]()
-    for flag, text in (*pairs, *(("--set", text) for text in args.sets)):
-        value = [] if BY_FLAG[flag].metavar is None else [text]
-        words += [f"{flag}={text}"] if text.startswith("-") else [flag, *value]
+    pairs = [
+        ("--model", args.model),
+        ("--mode", args.mode),
+        ("--engine", args.engine),
+        (FROM.flag, args.weights),
+    ]
+    for setting in args.filled.values():
+        pairs += [(STAGE.flag, stage) for stage in setting.value]
+    pairs += [("--config", str(path)) for path in args.configs]
+    pairs += args.options.values()
+    pairs += [("--set", text) for text in args.sets]
+    words = []
+    for flag, text in pairs:
+        if text is None:
+            continue
+        if text.startswith("-"):
+            words.append(f"{flag}={text}")
+        elif BY_FLAG[flag].metavar is None:
+            words.append(flag)
+        else:
+            words += [flag, text]
     return words
 
 
-_ORDER = 999
-"""Sorts these errors after those of files and before those of single settings."""
-
-
-def _error(message: str, where: str, **parts: Any) -> Diagnostic:
-    """The error of `where`, a part of the command line."""
-    return Diagnostic(message, **{"where": f"command line: {where}", "order": (_ORDER, 0), **parts})
-
-
-def _wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[Diagnostic]:
-    """The errors of arguments that are no options: too many, unknown or missing ones."""
-    if positionals and command.reader is not None:
-        message = f"{command.name} takes no runs"
-        words = shlex.join(positionals)
-        allowed = f"options; see  {command.call} --help"
-        line = f"{PROGRAM} {command.reader} {words}"
-        yield _error(message, words, value=words, allowed=allowed, fix=line)
-        return
-    for argument in positionals[command.most(positionals) :]:
-        allowed = f"options; see  {command.call} --help"
-        fix = (
-            f"--set {shlex.quote(argument)}"
-            if argument.partition("=")[0] in names("keys")
-            else None
-        )
-        yield _error(
-            f"unexpected argument '{argument}'", argument, value=argument, allowed=allowed, fix=fix
-        )
-    argument = "".join(positionals[:1])
-    choices = ", ".join(command.choices)
-    call = command.name
-    if argument and command.choices and argument not in command.choices:
-        parts = {"allowed": choices, "did_you_mean": nearest_match(argument, command.choices)}
-        message = f"unknown {command.argument} {argument!r}"
-        yield _error(message, f"{call} {argument}", value=argument, **parts)
-    elif command.argument and command.requires_argument and not positionals:
-        allowed = choices or command.allowed or f"{PROGRAM} {call} {command.argument}"
-        yield _error(f"{call} requires {command.argument}", call, allowed=allowed)
-    elif command.requires_operand(argument) and not positionals[1:]:
-        call = f"{call} {argument or command.choices[0]}"
-        form = command.operand
-        yield _error(f"{call} requires {form}", call, allowed=f"{PROGRAM} {call} {form}")
-
-
-def _unknown_option(command: Command, words: Sequence[str], position: int) -> Diagnostic:
-    """The error of an unknown option; the second of its `words` is most likely its value.
-
-    One of the program that the command passes options to belongs after `--`; a setting is its own
-    option, or --set.
-    """
-    argument = words[0]
-    (flag, is_joined, text) = words[0].partition("=")
-    text = text if is_joined else "".join(words[1:])
-    name = flag
-    known = (*command.options, HELP)
-    parts = {
-        "order": (_ORDER, position),
-        "allowed": f"{len(known)} options; see  {command.call} --help",
-    }
-    forms = {option.flag: f"{option.flag} " if option.metavar else option.flag for option in known}
-    instead = command.instead.get(flag)
-    if instead is not None:
-        line = f"{instead} {shlex.quote(text) if text else 'N'}"
-        return _error(
-            f"unknown option '{flag}'",
-            argument,
-            **parts,
-            value=flag,
-            did_you_mean=instead,
-            fix=line,
-        )
-    if command.passthrough is not None:
-        from gearshift.slurm.sbatch import option_of
-
-        if (theirs := option_of(argument)) is not None:
-            name = f"--{theirs}"
-            text = text if argument.startswith("--") else argument[2:] or text
-            if name not in forms:
-                parts["allowed"] = f"after  --  at the end: {command.call} [OPTIONS] -- {argument}"
-                message = f"option '{flag}' belongs to {command.passthrough}, not to {command.name}"
-                return _error(message, argument, **parts, value=argument)
-    if "--set" in forms:  # a key, or its last part
-        sets = {key: f"--set {key}=" for key in names("keys")}
-        lasts = {f"--{key.rpartition('.')[2]}": form for key, form in sets.items()}
-        forms = lasts | {f"--{key}": form for key, form in sets.items()} | forms
-    form = forms.get(nearest_match(name, forms) or "", "")
-    value = shlex.quote(text) if text else "VALUE" if form.endswith("=") else ""
-    fix = (form + value if form.endswith((" ", "=")) else form).rstrip() or None
-    meant = form.rstrip(" =") or None
-    return _error(
-        f"unknown option '{flag}'", argument, **parts, value=flag, did_you_mean=meant, fix=fix
-    )
+def command_line_error(message: str, where: str, position: int = 0, **parts: Any) -> Diagnostic:
+    """The error of `where`, a part of the command line; `parts` are further fields."""
+    return Diagnostic(message, where=f"command line: {where}", order=(_ORDER, position), **parts)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, Field, create_model
@@ -53,58 +54,69 @@ def load_task_class(name: str) -> type:
     """
     module_name, _, class_name = name.partition(":")
     module = sys.modules.get(module_name)
-    path = Path(module_name)
-    if module is None and ("/" in module_name or path.suffix == ".py"):
-        meant = f"{path.stem}:{class_name}"
-        fix = f"--model {meant} --set {TASK_FOLDER}={path.parent}"
-        message = f"'{module_name}' is a file, not the name of a module"
-        raise _error(message, name, allowed=LEGAL, did_you_mean=meant, fix=fix)
     if module is None:
-        add_search_folder(None)
-        importlib.invalidate_caches()
-        _importing.append(module_name)
-        try:
-            module = importlib.import_module(module_name)
-        except SettingsError:  # of check_not_importing
-            raise
-        except (Exception, SystemExit) as error:  # the user's module may raise anything
-            if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(
-                f"{error.name}."
-            ):
-                raise _error(
-                    f"module '{module_name}' does not exist", name, allowed=LEGAL
-                ) from None
-            # After this function and import_module comes the line of the module.
-            frames = traceback.extract_tb(error.__traceback__)[2:]
-            places = [
-                (f.filename, f.lineno) for f in frames if not f.filename.startswith("<frozen")
-            ]
-            if isinstance(error, SyntaxError):
-                places = [(error.filename or "", error.lineno)]
-            last_line = traceback.format_exception_only(error)[-1].strip()
-            message = f"module '{module_name}' cannot be imported: {last_line}"
-            raise _error(message, name, where=_where(*places[0]) if places else None) from error
-        finally:
-            _importing.pop()
+        module = _import(module_name, name)
     task_class = getattr(module, class_name, None)
     if not isinstance(task_class, type):
-        classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
-        tasks = [
-            cls.__name__
-            for cls in classes
-            if cls.__module__ == module.__name__ and not _missing(cls)
-        ]
+        tasks = []
+        for cls in vars(module).values():
+            if isinstance(cls, type) and cls.__module__ == module.__name__ and not _missing(cls):
+                tasks.append(cls.__name__)
         like = nearest_match(class_name, tasks)
-        message = f"'{module_name}' has no class '{class_name}'"
-        parts = {"allowed": ", ".join(tasks) or "a task; this module has none"}
-        if like:
-            parts["did_you_mean"] = f"{module_name}:{like}"
-        raise _error(message, name, where=_where(module.__file__, None), **parts)
-    if missing := _missing(task_class):
-        message = f"class '{class_name}' is not a task: it lacks {', '.join(missing)}"
-        allowed = "the methods of gearshift.Task; gearshift.CustomTask has most of them"
-        raise _error(message, name, where=class_location(task_class), allowed=allowed)
+        raise _error(
+            f"'{module_name}' has no class '{class_name}'",
+            name,
+            where=_where(module.__file__, None),
+            allowed=", ".join(tasks) or "a task; this module has none",
+            did_you_mean=f"{module_name}:{like}" if like else None,
+        )
+    missing = _missing(task_class)
+    if missing:
+        raise _error(
+            f"class '{class_name}' is not a task: it lacks {', '.join(missing)}",
+            name,
+            where=class_location(task_class),
+            allowed="the methods of gearshift.Task; gearshift.CustomTask has most of them",
+        )
     return task_class
+
+
+def _import(module_name: str, name: str) -> ModuleType:
+    """Import the module of the task `name`. Raises SettingsError, with file and line if known."""
+    path = Path(module_name)
+    if "/" in module_name or path.suffix == ".py":
+        meant = f"{path.stem}:{name.partition(':')[2]}"
+        raise _error(
+            f"'{module_name}' is a file, not the name of a module",
+            name,
+            allowed=LEGAL,
+            did_you_mean=meant,
+            fix=f"--model {meant} --set {TASK_FOLDER}={path.parent}",
+        )
+    add_search_folder(None)
+    importlib.invalidate_caches()
+    _importing.append(module_name)
+    try:
+        return importlib.import_module(module_name)
+    except SettingsError:  # of check_not_importing
+        raise
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
+        absent = error.name if isinstance(error, ModuleNotFoundError) else ""
+        if absent and f"{module_name}.".startswith(f"{absent}."):
+            raise _error(f"module '{module_name}' does not exist", name, allowed=LEGAL) from None
+        where = None
+        # After this function and import_module comes the line of the module.
+        for frame in traceback.extract_tb(error.__traceback__)[2:]:
+            if not frame.filename.startswith("<frozen"):
+                where = _where(frame.filename, frame.lineno)
+                break
+        if isinstance(error, SyntaxError):
+            where = _where(error.filename or "", error.lineno)
+        last_line = traceback.format_exception_only(error)[-1].strip()
+        message = f"module '{module_name}' cannot be imported: {last_line}"
+        raise _error(message, name, where=where) from error
+    finally:
+        _importing.pop()
 
 
 def name_of(cls: type) -> str:
@@ -113,18 +125,25 @@ def name_of(cls: type) -> str:
     A class of a notebook, or typed at a prompt, stays `__main__:Class`. Raises SettingsError.
     """
     name = cls.__module__
-    module = sys.modules.get(cls.__module__)
+    module = sys.modules.get(name)
     if module is None or getattr(module, cls.__qualname__, None) is not cls:
-        message = f"class '{cls.__qualname__}' is not what '{name}' has by this name"
-        allowed = "a class at the top of a module, script or notebook, as it is there now"
         raise _error(
-            message, f"{name}:{cls.__qualname__}", where=class_location(cls), allowed=allowed
+            f"class '{cls.__qualname__}' is not what '{name}' has by this name",
+            f"{name}:{cls.__qualname__}",
+            where=class_location(cls),
+            allowed="a class at the top of a module, script or notebook, as it is there now",
         )
-    file = Path(getattr(module, "__file__", None) or "")
-    script = module.__spec__.name if module.__spec__ else file.stem if file.suffix == ".py" else ""
-    # Other processes import the script under the name of its file, and this one must not run it.
-    if name == MAIN and all(map(str.isidentifier, script.split("."))):
-        name = script if sys.modules.setdefault(script, module) is module else name
+    if name == MAIN:
+        script = ""
+        file = Path(getattr(module, "__file__", None) or "")
+        if module.__spec__:
+            script = module.__spec__.name
+        elif file.suffix == ".py":
+            script = file.stem
+        # Other processes import the script under its file's name, and this one must not run it.
+        is_importable = all(map(str.isidentifier, script.split(".")))
+        if is_importable and sys.modules.setdefault(script, module) is module:
+            name = script
     return f"{name}:{cls.__qualname__}"
 
 
@@ -140,22 +159,25 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
     if not isinstance(name, str) or not isinstance(recorded, str):
         return None
     top = name.partition(":")[0].partition(".")[0]
-    folder = Path(recorded)
     here = Path.cwd()
-    is_there = (
-        folder.is_absolute() and "\0" not in recorded and os.path.realpath(folder) == recorded
-    )
-    is_trusted = is_there and folder.is_dir() and not folder.is_relative_to(file.parent.resolve())
     is_here = (here / f"{top}.py").is_file() or (here / top / "__init__.py").is_file()
-    if is_trusted and not is_here:
+    folder = Path(recorded)
+    is_there = folder.is_absolute() and "\0" not in recorded
+    is_there = is_there and os.path.realpath(folder) == recorded and folder.is_dir()
+    if not is_here and is_there and not folder.is_relative_to(file.parent.resolve()):
         return recorded
     if top not in sys.modules:
         spec = PathFinder.find_spec(top, [str(here), *sys.path])
         if spec is None:
-            message = f"{name} is not loaded from {TASK_FOLDER} '{recorded}', which has moved or is of the run"
-            allowed = "a module in the working directory or on the Python path, or its folder"
-            parts = {"value": recorded, "where": where, "fix": f"--set {TASK_FOLDER}=DIR"}
-            raise SettingsError.of(message, key=TASK_FOLDER, allowed=allowed, **parts)
+            raise SettingsError.of(
+                f"{name} is not loaded from {TASK_FOLDER} '{recorded}', "
+                "which has moved or is of the run",
+                key=TASK_FOLDER,
+                value=recorded,
+                where=where,
+                allowed="a module in the working directory or on the Python path, or its folder",
+                fix=f"--set {TASK_FOLDER}=DIR",
+            )
         path = Path(next(iter(spec.submodule_search_locations or [str(spec.origin)])))
         if path.parent.resolve() != folder:
             print(f"note: {name} is loaded from {path}, not from {recorded}", file=sys.stderr)
@@ -166,20 +188,23 @@ def check_importable(family: str, call: str) -> None:
     """Raise SettingsError if other processes cannot import the task, which `call` needs."""
     module, _, name = family.partition(":")
     if module == MAIN:
-        message = (
-            f"class '{name}' is of a notebook or was typed, which other processes cannot import"
+        raise _error(
+            f"class '{name}' is of a notebook or was typed, which other processes cannot import",
+            family,
+            where=call,
+            allowed="one process; or a class in a module",
         )
-        raise _error(message, family, where=call, allowed="one process; or a class in a module")
 
 
 def check_not_importing() -> None:
     """Raise SettingsError if this process is just importing a task: a script that trains then."""
     if _importing:
         module = _importing[-1]
-        message = f"'{module}' trains while a process imports it, to find its task"
-        where = _where(getattr(sys.modules.get(module), "__file__", None), None)
         raise _error(
-            message, module, where=where, fix='put what trains below  if __name__ == "__main__":'
+            f"'{module}' trains while a process imports it, to find its task",
+            module,
+            where=_where(getattr(sys.modules.get(module), "__file__", None), None),
+            fix='put what trains below  if __name__ == "__main__":',
         )
 
 
@@ -211,17 +236,18 @@ def class_location(cls: type) -> str:
 
 def _missing(cls: type) -> list[str]:
     """The public names of a task that `cls` lacks, and its abstract methods."""
-    named = [*Task.__annotations__, *(n for n, v in vars(Task).items() if inspect.isfunction(v))]
-    abstract = getattr(cls, "__abstractmethods__", frozenset[str]())
-    missing = [name for name in named if name[0] != "_" and not hasattr(cls, name)]
-    return [*missing, *sorted(abstract)]
+    names = [*Task.__annotations__]
+    names += [name for name, member in vars(Task).items() if inspect.isfunction(member)]
+    missing = [name for name in names if not name.startswith("_") and not hasattr(cls, name)]
+    return missing + sorted(getattr(cls, "__abstractmethods__", ()))
 
 
 def _where(file: str | None, line: int | None) -> str | None:
     """A file as one would type it from here, and a line of it."""
     if file is None:
         return None
-    return from_here(Path(file)) + ("" if line is None else f":{line}")
+    place = from_here(Path(file))
+    return place if line is None else f"{place}:{line}"
 
 
 def _error(what: str, name: str, **parts: Any) -> SettingsError:
@@ -233,14 +259,15 @@ def _error(what: str, name: str, **parts: Any) -> SettingsError:
 _SPLIT: dict[str, Any] = {"split_seed": (SplitSeed, None), "fold": (Fold, None)}
 """Settings of the data that a task reads with CustomTask.split_groups, unless it declares its own
 of that name."""
+_SECTION = "a BaseModel of switches, numbers, texts, and lists of them"
+_BY_KEY = "settings by key; of sizes and stages, by name"
 _ALLOWED = {
-    **dict.fromkeys(
-        ("Model", "Data"), "a BaseModel of switches, numbers, texts, and lists of them"
-    ),
+    "Model": _SECTION,
+    "Data": _SECTION,
     "stages": "each a gearshift.Stage of another name, which loads a setting",
-    **dict.fromkeys(
-        ("defaults", "sizes", "stage_settings"), "settings by key; of sizes and stages, by name"
-    ),
+    "defaults": _BY_KEY,
+    "sizes": _BY_KEY,
+    "stage_settings": _BY_KEY,
 }
 
 
@@ -264,29 +291,27 @@ def declared(name: str) -> Declared:
 
 @cache
 def _declared(cls: type, name: str) -> Declared:
-    folder = Field(task_folder(name), description="Folder of the task's module; null: installed.")
+    lines = [*presets.file("custom_task").lines]
+    lines += _lines(cls, "defaults", "declared.")
+    lines += _lines(cls, "sizes", "sizes.")
+    lines += _lines(cls, "stage_settings", "stages.")
     family = Field(name, description="The task: package.module:Class.")
+    folder = Field(task_folder(name), description="Folder of the task's module; null: installed.")
     head: dict[str, Any] = {"family": (str, family), "folder": (str | None, folder)}
-    blocks = (("defaults", "declared."), ("sizes", "sizes."), ("stage_settings", "stages."))
-    lines = [line for attribute, block in blocks for line in _lines(cls, attribute, block)]
-    if sizes := dict.fromkeys(getattr(cls, "sizes", ())):
+    sizes = dict.fromkeys(getattr(cls, "sizes", ()))
+    if sizes:
         size = Field(next(iter(sizes)), description="The size, of those that the task declares.")
         head["size"] = (str, size)
     model = _section(cls, "Model", head)
     data = _section(cls, "Data", _SPLIT)
     with _understood(cls, "stages"):
         stages = tuple(getattr(cls, "stages", ()))
-        sections = (("model", model), ("data", data))
-        keys = {
-            None,
-            *(f"{section}.{key}" for section, fields in sections for key in fields.model_fields),
-        }
-        names = {stage.name for stage in stages if stage.loads in keys}
-        if len(names) < len(stages) or not {*getattr(cls, "stage_settings", ())} <= names:
+        keys = [f"model.{key}" for key in model.model_fields]
+        keys += [f"data.{key}" for key in data.model_fields]
+        names = {stage.name for stage in stages if stage.loads in (None, *keys)}
+        if len(names) < len(stages) or not names.issuperset(getattr(cls, "stage_settings", ())):
             raise ValueError("two have one name, or a name or setting is unknown")
-    return Declared(
-        model, data, sizes, Preset([*presets.file("custom_task").lines, *lines]), stages
-    )
+    return Declared(model, data, sizes, Preset(lines), stages)
 
 
 @contextmanager
@@ -296,12 +321,13 @@ def _understood(cls: type, name: str) -> Iterator[None]:
         yield
     except (AttributeError, TypeError, ValueError) as error:
         value = getattr(cls, name)
-        problem = " ".join(str(error).split())
-        where = class_location(
-            value if isinstance(value, type) and issubclass(value, BaseModel) else cls
-        )
-        message = f"{cls.__name__}.{name} is not understood: {problem}"
-        raise SettingsError.of(message, key=KEY, where=where, allowed=_ALLOWED[name]) from None
+        is_section = isinstance(value, type) and issubclass(value, BaseModel)
+        raise SettingsError.of(
+            f"{cls.__name__}.{name} is not understood: {' '.join(str(error).split())}",
+            key=KEY,
+            where=class_location(value if is_section else cls),
+            allowed=_ALLOWED[name],
+        ) from None
 
 
 def _section(cls: type, name: str, head: dict[str, Any]) -> type[BaseModel]:
@@ -327,18 +353,18 @@ def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
     """The settings in a mapping of the class, as those of a `block` of a family's file."""
     with _understood(cls, name):
         mapping = getattr(cls, name, {})
-        by_name = (
-            {}
-            if name == "defaults"
-            else {part: dict(settings) for part, settings in mapping.items()}
-        )
-        settings = [*settings_file.flat(by_name or mapping)]
+        if name != "defaults":
+            mapping = {part: dict(settings) for part, settings in mapping.items()}
+        settings = list(settings_file.flat(mapping))
+    # The line of the attribute, if the source is there.
     owner = next((base for base in cls.__mro__ if name in vars(base)), cls)
     path, _, line = class_location(owner).rpartition(":")
     where = f"{line}:1"
     if line.isdigit():
-        texts = enumerate(inspect.getsourcelines(owner)[0], int(line))
-        at = next((n for n, text in texts if re.match(rf"\s+{name}\s*[:=]", text)), line)
-        where = f"{path}:{at}"
+        where = f"{path}:{line}"
+        for number, text in enumerate(inspect.getsourcelines(owner)[0], int(line)):
+            if re.match(rf"\s+{name}\s*[:=]", text):
+                where = f"{path}:{number}"
+                break
     for key, value in settings:
         yield Line(f"{block}{key}", list(value) if isinstance(value, tuple) else value, where)

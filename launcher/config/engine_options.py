@@ -51,7 +51,6 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     SettingsError for each key of that file that contradicts the settings.
     """
     settings = resolved.settings
-    file = section.ds_config
     name = ENGINES[settings.engine.name].ds_config
     if name is None:
         return {}
@@ -61,25 +60,27 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     layout = shipped(name)
     if section.offload == "states":
         layout["zero_optimization"].pop("offload_param", None)
+    file = section.ds_config
     if file is None:
         return layout
-    lines = {
-        line.key: line for line in read_lines(Path(file).expanduser(), "engine.ds_config", file)
-    }
+    lines = {}
+    for line in read_lines(Path(file).expanduser(), "engine.ds_config", file):
+        lines[line.key] = line
+    values = {key: line.value for key, line in lines.items()}
     decided = decided_keys(settings.engine.name, layout, resolved.batching, settings)
     try:
-        return merge(layout, nested({key: line.value for key, line in lines.items()}), decided)
+        return merge(layout, nested(values), decided)
     except ConfigConflict as error:
-        wrong = []
+        diagnostics = []
         for conflict in error.conflicts:
-            place = lines[conflict.key].where if conflict.key in lines else file
-            message = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
-            meant = conflict.did_you_mean
-            allowed = ", ".join(map(plain, conflict.allowed)) or None
-            parts: dict[str, Any] = {
-                "allowed": allowed,
-                "did_you_mean": meant,
-                "fix": meant or "leave it out",
-            }
-            wrong.append(Diagnostic(message, conflict.key, conflict.value, place, **parts))
-        raise SettingsError(wrong) from None
+            diagnostic = Diagnostic(
+                f"{conflict.key} {shown(conflict.value)} {conflict.problem}",
+                key=conflict.key,
+                value=conflict.value,
+                where=lines[conflict.key].where if conflict.key in lines else file,
+                allowed=", ".join(map(plain, conflict.allowed)) or None,
+                did_you_mean=conflict.did_you_mean,
+                fix=conflict.did_you_mean or "leave it out",
+            )
+            diagnostics.append(diagnostic)
+        raise SettingsError(diagnostics) from None

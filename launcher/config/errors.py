@@ -24,49 +24,72 @@ def display_name(key: str) -> str:
 
 def allowed(info: SettingInfo) -> str:
     """The allowed values of a setting, in one line."""
-    text = "true or false" if info.type == "true or false" else f"a {info.type}"
+    text = f"a {info.type}"
+    if info.type == "true or false":
+        text = info.type
     if isinstance(info.allowed, tuple):
         text = listed(info.allowed, f"explain {info.key}")
-        text += (
-            "; or a task of your own: package.module:Class" if info.key == "model.family" else ""
-        )
-    elif info.allowed or info.range:
-        text = info.allowed or f"{text}, {info.range}"
+        if info.key == "model.family":
+            text += "; or a task of your own: package.module:Class"
+    elif info.allowed:
+        text = info.allowed
+    elif info.range:
+        text = f"{text}, {info.range}"
     # The default is null anyway, so the user has no reason to type it.
     return f"{text}, or null" if info.nullable and info.default is not None else text
 
 
 def about(
-    values: Values, key: str, message: str, /, *, new: Any = None, **parts: Any
+    values: Values,
+    key: str,
+    message: str,
+    /,
+    *,
+    new: Any = None,
+    fix: str | None = None,
+    **fields: Any,
 ) -> Diagnostic:
-    """A diagnostic of the setting `key`; `parts` are fields beside or instead of its own.
+    """A diagnostic of the setting `key`; `fields` are beside or instead of its own.
 
-    `new`: a value that removes it, for the line to type.
+    `new`: a value that removes it, for the line to type unless there is a `fix`.
     """
     value = values[key].value
     origin = values[key].origin
-    fields = {"key": key, "value": value, "where": where(key, origin), "order": origin.order}
-    fix = {} if new is None else {"fix": fix_line(key, origin, new)}
-    return Diagnostic(message, **{**fields, **fix, **parts})
+    if new is not None and fix is None:
+        fix = fix_line(key, origin, new)
+    place = where(key, origin)
+    diagnostic = Diagnostic(message, key, value, place, fix=fix, order=origin.order)
+    return replace(diagnostic, **fields)
 
 
-def about_value(values: Values, key: str, problem: str, **parts: Any) -> Diagnostic:
+def about_value(values: Values, key: str, problem: str, **fields: Any) -> Diagnostic:
     """As `about`, with the message `KEY VALUE problem`."""
-    return about(values, key, f"{key} {shown(values[key].value)} {problem}", **parts)
+    return about(values, key, f"{key} {shown(values[key].value)} {problem}", **fields)
 
 
 def about_setting(error: SettingError, resolved: Resolved) -> Diagnostic:
     """What `error` says of a setting of `resolved`."""
-    parts = {name: getattr(error, name) for name in ("value", "allowed", "fix", "did_you_mean")}
-    message = f"{error.key} {shown(error.value)} {error.problem}"
-    return about(resolved.values, error.key, message, **parts)
+    return about(
+        resolved.values,
+        error.key,
+        f"{error.key} {shown(error.value)} {error.problem}",
+        value=error.value,
+        allowed=error.allowed,
+        did_you_mean=error.did_you_mean,
+        fix=error.fix,
+    )
 
 
-def about_data(error: DataError, **parts: Any) -> SettingsError:
-    """What `error` says of data; `parts` are fields beside or instead of its own."""
-    names = ("where", "allowed", "did_you_mean", "fix")
-    fields = {name: getattr(error, name) or None for name in names}
-    return SettingsError.of(error.message, **(fields | parts))
+def about_data(error: DataError, **fields: Any) -> SettingsError:
+    """What `error` says of data; `fields` are beside or instead of its own."""
+    diagnostic = Diagnostic(
+        error.message,
+        where=error.where or None,
+        allowed=error.allowed or None,
+        did_you_mean=error.did_you_mean or None,
+        fix=error.fix or None,
+    )
+    return SettingsError([replace(diagnostic, **fields)])
 
 
 def where(key: str, origin: Origin) -> str:
@@ -79,26 +102,33 @@ def fix_line(key: str, origin: Origin, value: Any) -> str:
     """The line to type instead of a value of `origin`: of a file, or of the command line."""
     if origin.layer == FILES_LAYER:
         return f"{key.rpartition('.')[2]}: {plain(value)}"
-    is_texts = isinstance(value, list) and value and all(isinstance(item, str) for item in value)
-    text = ",".join(value) if is_texts else plain(value)
-    # No file of ours and of a resumed run is edited.
-    option = origin.where.split()[0] if origin.layer == CLI_LAYER else "--set"
+    text = plain(value)
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        text = ",".join(value)
+    option = "--set"  # no file of ours and of a resumed run is edited
+    if origin.layer == CLI_LAYER:
+        option = origin.where.split()[0]
     if option == "--set":
         return f"--set {shlex.quote(f'{key}={text}')}"
     if key == "model.size":  # --model FAMILY:SIZE
-        text = f"{origin.where.split()[1].rpartition(':')[0]}:{value}"
+        family = origin.where.split()[1].rpartition(":")[0]
+        text = f"{family}:{value}"
     return f"{option} {text}"
 
 
 def custom_task_errors(error: SettingsError, values: Values) -> list[Diagnostic]:
     """The errors of a custom task, with the place where the user named it in `values`."""
     key = "model.family"
-    errors = []
     origin = values[key].origin
-    for one in error.diagnostics:
-        if one.key == key:
-            fix = one.fix or (one.did_you_mean and fix_line(key, origin, one.did_you_mean))
-            place = "; ".join(filter(None, (where(key, origin), one.where)))
-            one = replace(one, where=place, fix=fix)
-        errors.append(replace(one, order=origin.order))
-    return errors
+    diagnostics = []
+    for diagnostic in error.diagnostics:
+        if diagnostic.key == key:
+            places = [where(key, origin)]
+            if diagnostic.where:
+                places.append(diagnostic.where)
+            fix = diagnostic.fix
+            if not fix and diagnostic.did_you_mean:
+                fix = fix_line(key, origin, diagnostic.did_you_mean)
+            diagnostic = replace(diagnostic, where="; ".join(places), fix=fix)
+        diagnostics.append(replace(diagnostic, order=origin.order))
+    return diagnostics

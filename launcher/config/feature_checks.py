@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +38,14 @@ def check_run_folder(folder: Path, values: Values) -> None:
     """Raise SettingsError for a run folder inside the watched one: it would be read as data."""
     path = values[_PATH].value
     if folder.resolve().is_relative_to(Path(path).expanduser().resolve()):
-        parts = {"allowed": "a run folder elsewhere", "fix": "--out DIR  outside of it"}
-        message = f"the run folder {folder} is inside the watched folder {path}"
-        raise SettingsError([errors.about(values, _PATH, message, **parts)])
+        diagnostic = errors.about(
+            values,
+            _PATH,
+            f"the run folder {folder} is inside the watched folder {path}",
+            allowed="a run folder elsewhere",
+            fix="--out DIR  outside of it",
+        )
+        raise SettingsError([diagnostic])
 
 
 def is_requested(values: Values) -> bool:
@@ -59,29 +64,34 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     if not downloads or _PATH not in values or not all(target.name for target in downloads):
         return []  # a missing name is reported as an error
     first = downloads[0]
+    is_alone = len(downloads) == 1
     users = values[_PATH].value if _PATH in keys.user else None
     folder = values[_FOLDER].value
-    path = str(first.folder if downloads[1:] else first.path)
-    if values[_ENABLED].value and users is not None:
-        folder = folder if will_download(values, users) else users
-    elif values[_ENABLED].value and not downloads[1:] and first.kind not in ("zip", "tar"):
-        path = folder = folder or str(Path(FOLDER, first.path.stem))
-    origin = Origin(MACHINE_LAYER, _fetch_origin(values))
+    path = str(first.path if is_alone else first.folder)
+    if values[_ENABLED].value:
+        if users is not None:
+            if not will_download(values, users):
+                folder = users
+        elif is_alone and first.kind not in ("zip", "tar"):
+            path = folder = folder or str(Path(FOLDER, first.path.stem))
+    # The option, or the line of a file, that requests the download.
+    where = errors.where("download.fetch", values["download.fetch"].origin)
+    origin = Origin(MACHINE_LAYER, where)
     lines = []
     if folder != values[_FOLDER].value:
         # The folder of the user's data is as trusted as what named it.
         of_folder = values[_PATH].origin if folder == users else origin
         values[_FOLDER] = values[_FOLDER].overridden(folder, of_folder)
-        lines = [f"{_FOLDER}: {folder}, the folder that {_ENABLED} watches"]
+        lines.append(f"{_FOLDER}: {folder}, the folder that {_ENABLED} watches")
     if users is None:
         values[_PATH] = values[_PATH].overridden(path, origin)
-        lines.append(f"{_PATH}: {path}, from {origin.where}")
+        lines.append(f"{_PATH}: {path}, from {where}")
     return lines
 
 
 def will_download(values: Values, path: str) -> bool:
     """Whether `path` is in the download folder, so that it need not exist yet."""
-    folders = {target.folder for target in declared_targets(values)}
+    folders = [target.folder for target in declared_targets(values)]
     return is_requested(values) and any(map(Path(path).is_relative_to, folders))
 
 
@@ -93,50 +103,48 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
         yield errors.about_value(values, VARIABLES, problem, fix="remove it")
     is_fetched = values["download.fetch"].value
     targets = declared_targets(values)
-    outside = _outside(targets) if is_requested(values) else None
-    if outside is not None and values[_FOLDER].origin.layer != CLI_LAYER:
-        allowed = f"a folder below {FOLDER}/"
-        fix = f"--set {_FOLDER}={shlex.quote(outside)}"
-        message = f"only the command line can name a download folder that is not below {FOLDER}/, or a link"
-        yield errors.about(values, _FOLDER, message, value=outside, allowed=allowed, fix=fix)
+    if is_requested(values) and values[_FOLDER].origin.layer != CLI_LAYER:
+        root = Path.cwd().resolve() / FOLDER
+        for target in targets:
+            if not target.folder.resolve().is_relative_to(root):
+                yield errors.about(
+                    values,
+                    _FOLDER,
+                    "only the command line can name a download folder "
+                    f"that is not below {FOLDER}/, or a link",
+                    value=str(target.folder),
+                    allowed=f"a folder below {FOLDER}/",
+                    fix=f"--set {_FOLDER}={shlex.quote(str(target.folder))}",
+                )
+                break
     if is_fetched and not targets:
-        parts = {"key": _FILES, "value": None, "allowed": ALLOWED_FILES}
-        yield errors.about(values, "download.fetch", f"{_FILES} declares no URL", **parts)
-    if not is_fetched and _FILES in keys.decided and _PATH in values and _PATH not in keys.user:
-        problem = (
-            f"{_FILES} is declared but not downloaded: the run would train on {values[_PATH].value}"
+        message = f"{_FILES} declares no URL"
+        yield errors.about(
+            values, "download.fetch", message, key=_FILES, value=None, allowed=ALLOWED_FILES
         )
-        yield errors.about(values, _FILES, problem, fix="--download-data", severity="warning")
-    paths = [target.path.name.casefold() for target in targets]
+    if not is_fetched and _FILES in keys.decided and _PATH in values and _PATH not in keys.user:
+        data = values[_PATH].value
+        message = f"{_FILES} is declared but not downloaded: the run would train on {data}"
+        yield errors.about(values, _FILES, message, fix="--download-data", severity="warning")
+    names: set[str] = set()
     for index, target in enumerate(targets):
-        problem = "" if target.name else "does not end with a file name"
-        if target.name and paths[index] in paths[:index]:
+        name = target.path.name.casefold()
+        problem = ""
+        if not target.name:
+            problem = "does not end with a file name"
+        elif name in names:
             problem = f"has the local path {target.path}, like another file"
+        names.add(name)
         if problem:
-            message = f"{_FILES}[{index}].url '{target.file.url}' {problem}"
-            yield errors.about(
-                values, _FILES, message, value=target.file.url, allowed="a name of its own"
-            )
+            url = target.file.url
+            message = f"{_FILES}[{index}].url '{url}' {problem}"
+            yield errors.about(values, _FILES, message, value=url, allowed="a name of its own")
 
 
 def declared_targets(values: Values) -> list[DownloadTarget]:
     """Every file of `download.files` with its paths, whether it is to be fetched or not."""
     section = {name: values[f"download.{name}"].value for name in Download.model_fields}
     return targets(Download.model_validate(section))
-
-
-def _outside(targets: Iterable[DownloadTarget]) -> str | None:
-    """The folder of `targets`, if it is not below FOLDER, also by a link. Reads the disk."""
-    root = Path.cwd().resolve() / FOLDER
-    folders = [target.folder for target in targets]
-    return next(
-        (str(folder) for folder in folders if not folder.resolve().is_relative_to(root)), None
-    )
-
-
-def _fetch_origin(values: Values) -> str:
-    """The option, or the line of a file, that requests the download."""
-    return errors.where("download.fetch", values["download.fetch"].origin)
 
 
 FOLDER = "downloads"
@@ -166,16 +174,23 @@ class DownloadTarget:
 def targets(download: Download) -> list[DownloadTarget]:
     """Every declared file with its paths, without access to the disk."""
     names = [file.name or safe_name(redaction.file_name(file.url)) for file in download.files]
-    matches = [_ARCHIVE.fullmatch(name) for name in names]
-    stems = [match[1] if match else name for name, match in zip(names, matches, strict=True)]
     folder = Path(FOLDER)
     if download.folder:
         folder = Path(download.folder).expanduser()
     elif len(names) > 1:
-        folder /= f"{Path(stems[0]).stem}-and-{len(names) - 1}-more"
+        match = _ARCHIVE.fullmatch(names[0])
+        stem = Path(match[1] if match else names[0]).stem
+        folder /= f"{stem}-and-{len(names) - 1}-more"
     declared = []
-    for file, name, match, stem in zip(download.files, names, matches, stems, strict=True):
-        kind = match[2].lower() if match and file.unpack == "auto" else None
-        kind = "tar" if kind and kind.startswith("t") else kind
-        declared.append(DownloadTarget(file, name, folder, kind, folder / (stem if kind else name)))
+    for file, name in zip(download.files, names, strict=True):
+        match = _ARCHIVE.fullmatch(name)
+        kind = None
+        path = folder / name
+        if match and file.unpack == "auto":
+            ending = match[2].lower()
+            kind = ending
+            if ending.startswith("t"):
+                kind = "tar"
+            path = folder / match[1]
+        declared.append(DownloadTarget(file, name, folder, kind, path))
     return declared

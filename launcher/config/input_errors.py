@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from gearshift.launcher.base.diagnostics import (
     OFF,
     ON,
+    PROGRAM,
     Diagnostic,
     SettingsError,
     listed,
@@ -19,10 +21,126 @@ from gearshift.launcher.base.diagnostics import (
     plain,
     shown,
 )
-from gearshift.launcher.config.command_line import BY_FLAG
+from gearshift.launcher.config.command_line import BY_FLAG, HELP, Command, command_line_error, names
 from gearshift.launcher.config.errors import about, allowed, display_name
 from gearshift.launcher.config.provenance import BUILT_IN_LAYER, Setting, Values
 from gearshift.launcher.config.schema import SettingInfo, sections, setting_infos
+
+# The command line.
+
+
+def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[Diagnostic]:
+    """The errors of arguments that are no options: too many, unknown or missing ones."""
+    options = f"options; see  {command.call} --help"
+    if positionals and command.reader is not None:
+        words = shlex.join(positionals)
+        yield command_line_error(
+            f"{command.name} takes no runs",
+            words,
+            value=words,
+            allowed=options,
+            fix=f"{PROGRAM} {command.reader} {words}",
+        )
+        return
+    for argument in positionals[command.most_positionals :]:
+        is_setting = argument.partition("=")[0] in names("keys")
+        yield command_line_error(
+            f"unexpected argument '{argument}'",
+            argument,
+            value=argument,
+            allowed=options,
+            fix=f"--set {shlex.quote(argument)}" if is_setting else None,
+        )
+    choices = ", ".join(command.choices)
+    argument = positionals[0] if positionals else ""
+    if argument and command.choices and argument not in command.choices:
+        yield command_line_error(
+            f"unknown {command.argument} {argument!r}",
+            f"{command.name} {argument}",
+            value=argument,
+            allowed=choices,
+            did_you_mean=nearest_match(argument, command.choices),
+        )
+    elif command.argument and command.requires_argument and not positionals:
+        form = f"{PROGRAM} {command.name} {command.argument}"
+        yield command_line_error(
+            f"{command.name} requires {command.argument}",
+            command.name,
+            allowed=choices or command.allowed or form,
+        )
+    elif command.operand and argument not in command.optional_operand and len(positionals) < 2:
+        call = f"{command.name} {argument or command.choices[0]}"
+        form = f"{PROGRAM} {call} {command.operand}"
+        yield command_line_error(f"{call} requires {command.operand}", call, allowed=form)
+
+
+def unknown_option(command: Command, words: Sequence[str], position: int) -> Diagnostic:
+    """The error of an unknown option; the second of its `words` is most likely its value.
+
+    One of the program that the command passes options to belongs after `--`; a setting is its own
+    option, or --set.
+    """
+    argument = words[0]
+    flag, _, value = argument.partition("=")
+    if len(words) > 1:
+        value = words[1]
+    known = (*command.options, HELP)
+    all_options = f"{len(known)} options; see  {command.call} --help"
+    message = f"unknown option '{flag}'"
+    instead = command.instead.get(flag)
+    if instead is not None:
+        return command_line_error(
+            message,
+            argument,
+            position,
+            value=flag,
+            allowed=all_options,
+            did_you_mean=instead,
+            fix=f"{instead} {shlex.quote(value or 'N')}",
+        )
+    # What each name stands for, up to its value: `--set optim.lr=`, `--epochs `, `--fast`.
+    forms = {}
+    for option in known:
+        forms[option.flag] = f"{option.flag} " if option.metavar else option.flag
+    name = flag
+    if command.passthrough is not None:
+        from gearshift.slurm.sbatch import option_of
+
+        long_name = option_of(argument)
+        if long_name is not None:
+            name = f"--{long_name}"
+            if not argument.startswith("--"):  # -N2
+                value = argument[2:] or value
+            if name not in forms:
+                return command_line_error(
+                    f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
+                    argument,
+                    position,
+                    value=argument,
+                    allowed=f"after  --  at the end: {command.call} [OPTIONS] -- {argument}",
+                )
+    if "--set" in forms:
+        # A key, or its last part. An option of that name comes first, then a whole key.
+        keys = names("keys")
+        sets = {f"--{key.rpartition('.')[2]}": f"--set {key}=" for key in keys}
+        sets |= {f"--{key}": f"--set {key}=" for key in keys}
+        forms = sets | forms
+    form = forms.get(nearest_match(name, forms) or "", "")
+    fix = form
+    if form.endswith((" ", "=")) and value:
+        fix = form + shlex.quote(value)
+    elif form.endswith("="):
+        fix = f"{form}VALUE"
+    return command_line_error(
+        message,
+        argument,
+        position,
+        value=flag,
+        allowed=all_options,
+        did_you_mean=form.rstrip(" =") or None,
+        fix=fix.rstrip() or None,
+    )
+
 
 # Settings.
 
@@ -30,22 +148,23 @@ from gearshift.launcher.config.schema import SettingInfo, sections, setting_info
 def unknown_key(family: str, layer: Values, key: str) -> Diagnostic:
     """A key of `layer` that does not exist, or a section that is given a value."""
     infos = setting_infos(family)
-    known = sections(family)
-    section = key.rpartition(".")[0]
-    suggestion = (
-        section
-        if section in infos and infos[section].type == "mapping"
-        else nearest_key(key, infos)
-    )
-    message = f"unknown setting '{key}'"
-    section = section if section in known else ""
-    if key in known:
+    known_sections = sections(family)
+    above = key.rpartition(".")[0]
+    if key in known_sections:
         message = f"'{key}' is a section, not a setting: it cannot be {shown(layer[key].value)}"
         section = key
         suggestion = None
-    here = [
-        name.rpartition(".")[2] for name in (*infos, *known) if name.rpartition(".")[0] == section
-    ]
+    else:
+        message = f"unknown setting '{key}'"
+        section = above if above in known_sections else ""
+        suggestion = nearest_key(key, infos)
+        if above in infos and infos[above].type == "mapping":
+            suggestion = above
+    here = []
+    for name in (*infos, *known_sections):
+        parent, _, last = name.rpartition(".")
+        if parent == section:
+            here.append(last)
     return about(layer, key, message, allowed=listed(here, "explain"), did_you_mean=suggestion)
 
 
@@ -56,13 +175,17 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     """
     section, _, last = name.rpartition(".")
     anywhere = {key.rpartition(".")[2]: key for key in keys}
-    anywhere |= {
-        flag[2:]: str(option.key) for flag, option in BY_FLAG.items() if option.key in keys
-    }
-    here = {part: f"{section}.{part}" for part in anywhere if f"{section}.{part}" in keys}
+    for flag, option in BY_FLAG.items():
+        if option.key in keys:
+            anywhere[flag[2:]] = str(option.key)
+    here = {}
+    for part in anywhere:
+        if f"{section}.{part}" in keys:
+            here[part] = f"{section}.{part}"
     for table in (here, anywhere):
-        if part := nearest_match(last, table):
-            return table[part]
+        match = nearest_match(last, table)
+        if match is not None:
+            return table[match]
     return None if section else nearest_match(name, keys)
 
 
@@ -76,49 +199,86 @@ def rejected(
     kind = failure["type"]
     path = info.key
     value = setting.value
-    more: dict[str, Any] = {}
-    parts = list(failure["loc"][path.count(".") + 1 :]) if "mapping" in info.type else []
+    # Where in the value: an item of a list, a name of a mapping, or a name within one.
+    parts: list[Any] = []
+    if "mapping" in info.type:
+        parts = list(failure["loc"][path.count(".") + 1 :])
+    name = ""
     has_name = bool(parts) and (parts[-1] == "[key]" or kind in ("extra_forbidden", "missing"))
-    name = parts.pop() if has_name else ""
-    name = parts[-1] if name == "[key]" else name
-    if any(isinstance(part, int) for part in parts):  # an item of a list
-        path += "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    value = failure.get("input") if parts else value
-    reason = str(failure.get("ctx", {}).get("error") or re.sub("^.*(?=should)", "", failure["msg"]))
-    if kind == "string_pattern_mismatch" or (kind == "value_error" and not parts):
-        reason = "is not understood"
-    message = f"{display_name(path)} {shown(value)} {reason}"
+    if has_name:
+        name = parts.pop()
+        if name == "[key]":
+            name = parts[-1]
+    if any(isinstance(part, int) for part in parts):
+        for part in parts:
+            is_index = isinstance(part, int)
+            path += f"[{part}]" if is_index else f".{part}"
+    if parts:
+        value = failure.get("input")
+
+    suggestion = None
+    overrides = None
     if kind == "missing":
         message = f"{path} has no {name}"
     elif has_name:
         message = f"unknown name '{name}' in {path}"
-        more["did_you_mean"] = nearest_match(str(name), re.findall(r"\w+", str(info.allowed)))
-    elif not parts:
-        options = ("true", "false") if info.type == "true or false" else info.allowed
-        bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
-        word = str(value).lower()
-        suggestion = None
-        if info.nullable and word == "none":
-            suggestion = "null"
-        elif isinstance(options, tuple):
+        suggestion = nearest_match(str(name), re.findall(r"\w+", str(info.allowed)))
+    else:
+        reason = failure.get("ctx", {}).get("error") or re.sub("^.*(?=should)", "", failure["msg"])
+        if kind == "string_pattern_mismatch" or (kind == "value_error" and not parts):
+            reason = "is not understood"
+        message = f"{display_name(path)} {shown(value)} {reason}"
+        if not parts:
             if isinstance(value, str) and isinstance(info.allowed, tuple):
                 message = f"unknown {display_name(path)} {shown(value)}"
-            same = next((words for words in (ON, OFF) if word in words), (word,))
-            suggestion = next((o for o in options if o in same), None) or nearest_match(
-                word, options
-            )
-        elif bound is not None and not isinstance(value, list):
-            suggestion = plain(bound)
-        more["did_you_mean"] = more["new"] = suggestion
-        if below.origin.layer != BUILT_IN_LAYER:
-            more["overrides"] = (below.value, below.origin.where)
-    return about({path: setting}, path, message, value=value, allowed=allowed(info), **more)
+            suggestion = _nearest_value(info, value, kind)
+            if below.origin.layer != BUILT_IN_LAYER:
+                overrides = (below.value, below.origin.where)
+    return about(
+        {path: setting},
+        path,
+        message,
+        value=value,
+        allowed=allowed(info),
+        did_you_mean=suggestion,
+        new=None if has_name else suggestion,
+        overrides=overrides,
+    )
+
+
+def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
+    """The valid value that was probably meant."""
+    word = str(value).lower()
+    if info.nullable and word == "none":
+        return "null"
+    options = info.allowed
+    if info.type == "true or false":
+        options = ("true", "false")
+    if isinstance(options, tuple):
+        same: Sequence[str] = (word,)  # what people type for a switch
+        for words in (ON, OFF):
+            if word in words:
+                same = words
+        for option in options:
+            if option in same:
+                return option
+        return nearest_match(word, options)
+    bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
+    if bound is None or isinstance(value, list):
+        return None
+    return plain(bound)
 
 
 # Calls of Python.
 
-_OF_KEYS = {"model.family": "model", "model.size": "model", "mode": "mode", "engine.name": "engine"}
-_OF_KEYS |= {"engine.nproc": "nproc", "--input": "inputs"}
+_OF_KEYS = {
+    "model.family": "model",
+    "model.size": "model",
+    "mode": "mode",
+    "engine.name": "engine",
+    "engine.nproc": "nproc",
+    "--input": "inputs",
+}
 """The arguments that have another name than the setting or the option."""
 EVALUATE = "Run.evaluate"
 """The call with an argument for the data."""
@@ -126,36 +286,42 @@ EVALUATE = "Run.evaluate"
 
 def as_arguments(diagnostics: Iterable[Diagnostic], call: str) -> list[Diagnostic]:
     """The diagnostics of a Python call, such as `train`: what was typed is one of its arguments."""
-    names = _OF_KEYS | ({"data.path": "data"} if call == EVALUATE else {})
-    typed = []
-    for one in diagnostics:
-        if (one.where or "").startswith(("--", "command line", "the command line")):
-            key = one.key or ""
-            option = key[2:].replace("-", "_") if key.startswith("--") else None
-            name = names.get(key, option) or "settings"
-            value = one.value
-            given = repr({key: value} if name == "settings" else value)
-            one = replace(one, where=f"{call}({name}={given})" if key else f"{call}()")
-        typed.append(one)
-    return typed
+    arguments = []
+    for diagnostic in diagnostics:
+        where = diagnostic.where or ""
+        key = diagnostic.key or ""
+        if where.startswith(("--", "command line", "the command line")):
+            name = _OF_KEYS.get(key, "settings")
+            if key.startswith("--") and key not in _OF_KEYS:
+                name = key[2:].replace("-", "_")
+            if key == "data.path" and call == EVALUATE:
+                name = "data"
+            value = diagnostic.value
+            if name == "settings":
+                value = {key: value}
+            where = f"{call}({name}={value!r})" if key else f"{call}()"
+            diagnostic = replace(diagnostic, where=where)
+        arguments.append(diagnostic)
+    return arguments
 
 
 def text_of(value: Any) -> str:
-    """A value as the text after `--set KEY=`; a number of numpy or a tensor, or several, as Python's."""
+    """A value as the text after `--set KEY=`; numbers of numpy and tensors as Python's."""
     if isinstance(value, str | PathLike):
         return str(value)
     return json.dumps(value, default=lambda v: str(v) if isinstance(v, PathLike) else v.tolist())
 
 
 def check_types(
-    given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True
+    arguments: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True
 ) -> None:
     """Raise SettingsError for arguments of another type than these; `none`: or None."""
     wrong = []
-    for name, (value, kind) in given.items():
-        if not isinstance(value, kind) and not (none and value is None):
-            kinds = " or ".join(each.__name__ for each in kind)
-            message = f"{name} {value!r} is of type {type(value).__name__}, not {kinds}"
-            wrong.append(Diagnostic(message, value=value, where=f"{call}({name}={value!r})"))
+    for name, (value, types) in arguments.items():
+        if isinstance(value, types) or (none and value is None):
+            continue
+        kinds = " or ".join(each.__name__ for each in types)
+        message = f"{name} {value!r} is of type {type(value).__name__}, not {kinds}"
+        wrong.append(Diagnostic(message, value=value, where=f"{call}({name}={value!r})"))
     if wrong:
         raise SettingsError(wrong)

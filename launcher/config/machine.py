@@ -64,7 +64,9 @@ class Machine:
         None: unknown. A scheduler may have bound this process to its CPUs, or not. What others use
         of a GPU does not count: it may be an earlier rank, and all ranks must decide the same.
         """
-        cores = self.cores if cpus is None else min(self.cores, cpus) * ranks
+        cores = self.cores
+        if cpus is not None:
+            cores = min(cores, cpus) * ranks
         return replace(self, cores=cores, gpu_others_bytes=())
 
     def tensor_bytes(self, ranks: int, nodes: int = 1) -> int | None:
@@ -74,19 +76,25 @@ class Machine:
         """
         if self.gpu_bytes is None:
             return None
-        taken = CONTEXT_BYTES + (NCCL_BYTES if ranks * nodes > 1 else 0)
-        return max(0, self.gpu_bytes - max(self.gpu_others_bytes[:ranks], default=0) - taken)
+        free = self.gpu_bytes - max(self.gpu_others_bytes[:ranks], default=0) - CONTEXT_BYTES
+        if ranks * nodes > 1:
+            free -= NCCL_BYTES
+        return max(0, free)
 
     def compiler_lacks(self, device: str) -> str | None:
         """A requirement of torch.compile for `device` that is missing here; None: nothing."""
-        return self.triton_lacks if device == "cuda" else None if self.compiler else _COMPILER
+        if device == "cuda":
+            return self.triton_lacks
+        return None if self.compiler else _COMPILER
 
     @property
     def sentence(self) -> str:
         """Cores, memory and GPUs in one line."""
-        ram = f", {self.ram_bytes / 2**30:.1f} GiB" if self.ram_bytes else ""
-        gpus = counted(self.gpus, "GPU") if self.gpus else "no GPU"
-        return f"{counted(self.cores, 'core')}{ram}, {gpus}"
+        parts = [counted(self.cores, "core")]
+        if self.ram_bytes:
+            parts.append(f"{self.ram_bytes / 2**30:.1f} GiB")
+        parts.append(counted(self.gpus, "GPU") if self.gpus else "no GPU")
+        return ", ".join(parts)
 
 
 def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
@@ -97,85 +105,109 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     CUDA_VISIBLE_DEVICES is set.
     """
     build = _torch_build()
-    variables = environment.variables()
     device, gpus, unused = _accelerator(build)
     states: list[GpuState | None] = []
     if device == "cuda":
-        from gearshift.training.resources import nvml
-
-        named = variables.get("CUDA_VISIBLE_DEVICES")
-        states = nvml.gpu_states(None)
-        kinds = [(state.total, state.capability or (0, 0)) for state in states if state is not None]
-        if (
-            kinds
-            and len(kinds) == len(states)
-            and variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-        ):
-            # The largest group of GPUs of one kind, or the one with most memory.
-            kind = max(kinds, key=lambda kind: (kinds.count(kind), kind))
-            numbers = [number for number, each in enumerate(kinds) if each == kind]
-        else:
-            numbers = [*range(len(states))]
-        equal = ",".join(map(str, numbers))
-        if len(numbers) < len(states) and named in (None, equal):
-            variables["CUDA_VISIBLE_DEVICES"] = equal
-            unused = f"GPUs {equal} of {len(states)}, the most of one kind; CUDA_VISIBLE_DEVICES chooses others"
-            gpus = len(numbers)
-            states = [states[number] for number in numbers]
-        elif named is not None:
-            states = nvml.gpu_states(named)
+        gpus, unused, states = _equal_gpus(gpus, unused)
     known = [state for state in states if state is not None]
-    capability = min(
-        (state.capability for state in known if state.capability is not None), default=None
-    )
-    # Source: triton/runtime/build.py and torch/utils/_triton.py.
-    header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
-    needs_of_triton = {
-        "the package triton": importlib.util.find_spec("triton"),
-        "a C compiler": environment.compiler("CC", "gcc", "clang"),
-        f"{header}, from the package python3-dev or python3-devel": header.exists(),
-        "a GPU of compute capability 7.0 or newer": (capability or (7, 0)) >= (7, 0),
-    }
-    lacks = next((what for what, is_there in needs_of_triton.items() if not is_there), None)
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    # Version 2 of control groups has both in one file, version 1 in two.
-    files = ("cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
-    quota = " ".join(_text(group / name) for name in files).split()
-    if len(quota) == 2 and all(map(str.isdigit, quota)):  # max and -1: no limit
-        cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
-    limit = cgroup.memory(group)
-    ram_bytes = psutil.virtual_memory().total
+    gpu_bytes = None
+    if known and len(known) == len(states):
+        gpu_bytes = min(state.total for state in known)
+    capabilities = [state.capability for state in known if state.capability is not None]
+    capability = min(capabilities, default=None)
+    version = re.findall(r"\d+", build.get("__version__", ""))
     return Machine(
-        cores=max(1, cores),
-        ram_bytes=ram_bytes if limit is None else min(ram_bytes, limit.limit),
+        cores=_cores(group),
+        ram_bytes=_ram_bytes(group),
         gpus=gpus,
         device=device,
         cpu_bf16=has_bf16(_text(Path("/proc/cpuinfo"))),
         gpu_bf16=(capability or (8, 0)) >= (8, 0),
         compiler=environment.compiler("CXX", "c++", "g++", "clang++") is not None,
-        gpu_bytes=min((gpu.total for gpu in known), default=None) if None not in states else None,
+        gpu_bytes=gpu_bytes,
         gpu_others_bytes=tuple(gpu.used - (gpu.by_process or 0) for gpu in known),
-        triton_lacks=lacks if device == "cuda" else None,
-        torch=tuple(map(int, re.findall(r"\d+", build.get("__version__", ""))[:2])),
+        triton_lacks=_triton_lacks(capability) if device == "cuda" else None,
+        torch=tuple(map(int, version[:2])),
         unused=unused,
     )
 
 
+def _equal_gpus(gpus: int, unused: str) -> tuple[int, str, list[GpuState | None]]:
+    """How many GPUs are used, why others are not, and the state of each."""
+    from gearshift.training.resources import nvml
+
+    variables = environment.variables()
+    states = nvml.gpu_states(None)
+    kinds = [(state.total, state.capability or (0, 0)) for state in states if state is not None]
+    numbers = list(range(len(states)))
+    is_known = kinds and len(kinds) == len(states)
+    if is_known and variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+        # The largest group of GPUs of one kind, or the one with most memory.
+        largest = max(kinds, key=lambda kind: (kinds.count(kind), kind))
+        numbers = [number for number in numbers if kinds[number] == largest]
+    equal = ",".join(map(str, numbers))
+    visible_ids = variables.get("CUDA_VISIBLE_DEVICES")
+    if len(numbers) < len(states) and visible_ids in (None, equal):
+        variables["CUDA_VISIBLE_DEVICES"] = equal
+        unused = (
+            f"GPUs {equal} of {len(states)}, the most of one kind; "
+            "CUDA_VISIBLE_DEVICES chooses others"
+        )
+        return len(numbers), unused, [states[number] for number in numbers]
+    if visible_ids is not None:
+        states = nvml.gpu_states(visible_ids)
+    return gpus, unused, states
+
+
+def _triton_lacks(capability: tuple[int, int] | None) -> str | None:
+    """A requirement of torch.compile for a GPU that is missing; None: nothing.
+
+    Source: triton/runtime/build.py and torch/utils/_triton.py.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton"
+    if not environment.compiler("CC", "gcc", "clang"):
+        return "a C compiler"
+    header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
+    if not header.exists():
+        return f"{header}, from the package python3-dev or python3-devel"
+    if capability is not None and capability < (7, 0):
+        return "a GPU of compute capability 7.0 or newer"
+    return None
+
+
+def _cores(group: Path) -> int:
+    """CPU cores that this process may use."""
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    # Version 2 of control groups has both in one file, version 1 in two.
+    files = ("cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+    quota = " ".join(_text(group / name) for name in files).split()
+    if len(quota) == 2 and all(map(str.isdigit, quota)):  # max and -1: no limit
+        cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
+    return max(1, cores)
+
+
+def _ram_bytes(group: Path) -> int:
+    """Main memory that this process may use."""
+    total = psutil.virtual_memory().total
+    limit = cgroup.memory(group)
+    return total if limit is None else min(total, limit.limit)
+
+
 def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
     """The fastest device of torch as in `build`, how many there are, and why other GPUs are not used."""
-    nvidia = nvidia_gpus()
-    amd = amd_gpus()
-    problem = ""
     variables = environment.variables()
     cuda = build.get("cuda")
     hip = build.get("hip")
-    gpus = nvidia
+    gpus = nvidia = nvidia_gpus()
+    amd = amd_gpus()
     names = ["CUDA_VISIBLE_DEVICES"]
     if hip:
         gpus = amd
-        names = [*names, "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
+        names += ["HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
+    problem = ""
     if cuda and nvidia:
         from gearshift.training.resources.nvml import driver_cuda, gpu_states
 
@@ -186,17 +218,22 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
         elif not gpus:
             problem = f"{counted(nvidia, 'NVIDIA GPU')}, hidden by a control group of devices"
         elif newest[0] < int(cuda.partition(".")[0]):
-            runs = ".".join(map(str, newest))
-            problem = f"the driver runs CUDA {runs} at most, and torch was built for CUDA {cuda}"
-    elif nvidia + amd and not (hip and amd):
-        built = f"CUDA {cuda}" if cuda else f"ROCm {hip}" if hip else "CPUs only"
-        found = counted(nvidia, "NVIDIA GPU") if nvidia else counted(amd, "AMD GPU")
-        problem = f"{found}, but torch was built for {built}"
+            version = ".".join(map(str, newest))
+            problem = f"the driver runs CUDA {version} at most, and torch was built for CUDA {cuda}"
+    elif (nvidia or amd) and not (hip and amd):
+        built = "CPUs only"
+        if cuda:
+            built = f"CUDA {cuda}"
+        elif hip:
+            built = f"ROCm {hip}"
+        what = counted(nvidia, "NVIDIA GPU") if nvidia else counted(amd, "AMD GPU")
+        problem = f"{what}, but torch was built for {built}"
     gpus = min(visible(gpus, variables.get(name)) for name in names)
     if gpus and (cuda or hip) and not problem:
         return "cuda", gpus, ""
-    if build.get("xpu") and (gpus := _render_nodes()):
-        return "xpu", gpus, ""
+    render_nodes = _render_nodes() if build.get("xpu") else 0
+    if render_nodes:
+        return "xpu", render_nodes, ""
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return "mps", 1, ""
     return "cpu", 0, problem

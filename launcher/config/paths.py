@@ -20,10 +20,18 @@ if TYPE_CHECKING:
 _DOWNLOADS = "download.folder"
 _DATA = "data."
 PATHS: Mapping[str, Collection[str]] = {
-    **dict.fromkeys(("engine.ds_config", "feature_cache.folder", _DOWNLOADS, TASK_FOLDER), ()),
-    **dict.fromkeys(("model.encoder", "model.pretrained", "model.start"), ()),
+    "engine.ds_config": (),
+    "feature_cache.folder": (),
+    _DOWNLOADS: (),
+    TASK_FOLDER: (),
+    "model.encoder": (),
+    "model.pretrained": (),
+    "model.start": (),
     "model.tokenizer": ("bytes", "bpe"),
-    **dict.fromkeys(("data.path", "data.answers", "data.channels", "data.texts"), ()),
+    "data.path": (),
+    "data.answers": (),
+    "data.channels": (),
+    "data.texts": (),
 }
 """The settings of the families that are paths, and their values that are none."""
 EMBEDDED = "embedded:"
@@ -32,29 +40,31 @@ EMBEDDED = "embedded:"
 
 def kept_values(values: Values) -> dict[str, Any]:
     """The value of each setting for the files of a run: paths are absolute. Reads the disk."""
-    kept = {key: setting.value for key, setting in values.items()}
-    kept["download.variables"] = []  # a file cannot allow them
-    if kept[_DOWNLOADS] is None and kept["download.files"]:
+    texts = {key: setting.value for key, setting in values.items()}
+    texts["download.variables"] = []  # a file cannot allow them
+    if texts[_DOWNLOADS] is None and texts["download.files"]:
         from gearshift.launcher.config import feature_checks  # for the runs that declare files
 
-        kept[_DOWNLOADS] = str(feature_checks.declared_targets(values)[0].folder)
-    return {
-        key: _absolute(value) if _are_paths(key, values, value) else value
-        for key, value in kept.items()
-    }
+        texts[_DOWNLOADS] = str(feature_checks.declared_targets(values)[0].folder)
+    for key, value in texts.items():
+        if _is_path(key, values, value):
+            texts[key] = _absolute(value)
+    return texts
 
 
 def is_same(key: str, old: object, new: object, values: Values) -> bool:
     """Whether two values of a setting are paths of the same file or folder. Reads the disk."""
-    return _are_paths(key, values, old, new) and _absolute(old, links=False) == _absolute(
-        new, links=False
-    )
+    if not _is_path(key, values, old) or not _is_path(key, values, new):
+        return False
+    first, second = (os.path.realpath(os.path.expanduser(str(path))) for path in (old, new))
+    return first == second
 
 
 def has_moved(key: str, old: object, new: object, values: Values) -> bool:
     """Whether the path `old` exists no more, and `new` names another one. Reads the disk."""
-    there = [os.path.exists(_absolute(path)) for path in (old, new)]
-    return _are_paths(key, values, old, new) and there == [False, True]
+    if not _is_path(key, values, old) or not _is_path(key, values, new):
+        return False
+    return not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
 
 
 def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> None:
@@ -66,33 +76,36 @@ def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> No
         new = values[key].value
         old = recorded[key]
         # The commit of the run, if the user names the model again.
-        if is_same(key, old, new, values) or (
-            str(new).startswith(HUB) and str(old).startswith(f"{new}@")
-        ):
+        is_pinned = str(new).startswith(HUB) and str(old).startswith(f"{new}@")
+        if is_pinned or is_same(key, old, new, values):
             values[key] = replace(values[key], value=old)
 
 
 def data_paths(settings: Settings) -> dict[str, Path]:
     """The files and folders of the data that `settings` name, by key. Reads the disk."""
     data: Any = getattr(settings, "data", None)  # of the family
-    texts = {key: getattr(data, key[len(_DATA) :], None) for key in PATHS if key.startswith(_DATA)}
-    files = {key: Path(_absolute(text)) for key, text in texts.items() if isinstance(text, str)}
-    return {key: path for key, path in files.items() if path.exists()}
+    files = {}
+    for key in PATHS:
+        if not key.startswith(_DATA):
+            continue
+        text = getattr(data, key.removeprefix(_DATA), None)
+        if isinstance(text, str) and os.path.exists(_absolute(text)):
+            files[key] = Path(_absolute(text))
+    return files
 
 
-def _are_paths(key: str, values: Values, *texts: object) -> bool:
-    family = values["model.family"].value
-    if not all(
-        isinstance(text, str) and text and not text.startswith((EMBEDDED, HUB)) for text in texts
-    ):
+def _is_path(key: str, values: Values, value: object) -> bool:
+    """Whether a value of a setting is a path."""
+    if not isinstance(value, str) or not value or value.startswith((EMBEDDED, HUB)):
         return False
+    family = values["model.family"].value
     if not is_custom(family) or not key.startswith(("model.", _DATA)):
-        return key in PATHS and not any(text in PATHS[key] for text in texts)
+        return key in PATHS and value not in PATHS[key]
     # Only these are known of a custom task, and its data may have a name that is no path.
     known = (TASK_FOLDER, "data.path", *(stage.loads for stage in config_of(family).stages))
-    return key in known and all(os.path.exists(_absolute(text)) for text in texts)
+    return key in known and os.path.exists(_absolute(value))
 
 
-def _absolute(path: object, links: bool = True) -> str:
-    """`path` as an absolute one, its links kept or followed."""
-    return (os.path.abspath if links else os.path.realpath)(os.path.expanduser(str(path)))
+def _absolute(path: object) -> str:
+    """`path` as an absolute one, its links kept."""
+    return os.path.abspath(os.path.expanduser(str(path)))

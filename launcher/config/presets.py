@@ -40,12 +40,12 @@ class Preset:
         the user gives that setting a value; and of a custom task's class ("declared").
         """
         prefix = f"{'.'.join(path)}."
-        inside = (
-            line._replace(key=line.key[len(prefix) :])
-            for line in self.lines
-            if line.key.startswith(prefix)
-        )
-        return [line for line in inside if not line.key.startswith(("modes.", "stages."))]
+        lines = []
+        for line in self.lines:
+            key = line.key.removeprefix(prefix)
+            if key != line.key and not key.startswith(("modes.", "stages.")):
+                lines.append(line._replace(key=key))
+        return lines
 
 
 @cache
@@ -68,12 +68,15 @@ def family(name: str) -> Preset:
 @cache
 def file(name: str) -> Preset:
     """A shipped file. Reads the disk."""
-    lines = {
-        line.key: line
-        for line in read_lines(FOLDER / f"{name}.yaml", name=f"ds_configs/{name}.yaml")
-    }
-    sentence = lines.pop("sentence", None)
-    return Preset([*lines.values()], sentence.value if sentence else "")
+    lines = read_lines(FOLDER / f"{name}.yaml", name=f"ds_configs/{name}.yaml")
+    sentence = ""
+    settings = []
+    for line in lines:
+        if line.key == "sentence":
+            sentence = line.value
+        else:
+            settings.append(line)
+    return Preset(settings, sentence)
 
 
 BOUNDS = {"at_least": "at least", "at_most": "at most"}
@@ -98,27 +101,35 @@ def apply_change(change: Any, default: Any, sizes: Sequence[str]) -> tuple[Any, 
         return None, "nothing to change"
     value = default
     texts = []
-    if (factor := change.get("scale")) is not None:
-        if isinstance(default, str):
-            number, unit = _LENGTH.match(default).groups()  # type: ignore[union-attr]
-            new = f"{float(number) * factor:g}"
-            value = f"{new}%" if unit == "%" else f"{new} epoch{'s' if new != '1' else ''}"
-        elif isinstance(default, float):
-            value = float(
-                f"{default * factor:.12g}"
-            )  # 0.1 × 0.75 is 0.075, not 0.07500000000000001
-        else:
-            value = max(1, math.floor(default * factor + 0.5)) if default else 0
-        is_exact = not isinstance(default, int) or value == default * factor
-        texts.append(
-            f"{plain(default)} × {factor:.6g}" + ("" if is_exact else f", rounded to {value}")
-        )
+    factor = change.get("scale")
+    if factor is not None:
+        value = _scaled(default, factor)
+        text = f"{plain(default)} × {factor:.6g}"
+        if isinstance(default, int) and value != default * factor:
+            text += f", rounded to {value}"
+        texts.append(text)
     for word, bound in (("at_least", max), ("at_most", min)):
         if word in change:
             value = bound(value, change[word])
             texts.append(f"{BOUNDS[word]} {change[word]}")
     if "smaller_of" in change:
-        below = sizes[: sizes.index(value)]
-        value = next((name for name in change["smaller_of"] if name in below), value)
-        texts.append(f"smaller than {plain(default)}" if value != default else "no smaller size")
+        smaller = sizes[: sizes.index(value)]
+        value = next((name for name in change["smaller_of"] if name in smaller), value)
+        is_smaller = value != default
+        texts.append(f"smaller than {plain(default)}" if is_smaller else "no smaller size")
     return value, ", ".join(texts)
+
+
+def _scaled(default: Any, factor: float) -> Any:
+    """A number, or a length such as `2 epochs`, times `factor`."""
+    if isinstance(default, str):
+        match = _LENGTH.match(default)
+        assert match is not None
+        number = f"{float(match[1]) * factor:g}"
+        if match[2] == "%":
+            return f"{number}%"
+        return f"{number} epoch" if number == "1" else f"{number} epochs"
+    if isinstance(default, float):
+        # 0.1 × 0.75 is 0.075, not 0.07500000000000001
+        return float(f"{default * factor:.12g}")
+    return max(1, math.floor(default * factor + 0.5)) if default else 0

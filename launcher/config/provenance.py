@@ -161,14 +161,15 @@ class Chosen:
     @property
     def changes(self) -> list[str]:
         """Its settings beside the engine, as KEY=VALUE."""
-        return [
-            f"{key}={plain(value)}" for key, value in self.settings.items() if key != "engine.name"
-        ]
+        others = {key: value for key, value in self.settings.items() if key != "engine.name"}
+        return [f"{key}={plain(value)}" for key, value in others.items()]
 
     @property
     def line(self) -> str:
         """The choice and its reason, for the user."""
-        words = [self.engine, *(["with", *self.changes] if self.changes else [])]
+        words = [self.engine]
+        if self.changes:
+            words += ["with", *self.changes]
         return f"{BY_AUTO}: {' '.join(words)}: {self.reason}"
 
     @property

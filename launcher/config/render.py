@@ -43,22 +43,20 @@ def render_settings(resolved: Resolved) -> str:
 
 def origins_as_json(values: Values) -> dict[str, dict[str, Any]]:
     """Each key with its value, where that came from, and what it replaced, newest first."""
-    return {
-        key: {
-            "value": value.value,
-            **_origin(value.origin),
-            "replaced": [{"value": old, **_origin(origin)} for old, origin in value.replaced],
-        }
-        for key, value in values.items()
-    }
+    origins = {}
+    for key, setting in values.items():
+        newest, *replaced = [
+            {"value": value, **_origin(origin)} for value, origin in setting.all_values
+        ]
+        origins[key] = {**newest, "replaced": replaced}
+    return origins
 
 
 def render_origins(resolved: Resolved) -> str:
     """The text of origins.json: paths are absolute. Reads the disk."""
-    file_values = paths.kept_values(resolved.values)
-    origins = {
-        k: {**o, "value": file_values[k]} for k, o in origins_as_json(resolved.values).items()
-    }
+    origins = origins_as_json(resolved.values)
+    for key, value in paths.kept_values(resolved.values).items():
+        origins[key]["value"] = value
     return json.dumps(origins, indent=1) + "\n"
 
 
@@ -78,8 +76,10 @@ def render_scalar(value: Any) -> str:
 
 
 def _origin(origin: Origin) -> dict[str, str]:
-    how = {"how": origin.how} if origin.how else {}
-    return {"origin": origin.where, "layer": origin.layer, **how}
+    fields = {"origin": origin.where, "layer": origin.layer}
+    if origin.how:
+        fields["how"] = origin.how
+    return fields
 
 
 def _lines(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -99,13 +99,15 @@ _VALUE = 20
 
 def render_tree(values: Values, history: bool) -> str:
     """The settings by section; with `history` each value that a layer replaced, newest first."""
-    lines = list[str]()
-    section = list[str]()
+    lines: list[str] = []
+    section: list[str] = []
     for key, value in sorted(values.items(), key=lambda item: "." in item[0]):
         *above, name = key.split(".")
-        for depth in range(len(above)):
+        for depth, part in enumerate(above):
             if above[: depth + 1] != section[: depth + 1]:
-                lines += [*([] if depth else [""]), "  " * depth + above[depth]]
+                if depth == 0:
+                    lines.append("")
+                lines.append("  " * depth + part)
         section = above
         left = "  " * len(above) + name
         origin = describe_origin(value.origin)
@@ -117,11 +119,11 @@ def render_tree(values: Values, history: bool) -> str:
 
 def describe_overridden(value: Setting) -> list[str]:
     """The values that a value replaced, a line each, newest first; equal ones are left out."""
-    return [
-        f"{plain(old)} of {describe_origin(origin)}"
-        for (new, _), (old, origin) in pairwise(value.all_values)
-        if old != new
-    ]
+    lines = []
+    for (new, _), (old, origin) in pairwise(value.all_values):
+        if old != new:
+            lines.append(f"{plain(old)} of {describe_origin(origin)}")
+    return lines
 
 
 def describe_origin(origin: Origin) -> str:

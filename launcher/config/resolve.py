@@ -1,60 +1,48 @@
-"""Resolves settings: reads what the user typed, chooses, stacks the layers, adapts and checks."""
+"""Resolves settings: stacks the layers that were chosen, adapts them to the machine and checks them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, shown
-from gearshift.launcher.base.disk import SHOWN, problem_of
-from gearshift.launcher.config import adapt, batching, check, errors, paths, presets
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.config import adapt, batching, check, paths, presets
 from gearshift.launcher.config.batching import MICRO
 from gearshift.launcher.config.machine import Machine
-from gearshift.launcher.config.paths import PATHS
 from gearshift.launcher.config.presets import TASK_FOLDER
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
-    BUILT_IN_LAYER,
     CLI_LAYER,
     COMMAND_LINE,
     DEFAULT_MODE,
-    ENGINE_LAYER,
     FAMILY_LAYER,
     MODE_LAYER,
-    PROFILE_LAYER,
+    Batching,
     Chosen,
     CliArgs,
     KeySets,
-    Origin,
     Resolved,
     Setting,
     Values,
-    layer_of,
 )
-from gearshift.launcher.config.schema import (
-    FIRST_RUN,
-    config_of,
-    is_of_hub,
-    sections,
-    setting_infos,
-    settings_class,
-    unseen_by_schema,
+from gearshift.launcher.config.schema import FIRST_RUN, config_of, is_of_hub, setting_infos
+from gearshift.launcher.config.selection import (
+    PROMISE,
+    Choice,
+    built_in,
+    choose,
+    shipped_layers,
+    stack,
 )
-from gearshift.launcher.config.selection import Choice, choose
 from gearshift.models.catalog import is_custom
-from gearshift.training.settings import nested
 
 if TYPE_CHECKING:
     from gearshift.launcher.config.resumed_settings import Base
 
-PROMISE = "promise"
 _SIZE = "model.size"
-_NO_MODEL = Origin(FAMILY_LAYER, "no model named")
 
 
 def resolve(
@@ -72,43 +60,20 @@ def resolve(
     choice = choose(args, base)
     if chosen is not None:
         choice = replace(choice, engine=chosen.engine)
-    # The layers, lowest first.
-    family = choice.family
-    (mode_file, *users) = choice.users
-    built_in = Origin(BUILT_IN_LAYER, BUILT_IN_LAYER)
-    values = {key: Setting(info.default, built_in) for key, info in setting_infos(family).items()}
-    invalid = stack(family, values, _shipped_layers(choice, mode_file))
-    if base is not None:
-        new_keys = {key for layer in users for key in layer}
-        users.insert(0, base.over(values, new_keys, choice.engine, world_size is not None))
-    invalid += stack(family, values, users)
-    if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
-        found = setting_infos(family)[TASK_FOLDER].default
-        values[TASK_FOLDER] = replace(values[TASK_FOLDER], value=found)
-    # Of a custom task that cannot be used, that is the only error: its settings are unknown.
-    unknown = ("model.", "data.") if choice.diagnostics else ()
-    diagnostics = [*choice.invalid, *choice.diagnostics]
-    diagnostics += [
-        diagnostic for diagnostic in invalid if not (diagnostic.key or "").startswith(unknown)
-    ]
+    values, diagnostics = _layered(choice, base, world_size is not None)
     keys = KeySets.of(values)
 
     # What the machine and the files on it change.
     if base is not None:
         paths.keep_recorded(values, base.settings)
     run = adapt.adapt(values, keys, machine, world_size, chosen)
-    # The size that mode default would train: without one of the user instead of the mode's. A file may
-    # repeat the size of the mode, as the settings.yaml of a run does.
-    size = None if choice.size is None else values.get(_SIZE)
-    default = None if size is None else size.value
-    if size is not None and _SIZE in keys.changed:
-        is_users = _SIZE in keys.decided or size.origin.layer == CLI_LAYER
-        default = None if is_users else keys.defaults[_SIZE]
-    values[PROMISE], unpromised = _scoped(values[PROMISE], default, run.device)
+    size = _default_size(choice, values, keys)
+    values[PROMISE], unpromised = _scoped(values[PROMISE], size, run.device)
 
-    diagnostics += [*run.diagnostics, *check.check_settings(values, keys)]
+    diagnostics += run.diagnostics
+    diagnostics += check.check_settings(values, keys)
     solved = None
-    wrong = {d.key for d in diagnostics if d.severity == "error"}
+    wrong = {diagnostic.key for diagnostic in diagnostics if diagnostic.severity == "error"}
     if wrong.isdisjoint((*BATCH_SETTINGS, "engine.nproc", "engine.name")):
         try:
             solved = batching.solve_batching(values, keys, run.size)
@@ -116,59 +81,65 @@ def resolve(
             diagnostics += error.diagnostics
     # In the order of the user's settings; those of other layers last.
     diagnostics.sort(key=lambda diagnostic: diagnostic.order or (COMMAND_LINE + 1, 0))
-    if solved is None or any(diagnostic.severity == "error" for diagnostic in diagnostics):
-        raise SettingsError(
-            [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
-        )
+    errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
+    if errors or solved is None:
+        raise SettingsError(errors)
 
-    # What was chosen for the user.
-    change = {line.key: line.value for line in presets.mode(choice.mode or DEFAULT_MODE).lines}.get(
-        _SIZE
-    )
-    if change and (size is None or _SIZE not in keys.user | keys.changed):
-        names = " or ".join(change["smaller_of"])
-        run.notes.insert(
-            0, f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"
-        )
-    if not choice.model_named:
-        changed = (
-            f"; mode {choice.mode} makes it {choice.size}" if choice.size != FIRST_RUN[1] else ""
-        )
-        run.notes.insert(
-            0, f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}"
-        )
-    elif size is not None and size.origin.layer == FAMILY_LAYER and run.device == "cpu":
-        smallest = next(iter(config_of(family).SIZES))
-        is_slow = "slow on a CPU; a quick size is"
-        if size.value != smallest and not is_custom(family):
-            run.notes.insert(
-                0, f"no size named: {size.value}, {is_slow}  --model {family}:{smallest}"
-            )
-    is_chosen = MICRO in keys.user or values[MICRO].origin.layer == MODE_LAYER
-    if is_chosen and values[MICRO].value not in (None, solved.micro_batch):
-        run.notes.append(
-            f"{MICRO}: {solved.micro_batch} instead of {values[MICRO].value}: {solved}"
-        )
     resolved = Resolved(
         values=values,
         keys=keys,
         world_size=run.size,
         nproc=run.nproc,
-        promises={k: bounds for k, bounds in values[PROMISE].value.items() if bounds},
-        notes=run.notes,
+        promises={key: bounds for key, bounds in values[PROMISE].value.items() if bounds},
+        notes=[
+            *_notes_of_model(choice, values, keys, run.device),
+            *run.notes,
+            *_notes_of_batch(values, keys, solved),
+        ],
         device=run.device,
         warnings=diagnostics,
         chosen=chosen,
         unpromised=unpromised,
-    ).with_batching(solved, str(solved))
+    )
+    resolved = resolved.with_batching(solved, str(solved))
     try:
         resolved.settings  # noqa: B018
     except ValidationError as error:  # a custom task rejects several settings together
-        key = ".".join(map(str, error.errors()[0]["loc"]))
-        message = error.errors()[0]["msg"]
-        together = errors.about(values, "model.family", f"{key}: {message}", key=key)
-        raise SettingsError([together]) from None
+        raise SettingsError([_rejected_together(error, values)]) from None
     return resolved
+
+
+def _layered(
+    choice: Choice, base: Base | None, is_placed: bool
+) -> tuple[dict[str, Setting], list[Diagnostic]]:
+    """The settings of all layers that were chosen, lowest first, and the errors in them."""
+    family = choice.family
+    values = built_in(family)
+    invalid = stack(family, values, shipped_layers(choice))
+    users = [*choice.users[1:]]
+    if base is not None:
+        new_keys = {key for layer in users for key in layer}
+        users.insert(0, base.over(values, new_keys, choice.engine, is_placed))
+    invalid += stack(family, values, users)
+    if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
+        folder = setting_infos(family)[TASK_FOLDER].default
+        values[TASK_FOLDER] = replace(values[TASK_FOLDER], value=folder)
+    diagnostics = [*choice.invalid, *choice.diagnostics]
+    for diagnostic in invalid:
+        # A custom task that cannot be used is the only error: its settings are unknown.
+        is_of_task = (diagnostic.key or "").startswith(("model.", "data."))
+        if not choice.diagnostics or not is_of_task:
+            diagnostics.append(diagnostic)
+    return values, diagnostics
+
+
+def _rejected_together(error: ValidationError, values: Values) -> Diagnostic:
+    """The first of several settings that exclude each other."""
+    from gearshift.launcher.config.errors import about
+
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    return about(values, "model.family", f"{key}: {first['msg']}", key=key)
 
 
 def fetch_weights(model: Any) -> None:
@@ -182,106 +153,49 @@ def fetch_weights(model: Any) -> None:
         hub.fetch(model.pretrained, weights=True)
 
 
-def _shipped_layers(choice: Choice, mode_file: Values) -> Iterator[Values]:
-    """The layers of family, mode, limits profile and engine; the built-in one is the schema's own."""
-    file = choice.file
-    size = choice.size or ""
-    infos = setting_infos(choice.family)
-
-    def general(layer: str, folder: str, name: str | None) -> Values:
-        """The settings of a file for all families, without those of `model` and `data` it lacks."""
-        lines = presets.mode(name, folder).lines if name is not None else ()
-        return layer_of(
-            layer, (e for e in lines if e.key in infos or not e.key.startswith(("model.", "data.")))
-        )
-
-    declared = layer_of(FAMILY_LAYER, file.block("declared"))
-    if "train.max_steps" in declared and declared["train.max_steps"].value is not None:
-        # The limit of steps of a custom task overrides the epochs of all such tasks.
-        declared.setdefault("train.epochs", replace(declared["train.max_steps"], value=None))
-    first_run = {} if choice.model_named else {_SIZE: Setting(FIRST_RUN[1], _NO_MODEL)}
-    yield from (layer_of(FAMILY_LAYER, file.block("default")), declared, first_run)
-    for path in (("sizes", size), *(("given", key) for key in choice.given)):
-        yield layer_of(FAMILY_LAYER, file.block(*path))
-    yield general(MODE_LAYER, "modes", choice.mode)
-    for kind, name in (("modes", choice.mode), ("stages", choice.stage)):
-        if name is not None:
-            yield layer_of(MODE_LAYER, file.block(kind, name))
-            yield layer_of(MODE_LAYER, file.block("sizes", size, kind, name))
-    yield mode_file
-    yield general(PROFILE_LAYER, "profiles", choice.profile)
-    if choice.engine is not None:
-        origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
-        yield {
-            key: Setting(value, origin) for key, value in ENGINES[choice.engine].settings.items()
-        }
+# For the reader: what was chosen, and what is promised.
 
 
-def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> list[Diagnostic]:
-    """Put `layers` on top of `values`, lowest first; the errors in them.
-
-    An invalid value is left out, so that all errors of one start are found together. What a mode
-    changes is the default below all layers of modes.
-    """
-    infos = setting_infos(family)
-    sizes = tuple(config_of(family).SIZES)
-    default = dict[str, Setting]()
-    invalid: list[Diagnostic] = []
-    for layer in layers:
-        name = next((setting.origin.layer for setting in layer.values()), None)
-        if name == MODE_LAYER and not default:
-            default = dict(values)
-        before = default if name == MODE_LAYER else dict(values)
-        new: dict[str, Setting] = {}
-        for key, setting in layer.items():
-            if key not in infos:
-                if setting.value is not None or key not in sections(family):  # an empty section
-                    invalid.append(_input_errors().unknown_key(family, layer, key))
-                continue
-            if name in (MODE_LAYER, PROFILE_LAYER):
-                value, how = presets.apply_change(setting.value, before[key].value, sizes)
-                setting = Setting(value, replace(setting.origin, how=how))
-            value, wrong = _read(family, key, setting, values[key])
-            invalid += wrong
-            if not wrong:
-                value = {**values[key].value, **value} if key == PROMISE else value
-                new[key] = values[key].overridden(value, setting.origin)
-        values.update(new)
-    return invalid
+def _notes_of_model(choice: Choice, values: Values, keys: KeySets, device: str) -> Iterator[str]:
+    """What was chosen for a user who named no model or no size, and where a mode finds no smaller one."""
+    family = choice.family
+    size = values.get(_SIZE)
+    if choice.size is None:  # a pretrained model has its own
+        size = None
+    if not choice.model_named:
+        changed = ""
+        if choice.size != FIRST_RUN[1]:
+            changed = f"; mode {choice.mode} makes it {choice.size}"
+        yield f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}"
+    elif size is not None and size.origin.layer == FAMILY_LAYER and device == "cpu":
+        smallest = next(iter(config_of(family).SIZES))
+        if size.value != smallest and not is_custom(family):
+            quick = f"slow on a CPU; a quick size is  --model {family}:{smallest}"
+            yield f"no size named: {size.value}, {quick}"
+    for line in presets.mode(choice.mode or DEFAULT_MODE).lines:
+        if line.key == _SIZE and (size is None or _SIZE not in keys.user | keys.changed):
+            names = " or ".join(line.value["smaller_of"])
+            yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"
 
 
-def _read(
-    family: str, key: str, setting: Setting, below: Setting
-) -> tuple[Any, Collection[Diagnostic]]:
-    """The value of a setting as the schema reads it, and the errors in it; `below`: what it overrides."""
-    info = setting_infos(family)[key]
-    if message := unseen_by_schema(info, setting.value):
-        unseen = {"type": "unseen", "loc": (), "msg": message}
-        return None, [_input_errors().rejected(info, setting, unseen, below)]
-    if key in PATHS and (problem := problem_of(text := str(setting.value))):
-        message = f"{errors.display_name(key)} {shown(text[:SHOWN])} {problem}"
-        return None, [errors.about({key: setting}, key, message)]
-    try:
-        tree = settings_class(family).model_validate(nested({key: setting.value}), strict=True)
-    except ValidationError as error:
-        first: dict[str | None, Diagnostic] = {}
-        for failure in error.errors(include_url=False):
-            # Without any of this setting, a custom task rejects several together: see `resolve`.
-            if len(failure["loc"]) > key.count("."):
-                rejected = _input_errors().rejected(info, setting, {**failure}, below)
-                first.setdefault(rejected.key, rejected)
-        return setting.value, first.values()
-    value: Any = tree.model_dump(exclude_unset=True, by_alias=True)
-    for part in key.split("."):
-        value = value[part]
-    return value, ()
+def _notes_of_batch(values: Values, keys: KeySets, solved: Batching) -> Iterator[str]:
+    """Why the micro-batch is another than the user or the mode has set."""
+    micro = values[MICRO]
+    is_set = MICRO in keys.user or micro.origin.layer == MODE_LAYER
+    if is_set and micro.value not in (None, solved.micro_batch):
+        yield f"{MICRO}: {solved.micro_batch} instead of {micro.value}: {solved}"
 
 
-def _input_errors() -> ModuleType:
-    """The module of these errors, which only they need."""
-    from gearshift.launcher.config import input_errors
-
-    return input_errors
+def _default_size(choice: Choice, values: Values, keys: KeySets) -> str | None:
+    """The size that mode default would train: without one of the user instead of the mode's."""
+    size = values.get(_SIZE)
+    if choice.size is None or size is None:
+        return None
+    # A file may repeat the size of the mode, as the settings.yaml of a run does.
+    is_users = _SIZE in keys.decided or size.origin.layer == CLI_LAYER
+    if _SIZE in keys.changed and is_users:
+        return None
+    return str(keys.defaults[_SIZE]) if _SIZE in keys.changed else str(size.value)
 
 
 def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, dict[str, str]]:
@@ -290,23 +204,24 @@ def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, d
     Of the layers that promise a measure the highest one counts whose scope has the run. A promise
     of a GPU stays on a CPU, where a comparison plans it; one that is withdrawn stays null.
     """
-    given = dict[str, Any]()
+    scoped: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     for promises, origin in setting.all_values:
         for measure, bounds in promises.items():
+            if measure in scoped:
+                continue
             sizes = bounds and bounds.get("sizes")
-            reason = ""
             if bounds is None:
-                reason = f"withdrawn by {origin.where}"
+                scoped[measure] = None
+                reasons.setdefault(measure, f"withdrawn by {origin.where}")
             elif sizes is not None and size not in sizes:
                 reason = f"at size {' or '.join(sizes)}, not {size or 'one of your own'}"
-            elif bounds.get("device") == "cpu" and device != "cpu":
-                reason = "on a CPU"
-            if measure not in given and reason:
                 reasons.setdefault(measure, reason)
-            if bounds is None or not reason:
-                given.setdefault(measure, bounds)
-    given = {measure: given[measure] for measure in setting.value if measure in given}
-    if given != setting.value:
-        setting = setting.overridden(given, replace(setting.origin, how="those that apply"))
+            elif bounds.get("device") == "cpu" and device != "cpu":
+                reasons.setdefault(measure, "on a CPU")
+            else:
+                scoped[measure] = bounds
+    scoped = {measure: scoped[measure] for measure in setting.value if measure in scoped}
+    if scoped != setting.value:
+        setting = setting.overridden(scoped, replace(setting.origin, how="those that apply"))
     return setting, reasons

@@ -48,11 +48,13 @@ class Base:
 
         What engine auto chose stays.
         """
-        return {
-            key: self.entries[key]
-            for key in keys
-            if key in self.entries and (self._layer(key) not in FITTED_LAYERS or self._is_auto(key))
-        }
+        chosen = {}
+        for key in keys:
+            if key in self.entries and (
+                self._is_auto(key) or self._layer(key) not in FITTED_LAYERS
+            ):
+                chosen[key] = self.entries[key]
+        return chosen
 
     def over(
         self, shipped: Values, new_keys: Collection[str], engine: str | None, is_placed: bool
@@ -63,36 +65,48 @@ class Base:
         and batch are solved again for `engine`, with the same global batch. `is_placed`: torchrun
         or srun started the processes.
         """
-        new = {*new_keys}
+        left_out = {ACCUMULATION}
+        if is_placed:
+            left_out.update(_PLACED)
+        if "engine.name" in new_keys:
+            left_out.update(key for key in self.entries if self._is_auto(key))
         before = self.settings
-        left_out = {ACCUMULATION, *(_PLACED if is_placed else ())}
-        if "engine.name" in new:
-            left_out |= {key for key in self.entries if self._is_auto(key)}
         if engine not in (None, before.get("engine.name")):
-            left_out |= {
-                *ENGINES[engine].settings,
-                *(["engine.nproc"] if ENGINES[engine].processes else []),
-            }
-        pairs = [(MICRO, {ACCUMULATION}), (MICRO, {GLOBAL}), (GLOBAL, {MICRO, ACCUMULATION})]
-        left_out |= {
-            key for key, causes in (*pairs, ("train.max_steps", {"train.epochs"})) if causes <= new
-        }
+            left_out.update(ENGINES[engine].settings)
+            if ENGINES[engine].processes:
+                left_out.add("engine.nproc")
+        # What a new setting decides.
+        if ACCUMULATION in new_keys or GLOBAL in new_keys:
+            left_out.add(MICRO)
+        if MICRO in new_keys and ACCUMULATION in new_keys:
+            left_out.add(GLOBAL)
+        if "train.epochs" in new_keys:
+            left_out.add("train.max_steps")
+
         kept = {*self.chosen(before)}
         if before.get(LEAST) is None:  # else it ended before it read its data
-            kept |= {GLOBAL, MICRO}
+            kept.update((GLOBAL, MICRO))
         layer = {key: self.entries[key] for key in before if key in kept - left_out}
         if MICRO in layer and self._layer(MICRO) == MACHINE_LAYER and not self._is_auto(MICRO):
             # As it was set, before it was solved for the number of processes.
-            replaced = self.origins[MICRO].get("replaced") or []
             total = before.get(GLOBAL)
-            below = [old.get("value") for old in replaced if old.get("layer") != MACHINE_LAYER]
-            asked = below[0] if below else None
-            if type(asked) is int and type(total) is int and asked > 0 and total % asked == 0:
-                layer[MICRO] = replace(layer[MICRO], value=asked)
+            micro = self._below_machine(MICRO)
+            if type(micro) is int and type(total) is int and micro > 0 and total % micro == 0:
+                layer[MICRO] = replace(layer[MICRO], value=micro)
         # Without what Gearshift itself chose, and still does.
-        users = [GLOBAL, *(key for key in layer if self._layer(key) in (None, *USER_LAYERS))]
-        same = [key for key in layer if key in shipped and layer[key].value == shipped[key].value]
-        return {key: setting for key, setting in layer.items() if key in users or key not in same}
+        changed = {}
+        for key, setting in layer.items():
+            is_users = key == GLOBAL or self._layer(key) in (None, *USER_LAYERS)
+            if is_users or key not in shipped or shipped[key].value != setting.value:
+                changed[key] = setting
+        return changed
+
+    def _below_machine(self, key: str) -> Any:
+        """The value that the machine's replaced; None: unknown."""
+        for old in self.origins[key].get("replaced") or []:
+            if old.get("layer") != MACHINE_LAYER:
+                return old.get("value")
+        return None
 
     def _layer(self, key: str) -> str | None:
         layer = self.origins.get(key, {}).get("layer")
@@ -109,11 +123,16 @@ def read(folder: Path) -> Base:
     entries = layer_of(RESUMED_LAYER, read_lines(path))
     family = entries["model.family"].value if "model.family" in entries else None
     if family not in FAMILIES and not is_custom(str(family)):
-        what = f"{path} does not hold the settings of a run: it names no known model family"
-        raise SettingsError.of(what, where=str(path), allowed=", ".join(FAMILIES))
+        raise SettingsError.of(
+            f"{path} does not hold the settings of a run: it names no known model family",
+            where=str(path),
+            allowed=", ".join(FAMILIES),
+        )
     try:
         content = read_json(folder / ORIGINS)
     except (OSError, ValueError):
         content = None  # all settings then count as set by the user
-    origins = content.items() if isinstance(content, dict) else ()
-    return Base(entries, {key: value for key, value in origins if isinstance(value, dict)})
+    origins = {}
+    if isinstance(content, dict):
+        origins = {key: value for key, value in content.items() if isinstance(value, dict)}
+    return Base(entries, origins)

@@ -109,16 +109,17 @@ def safe_name(name: str) -> str:
 
 def _as_url(value: Any, check: ValidatorFunctionWrapHandler) -> Url:
     url = value if isinstance(value, Url) else Url(check(value))
-    if (error := redaction.url_problem(url.unredacted)) is not None:
+    error = redaction.url_problem(url.unredacted)
+    if error is not None:
         raise ValueError(error)
     return url
 
 
 def _as_name(value: str | None) -> str | None:
     """`value`, if it is the name of a file in any folder, and no option of a program."""
-    if value is not None and (
-        not value or value != safe_name(value) or len(os.fsencode(value)) > _MAX_NAME_BYTES
-    ):
+    if value is None:
+        return None
+    if not value or value != safe_name(value) or len(os.fsencode(value)) > _MAX_NAME_BYTES:
         raise ValueError("is no plain name of a file")
     return value
 
@@ -304,10 +305,9 @@ PRETRAINED = "model.pretrained"
 
 def model_name(model: Any) -> str:
     """`FAMILY:SIZE` or `FAMILY:FOLDER` of the section `model`; a custom task may have no sizes."""
-    part = model_part(
-        model.family, getattr(model, "size", None), getattr(model, "pretrained", None)
-    )
-    return ":".join(filter(None, (model.family, part)))
+    size = getattr(model, "size", None)
+    part = model_part(model.family, size, getattr(model, "pretrained", None))
+    return f"{model.family}:{part}" if part else str(model.family)
 
 
 def model_part(family: str, size: str | None, pretrained: str | None) -> str | None:
@@ -317,9 +317,10 @@ def model_part(family: str, size: str | None, pretrained: str | None) -> str | N
     """
     if not replaces_size(family, pretrained):
         return size
-    if str(pretrained).startswith(HUB):
-        pretrained = str(pretrained).removeprefix(HUB).partition("@")[0]
-    name = os.path.basename(os.path.abspath(os.path.expanduser(str(pretrained))))
+    path = str(pretrained)
+    if path.startswith(HUB):
+        path = path.removeprefix(HUB).partition("@")[0]
+    name = os.path.basename(os.path.abspath(os.path.expanduser(path)))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "pretrained"
 
 
@@ -373,19 +374,22 @@ class SettingInfo:
 
 def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
     """What the types accept, and the value should be: a name of a table, finite, at most 64 bits."""
-    if isinstance(value, list | dict):
-        items = value.values() if isinstance(value, dict) else value
-        return next(filter(None, (unseen_by_schema(info, item) for item in items)), None)
-    if isinstance(value, str):
-        return (
-            "should be known"
-            if isinstance(info.allowed, tuple) and value not in info.allowed
-            else None
-        )
-    if isinstance(value, float) and not math.isfinite(value):
-        return "should be finite"
-    # No tensor holds a larger whole number.
-    return "should be less than 2**63" if isinstance(value, int) and abs(value) >= 2**63 else None
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            message = unseen_by_schema(info, item)
+            if message is not None:
+                return message
+    elif isinstance(value, str):
+        if isinstance(info.allowed, tuple) and value not in info.allowed:
+            return "should be known"
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            return "should be finite"
+    elif isinstance(value, int) and abs(value) >= 2**63:  # no tensor holds it
+        return "should be less than 2**63"
+    return None
 
 
 def setting_infos(family: str) -> dict[str, SettingInfo]:
@@ -395,15 +399,17 @@ def setting_infos(family: str) -> dict[str, SettingInfo]:
 
 @cache
 def _setting_infos(config: Any, family: str) -> dict[str, SettingInfo]:
-    named = {
+    infos = {info.key: info for info in _infos(_settings_class(config), "")}
+    # Names of tables, which no type has.
+    names = {
         "mode": presets.modes(),
         "engine.name": (*ENGINES, AUTO),
         "model.family": tuple(dict.fromkeys((*FAMILIES, family))),
         "model.size": tuple(config.SIZES),
     }
-    infos = {info.key: info for info in _infos(_settings_class(config), "")}
-    for key in named.keys() & infos.keys():
-        infos[key] = replace(infos[key], type="one of", allowed=named[key])
+    for key, allowed in names.items():
+        if key in infos:
+            infos[key] = replace(infos[key], type="one of", allowed=allowed)
     return infos
 
 
@@ -428,16 +434,26 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 def _info(key: str, info: FieldInfo) -> SettingInfo:
     """What a field of the schema says of a setting."""
-    parts = [*_parts(info.annotation), info]
-    fields = [part for part in parts if isinstance(part, FieldInfo)]
-    kinds = [
-        each
-        for each in parts
-        if each is not NoneType and (isinstance(each, type) or get_origin(each))
-    ]
+    kinds: list[Any] = []
+    fields: list[FieldInfo] = []
+    is_nullable = False
+    for part in (*_parts(info.annotation), info):
+        if part is NoneType:
+            is_nullable = True
+        elif isinstance(part, FieldInfo):
+            fields.append(part)
+        elif isinstance(part, type) or get_origin(part):
+            kinds.append(part)
     extra: dict[str, Any] = {}
-    for each in fields:
-        extra |= each.json_schema_extra if isinstance(each.json_schema_extra, dict) else {}
+    bounds = {}
+    for part in fields:
+        if isinstance(part.json_schema_extra, dict):
+            extra |= part.json_schema_extra
+    for bound in _BOUNDS:
+        for part in fields:
+            for item in part.metadata:
+                if getattr(item, bound, None) is not None:
+                    bounds[bound] = getattr(item, bound)
     word = _TYPES.get(kinds[0], "mapping")
     allowed = extra.get("allowed")
     if set(kinds) == {int, str}:
@@ -447,11 +463,8 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
         word = "one of"
         allowed = get_args(kinds[0])
     elif get_origin(kinds[0]) is list and len(kinds) == 1:
-        word = f"list of {_TYPES.get(next(_parts(get_args(kinds[0])[0])), 'mapping')}s"
-    metadata = [item for each in fields for item in each.metadata]
-    bounds = {
-        b: getattr(m, b) for b in _BOUNDS for m in metadata if getattr(m, b, None) is not None
-    }
+        item = next(_parts(get_args(kinds[0])[0]))
+        word = f"list of {_TYPES.get(item, 'mapping')}s"
     return SettingInfo(
         key=key,
         type=word,
@@ -460,7 +473,7 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
         range=", ".join(f"{_BOUNDS[name]} {plain(bounds[name])}" for name in bounds) or None,
         unit=extra.get("unit") or ("seconds" if key.endswith("_s") else None),
         description=(info.description or "").replace("\n", " "),
-        nullable=NoneType in parts,
+        nullable=is_nullable,
         only_if=extra.get("only_if", {}),
         unless=extra.get("unless", {}),
         bounds=bounds,
@@ -469,9 +482,10 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
 
 def _parts(annotation: Any) -> Iterator[Any]:
     """The types of an annotation, and what is said of them and of the items of a list."""
-    inner = (part for item in get_args(annotation) for part in _parts(item))
-    if get_origin(annotation) in (Union, UnionType, Annotated):
-        yield from inner
-    else:
+    is_union = get_origin(annotation) in (Union, UnionType, Annotated)
+    if not is_union:
         yield annotation
-        yield from (part for part in inner if isinstance(part, FieldInfo))
+    for item in get_args(annotation):
+        for part in _parts(item):
+            if is_union or isinstance(part, FieldInfo):
+                yield part

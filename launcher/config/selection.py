@@ -1,25 +1,33 @@
-"""What the user typed, in files and arguments, and the family, size, mode and engine that it chooses."""
+"""What the user typed, the layers of settings, and the family, size, mode and engine that they choose."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, shown
+from gearshift.launcher.base.disk import SHOWN, problem_of
 from gearshift.launcher.base.redaction import redact
-from gearshift.launcher.config import errors, presets
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.paths import PATHS
 from gearshift.launcher.config.presets import TASK_FOLDER, Preset
 from gearshift.launcher.config.provenance import (
+    BUILT_IN_LAYER,
     CLI_LAYER,
     COMMAND_LINE,
-    DEFAULT_MODE,
+    ENGINE_LAYER,
+    FAMILY_LAYER,
     FILES_LAYER,
     MODE_LAYER,
+    PROFILE_LAYER,
     RESUMED_LAYER,
     STAGED_MODE,
     CliArgs,
@@ -35,86 +43,111 @@ from gearshift.launcher.config.schema import (
     config_of,
     model_part,
     replaces_size,
+    sections,
     setting_infos,
+    settings_class,
+    unseen_by_schema,
 )
 from gearshift.launcher.config.settings_file import Unreadable, parse_yaml_value, read_lines
 from gearshift.models.catalog import FAMILIES, Stage, is_custom, split_model_name, stages_of
+from gearshift.training.settings import nested
 
 if TYPE_CHECKING:
     from gearshift.launcher.config.resumed_settings import Base
 
+PROMISE = "promise"
 STAGES = "stages"
-MODEL_CHOICES = ("model.family", "model.size", TASK_FOLDER)
-CHOICES = (*MODEL_CHOICES, "mode", STAGES, "limits.profile", "engine.name")
+_FAMILY = "model.family"
+_SIZE = "model.size"
+_ENGINE = "engine.name"
+_PROFILE = "limits.profile"
+MODEL_CHOICES = (_FAMILY, _SIZE, TASK_FOLDER)
+CHOICES = (*MODEL_CHOICES, "mode", STAGES, _PROFILE, _ENGINE)
 """Settings that decide which shipped files are read, and where a custom task is searched."""
+_NO_MODEL = Origin(FAMILY_LAYER, "no model named")
+
+# What the user typed.
 
 
 @lru_cache(maxsize=8)
 def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
-    """The layers of the user, lowest first, and the errors of files and arguments. Reads each file once.
+    """The layers of the user, lowest first, and the errors of files and arguments.
 
     A mode file, the files of --config, and the arguments: their values are texts, since types
-    depend on the family.
+    depend on the family. Reads each file once.
     """
     wrong: list[Diagnostic] = []
-
-    def file(layer: str, path: Path, position: int, option: str) -> Values:
-        try:
-            return layer_of(layer, read_lines(path, option), position)
-        except SettingsError as error:
-            wrong.extend(
-                replace(diagnostic, order=(position, 0)) for diagnostic in error.diagnostics
-            )
-            return {}
-
     # A mode of the user's own is above the one that it names.
-    mode = (
-        {} if args.mode_file is None else file(MODE_LAYER, args.mode_file, COMMAND_LINE, "--mode")
-    )
-    for key in [key for key in MODEL_CHOICES if key in mode]:
-        allowed = "--model and --set on the command line"
-        wrong.append(
-            errors.about(
-                mode, key, f"a mode file cannot set {key}", allowed=allowed, fix="remove it"
+    mode: dict[str, Setting] = {}
+    if args.mode_file is not None:
+        mode = _read_file(MODE_LAYER, args.mode_file, COMMAND_LINE, "--mode", wrong)
+        mode.pop("sentence", None)
+    for key in MODEL_CHOICES:
+        if key in mode:
+            diagnostic = errors().about(
+                mode,
+                key,
+                f"a mode file cannot set {key}",
+                allowed="--model and --set on the command line",
+                fix="remove it",
             )
-        )
-    mode = {
-        key: setting for key, setting in mode.items() if key not in (*MODEL_CHOICES, "sentence")
-    }
-    files = [file(FILES_LAYER, path, n, "--config") for n, path in enumerate(args.configs)]
-    # For one key the later argument counts: key, text, argument.
-    typed: list[tuple[str, str, str]] = []
-    if args.model is not None:
-        family, size = split_model_name(args.model)
-        typed.append(("model.family", family, f"--model {args.model}"))
-        if size or args.model.endswith(":"):
-            typed.append(("model.size", size, f"--model {args.model}"))
-    if args.mode is not None and args.mode_file is None:  # --mode NAME, --fast, --stage NAME
-        is_long = args.mode_option == "--mode"
-        typed.append(("mode", args.mode, f"--mode {args.mode}" if is_long else args.mode_option))
-    if args.engine is not None:
-        typed.append(("engine.name", args.engine, f"--engine {args.engine}"))
-    for key, (option, text) in args.options.items():
-        typed.append((key, text, option if text == "true" else f"{option} {text}"))
+            wrong.append(diagnostic)
+            del mode[key]
+    layers: list[Values] = [mode]
+    for position, path in enumerate(args.configs):
+        layers.append(_read_file(FILES_LAYER, path, position, "--config", wrong))
+
+    typed = _typed(args)
     for text in args.sets:
         key, equals, value = text.partition("=")
         if equals and key.strip():
             typed.append((key.strip(), value, f"--set {text}"))
         else:
-            message = f"--set {text} has no value"
-            form = "--set KEY=VALUE; for example  --set optim.lr=1e-3"
-            order = (COMMAND_LINE, len(typed))
-            wrong.append(Diagnostic(message, where=f"--set {text}", allowed=form, order=order))
-    settings = {
-        key: Setting(text, Origin(CLI_LAYER, redact(argument), order=(COMMAND_LINE, number)))
-        for number, (key, text, argument) in enumerate(typed, 1)
-    }
-    return [mode, *files, {**settings, **args.filled}], wrong
+            diagnostic = Diagnostic(
+                f"--set {text} has no value",
+                where=f"--set {text}",
+                allowed="--set KEY=VALUE; for example  --set optim.lr=1e-3",
+                order=(COMMAND_LINE, len(typed)),
+            )
+            wrong.append(diagnostic)
+    arguments = {}  # for one key the later argument counts
+    for number, (key, text, argument) in enumerate(typed, 1):
+        origin = Origin(CLI_LAYER, redact(argument), order=(COMMAND_LINE, number))
+        arguments[key] = Setting(text, origin)
+    layers.append({**arguments, **args.filled})
+    return layers, wrong
 
 
-def highest(layers: Sequence[Values]) -> dict[str, Setting]:
-    """The setting of the highest layer for each key."""
-    return {key: setting for layer in layers for key, setting in layer.items()}
+def _read_file(
+    layer: str, path: Path, position: int, option: str, wrong: list[Diagnostic]
+) -> dict[str, Setting]:
+    """The settings of a file of the user; its errors are added to `wrong`."""
+    try:
+        return layer_of(layer, read_lines(path, option), position)
+    except SettingsError as error:
+        wrong += [replace(diagnostic, order=(position, 0)) for diagnostic in error.diagnostics]
+        return {}
+
+
+def _typed(args: CliArgs) -> list[tuple[str, str, str]]:
+    """Key, text and argument of each option that stands for a setting, but for --set."""
+    typed = []
+    if args.model is not None:
+        argument = f"--model {args.model}"
+        family, size = split_model_name(args.model)
+        typed.append((_FAMILY, family, argument))
+        if size or args.model.endswith(":"):
+            typed.append((_SIZE, size, argument))
+    if args.mode is not None and args.mode_file is None:  # --mode NAME, --fast, --stage NAME
+        argument = args.mode_option
+        if argument == "--mode":
+            argument = f"--mode {args.mode}"
+        typed.append(("mode", args.mode, argument))
+    if args.engine is not None:
+        typed.append((_ENGINE, args.engine, f"--engine {args.engine}"))
+    for key, (option, text) in args.options.items():
+        typed.append((key, text, option if text == "true" else f"{option} {text}"))
+    return typed
 
 
 def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
@@ -123,15 +156,34 @@ def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
     The brackets of a list of texts may be left out. Raises Unreadable.
     """
     text = setting.value
-    origin = setting.origin
-    if origin.layer != CLI_LAYER or not isinstance(text, str):
+    if setting.origin.layer != CLI_LAYER or not isinstance(text, str):
         return setting
+    value: Any = text
     if info is None or info.type in ("text", "one of"):
-        is_null = info is not None and info.nullable and text in ("null", "~")
-        return Setting(None if is_null else text, origin)
-    if info.type == "list of texts" and not text.startswith("["):
-        return Setting([item.strip() for item in text.split(",")], origin)
-    return Setting(parse_yaml_value(text), origin)
+        if info is not None and info.nullable and text in ("null", "~"):
+            value = None
+    elif info.type == "list of texts" and not text.startswith("["):
+        value = [item.strip() for item in text.split(",")]
+    else:
+        value = parse_yaml_value(text)
+    return Setting(value, setting.origin)
+
+
+def errors() -> ModuleType:
+    """The module of errors of settings, which a good run does not need."""
+    from gearshift.launcher.config import errors
+
+    return errors
+
+
+def input_errors() -> ModuleType:
+    """The module of errors of names and values, likewise."""
+    from gearshift.launcher.config import input_errors
+
+    return input_errors
+
+
+# The choice.
 
 
 @dataclass(frozen=True)
@@ -143,22 +195,22 @@ class Choice:
     family: str
     file: Preset
     """The shipped file of the family, or what a custom task's class declares."""
-    size: str | None
-    mode: str | None
-    engine: str | None
     model_named: bool
-    invalid: Sequence[Diagnostic] = ()
+    invalid: Sequence[Diagnostic]
     """Errors of files and arguments."""
-    diagnostics: Sequence[Diagnostic] = ()
+    diagnostics: Sequence[Diagnostic]
     """Errors of a custom task that cannot be used; `family` is then another one."""
+    given: Mapping[str, Any]
+    """The settings with a block of their own in the family's file that have a value."""
+    size: str | None = None
+    mode: str | None = None
+    engine: str | None = None
     stages: Sequence[str] = ()
     """The value of `stages`."""
     stage: str | None = None
     """The only stage to train; None: another mode, or several stages."""
     profile: str | None = None
     """None: the default, which changes nothing."""
-    given: Mapping[str, Any] = field(default_factory=dict)
-    """The settings with a block of their own in the family's file that have a value."""
 
     @property
     def model(self) -> str | None:
@@ -172,104 +224,137 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     A resumed run keeps family, size and mode of its `base`; a different one of the user is reported
     later, with all other differences. A custom task is loaded here. Reads settings files.
     """
-    (*files, arguments), invalid = read_user(args)
-    before = {} if base is None else base.chosen(CHOICES)
+    layers, unreadable = read_user(args)
+    invalid = list(unreadable)
 
-    def counting(layers: Sequence[Values]) -> dict[str, Setting]:
-        """The settings that count: of new arguments the engine, and the folder of a task."""
-        new = highest(layers)
-        return {
-            **new,
-            **before,
-            **{key: new[key] for key in ("engine.name", TASK_FOLDER) if key in new},
-        }
-
-    typed = counting([*files, arguments])
-
-    def valid(key: str, options: Any, default: str | None = None) -> str | None:
-        if key not in typed:
-            return default
-        value = typed[key].value
-        return value if isinstance(value, str) and value in options else None
-
-    name = typed["model.family"].value if "model.family" in typed else None
-    diagnostics = list[Diagnostic]()
-    family = valid("model.family", FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
+    # The family, which decides what settings there are.
+    typed = highest(_counting(layers, base))
+    family = FIRST_RUN[0]
+    diagnostics: list[Diagnostic] = []
+    name = typed[_FAMILY].value if _FAMILY in typed else family
     if isinstance(name, str) and is_custom(name):
         diagnostics = _custom_task(name, typed)
-        family = family if diagnostics else name
+    if isinstance(name, str) and not diagnostics and (name in FAMILIES or is_custom(name)):
+        family = name
     infos = setting_infos(family)
-    config = config_of(family)
-    wrong = list(invalid)
-    known: dict[str, Setting] = {}
+
+    # The values of the arguments, by the types of the family.
+    *files, arguments = layers
+    readable = {}
     for key, setting in arguments.items():
         try:
-            known[key] = _with_value(setting, infos.get(key))
+            readable[key] = _with_value(setting, infos.get(key))
         except Unreadable as error:
             message = f"{setting.origin.where} cannot be read: {error.args[0]}"
-            wrong.append(errors.about(arguments, key, message, key=None, value=None))
-    users = [*files, known]
-    typed = counting(users)
-    # The settings with a block of their own in the family's file; one without effect does not count.
-    file = config.file if is_custom(family) else presets.family(family)
-    blocks = [
-        key for key in infos if any(line.key.startswith(f"given.{key}.") for line in file.lines)
-    ]
-    given = (highest(users) if base is None else {**base.chosen(blocks), **highest(users)}).items()
-    values = {
-        key: setting.value for key, setting in given if key in blocks and setting.value is not None
-    }
-    values = {key: value for key, value in values.items() if {*infos[key].unless} <= {*values}}
-    is_named = not typed.keys().isdisjoint(MODEL_CHOICES[:2])
-    is_named = is_named or replaces_size(family, values.get(PRETRAINED))
-    mode = valid("mode", presets.modes(), DEFAULT_MODE)
-    size = valid("model.size", config.SIZES)
-    if "model.size" not in typed and config.SIZES:
-        sizes = tuple(config.SIZES)
-        shipped = {
-            line.key: line.value for line in (*file.block("default"), *file.block("declared"))
-        }
-        default = size = shipped["model.size"] if shipped.get("model.size") in sizes else sizes[0]
-        if not is_named:
-            default = size = FIRST_RUN[1]
-        for line in (*presets.mode(mode).lines, *file.block("modes", mode)) if mode else ():
-            if line.key == "model.size":
-                size, _ = presets.apply_change(line.value, default, sizes)
-    names = typed[STAGES].value if STAGES in typed else None
-    stages = [each for each in names if isinstance(each, str)] if isinstance(names, list) else []
-    known_stages = [stage.name for stage in declared_stages(family)] if mode == STAGED_MODE else []
-    return Choice(
+            invalid.append(errors().about(arguments, key, message, key=None, value=None))
+    users = [*files, readable]
+
+    file = config_of(family).file if is_custom(family) else presets.family(family)
+    given = _given(file, infos, users, base)
+    counting = _counting(users, base)
+    typed = highest(counting)
+    choice = Choice(
         users=users,
         family=family,
         file=file,
-        size=None if replaces_size(family, values.get(PRETRAINED)) else size,
-        mode=mode,
-        engine=valid("engine.name", ENGINES),
-        model_named=is_named,
-        invalid=wrong,
+        model_named=_FAMILY in typed
+        or _SIZE in typed
+        or replaces_size(family, given.get(PRETRAINED)),
+        invalid=invalid,
         diagnostics=diagnostics,
-        stages=stages,
-        stage=stages[0] if len(stages) == 1 and stages[0] in known_stages else None,
-        profile=valid("limits.profile", presets.modes("profiles")),
-        given=values,
+        given=given,
     )
+    # A layer may choose what brings further layers: a mode another size, the engine its settings.
+    for _ in CHOICES:
+        before = choice
+        choice = _stacked(choice, counting)
+        if choice == before:
+            break
+    return choice
+
+
+def _counting(users: Sequence[Values], base: Base | None) -> list[Values]:
+    """The layers of the user that choose; of new ones beside a resumed run few settings do."""
+    if base is None:
+        return list(users)
+    new = highest(users)
+    changeable = {key: new[key] for key in (_ENGINE, TASK_FOLDER) if key in new}
+    return [*users, base.chosen(CHOICES), changeable]
+
+
+def _stacked(choice: Choice, counting: Sequence[Values]) -> Choice:
+    """The choice of the layers that `choice` brings, below those of the user."""
+    family = choice.family
+    infos = setting_infos(family)
+    values = built_in(family)
+    layers = []
+    for layer in (*shipped_layers(choice), *counting):
+        layers.append({key: layer[key] for key in CHOICES if key in layer and key in infos})
+    stack(family, values, layers)
+    highest_of_users = highest(counting)
+
+    def valid(key: str) -> Any:
+        setting = values.get(key)
+        expected = highest_of_users.get(key, setting)
+        # An invalid value is left out of the stack, and reported by `resolve`.
+        if setting is None or expected is None or setting.origin != expected.origin:
+            return None
+        return setting.value
+
+    mode = valid("mode")
+    engine = valid(_ENGINE)
+    profile = valid(_PROFILE)
+    stages = valid(STAGES) or []
+    stage = None
+    if mode == STAGED_MODE and len(stages) == 1:
+        names = [each.name for each in declared_stages(family)]
+        stage = stages[0] if stages[0] in names else None
+    size = valid(_SIZE)
+    if replaces_size(family, choice.given.get(PRETRAINED)):
+        size = None
+    return replace(
+        choice,
+        size=size,
+        mode=mode,
+        engine=engine if engine in ENGINES else None,
+        stages=stages,
+        stage=stage,
+        profile=profile if profile in presets.modes("profiles") else None,
+    )
+
+
+def _given(
+    file: Preset, infos: Mapping[str, SettingInfo], users: Sequence[Values], base: Base | None
+) -> dict[str, Any]:
+    """The settings with a value that have a block in the family's `file`, and an effect."""
+    blocks = []
+    for key in infos:
+        if any(line.key.startswith(f"given.{key}.") for line in file.lines):
+            blocks.append(key)
+    settings = highest(users)
+    if base is not None:
+        settings = {**base.chosen(blocks), **settings}
+    values = {}
+    for key, setting in settings.items():
+        if key in blocks and setting.value is not None:
+            values[key] = setting.value
+    return {
+        key: value for key, value in values.items() if values.keys() >= infos[key].unless.keys()
+    }
 
 
 def _custom_task(name: str, typed: dict[str, Setting]) -> list[Diagnostic]:
     """Why the class of the task `name` cannot be used; empty: it can. Loads it."""
-    from gearshift.launcher.config import custom_task  # for the runs that train one
+    from gearshift.launcher.config import custom_task, errors  # for the runs that train one
 
     folder = typed.get(TASK_FOLDER)
     try:
-        if folder is not None and folder.origin.layer in (
-            FILES_LAYER,
-            RESUMED_LAYER,
-        ):  # which are data
+        # A file of the user and of a run are data: they do not decide what is imported.
+        if folder is not None and folder.origin.layer in (FILES_LAYER, RESUMED_LAYER):
             file = folder.origin.where.rpartition(":")[0]
             where = errors.where(TASK_FOLDER, folder.origin)
-            folder = replace(
-                folder, value=custom_task.folder_for(name, folder.value, Path(file), where)
-            )
+            path = custom_task.folder_for(name, folder.value, Path(file), where)
+            folder = replace(folder, value=path)
         custom_task.add_search_folder(folder and folder.value)
         config_of(name)
     except SettingsError as error:
@@ -289,4 +374,129 @@ def declared_stages(family: str) -> tuple[Stage, ...]:
 
 def select_stages(names: Sequence[str], known: Sequence[Stage]) -> tuple[Stage, ...]:
     """The stages with these names, in declared order; without names all that are not optional."""
-    return tuple(stage for stage in known if (stage.name in names if names else not stage.optional))
+    if names:
+        return tuple(stage for stage in known if stage.name in names)
+    return tuple(stage for stage in known if not stage.optional)
+
+
+# The layers.
+
+
+def highest(layers: Iterable[Values]) -> dict[str, Setting]:
+    """The setting of the highest layer for each key."""
+    return {key: setting for layer in layers for key, setting in layer.items()}
+
+
+def built_in(family: str) -> dict[str, Setting]:
+    """The lowest layer: the defaults of the schema."""
+    origin = Origin(BUILT_IN_LAYER, BUILT_IN_LAYER)
+    return {key: Setting(info.default, origin) for key, info in setting_infos(family).items()}
+
+
+def shipped_layers(choice: Choice) -> Iterator[Values]:
+    """The layers of family, mode, limits profile and engine, above the built-in one.
+
+    The mode file of the user is between those of the mode and the profile.
+    """
+    file = choice.file
+    size = choice.size or ""
+    yield layer_of(FAMILY_LAYER, file.block("default"))
+    declared = layer_of(FAMILY_LAYER, file.block("declared"))
+    max_steps = declared.get("train.max_steps")
+    if max_steps is not None and max_steps.value is not None:
+        # The limit of steps of a custom task overrides the epochs of all such tasks.
+        declared.setdefault("train.epochs", replace(max_steps, value=None))
+    yield declared
+    if not choice.model_named:
+        yield {_SIZE: Setting(FIRST_RUN[1], _NO_MODEL)}
+    yield layer_of(FAMILY_LAYER, file.block("sizes", size))
+    for key in choice.given:
+        yield layer_of(FAMILY_LAYER, file.block("given", key))
+    yield _general(MODE_LAYER, "modes", choice.mode, choice.family)
+    for kind, name in (("modes", choice.mode), ("stages", choice.stage)):
+        if name is not None:
+            yield layer_of(MODE_LAYER, file.block(kind, name))
+            yield layer_of(MODE_LAYER, file.block("sizes", size, kind, name))
+    yield choice.users[0]
+    yield _general(PROFILE_LAYER, "profiles", choice.profile, choice.family)
+    if choice.engine is not None:
+        origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
+        settings = ENGINES[choice.engine].settings
+        yield {key: Setting(value, origin) for key, value in settings.items()}
+
+
+def _general(layer: str, folder: str, name: str | None, family: str) -> Values:
+    """The settings of a file for all families, but those of `model` and `data` that this one lacks."""
+    if name is None:
+        return {}
+    infos = setting_infos(family)
+    lines = []
+    for line in presets.mode(name, folder).lines:
+        if line.key in infos or not line.key.startswith(("model.", "data.")):
+            lines.append(line)
+    return layer_of(layer, lines)
+
+
+def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> list[Diagnostic]:
+    """Put `layers` on top of `values`, lowest first; the errors in them.
+
+    An invalid value is left out, so that all errors of one start are found together. What a mode
+    changes is the default below all layers of modes.
+    """
+    infos = setting_infos(family)
+    sizes = tuple(config_of(family).SIZES)
+    below_modes: dict[str, Setting] = {}
+    invalid: list[Diagnostic] = []
+    for layer in layers:
+        name = next((setting.origin.layer for setting in layer.values()), None)
+        if name == MODE_LAYER and not below_modes:
+            below_modes = dict(values)
+        below = below_modes if name == MODE_LAYER else values
+        for key, setting in layer.items():
+            if key not in infos:
+                if setting.value is not None or key not in sections(family):  # an empty section
+                    invalid.append(input_errors().unknown_key(family, layer, key))
+                continue
+            if name in (MODE_LAYER, PROFILE_LAYER):
+                value, how = presets.apply_change(setting.value, below[key].value, sizes)
+                setting = Setting(value, replace(setting.origin, how=how))
+            value, wrong = _read(family, key, setting, values[key])
+            invalid += wrong
+            if wrong:
+                continue
+            if key == PROMISE:
+                value = {**values[key].value, **value}
+            values[key] = values[key].overridden(value, setting.origin)
+    return invalid
+
+
+def _read(
+    family: str, key: str, setting: Setting, below: Setting
+) -> tuple[Any, Collection[Diagnostic]]:
+    """The value of a setting as the schema reads it, and the errors in it; `below`: what it overrides."""
+    info = setting_infos(family)[key]
+    message = unseen_by_schema(info, setting.value)
+    if message:
+        unseen = {"type": "unseen", "loc": (), "msg": message}
+        return None, [input_errors().rejected(info, setting, unseen, below)]
+    text = str(setting.value)
+    problem = None
+    if key in PATHS:
+        problem = problem_of(text)
+    if problem:
+        message = f"{errors().display_name(key)} {shown(text[:SHOWN])} {problem}"
+        return None, [errors().about({key: setting}, key, message)]
+    try:
+        tree = settings_class(family).model_validate(nested({key: setting.value}), strict=True)
+    except ValidationError as error:
+        first: dict[str | None, Diagnostic] = {}
+        for failure in error.errors(include_url=False):
+            # Without any of this setting, a custom task rejects several together: see `resolve`.
+            if len(failure["loc"]) > key.count("."):
+                rejected = input_errors().rejected(info, setting, {**failure}, below)
+                first.setdefault(rejected.key, rejected)
+        return setting.value, first.values()
+    value: Any = tree.model_dump(exclude_unset=True, by_alias=True)
+    for part in key.split("."):
+        value = value[part]
+    return value, ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
@@ -65,43 +66,60 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
     `name` is the file in messages. Reads the disk. Raises SettingsError if it does not exist or is
     invalid.
     """
-    parts: dict[str, Any] = {"value": str(path), "where": f"{option} {path}"}
-    form, parse = ("JSON", parse_json) if path.suffix == ".json" else ("YAML", parse_yaml)
+    form = "YAML"
+    parse = parse_yaml
+    if path.suffix == ".json":
+        form = "JSON"
+        parse = parse_json
+    where = f"{option} {path}"
+    value: str | None = str(path)
+    allowed = None
+    like = None
+    fix = None
     try:
         file_stat = path.stat()
         if not stat.S_ISREG(file_stat.st_mode) and not stat.S_ISDIR(file_stat.st_mode):
             problem = "is not a regular file"
         elif file_stat.st_size > _MAX_BYTES:
             problem = f"has {file_stat.st_size:,} bytes, too many for settings"
-            parts["allowed"] = f"at most {_MAX_BYTES:,} bytes"
+            allowed = f"at most {_MAX_BYTES:,} bytes"
         else:
             return list(parse(path.read_bytes().decode("utf-8-sig"), name or str(path)))
     except Unreadable as broken:
         cause, line, column = broken.args
         problem = f"cannot be read as {form}: {cause}"
-        parts = {"where": f"{path}:{line}:{column}"}
+        value = None
+        where = f"{path}:{line}:{column}"
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
-        parts |= {"where": f"{path}:{line}", "fix": "save the file as UTF-8"}
+        where = f"{path}:{line}"
+        fix = "save the file as UTF-8"
     except FileNotFoundError:
         problem = f"does not exist ({path.absolute()})"
         like = nearest_file(path)
-        parts |= {"did_you_mean": like, "fix": like and f"{option} {like}"}
+        fix = like and f"{option} {like}"
     except OSError as error:
         problem = f"cannot be read: {(error.strerror or str(error)).lower()}"
-    raise SettingsError.of(f"{path} {problem}", **parts)
+    raise SettingsError.of(
+        f"{path} {problem}",
+        value=value,
+        where=where,
+        allowed=allowed,
+        did_you_mean=like,
+        fix=fix,
+    )
 
 
 def nearest_file(path: str | Path) -> str | None:
     """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
+    path = Path(path)
     folder = Path(os.path.expanduser(path)).parent
-    name = Path(path).name
-    names = os.listdir(folder) if folder.is_dir() else []
-    suggestion = nearest_match(
-        name, [other for other in names if other != name]
-    )  # a link to nothing
-    return suggestion and str(Path(path).parent / suggestion)
+    if not folder.is_dir():
+        return None
+    names = [name for name in os.listdir(folder) if name != path.name]  # it may be a link
+    like = nearest_match(path.name, names)
+    return like and str(path.parent / like)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -113,13 +131,22 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 _INT = re.compile(r"^([-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+)$")
 _FLOAT = re.compile(r"^[-+]?((\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))$")
 _WORDS = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+    "": None,
+    "~": None,
+    "null": None,
+    "Null": None,
+    "NULL": None,
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+    ".nan": math.nan,
+    ".NaN": math.nan,
+    ".NAN": math.nan,
 }
-_TEXT = "tag:yaml.org,2002:str"
-_TAGS = {_TEXT, "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
+_TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
 _TOO_DEEP = f"more than {_MAX_DEPTH} levels of lists and mappings"
 _LIBYAML_TOO_DEEP = "exceeded maximum nesting depth"
 """From 1,000 levels on, before any node."""
@@ -148,10 +175,11 @@ def parse_yaml(text: str, name: str = "") -> Iterator[Line]:
     is_plain = isinstance(root, yaml.ScalarNode) and not root.style
     if root is None or (is_plain and _WORDS.get(root.value, root) is None):
         return iter(())
-    message = f"{name} holds no settings: its root is not a mapping"
-    where = root.start_mark.line + 1
-    allowed = "keys with values, for example  optim: {lr: 1e-3}"
-    raise SettingsError.of(message, where=f"{name}:{where}", allowed=allowed)
+    raise SettingsError.of(
+        f"{name} holds no settings: its root is not a mapping",
+        where=f"{name}:{root.start_mark.line + 1}",
+        allowed="keys with values, for example  optim: {lr: 1e-3}",
+    )
 
 
 def parse_yaml_value(text: str) -> Any:
@@ -167,7 +195,9 @@ def _compose(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         assert mark is not None
         problem = error.problem or error.context or "not understood"
-        raise _at(_TOO_DEEP if problem == _LIBYAML_TOO_DEEP else problem, mark) from None
+        if problem == _LIBYAML_TOO_DEEP:
+            problem = _TOO_DEEP
+        raise _at(problem, mark) from None
     except UnicodeEncodeError as error:
         raise Unreadable("a byte that is no UTF-8 text", 1, error.start + 1) from None
     except yaml.reader.ReaderError as error:
@@ -191,19 +221,23 @@ class _Reader:
         """The settings of a section; an empty one has none."""
         for key, mark, child in self._pairs(node, depth):
             dotted = f"{prefix}{key}"
-            is_section = isinstance(child, yaml.MappingNode) and not f".{dotted}".endswith(_WHOLE)
-            names = {str(inner.value) for inner, _ in child.value} if is_section else set()
-            if is_section and not (names and names <= CHANGES):
+            if self._is_section(dotted, child):
                 yield from self.lines(child, f"{dotted}.", depth + 1)
                 continue
             where = f"{self._name}:{mark.line + 1}"
             if dotted in self._lines:  # both nested and dotted
                 message = f"{dotted} is set twice, first in {self._name}:{self._lines[dotted]}"
-                raise SettingsError.of(
-                    message, key=dotted, where=f"{where} {dotted}", fix="remove one of them"
-                )
+                place = f"{where} {dotted}"
+                raise SettingsError.of(message, key=dotted, where=place, fix="remove one of them")
             self._lines[dotted] = mark.line + 1
             yield Line(dotted, self.value(child, depth + 1), where)
+
+    def _is_section(self, dotted: str, node: Any) -> bool:
+        """Whether a node holds settings, and is not the value of one: a mapping, or a change."""
+        if not isinstance(node, yaml.MappingNode) or f".{dotted}".endswith(_WHOLE):
+            return False
+        names = {str(key.value) for key, _ in node.value}
+        return not names or not names <= CHANGES
 
     def value(self, node: Any, depth: int) -> Any:
         """The value of a node. Raises Unreadable."""
@@ -233,14 +267,16 @@ class _Reader:
             yield key.value, key.start_mark, child
 
     def _weigh(self, node: Any, depth: int) -> None:
-        self._count += 1 + (len(node.value) // _LONG_TEXT if isinstance(node.value, str) else 0)
+        self._count += 1
+        if isinstance(node.value, str):
+            self._count += len(node.value) // _LONG_TEXT
         if node.tag not in _TAGS:
             raise _at(f"the tag {node.tag} is not read here", node.start_mark)
         if depth > _MAX_DEPTH:  # an alias that holds itself has no end
             raise _at(_TOO_DEEP, node.start_mark)
         if self._count > _MAX_VALUES:
-            what = f"more than {_MAX_VALUES:,} values, those of aliases counted"
-            raise _at(what, node.start_mark)
+            problem = f"more than {_MAX_VALUES:,} values, those of aliases counted"
+            raise _at(problem, node.start_mark)
 
 
 def _at(problem: str, mark: Any) -> Unreadable:
@@ -255,14 +291,13 @@ def parse_yaml_scalar(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.match(text):
+        problem = f"{text[:_SHOWN]} is no number: it has a leading 0, or too many digits"
+        if len(text) > _MAX_DIGITS:
+            raise ValueError(problem)
         try:
-            if len(text) > _MAX_DIGITS:
-                raise ValueError
             return int(text, 0)
         except ValueError:
-            raise ValueError(
-                f"{text[:_SHOWN]} is no number: it has a leading 0, or too many digits"
-            ) from None
+            raise ValueError(problem) from None
     if _FLOAT.match(text):
         return float(text.lower().replace(".inf", "inf"))
     return text

@@ -13,7 +13,7 @@ from typing import Any
 from gearshift.engines.catalog import ENGINES, Entry, missing
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
-from gearshift.launcher.config import engine_options, errors, machine
+from gearshift.launcher.config import engine_options, machine
 from gearshift.launcher.config.command_line import FORCE
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
@@ -136,6 +136,8 @@ def prepare_run_at(
         source = launched.source
         diagnostics += check_processes(values, launched.local_size, source)
         if value := values[key].value:
+            from gearshift.launcher.config import errors
+
             message = (
                 f"{key} {value}, but only {source}, which started the processes, can restart them"
             )
@@ -193,6 +195,8 @@ def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnos
     key = "engine.nproc"
     nproc = values["engine.nproc"]
     if nproc.origin.layer in (FILES_LAYER, CLI_LAYER) and nproc.value not in (None, ranks):
+        from gearshift.launcher.config import errors
+
         problem = f"differs from the {counted(ranks, 'rank')} that {source} starts on each node"
         fix = errors.fix_line(key, nproc.origin, ranks)
         yield errors.about_value(values, key, problem, allowed=f"{ranks}, or null", fix=fix)

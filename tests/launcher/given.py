@@ -11,8 +11,9 @@ import pytest
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import CliArgs, Origin, Setting
-from gearshift.launcher.config.resolve import resolve, stack
+from gearshift.launcher.config.resolve import resolve
 from gearshift.launcher.config.schema import setting_infos
+from gearshift.launcher.config.selection import stack
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
