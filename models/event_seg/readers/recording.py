@@ -13,7 +13,7 @@ import numpy as np
 from gearshift.models.base import DataError
 from gearshift.models.common.cache import ArrayFile, Open, streamed
 from gearshift.models.common.data_files import identity
-from gearshift.models.event_seg.canny import canny, dilated, shrunk
+from gearshift.models.event_seg.canny import canny, dilated, shrunk, squares
 
 LOW = 100
 HIGH = 200
@@ -44,8 +44,7 @@ def downsample_mask(mask: np.ndarray, factor: int) -> np.ndarray:
 
     The result is foreground if any pixel is, otherwise ignored if any pixel is.
     """
-    height, width = (n // factor for n in mask.shape)
-    cut = mask[: height * factor, : width * factor].reshape(height, factor, width, factor)
+    cut = squares(mask, factor)
     ignored = (cut == IGNORED).any((1, 3))
     foreground = (cut == 1).any((1, 3))
     return np.where(foreground, 1, np.where(ignored, IGNORED, 0)).astype(np.uint8)
