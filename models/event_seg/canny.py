@@ -28,10 +28,9 @@ def shrunk(frame: ndarray, factor: int) -> ndarray:
     """
     sums = squares(frame, factor).sum((1, 3), dtype=np.int32)
     if factor == 2:
-        means = (sums + 2) >> 2
-    else:
-        means = np.rint(sums * np.float32(1 / factor**2))
-    return means.astype(np.uint8)
+        return ((sums + 2) >> 2).astype(np.uint8)
+    means = sums * np.float32(1 / factor**2)
+    return np.rint(means).astype(np.uint8)
 
 
 def canny(frame: ndarray, low: int, high: int) -> ndarray:

@@ -71,7 +71,10 @@ class EventSegTask(FamilyTask):
         self.groups, of_split, self._method = split_recordings(self.recordings, self.rule)
         self.save_split(self.groups)
         rules = WindowRules(
-            self.downsample, self.size.crop, self.data_settings.control, self.rule.seed
+            self.downsample,
+            self.size.crop,
+            self.data_settings.control,
+            self.rule.seed,
         )
         for number, name in enumerate(SPLITS):
             samples = Windows(self.recordings, of_split[name], rules, number or None)
@@ -81,9 +84,10 @@ class EventSegTask(FamilyTask):
                 self.foreground[name] = foreground / both if both else 0.0
         share = self.foreground["train"]
         if not 0 < share < 1:
-            only = "foreground" if share else "background"
             raise DataError(
-                f"all training labels are {only}", where="data.path", allowed="both classes"
+                f"all training labels are {'foreground' if share else 'background'}",
+                where="data.path",
+                allowed="both classes",
             )
         window_ms = 1e3 * float(np.median(dataset.window_lengths(self.recordings)))
         model_facts.save(TrainedOnEvents(window_ms, self.recordings[0].sensor), self.context.folder)
@@ -158,9 +162,8 @@ class EventSegTask(FamilyTask):
             "foreground": shares | {"weight": round(self.foreground_weight, 3)},
         }
         facts["sensor"] += f", downsampled by {self.downsample}, samples of {height}×{width}"
-        if (
-            self.data_settings.control != "real"
-        ):  # outside its bounds a noise control indicates a leak
+        if self.data_settings.control != "real":
+            # Outside its bounds a noise control indicates a leak.
             chance = self.foreground["val"]
             facts["control"] = {"val_iou": {"max": chance + MARGIN, "chance": chance}}
         return facts
