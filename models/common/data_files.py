@@ -45,13 +45,17 @@ ALWAYS_UNPACKED = 1 << 26
 data that repeats one letter; logs and tables reach 10 to 50."""
 
 
+def most_unpacked(path: Path) -> int:
+    """The bytes to which a file may unpack. Reads the disk."""
+    return max(ALWAYS_UNPACKED, MOST_RATIO * path.stat().st_size)
+
+
 def check_expansion(path: Path, unpacked: int) -> None:
     """Raises DataError if `path` unpacks to far more bytes than real data of its size does."""
-    packed = path.stat().st_size
-    most = max(ALWAYS_UNPACKED, MOST_RATIO * packed)
+    most = most_unpacked(path)
     if unpacked > most:
         raise DataError(
-            f"'{path}' has {packed:,} bytes and unpacks to {unpacked:,} or more",
+            f"'{path}' has {path.stat().st_size:,} bytes and unpacks to {unpacked:,} or more",
             where=f"data.path, {path}",
             allowed=f"at most {most:,} bytes for a file of this size",
             fix="store it unpacked, if it is what it should be",
