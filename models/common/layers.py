@@ -88,10 +88,11 @@ def count_flops(model: Module, inputs: Sequence[Any], frozen: Sequence[str]) -> 
     without = 0
     for name in frozen:
         part = model.get_submodule(name)
-        parts = (
-            [f"{name}.{n}" for n in range(len(part))] if isinstance(part, ModuleList) else [name]
-        )
-        without += sum(sum(counts[f"{type(model).__name__}.{p}"].values()) for p in parts)
+        names = [name]
+        if isinstance(part, ModuleList):
+            names = [f"{name}.{number}" for number in range(len(part))]
+        for module in names:
+            without += sum(counts[f"{type(model).__name__}.{module}"].values())
     return 3.0 * counter.get_total_flops() - 2.0 * without
 
 

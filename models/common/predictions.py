@@ -77,12 +77,10 @@ def input_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        error.message, error.where = (
-            t.replace(_SETTING, OPTION) for t in (error.message, error.where)
-        )
-        error.fix = (
-            "" if "--set data." in error.fix else error.fix
-        )  # settings of data are those of the run
+        error.message = error.message.replace(_SETTING, OPTION)
+        error.where = error.where.replace(_SETTING, OPTION)
+        if "--set data." in error.fix:
+            error.fix = ""  # settings of data are those of the run
         raise
 
 
@@ -91,14 +89,16 @@ def passed_over(source: Path, used: Iterable[Path]) -> Iterator[Prediction]:
 
     Reads the disk.
     """
+    if not source.is_dir():
+        return
     inputs = {*used}
     stems = {file.with_name(file.name.split(".")[0]).as_posix() for file in inputs}
-    others = [
-        file.relative_to(source).as_posix()
-        for file in (files(source) if source.is_dir() else ())
-        if inputs.isdisjoint([file, *file.parents])
-        and not any(re.match(re.escape(stem) + r"[._-]", file.as_posix()) for stem in stems)
-    ]
+    beside = tuple(stem + mark for stem in stems for mark in "._-")
+    others = []
+    for file in files(source):
+        is_used = not inputs.isdisjoint([file, *file.parents])
+        if not is_used and not file.as_posix().startswith(beside):
+            others.append(file.relative_to(source).as_posix())
     if others:
         yield Prediction("passed-over", f"passed over, no input: {listed(others, 8)}")
 
