@@ -17,8 +17,7 @@ from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.models.base import Context, HasBaseWeights, Task, WorksWithoutData
-from gearshift.models.catalog import FAMILIES, is_custom
-from gearshift.models.common.hub import HUB, folder_of
+from gearshift.models.catalog import FAMILIES, HUB, folder_of, is_custom
 from gearshift.training.checkpoint import base_weights, manifest, retention
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.settings import nested

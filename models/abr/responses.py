@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from gearshift.models.abr.config import CLASSES, POINTS, Data
 from gearshift.models.base import DataError
-from gearshift.models.common import model_facts
 from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.family import load_facts, save_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -246,10 +246,10 @@ def load_or_fit(responses: Responses, train: Numbers, folder: Path | None) -> St
     if folder is not None and (folder / FILE).exists():
         return load(folder)
     statistics = fit(responses, train)
-    model_facts.save(statistics, folder, FILE)
+    save_facts(statistics, folder, FILE)
     return statistics
 
 
 def load(folder: Path) -> Statistics:
     """The statistics saved in a run folder. Reads the disk. Raises DataError."""
-    return model_facts.load(folder, Statistics, FILE)
+    return load_facts(folder, Statistics, FILE)

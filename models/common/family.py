@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import chain
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList, Sequential
 from torch.utils.data import default_collate
@@ -30,8 +33,15 @@ from gearshift.models.base import (
     Split,
     SplitName,
 )
+from gearshift.models.common.data_files import library_errors
 from gearshift.models.common.layers import HasFrozenParts, count_flops
-from gearshift.models.common.split import SPLITS, SplitRule, save_split, split_groups
+from gearshift.models.common.split import (
+    SPLITS,
+    SplitRule,
+    save_split,
+    split_groups,
+    write_if_changed,
+)
 
 ENCODER = "encoder"
 _ENCODER_WEIGHTS = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
@@ -366,3 +376,53 @@ def padded(
 def path_of(text: str | None) -> Path | None:
     """The path of a setting."""
     return None if text is None else Path(text).expanduser()
+
+
+def spread_positions(count: int, limit: int) -> list[int]:
+    """At most `limit` evenly spaced positions below `count`, including the first and the last."""
+    return sorted(set(np.linspace(0, count - 1, limit).astype(int).tolist()))
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Evaluation mode without gradients; then the mode from before."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def printable(text: str) -> str:
+    """`text` without control characters."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+FACTS_FILE = "model_facts.json"
+"""Facts of the data that setup saves in the run folder for a trained model without its data."""
+Facts = TypeVar("Facts")
+
+
+def save_facts(facts: Any, folder: Path | None, name: str = FACTS_FILE) -> None:
+    """Write the dataclass `facts`, as JSON, into the run folder unless it holds the same.
+
+    None: write nothing.
+    """
+    if folder is not None:
+        write_if_changed(folder / name, json.dumps(asdict(facts), indent=1))
+
+
+def load_facts(folder: Path | None, kind: type[Facts], name: str = FACTS_FILE) -> Facts:
+    """The saved facts, a dataclass `kind`. Reads the disk. Raises DataError."""
+    path = Path(name) if folder is None else folder / name
+    with library_errors(
+        f"'{path}' cannot be read",
+        str(path.parent.absolute()),
+        allowed="a run folder or an export of this version, whose setup saved that file",
+        fix="resume the run for a step, with its data: that writes the file",
+    ):
+        return TypeAdapter(kind).validate_json(path.read_bytes())

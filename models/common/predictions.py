@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import Module
 
 from gearshift.models.base import Batch, DataError, Prediction, Split
 from gearshift.models.common.data_files import files, listed
+from gearshift.models.common.family import spread_positions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,38 +27,14 @@ class FixedDraws:
         return np.random.default_rng(0)
 
 
-def spread_positions(count: int, limit: int) -> list[int]:
-    """At most `limit` evenly spaced positions below `count`, including the first and the last."""
-    return sorted(set(np.linspace(0, count - 1, limit).astype(int).tolist()))
-
-
 def few_samples(split: Split, limit: int) -> list[Any]:
     """At most `limit` samples, spread over the split. May read from disk; raises DataError."""
     return [split.sample(index, FixedDraws()) for index in spread_positions(len(split), limit)]
 
 
-@contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """Evaluation mode without gradients; then the mode from before."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
-
-
 def placed(batch: Batch, device: torch.device) -> dict[str, Any]:
     """`batch` with its tensors on `device`."""
     return {n: x.to(device) if isinstance(x, Tensor) else x for n, x in batch.items()}
-
-
-def printable(text: str) -> str:
-    """`text` without control characters."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
 
 
 def png(image: Image) -> bytes:

@@ -22,8 +22,14 @@ from gearshift.models.base import (
     Prediction,
     Predictions,
 )
-from gearshift.models.common import model_facts
-from gearshift.models.common.family import ENCODER, FamilyTask, Sums
+from gearshift.models.common.family import (
+    ENCODER,
+    FACTS_FILE,
+    FamilyTask,
+    Sums,
+    load_facts,
+    save_facts,
+)
 from gearshift.models.common.split import SPLITS
 from gearshift.models.event_seg import dataset, metric, showing, windows
 from gearshift.models.event_seg.config import BINS, SIZES, Data, Model
@@ -42,7 +48,7 @@ MARGIN = 0.03
 class EventSegTask(FamilyTask):
     """Edge segmentation of event windows; see models/base.py: Task."""
 
-    saved_files = (model_facts.FACTS_FILE,)
+    saved_files = (FACTS_FILE,)
     goal = Goal("val_iou", "max")
     units = "pixels"
     channels_last = True
@@ -90,10 +96,10 @@ class EventSegTask(FamilyTask):
                 allowed="both classes",
             )
         window_ms = 1e3 * float(np.median(dataset.window_lengths(self.recordings)))
-        model_facts.save(TrainedOnEvents(window_ms, self.recordings[0].sensor), self.context.folder)
+        save_facts(TrainedOnEvents(window_ms, self.recordings[0].sensor), self.context.folder)
 
     def setup_without_data(self) -> None:
-        self.trained = model_facts.load(self.context.folder, TrainedOnEvents)
+        self.trained = load_facts(self.context.folder, TrainedOnEvents)
         self.encoder = None  # the initial weights are among the trained ones
 
     def continue_from(self, first: EventSegTask) -> None:

@@ -12,7 +12,7 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from gearshift.models.base import Draws
-from gearshift.models.common.predictions import spread_positions
+from gearshift.models.common.family import spread_positions
 from gearshift.models.event_seg.config import BINS
 from gearshift.models.event_seg.network import IGNORE
 from gearshift.models.event_seg.readers.recording import IGNORED, EventRecording, Events, Sides

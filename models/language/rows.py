@@ -12,8 +12,7 @@ import torch
 
 from gearshift.models.base import Draws
 from gearshift.models.common.data_files import BadRecords, OnBad
-from gearshift.models.common.family import of_other_groups, padded
-from gearshift.models.common.predictions import spread_positions
+from gearshift.models.common.family import of_other_groups, padded, spread_positions
 from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.head import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, text_of

@@ -23,11 +23,17 @@ from gearshift.models.base import (
     SamplePart,
     Sampling,
 )
-from gearshift.models.common import layers, model_facts
+from gearshift.models.catalog import folder_of
+from gearshift.models.common import layers
 from gearshift.models.common.config import declared_columns
-from gearshift.models.common.family import FamilyTask, Sums, path_of
-from gearshift.models.common.hub import folder_of
-from gearshift.models.common.model_facts import FACTS_FILE
+from gearshift.models.common.family import (
+    FACTS_FILE,
+    FamilyTask,
+    Sums,
+    load_facts,
+    path_of,
+    save_facts,
+)
 from gearshift.models.language import preview
 from gearshift.models.language.config import Data, Model
 from gearshift.models.language.dataset import build_splits, read
@@ -108,7 +114,7 @@ class LanguageTask(FamilyTask):
             self.save_split(self.groups)
         else:
             self.groups = self.split_groups(corpus.groups)
-        model_facts.save(_TextFacts(self.is_chat), self.context.folder)
+        save_facts(_TextFacts(self.is_chat), self.context.folder)
 
         def texts(most: int) -> Iterator[str]:
             return corpus.texts(
@@ -126,7 +132,7 @@ class LanguageTask(FamilyTask):
     def setup_without_data(self) -> None:
         self.tokenizer = self._load_tokenizer()
         self.start = None
-        self.is_chat = model_facts.load(self.context.folder, _TextFacts).conversations
+        self.is_chat = load_facts(self.context.folder, _TextFacts).conversations
         self._window = self.source.longest or self._row_length()
 
     def continue_from(self, first: LanguageTask) -> None:
@@ -328,7 +334,7 @@ class LanguageTask(FamilyTask):
         run = self.context.folder
         length = self._row_length()
         is_known = run is not None and (run / FACTS_FILE).is_file()
-        is_chat = is_known and model_facts.load(run, _TextFacts).conversations
+        is_chat = is_known and load_facts(run, _TextFacts).conversations
         write_tokenizer(folder, tokenizer, length, is_chat=is_chat)
         for name, config in self.source.configs(length, tokenizer).items() if with_config else ():
             write_json(folder / name, config)
