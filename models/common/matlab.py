@@ -13,7 +13,6 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from numpy import ndarray
 
 from gearshift.models.common.data_files import check_expansion, identity, most_unpacked
 
@@ -78,13 +77,13 @@ def _check(path: Path, as_it_is: tuple[int, ...]) -> None:
 class _Elements:
     """The elements of variables, in the order in which scipy reads them."""
 
-    def __init__(self, data: ndarray, order: str) -> None:
+    def __init__(self, data: memoryview, order: str) -> None:
         """`data`: bytes, mapped from the disk or unpacked; `order` of bytes, for struct."""
         self.data = data
         self.at = 0
         self._order = order
 
-    def read(self, size: int) -> ndarray:
+    def read(self, size: int) -> memoryview:
         """The next bytes. Raises ValueError if there are fewer."""
         end = self.at + size
         if end > len(self.data):
@@ -98,7 +97,7 @@ class _Elements:
         form = struct.Struct(self._order + types)
         return form.unpack(self.read(form.size))
 
-    def element(self) -> tuple[int, ndarray]:
+    def element(self) -> tuple[int, memoryview]:
         """Type and data of an element."""
         (kind,) = self.unpack("I")
         if kind >> 16:  # type, size and data in 8 bytes
@@ -120,8 +119,8 @@ def _variables(path: Path) -> Iterator[int]:
 
     Raises ValueError, and zlib.error for damaged data.
     """
-    data = np.memmap(path, np.uint8, "r")
-    order = ">" if data[126:_HEAD].tobytes() == b"MI" else "<"
+    data = np.memmap(path, np.uint8, "r").data
+    order = ">" if data[126:_HEAD] == b"MI" else "<"
     elements = _Elements(data, order)
     elements.read(_HEAD)
     while elements.at < len(data):
@@ -139,10 +138,9 @@ def _variables(path: Path) -> Iterator[int]:
         elements.at = following
 
 
-def _unpacked(path: Path, data: ndarray) -> ndarray:
+def _unpacked(path: Path, data: memoryview) -> memoryview:
     """The bytes of a variable, cut where they are more than a file of that size may have."""
-    content = zlib.decompressobj().decompress(data, most_unpacked(path) + 1)
-    return np.frombuffer(content, np.uint8)
+    return memoryview(zlib.decompressobj().decompress(data, most_unpacked(path) + 1))
 
 
 def _array(elements: _Elements, depth: int) -> Iterator[int]:

@@ -164,7 +164,8 @@ def save_split(
         present = set().union(*splits.values())
         saved[_EARLIER] = {group: rule.earlier[group] for group in rule.earlier if group in present}
     saved["counts"] = {name: len(groups) for name, groups in splits.items()}
-    saved |= splits
+    for name, groups in splits.items():
+        saved[name] = groups
     atomic_write(folder / SPLIT_FILE, json.dumps(saved, indent=1))
 
 

@@ -171,10 +171,11 @@ def unwrap(counts: ndarray, bits: int, before: int) -> ndarray:
     """
     span = 1 << bits
     counts = counts.astype(np.int64)
-    first = counts[:1]
-    rounds = 0
-    if before >= 0:
-        first = before % span
+    if before < 0:
+        first = counts[:1]
+        rounds = 0
+    else:
+        first = np.array([before % span])
         rounds = before // span
     is_wrap = np.diff(counts, prepend=first) < -(span // 2)
     return counts + (rounds + is_wrap.cumsum()) * span
