@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 
 from gearshift.models.base import Batch, DataError, Draws, Split, SplitName
 from gearshift.models.catalog import Stage
-from gearshift.models.common.family import FamilyTask, Measured
+from gearshift.models.common.family import FamilyTask, Measured, loss_of
 from gearshift.models.common.split import SPLITS
 
 _SAME = 1e-3
@@ -117,8 +117,8 @@ class CustomTask(FamilyTask, ABC):
                 did_you_mean="".join(get_close_matches(goal, names, n=1)),
             )
 
-        first = _loss_of(sums)
-        second = _loss_of(sums_of_twice)
+        first = float(loss_of(sums))
+        second = float(loss_of(sums_of_twice))
         has_more_units = self.num_units(twice) != self.num_units(once)
         is_equal = abs(second - first) <= _SAME * abs(first)
         if has_more_units and is_equal and abs(first) >= _SAME:
@@ -181,11 +181,6 @@ def _is_scalar(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.dim() == 0
     return isinstance(value, int | float)
-
-
-def _loss_of(sums: Measured) -> float:
-    loss = sums["loss"]
-    return float(loss[0] if isinstance(loss, tuple) else loss)
 
 
 def _narrow(value: Any) -> Any:

@@ -203,8 +203,7 @@ class FamilyTask:
 
     def loss(self, model: Module, batch: Batch) -> Loss:
         """The loss summed over the units of `batch`."""
-        loss = self.measure(model, batch)["loss"]
-        return Loss(loss[0] if isinstance(loss, tuple) else loss, {})
+        return Loss(loss_of(self.measure(model, batch)), {})
 
     def metric(self) -> Metric:
         """The means of all that `measure` returns."""
@@ -258,6 +257,12 @@ class FamilyTask:
         return facts | self.loaded
 
 
+def loss_of(sums: Measured) -> Tensor:
+    """The sum of the loss, of what `FamilyTask.measure` gives."""
+    loss = sums["loss"]
+    return loss[0] if isinstance(loss, tuple) else loss
+
+
 @dataclass(frozen=True)
 class RecordSplit:
     """The samples of one split, by records; see models/base.py: Split."""
@@ -273,7 +278,8 @@ class RecordSplit:
         return len(self.numbers)
 
     def sample(self, index: int, draws: Draws) -> Any:
-        return self.make(int(self.numbers[index]), int(self.given[index]), draws)
+        number = int(self.numbers[index])
+        return self.make(number, int(self.given[index]), draws)
 
 
 def of_other_groups(groups: NDArray[Any], seed: int | Sequence[int]) -> Numbers:
@@ -366,8 +372,10 @@ def padded(
 
     To `length`, or else to the longest in multiples of `multiple`.
     """
-    time = length or ceil(max(map(len, arrays)) / multiple) * multiple
-    rows = np.full((len(arrays), time, *arrays[0].shape[1:]), fill, dtype=arrays[0].dtype)
+    longest = max(map(len, arrays))
+    time = length or ceil(longest / multiple) * multiple
+    first = arrays[0]
+    rows = np.full((len(arrays), time, *first.shape[1:]), fill, first.dtype)
     for row, array in zip(rows, arrays, strict=True):
         row[: len(array)] = array
     return torch.from_numpy(rows)
@@ -380,7 +388,8 @@ def path_of(text: str | None) -> Path | None:
 
 def spread_positions(count: int, limit: int) -> list[int]:
     """At most `limit` evenly spaced positions below `count`, including the first and the last."""
-    return sorted(set(np.linspace(0, count - 1, limit).astype(int).tolist()))
+    positions = np.linspace(0, count - 1, limit).astype(int)
+    return sorted(set(positions.tolist()))
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gearshift.models.common.data_files import ALWAYS_UNPACKED, MOST_RATIO, check_reader
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def problem(array: h5py.Dataset) -> str | None:
     stored = array.id.get_storage_size()
     is_cut = stored < size
     if array.chunks is not None:
-        counts = (ceil(n / chunk) for n, chunk in zip(array.shape, array.chunks, strict=True))
+        counts = map(ceil, np.divide(array.shape, array.chunks))
         is_cut = array.id.get_num_chunks() < prod(counts)
     most = size  # of pictures
     if array.ndim < 3:

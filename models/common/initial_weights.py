@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -32,13 +33,16 @@ _KINDS = ("buffer", "ema", "weight")
 """Tensors of a model in the files of a checkpoint; the average counts before the weight."""
 
 
+_Piece = tuple[int, int, Path, str]
+"""Of a tensor: first element, number of elements, file, and name there."""
+
+
 @dataclass(frozen=True)
 class JoinedTensor:
     """A tensor of a checkpoint, whose intervals are in the files of several processes."""
 
     shape: tuple[int, ...]
-    pieces: list[tuple[int, int, Path, str]]
-    """First element, number of elements, file, and name there."""
+    pieces: list[_Piece]
 
     def read_into(self, tensor: Tensor) -> None:
         """Overwrite `tensor` with the values. Disk access."""
@@ -157,7 +161,7 @@ def _check_blocks(path: Path, checksums: list[int]) -> None:
 def _joined(folder: Path) -> dict[str, JoinedTensor]:
     manifest = json.loads((folder / _MANIFEST).read_bytes())
     state = json.loads((folder / _STATE).read_bytes())
-    pieces: defaultdict[str, list[tuple[int, int, Path, str]]] = defaultdict(list)
+    pieces: defaultdict[str, list[_Piece]] = defaultdict(list)
     for file in manifest["files"]:
         shard = folder / file["name"]
         if not file["name"].startswith("rank-"):
@@ -177,6 +181,10 @@ def _joined(folder: Path) -> dict[str, JoinedTensor]:
     return joined
 
 
+def _of_parts(tensors: Mapping[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(parts)}
+
+
 def load(
     setting: str,
     model: Module,
@@ -193,9 +201,8 @@ def load(
     that is damaged or a weight that is not finite. `is_verified`: the checksums have been compared.
     """
     weights = InitialWeights(path, setting)
-    tensors = {name: tensor for name, tensor in weights_of(model).items() if name.startswith(parts)}
-    stored = {name: tensor for name, tensor in weights.tensors.items() if name.startswith(parts)}
-    coverage = compare(tensors, stored)
+    tensors = _of_parts(weights_of(model), parts)
+    coverage = compare(tensors, _of_parts(weights.tensors, parts))
     wrong = [*coverage.unexpected, *coverage.random]
     if wrong:
         what = "encoder" if setting.endswith(".encoder") else "model"

@@ -51,7 +51,8 @@ class Nf4Linear(nn.Module):
 def weight_of(shape: Any, dtype: torch.dtype, *bits: Tensor) -> Tensor:
     """The weight that `bits`, the buffers of a layer, stand for."""
     codes, scales, constants = bits
-    table, mean, of_scales = constants.view(torch.float32).tensor_split([_TABLE, _TABLE + 1])
+    numbers = constants.view(torch.float32)
+    table, mean, of_scales = numbers.tensor_split([_TABLE, _TABLE + 1])
     largest = _ops.dequantize_blockwise(
         scales,
         of_scales,
@@ -133,8 +134,9 @@ class Quantizer:
             layer.weight.data = rounded
 
     def _replace(self, inner: Any, name: str) -> None:
+        layer = self._in_4_bits(inner.get_submodule(name))
         parent, _, last = name.rpartition(".")
-        setattr(inner.get_submodule(parent), last, self._in_4_bits(inner.get_submodule(name)))
+        setattr(inner.get_submodule(parent), last, layer)
 
     def _in_4_bits(self, layer: Any) -> Nf4Linear:
         weight = layer.weight.detach().to(self._device)

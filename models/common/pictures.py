@@ -49,7 +49,8 @@ def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Imag
         if page:
             image.seek(page)
         # What is loaded has 8 bits a color, whatever its file has.
-        is_wide = any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        tiles = getattr(image, "tile", ())
+        is_wide = any("16" in str(tile[3]) for tile in tiles)
         image.load()
         facts = dict(getattr(image, "tag_v2", {}))
         is_jpeg = image.format in ("JPEG", "MPO")

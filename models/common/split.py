@@ -147,7 +147,8 @@ def save_split(
     `replace` the saved split is replaced instead.
     """
     before = _saved(folder)
-    digest = sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
+    content = json.dumps(splits, sort_keys=True)
+    digest = sha256(content.encode()).hexdigest()[:16]
     if before is not None and before.get("digest") == digest:
         return
     if before is not None and not replace:
@@ -162,7 +163,7 @@ def save_split(
         saved["fold"] = rule.fold
     if rule is not None and rule.earlier:
         present = set().union(*splits.values())
-        saved[_EARLIER] = {group: rule.earlier[group] for group in rule.earlier if group in present}
+        saved[_EARLIER] = {group: side for group, side in rule.earlier.items() if group in present}
     saved["counts"] = {name: len(groups) for name, groups in splits.items()}
     for name, groups in splits.items():
         saved[name] = groups
@@ -208,7 +209,9 @@ def overlapping_groups(folder: Path) -> list[str] | None:
     saved = _saved(folder)
     if saved is None:
         return None
-    counts = Counter(group for name in SPLITS for group in set(saved.get(name, ())))
+    counts: Counter[str] = Counter()
+    for name in SPLITS:
+        counts.update(set(saved.get(name, ())))
     return sorted(group for group, count in counts.items() if count > 1)
 
 

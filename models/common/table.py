@@ -27,11 +27,16 @@ from gearshift.models.common.data_files import (
 from gearshift.models.common.text_file import TextFile
 
 
+def text_of(cell: object) -> str:
+    """The text in a cell, without space around it; empty for none."""
+    return "" if cell is None else str(cell).strip()
+
+
 def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
     """The names of the columns of a table, replaced by their meanings; empty if ignored."""
     meanings = []
     for cell in header:
-        name = "" if cell is None else str(cell).strip()
+        name = text_of(cell)
         meaning = declared.get(name.lower(), name)
         meanings.append("" if meaning == IGNORE else meaning)
     return meanings
@@ -106,7 +111,8 @@ class Table:
         odd number of quotes is then still the rest of the damaged row.
         """
         self.file.first_line()  # raises DataError if the file is empty
-        self._delimiter = _delimiter(next(self.file.chunks())[:_HEAD], self.file)
+        head = next(self.file.chunks())[:_HEAD]
+        self._delimiter = _delimiter(head, self.file)
         csv.field_size_limit(_LONGEST_CELL)
         lines = self.file.lines_with_ends()
         again: deque[str] = deque()
@@ -184,7 +190,8 @@ class Table:
             if _is_blank(cells) and (self._is_sheet or width > 1):
                 continue
             if self._is_sheet:
-                cells = (*cells[:width], *[None] * (width - len(cells)))
+                missing = [None] * (width - len(cells))
+                cells = [*cells[:width], *missing]
             elif _is_blank(cells[width:]):
                 cells = cells[:width]  # a delimiter at the end of each row
             if len(cells) == width:
@@ -200,7 +207,7 @@ class Table:
         """
         if isinstance(cell, int | float):
             return float(cell)
-        text = "" if cell is None else str(cell).strip()
+        text = text_of(cell)
         if text.lower() in MISSING:
             return nan
         number = text if self._delimiter == "," else text.replace(",", ".")
@@ -246,4 +253,4 @@ def _delimiter(head: str, file: TextFile) -> str:
 
 
 def _is_blank(cells: Sequence[Any]) -> bool:
-    return all(cell is None or not str(cell).strip() for cell in cells)
+    return not any(map(text_of, cells))

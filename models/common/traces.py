@@ -47,8 +47,9 @@ def draw_traces(
     bottom = EDGE + height * max(1, len(rows))
     image = Image.new("RGB", (WIDTH, bottom + EDGE), "white")
     pen = ImageDraw.Draw(image)
-    heading = title.encode("latin-1", "replace").decode("latin-1")  # what the font has
-    pen.text((LEFT, 8), "\n".join(line[:120] for line in heading.split("\n")), fill=INK)
+    printable = title.encode("latin-1", "replace").decode("latin-1")  # what the font has
+    heading = "\n".join(line[:120] for line in printable.split("\n"))
+    pen.text((LEFT, 8), heading, fill=INK)
     for share, text in ticks:
         x = LEFT + share * _SPAN
         pen.line((x, EDGE, x, bottom), fill="#e8ebee")
@@ -66,15 +67,18 @@ def draw_traces(
         for share, color, text in row.marks:
             if np.isfinite(share):
                 x = LEFT + share * _SPAN
-                pen.line((x, middle - half, x, middle + half), fill=color, width=2)
-                pen.text((x + 3, middle - half), text, fill=color)
+                top = middle - half
+                pen.line((x, top, x, middle + half), fill=color, width=2)
+                pen.text((x + 3, top), text, fill=color)
     return png(image)
 
 
 def _lines(y: ndarray) -> list[list[float]]:
     """The lines through the points of a trace, as x, y, x, y...; NaN interrupts a line."""
-    x = LEFT + (np.arange(len(y)) + 0.5) / len(y) * _SPAN
+    shares = (np.arange(len(y)) + 0.5) / len(y)
+    x = LEFT + shares * _SPAN
     points = np.stack((x, y), axis=1)
     known = np.flatnonzero(np.isfinite(y))
     ends = np.flatnonzero(np.diff(known) > 1) + 1
-    return [points[part].ravel().tolist() for part in np.split(known, ends)]
+    parts = np.split(known, ends)
+    return [points[part].ravel().tolist() for part in parts]

@@ -71,7 +71,8 @@ def find_recordings(
     recording or if sensors differ.
     """
     known = known_files(path, recognize, FORMATS)
-    names, facts = _choose({name: form for name, (_, form) in known.items()}, settings)
+    formats = {name: form for name, (_, form) in known.items()}
+    names, facts = _choose(formats, settings)
     copies = data_files.copies({name: known[name][0] for name in names})
     names = [name for name in names if name not in copies]
     facts |= data_files.told_copies(copies)
@@ -88,16 +89,17 @@ def find_recordings(
             bad_records.add(f"{name} ({error.where})", error.message, error.fix)
     sensors = {recording.sensor: recording.name for recording in recordings}
     if len(sensors) > 1:
-        sizes = [f"{shape(sides)} ({name})" for sides, name in sorted(sensors.items())[:3]]
+        sizes = [f"{shape(sides)} ({name})" for sides, name in sorted(sensors.items())]
         raise DataError(
-            f"recordings have different sensor sizes: {', '.join(sizes)}",
+            f"recordings have different sensor sizes: {', '.join(sizes[:3])}",
             where=str(path),
             allowed="recordings of one sensor size",
             fix="use one folder per camera, or  --set 'data.sensor=[HEIGHT,WIDTH]'  for RAW files",
         )
     files = data_files.files(path)
-    num_others = sum(not file.name.endswith(COMPANION_SUFFIXES) for file in files) - len(known)
-    return recordings, facts | {"ignored_files": num_others}
+    num_recordings = sum(not file.name.endswith(COMPANION_SUFFIXES) for file in files)
+    facts["ignored_files"] = num_recordings - len(known)
+    return recordings, facts
 
 
 def _choose(formats: Mapping[str, str], settings: Data) -> tuple[list[str], dict[str, Any]]:
@@ -125,9 +127,9 @@ def facts(recordings: Sequence[EventRecording]) -> dict[str, Any]:
     count = 0
     seconds = 0.0
     for recording in recordings:
-        windows = recording.windows
+        starts, stops = recording.windows.T
         count += len(recording.all_events)
-        seconds += float(windows[-1, 1] - windows[0, 0]) / recording.second
+        seconds += float(stops[-1] - starts[0]) / recording.second
     return {
         "sensor": f"{shape(first.sensor)} (from {first.sensor_source})",
         "events": f"{count:,} in {len(recordings)} recordings of {seconds:.3g} s",
@@ -139,4 +141,8 @@ def facts(recordings: Sequence[EventRecording]) -> dict[str, Any]:
 
 def window_lengths(recordings: Sequence[EventRecording]) -> ndarray:
     """The length of each window, in seconds."""
-    return np.concatenate([np.diff(r.windows, axis=1)[:, 0] / r.second for r in recordings])
+    lengths = []
+    for recording in recordings:
+        starts, stops = recording.windows.T
+        lengths.append((stops - starts) / recording.second)
+    return np.concatenate(lengths)

@@ -60,7 +60,8 @@ class Camera:
             has_event = counts >= number
             at = pixels[has_event]
             sign = signs[has_event]
-            level = self._level[at] + number * sign * self._threshold[at]
+            step = number * sign * self._threshold[at]
+            level = self._level[at] + step
             before = self._before[at]
             change = after[at] - before
             change[change == 0] = 1
@@ -137,12 +138,14 @@ class MovingShape:
         reach = float(self.radii.max())
         if self.is_ellipse:
             return reach
-        return reach * (1 / math.cos(math.pi / len(self.radii)))
+        half_angle = math.pi / len(self.radii)
+        return reach * (1 / math.cos(half_angle))
 
     @property
     def speed(self) -> float:
         """Speed of its fastest point, pixels per second."""
-        return float(np.hypot(*self.velocity)) + abs(self.turn) * self.reach
+        along = float(np.hypot(*self.velocity))
+        return along + abs(self.turn) * self.reach
 
 
 class Scene:
@@ -157,7 +160,8 @@ class Scene:
         self.ego *= rng.random() < 0.5
         num_shapes = rng.integers(2, 6)
         self.shapes = [_shape(rng, sensor, self.ground) for _ in range(num_shapes)]
-        self._rows, self._columns = np.mgrid[: sensor[0], : sensor[1]].astype(np.float32)
+        height, width = sensor
+        self._rows, self._columns = np.mgrid[:height, :width].astype(np.float32)
         self._still = None if self.ego.any() else self._ground(0.0)
 
     @property
@@ -184,7 +188,8 @@ class Scene:
 
     def _add(self, picture: ndarray, shape: MovingShape, time: float) -> None:
         extent = np.array(self.sensor[::-1])
-        around = np.mod(shape.center + (shape.velocity - self.ego) * time, 2 * extent)
+        center = shape.center + (shape.velocity - self.ego) * time
+        around = np.mod(center, 2 * extent)
         center = np.minimum(around, 2 * extent - around)  # reflected at the border
 
         # Only the pixels near the shape change.
@@ -222,7 +227,8 @@ def _distance(shape: MovingShape, x: ndarray, y: ndarray) -> ndarray:
     turn = 2 * np.pi / len(shape.radii)
     for number, radius in enumerate(shape.radii.tolist()):
         angle = number * turn
-        distances.append(x * math.cos(angle) + y * math.sin(angle) - radius)
+        along = x * math.cos(angle) + y * math.sin(angle)
+        distances.append(along - radius)
     return np.maximum.reduce(distances)
 
 
@@ -241,7 +247,8 @@ def _direction(rng: Generator) -> ndarray:
 
 def _waves(rng: Generator, count: int, height: float, sensor: Sides) -> ndarray:
     """Waves with lengths from a tenth of the sensor height to all of it."""
-    frequency = 2 * np.pi / (sensor[0] * rng.uniform(0.1, 1.0, count))
+    length = sensor[0] * rng.uniform(0.1, 1.0, count)
+    frequency = 2 * np.pi / length
     angle = rng.uniform(0, 2 * np.pi, count)
     phase = rng.uniform(0, 2 * np.pi, count)
     heights = rng.uniform(0.3, 1.0, count) * height

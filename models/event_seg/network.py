@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +117,14 @@ class SegmentationNetwork(HasFrozenParts):
             return maps
         weight = self.class_weights.float()
         # Summed apart: torch's own sum over images is not deterministic on CUDA.
-        loss = F.cross_entropy(maps, labels, weight, ignore_index=IGNORE, reduction="none").sum()
+        losses = F.cross_entropy(
+            maps,
+            labels,
+            weight,
+            ignore_index=IGNORE,
+            reduction="none",
+        )
+        loss = losses.sum()
         return (loss, maps) if measure else loss
 
 
@@ -128,9 +134,11 @@ def _draw_weights(model: nn.Module, head: nn.Module) -> None:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
             # The weight of a transposed one is [in, out, ...]: its fan-in is torch's fan_out.
             is_up = isinstance(module, nn.ConvTranspose2d)
-            gain: Any = "linear" if module is head else "relu"
-            mode: Any = "fan_out" if is_up else "fan_in"
-            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity=gain)
+            nn.init.kaiming_normal_(
+                module.weight,
+                mode="fan_out" if is_up else "fan_in",
+                nonlinearity="linear" if module is head else "relu",
+            )
             nn.init.zeros_(module.bias)
-            stored = module.weight.detach().permute(0, 2, 3, 1).contiguous()
-            module.weight = nn.Parameter(stored)
+            by_channel = module.weight.detach().permute(0, 2, 3, 1)
+            module.weight = nn.Parameter(by_channel.contiguous())

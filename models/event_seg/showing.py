@@ -77,7 +77,8 @@ def build_predictions(model: Module, windows: Windows, device: torch.device) -> 
         scores = metric.scores({"loss": loss, **overlap})
         rows.append((name, sample.meta["events"], *map(scores.get, SCORES)))
 
-        predicted = (maps[number, 1] > maps[number, 0]).cpu().numpy()
+        background, foreground = maps[number]
+        predicted = (foreground > background).cpu().numpy()
         shade = _label(np.where(sample.labels == IGNORE, IGNORE, predicted))
         picture = _side_by_side(_polarity(sample), _label(sample.labels), shade)
         caption = f"{name}: input, target, prediction"
@@ -169,7 +170,8 @@ def _predict_window(
     sides = (height // factor, width // factor)
     start, stop = recording.windows[number]
     events = recording.events(number)
-    grid = voxelize(events.downsampled(factor, *sides), start, stop, (BINS, *sides))
+    coarse = events.downsampled(factor, *sides)
+    grid = voxelize(coarse, start, stop, (BINS, *sides))
     x = torch.from_numpy(normalize(grid))[None].to(task.context.device)
     with torch.no_grad():
         x = task.part(model)(x).float().cpu()
@@ -178,8 +180,15 @@ def _predict_window(
     end = stop / recording.second
     text = f"{recording.name}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
     if task.stage == "encoder":
-        features = x.flatten(2).mT.numpy()
-        return features_file(name, text, [text], features, more={"grid": np.array(x.shape[2:])})
-    mask = (x[0, 1] > x[0, 0]).numpy()
+        return features_file(
+            name,
+            text,
+            [text],
+            x.flatten(2).mT.numpy(),
+            more={"grid": np.array(x.shape[2:])},
+        )
+    background, foreground = x[0]
+    mask = (foreground > background).numpy()
     image = Image.fromarray(mask.astype(np.uint8) * 255)
-    return Prediction(name, f"{text}, foreground {mask.mean():.1%}", {".png": png(image)})
+    text += f", foreground {mask.mean():.1%}"
+    return Prediction(name, text, {".png": png(image)})

@@ -40,7 +40,8 @@ def choose(
             reason = f"the first by name, because none is '{preferred}', {reason}"
     else:
         return list(paths), {}
-    return chosen, {"sequences": f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} ({reason})"}
+    text = f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} ({reason})"
+    return chosen, {"sequences": text}
 
 
 def _names(path: str) -> tuple[str, ...]:
@@ -57,8 +58,11 @@ def _find(paths: Sequence[str], name: str) -> str:
         return hits[0]
     options = hits or paths
     closest = get_close_matches(name, options, n=1, cutoff=0.0)[0]
+    problem = f"unknown recording '{name}'"
+    if hits:
+        problem = f"{len(hits)} recordings are called '{name}'"
     raise DataError(
-        f"{len(hits)} recordings are called '{name}'" if hits else f"unknown recording '{name}'",
+        problem,
         where="data.sequences",
         allowed=listed(options, _LISTED),
         did_you_mean=closest,
@@ -105,12 +109,14 @@ def split_recordings(
                 number = number_of[name]
                 everything = np.arange(len(recordings[number].windows))
                 windows[side].append(_numbered(number, everything))
-    return groups, {side: np.concatenate(parts) for side, parts in windows.items()}, method
+    joined = {side: np.concatenate(parts) for side, parts in windows.items()}
+    return groups, joined, method
 
 
 def _numbered(number: int, windows: ndarray) -> ndarray:
     """The number of a recording beside each of its windows, [window, 2]."""
-    return np.stack((np.full(len(windows), number), windows), axis=1)
+    numbers = np.full(len(windows), number)
+    return np.stack((numbers, windows), axis=1)
 
 
 def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, ndarray], str]:
@@ -148,6 +154,6 @@ def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, nd
 
 def _before(stops: ndarray, start: float, gap: float) -> int:
     """Last window that ends `gap` before `start`, with at least one window between them."""
-    by_time = np.searchsorted(stops, start - gap, side="right") - 1
-    by_count = np.searchsorted(stops, start, side="right") - 2
-    return int(min(by_time, by_count))
+    ends_before_gap = np.searchsorted(stops, start - gap, side="right")
+    ends_before = np.searchsorted(stops, start, side="right")
+    return int(min(ends_before_gap - 1, ends_before - 2))

@@ -157,7 +157,8 @@ class EventSegTask(FamilyTask):
         return self.part(model), {"events": torch.randn(4, BINS, *grid)}
 
     def facts(self) -> Mapping[str, Any]:
-        shares = {name: round(share, 4) for name, share in self.foreground.items()}
+        foreground = {name: round(share, 4) for name, share in self.foreground.items()}
+        foreground["weight"] = round(self.foreground_weight, 3)
         height, width = self.data("val").shape
         facts: dict[str, Any] = {
             "source": self.data_settings.path,
@@ -165,7 +166,7 @@ class EventSegTask(FamilyTask):
             **dataset.facts(self.recordings),
             **super().facts(),
             "split": self._method,
-            "foreground": shares | {"weight": round(self.foreground_weight, 3)},
+            "foreground": foreground,
         }
         facts["sensor"] += f", downsampled by {self.downsample}, samples of {height}×{width}"
         if self.data_settings.control != "real":

@@ -141,7 +141,8 @@ def _records(path: Path, begin: int, count: int, size: int) -> ndarray:
     is_complete = length == expected if count > 0 else length >= expected
     if not size or not is_complete:
         raise ValueError(f"it has {length} bytes, and by its header {expected}")
-    return np.memmap(path, np.uint8, "r", begin, ((length - begin) // size, size))
+    records = (length - begin) // size
+    return np.memmap(path, np.uint8, "r", begin, (records, size))
 
 
 def _check_starts(notes: ndarray, record_s: float, rate_hz: float) -> None:
@@ -154,7 +155,8 @@ def _check_starts(notes: ndarray, record_s: float, rate_hz: float) -> None:
         match = _START.match(record.tobytes())
         if match:
             starts[number] = float(match[1])
-    is_next = np.abs(np.diff(starts) - record_s) <= 0.5 / rate_hz  # not if NaN
+    gaps_s = np.diff(starts) - record_s
+    is_next = np.abs(gaps_s) <= 0.5 / rate_hz  # not if NaN
     if not is_next.all():
         first = int(is_next.argmin())
         raise ValueError(
@@ -170,7 +172,8 @@ def _epoch_starts(status: ndarray, record_s: float) -> list[float]:
     """
     is_epoch = (status[:, 2::3] & 1).astype(np.int8)
     rises = np.flatnonzero(np.diff(is_epoch.ravel()) == 1) + 1
-    return (rises * (record_s / is_epoch.shape[1])).tolist()
+    sample_s = record_s / is_epoch.shape[1]
+    return (rises * sample_s).tolist()
 
 
 def _channel(signal: _Signal, unit: str | None, rate_hz: float) -> Channel:

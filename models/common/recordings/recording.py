@@ -132,8 +132,9 @@ class Recording:
         """
         self.check(picks)
         order = np.argsort(picks)  # MNE reads channels in file order
+        in_order = np.asarray(picks)[order]
         with recording_errors(self.path):
-            samples = self.raw[np.asarray(picks)[order], first:last][0]
+            samples, _ = self.raw[in_order, first:last]
         values = np.empty_like(samples)
         values[order] = samples
         for row, pick in zip(values, picks, strict=True):
@@ -166,7 +167,8 @@ class Recording:
                 values = self.read([pick], first, last)[0]
                 is_new = np.diff(values, prepend=values[0] if before is None else before) != 0
                 for n in np.flatnonzero(is_new & (values > 0)).tolist():
-                    events.append(Event((first + n) / self.rate_hz, 0.0, f"{values[n]:.0f}"))
+                    onset_s = (first + n) / self.rate_hz
+                    events.append(Event(onset_s, 0.0, f"{values[n]:.0f}"))
                 before = values[-1]
         return sorted(events, key=lambda event: (event.onset_s, event.duration_s, event.name))
 

@@ -107,8 +107,12 @@ def _times(
     pictures, sides = _pictures(file, name, allowed)
     stamps = _array(file, times, allowed, 1, kinds)
     is_valid = len(pictures) == len(stamps) >= 2 and pictures.dtype == np.uint8
-    problem = f"has {len(pictures)} {name} of {pictures.dtype}, and {len(stamps)} times"
-    _check(is_valid, file, problem, f"at least 2 of uint8 with one time each: {allowed}")
+    _check(
+        is_valid,
+        file,
+        f"has {len(pictures)} {name} of {pictures.dtype}, and {len(stamps)} times",
+        f"at least 2 of uint8 with one time each: {allowed}",
+    )
     t = stamps[:].astype(np.float64 if "f" in kinds else np.int64)
     check_ascending(t, f"{file.filename}: {times}", f"times of {name}")
     return t, sides
@@ -151,10 +155,13 @@ def mvsec_pieces(path: Path) -> Iterator[Events]:
             x, y, t, p = rows.T
             places = rows[:, :2]
             inside = (places >= 0) & (places < MAX_SIDE)
-            valid = np.isfinite(t) & inside.all(axis=1) & np.isin(p, (1, 0, -1))
+            valid = inside.all(axis=1)
+            valid &= np.isfinite(t)
+            valid &= np.isin(p, (1, 0, -1))
             darker |= set(np.unique(p[p != 1]).tolist())
             if len(darker) > 1 or not valid.all():
-                example = rows[~valid][:1].tolist() or f"polarities 1 and {sorted(darker)}"
+                invalid = rows[~valid][:1].tolist()
+                example = invalid or f"polarities 1 and {sorted(darker)}"
                 raise DataError(
                     f"events have {example}",
                     where=f"{path}, after event {at}",

@@ -222,7 +222,8 @@ def _evt2_times(words: ndarray, state: State) -> tuple[ndarray, ndarray, State]:
     high = _highs(words & 0x0FFFFFFF, kind == 0x8, 28, state[0])
     at = np.flatnonzero((kind <= 0x1) & (high >= 0))
     low = (words[at] >> 22) & 0x3F
-    return at, high[at] << 6 | low, (int(high[-1]),)
+    end = (int(high[-1]),)
+    return at, high[at] << 6 | low, end
 
 
 def decode_evt21(words: ndarray, state: State) -> tuple[Events, State]:
@@ -260,7 +261,12 @@ def decode_evt3(words: ndarray, state: State) -> tuple[Events, State]:
     is_base = kind == 0x3
     origins = _latest((load & 0x7FF) - begins, is_base, x)
     signs = _latest(load >> 11, is_base, sign)
-    end = (times[-1], rows[-1], origins[-1] + ends[-1], signs[-1])
+    end = (
+        int(times[-1]),
+        int(rows[-1]),
+        int(origins[-1] + ends[-1]),
+        int(signs[-1]),
+    )
 
     is_single = kind == 0x2
     masks = np.select(
@@ -277,7 +283,7 @@ def decode_evt3(words: ndarray, state: State) -> tuple[Events, State]:
         rows[word],
         signs[word],
     )
-    return events, tuple(map(int, end))
+    return events, end
 
 
 def _times(kind: ndarray, load: ndarray, before: int) -> ndarray:
@@ -308,7 +314,9 @@ def decode_dat(words: ndarray, state: State) -> tuple[Events, State]:
     address = words["address"]
     x = address & 0x3FFF
     y = (address >> 14) & 0x3FFF
-    return _events(t, x, y, (address >> 28) & 1), (int(t[-1]),)
+    bit = (address >> 28) & 1
+    end = (int(t[-1]),)
+    return _events(t, x, y, bit), end
 
 
 ENCODING_BY_NAME = {

@@ -66,7 +66,12 @@ class Events:
         return len(self.t)
 
     def __getitem__(self, chosen: slice | ndarray) -> Events:
-        return Events(self.t[chosen], self.x[chosen], self.y[chosen], self.p[chosen])
+        return Events(
+            self.t[chosen],
+            self.x[chosen],
+            self.y[chosen],
+            self.p[chosen],
+        )
 
     def downsampled(self, factor: int, height: int, width: int) -> Events:
         """Events on a grid `factor` times coarser, without those outside the grid."""
@@ -75,7 +80,8 @@ class Events:
             events = replace(self, x=self.x // factor, y=self.y // factor)
         x = events.x
         y = events.y
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        inside = (x >= 0) & (x < width)
+        inside &= (y >= 0) & (y < height)
         return events if inside.all() else events[inside]
 
 
@@ -113,10 +119,16 @@ class EventRecording:
         events = self.all_events
         start, stop = np.searchsorted(events.t, self.windows[index])
         part = events[start:stop]
-        return replace(part, x=part.x.astype(np.int32), y=part.y.astype(np.int32))
+        return replace(
+            part,
+            x=part.x.astype(np.int32),
+            y=part.y.astype(np.int32),
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "all_events"}
+        state = dict(vars(self))
+        state.pop("all_events", None)
+        return state
 
 
 def cached(path: Path, pieces: Callable[[], Iterator[Events]], time: type) -> Mapping[str, ndarray]:
@@ -135,7 +147,8 @@ def cached(path: Path, pieces: Callable[[], Iterator[Events]], time: type) -> Ma
             where = f"{path}, after event {arrays['t'].length}"
             check_ascending(np.concatenate((last, events.t)), where)
             last = events.t[-1:]
-            extent = np.maximum(extent, (events.y.max() + 1, events.x.max() + 1))
+            last_pixel = (events.y.max(), events.x.max())
+            extent = np.maximum(extent, np.add(last_pixel, 1))
             if extent.max() > MAX_SIDE:
                 raise DataError(
                     f"events extend to {shape(extent)} pixels",
