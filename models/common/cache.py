@@ -112,9 +112,9 @@ def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> Arrays:
     Temporary folders of killed processes, which no process locks, are removed. Raises OSError.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
-    for left in entry.parent.glob(f".{entry.name}-*"):
-        with suppress(OSError), _locked(left):
-            shutil.rmtree(left, ignore_errors=True)
+    for folder in entry.parent.glob(f".{entry.name}-*"):
+        with suppress(OSError), _locked(folder):
+            shutil.rmtree(folder, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
         with ExitStack() as opened:

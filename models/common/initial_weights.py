@@ -171,14 +171,14 @@ def _joined(folder: Path) -> dict[str, JoinedTensor]:
                 kind_and_name, start = key.rsplit("|", 1)
                 (length,) = stored.get_slice(key).get_shape()
                 pieces[kind_and_name].append((int(start), length, shard, key))
-    joined = {}
+    tensors = {}
     for name, shape in (state["shapes"] | state["buffers"]).items():
         keys = [f"{kind}|{name}" for kind in _KINDS]
         parts = next((pieces[key] for key in keys if key in pieces), [])
         if sum(length for _, length, *_ in parts) != prod(shape):
             raise ValueError(f"{name} is incomplete")
-        joined[name] = JoinedTensor(tuple(shape), parts)
-    return joined
+        tensors[name] = JoinedTensor(tuple(shape), parts)
+    return tensors
 
 
 def _of_parts(tensors: Mapping[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
@@ -203,13 +203,13 @@ def load(
     weights = InitialWeights(path, setting)
     tensors = _of_parts(weights_of(model), parts)
     coverage = compare(tensors, _of_parts(weights.tensors, parts))
-    wrong = [*coverage.unexpected, *coverage.random]
-    if wrong:
+    differences = [*coverage.unexpected, *coverage.random]
+    if differences:
         what = "encoder" if setting.endswith(".encoder") else "model"
         raise DataError(
             f"{setting} '{weights.path}' is another {what}: "
             f"{len(coverage.matched)} of {len(tensors)} tensors match",
-            where=listed(wrong, 1),
+            where=listed(differences, 1),
             allowed=f"{allowed}, of the same model.size",
         )
     if not is_verified and any(map(_has_values, tensors.values())):

@@ -103,8 +103,8 @@ class _Elements:
         if kind >> 16:  # type, size and data in 8 bytes
             return kind & 0xFFFF, self.read(4)[: kind >> 16]
         (size,) = self.unpack("I")
-        padded = self.read(size + -size % 8)
-        return kind, padded[:size]
+        with_padding = self.read(size + -size % 8)
+        return kind, with_padding[:size]
 
     def numbers(self) -> tuple[int, ...]:
         """The integers of an element."""
@@ -125,17 +125,17 @@ def _variables(path: Path) -> Iterator[int]:
     elements.read(_HEAD)
     while elements.at < len(data):
         kind, size = elements.unpack("II")
-        following = elements.at + size
+        end = elements.at + size
         variable = elements
         if kind == _COMPRESSED:
-            content = _unpacked(path, data[elements.at : following])
+            content = _unpacked(path, data[elements.at : end])
             yield len(content)
             variable = _Elements(content, order)
             kind, _ = variable.unpack("II")
         if kind != _MATRIX:
             raise ValueError(f"it has a variable of the unknown type {kind}")
         yield from _array(variable, 0)
-        elements.at = following
+        elements.at = end
 
 
 def _unpacked(path: Path, data: memoryview) -> memoryview:

@@ -60,19 +60,19 @@ def input_errors() -> Iterator[None]:
         raise
 
 
-def passed_over(source: Path, used: Iterable[Path]) -> Iterator[Prediction]:
-    """The files of a folder that are not `used`, nor stand beside such a file by its name.
+def passed_over(source: Path, inputs: Iterable[Path]) -> Iterator[Prediction]:
+    """The files of a folder that are not `inputs`, nor stand beside such a file by its name.
 
     Reads the disk.
     """
     if not source.is_dir():
         return
-    inputs = {*used}
-    stems = {file.with_name(file.name.split(".")[0]).as_posix() for file in inputs}
+    roots = {*inputs}
+    stems = {file.with_name(file.name.split(".")[0]).as_posix() for file in roots}
     beside = tuple(stem + mark for stem in stems for mark in "._-")
     others = []
     for file in files(source):
-        is_used = not inputs.isdisjoint([file, *file.parents])
+        is_used = not roots.isdisjoint([file, *file.parents])
         if not is_used and not file.as_posix().startswith(beside):
             others.append(file.relative_to(source).as_posix())
     if others:
@@ -83,17 +83,17 @@ class DistinctNames:
     """Names of predictions: letters, digits, "-", "_" and "." only, and none twice."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        self._names: set[str] = set()
 
     def of(self, text: str) -> str:
         """The name for `text`, such as a path; with a number if another text has that name."""
         start = re.sub(r"[^\w.-]+", "-", text).strip(".-") or "input"
         name = start
         number = 1
-        while name.casefold() in self._taken:  # some file systems ignore case
+        while name.casefold() in self._names:  # some file systems ignore case
             number += 1
             name = f"{start}-{number}"
-        self._taken.add(name.casefold())
+        self._names.add(name.casefold())
         return name
 
 

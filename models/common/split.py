@@ -69,30 +69,30 @@ def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> Groups:
     ids = sorted(set(groups))
     order = np.random.default_rng(rule.seed).permutation(len(ids))
     num_used = max(1, round(rule.fraction * len(ids)))
-    used = [ids[i] for i in order[:num_used]]
+    selection = [ids[i] for i in order[:num_used]]
     earlier = rule.earlier
     if earlier is not None and (rule.fold is None or not earlier.keys().isdisjoint(ids)):
-        return _extend(used, rule.share, noun, earlier)
+        return _extend(selection, rule.share, noun, earlier)
 
-    count = len(used)
-    held = held_out(count, rule.share)
-    if count - 2 * held < 1:
+    count = len(selection)
+    size = held_out(count, rule.share)
+    if count - 2 * size < 1:
         raise DataError(
-            f"{count} {noun}: eval.share={rule.share:g} gives {held} each for val and test",
+            f"{count} {noun}: eval.share={rule.share:g} gives {size} each for val and test",
             where="eval.share, data.fraction, data.path",
             allowed="at least one group each for train, val and test",
             fix="--set eval.share=0.1" if count > 2 else f"add data: three splits need 3 {noun}",
         )
-    test = used[held : 2 * held]
-    others = used[:held] + used[2 * held :]
+    test = selection[size : 2 * size]
+    others = selection[:size] + selection[2 * size :]
     start = 0
-    stop = held
+    stop = size
     if rule.fold is not None:
         number, parts = parse_fold(rule.fold)
         most = len(others)
         if max(number, parts or 0) > most:
             raise DataError(
-                f"data.fold {rule.fold}: {count} {noun}, without {held} for test, "
+                f"data.fold {rule.fold}: {count} {noun}, without {size} for test, "
                 f"have at most {most} folds",
                 where="data.fold, eval.share, data.fraction, data.path",
                 allowed=f"at most {most} folds",
@@ -114,23 +114,23 @@ def held_out(count: int, share: float) -> int:
 
 
 def _extend(
-    used: Sequence[str], share: float, noun: str, earlier: Mapping[str, SplitName]
+    selection: Sequence[str], share: float, noun: str, earlier: Mapping[str, SplitName]
 ) -> Groups:
     """The split of an experience: few groups may arrive at a time, and none changes its split."""
-    fresh = [group for group in used if group not in earlier]
-    held = held_out(len(fresh), share)
+    fresh = [group for group in selection if group not in earlier]
+    size = held_out(len(fresh), share)
     splits: dict[SplitName, list[str]] = {
-        "train": fresh[2 * held :],
-        "val": fresh[:held],
-        "test": fresh[held : 2 * held],
+        "train": fresh[2 * size :],
+        "val": fresh[:size],
+        "test": fresh[size : 2 * size],
     }
-    for group in used:
+    for group in selection:
         if group in earlier:
             splits[earlier[group]].append(group)
     empty = [name for name in SPLITS if not splits[name]]
     if empty:
         raise DataError(
-            f"{' and '.join(empty)} would be empty: {len(fresh)} of {len(used)} {noun} are new",
+            f"{' and '.join(empty)} would be empty: {len(fresh)} of {len(selection)} {noun} are new",
             where="data.path",
             allowed="at least one new group each for train, val and test",
             fix="add more data",

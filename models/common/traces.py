@@ -78,7 +78,7 @@ def _lines(y: ndarray) -> list[list[float]]:
     shares = (np.arange(len(y)) + 0.5) / len(y)
     x = LEFT + shares * _SPAN
     points = np.stack((x, y), axis=1)
-    known = np.flatnonzero(np.isfinite(y))
-    ends = np.flatnonzero(np.diff(known) > 1) + 1
-    parts = np.split(known, ends)
+    finite = np.flatnonzero(np.isfinite(y))
+    ends = np.flatnonzero(np.diff(finite) > 1) + 1
+    parts = np.split(finite, ends)
     return [points[part].ravel().tolist() for part in parts]

@@ -60,7 +60,7 @@ def dilated(mask: ndarray, size: int) -> ndarray:
 
 def _is_peak(
     strength: ndarray,
-    chosen: ndarray,
+    candidates: ndarray,
     dx: ndarray,
     dy: ndarray,
 ) -> ndarray:
@@ -88,7 +88,7 @@ def _is_peak(
     offset[is_flat] = 1
 
     values = padded.ravel()
-    pixels = np.flatnonzero(np.pad(chosen, 1))
+    pixels = np.flatnonzero(np.pad(candidates, 1))
     value = values[pixels]
     before = values[pixels - offset]
     after = values[pixels + offset]

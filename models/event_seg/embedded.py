@@ -42,7 +42,7 @@ class Camera:
         self._level = self._before.copy()
         thresholds = rng.normal(THRESHOLD, DEVIATION, brightness.size)
         self._threshold = np.clip(thresholds, 0.1, 0.3).astype(np.float32)
-        self._fired = np.full(brightness.size, -np.inf, np.float32)
+        self._fired_at = np.full(brightness.size, -np.inf, np.float32)
 
     def observe(self, brightness: ndarray, start: float, stop: float) -> Iterator[Events]:
         """Events of (start, stop], seconds, during a linear change to `brightness`.
@@ -68,10 +68,10 @@ class Camera:
             share = np.clip((level - before) / change, 0, 1)
             t = start + share * (stop - start)
 
-            is_rested = t - self._fired[at] >= REFRACTORY_S
+            is_rested = t - self._fired_at[at] >= REFRACTORY_S
             t = t[is_rested]
             at = at[is_rested]
-            self._fired[at] = t
+            self._fired_at[at] = t
             yield self._events(t, at, sign[is_rested])
         self._level[pixels] += crossings * self._threshold[pixels]
         self._before = after
@@ -79,7 +79,7 @@ class Camera:
     def noise(self, duration: float) -> Events:
         """Noise events of [0, duration) seconds, unsorted."""
         rng = self._rng
-        pixels = self._fired.size
+        pixels = self._fired_at.size
         num_hot = max(1, round(HOT_SHARE * pixels))
         hot = rng.choice(pixels, num_hot, replace=False)
         num_shots = rng.poisson(NOISE_HZ * pixels * duration)

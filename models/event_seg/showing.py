@@ -48,7 +48,7 @@ def pictures(windows: Windows, seed: int) -> list[Picture]:
     Label: foreground white, ignored grey.
     """
     rng = np.random.default_rng(seed)
-    shown = []
+    drawings = []
     indices = {len(windows) * i // (PICTURES + 1) for i in range(1, PICTURES + 1)}
     for number, index in enumerate(sorted(indices), start=1):
         sample = windows.random_sample(index, rng)
@@ -59,8 +59,8 @@ def pictures(windows: Windows, seed: int) -> list[Picture]:
             "(red brighter, blue darker), and its label"
         )
         picture = _side_by_side(_polarity(sample), _label(sample.labels))
-        shown.append(Picture(f"window_{number}", caption, picture))
-    return shown
+        drawings.append(Picture(f"window_{number}", caption, picture))
+    return drawings
 
 
 def build_predictions(model: Module, windows: Windows, device: torch.device) -> Predictions:
@@ -69,7 +69,7 @@ def build_predictions(model: Module, windows: Windows, device: torch.device) -> 
     batch = placed(collate(samples), device)
     loss, maps = model(batch["events"], batch["mask"], measure=True)
     rows = []
-    shown = []
+    drawings = []
     for number, sample in enumerate(samples):
         name = sample_name(sample)
         part = slice(number, number + 1)
@@ -82,8 +82,8 @@ def build_predictions(model: Module, windows: Windows, device: torch.device) -> 
         shade = _label(np.where(sample.labels == IGNORE, IGNORE, predicted))
         picture = _side_by_side(_polarity(sample), _label(sample.labels), shade)
         caption = f"{name}: input, target, prediction"
-        shown.append(Picture(f"window_{number + 1}", caption, picture))
-    return Predictions(("window", "events", "iou", "precision", "recall"), rows, shown)
+        drawings.append(Picture(f"window_{number + 1}", caption, picture))
+    return Predictions(("window", "events", "iou", "precision", "recall"), rows, drawings)
 
 
 def sample_name(sample: Sample) -> str:

@@ -109,8 +109,8 @@ def split_recordings(
                 number = number_of[name]
                 everything = np.arange(len(recordings[number].windows))
                 windows[side].append(_numbered(number, everything))
-    joined = {side: np.concatenate(parts) for side, parts in windows.items()}
-    return groups, joined, method
+    all_windows = {side: np.concatenate(parts) for side, parts in windows.items()}
+    return groups, all_windows, method
 
 
 def _numbered(number: int, windows: ndarray) -> ndarray:

@@ -221,10 +221,10 @@ def voxelize(events: Events, start: float, stop: float, shape: tuple[int, int, i
 
 def normalize(grid: ndarray) -> ndarray:
     """`grid` divided by the standard deviation of its non-zero cells, unless that is 0."""
-    filled = grid[grid != 0]
-    if not filled.size:
+    cells = grid[grid != 0]
+    if not cells.size:
         return grid
-    deviation = filled.std()
+    deviation = cells.std()
     return grid / deviation if deviation > 0 else grid
 
 

@@ -16,7 +16,7 @@ from gearshift.models.common.table import MISSING, Table, renamed
 from gearshift.models.common.text_file import TextFile
 
 NAMES = ("trial_type", "value")
-"""The columns that may name an event; the first of them that is filled does."""
+"""The columns that may name an event; the first of them that is columns does."""
 _KIND = re.compile("_(eeg|ieeg|meg|emg|nirs)$")
 """The end of the name of a recording, which tables of events do not have."""
 _EVENTS = "_events.tsv"
@@ -57,7 +57,7 @@ def read_events(
 ) -> list[Event]:
     """The events in a table, by onset, which is in seconds after the first sample of the recording.
 
-    `names`: the columns that may name them, of which the first does that is filled, or has one of the
+    `names`: the columns that may name them, of which the first does that is columns, or has one of the
     names that are `known`; the name is empty where the table has `n/a`, and the duration 0. `needed`:
     columns of onset, duration and others. `declared`: the meaning of a column by its name in lower
     case. A row without an onset is a bad record; adds to `notes` how the table was read. Reads the
@@ -117,9 +117,9 @@ def _text(cell: Any) -> str:
 def _name_column(
     rows: Sequence[Mapping[str, str]], names: Sequence[str], known: Collection[str]
 ) -> str:
-    """The first column that has a name that is known, or else one that is filled; empty: none."""
-    filled = [name for name in names if any(row[name] for row in rows)]
-    for name in filled:
+    """The first column that has a name that is known, or else one that is columns; empty: none."""
+    columns = [name for name in names if any(row[name] for row in rows)]
+    for name in columns:
         if any(row[name] in known for row in rows):
             return name
-    return filled[0] if filled else ""
+    return columns[0] if columns else ""

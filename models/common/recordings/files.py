@@ -49,14 +49,14 @@ def open_recording(path: Path, unit: str | None = None, channel: str | None = No
     """
     check_reader("mne", path)
     try:
-        return _opened(path, identity(path), unit, channel)
+        return _open(path, identity(path), unit, channel)
     except OSError as error:
         raise unreadable_file(path, error) from None
 
 
 @lru_cache(maxsize=8)
-def _opened(
-    path: Path, as_it_is: tuple[int, ...], unit: str | None, wanted: str | None
+def _open(
+    path: Path, as_it_is: tuple[int, ...], unit: str | None, name_of_rate: str | None
 ) -> Recording:
     """Cached by the identity of the file. Raises DataError, OSError."""
     is_edf = path.suffix.lower() in edf.SUFFIXES
@@ -71,7 +71,7 @@ def _opened(
         for channel, name in zip(channels, raw.ch_names, strict=True):
             channel.name = name
         # Of GDF, MNE keeps the highest rate also without the channel that has it.
-        rate = _rate(channels, wanted) if is_edf else float(raw.info["sfreq"])
+        rate = _rate(channels, name_of_rate) if is_edf else float(raw.info["sfreq"])
         faster = [c.name for c in channels if c.rate_hz > rate * (1 + _SAME_RATE)]
         if faster:  # of several rates, MNE gives all channels the highest one
             raw, note = _raw(path, exclude=faster)
@@ -121,10 +121,10 @@ def _channels(raw: Any, path: Path) -> list[Channel]:
     return channels
 
 
-def _rate(channels: Sequence[Channel], wanted: str | None) -> float:
+def _rate(channels: Sequence[Channel], name_of_rate: str | None) -> float:
     """The rate of the channel `wanted`, or else that of most channels of EEG in volts."""
     for channel in channels:
-        if channel.name == wanted:
+        if channel.name == name_of_rate:
             return channel.rate_hz
     eeg = [channel for channel in channels if channel.kind == "eeg" and not channel.problem]
     counts = Counter(channel.rate_hz for channel in eeg or channels)

@@ -190,14 +190,14 @@ def recording_errors(path: Path) -> Iterator[list[str]]:
             fix="copy it and the files beside it again, or export it again from the program that "
             "recorded it",
         ),
-        warnings.catch_warnings(record=True) as shown,
+        warnings.catch_warnings(record=True) as caught,
         catch_logging(),
     ):
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         yield notes
-    for warning in shown:
+    for warning in caught:
         first_line = str(warning.message).strip().split("\n")[0]
         note = " ".join(first_line.split())
         if note not in notes:
