@@ -224,7 +224,7 @@ class SavedModel:
             model = task.build()
         names: tuple[str, ...] = ("",)
         if isinstance(task, HasBaseWeights) and (base := task.base_folder()) is not None:
-            stored = set(InitialWeights(self.path, "the checkpoint").shapes)
+            stored = set(InitialWeights(self.path, "the checkpoint").tensors)
             frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
             if frozen and not frozen & stored:  # a checkpoint of adapters
                 self.check_base(base, str(self.path))

@@ -89,8 +89,6 @@ class InitialWeights:
         self.tensors: Mapping[str, StoredTensor | JoinedTensor]
         with library_errors(self._message, str(source), allowed=ALLOWED):
             self.tensors = stored_tensors(source) if source.is_file() else _joined(source)
-        self.shapes = {name: tensor.shape for name, tensor in self.tensors.items()}
-        """Shape of each parameter and buffer."""
 
     def check(self) -> None:
         """Compare the files of a checkpoint with its checksums; other files have none.

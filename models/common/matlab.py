@@ -100,8 +100,11 @@ class _Elements:
     def element(self) -> tuple[int, memoryview]:
         """Type and data of an element."""
         (kind,) = self.unpack("I")
-        if kind >> 16:  # type, size and data in 8 bytes
-            return kind & 0xFFFF, self.read(4)[: kind >> 16]
+        size = kind >> 16
+        if size > 4:
+            raise ValueError("it has an element whose size is damaged")
+        if size:  # type, size and data in 8 bytes
+            return kind & 0xFFFF, self.read(4)[:size]
         (size,) = self.unpack("I")
         with_padding = self.read(size + -size % 8)
         return kind, with_padding[:size]

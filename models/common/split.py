@@ -221,12 +221,16 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)  # of a process that was killed; a link is not followed
     with partial.open("xb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(_bytes_of(content))
     partial.replace(path)
 
 
 def write_if_changed(path: Path, content: str | bytes) -> None:
     """As atomic_write, unless the file holds `content` already."""
-    data = content.encode() if isinstance(content, str) else content
+    data = _bytes_of(content)
     if not path.is_file() or path.read_bytes() != data:
         atomic_write(path, data)
+
+
+def _bytes_of(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content

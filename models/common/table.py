@@ -221,7 +221,9 @@ class Table:
     @property
     def notes(self) -> list[str]:
         """What was assumed of the file: complete once it was read."""
-        notes = [self.file.note] if self.file.note else []
+        notes = []
+        if self.file.note:
+            notes.append(self.file.note)
         if "," in self._marks:
             notes.append("decimal comma")
         first, *others = self._sheets

@@ -162,7 +162,9 @@ class Scene:
         self.shapes = [_shape(rng, sensor, self.ground) for _ in range(num_shapes)]
         height, width = sensor
         self._rows, self._columns = np.mgrid[:height, :width].astype(np.float32)
-        self._still = None if self.ego.any() else self._ground(0.0)
+        self._still: ndarray | None = None
+        if not self.ego.any():
+            self._still = self._ground(0.0)
 
     @property
     def speed(self) -> float:

@@ -86,8 +86,8 @@ class EventSegTask(FamilyTask):
             samples = Windows(self.recordings, of_split[name], rules, number or None)
             self.splits[name] = samples
             if name != "test":
-                foreground, both = samples.foreground()
-                self.foreground[name] = foreground / both if both else 0.0
+                foreground, labeled = samples.foreground()
+                self.foreground[name] = foreground / max(1, labeled)
         share = self.foreground["train"]
         if not 0 < share < 1:
             raise DataError(

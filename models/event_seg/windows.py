@@ -74,8 +74,9 @@ class Windows:
         return len(self.windows)
 
     def sample(self, index: int, draws: Draws) -> Sample:
-        rng = draws.rng() if self.fixed is None else self._rng(index)
-        return self.random_sample(index, rng)
+        if self.fixed is None:
+            return self.random_sample(index, draws.rng())
+        return self.random_sample(index, self._rng(index))
 
     def random_sample(self, index: int, rng: Generator) -> Sample:
         """The sample at `index`, with everything in it that is random drawn from `rng`."""
@@ -150,7 +151,9 @@ class Windows:
             distance = np.abs(windows - windows[index])
             is_far = distance >= max(1, distance.max() / 2)
         others = np.flatnonzero(is_far)
-        return int(rng.choice(others)) if len(others) else index
+        if not len(others):
+            return index
+        return int(rng.choice(others))
 
     def _at(self, index: int) -> tuple[EventRecording, int]:
         number, window = self.windows[index].tolist()

@@ -184,7 +184,8 @@ def _channel(signal: _Signal, unit: str | None, rate_hz: float) -> Channel:
     factor = _MICROVOLTS.get((named or unit or "").lower())
     word = re.split(r"[^0-9A-Z]", label.upper())[0]
     is_unknown = named != "" and factor is None
-    kind = "misc" if is_unknown or _OTHERS.fullmatch(word) else "eeg"
+    is_other = is_unknown or _OTHERS.fullmatch(word)
+    kind = "misc" if is_other else "eeg"
     try:
         low, high, lowest, highest = map(float, limits)
         has_scale = np.isfinite(high - low) and low != high and lowest < highest

@@ -162,14 +162,14 @@ class Recording:
         picks = [n for n, channel in enumerate(self.channels) if channel.kind == STIM]
         composite = [pick for pick in picks if self.channels[pick].name in _COMPOSITE]
         for pick in composite[:1] or picks:
-            before = None
+            before: list[float] = []
             for first, last in self.parts():
-                values = self.read([pick], first, last)[0]
-                is_new = np.diff(values, prepend=values[0] if before is None else before) != 0
+                (values,) = self.read([pick], first, last)
+                is_new = np.diff(values, prepend=before or values[:1]) != 0
                 for n in np.flatnonzero(is_new & (values > 0)).tolist():
                     onset_s = (first + n) / self.rate_hz
                     events.append(Event(onset_s, 0.0, f"{values[n]:.0f}"))
-                before = values[-1]
+                before = [values[-1]]
         return sorted(events, key=lambda event: (event.onset_s, event.duration_s, event.name))
 
 

@@ -59,20 +59,25 @@ def open_recording(
         ends, size_of_labels = hdf5.read_frames(path, has_times=trained is None)
     elif trained is None:
         if not masks.exists():
-            allowed = f"masks in {masks.name}: {hdf5.MASKS}"
-            raise DataError(f"'{path.name}' has no labels", where=str(path), allowed=allowed)
+            raise DataError(
+                f"'{path.name}' has no labels",
+                where=str(path),
+                allowed=f"masks in {masks.name}: {hdf5.MASKS}",
+            )
         ends, size_of_labels = hdf5.read_mask_times(masks)
 
     read = partial(cached, path, pieces, np.float64 if is_mvsec else np.int64)
     events = read()
     height, width = events["extent"].tolist()
     size_of_events = (height, width)
-    is_within = trained is not None and height <= trained[0] and width <= trained[1]
-    if trained is not None and (is_within or is_mvsec):
+    if trained is not None and (is_mvsec or np.less_equal(size_of_events, trained).all()):
         size_of_events = trained
+    size_of_setting = None
+    if sensor is not None and not is_mvsec:
+        size_of_setting = (sensor[0], sensor[1])
     # The first that names the sensor does.
     sizes = {
-        "data.sensor": None if sensor is None or is_mvsec else (sensor[0], sensor[1]),
+        "data.sensor": size_of_setting,
         "header": size_of_header,
         "frames" if is_mvsec else "masks": size_of_labels,
         "events": size_of_events,

@@ -45,8 +45,7 @@ def read_header(path: Path) -> Header:
             start = file.read(MAX_HEADER_BYTES)
     except OSError as error:
         raise unreadable_file(path, error) from None
-    match = _LINES.match(start)
-    lines = match[0] if match else b""
+    lines = next(_LINES.finditer(start))[0]  # which may be empty
     if not lines:
         raise invalid(path, 0, "has no Prophesee header of complete lines", _ALLOWED)
     text = lines.decode("latin-1")
@@ -300,9 +299,10 @@ def _times(kind: ndarray, load: ndarray, before: int) -> ndarray:
 
 def _bits(masks: ndarray, width: int) -> tuple[ndarray, ndarray]:
     """For each set bit of masks of `width` bits, lowest first: index of its mask and position."""
-    octets = masks.astype(f"<u{width // 8}").view(np.uint8)
+    at = np.flatnonzero(masks)  # most words have none
+    octets = masks[at].astype(f"<u{width // 8}").view(np.uint8)
     bits = np.flatnonzero(np.unpackbits(octets, bitorder="little"))
-    return bits // width, bits % width
+    return at[bits // width], bits % width
 
 
 def decode_dat(words: ndarray, state: State) -> tuple[Events, State]:
