@@ -42,18 +42,12 @@ class DataError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        labels = {
-            "where": "where",
-            "allowed": "allowed",
-            "did_you_mean": "did you mean",
-            "fix": "fix",
-        }
-        lines = (
-            f"  {label:<12}  {text}"
-            for key, label in labels.items()
-            if (text := getattr(self, key))
-        )
-        return "\n".join([self.message, *lines])
+        lines = [self.message]
+        for key in ("where", "allowed", "did_you_mean", "fix"):
+            text = getattr(self, key)
+            if text:
+                lines.append(f"  {key.replace('_', ' '):<12}  {text}")
+        return "\n".join(lines)
 
 
 class Draws(Protocol):

@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 
 from gearshift.models.base import Batch, DataError, Draws, Split, SplitName
 from gearshift.models.catalog import Stage
-from gearshift.models.common.family import FamilyTask, Measured
+from gearshift.models.common.family import FamilyTask, Measured, loss_of
 from gearshift.models.common.split import SPLITS
 
 _SAME = 1e-3
@@ -68,9 +68,8 @@ class CustomTask(FamilyTask, ABC):
         """
         for split in SPLITS:
             samples: Any = self.samples(split)
-            if split == "test" and (
-                samples is None or (hasattr(samples, "__len__") and not len(samples))
-            ):
+            is_empty = samples is None or (hasattr(samples, "__len__") and not len(samples))
+            if split == "test" and is_empty:
                 continue
             draws = hasattr(samples, "sample")
             try:
@@ -80,8 +79,8 @@ class CustomTask(FamilyTask, ABC):
                 raise DataError(
                     f"{type(self).__name__}.samples({split!r}): {type(error).__name__}: {error}",
                     where=self._place("samples"),
-                    allowed="a list, a torch Dataset or another sequence, not a generator or a table; at "
-                    "least one sample each for train and val",
+                    allowed="a list, a torch Dataset or another sequence, not a generator or a "
+                    "table; at least one sample each for train and val",
                 ) from None
             self.splits[split] = samples if draws else _FixedSamples(samples)
 
@@ -90,40 +89,43 @@ class CustomTask(FamilyTask, ABC):
 
         Raises DataError with the file and line of `measure`.
         """
-        name, sums, of_twice = (
-            type(self).__name__,
-            *(self.measure(model, batch) for batch in (once, twice)),
-        )
+        name = type(self).__name__
+        sums = self.measure(model, once)
+        sums_of_twice = self.measure(model, twice)
 
         def error(problem: str, allowed: str, **more: str) -> DataError:
             return DataError(problem, where=self._place("measure"), allowed=allowed, **more)
 
         if not isinstance(sums, Mapping) or "loss" not in sums:
             raise error(
-                f"{name}.measure returns no mapping with 'loss'", "'loss' and any other metrics"
+                f"{name}.measure returns no mapping with 'loss'",
+                "'loss' and any other metrics",
             )
         for key, value in sums.items():
-            for part in value if isinstance(value, tuple) else (value,):
-                if not isinstance(part, Tensor | int | float) or (
-                    isinstance(part, Tensor) and part.dim()
-                ):
-                    allowed = (
-                        "a scalar tensor: the sum over the samples; or a pair of a sum and a count"
-                    )
-                    raise error(f"{name}.measure returns {key!r} that is not a scalar", allowed)
+            parts = value if isinstance(value, tuple) else (value,)
+            if not all(map(_is_scalar, parts)):
+                raise error(
+                    f"{name}.measure returns {key!r} that is not a scalar",
+                    "a scalar tensor: the sum over the samples; or a pair of a sum and a count",
+                )
         names = [f"val_{key}" for key in sums]
         goal = self.goal.metric
         if goal not in names and type(self).metric is FamilyTask.metric:
-            closest = "".join(get_close_matches(goal, names, n=1))
-            problem = f"the goal of {name} is {goal!r}, which measure does not return"
-            raise error(problem, ", ".join(names), did_you_mean=closest)
-        losses = (measured["loss"] for measured in (sums, of_twice))
-        first, second = (float(loss[0] if isinstance(loss, tuple) else loss) for loss in losses)
-        is_sum = self.num_units(twice) == self.num_units(once) or abs(first) < _SAME
-        if not is_sum and abs(second - first) <= _SAME * abs(first):
             raise error(
-                f"the loss of {name} does not grow with the batch: twice the samples give {second:.6g} "
-                f"instead of {2 * first:.6g}. A mean makes training depend on micro-batches and processes",
+                f"the goal of {name} is {goal!r}, which measure does not return",
+                ", ".join(names),
+                did_you_mean="".join(get_close_matches(goal, names, n=1)),
+            )
+
+        first = float(loss_of(sums))
+        second = float(loss_of(sums_of_twice))
+        has_more_units = self.num_units(twice) != self.num_units(once)
+        is_equal = abs(second - first) <= _SAME * abs(first)
+        if has_more_units and is_equal and abs(first) >= _SAME:
+            raise error(
+                f"the loss of {name} does not grow with the batch: twice the samples give "
+                f"{second:.6g} instead of {2 * first:.6g}. A mean makes training depend on "
+                "micro-batches and processes",
                 "the sum over the samples of the batch",
                 fix='in measure, use reduction="sum", or multiply the mean by the samples',
             )
@@ -173,6 +175,12 @@ class _FixedSamples:
 
     def sample(self, index: int, draws: Draws) -> Any:
         return self._samples[index]
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.dim() == 0
+    return isinstance(value, int | float)
 
 
 def _narrow(value: Any) -> Any:

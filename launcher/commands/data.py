@@ -21,8 +21,7 @@ from gearshift.launcher.config.resolve import resolve
 from gearshift.launcher.config.schema import PRETRAINED, config_of
 from gearshift.launcher.report import data_check, page
 from gearshift.launcher.report.data_check import Findings, find_families
-from gearshift.models.catalog import split_model_name
-from gearshift.models.common.hub import HUB, folder_of
+from gearshift.models.catalog import HUB, folder_of, split_model_name
 
 _LABEL = 18
 _WIDTH = 78

@@ -19,8 +19,7 @@ from gearshift.launcher.config.provenance import (
     Setting,
 )
 from gearshift.launcher.config.schema import PRETRAINED, config_of, setting_infos
-from gearshift.models.catalog import is_custom
-from gearshift.models.common.hub import HUB, folder_of
+from gearshift.models.catalog import HUB, folder_of, is_custom
 
 _CHECKPOINTING = "memory.activation_checkpointing"
 _REHEARSED = 16

@@ -41,9 +41,8 @@ from gearshift.launcher.config.schema import PRETRAINED, config_of, setting_info
 from gearshift.launcher.config.selection import STAGES, declared_stages, errors, select_stages
 from gearshift.launcher.config.settings_file import nearest_file
 from gearshift.models.base import DataError
-from gearshift.models.catalog import FAMILIES, is_custom
+from gearshift.models.catalog import FAMILIES, HUB, is_custom
 from gearshift.models.common.data_files import install_command
-from gearshift.models.common.hub import HUB
 from gearshift.training import duration
 from gearshift.training.settings import PROFILE_WARMUP, TRACKERS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
-from gearshift.models.common.hub import HUB, folder_of
+from gearshift.models.catalog import HUB, folder_of
 from gearshift.slurm.environment import InvalidEnvironment, read_rank_environment
 
 FORM = f"{HUB}OWNER/NAME, or with a branch, tag or commit {HUB}OWNER/NAME@REVISION"

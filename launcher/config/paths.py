@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gearshift.launcher.config.presets import TASK_FOLDER
 from gearshift.launcher.config.provenance import Setting, Values
 from gearshift.launcher.config.schema import config_of
-from gearshift.models.catalog import is_custom
-from gearshift.models.common.hub import HUB
+from gearshift.models.catalog import HUB, is_custom
 
 if TYPE_CHECKING:
     from gearshift.launcher.config.schema import Settings

@@ -32,8 +32,7 @@ from gearshift.launcher.base.diagnostics import plain
 from gearshift.launcher.base.redaction import Url
 from gearshift.launcher.config import presets
 from gearshift.models.base import Context, Task
-from gearshift.models.catalog import FAMILIES, is_custom
-from gearshift.models.common.hub import HUB
+from gearshift.models.catalog import FAMILIES, HUB, is_custom
 from gearshift.training import duration
 from gearshift.training import settings as training
 from gearshift.training.duration import Duration

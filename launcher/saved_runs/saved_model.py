@@ -17,8 +17,7 @@ from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.models.base import Context, HasBaseWeights, Task, WorksWithoutData
-from gearshift.models.catalog import FAMILIES, is_custom
-from gearshift.models.common.hub import HUB, folder_of
+from gearshift.models.catalog import FAMILIES, HUB, folder_of, is_custom
 from gearshift.training.checkpoint import base_weights, manifest, retention
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.settings import nested
@@ -279,7 +278,7 @@ class SavedModel:
         names: tuple[str, ...] = ("",)
         base = task.base_folder() if isinstance(task, HasBaseWeights) else None
         if base is not None:
-            stored = set(InitialWeights(self.path, "the checkpoint").shapes)
+            stored = set(InitialWeights(self.path, "the checkpoint").tensors)
             frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
             if frozen and not frozen & stored:  # a checkpoint of adapters
                 self.check_base(base, str(self.path))

@@ -26,7 +26,7 @@ from gearshift.launcher.stages import execute
 from gearshift.launcher.stages.pipeline import Pipeline, distinct, prepare, selected, with_weights
 from gearshift.launcher.submit.allocation import FOLDER, Allocation
 from gearshift.launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
-from gearshift.models.common.hub import HUB
+from gearshift.models.catalog import HUB
 from gearshift.slurm import queue, sbatch, script
 from gearshift.slurm.environment import SLURM_FOLDER, RankEnvironment
 from gearshift.slurm.sbatch import SbatchError

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from gearshift.models.abr.config import CLASSES, POINTS, Data
 from gearshift.models.base import DataError
-from gearshift.models.common import model_facts
 from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.family import load_facts, save_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -256,7 +256,7 @@ def load_or_fit(
 ) -> Statistics:
     """The statistics saved in the run folder; if there are none, fit and save them."""
     if folder is not None and (folder / FILE).exists():
-        return model_facts.load(folder, Statistics, FILE)
+        return load_facts(folder, Statistics, FILE)
     statistics = fit(responses, train)
-    model_facts.save(statistics, folder, FILE)
+    save_facts(statistics, folder, FILE)
     return statistics

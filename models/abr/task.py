@@ -35,10 +35,18 @@ from gearshift.models.base import (
     Prediction,
     Predictions,
 )
-from gearshift.models.common import layers, model_facts
+from gearshift.models.common import layers
 from gearshift.models.common.data_files import files, unknown_embedded
-from gearshift.models.common.family import FamilyTask, Numbers, Sums
-from gearshift.models.common.predictions import input_errors, passed_over, spread_positions
+from gearshift.models.common.family import (
+    FACTS_FILE,
+    FamilyTask,
+    Numbers,
+    Sums,
+    load_facts,
+    save_facts,
+    spread_positions,
+)
+from gearshift.models.common.predictions import input_errors, passed_over
 from gearshift.models.common.recordings import bids
 from gearshift.models.common.split import SPLITS
 
@@ -51,7 +59,7 @@ class AbrTask(FamilyTask):
     """See models/base.py: Task. Records are responses."""
 
     goal = BY_CLASS
-    saved_files = (model_facts.FACTS_FILE, responses.FILE)
+    saved_files = (FACTS_FILE, responses.FILE)
     parts: Mapping[str, Sequence[str]] = {"encoder": ENCODER}
     records: Responses  # after setup
     statistics: Statistics  # after setup or setup_without_data, like the terms
@@ -118,14 +126,14 @@ class AbrTask(FamilyTask):
         self.statistics = load_or_fit(self.records, train, folder)
         self.terms = known_terms(self.records, train)
         trained = TrainedOnResponses(self.terms, origin.species, origin.window_ms)
-        model_facts.save(trained, folder)
+        save_facts(trained, folder)
         if "class" not in self.terms:
             self.goal = Goal("val_signal_mse", "min")
         self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
 
     def setup_without_data(self) -> None:
-        self.trained = model_facts.load(self.context.folder, TrainedOnResponses)
-        self.statistics = model_facts.load(self.context.folder, Statistics, responses.FILE)
+        self.trained = load_facts(self.context.folder, TrainedOnResponses)
+        self.statistics = load_facts(self.context.folder, Statistics, responses.FILE)
         self.terms = self.trained.terms
         self.encoder = None  # the initial weights are among the trained ones
 

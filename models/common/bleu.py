@@ -28,9 +28,15 @@ class Bleu:
     def score(self, counts: Sequence[float], order: int = ORDER) -> float:
         """BLEU of n-grams up to `order` by summed `counts`, in [0, 100]."""
         whole = list(map(round, counts))
-        parts = whole[:order], whole[ORDER : ORDER + order], *whole[-2:]
-        options = {"smooth_method": self._inner.smooth_method, "max_ngram_order": order}
-        return float(self._inner.compute_bleu(*parts, **options).score)
+        score = self._inner.compute_bleu(
+            whole[:order],
+            whole[ORDER : ORDER + order],
+            whole[-2],
+            whole[-1],
+            smooth_method=self._inner.smooth_method,
+            max_ngram_order=order,
+        )
+        return float(score.score)
 
     @property
     def signature(self) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import CACHE_VARIABLE, cache_folder
 
 _FACTS = "made_from.json"
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, ndarray]
 """Arrays of one entry of the cache, by key."""
 _unwritten: dict[str, Arrays] = {}
 """Arrays by what they were made from, where the cache cannot be written."""
@@ -30,7 +32,7 @@ Open = Callable[[str], BinaryIO]
 
 
 def arrays(
-    name: str, made_from: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
+    name: str, made_from: Mapping[str, Any], make: Callable[[], Mapping[str, ndarray]]
 ) -> Arrays:
     """The arrays that `make` returns, read-only; mapped from disk if they were cached before.
 
@@ -39,19 +41,19 @@ def arrays(
     disk.
     """
     entry, facts = _entry(name, made_from)
-    cached = _unwritten[facts] if facts in _unwritten else _read(entry, facts)
+    cached = _unwritten.get(facts) or _read(entry, facts)
     if cached is not None:
         return cached
-    made = {key: np.ascontiguousarray(array) for key, array in make().items()}
+    new_arrays = {key: np.ascontiguousarray(array) for key, array in make().items()}
 
     def write(new: Open) -> None:
-        for key, array in made.items():
+        for key, array in new_arrays.items():
             np.save(new(key), array, allow_pickle=False)
 
     try:
         return _write(entry, facts, write)
     except OSError:
-        return _unwritten.setdefault(facts, made)
+        return _unwritten.setdefault(facts, new_arrays)
 
 
 def streamed(
@@ -76,20 +78,19 @@ def streamed(
 
 def in_memory(write: Callable[[Open], None]) -> Arrays:
     """The arrays of `streamed`, for those too small to be worth a file."""
-    files: dict[str, BytesIO] = {}
-
-    def new(key: str) -> BytesIO:
-        return files.setdefault(key, BytesIO())
-
-    write(new)
-    return {
-        key: np.load(BytesIO(file.getbuffer()), allow_pickle=False) for key, file in files.items()
-    }
+    files: defaultdict[str, BytesIO] = defaultdict(BytesIO)
+    write(files.__getitem__)
+    arrays = {}
+    for key, file in files.items():
+        file.seek(0)
+        arrays[key] = np.load(file, allow_pickle=False)
+    return arrays
 
 
 def _entry(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:
     facts = json.dumps({"name": name, **made_from}, sort_keys=True)
-    return (cache_folder() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}", facts)
+    digest = hashlib.sha256(facts.encode()).hexdigest()
+    return cache_folder() / f"{name}-{digest[:16]}", facts
 
 
 def _read(entry: Path, facts: str) -> Arrays | None:
@@ -111,9 +112,9 @@ def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> Arrays:
     Temporary folders of killed processes, which no process locks, are removed. Raises OSError.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
-    for left in entry.parent.glob(f".{entry.name}-*"):
-        with suppress(OSError), _locked(left):
-            shutil.rmtree(left, ignore_errors=True)
+    for folder in entry.parent.glob(f".{entry.name}-*"):
+        with suppress(OSError), _locked(folder):
+            shutil.rmtree(folder, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
         with ExitStack() as opened:
@@ -127,9 +128,10 @@ def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> Arrays:
                 partial.replace(entry)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # absent once it was renamed
-    if (written := _read(entry, facts)) is None:
+    arrays = _read(entry, facts)
+    if arrays is None:
         raise OSError("what was written cannot be read back")
-    return written
+    return arrays
 
 
 @contextmanager
@@ -156,7 +158,7 @@ class ArrayFile:
         self.length = 0
         self._write_header()
 
-    def append(self, array: np.ndarray) -> None:
+    def append(self, array: ndarray) -> None:
         """Append a vector."""
         self._file.write(np.ascontiguousarray(array, dtype=self._dtype).tobytes())
         self.length += len(array)

@@ -45,13 +45,17 @@ ALWAYS_UNPACKED = 1 << 26
 data that repeats one letter; logs and tables reach 10 to 50."""
 
 
+def most_unpacked(path: Path) -> int:
+    """The bytes to which a file may unpack. Reads the disk."""
+    return max(ALWAYS_UNPACKED, MOST_RATIO * path.stat().st_size)
+
+
 def check_expansion(path: Path, unpacked: int) -> None:
     """Raises DataError if `path` unpacks to far more bytes than real data of its size does."""
-    packed = path.stat().st_size
-    most = max(ALWAYS_UNPACKED, MOST_RATIO * packed)
+    most = most_unpacked(path)
     if unpacked > most:
         raise DataError(
-            f"'{path}' has {packed:,} bytes and unpacks to {unpacked:,} or more",
+            f"'{path}' has {path.stat().st_size:,} bytes and unpacks to {unpacked:,} or more",
             where=f"data.path, {path}",
             allowed=f"at most {most:,} bytes for a file of this size",
             fix="store it unpacked, if it is what it should be",
@@ -63,7 +67,7 @@ MAX_EXAMPLES = 3
 MAX_FILES = 1_000_000
 FILES_CHECKED = 10_000
 """Files of a folder that are looked at to recognize its format."""
-_SYSTEM_FOLDERS = tuple(map(Path, ("/dev", "/proc", "/sys")))
+_SYSTEM_FOLDERS = (Path("/dev"), Path("/proc"), Path("/sys"))
 """Their files are no data, and reading some of them never ends."""
 
 
@@ -83,7 +87,9 @@ def existing_path(path: str, allowed: str, key: str = "data.path") -> Path:
 
 def check_kind(path: Path, key: str = "data.path") -> None:
     """Raise DataError for a pipe or a device, and for a whole disk, before anything is read."""
-    if path.resolve() == path.resolve().parent or not (path.is_file() or path.is_dir()):
+    target = path.resolve()
+    is_disk = target == target.parent
+    if is_disk or not (path.is_file() or path.is_dir()):
         raise DataError(
             f"{key} '{path}' is not a regular file, nor a folder of data",
             where=str(path.absolute()),
@@ -116,27 +122,37 @@ def walk(
     """
     count = 0
     for folder, folders, names in os.walk(path, onerror=onerror):
-        is_visible = Path(os.path.abspath(folder)) not in _SYSTEM_FOLDERS
-        folders[:], names = (
-            sorted(name for name in entries if is_visible and not name.startswith("."))
-            for entries in (folders, names)
-        )
-        for file in (os.path.join(folder, name) for name in names):
-            if not os.path.isfile(file):
-                kind = (
-                    "not a regular file"
-                    if os.path.exists(file)
-                    else "a link to a file that does not exist"
-                )
-                allowed = "files on disk and links to files; no pipes, sockets or devices"
-                fix = "move it out of the folder"
-                raise DataError(f"'{file}' is {kind}", where="data.path", allowed=allowed, fix=fix)
+        if Path(os.path.abspath(folder)) in _SYSTEM_FOLDERS:
+            folders.clear()
+            names.clear()
+        # In place: os.walk enters the folders that are left.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        names = sorted(name for name in names if not name.startswith("."))
+        for name in names:
+            _check_file(os.path.join(folder, name))
         count += len(names)
         if count > MAX_FILES:
-            problem = f"'{path}' has more than {MAX_FILES:,} files"
-            allowed = "a file, or a folder of data alone"
-            raise DataError(problem, where="data.path", allowed=allowed)
+            raise DataError(
+                f"'{path}' has more than {MAX_FILES:,} files",
+                where="data.path",
+                allowed="a file, or a folder of data alone",
+            )
         yield Path(folder), folders, names
+
+
+def _check_file(file: str) -> None:
+    """Raise DataError for what is in a folder and cannot be read as a file."""
+    if os.path.isfile(file):
+        return
+    kind = "a link to a file that does not exist"
+    if os.path.exists(file):
+        kind = "not a regular file"
+    raise DataError(
+        f"'{file}' is {kind}",
+        where="data.path",
+        allowed="files on disk and links to files; no pipes, sockets or devices",
+        fix="move it out of the folder",
+    )
 
 
 def first_files(path: Path) -> Iterator[Path]:
@@ -144,8 +160,10 @@ def first_files(path: Path) -> Iterator[Path]:
 
     Folders that cannot be read are left out. Raises DataError as `walk`.
     """
+    if not path.is_dir():
+        return iter([path])
     paths = (folder / name for folder, _, names in walk(path) for name in names)
-    return islice(paths, FILES_CHECKED) if path.is_dir() else iter([path])
+    return islice(paths, FILES_CHECKED)
 
 
 def identity(path: Path) -> tuple[int, int, int, int]:
@@ -168,19 +186,20 @@ def copies(files: Mapping[Key, Path]) -> dict[Key, Key]:
     The same recording or page under two names would be trained on and validate. Only files of one
     size, whose ends are equal, are read whole. Reads the disk. Raises DataError.
     """
+    groups = [list(files)]
     try:
-        groups = [list(files)]
         for key_of in (_size, _ends, _digest):
-            parts: list[list[Key]] = []
-            for group in groups:
-                by_key: dict[Hashable, list[Key]] = {}
+            parts: dict[Hashable, list[Key]] = {}
+            for number, group in enumerate(groups):
                 for name in group:
-                    by_key.setdefault(key_of(files[name]), []).append(name)
-                parts += [part for part in by_key.values() if len(part) > 1]
-            groups = parts
+                    parts.setdefault((number, key_of(files[name])), []).append(name)
+            groups = [part for part in parts.values() if len(part) > 1]
     except OSError as error:
         raise unreadable_file(Path("data"), error) from None
-    return {name: group[0] for group in groups for name in group[1:]}
+    first_of = {}
+    for first, *others in groups:
+        first_of.update(dict.fromkeys(others, first))
+    return first_of
 
 
 def _size(path: Path) -> Hashable:
@@ -202,10 +221,12 @@ def _digest(path: Path) -> Hashable:
     return digest.digest()
 
 
-def told_copies(found: Mapping[Any, Any]) -> dict[str, str]:
+def told_copies(first_of: Mapping[Any, Any]) -> dict[str, str]:
     """The fact that tells of `copies`; none without them."""
-    names = [f"{copy} of {first}" for copy, first in found.items()]
-    return {"copies": f"not read: {listed(names, MAX_EXAMPLES)}"} if names else {}
+    if not first_of:
+        return {}
+    names = [f"{copy} of {first}" for copy, first in first_of.items()]
+    return {"copies": f"not read: {listed(names, MAX_EXAMPLES)}"}
 
 
 class MissingPackage(DataError):
@@ -242,9 +263,10 @@ def library_errors(message: str, where: str, *, allowed: str, fix: str = "") -> 
     except DataError:
         raise
     except Exception as error:
-        line = str(error).strip().split("\n")[0]
-        is_plain = line and (type(error) in (Exception, ValueError) or isinstance(error, OSError))
-        cause = line if is_plain else f"{type(error).__name__}: {line}"
+        cause = str(error).strip().split("\n")[0]
+        is_plain = type(error) in (Exception, ValueError) or isinstance(error, OSError)
+        if not cause or not is_plain:
+            cause = f"{type(error).__name__}: {cause}"
         raise DataError(f"{message}: {cause}", where=where, allowed=allowed, fix=fix) from None
 
 
@@ -305,8 +327,10 @@ def known_files(
     """
     known = {}
     for file in files(source):
-        if form := recognize(file):
-            known[file.name if file == source else file.relative_to(source).as_posix()] = file, form
+        form = recognize(file)
+        if form:
+            name = file.name if file == source else file.relative_to(source).as_posix()
+            known[name] = (file, form)
     if not known:
         raise unknown_format(source, formats)
     return known
@@ -317,8 +341,11 @@ MAX_NOTES = 8
 
 def few(notes: Sequence[str], most: int = MAX_NOTES, of: int = 0) -> list[str]:
     """The first notes, and the number of the others; `of`: how many there are, if not all are given."""
-    more = max(of, len(notes)) - most
-    return [*notes[:most], *([f"and {more} more"] if more > 0 else [])]
+    shown = list(notes[:most])
+    num_more = max(of, len(notes)) - most
+    if num_more > 0:
+        shown.append(f"and {num_more} more")
+    return shown
 
 
 def listed(names: Sequence[str], most: int) -> str:
@@ -348,12 +375,13 @@ class BadRecords:
         """The number of skipped records. Raises DataError if there are any and `on_bad` is stop."""
         if self.count and on_bad == "stop":
             fix = self.fix or f"correct {self.rows[0][0]}"
-            # Two spaces set a line apart from words. If all are bad, skipping leaves nothing.
-            skip = ("  or " if "  " in fix else ", or ") + "skip them with  --set data.on_bad=skip"
+            if num_good > 0:  # otherwise skipping leaves nothing
+                fix += "  or" if "  " in fix else ", or"  # two spaces set a line apart from words
+                fix += " skip them with  --set data.on_bad=skip"
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
                 where="\n                ".join(few(self.examples(), MAX_EXAMPLES, self.count)),
-                fix=fix + skip * (num_good > 0),
+                fix=fix,
             )
         return self.count
 
@@ -369,7 +397,8 @@ CACHE_VARIABLE = "GEARSHIFT_CACHE"
 
 def cache_folder() -> Path:
     """The cache folder: $GEARSHIFT_CACHE, or the cache folder of the system."""
-    if folder := os.environ.get(CACHE_VARIABLE):
+    folder = os.environ.get(CACHE_VARIABLE)
+    if folder:
         return Path(folder).expanduser()
     if sys.platform == "darwin":
         return Path("~/Library/Caches/gearshift").expanduser()
@@ -390,6 +419,7 @@ def companions(path: Path) -> Iterator[tuple[str, Path]]:
     common = re.sub(f"{_KIND}$", "", path.name.partition(".")[0])
     for other in sorted(path.parent.iterdir()):
         rest = other.name.removeprefix(common)
-        is_own = other.name != path.name and rest != other.name and _COMPANION.match(rest)
-        if is_own and not other.is_dir():
+        if other.name in (path.name, rest) or other.is_dir():
+            continue
+        if _COMPANION.match(rest):
             yield rest, other

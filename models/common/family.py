@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList, Sequential
 from torch.utils.data import default_collate
@@ -28,8 +33,15 @@ from gearshift.models.base import (
     Split,
     SplitName,
 )
+from gearshift.models.common.data_files import library_errors
 from gearshift.models.common.layers import HasFrozenParts, count_flops
-from gearshift.models.common.split import SPLITS, SplitRule, save_split, split_groups
+from gearshift.models.common.split import (
+    SPLITS,
+    SplitRule,
+    save_split,
+    split_groups,
+    write_if_changed,
+)
 
 ENCODER = "encoder"
 _ENCODER_WEIGHTS = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
@@ -113,16 +125,18 @@ class FamilyTask:
         self.records = self.read()
         groups = np.asarray(self.groups_of(self.records))
         self.groups = self.split_groups(groups)
-        numbers = {
-            name: np.flatnonzero(np.isin(groups, list(self.groups[name]))) for name in SPLITS
-        }
+        numbers = {}
+        for name in SPLITS:
+            is_in_split = np.isin(groups, list(self.groups[name]))
+            numbers[name] = np.flatnonzero(is_in_split)
         self.fit(numbers["train"])
+        numbers["train"] = np.tile(numbers["train"], self.repeats)
         for place, name in enumerate(SPLITS):
-            chosen = np.tile(numbers[name], self.repeats if name == "train" else 1)
-            given = chosen
+            targets = numbers[name]
+            inputs = targets
             if self.data_settings.control != "real":
-                given = chosen[of_other_groups(groups[chosen], (self.rule.seed, place))]
-            self.splits[name] = RecordSplit(self.sample, chosen, given)
+                inputs = targets[of_other_groups(groups[targets], (self.rule.seed, place))]
+            self.splits[name] = RecordSplit(self.sample, targets, inputs)
 
     def split_groups(self, groups: Iterable[str]) -> Groups:
         """The `groups` of each split, by `eval.share`, `data.split_seed` and `data.fold`.
@@ -150,13 +164,15 @@ class FamilyTask:
         """
         model = self.network()
         if self.encoder is not None:
-            prefixes = tuple(f"{name}." for name in self.parts[ENCODER])
-            from gearshift.models.common.initial_weights import (
-                load,  # with safetensors, for this setting only
-            )
+            # Here, with safetensors: for this setting only.
+            from gearshift.models.common.initial_weights import load
 
             self.loaded[ENCODER] = load(
-                "model.encoder", model, self.encoder, _ENCODER_WEIGHTS, prefixes
+                "model.encoder",
+                model,
+                self.encoder,
+                _ENCODER_WEIGHTS,
+                tuple(f"{name}." for name in self.parts[ENCODER]),
             )
         encoder = self.model_parts(model).get(ENCODER, ())
         if self.is_frozen:
@@ -187,8 +203,7 @@ class FamilyTask:
 
     def loss(self, model: Module, batch: Batch) -> Loss:
         """The loss summed over the units of `batch`."""
-        loss = self.measure(model, batch)["loss"]
-        return Loss(loss[0] if isinstance(loss, tuple) else loss, {})
+        return Loss(loss_of(self.measure(model, batch)), {})
 
     def metric(self) -> Metric:
         """The means of all that `measure` returns."""
@@ -197,15 +212,17 @@ class FamilyTask:
     def _pairs(self, model: Module, batch: Batch) -> dict[str, tuple[Any, Any]]:
         """By name, what a batch adds to the sum and to the count of a mean."""
         units = self.num_units(batch)
-        measured = self.measure(model, batch).items()
-        return {f"val_{name}": x if isinstance(x, tuple) else (x, units) for name, x in measured}
+        pairs = {}
+        for name, value in self.measure(model, batch).items():
+            pairs[f"val_{name}"] = value if isinstance(value, tuple) else (value, units)
+        return pairs
 
     def blocks(self, model: Module) -> list[Module]:
         """The children with parameters, in order; containers are replaced by their members."""
         blocks: list[Module] = []
         for child in model.children():
             blocks += self.blocks(child) if isinstance(child, _CONTAINERS) else [child]
-        return [block for block in blocks if any(True for _ in block.parameters())]
+        return [block for block in blocks if next(block.parameters(), None) is not None]
 
     def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
         """As HasParts.model_parts."""
@@ -236,11 +253,14 @@ class FamilyTask:
         facts: dict[str, Any] = {}
         if self.groups:
             facts["groups"] = {name: len(self.groups[name]) for name in SPLITS}
-        return (
-            facts
-            | {"samples": {name: len(split) for name, split in self.splits.items()}}
-            | self.loaded
-        )
+        facts["samples"] = {name: len(split) for name, split in self.splits.items()}
+        return facts | self.loaded
+
+
+def loss_of(sums: Measured) -> Tensor:
+    """The sum of the loss, of what `FamilyTask.measure` gives."""
+    loss = sums["loss"]
+    return loss[0] if isinstance(loss, tuple) else loss
 
 
 @dataclass(frozen=True)
@@ -258,7 +278,8 @@ class RecordSplit:
         return len(self.numbers)
 
     def sample(self, index: int, draws: Draws) -> Any:
-        return self.make(int(self.numbers[index]), int(self.given[index]), draws)
+        number = int(self.numbers[index])
+        return self.make(number, int(self.given[index]), draws)
 
 
 def of_other_groups(groups: NDArray[Any], seed: int | Sequence[int]) -> Numbers:
@@ -276,12 +297,14 @@ def of_other_groups(groups: NDArray[Any], seed: int | Sequence[int]) -> Numbers:
         )
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(owner))
-    while len(equal := np.flatnonzero(owner[order] == owner)):
+    while True:
+        equal = np.flatnonzero(owner[order] == owner)
+        if not len(equal):
+            return order
         # No swap adds to the equal ones, and since no group has more than half, some swap ends one.
         for i, j in zip(equal, rng.integers(len(order), size=len(equal)), strict=True):
             if owner[order[i]] == owner[i]:
                 order[[i, j]] = order[[j, i]]
-    return order
 
 
 class Sums:
@@ -303,25 +326,20 @@ class Sums:
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
         """What `batch` adds: float64. Raises ValueError if names differ from those before."""
-        parts = {
-            n: x if isinstance(x, tuple) else (x,) for n, x in self._measure(model, batch).items()
-        }
-        device = next(
-            (x.device for each in parts.values() for x in each if isinstance(x, Tensor)), None
-        )
-        if device is not None and device.type == "mps":  # has no float64
-            device = torch.device("cpu")
-
-        def vector(x: Any) -> Tensor:
-            tensor = x.detach() if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64)
-            return tensor.to(device).double().flatten()
-
-        sums = {name: torch.cat([*map(vector, each)]) for name, each in parts.items()}
-        self._lengths = self._lengths or {name: len(x) for name, x in sums.items()}
-        if [*self._lengths] != [*sums]:
-            before, now = (", ".join(names) for names in (self._lengths, sums))
+        vectors = {}
+        for name, value in self._measure(model, batch).items():
+            parts = value if isinstance(value, tuple) else (value,)
+            vectors[name] = [_vector(part) for part in parts]
+        lengths = {name: sum(map(len, parts)) for name, parts in vectors.items()}
+        self._lengths = self._lengths or lengths
+        if [*self._lengths] != [*lengths]:
+            before = ", ".join(self._lengths)
+            now = ", ".join(lengths)
             raise ValueError(f"measured {before} for one batch and {now} for another")
-        return torch.cat([*sums.values()])
+        # Python's numbers are on the CPU; what a model returns is on its device.
+        everything = list(chain.from_iterable(vectors.values()))
+        device = next((part.device for part in everything if part.device.type != "cpu"), None)
+        return torch.cat([part.to(device) for part in everything])
 
     def result(self, counts: Tensor) -> Scores:
         """The metrics of summed counts; at least one batch was measured before."""
@@ -329,10 +347,22 @@ class Sums:
         return self._scores(dict(zip(self._lengths, sums, strict=True)))
 
 
+def _vector(value: Any) -> Tensor:
+    """A tensor or number as a vector in float64."""
+    if not isinstance(value, Tensor):
+        return torch.tensor(value, dtype=torch.float64).flatten()
+    if value.device.type == "mps":  # has no float64
+        value = value.cpu()
+    return value.double().flatten()
+
+
 def means(pairs: Mapping[str, Tensor]) -> Scores:
     """The mean of each pair of sum and count; None where the count is 0."""
-    sums = {name: pair.tolist() for name, pair in pairs.items()}
-    return {name: total / count if count else None for name, (total, count) in sums.items()}
+    scores: Scores = {}
+    for name, pair in pairs.items():
+        total, count = pair.tolist()
+        scores[name] = total / count if count else None
+    return scores
 
 
 def padded(
@@ -342,8 +372,10 @@ def padded(
 
     To `length`, or else to the longest in multiples of `multiple`.
     """
-    time = length or -(-max(map(len, arrays)) // multiple) * multiple
-    rows = np.full((len(arrays), time, *arrays[0].shape[1:]), fill, dtype=arrays[0].dtype)
+    longest = max(map(len, arrays))
+    time = length or ceil(longest / multiple) * multiple
+    first = arrays[0]
+    rows = np.full((len(arrays), time, *first.shape[1:]), fill, first.dtype)
     for row, array in zip(rows, arrays, strict=True):
         row[: len(array)] = array
     return torch.from_numpy(rows)
@@ -352,3 +384,54 @@ def padded(
 def path_of(text: str | None) -> Path | None:
     """The path of a setting."""
     return None if text is None else Path(text).expanduser()
+
+
+def spread_positions(count: int, limit: int) -> list[int]:
+    """At most `limit` evenly spaced positions below `count`, including the first and the last."""
+    positions = np.linspace(0, count - 1, limit).astype(int)
+    return sorted(set(positions.tolist()))
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Evaluation mode without gradients; then the mode from before."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def printable(text: str) -> str:
+    """`text` without control characters."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+FACTS_FILE = "model_facts.json"
+"""Facts of the data that setup saves in the run folder for a trained model without its data."""
+Facts = TypeVar("Facts")
+
+
+def save_facts(facts: Any, folder: Path | None, name: str = FACTS_FILE) -> None:
+    """Write the dataclass `facts`, as JSON, into the run folder unless it holds the same.
+
+    None: write nothing.
+    """
+    if folder is not None:
+        write_if_changed(folder / name, json.dumps(asdict(facts), indent=1))
+
+
+def load_facts(folder: Path | None, kind: type[Facts], name: str = FACTS_FILE) -> Facts:
+    """The saved facts, a dataclass `kind`. Reads the disk. Raises DataError."""
+    path = Path(name) if folder is None else folder / name
+    with library_errors(
+        f"'{path}' cannot be read",
+        str(path.parent.absolute()),
+        allowed="a run folder or an export of this version, whose setup saved that file",
+        fix="resume the run for a step, with its data: that writes the file",
+    ):
+        return TypeAdapter(kind).validate_json(path.read_bytes())

@@ -6,6 +6,8 @@ from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gearshift.models.common.data_files import ALWAYS_UNPACKED, MOST_RATIO, check_reader
 
 if TYPE_CHECKING:
@@ -38,15 +40,17 @@ def member(file: h5py.File, name: str) -> Any:
     """
     import h5py
 
-    found: Any = file
+    place: Any = file
     for part in name.split("/"):
-        link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
+        if not isinstance(place, h5py.Group):
+            return None
+        link = place.get(part, getlink=True)
         if link is None:
             return None
         if not isinstance(link, h5py.HardLink):
             raise ValueError(f"'{part}' of '{name}' is a link")
-        found = found[part]
-    return found
+        place = place[part]
+    return place
 
 
 def problem(array: h5py.Dataset) -> str | None:
@@ -61,12 +65,14 @@ def problem(array: h5py.Dataset) -> str | None:
     stored = array.id.get_storage_size()
     is_cut = stored < size
     if array.chunks is not None:
-        counts = (ceil(n / chunk) for n, chunk in zip(array.shape, array.chunks, strict=True))
+        counts = map(ceil, np.divide(array.shape, array.chunks))
         is_cut = array.id.get_num_chunks() < prod(counts)
-    most = max(ALWAYS_UNPACKED, MOST_RATIO * stored) if array.ndim < 3 else size  # no pictures
-    return (
-        f"claims {size:,} bytes, but the file stores {stored:,}" if is_cut or size > most else None
-    )
+    most = size  # of pictures
+    if array.ndim < 3:
+        most = max(ALWAYS_UNPACKED, MOST_RATIO * stored)
+    if is_cut or size > most:
+        return f"claims {size:,} bytes, but the file stores {stored:,}"
+    return None
 
 
 def check(path: Path) -> None:
@@ -79,13 +85,14 @@ def check(path: Path) -> None:
     check_reader("h5py", path)
     import h5py
 
-    def look(name: str, found: Any) -> None:
-        if isinstance(found, h5py.Dataset):
-            if (reason := problem(found)) is not None:
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            reason = problem(item)
+            if reason is not None:
                 raise ValueError(f"its array '{name}' {reason}")
             return
-        for part in found:
-            if not isinstance(found.get(part, getlink=True), h5py.HardLink):
+        for part in item:
+            if not isinstance(item.get(part, getlink=True), h5py.HardLink):
                 raise ValueError(f"'{part}' of '{name}' is a link")
 
     with h5py.File(path, "r") as file:

@@ -125,18 +125,23 @@ class Coverage:
             "another shape": self.wrong_shape,
             "unexpected": self.unexpected,
         }
-        return "; ".join(
-            f"{kind}: {listed(names, _NAMED)}" for kind, names in kinds.items() if names
-        )
+        texts = [f"{kind}: {listed(names, _NAMED)}" for kind, names in kinds.items() if names]
+        return "; ".join(texts)
 
 
 def compare(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Coverage:
     """Which of `tensors` the `stored` ones, which have a shape, can overwrite."""
-    both = sorted(tensors.keys() & stored.keys())
-    matched = [name for name in both if tuple(tensors[name].shape) == tuple(stored[name].shape)]
-    missing = sorted(tensors.keys() - stored.keys())
-    unexpected = sorted(stored.keys() - tensors.keys())
-    return Coverage(matched, missing, unexpected, [name for name in both if name not in matched])
+    matched: list[str] = []
+    wrong_shape: list[str] = []
+    for name in sorted(tensors.keys() & stored.keys()):
+        is_equal = tuple(tensors[name].shape) == tuple(stored[name].shape)
+        (matched if is_equal else wrong_shape).append(name)
+    return Coverage(
+        matched,
+        missing=sorted(tensors.keys() - stored.keys()),
+        unexpected=sorted(stored.keys() - tensors.keys()),
+        wrong_shape=wrong_shape,
+    )
 
 
 def from_pretrained(kind: Any, folder: Path) -> tuple[Any, Coverage]:
@@ -144,17 +149,21 @@ def from_pretrained(kind: Any, folder: Path) -> tuple[Any, Coverage]:
 
     Reads the disk; no pickle. Raises what transformers raises.
     """
-    options = {"use_safetensors": True, "ignore_mismatched_sizes": True}
-    with (
-        quiet(),
-        torch.device("cpu"),
-    ):  # it refuses a model without values, as other ranks build one
+    # On the CPU: it refuses a model without values, as other ranks build one.
+    with quiet(), torch.device("cpu"):
         inner, report = kind.from_pretrained(
-            str(folder), output_loading_info=True, **options, **_LOCAL
+            str(folder),
+            output_loading_info=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            **_LOCAL,
         )
-    missing, unexpected = (sorted(report[name]) for name in ("missing_keys", "unexpected_keys"))
-    shapes = sorted(name for name, *_ in report["mismatched_keys"])
-    return inner, Coverage((), missing, unexpected, shapes)
+    coverage = Coverage(
+        missing=sorted(report["missing_keys"]),
+        unexpected=sorted(report["unexpected_keys"]),
+        wrong_shape=sorted(name for name, *_ in report["mismatched_keys"]),
+    )
+    return inner, coverage
 
 
 @dataclass(frozen=True)
@@ -205,13 +214,13 @@ class StoredWeights:
         self.tensors = stored_tensors(folder)
         self._prefix = f"{inner.base_model_prefix}."
         self._ignored = tuple(getattr(inner, "_keys_to_ignore_on_load_unexpected", None) or ())
+        weights = [*inner.named_parameters(remove_duplicate=False), *inner.named_buffers()]
         groups: dict[int, list[str]] = {}
-        for name, weight in [
-            *inner.named_parameters(remove_duplicate=False),
-            *inner.named_buffers(),
-        ]:
-            groups.setdefault(id(weight), []).append(name)
-        self.tied = {name: group for group in groups.values() for name in group}
+        self.tied: dict[str, list[str]] = {}
+        for name, weight in weights:
+            group = groups.setdefault(id(weight), [])
+            group.append(name)
+            self.tied[name] = group
         """For each parameter and buffer of the model the names of those tied to it, and its own."""
 
     def named(self, name: str) -> StoredTensor | None:
@@ -222,16 +231,16 @@ class StoredWeights:
     def source(self, name: str) -> StoredTensor | None:
         """What the parameter or buffer `name` is read from; None: the files lack it."""
         names = (name, *self.tied.get(name, ()))
-        return next((tensor for alias in names if (tensor := self.named(alias))), None)
+        return next(filter(None, map(self.named, names)), None)
 
     def unexpected(self) -> list[str]:
         """The stored tensors that the model lacks, but for those that it expects to be there."""
-        known = {tensor.name for name in self.tied if (tensor := self.named(name))}
-        return sorted(
-            name
-            for name in self.tensors.keys() - known
-            if not any(re.search(pattern, name) for pattern in self._ignored)
-        )
+        known = {tensor.name for tensor in map(self.named, self.tied) if tensor is not None}
+        unknown = []
+        for name in sorted(self.tensors.keys() - known):
+            if not any(re.search(pattern, name) for pattern in self._ignored):
+                unknown.append(name)
+        return unknown
 
 
 def weights_of(inner: Module) -> dict[str, Tensor]:

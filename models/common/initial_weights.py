@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -31,13 +33,16 @@ _KINDS = ("buffer", "ema", "weight")
 """Tensors of a model in the files of a checkpoint; the average counts before the weight."""
 
 
+_Piece = tuple[int, int, Path, str]
+"""Of a tensor: first element, number of elements, file, and name there."""
+
+
 @dataclass(frozen=True)
 class JoinedTensor:
     """A tensor of a checkpoint, whose intervals are in the files of several processes."""
 
     shape: tuple[int, ...]
-    pieces: list[tuple[int, int, Path, str]]
-    """First element, number of elements, file, and name there."""
+    pieces: list[_Piece]
 
     def read_into(self, tensor: Tensor) -> None:
         """Overwrite `tensor` with the values. Disk access."""
@@ -84,8 +89,6 @@ class InitialWeights:
         self.tensors: Mapping[str, StoredTensor | JoinedTensor]
         with library_errors(self._message, str(source), allowed=ALLOWED):
             self.tensors = stored_tensors(source) if source.is_file() else _joined(source)
-        self.shapes = {name: tensor.shape for name, tensor in self.tensors.items()}
-        """Shape of each parameter and buffer."""
 
     def check(self) -> None:
         """Compare the files of a checkpoint with its checksums; other files have none.
@@ -102,10 +105,8 @@ class InitialWeights:
         """
         with library_errors(self._message, str(self.path), allowed=ALLOWED):
             self.tensors[name].read_into(tensor)
-        is_weight = (
-            isinstance(tensor, Parameter) and tensor.is_floating_point() and _has_values(tensor)
-        )
-        if is_weight and not _is_usable(tensor):
+        is_weight = isinstance(tensor, Parameter) and tensor.is_floating_point()
+        if is_weight and _has_values(tensor) and not _is_usable(tensor):
             raise DataError(
                 f"{self._what} has a weight that is not finite: '{name}'",
                 where=str(self.path),
@@ -135,12 +136,14 @@ def _check_files(source: Path) -> None:
     if not (path.is_file() and (folder / _CHECKSUM).is_file()):
         return
     content = path.read_bytes()
-    if (folder / _CHECKSUM).read_text().split()[:1] != [sha256(content).hexdigest()]:
+    checksum, *_ = (folder / _CHECKSUM).read_text().split() or [""]
+    if checksum != sha256(content).hexdigest():
         raise ValueError(f"{path} is damaged: wrong checksum")
     for file in json.loads(content)["files"]:
-        is_used = file["name"] == source.name if source.is_file() else file["name"] != _MODEL
+        name = file["name"]
+        is_used = name == source.name if source.is_file() else name != _MODEL
         if is_used:
-            _check_blocks(folder / file["name"], file["crc32"])
+            _check_blocks(folder / name, file["crc32"])
 
 
 def _check_blocks(path: Path, checksums: list[int]) -> None:
@@ -156,23 +159,28 @@ def _check_blocks(path: Path, checksums: list[int]) -> None:
 def _joined(folder: Path) -> dict[str, JoinedTensor]:
     manifest = json.loads((folder / _MANIFEST).read_bytes())
     state = json.loads((folder / _STATE).read_bytes())
-    pieces: dict[tuple[str, str], list[tuple[int, int, Path, str]]] = {}
-    for shard in (
-        folder / file["name"] for file in manifest["files"] if file["name"].startswith("rank-")
-    ):
-        with safe_open(shard, "pt") as file:
-            for key in list(file.keys()):
-                kind, rest = key.split("|", 1)
-                name, start = rest.rsplit("|", 1)
-                (length,) = file.get_slice(key).get_shape()
-                pieces.setdefault((kind, name), []).append((int(start), length, shard, key))
-    joined = {}
+    pieces: defaultdict[str, list[_Piece]] = defaultdict(list)
+    for file in manifest["files"]:
+        shard = folder / file["name"]
+        if not file["name"].startswith("rank-"):
+            continue
+        with safe_open(shard, "pt") as stored:
+            for key in stored.keys():  # noqa: SIM118
+                kind_and_name, start = key.rsplit("|", 1)
+                (length,) = stored.get_slice(key).get_shape()
+                pieces[kind_and_name].append((int(start), length, shard, key))
+    tensors = {}
     for name, shape in (state["shapes"] | state["buffers"]).items():
-        parts = next((pieces[kind, name] for kind in _KINDS if (kind, name) in pieces), [])
+        keys = [f"{kind}|{name}" for kind in _KINDS]
+        parts = next((pieces[key] for key in keys if key in pieces), [])
         if sum(length for _, length, *_ in parts) != prod(shape):
             raise ValueError(f"{name} is incomplete")
-        joined[name] = JoinedTensor(tuple(shape), parts)
-    return joined
+        tensors[name] = JoinedTensor(tuple(shape), parts)
+    return tensors
+
+
+def _of_parts(tensors: Mapping[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(parts)}
 
 
 def load(
@@ -191,16 +199,15 @@ def load(
     that is damaged or a weight that is not finite. `is_verified`: the checksums have been compared.
     """
     weights = InitialWeights(path, setting)
-    tensors = {name: tensor for name, tensor in weights_of(model).items() if name.startswith(parts)}
-    coverage = compare(
-        tensors, {n: tensor for n, tensor in weights.tensors.items() if n.startswith(parts)}
-    )
-    if wrong := [*coverage.unexpected, *coverage.random]:
+    tensors = _of_parts(weights_of(model), parts)
+    coverage = compare(tensors, _of_parts(weights.tensors, parts))
+    differences = [*coverage.unexpected, *coverage.random]
+    if differences:
         what = "encoder" if setting.endswith(".encoder") else "model"
-        matching = len(coverage.matched)
         raise DataError(
-            f"{setting} '{weights.path}' is another {what}: {matching} of {len(tensors)} tensors match",
-            where=listed(wrong, 1),
+            f"{setting} '{weights.path}' is another {what}: "
+            f"{len(coverage.matched)} of {len(tensors)} tensors match",
+            where=listed(differences, 1),
             allowed=f"{allowed}, of the same model.size",
         )
     if not is_verified and any(map(_has_values, tensors.values())):

@@ -34,8 +34,11 @@ class Dropout(nn.Dropout):
         is_drawn = self.training and dropped not in (0, _STEPS)
         if not is_drawn or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
-        drawn = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        mask = drawn.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - _STEPS // 2
+        size = x.numel()
+        wide = torch.empty((size + 3) // 4, dtype=torch.int64)
+        wide.random_(-(2**63), None)
+        numbers = wide.view(torch.int16)[:size].view(x.shape)
+        mask = numbers >= dropped - _STEPS // 2
         return x * (_STEPS / (_STEPS - dropped)) * mask
 
 
@@ -88,10 +91,11 @@ def count_flops(model: Module, inputs: Sequence[Any], frozen: Sequence[str]) -> 
     without = 0
     for name in frozen:
         part = model.get_submodule(name)
-        parts = (
-            [f"{name}.{n}" for n in range(len(part))] if isinstance(part, ModuleList) else [name]
-        )
-        without += sum(sum(counts[f"{type(model).__name__}.{p}"].values()) for p in parts)
+        names = [name]
+        if isinstance(part, ModuleList):
+            names = [f"{name}.{number}" for number in range(len(part))]
+        for module in names:
+            without += sum(counts[f"{type(model).__name__}.{module}"].values())
     return 3.0 * counter.get_total_flops() - 2.0 * without
 
 

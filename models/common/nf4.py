@@ -38,8 +38,9 @@ class Nf4Linear(nn.Module):
         scales, of_scales = _ops.quantize_blockwise(largest - mean, table, _SCALES)
         # As bytes: a cast of the whole model to another dtype leaves them alone.
         constants = torch.cat([table, mean[None], of_scales]).view(torch.uint8)
-        for name, bits in (("codes", codes), ("scales", scales), ("constants", constants)):
-            self.register_buffer(name, bits.cpu(), persistent=False)
+        self.register_buffer("codes", codes.cpu(), persistent=False)
+        self.register_buffer("scales", scales.cpu(), persistent=False)
+        self.register_buffer("constants", constants.cpu(), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """`inputs` [..., in]; returns [..., out]."""
@@ -50,8 +51,16 @@ class Nf4Linear(nn.Module):
 def weight_of(shape: Any, dtype: torch.dtype, *bits: Tensor) -> Tensor:
     """The weight that `bits`, the buffers of a layer, stand for."""
     codes, scales, constants = bits
-    table, mean, of_scales = constants.view(torch.float32).tensor_split([_TABLE, _TABLE + 1])
-    largest = _ops.dequantize_blockwise(scales, of_scales, table, _SCALES, torch.float32).add_(mean)
+    numbers = constants.view(torch.float32)
+    table, mean, of_scales = numbers.tensor_split([_TABLE, _TABLE + 1])
+    largest = _ops.dequantize_blockwise(
+        scales,
+        of_scales,
+        table,
+        _SCALES,
+        torch.float32,
+    )
+    largest += mean
     weight: Tensor = _ops.dequantize_4bit(codes, largest, _BLOCK, "nf4", shape, dtype)
     return weight
 
@@ -64,8 +73,9 @@ class _Product(torch.autograd.Function):
         context.save_for_backward(*bits)
         context.shape = shape
         kind = inputs.device.type
-        is_cast = torch.is_autocast_enabled(kind)
-        dtype = torch.get_autocast_dtype(kind) if is_cast else inputs.dtype
+        dtype = inputs.dtype
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
         return nn.functional.linear(inputs, weight_of(shape, dtype, *bits))
 
     @staticmethod
@@ -119,15 +129,19 @@ class Quantizer:
         for layer in _linears(inner.requires_grad_(False)).values():
             bits = self._in_4_bits(layer)
             rounded = weight_of(bits.shape, layer.weight.dtype, *bits.buffers())
-            layer.weight.data = rounded.t().contiguous() if _is_transposed(layer) else rounded
+            if _is_transposed(layer):
+                rounded = rounded.t().contiguous()
+            layer.weight.data = rounded
 
     def _replace(self, inner: Any, name: str) -> None:
+        layer = self._in_4_bits(inner.get_submodule(name))
         parent, _, last = name.rpartition(".")
-        setattr(inner.get_submodule(parent), last, self._in_4_bits(inner.get_submodule(name)))
+        setattr(inner.get_submodule(parent), last, layer)
 
     def _in_4_bits(self, layer: Any) -> Nf4Linear:
         weight = layer.weight.detach().to(self._device)
-        weight = weight.t().contiguous() if _is_transposed(layer) else weight
+        if _is_transposed(layer):
+            weight = weight.t().contiguous()
         return Nf4Linear(weight, layer.bias, self._table)
 
 
@@ -149,12 +163,12 @@ def _linears(inner: Any) -> dict[str, Any]:
     from transformers.pytorch_utils import Conv1D
 
     head = inner.get_output_embeddings()
-    kinds = (nn.Linear, Conv1D)
-    return {
-        name: module
-        for name, module in inner.named_modules()
-        if type(module) in kinds and module is not head and not module.weight.requires_grad
-    }
+    layers = {}
+    for name, module in inner.named_modules():
+        is_linear = type(module) in (nn.Linear, Conv1D)
+        if is_linear and module is not head and not module.weight.requires_grad:
+            layers[name] = module
+    return layers
 
 
 def _is_transposed(layer: nn.Module) -> bool:

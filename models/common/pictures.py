@@ -43,14 +43,18 @@ def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Imag
     that does not say whether 0 is ink or paper.
     """
     with _errors(file, fix), Image.open(file, formats=FORMATS) as image:
-        if problem := too_large(*image.size):
+        problem = too_large(*image.size)
+        if problem:
             raise ValueError(problem)
         if page:
             image.seek(page)
-        is_wide = _has_16_bits(image)
+        # What is loaded has 8 bits a color, whatever its file has.
+        tiles = getattr(image, "tile", ())
+        is_wide = any("16" in str(tile[3]) for tile in tiles)
         image.load()
         facts = dict(getattr(image, "tag_v2", {}))
-        if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        is_jpeg = image.format in ("JPEG", "MPO")
+        if is_jpeg and image.mode == "CMYK" and "adobe" not in image.info:
             raise ValueError("a JPEG of CMYK without the mark of Adobe may have either sign")
         return _eight_bits(ImageOps.exif_transpose(image), is_wide, facts)
 
@@ -73,7 +77,10 @@ def _errors(file: Path | IO[bytes], fix: str) -> AbstractContextManager[None]:
     logging.getLogger("PIL").addHandler(_SILENT)
     name = file if isinstance(file, Path) else "the picture"
     return library_errors(
-        f"'{name}' is not a readable image", "data.path", allowed=ALLOWED, fix=fix
+        f"'{name}' is not a readable image",
+        "data.path",
+        allowed=ALLOWED,
+        fix=fix,
     )
 
 
@@ -84,19 +91,19 @@ def _eight_bits(image: Image.Image, is_wide: bool, facts: dict[int, Any]) -> Ima
         return _narrow_grey(image, facts)
     if mode in ("La", "RGBa"):
         image = image.convert(mode.upper())
-    elif mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"):
+    elif mode not in _GREYS + _COLORED:
         raise ValueError(f"pictures of mode {mode} are not read")
     clear = image.info.get("transparency")
     if is_wide and isinstance(clear, tuple):
         image.info["transparency"] = tuple(value >> 8 for value in clear)
     if image.has_transparency_data:
-        colored = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, colored).convert("L" if mode in _GREYS else "RGB")
+        image = Image.alpha_composite(paper, image.convert("RGBA"))
     return image.convert("L" if mode in _GREYS else "RGB")
 
 
 _GREYS = ("1", "L", "LA", "La")
+_COLORED = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 
 
 def _narrow_grey(image: Image.Image, facts: dict[int, Any]) -> Image.Image:
@@ -112,18 +119,15 @@ def _narrow_grey(image: Image.Image, facts: dict[int, Any]) -> Image.Image:
     white = next((2.0**bits - 1 for bits in _DEPTHS if high < 2**bits), high)
     grey = np.empty(values.shape, np.uint8)
     for top in range(0, len(values), _ROWS):
-        share = values[top : top + _ROWS] / white
+        rows = slice(top, top + _ROWS)
+        share = values[rows] / white
         if facts.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
             share = 1 - share  # Pillow does that for 8 bits only
-        grey[top : top + _ROWS] = np.rint(share * 255)
-    if isinstance(clear := image.info.get("transparency"), int):
+        grey[rows] = np.rint(share * 255)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
         grey[values == clear] = 255
     return Image.fromarray(grey)
-
-
-def _has_16_bits(image: Image.Image) -> bool:
-    """Whether an image with 8 bits in memory has 16 in its file; before it is loaded."""
-    return any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 COLORS = 64
@@ -143,4 +147,5 @@ def small(png: bytes, side: int, max_bytes: int) -> bytes:
         image.quantize(COLORS).save(file, "PNG", optimize=True)
         if file.tell() <= max_bytes:
             return file.getvalue()
-        side = int(max(image.size) * min(_SMALLER, math.sqrt(max_bytes / file.tell())))
+        factor = math.sqrt(max_bytes / file.tell())
+        side = int(max(image.size) * min(_SMALLER, factor))

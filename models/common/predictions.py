@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import Module
 
 from gearshift.models.base import Batch, DataError, Prediction, Split
 from gearshift.models.common.data_files import files, listed
+from gearshift.models.common.family import spread_positions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,38 +27,14 @@ class FixedDraws:
         return np.random.default_rng(0)
 
 
-def spread_positions(count: int, limit: int) -> list[int]:
-    """At most `limit` evenly spaced positions below `count`, including the first and the last."""
-    return sorted(set(np.linspace(0, count - 1, limit).astype(int).tolist()))
-
-
 def few_samples(split: Split, limit: int) -> list[Any]:
     """At most `limit` samples, spread over the split. May read from disk; raises DataError."""
     return [split.sample(index, FixedDraws()) for index in spread_positions(len(split), limit)]
 
 
-@contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """Evaluation mode without gradients; then the mode from before."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
-
-
 def placed(batch: Batch, device: torch.device) -> dict[str, Any]:
     """`batch` with its tensors on `device`."""
     return {n: x.to(device) if isinstance(x, Tensor) else x for n, x in batch.items()}
-
-
-def printable(text: str) -> str:
-    """`text` without control characters."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
 
 
 def png(image: Image) -> bytes:
@@ -77,28 +53,28 @@ def input_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        error.message, error.where = (
-            t.replace(_SETTING, OPTION) for t in (error.message, error.where)
-        )
-        error.fix = (
-            "" if "--set data." in error.fix else error.fix
-        )  # settings of data are those of the run
+        error.message = error.message.replace(_SETTING, OPTION)
+        error.where = error.where.replace(_SETTING, OPTION)
+        if "--set data." in error.fix:
+            error.fix = ""  # settings of data are those of the run
         raise
 
 
-def passed_over(source: Path, used: Iterable[Path]) -> Iterator[Prediction]:
-    """The files of a folder that are not `used`, nor stand beside such a file by its name.
+def passed_over(source: Path, inputs: Iterable[Path]) -> Iterator[Prediction]:
+    """The files of a folder that are not `inputs`, nor stand beside such a file by its name.
 
     Reads the disk.
     """
-    inputs = {*used}
-    stems = {file.with_name(file.name.split(".")[0]).as_posix() for file in inputs}
-    others = [
-        file.relative_to(source).as_posix()
-        for file in (files(source) if source.is_dir() else ())
-        if inputs.isdisjoint([file, *file.parents])
-        and not any(re.match(re.escape(stem) + r"[._-]", file.as_posix()) for stem in stems)
-    ]
+    if not source.is_dir():
+        return
+    roots = {*inputs}
+    stems = {file.with_name(file.name.split(".")[0]).as_posix() for file in roots}
+    beside = tuple(stem + mark for stem in stems for mark in "._-")
+    others = []
+    for file in files(source):
+        is_used = not roots.isdisjoint([file, *file.parents])
+        if not is_used and not file.as_posix().startswith(beside):
+            others.append(file.relative_to(source).as_posix())
     if others:
         yield Prediction("passed-over", f"passed over, no input: {listed(others, 8)}")
 
@@ -107,17 +83,17 @@ class DistinctNames:
     """Names of predictions: letters, digits, "-", "_" and "." only, and none twice."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        self._names: set[str] = set()
 
     def of(self, text: str) -> str:
         """The name for `text`, such as a path; with a number if another text has that name."""
         start = re.sub(r"[^\w.-]+", "-", text).strip(".-") or "input"
         name = start
         number = 1
-        while name.casefold() in self._taken:  # some file systems ignore case
+        while name.casefold() in self._names:  # some file systems ignore case
             number += 1
             name = f"{start}-{number}"
-        self._taken.add(name.casefold())
+        self._names.add(name.casefold())
         return name
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,13 @@ class SplitRule:
     @classmethod
     def of(cls, data: Any, context: Context) -> SplitRule:
         """The rule of a run; `data` is the section of settings, which may lack `fraction`."""
-        seed = context.seed if data.split_seed is None else data.split_seed
-        fraction = getattr(data, "fraction", 1.0)
-        return cls(context.eval_share, seed, fraction, data.fold, context.earlier_splits)
+        return cls(
+            context.eval_share,
+            seed=context.seed if data.split_seed is None else data.split_seed,
+            fraction=getattr(data, "fraction", 1.0),
+            fold=data.fold,
+            earlier=context.earlier_splits,
+        )
 
     def refuse_fold(self, why: str, fix: str = "remove data.fold") -> None:
         """Raise DataError if there is a fold: the data is not split by group."""
@@ -64,35 +68,44 @@ def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> Groups:
     """
     ids = sorted(set(groups))
     order = np.random.default_rng(rule.seed).permutation(len(ids))
-    used = [ids[i] for i in order[: max(1, round(rule.fraction * len(ids)))]]
-    if rule.earlier is not None and (rule.fold is None or not rule.earlier.keys().isdisjoint(ids)):
-        return _extend(used, rule.share, noun, rule.earlier)
-    count = len(used)
-    held = held_out(count, rule.share)
-    if count - 2 * held < 1:
+    num_used = max(1, round(rule.fraction * len(ids)))
+    selection = [ids[i] for i in order[:num_used]]
+    earlier = rule.earlier
+    if earlier is not None and (rule.fold is None or not earlier.keys().isdisjoint(ids)):
+        return _extend(selection, rule.share, noun, earlier)
+
+    count = len(selection)
+    size = held_out(count, rule.share)
+    if count - 2 * size < 1:
         raise DataError(
-            f"{count} {noun}: eval.share={rule.share:g} gives {held} each for val and test",
+            f"{count} {noun}: eval.share={rule.share:g} gives {size} each for val and test",
             where="eval.share, data.fraction, data.path",
             allowed="at least one group each for train, val and test",
             fix="--set eval.share=0.1" if count > 2 else f"add data: three splits need 3 {noun}",
         )
-    test = used[held : 2 * held]
-    others = used[:held] + used[2 * held :]
+    test = selection[size : 2 * size]
+    others = selection[:size] + selection[2 * size :]
     start = 0
-    stop = held
+    stop = size
     if rule.fold is not None:
         number, parts = parse_fold(rule.fold)
         most = len(others)
         if max(number, parts or 0) > most:
             raise DataError(
-                f"data.fold {rule.fold}: {count} {noun}, without {held} for test, have at most {most} folds",
+                f"data.fold {rule.fold}: {count} {noun}, without {size} for test, "
+                f"have at most {most} folds",
                 where="data.fold, eval.share, data.fraction, data.path",
                 allowed=f"at most {most} folds",
                 fix=f"--set data.fold={min(number, most)}/{most if parts else 'groups'}",
             )
-        start, stop = (most * n // (parts or most) for n in (number - 1, number))
-    train = others[:start] + others[stop:]
-    return {"val": sorted(others[start:stop]), "test": sorted(test), "train": sorted(train)}
+        parts = parts or most
+        start = most * (number - 1) // parts
+        stop = most * number // parts
+    return {
+        "val": sorted(others[start:stop]),
+        "test": sorted(test),
+        "train": sorted(others[:start] + others[stop:]),
+    }
 
 
 def held_out(count: int, share: float) -> int:
@@ -101,24 +114,28 @@ def held_out(count: int, share: float) -> int:
 
 
 def _extend(
-    used: Sequence[str], share: float, noun: str, earlier: Mapping[str, SplitName]
+    selection: Sequence[str], share: float, noun: str, earlier: Mapping[str, SplitName]
 ) -> Groups:
     """The split of an experience: few groups may arrive at a time, and none changes its split."""
-    fresh = [group for group in used if group not in earlier]
-    held = held_out(len(fresh), share)
-    sides: dict[str, SplitName] = dict.fromkeys(fresh, "train")
-    sides.update(dict.fromkeys(fresh[held : 2 * held], "test"))
-    sides.update(dict.fromkeys(fresh[:held], "val"))
-    sides.update((group, earlier[group]) for group in used if group in earlier)
-    splits = {name: sorted(group for group in sides if sides[group] == name) for name in SPLITS}
-    if empty := [name for name in SPLITS if not splits[name]]:
+    fresh = [group for group in selection if group not in earlier]
+    size = held_out(len(fresh), share)
+    splits: dict[SplitName, list[str]] = {
+        "train": fresh[2 * size :],
+        "val": fresh[:size],
+        "test": fresh[size : 2 * size],
+    }
+    for group in selection:
+        if group in earlier:
+            splits[earlier[group]].append(group)
+    empty = [name for name in SPLITS if not splits[name]]
+    if empty:
         raise DataError(
-            f"{' and '.join(empty)} would be empty: {len(fresh)} of {len(used)} {noun} are new",
+            f"{' and '.join(empty)} would be empty: {len(fresh)} of {len(selection)} {noun} are new",
             where="data.path",
             allowed="at least one new group each for train, val and test",
             fix="add more data",
         )
-    return splits
+    return {name: sorted(groups) for name, groups in splits.items()}
 
 
 def save_split(
@@ -130,7 +147,8 @@ def save_split(
     `replace` the saved split is replaced instead.
     """
     before = _saved(folder)
-    digest = sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
+    content = json.dumps(splits, sort_keys=True)
+    digest = sha256(content.encode()).hexdigest()[:16]
     if before is not None and before.get("digest") == digest:
         return
     if before is not None and not replace:
@@ -144,10 +162,11 @@ def save_split(
     if rule is not None and rule.fold is not None:
         saved["fold"] = rule.fold
     if rule is not None and rule.earlier:
-        present = {group for groups in splits.values() for group in groups}
-        saved[_EARLIER] = {g: side for g, side in rule.earlier.items() if g in present}
+        present = set().union(*splits.values())
+        saved[_EARLIER] = {group: side for group, side in rule.earlier.items() if group in present}
     saved["counts"] = {name: len(groups) for name, groups in splits.items()}
-    saved.update((str(name), groups) for name, groups in splits.items())
+    for name, groups in splits.items():
+        saved[name] = groups
     atomic_write(folder / SPLIT_FILE, json.dumps(saved, indent=1))
 
 
@@ -175,7 +194,7 @@ def _saved(folder: Path) -> dict[str, Any] | None:
         saved: dict[str, Any] = json.loads(path.read_bytes())
         for name in SPLITS:
             groups = saved.get(name, [])
-            if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
+            if not isinstance(groups, list) or {*map(type, groups)} - {str}:
                 raise ValueError("its splits are not lists of texts")
         if not isinstance(saved.get(_EARLIER, {}), dict):
             raise ValueError(f"{_EARLIER} is not an object")
@@ -187,10 +206,13 @@ def overlapping_groups(folder: Path) -> list[str] | None:
 
     Reads the disk.
     """
-    if (saved := _saved(folder)) is None:
+    saved = _saved(folder)
+    if saved is None:
         return None
-    groups = [set(saved.get(name, ())) for name in SPLITS]
-    return sorted({group for a, b in combinations(groups, 2) for group in a & b})
+    counts: Counter[str] = Counter()
+    for name in SPLITS:
+        counts.update(set(saved.get(name, ())))
+    return sorted(group for group, count in counts.items() if count > 1)
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -199,12 +221,16 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)  # of a process that was killed; a link is not followed
     with partial.open("xb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(_bytes_of(content))
     partial.replace(path)
 
 
 def write_if_changed(path: Path, content: str | bytes) -> None:
     """As atomic_write, unless the file holds `content` already."""
-    data = content.encode() if isinstance(content, str) else content
+    data = _bytes_of(content)
     if not path.is_file() or path.read_bytes() != data:
         atomic_write(path, data)
+
+
+def _bytes_of(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content

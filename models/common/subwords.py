@@ -86,13 +86,15 @@ class SubwordTokenizer:
         """Number of token ids; every id is below it."""
         self.specials: list[int] = []
         for names in specials:
-            if (name := next(filter(known.__contains__, names), None)) is None:
+            tokens = [known[name] for name in names if name in known]
+            if not tokens:
+                needed = ", ".join(map(" or ".join, specials))
                 raise DataError(
                     f"the tokenizer has none of the tokens {', '.join(names)}",
                     where=where,
-                    allowed=f"a tokenizer with {', '.join(' or '.join(names) for names in specials)}",
+                    allowed=f"a tokenizer with {needed}",
                 )
-            self.specials.append(known[name])
+            self.specials.append(tokens[0])
         self.pad, self.start, self.end, *_ = self.specials
 
     def encode(self, text: str) -> list[int]:

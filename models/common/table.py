@@ -27,11 +27,19 @@ from gearshift.models.common.data_files import (
 from gearshift.models.common.text_file import TextFile
 
 
+def text_of(cell: object) -> str:
+    """The text in a cell, without space around it; empty for none."""
+    return "" if cell is None else str(cell).strip()
+
+
 def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
     """The names of the columns of a table, replaced by their meanings; empty if ignored."""
-    names = [str("" if name is None else name).strip() for name in header]
-    meanings = (declared.get(name.lower(), name) for name in names)
-    return ["" if meaning == IGNORE else meaning for meaning in meanings]
+    meanings = []
+    for cell in header:
+        name = text_of(cell)
+        meaning = declared.get(name.lower(), name)
+        meanings.append("" if meaning == IGNORE else meaning)
+    return meanings
 
 
 def columns_option(meanings: Mapping[str, str]) -> str:
@@ -75,7 +83,7 @@ class Table:
         """A sheet need not store empty cells at the end of a row, and has no delimiter."""
         self._rows = self._rows_of_sheet() if self._is_sheet else self._rows_of_text()
         self.header_line, header = self._read_header()
-        self.header = [x.strip(_INVISIBLE) if isinstance(x, str) else x for x in header]
+        self.header = [name.strip(_INVISIBLE) if isinstance(name, str) else name for name in header]
         """The names of the columns."""
         while len(self.header) > 1 and not self.header[-1] and not self._is_sheet:
             self.header.pop()  # a delimiter at the end of each row
@@ -103,44 +111,42 @@ class Table:
         odd number of quotes is then still the rest of the damaged row.
         """
         self.file.first_line()  # raises DataError if the file is empty
-        self._delimiter = _delimiter(next(self.file.chunks())[:_HEAD], self.file)
+        head = next(self.file.chunks())[:_HEAD]
+        self._delimiter = _delimiter(head, self.file)
         csv.field_size_limit(_LONGEST_CELL)
         lines = self.file.lines_with_ends()
         again: deque[str] = deque()
         """Lines to parse once more: those after the first one of a damaged row."""
         line = 1
         error: csv.Error | None = None
-        taken: list[str] = []
-        """The lines of the row that is parsed."""
+        row_lines: list[str] = []
+        """Of the row that is parsed."""
 
-        def taking() -> Iterator[str]:
+        def next_lines() -> Iterator[str]:
             while True:
-                text = again.popleft() if again else next(lines, None)
-                if text is None:
+                text = again.popleft() if again else next(lines, "")
+                if not text:
                     return
-                taken.append(text)
+                row_lines.append(text)
                 yield text
 
         while True:
             # Strict: otherwise a quote in the middle of a cell would join rows without a word.
-            reader = csv.reader(taking(), delimiter=self._delimiter, strict=True)
+            reader = csv.reader(next_lines(), delimiter=self._delimiter, strict=True)
             try:
                 for row in reader:
-                    is_rest = error is not None and "".join(taken).count('"') % 2
-                    if error is not None and is_rest:
-                        yield line, error
-                    else:
-                        error = None
-                        yield line, row
-                    line += len(taken)
-                    taken.clear()
+                    if "".join(row_lines).count('"') % 2 == 0:
+                        error = None  # otherwise the rest of the damaged row
+                    yield line, row if error is None else error
+                    line += len(row_lines)
+                    row_lines.clear()
                 return
             except csv.Error as raised:
                 error = raised
                 yield line, error
-                again.extendleft(reversed(taken[1:]))
+                again.extendleft(reversed(row_lines[1:]))
                 line += 1
-                taken.clear()
+                row_lines.clear()
 
     def _rows_of_sheet(self) -> Iterator[tuple[int, Sequence[Any] | csv.Error]]:
         """Rows of the first sheet, with their numbers. Raises DataError."""
@@ -177,20 +183,21 @@ class Table:
             where = f"{self.name}:{line}"
             if isinstance(cells, csv.Error):
                 if not is_damaged:
-                    bad_records.add(
-                        where, f"a quote that is not closed or not doubled: {cells}", _FIX
-                    )
+                    problem = f"a quote that is not closed or not doubled: {cells}"
+                    bad_records.add(where, problem, _FIX)
                 is_damaged = True
                 continue
-            is_blank = _is_blank(cells)
+            if _is_blank(cells) and (self._is_sheet or width > 1):
+                continue
             if self._is_sheet:
-                cells = (*cells[:width], *[None] * (width - len(cells)))
+                missing = [None] * (width - len(cells))
+                cells = [*cells[:width], *missing]
             elif _is_blank(cells[width:]):
                 cells = cells[:width]  # a delimiter at the end of each row
-            if len(cells) == width and not (is_blank and (self._is_sheet or width > 1)):
+            if len(cells) == width:
                 is_damaged = False
                 yield line, cells
-            elif not is_blank and not is_damaged:  # else a line of the damaged row
+            elif cells and not is_damaged:  # else a line of the damaged row
                 bad_records.add(where, f"{len(cells)} of {width} columns")
 
     def number(self, cell: Any, name: str) -> float:
@@ -200,13 +207,13 @@ class Table:
         """
         if isinstance(cell, int | float):
             return float(cell)
-        text = "" if cell is None else str(cell).strip()
+        text = text_of(cell)
         if text.lower() in MISSING:
             return nan
         number = text if self._delimiter == "," else text.replace(",", ".")
         if not _IS_NUMBER.fullmatch(number):
             raise ValueError(f"{name} '{cell}' is not a number")
-        self._marks.update(mark for mark in ".," if mark in text)
+        self._marks |= {*".,"} & {*text}
         if len(self._marks) > 1:
             raise ValueError(f"{name} '{text}': the table has decimal commas and decimal points")
         return float(number)
@@ -214,16 +221,16 @@ class Table:
     @property
     def notes(self) -> list[str]:
         """What was assumed of the file: complete once it was read."""
-        first = self._sheets[0]
-        others = len(self._sheets) - 1
-        sheets = (
-            f"sheet '{first}'; {others} other sheet{'s' * (others > 1)} not read" if others else ""
-        )
-        return [
-            note
-            for note in (self.file.note, "decimal comma" * ("," in self._marks), sheets)
-            if note
-        ]
+        notes = []
+        if self.file.note:
+            notes.append(self.file.note)
+        if "," in self._marks:
+            notes.append("decimal comma")
+        first, *others = self._sheets
+        if others:
+            ending = "s" if len(others) > 1 else ""
+            notes.append(f"sheet '{first}'; {len(others)} other sheet{ending} not read")
+        return notes
 
 
 def _delimiter(head: str, file: TextFile) -> str:
@@ -236,13 +243,16 @@ def _delimiter(head: str, file: TextFile) -> str:
     delimiters = [delimiter for delimiter in DELIMITERS if delimiter in header]
     if len(delimiters) > 1:
         raise DataError(
-            f"the header of '{file.path}' has several delimiters: {' '.join(map(repr, delimiters))}",
+            f"the header of '{file.path}' has several delimiters: "
+            f"{' '.join(map(repr, delimiters))}",
             where=f"{file.path}:{lines.index(header) + 1}",
             allowed="one delimiter, and other ones in quotes",
             fix="put names with delimiters into quotes",
         )
-    return delimiters[0] if delimiters else "\t" if ".tsv" in file.path.name.lower() else ","
+    if delimiters:
+        return delimiters[0]
+    return "\t" if ".tsv" in file.path.name.lower() else ","
 
 
 def _is_blank(cells: Sequence[Any]) -> bool:
-    return all(cell is None or not str(cell).strip() for cell in cells)
+    return not any(map(text_of, cells))

@@ -15,16 +15,15 @@ from torch.nn import Module
 from gearshift.models.base import Picture, Prediction, Predictions
 from gearshift.models.common import data_files
 from gearshift.models.common.data_files import existing_path, unknown_format
+from gearshift.models.common.family import evaluating, printable
 from gearshift.models.common.pictures import count_pages, open_picture
 from gearshift.models.common.predictions import (
     DistinctNames,
-    evaluating,
     features_file,
     few_samples,
     input_errors,
     placed,
     png,
-    printable,
 )
 from gearshift.models.doc_translation import images
 from gearshift.models.doc_translation.decoding import beam_search, texts

@@ -27,7 +27,8 @@ from gearshift.models.base import (
     Predictions,
     SplitName,
 )
-from gearshift.models.common import model_facts, subwords
+from gearshift.models.catalog import folder_of
+from gearshift.models.common import subwords
 from gearshift.models.common.data_files import (
     existing_path,
     few,
@@ -35,11 +36,19 @@ from gearshift.models.common.data_files import (
     unknown_embedded,
     unknown_format,
 )
-from gearshift.models.common.family import ENCODER, FamilyTask, Numbers, padded
-from gearshift.models.common.hub import folder_of
+from gearshift.models.common.family import (
+    ENCODER,
+    FACTS_FILE,
+    FamilyTask,
+    Numbers,
+    load_facts,
+    padded,
+    save_facts,
+    spread_positions,
+)
 from gearshift.models.common.hugging_face import Coverage
 from gearshift.models.common.layers import check_kernel, restrict_blocks
-from gearshift.models.common.predictions import passed_over, spread_positions
+from gearshift.models.common.predictions import passed_over
 from gearshift.models.common.split import SPLITS, atomic_write
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.doc_translation import embedded, formats, images, pretrained, showing
@@ -74,7 +83,7 @@ class DocTranslationTask(FamilyTask):
     goal = Goal("val_bleu", "max")
     units = "tokens"
     noun = "documents"
-    saved_files = (model_facts.FACTS_FILE, TOKENIZER_FILE)
+    saved_files = (FACTS_FILE, TOKENIZER_FILE)
     parts: Mapping[str, Sequence[str]] = {ENCODER: ENCODERS}
     vocabulary: Vocabulary
     collection: Collection
@@ -162,13 +171,13 @@ class DocTranslationTask(FamilyTask):
         else:
             texts = (self.records[number].target() for number in train)
             self.vocabulary = load_or_train(texts, self.size.vocabulary, folder)
-        model_facts.save(_PageFacts(self.size.vocabulary), folder)
+        save_facts(_PageFacts(self.size.vocabulary), folder)
 
     def setup_without_data(self) -> None:
         self.encoder = None  # the initial weights are among the trained ones
         folder = self.context.folder
         self.pretrained = None
-        self.size = replace(self.size, vocabulary=model_facts.load(folder, _PageFacts).vocabulary)
+        self.size = replace(self.size, vocabulary=load_facts(folder, _PageFacts).vocabulary)
         assert folder is not None, "the facts were loaded from it"
         self.vocabulary = load(folder / TOKENIZER_FILE)
 

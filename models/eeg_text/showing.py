@@ -14,16 +14,14 @@ from torch.nn import Module
 
 from gearshift.models.base import Batch, Picture, Prediction, Predictions
 from gearshift.models.common.data_files import existing_path, unknown_format
+from gearshift.models.common.family import evaluating, printable, spread_positions
 from gearshift.models.common.predictions import (
     DistinctNames,
-    evaluating,
     features_file,
     few_samples,
     input_errors,
     passed_over,
     placed,
-    printable,
-    spread_positions,
 )
 from gearshift.models.common.recordings import bids
 from gearshift.models.common.traces import MARK, TraceRow, draw_traces

@@ -23,10 +23,18 @@ from gearshift.models.base import (
     Prediction,
     SplitName,
 )
-from gearshift.models.common import initial_weights, model_facts, subwords
+from gearshift.models.catalog import folder_of
+from gearshift.models.common import initial_weights, subwords
 from gearshift.models.common.data_files import listed
-from gearshift.models.common.family import ENCODER, FamilyTask, Sums, path_of
-from gearshift.models.common.hub import folder_of
+from gearshift.models.common.family import (
+    ENCODER,
+    FACTS_FILE,
+    FamilyTask,
+    Sums,
+    load_facts,
+    path_of,
+    save_facts,
+)
 from gearshift.models.common.layers import check_kernel
 from gearshift.models.common.predictions import OPTION
 from gearshift.models.common.split import SPLITS
@@ -90,7 +98,7 @@ class EegTask(FamilyTask):
     split, by number; and `answer`, what the model makes of a recording in dataset.
     """
 
-    saved_files = (model_facts.FACTS_FILE, TOKENIZER_FILE)
+    saved_files = (FACTS_FILE, TOKENIZER_FILE)
     """In stage encoder no tokenizer."""
     use: Use
     fit_texts: Callable[[], dict[str, Any]]
@@ -146,12 +154,12 @@ class EegTask(FamilyTask):
             self.recordings.channel_map,
             **of_text,
         )
-        model_facts.save(self.trained, self.context.folder)
+        save_facts(self.trained, self.context.folder)
         self.splits = {name: self.samples_of(name, numbers[name]) for name in SPLITS}
 
     def setup_without_data(self) -> None:
         self.encoder = None  # the initial weights are among the trained ones
-        self.trained = model_facts.load(self.context.folder, TrainedOnEeg)
+        self.trained = load_facts(self.context.folder, TrainedOnEeg)
         self.size = self.trained.size
 
     def build(self) -> Module:

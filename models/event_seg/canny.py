@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy import ndarray
 from scipy import ndimage
 
 _SHIFT = 15
@@ -10,65 +11,90 @@ _TANGENT = 13573
 """Of 22.5 degrees, times 2**_SHIFT."""
 
 
-def shrunk(frame: np.ndarray, factor: int) -> np.ndarray:
+def squares(picture: ndarray, side: int) -> ndarray:
+    """`picture` [height, width] in squares of `side`² pixels, without a remainder.
+
+    Its axes are [row, y, column, x], with y and x within a square.
+    """
+    rows, columns = np.array(picture.shape) // side
+    whole = picture[: rows * side, : columns * side]
+    return whole.reshape(rows, side, columns, side)
+
+
+def shrunk(frame: ndarray, factor: int) -> ndarray:
     """The means of `factor`² pixels of `frame` uint8 [height, width], without a remainder: uint8.
 
     A half is rounded up for a factor of 2, otherwise to the even number, as `cv2.resize` does.
     """
-    height, width = (n // factor for n in frame.shape)
-    cut = frame[: height * factor, : width * factor].reshape(height, factor, width, factor)
-    sums = cut.sum((1, 3), dtype=np.int32)
+    sums = squares(frame, factor).sum((1, 3), dtype=np.int32)
     if factor == 2:
         return ((sums + 2) >> 2).astype(np.uint8)
-    return np.rint(sums * np.float32(1 / factor**2)).astype(np.uint8)
+    means = sums * np.float32(1 / factor**2)
+    return np.rint(means).astype(np.uint8)
 
 
-def canny(frame: np.ndarray, low: int, high: int) -> np.ndarray:
+def canny(frame: ndarray, low: int, high: int) -> ndarray:
     """Whether each pixel of `frame` uint8 [height, width] is on a thin edge: bool.
 
     Pixels above `low` that connect to one above `high`; the strength is |dx| + |dy| of Sobel's 3×3
     filter. Source: Canny, A Computational Approach to Edge Detection, 1986.
     """
-    dx, dy = _sobel(frame)
+    values = frame.astype(np.int16)
+    dx = ndimage.sobel(values, axis=1, mode="nearest")
+    dy = ndimage.sobel(values, axis=0, mode="nearest")
     strength = np.abs(dx) + np.abs(dy)
-    rows, columns = np.nonzero(strength > low)
-    is_peak = _is_peak(strength, rows, columns, dx[rows, columns], dy[rows, columns])
-    weak = np.zeros(frame.shape, bool)
-    weak[rows, columns] = is_peak
+
+    weak = strength > low
+    weak[weak] = _is_peak(strength, weak, dx[weak], dy[weak])
     parts, count = ndimage.label(weak, np.ones((3, 3)))
+    strong = weak & (strength > high)
     is_edge = np.zeros(count + 1, bool)
-    is_edge[parts[weak & (strength > high)]] = True
+    is_edge[parts[strong]] = True
     return is_edge[parts]
 
 
-def dilated(mask: np.ndarray, size: int) -> np.ndarray:
+def dilated(mask: ndarray, size: int) -> ndarray:
     """`mask` bool [height, width], each true pixel as a square of `size` pixels: 0 or 1, uint8."""
     return ndimage.maximum_filter(mask.view(np.uint8), size, mode="constant")
 
 
-def _sobel(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives along x and y, int16."""
-    wide = np.pad(frame, 1, mode="edge").astype(np.int16)
-    down = wide[:-2] + 2 * wide[1:-1] + wide[2:]
-    across = wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:]
-    return down[:, 2:] - down[:, :-2], across[2:] - across[:-2]
-
-
 def _is_peak(
-    strength: np.ndarray, rows: np.ndarray, columns: np.ndarray, dx: np.ndarray, dy: np.ndarray
-) -> np.ndarray:
-    """Whether pixels are the strongest along their gradient, of two equal ones the first."""
-    wide = np.pad(strength, 1)
-    step = wide.shape[1]
-    x = np.abs(dx.astype(np.int32))
-    y = np.abs(dy.astype(np.int32)) << _SHIFT
-    is_flat = y < x * _TANGENT
-    is_steep = y > x * _TANGENT + (x << (_SHIFT + 1))  # the tangent of 67.5 degrees is larger by 2
-    diagonal = np.where((dx ^ dy) < 0, step - 1, step + 1)
-    offset = np.where(is_flat, 1, np.where(is_steep, step, diagonal))
-    pixel = (rows + 1) * step + columns + 1
-    values = wide.ravel()
-    here = values[pixel]
-    after = values[pixel + offset]
-    beats_after = np.where(is_flat | is_steep, here >= after, here > after)
-    return (here > values[pixel - offset]) & beats_after
+    strength: ndarray,
+    candidates: ndarray,
+    dx: ndarray,
+    dy: ndarray,
+) -> ndarray:
+    """Whether the `chosen` pixels, of the slopes `dx` and `dy`, are the strongest along them.
+
+    Of two equal ones in a row or column, the first one is.
+    """
+    across = np.abs(dx.astype(np.int32))
+    down = np.abs(dy.astype(np.int32)) << _SHIFT
+    flat_limit = across * _TANGENT
+    # The tangent of 67.5 degrees is larger than that of 22.5 degrees by 2.
+    steep_limit = flat_limit + (across << (_SHIFT + 1))
+    is_flat = down < flat_limit
+    is_straight = is_flat | (down > steep_limit)
+
+    padded = np.pad(strength, 1)
+    width = padded.shape[1]
+    has_two_signs = (dx ^ dy) < 0
+    offset = np.where(
+        has_two_signs,
+        width - 1,
+        width + 1,
+    )
+    offset[is_straight] = width
+    offset[is_flat] = 1
+
+    values = padded.ravel()
+    pixels = np.flatnonzero(np.pad(candidates, 1))
+    value = values[pixels]
+    before = values[pixels - offset]
+    after = values[pixels + offset]
+    is_above_after = np.where(
+        is_straight,
+        value >= after,
+        value > after,
+    )
+    return is_above_after & (value > before)

@@ -34,12 +34,13 @@ class Size:
     @property
     def parameters(self) -> int:
         """Exact number of parameters."""
-        ins = (BINS, *self.widths)
-        down = sum(9 * a * b + 3 * b for a, b in zip(ins[:-1], self.widths, strict=True))
-        back = self.widths[::-1]
-        up = sum(16 * a * b + 3 * b for a, b in pairwise(back))
+        total = 0
+        for ins, outs in pairwise((BINS, *self.widths)):
+            total += 9 * ins * outs + 3 * outs
+        for ins, outs in pairwise(self.widths[::-1]):
+            total += 16 * ins * outs + 3 * outs
         taps = 1 if self.is_deep else 16
-        return down + up + taps * self.widths[0] * CLASSES + CLASSES
+        return total + taps * self.widths[0] * CLASSES + CLASSES
 
 
 SIZES = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.common import data_files
@@ -37,7 +39,6 @@ def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str,
     Raises DataError.
     """
     path = settings.path
-    bad_records = BadRecords("recordings")
     if path in EMBEDDED:
         from gearshift.models.event_seg import embedded
 
@@ -46,17 +47,19 @@ def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str,
         return [clips[name] for name in names], {"format": "rendered", **facts}
     if path.startswith("embedded:"):
         raise unknown_embedded(path, EMBEDDED)
-    recordings, facts = find_recordings(
-        existing_path(path, "; ".join(FORMATS)), settings, bad_records
-    )
+
+    allowed = "; ".join(FORMATS)
+    bad_records = BadRecords("recordings")
+    recordings, facts = find_recordings(existing_path(path, allowed), settings, bad_records)
     skipped = bad_records.finish(settings.on_bad, len(recordings))
     if not recordings:
         where = f"data.path, skipped: {skipped}"
-        allowed = "; ".join(FORMATS)
         raise DataError(f"'{path}' has no usable recording", where=where, allowed=allowed)
-    formats = sorted({recording.format.partition(" with ")[0] for recording in recordings})
-    facts = {"format": ", ".join(formats), **facts, "skipped_recordings": skipped}
-    return recordings, facts | ({"skipped": bad_records.examples()} if skipped else {})
+    formats = {recording.format.partition(" with ")[0] for recording in recordings}
+    facts = {"format": ", ".join(sorted(formats)), **facts, "skipped_recordings": skipped}
+    if skipped:
+        facts["skipped"] = bad_records.examples()
+    return recordings, facts
 
 
 def find_recordings(
@@ -68,57 +71,65 @@ def find_recordings(
     recording or if sensors differ.
     """
     known = known_files(path, recognize, FORMATS)
-    chosen, facts = _choose({name: form for name, (_, form) in known.items()}, settings)
-    copies = data_files.copies({name: known[name][0] for name in chosen})
-    chosen = [name for name in chosen if name not in copies]
+    formats = {name: form for name, (_, form) in known.items()}
+    names, facts = _choose(formats, settings)
+    copies = data_files.copies({name: known[name][0] for name in names})
+    names = [name for name in names if name not in copies]
     facts |= data_files.told_copies(copies)
     recordings: list[EventRecording] = []
-    for name in chosen:
+    for name in names:
         file, form = known[name]
         try:
-            given = settings.window_ms, settings.sensor
-            recordings.append(open_recording(file, name, form, *given))
+            recordings.append(open_recording(file, name, form, settings.window_ms, settings.sensor))
         except MissingPackage:
             raise
         except DataError as error:
-            if len(chosen) == 1:
+            if len(names) == 1:
                 raise
             bad_records.add(f"{name} ({error.where})", error.message, error.fix)
     sensors = {recording.sensor: recording.name for recording in recordings}
     if len(sensors) > 1:
-        sizes = ", ".join(f"{shape(sides)} ({name})" for sides, name in sorted(sensors.items())[:3])
+        sizes = [f"{shape(sides)} ({name})" for sides, name in sorted(sensors.items())]
         raise DataError(
-            f"recordings have different sensor sizes: {sizes}",
+            f"recordings have different sensor sizes: {', '.join(sizes[:3])}",
             where=str(path),
             allowed="recordings of one sensor size",
             fix="use one folder per camera, or  --set 'data.sensor=[HEIGHT,WIDTH]'  for RAW files",
         )
-    others = [file for file in data_files.files(path) if not file.name.endswith(COMPANION_SUFFIXES)]
-    return recordings, facts | {"ignored_files": len(others) - len(known)}
+    files = data_files.files(path)
+    num_recordings = sum(not file.name.endswith(COMPANION_SUFFIXES) for file in files)
+    facts["ignored_files"] = num_recordings - len(known)
+    return recordings, facts
 
 
 def _choose(formats: Mapping[str, str], settings: Data) -> tuple[list[str], dict[str, Any]]:
     """The names of the recordings to use, of those with `formats`, and facts of the choice."""
     names = list(formats)
     # Both cameras of DSEC see the same scene: one would be trained on, the other validated.
-    right = {n for n in names if formats[n] == DSEC and _left_of(n) in formats and _left_of(n) != n}
-    if right and not settings.sequences:
+    right = set()
+    for name, form in formats.items():
+        left = re.sub(r"(^|/)right(?=/|$)", r"\1left", name)
+        if form == DSEC and left != name and left in formats:
+            right.add(name)
+    if settings.sequences:
+        return splits.choose(names, settings.sequences)
+    if right:
         text = f"{len(right)}, of scenes whose left camera is used"
         return [name for name in names if name not in right], {"right_cameras": text}
-    is_mvsec = set(formats.values()) == {MVSEC} and len(names) > 1 and not settings.sequences
-    return splits.choose(names, settings.sequences, settings.mvsec_sequence if is_mvsec else None)
-
-
-def _left_of(name: str) -> str:
-    return "/".join("left" if part == "right" else part for part in name.split("/"))
+    has_one = len(names) == 1 or set(formats.values()) != {MVSEC}
+    return splits.choose(names, (), None if has_one else settings.mvsec_sequence)
 
 
 def facts(recordings: Sequence[EventRecording]) -> dict[str, Any]:
     """What a user should know of the recordings."""
     first = recordings[0]
     lengths = window_lengths(recordings)
-    count = sum(len(recording.all_events) for recording in recordings)
-    seconds = sum(float(r.windows[-1, 1] - r.windows[0, 0]) / r.second for r in recordings)
+    count = 0
+    seconds = 0.0
+    for recording in recordings:
+        starts, stops = recording.windows.T
+        count += len(recording.all_events)
+        seconds += float(stops[-1] - starts[0]) / recording.second
     return {
         "sensor": f"{shape(first.sensor)} (from {first.sensor_source})",
         "events": f"{count:,} in {len(recordings)} recordings of {seconds:.3g} s",
@@ -128,6 +139,10 @@ def facts(recordings: Sequence[EventRecording]) -> dict[str, Any]:
     }
 
 
-def window_lengths(recordings: Sequence[EventRecording]) -> np.ndarray:
+def window_lengths(recordings: Sequence[EventRecording]) -> ndarray:
     """The length of each window, in seconds."""
-    return np.concatenate([np.diff(r.windows, axis=1)[:, 0] / r.second for r in recordings])
+    lengths = []
+    for recording in recordings:
+        starts, stops = recording.windows.T
+        lengths.append((stops - starts) / recording.second)
+    return np.concatenate(lengths)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
+from numpy import ndarray
 from numpy.random import Generator
 
 from gearshift.models.common import cache
@@ -32,7 +34,7 @@ HOT_HZ = 100.0
 class Camera:
     """Pixels of one clip. Sources: Rebecq et al., ESIM, 2018; Hu et al., v2e, 2021."""
 
-    def __init__(self, rng: Generator, brightness: np.ndarray) -> None:
+    def __init__(self, rng: Generator, brightness: ndarray) -> None:
         """`brightness` [height, width] at time 0."""
         self._rng = rng
         self._width = brightness.shape[1]
@@ -40,47 +42,63 @@ class Camera:
         self._level = self._before.copy()
         thresholds = rng.normal(THRESHOLD, DEVIATION, brightness.size)
         self._threshold = np.clip(thresholds, 0.1, 0.3).astype(np.float32)
-        self._fired = np.full(brightness.size, -np.inf, np.float32)
+        self._fired_at = np.full(brightness.size, -np.inf, np.float32)
 
-    def observe(self, brightness: np.ndarray, start: float, stop: float) -> Events:
-        """Events of (start, stop], seconds, during a linear change to `brightness`."""
+    def observe(self, brightness: ndarray, start: float, stop: float) -> Iterator[Events]:
+        """Events of (start, stop], seconds, during a linear change to `brightness`.
+
+        First the first event of each pixel, then the second ones.
+        """
         after = np.log(brightness.ravel())
         crossings = np.trunc((after - self._level) / self._threshold)
         pixels = np.flatnonzero(crossings)
-        sign = np.sign(crossings[pixels])
-        count = np.abs(crossings[pixels]).astype(np.int64)
-        parts = []
-        for number in range(1, int(count.max(initial=0)) + 1):
-            has = count >= number
-            at = pixels[has]
-            s = sign[has]
-            level = self._level[at] + number * s * self._threshold[at]
-            change = after[at] - self._before[at]
-            share = np.clip((level - self._before[at]) / np.where(change == 0, 1, change), 0, 1)
+        crossings = crossings[pixels]
+        signs = np.sign(crossings)
+        counts = np.abs(crossings).astype(np.int64)
+        most = int(counts.max(initial=0))
+        for number in range(1, most + 1):
+            has_event = counts >= number
+            at = pixels[has_event]
+            sign = signs[has_event]
+            step = number * sign * self._threshold[at]
+            level = self._level[at] + step
+            before = self._before[at]
+            change = after[at] - before
+            change[change == 0] = 1
+            share = np.clip((level - before) / change, 0, 1)
             t = start + share * (stop - start)
-            rested = t - self._fired[at] >= REFRACTORY_S
-            self._fired[at[rested]] = t[rested]
-            parts.append((t[rested], at[rested], s[rested].astype(np.int8)))
-        self._level[pixels] += crossings[pixels] * self._threshold[pixels]
+
+            is_rested = t - self._fired_at[at] >= REFRACTORY_S
+            t = t[is_rested]
+            at = at[is_rested]
+            self._fired_at[at] = t
+            yield self._events(t, at, sign[is_rested])
+        self._level[pixels] += crossings * self._threshold[pixels]
         self._before = after
-        return self._gathered(parts)
 
     def noise(self, duration: float) -> Events:
         """Noise events of [0, duration) seconds, unsorted."""
         rng = self._rng
-        pixels = self._fired.size
-        hot = rng.choice(pixels, max(1, round(HOT_SHARE * pixels)), replace=False)
-        shots = rng.integers(0, pixels, rng.poisson(NOISE_HZ * pixels * duration))
-        from_hot = rng.choice(hot, rng.poisson(HOT_HZ * len(hot) * duration))
+        pixels = self._fired_at.size
+        num_hot = max(1, round(HOT_SHARE * pixels))
+        hot = rng.choice(pixels, num_hot, replace=False)
+        num_shots = rng.poisson(NOISE_HZ * pixels * duration)
+        shots = rng.integers(0, pixels, num_shots)
+        num_from_hot = rng.poisson(HOT_HZ * num_hot * duration)
+        from_hot = rng.choice(hot, num_from_hot)
         at = np.concatenate((shots, from_hot))
-        sign = rng.choice(np.array([-1, 1], np.int8), len(at))
-        return self._gathered([(rng.uniform(0, duration, len(at)), at, sign)])
+        signs = rng.choice([-1, 1], len(at))
+        t = rng.uniform(0, duration, len(at))
+        return self._events(t, at, signs)
 
-    def _gathered(self, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Events:
-        parts = parts or [(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int8))]
-        t, at, sign = (np.concatenate(column) for column in zip(*parts, strict=True))
+    def _events(self, t: ndarray, at: ndarray, sign: ndarray) -> Events:
+        """Events of the pixels `at`, numbered row by row."""
+        y, x = np.divmod(at, self._width)
         return Events(
-            t, (at % self._width).astype(np.uint16), (at // self._width).astype(np.uint16), sign
+            t,
+            x.astype(np.uint16),
+            y.astype(np.uint16),
+            sign.astype(np.int8),
         )
 
 
@@ -100,16 +118,16 @@ _WAVES = 2
 class MovingShape:
     """Textured polygon or ellipse with constant velocity and rotation, reflected at the border."""
 
-    center: np.ndarray
+    center: ndarray
     """[2]: x, y at time 0, in pixels."""
-    velocity: np.ndarray
+    velocity: ndarray
     angle: float
     turn: float
-    radii: np.ndarray
+    radii: ndarray
     """Radii of an ellipse [2], or distances of a polygon's sides [side]."""
     is_ellipse: bool
     grey: float
-    waves: np.ndarray
+    waves: ndarray
     """[wave, 4]: frequency along x and y in radians per pixel, phase, amplitude."""
     stripes: tuple[float, float]
     """Frequency in radians per pixel, and amplitude."""
@@ -117,8 +135,17 @@ class MovingShape:
     @property
     def reach(self) -> float:
         """Maximum distance of a point from the center, pixels."""
-        sides = len(self.radii)
-        return float(self.radii.max() * (1 if self.is_ellipse else 1 / np.cos(np.pi / sides)))
+        reach = float(self.radii.max())
+        if self.is_ellipse:
+            return reach
+        half_angle = math.pi / len(self.radii)
+        return reach * (1 / math.cos(half_angle))
+
+    @property
+    def speed(self) -> float:
+        """Speed of its fastest point, pixels per second."""
+        along = float(np.hypot(*self.velocity))
+        return along + abs(self.turn) * self.reach
 
 
 class Scene:
@@ -128,86 +155,112 @@ class Scene:
         """`sensor` is height and width."""
         self.sensor = sensor
         self.ground = float(rng.uniform(70, 150))
-        self.ground_waves = _waves(rng, 2 * _WAVES, height=6.0, sensor=sensor)
-        self.ego = _direction(rng) * rng.uniform(*EGO_SPEEDS) * (rng.random() < 0.5)
-        self.shapes = [_shape(rng, sensor, self.ground) for _ in range(rng.integers(2, 6))]
-        rows, columns = np.mgrid[: sensor[0], : sensor[1]].astype(np.float32)
-        self._columns = columns
-        self._rows = rows
-        self._still = None if self.ego.any() else self._ground(0.0)
+        self.ground_waves = _waves(rng, 2 * _WAVES, 6.0, sensor)
+        self.ego = _direction(rng) * rng.uniform(*EGO_SPEEDS)
+        self.ego *= rng.random() < 0.5
+        num_shapes = rng.integers(2, 6)
+        self.shapes = [_shape(rng, sensor, self.ground) for _ in range(num_shapes)]
+        height, width = sensor
+        self._rows, self._columns = np.mgrid[:height, :width].astype(np.float32)
+        self._still: ndarray | None = None
+        if not self.ego.any():
+            self._still = self._ground(0.0)
 
     @property
     def speed(self) -> float:
         """Speed of the fastest point, pixels per second."""
-        ego = float(np.hypot(*self.ego))
-        return ego + max(float(np.hypot(*s.velocity)) + abs(s.turn) * s.reach for s in self.shapes)
+        speeds = [shape.speed for shape in self.shapes]
+        return float(np.hypot(*self.ego)) + max(speeds)
 
-    def draw(self, time: float) -> np.ndarray:
+    def draw(self, time: float) -> ndarray:
         """Brightness at `time` seconds, float32 [height, width], above 0 and below 256."""
         picture = self._ground(time) if self._still is None else self._still.copy()
         for shape in self.shapes:
             self._add(picture, shape, time)
         return np.clip(picture, 4.0, 251.0)
 
-    def _ground(self, time: float) -> np.ndarray:
+    def _ground(self, time: float) -> ndarray:
         x, y = (self.ego * time).tolist()
-        return self.ground + _texture(self.ground_waves, self._columns + x, self._rows + y)
+        texture = _texture(
+            self.ground_waves,
+            self._columns + x,
+            self._rows + y,
+        )
+        return self.ground + texture
 
-    def _add(self, picture: np.ndarray, shape: MovingShape, time: float) -> None:
-        height, width = self.sensor
-        extent = np.array([width, height])
-        around = np.mod(shape.center + (shape.velocity - self.ego) * time, 2 * extent)
+    def _add(self, picture: ndarray, shape: MovingShape, time: float) -> None:
+        extent = np.array(self.sensor[::-1])
+        center = shape.center + (shape.velocity - self.ego) * time
+        around = np.mod(center, 2 * extent)
         center = np.minimum(around, 2 * extent - around)  # reflected at the border
+
+        # Only the pixels near the shape change.
         reach = shape.reach + 2
-        low = np.clip(np.floor(center - reach), 0, extent).astype(int)
-        high = np.clip(np.ceil(center + reach), 0, extent).astype(int)
-        part = np.s_[low[1] : high[1], low[0] : high[0]]
+        low = np.floor(center - reach)
+        high = np.ceil(center + reach)
+        left, top = np.clip(low, 0, extent).astype(int)
+        right, bottom = np.clip(high, 0, extent).astype(int)
+        part = np.s_[top:bottom, left:right]
         # Plain floats here and below: a numpy float64 would promote all pixels.
         x = self._columns[part] - float(center[0])
         y = self._rows[part] - float(center[1])
         angle = shape.angle + shape.turn * time
         cosine = math.cos(angle)
         sine = math.sin(angle)
-        x, y = cosine * x + sine * y, cosine * y - sine * x
+        x, y = (
+            cosine * x + sine * y,
+            cosine * y - sine * x,
+        )
         cover = np.clip(0.5 - _distance(shape, x, y), 0, 1)  # border of one pixel
         texture = shape.grey + _texture(shape.waves, x, y)
-        if shape.stripes[1]:
-            texture += shape.stripes[1] * np.clip(8 * np.sin(shape.stripes[0] * x), -1, 1)
+        frequency, height = shape.stripes
+        if height:
+            stripes = np.sin(frequency * x)
+            texture += height * np.clip(8 * stripes, -1, 1)
         picture[part] += cover * (texture - picture[part])
 
 
-def _distance(shape: MovingShape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _distance(shape: MovingShape, x: ndarray, y: ndarray) -> ndarray:
     """Approximate distance of each point from the shape in pixels; negative inside."""
     if shape.is_ellipse:
         a, b = shape.radii.tolist()
         return (np.hypot(x / a, y / b) - 1) * min(a, b)
-    angles = np.arange(len(shape.radii)) * (2 * np.pi / len(shape.radii))
-    sides = (
-        x * math.cos(angle) + y * math.sin(angle) - radius
-        for angle, radius in zip(angles, shape.radii.tolist(), strict=True)
-    )
-    return np.maximum.reduce(list(sides))
+    distances = []
+    turn = 2 * np.pi / len(shape.radii)
+    for number, radius in enumerate(shape.radii.tolist()):
+        angle = number * turn
+        along = x * math.cos(angle) + y * math.sin(angle)
+        distances.append(along - radius)
+    return np.maximum.reduce(distances)
 
 
-def _texture(waves: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _texture(waves: ndarray, x: ndarray, y: ndarray) -> ndarray:
     total = np.zeros_like(x)
     for along_x, along_y, phase, height in waves.tolist():
-        total += height * np.sin(along_x * x + along_y * y + phase)
+        angle = along_x * x + along_y * y + phase
+        total += height * np.sin(angle)
     return total
 
 
-def _direction(rng: Generator) -> np.ndarray:
+def _direction(rng: Generator) -> ndarray:
     angle = rng.uniform(0, 2 * np.pi)
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _waves(rng: Generator, count: int, height: float, sensor: Sides) -> np.ndarray:
+def _waves(rng: Generator, count: int, height: float, sensor: Sides) -> ndarray:
     """Waves with lengths from a tenth of the sensor height to all of it."""
-    frequency = 2 * np.pi / (sensor[0] * rng.uniform(0.1, 1.0, count))
+    length = sensor[0] * rng.uniform(0.1, 1.0, count)
+    frequency = 2 * np.pi / length
     angle = rng.uniform(0, 2 * np.pi, count)
     phase = rng.uniform(0, 2 * np.pi, count)
     heights = rng.uniform(0.3, 1.0, count) * height
-    return np.stack((frequency * np.cos(angle), frequency * np.sin(angle), phase, heights), axis=1)
+    columns = (
+        frequency * np.cos(angle),
+        frequency * np.sin(angle),
+        phase,
+        heights,
+    )
+    return np.stack(columns, axis=1)
 
 
 def _shape(rng: Generator, sensor: Sides, ground: float) -> MovingShape:
@@ -215,7 +268,10 @@ def _shape(rng: Generator, sensor: Sides, ground: float) -> MovingShape:
     is_ellipse = bool(rng.random() < 0.4)
     sides = 2 if is_ellipse else int(rng.integers(3, 8))
     step = rng.uniform(60, 110) * rng.choice([-1, 1])
-    grey = ground + step if 20 <= ground + step <= 235 else ground - step
+    grey = ground + step
+    if not 20 <= grey <= 235:
+        grey = ground - step
+    # Drawn in this order: another one would draw other clips.
     return MovingShape(
         center=rng.uniform(0, 1, 2) * sensor[::-1],
         velocity=_direction(rng) * rng.uniform(*SPEEDS),
@@ -224,8 +280,11 @@ def _shape(rng: Generator, sensor: Sides, ground: float) -> MovingShape:
         radii=size * rng.uniform(0.6, 1.0, sides),
         is_ellipse=is_ellipse,
         grey=float(np.clip(grey, 20, 235)),
-        waves=_waves(rng, _WAVES, height=4.0, sensor=sensor),
-        stripes=(2 * math.pi / rng.uniform(*STRIPES), 20.0 if rng.random() < 0.4 else 0.0),
+        waves=_waves(rng, _WAVES, 4.0, sensor),
+        stripes=(
+            2 * math.pi / rng.uniform(*STRIPES),
+            20.0 if rng.random() < 0.4 else 0.0,
+        ),
     )
 
 
@@ -243,38 +302,52 @@ _SEED = 0
 
 def recordings(sensor: Sides) -> list[EventRecording]:
     """Clips for a sensor of this height and width. Reads and writes the cache."""
-    ends = _arrays(sensor)["ends"]
     clips = []
-    for number in range(CLIPS):
-        label = partial(_label, sensor, number)
-        read = partial(_events, sensor, number)
-        named = (
-            "rendered",
-            sensor,
-            "model.size",
-            spans(ends[number]),
-            1.0,
-            "s, by the generator",
-            RECIPE,
+    for number, ends in enumerate(_arrays(sensor)["ends"]):
+        clip = EventRecording(
+            name=f"clip {number:02}",
+            format="rendered",
+            sensor=sensor,
+            sensor_source="model.size",
+            windows=spans(ends),
+            second=1.0,
+            unit="s, by the generator",
+            labels=RECIPE,
+            read=partial(_events, sensor, number),
+            label=partial(_label, sensor, number),
         )
-        clips.append(EventRecording(f"clip {number:02}", *named, read, label))
+        clips.append(clip)
     return clips
 
 
 @lru_cache
 def _arrays(sensor: Sides) -> cache.Arrays:
-    def make() -> cache.Arrays:
-        rngs = [np.random.default_rng((_SEED, number)) for number in range(CLIPS)]
-        made = [_clip(rng, sensor, number) for number, rng in enumerate(rngs)]
-        events = {key: np.concatenate([getattr(e, key) for e, _, _ in made]) for key in "txyp"}
-        return events | {
-            "cuts": np.cumsum([0] + [len(e) for e, _, _ in made]),
-            "frames": np.concatenate([frames for _, frames, _ in made]),
-            "ends": np.stack([ends for _, _, ends in made]),
-        }
+    """The events of all clips, `cuts` between the clips, `frames`, and `ends` of the windows."""
+    facts = {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
+    return cache.arrays("event-shapes", facts, partial(_render, sensor))
 
-    made_from = {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
-    return cache.arrays("event-shapes", made_from, make)
+
+def _render(sensor: Sides) -> cache.Arrays:
+    events = []
+    frames = []
+    ends = []
+    for number in range(CLIPS):
+        rng = np.random.default_rng((_SEED, number))
+        clip, clip_frames, clip_ends = _clip(rng, sensor, number)
+        events.append(clip)
+        frames.append(clip_frames)
+        ends.append(clip_ends)
+    return {
+        **vars(_joined(events)),
+        "cuts": np.cumsum([0, *map(len, events)]),
+        "frames": np.concatenate(frames),
+        "ends": np.stack(ends),
+    }
+
+
+def _joined(parts: Sequence[Events]) -> Events:
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return Events(*map(np.concatenate, columns))
 
 
 def _events(sensor: Sides, number: int) -> cache.Arrays:
@@ -283,29 +356,29 @@ def _events(sensor: Sides, number: int) -> cache.Arrays:
     return {key: arrays[key][start:stop] for key in "txyp"}
 
 
-def _label(sensor: Sides, number: int, index: int, factor: int) -> np.ndarray:
+def _label(sensor: Sides, number: int, index: int, factor: int) -> ndarray:
     frames = _arrays(sensor)["frames"].reshape(CLIPS, WINDOWS + 1, *sensor)
     return edges(frames[number, index + 1], factor)
 
 
-def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[Events, np.ndarray, np.ndarray]:
+def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[Events, ndarray, ndarray]:
+    """The events of a clip, its frames, and their times."""
     scene = Scene(rng, sensor)
     steps = int(np.ceil(scene.speed / FRAMES_PER_SECOND / STEP))
     times = np.arange(WINDOWS * steps + 1) / (FRAMES_PER_SECOND * steps)
-    frames = np.empty((WINDOWS + 1, *sensor), np.uint8)
-    camera = None
-    parts = []
-    for i, time in enumerate(times):
-        picture = scene.draw(time)
+    picture = scene.draw(times[0])
+    camera = Camera(rng, picture)
+    frames = [picture]
+    parts = [camera.noise(times[-1])]
+    for i in range(1, len(times)):
+        picture = scene.draw(times[i])
+        parts.extend(camera.observe(picture, times[i - 1], times[i]))
         if i % steps == 0:
-            frames[i // steps] = np.rint(picture)
-        if camera is None:
-            camera = Camera(rng, picture)
-            parts.append(camera.noise(times[-1]))
-        else:
-            parts.append(camera.observe(picture, times[i - 1], time))
+            frames.append(picture)
+
     begin = EPOCH + 100 * number + rng.uniform(0, 1)
-    t = begin + np.concatenate([e.t for e in parts])
-    order = np.argsort(t, kind="stable")
-    fields = (np.concatenate([getattr(e, key) for e in parts])[order] for key in "xyp")
-    return Events(t[order], *fields), frames, begin + times[::steps]
+    events = _joined(parts)
+    events = replace(events, t=begin + events.t)
+    events = events[np.argsort(events.t, kind="stable")]
+    pixels = np.rint(frames).astype(np.uint8)
+    return events, pixels, begin + times[::steps]

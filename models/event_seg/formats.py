@@ -29,8 +29,7 @@ def recognize(path: Path) -> str | None:
     Reads the first bytes of files, and the names of arrays.
     """
     if path.is_dir():
-        candidates = map(recognize, first_files(path))
-        return next((name for name in candidates if name is not None), None)
+        return next(filter(None, map(recognize, first_files(path))), None)
     if path.name.endswith(COMPANION_SUFFIXES) or not path.is_file():
         return None
     try:
@@ -55,8 +54,8 @@ def encodings(header: str) -> list[str]:
     """
     versions = re.findall(r"^% ?evt +(\S+)", header, re.MULTILINE)
     names = re.findall(r"^% ?format +([^;\s]+)", header, re.MULTILINE)
-    given = [*(f"EVT{version}" for version in versions), *names]
-    return list(dict.fromkeys(name.removesuffix(".0").replace(".", "") for name in given))
+    names = [f"EVT{version}" for version in versions] + names
+    return list(dict.fromkeys(name.removesuffix(".0").replace(".", "") for name in names))
 
 
 def _layout(path: Path) -> str | None:
@@ -66,14 +65,8 @@ def _layout(path: Path) -> str | None:
 
         with h5py.File(path, "r") as file:
             names = set(file)
-    except (
-        ImportError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-    ):  # the reader says what is wrong
-        return MVSEC
+    except (ImportError, OSError, RuntimeError, ValueError, LookupError):
+        return MVSEC  # its reader says what is wrong
     if "davis" in names:
         return MVSEC
     return DSEC if "events" in names else None

@@ -23,12 +23,12 @@ def overlap(maps: Tensor, label: Tensor) -> dict[str, Tensor]:
     counted = label != IGNORE
     predicted = (maps[:, 1] > maps[:, 0]) & counted
     true = label == 1
-    parts = {
-        "both": predicted & true,
-        "predicted_only": predicted & ~true,
-        "label_only": true & ~predicted,
+    return {
+        "both": (predicted & true).sum(),
+        "predicted_only": (predicted & ~true).sum(),
+        "label_only": (true & ~predicted).sum(),
+        "pixels": counted.sum(),
     }
-    return {name: pixels.sum() for name, pixels in {**parts, "pixels": counted}.items()}
 
 
 def scores(sums: Mapping[str, Tensor]) -> Scores:
@@ -37,9 +37,10 @@ def scores(sums: Mapping[str, Tensor]) -> Scores:
     A ratio with denominator 0 is 1 if neither prediction nor label has foreground, otherwise 0.
     `all_foreground_iou` is chance: the IoU of predicting foreground everywhere.
     """
-    both, predicted_only, label_only, pixels = (
-        float(sums[name]) for name in ("both", "predicted_only", "label_only", "pixels")
-    )
+    both = float(sums["both"])
+    predicted_only = float(sums["predicted_only"])
+    label_only = float(sums["label_only"])
+    pixels = float(sums["pixels"])
     empty = float(predicted_only == 0 and label_only == 0)
 
     def ratio(numerator: float, denominator: float) -> float:

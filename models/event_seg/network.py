@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +23,16 @@ class Norm(nn.BatchNorm2d):
         assert self.running_mean is not None and self.num_batches_tracked is not None
         if self.training:
             self.num_batches_tracked.add_(1)
-        statistics = self.running_mean, self.running_var
-        affine = self.weight.float(), self.bias.float()
-        return F.batch_norm(x, *statistics, *affine, self.training, self.momentum or 0.0, self.eps)
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight.float(),
+            self.bias.float(),
+            self.training,
+            self.momentum or 0.0,
+            self.eps,
+        )
 
 
 class _Convolution(nn.Conv2d):
@@ -56,9 +62,8 @@ class ConvolutionLayer(nn.Sequential):
 
     def __init__(self, ins: int, outs: int, stride: int, *, up: bool) -> None:
         """`up` doubles the resolution; otherwise `stride` divides it."""
-        super().__init__(
-            _up(ins, outs) if up else _Convolution(ins, outs, 3, stride, 1), Norm(outs), nn.ReLU()
-        )
+        convolution = _up(ins, outs) if up else _Convolution(ins, outs, 3, stride, 1)
+        super().__init__(convolution, Norm(outs), nn.ReLU())
 
 
 class SegmentationNetwork(HasFrozenParts):
@@ -77,14 +82,16 @@ class SegmentationNetwork(HasFrozenParts):
         Both are buffers, so that checkpoints contain them.
         """
         super().__init__()
-        first = 1 if size.is_deep else 2
-        back = size.widths[::-1]
-        self.down = nn.ModuleList(
-            ConvolutionLayer(a, b, 2 if i else first, up=False)
-            for i, (a, b) in enumerate(pairwise((BINS, *size.widths)))
-        )
-        self.up = nn.ModuleList(ConvolutionLayer(a, b, 2, up=True) for a, b in pairwise(back))
-        self.head = _Convolution(back[-1], CLASSES, 1) if size.is_deep else _up(back[-1], CLASSES)
+        self.down = nn.ModuleList()
+        stride = 1 if size.is_deep else 2
+        for ins, outs in pairwise((BINS, *size.widths)):
+            self.down.append(ConvolutionLayer(ins, outs, stride, up=False))
+            stride = 2
+        self.up = nn.ModuleList()
+        for ins, outs in pairwise(size.widths[::-1]):
+            self.up.append(ConvolutionLayer(ins, outs, 2, up=True))
+        last = size.widths[0]
+        self.head = _Convolution(last, CLASSES, 1) if size.is_deep else _up(last, CLASSES)
         self.register_buffer("class_weights", torch.tensor([1.0, foreground_weight]))
         self.register_buffer("recipe", torch.tensor(recipe))
         _draw_weights(self, self.head)
@@ -104,12 +111,20 @@ class SegmentationNetwork(HasFrozenParts):
         x = events
         for block in self.blocks:
             x = block(x)
-        maps = x[..., : events.shape[-2], : events.shape[-1]].float()  # layers round odd sides up
+        height, width = events.shape[-2:]
+        maps = x[..., :height, :width].float()  # layers round odd sides up
         if labels is None:
             return maps
         weight = self.class_weights.float()
         # Summed apart: torch's own sum over images is not deterministic on CUDA.
-        loss = F.cross_entropy(maps, labels, weight, ignore_index=IGNORE, reduction="none").sum()
+        losses = F.cross_entropy(
+            maps,
+            labels,
+            weight,
+            ignore_index=IGNORE,
+            reduction="none",
+        )
+        loss = losses.sum()
         return (loss, maps) if measure else loss
 
 
@@ -119,9 +134,11 @@ def _draw_weights(model: nn.Module, head: nn.Module) -> None:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
             # The weight of a transposed one is [in, out, ...]: its fan-in is torch's fan_out.
             is_up = isinstance(module, nn.ConvTranspose2d)
-            gain: Any = "linear" if module is head else "relu"
-            mode: Any = "fan_out" if is_up else "fan_in"
-            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity=gain)
+            nn.init.kaiming_normal_(
+                module.weight,
+                mode="fan_out" if is_up else "fan_in",
+                nonlinearity="linear" if module is head else "relu",
+            )
             nn.init.zeros_(module.bias)
-            stored = module.weight.detach().permute(0, 2, 3, 1).contiguous()
-            module.weight = nn.Parameter(stored)
+            by_channel = module.weight.detach().permute(0, 2, 3, 1)
+            module.weight = nn.Parameter(by_channel.contiguous())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy import ndarray
 from PIL import Image
 from torch.nn import Module
 
@@ -26,8 +28,9 @@ from gearshift.models.common.predictions import (
 from gearshift.models.event_seg import metric
 from gearshift.models.event_seg.config import BINS
 from gearshift.models.event_seg.formats import FORMATS, recognize
+from gearshift.models.event_seg.network import IGNORE
 from gearshift.models.event_seg.readers.files import open_recording
-from gearshift.models.event_seg.readers.recording import Sides
+from gearshift.models.event_seg.readers.recording import EventRecording, Sides
 from gearshift.models.event_seg.windows import Sample, Windows, collate, normalize, voxelize
 
 PICTURES = 2
@@ -36,7 +39,7 @@ SCORES = ("val_iou", "precision", "recall")
 _LEAST_WIDTH = 320
 _RED = (214, 39, 40)
 _BLUE = (31, 119, 180)
-_GREY = (127, 127, 127)
+_GREY = 127
 
 
 def pictures(windows: Windows, seed: int) -> list[Picture]:
@@ -45,18 +48,19 @@ def pictures(windows: Windows, seed: int) -> list[Picture]:
     Label: foreground white, ignored grey.
     """
     rng = np.random.default_rng(seed)
-    shown = []
+    drawings = []
     indices = {len(windows) * i // (PICTURES + 1) for i in range(1, PICTURES + 1)}
     for number, index in enumerate(sorted(indices), start=1):
         sample = windows.random_sample(index, rng)
         meta = sample.meta
+        length_ms = 1e3 * (meta["t1"] - meta["t0"])
         caption = (
-            f"{sample_name(sample)}: {meta['events']:,} events in "
-            f"{1e3 * (meta['t1'] - meta['t0']):.3g} ms (red brighter, blue darker), and its label"
+            f"{sample_name(sample)}: {meta['events']:,} events in {length_ms:.3g} ms "
+            "(red brighter, blue darker), and its label"
         )
-        panels = _polarity(sample.events.sum(0)), _label(sample.labels)
-        shown.append(Picture(f"window_{number}", caption, _side_by_side(*panels)))
-    return shown
+        picture = _side_by_side(_polarity(sample), _label(sample.labels))
+        drawings.append(Picture(f"window_{number}", caption, picture))
+    return drawings
 
 
 def build_predictions(model: Module, windows: Windows, device: torch.device) -> Predictions:
@@ -65,20 +69,21 @@ def build_predictions(model: Module, windows: Windows, device: torch.device) -> 
     batch = placed(collate(samples), device)
     loss, maps = model(batch["events"], batch["mask"], measure=True)
     rows = []
-    drawn = []
-    for row, sample in enumerate(samples):
-        one = slice(row, row + 1)
-        scores = metric.scores({"loss": loss, **metric.overlap(maps[one], batch["mask"][one])})
-        rows.append(
-            (sample_name(sample), sample.meta["events"], *(scores[name] for name in SCORES))
-        )
-        predicted = _label((maps[row, 1] > maps[row, 0]).cpu().numpy().astype(np.int64))
-        predicted[(sample.labels != 0) & (sample.labels != 1)] = _GREY
-        panels = _polarity(sample.events.sum(0)), _label(sample.labels), predicted
-        caption = f"{sample_name(sample)}: input, target, prediction"
-        drawn.append(Picture(f"window_{row + 1}", caption, _side_by_side(*panels)))
-    heads = [name.removeprefix("val_") for name in SCORES]
-    return Predictions(("window", "events", *heads), rows, drawn)
+    drawings = []
+    for number, sample in enumerate(samples):
+        name = sample_name(sample)
+        part = slice(number, number + 1)
+        overlap = metric.overlap(maps[part], batch["mask"][part])
+        scores = metric.scores({"loss": loss, **overlap})
+        rows.append((name, sample.meta["events"], *map(scores.get, SCORES)))
+
+        background, foreground = maps[number]
+        predicted = (foreground > background).cpu().numpy()
+        shade = _label(np.where(sample.labels == IGNORE, IGNORE, predicted))
+        picture = _side_by_side(_polarity(sample), _label(sample.labels), shade)
+        caption = f"{name}: input, target, prediction"
+        drawings.append(Picture(f"window_{number + 1}", caption, picture))
+    return Predictions(("window", "events", "iou", "precision", "recall"), rows, drawings)
 
 
 def sample_name(sample: Sample) -> str:
@@ -86,26 +91,30 @@ def sample_name(sample: Sample) -> str:
     return f"{sample.meta['recording']}, window {sample.meta['frame']}"
 
 
-def _side_by_side(*panels: np.ndarray) -> bytes:
+def _side_by_side(*panels: ndarray) -> bytes:
     """PNG of `panels` [height, width, 3] uint8 side by side, enlarged to a visible size."""
     gap = np.full((len(panels[0]), 4, 3), 255, np.uint8)
-    parts = [part for panel in panels for part in (gap, panel)]
-    picture = np.concatenate(parts[1:], axis=1)
-    scale = max(1, -(-_LEAST_WIDTH // picture.shape[1]))
+    parts = [panels[0]]
+    for panel in panels[1:]:
+        parts += [gap, panel]
+    picture = np.concatenate(parts, axis=1)
+    scale = max(1, math.ceil(_LEAST_WIDTH / picture.shape[1]))
     return png(Image.fromarray(picture.repeat(scale, 0).repeat(scale, 1)))
 
 
-def _polarity(mass: np.ndarray) -> np.ndarray:
-    """Polarity as colors on white, [height, width, 3] uint8."""
+def _polarity(sample: Sample) -> ndarray:
+    """Polarity of the events as colors on white, [height, width, 3] uint8."""
+    mass = sample.events.sum(0)[..., None]
     # A quantile, because one hot pixel would make all others pale.
-    strength = np.clip(np.abs(mass) / max(1e-6, float(np.quantile(np.abs(mass), 0.98))), 0, 1)
-    color = np.where((mass > 0)[..., None], np.array(_RED), np.array(_BLUE))
-    return (255 - strength[..., None] * (255 - color)).astype(np.uint8)
+    full = max(1e-6, float(np.quantile(np.abs(mass), 0.98)))
+    strength = np.clip(np.abs(mass) / full, 0, 1)
+    color = np.where(mass > 0, _RED, _BLUE)
+    return (255 - strength * (255 - color)).astype(np.uint8)
 
 
-def _label(labels: np.ndarray) -> np.ndarray:
-    shade = np.select([labels == 1, labels == 0], [255, 0], _GREY[0]).astype(np.uint8)
-    return np.repeat(shade[..., None], 3, axis=2)
+def _label(labels: ndarray) -> ndarray:
+    shade = np.select([labels == 1, labels == 0], [255, 0], _GREY)
+    return shade.astype(np.uint8)[..., None].repeat(3, axis=2)
 
 
 @dataclass(frozen=True)
@@ -127,37 +136,59 @@ def predict(task: Any, model: Module, path: Path) -> Iterator[Prediction]:
     """
     names = DistinctNames()
     trained = task.trained
-    factor = task.downsample
     with input_errors():
-        known = known_files(existing_path(str(path), "; ".join(FORMATS)), recognize, FORMATS)
+        source = existing_path(str(path), "; ".join(FORMATS))
+        known = known_files(source, recognize, FORMATS)
     for name, (file, form) in known.items():
         title = name.removesuffix(file.suffix)
         start = names.of(title)
         with input_errors():
-            given = trained.window_ms, task.data_settings.sensor, trained.sensor
-            recording = open_recording(file, title, form, *given)
+            recording = open_recording(
+                file,
+                title,
+                form,
+                trained.window_ms,
+                task.data_settings.sensor,
+                trained.sensor,
+            )
             if not len(recording.windows):
                 raise DataError(
                     f"'{file.name}' is shorter than a window of {trained.window_ms:.4g} ms",
                     where=str(file),
                     allowed="a recording of at least one window of the length in training",
                 )
-        grid = recording.sensor[0] // factor, recording.sensor[1] // factor
-        for number, window in enumerate(recording.windows):
-            events = recording.events(number)
-            coarse = events.downsampled(factor, *grid)
-            voxels = normalize(voxelize(coarse, window[0], window[1], (BINS, *grid)))
-            begin, end = (window / recording.second).tolist()
-            text = f"{title}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
-            x = torch.from_numpy(voxels)[None].to(task.context.device)
-            name = f"{start}-{number:05d}"
-            with torch.no_grad():
-                x = task.part(model)(x).float().cpu()
-            if task.stage == "encoder":
-                more = {"grid": np.array(x.shape[2:])}
-                yield features_file(name, text, [text], x.flatten(2).mT.numpy(), more=more)
-            else:
-                mask = (x[0, 1] > x[0, 0]).numpy()
-                image = png(Image.fromarray(mask.astype(np.uint8) * 255))
-                yield Prediction(name, f"{text}, foreground {mask.mean():.1%}", {".png": image})
+        for number in range(len(recording.windows)):
+            yield _predict_window(task, model, recording, number, f"{start}-{number:05d}")
     yield from passed_over(path, [file for file, _ in known.values()])
+
+
+def _predict_window(
+    task: Any, model: Module, recording: EventRecording, number: int, name: str
+) -> Prediction:
+    height, width = recording.sensor
+    factor = task.downsample
+    sides = (height // factor, width // factor)
+    start, stop = recording.windows[number]
+    events = recording.events(number)
+    coarse = events.downsampled(factor, *sides)
+    grid = voxelize(coarse, start, stop, (BINS, *sides))
+    x = torch.from_numpy(normalize(grid))[None].to(task.context.device)
+    with torch.no_grad():
+        x = task.part(model)(x).float().cpu()
+
+    begin = start / recording.second
+    end = stop / recording.second
+    text = f"{recording.name}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
+    if task.stage == "encoder":
+        return features_file(
+            name,
+            text,
+            [text],
+            x.flatten(2).mT.numpy(),
+            more={"grid": np.array(x.shape[2:])},
+        )
+    background, foreground = x[0]
+    mask = (foreground > background).numpy()
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    text += f", foreground {mask.mean():.1%}"
+    return Prediction(name, text, {".png": png(image)})

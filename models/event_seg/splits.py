@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from gearshift.models.base import DataError, Groups, SplitName
 from gearshift.models.common.data_files import listed
@@ -28,18 +29,19 @@ def choose(
     A name is that of a sequence, a file or a path. Without names the one of the `preferred` sequence,
     or else the first; without that, too, all. Raises DataError if a name has no recording or several.
     """
-    chosen = list(paths)
-    reason = "data.sequences"
     if names:
         chosen = sorted({_find(paths, name) for name in names}, key=paths.index)
+        reason = "data.sequences"
     elif preferred is not None:
         hits = [path for path in paths if preferred in _names(path)]
-        chosen = (hits or chosen)[:1]
+        chosen = [*hits, *paths][:1]
         reason = "data.mvsec_sequence"
-        reason = reason if hits else f"the first by name, because none is '{preferred}', {reason}"
+        if not hits:
+            reason = f"the first by name, because none is '{preferred}', {reason}"
     else:
-        return chosen, {}
-    return chosen, {"sequences": f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} ({reason})"}
+        return list(paths), {}
+    text = f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} ({reason})"
+    return chosen, {"sequences": text}
 
 
 def _names(path: str) -> tuple[str, ...]:
@@ -50,12 +52,17 @@ def _names(path: str) -> tuple[str, ...]:
 
 def _find(paths: Sequence[str], name: str) -> str:
     hits = [path for path in paths if name in _names(path)]
-    if len(hits) == 1 or name in hits:
-        return name if name in hits else hits[0]
-    options = hits or list(paths)
+    if name in hits:
+        return name
+    if len(hits) == 1:
+        return hits[0]
+    options = hits or paths
     closest = get_close_matches(name, options, n=1, cutoff=0.0)[0]
+    problem = f"unknown recording '{name}'"
+    if hits:
+        problem = f"{len(hits)} recordings are called '{name}'"
     raise DataError(
-        f"{len(hits)} recordings are called '{name}'" if hits else f"unknown recording '{name}'",
+        problem,
         where="data.sequences",
         allowed=listed(options, _LISTED),
         did_you_mean=closest,
@@ -72,50 +79,47 @@ _LONG = 20
 
 def split_recordings(
     recordings: Sequence[EventRecording], rule: SplitRule
-) -> tuple[Groups, dict[SplitName, np.ndarray], str]:
+) -> tuple[Groups, dict[SplitName, ndarray], str]:
     """Split by recording; if fewer than three are used, split each by time. Raises DataError.
 
     The recordings of each split, or time ranges of them; its windows [window, 2], the number of a
     recording and of its window; and how the data was split.
     """
-    used = max(1, round(rule.fraction * len(recordings)))
     method = "by recording"
-    blocks: dict[SplitName, list[tuple[int, np.ndarray]]] = {name: [] for name in SPLITS}
-    groups: Groups
-    if used < 3:
+    groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
+    windows: dict[SplitName, list[ndarray]] = {name: [] for name in SPLITS}
+    count = max(1, round(rule.fraction * len(recordings)))
+    if count < 3:
         rule.refuse_fold("fewer than 3 recordings are split by time", "use more recordings")
-        for number in sorted(
-            np.random.default_rng(rule.seed).permutation(len(recordings))[:used].tolist()
-        ):
-            by_side, gap = _blocks(recordings[number], rule.share)
+        order = np.random.default_rng(rule.seed).permutation(len(recordings))
+        for number in sorted(order[:count].tolist()):
+            recording = recordings[number]
+            blocks, gap = _blocks(recording, rule.share)
             method = f"by time (fewer than 3 recordings); gap of {gap}"
-            for side, block in by_side.items():
-                blocks[side].append((number, block))
-        groups = {
-            side: [_named(recordings[n], block) for n, block in blocks[side]] for side in SPLITS
-        }
+            for side, block in blocks.items():
+                start = recording.windows[block[0], 0]
+                stop = recording.windows[block[-1], 1]
+                groups[side].append(f"{recording.name} from {start} to {stop}")
+                windows[side].append(_numbered(number, block))
     else:
         number_of = {recording.name: number for number, recording in enumerate(recordings)}
-        groups = split_groups(number_of, rule, GROUPS)
-        for side in SPLITS:
-            numbers = [number_of[name] for name in groups[side]]
-            blocks[side] = [(n, np.arange(len(recordings[n].windows))) for n in numbers]
-    windows = {
-        side: np.concatenate(
-            [np.stack((np.full(len(block), n), block), axis=1) for n, block in blocks[side]]
-        )
-        for side in SPLITS
-    }
-    return groups, windows, method
+        for side, names in split_groups(number_of, rule, GROUPS).items():
+            groups[side] = list(names)
+            for name in names:
+                number = number_of[name]
+                everything = np.arange(len(recordings[number].windows))
+                windows[side].append(_numbered(number, everything))
+    all_windows = {side: np.concatenate(parts) for side, parts in windows.items()}
+    return groups, all_windows, method
 
 
-def _named(recording: EventRecording, block: np.ndarray) -> str:
-    start = recording.windows[block[0], 0]
-    stop = recording.windows[block[-1], 1]
-    return f"{recording.name} from {start} to {stop}"
+def _numbered(number: int, windows: ndarray) -> ndarray:
+    """The number of a recording beside each of its windows, [window, 2]."""
+    numbers = np.full(len(windows), number)
+    return np.stack((numbers, windows), axis=1)
 
 
-def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, np.ndarray], str]:
+def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, ndarray], str]:
     """Three blocks of windows, and a description of the gap between them."""
     starts, stops = recording.windows.T
     count = len(starts)
@@ -129,7 +133,9 @@ def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, np
         gap_text = f"{GAP_S:g} s"
     last_val = _before(stops, starts[first_test], gap)
     first_val = last_val - held_out + 1
-    last_train = _before(stops, starts[max(0, first_val)], gap) if first_val > 0 else -1
+    last_train = -1
+    if first_val > 0:
+        last_train = _before(stops, starts[first_val], gap)
     if last_train < 0:
         raise DataError(
             f"'{recording.name}' is too short to split by time: {count} windows in "
@@ -138,14 +144,16 @@ def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, np
             allowed="at least one window each for train, val and test, and one between them",
             fix="add recordings, or use shorter windows or a smaller eval.share",
         )
-    return {
+    blocks: dict[SplitName, ndarray] = {
         "train": np.arange(last_train + 1),
         "val": np.arange(first_val, last_val + 1),
         "test": np.arange(first_test, count),
-    }, gap_text
+    }
+    return blocks, gap_text
 
 
-def _before(stops: np.ndarray, start: float, gap: float) -> int:
+def _before(stops: ndarray, start: float, gap: float) -> int:
     """Last window that ends `gap` before `start`, with at least one window between them."""
-    by_time = int(np.searchsorted(stops, start - gap, side="right")) - 1
-    return min(by_time, int(np.searchsorted(stops, start, side="right")) - 2)
+    ends_before_gap = np.searchsorted(stops, start - gap, side="right")
+    ends_before = np.searchsorted(stops, start, side="right")
+    return int(min(ends_before_gap - 1, ends_before - 2))

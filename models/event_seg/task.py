@@ -22,8 +22,14 @@ from gearshift.models.base import (
     Prediction,
     Predictions,
 )
-from gearshift.models.common import model_facts
-from gearshift.models.common.family import ENCODER, FamilyTask, Sums
+from gearshift.models.common.family import (
+    ENCODER,
+    FACTS_FILE,
+    FamilyTask,
+    Sums,
+    load_facts,
+    save_facts,
+)
 from gearshift.models.common.split import SPLITS
 from gearshift.models.event_seg import dataset, metric, showing, windows
 from gearshift.models.event_seg.config import BINS, SIZES, Data, Model
@@ -42,7 +48,7 @@ MARGIN = 0.03
 class EventSegTask(FamilyTask):
     """Edge segmentation of event windows; see models/base.py: Task."""
 
-    saved_files = (model_facts.FACTS_FILE,)
+    saved_files = (FACTS_FILE,)
     goal = Goal("val_iou", "max")
     units = "pixels"
     channels_last = True
@@ -71,25 +77,29 @@ class EventSegTask(FamilyTask):
         self.groups, of_split, self._method = split_recordings(self.recordings, self.rule)
         self.save_split(self.groups)
         rules = WindowRules(
-            self.downsample, self.size.crop, self.data_settings.control, self.rule.seed
+            self.downsample,
+            self.size.crop,
+            self.data_settings.control,
+            self.rule.seed,
         )
         for number, name in enumerate(SPLITS):
             samples = Windows(self.recordings, of_split[name], rules, number or None)
             self.splits[name] = samples
             if name != "test":
-                foreground, both = samples.foreground()
-                self.foreground[name] = foreground / both if both else 0.0
+                foreground, labeled = samples.foreground()
+                self.foreground[name] = foreground / max(1, labeled)
         share = self.foreground["train"]
         if not 0 < share < 1:
-            only = "foreground" if share else "background"
             raise DataError(
-                f"all training labels are {only}", where="data.path", allowed="both classes"
+                f"all training labels are {'foreground' if share else 'background'}",
+                where="data.path",
+                allowed="both classes",
             )
         window_ms = 1e3 * float(np.median(dataset.window_lengths(self.recordings)))
-        model_facts.save(TrainedOnEvents(window_ms, self.recordings[0].sensor), self.context.folder)
+        save_facts(TrainedOnEvents(window_ms, self.recordings[0].sensor), self.context.folder)
 
     def setup_without_data(self) -> None:
-        self.trained = model_facts.load(self.context.folder, TrainedOnEvents)
+        self.trained = load_facts(self.context.folder, TrainedOnEvents)
         self.encoder = None  # the initial weights are among the trained ones
 
     def continue_from(self, first: EventSegTask) -> None:
@@ -147,7 +157,8 @@ class EventSegTask(FamilyTask):
         return self.part(model), {"events": torch.randn(4, BINS, *grid)}
 
     def facts(self) -> Mapping[str, Any]:
-        shares = {name: round(share, 4) for name, share in self.foreground.items()}
+        foreground = {name: round(share, 4) for name, share in self.foreground.items()}
+        foreground["weight"] = round(self.foreground_weight, 3)
         height, width = self.data("val").shape
         facts: dict[str, Any] = {
             "source": self.data_settings.path,
@@ -155,12 +166,11 @@ class EventSegTask(FamilyTask):
             **dataset.facts(self.recordings),
             **super().facts(),
             "split": self._method,
-            "foreground": shares | {"weight": round(self.foreground_weight, 3)},
+            "foreground": foreground,
         }
         facts["sensor"] += f", downsampled by {self.downsample}, samples of {height}×{width}"
-        if (
-            self.data_settings.control != "real"
-        ):  # outside its bounds a noise control indicates a leak
+        if self.data_settings.control != "real":
+            # Outside its bounds a noise control indicates a leak.
             chance = self.foreground["val"]
             facts["control"] = {"val_iou": {"max": chance + MARGIN, "chance": chance}}
         return facts

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from gearshift.models.base import Predictions, SamplePart, Sampling
-from gearshift.models.common.family import padded
-from gearshift.models.common.predictions import evaluating, printable, spread_positions
+from gearshift.models.common.family import evaluating, padded, printable, spread_positions
 from gearshift.models.language.model import IGNORE
 from gearshift.models.language.rows import Row, Samples
 from gearshift.models.language.tokenizer import Tokenizer

@@ -14,8 +14,7 @@ import torch
 
 from gearshift.models.base import DataError, Draws, Groups, SplitName
 from gearshift.models.common.data_files import OnBad, listed, unknown_embedded
-from gearshift.models.common.family import padded
-from gearshift.models.common.predictions import spread_positions
+from gearshift.models.common.family import padded, spread_positions
 from gearshift.models.language.encoded import Encoded, encode
 from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, from_records, text_of

@@ -17,8 +17,8 @@ import numpy as np
 import tokenizers
 
 from gearshift.models.base import DataError
+from gearshift.models.catalog import name_of
 from gearshift.models.common import initial_weights, subwords
-from gearshift.models.common.hub import name_of
 from gearshift.models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.language.readers.records import Record, Turn

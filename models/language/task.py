@@ -24,11 +24,18 @@ from gearshift.models.base import (
     SamplePart,
     Sampling,
 )
-from gearshift.models.common import layers, model_facts
+from gearshift.models.catalog import folder_of
+from gearshift.models.common import layers
 from gearshift.models.common.config import declared_columns
-from gearshift.models.common.family import FamilyTask, Scores, Sums, path_of
-from gearshift.models.common.hub import folder_of
-from gearshift.models.common.model_facts import FACTS_FILE
+from gearshift.models.common.family import (
+    FACTS_FILE,
+    FamilyTask,
+    Scores,
+    Sums,
+    load_facts,
+    path_of,
+    save_facts,
+)
 from gearshift.models.language import preview
 from gearshift.models.language.config import Data, Model
 from gearshift.models.language.model import IGNORE, BuiltIn, decoder_layers
@@ -109,7 +116,7 @@ class LanguageTask(FamilyTask):
             self.save_split(self.groups)
         else:
             self.groups = self.split_groups(corpus.groups)
-        model_facts.save(_TextFacts(self.is_chat), self.context.folder)
+        save_facts(_TextFacts(self.is_chat), self.context.folder)
 
         def texts(most_bytes: int) -> Iterator[str]:
             # At even distances: the beginning of the data may be of another kind than the rest.
@@ -131,7 +138,7 @@ class LanguageTask(FamilyTask):
     def setup_without_data(self) -> None:
         self.tokenizer = self._load_tokenizer()
         self.start = None  # the initial weights are among the trained ones
-        self.is_chat = model_facts.load(self.context.folder, _TextFacts).conversations
+        self.is_chat = load_facts(self.context.folder, _TextFacts).conversations
         self._window = self.source.longest or self._row_length()
 
     def continue_from(self, first: LanguageTask) -> None:
@@ -361,7 +368,7 @@ class LanguageTask(FamilyTask):
         run = self.context.folder
         is_chat = False
         if run is not None and (run / FACTS_FILE).is_file():
-            is_chat = model_facts.load(run, _TextFacts).conversations
+            is_chat = load_facts(run, _TextFacts).conversations
         write_tokenizer(folder, tokenizer, length, is_chat=is_chat)
         if with_config:
             for name, config in self.source.configs(length, tokenizer).items():

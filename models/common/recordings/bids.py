@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import BadRecords
@@ -15,9 +16,9 @@ from gearshift.models.common.table import MISSING, Table, renamed
 from gearshift.models.common.text_file import TextFile
 
 NAMES = ("trial_type", "value")
-"""The columns that may name an event; the first of them that is filled does."""
-_KINDS = ("_eeg", "_ieeg", "_meg", "_emg", "_nirs")
-"""Ends of names of recordings, which tables of events do not have."""
+"""The columns that may name an event; the first of them that is columns does."""
+_KIND = re.compile("_(eeg|ieeg|meg|emg|nirs)$")
+"""The end of the name of a recording, which tables of events do not have."""
 _EVENTS = "_events.tsv"
 NO_COLUMNS: Mapping[str, str] = {}
 
@@ -29,9 +30,11 @@ def events_path(recording: Path) -> Path | None:
     specification, Task events.
     """
     stem = recording.name.removesuffix(".gz").rpartition(".")[0]
-    bare = next((stem.removesuffix(kind) for kind in _KINDS if stem.endswith(kind)), stem)
-    paths = [recording.with_name(name + _EVENTS) for name in dict.fromkeys((bare, stem))]
-    return next((path for path in paths if path.is_file()), None)
+    for name in (_KIND.sub("", stem), stem):
+        path = recording.with_name(name + _EVENTS)
+        if path.is_file():
+            return path
+    return None
 
 
 def subject(recording: Path) -> str:
@@ -39,8 +42,8 @@ def subject(recording: Path) -> str:
 
     Empty for a name that is not of BIDS.
     """
-    named = re.match(r"sub-[0-9A-Za-z]+(?=_)", recording.name)
-    return named[0] if named else ""
+    match = re.match(r"sub-[0-9A-Za-z]+(?=_)", recording.name)
+    return match[0] if match else ""
 
 
 def read_events(
@@ -54,7 +57,7 @@ def read_events(
 ) -> list[Event]:
     """The events in a table, by onset, which is in seconds after the first sample of the recording.
 
-    `names`: the columns that may name them, of which the first does that is filled, or has one of the
+    `names`: the columns that may name them, of which the first does that is columns, or has one of the
     names that are `known`; the name is empty where the table has `n/a`, and the duration 0. `needed`:
     columns of onset, duration and others. `declared`: the meaning of a column by its name in lower
     case. A row without an onset is a bad record; adds to `notes` how the table was read. Reads the
@@ -63,36 +66,60 @@ def read_events(
     table = Table(TextFile(path))
     header = renamed(table.header, declared)
     for name in needed:
-        if (count := header.count(name)) != 1:
+        count = header.count(name)
+        if count != 1:
             raise DataError(
                 f"'{path.name}' has {count or 'no'} column{'s' * (count > 1)} {name} among: "
                 f"{', '.join(map(str, table.header))}",
                 where=f"{path}:{table.header_line}",
-                allowed=f"one column each of {', '.join(needed)}; names in {' or '.join(names) or 'none'}",
+                allowed=f"one column each of {', '.join(needed)}; names in "
+                f"{' or '.join(names) or 'none'}",
                 fix="rename the columns of the table",
             )
+    events = []
     rows = []
     for line, cells in table.rows(bad_records):
         row = dict(zip(header, cells, strict=True))
-        where = f"{path.name}:{line}"
         try:
-            onset, lasts = (table.number(row[name], name) for name in needed[:2])
-            if isnan(onset):
-                raise ValueError(f"{needed[0]} is '{row[needed[0]]}'")
+            event = _event(table, row, needed, f"{path.name}:{line}")
         except ValueError as error:
-            bad_records.add(where, str(error), "write a number of seconds")
+            bad_records.add(f"{path.name}:{line}", str(error), "write a number of seconds")
             continue
-        texts = {name: str(row.get(name) or "").strip() for name in names}
-        texts = {name: "" if text.lower() in MISSING else text for name, text in texts.items()}
-        rows.append((Event(onset, 0.0 if isnan(lasts) else lasts, "", where), texts))
-    filled = [name for name in names if any(texts[name] for _, texts in rows)]
-    column = next((name for name in filled if any(texts[name] in known for _, texts in rows)), "")
-    column = column or next(iter(filled), "")
-    events = [replace(event, name=texts.get(column, "")) for event, texts in rows]
-    unnamed = sum(not event.name for event in events)
+        events.append(event)
+        rows.append({name: _text(row.get(name)) for name in names})
+
+    column = _name_column(rows, names, known)
+    if column:
+        events = [replace(event, name=row[column]) for event, row in zip(events, rows, strict=True)]
     notes += [f"{path.name}: {note}" for note in table.notes]
+    unnamed = sum(not event.name for event in events)
     if column and unnamed:
         notes.append(
             f"{path.name}: {unnamed} of {len(events)} rows have no {column} and are left out"
         )
     return sorted(events, key=lambda event: event.onset_s)
+
+
+def _event(table: Table, row: Mapping[str, Any], needed: Sequence[str], where: str) -> Event:
+    """The event of a row, without a name. Raises ValueError without an onset."""
+    onset = table.number(row[needed[0]], needed[0])
+    duration = table.number(row[needed[1]], needed[1])
+    if isnan(onset):
+        raise ValueError(f"{needed[0]} is '{row[needed[0]]}'")
+    return Event(onset, 0.0 if isnan(duration) else duration, "", where)
+
+
+def _text(cell: Any) -> str:
+    text = str(cell or "").strip()
+    return "" if text.lower() in MISSING else text
+
+
+def _name_column(
+    rows: Sequence[Mapping[str, str]], names: Sequence[str], known: Collection[str]
+) -> str:
+    """The first column that has a name that is known, or else one that is columns; empty: none."""
+    columns = [name for name in names if any(row[name] for row in rows)]
+    for name in columns:
+        if any(row[name] in known for row in rows):
+            return name
+    return columns[0] if columns else ""

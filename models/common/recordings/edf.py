@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.common.recordings.recording import NO_UNIT, STIM, Channel
 
-SUFFIXES = (".edf", ".bdf")
+_BEGINS = {".edf": b"0       ", ".bdf": b"\xffBIOSEMI"}
+SUFFIXES = tuple(_BEGINS)
 _HEAD = 256
 """Bytes of the header, and of its part for each signal."""
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8)
@@ -31,66 +33,16 @@ _START = re.compile(rb"([+-]\d+(?:\.\d*)?)\x14")
 """The time of a record: the first annotation in it, which has no text."""
 
 
-@dataclass(frozen=True)
-class EdfFile:
-    """What a header says, checked against the file."""
+def read_file(path: Path, unit: str | None) -> tuple[list[Channel], Sequence[float]]:
+    """The channels of a file, and when the program of BioSemi went on after a pause, in seconds.
 
-    channels: list[Channel]
-    """Without those of annotations."""
-    pauses_s: Sequence[float]
-    """When the program of BioSemi went on after a pause."""
-
-
-def read_file(path: Path, unit: str | None) -> EdfFile:
-    """The channels and pauses of a file; `unit`: of channels that name none. Reads the disk.
-
-    Raises DataError for what MNE would read wrongly: gaps, and a file that is longer or shorter than
-    its header says. Source: Kemp and Olivan, European data format 'plus' (EDF+), 2003; the page of
+    Without the channels of annotations. `unit`: of channels that name none. Reads the disk. Raises
+    DataError for what MNE would read wrongly: gaps, and a file that is longer or shorter than its
+    header says. Source: Kemp and Olivan, European data format 'plus' (EDF+), 2003; the page of
     BioSemi about BDF.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-            kind = (
-                "BDF"
-                if head.startswith(b"\xffBIOSEMI")
-                else "EDF"
-                if head.startswith(b"0       ")
-                else ""
-            )
-            if path.suffix.lower() != f".{kind.lower()}":
-                raise ValueError(f"it does not begin as a {path.suffix.lower()} file")
-            size, records, count = (int(head[a:b]) for a, b in ((184, 192), (236, 244), (252, 256)))
-            seconds = float(head[244:252])
-            if size != _HEAD * (count + 1) or not 0 < count < 10_000 or not 0 < seconds < 1e6:
-                raise ValueError("its header is damaged")
-            labels, _, units, *ranges, _, counts = (
-                [_text(file.read(width)) for _ in range(count)] for width in _WIDTHS
-            )
-        width = 3 if kind == "BDF" else 2
-        record = sum(map(int, counts)) * width
-        length = path.stat().st_size
-        expected = size + max(1, records) * record
-        if not record or (
-            length != expected if records > 0 else length < expected
-        ):  # -1: not closed
-            raise ValueError(f"it has {length} bytes, and by its header {expected}")
-        rows = zip(labels, units, (int(n) / seconds for n in counts), *ranges, strict=True)
-        channels = [_channel(*row, unit=unit) for row in rows if row[0][3:] != " Annotations"]
-        fastest_hz = max((channel.rate_hz for channel in channels), default=0)
-        if not fastest_hz > 0:
-            raise ValueError("it has no signal, only annotations")
-
-        content = np.memmap(path, np.uint8, "r", size, ((length - size) // record, record))
-        ends = width * np.cumsum([int(n) for n in counts])
-        parts: dict[str, np.ndarray] = {}
-        for label, begin, end in zip(labels, [0, *ends[:-1]], ends, strict=True):
-            parts.setdefault(label.upper(), content[:, begin:end])
-        if head[192:197] in (b"EDF+D", b"BDF+D"):
-            _check_starts(parts.get(f"{kind} ANNOTATIONS", content[:, :0]), seconds, fastest_hz)
-        status = parts.get(_STATUS, content[:, :0])
-        is_biosemi = kind == "BDF" and status.size > 0
-        pauses_s = _epoch_starts(status, seconds) if is_biosemi else []
+        return _read(path, unit)
     except ValueError as error:
         raise DataError(
             f"'{path.name}' cannot be read: {error}",
@@ -98,53 +50,155 @@ def read_file(path: Path, unit: str | None) -> EdfFile:
             allowed="a complete EDF or BDF recording without gaps",
             fix="copy it again, or export it again, without gaps, from the program that recorded it",
         ) from None
-    return EdfFile(channels, pauses_s)
 
 
-def _check_starts(notes: np.ndarray, record_s: float, rate_hz: float) -> None:
+def _read(path: Path, unit: str | None) -> tuple[list[Channel], Sequence[float]]:
+    """As `read_file`. Raises ValueError."""
+    is_bdf = path.suffix.lower() == ".bdf"
+    width = 3 if is_bdf else 2
+    header = _read_header(path)
+    record = width * sum(signal.samples for signal in header.signals)
+    content = _records(path, header.size, header.records, record)
+
+    channels = []
+    parts: dict[str, ndarray] = {}
+    begin = 0
+    for signal in header.signals:
+        if signal.label[3:] != " Annotations":
+            channels.append(_channel(signal, unit, signal.samples / header.seconds))
+        end = begin + width * signal.samples
+        parts.setdefault(signal.label.upper(), content[:, begin:end])
+        begin = end
+    fastest_hz = max((channel.rate_hz for channel in channels), default=0)
+    if not fastest_hz > 0:
+        raise ValueError("it has no signal, only annotations")
+
+    nothing = content[:, :0]
+    if header.has_gaps:
+        notes = parts.get("BDF ANNOTATIONS" if is_bdf else "EDF ANNOTATIONS", nothing)
+        _check_starts(notes, header.seconds, fastest_hz)
+    status = parts.get(_STATUS, nothing)
+    has_status = is_bdf and status.size > 0
+    return channels, _epoch_starts(status, header.seconds) if has_status else []
+
+
+class _Signal(NamedTuple):
+    """What a header says of a signal."""
+
+    label: str
+    unit: str
+    limits: Sequence[str]
+    """Least and largest value, in the unit, then as stored."""
+    samples: int
+    """In a record."""
+
+
+class _Header(NamedTuple):
+    """A header without what is the same for all files."""
+
+    size: int
+    records: int
+    """How many there are; -1 in a file that was not closed."""
+    seconds: float
+    """Of a record."""
+    has_gaps: bool
+    """Whether it says so of its records."""
+    signals: list[_Signal]
+
+
+def _read_header(path: Path) -> _Header:
+    """Read the header of a file. Raises ValueError."""
+    suffix = path.suffix.lower()
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+        if not head.startswith(_BEGINS[suffix]):
+            raise ValueError(f"it does not begin as a {suffix} file")
+        size = int(head[184:192])
+        count = int(head[252:256])
+        header = _Header(
+            size,
+            records=int(head[236:244]),
+            seconds=float(head[244:252]),
+            has_gaps=head[192:197] in (b"EDF+D", b"BDF+D"),
+            signals=[],
+        )
+        is_valid = size == _HEAD * (count + 1) and 0 < count < 10_000
+        if not is_valid or not 0 < header.seconds < 1e6:
+            raise ValueError("its header is damaged")
+        fields = [[_text(file.read(width)) for _ in range(count)] for width in _WIDTHS]
+    for label, _, unit, *limits, _, samples in zip(*fields, strict=True):
+        header.signals.append(_Signal(label, unit.replace("μ", "µ"), limits, int(samples)))
+    return header
+
+
+def _records(path: Path, begin: int, count: int, size: int) -> ndarray:
+    """The `count` records [record, byte] of `size` bytes after the header, mapped from the disk.
+
+    Raises ValueError if the file has another length.
+    """
+    length = path.stat().st_size
+    expected = begin + max(1, count) * size
+    is_complete = length == expected if count > 0 else length >= expected
+    if not size or not is_complete:
+        raise ValueError(f"it has {length} bytes, and by its header {expected}")
+    records = (length - begin) // size
+    return np.memmap(path, np.uint8, "r", begin, (records, size))
+
+
+def _check_starts(notes: ndarray, record_s: float, rate_hz: float) -> None:
     """Raise ValueError if a record does not begin where the one before ends, up to half a sample.
 
     `notes` [record, byte]: the annotations, of which the first of a record is its start.
     """
-    matches = [_START.match(record.tobytes()) for record in notes]
-    starts = np.array([float(match[1]) if match else np.nan for match in matches])
-    is_next = np.abs(np.diff(starts) - record_s) <= 0.5 / rate_hz  # not if NaN
+    starts = np.full(len(notes), np.nan)
+    for number, record in enumerate(notes):
+        match = _START.match(record.tobytes())
+        if match:
+            starts[number] = float(match[1])
+    gaps_s = np.diff(starts) - record_s
+    is_next = np.abs(gaps_s) <= 0.5 / rate_hz  # not if NaN
     if not is_next.all():
         first = int(is_next.argmin())
-        times = f"{starts[first]:g} and {starts[first + 1]:g} s"
         raise ValueError(
-            f"it is a recording with gaps: records {first + 1} and {first + 2}, of {record_s:g} s each, "
-            f"begin at {times}"
+            f"it is a recording with gaps: records {first + 1} and {first + 2}, "
+            f"of {record_s:g} s each, begin at {starts[first]:g} and {starts[first + 1]:g} s"
         )
 
 
-def _epoch_starts(status: np.ndarray, record_s: float) -> list[float]:
+def _epoch_starts(status: ndarray, record_s: float) -> list[float]:
     """When, after the first sample, bit 16 of `status` [record, byte] rises: a new epoch, in seconds.
 
     Source: the page of BioSemi about the channel Status.
     """
     is_epoch = (status[:, 2::3] & 1).astype(np.int8)
     rises = np.flatnonzero(np.diff(is_epoch.ravel()) == 1) + 1
-    return (rises * (record_s / is_epoch.shape[1])).tolist()
+    sample_s = record_s / is_epoch.shape[1]
+    return (rises * sample_s).tolist()
 
 
-def _channel(label: str, named: str, rate: float, *texts: str, unit: str | None) -> Channel:
+def _channel(signal: _Signal, unit: str | None, rate_hz: float) -> Channel:
+    """The channel of a signal; `unit`: if the header names none."""
+    label, named, limits, _ = signal
     if label.upper() in _STIM:
-        return Channel(label, STIM, rate, 1.0)
-    named = named.replace("μ", "µ")
+        return Channel(label, STIM, rate_hz, 1.0)
     factor = _MICROVOLTS.get((named or unit or "").lower())
     word = re.split(r"[^0-9A-Z]", label.upper())[0]
-    kind = "misc" if _OTHERS.fullmatch(word) or (named and factor is None) else "eeg"
+    is_unknown = named != "" and factor is None
+    is_other = is_unknown or _OTHERS.fullmatch(word)
+    kind = "misc" if is_other else "eeg"
     try:
-        low, high, lowest, highest = map(float, texts)
+        low, high, lowest, highest = map(float, limits)
+        has_scale = np.isfinite(high - low) and low != high and lowest < highest
     except ValueError:
-        low = high = lowest = highest = np.nan
+        has_scale = False
     problem = ""
-    if not np.isfinite(high - low) or low == high or not lowest < highest:
-        problem = f"has no scale: its range is {texts[0]} to {texts[1]}"
+    if not has_scale:
+        problem = f"has no scale: its range is {limits[0]} to {limits[1]}"
     elif factor is None:
         problem = f"is in {named}, not in volts" if named else NO_UNIT
-    return Channel(label, kind, rate, (factor or 1.0) / _VOLTS_OF_MNE.get(named, 1.0), problem)
+    # MNE converts what the header names, not what the setting says of channels without a unit.
+    scale = (factor or 1.0) / _VOLTS_OF_MNE.get(named, 1.0)
+    return Channel(label, kind, rate_hz, scale, problem)
 
 
 def _text(data: bytes) -> str:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from math import ceil, inf, isnan
+from math import ceil, inf, isclose, isnan
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ _WIDTHS = {"short": 2, "int": 4, "single": 4}
 """Bytes of a value in the files of samples of BrainVision."""
 _SPLITS = ("boundary", "bad boundary", "edge boundary", "new segment")
 """Begins of the annotations where a recording was paused or a part was cut out."""
+_SAME_RATE = 1e-5
+"""Relative difference of rates that count as equal."""
 _SKIP = "bad_acq_skip"
 """The annotation of MNE for samples that were not recorded."""
 
@@ -47,66 +49,82 @@ def open_recording(path: Path, unit: str | None = None, channel: str | None = No
     """
     check_reader("mne", path)
     try:
-        return _opened(path, identity(path), unit, channel)
+        return _open(path, identity(path), unit, channel)
     except OSError as error:
         raise unreadable_file(path, error) from None
 
 
 @lru_cache(maxsize=8)
-def _opened(
-    path: Path, as_it_is: tuple[int, ...], unit: str | None, wanted: str | None
+def _open(
+    path: Path, as_it_is: tuple[int, ...], unit: str | None, name_of_rate: str | None
 ) -> Recording:
     """Cached by the identity of the file. Raises DataError, OSError."""
-    header = edf.read_file(path, unit) if path.suffix.lower() in edf.SUFFIXES else None
+    is_edf = path.suffix.lower() in edf.SUFFIXES
+    pauses_s: Sequence[float] = ()
+    if is_edf:
+        channels, pauses_s = edf.read_file(path, unit)
     with recording_errors(path) as notes:
         raw, note = _raw(path)
         _check_length(raw, path)
-        channels = _channels(raw, path) if header is None else list(header.channels)
+        if not is_edf:
+            channels = _channels(raw, path)
         for channel, name in zip(channels, raw.ch_names, strict=True):
             channel.name = name
         # Of GDF, MNE keeps the highest rate also without the channel that has it.
-        rate = float(raw.info["sfreq"]) if header is None else _rate(channels, wanted)
-        faster = [channel.name for channel in channels if channel.rate_hz > rate * (1 + 1e-5)]
+        rate = _rate(channels, name_of_rate) if is_edf else float(raw.info["sfreq"])
+        faster = [c.name for c in channels if c.rate_hz > rate * (1 + _SAME_RATE)]
         if faster:  # of several rates, MNE gives all channels the highest one
             raw, note = _raw(path, exclude=faster)
             channels = [channel for channel in channels if channel.name not in faster]
-        if not (
-            0 < rate < inf and raw.n_times and abs(float(raw.info["sfreq"]) - rate) < 1e-5 * rate
-        ):
+        is_rate = 0 < rate < inf and isclose(raw.info["sfreq"], rate, rel_tol=_SAME_RATE)
+        if not is_rate or not raw.n_times:
             raise ValueError(f"{raw.n_times} samples at {rate:g} Hz")
         for channel, name in zip(channels, raw.ch_names, strict=True):
             channel.is_bad = name in raw.info["bads"]
-            if not abs(channel.rate_hz - rate) < 1e-5 * rate:
-                read = f"and only those at {rate:g} Hz can be read"
-                channel.problem = f"is sampled at {channel.rate_hz:g} Hz, {read}"
+            if not isclose(channel.rate_hz, rate, rel_tol=_SAME_RATE):
+                channel.problem = (
+                    f"is sampled at {channel.rate_hz:g} Hz, "
+                    f"and only those at {rate:g} Hz can be read"
+                )
         events = _events(raw, path)
-        pauses_s = [] if header is None else header.pauses_s
         pieces = _pieces(events, pauses_s, rate, int(raw.n_times))
         raw[0, :1]  # a missing file of data is an error now
-    if unknown := [channel.name for channel in channels if channel.problem == NO_UNIT]:
+
+    unknown = [channel.name for channel in channels if channel.problem == NO_UNIT]
+    if unknown:
         notes.append(f"{len(unknown)} channels name no unit and are not read: {listed(unknown, 3)}")
     if faster:
         notes.append(f"channels above {rate:g} Hz are not read: {listed(faster, 3)}")
-    annotations = [replace(e, onset_s=round(e.onset_s * rate) / rate) for e in events]
-    named = tuple(f"{path.name}: {text}" for text in (note, *notes) if text)
-    return Recording(path, raw, rate, channels, pieces, annotations, named, faster)
+    return Recording(
+        path,
+        raw,
+        rate,
+        channels,
+        pieces,
+        annotations=[
+            replace(event, onset_s=round(event.onset_s * rate) / rate) for event in events
+        ],
+        notes=tuple(f"{path.name}: {text}" for text in (note, *notes) if text),
+        faster=faster,
+    )
 
 
 def _channels(raw: Any, path: Path) -> list[Channel]:
     """The channels of a format other than EDF and BDF."""
-    rate = float(raw.info["sfreq"])
-    is_gdf = path.suffix.lower() == ".gdf"  # the one other format of channels with several rates
-    counts = raw._raw_extras[0]["n_samps"] if is_gdf else [1] * len(raw.ch_names)
+    counts = [1] * len(raw.ch_names)
+    if path.suffix.lower() == ".gdf":  # the one other format of channels with several rates
+        counts = raw._raw_extras[0]["n_samps"]
     channels = []
     for kind, count in zip(raw.get_channel_types(), counts, strict=True):
-        channels.append(Channel("", kind, rate * count / max(counts), 1.0 if kind == STIM else 1e6))
+        rate_hz = float(raw.info["sfreq"]) * count / max(counts)
+        channels.append(Channel("", kind, rate_hz, 1.0 if kind == STIM else 1e6))
     return channels
 
 
-def _rate(channels: Sequence[Channel], wanted: str | None) -> float:
+def _rate(channels: Sequence[Channel], name_of_rate: str | None) -> float:
     """The rate of the channel `wanted`, or else that of most channels of EEG in volts."""
     for channel in channels:
-        if channel.name == wanted:
+        if channel.name == name_of_rate:
             return channel.rate_hz
     eeg = [channel for channel in channels if channel.kind == "eeg" and not channel.problem]
     counts = Counter(channel.rate_hz for channel in eeg or channels)
@@ -125,23 +143,23 @@ def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
     import mne
 
     suffix = path.suffix.lower()
-    options: dict[str, Any] = {"preload": False, "verbose": "warning"}
     if path.name.lower().endswith((".fif", ".fif.gz")):
         _check_tags(path)
     if suffix == ".set":
         matlab.check(path)
         hdf5.check(path)
+    # Older versions of MNE do not know the second suffix of BrainVision.
+    read = mne.io.read_raw_brainvision if suffix == ".ahdr" else mne.io.read_raw
+    options: dict[str, Any] = {"preload": False, "verbose": "warning"}
     if exclude:
         options["exclude"] = list(exclude)
-    if exclude and suffix in edf.SUFFIXES:
-        options["exclude_after_unique"] = True  # MNE numbers channels of one name
+        if suffix in edf.SUFFIXES:
+            options["exclude_after_unique"] = True  # MNE numbers channels of one name
     try:
-        if suffix == ".ahdr":  # older versions of MNE do not know it
-            return mne.io.read_raw_brainvision(str(path), **options), ""
-        return mne.io.read_raw(str(path), **options), ""
+        return read(str(path), **options), ""
     except Exception as error:
         if suffix in edf.SUFFIXES and "encoding='latin1'" in str(error):  # as MNE says
-            raw = mne.io.read_raw(str(path), encoding="cp1252", **options)
+            raw = read(str(path), encoding="cp1252", **options)
             return raw, "its annotations are read as cp1252"
         words, fix = _NO_RECORDING.get(suffix.replace(".gz", ".fif"), ("", ""))
         if words and words in str(error):
@@ -161,14 +179,15 @@ def _check_tags(path: Path) -> None:
     a tag in Functional image file format, Elekta Neuromag, 2009.
     """
     at = 0
-    seen: set[int] = set()
+    visited: set[int] = set()
     with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
         while at >= 0:
-            if at in seen:
+            if at in visited:
                 raise ValueError(f"its tag at byte {at:,} follows itself")
-            seen.add(at)
+            visited.add(at)
             file.seek(at)
-            if len(head := file.read(16)) < 16:
+            head = file.read(16)
+            if len(head) < 16:
                 return
             size, following = struct.unpack(">8xii", head)
             at = following or at + 16 + size
@@ -182,39 +201,48 @@ def _events(raw: Any, path: Path) -> list[Event]:
     """The annotations; onsets are seconds after the first sample."""
     # MNE counts onsets from where the numbers of samples begin, with a date and without one.
     begin = raw.first_samp / float(raw.info["sfreq"])
+    is_eeglab = path.suffix.lower() == ".set"
     notes = raw.annotations
     events = []
-    for onset, lasts, name in zip(notes.onset, notes.duration, notes.description, strict=True):
-        is_pause = path.suffix.lower() == ".set" and name in _PAUSES
-        lasts = 0.0 if isnan(lasts) else float(lasts)  # of EEGLAB, an empty one
-        events.append(Event(float(onset) - begin, lasts, "boundary" if is_pause else str(name)))
+    for onset, duration, name in zip(notes.onset, notes.duration, notes.description, strict=True):
+        event = Event(
+            float(onset) - begin,
+            0.0 if isnan(duration) else float(duration),  # of EEGLAB, an empty one
+            "boundary" if is_eeglab and name in _PAUSES else str(name),
+        )
+        events.append(event)
     return events
 
 
 def _pieces(
     events: Sequence[Event], pauses_s: Sequence[float], rate: float, end: int
-) -> tuple[RecordingPiece, ...]:
+) -> list[RecordingPiece]:
     """The parts between pauses; without samples that were not recorded.
 
     `pauses_s`: when the recording went on after a pause that no event tells.
     """
-    skipped: list[tuple[int, int]] = [(round(at * rate), round(at * rate)) for at in pauses_s]
+    gaps = []
+    for pause_s in pauses_s:
+        at = round(pause_s * rate)
+        gaps.append((at, at))
     for event in events:
         # EEGLAB places a pause between two samples.
-        first = ceil(event.onset_s * rate - 1e-6)
+        at = ceil(event.onset_s * rate - 1e-6)
         kind = event.name.lower()
         if kind == _SKIP:
+            first = round(event.onset_s * rate)
             last = round((event.onset_s + event.duration_s) * rate)
-            skipped.append((round(event.onset_s * rate), last))
-        elif kind.startswith(_SPLITS) and 0 < first < end:
-            skipped.append((first, first))
+            gaps.append((first, last))
+        elif kind.startswith(_SPLITS) and 0 < at < end:
+            gaps.append((at, at))
+
     pieces = []
     begin = 0
-    for first, last in [*sorted(skipped), (end, end)]:
+    for first, last in [*sorted(gaps), (end, end)]:
         if first > begin:
             pieces.append(RecordingPiece(begin / rate, (first - begin) / rate))
         begin = max(begin, last)
-    return tuple(pieces) or (RecordingPiece(0.0, end / rate),)
+    return pieces or [RecordingPiece(0.0, end / rate)]
 
 
 def _check_length(raw: Any, path: Path) -> None:
@@ -222,13 +250,19 @@ def _check_length(raw: Any, path: Path) -> None:
 
     MNE drops a sample of BrainVision that is cut, and reads another .fdt file beside a .set file.
     """
-    header = path.read_bytes().upper() if path.suffix.lower() in _BRAINVISION else b""
-    points = re.search(rb"^DATAPOINTS=([1-9]\d*)", header, re.MULTILINE)
-    samples = int(points[1]) if points else raw.n_times
-    for name in map(Path, filter(None, raw.filenames)):
-        is_binary = header and b"DATAFORMAT=ASCII" not in header
-        width = 4 if name.suffix.lower() == ".fdt" else _WIDTHS[raw.orig_format] if is_binary else 0
+    samples = raw.n_times
+    width = 0
+    if path.suffix.lower() in _BRAINVISION:
+        header = path.read_bytes().upper()
+        points = re.search(rb"^DATAPOINTS=([1-9]\d*)", header, re.MULTILINE)
+        if points:
+            samples = int(points[1])
+        if b"DATAFORMAT=ASCII" not in header:
+            width = _WIDTHS[raw.orig_format]
+    for file in map(Path, filter(None, raw.filenames)):
+        if file.suffix.lower() == ".fdt":
+            width = 4
         expected = width * len(raw.ch_names) * samples
-        size = name.stat().st_size
+        size = file.stat().st_size
         if width and size != expected:
-            raise ValueError(f"'{name.name}' has {size} bytes, and by its header {expected}")
+            raise ValueError(f"'{file.name}' has {size} bytes, and by its header {expected}")

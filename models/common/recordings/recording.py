@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import library_errors
@@ -101,40 +102,43 @@ class Recording:
 
     def piece(self, start_s: float, end_s: float) -> RecordingPiece | None:
         """The piece with all of a time span, up to a millisecond; None: none has it whole."""
-        first = start_s + _TOLERANCE_S
-        last = end_s - 2 * _TOLERANCE_S
-        whole = (
-            p for p in self.pieces if p.start_s <= first and start_s < p.end_s and last <= p.end_s
-        )
-        return next(whole, None)
+        for piece in self.pieces:
+            begins_before = piece.start_s <= start_s + _TOLERANCE_S
+            ends_after = piece.end_s >= end_s - 2 * _TOLERANCE_S
+            if begins_before and ends_after and start_s < piece.end_s:
+                return piece
+        return None
 
     def check(self, picks: Sequence[int]) -> None:
         """Raise DataError if the values of one of the channels are not microvolts."""
-        if wrong := next(
-            (self.channels[pick] for pick in picks if self.channels[pick].problem), None
-        ):
+        for pick in picks:
+            channel = self.channels[pick]
+            if not channel.problem:
+                continue
             fix = "leave it out, or export the recording at one sampling rate, in volts"
-            if wrong.problem == NO_UNIT:
+            if channel.problem == NO_UNIT:
                 fix = "name the unit:  --set data.unit=uV"
             raise DataError(
-                f"channel '{wrong.name}' of '{self.path.name}' {wrong.problem}",
+                f"channel '{channel.name}' of '{self.path.name}' {channel.problem}",
                 where=str(self.path),
                 allowed="channels of volts, with a scale, of one sampling rate",
                 fix=fix,
             )
 
-    def read(self, picks: Sequence[int], first: int, last: int) -> np.ndarray:
+    def read(self, picks: Sequence[int], first: int, last: int) -> ndarray:
         """Microvolts [channel, time] of `picks`; numbers of event channels. Reads the disk.
 
         Raises DataError.
         """
         self.check(picks)
         order = np.argsort(picks)  # MNE reads channels in file order
+        in_order = np.asarray(picks)[order]
         with recording_errors(self.path):
-            samples = self.raw[np.asarray(picks)[order], first:last][0]
+            samples, _ = self.raw[in_order, first:last]
         values = np.empty_like(samples)
         values[order] = samples
-        for row, channel in zip(values, (self.channels[pick] for pick in picks), strict=True):
+        for row, pick in zip(values, picks, strict=True):
+            channel = self.channels[pick]
             row *= channel.scale
             if channel.kind == STIM and self.path.suffix.lower() == ".bdf":
                 row[:] = row.astype(np.int64) & _TRIGGER_BITS
@@ -155,15 +159,17 @@ class Recording:
         minute at a time. Raises DataError.
         """
         events = list(self.annotations)
-        stim = [n for n, channel in enumerate(self.channels) if channel.kind == STIM]
-        for pick in [n for n in stim if self.channels[n].name in _COMPOSITE][:1] or stim:
-            before = None
+        picks = [n for n, channel in enumerate(self.channels) if channel.kind == STIM]
+        composite = [pick for pick in picks if self.channels[pick].name in _COMPOSITE]
+        for pick in composite[:1] or picks:
+            before: list[float] = []
             for first, last in self.parts():
-                values = self.read([pick], first, last)[0]
-                changed = np.diff(values, prepend=values[0] if before is None else before) != 0
-                for n in np.flatnonzero(changed & (values > 0)).tolist():
-                    events.append(Event((first + n) / self.rate_hz, 0.0, f"{values[n]:.0f}"))
-                before = values[-1]
+                (values,) = self.read([pick], first, last)
+                is_new = np.diff(values, prepend=before or values[:1]) != 0
+                for n in np.flatnonzero(is_new & (values > 0)).tolist():
+                    onset_s = (first + n) / self.rate_hz
+                    events.append(Event(onset_s, 0.0, f"{values[n]:.0f}"))
+                before = [values[-1]]
         return sorted(events, key=lambda event: (event.onset_s, event.duration_s, event.name))
 
 
@@ -181,15 +187,18 @@ def recording_errors(path: Path) -> Iterator[list[str]]:
             f"'{path.name}' cannot be read",
             str(path),
             allowed="a continuous, complete recording",
-            fix="copy it and the files beside it again, or export it again from the program that recorded it",
+            fix="copy it and the files beside it again, or export it again from the program that "
+            "recorded it",
         ),
-        warnings.catch_warnings(record=True) as shown,
+        warnings.catch_warnings(record=True) as caught,
         catch_logging(),
     ):
         warnings.simplefilter("always")
-        for category in (FutureWarning, DeprecationWarning):
-            warnings.simplefilter("ignore", category)
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
         yield notes
-    notes += dict.fromkeys(
-        " ".join(str(warning.message).strip().split("\n")[0].split()) for warning in shown
-    )
+    for warning in caught:
+        first_line = str(warning.message).strip().split("\n")[0]
+        note = " ".join(first_line.split())
+        if note not in notes:
+            notes.append(note)

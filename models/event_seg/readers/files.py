@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.event_seg.formats import DSEC, MVSEC
@@ -17,6 +17,7 @@ from gearshift.models.event_seg.readers.recording import (
     MAX_WINDOWS,
     RECIPE,
     EventRecording,
+    Events,
     Sides,
     cached,
     shape,
@@ -40,71 +41,112 @@ def open_recording(
     """
     is_mvsec = form == MVSEC
     masks = hdf5.mask_path(path)
-    header = None if form in (MVSEC, DSEC) else read_header(path)
-    pieces: Any = partial(hdf5.mvsec_pieces if is_mvsec else hdf5.dsec_pieces, path)
-    pieces = pieces if header is None else partial(raw_pieces, path, header)
-    # What names the sensor, the first that does; then the events themselves.
-    sizes = {"data.sensor": None if sensor is None or is_mvsec else (sensor[0], sensor[1])}
-    sizes["header"] = header.sensor if header else None
-    ends = np.empty(0)
+    size_of_header = None
+    pieces: Callable[[], Iterator[Events]]
     if is_mvsec:
-        ends, sizes["frames"] = hdf5.read_frames(path, has_times=trained is None)
+        pieces = partial(hdf5.mvsec_pieces, path)
+    elif form == DSEC:
+        pieces = partial(hdf5.dsec_pieces, path)
+    else:
+        header = read_header(path)
+        size_of_header = header.sensor
+        pieces = partial(raw_pieces, path, header)
+
+    # The end of each window, by its label; nothing has decoded the events yet.
+    ends = np.empty(0)
+    size_of_labels = None
+    if is_mvsec:
+        ends, size_of_labels = hdf5.read_frames(path, has_times=trained is None)
     elif trained is None:
         if not masks.exists():
-            allowed = f"masks in {masks.name}: {hdf5.MASKS}"
-            raise DataError(f"'{path.name}' has no labels", where=str(path), allowed=allowed)
-        ends, sizes["masks"] = hdf5.read_mask_times(masks)
+            raise DataError(
+                f"'{path.name}' has no labels",
+                where=str(path),
+                allowed=f"masks in {masks.name}: {hdf5.MASKS}",
+            )
+        ends, size_of_labels = hdf5.read_mask_times(masks)
+
     read = partial(cached, path, pieces, np.float64 if is_mvsec else np.int64)
     events = read()
-    extent = int(events["extent"][0]), int(events["extent"][1])
-    is_within = trained is not None and extent[0] <= trained[0] and extent[1] <= trained[1]
-    sizes["events"] = trained if is_within or is_mvsec else extent
-    source, size = next((source, size) for source, size in sizes.items() if size is not None)
-    of_masks = sizes.get("masks") or size
-    if extent[0] > size[0] or extent[1] > size[1] or of_masks != size:
-        seen = f"events extend to {shape(extent)}, masks are {shape(of_masks)}"
+    height, width = events["extent"].tolist()
+    size_of_events = (height, width)
+    if trained is not None and (is_mvsec or np.less_equal(size_of_events, trained).all()):
+        size_of_events = trained
+    size_of_setting = None
+    if sensor is not None and not is_mvsec:
+        size_of_setting = (sensor[0], sensor[1])
+    # The first that names the sensor does.
+    sizes = {
+        "data.sensor": size_of_setting,
+        "header": size_of_header,
+        "frames" if is_mvsec else "masks": size_of_labels,
+        "events": size_of_events,
+    }
+    source, size = next((name, sides) for name, sides in sizes.items() if sides is not None)
+    if size_of_labels is None or is_mvsec:
+        size_of_labels = size
+    if height > size[0] or width > size[1] or size_of_labels != size:
         raise DataError(
-            f"{seen}, the sensor is {shape(size)} ({source})",
+            f"events extend to {height}×{width}, masks are {shape(size_of_labels)}, "
+            f"the sensor is {shape(size)} ({source})",
             where=str(path),
             allowed="events within the sensor, and masks of its size",
-            fix="" if is_mvsec else f"--set 'data.sensor=[{extent[0]},{extent[1]}]'",
+            fix="" if is_mvsec else f"--set 'data.sensor=[{height},{width}]'",
         )
-    windows, first_mask = _windows(
-        path, events["t"], ends, window_ms, is_predicted=trained is not None
-    )
-    label: Any = partial(hdf5.frame_edges, path)
+
+    first_mask = 0
+    if trained is not None:
+        windows = _equal_windows(path, events["t"], window_ms)
+    else:
+        windows, first_mask = _windows_of_labels(path, events["t"], ends, window_ms)
+    if is_mvsec:
+        return EventRecording(
+            name, form, size, source, windows,
+            second=1.0,
+            unit="s, by the format",
+            labels=RECIPE,
+            read=read,
+            label=partial(hdf5.frame_edges, path),
+        )  # fmt: skip
     return EventRecording(
         name, form, size, source, windows,
-        second=1.0 if is_mvsec else 1e6,
-        unit="s, by the format" if is_mvsec else "µs, by the format",
-        labels=RECIPE if is_mvsec else f"masks of {masks.name}",
+        second=1e6,
+        unit="µs, by the format",
+        labels=f"masks of {masks.name}",
         read=read,
-        label=label if is_mvsec else partial(hdf5.read_mask, masks, first_mask),
+        label=partial(hdf5.read_mask, masks, first_mask),
     )  # fmt: skip
 
 
-def _windows(
-    path: Path, t: np.ndarray, ends: np.ndarray, window_ms: float | None, is_predicted: bool
-) -> tuple[np.ndarray, int]:
-    """Windows, and the number of the mask at the end of the first one; `ends`: times of labels."""
-    is_float = t.dtype.kind == "f"
-    if is_predicted:
-        assert window_ms is not None, "without labels there is a length"
-        step = window_ms / 1e3 if is_float else max(1, int(1e3 * window_ms))
-        count = float(t[-1] - t[0] + (0 if is_float else 1)) / step
-        if not count <= MAX_WINDOWS:
-            raise DataError(
-                f"the times of '{path.name}' span {count:,.3g} windows",
-                where=str(path),
-                allowed=f"at most {MAX_WINDOWS:,} windows of {window_ms:.4g} ms",
-            )
-        return spans(t[0] + np.arange(int(count) + 1) * step), 0
+def _equal_windows(path: Path, t: ndarray, window_ms: float | None) -> ndarray:
+    """Windows of one length, from the first event on. Raises DataError for too many."""
+    assert window_ms is not None, "without labels there is a length"
+    if t.dtype.kind == "f":
+        step = window_ms / 1e3
+        count = float(t[-1] - t[0]) / step
+    else:
+        step = max(1, int(1e3 * window_ms))
+        count = float(t[-1] - t[0] + 1) / step
+    if not count <= MAX_WINDOWS:
+        raise DataError(
+            f"the times of '{path.name}' span {count:,.3g} windows",
+            where=str(path),
+            allowed=f"at most {MAX_WINDOWS:,} windows of {window_ms:.4g} ms",
+        )
+    return spans(t[0] + np.arange(int(count) + 1) * step)
+
+
+def _windows_of_labels(
+    path: Path, t: ndarray, ends: ndarray, window_ms: float | None
+) -> tuple[ndarray, int]:
+    """A window for each label, and the number of the mask at the end of the first one."""
     if ends[0] > t[-1] or ends[-1] <= t[0]:
         raise DataError(
             f"labels span {ends[0]} to {ends[-1]}, events span {t[0]} to {t[-1]}",
             where=str(path),
             allowed="times of frames or masks in the clock of the recording",
         )
-    if window_ms is None or is_float:
+    if window_ms is None or t.dtype.kind == "f":
         return spans(ends), 1
-    return np.stack((ends - max(1, int(1e3 * window_ms)), ends), axis=1), 0
+    starts = ends - max(1, int(1e3 * window_ms))
+    return np.stack((starts, ends), axis=1), 0

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.common import hdf5
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
     import h5py
 
 GROUP = "davis/left"
+FRAMES = f"{GROUP}/image_raw"
+MAX_TIME = 2**61
+_LIMITS = {
+    "t": (0, MAX_TIME),
+    "x": (0, MAX_SIDE - 1),
+    "y": (0, MAX_SIDE - 1),
+    "p": (-1, 1),
+}
+"""Of the arrays of DSEC, the least and the largest value."""
 MVSEC = (
     f"{GROUP} with events float64 [event, 4] of x, y, t, polarity, image_raw [frame, height, "
     "width] uint8, and image_raw_ts [frame]"
@@ -49,17 +59,23 @@ def opened(path: Path) -> Iterator[h5py.File]:
     check_reader("h5py", path)
     import h5py
 
-    message = f"'{path.name}' cannot be read as HDF5"
-    allowed = "a complete HDF5 file, with known filters"
-    fix = "copy it again, or leave it out; if it is compressed, as DSEC is:  pip install hdf5plugin"
-    with library_errors(message, str(path), allowed=allowed, fix=fix), h5py.File(path, "r") as file:
+    with (
+        library_errors(
+            f"'{path.name}' cannot be read as HDF5",
+            str(path),
+            allowed="a complete HDF5 file, with known filters",
+            fix="copy it again, or leave it out; if it is compressed, as DSEC is:  "
+            "pip install hdf5plugin",
+        ),
+        h5py.File(path, "r") as file,
+    ):
         yield file
 
 
-def _check(is_valid: bool, file: h5py.File, problem: str, allowed: str) -> None:
+def _check(is_valid: Any, file: h5py.File, problem: str, allowed: str) -> None:
     if not is_valid:
-        name = Path(file.filename).name
-        raise DataError(f"'{name}' {problem}", where=str(file.filename), allowed=allowed)
+        path = file.filename
+        raise DataError(f"'{Path(path).name}' {problem}", where=path, allowed=allowed)
 
 
 def _array(file: h5py.File, name: str, allowed: str, axes: int, kinds: str) -> h5py.Dataset:
@@ -69,46 +85,58 @@ def _array(file: h5py.File, name: str, allowed: str, axes: int, kinds: str) -> h
     with suppress(ImportError):
         import_module("hdf5plugin")  # adds filters; no dependency, since only DSEC needs it
     array = hdf5.member(file, name)
-    is_array = isinstance(array, h5py.Dataset) and array.ndim == axes and array.dtype.kind in kinds
+    is_array = isinstance(array, h5py.Dataset)
+    is_array = is_array and array.ndim == axes and array.dtype.kind in kinds
     _check(is_array, file, f"has no '{name}' of {axes} axes and such numbers: {array}", allowed)
     claim = hdf5.problem(array)
     _check(claim is None, file, f"has an array '{name}' that {claim}", "a complete HDF5 file")
     return array
 
 
-def _timed(
-    file: h5py.File, names: tuple[str, str], kinds: str, allowed: str
-) -> tuple[np.ndarray, Sides]:
-    """The times of pictures uint8 [picture, height, width], and height and width. Raises DataError."""
-    pictures = _array(file, names[0], allowed, 3, "u")
-    stamps = _array(file, names[1], allowed, 1, kinds)
+def _pictures(file: h5py.File, name: str, allowed: str) -> tuple[h5py.Dataset, Sides]:
+    """Pictures [picture, height, width] of whole numbers, and height and width."""
+    pictures = _array(file, name, allowed, 3, "u")
+    _, height, width = map(int, pictures.shape)
+    return pictures, (height, width)
+
+
+def _times(
+    file: h5py.File, name: str, times: str, kinds: str, allowed: str
+) -> tuple[ndarray, Sides]:
+    """The `times` of the pictures `name` in uint8, and height and width. Raises DataError."""
+    pictures, sides = _pictures(file, name, allowed)
+    stamps = _array(file, times, allowed, 1, kinds)
     is_valid = len(pictures) == len(stamps) >= 2 and pictures.dtype == np.uint8
-    problem = f"has {len(pictures)} {names[0]} of {pictures.dtype}, and {len(stamps)} times"
-    _check(is_valid, file, problem, f"at least 2 of uint8 with one time each: {allowed}")
-    times = stamps[:].astype(np.float64 if "f" in kinds else np.int64)
-    check_ascending(times, f"{file.filename}: {names[1]}", f"times of {names[0]}")
-    return times, (int(pictures.shape[1]), int(pictures.shape[2]))
+    _check(
+        is_valid,
+        file,
+        f"has {len(pictures)} {name} of {pictures.dtype}, and {len(stamps)} times",
+        f"at least 2 of uint8 with one time each: {allowed}",
+    )
+    t = stamps[:].astype(np.float64 if "f" in kinds else np.int64)
+    check_ascending(t, f"{file.filename}: {times}", f"times of {name}")
+    return t, sides
 
 
-def read_frames(path: Path, has_times: bool) -> tuple[np.ndarray, Sides | None]:
+def read_frames(path: Path, has_times: bool) -> tuple[ndarray, Sides | None]:
     """The times of the frames of an MVSEC file, and height and width, None without frames.
 
     Unless `has_times`, times are not read. Raises DataError.
     """
-    names = f"{GROUP}/image_raw", f"{GROUP}/image_raw_ts"
     with opened(path) as file:
         if has_times:
-            return _timed(file, names, "iuf", MVSEC)
-        if hdf5.member(file, names[0]) is None:
-            return np.empty(0), None
-        frames = _array(file, names[0], MVSEC, 3, "u")
-        return np.empty(0), (int(frames.shape[1]), int(frames.shape[2]))
+            return _times(file, FRAMES, f"{FRAMES}_ts", "iuf", MVSEC)
+        sides = None
+        if hdf5.member(file, FRAMES) is not None:
+            _, sides = _pictures(file, FRAMES, MVSEC)
+        return np.empty(0), sides
 
 
-def frame_edges(path: Path, index: int, factor: int) -> np.ndarray:
+def frame_edges(path: Path, index: int, factor: int) -> ndarray:
     """Edges of the frame at the end of window `index`. Raises DataError."""
     with opened(path) as file:
-        frame = _array(file, f"{GROUP}/image_raw", MVSEC, 3, "u")[index + 1]
+        frames, _ = _pictures(file, FRAMES, MVSEC)
+        frame = frames[index + 1]
     return edges(frame, factor)
 
 
@@ -121,20 +149,24 @@ def mvsec_pieces(path: Path) -> Iterator[Events]:
         events = _array(file, f"{GROUP}/events", MVSEC, 2, "f")
         is_valid = events.shape[1] == 4 and events.dtype == np.float64
         _check(is_valid, file, f"has events {events.dtype} {events.shape}", MVSEC)
-        darker = set[float]()  # the value of a darker pixel: -1 or 0
+        darker: set[float] = set()  # the value of a darker pixel: -1 or 0
         for at in range(0, len(events), PIECE):
             rows = events[at : at + PIECE]
             x, y, t, p = rows.T
+            places = rows[:, :2]
+            inside = (places >= 0) & (places < MAX_SIDE)
+            valid = inside.all(axis=1)
+            valid &= np.isfinite(t)
+            valid &= np.isin(p, (1, 0, -1))
             darker |= set(np.unique(p[p != 1]).tolist())
-            inside = (rows[:, :2] >= 0) & (rows[:, :2] < MAX_SIDE)
-            valid = np.isfinite(t) & inside.all(axis=1) & ((p == 1) | (p == 0) | (p == -1))
             if len(darker) > 1 or not valid.all():
-                shown = rows[~valid][:1].tolist() or f"polarities 1 and {sorted(darker)}"
-                allowed = (
-                    f"x and y from 0 to {MAX_SIDE - 1}, finite times, polarity 1 and either -1 or 0"
-                )
+                invalid = rows[~valid][:1].tolist()
+                example = invalid or f"polarities 1 and {sorted(darker)}"
                 raise DataError(
-                    f"events have {shown}", where=f"{path}, after event {at}", allowed=allowed
+                    f"events have {example}",
+                    where=f"{path}, after event {at}",
+                    allowed=f"x and y from 0 to {MAX_SIDE - 1}, finite times, polarity 1 and "
+                    "either -1 or 0",
                 )
             yield Events(
                 t,
@@ -151,23 +183,25 @@ def dsec_pieces(path: Path) -> Iterator[Events]:
     """
     with opened(path) as file:
         arrays = {name: _array(file, f"events/{name}", DSEC, 1, "iub") for name in "txyp"}
-        lengths = set(map(len, arrays.values()))
+        lengths = {len(array) for array in arrays.values()}
         _check(len(lengths) == 1, file, f"has arrays of several lengths: {sorted(lengths)}", DSEC)
         offset = 0
         if hdf5.member(file, "t_offset") is not None:
             offset = int(_array(file, "t_offset", DSEC, 0, "iu")[()])
-        _check(0 <= offset < 2**61, file, f"has a t_offset of {offset}", DSEC)
+        _check(0 <= offset < MAX_TIME, file, f"has a t_offset of {offset}", DSEC)
+
         for at in range(0, lengths.pop(), PIECE):
             part = {}
             for name, array in arrays.items():
-                part[name] = values = array[at : at + PIECE].astype(np.int64)
-                low, high = {"t": (0, 2**61), "p": (-1, 1)}.get(name, (0, MAX_SIDE - 1))
-                is_valid = values.min() >= low and values.max() <= high
-                problem = (
-                    f"has events/{name} from {values.min()} to {values.max()} after event {at}"
-                )
-                _check(bool(is_valid), file, problem, DSEC)
-            yield Events(part["t"] + offset, part["x"], part["y"], np.where(part["p"] > 0, 1, -1))
+                values = array[at : at + PIECE].astype(np.int64)
+                low, high = _LIMITS[name]
+                least, most = values.min(), values.max()
+                problem = f"has events/{name} from {least} to {most} after event {at}"
+                _check(low <= least and most <= high, file, problem, DSEC)
+                part[name] = values
+            part["t"] += offset
+            part["p"] = np.where(part["p"] > 0, 1, -1)
+            yield Events(**part)
 
 
 def mask_path(path: Path) -> Path:
@@ -175,20 +209,22 @@ def mask_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}_masks.h5")
 
 
-def read_mask_times(path: Path) -> tuple[np.ndarray, Sides]:
+def read_mask_times(path: Path) -> tuple[ndarray, Sides]:
     """The times of the masks in a file, and their height and width. Raises DataError."""
     with opened(path) as file:
-        return _timed(file, ("masks", "t"), "iu", MASKS)
+        return _times(file, "masks", "t", "iu", MASKS)
 
 
-def read_mask(path: Path, first: int, index: int, factor: int) -> np.ndarray:
+def read_mask(path: Path, first: int, index: int, factor: int) -> ndarray:
     """The mask at the end of window `index`, downsampled; window 0 ends at mask `first`.
 
     Raises DataError.
     """
+    number = first + index
     with opened(path) as file:
-        mask = _array(file, "masks", MASKS, 3, "u")[index + first]
+        masks, _ = _pictures(file, "masks", MASKS)
+        mask = masks[number]
         values = set(np.unique(mask).tolist())
-        known = values <= {0, 1, IGNORED}
-        _check(known, file, f"has {sorted(values)} in mask {index + first}", f"0, 1, {IGNORED}")
+        is_valid = values <= {0, 1, IGNORED}
+        _check(is_valid, file, f"has {sorted(values)} in mask {number}", f"0, 1, {IGNORED}")
     return downsample_mask(mask, factor)

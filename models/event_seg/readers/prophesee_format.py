@@ -9,6 +9,7 @@ from shlex import quote
 from typing import NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import unreadable_file
@@ -21,6 +22,9 @@ _ALLOWED = (
 )
 _DAT = "% Version 2, and after the header the bytes 0 (2D) or 12 (CD), and 8 (bytes of an event)"
 _TO_DAT = "metavision_file_to_dat -i FILE  converts it to DAT, with Metavision or OpenEB"
+_LINES = re.compile(rb"(?:%(?! end\s*\n)[ \r\n][^\n]*\n|%\n)*(?:% end\s*?\n)?")
+"""The lines of a header begin with "% "; the last one may be `% end`."""
+_EVENTS_OF_DAT = (b"\x00\x08", b"\x0c\x08")
 
 
 class Header(NamedTuple):
@@ -41,55 +45,76 @@ def read_header(path: Path) -> Header:
             start = file.read(MAX_HEADER_BYTES)
     except OSError as error:
         raise unreadable_file(path, error) from None
-    # Lines begin with "% "; the last one may be `% end`.
-    lines = re.match(rb"(?:%(?! end\s*\n)[ \r\n][^\n]*\n|%\n)*(?:% end\s*?\n)?", start)
-    end = lines.end() if lines else 0
-    if not end:
+    lines = next(_LINES.finditer(start))[0]  # which may be empty
+    if not lines:
         raise invalid(path, 0, "has no Prophesee header of complete lines", _ALLOWED)
-    text = start[:end].decode("latin-1").lower()
-    sensor = _sensor(path, text)
+    text = lines.decode("latin-1")
+    sensor = _sensor(path, text.lower())
     if path.suffix.lower() == ".dat":
-        # Version 1 has other bit fields. The words for the kind of events differ: CD, TD, Event2D,
-        # N9Chronocam7Event2dE; the bytes do not.
-        if (version := _field(r"^% ?version (\S+)", text)) not in ("", "2", "2.0"):
-            raise invalid(path, 0, f"has the version {version} in its header", _DAT)
-        if start[end : end + 2] not in (b"\x00\x08", b"\x0c\x08"):
-            raise invalid(path, end, "has an unknown type or size of events", _DAT)
-        return Header("DAT", end + 2, sensor)
-    names = encodings(start[:end].decode("latin-1"))
+        _check_dat(path, start, text.lower(), len(lines))
+        return Header("DAT", len(lines) + 2, sensor)
+
+    names = encodings(text)
     if len(names) != 1 or names[0] not in ENCODING_BY_NAME:
         problem = f"names the encodings {', '.join(names) or 'none'} in its header"
         raise invalid(path, 0, problem, _ALLOWED, _TO_DAT)
-    if (order := _field(r"\bendianness[= ](\w+)", text)) not in ("", "little"):
+    order = _field(r"\bendianness[= ](\w+)", text.lower())
+    if order not in ("", "little"):
         raise invalid(path, 0, f"has words of endianness {order}", "endianness little", _TO_DAT)
-    return Header(names[0], end, sensor)
+    return Header(names[0], len(lines), sensor)
+
+
+def _check_dat(path: Path, start: bytes, header: str, end: int) -> None:
+    """Raise DataError unless the words after `header` are of version 2.
+
+    Version 1 has other bit fields. The words for the kind of events differ: CD, TD, Event2D,
+    N9Chronocam7Event2dE; the bytes do not.
+    """
+    version = _field(r"^% ?version (\S+)", header)
+    if version not in ("", "2", "2.0"):
+        raise invalid(path, 0, f"has the version {version} in its header", _DAT)
+    if start[end : end + 2] not in _EVENTS_OF_DAT:
+        raise invalid(path, end, "has an unknown type or size of events", _DAT)
 
 
 def _field(pattern: str, text: str) -> str:
     """The first match in a header; empty if there is none."""
-    return next(iter(re.findall(pattern, text, re.MULTILINE)), "")
+    match = re.search(pattern, text, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def invalid(path: Path, at: int, problem: str, allowed: str, fix: str = "") -> DataError:
     """The error for invalid content of a file at byte `at`, from 0."""
     return DataError(
-        f"'{path.name}' {problem}", where=f"{path}, byte {at}", allowed=allowed, fix=fix
+        f"'{path.name}' {problem}",
+        where=f"{path}, byte {at}",
+        allowed=allowed,
+        fix=fix,
     )
 
 
 def _sensor(path: Path, text: str) -> Sides | None:
     """Height and width, which a header may have at two places. Raises DataError."""
-    sizes = {
-        (int(height), int(width))
-        for width, height in re.findall(r"^% ?geometry (\d{1,9})x(\d{1,9})", text, re.MULTILINE)
-    }
-    height, width = (_field(rf"\b{side}[= ](\d{{1,9}})\b", text) for side in ("height", "width"))
+    sizes = set()
+    geometries = re.findall(r"^% ?geometry (\d{1,9})x(\d{1,9})", text, re.MULTILINE)
+    for width, height in geometries:
+        sizes.add((int(height), int(width)))
+    height = _field(r"\bheight[= ](\d{1,9})\b", text)
+    width = _field(r"\bwidth[= ](\d{1,9})\b", text)
     if height and width:
         sizes.add((int(height), int(width)))
-    if len(sizes) > 1 or not all(0 < side <= MAX_SIDE for size in sizes for side in size):
-        allowed = f"one size of 1 to {MAX_SIDE} pixels a side"
-        raise invalid(path, 0, f"has sensors of {sorted(sizes)} pixels in its header", allowed)
-    return sizes.pop() if sizes else None
+
+    if not sizes:
+        return None
+    size, *others = sorted(sizes)
+    if others or min(size) < 1 or max(size) > MAX_SIDE:
+        raise invalid(
+            path,
+            0,
+            f"has sensors of {sorted(sizes)} pixels in its header",
+            f"one size of 1 to {MAX_SIDE} pixels a side",
+        )
+    return size
 
 
 def raw_pieces(path: Path, header: Header) -> Iterator[Events]:
@@ -97,21 +122,30 @@ def raw_pieces(path: Path, header: Header) -> Iterator[Events]:
     encoding = ENCODING_BY_NAME[header.encoding]
     size = path.stat().st_size
     width = encoding.word.itemsize
+    remainder = (size - header.begin) % width
+    if remainder:
+        raise invalid(
+            path,
+            size - remainder,
+            f"is truncated: its last word has {remainder} of {width} bytes",
+            f"a multiple of {width} bytes after the header",
+            f"copy it again, or cut its rest:  truncate -s -{remainder} {quote(str(path))}",
+        )
     state = encoding.begin
-    if remainder := (size - header.begin) % width:
-        problem = f"is truncated: its last word has {remainder} of {width} bytes"
-        allowed = f"a multiple of {width} bytes after the header"
-        cut = f"copy it again, or cut its rest:  truncate -s -{remainder} {quote(str(path))}"
-        raise invalid(path, size - remainder, problem, allowed, cut)
     for at in range(header.begin, size, PIECE * width):
         words = np.fromfile(path, encoding.word, PIECE, offset=at)
-        if header.encoding == "DAT" and (wrong := words["address"] >> 29).any():
-            first = int(wrong.argmax())
-            raise invalid(
-                path, at + first * width, "has an event of unknown polarity", "polarity 0 or 1"
-            )
+        if header.encoding == "DAT":
+            _check_polarity(path, at, words)
         events, state = encoding.decode(words, state)
         yield events
+
+
+def _check_polarity(path: Path, begin: int, words: ndarray) -> None:
+    """Raise DataError for a polarity that no event has; `words` of DAT are at byte `begin`."""
+    wrong = np.flatnonzero(words["address"] >> 29)
+    if wrong.size:
+        at = begin + int(wrong[0]) * words.itemsize
+        raise invalid(path, at, "has an event of unknown polarity", "polarity 0 or 1")
 
 
 State = tuple[int, ...]
@@ -124,29 +158,51 @@ class Encoding(NamedTuple):
     word: np.dtype
     begin: State
     """State before the first word."""
-    decode: Callable[[np.ndarray, State], tuple[Events, State]]
+    decode: Callable[[ndarray, State], tuple[Events, State]]
     """Decode words after a state; gives the events and the new state."""
 
 
-def unwrap(counts: np.ndarray, bits: int, before: int) -> np.ndarray:
+def unwrap(counts: ndarray, bits: int, before: int) -> ndarray:
     """Unwrap counters of `bits` bits into a monotonic count, int64.
 
     `before`: last unwrapped count of the previous words, or -1. A step back of more than half the
     range is a wrap-around.
     """
-    first = counts[:1].astype(np.int64) if before < 0 else np.array([before % 2**bits])
+    span = 1 << bits
     counts = counts.astype(np.int64)
-    wraps = (np.diff(counts, prepend=first) < -(2 ** (bits - 1))).cumsum()
-    return counts + (max(before, 0) >> bits) * 2**bits + wraps * 2**bits
+    if before < 0:
+        first = counts[:1]
+        rounds = 0
+    else:
+        first = np.array([before % span])
+        rounds = before // span
+    is_wrap = np.diff(counts, prepend=first) < -(span // 2)
+    return counts + (rounds + is_wrap.cumsum()) * span
 
 
-def _events(t: np.ndarray, x: np.ndarray, y: np.ndarray, bit: np.ndarray) -> Events:
+def _latest(values: ndarray, is_set: ndarray, before: int) -> ndarray:
+    """For each word the value of the last word up to it that `is_set`; `before`: of none."""
+    known = np.concatenate(([before], values[is_set]))
+    return known[is_set.cumsum()]
+
+
+def _highs(load: ndarray, is_high: ndarray, bits: int, before: int) -> ndarray:
+    """The upper bits of time of each word, unwrapped; `before`: those before the first one."""
+    highs = np.empty(len(load), np.int64)
+    highs[is_high] = unwrap(load[is_high], bits, before)
+    return _latest(highs, is_high, before)
+
+
+def _events(t: ndarray, x: ndarray, y: ndarray, bit: ndarray) -> Events:
     return Events(
-        t, x.astype(np.int32), y.astype(np.int32), bit.astype(np.int8) * np.int8(2) - np.int8(1)
+        t,
+        x.astype(np.int32),
+        y.astype(np.int32),
+        np.where(bit, 1, -1).astype(np.int8),
     )
 
 
-def decode_evt2(words: np.ndarray, state: State) -> tuple[Events, State]:
+def decode_evt2(words: ndarray, state: State) -> tuple[Events, State]:
     """Events of EVT 2.0 words; the state is the last time-high, -1 before the first one.
 
     Times in microseconds. Events before the first time-high have no time and are dropped. Source:
@@ -154,23 +210,22 @@ def decode_evt2(words: np.ndarray, state: State) -> tuple[Events, State]:
     """
     at, t, end = _evt2_times(words, state)
     word = words[at]
-    return _events(t, (word >> 11) & 0x7FF, word & 0x7FF, word >> 28), end
+    x = (word >> 11) & 0x7FF
+    y = word & 0x7FF
+    return _events(t, x, y, word >> 28), end
 
 
-def _evt2_times(words: np.ndarray, state: State) -> tuple[np.ndarray, np.ndarray, State]:
+def _evt2_times(words: ndarray, state: State) -> tuple[ndarray, ndarray, State]:
     """The words that are events with a known time, their times, and the new state."""
     kind = words >> 28
-    is_high = kind == 0x8
-    highs = unwrap(words[is_high] & 0x0FFFFFFF, 28, state[0])
-    known = np.concatenate((np.array(state, np.int64), highs))
-    at = np.flatnonzero(kind <= 0x1)
-    high = known[is_high.cumsum()[at]]
-    at = at[high >= 0]
-    high = high[high >= 0]
-    return at, high << 6 | ((words[at] >> 22) & 0x3F), (int(known[-1]),)
+    high = _highs(words & 0x0FFFFFFF, kind == 0x8, 28, state[0])
+    at = np.flatnonzero((kind <= 0x1) & (high >= 0))
+    low = (words[at] >> 22) & 0x3F
+    end = (int(high[-1]),)
+    return at, high[at] << 6 | low, end
 
 
-def decode_evt21(words: np.ndarray, state: State) -> tuple[Events, State]:
+def decode_evt21(words: ndarray, state: State) -> tuple[Events, State]:
     """Events of EVT 2.1 words: one of EVT 2.0 and the mask of the 32 pixels from its x on.
 
     State and times as for EVT 2.0. Source: Prophesee, EVT 2.1 Format.
@@ -179,10 +234,12 @@ def decode_evt21(words: np.ndarray, state: State) -> tuple[Events, State]:
     at, t, end = _evt2_times(heads, state)
     index, bit = _bits(words["mask"][at], 32)
     head = heads[at][index]
-    return _events(t[index], ((head >> 11) & 0x7FF) + bit, head & 0x7FF, head >> 28), end
+    x = (head >> 11) & 0x7FF
+    y = head & 0x7FF
+    return _events(t[index], x + bit, y, head >> 28), end
 
 
-def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
+def decode_evt3(words: ndarray, state: State) -> tuple[Events, State]:
     """Events of EVT 3.0 words; the state is time (-1: unknown), y, x of the next vector, sign.
 
     Times in microseconds; a time-high with a new value sets the lower bits to 0, a repeated one
@@ -191,60 +248,75 @@ def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
     kind = words >> 12
     load = words & 0x0FFF
     time, y, x, sign = state
+    times = _times(kind, load, time)
+    rows = _latest(load & 0x7FF, kind == 0x0, y)
 
-    is_y = kind == 0x0
-    is_base = kind == 0x3
-    times, seen = _times(kind, load, time)
-    rows = np.concatenate(([y], load[is_y] & 0x7FF))
-    signs = np.concatenate(([sign], load[is_base] >> 11))
     # A vector begins where the previous one ended: at the base plus the lengths since.
-    lengths = np.where(kind == 0x4, 12, np.where(kind == 0x5, 8, 0)).astype(np.int64)
-    passed = lengths.cumsum() - lengths
-    origins = np.concatenate(([x], (load[is_base] & 0x7FF).astype(np.int64) - passed[is_base]))
-    count_y = is_y.cumsum()
-    count_base = is_base.cumsum()
+    is_8 = kind == 0x5
+    is_12 = kind == 0x4
+    lengths = 8 * is_8 + 12 * is_12
+    ends = lengths.cumsum()
+    begins = ends - lengths
+    is_base = kind == 0x3
+    origins = _latest((load & 0x7FF) - begins, is_base, x)
+    signs = _latest(load >> 11, is_base, sign)
+    end = (
+        int(times[-1]),
+        int(rows[-1]),
+        int(origins[-1] + ends[-1]),
+        int(signs[-1]),
+    )
 
     is_single = kind == 0x2
-    at = np.flatnonzero((is_single | (lengths > 0)) & (times[seen] >= 0))
-    word, bit = _bits(np.where(is_single, 1, np.where(kind == 0x5, load & 0xFF, load))[at], 16)
-    start = np.where(is_single, load & 0x7FF, origins[count_base] + passed)
-    own_sign = np.where(is_single, load >> 11, signs[count_base])
-    at = at[word]
-    events = _events(times[seen[at]], start[at] + bit, rows[count_y[at]], own_sign[at])
-    end = int(origins[-1] + lengths.sum())
-    return events, (int(times[-1]), int(rows[-1]), end, int(signs[-1]))
+    masks = np.select(
+        [is_8, is_12, is_single],
+        [load & 0xFF, load, np.ones_like(load)],
+    )
+    masks[times < 0] = 0  # events before the first time are dropped
+    starts = np.where(is_single, load & 0x7FF, origins + begins)
+    signs = np.where(is_single, load >> 11, signs)
+    word, bit = _bits(masks, 16)
+    events = _events(
+        times[word],
+        starts[word] + bit,
+        rows[word],
+        signs[word],
+    )
+    return events, end
 
 
-def _times(kind: np.ndarray, load: np.ndarray, before: int) -> tuple[np.ndarray, np.ndarray]:
-    """Time before the first word and after each time word; number of time words up to each word."""
+def _times(kind: ndarray, load: ndarray, before: int) -> ndarray:
+    """The time of each word; `before`: that of the previous one, or -1."""
     is_high = kind == 0x8
-    sets = is_high | (kind == 0x6)
-    highs = unwrap(load[is_high], 12, before >> 12)
-    known = np.concatenate(([before >> 12], highs))  # -1 >> 12 is -1
-    high = known[is_high.cumsum()[sets]]
-    keeps = is_high[sets] & (np.diff(high, prepend=before >> 12) == 0)
-    lows = np.concatenate(([before & 0xFFF], np.where(is_high[sets], 0, load[sets])))
-    last = np.maximum.accumulate(np.where(keeps, 0, np.arange(1, len(lows))))
-    times = np.where(high < 0, -1, high << 12 | lows[last])
-    return np.concatenate(([before], times)), sets.cumsum()
+    high_before = before >> 12  # -1 >> 12 is -1
+    high = _highs(load, is_high, 12, high_before)
+    is_repeated = np.diff(high, prepend=high_before) == 0
+    sets_low = (is_high & ~is_repeated) | (kind == 0x6)
+    new_low = np.where(is_high, 0, load)
+    low = _latest(new_low, sets_low, before & 0xFFF)
+    return np.where(high < 0, -1, high << 12 | low)
 
 
-def _bits(masks: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _bits(masks: ndarray, width: int) -> tuple[ndarray, ndarray]:
     """For each set bit of masks of `width` bits, lowest first: index of its mask and position."""
-    octets = masks.astype(f"<u{width // 8}").view(np.uint8)
-    positions = np.flatnonzero(np.unpackbits(octets, bitorder="little"))
-    return positions // width, positions % width
+    at = np.flatnonzero(masks)  # most words have none
+    octets = masks[at].astype(f"<u{width // 8}").view(np.uint8)
+    bits = np.flatnonzero(np.unpackbits(octets, bitorder="little"))
+    return at[bits // width], bits % width
 
 
-def decode_dat(words: np.ndarray, state: State) -> tuple[Events, State]:
+def decode_dat(words: ndarray, state: State) -> tuple[Events, State]:
     """Events of DAT words; the state is the last time, -1 before the first one. Microseconds.
 
     Source: Prophesee, DAT Format.
     """
     t = unwrap(words["t"], 32, state[0])
     address = words["address"]
-    events = _events(t, address & 0x3FFF, (address >> 14) & 0x3FFF, (address >> 28) & 1)
-    return events, (int(t[-1]) if len(t) else state[0],)
+    x = address & 0x3FFF
+    y = (address >> 14) & 0x3FFF
+    bit = (address >> 28) & 1
+    end = (int(t[-1]),)
+    return _events(t, x, y, bit), end
 
 
 ENCODING_BY_NAME = {

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.common.cache import ArrayFile, Open, streamed
 from gearshift.models.common.data_files import identity
-from gearshift.models.event_seg.canny import canny, dilated, shrunk
+from gearshift.models.event_seg.canny import canny, dilated, shrunk, squares
 
 LOW = 100
 HIGH = 200
@@ -32,52 +33,56 @@ Sides = tuple[int, int]
 """Height and width in pixels."""
 
 
-def edges(frame: np.ndarray, factor: int) -> np.ndarray:
+def edges(frame: ndarray, factor: int) -> ndarray:
     """Edges of `frame` uint8 [height, width], after averaging `factor`² pixels: 0 or 1, uint8."""
     if factor > 1:
         frame = shrunk(frame, factor)
     return dilated(canny(frame, LOW, HIGH), DILATION)
 
 
-def downsample_mask(mask: np.ndarray, factor: int) -> np.ndarray:
+def downsample_mask(mask: ndarray, factor: int) -> ndarray:
     """`mask` of 0, 1 and 255 with `factor`² pixels merged into one.
 
     The result is foreground if any pixel is, otherwise ignored if any pixel is.
     """
-    height, width = (n // factor for n in mask.shape)
-    cut = mask[: height * factor, : width * factor].reshape(height, factor, width, factor)
-    ignored = (cut == IGNORED).any((1, 3))
-    foreground = (cut == 1).any((1, 3))
-    return np.where(foreground, 1, np.where(ignored, IGNORED, 0)).astype(np.uint8)
+    pixels = squares(mask, factor)
+    foreground = (pixels == 1).any((1, 3))
+    ignored = (pixels == IGNORED).any((1, 3))
+    return np.select([foreground, ignored], [1, IGNORED]).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Events:
     """Events in time order: vectors of one length."""
 
-    t: np.ndarray
+    t: ndarray
     """In the unit of the recording: int64 microseconds or float64 seconds."""
-    x: np.ndarray
-    y: np.ndarray
-    p: np.ndarray
+    x: ndarray
+    y: ndarray
+    p: ndarray
     """int8, -1 or +1."""
 
     def __len__(self) -> int:
         return len(self.t)
 
-    def __getitem__(self, chosen: slice | np.ndarray) -> Events:
-        return Events(self.t[chosen], self.x[chosen], self.y[chosen], self.p[chosen])
+    def __getitem__(self, chosen: slice | ndarray) -> Events:
+        return Events(
+            self.t[chosen],
+            self.x[chosen],
+            self.y[chosen],
+            self.p[chosen],
+        )
 
     def downsampled(self, factor: int, height: int, width: int) -> Events:
         """Events on a grid `factor` times coarser, without those outside the grid."""
-        x = self.x
-        y = self.y
+        events = self
         if factor > 1:
-            x = x // factor
-            y = y // factor
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        moved = Events(self.t, x, y, self.p)
-        return moved if inside.all() else moved[inside]
+            events = replace(self, x=self.x // factor, y=self.y // factor)
+        x = events.x
+        y = events.y
+        inside = (x >= 0) & (x < width)
+        inside &= (y >= 0) & (y < height)
+        return events if inside.all() else events[inside]
 
 
 @dataclass
@@ -89,7 +94,7 @@ class EventRecording:
     sensor: Sides
     """Height and width."""
     sensor_source: str
-    windows: np.ndarray
+    windows: ndarray
     """[window, 2]: start and stop of half-open windows, in order, in the dtype of times."""
     second: float
     """One second in the unit of time."""
@@ -97,9 +102,9 @@ class EventRecording:
     """Unit of time and its source."""
     labels: str
     """Description of the labels."""
-    read: Callable[[], Mapping[str, np.ndarray]]
+    read: Callable[[], Mapping[str, ndarray]]
     """Reads the arrays t, x, y and p of all events; see `cached`."""
-    label: Callable[[int, int], np.ndarray]
+    label: Callable[[int, int], ndarray]
     """Gives the label at the end of a window by its number and the factor of downsampling: uint8, 0,
     1 or 255 (ignored). Raises DataError."""
 
@@ -107,21 +112,26 @@ class EventRecording:
     def all_events(self) -> Events:
         """Events of the whole recording, mapped from disk."""
         arrays = self.read()
-        return Events(*(np.asarray(arrays[key]) for key in "txyp"))
+        return Events(**{key: np.asarray(arrays[key]) for key in "txyp"})
 
     def events(self, index: int) -> Events:
         """Events of a window."""
-        whole = self.all_events
-        part = whole[slice(*np.searchsorted(whole.t, self.windows[index]))]
-        return Events(part.t, part.x.astype(np.int32), part.y.astype(np.int32), part.p)
+        events = self.all_events
+        start, stop = np.searchsorted(events.t, self.windows[index])
+        part = events[start:stop]
+        return replace(
+            part,
+            x=part.x.astype(np.int32),
+            y=part.y.astype(np.int32),
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "all_events"}
+        state = dict(vars(self))
+        state.pop("all_events", None)
+        return state
 
 
-def cached(
-    path: Path, pieces: Callable[[], Iterator[Events]], time: type
-) -> Mapping[str, np.ndarray]:
+def cached(path: Path, pieces: Callable[[], Iterator[Events]], time: type) -> Mapping[str, ndarray]:
     """The arrays t, x, y and p of a file, and its extent, mapped from the cache.
 
     The first call decodes the file by `pieces`. Reads and writes the disk. Raises DataError for
@@ -131,23 +141,29 @@ def cached(
     def write(new: Open) -> None:
         types = {"t": time, "x": np.uint16, "y": np.uint16, "p": np.int8}
         arrays = {key: ArrayFile(new(key), kind) for key, kind in types.items()}
-        last: np.ndarray = np.empty(0, time)
+        last: ndarray = np.empty(0, time)
         extent = np.zeros(2, np.int64)
         for events in filter(len, pieces()):
             where = f"{path}, after event {arrays['t'].length}"
             check_ascending(np.concatenate((last, events.t)), where)
             last = events.t[-1:]
-            extent = np.maximum(extent, (events.y.max() + 1, events.x.max() + 1))
+            last_pixel = (events.y.max(), events.x.max())
+            extent = np.maximum(extent, np.add(last_pixel, 1))
             if extent.max() > MAX_SIDE:
-                allowed = f"events of a sensor, at most {MAX_SIDE} pixels a side"
                 raise DataError(
-                    f"events extend to {shape(extent)} pixels", where=where, allowed=allowed
+                    f"events extend to {shape(extent)} pixels",
+                    where=where,
+                    allowed=f"events of a sensor, at most {MAX_SIDE} pixels a side",
                 )
             for key, array in arrays.items():
                 array.append(getattr(events, key))
+
         if not len(last):
-            allowed = "events of brightness changes"
-            raise DataError(f"'{path.name}' has no events", where=str(path), allowed=allowed)
+            raise DataError(
+                f"'{path.name}' has no events",
+                where=str(path),
+                allowed="events of brightness changes",
+            )
         for array in arrays.values():
             array.finish()
         np.save(new("extent"), extent)
@@ -156,22 +172,24 @@ def cached(
     return streamed("events", made_from, write, path.stat().st_size)
 
 
-def shape(sides: Sides | np.ndarray) -> str:
+def shape(sides: Sides | ndarray) -> str:
     """Height and width for a message."""
     return f"{sides[0]}×{sides[1]}"
 
 
-def spans(ends: np.ndarray) -> np.ndarray:
+def spans(ends: ndarray) -> ndarray:
     """Windows between consecutive times, [window, 2]."""
     return np.stack((ends[:-1], ends[1:]), axis=1)
 
 
-def check_ascending(t: np.ndarray, where: str, what: str = "timestamps") -> None:
+def check_ascending(t: ndarray, where: str, what: str = "timestamps") -> None:
     """Raises DataError if `t` is not finite or not ascending; `where` names the location."""
-    problem = ""
+    steps_back = np.flatnonzero(t[1:] < t[:-1])
     if t.dtype.kind == "f" and not np.isfinite(t).all():
         problem = "are not finite"
-    elif (back := np.flatnonzero(t[1:] < t[:-1])).size:
-        problem = f"are not sorted: {t[back[0] + 1]} follows {t[back[0]]}"
-    if problem:
-        raise DataError(f"{what} {problem}", where=where, allowed="numbers, in ascending order")
+    elif steps_back.size:
+        at = steps_back[0]
+        problem = f"are not sorted: {t[at + 1]} follows {t[at]}"
+    else:
+        return
+    raise DataError(f"{what} {problem}", where=where, allowed="numbers, in ascending order")

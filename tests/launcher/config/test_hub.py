@@ -11,7 +11,7 @@ from gearshift.launcher.__main__ import main
 from gearshift.launcher.config import hub, paths
 from gearshift.launcher.config.resolve import fetch_weights
 from gearshift.launcher.config.schema import PRETRAINED, model_name
-from gearshift.models.common.hub import folder_of, name_of
+from gearshift.models.catalog import folder_of, name_of
 from tests.launcher.given import errors_of, refused, resolved, set_torchrun
 from tests.launcher.hub import COMMIT, NEWER, serving_hub
 

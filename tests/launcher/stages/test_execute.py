@@ -138,7 +138,7 @@ def test_killed_stages_resume_under_another_engine(home, name):
 def initial(folder):
     """The weights that a run gives another one."""
     stored = InitialWeights(folder, "model.start")
-    tensors = {name: torch.empty(shape) for name, shape in stored.shapes.items()}
+    tensors = {name: torch.empty(tensor.shape) for name, tensor in stored.tensors.items()}
     for name, tensor in tensors.items():
         stored.read_into(name, tensor)
     return tensors

@@ -44,7 +44,9 @@ def write_checkpoint(folder, world_size=2, average=None):
 
 def read(path):
     stored = InitialWeights(path, "model.start")
-    found = {n: torch.empty(s, dtype=WHOLE[n].dtype) for n, s in stored.shapes.items()}
+    found = {
+        n: torch.empty(tensor.shape, dtype=WHOLE[n].dtype) for n, tensor in stored.tensors.items()
+    }
     for name, tensor in found.items():
         stored.read_into(name, tensor)
     return found

@@ -29,8 +29,7 @@ def size_of(value):
 def test_what_a_file_unpacks_to_is_at_least_what_scipy_reads(tmp_path, is_packed):
     path = tmp_path / "a.mat"
     savemat(path, VARIABLES, do_compression=is_packed)
-    with path.open("rb") as file:
-        unpacked = sum(matlab._variables(file))
+    unpacked = sum(matlab._variables(path))
     content = loadmat(path)
     read = sum(size_of(content[name]) for name in VARIABLES)
     assert read < unpacked < 4 * read

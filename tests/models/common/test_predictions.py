@@ -3,7 +3,8 @@ import io
 import numpy as np
 
 from gearshift.models.common import predictions
-from gearshift.models.common.predictions import DistinctNames, FixedDraws, spread_positions
+from gearshift.models.common.family import spread_positions
+from gearshift.models.common.predictions import DistinctNames, FixedDraws
 
 
 def test_files_of_a_folder_that_are_no_input_are_named(tmp_path):
