@@ -81,16 +81,17 @@ def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
     metric = next((row.metric["metric"] for row in rows if row.metric is not None), "metric")
     curves = []
     losses = []
+    adapted = []
     for color, row in enumerate(rows):
         if row.curve:
             curves.append(_line(row.name, row.curve, color))
         if row.losses:
             losses.append(_line(row.name, row.losses, color))
+        adapted += [f"{row.name}: {note}" for note in row.notes]
     plots = []
     for name, lines in ((metric, curves), ("Training loss", losses)):
         if lines:
             plots.append(plot(f"{name} over the seconds of training", "number", lines))
-    adapted = [f"{row.name}: {note}" for row in rows for note in row.notes]
     return page.render(
         _TEMPLATE,
         as_json("second", plots),
@@ -146,7 +147,6 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
 
 def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
     """The cells of a row by the head of their column."""
-
     mode = row.mode
     if row.stage is not None:
         mode += f" · {row.stage}"
@@ -228,6 +228,7 @@ def _promise(item: PromiseResult) -> tuple[str, str, str, str]:
 
 def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
     """Failures, and explanations of the marks in the tables."""
+    are_planned = False
     for row in rows:
         study = row.study
         if row.error == NOT_RUN:
@@ -241,6 +242,7 @@ def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
                 values = len(study.goal.values)
                 runs = counted(study.planned, "run")
                 yield f"† {row.name}: {study.metric} of {values} of {runs}"
+        are_planned = are_planned or any(promise.planned for promise in row.promises)
         part = render_part(*row.evaluated)
         if part:
             yield f"best metric of {row.name}: over {part}"
@@ -249,5 +251,5 @@ def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
         yield "* extrapolated from the steps that were run"
     if all(row.device_peak_bytes is None for row in rows):
         yield "device memory: not measured, no GPU"
-    if any(item.planned for row in rows for item in row.promises):
+    if are_planned:
         yield "≈ planned, not measured: there is no GPU"

@@ -109,7 +109,9 @@ def climb(
             # With the global batch, which would change as well.
             batch = {batching.MICRO: numbers.micro_batch, batching.GLOBAL: numbers.global_batch}
             smaller.append(batch)
-    effects = {key: rung.effect for rung in rungs for key in rung.change}
+    effects: dict[str, str] = {}
+    for rung in rungs:
+        effects |= dict.fromkeys(rung.change, rung.effect)
     carried: Change = {}
     needed = [(plan.device, plan.host_bytes)]
     fits = False

@@ -147,6 +147,9 @@ def trace_step(
         storages.restart_counts()
         _take_step(subject, engine, module, updater, batches[:traced], storages)
 
+    groups = []
+    for group in engine.groups:
+        groups.append([p.numel() for p in group["params"]])
     moments = storages.moments(start)
     if repeats and plan.accumulation > 1:
         moments = _with_second_micro_batch(moments, encoding)
@@ -154,7 +157,7 @@ def trace_step(
     return StepTrace(
         moments,
         sizes,
-        groups=[[p.numel() for p in group["params"]] for group in engine.groups],
+        groups=groups,
         weight_bytes=weight_bytes,
         slot_bytes=slot_bytes,
         flops=storages.flops * plan.accumulation / traced,
@@ -178,7 +181,10 @@ def _label_state(engine: Engine, module: Module, storages: Storages) -> int:
     slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
     storages.label(slots, Kind.OPTIMIZER)
     storages.label([*module.parameters(), *module.buffers()], Kind.WEIGHTS)
-    return sum(part.nbytes for slot in slots for part in stored(slot))
+    slot_bytes = 0
+    for slot in slots:
+        slot_bytes += sum(part.nbytes for part in stored(slot))
+    return slot_bytes
 
 
 def _micro_batches(subject: Subject, storages: Storages) -> list[MicroBatch]:

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -88,7 +89,7 @@ class Submission:
     @property
     def runs(self) -> list[SubmittedRun]:
         """The runs of all jobs."""
-        return [run for job in self.jobs for run in job.runs]
+        return list(chain.from_iterable(job.runs for job in self.jobs))
 
 
 def decide(

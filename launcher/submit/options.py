@@ -17,9 +17,6 @@ from gearshift.launcher.config.command_line import (
 )
 
 CLUSTER = "Slurm resources; further sbatch options, such as --mail-type=END, after --"
-_SINGLE_MACHINE = ("--nproc", "--max-restarts")
-"""Slurm decides the number of processes and restarts them."""
-_DRY_RUN = BY_FLAG["--dry-run"]
 _RESOURCES = tuple(
     in_group(
         CLUSTER,
@@ -56,14 +53,17 @@ INSTEAD = {"--nproc": "--ranks-per-node", "--gpus": "--gpus-per-node"}
 _NOT_OF_SBATCH = ("--ranks-per-node", "--torchrun")
 SBATCH = (*(option for option in _RESOURCES if option.flag not in _NOT_OF_SBATCH), ARRAY)
 """Options that sbatch has under the same name."""
+_NOT_OF_SUBMIT = ("--nproc", "--max-restarts", "--dry-run")
+"""Slurm decides the number of processes and restarts them; a dry run is one of submit."""
+_OF_A_RUN = [option for option in OPTIONS if option.flag not in _NOT_OF_SUBMIT]
 SUBMIT = (
-    *(o for o in OPTIONS if o.flag not in _SINGLE_MACHINE and o.group != OUTPUT),
+    *(option for option in _OF_A_RUN if option.group != OUTPUT),
     *_RESOURCES,
     ARRAY,
     SWEEP,
-    *(option for option in OPTIONS if option.group == OUTPUT and option != _DRY_RUN),
+    *(option for option in _OF_A_RUN if option.group == OUTPUT),
     replace(
-        _DRY_RUN,
+        BY_FLAG["--dry-run"],
         sentence="Show the job script and the sbatch command; write nothing. Needs no Slurm.",
     ),
 )
