@@ -15,12 +15,12 @@ from gearshift.training.callbacks.base import (
     THROTTLING,
     Action,
     Callback,
+    CallbackList,
     EvalResult,
     Facts,
     Outcome,
     Step,
 )
-from gearshift.training.callbacks.callback_list import CallbackList
 from gearshift.training.checkpoint.controller import CheckpointController
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.evaluation.evaluate import check_measures, measure
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from gearshift.training.checkpoint.writer import CheckpointWriter
     from gearshift.training.data.loader import Batches, EvaluationBatches
     from gearshift.training.data.samples import MicroBatch
-    from gearshift.training.evaluation.held_out import HeldOut
+    from gearshift.training.evaluation.evaluate import HeldOut
     from gearshift.training.resources.memory import PeakMemory
     from gearshift.training.settings import TrainingSettings
     from gearshift.training.stop_reason import StopReason

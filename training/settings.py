@@ -1,15 +1,12 @@
-"""The settings that training reads, and dotted keys such as optim.lr."""
+"""The settings that training reads, durations as they write them, and keys such as optim.lr."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from gearshift.training import duration
-from gearshift.training.duration import Cadence, Duration
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 PROFILE_WARMUP = 2
 """Steps before those of log.profile: they compile, choose kernels and allocate."""
@@ -17,6 +14,58 @@ PROFILE_WARMUP = 2
 
 DAY_S = 86400
 """The longest wait that a setting may ask of a thread or a process."""
+
+
+_SHARE = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?%$")
+_EPOCHS = re.compile(r"^([0-9]{1,12}(?:\.[0-9]+)?) epochs?$")
+MOST_STEPS = 10**12
+DURATION_FORMS = "a number of steps, a share such as '5%', or epochs such as '2 epochs'"
+
+
+def validate_duration(length: int | str) -> int | str:
+    """`length` unchanged. Raises ValueError if it is not one of DURATION_FORMS, or beyond MOST_STEPS."""
+    if duration_steps(length, 1000, 100_000) > MOST_STEPS:
+        raise ValueError(f"{length!r} is too long; allowed: {DURATION_FORMS}")
+    return length
+
+
+def validate_cadence(length: int | str) -> int | str:
+    """`length` unchanged. Raises ValueError if it is not one of DURATION_FORMS, or is zero."""
+    if not duration_steps(length, 1000, 100_000):
+        raise ValueError(f"{length!r} is zero; allowed: {DURATION_FORMS}")
+    return validate_duration(length)
+
+
+def duration_steps(length: int | str, steps_per_epoch: int, total_steps: int) -> int:
+    """`length` in steps, rounded to the nearest; at least 1 unless it is 0.
+
+    Raises ValueError if `length` is negative, above 100% or not one of DURATION_FORMS.
+    """
+    if isinstance(length, int):
+        if length < 0:
+            raise ValueError(f"{length} is negative; allowed: {DURATION_FORMS}")
+        return length
+    if match := _SHARE.match(length.strip()):
+        if float(match[1]) > 100:
+            raise ValueError(f"{length!r} is more than the run; allowed: {DURATION_FORMS}")
+        exact = float(match[1]) / 100 * total_steps
+    elif match := _EPOCHS.match(length.strip()):
+        exact = float(match[1]) * steps_per_epoch
+    else:
+        raise ValueError(f"{length!r} is not a duration; allowed: {DURATION_FORMS}")
+    return max(1, round(exact)) if exact > 0 else 0
+
+
+def duration_epochs(length: int | str) -> float | None:
+    """The number of epochs in `length`; None if it is in steps or a share."""
+    match = _EPOCHS.match(length.strip()) if isinstance(length, str) else None
+    return float(match[1]) if match else None
+
+
+Duration = Annotated[int | str, AfterValidator(validate_duration)]
+"""The type of a setting that is a duration."""
+Cadence = Annotated[int | str, AfterValidator(validate_cadence)]
+"""The type of a setting that is the distance between two repetitions."""
 
 
 class Section(BaseModel):
@@ -82,42 +131,6 @@ class FeatureCache(Section):
     """Folder of the cache, shared by runs and nodes. Default: the program's cache folder."""
 
 
-@dataclass(frozen=True)
-class Tracker:
-    """A tracker. Its module has a class Session: training.trackers.follow.Tracker."""
-
-    label: str
-    """Its name in messages."""
-    module: str
-    form: str
-    """How the user types it."""
-    detail: str = ""
-    """A regular expression for the part after its name."""
-    extra: str | None = None
-    """The package that it needs, which the extra of this name installs; None: always there."""
-
-
-# W&B takes no such letters in the name of a project, and no longer ones.
-_PROJECT = r"(:([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128})?"
-TRACKERS: Mapping[str, Tracker] = {
-    "wandb": Tracker(
-        "W&B", "gearshift.training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT
-    ),
-    "tensorboard": Tracker(
-        "TensorBoard", "gearshift.training.trackers.tensorboard", "tensorboard", extra="tensorboard"
-    ),
-    "mlflow": Tracker(
-        "MLflow",
-        "gearshift.training.trackers.mlflow",
-        "mlflow[:EXPERIMENT]",
-        r"(:[^\s:,]+)?",
-        "mlflow",
-    ),
-}
-TRACKER_FORMS = ", ".join(tracker.form for tracker in TRACKERS.values())
-TRACK_PATTERN = f"^({'|'.join(name + tracker.detail for name, tracker in TRACKERS.items())})$"
-Track = Annotated[str, Field(pattern=TRACK_PATTERN)]
-"""A tracker by name, with its part after the colon."""
 _TRACKED: dict[str, Any] = {"unless": {"track": [[]]}}
 
 
@@ -182,7 +195,7 @@ TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the
 # launcher/config/schema.py reads json_schema_extra: `allowed` (forms, for
 # messages), `unit`, and `only_if` / `unless` (settings that decide whether this one counts).
 Samples = Annotated[int, Field(le=10**9, json_schema_extra={"unit": "samples"})]
-Steps = Annotated[int, Field(le=duration.MOST_STEPS, json_schema_extra={"unit": "steps"})]
+Steps = Annotated[int, Field(le=MOST_STEPS, json_schema_extra={"unit": "steps"})]
 _RESTARTS: dict[str, Any] = {"only_if": {"schedule.name": ["cosine-restarts"]}}
 _WSD: dict[str, Any] = {"only_if": {"schedule.name": ["wsd"]}}
 _PLATEAU: dict[str, Any] = {"only_if": {"schedule.name": ["plateau"]}}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gearshift.training import throughput
 from gearshift.training.callbacks.base import Facts, Numbers, StepMetrics
 from gearshift.training.resources import memory
 from gearshift.training.step_timer import BACKWARD, FORWARD, OPTIMIZER, StepTimer
@@ -133,13 +132,7 @@ class RunMetrics:
             data_time_s=self._data_s / steps,
             samples_per_s=samples_per_s,
             units_per_s=self._line_units / seconds,
-            mfu=throughput.mfu(
-                self._plan.flops_per_sample,
-                samples_per_s,
-                world.device,
-                self._precision,
-                world.size,
-            ),
+            mfu=self._mfu(samples_per_s, world),
             device_memory_bytes=memory.device_bytes(world.device),
             host_memory_bytes=memory.host_bytes(),
             forward_time_s=means.get(FORWARD),
@@ -151,6 +144,15 @@ class RunMetrics:
         )
         self._begin_line()
         return metrics
+
+    def _mfu(self, samples_per_s: float, world: World) -> float | None:
+        if world.device.type != "cuda" or self._plan.flops_per_sample is None:
+            return None
+        from gearshift.training import throughput  # reads the data sheets of GPUs
+
+        return throughput.mfu(
+            self._plan.flops_per_sample, samples_per_s, world.device, self._precision, world.size
+        )
 
     def _begin_line(self) -> None:
         self._steps = self._line_units = self._line_labelled = self._skipped = 0

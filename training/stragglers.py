@@ -9,7 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World
-    from gearshift.training.callbacks.callback_list import CallbackList
+    from gearshift.training.callbacks.base import CallbackList
 
 BLOCK_S = 2.0
 BLOCK_STEPS = 4

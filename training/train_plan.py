@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import lcm
 from typing import TYPE_CHECKING, Any
 
-from gearshift.training import duration
+from gearshift.training.settings import duration_steps
 
 if TYPE_CHECKING:
     from gearshift.training.settings import TrainingSettings
@@ -125,7 +125,7 @@ def total_steps(
 
 def decay_start(decay: int | str, total_steps: int, steps_per_epoch: int, start: int = 0) -> int:
     """The step at which the `decay` of schedule wsd begins; the schedule began at step `start`."""
-    return total_steps - duration.steps(decay, steps_per_epoch, max(1, total_steps - start))
+    return total_steps - duration_steps(decay, steps_per_epoch, max(1, total_steps - start))
 
 
 def solve(
@@ -162,7 +162,7 @@ def solve(
     def cadence(every: int | str | None) -> int | None:
         if every is None:
             return None
-        return max(1, duration.steps(every, steps_per_epoch, total))
+        return max(1, duration_steps(every, steps_per_epoch, total))
 
     return TrainPlan(
         total_steps=total,

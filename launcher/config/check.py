@@ -45,8 +45,8 @@ from gearshift.models.base import DataError
 from gearshift.models.catalog import FAMILIES, is_custom
 from gearshift.models.common.data_files import install_command
 from gearshift.models.common.hub import HUB
-from gearshift.training import duration
-from gearshift.training.settings import PROFILE_WARMUP, TRACKERS
+from gearshift.training.settings import PROFILE_WARMUP, duration_steps
+from gearshift.training.trackers.catalog import TRACKERS
 
 if TYPE_CHECKING:
     from gearshift.models.base import Task
@@ -361,7 +361,7 @@ def check_lengths(
     def steps(key: str) -> int:
         length = values[key].value
         is_known = isinstance(length, int) or (per_epoch is not None and length is not None)
-        return duration.steps(length, per_epoch or 1, total) if is_known else 0
+        return duration_steps(length, per_epoch or 1, total) if is_known else 0
 
     for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
         if key in keys.decided and (every := steps(key)) > total:

@@ -11,7 +11,7 @@ from gearshift.training.checkpoint.manifest import CheckpointError
 
 if TYPE_CHECKING:
     from gearshift.engines.base import Engine
-    from gearshift.training.callbacks.callback_list import CallbackList
+    from gearshift.training.callbacks.base import CallbackList
     from gearshift.training.checkpoint.reader import Checkpoint
     from gearshift.training.checkpoint.writer import CheckpointWriter
     from gearshift.training.settings import Save

@@ -21,14 +21,7 @@ import torch
 from gearshift.engines.base import Piece, State, World
 from gearshift.training.agreement import attempt, first_error
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.checkpoint import (
-    manifest,
-    reader,
-    resume_point,
-    retention,
-    room,
-    tensor_file,
-)
+from gearshift.training.checkpoint import manifest, reader, retention, room, tensor_file
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest, Score
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, file_bytes, file_dtype
@@ -235,7 +228,9 @@ class CheckpointWriter:
 
         Raises CheckpointError if it is missing or damaged.
         """
-        checkpoint, _ = resume_point.choose(self._storage.path, self._world, step)
+        from gearshift.training.checkpoint.resume_point import choose  # where a best is loaded
+
+        checkpoint, _ = choose(self._storage.path, self._world, step)
         assert checkpoint is not None, "choose returns a named step or raises"
         return checkpoint
 

@@ -17,16 +17,17 @@ import torch
 
 from gearshift.models.base import EncoderInputs, HasFrozenEncoder, SplitName
 from gearshift.training.agreement import attempt
-from gearshift.training.data.fingerprint import add, probes, weights_digest
 from gearshift.training.data.loader import on_device
+from gearshift.training.data.samples import add, probes
 from gearshift.training.logging.quantities import size
 from gearshift.training.settings import SettingError
 from gearshift.training.storage import atomic_write
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
-    from gearshift.engines.base import Engine, World
+    from gearshift.engines.base import Engine, State, World
     from gearshift.models.base import Task
     from gearshift.training.settings import FeatureCache
 
@@ -36,6 +37,9 @@ any micro-batch. The number of rows of a matrix may change the rounding of its p
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 HALVES = (torch.bfloat16, torch.float16)
 """Stored as fp32, as numpy has no bfloat16."""
+_AT_ONCE = 2**16
+# 2⁶⁴ over the golden ratio, as a signed number: Knuth, The Art of Computer Programming, 6.4.
+_MIX = 0x9E3779B97F4A7C15 - 2**64
 
 
 class Rows:
@@ -173,3 +177,33 @@ def _rows(
     for name, array in arrays.items():
         rows[name] = array
     return rows
+
+
+def weights_digest(state: State, part: str, world: World) -> str:
+    """A digest of all weights and buffers below `part`, for any sharding. Collective.
+
+    A sum over elements, each mixed with its position, so that ranks may hold any intervals.
+    """
+    total = torch.zeros((), dtype=torch.int64)
+    for piece in state.pieces:
+        if piece.kind != "weight" or not piece.name.startswith(f"{part}."):
+            continue
+        if piece.replica[0] == 0:
+            total += _of(piece.data, piece.start, piece.name)
+    over_ranks = int(world.sum(total.to(world.device)))
+    sha256 = hashlib.sha256(f"{over_ranks}".encode())
+    add(sha256, {n: b.cpu() for n, b in state.buffers.items() if n.startswith(f"{part}.")})
+    return sha256.hexdigest()[:32]
+
+
+def _of(data: Tensor, start: int, name: str) -> Tensor:
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+    total = torch.zeros((), dtype=torch.int64)
+    for first in range(0, data.numel(), _AT_ONCE):
+        part = data[first : first + _AT_ONCE].detach().float().cpu()
+        factors = (torch.arange(len(part)) + (start + first + key)).mul_(_MIX)
+        # Products alone are linear: tensors with the same values in another order could change places.
+        factors.bitwise_xor_(factors >> 31).mul_(_MIX)
+        # Odd factors: any change of one element changes the sum.
+        total += (part.view(torch.int32).long() * factors.bitwise_or_(1)).sum()
+    return total

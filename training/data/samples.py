@@ -1,24 +1,26 @@
-"""Samples made into micro-batches, their randomness, and old samples replayed among new ones."""
+"""Samples made into micro-batches, their randomness and fingerprint, and replayed old samples."""
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
 from gearshift.models.base import Batch, CountsTokens, DataError
 from gearshift.training.seeds import derive
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from gearshift.engines.base import World
     from gearshift.models.base import Draws, NumUnits, Split, Task
 
 
+_PROBES = 16
 Request = tuple[int, list[int]]
 """Epoch, and the samples of one micro-batch."""
 
@@ -134,3 +136,40 @@ class _Later:
         generator = self.draws.rng()
         generator.random()
         return generator
+
+
+def fingerprint(samples: Samples, world: World) -> str:
+    """A digest of the number of samples and of 16 of them, including the first and the last.
+
+    It changes if the dataset grows, shrinks or is reordered, but not with every single sample. Rank
+    0 reads the samples. Collective.
+    """
+    digest = hashlib.sha256(f"{len(samples)}".encode())
+    for index in probes(len(samples)) if world.rank == 0 else ():
+        sample = samples[0, [index]]
+        # An unreadable sample is part of the data too; `data.on_bad` handles it elsewhere.
+        add(digest, str(sample) if isinstance(sample, DataError) else sample.batch)
+    return world.broadcast(digest.digest()[:16]).hex()
+
+
+def probes(length: int) -> list[int]:
+    """At most 16 evenly spaced positions, from the first to the last of `length`."""
+    return np.unique(np.linspace(0, length - 1, min(_PROBES, length)).astype(np.int64)).tolist()
+
+
+def add(digest: Any, value: Any) -> None:
+    """Update the hashlib `digest` with mappings, lists and tensors in `value`."""
+    if isinstance(value, Mapping):
+        for key in sorted(value):
+            digest.update(f"{key}:".encode())
+            add(digest, value[key])
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            add(digest, inner)
+    elif isinstance(value, torch.Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        # A copy: tensors with one element count as contiguous with any strides.
+        whole = value.clone(memory_format=torch.contiguous_format)
+        digest.update(whole.view(-1).view(torch.uint8).numpy())
+    else:
+        digest.update(f"{value!r};".encode())

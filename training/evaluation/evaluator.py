@@ -18,8 +18,14 @@ from gearshift.training.evaluation.early_stopping import (
     Target,
     parse_target,
 )
-from gearshift.training.evaluation.evaluate import evaluate_final, metric_names
-from gearshift.training.evaluation.held_out import ALL, NEW, OLD, HeldOut
+from gearshift.training.evaluation.evaluate import (
+    ALL,
+    NEW,
+    OLD,
+    HeldOut,
+    evaluate_final,
+    metric_names,
+)
 from gearshift.training.interruption import Interrupted
 from gearshift.training.settings import SettingError
 from gearshift.training.stop_reason import StopReason, failed

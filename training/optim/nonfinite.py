@@ -12,7 +12,6 @@ import torch
 
 from gearshift.engines.base import Update
 from gearshift.training.callbacks.base import Numbers
-from gearshift.training.optim.shards import shard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,6 +156,8 @@ def guarded(spec: OptimizerSpec, world: World) -> OptimizerSpec:
     All ranks skip together. Engines clip and update in one call, so only a hook of the optimizer
     sees the gradients in between. Every update waits for the device.
     """
+
+    from gearshift.training.optim.shards import shard  # where updates may be skipped
 
     def build(groups: list[dict[str, Any]]) -> Optimizer:
         optimizer = spec.build(groups)

@@ -7,8 +7,8 @@ from bisect import bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gearshift.training import duration
 from gearshift.training.callbacks.base import Facts
+from gearshift.training.settings import duration_epochs, duration_steps
 from gearshift.training.train_plan import decay_start
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def warmup_steps(
 ) -> int:
     """The steps of a warm-up, at most `cap`. Raises ValueError for a bad duration."""
     lengths = [warmup] if cap is None else [warmup, cap]
-    return min(duration.steps(length, steps_per_epoch, total_steps) for length in lengths)
+    return min(duration_steps(length, steps_per_epoch, total_steps) for length in lengths)
 
 
 def cycle_starts(steps: int, cycle: int | str, t_mult: float, train_plan: TrainPlan) -> list[int]:
@@ -131,7 +131,7 @@ def cycle_starts(steps: int, cycle: int | str, t_mult: float, train_plan: TrainP
     Cycle k has length `cycle` × `t_mult`**k in whole steps, or in whole epochs if `cycle` is given
     in epochs.
     """
-    first = duration.epochs(cycle)
+    first = duration_epochs(cycle)
     unit = train_plan.steps_per_epoch
     if first is None or first != int(first):
         first = _steps(cycle, train_plan)
@@ -148,4 +148,4 @@ def _cosine(begin: float, end: float, share: float) -> float:
 
 
 def _steps(length: int | str, train_plan: TrainPlan) -> int:
-    return duration.steps(length, train_plan.steps_per_epoch, train_plan.total_steps)
+    return duration_steps(length, train_plan.steps_per_epoch, train_plan.total_steps)
