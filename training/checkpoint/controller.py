@@ -55,7 +55,8 @@ class CheckpointController:
         Raises CheckpointError if it failed and `save.required` is on.
         """
         began = time.perf_counter()
-        if folder := self._attempt(self.writer.wait):
+        folder = self._attempt(self.writer.wait)
+        if folder is not None:
             waited_s = self._waited_s + time.perf_counter() - began
             self._callbacks.saved(folder, self.saved_step, waited_s)
 
@@ -77,9 +78,8 @@ class CheckpointController:
         try:
             checkpoint = self.writer.checkpoint(best["step"])
         except CheckpointError as error:
-            self._callbacks.event(
-                "warning", {"text": f"kept the last weights, not the best: {error}"}
-            )
+            text = f"kept the last weights, not the best: {error}"
+            self._callbacks.event("warning", {"text": text})
             return step
         from gearshift.training.checkpoint.restore import restore
 
