@@ -44,11 +44,12 @@ class DataOrder:
         epoch, position = divmod(step, self.steps_per_epoch)
         block, offset = divmod(position, self._steps_at_once)
         if (epoch, block) != self._block:
-            start = block * self._steps_at_once * self.global_batch
-            stop = min(start + self._steps_at_once * self.global_batch, self.length)
+            size = self._steps_at_once * self.global_batch
+            start = block * size
+            positions = np.arange(start, min(start + size, self.length), dtype=np.uint64)
             seed = derive(self.seed, "order", epoch)
             keys = [derive(seed, "round", number) for number in range(_ROUNDS)]
-            self._indices = permute(np.arange(start, stop, dtype=np.uint64), self.length, keys)
+            self._indices = permute(positions, self.length, keys)
             self._block = epoch, block
         first = offset * self.global_batch
         return epoch, self._indices[first : first + self.global_batch]
@@ -74,21 +75,26 @@ def permute(positions: NDArray[np.uint64], length: int, keys: Sequence[int]) -> 
     """
     radix = math.isqrt(length - 1) + 1
     permuted = _feistel(positions, radix, keys)
-    while (outside := np.flatnonzero(permuted >= length)).size:
+    while True:
+        outside = np.flatnonzero(permuted >= length)
+        if not outside.size:
+            return permuted.astype(np.int64)
         permuted[outside] = _feistel(permuted[outside], radix, keys)
-    return permuted.astype(np.int64)
 
 
 def _feistel(values: NDArray[np.uint64], radix: int, keys: Sequence[int]) -> NDArray[np.uint64]:
     base = np.uint64(radix)
     high, low = np.divmod(values, base)
     for key in keys:
-        high, low = low, (high + _mix(low + np.uint64(key)) % base) % base
+        mixed = _mix(low + np.uint64(key)) % base
+        high, low = low, (high + mixed) % base
     return high * base + low
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Scramble 64 bits. Source: Steele, Lea and Flood, SplitMix, 2014; constants of variant 13."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    values = values ^ (values >> np.uint64(30))
+    values = values * np.uint64(0xBF58476D1CE4E5B9)
+    values = values ^ (values >> np.uint64(27))
+    values = values * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

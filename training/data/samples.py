@@ -6,7 +6,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -67,24 +67,28 @@ class Samples:
         length = len(self)
         if limit is None or limit >= length:
             return range(length)
-        bounds = [part * length // limit for part in range(limit + 1)]
-        return [
-            begin + derive(self.seed, "evaluated", part) % (end - begin)
-            for part, (begin, end) in enumerate(pairwise(bounds))
-        ]
+        chosen = []
+        for part in range(limit):
+            begin = part * length // limit
+            end = (part + 1) * length // limit
+            chosen.append(begin + derive(self.seed, "evaluated", part) % (end - begin))
+        return chosen
 
     def __getitem__(self, request: Request) -> MicroBatch | DataError:
         """The micro-batch of `request` on the CPU, or the DataError of one of its samples.
 
         Returned, not raised: torch would wrap the message of a worker in a traceback.
         """
+        task = self.task
         epoch, indices = request
         key = derive(self.seed, "sample", epoch)
         try:
             samples = [self.split.sample(index, SampleDraws(key, index)) for index in indices]
-            batch = self.task.collate(samples)
-            tokens = self.task.num_tokens(batch) if isinstance(self.task, CountsTokens) else None
-            return MicroBatch(batch, self.task.num_units(batch), tokens)
+            batch = task.collate(samples)
+            tokens = None
+            if isinstance(task, CountsTokens):
+                tokens = task.num_tokens(batch)
+            return MicroBatch(batch, task.num_units(batch), tokens)
         except DataError as error:
             return error
 
@@ -105,8 +109,9 @@ class ReplayMixture:
         """`share` of the samples are old, in [0, 1), or all old ones if they are fewer."""
         self._new = new
         self._old = old
-        self._ends = list(accumulate(len(split) for split in old))
-        self._old_samples = self._ends[-1] if self._ends else 0
+        # Where each old split begins, and the end of the last
+        self._starts = list(accumulate(map(len, old), initial=0))
+        self._old_samples = self._starts[-1]
         self.replayed = replayed_samples(len(new), self._old_samples, share)
         """Old samples per epoch."""
 
@@ -120,9 +125,8 @@ class ReplayMixture:
         begin = interval * self._old_samples // self.replayed
         end = (interval + 1) * self._old_samples // self.replayed
         chosen = int(draws.rng().integers(begin, end))
-        part = bisect_right(self._ends, chosen)
-        before = self._ends[part - 1] if part else 0
-        return self._old[part].sample(chosen - before, _Later(draws))
+        part = bisect_right(self._starts, chosen) - 1
+        return self._old[part].sample(chosen - self._starts[part], _Later(draws))
 
 
 @dataclass(frozen=True)
@@ -144,11 +148,13 @@ def fingerprint(samples: Samples, world: World) -> str:
     It changes if the dataset grows, shrinks or is reordered, but not with every single sample. Rank
     0 reads the samples. Collective.
     """
-    digest = hashlib.sha256(f"{len(samples)}".encode())
-    for index in probes(len(samples)) if world.rank == 0 else ():
-        sample = samples[0, [index]]
-        # An unreadable sample is part of the data too; `data.on_bad` handles it elsewhere.
-        add(digest, str(sample) if isinstance(sample, DataError) else sample.batch)
+    count = len(samples)
+    digest = hashlib.sha256(f"{count}".encode())
+    if world.rank == 0:
+        for index in probes(count):
+            sample = samples[0, [index]]
+            # An unreadable sample is part of the data too; `data.on_bad` handles it elsewhere.
+            add(digest, str(sample) if isinstance(sample, DataError) else sample.batch)
     return world.broadcast(digest.digest()[:16]).hex()
 
 
