@@ -17,18 +17,16 @@ from gearshift.training.trackers.follow import TAGS, Run, Tracker
 
 STEP = "global_step"
 """The x axis of all charts."""
-# Code, git, command line, host and user, packages and output, which must not leave the machine.
-_ON = (
-    "disable_code",
-    "disable_git",
-    "disable_job_creation",
-    "x_disable_meta",
-    "x_disable_machine_info",
-)
-_OFF = ("save_code", "symlink", "x_save_requirements")
+# Code, git, command line, host and user, packages and output must not leave the machine.
 _SETTINGS: Facts = {
-    **dict.fromkeys(_ON, True),
-    **dict.fromkeys(_OFF, False),
+    "disable_code": True,
+    "disable_git": True,
+    "disable_job_creation": True,
+    "x_disable_meta": True,
+    "x_disable_machine_info": True,
+    "save_code": False,
+    "symlink": False,
+    "x_save_requirements": False,
     "console": "off",
     "x_transaction_log_flush_interval": 1.0,
     "init_timeout": 30.0,  # seconds; later the server counts as unreachable
@@ -61,7 +59,8 @@ class Session(Tracker):
         if self._run.disabled:
             self.notice = "notice", "WANDB_MODE=disabled: W&B records nothing"
         # A file that is offline has the whole run: the earlier ones are void.
-        self.last_step = max(self._run.starting_step - 1, 0) if self._run.resumed else 0
+        if self._run.resumed:
+            self.last_step = max(self._run.starting_step - 1, 0)
         for path in run.folder.glob(f"wandb/*run-*-{id_}/run-{id_}.wandb"):
             if not self._run.offline or str(path.parent) not in self._run.dir:
                 path.with_name(f"{path.name}.synced").touch()  # `wandb sync` skips it
@@ -86,7 +85,10 @@ class Session(Tracker):
         for path in files:
             os.link(path, staged / path.name)
         artifact.add_dir(str(staged), policy="immutable", skip_cache=True)
-        self._run.log_artifact(artifact, aliases=["latest", f"step-{step}", *["best"] * is_best])
+        aliases = ["latest", f"step-{step}"]
+        if is_best:
+            aliases.append("best")
+        self._run.log_artifact(artifact, aliases=aliases)
 
     def finish(self, summary: Facts, exit_code: int) -> None:
         """Close the run and wait until all is sent; one that will be resumed is marked as preempted."""
