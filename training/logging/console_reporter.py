@@ -59,12 +59,14 @@ class Progress:
         self.has_ended = False
 
     def stepped(self, step: int, seconds: float | None = None) -> None:
-        """Optimizer update number `step` is done; `seconds` since the call before, if known better."""
-        before = self._mark
-        self._mark = self._now()
+        """Optimizer update number `step` is done, in `seconds` if they are known better."""
+        now = self._now()
+        if seconds is None:
+            seconds = now - self._mark
+        self._mark = now
         if self.step != self.train_plan.first_step:
             self._steps += step - self.step
-            self._steps_s += self._mark - before if seconds is None else seconds
+            self._steps_s += seconds
         self.step = step
 
     @property
@@ -75,8 +77,10 @@ class Progress:
     @property
     def remaining_s(self) -> float | None:
         """Seconds to the last step; None: no step was measured yet, or the run has ended."""
+        if not self._steps or self.has_ended:
+            return None
         left = self.train_plan.end_step - self.step
-        return self._steps_s / self._steps * left if self._steps and not self.has_ended else None
+        return self._steps_s / self._steps * left
 
     def position(self, step: int) -> str:
         """A step, of all of the run: ` 20/100`."""
@@ -115,7 +119,7 @@ class Progress:
     @property
     def _eta(self) -> str:
         left = self.remaining_s
-        return f"ETA {'–' if left is None else duration(left)}"
+        return "ETA –" if left is None else f"ETA {duration(left)}"
 
     def _numbers(self) -> list[str]:
         """The newest logged numbers, and memory in use: `ram 63%`, `gpu 71%`."""
@@ -123,17 +127,16 @@ class Progress:
         usage = [f"{k} {self.usage[k]:.0f}%" for k in ("ram", "gpu") if k in self.usage]
         if line is None:
             return ["waiting for the first logged step", *usage]
-        memory = line.device_memory_bytes
-        texts = [
-            f"loss {real(line.loss):>8}",
-            *(f"{name} {real(value):>8}" for name, value in line.parts.items()),
-            f"lr {line.lr:.2e}",
-            f"norm {real(line.grad_norm):>8}",
-            f"{amount(line.units_per_s):>5} {self.train_plan.units}/s",
-            f"{size(line.host_memory_bytes if memory is None else memory):>9}",
-        ]
+        texts = [f"loss {real(line.loss):>8}"]
+        texts += [f"{name} {real(value):>8}" for name, value in line.parts.items()]
+        texts += [f"lr {line.lr:.2e}", f"norm {real(line.grad_norm):>8}"]
+        speed = f"{amount(line.units_per_s):>5} {self.train_plan.units}/s"
         if line.labelled != line.units and line.labelled_per_s is not None:
-            texts[-2] += f" ({amount(line.labelled_per_s)} labelled)"
+            speed += f" ({amount(line.labelled_per_s)} labelled)"
+        memory = line.device_memory_bytes
+        if memory is None:
+            memory = line.host_memory_bytes
+        texts += [speed, f"{size(memory):>9}"]
         if line.mfu is not None:
             texts.append(f"mfu {100 * line.mfu:4.1f}%")
         if line.skipped:
@@ -157,9 +160,8 @@ class ConsoleReporter(Callback):
         self._now = now
         self._usage = usage
         self._draw_at = now()
-        self._advice: list[
-            str
-        ] = []  # Repeated at the end: the last lines are those that everyone reads
+        # Repeated at the end: the last lines are those that everyone reads.
+        self._advice: list[str] = []
 
     def start(self, train_plan: TrainPlan) -> None:
         self._progress = Progress(train_plan, self._now)
@@ -168,20 +170,24 @@ class ConsoleReporter(Callback):
     def step(self, step: Step) -> None:
         self._progress.stepped(step.step)
         if self._now() >= self._draw_at:
-            self._progress.usage, self._draw_at = self._usage(), self._now() + _REDRAW_S
+            self._progress.usage = self._usage()
+            self._draw_at = self._now() + _REDRAW_S
             for output in self._outputs:
                 output.draw(self._progress)
 
     def logged(self, line: StepMetrics) -> None:
-        self._progress.last, self._progress.usage = line, self._usage()
+        self._progress.last = line
+        self._progress.usage = self._usage()
         self._write("train", self._progress.line())
 
     def evaluated(self, evaluation: EvalResult) -> None:
         metrics = "  ".join(f"{name} {real(value)}" for name, value in evaluation.metrics.items())
         position = self._progress.position(evaluation.step)
-        best = "  ← best" if evaluation.is_best else ""
-        text = f"{position}  {evaluation.split}  {metrics}  ({duration(evaluation.seconds)}){best}"
-        self._write("best" if best else "notice", render_row("eval", text))
+        text = f"{position}  {evaluation.split}  {metrics}  ({duration(evaluation.seconds)})"
+        if evaluation.is_best:
+            self._write("best", render_row("eval", f"{text}  ← best"))
+        else:
+            self._write("notice", render_row("eval", text))
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         text = f"{self._progress.position(step)}  {folder.parent.name}/{folder.name}"
@@ -194,15 +200,17 @@ class ConsoleReporter(Callback):
             lines = printable(str(facts["text"])).splitlines()
             self._write("log", "\n| ".join([title, *lines]))
             self._write("preview", "\n| ".join([title, *_shortened(lines)]))
-        elif (line := console_text.describe(kind, facts)) is not None:
-            label = line[0]
-            text = render_row(*line)
-            self._write(_KINDS.get(label, "notice"), text)
-            self._advice += [text] if label == "advice" or "fault" in facts else []
-        else:
-            self._write(
-                "log", render_row("event", f"{kind}  {console_text.render_facts(facts)}".rstrip())
-            )
+            return
+        row = console_text.describe(kind, facts)
+        if row is None:
+            text = f"{kind}  {console_text.render_facts(facts)}".rstrip()
+            self._write("log", render_row("event", text))
+            return
+        label = row[0]
+        text = render_row(*row)
+        self._write(_KINDS.get(label, "notice"), text)
+        if label == "advice" or "fault" in facts:
+            self._advice.append(text)
 
     def end(self, outcome: Outcome) -> None:
         """Write the summary, and close every output, also if one of them fails."""
@@ -222,9 +230,7 @@ class ConsoleReporter(Callback):
 
 def _shortened(lines: Sequence[str]) -> list[str]:
     """At most PREVIEW_LINES of `lines`, none of them empty, with a word about the rest."""
-    cut = [
-        text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…" for text in lines if text.strip()
-    ]
-    if len(cut) > PREVIEW_LINES:
-        cut[PREVIEW_LINES - 1 :] = [f"… {len(cut) - PREVIEW_LINES + 1} more lines in log.txt"]
-    return cut
+    texts = [text for text in lines if text.strip()]
+    if len(texts) > PREVIEW_LINES:
+        texts[PREVIEW_LINES - 1 :] = [f"… {len(texts) - PREVIEW_LINES + 1} more lines in log.txt"]
+    return [text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…" for text in texts]

@@ -50,15 +50,18 @@ _NOT_IN_RESULT = {
     "folder",
     "notes",
     "evaluated",
+    "loss_changes",
 }
-_NOT_IN_RESULT |= {"loss_changes"}
 _now = partial(datetime.now, timezone.utc)
 
 
 def usage_fields(uses: Numbers) -> dict[str, float]:
     """Uses under their keys in files: `ram_percent`, `temperature_celsius`."""
-    units = {"temperature": "celsius"}
-    return {f"{name}_{units.get(name, 'percent')}": round(value, 1) for name, value in uses.items()}
+    keyed = {}
+    for name, value in uses.items():
+        unit = "celsius" if name == "temperature" else "percent"
+        keyed[f"{name}_{unit}"] = round(value, 1)
+    return keyed
 
 
 class MetricsWriter(Callback):
@@ -76,15 +79,26 @@ class MetricsWriter(Callback):
         self._file = self._storage.open_lines(NAME)
 
     def logged(self, line: StepMetrics) -> None:
-        known = {name: value for name, value in vars(line).items() if value not in (None, {})}
-        lrs = {f"{OF_PART}{part}": lr for part, lr in known.pop("lrs", {}).items()}
-        known["device_memory_bytes"] = line.device_memory_bytes  # null on a CPU
-        values = {_NAMES.get(name, name): value for name, value in known.items()}
-        self._write({"kind": "train", **values, **lrs, **usage_fields(self._usage())})
+        values: dict[str, Any] = {"kind": "train"}
+        for name, value in vars(line).items():
+            if value not in (None, {}):
+                values[_NAMES.get(name, name)] = value
+        values["device_memory_bytes"] = line.device_memory_bytes  # null on a CPU
+        for part, lr in values.pop("lrs", {}).items():
+            values[f"{OF_PART}{part}"] = lr
+        self._write(values | usage_fields(self._usage()))
 
     def evaluated(self, evaluation: EvalResult) -> None:
-        names = ("step", "split", "samples", "split_samples", "metrics")
-        self._write({"kind": "eval", **{name: getattr(evaluation, name) for name in names}})
+        self._write(
+            {
+                "kind": "eval",
+                "step": evaluation.step,
+                "split": evaluation.split,
+                "samples": evaluation.samples,
+                "split_samples": evaluation.split_samples,
+                "metrics": evaluation.metrics,
+            }
+        )
 
     def end(self, outcome: Outcome) -> None:
         if self._file is not None:
@@ -107,9 +121,8 @@ def truncate(
     """
     path = storage.path / NAME
     with storage_errors(path), suppress(FileNotFoundError):
-        content = path.read_bytes()
         end = 0
-        for line in content.splitlines(keepends=True):
+        for line in path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break
             written = json.loads(line)
@@ -125,15 +138,17 @@ def truncate(
 
 def step_metrics(line: Facts) -> StepMetrics:
     """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
-    values: dict[str, Any] = {
-        f.name: line.get(_NAMES.get(f.name, f.name)) for f in fields(StepMetrics)
-    }
+    values: dict[str, Any] = {}
+    for field in fields(StepMetrics):
+        values[field.name] = line.get(_NAMES.get(field.name, field.name))
     # NaN and infinities are strings in metrics.jsonl: training/logging/strict_json.py.
-    values |= {name: float(line[name]) for name in ("loss", "grad_norm")}
+    values["loss"] = float(line["loss"])
+    values["grad_norm"] = float(line["grad_norm"])
     values["parts"] = {name: float(value) for name, value in line.get("parts", {}).items()}
-    values["lrs"] = {
-        key.removeprefix(OF_PART): line[key] for key in line if key.startswith(OF_PART)
-    }
+    values["lrs"] = {}
+    for key in line:
+        if key.startswith(OF_PART):
+            values["lrs"][key.removeprefix(OF_PART)] = line[key]
     return StepMetrics(**values)
 
 
@@ -193,7 +208,13 @@ class EventsWriter(Callback):
 
     def end(self, outcome: Outcome) -> None:
         self.event(
-            "stopped", {n: getattr(outcome, n) for n in ("status", "reason", "exit_code", "steps")}
+            "stopped",
+            {
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "exit_code": outcome.exit_code,
+                "steps": outcome.steps,
+            },
         )
         if self._file is not None:
             self._file.close()
@@ -214,9 +235,12 @@ class ResultWriter(Callback):
 
     def end(self, outcome: Outcome) -> None:
         """Write the file. Raises StorageError."""
-        facts = {**vars(outcome), **vars(self.about), "world_size": self.world_size}
-        content = {name: value for name, value in facts.items() if name not in _NOT_IN_RESULT}
-        content |= {"machine": usage_fields(self.usage()), "requeues": 0, "lost_steps": None}
+        content = {**vars(outcome), **vars(self.about), "world_size": self.world_size}
+        for name in _NOT_IN_RESULT:
+            del content[name]
+        content["machine"] = usage_fields(self.usage())
+        content["requeues"] = 0
+        content["lost_steps"] = None
         content |= self.job_summary()
         with storage_errors(self.storage.path / RESULT):
             self.storage.atomic_write(RESULT, encode_bytes(content, indent=2) + b"\n")

@@ -10,8 +10,13 @@ def printable(text: str) -> str:
     """`text` with `�` for each character that is not shown, such as escape codes."""
     if text.isprintable():
         return text
-    shown = (c if c.isprintable() or c in "\n\t" else " " if c.isspace() else "�" for c in text)
-    return "".join(shown)
+    characters = []
+    for c in text:
+        if c.isprintable() or c in "\n\t":
+            characters.append(c)
+        else:
+            characters.append(" " if c.isspace() else "�")
+    return "".join(characters)
 
 
 @contextmanager

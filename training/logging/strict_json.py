@@ -35,6 +35,5 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if isinstance(value, Path):
         return str(value)
-    if callable(item := getattr(value, "item", None)):
-        return _plain(item())
-    return value
+    item = getattr(value, "item", None)
+    return _plain(item()) if callable(item) else value
