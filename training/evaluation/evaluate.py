@@ -47,8 +47,12 @@ def evaluate_final(
     task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
 ) -> dict[str, float]:
     """The metrics that `task` has for the end of a run only; empty: none. As `evaluate`."""
-    metric = task.final_metric() if isinstance(task, HasFinalMetric) else None
-    return {} if metric is None else _defined(_measure(metric, module, batches, interruption))
+    if not isinstance(task, HasFinalMetric):
+        return {}
+    metric = task.final_metric()
+    if metric is None:
+        return {}
+    return _defined(_measure(metric, module, batches, interruption))
 
 
 def metric_names(
@@ -122,12 +126,15 @@ def evaluate_split(
     began = time.perf_counter()
     metrics = measure(task, module, batches, never)
     seconds = time.perf_counter() - began
-    preview = preview_text(task, module, never) if split == "val" else None
+    preview = None
+    if split == "val":
+        preview = preview_text(task, module, never)
+
     name_of_goal = (goal or task.goal.metric).split()[0]
-    deciding = dict.fromkeys(["val_loss", name_of_goal])
-    bad = [
-        f"{name} {metrics[name]}" for name in deciding if not math.isfinite(metrics.get(name, 0.0))
-    ]
+    bad = []
+    for name in dict.fromkeys(["val_loss", name_of_goal]):
+        if not math.isfinite(metrics.get(name, 0.0)):
+            bad.append(f"{name} {metrics[name]}")
     reason = f"{', '.join(bad)} in the evaluation of {split}" if bad else ""
     return SplitResult(split, batches.samples, metrics, preview, seconds, reason)
 
@@ -140,10 +147,10 @@ def check_measures(task: Task, module: Module, micro_batch: int, world: World) -
     if not isinstance(task, ChecksMeasures):
         return
     split = task.data("val")
-    samples = [
-        split.sample(i, SampleDraws(0, i)) for i in range(min(len(split), -(-micro_batch // 2)))
-    ]
-    once, twice = (on_device(task.collate(some), world.device) for some in (samples, samples * 2))
+    count = min(len(split), -(-micro_batch // 2))
+    samples = [split.sample(i, SampleDraws(0, i)) for i in range(count)]
+    once = on_device(task.collate(samples), world.device)
+    twice = on_device(task.collate(samples * 2), world.device)
     module.eval()
     try:
         # A batch of another size is no reason to compile the model once more.
@@ -168,8 +175,9 @@ def _measure(
                     torch.compiler.cudagraph_mark_step_begin()
                 # Also for one that does not count: sharded engines gather weights in each forward.
                 values = metric.update(module, micro_batch.batch)
-                added = values if counts else torch.zeros_like(values)
-                total = added if total is None else total + added
+                if not counts:
+                    values = torch.zeros_like(values)
+                total = values if total is None else total + values
     finally:
         module.train()
     assert total is not None  # EvaluationBatches gives every rank at least one
@@ -220,13 +228,15 @@ def mean(parts: Sequence[tuple[int, Numbers]]) -> dict[str, float]:
     """The mean of each metric by samples, over the parts that have it; NaN if none has."""
     if len(parts) == 1:
         return dict(parts[0][1])
-    means = {}
-    for name in {name: None for _, metrics in parts for name in metrics}:
-        known = [
-            (n, metrics[name])
-            for n, metrics in parts
-            if not math.isnan(metrics.get(name, math.nan))
-        ]
-        count = sum(n for n, _ in known)
-        means[name] = sum(n * value for n, value in known) / count if count else math.nan
-    return means
+    totals: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for count, metrics in parts:
+        for name, value in metrics.items():
+            totals.setdefault(name, 0.0)
+            counts.setdefault(name, 0)
+            if not math.isnan(value):
+                totals[name] += count * value
+                counts[name] += count
+    return {
+        name: total / counts[name] if counts[name] else math.nan for name, total in totals.items()
+    }
