@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from math import inf
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,10 +27,23 @@ Reading = Mapping[str, float | None]
 """Use of the machine by name, as `ResourceMonitor.read`; None: no such resource, or it is unknown."""
 # Names of the sensors of processors in Linux, from the most exact to the least.
 _SENSORS = (
-    *("coretemp", "k10temp", "zenpower"),
-    *("cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz"),
+    "coretemp",
+    "k10temp",
+    "zenpower",
+    "cpu_thermal",
+    "cpu-thermal",
+    "soc_thermal",
+    "acpitz",
 )
-# Of a device, at most, outside of a process's allocator: the CUDA context, buffers of NCCL and cuBLAS.
+_GPU_USES = (
+    "gpu",
+    "gpu_all",
+    "gpu_reserved_bytes",
+    "gpu_driver_bytes",
+    "gpu_busy",
+    "temperature",
+)
+# Of a device, at most, outside of an allocator: the CUDA context, buffers of NCCL and cuBLAS.
 _CONTEXT_BYTES = 2**30
 WARNINGS = 3
 """Readings in a row over a limit that count as a critical one."""
@@ -49,7 +61,7 @@ _NEVER_FATAL = ("cpu", "temperature")
 
 
 class ResourceMonitor(Thread):
-    """Reads this machine, a device and the file system of a folder; as a thread every `every_s` seconds."""
+    """Reads this machine, a device and the file system of a folder; a thread does it regularly."""
 
     def __init__(self, device: torch.device, folder: Path, every_s: float) -> None:
         super().__init__(name="monitor", daemon=True)  # a run that fails must not wait for it
@@ -66,32 +78,38 @@ class ResourceMonitor(Thread):
     def read(self, cpu: float | None = None) -> Reading:
         """The uses, in percent unless a name says otherwise.
 
-        `ram` and `swap`: in a container, of its limit. `host_bytes`: resident memory of this process.
-        `cpu`: as given. `disk`: of the folder's file system, as in `df`. `temperature`: of the processor
-        or the GPU, the hotter one, in degrees Celsius. The others as in `gpu_uses`.
+        `ram` and `swap`: in a container, of its limit. `host_bytes`: resident memory of this
+        process. `cpu`: as given. `disk`: of the folder's file system, as in `df`. `temperature`: of
+        the processor or the GPU, the hotter one, in degrees Celsius. The others as in `gpu_uses`.
         """
-        disk = None
         gpu = gpu_uses(self._device)
+        disk = None
         with suppress(OSError):  # the folder is gone
             disk = psutil.disk_usage(str(self._folder)).percent
-        ram = psutil.virtual_memory()
+        swap_use = None
         swap = psutil.swap_memory()
+        if swap.total:
+            swap_use = _of_container(swap, cgroup.swap())
+        temperatures = filter(None, (cpu_celsius(), gpu["temperature"]))
         reading = {
-            "ram": _of_container(ram, cgroup.memory()),
-            "swap": _of_container(swap, cgroup.swap()) if swap.total else None,
+            "ram": _of_container(psutil.virtual_memory(), cgroup.memory()),
+            "swap": swap_use,
             "host_bytes": host_bytes(),
             "cpu": cpu,
             "disk": disk,
             **gpu,
-            "temperature": max(filter(None, (cpu_celsius(), gpu["temperature"])), default=None),
+            "temperature": max(temperatures, default=None),
         }
-        uses = {**reading, "gpu": reading["gpu_all"]}
-        names = (*RESOURCES, "gpu_busy")
-        self.newest = {name: value for name in names if (value := uses[name]) is not None}
-        highest = {
-            name: max(value, self.highest.get(name, 0)) for name, value in self.newest.items()
-        }
-        self.highest = {**self.highest, **highest}
+        newest = {}
+        highest = dict(self.highest)
+        for name in (*RESOURCES, "gpu_busy"):
+            use = reading["gpu_all"] if name == "gpu" else reading[name]
+            if use is not None:
+                newest[name] = use
+                highest[name] = max(use, highest.get(name, 0))
+        # New mappings: other threads read them.
+        self.newest = newest
+        self.highest = highest
         return reading
 
     def run(self) -> None:
@@ -117,36 +135,35 @@ def _cpu_percent() -> float:
 
 def _of_container(machine: Any, share: cgroup.Share | None) -> float:
     """The use in percent of psutil's record, or of a tighter limit."""
+    if share is not None and share.limit < machine.total:
+        return 100 * share.used / share.limit
     percent: float = machine.percent
-    return (
-        100 * share.used / share.limit
-        if share is not None and share.limit < machine.total
-        else percent
-    )
+    return percent
 
 
 def cpu_celsius() -> float | None:
-    """The hottest sensor of the processor in degrees Celsius; None where the system reports none."""
+    """The hottest sensor of the processor in degrees Celsius; None where the system has none."""
     with suppress(OSError, AttributeError):  # not Linux
         sensors = psutil.sensors_temperatures()
         for name in _SENSORS:
+            celsius = [sensor.current for sensor in sensors.get(name, ())]
             # A sensor that is not connected gives other values.
-            if plausible := [s.current for s in sensors.get(name, ()) if 1 < s.current < 150]:
+            plausible = [value for value in celsius if 1 < value < 150]
+            if plausible:
                 return max(plausible)
     return None
 
 
 def gpu_uses(device: torch.device) -> Reading:
-    """The uses of `device`, as its driver counts them, and its temperature; None if it is no NVIDIA GPU.
+    """The uses of `device`, as its driver counts them, and its temperature; None: not NVIDIA's.
 
     `gpu`: of its memory, by other processes than this one: what limits.gpu limits. `gpu_all`: by all
     processes; what our allocator holds in reserve counts as free. `gpu_reserved_bytes`: what it
     holds, in use or not; `gpu_driver_bytes`: in use, over all processes. `gpu_busy`: share of the
     last moments in which a kernel ran.
     """
-    names = ("gpu", "gpu_all", "gpu_reserved_bytes", "gpu_driver_bytes", "gpu_busy", "temperature")
     if device.type != "cuda":
-        return dict.fromkeys(names)
+        return dict.fromkeys(_GPU_USES)
     import torch
 
     from gearshift.training.resources import nvml
@@ -157,29 +174,26 @@ def gpu_uses(device: torch.device) -> Reading:
     if state is None:
         free, total = torch.cuda.mem_get_info(device)
         state = nvml.GpuState(total - free, total)
-    used = state.used
-    total = state.total
     reserved = torch.cuda.memory_reserved(device)
-    others = max(0, used - (state.by_process or reserved + _CONTEXT_BYTES))
-    taken = used - reserved + torch.cuda.memory_allocated(device)
-    uses = (
-        100 * others / total,
-        100 * taken / total,
-        reserved,
-        used,
-        state.busy_percent,
-        state.celsius,
-    )
-    return dict(zip(names, uses, strict=True))
+    by_others = max(0, state.used - (state.by_process or reserved + _CONTEXT_BYTES))
+    in_use = state.used - reserved + torch.cuda.memory_allocated(device)
+    return {
+        "gpu": 100 * by_others / state.total,
+        "gpu_all": 100 * in_use / state.total,
+        "gpu_reserved_bytes": reserved,
+        "gpu_driver_bytes": state.used,
+        "gpu_busy": state.busy_percent,
+        "temperature": state.celsius,
+    }
 
 
 class LimitEnforcer(Callback):
     """Compares readings of the machine with limits; one per rank, each for its own machine.
 
-    A reading over a limit is a warning. Three in a row, or one critical value, request relief, and the
-    machine is measured again after the next step: unused memory is released first, then come fewer
-    workers, smaller micro-batches (once, if a value is critical), and at last the run saves and ends.
-    After CALM readings under all limits the first step comes first again.
+    A reading over a limit is a warning. Three in a row, or one critical value, request relief, and
+    the machine is measured again after the next step: unused memory is released first, then come
+    fewer workers, smaller micro-batches (once, if a value is critical), and at last the run saves
+    and ends. After CALM readings under all limits the first step comes first again.
 
     A limit that is exceeded before the first step cannot be the run's doing: it is reported once,
     and only the critical value of that resource counts from then on; of a disk, which is common on
@@ -208,13 +222,14 @@ class LimitEnforcer(Callback):
         reading = self._monitor.read()
         for name in self._chosen:
             if reading[name] is None and name != "cpu":  # its first reading comes later
-                self._emit(
-                    "warning", {"text": f"limits.{name} cannot act: this machine reports no {name}"}
-                )
+                text = f"limits.{name} cannot act: this machine reports no {name}"
+                self._emit("warning", {"text": text})
         if "disk" in _over(reading, self._critical):
-            self._limits["disk"] = self._critical["disk"] = None
+            self._limits["disk"] = None
+            self._critical["disk"] = None
             self._emit("limit_given_up", {"over": ["disk"], **reading})
-        if exceeded := _over(reading, self._limits):
+        exceeded = _over(reading, self._limits)
+        if exceeded:
             self._limits |= dict.fromkeys(exceeded)
             self._emit("limit_exceeded_at_start", {"over": exceeded, **reading})
         self._monitor.start()
@@ -222,13 +237,16 @@ class LimitEnforcer(Callback):
     def step(self, step: Step) -> Action:
         """Check a new reading; after a throttling step, take one."""
         if self._relief == "taken":
-            self._relief, reading = None, self._monitor.read()
+            self._relief = None
+            reading = self._monitor.read()
             over = _over(reading, self._limits) or _over(reading, self._critical)
             self._emit("relieved", {"still_over": over, **reading})
             return self._check(reading, warns=False)
         new = self._monitor.new
         self._monitor.new = None
-        return Action.NOTHING if new is None or self._relief else self._check(new, warns=True)
+        if new is None or self._relief:
+            return Action.NOTHING
+        return self._check(new, warns=True)
 
     def throttled(self, available: Action) -> None:
         self._left = available | Action.FREE_MEMORY
@@ -253,29 +271,46 @@ class LimitEnforcer(Callback):
             if self._calm >= CALM:
                 self._taken = Action.NOTHING
             return Action.NOTHING
+
         self._warnings = self._warnings + 1
         self._calm = 0
         if warns:  # else the event "relieved" has the reading
             self._emit("limit_warning", {"over": over, "warnings": self._warnings, **reading})
         if not critical and self._warnings < WARNINGS:
             return Action.NOTHING
-        used = self._taken & (
-            Action.FREE_MEMORY | (Action.SMALLER_BATCH if critical else Action.NOTHING)
-        )
-        for action, helps in _HELPS.items() if "disk" not in critical else ():
-            if action in self._left & ~used and helps.intersection(over):
+        if "disk" not in critical:
+            action = self._next_relief(over, is_critical=bool(critical))
+            if action:
                 if action is Action.FREE_MEMORY:
                     self._emit("throttled", {"critical": critical, "over": over, **reading})
                 self._taken |= action
                 self._relief = "requested"
                 return action
-        if fatal := [name for name in over if name not in _NEVER_FATAL or name in critical]:
+
+        fatal = [name for name in over if name in critical or name not in _NEVER_FATAL]
+        if fatal:
             self._emit("pressure", {"over": fatal, **reading})
             return Action.LIMIT_EXCEEDED | Action.SAVE
         self._limits |= dict.fromkeys(over)
         self._emit("limit_given_up", {"over": over, **reading})
         return Action.NOTHING
 
+    def _next_relief(self, over: Sequence[str], is_critical: bool) -> Action:
+        """The first throttling step that is left and helps a resource that is `over` its limit."""
+        once = Action.FREE_MEMORY
+        if is_critical:
+            once |= Action.SMALLER_BATCH
+        left = self._left & ~(self._taken & once)
+        for action, helps in _HELPS.items():
+            if action in left and helps.intersection(over):
+                return action
+        return Action.NOTHING
+
 
 def _over(reading: Reading, limits: Mapping[str, float | None]) -> list[str]:
-    return [name for name, limit in limits.items() if (reading[name] or 0) > (limit or inf)]
+    names = []
+    for name, limit in limits.items():
+        use = reading[name]
+        if limit is not None and use is not None and use > limit:
+            names.append(name)
+    return names

@@ -129,32 +129,37 @@ class Throttle:
             if is_smaller:
                 self._halve_micro_batch(step)
             memory.release_unused(self._engine.world.device)
-        left = Action.FEWER_WORKERS if workers else Action.NOTHING
-        self._callbacks.throttled(
-            left | (Action.SMALLER_BATCH if batches.smaller else Action.NOTHING)
-        )
+        available = Action.NOTHING
+        if workers:
+            available |= Action.FEWER_WORKERS
+        if batches.smaller:
+            available |= Action.SMALLER_BATCH
+        self._callbacks.throttled(available)
         return has_fewer or is_smaller
 
     def without_oom(self, accumulate: Callable[[], T], step: int) -> T | None:
         """Call `accumulate`; None: memory ran out, take smaller micro-batches of the same step.
 
-        `step` updates are done. Raises what `accumulate` raises after MAX_HALVINGS, or if the engine
-        cannot retry a step: other ranks would wait in a collective for a rank that failed.
+        `step` updates are done. Raises what `accumulate` raises after MAX_HALVINGS, or if the
+        engine cannot retry a step: other ranks would wait in a collective for a rank that failed.
         """
-        possible = self._engine.can_retry_step and self._batches.smaller is not None
-        changing = [place for place in self._buffers if possible and place[0].training]
-        tensors = [getattr(owner, name) for owner, name in changing]
-        copies = [tensor.clone() for tensor in tensors]
+        is_possible = self._engine.can_retry_step and self._batches.smaller is not None
+        changing = []
+        if is_possible:
+            for owner, name in self._buffers:
+                if owner.training:
+                    tensor = getattr(owner, name)
+                    changing.append((owner, name, tensor, tensor.clone()))
         try:
             return accumulate()
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or not possible or self._halvings == MAX_HALVINGS:
+            if not is_out_of_memory(error) or not is_possible or self._halvings == MAX_HALVINGS:
                 raise
             facts = {"at": step + 1, "text": first_line(error)}
         # After the handler: until here the error held the frames of the pass, and their tensors.
         self._halvings += 1
         self._engine.discard()
-        for (owner, name), tensor, copy in zip(changing, tensors, copies, strict=True):
+        for owner, name, tensor, copy in changing:
             # Statistics and counters: the failed pass was none.
             setattr(owner, name, tensor.copy_(copy))
         self._callbacks.event("out_of_memory", facts)
@@ -164,10 +169,13 @@ class Throttle:
         return None
 
     def _halve_micro_batch(self, step: int) -> None:
-        smaller = self._batches.smaller
+        batches = self._batches
+        before = batches.micro_batch
+        smaller = batches.smaller
         assert smaller is not None, "only requested while available"
-        facts = {"from": self._batches.micro_batch, "to": smaller}
-        self._batches.begin(step, micro_batch=smaller)
-        accumulation = self._batches.accumulation
-        self._engine.resize(smaller, accumulation)
-        self._callbacks.event("smaller_micro_batch", {**facts, "accumulation": accumulation})
+        batches.begin(step, micro_batch=smaller)
+        self._engine.resize(smaller, batches.accumulation)
+        self._callbacks.event(
+            "smaller_micro_batch",
+            {"from": before, "to": smaller, "accumulation": batches.accumulation},
+        )
