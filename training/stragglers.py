@@ -54,16 +54,25 @@ class Stragglers:
         block_s = self._seconds[2, 0]  # all ranks compare at the same step
         if self._steps < BLOCK_STEPS or block_s < BLOCK_S:
             return
+
         seconds = self._seconds[:2]
-        others = np.stack(
-            [np.median(np.delete(seconds, n, 1), 1) for n in range(self._world.size)], 1
-        )
+        others = np.zeros_like(seconds)
+        for rank in range(self._world.size):
+            others[:, rank] = np.median(np.delete(seconds, rank, 1), 1)
         is_slow = seconds > np.maximum(self._ratio * others, others + block_s / 10)
         self._slow = np.where(is_slow, self._slow + 1, 0)
         for kind, rank in np.argwhere(self._slow == SLOW_BLOCKS).tolist():
             host = self._world.broadcast(socket.gethostname().encode(), rank).decode()
-            facts = {"rank": rank, "host": host, "what": ("step", "data")[kind], "at": step}
-            own_s, others_s = (float(each[kind, rank]) / self._steps for each in (seconds, others))
-            facts |= {"seconds": own_s, "median_seconds": others_s}
-            self._callbacks.event("straggler", facts)
-        self._steps, self._seconds = 0, np.zeros_like(self._seconds)
+            self._callbacks.event(
+                "straggler",
+                {
+                    "rank": rank,
+                    "host": host,
+                    "what": ("step", "data")[kind],
+                    "at": step,
+                    "seconds": float(seconds[kind, rank]) / self._steps,
+                    "median_seconds": float(others[kind, rank]) / self._steps,
+                },
+            )
+        self._steps = 0
+        self._seconds = np.zeros_like(self._seconds)
