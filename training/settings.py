@@ -45,21 +45,26 @@ def duration_steps(length: int | str, steps_per_epoch: int, total_steps: int) ->
         if length < 0:
             raise ValueError(f"{length} is negative; allowed: {DURATION_FORMS}")
         return length
-    if match := _SHARE.match(length.strip()):
-        if float(match[1]) > 100:
+    share = _SHARE.match(length.strip())
+    epochs = duration_epochs(length)
+    if share is not None:
+        percent = float(share[1])
+        if percent > 100:
             raise ValueError(f"{length!r} is more than the run; allowed: {DURATION_FORMS}")
-        exact = float(match[1]) / 100 * total_steps
-    elif match := _EPOCHS.match(length.strip()):
-        exact = float(match[1]) * steps_per_epoch
+        exact = percent / 100 * total_steps
+    elif epochs is not None:
+        exact = epochs * steps_per_epoch
     else:
         raise ValueError(f"{length!r} is not a duration; allowed: {DURATION_FORMS}")
-    return max(1, round(exact)) if exact > 0 else 0
+    if exact <= 0:
+        return 0
+    return max(1, round(exact))
 
 
 def duration_epochs(length: int | str) -> float | None:
     """The number of epochs in `length`; None if it is in steps or a share."""
-    match = _EPOCHS.match(length.strip()) if isinstance(length, str) else None
-    return float(match[1]) if match else None
+    match = _EPOCHS.match(str(length).strip())
+    return None if match is None else float(match[1])
 
 
 Duration = Annotated[int | str, AfterValidator(validate_duration)]
@@ -422,8 +427,10 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn a tree into dotted keys: the inverse of `nested`, also of values that are mappings."""
     values: dict[str, Any] = {}
     for name, value in tree.items():
-        is_branch = isinstance(value, Mapping) and value
-        values |= flat(value, f"{prefix}{name}.") if is_branch else {f"{prefix}{name}": value}
+        if isinstance(value, Mapping) and value:
+            values |= flat(value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = value
     return values
 
 

@@ -216,7 +216,7 @@ class Callback:
         """Called before and after training, as `when` says, with the weights of `step`."""
 
     def throttled(self, available: Action) -> None:
-        """Called after all ranks took throttling steps; `available` are those that are still possible."""
+        """Called after all ranks took throttling steps; `available` are those still possible."""
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         """Called once a checkpoint is complete on disk; training waited `seconds` for it."""
@@ -233,8 +233,8 @@ class Callback:
 
 
 def _each(name: str) -> Callable[..., Any]:
-    def call(self: CallbackList, *given: object) -> Action:
-        return _joined(getattr(callback, name)(*given) for callback in self.callbacks)
+    def call(self: CallbackList, *arguments: object) -> Action:
+        return _joined(getattr(callback, name)(*arguments) for callback in self.callbacks)
 
     return call
 
@@ -266,11 +266,12 @@ class CallbackList(Callback):
         return _joined(requested() for requested in self._requested)
 
     def end(self, outcome: Outcome) -> None:
-        """End each, also after one that fails; a full disk hides no earlier error of a failed run."""
-        with (
-            suppress(*([StorageError] if outcome.status == "failed" else [])),
-            ExitStack() as stack,
-        ):
+        """End each, also after one that fails.
+
+        A full disk hides no earlier error of a failed run.
+        """
+        hidden = (StorageError,) if outcome.status == "failed" else ()
+        with suppress(*hidden), ExitStack() as stack:
             for callback in reversed(self.callbacks):
                 stack.callback(callback.end, outcome)
 

@@ -259,7 +259,7 @@ def compare_metrics(
 
     def by_place(lines: Iterable[Facts]) -> dict[tuple[int, bool, str], Facts]:
         """By step, kind (training first) and split; the later of two: the run had gone back."""
-        places = {}
+        places: dict[tuple[int, bool, str], Facts] = {}
         for line in lines:
             kind = line.get("kind")
             if kind in kinds and after < line["step"] <= upto:

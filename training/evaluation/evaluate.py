@@ -213,10 +213,10 @@ class HeldOut:
 
     def measure(self, module: Module, interruption: Interruption) -> dict[str, dict[str, float]]:
         """The metrics of each split, ALL last; those of several parts are means by samples."""
-        measured = [
-            (batches.split_samples, evaluate(task, module, batches, interruption))
-            for task, batches in self.parts
-        ]
+        measured = []
+        for task, batches in self.parts:
+            metrics = evaluate(task, module, batches, interruption)
+            measured.append((batches.split_samples, metrics))
         return {split: mean(measured[part]) for split, part in self._splits.items()}
 
     def close(self) -> None:
@@ -230,13 +230,14 @@ def mean(parts: Sequence[tuple[int, Numbers]]) -> dict[str, float]:
         return dict(parts[0][1])
     totals: dict[str, float] = {}
     counts: dict[str, int] = {}
+    means: dict[str, float] = {}
     for count, metrics in parts:
         for name, value in metrics.items():
-            totals.setdefault(name, 0.0)
-            counts.setdefault(name, 0)
+            means[name] = math.nan
             if not math.isnan(value):
-                totals[name] += count * value
-                counts[name] += count
-    return {
-        name: total / counts[name] if counts[name] else math.nan for name, total in totals.items()
-    }
+                totals[name] = totals.get(name, 0.0) + count * value
+                counts[name] = counts.get(name, 0) + count
+    for name, total in totals.items():
+        if counts[name]:
+            means[name] = total / counts[name]
+    return means

@@ -98,7 +98,10 @@ def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None)
     done = f"{length} in {duration(outcome.wall_s)}"
     if outcome.reason not in ("", stop_reason.FINISHED.reason):  # which the steps tell
         done += f"; {outcome.reason}"
-    rows = [("finished" if outcome.status == "completed" else outcome.status, done)]
+    label: str = outcome.status
+    if label == "completed":
+        label = "finished"
+    rows = [(label, done)]
     best = outcome.best
     if best is not None:
         rows.append(("best", render_best(best)))
@@ -180,20 +183,27 @@ def _resumed(facts: Facts) -> str:
 
 WARNING = "warning"
 """The label of an event that needs attention."""
-# Text by kind of event, of others with their label. Braces hold a fact, or `use`; a function renders more.
+# Text by kind of event, of others with their label. Braces hold a fact, or `use`; a function
+# renders more.
 _WARNINGS: Mapping[str, str | Callable[[Facts], str]] = {
     "warning": "{text}",
     "signal": _signal,
     "deadline": "--max-hours reached: saving and stopping after this step",
-    "limit_exceeded_at_start": "{use}, over its limit before the run: only limits.critical applies to it",
+    "limit_exceeded_at_start": (
+        "{use}, over its limit before the run: only limits.critical applies to it"
+    ),
     "throttled": "{use}, over its limit: releasing unused memory",
     "pressure": "{use}, still over its limit: saving and stopping; see limits.*",
     "limit_given_up": "{use}, over its limit, and throttling does not help: no longer watched",
     "disk_filling": "{use}, over its limit: free some space, or saving will fail",
-    "straggler": "rank {rank} on {host} is slow: {what} {seconds:.3g} s a step, others {median_seconds:.3g}",
+    "straggler": (
+        "rank {rank} on {host} is slow: {what} {seconds:.3g} s a step, others {median_seconds:.3g}"
+    ),
     "fewer_workers": "loader workers {from} → {to}, to use less of the machine",
     "out_of_memory": "out of memory in step {at}: {text}",
-    "smaller_micro_batch": "micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays",
+    "smaller_micro_batch": (
+        "micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays"
+    ),
 }
 _OTHERS: Mapping[str, tuple[str, str | Callable[[Facts], str]]] = {
     "resumed": ("resumed", _resumed),

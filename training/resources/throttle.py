@@ -102,12 +102,11 @@ class Throttle:
         self._timer = timer
         self._batches = batches
         self._validation = validation
-        self._buffers = [
-            (owner, name)
-            for owner in module.modules()
-            for name, _ in owner.named_buffers(recurse=False)
-            if name not in owner._non_persistent_buffers_set  # constants
-        ]
+        self._buffers: list[tuple[Module, str]] = []
+        for owner in module.modules():
+            for name, _ in owner.named_buffers(recurse=False):
+                if name not in owner._non_persistent_buffers_set:  # constants
+                    self._buffers.append((owner, name))
         self._halvings = 0
 
     def run(self, actions: Action, step: int) -> bool:
