@@ -83,7 +83,12 @@ class Health(Callback):
         lowest = min(newest)
         first = losses[0]
         if len(losses) > 10 and share >= 0.1 and lowest > 1.5 * first > 0:  # after a warm-up
-            self._find("lr_too_high", least=real(lowest), lines=len(newest), first=real(first))
+            self._find(
+                "lr_too_high",
+                least=real(lowest),
+                lines=len(newest),
+                first=real(first),
+            )
 
         # Evaluations that do not improve confirm a flat loss, usual at the start of a run.
         enough = 40 if len(self._evaluations) >= 3 else 100
@@ -94,7 +99,12 @@ class Health(Callback):
         begin, _, end = np.array_split(losses, 3)
         standard_error = math.sqrt((begin.var() + end.var()) / len(end))
         if 0 <= end.mean() - begin.mean() <= 2 * standard_error:
-            self._find("not_falling", first=real(begin.mean()), last=real(end.mean()), steps=step)
+            self._find(
+                "not_falling",
+                first=real(begin.mean()),
+                last=real(end.mean()),
+                steps=step,
+            )
 
     def evaluated(self, result: EvalResult) -> None:
         bad = {name: value for name, value in result.metrics.items() if not math.isfinite(value)}

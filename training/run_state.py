@@ -102,10 +102,17 @@ class TrainingRun:
         self._has_other_weights = False
         self.timer = StepTimer(settings.train.timing)
         self._metrics = RunMetrics(
-            train_plan, settings.log.every, settings.precision, self.timer, peak_memory
+            train_plan,
+            settings.log.every,
+            settings.precision,
+            self.timer,
+            peak_memory,
         )
         self._checkpoints = CheckpointController(
-            settings.save, writer, self._callbacks, train_plan.first_step
+            settings.save,
+            writer,
+            self._callbacks,
+            train_plan.first_step,
         )
         self._preview = Preview(settings, self._callbacks)
         self._straggler_ratio = settings.log.stragglers
@@ -120,7 +127,9 @@ class TrainingRun:
         self._module = module
         self._batches = batches
         self._interruption = Interruption(
-            engine.world, self._callbacks.requested, gathers_weights=engine.gathers_weights
+            engine.world,
+            self._callbacks.requested,
+            gathers_weights=engine.gathers_weights,
         )
         device = engine.world.device
         self.timer.start(device)
@@ -334,7 +343,13 @@ class TrainingRun:
             if average is not None:
                 state = average.joined(state)
             is_periodic = self._plan.saves_at(self.step)
-            self._checkpoints.save(self.step, state, self._facts(), is_periodic, score)
+            self._checkpoints.save(
+                self.step,
+                state,
+                self._facts(),
+                is_periodic,
+                score,
+            )
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the state; `_resume` reads it."""
@@ -412,7 +427,10 @@ class TrainingRun:
             if experience:
                 self._callbacks.event("experience_trained", experience)
             weights_step = self._checkpoints.load_best(
-                self._evaluator.best, self.step, self._engine, self.updater.load_average
+                self._evaluator.best,
+                self.step,
+                self._engine,
+                self.updater.load_average,
             )
             self._has_other_weights = weights_step != self.step
             if self._test is not None and self._plan.until is None:  # a replay has another best

@@ -85,11 +85,15 @@ class Save(Section):
     every: Cadence | None = None
     """Interval between checkpoints; null: best and last only."""
     keep_last: int = Field(
-        default=2, ge=1, le=10**6, json_schema_extra={"unless": {"save.every": [None]}}
+        default=2,
+        ge=1,
+        le=10**6,
+        json_schema_extra={"unless": {"save.every": [None]}},
     )
     """Periodic checkpoints to keep; older ones are deleted."""
     keep_every: Cadence | None = Field(
-        default=None, json_schema_extra={"unless": {"save.every": [None]}}
+        default=None,
+        json_schema_extra={"unless": {"save.every": [None]}},
     )
     """Keep a periodic checkpoint permanently at this interval; null: never."""
     keep_best: int = Field(default=1, ge=0, le=10**6)
@@ -130,7 +134,12 @@ class FeatureCache(Section):
     mode: Literal["auto", "on", "off"] = "auto"
     """Cache the outputs of the frozen encoder on disk. auto: if they fit; on: or fail; off:
     recompute them in each step."""
-    limit_gb: float = Field(default=20.0, gt=0, le=10**6, json_schema_extra=_KEPT | {"unit": "GB"})
+    limit_gb: float = Field(
+        default=20.0,
+        gt=0,
+        le=10**6,
+        json_schema_extra=_KEPT | {"unit": "GB"},
+    )
     """Maximum size of the cache, in 10⁹ bytes."""
     folder: str | None = Field(default=None, json_schema_extra=_KEPT)
     """Folder of the cache, shared by runs and nodes. Default: the program's cache folder."""
@@ -275,7 +284,10 @@ class Optim(Section):
     eps: float = Field(default=1e-8, gt=0, json_schema_extra=_ADAMW)
     """AdamW and Muon: term that prevents division by zero."""
     momentum: float | None = Field(
-        default=None, ge=0, lt=1, json_schema_extra={"only_if": {"optim.name": ["sgd", "muon"]}}
+        default=None,
+        ge=0,
+        lt=1,
+        json_schema_extra={"only_if": {"optim.name": ["sgd", "muon"]}},
     )
     """SGD and Muon: momentum; null: 0.9 for SGD, 0.95 for Muon."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -307,7 +319,10 @@ class Schedule(Section):
     warmup: Duration = 0
     """Length of the learning-rate warm-up."""
     final: float = Field(
-        default=0.0, ge=0, le=1, json_schema_extra={"unless": {"schedule.name": ["constant"]}}
+        default=0.0,
+        ge=0,
+        le=1,
+        json_schema_extra={"unless": {"schedule.name": ["constant"]}},
     )
     """Final learning rate, as a share of the peak."""
     cycle: Cadence = Field(default="10 epochs", json_schema_extra=_RESTARTS)
@@ -317,7 +332,10 @@ class Schedule(Section):
     decay: Duration = Field(default="20%", json_schema_extra=_WSD)
     """wsd: length of the decay at the end of the run."""
     patience: int = Field(
-        default=2, ge=1, le=10**6, json_schema_extra=_PLATEAU | {"unit": "evaluations"}
+        default=2,
+        ge=1,
+        le=10**6,
+        json_schema_extra=_PLATEAU | {"unit": "evaluations"},
     )
     """plateau: evaluations (`eval.every`, `eval.each_epoch`) without improvement before a drop."""
     drop: float = Field(default=0.5, gt=0, lt=1, json_schema_extra=_PLATEAU)
@@ -345,7 +363,12 @@ class Eval(Section):
     """Evaluate the test split at the end, with the weights that `save.load_best` chooses."""
     share: float = Field(default=0.1, gt=0, lt=1)
     """Share of the data's groups to hold out for validation."""
-    samples: int | None = Field(default=None, ge=1, le=10**9, json_schema_extra=_EVALUATED)
+    samples: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**9,
+        json_schema_extra=_EVALUATED,
+    )
     """Validation samples of an evaluation, spread over the split, always the same ones; null: all.
     `evaluate`, the test split and a noise control use all."""
     metric: str | None = None
@@ -360,11 +383,15 @@ class Stop(Section):
     """Evaluations at `eval.every` or `eval.each_epoch` without improvement before the run stops;
     null: never."""
     min_delta: float = Field(
-        default=0.0, ge=0, json_schema_extra={"unless": {"stop.patience": [None]}}
+        default=0.0,
+        ge=0,
+        json_schema_extra={"unless": {"stop.patience": [None]}},
     )
     """Minimum change of the metric that counts as an improvement."""
     at: str | None = Field(
-        default=None, pattern=TARGET_PATTERN, json_schema_extra={"allowed": TARGET_FORMS}
+        default=None,
+        pattern=TARGET_PATTERN,
+        json_schema_extra={"allowed": TARGET_FORMS},
     )
     """Stop at the first evaluation that reaches this: 'val_loss <= 1.9'; null: never."""
     after: Cadence | None = None

@@ -104,7 +104,11 @@ class RunMetrics:
         means = self._timer.means(steps)
         line_s = self._timer.steps_s - self._line_end_s
         times = torch.zeros(3, world.size, dtype=sums.dtype)
-        own_times = [means.get(FORWARD, 0.0), self._data_s / steps, line_s / steps]
+        own_times = [
+            means.get(FORWARD, 0.0),
+            self._data_s / steps,
+            line_s / steps,
+        ]
         times[:, world.rank] = torch.tensor(own_times)
         # One collective for all: ranks wait for each other in it.
         total = world.sum(torch.cat([sums, times.flatten()]))
@@ -166,7 +170,11 @@ class RunMetrics:
         from gearshift.training import throughput  # reads the data sheets of GPUs
 
         return throughput.mfu(
-            self._plan.flops_per_sample, samples_per_s, world.device, self._precision, world.size
+            self._plan.flops_per_sample,
+            samples_per_s,
+            world.device,
+            self._precision,
+            world.size,
         )
 
     def _begin_line(self) -> None:

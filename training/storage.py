@@ -58,7 +58,11 @@ def open_regular(path: Path, flags: int) -> int:
     A pipe or device could block, and what a link leads to is not of the folder.
     """
     try:
-        file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        file = os.open(
+            path,
+            flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+            0o666,
+        )
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
@@ -135,7 +139,11 @@ def publish_new(staged: Path, final: Path) -> None:
         raise
     except OSError:  # a file system without hard links
         if final.exists():
-            raise FileExistsError(errno.EEXIST, "it exists already", str(final)) from None
+            raise FileExistsError(
+                errno.EEXIST,
+                "it exists already",
+                str(final),
+            ) from None
         staged.replace(final)
 
 

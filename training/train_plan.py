@@ -119,7 +119,10 @@ class TrainPlan:
 
 
 def total_steps(
-    epochs: float | None, max_steps: int | None, steps_per_epoch: int, data_start: int = 0
+    epochs: float | None,
+    max_steps: int | None,
+    steps_per_epoch: int,
+    data_start: int = 0,
 ) -> int:
     """The last step: `max_steps`, or `epochs` after `data_start` if that is earlier.
 
@@ -135,7 +138,11 @@ def total_steps(
 
 def decay_start(decay: int | str, total_steps: int, steps_per_epoch: int, start: int = 0) -> int:
     """The step at which the `decay` of schedule wsd begins; the schedule began at step `start`."""
-    return total_steps - duration_steps(decay, steps_per_epoch, max(1, total_steps - start))
+    return total_steps - duration_steps(
+        decay,
+        steps_per_epoch,
+        max(1, total_steps - start),
+    )
 
 
 def solve(

@@ -66,7 +66,11 @@ class Profiler(Callback):
             torch.cuda.synchronize(self._device)  # the trace gets kernels that have ended
         profile.stop()
         count = self._newest - self._first + 1
-        facts = {"trace": f"{FOLDER}/{TRACE}", "first_step": self._first, "steps": count}
+        facts = {
+            "trace": f"{FOLDER}/{TRACE}",
+            "first_step": self._first,
+            "steps": count,
+        }
         content = {**facts, "operators": _operators(profile)}
         folder = self._storage.path / FOLDER
         with storage_errors(folder / TRACE):
@@ -82,7 +86,8 @@ class Profiler(Callback):
 def _operators(profile: torch.profiler.profile) -> list[dict[str, Any]]:
     """The OPERATORS dearest operators: by their own time on the device, then on the CPU."""
     operators = sorted(
-        profile.key_averages(), key=lambda o: (o.self_device_time_total, o.self_cpu_time_total)
+        profile.key_averages(),
+        key=lambda o: (o.self_device_time_total, o.self_cpu_time_total),
     )
     rows = []
     for operator in operators[: -OPERATORS - 1 : -1]:

@@ -117,7 +117,12 @@ class BlockReads:
             file = self._files[name]
             start = number * manifest.BLOCK_BYTES
             stop = min(file.bytes, start + manifest.BLOCK_BYTES)
-            self._blocks[name, number] = _Block(name, start, stop, file.crc32[number])
+            self._blocks[name, number] = _Block(
+                name,
+                start,
+                stop,
+                file.crc32[number],
+            )
         return self._blocks[name, number]
 
     def _read(self, block: _Block) -> Placed:

@@ -98,7 +98,9 @@ class MetricsComparison:
 
 
 def compare(
-    first: Checkpoint, second: Checkpoint, tolerance: Tolerance | None = None
+    first: Checkpoint,
+    second: Checkpoint,
+    tolerance: Tolerance | None = None,
 ) -> TensorComparison:
     """Compare everything that resuming restores. Touches disk, in bounded memory.
 
@@ -147,7 +149,14 @@ def compare(
                 )
     largest_in = max(distances, key=distances.__getitem__, default=None)
     largest = max(distances.values(), default=0.0)
-    return TensorComparison(count, len(distances), difference, largest, largest_in, tuple(noise))
+    return TensorComparison(
+        count,
+        len(distances),
+        difference,
+        largest,
+        largest_in,
+        tuple(noise),
+    )
 
 
 def _without_gradient(checkpoint: Checkpoint) -> set[str]:
@@ -164,7 +173,10 @@ def _without_gradient(checkpoint: Checkpoint) -> set[str]:
 
 
 def _distance(
-    first: Checkpoint, second: Checkpoint, kind: str, name: str
+    first: Checkpoint,
+    second: Checkpoint,
+    kind: str,
+    name: str,
 ) -> tuple[float, int | None]:
     """The norm of the difference over the larger norm, and where the difference is largest.
 
@@ -214,7 +226,10 @@ def _numbers(checkpoint: Checkpoint) -> Facts:
 
 
 def _differing(
-    first: Facts, second: Facts, tolerance: Tolerance | None, step: int | None = None
+    first: Facts,
+    second: Facts,
+    tolerance: Tolerance | None,
+    step: int | None = None,
 ) -> Iterator[Difference]:
     """The values that differ, floats by more than `tolerance`; `step`: of a line of metrics."""
     for key in {**first, **second}:
@@ -272,7 +287,16 @@ def compare_metrics(
     common = sorted(lines.keys() & others.keys())
     difference = None
     for place in common:
-        differences = _differing(lines[place], others[place], tolerance, place[0])
+        differences = _differing(
+            lines[place],
+            others[place],
+            tolerance,
+            place[0],
+        )
         difference = difference or next(differences, None)
     is_logged = any(step > after + 1 or is_evaluation for step, is_evaluation, _ in others)
-    return MetricsComparison(len(common), difference, is_missing=is_logged and not common)
+    return MetricsComparison(
+        len(common),
+        difference,
+        is_missing=is_logged and not common,
+    )

@@ -24,7 +24,11 @@ class CheckpointController:
     """
 
     def __init__(
-        self, settings: Save, writer: CheckpointWriter, callbacks: CallbackList, first_step: int
+        self,
+        settings: Save,
+        writer: CheckpointWriter,
+        callbacks: CallbackList,
+        first_step: int,
     ):
         self.writer = writer
         self._callbacks = callbacks

@@ -163,7 +163,10 @@ def write_file(path: Path, chunks: Iterable[memoryview | bytes]) -> CheckpointFi
 
 
 def check_files(
-    folder: Path, files: Iterable[CheckpointFile], part: int = 0, parts: int = 1
+    folder: Path,
+    files: Iterable[CheckpointFile],
+    part: int = 0,
+    parts: int = 1,
 ) -> None:
     """Compare the blocks of `files` with their checksums; with `parts`, every `parts`-th block.
 

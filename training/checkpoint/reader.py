@@ -122,7 +122,11 @@ class Checkpoint:
         return target
 
     def located(
-        self, kind: str, name: str, start: int, stop: int
+        self,
+        kind: str,
+        name: str,
+        start: int,
+        stop: int,
     ) -> Iterator[tuple[str, int, int, int]]:
         """Where elements [start, stop) of a flattened tensor are.
 
@@ -154,13 +158,26 @@ class Checkpoint:
             entries, _ = tensor_file.read_head(path)
         for name, ((dtype, shape), offset) in entries.items():
             if name in self.shapes:
-                self._check_extent(name, _Extent(0, prod(shape), path.name, offset, dtype))
+                self._check_extent(
+                    name,
+                    _Extent(
+                        0,
+                        prod(shape),
+                        path.name,
+                        offset,
+                        dtype,
+                    ),
+                )
 
     def _check_extent(self, name: str, extent: _Extent) -> None:
         size = extent.stop - extent.start
         for start in range(0, size, _AT_ONCE):
             part = torch.empty(min(_AT_ONCE, size - start), dtype=extent.dtype)
-            self._read(extent.file, extent.offset + start * extent.dtype.itemsize, part)
+            self._read(
+                extent.file,
+                extent.offset + start * extent.dtype.itemsize,
+                part,
+            )
             self.check_weight(name, part, extent.file)
 
     def check_weight(self, name: str, values: Tensor, file: str) -> None:
@@ -227,7 +244,10 @@ def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
 
 
 def write_weights(
-    source: Checkpoint, path: Path, kind: str = WEIGHT, names: Mapping[str, str] | None = None
+    source: Checkpoint,
+    path: Path,
+    kind: str = WEIGHT,
+    names: Mapping[str, str] | None = None,
 ) -> CheckpointFile:
     """Write parameters and buffers of `source` to the new file `path`, as other programs read them.
 
@@ -245,7 +265,11 @@ def write_weights(
     keys.sort(key=lambda key: -source.dtype(*key).itemsize)
     entries = {names[key[1]]: (source.dtype(*key), source.shape(*key)) for key in keys}
     # Readers of other libraries look for "format".
-    metadata = {"format": "pt", "kind": kind, "step": f"{source.manifest.step}"}
+    metadata = {
+        "format": "pt",
+        "kind": kind,
+        "step": f"{source.manifest.step}",
+    }
     head = tensor_file.file_head(entries, metadata)
     contents = (as_bytes(part) for key in keys for part in source.parts(*key))
     return manifest.write_file(path, chain([head], contents))

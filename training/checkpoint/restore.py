@@ -50,7 +50,11 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
             pieces.append(piece)
     buffers = [Piece(BUFFER, name, 0, buffer.reshape(-1)) for name, buffer in state.buffers.items()]
     if not checkpoint.is_verified:
-        _verify_together(checkpoint, BlockReads(checkpoint, [*pieces, *buffers]), world)
+        _verify_together(
+            checkpoint,
+            BlockReads(checkpoint, [*pieces, *buffers]),
+            world,
+        )
 
     def fill_state() -> None:
         fill(checkpoint, pieces)
@@ -105,7 +109,14 @@ def fill(checkpoint: Checkpoint, pieces: Iterable[Piece]) -> None:
         for first in range(0, flat.numel(), _AT_ONCE):
             chunk = flat[first : first + _AT_ONCE]
             start = piece.start + first
-            chunk.copy_(checkpoint.interval(piece.kind, piece.name, start, start + chunk.numel()))
+            chunk.copy_(
+                checkpoint.interval(
+                    piece.kind,
+                    piece.name,
+                    start,
+                    start + chunk.numel(),
+                )
+            )
 
 
 def _verify_together(checkpoint: Checkpoint, reads: BlockReads, world: World) -> None:

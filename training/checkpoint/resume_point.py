@@ -116,7 +116,11 @@ def changed_data(before: Facts, now: Facts) -> str | None:
 
 
 def choose(
-    run: Path, world: World, step: int | None, *, verify: bool = True
+    run: Path,
+    world: World,
+    step: int | None,
+    *,
+    verify: bool = True,
 ) -> tuple[Checkpoint | None, dict[int, str]]:
     """The newest whole checkpoint of `run`, or the one of `step`. Collective; touches disk.
 

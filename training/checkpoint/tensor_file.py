@@ -65,7 +65,14 @@ def rank_pieces(state: State, rank: int) -> list[Piece]:
         last = size * (replica + 1) // replicas
         is_empty = prod(kind_shape(piece.kind, state.shapes[piece.name])) == 0
         if last > first or (is_empty and rank == 0):
-            pieces.append(Piece(piece.kind, piece.name, piece.start + first, flat[first:last]))
+            pieces.append(
+                Piece(
+                    piece.kind,
+                    piece.name,
+                    piece.start + first,
+                    flat[first:last],
+                )
+            )
     # The widest first: each is then aligned to its width, for readers that map the file or read
     # whole elements of a block.
     pieces.sort(key=lambda piece: -file_dtype(piece).itemsize)
@@ -151,7 +158,11 @@ def file_head(entries: Mapping[str, Form], metadata: Mapping[str, str]) -> bytes
             raise CheckpointError(f"{key}: {dtype} cannot be saved")
         begin = end
         end = end + prod(shape) * dtype.itemsize
-        table[key] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        table[key] = {
+            "dtype": DTYPES[dtype],
+            "shape": list(shape),
+            "data_offsets": [begin, end],
+        }
     text = json.dumps(table, separators=(",", ":")).encode()
     # Padded, so that the numbers behind it are aligned for those who map the file.
     text += b" " * (-len(text) % _LENGTH_BYTES)

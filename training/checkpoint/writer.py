@@ -146,7 +146,12 @@ class CheckpointWriter:
     for a missing file only after half a minute."""
 
     def __init__(
-        self, storage: Storage, world: World, engine: str, keep: Keep, in_background: bool
+        self,
+        storage: Storage,
+        world: World,
+        engine: str,
+        keep: Keep,
+        in_background: bool,
     ) -> None:
         self._storage = storage
         self._world = world
@@ -164,7 +169,12 @@ class CheckpointWriter:
         world.wait_for_all()
 
     def save(
-        self, step: int, state: State, facts: Facts, periodic: bool, score: Score | None
+        self,
+        step: int,
+        state: State,
+        facts: Facts,
+        periodic: bool,
+        score: Score | None,
     ) -> None:
         """Save `state` and `facts` of `step`. First waits for an earlier save; raises its error.
 
@@ -306,7 +316,13 @@ class CheckpointWriter:
             written = replace(draft, files=tuple(files))
             source = reader.Checkpoint(folder, written, is_verified=True)
             kind = EMA if EMA in source.kinds else WEIGHT
-            files.append(reader.write_weights(source, folder / manifest.MODEL, kind))
+            files.append(
+                reader.write_weights(
+                    source,
+                    folder / manifest.MODEL,
+                    kind,
+                )
+            )
         content, checksum = manifest.render(replace(draft, files=tuple(files)))
         manifest.write_file(folder / manifest.CHECKSUM_NAME, [checksum])
         manifest.write_file(folder / manifest.NAME, [content])

@@ -98,13 +98,23 @@ def use(
         folder = Path(settings.folder or default).expanduser() / name
         module.eval()
         with torch.no_grad():
-            features = _Features(folder, inputs, partial(_rows, task, module, world.device), world)
+            features = _Features(
+                folder,
+                inputs,
+                partial(_rows, task, module, world.device),
+                world,
+            )
             reason = features.complete(settings.limit_gb * 1e9, show)
         module.train()
     if reason is None:
         task.use_features({split: Rows(folder, split) for split in SPLITS})
     elif settings.mode == "on":
-        raise SettingError("feature_cache.mode", "on", f"is impossible: {reason}", "auto, off")
+        raise SettingError(
+            "feature_cache.mode",
+            "on",
+            f"is impossible: {reason}",
+            "auto, off",
+        )
     else:
         show(f"feature cache: off, the encoder runs in each step: {reason}")
     return reason is None
@@ -200,7 +210,11 @@ class _Features:
 
 
 def _rows(
-    task: HasFrozenEncoder, module: Module, device: torch.device, inputs: EncoderInputs, number: int
+    task: HasFrozenEncoder,
+    module: Module,
+    device: torch.device,
+    inputs: EncoderInputs,
+    number: int,
 ) -> np.ndarray:
     """The features of a batch; the first inputs fill the last one."""
     numbers = range(number * BATCH, (number + 1) * BATCH)

@@ -81,7 +81,11 @@ class Batches:
         return next((size for size in sizes if share % size == 0), None)
 
     def begin(
-        self, step: int, *, workers: int | None = None, micro_batch: int | None = None
+        self,
+        step: int,
+        *,
+        workers: int | None = None,
+        micro_batch: int | None = None,
     ) -> None:
         """Restart with the batches of the step after `step` updates, and drop prefetched ones.
 

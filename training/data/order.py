@@ -46,7 +46,11 @@ class DataOrder:
         if (epoch, block) != self._block:
             size = self._steps_at_once * self.global_batch
             start = block * size
-            positions = np.arange(start, min(start + size, self.length), dtype=np.uint64)
+            positions = np.arange(
+                start,
+                min(start + size, self.length),
+                dtype=np.uint64,
+            )
             seed = derive(self.seed, "order", epoch)
             keys = [derive(seed, "round", number) for number in range(_ROUNDS)]
             self._indices = permute(positions, self.length, keys)
@@ -55,7 +59,11 @@ class DataOrder:
         return epoch, self._indices[first : first + self.global_batch]
 
     def share(
-        self, step: int, rank: int, world_size: int, micro_batch: int
+        self,
+        step: int,
+        rank: int,
+        world_size: int,
+        micro_batch: int,
     ) -> tuple[int, list[list[int]]]:
         """Epoch, and the sample indices of each micro-batch of `rank` in that step.
 

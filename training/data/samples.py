@@ -160,7 +160,13 @@ def fingerprint(samples: Samples, world: World) -> str:
 
 def probes(length: int) -> list[int]:
     """At most 16 evenly spaced positions, from the first to the last of `length`."""
-    return np.unique(np.linspace(0, length - 1, min(_PROBES, length)).astype(np.int64)).tolist()
+    return np.unique(
+        np.linspace(
+            0,
+            length - 1,
+            min(_PROBES, length),
+        ).astype(np.int64)
+    ).tolist()
 
 
 def add(digest: Any, value: Any) -> None:

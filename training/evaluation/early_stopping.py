@@ -49,7 +49,11 @@ class EarlyStopping:
         Patience counts those that `is_due` at a step of every run: the one at the end of a process
         would count in a run that is resumed later, and not in one that was never stopped.
         """
-        is_best = _is_better(value, self.best["value"] if self.best else None, direction)
+        is_best = _is_better(
+            value,
+            self.best["value"] if self.best else None,
+            direction,
+        )
         if is_best:
             self.best = {"value": value, "step": step}
 

@@ -34,7 +34,10 @@ NEW = "val_new"
 
 
 def evaluate(
-    task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
+    task: Task,
+    module: Module,
+    batches: EvaluationBatches,
+    interruption: Interruption,
 ) -> dict[str, float]:
     """The metrics of `batches` that are defined. Collective. Raises Interrupted.
 
@@ -44,7 +47,10 @@ def evaluate(
 
 
 def evaluate_final(
-    task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
+    task: Task,
+    module: Module,
+    batches: EvaluationBatches,
+    interruption: Interruption,
 ) -> dict[str, float]:
     """The metrics that `task` has for the end of a run only; empty: none. As `evaluate`."""
     if not isinstance(task, HasFinalMetric):
@@ -56,10 +62,20 @@ def evaluate_final(
 
 
 def metric_names(
-    task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
+    task: Task,
+    module: Module,
+    batches: EvaluationBatches,
+    interruption: Interruption,
 ) -> list[str]:
     """The names of the metrics, from one micro-batch per rank. As `evaluate`."""
-    return sorted(_measure(task.metric(), module, [next(iter(batches))], interruption))
+    return sorted(
+        _measure(
+            task.metric(),
+            module,
+            [next(iter(batches))],
+            interruption,
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -97,7 +113,10 @@ def samples_of(task: Task, split: str, seed: int) -> Samples:
 
 
 def measure(
-    task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
+    task: Task,
+    module: Module,
+    batches: EvaluationBatches,
+    interruption: Interruption,
 ) -> dict[str, float]:
     """All metrics of a split, those of the end of a run included. As `evaluate`. Collective.
 
@@ -204,7 +223,11 @@ class HeldOut:
         self.number = number
         self._splits = {ALL: slice(None)}
         if number:
-            self._splits = {OLD: slice(-1), NEW: slice(-1, None), **self._splits}
+            self._splits = {
+                OLD: slice(-1),
+                NEW: slice(-1, None),
+                **self._splits,
+            }
 
     def counts(self, split: str = ALL) -> tuple[int, int]:
         """Samples of an evaluation of `split`, and of the whole split."""

@@ -79,7 +79,10 @@ class Evaluator:
             self._target = target_of(target, self._goal, names)
 
     def evaluate_before(
-        self, module: Module, interruption: Interruption, averaged: AbstractContextManager[None]
+        self,
+        module: Module,
+        interruption: Interruption,
+        averaged: AbstractContextManager[None],
     ) -> None:
         """Measure the metrics before an experience, unless they are known. Raises Interrupted.
 
@@ -90,7 +93,13 @@ class Evaluator:
                 self._compared["before"] = self._held_out.measure(module, interruption)
 
     def evaluate(
-        self, module: Module, interruption: Interruption, step: int, *, is_last: bool, is_due: bool
+        self,
+        module: Module,
+        interruption: Interruption,
+        step: int,
+        *,
+        is_last: bool,
+        is_due: bool,
     ) -> Sequence[EvalResult]:
         """The results after `step` updates by split; the last one decides about the best.
 
@@ -114,7 +123,11 @@ class Evaluator:
             self.score = None
             if self._early_stopping.is_among_best:
                 self.score = Score(
-                    goal.metric, value, goal.direction, self._data_start, self._chosen
+                    goal.metric,
+                    value,
+                    goal.direction,
+                    self._data_start,
+                    self._chosen,
                 )
             seconds = time.perf_counter() - began
 
@@ -134,9 +147,29 @@ class Evaluator:
         for split in measured:
             if split != ALL:
                 part = measured[split]
-                results.append(EvalResult(step, split, part, False, seconds, 0.0, *counts(split)))
+                results.append(
+                    EvalResult(
+                        step,
+                        split,
+                        part,
+                        False,
+                        seconds,
+                        0.0,
+                        *counts(split),
+                    )
+                )
         whole_s = seconds + final_s
-        results.append(EvalResult(step, ALL, metrics, is_best, whole_s, final_s, *counts()))
+        results.append(
+            EvalResult(
+                step,
+                ALL,
+                metrics,
+                is_best,
+                whole_s,
+                final_s,
+                *counts(),
+            )
+        )
         return results
 
     @property
@@ -230,7 +263,11 @@ def target_of(target: Target, goal: Goal, names: list[str]) -> Target:
     _check_name("stop.at", target.text(), target.metric, names)
     directed = target.directed(goal)
     if directed is None:
-        raise _undirected("stop.at", target.text(), [target.text(sign) for sign in ("<=", ">=")])
+        raise _undirected(
+            "stop.at",
+            target.text(),
+            [target.text(sign) for sign in ("<=", ">=")],
+        )
     return directed
 
 
@@ -244,13 +281,22 @@ def goal_of(written: str, family_goal: Goal, names: list[str]) -> Goal:
     if name == family_goal.metric and not direction:
         return family_goal
     if direction not in _DIRECTIONS:
-        raise _undirected("eval.metric", written, [f"{name} {each}" for each in _DIRECTIONS])
+        raise _undirected(
+            "eval.metric",
+            written,
+            [f"{name} {each}" for each in _DIRECTIONS],
+        )
     return Goal(name, cast(Direction, direction))
 
 
 def _check_name(key: str, written: str, name: str, names: list[str]) -> None:
     if name not in names:
-        raise SettingError(key, written, "names no metric of this task", ", ".join(names))
+        raise SettingError(
+            key,
+            written,
+            "names no metric of this task",
+            ", ".join(names),
+        )
 
 
 def _undirected(key: str, written: str, allowed: list[str]) -> SettingError:

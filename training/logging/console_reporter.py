@@ -94,7 +94,9 @@ class Progress:
         return render_row("step", "  ".join(texts))
 
     def __rich_console__(
-        self, console: Console, options: ConsoleOptions
+        self,
+        console: Console,
+        options: ConsoleOptions,
     ) -> Iterator[RenderableType]:
         """No line wraps."""
         from rich.progress_bar import ProgressBar  # for a terminal only

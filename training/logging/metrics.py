@@ -111,7 +111,11 @@ class MetricsWriter(Callback):
 
 
 def truncate(
-    storage: Storage, step: int, evaluated_at: int | None, *, is_end: bool = False
+    storage: Storage,
+    step: int,
+    evaluated_at: int | None,
+    *,
+    is_end: bool = False,
 ) -> None:
     """Remove the lines that a run resumed from `step` will write again. Touches disk.
 
@@ -235,7 +239,11 @@ class ResultWriter(Callback):
 
     def end(self, outcome: Outcome) -> None:
         """Write the file. Raises StorageError."""
-        content = {**vars(outcome), **vars(self.about), "world_size": self.world_size}
+        content = {
+            **vars(outcome),
+            **vars(self.about),
+            "world_size": self.world_size,
+        }
         for name in _NOT_IN_RESULT:
             del content[name]
         content["machine"] = usage_fields(self.usage())

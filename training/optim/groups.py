@@ -24,7 +24,9 @@ Factor = tuple[str, float]
 
 
 def with_factors(
-    spec: OptimizerSpec, factors: Mapping[str, Factor], model: Module
+    spec: OptimizerSpec,
+    factors: Mapping[str, Factor],
+    model: Module,
 ) -> OptimizerSpec:
     """`spec` with its groups divided by `factors`, what `lr_factors` returns."""
 
@@ -40,7 +42,11 @@ def with_factors(
         if factor is not None:
             option[PART], option[LR_FACTOR] = factor
         options.append(option)
-    return replace(spec, options=options, group_of=lambda n, p: order.index(kind(n, p)))
+    return replace(
+        spec,
+        options=options,
+        group_of=lambda n, p: order.index(kind(n, p)),
+    )
 
 
 def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, Factor]:

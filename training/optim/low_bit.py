@@ -76,7 +76,14 @@ class LowBitAdamW(AdamW):
         if self._stored == "bf16":
             return torch.zeros_like(local, dtype=torch.bfloat16)
         is_signed = kind == MOMENTS[0]
-        return Blockwise(Blocks(local.numel(), is_signed, local.device), local.shape)
+        return Blockwise(
+            Blocks(
+                local.numel(),
+                is_signed,
+                local.device,
+            ),
+            local.shape,
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -112,7 +119,12 @@ class LowBitAdamW(AdamW):
             state = self.state[parameter]
             weights = shard(parameter).detach().view(-1)
             gradient = shard(parameter.grad).reshape(-1)
-            _update_parts(weights, gradient, row, [state[kind] for kind in MOMENTS])
+            _update_parts(
+                weights,
+                gradient,
+                row,
+                [state[kind] for kind in MOMENTS],
+            )
         torch._foreach_add_(steps, 1)
 
 
@@ -153,21 +165,41 @@ def _correction(beta: float, steps: Tensor) -> Tensor:
 
 
 def _update_parts(
-    weights: Tensor, gradient: Tensor, numbers: Tensor, moments: Sequence[Tensor]
+    weights: Tensor,
+    gradient: Tensor,
+    numbers: Tensor,
+    moments: Sequence[Tensor],
 ) -> None:
     """Update flat `weights` and their `moments`, which are Blockwise or have 16 bits."""
     for start in range(0, len(weights), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         if isinstance(moments[0], Blockwise):
             blocks = [cast("Blockwise", moment).blocks for moment in moments]
-            _update_blocks(weights[part], gradient[part], numbers, blocks, part)
+            _update_blocks(
+                weights[part],
+                gradient[part],
+                numbers,
+                blocks,
+                part,
+            )
         else:
             first, second = (moment.view(-1)[part] for moment in moments)
-            _as_one(_step_of_bf16, weights[part], gradient[part], numbers, first, second)
+            _as_one(
+                _step_of_bf16,
+                weights[part],
+                gradient[part],
+                numbers,
+                first,
+                second,
+            )
 
 
 def _update_blocks(
-    weights: Tensor, gradient: Tensor, numbers: Tensor, moments: Sequence[Blocks], part: slice
+    weights: Tensor,
+    gradient: Tensor,
+    numbers: Tensor,
+    moments: Sequence[Blocks],
+    part: slice,
 ) -> None:
     """Update `weights`, the `part` of a parameter, with those blocks of its `moments`."""
     first, second = moments
@@ -178,7 +210,12 @@ def _update_blocks(
         whole = pad(weights, (0, missing))
         gradient = pad(gradient, (0, missing))
     scales = _as_one(
-        _step_of_int8, whole, gradient, numbers, *first.stored(part), *second.stored(part)
+        _step_of_int8,
+        whole,
+        gradient,
+        numbers,
+        *first.stored(part),
+        *second.stored(part),
     )
     if missing:
         weights.copy_(whole[:size])
@@ -187,7 +224,11 @@ def _update_blocks(
 
 
 def _step_of_bf16(
-    weights: Tensor, gradient: Tensor, numbers: Tensor, first: Tensor, second: Tensor
+    weights: Tensor,
+    gradient: Tensor,
+    numbers: Tensor,
+    first: Tensor,
+    second: Tensor,
 ) -> None:
     first_values = first.float()
     second_values = second.float()
@@ -225,7 +266,11 @@ def _step_of_int8(
 
 
 def _adamw(
-    weights: Tensor, gradient: Tensor, numbers: Tensor, first: Tensor, second: Tensor
+    weights: Tensor,
+    gradient: Tensor,
+    numbers: Tensor,
+    first: Tensor,
+    second: Tensor,
 ) -> None:
     """A step in place, as torch's AdamW. `numbers`: a row of `_numbers`.
 
@@ -396,7 +441,10 @@ class Blockwise(Tensor):
     def __new__(cls, blocks: Blocks, shape: Sequence[int], first: int = 0) -> Blockwise:
         """A view of `blocks` from element `first` on."""
         self: Any = torch.Tensor._make_wrapper_subclass(
-            cls, shape, dtype=torch.float32, device=blocks.codes.device
+            cls,
+            shape,
+            dtype=torch.float32,
+            device=blocks.codes.device,
         )
         self.blocks = blocks
         self.first = first
@@ -419,7 +467,11 @@ class Blockwise(Tensor):
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        cls,
+        func: Any,
+        types: Any,
+        args: Any = (),
+        kwargs: Any = None,
     ) -> Any:
         """Views share the codes; a copy decodes a part after the other."""
         kwargs = kwargs or {}
@@ -442,10 +494,17 @@ def _view(tensor: Blockwise, shape: Sequence[int] | None = None) -> Blockwise:
 
 
 def _slice(
-    tensor: Blockwise, dim: int = 0, start: int | None = None, stop: int | None = None
+    tensor: Blockwise,
+    dim: int = 0,
+    start: int | None = None,
+    stop: int | None = None,
 ) -> Blockwise:
     elements = range(tensor.numel())[start:stop]
-    return Blockwise(tensor.blocks, [len(elements)], tensor.first + elements.start)
+    return Blockwise(
+        tensor.blocks,
+        [len(elements)],
+        tensor.first + elements.start,
+    )
 
 
 def _copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:

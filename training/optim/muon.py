@@ -84,7 +84,11 @@ class Muon(Optimizer):
                     count += len(batch)
 
     def _update(
-        self, matrices: Sequence[Tensor], counts: list[int], ranks: _Ranks, group: Facts
+        self,
+        matrices: Sequence[Tensor],
+        counts: list[int],
+        ranks: _Ranks,
+        group: Facts,
     ) -> None:
         """Update matrices of one shape; rank n orthogonalizes the next `counts[n]` of them."""
         averages = []
@@ -105,11 +109,20 @@ class Muon(Optimizer):
             rows = -(-height // ranks.size)  # as in torch.chunk
             indices = range(len(matrices))
         length, *columns = weights[0].shape
-        ahead = weights[0].new_zeros(len(matrices), rows, *columns, dtype=_DTYPE)
+        ahead = weights[0].new_zeros(
+            len(matrices),
+            rows,
+            *columns,
+            dtype=_DTYPE,
+        )
         for n in indices:
             # Nesterov's momentum
             ahead[n, :length] = gradients[n].lerp(averages[n], momentum)
-        steps = ranks.orthogonalize(ahead.to(ranks.device), counts, height).to(ahead.device)
+        steps = ranks.orthogonalize(
+            ahead.to(ranks.device),
+            counts,
+            height,
+        ).to(ahead.device)
 
         lr = group["lr"]
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
@@ -151,7 +164,13 @@ class _Ranks:
         rows, width = ahead.shape[1:]
         shards = ahead.new_empty(self.size, count, rows, width)
         received = [count] * self.size
-        dist.all_to_all_single(shards.flatten(0, 1), ahead, received, counts, self.group)
+        dist.all_to_all_single(
+            shards.flatten(0, 1),
+            ahead,
+            received,
+            counts,
+            self.group,
+        )
         full = shards.transpose(0, 1).flatten(1, 2)
         full[:, :height] = orthogonalized(full[:, :height])
         shards = full.unflatten(1, (self.size, rows)).transpose(0, 1).flatten(0, 1)
@@ -174,7 +193,11 @@ def _ranks(matrix: Tensor, shares_work: bool) -> _Ranks:
             hold_shards=size > 1,
         )
     if shares_work and dist.is_initialized():
-        return _Ranks(matrix.device, rank=dist.get_rank(), size=dist.get_world_size())
+        return _Ranks(
+            matrix.device,
+            rank=dist.get_rank(),
+            size=dist.get_world_size(),
+        )
     return _Ranks(matrix.device)
 
 

@@ -40,7 +40,12 @@ def spec(
     """
     if isinstance(task, HasOptimizer):
         build = partial(_of_task, task)
-        plain = OptimizerSpec([{}], lambda name, p: 0, build, settings.optim.clip_norm)
+        plain = OptimizerSpec(
+            [{}],
+            lambda name, p: 0,
+            build,
+            settings.optim.clip_norm,
+        )
     else:
         plain = _by_settings(settings.optim, model, blocks, task)
     if settings.train.on_nonfinite == "stop":
@@ -49,7 +54,10 @@ def spec(
 
 
 def _by_settings(
-    optim: Optim, model: Module, blocks: Sequence[Module], task: object
+    optim: Optim,
+    model: Module,
+    blocks: Sequence[Module],
+    task: object,
 ) -> OptimizerSpec:
     matrices = _matrices(model, blocks) if optim.name == "muon" else set()
 
@@ -65,7 +73,10 @@ def _by_settings(
             option["momentum"] = optim.used_momentum
         options.append(option)
     spec = OptimizerSpec(
-        options, lambda name, p: order.index(kind(name, p)), _build(optim), optim.clip_norm
+        options,
+        lambda name, p: order.index(kind(name, p)),
+        _build(optim),
+        optim.clip_norm,
     )
     if optim.name == "adamw" and optim.state != "fp32":
         from gearshift.training.optim.low_bit import small_apart  # imports torch.distributed.tensor
@@ -74,7 +85,11 @@ def _by_settings(
     if optim.groups or optim.layer_decay is not None:
         from gearshift.training.optim import groups  # where a part has a factor
 
-        spec = groups.with_factors(spec, groups.lr_factors(optim, model, task), model)
+        spec = groups.with_factors(
+            spec,
+            groups.lr_factors(optim, model, task),
+            model,
+        )
     return spec
 
 
@@ -132,7 +147,13 @@ def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
         from gearshift.training.optim.low_bit import LowBitAdamW  # the same
 
         kind = partial(LowBitAdamW, state=settings.state)
-    return partial(_fastest, kind, lr=lr, betas=tuple(settings.betas), eps=settings.eps)
+    return partial(
+        _fastest,
+        kind,
+        lr=lr,
+        betas=tuple(settings.betas),
+        eps=settings.eps,
+    )
 
 
 def _fastest(

@@ -55,7 +55,11 @@ class LrSchedule:
         if self._name == "cosine-restarts":
             steps = self._total - self._warmup
             self._cycles = cycle_starts(
-                steps, settings.cycle, settings.t_mult, per_epoch, self._total
+                steps,
+                settings.cycle,
+                settings.t_mult,
+                per_epoch,
+                self._total,
             )
         decay = decay_start(settings.decay, self._total, per_epoch)
         self._decay_start = max(self._warmup, decay)
@@ -126,7 +130,10 @@ class LrSchedule:
 
 
 def warmup_steps(
-    warmup: int | str, cap: int | str | None, steps_per_epoch: int, total_steps: int
+    warmup: int | str,
+    cap: int | str | None,
+    steps_per_epoch: int,
+    total_steps: int,
 ) -> int:
     """The steps of a warm-up, at most `cap`. Raises ValueError for a bad duration."""
     steps = duration_steps(warmup, steps_per_epoch, total_steps)
@@ -136,7 +143,11 @@ def warmup_steps(
 
 
 def cycle_starts(
-    steps: int, cycle: int | str, t_mult: float, steps_per_epoch: int, total_steps: int
+    steps: int,
+    cycle: int | str,
+    t_mult: float,
+    steps_per_epoch: int,
+    total_steps: int,
 ) -> list[int]:
     """First steps of the cycles that cover `steps`, and the step after the last cycle.
 

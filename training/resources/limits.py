@@ -201,7 +201,11 @@ class LimitEnforcer(Callback):
     """
 
     def __init__(
-        self, limits: Limits, monitor: ResourceMonitor, emit: Emit, chosen: Sequence[str] = ()
+        self,
+        limits: Limits,
+        monitor: ResourceMonitor,
+        emit: Emit,
+        chosen: Sequence[str] = (),
     ):
         """`emit` gets each event; `chosen`: the resources whose limits the user set."""
         self._monitor = monitor

@@ -103,7 +103,11 @@ class PeakMemory:
             if match is not None:
                 host = int(match[1]) * 1024
         growth = max(0, host - self._before)
-        return {"device": device_bytes(device), "host": host, "host_growth": growth}
+        return {
+            "device": device_bytes(device),
+            "host": host,
+            "host_growth": growth,
+        }
 
     def maximum(self, world: World) -> dict[str, int | None]:
         """The maximum of each number over ranks. Collective."""

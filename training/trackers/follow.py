@@ -93,7 +93,11 @@ class Following:
     """Sends one run to one tracker, from the first line that it lacks to the end of the run."""
 
     def __init__(
-        self, run: Run, track: str, over: threading.Event, say: Callable[[str, str], None]
+        self,
+        run: Run,
+        track: str,
+        over: threading.Event,
+        say: Callable[[str, str], None],
     ) -> None:
         self._run = run
         self._over = over
@@ -156,7 +160,11 @@ class Following:
             self._samples[step] = facts["file"]
         elif kind == "saved" and step > self._newest_saved:
             self._newest_saved = step
-            self._upload(tracker, step, self._run.folder / "checkpoints" / facts["folder"])
+            self._upload(
+                tracker,
+                step,
+                self._run.folder / "checkpoints" / facts["folder"],
+            )
 
     def _log(self, newest: int, tracker: Tracker) -> None:
         """Log the steps up to `newest`, whose numbers are complete."""
@@ -283,7 +291,17 @@ def main() -> None:
         label = TRACKERS[track.partition(":")[0]].label
         with suppress(BrokenPipeError):  # the run was killed
             # A pipe takes so much at once, or nothing.
-            os.write(output, json.dumps([kind, label, text[:500]]).encode() + b"\n")
+            os.write(
+                output,
+                json.dumps(
+                    [
+                        kind,
+                        label,
+                        text[:500],
+                    ]
+                ).encode()
+                + b"\n",
+            )
 
     pool = ThreadPoolExecutor(len(run.track))
     for track in run.track:

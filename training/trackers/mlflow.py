@@ -62,7 +62,11 @@ class Session(Tracker):
         self.notice = "notice", f"{page}/#/experiments/{experiment}/runs/{self._run}"
 
     def _open(self, run: Run, experiment: str, id_: str) -> Any:
-        runs = self._client.search_runs([experiment], f"tags.`{_ID}` = '{id_}'", max_results=1)
+        runs = self._client.search_runs(
+            [experiment],
+            f"tags.`{_ID}` = '{id_}'",
+            max_results=1,
+        )
         if runs:
             return runs[0]
         tags = {_ID: id_}

@@ -65,7 +65,11 @@ class Trackers(Callback):
                     start_new_session=True,
                 )
         except OSError as error:
-            self._tell("warning", "trackers", f"their process cannot be started: {error}")
+            self._tell(
+                "warning",
+                "trackers",
+                f"their process cannot be started: {error}",
+            )
 
     def logged(self, line: StepMetrics) -> None:
         process = self._process
@@ -90,10 +94,17 @@ class Trackers(Callback):
         except subprocess.TimeoutExpired:
             process.kill()
             output, _ = process.communicate()
-            self._pass_on(process, output, f"sending took longer than {wait_s:g} s")
+            self._pass_on(
+                process,
+                output,
+                f"sending took longer than {wait_s:g} s",
+            )
 
     def _pass_on(
-        self, process: _Process, output: bytes, why: str = "their process has ended"
+        self,
+        process: _Process,
+        output: bytes,
+        why: str = "their process has ended",
     ) -> None:
         """Tell what the process wrote, and `why` trackers lack something once it has failed."""
         for line in output.splitlines():

@@ -23,7 +23,12 @@ class Session(Tracker):
         folder = run.folder / "tensorboard"
         self.notice = "notice", f"tensorboard --logdir {folder}"
         # `purge_step`: all earlier files are void.
-        self._writer = board.SummaryWriter(str(folder), purge_step=0, max_queue=0, flush_secs=5)
+        self._writer = board.SummaryWriter(
+            str(folder),
+            purge_step=0,
+            max_queue=0,
+            flush_secs=5,
+        )
         settings = dict(run.settings)
         for key, value in settings.items():
             if isinstance(value, list | dict):
@@ -40,7 +45,12 @@ class Session(Tracker):
         texts = [_table(samples["columns"], samples["rows"])]
         for picture in samples["pictures"]:
             image = np.asarray(Image.open(picture["path"]).convert("RGB"))
-            self._writer.add_image(f"samples/{picture['name']}", image, step, dataformats="HWC")
+            self._writer.add_image(
+                f"samples/{picture['name']}",
+                image,
+                step,
+                dataformats="HWC",
+            )
             texts.append(f"{picture['name']}: {_escape(picture['caption'])}")
         self._writer.add_text("samples/table", "\n\n".join(texts), step)
 

@@ -47,7 +47,12 @@ class Session(Tracker):
         kind = "notice"
         why = "W&B is set to offline"
         try:
-            self._run = self._open(run, project, id_, "online" if run.command is None else None)
+            self._run = self._open(
+                run,
+                project,
+                id_,
+                "online" if run.command is None else None,
+            )
         except wandb.errors.Error as error:
             if run.command is None:
                 raise
@@ -70,11 +75,16 @@ class Session(Tracker):
         self._run.log({STEP: step, **values}, step=step)
 
     def log_samples(self, step: int, samples: Facts) -> None:
-        table = self._wandb.Table(samples["columns"], samples["rows"], allow_mixed_types=True)
+        table = self._wandb.Table(
+            samples["columns"],
+            samples["rows"],
+            allow_mixed_types=True,
+        )
         values: dict[str, Any] = {"samples/predictions": table}
         for each in samples["pictures"]:
             values[f"samples/{each['name']}"] = self._wandb.Image(
-                each["path"], caption=each["caption"]
+                each["path"],
+                caption=each["caption"],
             )
         self.log(step, values)
 
@@ -98,7 +108,11 @@ class Session(Tracker):
         self._run.finish(exit_code=exit_code)
 
     def _open(
-        self, run: Run, project: str, id_: str, mode: Literal["online", "offline"] | None
+        self,
+        run: Run,
+        project: str,
+        id_: str,
+        mode: Literal["online", "offline"] | None,
     ) -> Any:
         self._wandb.run = None  # of an earlier attempt
         with suppress(Exception):
@@ -113,7 +127,11 @@ class Session(Tracker):
             tags=[run.facts[name] for name in TAGS if name in run.facts],
             mode=mode,
             resume="allow",
-            config={**nested(run.settings), "origins": nested(run.origins), "run": run.facts},
+            config={
+                **nested(run.settings),
+                "origins": nested(run.origins),
+                "run": run.facts,
+            },
             allow_val_change=True,
             settings=self._wandb.Settings(**settings, x_stats_pid=os.getppid()),
         )
