@@ -40,8 +40,8 @@ class Health(Callback):
     ) -> None:
         """`state` gets the name of a fault and its symptom; earlier processes stated the `said`.
 
-        The loss of a run that `learns` falls: no noise control, no loss that the task changes. A run
-        that `has_patience` ends by itself when the validation metric stops improving.
+        The loss of a run that `learns` falls: no noise control, no loss that the task changes. A
+        run that `has_patience` ends by itself when the validation metric stops improving.
         """
         self._state = state
         self._said = set(said)

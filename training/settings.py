@@ -23,7 +23,7 @@ DURATION_FORMS = "a number of steps, a share such as '5%', or epochs such as '2 
 
 
 def validate_duration(length: int | str) -> int | str:
-    """`length` unchanged. Raises ValueError if it is not one of DURATION_FORMS, or beyond MOST_STEPS."""
+    """`length` unchanged. ValueError if it is none of DURATION_FORMS, or above MOST_STEPS."""
     if duration_steps(length, 1000, 100_000) > MOST_STEPS:
         raise ValueError(f"{length!r} is too long; allowed: {DURATION_FORMS}")
     return length
@@ -246,8 +246,8 @@ class Train(Section):
     """Action on a loss, a gradient, or an evaluation of the goal or val_loss, that is NaN or
     infinite: stop, or `skip N` (at most N steps, or evaluations, in a row)."""
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of the EMA of the weights, which evaluation uses, after t steps at most (1 + t) / (10 + t);
-    null: off."""
+    """Decay of the EMA of the weights, which evaluation uses, after t steps at most
+    (1 + t) / (10 + t); null: off."""
     preview: bool = True
     """Show a sample output of the model before and after training."""
     timing: bool = False

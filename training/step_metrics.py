@@ -47,7 +47,7 @@ class RunMetrics:
         self.units = self.labelled = 0
         """Of all steps so far: what they computed, and what the loss counted."""
         self.rank_times = np.zeros((3, 1))
-        """Of the newest line, seconds per step [kind, rank]: forward passes, waits for data, all."""
+        """Of the newest line, seconds per step [kind, rank]: forward, waits for data, all."""
         self.samples_per_s: float | None = None
         """Over all steps but those of the first line, if there are others; None: none logged."""
         self._last: Step | None = None

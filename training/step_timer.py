@@ -27,9 +27,9 @@ PARTS_OF_STEP = (FORWARD, BACKWARD, OPTIMIZER)
 class StepTimer:
     """Adds up the seconds of each part; every moment belongs to one part.
 
-    A part begins with an event in the queue of the device, which is read after the device has passed
-    it. So no step waits for the device, a part is the time of the device, and waiting for data that
-    overlaps with computing counts as computing.
+    A part begins with an event in the queue of the device, which is read after the device has
+    passed it. So no step waits for the device, a part is the time of the device, and waiting for
+    data that overlaps with computing counts as computing.
     """
 
     def __init__(self, times_each_step: bool = False) -> None:

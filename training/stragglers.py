@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 BLOCK_S = 2.0
 BLOCK_STEPS = 4
-"""Least seconds and steps of training that are compared as one block, which averages out hiccups."""
+"""Least seconds and steps that are compared as one block, which averages out hiccups."""
 SLOW_BLOCKS = 4
 """A rank is reported if it is slow in so many blocks in a row."""
 
@@ -22,8 +22,8 @@ class Stragglers:
     """Compares the times that each rank spends by itself, at logged steps; reports a rank once.
 
     Steps take equally long on all ranks, no matter which is slow, and a backward pass waits for the
-    slowest: so each rank measures its forward passes, where they gather no weights, and the wait for
-    its batches. A rank is slow if it takes longer than others by a tenth of a step. Collective.
+    slowest: so each rank measures its forward passes, where they gather no weights, and the wait
+    for its batches. A rank is slow if it takes longer than others by a tenth of a step. Collective.
     """
 
     def __init__(self, ratio: float, world: World, callbacks: CallbackList):
@@ -40,8 +40,8 @@ class Stragglers:
     def compare(self, step: int, times: np.ndarray, gathers_weights: bool = False) -> None:
         """Add the `times` of all ranks since the last logged step, and report new stragglers.
 
-        `times`: `RunMetrics.rank_times`. With `gathers_weights` forward passes wait for other ranks:
-        then theirs do not count.
+        `times`: `RunMetrics.rank_times`. With `gathers_weights` forward passes wait for other
+        ranks: then theirs do not count.
         """
         before = self._step
         self._step = step

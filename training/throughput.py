@@ -35,11 +35,11 @@ class Gpu:
 def gpus() -> dict[str, Gpu]:
     """The known GPUs; all words of a name must be in what the driver reports.
 
-    The file has dense peaks in TFLOP/s by source: of fp32 (CUDA or vector cores), and of tf32, bf16,
-    fp16 and fp8 with fp32 accumulation (tensor or matrix cores; half of the sparse figure where a
-    data sheet gives no other); null or missing: the device lacks the format. Also the memory, its
-    bandwidth, and that of the links to other GPUs in both directions together; missing: variants
-    differ.
+    The file has dense peaks in TFLOP/s by source: of fp32 (CUDA or vector cores), and of tf32,
+    bf16, fp16 and fp8 with fp32 accumulation (tensor or matrix cores; half of the sparse figure
+    where a data sheet gives no other); null or missing: the device lacks the format. Also the
+    memory, its bandwidth, and that of the links to other GPUs in both directions together; missing:
+    variants differ.
     """
     known = {}
     for devices in json.loads(_FILE.read_text("utf-8")).values():

@@ -33,10 +33,11 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
 
     Each rank reads the parts that it holds, and checks them unless `checkpoint` is verified.
     Parameter groups keep the options that the engine was built with, except the learning rate.
-    Without `slots`, only weights and buffers are restored; with another `kind`, such as "ema", those
-    of that kind replace weights where there are some. Raises CheckpointError if the model differs,
-    before anything is changed; CheckpointDamaged for a wrong checksum, after which the engine is of
-    no use; and EngineError if the engine cannot hold the step counts; all on every rank.
+    Without `slots`, only weights and buffers are restored; with another `kind`, such as "ema",
+    those of that kind replace weights where there are some. Raises CheckpointError if the model
+    differs, before anything is changed; CheckpointDamaged for a wrong checksum, after which the
+    engine is of no use; and EngineError if the engine cannot hold the step counts; all on every
+    rank.
     """
     state = engine.state()
     world = engine.world
@@ -166,7 +167,7 @@ def _slots(checkpoint: Checkpoint, state: State) -> tuple[Facts, Facts]:
 
 
 def _together(world: World, action: Callable[[], None]) -> None:
-    """Run `action` on every rank; if it fails on one, all raise CheckpointError, or its subclass."""
+    """Run `action` on all ranks; if it fails on one, all raise CheckpointError or its subclass."""
     is_damaged = False
 
     def note_damage() -> None:

@@ -124,11 +124,11 @@ def choose(
 ) -> tuple[Checkpoint | None, dict[int, str]]:
     """The newest whole checkpoint of `run`, or the one of `step`. Collective; touches disk.
 
-    And the errors of later, damaged ones by step, as far as this rank knows them. Each rank verifies
-    a part of the checksums before any byte is used; without `verify` only those of JSON and of the
-    heads of files, as `restore` checks the others. Raises CheckpointError on every rank if the one
-    of `step` is missing or damaged, and CheckpointUnreadable if a rank may not read one: it may be
-    whole. First completes a rename that a kill interrupted.
+    And the errors of later, damaged ones by step, as far as this rank knows them. Each rank
+    verifies a part of the checksums before any byte is used; without `verify` only those of JSON
+    and of the heads of files, as `restore` checks the others. Raises CheckpointError on every rank
+    if the one of `step` is missing or damaged, and CheckpointUnreadable if a rank may not read one:
+    it may be whole. First completes a rename that a kill interrupted.
     """
     steps: list[int] = []
     if world.rank == 0:

@@ -34,7 +34,7 @@ _STAGING_ELEMENTS = 4 * 2**20
 
 
 def file_dtype(piece: Piece) -> torch.dtype:
-    """The dtype of a piece in the file: of parameters and slots fp32, or its own if that is wider."""
+    """The dtype of a piece in the file: of parameters and slots fp32, or its own wider one."""
     dtype = piece.data.dtype
     is_exact = piece.kind == BUFFER or dtype.itemsize >= torch.float32.itemsize
     return dtype if is_exact else torch.float32
@@ -55,7 +55,7 @@ def parse_key(key: str) -> tuple[str, str, int]:
 
 
 def rank_pieces(state: State, rank: int) -> list[Piece]:
-    """What `rank` writes: its pieces, an even part of each that has replicas; rank 0 also buffers."""
+    """What `rank` writes: its pieces, an even part of those with replicas; rank 0 also buffers."""
     pieces = []
     for piece in state.pieces:
         flat = piece.data.detach().reshape(-1)

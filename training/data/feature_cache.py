@@ -1,4 +1,4 @@
-"""The feature cache: outputs of a frozen encoder, computed once before training, a file per batch."""
+"""The feature cache: outputs of a frozen encoder, computed once, a file per batch."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def use(
     """Let `task` return samples with cached features of its frozen encoder; True if it does.
 
     Computes those that no earlier run has stored. If that is impossible, `show`, which is silent on
-    other ranks than 0, shows the reason, and the encoder runs in each step. `module` is the prepared
-    `model`; both have the initial weights of the run. `computed`: what features depend on beside
-    weights and data; `default`: the folder of all caches. Collective; touches disk. Raises
+    other ranks than 0, shows the reason, and the encoder runs in each step. `module` is the
+    prepared `model`; both have the initial weights of the run. `computed`: what features depend on
+    beside weights and data; `default`: the folder of all caches. Collective; touches disk. Raises
     DataError, and SettingError if `feature_cache.mode` is on and impossible.
     """
     if not isinstance(task, HasFrozenEncoder) or settings.mode == "off":
@@ -253,7 +253,8 @@ def _of(data: Tensor, start: int, name: str) -> Tensor:
     for first in range(0, data.numel(), _AT_ONCE):
         part = data[first : first + _AT_ONCE].detach().float().cpu()
         factors = (torch.arange(len(part)) + (start + first + key)).mul_(_MIX)
-        # Products alone are linear: tensors with the same values in another order could change places.
+        # Products alone are linear: tensors with equal values in another order could change
+        # places.
         factors.bitwise_xor_(factors >> 31).mul_(_MIX)
         # Odd factors: any change of one element changes the sum.
         total += (part.view(torch.int32).long() * factors.bitwise_or_(1)).sum()

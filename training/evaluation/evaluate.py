@@ -1,4 +1,4 @@
-"""Exact evaluation of any split of a task; held-out data, in an experience the old and new apart."""
+"""Exact evaluation of any split of a task, and of held-out data by experience."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class Evaluator:
 
     @property
     def value(self) -> tuple[float, int] | None:
-        """The goal in the last evaluation, and 1 if larger is better, else -1; None: no evaluation."""
+        """The goal in the last evaluation, and 1 if larger is better, else -1; None: none yet."""
         if self._goal.metric not in self._metrics:
             return None
         return self._metrics[self._goal.metric], 1 if self._goal.direction == "max" else -1

@@ -21,7 +21,7 @@ def printable(text: str) -> str:
 
 @contextmanager
 def caught(tell: Callable[[str], object]) -> Iterator[None]:
-    """Tell an error in one line, and continue: the border of the trackers, and of a task's samples."""
+    """Tell an error in one line, and continue: the border of trackers, and of a task's samples."""
     try:
         yield
     except Exception as error:

@@ -45,9 +45,9 @@ class LowBitAdamW(AdamW):
     """AdamW whose moments of larger parameters are stored in bf16, or as codes of 8 bits.
 
     A step makes them fp32 part by part, updates them, and rounds them. In bf16 it rounds up or down
-    at random, so that small changes are not lost: next to a beta of 0.999 they are smaller than half
-    a unit of bf16. torch's fused kernel takes moments of another dtype than the weights neither on a
-    CPU nor, in all supported versions of torch, on a GPU.
+    at random, so that small changes are not lost: next to a beta of 0.999 they are smaller than
+    half a unit of bf16. torch's fused kernel takes moments of another dtype than the weights
+    neither on a CPU nor, in all supported versions of torch, on a GPU.
     """
 
     least = 4096
@@ -103,7 +103,7 @@ class LowBitAdamW(AdamW):
         self._small.step()
 
     def _update(self, parameters: Sequence[Tensor], group: Facts) -> None:
-        """A step of AdamW for `parameters`, part by part, with moments that are decoded meanwhile."""
+        """A step of AdamW for `parameters`, part by part, with moments decoded meanwhile."""
         steps = []
         for parameter in parameters:
             state = self.state[parameter]
@@ -129,7 +129,7 @@ class LowBitAdamW(AdamW):
 
 
 def small_apart(spec: OptimizerSpec, least: int = LowBitAdamW.least) -> OptimizerSpec:
-    """`spec` with parameters of fewer than `least` elements in groups of their own, which keep fp32.
+    """`spec` with parameters of fewer than `least` elements in groups that keep fp32.
 
     DeepSpeed's optimizers see one flat tensor of all parameters of a group, which is large.
     """
@@ -251,9 +251,10 @@ def _step_of_int8(
     table2: Tensor,
     nearest2: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The new scales of both moments; the compiler would write them in place in kernels of their own.
+    """The new scales of both moments.
 
-    Each moment has what `Blocks.stored` returns.
+    The compiler would write them in place in kernels of their own. Each moment has what
+    `Blocks.stored` returns.
     """
     first = _products(codes1, scales1, table1)
     second = _products(codes2, scales2, table2)
@@ -348,8 +349,8 @@ _compiled = cache(partial(torch.compile, fullgraph=True, dynamic=True))
 def _as_one(function: Callable[..., Any], *tensors: Tensor) -> Any:
     """`function` of `tensors`, which it may change, in one kernel on a GPU.
 
-    Without it each operator would move all elements. Where there is no compiler, with a warning, the
-    operators run one after the other.
+    Without it each operator would move all elements. Where there is no compiler, with a warning,
+    the operators run one after the other.
     """
     device = tensors[0].device.type
     if device not in _COMPILED_ON:
@@ -386,7 +387,7 @@ class Blocks:
         """The values of blocks that were written in part, by number, until the next step."""
 
     def decoded(self, start: int, stop: int) -> Tensor:
-        """The values of all blocks that have elements of the interval; 0 behind the last element."""
+        """The values of all blocks with elements of the interval; 0 behind the last element."""
         span = _span(start, stop)
         values = _products(self.codes[span], self.scales[span], self._table)
         values[self.size - span.start * BLOCK :] = 0
@@ -396,7 +397,7 @@ class Blocks:
         return values
 
     def write(self, start: int, values: Tensor) -> None:
-        """Store `values` from element `start` on. The rest of the blocks at their ends may follow."""
+        """Store `values` from element `start` on; the rest of blocks at their ends may follow."""
         stop = start + len(values)
         span = _span(start, stop)
         ends = [end // BLOCK for end in (start, stop) if end % BLOCK and end < self.size]

@@ -59,7 +59,7 @@ def oom_kills() -> int | None:
 
 
 def _groups(mount: Path) -> Iterator[Path]:
-    """The folder of each memory group of this process, inner first; in a container only the mount."""
+    """The folder of each memory group of this process, inner first; in a container, the mount."""
     for line in _text(MEMBERSHIP).splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:

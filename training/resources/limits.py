@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
 """What has a limit: in percent, or in degrees Celsius."""
 Reading = Mapping[str, float | None]
-"""Use of the machine by name, as `ResourceMonitor.read`; None: no such resource, or it is unknown."""
+"""Use of the machine by name, as `ResourceMonitor.read`; None: no such resource, or unknown."""
 # Names of the sensors of processors in Linux, from the most exact to the least.
 _SENSORS = (
     "coretemp",
@@ -157,8 +157,8 @@ def cpu_celsius() -> float | None:
 def gpu_uses(device: torch.device) -> Reading:
     """The uses of `device`, as its driver counts them, and its temperature; None: not NVIDIA's.
 
-    `gpu`: of its memory, by other processes than this one: what limits.gpu limits. `gpu_all`: by all
-    processes; what our allocator holds in reserve counts as free. `gpu_reserved_bytes`: what it
+    `gpu`: of its memory, by other processes than this one: what limits.gpu limits. `gpu_all`: by
+    all processes; what our allocator holds in reserve counts as free. `gpu_reserved_bytes`: what it
     holds, in use or not; `gpu_driver_bytes`: in use, over all processes. `gpu_busy`: share of the
     last moments in which a kernel ran.
     """

@@ -31,10 +31,10 @@ class GpuState:
 def gpu_states(named: str | None) -> list[GpuState | None]:
     """Each GPU that CUDA_VISIBLE_DEVICES `named`, or all if it is None; None: it is unknown.
 
-    Of all without those that a control group of devices hides, as a scheduler does: CUDA does not see
-    them, and NVML counts them. Numbers are those of CUDA_DEVICE_ORDER=PCI_BUS_ID. Empty without an
-    NVIDIA GPU or its library. Closes the library, so that processes may be forked later, unless it
-    is kept open.
+    Of all without those that a control group of devices hides, as a scheduler does: CUDA does not
+    see them, and NVML counts them. Numbers are those of CUDA_DEVICE_ORDER=PCI_BUS_ID. Empty without
+    an NVIDIA GPU or its library. Closes the library, so that processes may be forked later, unless
+    it is kept open.
     """
     with suppress(pynvml.NVMLError), _nvml():
         if named is None:
@@ -56,7 +56,7 @@ def driver_cuda() -> tuple[int, int] | None:
 
 @cache
 def keep_open() -> None:
-    """Open the library for all of this process: to open it again could wake each GPU of the machine."""
+    """Open the library for all of this process: opening it again could wake each GPU."""
     with suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
 

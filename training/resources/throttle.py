@@ -56,7 +56,8 @@ class OutOfMemory(RuntimeError):
         if smaller is not None:
             fix = f"--batch-size {smaller} --set train.global_batch={batches.global_batch}"
         super().__init__(
-            f"out of memory with a micro-batch of {size}: {first_line(error)}\n  fix           {fix}"
+            f"out of memory with a micro-batch of {size}: {first_line(error)}"
+            f"\n  fix           {fix}"
         )
 
 

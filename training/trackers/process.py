@@ -30,7 +30,7 @@ _CODE = (
 
 @dataclass
 class Trackers(Callback):
-    """The process of training.trackers.follow; for rank 0. Never raises, and only `finish` waits."""
+    """The process of training.trackers.follow; for rank 0. Never raises; only `finish` waits."""
 
     run: Run
     wait_s: float

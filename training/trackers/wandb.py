@@ -101,7 +101,7 @@ class Session(Tracker):
         self._run.log_artifact(artifact, aliases=aliases)
 
     def finish(self, summary: Facts, exit_code: int) -> None:
-        """Close the run and wait until all is sent; one that will be resumed is marked as preempted."""
+        """Close the run and wait until all is sent; one to be resumed is marked as preempted."""
         self._run.summary.update(dict(summary))
         if exit_code == RUN_AGAIN:
             self._run.mark_preempting()
