@@ -23,7 +23,7 @@ DURATION_FORMS = "a number of steps, a share such as '5%', or epochs such as '2 
 
 
 def validate_duration(length: int | str) -> int | str:
-    """`length` unchanged. ValueError if it is none of DURATION_FORMS, or above MOST_STEPS."""
+    """`length` unchanged. Raises ValueError if it is none of DURATION_FORMS or above MOST_STEPS."""
     if duration_steps(length, 1000, 100_000) > MOST_STEPS:
         raise ValueError(f"{length!r} is too long; allowed: {DURATION_FORMS}")
     return length

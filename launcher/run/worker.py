@@ -42,8 +42,7 @@ from gearshift.training.checkpoint.manifest import CheckpointDamaged, Checkpoint
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
 from gearshift.training.data.loader import Batches, EvaluationBatches
-from gearshift.training.data.order import DataOrder
-from gearshift.training.data.samples import Samples, fingerprint
+from gearshift.training.data.samples import DataOrder, Samples, fingerprint
 from gearshift.training.data.workers import DataWatchdog
 from gearshift.training.evaluation.evaluate import (
     HeldOut,

@@ -20,8 +20,7 @@ from gearshift.training.stop_reason import WorkerDied
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World
-    from gearshift.training.data.order import DataOrder
-    from gearshift.training.data.samples import Request, Samples
+    from gearshift.training.data.samples import DataOrder, Request, Samples
     from gearshift.training.data.workers import DataWatchdog
     from gearshift.training.settings import Loader
     from gearshift.training.train_plan import TrainPlan
