@@ -29,8 +29,7 @@ from gearshift.launcher.config.resolve import resolve
 from gearshift.launcher.config.schema import task_class
 from gearshift.models.base import Context, Task, TracksProgress
 from gearshift.training.accumulate import by_term
-from gearshift.training.data.order import DataOrder
-from gearshift.training.data.samples import MicroBatch, Samples
+from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
 from gearshift.training.seeds import seed_weights
 
 PACKAGES = ("torch", "numpy", "h5py", "mne", "pillow")

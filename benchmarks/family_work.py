@@ -23,7 +23,7 @@ from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.config.resolve import resolve
 from gearshift.models.base import Task
 from gearshift.training.data.loader import on_device
-from gearshift.training.data.order import DataOrder
+from gearshift.training.data.samples import DataOrder
 from gearshift.training.seeds import seed_weights
 
 

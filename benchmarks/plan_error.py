@@ -59,8 +59,7 @@ from gearshift.launcher.run.supervisor import save_plan
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import DataError
 from gearshift.models.catalog import FAMILIES
-from gearshift.training.data.order import DataOrder
-from gearshift.training.data.samples import MicroBatch, Samples
+from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
 from gearshift.training.train_plan import TrainPlan
 
 STEPS = (2, 3)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from gearshift.models.base import Context, Split
 from gearshift.models.language.config import Data, Model
 from gearshift.models.language.task import LanguageTask
-from gearshift.training.data.order import DataOrder
+from gearshift.training.data.samples import DataOrder
 from gearshift.training.seeds import seed_weights
 
 CLIP_NORM = 1.0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from itertools import pairwise
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,13 @@ from gearshift.training.logging.quantities import real
 
 if TYPE_CHECKING:
     from gearshift.training.train_plan import TrainPlan
+
+
+class _Evaluation(NamedTuple):
+    result: EvalResult
+    val_loss: float
+    train_loss: float
+    """The mean since the evaluation before."""
 
 
 class Health(Callback):
@@ -31,21 +38,23 @@ class Health(Callback):
         learns: bool = True,
         has_patience: bool = False,
     ) -> None:
-        """`state` gets the name of a fault and its symptom; earlier processes have stated the `said`.
+        """`state` gets the name of a fault and its symptom; earlier processes stated the `said`.
 
-        The loss of a run that `learns` falls: no noise control, no loss that the task changes. A run
-        that `has_patience` ends by itself when the validation metric stops improving.
+        The loss of a run that `learns` falls: no noise control, no loss that the task changes. A
+        run that `has_patience` ends by itself when the validation metric stops improving.
         """
         self._state = state
         self._said = set(said)
         self._learns = learns
         self._has_patience = has_patience
         self._step: int | None = None
-        self._times = np.zeros(3)  # Logged steps, seconds of waiting for data, seconds of all
+        self._lines = 0
+        # Seconds of waiting for data, and of all, in the logged steps
+        self._waited_s = 0.0
+        self._steps_s = 0.0
         self._losses: list[float] = []
         self._evaluated = 0  # Losses before the last evaluation
-        # Each with its validation loss, and the mean training loss since the one before.
-        self._evaluations: list[tuple[EvalResult, float, float]] = []
+        self._evaluations: list[_Evaluation] = []
 
     def start(self, train_plan: TrainPlan) -> None:
         self._total_steps = train_plan.total_steps
@@ -57,51 +66,79 @@ class Health(Callback):
         self._step = metrics.step
         if before is not None:  # the first one compiles, and waits for its first batch
             steps = metrics.step - before
-            self._times += 1, metrics.data_time_s * steps, metrics.step_time_s * steps
-            lines, waited_s, steps_s = self._times
-            if lines >= 5 and waited_s >= max(10.0, steps_s / 2):  # less is no loss worth a change
-                self._find("starved", share=round(100 * waited_s / steps_s))
-        if not self._learns or not math.isfinite(metrics.loss):
-            return
+            self._lines += 1
+            self._waited_s += metrics.data_time_s * steps
+            self._steps_s += metrics.step_time_s * steps
+            # Less is no loss worth a change.
+            if self._lines >= 5 and self._waited_s >= max(10.0, self._steps_s / 2):
+                self._find("starved", share=round(100 * self._waited_s / self._steps_s))
+        if self._learns and math.isfinite(metrics.loss):
+            self._losses.append(metrics.loss)
+            self._check_losses(metrics.step)
+
+    def _check_losses(self, step: int) -> None:
         losses = self._losses
-        share = metrics.step / self._total_steps
-        losses.append(metrics.loss)
+        share = step / self._total_steps
         newest = losses[-10:]
+        lowest = min(newest)
         first = losses[0]
-        if len(losses) > 10 and share >= 0.1 and min(newest) > 1.5 * first > 0:  # after a warm-up
-            self._find("lr_too_high", least=real(min(newest)), lines=len(newest), first=real(first))
-        # Evaluations that do not improve confirm a flat loss, which is usual at the start of a run.
+        if len(losses) > 10 and share >= 0.1 and lowest > 1.5 * first > 0:  # after a warm-up
+            self._find(
+                "lr_too_high",
+                least=real(lowest),
+                lines=len(newest),
+                first=real(first),
+            )
+
+        # Evaluations that do not improve confirm a flat loss, usual at the start of a run.
         enough = 40 if len(self._evaluations) >= 3 else 100
-        is_improved = any(result.is_best for result, *_ in self._evaluations[1:])
-        if len(losses) < enough or share < 0.3 or is_improved or "lr_too_high" in self._said:
+        if len(losses) < enough or share < 0.3 or "lr_too_high" in self._said:
+            return
+        if any(evaluation.result.is_best for evaluation in self._evaluations[1:]):
             return
         begin, _, end = np.array_split(losses, 3)
-        rise = end.mean() - begin.mean()
-        if 0 <= rise <= 2 * math.sqrt((begin.var() + end.var()) / len(end)):  # standard errors
+        standard_error = math.sqrt((begin.var() + end.var()) / len(end))
+        if 0 <= end.mean() - begin.mean() <= 2 * standard_error:
             self._find(
-                "not_falling", first=real(begin.mean()), last=real(end.mean()), steps=metrics.step
+                "not_falling",
+                first=real(begin.mean()),
+                last=real(end.mean()),
+                steps=step,
             )
 
     def evaluated(self, result: EvalResult) -> None:
         bad = {name: value for name, value in result.metrics.items() if not math.isfinite(value)}
         if bad:
-            texts = ", ".join(map("{} {}".format, bad, bad.values()))
-            at = result.step
             self._find(
-                "nonfinite_evaluation", metrics=texts, names=list(bad), split=result.split, step=at
+                "nonfinite_evaluation",
+                metrics=", ".join(f"{name} {value}" for name, value in bad.items()),
+                names=list(bad),
+                split=result.split,
+                step=result.step,
             )
         if result.split != "val" or not self._learns:
             return
-        loss = fmean(self._losses[self._evaluated :] or [math.nan])
-        self._evaluations.append((result, result.metrics.get("val_loss", math.nan), loss))
+        train_loss = fmean(self._losses[self._evaluated :] or [math.nan])
+        val_loss = result.metrics.get("val_loss", math.nan)
+        self._evaluations.append(_Evaluation(result, val_loss, train_loss))
         self._evaluated = len(self._losses)
+
         latest = self._evaluations[-5:]
         if self._has_patience or len(latest) < 5:
             return
-        (lowest, best, then), (_, worst, now) = latest[0], latest[-1]
-        rises = all(a < b for (_, a, _), (_, b, _) in pairwise(latest)) and worst > 1.05 * best > 0
-        if rises and now < then and not any(each.is_best for each, *_ in latest[1:]):
-            self._find("overfitting", step=lowest.step, best=real(best), now=real(worst))
+        if any(evaluation.result.is_best for evaluation in latest[1:]):
+            return
+        if not all(before.val_loss < after.val_loss for before, after in pairwise(latest)):
+            return
+        best = latest[0]
+        worst = latest[-1]
+        if worst.val_loss > 1.05 * best.val_loss > 0 and worst.train_loss < best.train_loss:
+            self._find(
+                "overfitting",
+                step=best.result.step,
+                best=real(best.val_loss),
+                now=real(worst.val_loss),
+            )
 
     def event(self, kind: str, facts: Facts) -> None:
         if kind == "nonfinite":

@@ -19,7 +19,7 @@ from gearshift.training.logging.printable import caught
 if TYPE_CHECKING:
     from gearshift.engines.base import Engine
     from gearshift.models.base import Predictions, Task
-    from gearshift.training.callbacks.callback_list import CallbackList
+    from gearshift.training.callbacks.base import CallbackList
     from gearshift.training.interruption import Interruption
     from gearshift.training.optim.updater import Updater
     from gearshift.training.settings import TrainingSettings
@@ -35,14 +35,18 @@ Event = tuple[str, dict[str, object]]
 def untrained(engine: Engine) -> Iterator[Event]:
     """Events that name the parameters without an optimizer or a gradient. Collective."""
     state = engine.state()
-    held = {name for group in state.groups for name in group["names"]}
-    frozen = [n for n, shape in state.shapes.items() if n not in held and 0 not in shape]
+    trained = {name for group in state.groups for name in group["names"]}
+    frozen = []
+    for name, shape in state.shapes.items():
+        if name not in trained and 0 not in shape:
+            frozen.append(name)
     if frozen:
         yield "frozen", {"count": len(frozen), "names": frozen}
     idle = list(engine.without_gradient)
     if idle:
-        more = f" and {len(idle) - _MAX_NAMES} more" if len(idle) > _MAX_NAMES else ""
-        text = f"no gradient in the first step: {', '.join(idle[:_MAX_NAMES])}{more}"
+        text = f"no gradient in the first step: {', '.join(idle[:_MAX_NAMES])}"
+        if len(idle) > _MAX_NAMES:
+            text += f" and {len(idle) - _MAX_NAMES} more"
         yield "warning", {"text": text, "names": idle}
 
 
@@ -58,12 +62,16 @@ class Architecture:
 
 def architecture(model: Module) -> Architecture:
     """The architecture of `model`, before an engine has placed it."""
-    parameters = dict(model.named_parameters())
-    shapes = json.dumps([(name, list(p.shape)) for name, p in parameters.items()]).encode()
-    digest = hashlib.sha256(shapes).hexdigest()[:_DIGEST_LETTERS]
-    count = sum(p.numel() for p in parameters.values()) + quantized_elements(model)
-    trained = sum(p.numel() for p in parameters.values() if p.requires_grad)
-    return Architecture(count, trained, digest)
+    shapes = []
+    count = quantized_elements(model)
+    trained = 0
+    for name, parameter in model.named_parameters():
+        shapes.append((name, list(parameter.shape)))
+        count += parameter.numel()
+        if parameter.requires_grad:
+            trained += parameter.numel()
+    digest = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()
+    return Architecture(count, trained, digest[:_DIGEST_LETTERS])
 
 
 def quantized_elements(model: Module) -> int:
@@ -182,10 +190,12 @@ class Preview:
 
 def _plain(predictions: Predictions) -> Predictions:
     """With cells that are text or a number, and MISSING for None. Raises ValueError."""
+    rows = []
     for row in predictions.rows:
         if len(row) != len(predictions.columns):
             raise ValueError(f"a row has {len(row)} cells for {len(predictions.columns)} columns")
-    return replace(predictions, rows=[tuple(map(_plain_cell, row)) for row in predictions.rows])
+        rows.append(tuple(map(_plain_cell, row)))
+    return replace(predictions, rows=rows)
 
 
 def _plain_cell(cell: Any) -> str | float:
@@ -193,4 +203,6 @@ def _plain_cell(cell: Any) -> str | float:
         return MISSING
     with suppress(AttributeError, RuntimeError, ValueError):
         cell = cell.item()  # of NumPy and torch, with one element
-    return cell if isinstance(cell, str | float) or type(cell) is int else str(cell)
+    if isinstance(cell, str | float) or type(cell) is int:
+        return cell
+    return str(cell)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gearshift.training.accumulate import accumulate
 from gearshift.training.callbacks.base import THROTTLING, Action, Outcome
-from gearshift.training.resources.oom import OutOfMemory, is_out_of_memory
+from gearshift.training.resources.throttle import OutOfMemory, is_out_of_memory
 from gearshift.training.step_timer import DATA, OPTIMIZER, OTHER
 
 if TYPE_CHECKING:

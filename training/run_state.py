@@ -15,12 +15,12 @@ from gearshift.training.callbacks.base import (
     THROTTLING,
     Action,
     Callback,
+    CallbackList,
     EvalResult,
     Facts,
     Outcome,
     Step,
 )
-from gearshift.training.callbacks.callback_list import CallbackList
 from gearshift.training.checkpoint.controller import CheckpointController
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.evaluation.evaluate import check_measures, measure
@@ -44,15 +44,16 @@ if TYPE_CHECKING:
     from gearshift.training.checkpoint.writer import CheckpointWriter
     from gearshift.training.data.loader import Batches, EvaluationBatches
     from gearshift.training.data.samples import MicroBatch
-    from gearshift.training.evaluation.held_out import HeldOut
+    from gearshift.training.evaluation.evaluate import HeldOut
     from gearshift.training.resources.memory import PeakMemory
     from gearshift.training.settings import TrainingSettings
     from gearshift.training.stop_reason import StopReason
     from gearshift.training.stragglers import Stragglers
     from gearshift.training.train_plan import TrainPlan
 
+# Flags of the loop, above those of Action
 _NONFINITE = 1 << 9
-_SAVED = 1 << 10  # Flags of the loop, above those of Action
+_SAVED = 1 << 10
 
 
 class TrainingRun:
@@ -101,10 +102,17 @@ class TrainingRun:
         self._has_other_weights = False
         self.timer = StepTimer(settings.train.timing)
         self._metrics = RunMetrics(
-            train_plan, settings.log.every, settings.precision, self.timer, peak_memory
+            train_plan,
+            settings.log.every,
+            settings.precision,
+            self.timer,
+            peak_memory,
         )
         self._checkpoints = CheckpointController(
-            settings.save, writer, self._callbacks, train_plan.first_step
+            settings.save,
+            writer,
+            self._callbacks,
+            train_plan.first_step,
         )
         self._preview = Preview(settings, self._callbacks)
         self._straggler_ratio = settings.log.stragglers
@@ -119,7 +127,9 @@ class TrainingRun:
         self._module = module
         self._batches = batches
         self._interruption = Interruption(
-            engine.world, self._callbacks.requested, gathers_weights=engine.gathers_weights
+            engine.world,
+            self._callbacks.requested,
+            gathers_weights=engine.gathers_weights,
         )
         device = engine.world.device
         self.timer.start(device)
@@ -145,7 +155,8 @@ class TrainingRun:
                 self._preview.samples("before", 0)
         if self._owes_evaluation and self.step < self._plan.end_step:
             self.evaluate()
-        if reason := self._evaluator.reason_to_stop:  # the checkpoint was the last one
+        reason = self._evaluator.reason_to_stop
+        if reason:  # the checkpoint was the last one
             self._stop = stop_reason.completed(reason)
         if self._straggler_ratio is not None and engine.world.size > 1:
             from gearshift.training.stragglers import Stragglers  # of several ranks only
@@ -177,25 +188,28 @@ class TrainingRun:
 
         One rank acts on its requests before the next step, several a step later.
         """
-        if self._is_debug and self.step == self._plan.first_step:
+        is_first = self.step == self._plan.first_step
+        world = self._engine.world
+        error = self._batches.error
+        if self._is_debug and is_first:
             self._callbacks.event("first_batch", shapes(micro_batches[0].batch))
         if self._agreement is None:
-            if self._batches.error is not None and self.step == self._plan.first_step:
-                raise self._batches.error  # alone: nothing was trained yet
+            if error is not None and is_first:
+                raise error  # alone: nothing was trained yet
             self._start_agreement(micro_batches)
         assert self._agreement is not None
-        (counts, agreed), self._agreement = self._agreement(), None
-        units = {term: count for term, count in counts.items() if term != TOKENS}
-        self._tokens = counts.get(TOKENS)
+        counts, agreed = self._agreement()
+        self._agreement = None
+        units = dict(counts)
+        self._tokens = units.pop(TOKENS, None)
+
         if not agreed:
             return units, Action.NOTHING
         if agreed & WORKER_DIED:
-            error = self._batches.error
-            raise stop_reason.WorkerDied(
-                first_error(self._engine.world, str(error) if error else None)
-            )
+            text = str(error) if error else None
+            raise stop_reason.WorkerDied(first_error(world, text))
         if agreed & _NONFINITE:
-            self._fail(*self.updater.nonfinite.describe(self._engine.world))
+            self._fail(*self.updater.nonfinite.describe(world))
             return units, Action.NOTHING
         if agreed & _SAVED and self._checkpoints.saved_step == self._asked_of:
             with self.timer.paused(SAVING):
@@ -219,19 +233,24 @@ class TrainingRun:
 
     def last_requests(self) -> Action:
         """The actions requested before the last step, once the run is over."""
-        return Action.NOTHING if self._agreement is None else self.agree([])[1] & ~THROTTLING
+        if self._agreement is None:
+            return Action.NOTHING
+        _, actions = self.agree([])
+        return actions & ~THROTTLING
 
     def _start_agreement(self, micro_batches: Sequence[MicroBatch]) -> None:
         flags = self._requests
         self._requests = 0
-        flags |= WORKER_DIED if self._batches.error is not None else 0
-        flags |= _SAVED if self._checkpoints.writer.is_settled else 0
+        if self._batches.error is not None:
+            flags |= WORKER_DIED
+        if self._checkpoints.writer.is_settled:
+            flags |= _SAVED
         self._asked_of = self._checkpoints.saved_step
-        # Without batches, after the last step or without a worker: the same terms as other ranks.
         counts = total_units(micro_batch.num_units for micro_batch in micro_batches)
         for micro_batch in micro_batches:
             if micro_batch.num_tokens is not None:
                 counts[TOKENS] = counts.get(TOKENS, 0) + micro_batch.num_tokens
+        # Without batches, after the last step or without a worker: the same terms as other ranks.
         self._no_units = dict.fromkeys(counts, 0) or self._no_units
         self._agreement = agree_later(self._engine.world, counts or self._no_units, flags)
 
@@ -265,10 +284,13 @@ class TrainingRun:
 
     def due(self) -> Action:
         """The actions that the cadences require after this step; `finish` does the last one."""
-        if self.step >= self._plan.end_step:
-            return Action.NOTHING
-        evaluate = Action.EVALUATE if self._plan.evaluates_at(self.step) else Action.NOTHING
-        return evaluate | Action.SAVE if self._plan.saves_at(self.step) else evaluate
+        actions = Action.NOTHING
+        if self.step < self._plan.end_step:
+            if self._plan.evaluates_at(self.step):
+                actions |= Action.EVALUATE
+            if self._plan.saves_at(self.step):
+                actions |= Action.SAVE
+        return actions
 
     # Evaluation and checkpoints
 
@@ -318,11 +340,14 @@ class TrainingRun:
         with self.timer.paused(SAVING):
             state = self._engine.state()
             average = self.updater.average
+            if average is not None:
+                state = average.joined(state)
+            is_periodic = self._plan.saves_at(self.step)
             self._checkpoints.save(
                 self.step,
-                average.joined(state) if average else state,
+                state,
                 self._facts(),
-                self._plan.saves_at(self.step),
+                is_periodic,
                 score,
             )
 
@@ -398,27 +423,38 @@ class TrainingRun:
             self.save()
         if self._is_finite():
             self._preview.predictions(self.step)
-            if experience := self._evaluator.experience:
+            experience = self._evaluator.experience
+            if experience:
                 self._callbacks.event("experience_trained", experience)
             weights_step = self._checkpoints.load_best(
-                self._evaluator.best, self.step, self._engine, self.updater.load_average
+                self._evaluator.best,
+                self.step,
+                self._engine,
+                self.updater.load_average,
             )
             self._has_other_weights = weights_step != self.step
             if self._test is not None and self._plan.until is None:  # a replay has another best
-                began = time.perf_counter()
-                count = self._test.samples
-                with self.timer.paused(EVALUATION), self.updater.averaged(self._engine):
-                    metrics = measure(self._task, self._module, self._test, self._interruption)
-                seconds = time.perf_counter() - began
-                result = EvalResult(self.step, TEST, metrics, False, seconds, seconds, count, count)
-                self._callbacks.evaluated(result)
-                self._test_result = {"step": weights_step, "metrics": metrics}
+                self._test_result = {
+                    "step": weights_step,
+                    "metrics": self._measure_test(self._test),
+                }
             self._preview.samples("after", weights_step)
         if self._stop is None or not self._stop.exit_code:
             leak = self._evaluator.check_noise_control(self._callbacks.event)
             self._stop = leak or self._stop
-            if self.updater.idle:
-                self._fail(*self.updater.idle)
+            idle = self.updater.idle
+            if idle:
+                self._fail(*idle)
+
+    def _measure_test(self, batches: EvaluationBatches) -> dict[str, float]:
+        began = time.perf_counter()
+        count = batches.samples
+        with self.timer.paused(EVALUATION), self.updater.averaged(self._engine):
+            metrics = measure(self._task, self._module, batches, self._interruption)
+        seconds = time.perf_counter() - began
+        result = EvalResult(self.step, TEST, metrics, False, seconds, seconds, count, count)
+        self._callbacks.evaluated(result)
+        return metrics
 
     def fail(self, error: BaseException) -> None:
         """End the callbacks because of `error`, unless they were ended. Not collective.

@@ -1,15 +1,12 @@
-"""The settings that training reads, and dotted keys such as optim.lr."""
+"""The settings that training reads, durations as they write them, and keys such as optim.lr."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from gearshift.training import duration
-from gearshift.training.duration import Cadence, Duration
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 PROFILE_WARMUP = 2
 """Steps before those of log.profile: they compile, choose kernels and allocate."""
@@ -17,6 +14,63 @@ PROFILE_WARMUP = 2
 
 DAY_S = 86400
 """The longest wait that a setting may ask of a thread or a process."""
+
+
+_SHARE = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?%$")
+_EPOCHS = re.compile(r"^([0-9]{1,12}(?:\.[0-9]+)?) epochs?$")
+MOST_STEPS = 10**12
+DURATION_FORMS = "a number of steps, a share such as '5%', or epochs such as '2 epochs'"
+
+
+def validate_duration(length: int | str) -> int | str:
+    """`length` unchanged. Raises ValueError if it is none of DURATION_FORMS or above MOST_STEPS."""
+    if duration_steps(length, 1000, 100_000) > MOST_STEPS:
+        raise ValueError(f"{length!r} is too long; allowed: {DURATION_FORMS}")
+    return length
+
+
+def validate_cadence(length: int | str) -> int | str:
+    """`length` unchanged. Raises ValueError if it is not one of DURATION_FORMS, or is zero."""
+    if not duration_steps(length, 1000, 100_000):
+        raise ValueError(f"{length!r} is zero; allowed: {DURATION_FORMS}")
+    return validate_duration(length)
+
+
+def duration_steps(length: int | str, steps_per_epoch: int, total_steps: int) -> int:
+    """`length` in steps, rounded to the nearest; at least 1 unless it is 0.
+
+    Raises ValueError if `length` is negative, above 100% or not one of DURATION_FORMS.
+    """
+    if isinstance(length, int):
+        if length < 0:
+            raise ValueError(f"{length} is negative; allowed: {DURATION_FORMS}")
+        return length
+    share = _SHARE.match(length.strip())
+    epochs = duration_epochs(length)
+    if share is not None:
+        percent = float(share[1])
+        if percent > 100:
+            raise ValueError(f"{length!r} is more than the run; allowed: {DURATION_FORMS}")
+        exact = percent / 100 * total_steps
+    elif epochs is not None:
+        exact = epochs * steps_per_epoch
+    else:
+        raise ValueError(f"{length!r} is not a duration; allowed: {DURATION_FORMS}")
+    if exact <= 0:
+        return 0
+    return max(1, round(exact))
+
+
+def duration_epochs(length: int | str) -> float | None:
+    """The number of epochs in `length`; None if it is in steps or a share."""
+    match = _EPOCHS.match(str(length).strip())
+    return None if match is None else float(match[1])
+
+
+Duration = Annotated[int | str, AfterValidator(validate_duration)]
+"""The type of a setting that is a duration."""
+Cadence = Annotated[int | str, AfterValidator(validate_cadence)]
+"""The type of a setting that is the distance between two repetitions."""
 
 
 class Section(BaseModel):
@@ -31,11 +85,15 @@ class Save(Section):
     every: Cadence | None = None
     """Interval between checkpoints; null: best and last only."""
     keep_last: int = Field(
-        default=2, ge=1, le=10**6, json_schema_extra={"unless": {"save.every": [None]}}
+        default=2,
+        ge=1,
+        le=10**6,
+        json_schema_extra={"unless": {"save.every": [None]}},
     )
     """Periodic checkpoints to keep; older ones are deleted."""
     keep_every: Cadence | None = Field(
-        default=None, json_schema_extra={"unless": {"save.every": [None]}}
+        default=None,
+        json_schema_extra={"unless": {"save.every": [None]}},
     )
     """Keep a periodic checkpoint permanently at this interval; null: never."""
     keep_best: int = Field(default=1, ge=0, le=10**6)
@@ -76,48 +134,17 @@ class FeatureCache(Section):
     mode: Literal["auto", "on", "off"] = "auto"
     """Cache the outputs of the frozen encoder on disk. auto: if they fit; on: or fail; off:
     recompute them in each step."""
-    limit_gb: float = Field(default=20.0, gt=0, le=10**6, json_schema_extra=_KEPT | {"unit": "GB"})
+    limit_gb: float = Field(
+        default=20.0,
+        gt=0,
+        le=10**6,
+        json_schema_extra=_KEPT | {"unit": "GB"},
+    )
     """Maximum size of the cache, in 10⁹ bytes."""
     folder: str | None = Field(default=None, json_schema_extra=_KEPT)
     """Folder of the cache, shared by runs and nodes. Default: the program's cache folder."""
 
 
-@dataclass(frozen=True)
-class Tracker:
-    """A tracker. Its module has a class Session: training.trackers.follow.Tracker."""
-
-    label: str
-    """Its name in messages."""
-    module: str
-    form: str
-    """How the user types it."""
-    detail: str = ""
-    """A regular expression for the part after its name."""
-    extra: str | None = None
-    """The package that it needs, which the extra of this name installs; None: always there."""
-
-
-# W&B takes no such letters in the name of a project, and no longer ones.
-_PROJECT = r"(:([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128})?"
-TRACKERS: Mapping[str, Tracker] = {
-    "wandb": Tracker(
-        "W&B", "gearshift.training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT
-    ),
-    "tensorboard": Tracker(
-        "TensorBoard", "gearshift.training.trackers.tensorboard", "tensorboard", extra="tensorboard"
-    ),
-    "mlflow": Tracker(
-        "MLflow",
-        "gearshift.training.trackers.mlflow",
-        "mlflow[:EXPERIMENT]",
-        r"(:[^\s:,]+)?",
-        "mlflow",
-    ),
-}
-TRACKER_FORMS = ", ".join(tracker.form for tracker in TRACKERS.values())
-TRACK_PATTERN = f"^({'|'.join(name + tracker.detail for name, tracker in TRACKERS.items())})$"
-Track = Annotated[str, Field(pattern=TRACK_PATTERN)]
-"""A tracker by name, with its part after the colon."""
 _TRACKED: dict[str, Any] = {"unless": {"track": [[]]}}
 
 
@@ -182,7 +209,7 @@ TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the
 # launcher/config/schema.py reads json_schema_extra: `allowed` (forms, for
 # messages), `unit`, and `only_if` / `unless` (settings that decide whether this one counts).
 Samples = Annotated[int, Field(le=10**9, json_schema_extra={"unit": "samples"})]
-Steps = Annotated[int, Field(le=duration.MOST_STEPS, json_schema_extra={"unit": "steps"})]
+Steps = Annotated[int, Field(le=MOST_STEPS, json_schema_extra={"unit": "steps"})]
 _RESTARTS: dict[str, Any] = {"only_if": {"schedule.name": ["cosine-restarts"]}}
 _WSD: dict[str, Any] = {"only_if": {"schedule.name": ["wsd"]}}
 _PLATEAU: dict[str, Any] = {"only_if": {"schedule.name": ["plateau"]}}
@@ -219,8 +246,8 @@ class Train(Section):
     """Action on a loss, a gradient, or an evaluation of the goal or val_loss, that is NaN or
     infinite: stop, or `skip N` (at most N steps, or evaluations, in a row)."""
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of the EMA of the weights, which evaluation uses, after t steps at most (1 + t) / (10 + t);
-    null: off."""
+    """Decay of the EMA of the weights, which evaluation uses, after t steps at most
+    (1 + t) / (10 + t); null: off."""
     preview: bool = True
     """Show a sample output of the model before and after training."""
     timing: bool = False
@@ -257,7 +284,10 @@ class Optim(Section):
     eps: float = Field(default=1e-8, gt=0, json_schema_extra=_ADAMW)
     """AdamW and Muon: term that prevents division by zero."""
     momentum: float | None = Field(
-        default=None, ge=0, lt=1, json_schema_extra={"only_if": {"optim.name": ["sgd", "muon"]}}
+        default=None,
+        ge=0,
+        lt=1,
+        json_schema_extra={"only_if": {"optim.name": ["sgd", "muon"]}},
     )
     """SGD and Muon: momentum; null: 0.9 for SGD, 0.95 for Muon."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -289,7 +319,10 @@ class Schedule(Section):
     warmup: Duration = 0
     """Length of the learning-rate warm-up."""
     final: float = Field(
-        default=0.0, ge=0, le=1, json_schema_extra={"unless": {"schedule.name": ["constant"]}}
+        default=0.0,
+        ge=0,
+        le=1,
+        json_schema_extra={"unless": {"schedule.name": ["constant"]}},
     )
     """Final learning rate, as a share of the peak."""
     cycle: Cadence = Field(default="10 epochs", json_schema_extra=_RESTARTS)
@@ -299,7 +332,10 @@ class Schedule(Section):
     decay: Duration = Field(default="20%", json_schema_extra=_WSD)
     """wsd: length of the decay at the end of the run."""
     patience: int = Field(
-        default=2, ge=1, le=10**6, json_schema_extra=_PLATEAU | {"unit": "evaluations"}
+        default=2,
+        ge=1,
+        le=10**6,
+        json_schema_extra=_PLATEAU | {"unit": "evaluations"},
     )
     """plateau: evaluations (`eval.every`, `eval.each_epoch`) without improvement before a drop."""
     drop: float = Field(default=0.5, gt=0, lt=1, json_schema_extra=_PLATEAU)
@@ -327,7 +363,12 @@ class Eval(Section):
     """Evaluate the test split at the end, with the weights that `save.load_best` chooses."""
     share: float = Field(default=0.1, gt=0, lt=1)
     """Share of the data's groups to hold out for validation."""
-    samples: int | None = Field(default=None, ge=1, le=10**9, json_schema_extra=_EVALUATED)
+    samples: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**9,
+        json_schema_extra=_EVALUATED,
+    )
     """Validation samples of an evaluation, spread over the split, always the same ones; null: all.
     `evaluate`, the test split and a noise control use all."""
     metric: str | None = None
@@ -342,11 +383,15 @@ class Stop(Section):
     """Evaluations at `eval.every` or `eval.each_epoch` without improvement before the run stops;
     null: never."""
     min_delta: float = Field(
-        default=0.0, ge=0, json_schema_extra={"unless": {"stop.patience": [None]}}
+        default=0.0,
+        ge=0,
+        json_schema_extra={"unless": {"stop.patience": [None]}},
     )
     """Minimum change of the metric that counts as an improvement."""
     at: str | None = Field(
-        default=None, pattern=TARGET_PATTERN, json_schema_extra={"allowed": TARGET_FORMS}
+        default=None,
+        pattern=TARGET_PATTERN,
+        json_schema_extra={"allowed": TARGET_FORMS},
     )
     """Stop at the first evaluation that reaches this: 'val_loss <= 1.9'; null: never."""
     after: Cadence | None = None
@@ -409,8 +454,10 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn a tree into dotted keys: the inverse of `nested`, also of values that are mappings."""
     values: dict[str, Any] = {}
     for name, value in tree.items():
-        is_branch = isinstance(value, Mapping) and value
-        values |= flat(value, f"{prefix}{name}.") if is_branch else {f"{prefix}{name}": value}
+        if isinstance(value, Mapping) and value:
+            values |= flat(value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = value
     return values
 
 

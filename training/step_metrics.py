@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gearshift.training import throughput
 from gearshift.training.callbacks.base import Facts, Numbers, StepMetrics
 from gearshift.training.resources import memory
 from gearshift.training.step_timer import BACKWARD, FORWARD, OPTIMIZER, StepTimer
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
 
 WARMUP = 10
 """Steps that `timing` leaves out: they compile, choose kernels, allocate and fill caches."""
-_WARMUP_FRACTION = (
-    5  # In a run shorter than this many times WARMUP, one step in this many is left out
-)
+# In a run shorter than this many times WARMUP, one step in this many is left out.
+_WARMUP_FRACTION = 5
 
 
 class RunMetrics:
@@ -49,7 +47,7 @@ class RunMetrics:
         self.units = self.labelled = 0
         """Of all steps so far: what they computed, and what the loss counted."""
         self.rank_times = np.zeros((3, 1))
-        """Of the newest line, seconds per step [kind, rank]: of forward passes, waits for data, in all."""
+        """Of the newest line, seconds per step [kind, rank]: forward, waits for data, all."""
         self.samples_per_s: float | None = None
         """Over all steps but those of the first line, if there are others; None: none logged."""
         self._last: Step | None = None
@@ -58,8 +56,12 @@ class RunMetrics:
         self._begin_line()
 
     def facts(self) -> dict[str, Any]:
-        counts = {"units": self.units, "labelled": self.labelled, "skipped": self._skipped}
-        return {**counts, "is_log_due": self._is_log_due}
+        return {
+            "units": self.units,
+            "labelled": self.labelled,
+            "skipped": self._skipped,
+            "is_log_due": self._is_log_due,
+        }
 
     def resume(self, facts: Facts) -> None:
         self.units = facts["units"]
@@ -97,34 +99,40 @@ class RunMetrics:
         assert step is not None
         steps = self._steps
         names = sorted(step.parts)
-        sums = torch.stack([step.loss, *(step.parts[name].to(step.loss) for name in names)])
-        sums = sums.cpu()  # the host waits for the device here
+        parts = [step.parts[name].to(step.loss) for name in names]
+        sums = torch.stack([step.loss, *parts]).cpu()  # the host waits for the device here
         means = self._timer.means(steps)
         line_s = self._timer.steps_s - self._line_end_s
         times = torch.zeros(3, world.size, dtype=sums.dtype)
-        times[:, world.rank] = torch.tensor(
-            [means.get(FORWARD, 0.0), self._data_s / steps, line_s / steps]
-        )
+        own_times = [
+            means.get(FORWARD, 0.0),
+            self._data_s / steps,
+            line_s / steps,
+        ]
+        times[:, world.rank] = torch.tensor(own_times)
         # One collective for all: ranks wait for each other in it.
         total = world.sum(torch.cat([sums, times.flatten()]))
-        loss, *parts = total[: len(sums)].tolist()
+        loss, *part_sums = total[: len(sums)].tolist()
         self.rank_times = total[len(sums) :].view(times.shape).double().numpy()
+
         end_s = self._timer.steps_s
         seconds = end_s - self._line_end_s
         self._line_end_s = end_s
         samples_per_s = steps * self._plan.global_batch / seconds
-        # The first step compiles, allocates and waits for the first batch.
-        if self.samples_per_s is not None:
-            self._measured = self._measured[0] + steps, self._measured[1] + seconds
-        measured_steps, measured_s = self._measured if self._measured[0] else (steps, seconds)
-        self.samples_per_s = measured_steps * self._plan.global_batch / measured_s
+        self._measure(steps, seconds)
+        units = max(step.units, 1)
+        labelled = None
+        labelled_per_s = None
+        if step.tokens is not None:
+            labelled = self.labelled
+            labelled_per_s = self._line_labelled / seconds
         metrics = StepMetrics(
             step=step.step,
             epoch=self._plan.epoch(step.step),
             samples=self._plan.samples(step.step),
             units=self.units,
             loss=loss / world.size,
-            parts={n: part / max(step.units, 1) for n, part in zip(names, parts, strict=True)},
+            parts={name: part / units for name, part in zip(names, part_sums, strict=True)},
             grad_norm=step.norm.item(),
             lr=step.lr,
             skipped=self._skipped,
@@ -133,24 +141,41 @@ class RunMetrics:
             data_time_s=self._data_s / steps,
             samples_per_s=samples_per_s,
             units_per_s=self._line_units / seconds,
-            mfu=throughput.mfu(
-                self._plan.flops_per_sample,
-                samples_per_s,
-                world.device,
-                self._precision,
-                world.size,
-            ),
+            mfu=self._mfu(samples_per_s, world),
             device_memory_bytes=memory.device_bytes(world.device),
             host_memory_bytes=memory.host_bytes(),
             forward_time_s=means.get(FORWARD),
             backward_time_s=means.get(BACKWARD),
             optimizer_time_s=means.get(OPTIMIZER),
             lrs=step.lrs,
-            labelled=None if step.tokens is None else self.labelled,
-            labelled_per_s=None if step.tokens is None else self._line_labelled / seconds,
+            labelled=labelled,
+            labelled_per_s=labelled_per_s,
         )
         self._begin_line()
         return metrics
+
+    def _measure(self, steps: int, seconds: float) -> None:
+        measured_steps = steps
+        measured_s = seconds
+        # The first step compiles, allocates and waits for the first batch.
+        if self.samples_per_s is not None:
+            measured_steps += self._measured[0]
+            measured_s += self._measured[1]
+            self._measured = measured_steps, measured_s
+        self.samples_per_s = measured_steps * self._plan.global_batch / measured_s
+
+    def _mfu(self, samples_per_s: float, world: World) -> float | None:
+        if world.device.type != "cuda" or self._plan.flops_per_sample is None:
+            return None
+        from gearshift.training import throughput  # reads the data sheets of GPUs
+
+        return throughput.mfu(
+            self._plan.flops_per_sample,
+            samples_per_s,
+            world.device,
+            self._precision,
+            world.size,
+        )
 
     def _begin_line(self) -> None:
         self._steps = self._line_units = self._line_labelled = self._skipped = 0

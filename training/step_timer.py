@@ -27,9 +27,9 @@ PARTS_OF_STEP = (FORWARD, BACKWARD, OPTIMIZER)
 class StepTimer:
     """Adds up the seconds of each part; every moment belongs to one part.
 
-    A part begins with an event in the queue of the device, which is read after the device has passed
-    it. So no step waits for the device, a part is the time of the device, and waiting for data that
-    overlaps with computing counts as computing.
+    A part begins with an event in the queue of the device, which is read after the device has
+    passed it. So no step waits for the device, a part is the time of the device, and waiting for
+    data that overlaps with computing counts as computing.
     """
 
     def __init__(self, times_each_step: bool = False) -> None:
@@ -62,9 +62,12 @@ class StepTimer:
         if device.type == "cpu":
             self._now = time.perf_counter
         elif device.type != "mps":
-            self._now = lambda: runtime.current_stream(device).record_event(
-                runtime.Event(enable_timing=True)
-            )
+
+            def now() -> Any:
+                event = runtime.Event(enable_timing=True)
+                return runtime.current_stream(device).record_event(event)
+
+            self._now = now
         self.enter(OTHER)
 
     def begin_steps(self) -> None:
@@ -101,16 +104,19 @@ class StepTimer:
             while len(begins) > 1 and (is_host or begins[1][1].query()):
                 part, begin = begins.popleft()
                 end = begins[0][1]
-                self._seconds[part] += end - begin if is_host else begin.elapsed_time(end) / 1000
+                if is_host:
+                    self._seconds[part] += end - begin
+                else:
+                    self._seconds[part] += begin.elapsed_time(end) / 1000
         return {part: self._seconds[part] for part in PARTS}
 
     def means(self, steps: int) -> dict[str, float]:
         """Mean seconds of forward, backward and optimizer in the `steps` since the last call."""
         before = self._line
         self._line = self.facts()
-        return {
-            part: (self._line[part] - before[part]) / steps for part in PARTS_OF_STEP if self._now
-        }
+        if not self._now:
+            return {}
+        return {part: (self._line[part] - before[part]) / steps for part in PARTS_OF_STEP}
 
     def resume(self, facts: Numbers, wall_s: float) -> None:
         """Continue from the facts of an earlier process, which took `wall_s`."""
@@ -120,7 +126,8 @@ class StepTimer:
 
     def summary(self, wall_s: float) -> dict[str, float] | None:
         """The "time_split" of result.json, which adds up to `wall_s`; None: nothing is measured."""
+        if not self._now:
+            return None
         split = {f"{part}_s": seconds for part, seconds in self.facts().items()}
-        return (
-            {**split, f"{OTHER}_s": max(wall_s - sum(split.values()), 0.0)} if self._now else None
-        )
+        split[f"{OTHER}_s"] = max(wall_s - sum(split.values()), 0.0)
+        return split

@@ -58,7 +58,11 @@ def open_regular(path: Path, flags: int) -> int:
     A pipe or device could block, and what a link leads to is not of the folder.
     """
     try:
-        file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        file = os.open(
+            path,
+            flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+            0o666,
+        )
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
@@ -76,7 +80,10 @@ def open_to_read(path: Path) -> IO[bytes]:
 
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
     """The lines from here to half a line at the end, or to a line that is too long to be one."""
-    while (line := file.readline(_MOST_LINE_BYTES)).endswith(b"\n"):
+    while True:
+        line = file.readline(_MOST_LINE_BYTES)
+        if not line.endswith(b"\n"):
+            return
         yield line
 
 
@@ -94,25 +101,31 @@ def read_json(path: Path) -> Any:
 
 
 def _integer(text: str) -> int:
-    """A whole number that a float can hold; that of another file would raise where it is shown or divided."""
+    """A whole number that a float can hold; another would raise where it is shown or divided."""
     if len(text) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
     return int(text)
 
 
 def parse_json(content: str | bytes) -> Any:
-    """The value in JSON. Raises ValueError if it is none, has too many levels or too large a number."""
+    """The value in JSON.
+
+    Raises ValueError if it is none, has too many levels or too large a number.
+    """
     try:
         value = json.loads(content, parse_int=_integer)
     except RecursionError:
         raise ValueError("too many levels") from None
-    opened = ("[", "{") if isinstance(content, str) else (b"[", b"{")
-    if sum(map(content.count, opened)) <= _MOST_LEVELS:  # type: ignore[arg-type]
+    brackets = ("[", "{") if isinstance(content, str) else (b"[", b"{")
+    if sum(map(content.count, brackets)) <= _MOST_LEVELS:  # type: ignore[arg-type]
         return value
     level = [value]
     for _ in range(_MOST_LEVELS):
-        rows = (item.values() if isinstance(item, dict) else item for item in level)
-        level = [inner for row in rows for inner in row if isinstance(inner, dict | list)]
+        below: list[Any] = []
+        for item in level:
+            values = item.values() if isinstance(item, dict) else item
+            below += [inner for inner in values if isinstance(inner, dict | list)]
+        level = below
     if level:
         raise ValueError("too many levels")
     return value
@@ -126,7 +139,11 @@ def publish_new(staged: Path, final: Path) -> None:
         raise
     except OSError:  # a file system without hard links
         if final.exists():
-            raise FileExistsError(errno.EEXIST, "it exists already", str(final)) from None
+            raise FileExistsError(
+                errno.EEXIST,
+                "it exists already",
+                str(final),
+            ) from None
         staged.replace(final)
 
 
@@ -241,4 +258,6 @@ def sync(folder: Path) -> None:
 def _reason(error: OSError) -> str:
     reason = error.strerror or str(error)
     fix = _FIXES.get(error.errno or 0)
-    return f"{reason}; {fix}, or choose another folder with --out" if fix else reason
+    if fix is None:
+        return reason
+    return f"{reason}; {fix}, or choose another folder with --out"

@@ -9,11 +9,11 @@ import numpy as np
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World
-    from gearshift.training.callbacks.callback_list import CallbackList
+    from gearshift.training.callbacks.base import CallbackList
 
 BLOCK_S = 2.0
 BLOCK_STEPS = 4
-"""Least seconds and steps of training that are compared as one block, which averages out hiccups."""
+"""Least seconds and steps that are compared as one block, which averages out hiccups."""
 SLOW_BLOCKS = 4
 """A rank is reported if it is slow in so many blocks in a row."""
 
@@ -22,8 +22,8 @@ class Stragglers:
     """Compares the times that each rank spends by itself, at logged steps; reports a rank once.
 
     Steps take equally long on all ranks, no matter which is slow, and a backward pass waits for the
-    slowest: so each rank measures its forward passes, where they gather no weights, and the wait for
-    its batches. A rank is slow if it takes longer than others by a tenth of a step. Collective.
+    slowest: so each rank measures its forward passes, where they gather no weights, and the wait
+    for its batches. A rank is slow if it takes longer than others by a tenth of a step. Collective.
     """
 
     def __init__(self, ratio: float, world: World, callbacks: CallbackList):
@@ -40,8 +40,8 @@ class Stragglers:
     def compare(self, step: int, times: np.ndarray, gathers_weights: bool = False) -> None:
         """Add the `times` of all ranks since the last logged step, and report new stragglers.
 
-        `times`: `RunMetrics.rank_times`. With `gathers_weights` forward passes wait for other ranks:
-        then theirs do not count.
+        `times`: `RunMetrics.rank_times`. With `gathers_weights` forward passes wait for other
+        ranks: then theirs do not count.
         """
         before = self._step
         self._step = step
@@ -54,16 +54,25 @@ class Stragglers:
         block_s = self._seconds[2, 0]  # all ranks compare at the same step
         if self._steps < BLOCK_STEPS or block_s < BLOCK_S:
             return
+
         seconds = self._seconds[:2]
-        others = np.stack(
-            [np.median(np.delete(seconds, n, 1), 1) for n in range(self._world.size)], 1
-        )
+        others = np.zeros_like(seconds)
+        for rank in range(self._world.size):
+            others[:, rank] = np.median(np.delete(seconds, rank, 1), 1)
         is_slow = seconds > np.maximum(self._ratio * others, others + block_s / 10)
         self._slow = np.where(is_slow, self._slow + 1, 0)
         for kind, rank in np.argwhere(self._slow == SLOW_BLOCKS).tolist():
             host = self._world.broadcast(socket.gethostname().encode(), rank).decode()
-            facts = {"rank": rank, "host": host, "what": ("step", "data")[kind], "at": step}
-            own_s, others_s = (float(each[kind, rank]) / self._steps for each in (seconds, others))
-            facts |= {"seconds": own_s, "median_seconds": others_s}
-            self._callbacks.event("straggler", facts)
-        self._steps, self._seconds = 0, np.zeros_like(self._seconds)
+            self._callbacks.event(
+                "straggler",
+                {
+                    "rank": rank,
+                    "host": host,
+                    "what": ("step", "data")[kind],
+                    "at": step,
+                    "seconds": float(seconds[kind, rank]) / self._steps,
+                    "median_seconds": float(others[kind, rank]) / self._steps,
+                },
+            )
+        self._steps = 0
+        self._seconds = np.zeros_like(self._seconds)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -35,22 +35,27 @@ class Gpu:
 def gpus() -> dict[str, Gpu]:
     """The known GPUs; all words of a name must be in what the driver reports.
 
-    The file has dense peaks in TFLOP/s by source: of fp32 (CUDA or vector cores), and of tf32, bf16,
-    fp16 and fp8 with fp32 accumulation (tensor or matrix cores; half of the sparse figure where a
-    data sheet gives no other); null or missing: the device lacks the format. Also the memory, its
-    bandwidth, and that of the links to other GPUs in both directions together; missing: variants
-    differ.
+    The file has dense peaks in TFLOP/s by source: of fp32 (CUDA or vector cores), and of tf32,
+    bf16, fp16 and fp8 with fp32 accumulation (tensor or matrix cores; half of the sparse figure
+    where a data sheet gives no other); null or missing: the device lacks the format. Also the
+    memory, its bandwidth, and that of the links to other GPUs in both directions together; missing:
+    variants differ.
     """
     known = {}
-    units = {"memory_gib": 2**30, "memory_gb_per_s": 1e9, "link_gb_per_s": 1e9 / 2}
     for devices in json.loads(_FILE.read_text("utf-8")).values():
         for name, facts in devices.items():
-            peaks = {key: facts[key] * 1e12 for key in _FORMATS if facts.get(key) is not None}
-            figures = [
-                None if facts.get(key) is None else facts[key] * unit for key, unit in units.items()
-            ]
-            known[name] = Gpu(name, peaks, *figures)
+            known[name] = Gpu(
+                name,
+                peaks={key: facts[key] * 1e12 for key in _FORMATS if facts.get(key) is not None},
+                memory_bytes=_times(facts.get("memory_gib"), 2**30),
+                memory_bytes_per_s=_times(facts.get("memory_gb_per_s"), 1e9),
+                link_bytes_per_s=_times(facts.get("link_gb_per_s"), 1e9 / 2),
+            )
     return known
+
+
+def _times(figure: Any, unit: float) -> Any:
+    return None if figure is None else figure * unit
 
 
 def peak_flops(name: str, precision: str) -> float | None:
@@ -58,8 +63,10 @@ def peak_flops(name: str, precision: str) -> float | None:
     words = f" {' '.join(name.replace('-', ' ').lower().split())} "
     if any(f" {word.lower()} " in words for word in _OTHER):
         return None
-    known = next((gpu for name, gpu in gpus().items() if f" {name.lower()} " in words), None)
-    return None if known is None else known.peaks.get(precision)
+    for gpu in gpus().values():
+        if f" {gpu.name.lower()} " in words:
+            return gpu.peaks.get(precision)
+    return None
 
 
 def mfu(
@@ -80,4 +87,6 @@ def mfu(
     import torch
 
     peak = peak_flops(torch.cuda.get_device_name(device), precision)
-    return None if peak is None else flops_per_sample * samples_per_s / (peak * world_size)
+    if peak is None:
+        return None
+    return flops_per_sample * samples_per_s / (peak * world_size)

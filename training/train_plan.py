@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import lcm
 from typing import TYPE_CHECKING, Any
 
-from gearshift.training import duration
+from gearshift.training.settings import duration_steps
 
 if TYPE_CHECKING:
     from gearshift.training.settings import TrainingSettings
@@ -69,7 +69,9 @@ class TrainPlan:
     @property
     def last_step(self) -> int:
         """The last step of this process."""
-        return self.end_step if self.until is None else min(self.end_step, self.until)
+        if self.until is None:
+            return self.end_step
+        return min(self.end_step, self.until)
 
     def epoch(self, step: int) -> float:
         return (step - self.data_start) / self.steps_per_epoch
@@ -85,13 +87,17 @@ class TrainPlan:
 
     def evaluations(self, after: int, until: int) -> int:
         """The number of evaluations due in the steps (after, until], as `evaluates_at`."""
-        epoch = self.steps_per_epoch if self.eval_each_epoch else None
-        cadences = [every for every in (self.eval_every, epoch) if every]
 
         def due(every: int) -> int:
             return (until - self.data_start) // every - (after - self.data_start) // every
 
-        return sum(map(due, cadences)) - (due(lcm(*cadences)) if len(cadences) == 2 else 0)
+        every = self.eval_every
+        epoch = self.steps_per_epoch
+        if not self.eval_each_epoch:
+            return due(every) if every else 0
+        if not every:
+            return due(epoch)
+        return due(every) + due(epoch) - due(lcm(every, epoch))
 
     def saves_at(self, step: int) -> bool:
         """Whether `save.every` requires a checkpoint after `step`."""
@@ -113,19 +119,30 @@ class TrainPlan:
 
 
 def total_steps(
-    epochs: float | None, max_steps: int | None, steps_per_epoch: int, data_start: int = 0
+    epochs: float | None,
+    max_steps: int | None,
+    steps_per_epoch: int,
+    data_start: int = 0,
 ) -> int:
     """The last step: `max_steps`, or `epochs` after `data_start` if that is earlier.
 
     One of the two is given.
     """
-    ends = [] if epochs is None else [data_start + max(1, round(epochs * steps_per_epoch))]
-    return min([*ends, *([] if max_steps is None else [max_steps])])
+    ends = []
+    if epochs is not None:
+        ends.append(data_start + max(1, round(epochs * steps_per_epoch)))
+    if max_steps is not None:
+        ends.append(max_steps)
+    return min(ends)
 
 
 def decay_start(decay: int | str, total_steps: int, steps_per_epoch: int, start: int = 0) -> int:
     """The step at which the `decay` of schedule wsd begins; the schedule began at step `start`."""
-    return total_steps - duration.steps(decay, steps_per_epoch, max(1, total_steps - start))
+    return total_steps - duration_steps(
+        decay,
+        steps_per_epoch,
+        max(1, total_steps - start),
+    )
 
 
 def solve(
@@ -157,12 +174,13 @@ def solve(
     keep_at = None
     if settings.schedule.name == "wsd" and settings.save.last:
         begin = decay_start(settings.schedule.decay, total, steps_per_epoch, starts.schedule)
-        keep_at = begin if begin > starts.schedule else None
+        if begin > starts.schedule:
+            keep_at = begin
 
     def cadence(every: int | str | None) -> int | None:
         if every is None:
             return None
-        return max(1, duration.steps(every, steps_per_epoch, total))
+        return max(1, duration_steps(every, steps_per_epoch, total))
 
     return TrainPlan(
         total_steps=total,

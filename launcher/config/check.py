@@ -43,8 +43,8 @@ from gearshift.launcher.config.settings_file import nearest_file
 from gearshift.models.base import DataError
 from gearshift.models.catalog import FAMILIES, HUB, is_custom
 from gearshift.models.common.data_files import install_command
-from gearshift.training import duration
-from gearshift.training.settings import PROFILE_WARMUP, TRACKERS
+from gearshift.training.settings import PROFILE_WARMUP, duration_steps
+from gearshift.training.trackers.catalog import TRACKERS
 
 if TYPE_CHECKING:
     from gearshift.models.base import Task
@@ -422,7 +422,7 @@ def check_lengths(
         length = values[key].value
         if length is None or (per_epoch is None and not isinstance(length, int)):
             return 0
-        return duration.steps(length, per_epoch or 1, total)
+        return duration_steps(length, per_epoch or 1, total)
 
     for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
         every = steps(key)

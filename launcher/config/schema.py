@@ -33,11 +33,11 @@ from gearshift.launcher.base.redaction import Url
 from gearshift.launcher.config import presets
 from gearshift.models.base import Context, Task
 from gearshift.models.catalog import FAMILIES, HUB, is_custom
-from gearshift.training import duration
 from gearshift.training import settings as training
-from gearshift.training.duration import Duration
 from gearshift.training.settings import (
     DAY_S,
+    DURATION_FORMS,
+    Duration,
     FeatureCache,
     Limits,
     Loader,
@@ -45,10 +45,10 @@ from gearshift.training.settings import (
     Save,
     Section,
     Steps,
-    Track,
     Tracking,
 )
-from gearshift.training.settings import TRACKER_FORMS as TRACKERS
+from gearshift.training.trackers.catalog import TRACKER_FORMS as TRACKERS
+from gearshift.training.trackers.catalog import Track
 
 FIRST_RUN = ("language", "small")
 """The family and size of a run without --model."""
@@ -457,7 +457,7 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
     allowed = extra.get("allowed")
     if set(kinds) == {int, str}:
         word = "length"
-        allowed = duration.FORMS
+        allowed = DURATION_FORMS
     elif get_origin(kinds[0]) is Literal and len(kinds) == 1:
         word = "one of"
         allowed = get_args(kinds[0])

@@ -34,7 +34,7 @@ from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.training.callbacks.base import Outcome
 from gearshift.training.callbacks.preemption import heeded
-from gearshift.training.logging.events import append_event
+from gearshift.training.logging.metrics import append_event
 from gearshift.training.logging.printable import printable
 from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors

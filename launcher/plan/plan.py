@@ -56,8 +56,7 @@ from gearshift.launcher.plan.target import (
 from gearshift.launcher.plan.time import UNKNOWN, Seconds
 from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
 from gearshift.training.checkpoint import base_weights, room
-from gearshift.training.data.order import DataOrder
-from gearshift.training.data.samples import MicroBatch, Samples
+from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
 from gearshift.training.logging.quantities import size
 from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings
 from gearshift.training.throughput import Gpu

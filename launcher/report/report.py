@@ -14,8 +14,7 @@ from gearshift.launcher.report.page import PlotLine, Unit, plot
 from gearshift.launcher.report.run_record import Columns, RunRecord
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import InvalidRecord
-from gearshift.training.logging.events import append_event
-from gearshift.training.logging.metrics import OF_PART
+from gearshift.training.logging.metrics import OF_PART, append_event
 from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
 
 _TEMPLATE = Path(__file__).with_suffix(".html")

@@ -20,10 +20,10 @@ from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.reader import FollowedLines, RunReader
 from gearshift.slurm.environment import SLURM_FOLDER
 from gearshift.training.callbacks.base import StepMetrics
+from gearshift.training.logging.console_reporter import Progress
 from gearshift.training.logging.console_text import WARNING, describe, render_best, render_row
 from gearshift.training.logging.metrics import step_metrics, usage_of
 from gearshift.training.logging.printable import printable
-from gearshift.training.logging.progress import Progress
 from gearshift.training.logging.quantities import real
 from gearshift.training.train_plan import TrainPlan
 

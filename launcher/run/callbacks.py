@@ -27,12 +27,10 @@ from gearshift.training.health import Health
 from gearshift.training.inspection import Architecture
 from gearshift.training.logging.console_reporter import ConsoleReporter
 from gearshift.training.logging.console_text import render_row
-from gearshift.training.logging.events import EventsWriter
-from gearshift.training.logging.metrics import MetricsWriter, ResultWriter
+from gearshift.training.logging.metrics import EventsWriter, MetricsWriter, ResultWriter
 from gearshift.training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput, can_redraw
-from gearshift.training.resources.limits import LimitEnforcer
+from gearshift.training.resources.limits import RESOURCES, LimitEnforcer, ResourceMonitor
 from gearshift.training.resources.memory import CacheClearing
-from gearshift.training.resources.monitor import RESOURCES, ResourceMonitor
 from gearshift.training.storage import Storage
 from gearshift.training.train_plan import TrainPlan
 

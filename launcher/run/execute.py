@@ -28,9 +28,9 @@ from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.run_folder import RunFolder
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.models.catalog import FAMILIES
-from gearshift.training.logging.events import append_event
+from gearshift.training.logging.metrics import append_event
 from gearshift.training.resources import cgroup
-from gearshift.training.resources.oom import MAX_HALVINGS
+from gearshift.training.resources.throttle import MAX_HALVINGS
 from gearshift.training.storage import Storage
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.storage import StorageError, atomic_write
 
 if TYPE_CHECKING:
-    from gearshift.training.resources.oom import BatchSizes
+    from gearshift.training.resources.throttle import BatchSizes
 
 Kind = Literal[
     "ended",
@@ -160,7 +160,7 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
     from gearshift.launcher.run_folder.generations import FencedOff
     from gearshift.models.base import DataError
     from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointSetAside
-    from gearshift.training.resources.oom import OutOfMemory
+    from gearshift.training.resources.throttle import OutOfMemory
     from gearshift.training.stop_reason import WorkerDied
 
     where = f"rank {rank} on {socket.gethostname()}"
@@ -205,7 +205,7 @@ def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:
     """
     if kills <= 0 or end.kind not in ("killed", "failed", "peer lost"):
         return end
-    from gearshift.training.resources.oom import OutOfMemory
+    from gearshift.training.resources.throttle import OutOfMemory
 
     cause = f"the kernel killed {counted(kills, 'process')}"
     if end.fault == "dead_worker":

@@ -41,13 +41,16 @@ from gearshift.training.checkpoint import retention, room, tensor_file
 from gearshift.training.checkpoint.manifest import CheckpointDamaged, CheckpointSetAside
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
-from gearshift.training.data.fingerprint import fingerprint
 from gearshift.training.data.loader import Batches, EvaluationBatches
-from gearshift.training.data.order import DataOrder
-from gearshift.training.data.samples import Samples
+from gearshift.training.data.samples import DataOrder, Samples, fingerprint
 from gearshift.training.data.workers import DataWatchdog
-from gearshift.training.evaluation.evaluate import SplitResult, evaluate_split, samples_of
-from gearshift.training.evaluation.held_out import HeldOut, HeldOutPart
+from gearshift.training.evaluation.evaluate import (
+    HeldOut,
+    HeldOutPart,
+    SplitResult,
+    evaluate_split,
+    samples_of,
+)
 from gearshift.training.inspection import architecture
 from gearshift.training.loop import train
 from gearshift.training.optim import optimizer

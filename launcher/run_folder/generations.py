@@ -13,7 +13,7 @@ from typing import Any
 from gearshift.launcher.base import environment
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import SLURM_FOLDER, Generation
-from gearshift.training.logging import events
+from gearshift.training.logging.metrics import append_event
 from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.storage import Storage, storage_errors
 
@@ -39,7 +39,7 @@ def record_start(storage: Storage, generation: Generation, step: int, world_size
     _append(run, _STARTED, generation, facts)
     if generation.number or generation.restart:
         job = {**_fields(generation), "slurm_job": environment.variables().get("SLURM_JOB_ID")}
-        events.append_event(storage, "requeued", step, {**job, **facts})
+        append_event(storage, "requeued", step, {**job, **facts})
 
 
 def requeue_statistics(run: Path, generation: Generation) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ from gearshift.training.storage import (
     publish_new,
     storage_errors,
 )
+from gearshift.training.trackers.catalog import TRACKERS
 
 LOG = "log.txt"
 RESULT = "result.json"
@@ -59,8 +60,6 @@ _ALLOWED = "a new or empty writable folder; without --out, a new folder in runs/
 _LINK = re.compile(rf"({'|'.join(LINKS)})|\.({'|'.join(LINKS)})\.new")
 _TARGET = re.compile(rf"{CHECKPOINTS}/[\w-]+")
 """The links in a run folder, with the names that they have before they are complete."""
-_OF_TRACKERS = ("wandb", "mlflow", "tensorboard")
-"""Folders with links of the trackers."""
 _LEFT = re.compile(
     r"\.lock(\.[0-9a-f]{8})?|\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8}"
 )
@@ -249,7 +248,7 @@ def check_regular(folder: Path) -> None:
     """
     for entry in os.scandir(folder) if folder.is_dir() else ():
         inner: list[os.DirEntry[str]] = []
-        if entry.is_dir(follow_symlinks=False) and entry.name not in _OF_TRACKERS:
+        if entry.is_dir(follow_symlinks=False) and entry.name not in TRACKERS:
             with suppress(OSError):  # a running process has removed it; or it cannot be listed
                 inner = [*os.scandir(entry)]
         for file in (entry, *inner):

@@ -8,8 +8,7 @@ import pytest
 
 from gearshift.launcher.__main__ import main
 from gearshift.launcher.run_folder import run_folder
-from gearshift.training.logging.events import EventsWriter
-from gearshift.training.logging.metrics import MetricsWriter
+from gearshift.training.logging.metrics import EventsWriter, MetricsWriter
 from gearshift.training.storage import Storage
 from tests.launcher.given import resolved
 from tests.launcher.runs import ended, trained

@@ -9,8 +9,7 @@ from gearshift.launcher.report import run_record
 from gearshift.launcher.report.page import BUCKETS
 from gearshift.launcher.report.watched_run import WatchedRun
 from gearshift.training.callbacks.base import Outcome
-from gearshift.training.logging.events import EventsWriter
-from gearshift.training.logging.metrics import MetricsWriter
+from gearshift.training.logging.metrics import EventsWriter, MetricsWriter
 from gearshift.training.storage import Storage
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended

@@ -18,8 +18,7 @@ from gearshift.training.agreement import agree_later
 from gearshift.training.checkpoint.reader import open_checkpoint
 from gearshift.training.checkpoint.restore import restore
 from gearshift.training.data.loader import EvaluationBatches
-from gearshift.training.data.order import DataOrder
-from gearshift.training.data.samples import Samples
+from gearshift.training.data.samples import DataOrder, Samples
 from gearshift.training.evaluation.evaluate import evaluate
 from gearshift.training.interruption import Interruption
 from gearshift.training.optim import optimizer

@@ -8,8 +8,7 @@ from gearshift.engines.base import Options
 from gearshift.engines.local import FlatAveraging
 from gearshift.engines.replicated import Replicated
 from gearshift.training.accumulate import accumulate
-from gearshift.training.data.order import DataOrder
-from gearshift.training.data.samples import Samples
+from gearshift.training.data.samples import DataOrder, Samples
 from gearshift.training.optim import optimizer
 from tests.training.ranks import tiny_run
 from tests.training.tiny import TinySplit, TinyTask, TwoTermsTask, make_settings, one_rank, run_tiny

@@ -5,7 +5,7 @@ import socket
 
 import numpy as np
 
-from gearshift.training.callbacks.callback_list import CallbackList
+from gearshift.training.callbacks.base import CallbackList
 from gearshift.training.stragglers import Stragglers
 from tests.training.tiny import RecordingCallback
 

@@ -18,9 +18,8 @@ from gearshift.training import settings
 from gearshift.training.callbacks.base import Action, Callback, Outcome
 from gearshift.training.checkpoint.restore import fill
 from gearshift.training.data.loader import Batches, EvaluationBatches
-from gearshift.training.data.order import DataOrder
-from gearshift.training.data.samples import Samples
-from gearshift.training.evaluation.held_out import HeldOut, HeldOutPart
+from gearshift.training.data.samples import DataOrder, Samples
+from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart
 from gearshift.training.loop import train
 from gearshift.training.optim import optimizer
 from gearshift.training.run_state import TrainingRun

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from enum import IntFlag
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from gearshift.training.storage import StorageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -213,7 +216,7 @@ class Callback:
         """Called before and after training, as `when` says, with the weights of `step`."""
 
     def throttled(self, available: Action) -> None:
-        """Called after all ranks took throttling steps; `available` are those that are still possible."""
+        """Called after all ranks took throttling steps; `available` are those still possible."""
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         """Called once a checkpoint is complete on disk; training waited `seconds` for it."""
@@ -227,3 +230,55 @@ class Callback:
 
     def end(self, outcome: Outcome) -> None:
         """Called after the last step, also if the run failed."""
+
+
+def _each(name: str) -> Callable[..., Any]:
+    def call(self: CallbackList, *arguments: object) -> Action:
+        return _joined(getattr(callback, name)(*arguments) for callback in self.callbacks)
+
+    return call
+
+
+class CallbackList(Callback):
+    """Calls each of `callbacks` in order, and joins the actions that they request."""
+
+    def __init__(self, callbacks: Sequence[Callback]):
+        self.callbacks = list(callbacks)
+        # Called after every update: those that would do nothing are omitted.
+        self._steps = [c.step for c in callbacks if type(c).step is not Callback.step]
+        self._requested = [
+            c.requested for c in callbacks if type(c).requested is not Callback.requested
+        ]
+
+    start = _each("start")
+    logged = _each("logged")
+    evaluated = _each("evaluated")
+    predicted = _each("predicted")
+    sampled = _each("sampled")
+    saved = _each("saved")
+    throttled = _each("throttled")
+    event = _each("event")
+
+    def step(self, step: Step) -> Action:
+        return _joined(on_step(step) for on_step in self._steps)
+
+    def requested(self) -> Action:
+        return _joined(requested() for requested in self._requested)
+
+    def end(self, outcome: Outcome) -> None:
+        """End each, also after one that fails.
+
+        A full disk hides no earlier error of a failed run.
+        """
+        hidden = (StorageError,) if outcome.status == "failed" else ()
+        with suppress(*hidden), ExitStack() as stack:
+            for callback in reversed(self.callbacks):
+                stack.callback(callback.end, outcome)
+
+
+def _joined(requests: Iterable[Action | None]) -> Action:
+    joined = Action.NOTHING
+    for action in requests:
+        if action:  # rarely; joining flags costs more than this check
+            joined |= action
+    return joined

@@ -44,8 +44,9 @@ class Profiler(Callback):
         """Start after the warm-up, and write the profile after the last profiled step."""
         self._newest = step.step
         if step.step == self._first - 1:
-            kinds = torch.profiler.ProfilerActivity
-            activities = [kinds.CPU, *[kinds.CUDA] * (self._device.type == "cuda")]
+            activities = [torch.profiler.ProfilerActivity.CPU]
+            if self._device.type == "cuda":
+                activities.append(torch.profiler.ProfilerActivity.CUDA)
             self._profile = torch.profiler.profile(activities=activities, profile_memory=True)
             self._profile.start()
         elif self._profile is not None and step.step == self._first + self._steps - 1:
@@ -65,7 +66,11 @@ class Profiler(Callback):
             torch.cuda.synchronize(self._device)  # the trace gets kernels that have ended
         profile.stop()
         count = self._newest - self._first + 1
-        facts = {"trace": f"{FOLDER}/{TRACE}", "first_step": self._first, "steps": count}
+        facts = {
+            "trace": f"{FOLDER}/{TRACE}",
+            "first_step": self._first,
+            "steps": count,
+        }
         content = {**facts, "operators": _operators(profile)}
         folder = self._storage.path / FOLDER
         with storage_errors(folder / TRACE):
@@ -80,17 +85,20 @@ class Profiler(Callback):
 
 def _operators(profile: torch.profiler.profile) -> list[dict[str, Any]]:
     """The OPERATORS dearest operators: by their own time on the device, then on the CPU."""
-    keys = sorted(
-        profile.key_averages(), key=lambda o: (o.self_device_time_total, o.self_cpu_time_total)
+    operators = sorted(
+        profile.key_averages(),
+        key=lambda o: (o.self_device_time_total, o.self_cpu_time_total),
     )
-    return [
-        {
-            "name": operator.key,
-            "calls": operator.count,
-            "self_cpu_s": operator.self_cpu_time_total * _S,
-            "self_device_s": operator.self_device_time_total * _S,
-            "self_cpu_memory_bytes": operator.self_cpu_memory_usage,
-            "self_device_memory_bytes": operator.self_device_memory_usage,
-        }
-        for operator in keys[: -OPERATORS - 1 : -1]
-    ]
+    rows = []
+    for operator in operators[: -OPERATORS - 1 : -1]:
+        rows.append(
+            {
+                "name": operator.key,
+                "calls": operator.count,
+                "self_cpu_s": operator.self_cpu_time_total * _S,
+                "self_device_s": operator.self_device_time_total * _S,
+                "self_cpu_memory_bytes": operator.self_cpu_memory_usage,
+                "self_device_memory_bytes": operator.self_device_memory_usage,
+            }
+        )
+    return rows

@@ -51,7 +51,9 @@ class BaseWeights:
 
     def left_out(self, engine: Engine) -> Engine:
         """`engine` with a state that lacks the frozen weights."""
-        return cast("Engine", _WithoutBase(engine, self.frozen)) if self.frozen else engine
+        if not self.frozen:
+            return engine
+        return cast("Engine", _WithoutBase(engine, self.frozen))
 
 
 def find(task: Task, model: Module, world: World) -> BaseWeights | None:
@@ -59,15 +61,20 @@ def find(task: Task, model: Module, world: World) -> BaseWeights | None:
 
     Reads each byte once, about a gigabyte per second.
     """
-    folder = task.base_folder() if isinstance(task, HasBaseWeights) else None
+    if not isinstance(task, HasBaseWeights):
+        return None
+    folder = task.base_folder()
     if folder is None:
         return None
-    sha256 = digest(folder).encode() if world.rank == 0 else None
+    sha256 = None
+    if world.rank == 0:
+        sha256 = digest(folder).encode()
     world.wait_for_all()
     sha256 = world.broadcast(sha256)
-    frozen = (name for name, p in model.named_parameters() if not p.requires_grad)
-    names = frozenset(frozen if has_adapters(task) else ())
-    return BaseWeights(folder, names, sha256.decode())
+    frozen: set[str] = set()
+    if has_adapters(task):
+        frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    return BaseWeights(folder, frozenset(frozen), sha256.decode())
 
 
 def has_adapters(task: object) -> bool:
@@ -81,7 +88,7 @@ def digest(folder: Path) -> str:
     for path in sorted(folder.glob("*.safetensors")):
         sha256.update(path.name.encode())
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
+            for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
                 sha256.update(chunk)
     return sha256.hexdigest()
 

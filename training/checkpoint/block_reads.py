@@ -1,10 +1,10 @@
-"""Reads of tensors from the files of a checkpoint: a block is checked as it is read into its place."""
+"""Reads of tensors from the files of a checkpoint: blocks are checked as they are read."""
 
 from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import FileIO
@@ -54,7 +54,7 @@ Placed = list[tuple[Tensor, Tensor]]
 
 
 class BlockReads:
-    """The blocks of a checkpoint that have the elements of some pieces; nothing is read before `run`.
+    """The blocks of a checkpoint that have the elements of some pieces; `run` reads them.
 
     Those of a buffer, whose elements may lie in two blocks, are checked, and not read into it.
     """
@@ -77,9 +77,9 @@ class BlockReads:
     def run(self) -> None:
         """Read the elements into their pieces, and compare their blocks with the checksums.
 
-        Reads each block once, in bounded memory. After an error, pieces may have been overwritten in
-        part. Raises CheckpointDamaged for a wrong checksum, and CheckpointError for a weight that is
-        not finite or an unreadable file. Touches disk.
+        Reads each block once, in bounded memory. After an error, pieces may have been overwritten
+        in part. Raises CheckpointDamaged for a wrong checksum, and CheckpointError for a weight
+        that is not finite or an unreadable file. Touches disk.
         """
         waiting: deque[Future[Placed]] = deque()
         with ThreadPoolExecutor(_THREADS, "load") as pool:
@@ -91,51 +91,51 @@ class BlockReads:
                 _place(waiting.popleft().result())
 
     def _add(self, piece: Piece) -> None:
+        kind = piece.kind
+        name = piece.name
         flat = piece.data.detach()
-        size = manifest.BLOCK_BYTES
-        dtype = self._checkpoint.dtype(piece.kind, piece.name)
-        stop = piece.start + flat.numel()
-        for file, offset, first, last in self._checkpoint.located(
-            piece.kind, piece.name, piece.start, stop
-        ):
-            begin = offset
-            end = offset + (last - first) * dtype.itemsize
-            self.needed_bytes += end - begin
-            held = flat[first - piece.start : last - piece.start]
-            while begin < end:
-                number = begin // size
-                cut = min(end, (number + 1) * size)
-                block = self._block(file, number)
-                if piece.kind != BUFFER:
-                    elements = slice(
-                        (begin - offset) // dtype.itemsize, (cut - offset) // dtype.itemsize
-                    )
-                    block.parts.append(
-                        _Part(begin, cut, piece.kind, piece.name, dtype, held[elements])
-                    )
-                begin = cut
+        dtype = self._checkpoint.dtype(kind, name)
+        width = dtype.itemsize
+        last_element = piece.start + flat.numel()
+        places = self._checkpoint.located(kind, name, piece.start, last_element)
+        for file, offset, first, last in places:
+            values = flat[first - piece.start : last - piece.start]
+            stop = offset + len(values) * width
+            self.needed_bytes += stop - offset
+            # The interval may go on in the next blocks.
+            start = offset
+            while start < stop:
+                block = self._block(file, start // manifest.BLOCK_BYTES)
+                cut = min(stop, block.stop)
+                if kind != BUFFER:
+                    elements = values[(start - offset) // width : (cut - offset) // width]
+                    block.parts.append(_Part(start, cut, kind, name, dtype, elements))
+                start = cut
 
     def _block(self, name: str, number: int) -> _Block:
-        file = self._files[name]
-        start = number * manifest.BLOCK_BYTES
-        stop = min(file.bytes, start + manifest.BLOCK_BYTES)
-        return self._blocks.setdefault(
-            (name, number), _Block(name, start, stop, file.crc32[number])
-        )
+        if (name, number) not in self._blocks:
+            file = self._files[name]
+            start = number * manifest.BLOCK_BYTES
+            stop = min(file.bytes, start + manifest.BLOCK_BYTES)
+            self._blocks[name, number] = _Block(
+                name,
+                start,
+                stop,
+                file.crc32[number],
+            )
+        return self._blocks[name, number]
 
     def _read(self, block: _Block) -> Placed:
         """Read one block; of targets that are not plain host memory, the values come back."""
-        checkpoint = self._checkpoint
         path = self._checkpoint.folder / block.file
-        parts = [
-            (part, _host_memory(part)) for part in sorted(block.parts, key=lambda part: part.start)
-        ]
+        block.parts.sort(key=lambda part: part.start)
+        memory = [_host_memory(part) for part in block.parts]
         checksum = 0
         position = block.start
         try:
             with path.open("rb", buffering=0) as stream:
-                stream.seek(block.start)
-                for part, values in parts:
+                stream.seek(position)
+                for part, values in zip(block.parts, memory, strict=True):
                     checksum = _skip(stream, part.start - position, checksum)
                     checksum = _fill(stream, as_bytes(values), checksum)
                     position = part.stop
@@ -148,10 +148,14 @@ class BlockReads:
             raise CheckpointDamaged(
                 f"{path} is damaged: wrong checksum of the block at byte {block.start}"
             )
-        for part, values in parts:
+
+        placed = []
+        for part, values in zip(block.parts, memory, strict=True):
             if part.kind in (WEIGHT, EMA):
-                checkpoint.check_weight(part.name, values, block.file)
-        return [(part.target, values) for part, values in parts if values is not part.target]
+                self._checkpoint.check_weight(part.name, values, block.file)
+            if values is not part.target:
+                placed.append((part.target, values))
+        return placed
 
 
 def _host_memory(part: _Part) -> Tensor:
@@ -163,14 +167,10 @@ def _host_memory(part: _Part) -> Tensor:
     return torch.empty(target.numel(), dtype=part.dtype)
 
 
-def _chunks(memory: memoryview) -> Iterator[memoryview]:
-    for start in range(0, len(memory), _AT_ONCE):
-        yield memory[start : start + _AT_ONCE]
-
-
 def _fill(stream: FileIO, memory: memoryview, checksum: int) -> int:
     """Read into `memory`; the checksum of what was read before and of that."""
-    for chunk in _chunks(memory):
+    for start in range(0, len(memory), _AT_ONCE):
+        chunk = memory[start : start + _AT_ONCE]
         rest = chunk
         while rest:
             count = stream.readinto(rest)

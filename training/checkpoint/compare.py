@@ -23,11 +23,9 @@ _REPRODUCED = ("loss", "grad_norm", "lr", "samples", "tokens")
 _LOGGED = (*_REPRODUCED, "epoch", "parts", "loss_scale", "metrics")
 
 _NOISE = 3e-7
-"""Of the largest gradients: those below are what rounding leaves of a gradient that is 0, such as that of
-a bias before batch normalization. In fp32, after 2 and 4 steps of abr:tiny and eeg_text:tiny, these are
-at most 1e-7, and others at least 1e-6."""
-
-Line = Facts
+"""Of the largest gradients: those below are what rounding leaves of a gradient that is 0, such as
+that of a bias before batch normalization. In fp32, after 2 and 4 steps of abr:tiny and
+eeg_text:tiny, these are at most 1e-7, and others at least 1e-6."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,11 @@ class Difference:
         """Readable location: `weight of model.norm.weight[3]`, `loss of step 7`."""
         if self.step is not None:
             return f"{self.name} of step {self.step}"
-        index = "" if self.index is None else str(list(self.index))
-        return f"{self.kind} of {self.name}{index}" if self.name else self.kind
+        if not self.name:
+            return self.kind
+        if self.index is None:
+            return f"{self.kind} of {self.name}"
+        return f"{self.kind} of {self.name}{list(self.index)}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class TensorComparison:
     largest_in: str | None
     """Its tensor: `weight of model.norm.weight`."""
     noise: Sequence[str] = ()
-    """Tensors above the tolerance that do not count: of parameters with gradients of rounding only."""
+    """Tensors above the tolerance that do not count: their gradients are rounding only."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class MetricsComparison:
 
 
 def compare(
-    ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = None
+    first: Checkpoint,
+    second: Checkpoint,
+    tolerance: Tolerance | None = None,
 ) -> TensorComparison:
     """Compare everything that resuming restores. Touches disk, in bounded memory.
 
@@ -105,116 +108,153 @@ def compare(
     differ by it relative to its norm, and a number of the parameter groups relative to itself. The
     norm, not single elements: for a nearly zero gradient, AdamW turns rounding into a whole step.
     What depends on the engine is then not compared: the loss scale, options that only one side has,
-    and the implementation of the optimizer, and neither are parameters with gradients of rounding only,
-    which an optimizer turns into whole steps. Integers and steps must be equal. The first difference is
-    that of a number, or of a tensor in the order of the model, weights before slots and buffers.
+    and the implementation of the optimizer, and neither are parameters with gradients of rounding
+    only, which an optimizer turns into whole steps. Integers and steps must be equal. The first
+    difference is that of a number, or of a tensor in the order of the model, weights before slots
+    and buffers.
     """
-    numbers = [_numbers(ours), _numbers(theirs)]
-    distances: dict[str, float] = {}
+    numbers = _numbers(first)
+    others = _numbers(second)
+    difference = next(_differing(numbers, others, tolerance), None)
+    without_gradient: set[str] = set()
+    if tolerance is not None:
+        without_gradient = _without_gradient(first)
+
     count = 0
-    first = next(_differing(numbers[0], numbers[1], tolerance), None)
-    without_gradient = set() if tolerance is None else _without_gradient(ours)
+    distances: dict[str, float] = {}
     noise: list[str] = []
-    for kind in (WEIGHT, *sorted({*ours.kinds} - {WEIGHT}), BUFFER):
-        for name in ours.names(kind):
+    for kind in (WEIGHT, *sorted({*first.kinds} - {WEIGHT}), BUFFER):
+        for name in first.names(kind):
             form = f"shape.{kind} {name}"
-            if numbers[0][form] != numbers[1].get(form):
+            if numbers[form] != others.get(form):
                 continue
             count += 1
-            relative, at = _distance(ours, theirs, kind, name)
+            relative, at = _distance(first, second, kind, name)
             if at is None:
                 continue
-            distances[f"{kind} of {name}"] = relative
+            tensor = f"{kind} of {name}"
+            distances[tensor] = relative
             if tolerance is not None and relative <= tolerance.of(kind):
                 continue
             if kind != BUFFER and name in without_gradient and math.isfinite(relative):
-                noise.append(f"{kind} of {name}")
-            elif first is None:
-                index = tuple(int(i) for i in np.unravel_index(at, ours.shape(kind, name)))
-                a, b = (side.interval(kind, name, at, at + 1).item() for side in (ours, theirs))
-                first = Difference(kind, name, index, a, b)
+                noise.append(tensor)
+            elif difference is None:
+                index = np.unravel_index(at, first.shape(kind, name))
+                difference = Difference(
+                    kind,
+                    name,
+                    tuple(map(int, index)),
+                    first.interval(kind, name, at, at + 1).item(),
+                    second.interval(kind, name, at, at + 1).item(),
+                )
     largest_in = max(distances, key=distances.__getitem__, default=None)
     largest = max(distances.values(), default=0.0)
-    return TensorComparison(count, len(distances), first, largest, largest_in, tuple(noise))
+    return TensorComparison(
+        count,
+        len(distances),
+        difference,
+        largest,
+        largest_in,
+        tuple(noise),
+    )
 
 
 def _without_gradient(checkpoint: Checkpoint) -> set[str]:
-    """The parameters whose gradients are rounding only, by the second moments that Adam keeps of them."""
-    sizes = dict[str, float]()
-    for name in checkpoint.names("exp_avg_sq"):
-        squares = sum(
-            float(part.double().abs().sum()) for part in checkpoint.parts("exp_avg_sq", name)
-        )
-        sizes[name] = math.sqrt(squares / max(1, math.prod(checkpoint.shape("exp_avg_sq", name))))
+    """The parameters whose gradients are rounding only, by the second moments that Adam keeps."""
+    kind = "exp_avg_sq"
+    sizes: dict[str, float] = {}
+    for name in checkpoint.names(kind):
+        squares = 0.0
+        for part in checkpoint.parts(kind, name):
+            squares += float(part.double().abs().sum())
+        sizes[name] = math.sqrt(squares / max(1, math.prod(checkpoint.shape(kind, name))))
     largest = max(sizes.values(), default=0.0)
     return {name for name, size in sizes.items() if size < _NOISE * largest}
 
 
 def _distance(
-    first: Checkpoint, second: Checkpoint, kind: str, name: str
+    first: Checkpoint,
+    second: Checkpoint,
+    kind: str,
+    name: str,
 ) -> tuple[float, int | None]:
-    """The norm of the difference over the larger norm, and the flat index of the largest difference.
+    """The norm of the difference over the larger norm, and where the difference is largest.
 
-    Infinite where one is not finite, and for different integers. Without an index no bit differs.
+    Infinite where one is not finite, and for different integers. The place is an index of the
+    flattened tensor; without one no bit differs.
     """
     squares = torch.zeros(3, dtype=torch.float64)
     at = None
     largest = -1.0
     start = 0
-    for ours, theirs in zip(first.parts(kind, name), second.parts(kind, name), strict=True):
-        differs = (ours.view(torch.uint8) != theirs.view(torch.uint8)).view(len(ours), -1).any(1)
-        a = ours.double()
-        b = theirs.double()
+    for part, other in zip(first.parts(kind, name), second.parts(kind, name), strict=True):
+        bytes_differ = part.view(torch.uint8) != other.view(torch.uint8)
+        differs = bytes_differ.view(len(part), -1).any(1)
+        a = part.double()
+        b = other.double()
         apart = (a - b).abs().nan_to_num(nan=math.inf)
-        if not ours.is_floating_point():
+        if not part.is_floating_point():
             apart.fill_(math.inf)
         apart[~differs] = -1.0  # also where both are the same NaN or infinity
-        parts = (apart.clamp(min=0.0), a[a.isfinite()], b[b.isfinite()])
-        squares += torch.stack([x.square().sum() for x in parts])
-        if float(apart.max()) > largest:
+        for n, values in enumerate((apart.clamp(min=0.0), a[a.isfinite()], b[b.isfinite()])):
+            squares[n] += values.square().sum()
+        highest = float(apart.max())
+        if highest > largest:
             at = start + int(apart.argmax())
-            largest = float(apart.max())
-        start += len(ours)
+            largest = highest
+        start += len(part)
     norm, *norms = squares.sqrt().tolist()
     return norm / (max(norms) or 1.0), at
 
 
 def _numbers(checkpoint: Checkpoint) -> Facts:
     """The forms of tensors, and the numbers of state.json and the manifest, by kind and name."""
-    forms = {
-        f"{kind} {name}": f"{list(checkpoint.shape(kind, name))} {checkpoint.dtype(kind, name)}"
-        for kind in (*checkpoint.kinds, BUFFER)
-        for name in checkpoint.names(kind)
-    }
-    groups = {str(number): group for number, group in enumerate(checkpoint.groups)}
-    numbers = {"shape": forms, "samples": checkpoint.manifest.samples, "steps": checkpoint.steps}
-    return flat({**numbers, "groups": groups, "loss_scale": checkpoint.loss_scale})
+    forms = {}
+    for kind in (*checkpoint.kinds, BUFFER):
+        for name in checkpoint.names(kind):
+            shape = list(checkpoint.shape(kind, name))
+            forms[f"{kind} {name}"] = f"{shape} {checkpoint.dtype(kind, name)}"
+    return flat(
+        {
+            "shape": forms,
+            "samples": checkpoint.manifest.samples,
+            "steps": checkpoint.steps,
+            "groups": {str(number): group for number, group in enumerate(checkpoint.groups)},
+            "loss_scale": checkpoint.loss_scale,
+        }
+    )
 
 
 def _differing(
-    ours: Facts, theirs: Facts, tolerance: Tolerance | None, step: int | None = None
+    first: Facts,
+    second: Facts,
+    tolerance: Tolerance | None,
+    step: int | None = None,
 ) -> Iterator[Difference]:
     """The values that differ, floats by more than `tolerance`; `step`: of a line of metrics."""
-    for key in {**ours, **theirs}:
-        (kind, _, name), a, b, within = key.partition("."), ours.get(key), theirs.get(key), 0.0
+    for key in {**first, **second}:
+        kind, _, name = key.partition(".")
+        a = first.get(key)
+        b = second.get(key)
+        within = 0.0
         if tolerance is not None:
-            is_own = None in (a, b) or name.partition(".")[2] in _IMPLEMENTATION
-            if kind == "loss_scale" or (kind == "groups" and is_own):
+            if kind == "loss_scale":
+                continue
+            if kind == "groups" and (None in (a, b) or name.partition(".")[2] in _IMPLEMENTATION):
                 continue
             if kind in ("groups", "train"):
                 within = tolerance.moments if name == "grad_norm" else tolerance.weights
-        is_close = (
-            isinstance(a, float)
-            and isinstance(b, float)
-            and abs(a - b) <= within * max(abs(a), abs(b))
-        )
-        if a != b and not is_close:
+        if isinstance(a, float) and isinstance(b, float):
+            is_equal = a == b or abs(a - b) <= within * max(abs(a), abs(b))
+        else:
+            is_equal = bool(a == b)
+        if not is_equal:
             yield Difference(kind, name, None, a, b, step)
 
 
 def compare_metrics(
-    first: Iterable[Line],
-    second: Iterable[Line],
+    first: Iterable[Facts],
+    second: Iterable[Facts],
     after: int,
     upto: int,
     tolerance: Tolerance | None = None,
@@ -226,19 +266,37 @@ def compare_metrics(
     a last bit may change a count of right answers. A run also logs the first step after a start, so
     each run may have lines that the other lacks.
     """
-    kinds, keys = (("train", "eval"), _LOGGED) if tolerance is None else (("train",), _REPRODUCED)
-    # By step, kind (training first) and split; the later of two lines: the run had gone back.
-    ours, theirs = (
-        {
-            (line["step"], line["kind"] == "eval", str(line.get("split", ""))): flat(
-                {line["kind"]: {key: line.get(key) for key in keys}}
-            )
-            for line in lines
-            if line.get("kind") in kinds and after < line["step"] <= upto
-        }
-        for lines in (first, second)
+    kinds: tuple[str, ...] = ("train", "eval")
+    keys: tuple[str, ...] = _LOGGED
+    if tolerance is not None:
+        kinds = ("train",)
+        keys = _REPRODUCED
+
+    def by_place(lines: Iterable[Facts]) -> dict[tuple[int, bool, str], Facts]:
+        """By step, kind (training first) and split; the later of two: the run had gone back."""
+        places: dict[tuple[int, bool, str], Facts] = {}
+        for line in lines:
+            kind = line.get("kind")
+            if kind in kinds and after < line["step"] <= upto:
+                place = line["step"], kind == "eval", str(line.get("split", ""))
+                places[place] = flat({kind: {key: line.get(key) for key in keys}})
+        return places
+
+    lines = by_place(first)
+    others = by_place(second)
+    common = sorted(lines.keys() & others.keys())
+    difference = None
+    for place in common:
+        differences = _differing(
+            lines[place],
+            others[place],
+            tolerance,
+            place[0],
+        )
+        difference = difference or next(differences, None)
+    is_logged = any(step > after + 1 or is_evaluation for step, is_evaluation, _ in others)
+    return MetricsComparison(
+        len(common),
+        difference,
+        is_missing=is_logged and not common,
     )
-    both = sorted(ours.keys() & theirs.keys())
-    differences = (d for key in both for d in _differing(ours[key], theirs[key], tolerance, key[0]))
-    logged = any(step > after + 1 or is_evaluation for step, is_evaluation, _ in theirs)
-    return MetricsComparison(len(both), next(differences, None), is_missing=logged and not both)

@@ -11,7 +11,7 @@ from gearshift.training.checkpoint.manifest import CheckpointError
 
 if TYPE_CHECKING:
     from gearshift.engines.base import Engine
-    from gearshift.training.callbacks.callback_list import CallbackList
+    from gearshift.training.callbacks.base import CallbackList
     from gearshift.training.checkpoint.reader import Checkpoint
     from gearshift.training.checkpoint.writer import CheckpointWriter
     from gearshift.training.settings import Save
@@ -24,7 +24,11 @@ class CheckpointController:
     """
 
     def __init__(
-        self, settings: Save, writer: CheckpointWriter, callbacks: CallbackList, first_step: int
+        self,
+        settings: Save,
+        writer: CheckpointWriter,
+        callbacks: CallbackList,
+        first_step: int,
     ):
         self.writer = writer
         self._callbacks = callbacks
@@ -55,7 +59,8 @@ class CheckpointController:
         Raises CheckpointError if it failed and `save.required` is on.
         """
         began = time.perf_counter()
-        if folder := self._attempt(self.writer.wait):
+        folder = self._attempt(self.writer.wait)
+        if folder is not None:
             waited_s = self._waited_s + time.perf_counter() - began
             self._callbacks.saved(folder, self.saved_step, waited_s)
 
@@ -77,9 +82,8 @@ class CheckpointController:
         try:
             checkpoint = self.writer.checkpoint(best["step"])
         except CheckpointError as error:
-            self._callbacks.event(
-                "warning", {"text": f"kept the last weights, not the best: {error}"}
-            )
+            text = f"kept the last weights, not the best: {error}"
+            self._callbacks.event("warning", {"text": text})
             return step
         from gearshift.training.checkpoint.restore import restore
 

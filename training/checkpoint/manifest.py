@@ -1,4 +1,4 @@
-"""The files of a checkpoint: manifest.json with sizes and checksums, state.json, and how they are written."""
+"""The files of a checkpoint: manifest.json with sizes and checksums, and state.json."""
 
 from __future__ import annotations
 
@@ -151,9 +151,10 @@ def write_file(path: Path, chunks: Iterable[memoryview | bytes]) -> CheckpointFi
         for chunk in chunks:
             rest = memoryview(chunk)
             while rest:
-                if (filled := size % BLOCK_BYTES) == 0:
+                in_block = size % BLOCK_BYTES
+                if in_block == 0:
                     checksums.append(0)
-                count = stream.write(rest[: BLOCK_BYTES - filled])
+                count = stream.write(rest[: BLOCK_BYTES - in_block])
                 checksums[-1] = zlib.crc32(rest[:count], checksums[-1])
                 size = size + count
                 rest = rest[count:]
@@ -162,20 +163,23 @@ def write_file(path: Path, chunks: Iterable[memoryview | bytes]) -> CheckpointFi
 
 
 def check_files(
-    folder: Path, files: Iterable[CheckpointFile], part: int = 0, parts: int = 1
+    folder: Path,
+    files: Iterable[CheckpointFile],
+    part: int = 0,
+    parts: int = 1,
 ) -> None:
     """Compare the blocks of `files` with their checksums; with `parts`, every `parts`-th block.
 
     Raises CheckpointError with the first wrong file and offset. Touches disk.
     """
-    blocks = [
-        (folder / file.name, number * BLOCK_BYTES, checksum)
-        for file in files
-        for number, checksum in enumerate(file.crc32)
-    ][part::parts]
+    blocks = []
+    for file in files:
+        for number, checksum in enumerate(file.crc32):
+            blocks.append((folder / file.name, number * BLOCK_BYTES, checksum))
+    blocks = blocks[part::parts]
     with ThreadPoolExecutor(_THREADS, "checksum") as pool:
-        found = pool.map(lambda block: _block_checksum(*block[:2]), blocks)
-        for (path, start, checksum), actual in zip(blocks, found, strict=True):
+        actual_checksums = pool.map(lambda block: _block_checksum(*block[:2]), blocks)
+        for (path, start, checksum), actual in zip(blocks, actual_checksums, strict=True):
             if actual != checksum:
                 raise CheckpointDamaged(
                     f"{path} is damaged: wrong checksum of the block at byte {start}"
@@ -205,7 +209,8 @@ def read(folder: Path) -> Manifest:
     content of the files.
     """
     path = folder / NAME
-    content, checksum = (_read_small(folder / name) for name in (NAME, CHECKSUM_NAME))
+    content = _read_small(path)
+    checksum = _read_small(folder / CHECKSUM_NAME)
     if checksum.split() != [hashlib.sha256(content).hexdigest().encode(), NAME.encode()]:
         raise CheckpointError(f"{path} is damaged: wrong checksum")
     try:
@@ -214,8 +219,11 @@ def read(folder: Path) -> Manifest:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise CheckpointError(f"{path} is no manifest: {place}: {first['msg']}") from error
+
     names = sorted(file.name for file in manifest.files)
-    expected = [STATE, *map(rank_file, range(min(manifest.world_size, len(names))))]
+    # Not more than there are files: the number of ranks could be anything.
+    ranks = range(min(manifest.world_size, len(names)))
+    expected = [STATE, *map(rank_file, ranks)]
     if names not in (sorted(expected), sorted([*expected, MODEL])):
         raise CheckpointError(f"{path} is no manifest of {manifest.world_size} ranks")
     if step_of(folder.resolve().name) not in (None, manifest.step):
@@ -243,9 +251,15 @@ def _read_small(path: Path) -> bytes:
 
 def render_state(state: State, facts: Facts) -> bytes:
     """The content of state.json as bytes. Raises CheckpointError if it is too large to read."""
-    buffers = {name: tuple(buffer.shape) for name, buffer in state.buffers.items()}
-    parts = {"groups": state.groups, "loss_scale": state.loss_scale, "facts": facts}
-    content = encode_bytes({"shapes": state.shapes, "buffers": buffers, **parts})
+    content = encode_bytes(
+        {
+            "shapes": state.shapes,
+            "buffers": {name: tuple(buffer.shape) for name, buffer in state.buffers.items()},
+            "groups": state.groups,
+            "loss_scale": state.loss_scale,
+            "facts": facts,
+        }
+    )
     if len(content) > MOST_BYTES:
         raise CheckpointError(f"{STATE} would have {len(content)} bytes")
     return content

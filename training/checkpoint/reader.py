@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from math import prod
@@ -52,7 +52,7 @@ class Checkpoint:
         self.folder = folder
         self.manifest = written
         self.is_verified = is_verified
-        """Whether all bytes were compared with their checksums; if not, `restore` does as it reads."""
+        """Whether all bytes were compared with their checksums; if not, `restore` does it."""
         with _read_errors(folder / manifest.STATE):
             state = manifest.read_state(folder / manifest.STATE)
         self.shapes: Mapping[str, Shape] = state.shapes
@@ -63,20 +63,19 @@ class Checkpoint:
         self._trained = {name for group in self.groups for name in group.get("names", ())}
         self.steps: dict[str, float] = {}
         """Optimizer steps taken, by parameter."""
-        required = [(WEIGHT, name) for name in self.shapes] + [
-            (BUFFER, name) for name in self.buffer_shapes
-        ]
-        self._stored: dict[tuple[str, str], list[_Extent]] = {key: [] for key in required}
+
+        self._stored: dict[tuple[str, str], list[_Extent]] = {}
+        for name in self.shapes:
+            self._stored[WEIGHT, name] = []
+        for name in self.buffer_shapes:
+            self._stored[BUFFER, name] = []
         for file in written.files:
             if manifest.RANK_FILE.match(file.name):
                 with _read_errors(folder / file.name):
                     self._list(file.name)
-        for (kind, name), stored in self._stored.items():
-            # Every tensor is complete, without overlaps.
-            stored.sort(key=lambda extent: extent[:2])
-            ends = [0, *(extent.stop for extent in stored)]
-            is_whole = [*(extent.start for extent in stored), prod(self.shape(kind, name))] == ends
-            if not stored or not is_whole or len({extent.dtype for extent in stored}) > 1:
+        for (kind, name), extents in self._stored.items():
+            extents.sort(key=lambda extent: extent[:2])
+            if not _are_whole(extents, prod(self.shape(kind, name))):
                 raise CheckpointError(f"{folder}: {kind} of {name} is incomplete")
 
     @property
@@ -91,7 +90,9 @@ class Checkpoint:
 
     def shape(self, kind: str, name: str) -> Shape:
         """The shape of a parameter, a slot or a buffer."""
-        return self.buffer_shapes[name] if kind == BUFFER else kind_shape(kind, self.shapes[name])
+        if kind == BUFFER:
+            return self.buffer_shapes[name]
+        return kind_shape(kind, self.shapes[name])
 
     def dtype(self, kind: str, name: str) -> torch.dtype:
         """What a tensor is stored as: fp32, but for buffers and for parameters of 64 bits."""
@@ -121,22 +122,22 @@ class Checkpoint:
         return target
 
     def located(
-        self, kind: str, name: str, start: int, stop: int
+        self,
+        kind: str,
+        name: str,
+        start: int,
+        stop: int,
     ) -> Iterator[tuple[str, int, int, int]]:
         """Where elements [start, stop) of a flattened tensor are.
 
-        Gives parts, each as file, offset of its first byte, first element and element after its last.
+        Gives parts: file, offset of its first byte, first element and element after its last.
         """
         for extent in self._stored[kind, name]:
             first = max(start, extent.start)
             last = min(stop, extent.stop)
             if first < last:
-                yield (
-                    extent.file,
-                    extent.offset + (first - extent.start) * extent.dtype.itemsize,
-                    first,
-                    last,
-                )
+                before = (first - extent.start) * extent.dtype.itemsize
+                yield extent.file, extent.offset + before, first, last
 
     def used_kind(self, kind: str) -> dict[str, str]:
         """By parameter, `kind` such as "ema" where there is one; frozen ones have their weights."""
@@ -149,18 +150,35 @@ class Checkpoint:
         """
         for name, used in self.used_kind(kind).items():
             for extent in self._stored[used, name]:
-                for start in range(extent.start, extent.stop, _AT_ONCE):
-                    part = self.interval(used, name, start, min(extent.stop, start + _AT_ONCE))
-                    self.check_weight(name, part, extent.file)
+                self._check_extent(name, extent)
         if all(file.name != manifest.MODEL for file in self.manifest.files):
             return
-        with _read_errors(self.folder / manifest.MODEL):
-            entries, _ = tensor_file.read_head(self.folder / manifest.MODEL)
+        path = self.folder / manifest.MODEL
+        with _read_errors(path):
+            entries, _ = tensor_file.read_head(path)
         for name, ((dtype, shape), offset) in entries.items():
-            for start in range(0, prod(shape) if name in self.shapes else 0, _AT_ONCE):
-                part = torch.empty(min(_AT_ONCE, prod(shape) - start), dtype=dtype)
-                self._read(manifest.MODEL, offset + start * dtype.itemsize, part)
-                self.check_weight(name, part, manifest.MODEL)
+            if name in self.shapes:
+                self._check_extent(
+                    name,
+                    _Extent(
+                        0,
+                        prod(shape),
+                        path.name,
+                        offset,
+                        dtype,
+                    ),
+                )
+
+    def _check_extent(self, name: str, extent: _Extent) -> None:
+        size = extent.stop - extent.start
+        for start in range(0, size, _AT_ONCE):
+            part = torch.empty(min(_AT_ONCE, size - start), dtype=extent.dtype)
+            self._read(
+                extent.file,
+                extent.offset + start * extent.dtype.itemsize,
+                part,
+            )
+            self.check_weight(name, part, extent.file)
 
     def check_weight(self, name: str, values: Tensor, file: str) -> None:
         """Raise CheckpointError if `values` of the weight `name`, in `file`, are not finite.
@@ -188,17 +206,29 @@ class Checkpoint:
         entries, metadata = tensor_file.read_head(self.folder / file)
         for key, ((dtype, (length,)), offset) in entries.items():
             kind, name, start = parse_key(key)
-            is_wide = dtype.itemsize >= torch.float32.itemsize
-            if kind != BUFFER and (not is_wide or offset % dtype.itemsize):
+            width = dtype.itemsize
+            is_aligned = width >= torch.float32.itemsize and offset % width == 0
+            if kind != BUFFER and not is_aligned:
                 raise ValueError(
                     f"{key} is {dtype} from byte {offset} on, not aligned fp32 or wider"
                 )
             self.shape(kind, name)  # it has one
             extent = _Extent(start, start + length, file, offset, dtype)
             self._stored.setdefault((kind, name), []).append(extent)
-        for name, count in manifest.STEPS.validate_json(metadata["steps"], strict=True).items():
+        steps = manifest.STEPS.validate_json(metadata["steps"], strict=True)
+        for name, count in steps.items():
             if self.steps.setdefault(name, count) != count or name not in self.shapes:
                 raise ValueError(f"the steps of {name} are unknown, or differ between ranks")
+
+
+def _are_whole(extents: Sequence[_Extent], size: int) -> bool:
+    """Whether `extents`, in order, cover a tensor of `size` elements in one dtype, none twice."""
+    end = 0
+    for extent in extents:
+        if extent.start != end or extent.dtype != extents[0].dtype:
+            return False
+        end = extent.stop
+    return bool(extents) and end == size
 
 
 def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
@@ -214,28 +244,33 @@ def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
 
 
 def write_weights(
-    source: Checkpoint, path: Path, kind: str = WEIGHT, names: Mapping[str, str] | None = None
+    source: Checkpoint,
+    path: Path,
+    kind: str = WEIGHT,
+    names: Mapping[str, str] | None = None,
 ) -> CheckpointFile:
     """Write parameters and buffers of `source` to the new file `path`, as other programs read them.
 
     Names and shapes are those of the model, tied weights appear once, dtypes are those of `source`.
-    With another `kind`, such as "ema", parameters that have it are written with
-    it, and others (frozen ones) with their weights. `names` selects tensors and renames them. Holds
-    a few MiB at a time. Touches disk. Raises CheckpointError, StorageError.
+    With another `kind`, such as "ema", parameters that have it are written with it, and others
+    (frozen ones) with their weights. `names` selects tensors and renames them. Holds a few MiB at a
+    time. Touches disk. Raises CheckpointError, StorageError.
     """
     keys = [(used, name) for name, used in source.used_kind(kind).items()]
     keys += [(BUFFER, name) for name in source.buffer_shapes]
-    if names is not None:
-        keys = [key for key in keys if key[1] in names]
+    if names is None:
+        names = {name: name for _, name in keys}
+    keys = [key for key in keys if key[1] in names]
     # The widest first, as readers map the file.
     keys.sort(key=lambda key: -source.dtype(*key).itemsize)
-    entries = {
-        (names or {}).get(key[1], key[1]): (source.dtype(*key), source.shape(*key)) for key in keys
-    }
+    entries = {names[key[1]]: (source.dtype(*key), source.shape(*key)) for key in keys}
     # Readers of other libraries look for "format".
-    head = tensor_file.file_head(
-        entries, {"format": "pt", "kind": kind, "step": f"{source.manifest.step}"}
-    )
+    metadata = {
+        "format": "pt",
+        "kind": kind,
+        "step": f"{source.manifest.step}",
+    }
+    head = tensor_file.file_head(entries, metadata)
     contents = (as_bytes(part) for key in keys for part in source.parts(*key))
     return manifest.write_file(path, chain([head], contents))
 

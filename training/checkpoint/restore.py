@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,20 +31,31 @@ _MAX_ERRORS = 8
 def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: str = WEIGHT) -> None:
     """Load `checkpoint` into `engine`. Collective; touches disk.
 
-    Each rank reads the parts that it holds, and checks them unless `checkpoint` is verified. Parameter
-    groups keep the options that the engine was built with, except the learning rate. Without `slots`,
-    only weights and buffers are restored; with another `kind`, such as "ema", those of that kind
-    replace weights where there are some. Raises CheckpointError if the model differs, before anything
-    is changed; CheckpointDamaged for a wrong checksum, after which the engine is of no use; and
-    EngineError if the engine cannot hold the step counts; all on every rank.
+    Each rank reads the parts that it holds, and checks them unless `checkpoint` is verified.
+    Parameter groups keep the options that the engine was built with, except the learning rate.
+    Without `slots`, only weights and buffers are restored; with another `kind`, such as "ema",
+    those of that kind replace weights where there are some. Raises CheckpointError if the model
+    differs, before anything is changed; CheckpointDamaged for a wrong checksum, after which the
+    engine is of no use; and EngineError if the engine cannot hold the step counts; all on every
+    rank.
     """
     state = engine.state()
     world = engine.world
     _together(world, lambda: check(checkpoint, state, slots))
-    pieces = _stored_pieces(state, slots, checkpoint.used_kind(kind))
+    used_kinds = checkpoint.used_kind(kind)
+    pieces = []
+    for piece in state.pieces:
+        if piece.kind == WEIGHT:
+            pieces.append(replace(piece, kind=used_kinds[piece.name]))
+        elif slots:
+            pieces.append(piece)
     buffers = [Piece(BUFFER, name, 0, buffer.reshape(-1)) for name, buffer in state.buffers.items()]
     if not checkpoint.is_verified:
-        _verify_together(checkpoint, BlockReads(checkpoint, [*pieces, *buffers]), world)
+        _verify_together(
+            checkpoint,
+            BlockReads(checkpoint, [*pieces, *buffers]),
+            world,
+        )
 
     def fill_state() -> None:
         fill(checkpoint, pieces)
@@ -57,9 +68,9 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
     if not slots:
         engine.refresh()
         return
-    stored = {name: group["lr"] for group in checkpoint.groups for name in group["names"]}
+    rates = {name: group["lr"] for group in checkpoint.groups for name in group["names"]}
     for group, named in zip(engine.groups, state.groups, strict=True):
-        group["lr"] = stored.get(named["names"][0], group["lr"])
+        group["lr"] = rates.get(named["names"][0], group["lr"])
     engine.load(checkpoint.steps, checkpoint.loss_scale)
 
 
@@ -69,21 +80,20 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
     Compares names and shapes of parameters and buffers, and with `slots` the kinds of slots. A rank
     checks the slots that it holds.
     """
-    forms = {n: (s, checkpoint.dtype(BUFFER, n)) for n, s in checkpoint.buffer_shapes.items()}
-    # With their dtype: a copy would round them.
+    # Buffers with their dtype: a copy would round them.
+    stored = {n: (s, checkpoint.dtype(BUFFER, n)) for n, s in checkpoint.buffer_shapes.items()}
     buffers = {name: (tuple(buffer.shape), buffer.dtype) for name, buffer in state.buffers.items()}
-    errors = _differing("parameter", checkpoint.shapes, state.shapes) + _differing(
-        "buffer", forms, buffers
-    )
+    errors = _differing("parameter", checkpoint.shapes, state.shapes)
+    errors += _differing("buffer", stored, buffers)
     if slots and not errors:
-        differing = _differing("optimizer state of", *_slots(checkpoint, state))
-        errors = [f"{error}; fix: --reset optimizer" for error in differing]
-    if errors:
-        if (more := len(errors) - _MAX_ERRORS) > 0:
-            errors[_MAX_ERRORS:] = [f"and {more} more"]
-        raise CheckpointError(
-            "\n  ".join([f"{checkpoint.folder} does not fit the model:", *errors])
-        )
+        for error in _differing("optimizer state of", *_slots(checkpoint, state)):
+            errors.append(f"{error}; fix: --reset optimizer")
+    if not errors:
+        return
+    lines = [f"{checkpoint.folder} does not fit the model:", *errors[:_MAX_ERRORS]]
+    if len(errors) > _MAX_ERRORS:
+        lines.append(f"and {len(errors) - _MAX_ERRORS} more")
+    raise CheckpointError("\n  ".join(lines))
 
 
 def fill(checkpoint: Checkpoint, pieces: Iterable[Piece]) -> None:
@@ -100,18 +110,14 @@ def fill(checkpoint: Checkpoint, pieces: Iterable[Piece]) -> None:
         for first in range(0, flat.numel(), _AT_ONCE):
             chunk = flat[first : first + _AT_ONCE]
             start = piece.start + first
-            chunk.copy_(checkpoint.interval(piece.kind, piece.name, start, start + chunk.numel()))
-
-
-def _stored_pieces(state: State, slots: bool, kinds: Mapping[str, str]) -> list[Piece]:
-    """What this rank reads of a checkpoint; the weights as the kind that they have in `kinds`."""
-    pieces = []
-    for piece in state.pieces:
-        if piece.kind == WEIGHT:
-            pieces.append(replace(piece, kind=kinds[piece.name]))
-        elif slots:
-            pieces.append(piece)
-    return pieces
+            chunk.copy_(
+                checkpoint.interval(
+                    piece.kind,
+                    piece.name,
+                    start,
+                    start + chunk.numel(),
+                )
+            )
 
 
 def _verify_together(checkpoint: Checkpoint, reads: BlockReads, world: World) -> None:
@@ -129,36 +135,42 @@ def _verify_together(checkpoint: Checkpoint, reads: BlockReads, world: World) ->
     checkpoint.is_verified = True
 
 
-def _differing(what: str, stored: Facts, ours: Facts) -> list[str]:
-    sides = (
-        (name, *(side.get(name, "nothing") for side in (stored, ours)))
-        for name in {**ours, **stored}
-    )
-    return [
-        f"{what} '{n}' is {a} in the checkpoint and {b} in the model" for n, a, b in sides if a != b
-    ]
+def _differing(what: str, stored: Facts, present: Facts) -> list[str]:
+    texts = []
+    for name in {**present, **stored}:
+        before = stored.get(name, "nothing")
+        now = present.get(name, "nothing")
+        if before != now:
+            texts.append(f"{what} '{name}' is {before} in the checkpoint and {now} in the model")
+    return texts
 
 
-def _slots(checkpoint: Checkpoint, state: State) -> list[dict[str, list[str]]]:
-    """The optimizer slots, and the count of steps, of parameters whose slots this rank holds."""
-    held: dict[str, set[str]] = {}
+def _slots(checkpoint: Checkpoint, state: State) -> tuple[Facts, Facts]:
+    """The optimizer slots, and the count of steps, of parameters whose slots this rank holds.
+
+    Those of the checkpoint, and those of the state.
+    """
+    present: dict[str, list[str]] = {}
     for piece in state.pieces:
-        if piece.kind != WEIGHT and 0 not in state.shapes[piece.name]:  # not every engine has those
-            held.setdefault(piece.name, set()).add(piece.kind)
-    stored: dict[str, set[str]] = {name: set() for name in held}
-    for kind in set(checkpoint.kinds) - {EMA, WEIGHT}:
-        for name in held.keys() & checkpoint.names(kind):
-            stored[name].add(kind)
-    for name in held.keys() & state.steps.keys() - checkpoint.steps.keys():
-        held[name].add("steps")
-    return [{name: sorted(kinds) for name, kinds in side.items()} for side in (stored, held)]
+        # Not every engine has slots of a parameter without elements.
+        if piece.kind != WEIGHT and 0 not in state.shapes[piece.name]:
+            present.setdefault(piece.name, []).append(piece.kind)
+    kinds = sorted(set(checkpoint.kinds) - {EMA, WEIGHT})
+    names_of = {kind: set(checkpoint.names(kind)) for kind in kinds}
+    stored = {}
+    for name, slots in present.items():
+        stored[name] = [kind for kind in kinds if name in names_of[kind]]
+        if name in state.steps and name not in checkpoint.steps:
+            slots.append("steps")
+        present[name] = sorted(set(slots))
+    return stored, present
 
 
 def _together(world: World, action: Callable[[], None]) -> None:
-    """Run `action` on every rank; if it fails on one, all raise CheckpointError, or CheckpointDamaged."""
+    """Run `action` on all ranks; if it fails on one, all raise CheckpointError or its subclass."""
     is_damaged = False
 
-    def noted() -> None:
+    def note_damage() -> None:
         nonlocal is_damaged
         try:
             action()
@@ -166,6 +178,8 @@ def _together(world: World, action: Callable[[], None]) -> None:
             is_damaged = True
             raise
 
-    _, error = attempt(world, noted, CheckpointError, OSError)
+    _, error = attempt(world, note_damage, CheckpointError, OSError)
     if error is not None:
-        raise CheckpointDamaged(error) if world.agree(int(is_damaged)) else CheckpointError(error)
+        if world.agree(int(is_damaged)):
+            raise CheckpointDamaged(error)
+        raise CheckpointError(error)

@@ -85,14 +85,16 @@ class ResumePoint:
     def report(self, event: Emit) -> None:
         """Report the event "resumed", and a warning for each damaged checkpoint."""
         written = self.checkpoint.manifest
-        facts = {
-            "checkpoint": self.checkpoint.folder.name,
-            "written_by": {"engine": written.engine, "world_size": written.world_size},
-            "changes": list(self.changes),
-            "reset": sorted(self.reset),
-            "damaged": {f"{step}": text for step, text in self.damaged.items()},
-        }
-        event("resumed", facts)
+        event(
+            "resumed",
+            {
+                "checkpoint": self.checkpoint.folder.name,
+                "written_by": {"engine": written.engine, "world_size": written.world_size},
+                "changes": list(self.changes),
+                "reset": sorted(self.reset),
+                "damaged": {f"{step}": text for step, text in self.damaged.items()},
+            },
+        )
         for text in self.damaged.values():
             event("warning", {"text": f"{text}; resumed from an earlier one"})
 
@@ -103,35 +105,44 @@ def changed_data(before: Facts, now: Facts) -> str | None:
     new = now.get("files")
     if old is not None and new is not None and old != new:
         files = sorted(name for name in {**old, **new} if old.get(name) != new.get(name))
-        more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-        return f"other files or contents: {', '.join(files[:_SHOWN])}{more}"
-    for name, text in _DATA.items():
+        text = f"other files or contents: {', '.join(files[:_SHOWN])}"
+        if len(files) > _SHOWN:
+            text += f" and {len(files) - _SHOWN} more"
+        return text
+    for name, form in _DATA.items():
         if name in before and name in now and before[name] != now[name]:
-            return text.format(before[name], now[name])
+            return form.format(before[name], now[name])
     return None
 
 
 def choose(
-    run: Path, world: World, step: int | None, *, verify: bool = True
+    run: Path,
+    world: World,
+    step: int | None,
+    *,
+    verify: bool = True,
 ) -> tuple[Checkpoint | None, dict[int, str]]:
     """The newest whole checkpoint of `run`, or the one of `step`. Collective; touches disk.
 
-    And the errors of later, damaged ones by step, as far as this rank knows them. Each rank verifies
-    a part of the checksums before any byte is used; without `verify` only those of JSON and of the
-    heads of files, as `restore` checks the others. Raises CheckpointError on every rank if the one
-    of `step` is missing or damaged, and CheckpointUnreadable if a rank may not read one: it may be
-    whole. First completes a rename that a kill interrupted.
+    And the errors of later, damaged ones by step, as far as this rank knows them. Each rank
+    verifies a part of the checksums before any byte is used; without `verify` only those of JSON
+    and of the heads of files, as `restore` checks the others. Raises CheckpointError on every rank
+    if the one of `step` is missing or damaged, and CheckpointUnreadable if a rank may not read one:
+    it may be whole. First completes a rename that a kill interrupted.
     """
     steps: list[int] = []
     if world.rank == 0:
         retention.recover(run)
         steps = retention.steps(run)
     world.wait_for_all()
-    steps = json.loads(world.broadcast(json.dumps(steps).encode())) if step is None else [step]
+    if step is None:
+        steps = json.loads(world.broadcast(json.dumps(steps).encode()))
+    else:
+        steps = [step]
     damaged: dict[int, str] = {}
     for candidate in reversed(steps):
+        folder = run / retention.CHECKPOINTS / manifest.step_folder(candidate)
         try:
-            folder = run / retention.CHECKPOINTS / manifest.step_folder(candidate)
             return _verified(folder, world, verify), damaged
         except CheckpointUnreadable:
             raise
@@ -144,19 +155,24 @@ def choose(
 
 def _verified(folder: Path, world: World, verify: bool) -> Checkpoint:
     """The checkpoint in `folder`. Raises CheckpointError on every rank."""
-    error: CheckpointError | None = None
+    flag = 0
+    text = f"another rank cannot use {folder}"
     try:
         written = manifest.read(folder)
-        files = written.files if verify else [_heads(folder, file) for file in written.files]
+        files = written.files
+        if not verify:
+            files = tuple(_heads(folder, file) for file in files)
         manifest.check_files(folder, files, world.rank, world.size)
         checkpoint = Checkpoint(folder, written, verify)
-    except CheckpointError as raised:
-        error = raised
+    except CheckpointError as error:
+        flag = _UNREADABLE if isinstance(error, CheckpointUnreadable) else _DAMAGED
+        text = str(error)
     world.wait_for_all()
-    kind = _UNREADABLE if isinstance(error, CheckpointUnreadable) else _DAMAGED
-    if flags := world.agree(kind if error else 0):
-        raised_by_all = CheckpointUnreadable if flags & _UNREADABLE else CheckpointError
-        raise raised_by_all(str(error or f"another rank cannot use {folder}"))
+    flags = world.agree(flag)
+    if flags & _UNREADABLE:
+        raise CheckpointUnreadable(text)
+    if flags:
+        raise CheckpointError(text)
     return checkpoint
 
 

@@ -84,27 +84,31 @@ def settle(storage: Storage, newest: Path, keep: Keep) -> None:
     """
     complete = _complete(storage.path)
     storage.atomic_link(LAST, f"{CHECKPOINTS}/{newest.name}")
-    if best := _by_score(complete):
+    best = _by_score(complete)
+    if best:
         storage.atomic_link(BEST, f"{CHECKPOINTS}/{best[0]}")
+    remaining = _kept(complete, keep)
     # Whatever the links point to stays, also a best one without a score.
-    remaining = {
-        *_kept(complete, keep),
-        *((storage.path / link).resolve().name for link in (LAST, BEST)),
-    }
-    for name in {manifest.step_folder(checkpoint.step) for checkpoint in complete} - remaining:
-        _delete(newest.with_name(name))
+    for link in (LAST, BEST):
+        remaining.add((storage.path / link).resolve().name)
+    for checkpoint in complete:
+        name = manifest.step_folder(checkpoint.step)
+        if name not in remaining:
+            _delete(newest.with_name(name))
     _delete(newest.with_name(f"{_REPLACED}{newest.name}"))
 
 
 def steps(run: Path) -> list[int]:
     """The steps of the checkpoints in `run`, complete or not. Reads the disk."""
     folder = run / CHECKPOINTS
-    names = (
-        [entry.name for entry in folder.iterdir() if not entry.is_symlink()]
-        if folder.is_dir()
-        else []
-    )
-    return sorted(step for step in map(manifest.step_of, names) if step is not None)
+    if not folder.is_dir():
+        return []
+    numbers = []
+    for entry in folder.iterdir():
+        step = manifest.step_of(entry.name)
+        if step is not None and not entry.is_symlink():
+            numbers.append(step)
+    return sorted(numbers)
 
 
 def _complete(run: Path) -> list[Manifest]:
@@ -119,8 +123,9 @@ def _complete(run: Path) -> list[Manifest]:
 def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) -> None:
     """Rename the checkpoints after `after_step`, from which the run is resumed.
 
-    They become `superseded-step-…`, those of `damaged` steps `damaged-step-…`, with a number if that
-    exists, and are never deleted. The links then point to the remaining checkpoints. Touches disk.
+    They become `superseded-step-…`, those of `damaged` steps `damaged-step-…`, with a number if
+    that exists, and are never deleted. The links then point to the remaining checkpoints. Touches
+    disk.
     """
     storage.check()
     run = storage.path
@@ -133,28 +138,29 @@ def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) 
         elif (run / link).is_symlink():
             (run / link).unlink()
     for step in steps(run):
-        if step > after_step:
-            folder = run / CHECKPOINTS / manifest.step_folder(step)
-            name = f"{'damaged' if step in damaged else 'superseded'}-{folder.name}"
-            aside = folder.with_name(name)
-            number = 1
-            while aside.exists():
-                number += 1
-                aside = folder.with_name(f"{name}-{number}")
-            folder.rename(aside)
-            sync(folder.parent)
+        if step <= after_step:
+            continue
+        folder = run / CHECKPOINTS / manifest.step_folder(step)
+        kind = "damaged" if step in damaged else "superseded"
+        name = f"{kind}-{folder.name}"
+        aside = folder.with_name(name)
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = folder.with_name(f"{name}-{number}")
+        folder.rename(aside)
+        sync(folder.parent)
 
 
-def _kept(complete: list[Manifest], keep: Keep) -> list[str]:
+def _kept(complete: list[Manifest], keep: Keep) -> set[str]:
     periodic = [checkpoint for checkpoint in complete if checkpoint.periodic]
-    forever = [
-        c for c in periodic if c.step == keep.at or (keep.every and c.step % keep.every == 0)
-    ]
-    newest = [*complete[-1:], *periodic[-keep.last :]]
-    return [
-        *_by_score(complete)[: keep.best],
-        *(manifest.step_folder(c.step) for c in [*newest, *forever]),
-    ]
+    stays = [*complete[-1:], *periodic[-keep.last :]]
+    for checkpoint in periodic:
+        step = checkpoint.step
+        if step == keep.at or (keep.every and step % keep.every == 0):
+            stays.append(checkpoint)
+    names = {manifest.step_folder(checkpoint.step) for checkpoint in stays}
+    return names.union(_by_score(complete)[: keep.best])
 
 
 def _by_score(complete: list[Manifest]) -> list[str]:
@@ -163,14 +169,16 @@ def _by_score(complete: list[Manifest]) -> list[str]:
     Scores by another metric than the newest one, or on other data or samples, cannot be compared
     and are omitted.
     """
-    scored = [(written.score, written.step) for written in complete if written.score is not None]
-    comparable = [
-        each for each in scored if replace(each[0], value=0.0) == replace(scored[-1][0], value=0.0)
-    ]
-    return [
-        manifest.step_folder(step)
-        for _, step in sorted((score.rank, step) for score, step in comparable)
-    ]
+    ranked: list[tuple[float, int]] = []
+    newest = None
+    for checkpoint in reversed(complete):
+        score = checkpoint.score
+        if score is None:
+            continue
+        newest = newest or score
+        if replace(score, value=0.0) == replace(newest, value=0.0):
+            ranked.append((score.rank, checkpoint.step))
+    return [manifest.step_folder(step) for _, step in sorted(ranked)]
 
 
 def _delete(folder: Path) -> None:

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
     from gearshift.training.settings import TrainingSettings
 
-_SPARE_BYTES = (
-    16 * 2**20
-)  # For the JSON files, and a margin for file systems that count whole blocks
+# For the JSON files, and a margin for file systems that count whole blocks.
+_SPARE_BYTES = 16 * 2**20
 _FP32_BYTES = 4
 
 
@@ -42,28 +41,31 @@ def checkpoint_bytes(model: Module, settings: TrainingSettings, *, only_trained:
     """The bytes of the tensors of a checkpoint of `model`.
 
     Weights and optimizer slots in fp32 or wider, and the weights once more in a checkpoint with a
-    score.
-    `only_trained`: frozen weights are left out, as with LoRA. Before an engine has placed `model`.
+    score. `only_trained`: frozen weights are left out, as with LoRA. Before an engine has placed
+    `model`.
     """
     from torch.nn import Parameter  # this module also serves checks before torch is imported
 
-    save = settings.save
     evaluate = settings.eval
     optim = settings.optim
-    copies = (
-        2 if save.keep_best > 0 and (evaluate.every or evaluate.each_epoch or evaluate.last) else 1
-    )
-    stored = model.state_dict(keep_vars=True).values()
-    buffers = sum(tensor.nbytes for tensor in stored if not isinstance(tensor, Parameter))
+    evaluates = evaluate.every or evaluate.each_epoch or evaluate.last
+    copies = 2 if settings.save.keep_best > 0 and evaluates else 1
     total = 0
+    for tensor in model.state_dict(keep_vars=True).values():
+        if not isinstance(tensor, Parameter):
+            total += tensor.nbytes * copies
     for parameter in model.parameters():
-        count = parameter.numel() * max(1, parameter.itemsize // _FP32_BYTES)
+        size = parameter.numel() * max(_FP32_BYTES, parameter.itemsize)
         if parameter.requires_grad or not only_trained:
-            total += count * copies
-        if parameter.requires_grad and count:
-            total += count if settings.train.ema is not None else 0
-            if optim.name == "adafactor" and parameter.ndim > 1:
-                total += count // parameter.shape[-1] + count // parameter.shape[-2]
-            elif optim.name != "sgd" or optim.used_momentum:  # of Muon the momentum only
-                total += 2 * count if optim.name == "adamw" else count
-    return _FP32_BYTES * total + buffers * copies
+            total += size * copies
+        if not parameter.requires_grad or not size:
+            continue
+        if settings.train.ema is not None:
+            total += size
+        if optim.name == "adamw":
+            total += 2 * size
+        elif optim.name == "adafactor" and parameter.ndim > 1:
+            total += size // parameter.shape[-1] + size // parameter.shape[-2]
+        elif optim.name != "sgd" or optim.used_momentum:  # of Muon the momentum only
+            total += size
+    return total

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +34,7 @@ _STAGING_ELEMENTS = 4 * 2**20
 
 
 def file_dtype(piece: Piece) -> torch.dtype:
-    """The dtype of a piece in the file: of parameters and slots fp32, or its own if that is wider."""
+    """The dtype of a piece in the file: of parameters and slots fp32, or its own wider one."""
     dtype = piece.data.dtype
     is_exact = piece.kind == BUFFER or dtype.itemsize >= torch.float32.itemsize
     return dtype if is_exact else torch.float32
@@ -56,21 +55,30 @@ def parse_key(key: str) -> tuple[str, str, int]:
 
 
 def rank_pieces(state: State, rank: int) -> list[Piece]:
-    """What `rank` writes: its own pieces, an even part of each that has replicas; rank 0 also buffers."""
+    """What `rank` writes: its pieces, an even part of those with replicas; rank 0 also buffers."""
     pieces = []
     for piece in state.pieces:
         flat = piece.data.detach().reshape(-1)
-        (replica, replicas), size = piece.replica, flat.numel()
+        replica, replicas = piece.replica
+        size = flat.numel()
         first = size * replica // replicas
         last = size * (replica + 1) // replicas
         is_empty = prod(kind_shape(piece.kind, state.shapes[piece.name])) == 0
         if last > first or (is_empty and rank == 0):
-            pieces.append(Piece(piece.kind, piece.name, piece.start + first, flat[first:last]))
+            pieces.append(
+                Piece(
+                    piece.kind,
+                    piece.name,
+                    piece.start + first,
+                    flat[first:last],
+                )
+            )
     # The widest first: each is then aligned to its width, for readers that map the file or read
     # whole elements of a block.
     pieces.sort(key=lambda piece: -file_dtype(piece).itemsize)
-    buffers = sorted(state.buffers.items(), key=lambda pair: -pair[1].itemsize) if rank == 0 else ()
-    pieces += [Piece(BUFFER, name, 0, buffer.detach().reshape(-1)) for name, buffer in buffers]
+    if rank == 0:
+        for name, buffer in sorted(state.buffers.items(), key=lambda pair: -pair[1].itemsize):
+            pieces.append(Piece(BUFFER, name, 0, buffer.detach().reshape(-1)))
     return pieces
 
 
@@ -80,8 +88,12 @@ def rank_head(pieces: Sequence[Piece], steps: Numbers) -> bytes:
     A key is `weight|blocks.0.norm|1024`: kind, name, first element. Raises CheckpointError for a
     dtype that the format does not support.
     """
-    entries = {f"{p.kind}|{p.name}|{p.start}": (file_dtype(p), (p.data.numel(),)) for p in pieces}
-    return file_head(entries, {"steps": json.dumps({n: float(c) for n, c in steps.items()})})
+    entries = {}
+    for piece in pieces:
+        key = f"{piece.kind}|{piece.name}|{piece.start}"
+        entries[key] = file_dtype(piece), (piece.data.numel(),)
+    counts = {name: float(count) for name, count in steps.items()}
+    return file_head(entries, {"steps": json.dumps(counts)})
 
 
 def write_rank_file(path: Path, first: bytes, pieces: Sequence[Piece]) -> CheckpointFile:
@@ -89,10 +101,15 @@ def write_rank_file(path: Path, first: bytes, pieces: Sequence[Piece]) -> Checkp
 
     Copies a few million elements at a time. Touches disk.
     """
-    parts = ((piece, part) for piece in pieces for part in piece.data.split(_STAGING_ELEMENTS))
-    # A view if it is on the CPU in its dtype already.
-    copies = (as_bytes(part.to("cpu", file_dtype(piece))) for piece, part in parts)
-    return write_file(path, chain([first], copies))
+
+    def chunks() -> Iterator[bytes | memoryview]:
+        yield first
+        for piece in pieces:
+            for part in piece.data.split(_STAGING_ELEMENTS):
+                # A view if it is on the CPU in its dtype already.
+                yield as_bytes(part.to("cpu", file_dtype(piece)))
+
+    return write_file(path, chunks())
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
@@ -141,7 +158,11 @@ def file_head(entries: Mapping[str, Form], metadata: Mapping[str, str]) -> bytes
             raise CheckpointError(f"{key}: {dtype} cannot be saved")
         begin = end
         end = end + prod(shape) * dtype.itemsize
-        table[key] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        table[key] = {
+            "dtype": DTYPES[dtype],
+            "shape": list(shape),
+            "data_offsets": [begin, end],
+        }
     text = json.dumps(table, separators=(",", ":")).encode()
     # Padded, so that the numbers behind it are aligned for those who map the file.
     text += b" " * (-len(text) % _LENGTH_BYTES)
@@ -163,15 +184,13 @@ def read_head(path: Path) -> tuple[dict[str, tuple[Form, int]], Mapping[str, str
     Touches disk. Raises OSError, and SafetensorError unless the tensors follow one another from the
     end of the head to the end of the file; ValueError or KeyError for a dtype that torch lacks.
     """
-    with (
-        safe_open(path, "pt"),
-        path.open("rb") as stream,
-    ):  # the library checks the head, and hides the offsets
+    # The library checks the head, and hides the offsets.
+    with safe_open(path, "pt"), path.open("rb") as stream:
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         table = json.loads(stream.read(length))
     metadata = table.pop(_METADATA, {})
-    first = _LENGTH_BYTES + length
-    return {
-        key: ((_BY_NAME[fields["dtype"]], fields["shape"]), first + fields["data_offsets"][0])
-        for key, fields in table.items()
-    }, metadata
+    entries = {}
+    for key, fields in table.items():
+        form = _BY_NAME[fields["dtype"]], fields["shape"]
+        entries[key] = form, _LENGTH_BYTES + length + fields["data_offsets"][0]
+    return entries, metadata

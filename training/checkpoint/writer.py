@@ -21,14 +21,7 @@ import torch
 from gearshift.engines.base import Piece, State, World
 from gearshift.training.agreement import attempt, first_error
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.checkpoint import (
-    manifest,
-    reader,
-    resume_point,
-    retention,
-    room,
-    tensor_file,
-)
+from gearshift.training.checkpoint import manifest, reader, retention, room, tensor_file
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest, Score
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, file_bytes, file_dtype
@@ -78,22 +71,26 @@ class HostCopy:
         if world.agree(int(self._buffer is None)):
             self._buffer = None
             return None
+
         assert self._buffer is not None
-        copied = []
+        copies = []
         is_cuda = world.device.type == "cuda"
         for piece, part in zip(pieces, self._buffer[:needed].split(sizes), strict=True):
             target = part[: file_bytes(piece)].view(file_dtype(piece))
-            copied.append(replace(piece, data=target.copy_(piece.data, non_blocking=is_cuda)))
+            target.copy_(piece.data, non_blocking=is_cuda)
+            copies.append(replace(piece, data=target))
         if is_cuda:
             torch.cuda.current_stream(world.device).synchronize()
-        return copied
+        return copies
 
 
 def _available_bytes() -> int:
     """Memory that this process may still allocate, minus a reserve; may be negative."""
     free = psutil.virtual_memory().available
     share = cgroup.memory()
-    return (free if share is None else min(free, share.limit - share.used)) - _SPARE_BYTES
+    if share is not None:
+        free = min(free, share.limit - share.used)
+    return free - _SPARE_BYTES
 
 
 def _in_background(work: Callable[[], object]) -> Future[None]:
@@ -117,6 +114,15 @@ def _in_background(work: Callable[[], object]) -> Future[None]:
     return ended
 
 
+def _versions() -> dict[str, str]:
+    """Of Python, and of the libraries that are loaded; imports none."""
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        if name in sys.modules:
+            versions[name] = str(sys.modules[name].__version__)
+    return versions
+
+
 def _error(ended: Future[None]) -> str | None:
     """Wait for background work; why it failed, or None."""
     error = ended.exception()
@@ -126,8 +132,9 @@ def _error(ended: Future[None]) -> str | None:
 
 
 class CheckpointWriter:
-    """Writes checkpoints into a run folder. Collective: the constructor, `save` and `wait`; touches disk.
+    """Writes checkpoints into a run folder. Collective: the constructor, `save` and `wait`.
 
+    Touches disk.
     In the background, a save copies the rank's shard to host memory and writes it while training
     continues. If any rank lacks the memory, all write from the tensors themselves and wait. An
     error on one rank is a CheckpointError on all; no incomplete checkpoint is left, and earlier
@@ -139,7 +146,12 @@ class CheckpointWriter:
     for a missing file only after half a minute."""
 
     def __init__(
-        self, storage: Storage, world: World, engine: str, keep: Keep, in_background: bool
+        self,
+        storage: Storage,
+        world: World,
+        engine: str,
+        keep: Keep,
+        in_background: bool,
     ) -> None:
         self._storage = storage
         self._world = world
@@ -157,9 +169,14 @@ class CheckpointWriter:
         world.wait_for_all()
 
     def save(
-        self, step: int, state: State, facts: Facts, periodic: bool, score: Score | None
+        self,
+        step: int,
+        state: State,
+        facts: Facts,
+        periodic: bool,
+        score: Score | None,
     ) -> None:
-        """Save `state` and `facts` of `step`. First waits for an earlier save and raises its error.
+        """Save `state` and `facts` of `step`. First waits for an earlier save; raises its error.
 
         `facts` is JSON, the same on every rank, with the number of "samples" seen. With a `score`,
         the weights are also written to a file of their own. When this returns, `state` may change.
@@ -168,40 +185,39 @@ class CheckpointWriter:
         self._finish()
         self._step = step
         world = self._world
-        pieces = tensor_file.rank_pieces(state, world.rank)
         rank = world.rank
+        pieces = tensor_file.rank_pieces(state, rank)
+
+        def render() -> tuple[bytes, bytes]:
+            head = tensor_file.rank_head(pieces, state.steps)
+            return head, b"" if rank else manifest.render_state(state, facts)
+
         # Now: changes during the write must not reach the files.
-        head, content = self._on_all_ranks(
-            lambda: (
-                tensor_file.rank_head(pieces, state.steps),
-                b"" if rank else manifest.render_state(state, facts),
-            )
-        )
-        copied = [piece for piece in pieces if score is not None and piece.kind in (WEIGHT, BUFFER)]
-        size = len(head) + sum(map(file_bytes, [*pieces, *copied]))
+        head, content = self._on_all_ranks(render)
+        size = len(head)
+        for piece in pieces:
+            size += file_bytes(piece)
+            if score is not None and piece.kind in (WEIGHT, BUFFER):
+                size += file_bytes(piece)
         needed = int(world.sum(torch.tensor([size])))
         self._on_all_ranks(lambda: self._make_folder(needed))
         folder = retention.unfinished(self._storage, step)
         self._deadline = time.monotonic() + self.visibility_timeout_s
         self._on_all_ranks(lambda: self._wait_for(folder))
-        copies = self._copy.take(pieces) if self._copy is not None else None
+
+        copies = None if self._copy is None else self._copy.take(pieces)
         path = folder / manifest.rank_file(rank)
         written = pieces if copies is None else copies
         self._deadline = math.inf
         self._shard = _in_background(lambda: _write_shard(path, head, written))
         if rank == 0:
-            # Versions of the libraries that are loaded; imports none.
-            loaded = {name: sys.modules[name] for name in _LIBRARIES if name in sys.modules}
             draft = Manifest(
                 step=step,
                 samples=int(facts["samples"]),
                 engine=self._engine,
                 world_size=world.size,
                 periodic=periodic,
-                libraries={
-                    "python": platform.python_version(),
-                    **{name: str(module.__version__) for name, module in loaded.items()},
-                },
+                libraries=_versions(),
                 files=(),
                 score=score,
             )
@@ -217,8 +233,9 @@ class CheckpointWriter:
         """
         if self._shard is None:
             return self._complete is not None
-        has_failed = self._shard.done() and self._shard.exception() is not None
-        return has_failed or (self._commit is not None and self._commit.done())
+        if self._shard.done() and self._shard.exception() is not None:
+            return True
+        return self._commit is not None and self._commit.done()
 
     def wait(self) -> Path | None:
         """Wait for the last save; the folder that was completed since the last call, or None.
@@ -235,7 +252,9 @@ class CheckpointWriter:
 
         Raises CheckpointError if it is missing or damaged.
         """
-        checkpoint, _ = resume_point.choose(self._storage.path, self._world, step)
+        from gearshift.training.checkpoint.resume_point import choose  # where a best is loaded
+
+        checkpoint, _ = choose(self._storage.path, self._world, step)
         assert checkpoint is not None, "choose returns a named step or raises"
         return checkpoint
 
@@ -274,7 +293,8 @@ class CheckpointWriter:
         folder = retention.unfinished(self._storage, self._step)
         with storage_errors(folder):
             self._folder.mkdir(exist_ok=True)
-            if lack := room.lacking(self._folder, needed):
+            lack = room.lacking(self._folder, needed)
+            if lack is not None:
                 raise CheckpointError(lack)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -293,14 +313,22 @@ class CheckpointWriter:
         files.append(manifest.write_file(folder / manifest.STATE, [state]))
         if draft.score is not None:
             # The weights that were evaluated: their moving average if there is one.
-            source = reader.Checkpoint(folder, replace(draft, files=tuple(files)), is_verified=True)
+            written = replace(draft, files=tuple(files))
+            source = reader.Checkpoint(folder, written, is_verified=True)
             kind = EMA if EMA in source.kinds else WEIGHT
-            files.append(reader.write_weights(source, folder / manifest.MODEL, kind))
+            files.append(
+                reader.write_weights(
+                    source,
+                    folder / manifest.MODEL,
+                    kind,
+                )
+            )
         content, checksum = manifest.render(replace(draft, files=tuple(files)))
         manifest.write_file(folder / manifest.CHECKSUM_NAME, [checksum])
         manifest.write_file(folder / manifest.NAME, [content])
         sync(folder)
-        retention.settle(self._storage, retention.publish(self._storage, draft.step), self._keep)
+        newest = retention.publish(self._storage, draft.step)
+        retention.settle(self._storage, newest, self._keep)
 
     def _wait_for(self, path: Path) -> None:
         """Wait for what another rank makes."""

@@ -1,4 +1,4 @@
-"""The feature cache: outputs of a frozen encoder, computed once before training, a file per batch."""
+"""The feature cache: outputs of a frozen encoder, computed once, a file per batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,17 @@ import torch
 
 from gearshift.models.base import EncoderInputs, HasFrozenEncoder, SplitName
 from gearshift.training.agreement import attempt
-from gearshift.training.data.fingerprint import add, probes, weights_digest
 from gearshift.training.data.loader import on_device
+from gearshift.training.data.samples import add, probes
 from gearshift.training.logging.quantities import size
 from gearshift.training.settings import SettingError
 from gearshift.training.storage import atomic_write
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
-    from gearshift.engines.base import Engine, World
+    from gearshift.engines.base import Engine, State, World
     from gearshift.models.base import Task
     from gearshift.training.settings import FeatureCache
 
@@ -36,6 +38,9 @@ any micro-batch. The number of rows of a matrix may change the rounding of its p
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 HALVES = (torch.bfloat16, torch.float16)
 """Stored as fp32, as numpy has no bfloat16."""
+_AT_ONCE = 2**16
+# 2⁶⁴ over the golden ratio, as a signed number: Knuth, The Art of Computer Programming, 6.4.
+_MIX = 0x9E3779B97F4A7C15 - 2**64
 
 
 class Rows:
@@ -70,66 +75,109 @@ def use(
     """Let `task` return samples with cached features of its frozen encoder; True if it does.
 
     Computes those that no earlier run has stored. If that is impossible, `show`, which is silent on
-    other ranks than 0, shows the reason, and the encoder runs in each step. `module` is the prepared
-    `model`; both have the initial weights of the run. `computed`: what features depend on beside
-    weights and data; `default`: the folder of all caches. Collective; touches disk. Raises DataError,
-    and SettingError if `feature_cache.mode` is on and impossible.
+    other ranks than 0, shows the reason, and the encoder runs in each step. `module` is the
+    prepared `model`; both have the initial weights of the run. `computed`: what features depend on
+    beside weights and data; `default`: the folder of all caches. Collective; touches disk. Raises
+    DataError, and SettingError if `feature_cache.mode` is on and impossible.
     """
     if not isinstance(task, HasFrozenEncoder) or settings.mode == "off":
         return False
-    if (part := task.frozen_encoder(model)) is None:
+    part = task.frozen_encoder(model)
+    if part is None:
         return False
-    if change := task.varying_inputs():
-        reason: str | None = f"{change} changes the inputs of the encoder in each epoch"
+    reason = None
+    change = task.varying_inputs()
+    if change:
+        reason = f"{change} changes the inputs of the encoder in each epoch"
     else:
         world = engine.world
         inputs = {split: task.encoder_inputs(split) for split in SPLITS}
         facts = {**computed, "version": 3, "device": world.device.type, "torch": torch.__version__}
-        digest = hashlib.sha256()
-        add(digest, [facts, weights_digest(engine.state(), part, world)])
-        for given in inputs.values() if world.rank == 0 else ():
-            add(
-                digest,
-                [given.made_from, len(given), *(given.batch([n]) for n in probes(len(given)))],
-            )
-        name = "features-" + world.broadcast(digest.hexdigest()[:16].encode()).decode()
+        weights = weights_digest(engine.state(), part, world)
+        name = _name([facts, weights], inputs, world)
         folder = Path(settings.folder or default).expanduser() / name
         module.eval()
         with torch.no_grad():
-            rows = partial(_rows, task, module, world.device)
-            reason = _complete(folder, inputs, rows, world, settings.limit_gb * 1e9, show)
+            features = _Features(
+                folder,
+                inputs,
+                partial(_rows, task, module, world.device),
+                world,
+            )
+            reason = features.complete(settings.limit_gb * 1e9, show)
         module.train()
     if reason is None:
         task.use_features({split: Rows(folder, split) for split in SPLITS})
     elif settings.mode == "on":
-        raise SettingError("feature_cache.mode", "on", f"is impossible: {reason}", "auto, off")
+        raise SettingError(
+            "feature_cache.mode",
+            "on",
+            f"is impossible: {reason}",
+            "auto, off",
+        )
     else:
         show(f"feature cache: off, the encoder runs in each step: {reason}")
     return reason is None
 
 
-def _complete(
-    folder: Path,
-    inputs: Mapping[SplitName, EncoderInputs],
-    rows: Callable[[EncoderInputs, int], np.ndarray],
-    world: World,
-    limit: float,
-    show: Callable[[str], object],
-) -> str | None:
-    """Compute the files that `folder` lacks, shared by the ranks; the reason if impossible. Collective."""
-    batches = [
-        (Rows(folder, split).path(number), given, number)
-        for split, given in inputs.items()
-        for number in range(-(-len(given) // BATCH))
-    ]
-    # Looked up by one rank: a network file system remembers for a while what is missing.
-    lacks = [n for n, (path, *_) in enumerate(batches) if world.rank == 0 and not path.exists()]
-    missing = json.loads(world.broadcast(json.dumps(lacks).encode()))
-    if not missing:
-        show(f"feature cache: read from {folder}")
-    else:
-        row_bytes = rows(*batches[missing[0]][1:])[0].nbytes
-        needed = row_bytes * sum(map(len, inputs.values()))
+def _name(facts: Any, inputs: Mapping[SplitName, EncoderInputs], world: World) -> str:
+    """The folder of features that depend on `facts` and `inputs`; rank 0 reads some. Collective."""
+    digest = hashlib.sha256()
+    add(digest, facts)
+    if world.rank == 0:
+        for split in inputs.values():
+            count = len(split)
+            samples = [split.batch([n]) for n in probes(count)]
+            add(digest, [split.made_from, count, *samples])
+    return "features-" + world.broadcast(digest.hexdigest()[:16].encode()).decode()
+
+
+@dataclass
+class _Features:
+    """The files of `folder`, one for each batch of `inputs`; ranks share the work."""
+
+    folder: Path
+    inputs: Mapping[SplitName, EncoderInputs]
+    rows: Callable[[EncoderInputs, int], np.ndarray]
+    """Computes the features of a batch, by its number. Collective."""
+    world: World
+
+    def complete(self, limit: float, show: Callable[[str], object]) -> str | None:
+        """Compute the files that are missing; the reason if that is impossible. Collective."""
+        batches: list[tuple[Path, EncoderInputs, int]] = []
+        for split, inputs in self.inputs.items():
+            rows = Rows(self.folder, split)
+            for number in range(-(-len(inputs) // BATCH)):
+                batches.append((rows.path(number), inputs, number))
+        missing = self._missing([path for path, *_ in batches])
+        if not missing:
+            show(f"feature cache: read from {self.folder}")
+        else:
+            error = self._compute([batches[n] for n in missing], limit, show)
+            if error is not None:
+                return error
+        if self.world.agree(int(not all(path.exists() for path, *_ in batches))):
+            return f"not all ranks see {self.folder}; set feature_cache.folder to a shared folder"
+        return None
+
+    def _missing(self, paths: Sequence[Path]) -> list[int]:
+        """Numbers of `paths` that do not exist. Collective."""
+        numbers = []
+        # Looked up by one rank: a network file system remembers for a while what is missing.
+        if self.world.rank == 0:
+            numbers = [n for n, path in enumerate(paths) if not path.exists()]
+        return json.loads(self.world.broadcast(json.dumps(numbers).encode()))
+
+    def _compute(
+        self,
+        missing: Sequence[tuple[Path, EncoderInputs, int]],
+        limit: float,
+        show: Callable[[str], object],
+    ) -> str | None:
+        folder = self.folder
+        _, inputs, number = missing[0]
+        row_bytes = self.rows(inputs, number)[0].nbytes
+        needed = row_bytes * sum(map(len, self.inputs.values()))
         left = row_bytes * BATCH * len(missing)
 
         def make_room() -> None:
@@ -138,38 +186,76 @@ def _complete(
                     f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            if (free := shutil.disk_usage(folder).free) < left:
+            free = shutil.disk_usage(folder).free
+            if free < left:
                 raise OSError(f"it needs {size(left)}, and {folder} has {size(free)} free")
             show(f"feature cache: {size(needed)} in {folder}")
 
         def store(turn: int) -> None:
             # All ranks take equally many forward passes: a sharded model gathers weights in each.
-            path, *batch = batches[missing[min(turn + world.rank, len(missing) - 1)]]
+            path, inputs, number = missing[min(turn + self.world.rank, len(missing) - 1)]
             content = io.BytesIO()
-            np.save(content, rows(*batch))
+            np.save(content, self.rows(inputs, number))
             staged = path.with_name(uuid.uuid4().hex)  # other runs may write the same
             atomic_write(staged, content.getvalue())
             staged.replace(path)
 
         actions: list[Callable[[], None]] = [make_room]
-        actions += [partial(store, turn) for turn in range(0, len(missing), world.size)]
+        actions += [partial(store, turn) for turn in range(0, len(missing), self.world.size)]
         for action in actions:
-            _, error = attempt(world, action, OSError)
+            _, error = attempt(self.world, action, OSError)
             if error is not None:
                 return error
-    if world.agree(int(not all(path.exists() for path, *_ in batches))):
-        return f"not all ranks see {folder}; set feature_cache.folder to a shared folder"
-    return None
+        return None
 
 
 def _rows(
-    task: HasFrozenEncoder, module: Module, device: torch.device, inputs: EncoderInputs, number: int
+    task: HasFrozenEncoder,
+    module: Module,
+    device: torch.device,
+    inputs: EncoderInputs,
+    number: int,
 ) -> np.ndarray:
     """The features of a batch; the first inputs fill the last one."""
-    batch = inputs.batch([n % len(inputs) for n in range(number * BATCH, (number + 1) * BATCH)])
-    made = {name: x.cpu() for name, x in task.encode(module, on_device(batch, device)).items()}
-    arrays = {name: (x.float() if x.dtype in HALVES else x).numpy() for name, x in made.items()}
+    numbers = range(number * BATCH, (number + 1) * BATCH)
+    batch = inputs.batch([n % len(inputs) for n in numbers])
+    arrays = {}
+    for name, features in task.encode(module, on_device(batch, device)).items():
+        if features.dtype in HALVES:
+            features = features.float()
+        arrays[name] = features.cpu().numpy()
     rows = np.empty(BATCH, [(name, array.dtype, array.shape[1:]) for name, array in arrays.items()])
     for name, array in arrays.items():
         rows[name] = array
     return rows
+
+
+def weights_digest(state: State, part: str, world: World) -> str:
+    """A digest of all weights and buffers below `part`, for any sharding. Collective.
+
+    A sum over elements, each mixed with its position, so that ranks may hold any intervals.
+    """
+    total = torch.zeros((), dtype=torch.int64)
+    for piece in state.pieces:
+        if piece.kind != "weight" or not piece.name.startswith(f"{part}."):
+            continue
+        if piece.replica[0] == 0:
+            total += _of(piece.data, piece.start, piece.name)
+    over_ranks = int(world.sum(total.to(world.device)))
+    sha256 = hashlib.sha256(f"{over_ranks}".encode())
+    add(sha256, {n: b.cpu() for n, b in state.buffers.items() if n.startswith(f"{part}.")})
+    return sha256.hexdigest()[:32]
+
+
+def _of(data: Tensor, start: int, name: str) -> Tensor:
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+    total = torch.zeros((), dtype=torch.int64)
+    for first in range(0, data.numel(), _AT_ONCE):
+        part = data[first : first + _AT_ONCE].detach().float().cpu()
+        factors = (torch.arange(len(part)) + (start + first + key)).mul_(_MIX)
+        # Products alone are linear: tensors with equal values in another order could change
+        # places.
+        factors.bitwise_xor_(factors >> 31).mul_(_MIX)
+        # Odd factors: any change of one element changes the sum.
+        total += (part.view(torch.int32).long() * factors.bitwise_or_(1)).sum()
+    return total

@@ -20,8 +20,7 @@ from gearshift.training.stop_reason import WorkerDied
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World
-    from gearshift.training.data.order import DataOrder
-    from gearshift.training.data.samples import Request, Samples
+    from gearshift.training.data.samples import DataOrder, Request, Samples
     from gearshift.training.data.workers import DataWatchdog
     from gearshift.training.settings import Loader
     from gearshift.training.train_plan import TrainPlan
@@ -50,7 +49,9 @@ class Batches:
         self._world = world
         self._order = order
         # Copies on a stream of their own take place while the GPU computes.
-        self._copies = torch.cuda.Stream(world.device) if world.device.type == "cuda" else None
+        self._copies: torch.cuda.Stream | None = None
+        if world.device.type == "cuda":
+            self._copies = torch.cuda.Stream(world.device)
         self._source = RequestLoader(samples, world, loader, watch, unused)
         self.begin(train_plan.first_step)
 
@@ -79,7 +80,11 @@ class Batches:
         return next((size for size in sizes if share % size == 0), None)
 
     def begin(
-        self, step: int, *, workers: int | None = None, micro_batch: int | None = None
+        self,
+        step: int,
+        *,
+        workers: int | None = None,
+        micro_batch: int | None = None,
     ) -> None:
         """Restart with the batches of the step after `step` updates, and drop prefetched ones.
 
@@ -115,15 +120,15 @@ class Batches:
         Empty if a worker died, see `error`. Raises DataError for a bad sample.
         """
         self.waited_s = 0.0
-        taken = self._ahead or self._arrived()
+        micro_batches = self._ahead or self._arrived()
         self._ahead = []
         if self._copies is not None:
             computing = torch.cuda.current_stream(self._world.device)
             computing.wait_stream(self._copies)
-            for tensor in tree_leaves([micro_batch.batch for micro_batch in taken]):
+            for tensor in tree_leaves([micro_batch.batch for micro_batch in micro_batches]):
                 if isinstance(tensor, torch.Tensor):
                     tensor.record_stream(computing)  # its memory is in use until then
-        return taken
+        return micro_batches
 
     def ahead(self) -> Sequence[MicroBatch]:
         """What the next `take` will return; empty after the last step. Raises as `take`."""
@@ -135,12 +140,12 @@ class Batches:
             return []
         began = time.perf_counter()
         loaded = islice(self._arriving, self.accumulation)
+        arrived: list[MicroBatch] = []
         with nullcontext() if self._copies is None else torch.cuda.stream(self._copies):
             try:
                 arrived = [_moved(micro_batch, self._world.device) for micro_batch in loaded]
             except WorkerDied as error:
                 self.error = error
-                arrived = []
         self.waited_s += time.perf_counter() - began
         return arrived
 

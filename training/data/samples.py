@@ -1,24 +1,32 @@
-"""Samples made into micro-batches, their randomness, and old samples replayed among new ones."""
+"""Samples: their order, their micro-batches, randomness and fingerprint, and replayed old ones."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from gearshift.models.base import Batch, CountsTokens, DataError
 from gearshift.training.seeds import derive
+from gearshift.training.settings import SettingError
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from gearshift.engines.base import World
     from gearshift.models.base import Draws, NumUnits, Split, Task
 
 
+_PROBES = 16
+_ROUNDS = 8
+# Positions permuted per call of numpy, whose overhead equals a few hundred of them
+_AT_ONCE = 4096
 Request = tuple[int, list[int]]
 """Epoch, and the samples of one micro-batch."""
 
@@ -65,24 +73,28 @@ class Samples:
         length = len(self)
         if limit is None or limit >= length:
             return range(length)
-        bounds = [part * length // limit for part in range(limit + 1)]
-        return [
-            begin + derive(self.seed, "evaluated", part) % (end - begin)
-            for part, (begin, end) in enumerate(pairwise(bounds))
-        ]
+        chosen = []
+        for part in range(limit):
+            begin = part * length // limit
+            end = (part + 1) * length // limit
+            chosen.append(begin + derive(self.seed, "evaluated", part) % (end - begin))
+        return chosen
 
     def __getitem__(self, request: Request) -> MicroBatch | DataError:
         """The micro-batch of `request` on the CPU, or the DataError of one of its samples.
 
         Returned, not raised: torch would wrap the message of a worker in a traceback.
         """
+        task = self.task
         epoch, indices = request
         key = derive(self.seed, "sample", epoch)
         try:
             samples = [self.split.sample(index, SampleDraws(key, index)) for index in indices]
-            batch = self.task.collate(samples)
-            tokens = self.task.num_tokens(batch) if isinstance(self.task, CountsTokens) else None
-            return MicroBatch(batch, self.task.num_units(batch), tokens)
+            batch = task.collate(samples)
+            tokens = None
+            if isinstance(task, CountsTokens):
+                tokens = task.num_tokens(batch)
+            return MicroBatch(batch, task.num_units(batch), tokens)
         except DataError as error:
             return error
 
@@ -103,8 +115,9 @@ class ReplayMixture:
         """`share` of the samples are old, in [0, 1), or all old ones if they are fewer."""
         self._new = new
         self._old = old
-        self._ends = list(accumulate(len(split) for split in old))
-        self._old_samples = self._ends[-1] if self._ends else 0
+        # Where each old split begins, and the end of the last
+        self._starts = list(accumulate(map(len, old), initial=0))
+        self._old_samples = self._starts[-1]
         self.replayed = replayed_samples(len(new), self._old_samples, share)
         """Old samples per epoch."""
 
@@ -118,9 +131,8 @@ class ReplayMixture:
         begin = interval * self._old_samples // self.replayed
         end = (interval + 1) * self._old_samples // self.replayed
         chosen = int(draws.rng().integers(begin, end))
-        part = bisect_right(self._ends, chosen)
-        before = self._ends[part - 1] if part else 0
-        return self._old[part].sample(chosen - before, _Later(draws))
+        part = bisect_right(self._starts, chosen) - 1
+        return self._old[part].sample(chosen - self._starts[part], _Later(draws))
 
 
 @dataclass(frozen=True)
@@ -134,3 +146,141 @@ class _Later:
         generator = self.draws.rng()
         generator.random()
         return generator
+
+
+def fingerprint(samples: Samples, world: World) -> str:
+    """A digest of the number of samples and of 16 of them, including the first and the last.
+
+    It changes if the dataset grows, shrinks or is reordered, but not with every single sample. Rank
+    0 reads the samples. Collective.
+    """
+    count = len(samples)
+    digest = hashlib.sha256(f"{count}".encode())
+    if world.rank == 0:
+        for index in probes(count):
+            sample = samples[0, [index]]
+            # An unreadable sample is part of the data too; `data.on_bad` handles it elsewhere.
+            add(digest, str(sample) if isinstance(sample, DataError) else sample.batch)
+    return world.broadcast(digest.digest()[:16]).hex()
+
+
+def probes(length: int) -> list[int]:
+    """At most 16 evenly spaced positions, from the first to the last of `length`."""
+    return np.unique(
+        np.linspace(
+            0,
+            length - 1,
+            min(_PROBES, length),
+        ).astype(np.int64)
+    ).tolist()
+
+
+def add(digest: Any, value: Any) -> None:
+    """Update the hashlib `digest` with mappings, lists and tensors in `value`."""
+    if isinstance(value, Mapping):
+        for key in sorted(value):
+            digest.update(f"{key}:".encode())
+            add(digest, value[key])
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            add(digest, inner)
+    elif isinstance(value, torch.Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        # A copy: tensors with one element count as contiguous with any strides.
+        whole = value.clone(memory_format=torch.contiguous_format)
+        digest.update(whole.view(-1).view(torch.uint8).numpy())
+    else:
+        digest.update(f"{value!r};".encode())
+
+
+class DataOrder:
+    """The samples of each global batch, the same for any number of ranks and workers.
+
+    Every epoch is another permutation. It drops its last `length % global_batch` samples, different
+    ones in each epoch. Nothing is stored; any step is found in constant time.
+    """
+
+    def __init__(self, length: int, global_batch: int, seed: int):
+        """Raises SettingError if `length` samples do not fill one global batch."""
+        if length < global_batch:
+            raise SettingError(
+                "train.global_batch",
+                global_batch,
+                f"exceeds the {length} training samples",
+                f"1 to {length}, or more data",
+            )
+        self.length = length
+        self.global_batch = global_batch
+        self.seed = seed
+        self.steps_per_epoch = length // global_batch
+        self._steps_at_once = max(1, _AT_ONCE // global_batch)
+        self._block: tuple[int, int] = (-1, -1)
+        self._indices: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
+        """Epoch (from 0) and sample indices [global_batch] of the step after `step` updates."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        block, offset = divmod(position, self._steps_at_once)
+        if (epoch, block) != self._block:
+            size = self._steps_at_once * self.global_batch
+            start = block * size
+            positions = np.arange(
+                start,
+                min(start + size, self.length),
+                dtype=np.uint64,
+            )
+            seed = derive(self.seed, "order", epoch)
+            keys = [derive(seed, "round", number) for number in range(_ROUNDS)]
+            self._indices = permute(positions, self.length, keys)
+            self._block = epoch, block
+        first = offset * self.global_batch
+        return epoch, self._indices[first : first + self.global_batch]
+
+    def share(
+        self,
+        step: int,
+        rank: int,
+        world_size: int,
+        micro_batch: int,
+    ) -> tuple[int, list[list[int]]]:
+        """Epoch, and the sample indices of each micro-batch of `rank` in that step.
+
+        Raises ValueError if the global batch does not divide into such micro-batches.
+        """
+        epoch, indices = self.batch(step)
+        micro_batches = indices.reshape(world_size, -1, micro_batch)[rank]
+        return epoch, micro_batches.tolist()
+
+
+def permute(positions: NDArray[np.uint64], length: int, keys: Sequence[int]) -> NDArray[np.int64]:
+    """`positions`, each in [0, length), after the permutation that `keys` select.
+
+    A Feistel network on the two digits of a position, with radix about the square root of `length`;
+    results outside the range pass through it again. Source: Black and Rogaway, Ciphers with
+    Arbitrary Finite Domains, 2002, sections 4 and 5. The round function is fast and not secure.
+    """
+    radix = math.isqrt(length - 1) + 1
+    permuted = _feistel(positions, radix, keys)
+    while True:
+        outside = np.flatnonzero(permuted >= length)
+        if not outside.size:
+            return permuted.astype(np.int64)
+        permuted[outside] = _feistel(permuted[outside], radix, keys)
+
+
+def _feistel(values: NDArray[np.uint64], radix: int, keys: Sequence[int]) -> NDArray[np.uint64]:
+    base = np.uint64(radix)
+    high, low = np.divmod(values, base)
+    for key in keys:
+        mixed = _mix(low + np.uint64(key)) % base
+        high, low = low, (high + mixed) % base
+    return high * base + low
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64 bits. Source: Steele, Lea and Flood, SplitMix, 2014; constants of variant 13."""
+    values = values ^ (values >> np.uint64(30))
+    values = values * np.uint64(0xBF58476D1CE4E5B9)
+    values = values ^ (values >> np.uint64(27))
+    values = values * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

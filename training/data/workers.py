@@ -50,9 +50,10 @@ class RequestLoader:
         """`unused`: tensors that no worker needs; a forked one gives its copy of them back."""
         self._samples = samples
         self.workers = loader.workers
-        is_fork = _START == "fork"
-        # Pinned memory belongs to CUDA, which a fork cannot use.
-        self._unused = [x for x in unused if is_fork and x.is_cpu and not x.is_pinned()]
+        self._unused: list[Tensor] = []
+        if _START == "fork":
+            # Pinned memory belongs to CUDA, which a fork cannot use.
+            self._unused += [x for x in unused if x.is_cpu and not x.is_pinned()]
         self._world = world
         self._settings = loader
         self._watch = watch
@@ -63,6 +64,7 @@ class RequestLoader:
         self.close()
         loader = self._settings
         self.workers = workers
+        start_worker = partial(_start_worker, self._unused)
         self._loader: DataLoader[Any] = DataLoader(
             self._samples,  # type: ignore[arg-type]  # a map-style dataset, but not by number
             batch_size=None,
@@ -71,7 +73,7 @@ class RequestLoader:
             prefetch_factor=loader.prefetch if workers else None,
             persistent_workers=bool(workers) and loader.persistent,
             multiprocessing_context=_START if workers else None,
-            worker_init_fn=partial(_start_worker, self._unused) if workers else None,
+            worker_init_fn=start_worker if workers else None,
             collate_fn=_unchanged,
             pin_memory=loader.pin_memory and self._world.device.type == "cuda",
             # The default draws from the global generator, which would change other draws.
@@ -83,12 +85,13 @@ class RequestLoader:
     def __iter__(self) -> Iterator[MicroBatch]:
         # Without the handler of torch, which raises where a worker dies: also in a half update.
         child: Any = getattr(signal, "SIGCHLD", None)
-        keeps = child is not None and threading.current_thread() is threading.main_thread()
-        handler = signal.getsignal(child) if keeps else None
-        try:
+        if child is None or threading.current_thread() is not threading.main_thread():
             self._iterator = iter(self._loader)
-        finally:
-            if keeps:
+        else:
+            handler = signal.getsignal(child)
+            try:
+                self._iterator = iter(self._loader)
+            finally:
                 signal.signal(child, handler)
         return self._checked(self._iterator)
 
@@ -114,19 +117,21 @@ class RequestLoader:
             raise
 
     def _raise_if_died(self, wait_s: float) -> None:
-        by_sentinel: dict[Any, BaseProcess] = {
-            worker.sentinel: worker for worker in self._processes
-        }
-        for sentinel in wait(list(by_sentinel), wait_s) if by_sentinel else ():
-            worker = by_sentinel[sentinel]
+        workers: dict[Any, BaseProcess] = {worker.sentinel: worker for worker in self._processes}
+        if not workers:
+            return
+        for sentinel in wait(list(workers), wait_s):
+            worker = workers[sentinel]
             worker.join(_ENDING_S)  # its files close a moment before it has an exit code
-            if code := worker.exitcode:
-                how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-                raise WorkerDied(
-                    f"data-loader worker {worker.pid} died {how}; "
-                    f"{psutil.virtual_memory().available / 1e9:.3g} GB of memory is free now; "
-                    "signal 9 usually means out of memory: lower loader.workers or loader.prefetch"
-                ) from None
+            code = worker.exitcode
+            if not code:
+                continue
+            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+            raise WorkerDied(
+                f"data-loader worker {worker.pid} died {how}; "
+                f"{psutil.virtual_memory().available / 1e9:.3g} GB of memory is free now; "
+                "signal 9 usually means out of memory: lower loader.workers or loader.prefetch"
+            ) from None
 
     def close(self) -> None:
         atexit.unregister(self.close)

@@ -49,14 +49,22 @@ class EarlyStopping:
         Patience counts those that `is_due` at a step of every run: the one at the end of a process
         would count in a run that is resumed later, and not in one that was never stopped.
         """
-        is_best = _is_better(value, self.best["value"] if self.best else None, direction)
+        is_best = _is_better(
+            value,
+            self.best["value"] if self.best else None,
+            direction,
+        )
         if is_best:
             self.best = {"value": value, "step": step}
-        worst = self._best_values[-1] if len(self._best_values) >= self._keep_best > 0 else None
+
+        worst = None
+        if 0 < self._keep_best <= len(self._best_values):
+            worst = self._best_values[-1]
         self.is_among_best = self._keep_best > 0 and _is_better(value, worst, direction)
         if self.is_among_best:
             ordered = sorted([*self._best_values, value], reverse=direction == "max")
             self._best_values = ordered[: self._keep_best]
+
         if is_due and _is_better(value, self._reference, direction, self._min_delta):
             self._reference = value
             self.waited = 0
@@ -69,15 +77,21 @@ class EarlyStopping:
         return self._patience is not None and self.waited >= self._patience
 
     def facts(self) -> dict[str, Any]:
-        counted = {"reference": self._reference, "waited": self.waited}
-        return {"best": self.best, **counted, "best_values": self._best_values}
+        return {
+            "best": self.best,
+            "reference": self._reference,
+            "waited": self.waited,
+            "best_values": self._best_values,
+        }
 
     def resume(self, facts: Facts) -> None:
-        best = facts["best"]
-        self.best = {**best, "value": float(best["value"])} if best else None
-        reference = facts["reference"]
         # Infinities are strings in JSON.
-        self._reference = None if reference is None else float(reference)
+        self.best = facts["best"]
+        if self.best is not None:
+            self.best = {**self.best, "value": float(self.best["value"])}
+        self._reference = facts["reference"]
+        if self._reference is not None:
+            self._reference = float(self._reference)
         self.waited = facts["waited"]
         self._best_values = [float(value) for value in facts.get("best_values", ())]
 
@@ -103,9 +117,9 @@ class Target:
         Requires a direction.
         """
         value = metrics.get(self.metric, math.nan)
-        if not math.isfinite(value):
-            return False
-        return value <= self.value if self.sign == "<=" else value >= self.value
+        if self.sign == "<=":
+            return -math.inf < value <= self.value
+        return math.inf > value >= self.value
 
     def text(self, sign: Sign | None = None) -> str:
         """As written: `val_loss <= 1.9`; with `sign` instead of its own."""
@@ -126,4 +140,6 @@ def _is_better(value: float, than: float | None, direction: Direction, by: float
         return False
     if than is None:
         return True
-    return value < than - by if direction == "min" else value > than + by
+    if direction == "min":
+        return value < than - by
+    return value > than + by

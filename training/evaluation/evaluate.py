@@ -1,13 +1,13 @@
-"""Exact evaluation of any split of a task."""
+"""Exact evaluation of any split of a task, and of held-out data by experience."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import torch
 
@@ -27,10 +27,17 @@ if TYPE_CHECKING:
     from gearshift.training.data.samples import MicroBatch
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+ALL = "val"
+OLD = "val_old"
+NEW = "val_new"
+"""Splits: all held-out data, and in an experience that of earlier ones and its own."""
 
 
 def evaluate(
-    task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
+    task: Task,
+    module: Module,
+    batches: EvaluationBatches,
+    interruption: Interruption,
 ) -> dict[str, float]:
     """The metrics of `batches` that are defined. Collective. Raises Interrupted.
 
@@ -40,18 +47,35 @@ def evaluate(
 
 
 def evaluate_final(
-    task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
+    task: Task,
+    module: Module,
+    batches: EvaluationBatches,
+    interruption: Interruption,
 ) -> dict[str, float]:
     """The metrics that `task` has for the end of a run only; empty: none. As `evaluate`."""
-    metric = task.final_metric() if isinstance(task, HasFinalMetric) else None
-    return {} if metric is None else _defined(_measure(metric, module, batches, interruption))
+    if not isinstance(task, HasFinalMetric):
+        return {}
+    metric = task.final_metric()
+    if metric is None:
+        return {}
+    return _defined(_measure(metric, module, batches, interruption))
 
 
 def metric_names(
-    task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
+    task: Task,
+    module: Module,
+    batches: EvaluationBatches,
+    interruption: Interruption,
 ) -> list[str]:
     """The names of the metrics, from one micro-batch per rank. As `evaluate`."""
-    return sorted(_measure(task.metric(), module, [next(iter(batches))], interruption))
+    return sorted(
+        _measure(
+            task.metric(),
+            module,
+            [next(iter(batches))],
+            interruption,
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -89,7 +113,10 @@ def samples_of(task: Task, split: str, seed: int) -> Samples:
 
 
 def measure(
-    task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
+    task: Task,
+    module: Module,
+    batches: EvaluationBatches,
+    interruption: Interruption,
 ) -> dict[str, float]:
     """All metrics of a split, those of the end of a run included. As `evaluate`. Collective.
 
@@ -118,12 +145,15 @@ def evaluate_split(
     began = time.perf_counter()
     metrics = measure(task, module, batches, never)
     seconds = time.perf_counter() - began
-    preview = preview_text(task, module, never) if split == "val" else None
+    preview = None
+    if split == "val":
+        preview = preview_text(task, module, never)
+
     name_of_goal = (goal or task.goal.metric).split()[0]
-    deciding = dict.fromkeys(["val_loss", name_of_goal])
-    bad = [
-        f"{name} {metrics[name]}" for name in deciding if not math.isfinite(metrics.get(name, 0.0))
-    ]
+    bad = []
+    for name in dict.fromkeys(["val_loss", name_of_goal]):
+        if not math.isfinite(metrics.get(name, 0.0)):
+            bad.append(f"{name} {metrics[name]}")
     reason = f"{', '.join(bad)} in the evaluation of {split}" if bad else ""
     return SplitResult(split, batches.samples, metrics, preview, seconds, reason)
 
@@ -136,10 +166,10 @@ def check_measures(task: Task, module: Module, micro_batch: int, world: World) -
     if not isinstance(task, ChecksMeasures):
         return
     split = task.data("val")
-    samples = [
-        split.sample(i, SampleDraws(0, i)) for i in range(min(len(split), -(-micro_batch // 2)))
-    ]
-    once, twice = (on_device(task.collate(some), world.device) for some in (samples, samples * 2))
+    count = min(len(split), -(-micro_batch // 2))
+    samples = [split.sample(i, SampleDraws(0, i)) for i in range(count)]
+    once = on_device(task.collate(samples), world.device)
+    twice = on_device(task.collate(samples * 2), world.device)
     module.eval()
     try:
         # A batch of another size is no reason to compile the model once more.
@@ -164,8 +194,9 @@ def _measure(
                     torch.compiler.cudagraph_mark_step_begin()
                 # Also for one that does not count: sharded engines gather weights in each forward.
                 values = metric.update(module, micro_batch.batch)
-                added = values if counts else torch.zeros_like(values)
-                total = added if total is None else total + added
+                if not counts:
+                    values = torch.zeros_like(values)
+                total = values if total is None else total + values
     finally:
         module.train()
     assert total is not None  # EvaluationBatches gives every rank at least one
@@ -174,3 +205,62 @@ def _measure(
 
 def _defined(metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}
+
+
+class HeldOutPart(NamedTuple):
+    """The held-out samples of the run or of an experience, and the task that evaluates them."""
+
+    task: Task
+    batches: EvaluationBatches
+
+
+class HeldOut:
+    """The held-out data of a run and its experiences. Collective: measure."""
+
+    def __init__(self, parts: Sequence[HeldOutPart], number: int = 0):
+        """`number`: of the experience to which the last of several `parts` belongs; 0: one part."""
+        self.parts = parts
+        self.number = number
+        self._splits = {ALL: slice(None)}
+        if number:
+            self._splits = {
+                OLD: slice(-1),
+                NEW: slice(-1, None),
+                **self._splits,
+            }
+
+    def counts(self, split: str = ALL) -> tuple[int, int]:
+        """Samples of an evaluation of `split`, and of the whole split."""
+        batches = [part.batches for part in self.parts[self._splits[split]]]
+        return sum(b.samples for b in batches), sum(b.split_samples for b in batches)
+
+    def measure(self, module: Module, interruption: Interruption) -> dict[str, dict[str, float]]:
+        """The metrics of each split, ALL last; those of several parts are means by samples."""
+        measured = []
+        for task, batches in self.parts:
+            metrics = evaluate(task, module, batches, interruption)
+            measured.append((batches.split_samples, metrics))
+        return {split: mean(measured[part]) for split, part in self._splits.items()}
+
+    def close(self) -> None:
+        for part in self.parts:
+            part.batches.close()
+
+
+def mean(parts: Sequence[tuple[int, Numbers]]) -> dict[str, float]:
+    """The mean of each metric by samples, over the parts that have it; NaN if none has."""
+    if len(parts) == 1:
+        return dict(parts[0][1])
+    totals: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    means: dict[str, float] = {}
+    for count, metrics in parts:
+        for name, value in metrics.items():
+            means[name] = math.nan
+            if not math.isnan(value):
+                totals[name] = totals.get(name, 0.0) + count * value
+                counts[name] = counts.get(name, 0) + count
+    for name, total in totals.items():
+        if counts[name]:
+            means[name] = total / counts[name]
+    return means

@@ -18,9 +18,16 @@ from gearshift.training.evaluation.early_stopping import (
     Target,
     parse_target,
 )
-from gearshift.training.evaluation.evaluate import evaluate_final, metric_names
-from gearshift.training.evaluation.held_out import ALL, NEW, OLD, HeldOut
+from gearshift.training.evaluation.evaluate import (
+    ALL,
+    NEW,
+    OLD,
+    HeldOut,
+    evaluate_final,
+    metric_names,
+)
 from gearshift.training.interruption import Interrupted
+from gearshift.training.logging.quantities import counted
 from gearshift.training.settings import SettingError
 from gearshift.training.stop_reason import StopReason, failed
 
@@ -47,10 +54,9 @@ class Evaluator:
         self._target: Target | None = None
         self._new_early_stopping = partial(EarlyStopping, settings.stop, settings.save.keep_best)
         self._early_stopping = self._new_early_stopping()
+        # Samples of an evaluation; None: the whole split
         used, whole = held_out.counts()
-        self._chosen = (
-            used if used < whole else None
-        )  # Samples of an evaluation; None: the whole split
+        self._chosen = used if used < whole else None
         self._scored = self._chosen  # The same of the scores so far
         self._goal = self._task.goal
         self._metrics: Numbers = {}
@@ -73,7 +79,10 @@ class Evaluator:
             self._target = target_of(target, self._goal, names)
 
     def evaluate_before(
-        self, module: Module, interruption: Interruption, averaged: AbstractContextManager[None]
+        self,
+        module: Module,
+        interruption: Interruption,
+        averaged: AbstractContextManager[None],
     ) -> None:
         """Measure the metrics before an experience, unless they are known. Raises Interrupted.
 
@@ -84,7 +93,13 @@ class Evaluator:
                 self._compared["before"] = self._held_out.measure(module, interruption)
 
     def evaluate(
-        self, module: Module, interruption: Interruption, step: int, *, is_last: bool, is_due: bool
+        self,
+        module: Module,
+        interruption: Interruption,
+        step: int,
+        *,
+        is_last: bool,
+        is_due: bool,
     ) -> Sequence[EvalResult]:
         """The results after `step` updates by split; the last one decides about the best.
 
@@ -92,43 +107,70 @@ class Evaluator:
         EarlyStopping.add. Raises Interrupted: then nothing counts as evaluated.
         """
         known = self.facts()
+        goal = self._goal
         try:
             began = time.perf_counter()
-            self._compared["after"] = measured = self._held_out.measure(module, interruption)
-            self._metrics = metrics = measured[ALL]
+            measured = self._held_out.measure(module, interruption)
+            self._compared["after"] = measured
+            metrics = measured[ALL]
+            self._metrics = metrics
             if self._scored != self._chosen:  # scores on other samples cannot be compared
                 self._early_stopping = self._new_early_stopping()
                 self._scored = self._chosen
             # A goal that is undefined decides nothing, but is no success either.
-            value = metrics.setdefault(self._goal.metric, math.nan)
-            is_best = self._early_stopping.add(step, value, self._goal.direction, is_due=is_due)
+            value = metrics.setdefault(goal.metric, math.nan)
+            is_best = self._early_stopping.add(step, value, goal.direction, is_due=is_due)
             self.score = None
             if self._early_stopping.is_among_best:
-                where = (self._data_start, self._chosen)
-                self.score = Score(self._goal.metric, value, self._goal.direction, *where)
+                self.score = Score(
+                    goal.metric,
+                    value,
+                    goal.direction,
+                    self._data_start,
+                    self._chosen,
+                )
             seconds = time.perf_counter() - began
-            final_s = 0.0
+
             # An experience compares metrics before and after it; those of the end have no before.
+            final_s = 0.0
             if not self._held_out.number and (is_last or self.reason_to_stop is not None):
-                metrics = {
-                    **metrics,
-                    **evaluate_final(self._task, module, self._batches, interruption),
-                }
+                final = evaluate_final(self._task, module, self._batches, interruption)
+                metrics = {**metrics, **final}
                 final_s = time.perf_counter() - began - seconds
         except Interrupted:
             self.resume(known)
             self.score = None
             raise
+
         counts = self._held_out.counts
-        parts = [
-            EvalResult(step, split, measured[split], False, seconds, 0.0, *counts(split))
-            for split in measured
-            if split != ALL
-        ]
-        return [
-            *parts,
-            EvalResult(step, ALL, metrics, is_best, seconds + final_s, final_s, *counts()),
-        ]
+        results = []
+        for split in measured:
+            if split != ALL:
+                part = measured[split]
+                results.append(
+                    EvalResult(
+                        step,
+                        split,
+                        part,
+                        False,
+                        seconds,
+                        0.0,
+                        *counts(split),
+                    )
+                )
+        whole_s = seconds + final_s
+        results.append(
+            EvalResult(
+                step,
+                ALL,
+                metrics,
+                is_best,
+                whole_s,
+                final_s,
+                *counts(),
+            )
+        )
+        return results
 
     @property
     def deciding(self) -> dict[str, float]:
@@ -138,7 +180,7 @@ class Evaluator:
 
     @property
     def value(self) -> tuple[float, int] | None:
-        """The goal in the last evaluation, and 1 if larger is better, else -1; None: not evaluated."""
+        """The goal in the last evaluation, and 1 if larger is better, else -1; None: none yet."""
         if self._goal.metric not in self._metrics:
             return None
         return self._metrics[self._goal.metric], 1 if self._goal.direction == "max" else -1
@@ -150,26 +192,33 @@ class Evaluator:
         if best is None:
             return None
         _, whole = self._held_out.counts()
-        counts = {"samples": self._scored or whole, "split_samples": whole}
-        return {"metric": self._goal.metric, **best, "direction": self._goal.direction, **counts}
+        return {
+            "metric": self._goal.metric,
+            **best,
+            "direction": self._goal.direction,
+            "samples": self._scored or whole,
+            "split_samples": whole,
+        }
 
     @property
     def reason_to_stop(self) -> str | None:
         if self._scored != self._chosen:  # by scores on other samples
             return None
-        if self._target is not None and self._target.is_reached(self._metrics):
-            value = self._metrics[self._target.metric]
-            return f"stop.at: {self._target.metric} is {value:.6g} ({self._target.text()})"
+        target = self._target
+        if target is not None and target.is_reached(self._metrics):
+            value = self._metrics[target.metric]
+            return f"stop.at: {target.metric} is {value:.6g} ({target.text()})"
         if not self._early_stopping.is_out_of_patience:
             return None
-        waited = self._early_stopping.waited
-        noun = "evaluation" if waited == 1 else "evaluations"
-        return f"stop.patience: {self._goal.metric} did not improve in {waited} {noun}"
+        waited = counted(self._early_stopping.waited, "evaluation")
+        return f"stop.patience: {self._goal.metric} did not improve in {waited}"
 
     def check_noise_control(self, report: Emit) -> StopReason | None:
         """A failure of the run if its noise control is not at chance in the last evaluation."""
         bands = self._task.facts().get("control")
-        return check_noise(bands, self._metrics, report) if bands and self._metrics else None
+        if not bands:
+            return None
+        return check_noise(bands, self._metrics, report)
 
     def facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"metrics": dict(self._metrics), "samples": self._scored}
@@ -182,26 +231,28 @@ class Evaluator:
 
         Unless it `keeps_best`, only later evaluations count as the best; patience continues.
         """
-        best: Facts = {} if keeps_best else {"best": None, "best_values": ()}
-        self._early_stopping.resume({**facts, **best})
+        if not keeps_best:
+            facts = {**facts, "best": None, "best_values": ()}
+        self._early_stopping.resume(facts)
         self._scored = facts.get("samples")
         self._metrics = _numbers(facts.get("metrics", {}))
-        self._compared = {
-            when: {split: _numbers(metrics) for split, metrics in by_split.items()}
-            for when, by_split in facts.get("forgetting", {}).items()
-            if by_split
-        }
+        self._compared = {}
+        for when, by_split in facts.get("forgetting", {}).items():
+            if by_split:
+                splits = {split: _numbers(metrics) for split, metrics in by_split.items()}
+                self._compared[when] = splits
 
     @property
     def experience(self) -> dict[str, Any] | None:
         """Metrics of old and new data before and after an experience; None: there is none."""
         if len(self._compared) < 2:
             return None
-        sides = {
-            name: {when: metrics[split] for when, metrics in self._compared.items()}
-            for name, split in (("old", OLD), ("new", NEW))
+        return {
+            "number": self._held_out.number,
+            "metric": self._goal.metric,
+            "old": {when: metrics[OLD] for when, metrics in self._compared.items()},
+            "new": {when: metrics[NEW] for when, metrics in self._compared.items()},
         }
-        return {"number": self._held_out.number, "metric": self._goal.metric, **sides}
 
 
 def target_of(target: Target, goal: Goal, names: list[str]) -> Target:
@@ -210,8 +261,13 @@ def target_of(target: Target, goal: Goal, names: list[str]) -> Target:
     Raises SettingError if the metric is not one of `names`.
     """
     _check_name("stop.at", target.text(), target.metric, names)
-    if (directed := target.directed(goal)) is None:
-        raise _undirected("stop.at", target.text(), [target.text(sign) for sign in ("<=", ">=")])
+    directed = target.directed(goal)
+    if directed is None:
+        raise _undirected(
+            "stop.at",
+            target.text(),
+            [target.text(sign) for sign in ("<=", ">=")],
+        )
     return directed
 
 
@@ -225,13 +281,22 @@ def goal_of(written: str, family_goal: Goal, names: list[str]) -> Goal:
     if name == family_goal.metric and not direction:
         return family_goal
     if direction not in _DIRECTIONS:
-        raise _undirected("eval.metric", written, [f"{name} {each}" for each in _DIRECTIONS])
+        raise _undirected(
+            "eval.metric",
+            written,
+            [f"{name} {each}" for each in _DIRECTIONS],
+        )
     return Goal(name, cast(Direction, direction))
 
 
 def _check_name(key: str, written: str, name: str, names: list[str]) -> None:
     if name not in names:
-        raise SettingError(key, written, "names no metric of this task", ", ".join(names))
+        raise SettingError(
+            key,
+            written,
+            "names no metric of this task",
+            ", ".join(names),
+        )
 
 
 def _undirected(key: str, written: str, allowed: list[str]) -> SettingError:
@@ -253,15 +318,16 @@ def check_noise(bands: Mapping[str, Numbers], metrics: Numbers, report: Emit) ->
         value = metrics[name]
         # NaN is outside.
         at_chance = band.get("min", -math.inf) <= value <= band.get("max", math.inf)
-        chance = f" (chance {band['chance']:.4g})" if "chance" in band else ""
-        text = f"{name} {value:.4g}, {'' if at_chance else 'not '}{' and '.join(bounds)}{chance}"
-        report(
-            "control",
-            {"text": text, "metric": name, "value": value, "at_chance": at_chance, **band},
-        )
+        text = f"{name} {value:.4g}, {'' if at_chance else 'not '}{' and '.join(bounds)}"
+        if "chance" in band:
+            text += f" (chance {band['chance']:.4g})"
+        facts = {"text": text, "metric": name, "value": value, "at_chance": at_chance, **band}
+        report("control", facts)
         if not at_chance:
             leaks.append(text)
-    return failed(f"the noise control leaks: {'; '.join(leaks)}") if leaks else None
+    if not leaks:
+        return None
+    return failed(f"the noise control leaks: {'; '.join(leaks)}")
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -1,10 +1,12 @@
-"""The console reporter: turns the moments of a run into text for one or several outputs."""
+"""The console reporter: turns the moments of a run, and its progress, into text for outputs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gearshift.training.callbacks.base import (
     Callback,
@@ -20,15 +22,128 @@ from gearshift.training.logging import console_text
 from gearshift.training.logging.console_text import render_row
 from gearshift.training.logging.outputs import ConsoleOutput, Kind
 from gearshift.training.logging.printable import printable
-from gearshift.training.logging.progress import Progress
-from gearshift.training.logging.quantities import duration, real
+from gearshift.training.logging.quantities import amount, duration, real, size
 from gearshift.training.train_plan import TrainPlan
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 _REDRAW_S = 0.25
 PREVIEW_LINES = 5
 _WIDTH = 100
 """Of a longer text on the console; the log has all of it."""
 _KINDS: Mapping[str, Kind] = {"resumed": "head", console_text.WARNING: "warning"}
+_NARROW = 60  # Columns below which the bar and the elapsed time are left out
+
+
+class Progress:
+    """The step of a run, with its times; rich renders it as a bar and the newest numbers.
+
+    The remaining time follows from the mean step so far, with evaluations and saves between steps.
+    The first step is left out, because it compiles and warms up.
+    """
+
+    def __init__(self, train_plan: TrainPlan, now: Callable[[], float] = time.monotonic) -> None:
+        self.train_plan = train_plan
+        self._now = now
+        self._start = self._mark = now()
+        self.step = train_plan.first_step
+        # Steps that were measured, and their seconds
+        self._steps = 0
+        self._steps_s = 0.0
+        self.last: StepMetrics | None = None
+        self.usage: Numbers = {}
+        """Use of the machine in percent, by resource."""
+        self.event: str | None = None
+        """The last event; None: there was none, or none is shown."""
+        self.has_ended = False
+
+    def stepped(self, step: int, seconds: float | None = None) -> None:
+        """Optimizer update number `step` is done, in `seconds` if they are known better."""
+        now = self._now()
+        if seconds is None:
+            seconds = now - self._mark
+        self._mark = now
+        if self.step != self.train_plan.first_step:
+            self._steps += step - self.step
+            self._steps_s += seconds
+        self.step = step
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start of this process's first step."""
+        return self._now() - self._start
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds to the last step; None: no step was measured yet, or the run has ended."""
+        if not self._steps or self.has_ended:
+            return None
+        left = self.train_plan.end_step - self.step
+        return self._steps_s / self._steps * left
+
+    def position(self, step: int) -> str:
+        """A step, of all of the run: ` 20/100`."""
+        total = self.train_plan.end_step
+        return f"{step:>{len(str(total))}}/{total}"
+
+    def line(self) -> str:
+        """The newest logged step as a plain line."""
+        assert self.last is not None
+        texts = [self.position(self.last.step), *self._numbers(), self._eta]
+        return render_row("step", "  ".join(texts))
+
+    def __rich_console__(
+        self,
+        console: Console,
+        options: ConsoleOptions,
+    ) -> Iterator[RenderableType]:
+        """No line wraps."""
+        from rich.progress_bar import ProgressBar  # for a terminal only
+        from rich.table import Table
+        from rich.text import Text
+
+        text = partial(Text, no_wrap=True, overflow="ellipsis")
+        total = self.train_plan.end_step
+        where = f"step {self.step}/{total}"
+        if options.max_width < _NARROW:
+            yield text(f"{where}  {self._eta}")
+        else:
+            grid = Table.grid(padding=(0, 1))
+            width = max(options.max_width - 60, 10)
+            times = text(f"{where}  {duration(self.elapsed_s)} elapsed  {self._eta}")
+            grid.add_row(ProgressBar(total, self.step, width), times)
+            yield grid
+        yield text("  ".join(map(str.strip, self._numbers())))
+        if self.event is not None:
+            yield text(f"last  {printable(self.event)}", style="dim")
+
+    @property
+    def _eta(self) -> str:
+        left = self.remaining_s
+        return "ETA –" if left is None else f"ETA {duration(left)}"
+
+    def _numbers(self) -> list[str]:
+        """The newest logged numbers, and memory in use: `ram 63%`, `gpu 71%`."""
+        line = self.last
+        usage = [f"{k} {self.usage[k]:.0f}%" for k in ("ram", "gpu") if k in self.usage]
+        if line is None:
+            return ["waiting for the first logged step", *usage]
+        texts = [f"loss {real(line.loss):>8}"]
+        texts += [f"{name} {real(value):>8}" for name, value in line.parts.items()]
+        texts += [f"lr {line.lr:.2e}", f"norm {real(line.grad_norm):>8}"]
+        speed = f"{amount(line.units_per_s):>5} {self.train_plan.units}/s"
+        if line.labelled != line.units and line.labelled_per_s is not None:
+            speed += f" ({amount(line.labelled_per_s)} labelled)"
+        memory = line.device_memory_bytes
+        if memory is None:
+            memory = line.host_memory_bytes
+        texts += [speed, f"{size(memory):>9}"]
+        if line.mfu is not None:
+            texts.append(f"mfu {100 * line.mfu:4.1f}%")
+        if line.skipped:
+            texts.append(f"skipped {line.skipped}")
+        return texts + usage
 
 
 class ConsoleReporter(Callback):
@@ -47,9 +162,8 @@ class ConsoleReporter(Callback):
         self._now = now
         self._usage = usage
         self._draw_at = now()
-        self._advice: list[
-            str
-        ] = []  # Repeated at the end: the last lines are those that everyone reads
+        # Repeated at the end: the last lines are those that everyone reads.
+        self._advice: list[str] = []
 
     def start(self, train_plan: TrainPlan) -> None:
         self._progress = Progress(train_plan, self._now)
@@ -58,20 +172,24 @@ class ConsoleReporter(Callback):
     def step(self, step: Step) -> None:
         self._progress.stepped(step.step)
         if self._now() >= self._draw_at:
-            self._progress.usage, self._draw_at = self._usage(), self._now() + _REDRAW_S
+            self._progress.usage = self._usage()
+            self._draw_at = self._now() + _REDRAW_S
             for output in self._outputs:
                 output.draw(self._progress)
 
     def logged(self, line: StepMetrics) -> None:
-        self._progress.last, self._progress.usage = line, self._usage()
+        self._progress.last = line
+        self._progress.usage = self._usage()
         self._write("train", self._progress.line())
 
     def evaluated(self, evaluation: EvalResult) -> None:
         metrics = "  ".join(f"{name} {real(value)}" for name, value in evaluation.metrics.items())
         position = self._progress.position(evaluation.step)
-        best = "  ← best" if evaluation.is_best else ""
-        text = f"{position}  {evaluation.split}  {metrics}  ({duration(evaluation.seconds)}){best}"
-        self._write("best" if best else "notice", render_row("eval", text))
+        text = f"{position}  {evaluation.split}  {metrics}  ({duration(evaluation.seconds)})"
+        if evaluation.is_best:
+            self._write("best", render_row("eval", f"{text}  ← best"))
+        else:
+            self._write("notice", render_row("eval", text))
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         text = f"{self._progress.position(step)}  {folder.parent.name}/{folder.name}"
@@ -84,15 +202,17 @@ class ConsoleReporter(Callback):
             lines = printable(str(facts["text"])).splitlines()
             self._write("log", "\n| ".join([title, *lines]))
             self._write("preview", "\n| ".join([title, *_shortened(lines)]))
-        elif (line := console_text.describe(kind, facts)) is not None:
-            label = line[0]
-            text = render_row(*line)
-            self._write(_KINDS.get(label, "notice"), text)
-            self._advice += [text] if label == "advice" or "fault" in facts else []
-        else:
-            self._write(
-                "log", render_row("event", f"{kind}  {console_text.render_facts(facts)}".rstrip())
-            )
+            return
+        row = console_text.describe(kind, facts)
+        if row is None:
+            text = f"{kind}  {console_text.render_facts(facts)}".rstrip()
+            self._write("log", render_row("event", text))
+            return
+        label = row[0]
+        text = render_row(*row)
+        self._write(_KINDS.get(label, "notice"), text)
+        if label == "advice" or "fault" in facts:
+            self._advice.append(text)
 
     def end(self, outcome: Outcome) -> None:
         """Write the summary, and close every output, also if one of them fails."""
@@ -112,9 +232,7 @@ class ConsoleReporter(Callback):
 
 def _shortened(lines: Sequence[str]) -> list[str]:
     """At most PREVIEW_LINES of `lines`, none of them empty, with a word about the rest."""
-    cut = [
-        text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…" for text in lines if text.strip()
-    ]
-    if len(cut) > PREVIEW_LINES:
-        cut[PREVIEW_LINES - 1 :] = [f"… {len(cut) - PREVIEW_LINES + 1} more lines in log.txt"]
-    return cut
+    texts = [text for text in lines if text.strip()]
+    if len(texts) > PREVIEW_LINES:
+        texts[PREVIEW_LINES - 1 :] = [f"… {len(texts) - PREVIEW_LINES + 1} more lines in log.txt"]
+    return [text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…" for text in texts]

@@ -29,32 +29,35 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
     if trained not in (None, about.parameters):
         model += f", of which {amount(trained or 0)} train"
     batch = f"{counted(plan.global_batch, 'sample')} = micro-batch {plan.micro_batch}"
+    batch += f" × accumulation {plan.accumulation} × {processes}"
     epochs = counted(plan.epoch(plan.total_steps), "epoch")
-    run = (
-        f"{counted(plan.total_steps, 'step')} = {epochs} of {counted(plan.steps_per_epoch, 'step')}"
-    )
-    run += f", stops after step {plan.end_step}" if plan.end_step < plan.total_steps else ""
-    run += f", {plan.first_step} done before" if plan.first_step else ""
+    per_epoch = counted(plan.steps_per_epoch, "step")
+    run = f"{counted(plan.total_steps, 'step')} = {epochs} of {per_epoch}"
+    if plan.end_step < plan.total_steps:
+        run += f", stops after step {plan.end_step}"
+    if plan.first_step:
+        run += f", {plan.first_step} done before"
     facts = dict(about.data)
     warning = facts.pop("warning", None)
     part = render_part(*about.evaluated or (None, None))
+
     rows = [
         ("model", model),
         ("mode", about.mode),
         ("engine", f"{about.engine} on {processes}, {about.device}, {about.precision}"),
-        ("batch", f"{batch} × accumulation {plan.accumulation} × {processes}"),
+        ("batch", batch),
         ("run", run),
         ("data", render_facts(facts)),
         ("warning", warning),
         ("eval", part and f"val: {part}"),
-        *(("note", note) for note in about.notes),
     ]
-    wrapped = (
-        (label, wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False))
-        for label, text in rows
-        if text
-    )
-    return [render_row(label, "\n".join(lines)) for label, lines in wrapped]
+    rows += [("note", note) for note in about.notes]
+    lines = []
+    for label, text in rows:
+        if text:
+            wrapped = wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
+            lines.append(render_row(label, "\n".join(wrapped)))
+    return lines
 
 
 def render_part(samples: int | None, split_samples: int | None) -> str:
@@ -66,9 +69,11 @@ def render_part(samples: int | None, split_samples: int | None) -> str:
 
 def render_best(best: Facts) -> str:
     """The best value, its step, and what it was measured over, unless that is the whole split."""
-    part = render_part(best.get("samples"), best.get("split_samples"))
     text = f"{best['metric']} {real(float(best['value']))} at step {best['step']}"
-    return f"{text}, over {part}" if part else text
+    part = render_part(best.get("samples"), best.get("split_samples"))
+    if part:
+        text += f", over {part}"
+    return text
 
 
 def describe(kind: str, facts: Facts) -> tuple[str, str] | None:
@@ -93,32 +98,39 @@ def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None)
     done = f"{length} in {duration(outcome.wall_s)}"
     if outcome.reason not in ("", stop_reason.FINISHED.reason):  # which the steps tell
         done += f"; {outcome.reason}"
-    rows: list[tuple[str, str]] = [
-        ("finished" if outcome.status == "completed" else outcome.status, done)
-    ]
-    if (best := outcome.best) is not None:
+    label: str = outcome.status
+    if label == "completed":
+        label = "finished"
+    rows = [(label, done)]
+    best = outcome.best
+    if best is not None:
         rows.append(("best", render_best(best)))
-    if (test := outcome.test) is not None:
-        name = next(iter(test["metrics"])) if best is None else best["metric"]
-        rows.append(
-            (
-                "test",
-                f"{name} {real(test['metrics'][name])} with the weights of step {test['step']}",
-            )
-        )
+    test = outcome.test
+    if test is not None:
+        metrics = test["metrics"]
+        name = best["metric"] if best is not None else next(iter(metrics))
+        text = f"{name} {real(metrics[name])} with the weights of step {test['step']}"
+        rows.append(("test", text))
     if outcome.samples_per_s is not None:
         rows.append(("speed", f"{amount(outcome.samples_per_s)} samples/s"))
-    if (timing := outcome.timing) is not None:
+    timing = outcome.timing
+    if timing is not None:
         median, low, high = (1000 * timing[key] for key in ("median_s", "p10_s", "p90_s"))
         text = f"median {median:.4g} ms per step, 80% from {low:.4g} to {high:.4g} ms"
         rates = f"{timing['batches_per_s']:.4g} batches/s, {timing['samples_per_s']:.4g} samples/s"
         rows.append(("timing", f"{text}\n{rates}"))
+
     peaks = []
     for side, count in outcome.peak_memory_bytes.items():
+        if count is None:
+            continue
+        peak = f"{side} {size(count)}"
         expected = (predicted or {}).get(side)
-        beside = "" if expected is None else f" (predicted: {size(expected)})"
-        peaks += [] if count is None else [f"{side} {size(count)}{beside}"]
-    rows += [("memory", "at most " + ", ".join(peaks))] if peaks else []
+        if expected is not None:
+            peak += f" (predicted: {size(expected)})"
+        peaks.append(peak)
+    if peaks:
+        rows.append(("memory", "at most " + ", ".join(peaks)))
     return [render_row(*row) for row in rows]
 
 
@@ -136,28 +148,28 @@ def _value(value: Any) -> str:
         return " ".join(map(_value, value))
     if isinstance(value, bool) or value is None:
         return str(value).lower()
-    return (
-        f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:.4g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
 
 
 def _signal(facts: Facts) -> str:
-    names = " and ".join(facts["names"])
-    again = "; press Ctrl-C again to stop at once" if "SIGINT" in facts["names"] else ""
+    names = facts["names"]
     action = "saving and stopping" if facts["saves"] else "stopping without saving"
-    return f"{names}: {action} after this step{again}"
+    text = f"{' and '.join(names)}: {action} after this step"
+    if "SIGINT" in names:
+        text += "; press Ctrl-C again to stop at once"
+    return text
 
 
 def _experience(facts: Facts) -> str:
     name = facts["metric"]
-    texts = (
-        f"{side} data {' → '.join(real(facts[side][at].get(name, math.nan)) for at in ('before', 'after'))}"
-        for side in ("old", "new")
-    )
+    texts = []
+    for side in ("old", "new"):
+        before, after = (real(facts[side][at].get(name, math.nan)) for at in ("before", "after"))
+        texts.append(f"{side} data {before} → {after}")
     return f"{facts['number']} trained: {name} on {', '.join(texts)}"
 
 
@@ -171,20 +183,27 @@ def _resumed(facts: Facts) -> str:
 
 WARNING = "warning"
 """The label of an event that needs attention."""
-# Text by kind of event, of others with their label. Braces hold a fact, or `use`; a function renders more.
+# Text by kind of event, of others with their label. Braces hold a fact, or `use`; a function
+# renders more.
 _WARNINGS: Mapping[str, str | Callable[[Facts], str]] = {
     "warning": "{text}",
     "signal": _signal,
     "deadline": "--max-hours reached: saving and stopping after this step",
-    "limit_exceeded_at_start": "{use}, over its limit before the run: only limits.critical applies to it",
+    "limit_exceeded_at_start": (
+        "{use}, over its limit before the run: only limits.critical applies to it"
+    ),
     "throttled": "{use}, over its limit: releasing unused memory",
     "pressure": "{use}, still over its limit: saving and stopping; see limits.*",
     "limit_given_up": "{use}, over its limit, and throttling does not help: no longer watched",
     "disk_filling": "{use}, over its limit: free some space, or saving will fail",
-    "straggler": "rank {rank} on {host} is slow: {what} {seconds:.3g} s a step, others {median_seconds:.3g}",
+    "straggler": (
+        "rank {rank} on {host} is slow: {what} {seconds:.3g} s a step, others {median_seconds:.3g}"
+    ),
     "fewer_workers": "loader workers {from} → {to}, to use less of the machine",
     "out_of_memory": "out of memory in step {at}: {text}",
-    "smaller_micro_batch": "micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays",
+    "smaller_micro_batch": (
+        "micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays"
+    ),
 }
 _OTHERS: Mapping[str, tuple[str, str | Callable[[Facts], str]]] = {
     "resumed": ("resumed", _resumed),

@@ -1,4 +1,4 @@
-"""metrics.jsonl, a line per logged step and evaluation; result.json, the end of a run."""
+"""The files of a run: metrics.jsonl with steps and evaluations, events.jsonl, and result.json."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from gearshift.training.callbacks.base import (
@@ -17,6 +20,7 @@ from gearshift.training.callbacks.base import (
     Numbers,
     Outcome,
     RunInfo,
+    Step,
     StepMetrics,
 )
 from gearshift.training.logging.strict_json import encode_bytes
@@ -24,6 +28,7 @@ from gearshift.training.storage import LineFile, Storage, storage_errors
 from gearshift.training.train_plan import TrainPlan
 
 NAME = "metrics.jsonl"
+EVENTS = "events.jsonl"
 RESULT = "result.json"
 OF_PART = "lr."
 """Before the name of a part in the key of its learning rate."""
@@ -45,14 +50,18 @@ _NOT_IN_RESULT = {
     "folder",
     "notes",
     "evaluated",
+    "loss_changes",
 }
-_NOT_IN_RESULT |= {"loss_changes"}
+_now = partial(datetime.now, timezone.utc)
 
 
 def usage_fields(uses: Numbers) -> dict[str, float]:
     """Uses under their keys in files: `ram_percent`, `temperature_celsius`."""
-    units = {"temperature": "celsius"}
-    return {f"{name}_{units.get(name, 'percent')}": round(value, 1) for name, value in uses.items()}
+    keyed = {}
+    for name, value in uses.items():
+        unit = "celsius" if name == "temperature" else "percent"
+        keyed[f"{name}_{unit}"] = round(value, 1)
+    return keyed
 
 
 class MetricsWriter(Callback):
@@ -70,15 +79,26 @@ class MetricsWriter(Callback):
         self._file = self._storage.open_lines(NAME)
 
     def logged(self, line: StepMetrics) -> None:
-        known = {name: value for name, value in vars(line).items() if value not in (None, {})}
-        lrs = {f"{OF_PART}{part}": lr for part, lr in known.pop("lrs", {}).items()}
-        known["device_memory_bytes"] = line.device_memory_bytes  # null on a CPU
-        values = {_NAMES.get(name, name): value for name, value in known.items()}
-        self._write({"kind": "train", **values, **lrs, **usage_fields(self._usage())})
+        values: dict[str, Any] = {"kind": "train"}
+        for name, value in vars(line).items():
+            if value not in (None, {}):
+                values[_NAMES.get(name, name)] = value
+        values["device_memory_bytes"] = line.device_memory_bytes  # null on a CPU
+        for part, lr in values.pop("lrs", {}).items():
+            values[f"{OF_PART}{part}"] = lr
+        self._write(values | usage_fields(self._usage()))
 
     def evaluated(self, evaluation: EvalResult) -> None:
-        names = ("step", "split", "samples", "split_samples", "metrics")
-        self._write({"kind": "eval", **{name: getattr(evaluation, name) for name in names}})
+        self._write(
+            {
+                "kind": "eval",
+                "step": evaluation.step,
+                "split": evaluation.split,
+                "samples": evaluation.samples,
+                "split_samples": evaluation.split_samples,
+                "metrics": evaluation.metrics,
+            }
+        )
 
     def end(self, outcome: Outcome) -> None:
         if self._file is not None:
@@ -91,7 +111,11 @@ class MetricsWriter(Callback):
 
 
 def truncate(
-    storage: Storage, step: int, evaluated_at: int | None, *, is_end: bool = False
+    storage: Storage,
+    step: int,
+    evaluated_at: int | None,
+    *,
+    is_end: bool = False,
 ) -> None:
     """Remove the lines that a run resumed from `step` will write again. Touches disk.
 
@@ -101,9 +125,8 @@ def truncate(
     """
     path = storage.path / NAME
     with storage_errors(path), suppress(FileNotFoundError):
-        content = path.read_bytes()
         end = 0
-        for line in content.splitlines(keepends=True):
+        for line in path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break
             written = json.loads(line)
@@ -119,21 +142,87 @@ def truncate(
 
 def step_metrics(line: Facts) -> StepMetrics:
     """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
-    values: dict[str, Any] = {
-        f.name: line.get(_NAMES.get(f.name, f.name)) for f in fields(StepMetrics)
-    }
+    values: dict[str, Any] = {}
+    for field in fields(StepMetrics):
+        values[field.name] = line.get(_NAMES.get(field.name, field.name))
     # NaN and infinities are strings in metrics.jsonl: training/logging/strict_json.py.
-    values |= {name: float(line[name]) for name in ("loss", "grad_norm")}
+    values["loss"] = float(line["loss"])
+    values["grad_norm"] = float(line["grad_norm"])
     values["parts"] = {name: float(value) for name, value in line.get("parts", {}).items()}
-    values["lrs"] = {
-        key.removeprefix(OF_PART): line[key] for key in line if key.startswith(OF_PART)
-    }
+    values["lrs"] = {}
+    for key in line:
+        if key.startswith(OF_PART):
+            values["lrs"][key.removeprefix(OF_PART)] = line[key]
     return StepMetrics(**values)
 
 
 def usage_of(line: Facts) -> dict[str, float]:
     """The uses in percent that `usage_fields` wrote into a line, by resource."""
     return {key.removesuffix(OF_USAGE): line[key] for key in line if key.endswith(OF_USAGE)}
+
+
+def append_event(storage: Storage, kind: str, step: int, facts: Facts) -> None:
+    """Add one line to events.jsonl while no rank writes to it. Raises StorageError."""
+    storage.append_line(EVENTS, _line(_now(), kind, step, facts))
+
+
+def _line(time: datetime, kind: str, step: int, facts: Facts) -> bytes:
+    text = time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return encode_bytes({"time": text, "kind": kind, "step": step, "facts": facts})
+
+
+class EventsWriter(Callback):
+    """Writes {"time", "kind", "step", "facts"} lines; one on every rank. Raises StorageError.
+
+    Rank 0 writes the events that all ranks see into events.jsonl. Events of a single rank come
+    through `rank_event`; the other ranks write them into events-rankN.jsonl, because two machines
+    cannot safely append to one file.
+    """
+
+    def __init__(self, storage: Storage, rank: int = 0, now: Callable[[], datetime] = _now) -> None:
+        self._storage = storage
+        self._rank = rank
+        self._now = now
+        self._step = 0
+        self._file: LineFile | None = None
+
+    def start(self, train_plan: TrainPlan) -> None:
+        self._step = train_plan.first_step
+        self.event("started", asdict(train_plan))
+
+    def step(self, step: Step) -> None:
+        self._step = step.step
+
+    def evaluated(self, evaluation: EvalResult) -> None:
+        self.event("evaluated", asdict(evaluation))
+
+    def saved(self, folder: Path, step: int, seconds: float) -> None:
+        self.event("saved", {"folder": folder.name, "step": step, "seconds": seconds})
+
+    def event(self, kind: str, facts: Facts) -> None:
+        """Write an event that every rank sees; rank 0 only."""
+        if self._rank == 0:
+            self.rank_event(kind, facts)
+
+    def rank_event(self, kind: str, facts: Facts) -> None:
+        if self._file is None:
+            name = EVENTS if self._rank == 0 else f"events-rank{self._rank}.jsonl"
+            self._file = self._storage.open_lines(name)
+        self._file.write(_line(self._now(), kind, self._step, facts))
+
+    def end(self, outcome: Outcome) -> None:
+        self.event(
+            "stopped",
+            {
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "exit_code": outcome.exit_code,
+                "steps": outcome.steps,
+            },
+        )
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 @dataclass
@@ -150,9 +239,16 @@ class ResultWriter(Callback):
 
     def end(self, outcome: Outcome) -> None:
         """Write the file. Raises StorageError."""
-        facts = {**vars(outcome), **vars(self.about), "world_size": self.world_size}
-        content = {name: value for name, value in facts.items() if name not in _NOT_IN_RESULT}
-        content |= {"machine": usage_fields(self.usage()), "requeues": 0, "lost_steps": None}
+        content = {
+            **vars(outcome),
+            **vars(self.about),
+            "world_size": self.world_size,
+        }
+        for name in _NOT_IN_RESULT:
+            del content[name]
+        content["machine"] = usage_fields(self.usage())
+        content["requeues"] = 0
+        content["lost_steps"] = None
         content |= self.job_summary()
         with storage_errors(self.storage.path / RESULT):
             self.storage.atomic_write(RESULT, encode_bytes(content, indent=2) + b"\n")

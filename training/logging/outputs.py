@@ -40,7 +40,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 @contextmanager
 def discarding(stream: TextIO) -> Iterator[None]:
-    """Discard the rest of `stream` once it fails: its reader (`| head`) or its terminal has gone."""
+    """Discard the rest of `stream` once it fails: its reader (`| head`) or terminal has gone."""
     try:
         yield
     except OSError:

@@ -10,13 +10,18 @@ def printable(text: str) -> str:
     """`text` with `�` for each character that is not shown, such as escape codes."""
     if text.isprintable():
         return text
-    shown = (c if c.isprintable() or c in "\n\t" else " " if c.isspace() else "�" for c in text)
-    return "".join(shown)
+    characters = []
+    for c in text:
+        if c.isprintable() or c in "\n\t":
+            characters.append(c)
+        else:
+            characters.append(" " if c.isspace() else "�")
+    return "".join(characters)
 
 
 @contextmanager
 def caught(tell: Callable[[str], object]) -> Iterator[None]:
-    """Tell an error in one line, and continue: the border of the trackers, and of a task's samples."""
+    """Tell an error in one line, and continue: the border of trackers, and of a task's samples."""
     try:
         yield
     except Exception as error:

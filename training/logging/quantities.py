@@ -19,13 +19,17 @@ def duration(seconds: float) -> str:
     if not hours:
         return f"{minutes}m{rest:02d}s"
     days, hours = divmod(hours, 24)
-    return f"{days}d{hours:02d}h" if days else f"{hours}h{minutes:02d}m"
+    if not days:
+        return f"{hours}h{minutes:02d}m"
+    return f"{days}d{hours:02d}h"
 
 
 def counted(number: float, noun: str) -> str:
     """A number with its noun: `1 epoch`, `0.19 epochs`, `2 processes`."""
     text = f"{number:.4g}" if isinstance(number, float) else str(number)
-    ending = "" if text == "1" else "es" if noun.endswith("s") else "s"
+    if text == "1":
+        return f"1 {noun}"
+    ending = "es" if noun.endswith("s") else "s"
     return f"{text} {noun}{ending}"
 
 
@@ -39,10 +43,17 @@ def size(count: float) -> str:
 
 def amount(number: float) -> str:
     """Three digits and a letter: `12.3k`, `3.20M`; below a thousand `8.51`, `85.1`, `851`."""
-    # From 999.5, three digits would read 1000.
-    factor, letter = next((pair for pair in _SI if number >= 0.9995 * pair[0]), (1, ""))
-    number /= factor
-    return f"{number:.{0 if number >= 99.95 else 1 if number >= 9.995 else 2}f}{letter}"
+    letter = ""
+    for factor, unit in _SI:
+        if number >= 0.9995 * factor:  # from 999.5, three digits would read 1000
+            number /= factor
+            letter = unit
+            break
+    if number >= 99.95:
+        return f"{number:.0f}{letter}"
+    if number >= 9.995:
+        return f"{number:.1f}{letter}"
+    return f"{number:.2f}{letter}"
 
 
 def real(number: float) -> str:

@@ -18,7 +18,12 @@ def encode(value: Any, indent: int | None = None) -> str:
     Protocol Buffers. Paths become text, and numbers of numpy and torch plain numbers; other objects
     raise TypeError.
     """
-    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        _plain(value),
+        indent=indent,
+        ensure_ascii=False,
+        allow_nan=False,
+    )
 
 
 def encode_bytes(value: Any, indent: int | None = None) -> bytes:
@@ -35,6 +40,5 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if isinstance(value, Path):
         return str(value)
-    if callable(item := getattr(value, "item", None)):
-        return _plain(item())
-    return value
+    item = getattr(value, "item", None)
+    return _plain(item()) if callable(item) else value

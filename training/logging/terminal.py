@@ -25,7 +25,11 @@ class TerminalOutput(ConsoleOutput):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._console = Console(
-            file=stream, force_terminal=True, highlight=False, markup=False, emoji=False
+            file=stream,
+            force_terminal=True,
+            highlight=False,
+            markup=False,
+            emoji=False,
         )
         self._live = Live(
             console=self._console,

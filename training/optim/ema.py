@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gearshift.training.checkpoint.tensor_file import EMA
+from gearshift.training.checkpoint.tensor_file import EMA, WEIGHT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gearshift.engines.base import Engine, State
+    from gearshift.engines.base import Engine, Piece, State
 
 
 class Ema:
@@ -27,29 +27,26 @@ class Ema:
     """
 
     def __init__(self, engine: Engine, decay: float):
-        state = engine.state()
-        trained = {name for group in state.groups for name in group["names"]}
-        weights = [p for p in state.pieces if p.kind == "weight" and p.name in trained]
         self._decay = decay
-        halves = (torch.bfloat16, torch.float16)
         self._weights: list[Tensor] = []
         self._averages: list[Tensor] = []
         self._narrow: list[tuple[Tensor, Tensor]] = []  # Weights of 16 bits, and their averages
-        averages: list[Tensor] = []
-        for piece in weights:
-            weight = piece.data.detach()
-            if weight.dtype in halves:
-                averages.append(weight.float())
-                self._narrow.append((weight, averages[-1]))
-            else:
-                averages.append(weight.clone())
-                self._weights.append(weight)
-                self._averages.append(averages[-1])
-        self.pieces = [
-            replace(piece, kind=EMA, data=average)
-            for piece, average in zip(weights, averages, strict=True)
-        ]
+        self.pieces: list[Piece] = []
         """The average of the intervals that this rank holds; live tensors."""
+        state = engine.state()
+        trained = {name for group in state.groups for name in group["names"]}
+        for piece in state.pieces:
+            if piece.kind != WEIGHT or piece.name not in trained:
+                continue
+            weight = piece.data.detach()
+            if weight.dtype in (torch.bfloat16, torch.float16):
+                average = weight.float()
+                self._narrow.append((weight, average))
+            else:
+                average = weight.clone()
+                self._weights.append(weight)
+                self._averages.append(average)
+            self.pieces.append(replace(piece, kind=EMA, data=average))
 
     def update(self, step: int) -> None:
         decay = min(self._decay, (1 + step) / (10 + step))

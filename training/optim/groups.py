@@ -19,28 +19,38 @@ if TYPE_CHECKING:
     from gearshift.training.settings import Optim
 
 _EMBEDDING = "embedding"
+Factor = tuple[str, float]
+"""A part, and the factor of its learning rate."""
 
 
 def with_factors(
-    spec: OptimizerSpec, factors: Mapping[str, tuple[str, float]], model: Module
+    spec: OptimizerSpec,
+    factors: Mapping[str, Factor],
+    model: Module,
 ) -> OptimizerSpec:
     """`spec` with its groups divided by `factors`, what `lr_factors` returns."""
 
-    def kind(name: str, parameter: Parameter) -> tuple[int, tuple[str, float] | None]:
+    def kind(name: str, parameter: Parameter) -> tuple[int, Factor | None]:
         return spec.group_of(name, parameter), factors.get(name)
 
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     order = list(dict.fromkeys(kind(*each) for each in trained))
     order.sort(key=lambda each: each[0])  # as without factors: a checkpoint fits both
-    options = [
-        {**spec.options[group], **({PART: of[0], LR_FACTOR: of[1]} if of else {})}
-        for group, of in order
-    ]
-    return replace(spec, options=options, group_of=lambda n, p: order.index(kind(n, p)))
+    options = []
+    for group, factor in order:
+        option = dict(spec.options[group])
+        if factor is not None:
+            option[PART], option[LR_FACTOR] = factor
+        options.append(option)
+    return replace(
+        spec,
+        options=options,
+        group_of=lambda n, p: order.index(kind(n, p)),
+    )
 
 
-def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, tuple[str, float]]:
-    """The part and the factor of each trained parameter that `optim` gives a factor, by name.
+def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, Factor]:
+    """The factor of each trained parameter that `optim` gives one, by name.
 
     With `optim.layer_decay` d, a layer has d^n, where n counts from the last layer, 1, to the first
     one; embeddings are below it, and anything else has 1. Each layer is a part of its own. Sources:
@@ -49,15 +59,15 @@ def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, tuple[str
     """
     parts = _trained_parts(model, task)
     decay = optim.layer_decay
-    factors = dict[str, tuple[str, float]]()
-    if unknown := next((part for part in optim.groups if part not in parts), None):
-        raise SettingError(
-            "optim.groups",
-            dict(optim.groups),
-            f"names {unknown!r}, and the model trains no such part",
-            ", ".join(parts) or "none: all parameters belong to the model itself",
-            did_you_mean=next(iter(get_close_matches(unknown, parts, n=1)), None),
-        )
+    for part in optim.groups:
+        if part not in parts:
+            raise SettingError(
+                "optim.groups",
+                dict(optim.groups),
+                f"names {part!r}, and the model trains no such part",
+                ", ".join(parts) or "none: all parameters belong to the model itself",
+                did_you_mean=next(iter(get_close_matches(part, parts, n=1)), None),
+            )
     if decay is not None and LAYERS not in parts:
         raise SettingError(
             "optim.layer_decay",
@@ -66,6 +76,8 @@ def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, tuple[str
             "for family language and custom tasks with such a part",
             "set the factor of each part in optim.groups: " + ", ".join(parts),
         )
+
+    factors: dict[str, Factor] = {}
     count = len(parts.get(LAYERS, ()))
     for part, modules in parts.items():
         for number, names in enumerate(modules):
@@ -73,7 +85,7 @@ def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, tuple[str
             factor = optim.groups.get(part, 1.0)
             if decay is not None and part == LAYERS:
                 label = f"{part}.{number}"
-                factor = factor * decay ** (count - number)
+                factor *= decay ** (count - number)
             elif decay is not None and part == _EMBEDDING:
                 factor *= decay ** (count + 1)
             elif part not in optim.groups:
@@ -87,16 +99,19 @@ def _trained_parts(model: Module, task: object) -> dict[str, list[list[str]]]:
 
     The parts that the task names, and children of the model that have nothing in common with them.
     """
-    parts: dict[str, Sequence[Module]] = (
-        dict(task.model_parts(model)) if isinstance(task, HasParts) else {}
-    )
-    named = {p for module in chain(*parts.values()) for p in module.parameters()}
+    parts: dict[str, Sequence[Module]] = {}
+    if isinstance(task, HasParts):
+        parts |= task.model_parts(model)
+    in_parts = {p for module in chain(*parts.values()) for p in module.parameters()}
     for name, child in model.named_children():
-        if named.isdisjoint(child.parameters()):
+        if in_parts.isdisjoint(child.parameters()):
             parts[name] = [child]
-    left = {p: name for name, p in model.named_parameters() if p.requires_grad}
-    held = {
-        part: [[left.pop(p) for p in module.parameters() if p in left] for module in modules]
-        for part, modules in parts.items()
-    }
-    return {part: modules for part, modules in held.items() if any(modules)}
+
+    names = {p: name for name, p in model.named_parameters() if p.requires_grad}
+    trained: dict[str, list[list[str]]] = {}
+    for part, modules in parts.items():
+        for module in modules:
+            # Taken out, so that the first part with a shared parameter has it alone.
+            of_module = [names.pop(p) for p in module.parameters() if p in names]
+            trained.setdefault(part, []).append(of_module)
+    return {part: modules for part, modules in trained.items() if any(modules)}

@@ -26,12 +26,10 @@ KEEPS_FP32 = "keeps_fp32"
 """The option of a group whose moments are fp32, whatever its parameters become."""
 BLOCK = 256
 """Consecutive elements with one scale in 8 bits."""
-_AT_ONCE = (
-    2**22
-)  # Elements of a parameter updated at once: 16 MB in fp32, for each of a few tensors
-_SMALLEST = (
-    1e-30  # Blocks below it are zeros: the products of codes and smaller scales would lose bits
-)
+# Elements of a parameter updated at once: 16 MB in fp32, for each of a few tensors.
+_AT_ONCE = 2**22
+# Blocks below it are zeros: the products of codes and smaller scales would lose bits.
+_SMALLEST = 1e-30
 # Multipliers of a hash: of Knuth, The Art of Computer Programming, 3.3.4 and 6.4, and of Appleby,
 # MurmurHash3.
 _ODD = (1013904243, -1640531527, -2048144789, -1028477387)
@@ -47,9 +45,9 @@ class LowBitAdamW(AdamW):
     """AdamW whose moments of larger parameters are stored in bf16, or as codes of 8 bits.
 
     A step makes them fp32 part by part, updates them, and rounds them. In bf16 it rounds up or down
-    at random, so that small changes are not lost: next to a beta of 0.999 they are smaller than half
-    a unit of bf16. torch's fused kernel takes moments of another dtype than the weights neither on a
-    CPU nor, in all supported versions of torch, on a GPU.
+    at random, so that small changes are not lost: next to a beta of 0.999 they are smaller than
+    half a unit of bf16. torch's fused kernel takes moments of another dtype than the weights
+    neither on a CPU nor, in all supported versions of torch, on a GPU.
     """
 
     least = 4096
@@ -58,22 +56,34 @@ class LowBitAdamW(AdamW):
     def __init__(self, groups: list[dict[str, Any]], state: Literal["bf16", "int8"], **adamw: Any):
         """`adamw`: options of torch's AdamW."""
         super().__init__(groups, **adamw)
-        self._stored, self._small = state, AdamW(self.param_groups, **adamw)
+        self._stored = state
+        self._small = AdamW(self.param_groups, **adamw)
 
     def _is_low(self, parameter: Tensor, group: Facts) -> bool:
-        held = shard(parameter)
-        return (
-            held.dtype == torch.float32 and held.numel() >= self.least and not group.get(KEEPS_FP32)
-        )
+        if group.get(KEEPS_FP32):
+            return False
+        local = shard(parameter)
+        return local.dtype == torch.float32 and local.numel() >= self.least
 
     def new_slot(self, kind: str, parameter: Tensor) -> Tensor:
-        group = next(g for g in self.param_groups if any(p is parameter for p in g["params"]))
+        for group in self.param_groups:
+            if any(each is parameter for each in group["params"]):
+                break
         if not self._is_low(parameter, group):
             return torch.zeros_like(parameter)
-        held = shard(parameter).detach()
+
+        local = shard(parameter).detach()
         if self._stored == "bf16":
-            return torch.zeros_like(held, dtype=torch.bfloat16)
-        return Blockwise(Blocks(held.numel(), kind == MOMENTS[0], held.device), held.shape)
+            return torch.zeros_like(local, dtype=torch.bfloat16)
+        is_signed = kind == MOMENTS[0]
+        return Blockwise(
+            Blocks(
+                local.numel(),
+                is_signed,
+                local.device,
+            ),
+            local.shape,
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -93,24 +103,33 @@ class LowBitAdamW(AdamW):
         self._small.step()
 
     def _update(self, parameters: Sequence[Tensor], group: Facts) -> None:
-        """A step of AdamW for `parameters`, part by part, with moments that are decoded meanwhile."""
+        """A step of AdamW for `parameters`, part by part, with moments decoded meanwhile."""
+        steps = []
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
-                state["step"] = torch.zeros(
-                    (), device=parameter.device if group["fused"] else "cpu"
-                )
-                state |= {kind: self.new_slot(kind, parameter) for kind in MOMENTS}
-        steps = [self.state[parameter]["step"] for parameter in parameters]
-        for parameter, numbers in zip(parameters, _numbers(group, torch.stack(steps)), strict=True):
-            moments = [self.state[parameter][kind] for kind in MOMENTS]
+                device = parameter.device if group["fused"] else "cpu"
+                state["step"] = torch.zeros((), device=device)
+                for kind in MOMENTS:
+                    state[kind] = self.new_slot(kind, parameter)
+            steps.append(state["step"])
+
+        numbers = _numbers(group, torch.stack(steps))
+        for parameter, row in zip(parameters, numbers, strict=True):
+            state = self.state[parameter]
             weights = shard(parameter).detach().view(-1)
-            _update_parts(weights, shard(parameter.grad).reshape(-1), numbers, moments)
+            gradient = shard(parameter.grad).reshape(-1)
+            _update_parts(
+                weights,
+                gradient,
+                row,
+                [state[kind] for kind in MOMENTS],
+            )
         torch._foreach_add_(steps, 1)
 
 
 def small_apart(spec: OptimizerSpec, least: int = LowBitAdamW.least) -> OptimizerSpec:
-    """`spec` with parameters of fewer than `least` elements in groups of their own, which keep fp32.
+    """`spec` with parameters of fewer than `least` elements in groups that keep fp32.
 
     DeepSpeed's optimizers see one flat tensor of all parameters of a group, which is large.
     """
@@ -132,90 +151,137 @@ def _numbers(group: Facts, steps: Tensor) -> Tensor:
     """
     beta1, beta2 = group["betas"]
     lr = group["lr"]
-    # 1 - beta ** steps would cancel most digits of fp32; a beta may be 0.
-    first, second = (-torch.expm1((steps + 1) * math.log(max(b, 1e-30))) for b in (beta1, beta2))
-    constants = (1 - lr * group["weight_decay"], 1 - beta1, 1 - beta2, group["eps"], 0.0)
-    columns = [
-        steps,
-        lr / first,
-        second.sqrt(),
-        *(torch.full_like(steps, value) for value in constants),
-    ]
+    first = _correction(beta1, steps)
+    second = _correction(beta2, steps)
+    columns = [steps, lr / first, second.sqrt()]
+    for value in (1 - lr * group["weight_decay"], 1 - beta1, 1 - beta2, group["eps"], 0.0):
+        columns.append(torch.full_like(steps, value))
     return torch.stack(columns, 1)
 
 
+def _correction(beta: float, steps: Tensor) -> Tensor:
+    # 1 - beta ** steps would cancel most digits of fp32; a beta may be 0.
+    return -torch.expm1((steps + 1) * math.log(max(beta, 1e-30)))
+
+
 def _update_parts(
-    weights: Tensor, gradient: Tensor, numbers: Tensor, moments: Sequence[Tensor]
+    weights: Tensor,
+    gradient: Tensor,
+    numbers: Tensor,
+    moments: Sequence[Tensor],
 ) -> None:
     """Update flat `weights` and their `moments`, which are Blockwise or have 16 bits."""
     for start in range(0, len(weights), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         if isinstance(moments[0], Blockwise):
             blocks = [cast("Blockwise", moment).blocks for moment in moments]
-            _update_blocks(weights[part], gradient[part], numbers, blocks, part)
+            _update_blocks(
+                weights[part],
+                gradient[part],
+                numbers,
+                blocks,
+                part,
+            )
         else:
-            slots = [moment.view(-1)[part] for moment in moments]
-            _as_one(_step_of_bf16, weights[part], gradient[part], numbers, *slots)
+            first, second = (moment.view(-1)[part] for moment in moments)
+            _as_one(
+                _step_of_bf16,
+                weights[part],
+                gradient[part],
+                numbers,
+                first,
+                second,
+            )
 
 
 def _update_blocks(
-    weights: Tensor, gradient: Tensor, numbers: Tensor, moments: Sequence[Blocks], part: slice
+    weights: Tensor,
+    gradient: Tensor,
+    numbers: Tensor,
+    moments: Sequence[Blocks],
+    part: slice,
 ) -> None:
     """Update `weights`, the `part` of a parameter, with those blocks of its `moments`."""
+    first, second = moments
     size = len(weights)
     missing = -size % BLOCK
     whole = weights
     if missing:
         whole = pad(weights, (0, missing))
         gradient = pad(gradient, (0, missing))
-    held = [tensor for each in moments for tensor in each.stored(part)]
-    scales = _as_one(_step_of_int8, whole, gradient, numbers, *held)
+    scales = _as_one(
+        _step_of_int8,
+        whole,
+        gradient,
+        numbers,
+        *first.stored(part),
+        *second.stored(part),
+    )
     if missing:
         weights.copy_(whole[:size])
-    for each, new in zip(moments, scales, strict=True):
-        each.set_scales(part, new)
+    first.set_scales(part, scales[0])
+    second.set_scales(part, scales[1])
 
 
 def _step_of_bf16(
-    weights: Tensor, gradient: Tensor, numbers: Tensor, first: Tensor, second: Tensor
+    weights: Tensor,
+    gradient: Tensor,
+    numbers: Tensor,
+    first: Tensor,
+    second: Tensor,
 ) -> None:
-    values = first.float(), second.float()
-    _adamw(weights, gradient, numbers, *values)
+    first_values = first.float()
+    second_values = second.float()
+    _adamw(weights, gradient, numbers, first_values, second_values)
     salt = numbers[0].to(torch.int32) * _ODD[2]
-    first.copy_(_rounded(values[0], salt))
-    second.copy_(_rounded(values[1], salt))
+    first.copy_(_rounded(first_values, salt))
+    second.copy_(_rounded(second_values, salt))
 
 
 def _step_of_int8(
-    weights: Tensor, gradient: Tensor, numbers: Tensor, *moments: Tensor
+    weights: Tensor,
+    gradient: Tensor,
+    numbers: Tensor,
+    codes1: Tensor,
+    scales1: Tensor,
+    table1: Tensor,
+    nearest1: Tensor,
+    codes2: Tensor,
+    scales2: Tensor,
+    table2: Tensor,
+    nearest2: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The new scales of both moments; the compiler would write them in place in kernels of their own.
+    """The new scales of both moments.
 
-    `moments`: what `Blocks.stored` returns, of the first, then of the second.
+    The compiler would write them in place in kernels of their own. Each moment has what
+    `Blocks.stored` returns.
     """
-    held = moments[:4], moments[4:]
-    first, second = (_products(codes, scales, table) for codes, scales, table, _ in held)
+    first = _products(codes1, scales1, table1)
+    second = _products(codes2, scales2, table2)
     _adamw(weights, gradient, numbers, first, second)
-    new_scales = []
-    for (codes, _, _, nearest), values in zip(held, (first, second), strict=True):
-        new_codes, scales = _nearest_codes(values, nearest)
-        codes.copy_(new_codes)
-        new_scales.append(scales)
-    return new_scales[0], new_scales[1]
+    new_codes, new_scales1 = _nearest_codes(first, nearest1)
+    codes1.copy_(new_codes)
+    new_codes, new_scales2 = _nearest_codes(second, nearest2)
+    codes2.copy_(new_codes)
+    return new_scales1, new_scales2
 
 
 def _adamw(
-    weights: Tensor, gradient: Tensor, numbers: Tensor, first: Tensor, second: Tensor
+    weights: Tensor,
+    gradient: Tensor,
+    numbers: Tensor,
+    first: Tensor,
+    second: Tensor,
 ) -> None:
     """A step in place, as torch's AdamW. `numbers`: a row of `_numbers`.
 
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2.
     """
-    _, rate, root, kept, share1, share2, eps, _ = numbers.unbind()
+    _, rate, root, decay, share1, share2, eps, _ = numbers.unbind()
     first.mul_(1 - share1).add_(gradient * share1)
     second.mul_(1 - share2).add_(gradient.square().mul_(share2))
     change = first / second.sqrt().div_(root).add_(eps)
-    weights.mul_(kept).sub_(change.mul_(rate))
+    weights.mul_(decay).sub_(change.mul_(rate))
 
 
 def _rounded(values: Tensor, salt: Tensor) -> Tensor:
@@ -228,8 +294,10 @@ def _rounded(values: Tensor, salt: Tensor) -> Tensor:
     noise = (places * _ODD[0] + salt).bitwise_xor_(bits).mul_(_ODD[1])
     # Mixed twice: with one product, a value that was rounded down was rounded down again.
     noise.bitwise_xor_(noise >> 15).mul_(_ODD[2])
-    noise.bitwise_xor_(noise >> 13).mul_(_ODD[3]).bitwise_right_shift_(16).bitwise_and_(_LOW)
-    return noise.add_(bits).bitwise_and_(~_LOW).view(torch.float32).to(torch.bfloat16)
+    noise.bitwise_xor_(noise >> 13).mul_(_ODD[3])
+    noise.bitwise_right_shift_(16).bitwise_and_(_LOW)
+    rounded = noise.add_(bits).bitwise_and_(~_LOW)
+    return rounded.view(torch.float32).to(torch.bfloat16)
 
 
 @cache
@@ -243,14 +311,19 @@ def _tables(is_signed: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     """
     values = [0.0, 1.0]
     for decade in range(7):
-        ends = torch.linspace(0.1, 1, 2 ** (decade + (not is_signed)) + 1, dtype=torch.float64)
+        count = 2**decade if is_signed else 2 ** (decade + 1)
+        ends = torch.linspace(0.1, 1, count + 1, dtype=torch.float64)
         means = (ends[1:] + ends[:-1]) / 2 * 10.0 ** (decade - 6)
-        values += [*means, *(-means if is_signed else ())]
+        values += means
+        if is_signed:
+            values += -means
     codes = torch.tensor(sorted(values), dtype=torch.float64)
     codes[0] = -1 if is_signed else codes[1]
-    every = torch.arange(2**16).to(torch.int16).view(torch.bfloat16).double()
-    nearest = torch.bucketize(every, (codes[1:] + codes[:-1]) / 2).to(torch.uint8)
-    nearest[every.isinf()] = _LAST  # of a block of zeros
+
+    numbers = torch.arange(2**16).to(torch.int16).view(torch.bfloat16).double()
+    borders = (codes[1:] + codes[:-1]) / 2
+    nearest = torch.bucketize(numbers, borders).to(torch.uint8)
+    nearest[numbers.isinf()] = _LAST  # of a block of zeros
     return codes.float().to(device), nearest.to(device)
 
 
@@ -273,28 +346,35 @@ def _nearest_codes(values: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor]:
 _compiled = cache(partial(torch.compile, fullgraph=True, dynamic=True))
 
 
-def _as_one(function: Callable[..., Any], *given: Tensor) -> Any:
-    """`function` of `given`, which it may change, in one kernel on a GPU: each operator moves all elements.
+def _as_one(function: Callable[..., Any], *tensors: Tensor) -> Any:
+    """`function` of `tensors`, which it may change, in one kernel on a GPU.
 
-    Where there is no compiler, with a warning, the operators run one after the other.
+    Without it each operator would move all elements. Where there is no compiler, with a warning,
+    the operators run one after the other.
     """
-    device = given[0].device.type
-    if device in _COMPILED_ON:
-        try:
-            # As no views: the sizes of what they are views of would be compiled in.
-            return _compiled(function)(*(tensor.data for tensor in given))
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ImportError, OSError, SubprocessError) as error:
-            log.warning(f"torch.compile failed; optim.state runs without it: {error!r:.200}")
-            _COMPILED_ON.discard(device)
-    return function(*given)
+    device = tensors[0].device.type
+    if device not in _COMPILED_ON:
+        return function(*tensors)
+    try:
+        # As no views: the sizes of what they are views of would be compiled in.
+        return _compiled(function)(*(tensor.data for tensor in tensors))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ImportError, OSError, SubprocessError) as error:
+        log.warning(f"torch.compile failed; optim.state runs without it: {error!r:.200}")
+        _COMPILED_ON.discard(device)
+    return function(*tensors)
+
+
+def _span(start: int, stop: int) -> slice:
+    """The blocks that have elements [start, stop)."""
+    return slice(start // BLOCK, -(-stop // BLOCK))
 
 
 class Blocks:
-    """Flat values of fp32 as codes of 8 bits; each block of BLOCK has a scale, its largest absolute value.
+    """Flat values of fp32 as codes of 8 bits; each block of BLOCK has a scale.
 
-    Decoding and encoding again gives the same values.
+    The scale is the largest absolute value. Decoding and encoding again gives the same values.
     """
 
     def __init__(self, size: int, is_signed: bool, device: torch.device) -> None:
@@ -303,37 +383,40 @@ class Blocks:
         self.codes = torch.full((count, BLOCK), _LAST, dtype=torch.uint8, device=device)
         self.scales = torch.zeros(count, device=device)
         self._table, self._nearest = _tables(is_signed, device)  # now, not at the peak of a step
-        self.begun: dict[int, Tensor] = {}
+        self.incomplete: dict[int, Tensor] = {}
         """The values of blocks that were written in part, by number, until the next step."""
 
     def decoded(self, start: int, stop: int) -> Tensor:
-        """The values of all blocks that have elements of the interval; 0 behind the last element."""
-        span = slice(start // BLOCK, -(-stop // BLOCK))
+        """The values of all blocks with elements of the interval; 0 behind the last element."""
+        span = _span(start, stop)
         values = _products(self.codes[span], self.scales[span], self._table)
         values[self.size - span.start * BLOCK :] = 0
-        for block, begun in self.begun.items():
-            if span.start <= block < span.stop:
-                values.view(-1, BLOCK)[block - span.start] = begun
+        for number, block in self.incomplete.items():
+            if span.start <= number < span.stop:
+                values.view(-1, BLOCK)[number - span.start] = block
         return values
 
     def write(self, start: int, values: Tensor) -> None:
-        """Store `values` from element `start` on. The rest of the blocks at their ends may follow."""
+        """Store `values` from element `start` on; the rest of blocks at their ends may follow."""
         stop = start + len(values)
-        span = slice(start // BLOCK, -(-stop // BLOCK))
+        span = _span(start, stop)
         ends = [end // BLOCK for end in (start, stop) if end % BLOCK and end < self.size]
-        count = BLOCK * (span.stop - span.start)
-        whole = self.decoded(start, stop) if ends else self.scales.new_zeros(count)
+        if ends:
+            whole = self.decoded(start, stop)
+        else:
+            whole = self.scales.new_zeros(BLOCK * (span.stop - span.start))
         whole[start % BLOCK :][: len(values)] = values
-        self.begun = {
-            n: begun for n, begun in self.begun.items() if not span.start <= n < span.stop
-        }
-        self.begun |= {n: whole.view(-1, BLOCK)[n - span.start].clone() for n in ends}
+
+        for number in range(span.start, span.stop):
+            self.incomplete.pop(number, None)
+        for number in ends:
+            self.incomplete[number] = whole.view(-1, BLOCK)[number - span.start].clone()
         self.codes[span], self.scales[span] = _nearest_codes(whole, self._nearest)
 
     def stored(self, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Codes and scales of the blocks of `part`, for a step, and the tables of both."""
-        self.begun.clear()  # their codes are written as well
-        span = slice(part.start // BLOCK, -(-part.stop // BLOCK))
+        self.incomplete.clear()  # their codes are written as well
+        span = _span(part.start, part.stop)
         return self.codes[span], self.scales[span], self._table, self._nearest
 
     def set_scales(self, part: slice, scales: Tensor) -> None:
@@ -359,7 +442,10 @@ class Blockwise(Tensor):
     def __new__(cls, blocks: Blocks, shape: Sequence[int], first: int = 0) -> Blockwise:
         """A view of `blocks` from element `first` on."""
         self: Any = torch.Tensor._make_wrapper_subclass(
-            cls, shape, dtype=torch.float32, device=blocks.codes.device
+            cls,
+            shape,
+            dtype=torch.float32,
+            device=blocks.codes.device,
         )
         self.blocks = blocks
         self.first = first
@@ -382,28 +468,56 @@ class Blockwise(Tensor):
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        cls,
+        func: Any,
+        types: Any,
+        args: Any = (),
+        kwargs: Any = None,
     ) -> Any:
         """Views share the codes; a copy decodes a part after the other."""
-        this = args[0]
-        given = args[1:]
+        kwargs = kwargs or {}
         if func in _VIEWS:
-            shape = given[0] if given else this.shape
-            return Blockwise(this.blocks, [this.numel()] if -1 in shape else shape, this.first)
+            return _view(*args)
         if func is _aten.slice.Tensor:
-            start, stop = [*given[1:3], None, None][:2]
-            chosen = range(this.numel())[start:stop]
-            return Blockwise(this.blocks, [len(chosen)], this.first + chosen.start)
-        if func is not _aten.copy_.default:
-            args, kwargs = tree_map_only(cls, cls.read, (args, kwargs or {}))
-            return func(*args, **kwargs)
-        flat = this.view(-1)
-        source = given[0].reshape(-1)
-        for start in range(0, this.numel(), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            values = tree_map_only(cls, cls.read, source[part])
-            if isinstance(this, cls):
-                this.blocks.write(this.first + start, values)
-            else:
-                flat[part].copy_(values, *given[1:], **(kwargs or {}))  # without waiting, if asked
-        return this
+            return _slice(*args)
+        if func is _aten.copy_.default:
+            return _copy(*args, **kwargs)
+        args, kwargs = tree_map_only(cls, cls.read, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def _view(tensor: Blockwise, shape: Sequence[int] | None = None) -> Blockwise:
+    if shape is None:
+        shape = tensor.shape
+    elif -1 in shape:
+        shape = [tensor.numel()]
+    return Blockwise(tensor.blocks, shape, tensor.first)
+
+
+def _slice(
+    tensor: Blockwise,
+    dim: int = 0,
+    start: int | None = None,
+    stop: int | None = None,
+) -> Blockwise:
+    elements = range(tensor.numel())[start:stop]
+    return Blockwise(
+        tensor.blocks,
+        [len(elements)],
+        tensor.first + elements.start,
+    )
+
+
+def _copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    flat = target.view(-1)
+    values = source.reshape(-1)
+    for start in range(0, target.numel(), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        chunk = values[part]
+        if isinstance(chunk, Blockwise):
+            chunk = chunk.read()
+        if isinstance(target, Blockwise):
+            target.blocks.write(target.first + start, chunk)
+        else:
+            flat[part].copy_(chunk, non_blocking=non_blocking)
+    return target

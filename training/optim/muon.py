@@ -40,10 +40,15 @@ class Muon(Optimizer):
     def __init__(self, groups: list[dict[str, Any]], lr: float, **adamw: Any):
         """`adamw`: options of torch's AdamW."""
         super().__init__(groups, {"lr": lr})
-        others = [group for group in self.param_groups if "momentum" not in group]
-        self._adamw = AdamW(others, lr=lr, **adamw) if others else None
-        if self._adamw:
+        self._adamw: AdamW | None = None
+        others = self._others()
+        if others:
+            self._adamw = AdamW(others, lr=lr, **adamw)
             self._adamw.state = self.state
+
+    def _others(self) -> list[dict[str, Any]]:
+        """The groups that AdamW updates."""
+        return [group for group in self.param_groups if "momentum" not in group]
 
     def slots(self, group: Facts) -> tuple[str, ...]:
         return ("momentum_buffer",) if "momentum" in group else ("exp_avg", "exp_avg_sq")
@@ -51,48 +56,78 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         if self._adamw:
-            self._adamw.param_groups = [g for g in self.param_groups if "momentum" not in g]
+            self._adamw.param_groups = self._others()
             self._adamw.step()
-        done = 0
+
+        count = 0  # Matrices so far, over all shapes
         for group in self.param_groups:
+            if "momentum" not in group:
+                continue
             by_shape: dict[torch.Size, list[Tensor]] = {}
-            for parameter in group["params"] if "momentum" in group else ():
+            for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, matrices in by_shape.items():
                 ranks = _ranks(matrices[0], self.shares_work)
                 size = ranks.size
-                count = size * max(1, _BATCH // (size * shape.numel()))
-                for start in range(0, len(matrices), count):
-                    batch = matrices[start : start + count]
+                at_once = size * max(1, _BATCH // (size * shape.numel()))
+                for start in range(0, len(matrices), at_once):
+                    batch = matrices[start : start + at_once]
                     # The next matrix is the next rank's, over all shapes: none has two more.
-                    turns = [batch[(rank - done) % size :: size] for rank in range(size)]
-                    in_turn = [matrix for turn in turns for matrix in turn]
-                    self._update(in_turn, [len(turn) for turn in turns], ranks, group)
-                    done += len(batch)
+                    in_turn: list[Tensor] = []
+                    counts = []
+                    for rank in range(size):
+                        turn = batch[(rank - count) % size :: size]
+                        in_turn += turn
+                        counts.append(len(turn))
+                    self._update(in_turn, counts, ranks, group)
+                    count += len(batch)
 
     def _update(
-        self, matrices: Sequence[Tensor], counts: Sequence[int], ranks: _Ranks, group: Facts
+        self,
+        matrices: Sequence[Tensor],
+        counts: list[int],
+        ranks: _Ranks,
+        group: Facts,
     ) -> None:
         """Update matrices of one shape; rank n orthogonalizes the next `counts[n]` of them."""
+        averages = []
         for matrix in matrices:
-            if "momentum_buffer" not in self.state[matrix]:
-                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
-        averages = [shard(self.state[matrix]["momentum_buffer"]) for matrix in matrices]
+            state = self.state[matrix]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(matrix)
+            averages.append(shard(state["momentum_buffer"]))
         gradients = [shard(matrix.grad) for matrix in matrices]
-        momentum = group["momentum"]
         weights = [shard(matrix) for matrix in matrices]
+        momentum = group["momentum"]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
+
         height = matrices[0].shape[0]
-        rows = -(-height // ranks.size) if ranks.hold_shards else height  # as in torch.chunk
-        ahead = weights[0].new_zeros(len(matrices), rows, *weights[0].shape[1:], dtype=_DTYPE)
-        for n in range(len(matrices)) if ranks.hold_shards else ranks.mine(counts):
+        rows = height
+        indices = ranks.share(counts)
+        if ranks.hold_shards:
+            rows = -(-height // ranks.size)  # as in torch.chunk
+            indices = range(len(matrices))
+        length, *columns = weights[0].shape
+        ahead = weights[0].new_zeros(
+            len(matrices),
+            rows,
+            *columns,
+            dtype=_DTYPE,
+        )
+        for n in indices:
             # Nesterov's momentum
-            ahead[n, : len(weights[0])] = gradients[n].lerp(averages[n], momentum)
-        steps = ranks.orthogonalize(ahead.to(ranks.device), counts, height).to(ahead.device)
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        scale = -group["lr"] * _RMS * sqrt(max(matrices[0].shape))
-        torch._foreach_add_(weights, list(steps[:, : len(weights[0])]), alpha=scale)
+            ahead[n, :length] = gradients[n].lerp(averages[n], momentum)
+        steps = ranks.orthogonalize(
+            ahead.to(ranks.device),
+            counts,
+            height,
+        ).to(ahead.device)
+
+        lr = group["lr"]
+        torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
+        scale = -lr * _RMS * sqrt(max(matrices[0].shape))
+        torch._foreach_add_(weights, list(steps[:, :length]), alpha=scale)
 
 
 @dataclass(frozen=True)
@@ -105,46 +140,64 @@ class _Ranks:
     size: int = 1
     hold_shards: bool = False
 
-    def mine(self, counts: Sequence[int]) -> range:
+    def share(self, counts: list[int]) -> range:
         """Indices of the matrices that this rank orthogonalizes, of `counts` for each rank."""
         first = sum(counts[: self.rank])
         return range(first, first + counts[self.rank])
 
-    def orthogonalize(self, held: Tensor, counts: Sequence[int], height: int) -> Tensor:
-        """`held` [matrix, row, column] orthogonalized; matrices have `height` rows. Collective.
+    def orthogonalize(self, ahead: Tensor, counts: list[int], height: int) -> Tensor:
+        """`ahead` [matrix, row, column] orthogonalized; matrices have `height` rows. Collective.
 
         They are in the order of the ranks that orthogonalize them. A shard has as many rows as that
         of the first rank.
         """
         if not self.hold_shards:
-            mine = self.mine(counts)
-            held[mine.start : mine.stop] = orthogonalized(held[mine.start : mine.stop])
-            for rank, part in enumerate(held.split(list(counts)) if self.size > 1 else ()):
-                if len(part):
-                    dist.broadcast(part, rank, self.group)
-            return held
+            share = self.share(counts)
+            ahead[share.start : share.stop] = orthogonalized(ahead[share.start : share.stop])
+            if self.size > 1:
+                for rank, part in enumerate(ahead.split(counts)):
+                    if len(part):
+                        dist.broadcast(part, rank, self.group)
+            return ahead
+
         count = counts[self.rank]
-        (rows, width) = held.shape[1:]
-        shards = held.new_empty(self.size, count, rows, width)
-        sizes = list(counts), [count] * self.size
-        dist.all_to_all_single(shards.flatten(0, 1), held, sizes[1], sizes[0], self.group)
+        rows, width = ahead.shape[1:]
+        shards = ahead.new_empty(self.size, count, rows, width)
+        received = [count] * self.size
+        dist.all_to_all_single(
+            shards.flatten(0, 1),
+            ahead,
+            received,
+            counts,
+            self.group,
+        )
         full = shards.transpose(0, 1).flatten(1, 2)
         full[:, :height] = orthogonalized(full[:, :height])
         shards = full.unflatten(1, (self.size, rows)).transpose(0, 1).flatten(0, 1)
-        dist.all_to_all_single(held, shards, sizes[0], sizes[1], self.group)
-        return held
+        dist.all_to_all_single(ahead, shards, counts, received, self.group)
+        return ahead
 
 
 def _ranks(matrix: Tensor, shares_work: bool) -> _Ranks:
     """The ranks that divide matrices such as `matrix`."""
     if isinstance(matrix, DTensor):
         mesh = matrix.device_mesh
-        axis = next(n for n, placement in enumerate(matrix.placements) if placement.is_shard())
-        group = mesh.get_group(axis)
+        are_shards = [placement.is_shard() for placement in matrix.placements]
+        group = mesh.get_group(are_shards.index(True))
         size = dist.get_world_size(group)
-        return _Ranks(mesh.device_type, group, dist.get_rank(group), size, hold_shards=size > 1)
+        return _Ranks(
+            device=mesh.device_type,
+            group=group,
+            rank=dist.get_rank(group),
+            size=size,
+            hold_shards=size > 1,
+        )
     if shares_work and dist.is_initialized():
-        return _Ranks(matrix.device, None, dist.get_rank(), dist.get_world_size())
+        return _Ranks(
+            matrix.device,
+            rank=dist.get_rank(),
+            size=dist.get_world_size(),
+        )
     return _Ranks(matrix.device)
 
 
@@ -153,12 +206,13 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 
     By Newton-Schulz iteration, all in one batch.
     """
-    is_tall = matrices.shape[1] > matrices.shape[2]
     if not len(matrices):
         return matrices
+    is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
+        x = torch.baddbmm(x, polynomial, x, beta=_A)
     return x.mT if is_tall else x

@@ -12,7 +12,6 @@ import torch
 
 from gearshift.engines.base import Update
 from gearshift.training.callbacks.base import Numbers
-from gearshift.training.optim.shards import shard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,8 +48,11 @@ class Nonfinite:
         self._error: str | None = None
 
     def facts(self) -> dict[str, int]:
-        counts = {"in_a_row": self._in_a_row, "evaluations": self._evaluations}
-        return {**counts, "has_updated": self.has_updated}
+        return {
+            "in_a_row": self._in_a_row,
+            "evaluations": self._evaluations,
+            "has_updated": self.has_updated,
+        }
 
     def resume(self, facts: Mapping[str, int]) -> None:
         self._in_a_row = facts["in_a_row"]
@@ -62,12 +64,14 @@ class Nonfinite:
 
         `deciding` are the metrics that decide: the goal, and the validation loss.
         """
-        bad = {name: value for name, value in deciding.items() if not math.isfinite(value)}
-        self._evaluations = self._evaluations + 1 if bad else 0
+        texts = [f"{name} {value}" for name, value in deciding.items() if not math.isfinite(value)]
+        if not texts:
+            self._evaluations = 0
+            return None
+        self._evaluations += 1
         if self._evaluations <= self._limit:
             return None
-        metrics = ", ".join(f"{name} {value}" for name, value in bad.items())
-        return f"{metrics} in the evaluation of val at step {step}", _EVALUATION
+        return f"{', '.join(texts)} in the evaluation of val at step {step}", _EVALUATION
 
     def take(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
         """Take update number `step`, or skip it if the policy requires it. Collective."""
@@ -86,14 +90,16 @@ class Nonfinite:
         if self._unchecked:
             steps, losses, updates = zip(*self._unchecked, strict=True)
             norms = _numbers([update.norm for update in updates])
-            for step, loss, norm, update in zip(
-                steps, _numbers(losses), norms, updates, strict=True
-            ):
+            numbers = zip(steps, _numbers(losses), norms, updates, strict=True)
+            for step, loss, norm, update in numbers:
                 # fp16 skips a step when the loss scale is too large: not an error of the gradients.
-                checked = loss, 0.0 if update.skipped else norm
-                self.has_updated |= not update.skipped and _is_sound(0.0, norm)
-                self._is_bad |= not _is_sound(*checked)
-                self._checked.append((step, *checked))
+                if update.skipped:
+                    norm = 0.0
+                elif _is_sound(0.0, norm):
+                    self.has_updated = True
+                if not _is_sound(loss, norm):
+                    self._is_bad = True
+                self._checked.append((step, loss, norm))
             self._unchecked.clear()
         return self._error is not None or self._is_bad
 
@@ -101,29 +107,36 @@ class Nonfinite:
         """The error and its fault, the same on every rank. Collective, once any rank found one."""
         if self._error is not None:
             return self._error, _LATER
-        first = min(
-            (step for step, *values in self._checked if not _is_sound(*values)), default=math.inf
-        )
-        step = -int(world.maximum(torch.tensor(-first, dtype=torch.float64)).item())
-        mine = next((values for at, *values in self._checked if at == step), [0.0, 0.0])
-        loss, norm = (world.sum(torch.tensor(mine, dtype=torch.float64)) / world.size).tolist()
-        text = f"loss {loss:g} and gradient norm {norm:g} at step {step}"
-        return text, _FIRST if step == 1 or not self.has_updated else _LATER
+        bad = [step for step, loss, norm in self._checked if not _is_sound(loss, norm)]
+        first = torch.tensor(-min(bad, default=math.inf), dtype=torch.float64)
+        step = -int(world.maximum(first).item())
+        numbers = [0.0, 0.0]
+        for checked, *values in self._checked:
+            if checked == step:
+                numbers = values
+        total = world.sum(torch.tensor(numbers, dtype=torch.float64))
+        loss, norm = (total / world.size).tolist()
+        fault = _FIRST if step == 1 or not self.has_updated else _LATER
+        return f"loss {loss:g} and gradient norm {norm:g} at step {step}", fault
 
     def _take_or_skip(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
-        is_finite = bool(torch.isfinite(accumulated.loss))
-        if engine.world.agree(int(not is_finite)):
+        world = engine.world
+        loss = accumulated.loss
+        if world.agree(int(not torch.isfinite(loss))):
             engine.discard()
             self._skipped("loss", step)
-            return Update(torch.full_like(accumulated.loss, math.nan), skipped=True)
+            return Update(torch.full_like(loss, math.nan), skipped=True)
+
         update = engine.step()
-        if update.skipped or _is_sound(0.0, update.norm.item()):
-            self.has_updated |= not update.skipped
-            self._in_a_row = self._in_a_row if update.skipped else 0
+        if update.skipped:
+            return update
+        if _is_sound(0.0, update.norm.item()):
+            self.has_updated = True
+            self._in_a_row = 0  # the row has ended
             return update
         self._skipped("gradient", step)
         weights = [piece.data for piece in engine.state().pieces if piece.kind == "weight"]
-        if engine.world.agree(int(not _are_finite(weights))):
+        if world.agree(int(not _are_finite(weights))):
             self._error = f"a NaN or infinite gradient reached the weights at step {step}"
         # Without the scale of fp16, which did not cause it: it is reported as any other such step.
         return replace(update, skipped=True, loss_scale=None)
@@ -145,8 +158,9 @@ class Nonfinite:
             return None
         if not units:
             return "no update was taken: no batch has anything to learn from, such as a label", None
-        why = "the loss or the gradient of every step is not finite"
-        if newest.loss_scale is not None:
+        if newest.loss_scale is None:
+            why = "the loss or the gradient of every step is not finite"
+        else:
             why = f"gradients overflow fp16, also with a loss scale of {newest.loss_scale:g}"
         return f"no update was taken: {why}", _FIRST
 
@@ -157,17 +171,18 @@ def guarded(spec: OptimizerSpec, world: World) -> OptimizerSpec:
     All ranks skip together. Engines clip and update in one call, so only a hook of the optimizer
     sees the gradients in between. Every update waits for the device.
     """
+    from gearshift.training.optim.shards import shard  # where updates may be skipped
 
     def build(groups: list[dict[str, Any]]) -> Optimizer:
         optimizer = spec.build(groups)
-        optimizer.register_step_pre_hook(hold)
+        optimizer.register_step_pre_hook(drop_nonfinite)
         return optimizer
 
-    def hold(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        held = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = [shard(p.grad) for p in held if p.grad is not None]
+    def drop_nonfinite(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [shard(p.grad) for p in parameters if p.grad is not None]
         if world.agree(int(not _are_finite(gradients))):
-            for parameter in held:
+            for parameter in parameters:
                 parameter.grad = None
 
     return replace(spec, build=build)
@@ -175,7 +190,9 @@ def guarded(spec: OptimizerSpec, world: World) -> OptimizerSpec:
 
 def _numbers(scalars: Sequence[Tensor]) -> list[float]:
     """The values of `scalars`, copied to the host in one transfer."""
-    return [scalars[0].item()] if len(scalars) == 1 else torch.stack(list(scalars)).tolist()
+    if len(scalars) == 1:
+        return [scalars[0].item()]
+    return torch.stack(list(scalars)).tolist()
 
 
 def _is_sound(loss: float, norm: float) -> bool:

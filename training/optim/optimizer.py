@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +38,27 @@ def spec(
     them. A `task` may have its own optimizer. Raises EngineError if there is no matrix, and
     SettingError for a part that the model does not have.
     """
-    optim = settings.optim
     if isinstance(task, HasOptimizer):
         build = partial(_of_task, task)
-        of_task = OptimizerSpec([{}], lambda name, parameter: 0, build, optim.clip_norm)
-        return of_task if settings.train.on_nonfinite == "stop" else guarded(of_task, world)
+        plain = OptimizerSpec(
+            [{}],
+            lambda name, p: 0,
+            build,
+            settings.optim.clip_norm,
+        )
+    else:
+        plain = _by_settings(settings.optim, model, blocks, task)
+    if settings.train.on_nonfinite == "stop":
+        return plain
+    return guarded(plain, world)
+
+
+def _by_settings(
+    optim: Optim,
+    model: Module,
+    blocks: Sequence[Module],
+    task: object,
+) -> OptimizerSpec:
     matrices = _matrices(model, blocks) if optim.name == "muon" else set()
 
     def kind(name: str, parameter: Parameter) -> tuple[bool, bool]:
@@ -50,71 +66,78 @@ def spec(
 
     kinds = {kind(name, p) for name, p in model.named_parameters() if p.requires_grad}
     order = sorted(kinds, reverse=True)
-    plain = OptimizerSpec(
-        [
-            {"weight_decay": optim.weight_decay if decays else 0.0}
-            | ({"momentum": optim.used_momentum} if is_matrix else {})
-            for is_matrix, decays in order
-        ],
-        lambda name, parameter: order.index(kind(name, parameter)),
+    options = []
+    for is_matrix, decays in order:
+        option = {"weight_decay": optim.weight_decay if decays else 0.0}
+        if is_matrix:
+            option["momentum"] = optim.used_momentum
+        options.append(option)
+    spec = OptimizerSpec(
+        options,
+        lambda name, p: order.index(kind(name, p)),
         _build(optim),
         optim.clip_norm,
     )
     if optim.name == "adamw" and optim.state != "fp32":
         from gearshift.training.optim.low_bit import small_apart  # imports torch.distributed.tensor
 
-        plain = small_apart(plain)
+        spec = small_apart(spec)
     if optim.groups or optim.layer_decay is not None:
-        from gearshift.training.optim.groups import (
-            lr_factors,
-            with_factors,
-        )  # where a part has a factor
+        from gearshift.training.optim import groups  # where a part has a factor
 
-        plain = with_factors(plain, lr_factors(optim, model, task), model)
-    return plain if settings.train.on_nonfinite == "stop" else guarded(plain, world)
+        spec = groups.with_factors(
+            spec,
+            groups.lr_factors(optim, model, task),
+            model,
+        )
+    return spec
 
 
 def _of_task(task: HasOptimizer, groups: list[dict[str, Any]]) -> Optimizer:
     """The optimizer that `task` makes of all parameters. Raises EngineError."""
-    (group,) = groups
+    parameters = groups[0]["params"]
     what = f"{type(task).__name__}.optimizer"
-    optimizer = task.optimizer(group["params"])
+    optimizer = task.optimizer(parameters)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise EngineError(
             f"{what} returns a {type(optimizer).__name__}, not a torch.optim.Optimizer"
         )
-    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
-    if sorted(held) != sorted(map(id, group["params"])):
+    ids = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    if sorted(ids) != sorted(map(id, parameters)):
         raise EngineError(
-            f"{what} has {len(held)} parameters, and the model trains {len(group['params'])}; "
+            f"{what} has {len(ids)} parameters, and the model trains {len(parameters)}; "
             "freeze the others in build with requires_grad_(False)"
         )
-    are_sharded = any(hasattr(parameter, "to_local") for parameter in group["params"])
-    if isinstance(optimizer, torch.optim.Adafactor) and are_sharded:
+    if isinstance(optimizer, torch.optim.Adafactor) and _are_sharded(parameters):
         raise EngineError(
-            f"{what} is Adafactor, which needs whole rows; use an engine that keeps all weights on each rank"
+            f"{what} is Adafactor, which needs whole rows;"
+            " use an engine that keeps all weights on each rank"
         )
     return optimizer
 
 
 def _matrices(model: Module, blocks: Sequence[Module]) -> set[str]:
     """The names of the weights with two axes in `blocks`, but embeddings."""
-    modules = [m for b in blocks for m in b.modules() if not isinstance(m, torch.nn.Embedding)]
-    inside = {id(p) for module in modules for p in module.parameters(recurse=False)}
-    matrices = {n for n, p in model.named_parameters() if p.ndim == 2 and id(p) in inside}
+    inside: set[Parameter] = set()
+    for block in blocks:
+        for module in block.modules():
+            if not isinstance(module, torch.nn.Embedding):
+                inside.update(module.parameters(recurse=False))
+    matrices = {n for n, p in model.named_parameters() if p.ndim == 2 and p in inside}
     if not matrices:
         raise EngineError(
-            "optim.name=muon updates the weights of blocks that are matrices; this model has none; use adamw"
+            "optim.name=muon updates the weights of blocks that are matrices;"
+            " this model has none; use adamw"
         )
     return matrices
 
 
 def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
+    lr = settings.lr
     if settings.name == "sgd":
-        return partial(_fastest, torch.optim.SGD, lr=settings.lr, momentum=settings.used_momentum)
+        return partial(_fastest, torch.optim.SGD, lr=lr, momentum=settings.used_momentum)
     if settings.name == "adafactor":
-        return partial(torch.optim.Adafactor, lr=settings.lr, eps=(None, _ABSOLUTE))
-    beta1, beta2 = settings.betas
+        return partial(torch.optim.Adafactor, lr=lr, eps=(None, _ABSOLUTE))
     kind: Callable[..., Optimizer] = torch.optim.AdamW
     if settings.name == "muon":
         from gearshift.training.optim.muon import Muon  # imports torch.distributed.tensor
@@ -124,7 +147,13 @@ def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
         from gearshift.training.optim.low_bit import LowBitAdamW  # the same
 
         kind = partial(LowBitAdamW, state=settings.state)
-    return partial(_fastest, kind, lr=settings.lr, betas=(beta1, beta2), eps=settings.eps)
+    return partial(
+        _fastest,
+        kind,
+        lr=lr,
+        betas=tuple(settings.betas),
+        eps=settings.eps,
+    )
 
 
 def _fastest(
@@ -134,6 +163,10 @@ def _fastest(
     parameters = [p for group in groups for p in group["params"]]
     # Since torch 2.6 all supported devices have the kernels, for real numbers only.
     is_fused = all(p.is_floating_point() for p in parameters)
-    if kind is torch.optim.SGD and any(hasattr(p, "to_local") for p in parameters):
+    if kind is torch.optim.SGD and _are_sharded(parameters):
         is_fused = False  # "aten._fused_sgd_ does not have a sharding strategy" (torch 2.13, FSDP)
     return kind(groups, fused=is_fused, **options)
+
+
+def _are_sharded(parameters: Iterable[Parameter]) -> bool:
+    return any(hasattr(parameter, "to_local") for parameter in parameters)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gearshift.training import duration
 from gearshift.training.callbacks.base import Facts
+from gearshift.training.settings import duration_epochs, duration_steps
 from gearshift.training.train_plan import decay_start
 
 if TYPE_CHECKING:
@@ -29,31 +28,41 @@ class LrSchedule:
         """Changes that were made to the settings."""
         self._name = settings.name
         self._final = settings.final
+        self._drop = settings.drop
+        self._patience = settings.patience
         self._start = train_plan.schedule_start
         # A schedule that was reset covers the remaining steps.
         self._total = max(1, train_plan.total_steps - self._start)
-        plan = replace(train_plan, total_steps=self._total)
+        per_epoch = train_plan.steps_per_epoch
+
         warmup = settings.warmup
-        cap = settings.warmup_cap
-        if settings.name == "one-cycle" and not _steps(warmup, plan):
+        length = duration_steps(warmup, per_epoch, self._total)
+        if self._name == "one-cycle" and not length:
             self.warnings.append(
                 f"one-cycle requires a warm-up: schedule.warmup is 0 and set to {ONE_CYCLE_RISE}"
             )
             warmup = ONE_CYCLE_RISE
-        self._warmup = warmup_steps(warmup, cap, plan.steps_per_epoch, self._total)
-        if self._warmup < (asked := _steps(warmup, plan)):
-            text = (
-                f"schedule.warmup: {asked} steps cut to {self._warmup} by schedule.warmup_cap={cap}"
+            length = duration_steps(warmup, per_epoch, self._total)
+        cap = settings.warmup_cap
+        self._warmup = warmup_steps(warmup, cap, per_epoch, self._total)
+        if self._warmup < length:
+            self.warnings.append(
+                f"schedule.warmup: {length} steps cut to {self._warmup} by"
+                f" schedule.warmup_cap={cap}"
             )
-            self.warnings.append(text)
+
         self._cycles: list[int] = []
         if self._name == "cosine-restarts":
             steps = self._total - self._warmup
-            self._cycles = cycle_starts(steps, settings.cycle, settings.t_mult, plan)
-        decay = decay_start(settings.decay, self._total, plan.steps_per_epoch)
+            self._cycles = cycle_starts(
+                steps,
+                settings.cycle,
+                settings.t_mult,
+                per_epoch,
+                self._total,
+            )
+        decay = decay_start(settings.decay, self._total, per_epoch)
         self._decay_start = max(self._warmup, decay)
-        self._drop = settings.drop
-        self._patience = settings.patience
         self._plateau: dict[str, Any] = {"level": 1.0, "best": None, "waited": 0}
 
     def factor(self, step: int) -> float:
@@ -64,29 +73,29 @@ class LrSchedule:
         another down to the last step. Source: Smith and Topin, Super-Convergence, 2018; curves as
         torch's OneCycleLR. wsd: 1 until the decay, which falls with the square root of its share.
         Source: Hägele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training
-        Durations, 2024, equation 1. plateau: as torch's
-        ReduceLROnPlateau with threshold 0 and a patience of one less.
+        Durations, 2024, equation 1. plateau: as torch's ReduceLROnPlateau with threshold 0 and a
+        patience of one less.
         """
         step -= self._start
-        warmup = self._warmup
         final = self._final
+        steps = self._total - self._warmup
         if self._name == "one-cycle":
-            top = warmup - 1
+            top = self._warmup - 1
             if step < top:
                 return _cosine(ONE_CYCLE_START, 1.0, step / top)
-            return _cosine(1.0, final, (step - top) / max(self._total - warmup, 1))
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        step = step - warmup
-        steps = self._total - warmup
+            return _cosine(1.0, final, (step - top) / max(steps, 1))
+        if step < self._warmup:
+            return (step + 1) / (self._warmup + 1)
+
         if self._name == "constant":
             return 1.0
         if self._name == "plateau":
             return max(self._plateau["level"], final)
         if self._name == "wsd":
-            decayed = step + warmup - self._decay_start
-            share = max(decayed, 0) / max(self._total - self._decay_start, 1)
+            decayed = max(step - self._decay_start, 0)
+            share = decayed / max(self._total - self._decay_start, 1)
             return final + (1 - final) * (1 - math.sqrt(share))
+        step -= self._warmup
         if self._name == "linear":
             return final + (1 - final) * (1 - step / steps)
         if self._name == "cosine":
@@ -101,13 +110,16 @@ class LrSchedule:
 
         `sign`: 1 if larger values are better, -1 if smaller ones are.
         """
-        now = self._plateau
-        if math.isfinite(value) and (now["best"] is None or sign * (value - now["best"]) > 0):
-            now.update(best=value, waited=0)
+        plateau = self._plateau
+        best = plateau["best"]
+        if math.isfinite(value) and (best is None or sign * (value - best) > 0):
+            plateau["best"] = value
+            plateau["waited"] = 0
             return
-        now["waited"] += 1
-        if now["waited"] == self._patience:
-            now.update(level=now["level"] * self._drop, waited=0)
+        plateau["waited"] += 1
+        if plateau["waited"] == self._patience:
+            plateau["level"] *= self._drop
+            plateau["waited"] = 0
 
     def facts(self) -> dict[str, Any]:
         """The state that `resume` needs, as JSON; empty without one."""
@@ -118,23 +130,34 @@ class LrSchedule:
 
 
 def warmup_steps(
-    warmup: int | str, cap: int | str | None, steps_per_epoch: int, total_steps: int
+    warmup: int | str,
+    cap: int | str | None,
+    steps_per_epoch: int,
+    total_steps: int,
 ) -> int:
     """The steps of a warm-up, at most `cap`. Raises ValueError for a bad duration."""
-    lengths = [warmup] if cap is None else [warmup, cap]
-    return min(duration.steps(length, steps_per_epoch, total_steps) for length in lengths)
+    steps = duration_steps(warmup, steps_per_epoch, total_steps)
+    if cap is None:
+        return steps
+    return min(steps, duration_steps(cap, steps_per_epoch, total_steps))
 
 
-def cycle_starts(steps: int, cycle: int | str, t_mult: float, train_plan: TrainPlan) -> list[int]:
+def cycle_starts(
+    steps: int,
+    cycle: int | str,
+    t_mult: float,
+    steps_per_epoch: int,
+    total_steps: int,
+) -> list[int]:
     """First steps of the cycles that cover `steps`, and the step after the last cycle.
 
     Cycle k has length `cycle` × `t_mult`**k in whole steps, or in whole epochs if `cycle` is given
     in epochs.
     """
-    first = duration.epochs(cycle)
-    unit = train_plan.steps_per_epoch
+    first = duration_epochs(cycle)
+    unit = steps_per_epoch
     if first is None or first != int(first):
-        first = _steps(cycle, train_plan)
+        first = duration_steps(cycle, steps_per_epoch, total_steps)
         unit = 1
     starts = [0]
     while starts[-1] < steps:
@@ -145,7 +168,3 @@ def cycle_starts(steps: int, cycle: int | str, t_mult: float, train_plan: TrainP
 
 def _cosine(begin: float, end: float, share: float) -> float:
     return end + (begin - end) * (1 + math.cos(math.pi * share)) / 2
-
-
-def _steps(length: int | str, train_plan: TrainPlan) -> int:
-    return duration.steps(length, train_plan.steps_per_epoch, train_plan.total_steps)

@@ -37,9 +37,8 @@ class Updater:
         self._decay = settings.train.ema
         self.nonfinite = Nonfinite(settings.train.on_nonfinite)
         self.average: Ema | None = None
-        self._newest: tuple[Update, int] | None = (
-            None  # The last update, and the units of its global batch
-        )
+        # The last update, and the units of its global batch
+        self._newest: tuple[Update, int] | None = None
         self.lr = 0.0
         """Of the update that was prepared last."""
         self.lrs: Numbers = {}
@@ -59,12 +58,13 @@ class Updater:
             from gearshift.training.optim.ema import Ema  # where train.ema is set
 
             self.average = Ema(engine, self._decay)
-            if resume_point and "optimizer" not in resume_point.reset:
-                self.load_average(resume_point.checkpoint)
-        if resume_point:
-            self.nonfinite.resume(resume_point.fact("nonfinite", {"in_a_row": 0}))
-            if "schedule" not in resume_point.reset:
-                self._schedule.resume(resume_point.fact("schedule", {}))
+        if resume_point is None:
+            return
+        if "optimizer" not in resume_point.reset:
+            self.load_average(resume_point.checkpoint)
+        self.nonfinite.resume(resume_point.fact("nonfinite", {"in_a_row": 0}))
+        if "schedule" not in resume_point.reset:
+            self._schedule.resume(resume_point.fact("schedule", {}))
 
     def load_average(self, checkpoint: Checkpoint) -> None:
         if self.average and EMA in checkpoint.kinds:
@@ -78,13 +78,15 @@ class Updater:
 
     def prepare(self, task: Task, engine: Engine, step: int) -> None:
         """Set the learning rate, the seeds and the progress of the task after `step` updates."""
+        world = engine.world
         self.lr = self._peak_lr * self._schedule.factor(step)
         self.lrs = set_lr(engine.groups, self.lr)
-        seed_step(self._seed, step, engine.world.rank, engine.world.device)
+        seed_step(self._seed, step, world.rank, world.device)
         if isinstance(task, TracksProgress):
-            epochs = self._plan.epoch(self._plan.total_steps)
+            plan = self._plan
+            epochs = plan.epoch(plan.total_steps)
             # An experience starts at the end of the progress of the run that it joins.
-            task.set_progress(epochs if self._plan.experience else self._plan.epoch(step), epochs)
+            task.set_progress(epochs if plan.experience else plan.epoch(step), epochs)
 
     def add(self, score: tuple[float, int] | None) -> None:
         """Add `eval.metric` of an evaluation, for schedule plateau: value and sign."""
@@ -94,7 +96,9 @@ class Updater:
     @property
     def idle(self) -> tuple[str, str | None] | None:
         """The error and its fault if all steps were skipped; None: one was not."""
-        return self.nonfinite.idle(*self._newest) if self._newest else None
+        if self._newest is None:
+            return None
+        return self.nonfinite.idle(*self._newest)
 
     def take(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
         """Take update number `step`; skip it if the global batch has no units."""

@@ -8,7 +8,9 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-MOUNT, MEMBERSHIP, VMSTAT = map(Path, ("/sys/fs/cgroup", "/proc/self/cgroup", "/proc/vmstat"))
+MOUNT = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+VMSTAT = Path("/proc/vmstat")
 _MEMORY = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}
 # Version 1 writes "no limit" as the largest number of whole pages.
 _UNLIMITED = 1 << 60
@@ -46,29 +48,40 @@ def oom_kills() -> int | None:
     Those of this process's group; of the whole machine if that group does not count them. The
     kernel counts a kill before its victim ends.
     """
-    names = ("memory.events", "memory.oom_control")
-    files = [group / name for group in _groups(MOUNT) for name in names]
-    counts = (match[1] for file in (*files, VMSTAT) if (match := _KILLS.search(_text(file))))
-    return next(map(int, counts), None)
+    files = []
+    for group in _groups(MOUNT):
+        files += [group / "memory.events", group / "memory.oom_control"]
+    for file in (*files, VMSTAT):
+        match = _KILLS.search(_text(file))
+        if match is not None:
+            return int(match[1])
+    return None
 
 
 def _groups(mount: Path) -> Iterator[Path]:
-    """The folder of each memory group of this process, inner first; a container may see only the mount."""
+    """The folder of each memory group of this process, inner first; in a container, the mount."""
     for line in _text(MEMBERSHIP).splitlines():
         _, controllers, path = line.split(":", 2)
-        if not controllers or "memory" in controllers.split(","):  # of version 2, or of memory
-            inside = PurePosixPath(path.lstrip("/"))
-            for part in (inside, *inside.parents):
-                yield (mount / "memory" if controllers else mount) / part
+        if not controllers:
+            root = mount  # version 2
+        elif "memory" in controllers.split(","):
+            root = mount / "memory"
+        else:
+            continue
+        inside = PurePosixPath(path.lstrip("/"))
+        for part in (inside, *inside.parents):
+            yield root / part
 
 
 def _tightest(mount: Path, files: Mapping[str, str]) -> Share | None:
-    """The least limit in `files`, each with that of its use; those that exist and have one, not "max"."""
+    """The least limit in `files`, with that of its use; of those that exist and are not "max"."""
     shares = []
     for group in _groups(mount):
-        stat = _text(group / "memory.stat") if files is _MEMORY else ""
-        # Version 1 counts a group alone, and with "total_" those below it, too.
-        dropped = sum(map(int, _DROPPABLE.findall(stat[max(stat.find("total_"), 0) :])))
+        dropped = 0
+        if files is _MEMORY:
+            stat = _text(group / "memory.stat")
+            # Version 1 counts a group alone, and with "total_" those below it, too.
+            dropped = sum(map(int, _DROPPABLE.findall(stat[max(stat.find("total_"), 0) :])))
         for limit_file, use_file in files.items():
             with suppress(ValueError):
                 limit = int(_text(group / limit_file))

@@ -1,19 +1,50 @@
-"""Resource limits: warns, requests throttling step by step, and ends the run as a last resort."""
+"""Resource limits: a thread reads the machine; the run is throttled step by step, or ends."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from math import inf
-from typing import TYPE_CHECKING, Literal
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any, Literal
 
-from gearshift.training.callbacks.base import Action, Callback, Emit, Outcome, Step
-from gearshift.training.resources.monitor import RESOURCES
+import psutil
+
+from gearshift.training.callbacks.base import Action, Callback, Emit, Numbers, Outcome, Step
+from gearshift.training.resources import cgroup
+from gearshift.training.resources.memory import host_bytes
 from gearshift.training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
-    from gearshift.training.resources.monitor import Reading, ResourceMonitor
+    import torch
+
     from gearshift.training.settings import Limits
 
+RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
+"""What has a limit: in percent, or in degrees Celsius."""
+Reading = Mapping[str, float | None]
+"""Use of the machine by name, as `ResourceMonitor.read`; None: no such resource, or unknown."""
+# Names of the sensors of processors in Linux, from the most exact to the least.
+_SENSORS = (
+    "coretemp",
+    "k10temp",
+    "zenpower",
+    "cpu_thermal",
+    "cpu-thermal",
+    "soc_thermal",
+    "acpitz",
+)
+_GPU_USES = (
+    "gpu",
+    "gpu_all",
+    "gpu_reserved_bytes",
+    "gpu_driver_bytes",
+    "gpu_busy",
+    "temperature",
+)
+# Of a device, at most, outside of an allocator: the CUDA context, buffers of NCCL and cuBLAS.
+_CONTEXT_BYTES = 2**30
 WARNINGS = 3
 """Readings in a row over a limit that count as a critical one."""
 CALM = 10
@@ -29,13 +60,140 @@ _HELPS = {
 _NEVER_FATAL = ("cpu", "temperature")
 
 
+class ResourceMonitor(Thread):
+    """Reads this machine, a device and the file system of a folder; a thread does it regularly."""
+
+    def __init__(self, device: torch.device, folder: Path, every_s: float) -> None:
+        super().__init__(name="monitor", daemon=True)  # a run that fails must not wait for it
+        self.new: Reading | None = None
+        """The newest reading of the thread; its reader sets None."""
+        self.newest: Numbers = {}
+        """Use by resource, and of the GPU's time, for those that exist; `gpu` by all processes."""
+        self.highest: Numbers = {}
+        self._device = device
+        self._folder = folder
+        self._every_s = every_s
+        self._stopping = Event()
+
+    def read(self, cpu: float | None = None) -> Reading:
+        """The uses, in percent unless a name says otherwise.
+
+        `ram` and `swap`: in a container, of its limit. `host_bytes`: resident memory of this
+        process. `cpu`: as given. `disk`: of the folder's file system, as in `df`. `temperature`: of
+        the processor or the GPU, the hotter one, in degrees Celsius. The others as in `gpu_uses`.
+        """
+        gpu = gpu_uses(self._device)
+        disk = None
+        with suppress(OSError):  # the folder is gone
+            disk = psutil.disk_usage(str(self._folder)).percent
+        swap_use = None
+        swap = psutil.swap_memory()
+        if swap.total:
+            swap_use = _of_container(swap, cgroup.swap())
+        temperatures = filter(None, (cpu_celsius(), gpu["temperature"]))
+        reading = {
+            "ram": _of_container(psutil.virtual_memory(), cgroup.memory()),
+            "swap": swap_use,
+            "host_bytes": host_bytes(),
+            "cpu": cpu,
+            "disk": disk,
+            **gpu,
+            "temperature": max(temperatures, default=None),
+        }
+        newest = {}
+        highest = dict(self.highest)
+        for name in (*RESOURCES, "gpu_busy"):
+            use = reading["gpu_all"] if name == "gpu" else reading[name]
+            if use is not None:
+                newest[name] = use
+                highest[name] = max(use, highest.get(name, 0))
+        # New mappings: other threads read them.
+        self.newest = newest
+        self.highest = highest
+        return reading
+
+    def run(self) -> None:
+        """Read after each interval."""
+        _cpu_percent()  # psutil counts from the call before in the same thread
+        while not self._stopping.wait(self._every_s):
+            self.new = self.read(_cpu_percent())
+
+    def stop(self) -> None:
+        """End the thread, if it was started, and wait for the reading it takes."""
+        self._stopping.set()
+        if self.is_alive():
+            self.join()
+
+
+def _cpu_percent() -> float:
+    """Use of the cores this process may use, since the call before."""
+    cores = psutil.cpu_percent(percpu=True)
+    if hasattr(os, "sched_getaffinity"):
+        cores = [cores[n] for n in os.sched_getaffinity(0) if n < len(cores)] or cores
+    return sum(cores) / len(cores)
+
+
+def _of_container(machine: Any, share: cgroup.Share | None) -> float:
+    """The use in percent of psutil's record, or of a tighter limit."""
+    if share is not None and share.limit < machine.total:
+        return 100 * share.used / share.limit
+    percent: float = machine.percent
+    return percent
+
+
+def cpu_celsius() -> float | None:
+    """The hottest sensor of the processor in degrees Celsius; None where the system has none."""
+    with suppress(OSError, AttributeError):  # not Linux
+        sensors = psutil.sensors_temperatures()
+        for name in _SENSORS:
+            celsius = [sensor.current for sensor in sensors.get(name, ())]
+            # A sensor that is not connected gives other values.
+            plausible = [value for value in celsius if 1 < value < 150]
+            if plausible:
+                return max(plausible)
+    return None
+
+
+def gpu_uses(device: torch.device) -> Reading:
+    """The uses of `device`, as its driver counts them, and its temperature; None: not NVIDIA's.
+
+    `gpu`: of its memory, by other processes than this one: what limits.gpu limits. `gpu_all`: by
+    all processes; what our allocator holds in reserve counts as free. `gpu_reserved_bytes`: what it
+    holds, in use or not; `gpu_driver_bytes`: in use, over all processes. `gpu_busy`: share of the
+    last moments in which a kernel ran.
+    """
+    if device.type != "cuda":
+        return dict.fromkeys(_GPU_USES)
+    import torch
+
+    from gearshift.training.resources import nvml
+
+    nvml.keep_open()
+    # By its unique id: CUDA_VISIBLE_DEVICES renumbers devices.
+    (state,) = nvml.gpu_states(f"GPU-{torch.cuda.get_device_properties(device).uuid}") or [None]
+    if state is None:
+        free, total = torch.cuda.mem_get_info(device)
+        state = nvml.GpuState(total - free, total)
+    reserved = torch.cuda.memory_reserved(device)
+    by_others = max(0, state.used - (state.by_process or reserved + _CONTEXT_BYTES))
+    in_use = state.used - reserved + torch.cuda.memory_allocated(device)
+    return {
+        "gpu": 100 * by_others / state.total,
+        "gpu_all": 100 * in_use / state.total,
+        "gpu_reserved_bytes": reserved,
+        "gpu_driver_bytes": state.used,
+        "gpu_busy": state.busy_percent,
+        "temperature": state.celsius,
+    }
+
+
 class LimitEnforcer(Callback):
     """Compares readings of the machine with limits; one per rank, each for its own machine.
 
-    A reading over a limit is a warning. Three in a row, or one critical value, request relief, and the
-    machine is measured again after the next step: unused memory is released first, then come fewer
-    workers, smaller micro-batches (once, if a value is critical), and at last the run saves and ends.
-    After CALM readings under all limits the first step comes first again.
+    A reading over a limit is a warning. Three in a row, or one critical value, request relief, and
+    the machine is measured again after the next step: unused memory is released first, then come
+    fewer workers, smaller micro-batches (once, if a value is critical), and at last the run saves
+    and ends. After CALM readings under all limits the first step comes first again.
 
     A limit that is exceeded before the first step cannot be the run's doing: it is reported once,
     and only the critical value of that resource counts from then on; of a disk, which is common on
@@ -43,7 +201,11 @@ class LimitEnforcer(Callback):
     """
 
     def __init__(
-        self, limits: Limits, monitor: ResourceMonitor, emit: Emit, chosen: Sequence[str] = ()
+        self,
+        limits: Limits,
+        monitor: ResourceMonitor,
+        emit: Emit,
+        chosen: Sequence[str] = (),
     ):
         """`emit` gets each event; `chosen`: the resources whose limits the user set."""
         self._monitor = monitor
@@ -64,13 +226,14 @@ class LimitEnforcer(Callback):
         reading = self._monitor.read()
         for name in self._chosen:
             if reading[name] is None and name != "cpu":  # its first reading comes later
-                self._emit(
-                    "warning", {"text": f"limits.{name} cannot act: this machine reports no {name}"}
-                )
+                text = f"limits.{name} cannot act: this machine reports no {name}"
+                self._emit("warning", {"text": text})
         if "disk" in _over(reading, self._critical):
-            self._limits["disk"] = self._critical["disk"] = None
+            self._limits["disk"] = None
+            self._critical["disk"] = None
             self._emit("limit_given_up", {"over": ["disk"], **reading})
-        if exceeded := _over(reading, self._limits):
+        exceeded = _over(reading, self._limits)
+        if exceeded:
             self._limits |= dict.fromkeys(exceeded)
             self._emit("limit_exceeded_at_start", {"over": exceeded, **reading})
         self._monitor.start()
@@ -78,13 +241,16 @@ class LimitEnforcer(Callback):
     def step(self, step: Step) -> Action:
         """Check a new reading; after a throttling step, take one."""
         if self._relief == "taken":
-            self._relief, reading = None, self._monitor.read()
+            self._relief = None
+            reading = self._monitor.read()
             over = _over(reading, self._limits) or _over(reading, self._critical)
             self._emit("relieved", {"still_over": over, **reading})
             return self._check(reading, warns=False)
         new = self._monitor.new
         self._monitor.new = None
-        return Action.NOTHING if new is None or self._relief else self._check(new, warns=True)
+        if new is None or self._relief:
+            return Action.NOTHING
+        return self._check(new, warns=True)
 
     def throttled(self, available: Action) -> None:
         self._left = available | Action.FREE_MEMORY
@@ -109,29 +275,46 @@ class LimitEnforcer(Callback):
             if self._calm >= CALM:
                 self._taken = Action.NOTHING
             return Action.NOTHING
+
         self._warnings = self._warnings + 1
         self._calm = 0
         if warns:  # else the event "relieved" has the reading
             self._emit("limit_warning", {"over": over, "warnings": self._warnings, **reading})
         if not critical and self._warnings < WARNINGS:
             return Action.NOTHING
-        used = self._taken & (
-            Action.FREE_MEMORY | (Action.SMALLER_BATCH if critical else Action.NOTHING)
-        )
-        for action, helps in _HELPS.items() if "disk" not in critical else ():
-            if action in self._left & ~used and helps.intersection(over):
+        if "disk" not in critical:
+            action = self._next_relief(over, is_critical=bool(critical))
+            if action:
                 if action is Action.FREE_MEMORY:
                     self._emit("throttled", {"critical": critical, "over": over, **reading})
                 self._taken |= action
                 self._relief = "requested"
                 return action
-        if fatal := [name for name in over if name not in _NEVER_FATAL or name in critical]:
+
+        fatal = [name for name in over if name in critical or name not in _NEVER_FATAL]
+        if fatal:
             self._emit("pressure", {"over": fatal, **reading})
             return Action.LIMIT_EXCEEDED | Action.SAVE
         self._limits |= dict.fromkeys(over)
         self._emit("limit_given_up", {"over": over, **reading})
         return Action.NOTHING
 
+    def _next_relief(self, over: Sequence[str], is_critical: bool) -> Action:
+        """The first throttling step that is left and helps a resource that is `over` its limit."""
+        once = Action.FREE_MEMORY
+        if is_critical:
+            once |= Action.SMALLER_BATCH
+        left = self._left & ~(self._taken & once)
+        for action, helps in _HELPS.items():
+            if action in left and helps.intersection(over):
+                return action
+        return Action.NOTHING
+
 
 def _over(reading: Reading, limits: Mapping[str, float | None]) -> list[str]:
-    return [name for name, limit in limits.items() if (reading[name] or 0) > (limit or inf)]
+    names = []
+    for name, limit in limits.items():
+        use = reading[name]
+        if limit is not None and use is not None and use > limit:
+            names.append(name)
+    return names

@@ -60,8 +60,10 @@ def release_unused(device: torch.device) -> None:
     empty_cache(device)
     # glibc keeps freed memory for itself: of 1.7 GiB in small blocks, collecting returned 1 MiB
     # to the system and this call the rest. Other C libraries have no such function.
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def empty_cache(device: torch.device) -> None:
@@ -97,17 +99,23 @@ class PeakMemory:
         # 400 MiB, `python -c pass` "took" 400 MiB. VmHWM starts at zero with each program.
         host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES
         with suppress(OSError):
-            if match := _VM_HWM.search(_STATUS.read_text(encoding="ascii", errors="replace")):
+            match = _VM_HWM.search(_STATUS.read_text(encoding="ascii", errors="replace"))
+            if match is not None:
                 host = int(match[1]) * 1024
         growth = max(0, host - self._before)
-        return {"device": device_bytes(device), "host": host, "host_growth": growth}
+        return {
+            "device": device_bytes(device),
+            "host": host,
+            "host_growth": growth,
+        }
 
     def maximum(self, world: World) -> dict[str, int | None]:
         """The maximum of each number over ranks. Collective."""
         import torch
 
         local = self.local(world.device)
-        counts = torch.tensor([-1 if n is None else n for n in local.values()], device=world.device)
+        known = [-1 if n is None else n for n in local.values()]
+        counts = torch.tensor(known, device=world.device)
         largest = world.maximum(counts).tolist()
         return {name: None if n < 0 else n for name, n in zip(local, largest, strict=True)}
 

@@ -31,16 +31,19 @@ class GpuState:
 def gpu_states(named: str | None) -> list[GpuState | None]:
     """Each GPU that CUDA_VISIBLE_DEVICES `named`, or all if it is None; None: it is unknown.
 
-    Of all without those that a control group of devices hides, as a scheduler does: CUDA does not see
-    them, and NVML counts them. Numbers are those of CUDA_DEVICE_ORDER=PCI_BUS_ID. Empty without an
-    NVIDIA GPU or its library. Closes the library, so that processes may be forked later, unless it
-    is kept open.
+    Of all without those that a control group of devices hides, as a scheduler does: CUDA does not
+    see them, and NVML counts them. Numbers are those of CUDA_DEVICE_ORDER=PCI_BUS_ID. Empty without
+    an NVIDIA GPU or its library. Closes the library, so that processes may be forked later, unless
+    it is kept open.
     """
     with suppress(pynvml.NVMLError), _nvml():
         if named is None:
             return [_state(gpu) for gpu in _permitted()]
-        names = [name for part in named.split(",") if (name := part.strip()) not in ("", "-1")]
-        return [_state(_gpu(name), is_slice=name.startswith("MIG-")) for name in names]
+        states = []
+        for name in map(str.strip, named.split(",")):
+            if name not in ("", "-1"):
+                states.append(_state(_gpu(name), is_slice=name.startswith("MIG-")))
+        return states
     return []
 
 
@@ -53,7 +56,7 @@ def driver_cuda() -> tuple[int, int] | None:
 
 @cache
 def keep_open() -> None:
-    """Open the library for all of this process: to open it again could wake each GPU of the machine."""
+    """Open the library for all of this process: opening it again could wake each GPU."""
     with suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
 
@@ -94,9 +97,12 @@ def _gpu(name: str) -> Any:
     if name.isdigit():
         return gpus[int(name)] if int(name) < len(gpus) else None
     gpu = _ask("HandleByUUID", name)
-    if gpu is None:  # CUDA takes the beginning of an id, too
-        gpu = next((each for each in gpus if str(_ask("UUID", each)).startswith(name)), None)
-    return gpu
+    if gpu is not None:
+        return gpu
+    for each in gpus:
+        if str(_ask("UUID", each)).startswith(name):  # CUDA takes the beginning of an id, too
+            return each
+    return None
 
 
 def _state(gpu: Any, *, is_slice: bool = False) -> GpuState | None:
@@ -104,16 +110,21 @@ def _state(gpu: Any, *, is_slice: bool = False) -> GpuState | None:
     if gpu is None:
         return None
     # In MIG mode a process gets one slice, not the memory of the whole GPU.
-    is_split = not is_slice and (_ask("MigMode", gpu) or [0])[0]
-    if is_split or (memory := _ask("MemoryInfo", gpu)) is None:
+    if not is_slice and (_ask("MigMode", gpu) or [0])[0]:
+        return None
+    memory = _ask("MemoryInfo", gpu)
+    if memory is None:
         return None
     rates = _ask("UtilizationRates", gpu)
-    processes = _ask("ComputeRunningProcesses_v3", gpu) or ()
+    by_process = None
+    for process in _ask("ComputeRunningProcesses_v3", gpu) or ():
+        if process.pid == os.getpid():
+            by_process = process.usedGpuMemory
     return GpuState(
-        memory.used,
-        memory.total,
-        next((process.usedGpuMemory for process in processes if process.pid == os.getpid()), None),
-        _ask("Temperature", gpu, pynvml.NVML_TEMPERATURE_GPU),
-        None if rates is None else rates.gpu,
-        _ask("CudaComputeCapability", gpu),
+        used=memory.used,
+        total=memory.total,
+        by_process=by_process,
+        celsius=_ask("Temperature", gpu, pynvml.NVML_TEMPERATURE_GPU),
+        busy_percent=None if rates is None else rates.gpu,
+        capability=_ask("CudaComputeCapability", gpu),
     )

@@ -1,23 +1,84 @@
-"""Throttling steps, at a resource limit and out of memory, so that a run need not end."""
+"""Out of memory, and throttling steps there and at a resource limit: the run need not end."""
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from gearshift.training.callbacks.base import Action
 from gearshift.training.resources import memory
-from gearshift.training.resources.oom import MAX_HALVINGS, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from gearshift.engines.base import Engine
-    from gearshift.training.callbacks.callback_list import CallbackList
+    from gearshift.training.callbacks.base import CallbackList
     from gearshift.training.data.loader import Batches, EvaluationBatches
     from gearshift.training.step_timer import StepTimer
 
 T = TypeVar("T")
+MAX_HALVINGS = 3
+"""How often a run halves its micro-batch because memory ran out.
+
+Where ranks have ended, launcher/run/restart.py starts them again with smaller ones.
+"""
+_MESSAGES = re.compile(
+    r"can't allocate memory|cannot allocate memory|std::bad_alloc|\bMemoryError\b"
+    r"|MPS backend out of memory|CUDA error: out of memory"
+    r"|_STATUS_(ALLOC_FAILED|INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)"  # cuBLAS, cuDNN, ...
+    r"|Cuda failure (\d+ )?'out of memory'",  # NCCL
+    re.IGNORECASE,
+)
+
+
+class BatchSizes(Protocol):
+    """The batch numbers of the training batches."""
+
+    @property
+    def global_batch(self) -> int: ...
+    @property
+    def micro_batch(self) -> int: ...
+    @property
+    def smaller(self) -> int | None:
+        """The next smaller micro-batch; None: there is none."""
+
+
+class OutOfMemory(RuntimeError):
+    """Memory ran out and this process alone cannot continue; the message has the fix."""
+
+    def __init__(self, error: BaseException, batches: BatchSizes):
+        size = batches.micro_batch
+        smaller = batches.smaller
+        self.micro_batch = size
+        fix = "a smaller model, shorter samples, or  --resource-efficient"
+        if smaller is not None:
+            fix = f"--batch-size {smaller} --set train.global_batch={batches.global_batch}"
+        super().__init__(
+            f"out of memory with a micro-batch of {size}: {first_line(error)}"
+            f"\n  fix           {fix}"
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is a failed allocation, on the host or on a device.
+
+    The allocators of the CPU and of mps, CUDA's libraries and NCCL only say so in their message;
+    so does the failed write of a checkpoint.
+    """
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and bool(_MESSAGES.search(str(error)))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of its message, or else the name of its type."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 class Throttle:
@@ -42,12 +103,11 @@ class Throttle:
         self._timer = timer
         self._batches = batches
         self._validation = validation
-        self._buffers = [
-            (owner, name)
-            for owner in module.modules()
-            for name, _ in owner.named_buffers(recurse=False)
-            if name not in owner._non_persistent_buffers_set  # constants
-        ]
+        self._buffers: list[tuple[Module, str]] = []
+        for owner in module.modules():
+            for name, _ in owner.named_buffers(recurse=False):
+                if name not in owner._non_persistent_buffers_set:  # constants
+                    self._buffers.append((owner, name))
         self._halvings = 0
 
     def run(self, actions: Action, step: int) -> bool:
@@ -69,32 +129,37 @@ class Throttle:
             if is_smaller:
                 self._halve_micro_batch(step)
             memory.release_unused(self._engine.world.device)
-        left = Action.FEWER_WORKERS if workers else Action.NOTHING
-        self._callbacks.throttled(
-            left | (Action.SMALLER_BATCH if batches.smaller else Action.NOTHING)
-        )
+        available = Action.NOTHING
+        if workers:
+            available |= Action.FEWER_WORKERS
+        if batches.smaller:
+            available |= Action.SMALLER_BATCH
+        self._callbacks.throttled(available)
         return has_fewer or is_smaller
 
     def without_oom(self, accumulate: Callable[[], T], step: int) -> T | None:
         """Call `accumulate`; None: memory ran out, take smaller micro-batches of the same step.
 
-        `step` updates are done. Raises what `accumulate` raises after MAX_HALVINGS, or if the engine
-        cannot retry a step: other ranks would wait in a collective for a rank that failed.
+        `step` updates are done. Raises what `accumulate` raises after MAX_HALVINGS, or if the
+        engine cannot retry a step: other ranks would wait in a collective for a rank that failed.
         """
-        possible = self._engine.can_retry_step and self._batches.smaller is not None
-        changing = [place for place in self._buffers if possible and place[0].training]
-        tensors = [getattr(owner, name) for owner, name in changing]
-        copies = [tensor.clone() for tensor in tensors]
+        is_possible = self._engine.can_retry_step and self._batches.smaller is not None
+        changing = []
+        if is_possible:
+            for owner, name in self._buffers:
+                if owner.training:
+                    tensor = getattr(owner, name)
+                    changing.append((owner, name, tensor, tensor.clone()))
         try:
             return accumulate()
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or not possible or self._halvings == MAX_HALVINGS:
+            if not is_out_of_memory(error) or not is_possible or self._halvings == MAX_HALVINGS:
                 raise
             facts = {"at": step + 1, "text": first_line(error)}
         # After the handler: until here the error held the frames of the pass, and their tensors.
         self._halvings += 1
         self._engine.discard()
-        for (owner, name), tensor, copy in zip(changing, tensors, copies, strict=True):
+        for owner, name, tensor, copy in changing:
             # Statistics and counters: the failed pass was none.
             setattr(owner, name, tensor.copy_(copy))
         self._callbacks.event("out_of_memory", facts)
@@ -104,10 +169,13 @@ class Throttle:
         return None
 
     def _halve_micro_batch(self, step: int) -> None:
-        smaller = self._batches.smaller
+        batches = self._batches
+        before = batches.micro_batch
+        smaller = batches.smaller
         assert smaller is not None, "only requested while available"
-        facts = {"from": self._batches.micro_batch, "to": smaller}
-        self._batches.begin(step, micro_batch=smaller)
-        accumulation = self._batches.accumulation
-        self._engine.resize(smaller, accumulation)
-        self._callbacks.event("smaller_micro_batch", {**facts, "accumulation": accumulation})
+        batches.begin(step, micro_batch=smaller)
+        self._engine.resize(smaller, batches.accumulation)
+        self._callbacks.event(
+            "smaller_micro_batch",
+            {"from": before, "to": smaller, "accumulation": batches.accumulation},
+        )

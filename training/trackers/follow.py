@@ -23,8 +23,8 @@ from typing import Any
 from gearshift.training.callbacks.base import Facts, Numbers
 from gearshift.training.callbacks.preemption import ignore_ending
 from gearshift.training.logging.printable import caught
-from gearshift.training.settings import TRACKERS
 from gearshift.training.storage import atomic_write, lines_of, open_to_read, read_json
+from gearshift.training.trackers.catalog import TRACKERS
 
 _CHARTS = (  # keys of a "train" line, and their chart
     (r"loss|epoch|samples|skipped", r"train/\g<0>"),
@@ -40,9 +40,8 @@ TAGS = ("model", "mode", "engine")  # facts by which a tracker filters runs
 # Times between two looks at the files, and between two attempts to reach a tracker.
 _POLL_S = 1.0
 _RETRY_S = 300.0
-_ORPHAN_S = (
-    60.0  # how long the process sends the rest of a killed run, and a later one waits for it
-)
+# How long the process sends the rest of a killed run, and a later one waits for it
+_ORPHAN_S = 60.0
 _MOST_LINES = 5000
 
 
@@ -64,7 +63,10 @@ class Run:
 
 
 class Tracker:
-    """An open run, which `Session(run, project, id)` of its module opened or resumed. Raises what fails."""
+    """An open run, which `Session(run, project, id)` of its module opened or resumed.
+
+    Raises what fails.
+    """
 
     notice: tuple[str, str]
     """"notice" or "warning", and where the run is to be seen."""
@@ -91,7 +93,11 @@ class Following:
     """Sends one run to one tracker, from the first line that it lacks to the end of the run."""
 
     def __init__(
-        self, run: Run, track: str, over: threading.Event, say: Callable[[str, str], None]
+        self,
+        run: Run,
+        track: str,
+        over: threading.Event,
+        say: Callable[[str, str], None],
     ) -> None:
         self._run = run
         self._over = over
@@ -113,14 +119,15 @@ class Following:
     def send(self) -> None:
         """Open the run at the tracker; send what it lacks, and what comes until the run is over."""
         folder = self._run.folder
+        metrics = _lines(folder / "metrics.jsonl")
+        events = _lines(folder / "events.jsonl")
+        self._rows = defaultdict[int, dict[str, float]](dict)
+        self._samples: dict[int, str] = {}
+        self._eval_s: dict[int, float] = {}
+        self._exit_code: int | None = None
         newest = 0
-        exit_code = None
         is_over = False
-        metrics, events = (_lines(folder / f"{name}.jsonl") for name in ("metrics", "events"))
-        rows = defaultdict[int, dict[str, float]](dict)
-        lines = list[Any]()
-        samples: dict[int, str] = {}
-        eval_s: dict[int, float] = {}
+        lines: list[Any] = []
         tracker = self._open()
         self._say(*tracker.notice)
         while lines or not is_over:
@@ -128,34 +135,48 @@ class Following:
                 is_over = self._over.wait(_POLL_S)  # before the lines, which then are all
             lines = next(metrics)  # before the events: a line comes after its event
             for event in next(events):
-                kind = event["kind"]
-                step = event["step"]
-                facts = event["facts"]
-                if kind in ("started", "stopped"):
-                    exit_code = facts.get("exit_code")
-                elif kind == "evaluated" and facts["split"] == "val":
-                    eval_s[step] = facts["seconds"]
-                elif kind == "predicted":
-                    rows[step] = rows[step]
-                    samples[step] = facts["file"]
-                elif kind == "saved" and step > self._newest_saved:
-                    self._newest_saved = step
-                    self._upload(tracker, step, folder / "checkpoints" / facts["folder"])
+                self._take(event, tracker)
             for line in lines:
                 if "step" in line:  # else of another program
                     newest = line["step"]
-                    rows[newest] |= chart_values(line, eval_s.get(newest))
-            for step in sorted(step for step in rows if step <= newest):
-                values = rows.pop(step)
-                name = samples.pop(step, None)
-                if step > tracker.last_step:
-                    tracker.log(step, values)
-                    if name is not None:
-                        with caught(self._warn):
-                            tracker.log_samples(step, _samples(folder / "samples" / name))
+                    self._rows[newest] |= chart_values(line, self._eval_s.get(newest))
+            self._log(newest, tracker)
             tracker.flush()
-        result = {} if exit_code is None else read_json(folder / "result.json")  # None: killed
-        tracker.finish(_summary(result), 1 if exit_code is None else exit_code)
+        if self._exit_code is None:  # killed
+            tracker.finish({}, 1)
+        else:
+            tracker.finish(_summary(read_json(folder / "result.json")), self._exit_code)
+
+    def _take(self, event: Facts, tracker: Tracker) -> None:
+        kind = event["kind"]
+        step = event["step"]
+        facts = event["facts"]
+        if kind in ("started", "stopped"):
+            self._exit_code = facts.get("exit_code")
+        elif kind == "evaluated" and facts["split"] == "val":
+            self._eval_s[step] = facts["seconds"]
+        elif kind == "predicted":
+            self._rows[step] = self._rows[step]
+            self._samples[step] = facts["file"]
+        elif kind == "saved" and step > self._newest_saved:
+            self._newest_saved = step
+            self._upload(
+                tracker,
+                step,
+                self._run.folder / "checkpoints" / facts["folder"],
+            )
+
+    def _log(self, newest: int, tracker: Tracker) -> None:
+        """Log the steps up to `newest`, whose numbers are complete."""
+        for step in sorted(step for step in self._rows if step <= newest):
+            values = self._rows.pop(step)
+            name = self._samples.pop(step, None)
+            if step <= tracker.last_step:
+                continue
+            tracker.log(step, values)
+            if name is not None:
+                with caught(self._warn):
+                    tracker.log_samples(step, _samples(self._run.folder / "samples" / name))
 
     def _open(self) -> Tracker:
         """The run at the tracker; another one there if the user let the run go back."""
@@ -175,14 +196,17 @@ class Following:
 
     def _upload(self, tracker: Tracker, step: int, folder: Path) -> None:
         is_best = (self._run.folder / "best").resolve() == folder.resolve()
-        is_full = self._run.checkpoints == "all"
         with caught(self._warn):
-            if folder.is_dir() and (is_full or (is_best and self._run.checkpoints == "best")):
-                weights = ("model.safetensors", "manifest.json")
-                files = [
-                    path for path in sorted(folder.iterdir()) if is_full or path.name in weights
-                ]
-                tracker.upload(step, files, is_best)
+            if not folder.is_dir():
+                return
+            if self._run.checkpoints == "all":
+                files = sorted(folder.iterdir())
+            elif self._run.checkpoints == "best" and is_best:
+                names = ("manifest.json", "model.safetensors")
+                files = [folder / name for name in names if (folder / name).exists()]
+            else:
+                return
+            tracker.upload(step, files, is_best)
 
     def _warn(self, error: str) -> None:
         """Tell the first error; a server that accepts metrics may still refuse files."""
@@ -205,38 +229,46 @@ def _lines(path: Path) -> Iterator[list[Any]]:
 
 def _samples(path: Path) -> Facts:
     samples = read_json(path)
-    pictures = [
-        {**p, "path": str(path.with_name(Path(p["file"]).name))} for p in samples["pictures"]
-    ]
-    return {**samples, "pictures": pictures}
+    for picture in samples["pictures"]:
+        picture["path"] = str(path.with_name(Path(picture["file"]).name))
+    return samples
 
 
 def chart_values(line: Facts, eval_s: float | None = None) -> dict[str, float]:
     """The numbers of a "train" or "eval" line by chart; unknown ones are left out."""
+    values: dict[str | None, Any]
     if line["kind"] == "eval":
         group = "eval" if line["split"] == "val" else f"eval_{line['split']}"
         values = {f"{group}/{name}": value for name, value in line["metrics"].items()}
-        values["time/eval_s"] = eval_s if group == "eval" else None
+        if group == "eval":
+            values["time/eval_s"] = eval_s
     else:
-        values = {chart: value for key, value in line.items() if (chart := _chart(key))}
+        values = {_chart(key): value for key, value in line.items()}
         values |= {f"train/{name}": value for name, value in line.get("parts", {}).items()}
     # NaN and infinities are strings in metrics.jsonl.
-    return {name: float(value) for name, value in values.items() if value is not None}
+    numbers = {}
+    for chart, value in values.items():
+        if chart is not None and value is not None:
+            numbers[chart] = float(value)
+    return numbers
 
 
 @cache
 def _chart(key: str) -> str | None:
-    matches = ((re.fullmatch(pattern, key), chart) for pattern, chart in _CHARTS)
-    return next((match.expand(chart) for match, chart in matches if match), None)
+    for pattern, chart in _CHARTS:
+        match = re.fullmatch(pattern, key)
+        if match is not None:
+            return match.expand(chart)
+    return None
 
 
 def _summary(result: Facts) -> Facts:
     names = ("status", "reason", "steps", "epochs", "wall_s", "samples_per_s")
     values = {f"result/{name}": result.get(name) for name in names}
-    values |= {
-        f"result/peak_{k}_bytes": v for k, v in (result.get("peak_memory_bytes") or {}).items()
-    }
-    values |= {f"best/{name}": value for name, value in (result.get("best") or {}).items()}
+    for side, count in (result.get("peak_memory_bytes") or {}).items():
+        values[f"result/peak_{side}_bytes"] = count
+    for name, value in (result.get("best") or {}).items():
+        values[f"best/{name}"] = value
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -248,18 +280,28 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the user does not need what trackers print
     with os.fdopen(int(sys.argv[1])) as file:
         facts = json.load(file)
-    run = Run(**{**facts, "folder": Path(facts["folder"])})
+    facts["folder"] = Path(facts["folder"])
+    run = Run(**facts)
     over = threading.Event()
-    with suppress(
-        OSError
-    ):  # a file system without locks; else an earlier process sends the rest first
+    with suppress(OSError):  # a file system without locks
+        # An earlier process sends the rest first.
         fcntl.flock(os.open(run.folder, os.O_RDONLY), fcntl.LOCK_EX)
 
     def say(track: str, kind: str, text: str) -> None:
         label = TRACKERS[track.partition(":")[0]].label
         with suppress(BrokenPipeError):  # the run was killed
             # A pipe takes so much at once, or nothing.
-            os.write(output, json.dumps([kind, label, text[:500]]).encode() + b"\n")
+            os.write(
+                output,
+                json.dumps(
+                    [
+                        kind,
+                        label,
+                        text[:500],
+                    ]
+                ).encode()
+                + b"\n",
+            )
 
     pool = ThreadPoolExecutor(len(run.track))
     for track in run.track:

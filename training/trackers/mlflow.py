@@ -26,8 +26,12 @@ _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 
 class Session(Tracker):
     def __init__(self, run: Run, project: str, id_: str) -> None:
-        """Open or resume the run in experiment `project`; nothing of the machine is sent. Imports MLflow."""
-        if not (server := os.environ.get("MLFLOW_TRACKING_URI")):
+        """Open or resume the run in experiment `project`. Imports MLflow.
+
+        Nothing of the machine is sent.
+        """
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        if not server:
             raise RuntimeError("no tracking server; export MLFLOW_TRACKING_URI=http://HOST:5000")
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         # Its own seven attempts take four minutes; a later process sends what is missing.
@@ -38,29 +42,36 @@ class Session(Tracker):
         self._mlflow = mlflow
         self._client = mlflow.MlflowClient()
         # metrics, and their last step
-        self._pending = list[Any]()
+        self._pending: list[Any] = []
         self._newest = 0
         name = project or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "gearshift"
         experiment = mlflow.set_experiment(name).experiment_id
-        found = self._client.search_runs([experiment], f"tags.`{_ID}` = '{id_}'", max_results=1)
-        tags = {_ID: id_, **{name: str(run.facts[name]) for name in TAGS if name in run.facts}}
-        mine = (
-            found[0] if found else self._client.create_run(experiment, None, tags, run.folder.name)
-        )
-        self._run = mine.info.run_id
-        self.last_step = int(mine.data.tags.get(_LAST_STEP, 0))
-        if not mine.data.params:  # they cannot change
-            settings = flat({**run.settings, "run": run.facts}).items()
-            params = [
-                mlflow.entities.Param(key, str(value)[:_VALUE_LENGTH]) for key, value in settings
-            ]
+        opened = self._open(run, experiment, id_)
+        self._run = opened.info.run_id
+        self.last_step = int(opened.data.tags.get(_LAST_STEP, 0))
+        if not opened.data.params:  # they cannot change
+            params = []
+            for key, value in flat({**run.settings, "run": run.facts}).items():
+                params.append(mlflow.entities.Param(key, str(value)[:_VALUE_LENGTH]))
             self._client.log_batch(self._run, params=params)
         self._client.update_run(self._run, status="RUNNING")
-        at = urlsplit(server)
-        page = (
-            at._replace(netloc=at.netloc.rpartition("@")[2]).geturl().rstrip("/")
-        )  # without the password
+
+        url = urlsplit(server)
+        without_password = url._replace(netloc=url.netloc.rpartition("@")[2])
+        page = without_password.geturl().rstrip("/")
         self.notice = "notice", f"{page}/#/experiments/{experiment}/runs/{self._run}"
+
+    def _open(self, run: Run, experiment: str, id_: str) -> Any:
+        runs = self._client.search_runs(
+            [experiment],
+            f"tags.`{_ID}` = '{id_}'",
+            max_results=1,
+        )
+        if runs:
+            return runs[0]
+        tags = {_ID: id_}
+        tags |= {name: str(run.facts[name]) for name in TAGS if name in run.facts}
+        return self._client.create_run(experiment, None, tags, run.folder.name)
 
     def log(self, step: int, values: Numbers) -> None:
         self._pending += self._metrics(values, step)
@@ -79,9 +90,8 @@ class Session(Tracker):
         self._client.log_dict(self._run, table, f"samples/step-{step}.json")
         for picture in samples["pictures"]:
             key = _NOT_IN_NAMES.sub("_", f"samples/{picture['name']}")
-            self._client.log_image(
-                self._run, self._mlflow.Image(picture["path"]), key=key, step=step
-            )
+            image = self._mlflow.Image(picture["path"])
+            self._client.log_image(self._run, image, key=key, step=step)
 
     def upload(self, step: int, files: Sequence[Path], is_best: bool) -> None:
         folder = f"checkpoints/{files[0].parent.name}"
@@ -92,9 +102,13 @@ class Session(Tracker):
 
     def finish(self, summary: Facts, exit_code: int) -> None:
         """Add numbers as metrics and texts as tags; a run that will be resumed is scheduled."""
-        texts = {name: value for name, value in summary.items() if isinstance(value, str)}
-        numbers = {name: value for name, value in summary.items() if name not in texts}
-        tags = [self._mlflow.entities.RunTag(*item) for item in texts.items()]
+        numbers = {}
+        tags = []
+        for name, value in summary.items():
+            if isinstance(value, str):
+                tags.append(self._mlflow.entities.RunTag(name, value))
+            else:
+                numbers[name] = value
         self._client.log_batch(self._run, self._metrics(numbers, 0), tags=tags)
         if exit_code == RUN_AGAIN:
             self._client.update_run(self._run, status="SCHEDULED")

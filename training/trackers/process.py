@@ -30,7 +30,7 @@ _CODE = (
 
 @dataclass
 class Trackers(Callback):
-    """The process of training.trackers.follow; for rank 0. Never raises, and only `finish` waits."""
+    """The process of training.trackers.follow; for rank 0. Never raises; only `finish` waits."""
 
     run: Run
     wait_s: float
@@ -42,8 +42,12 @@ class Trackers(Callback):
     _is_over: bool = field(default=False, init=False)
 
     def start(self, train_plan: TrainPlan) -> None:
-        planned = ("world_size", "global_batch", "total_steps")
-        facts = {**self.run.facts, **{name: getattr(train_plan, name) for name in planned}}
+        facts = {
+            **self.run.facts,
+            "world_size": train_plan.world_size,
+            "global_batch": train_plan.global_batch,
+            "total_steps": train_plan.total_steps,
+        }
         self.begin(replace(self.run, facts=facts, first_step=train_plan.first_step))
 
     def begin(self, run: Run) -> None:
@@ -61,10 +65,15 @@ class Trackers(Callback):
                     start_new_session=True,
                 )
         except OSError as error:
-            self._tell("warning", "trackers", f"their process cannot be started: {error}")
+            self._tell(
+                "warning",
+                "trackers",
+                f"their process cannot be started: {error}",
+            )
 
     def logged(self, line: StepMetrics) -> None:
-        if (process := self._process) is not None:
+        process = self._process
+        if process is not None:
             assert process.stdout
             os.set_blocking(process.stdout.fileno(), False)
             process.poll()  # before its last lines are read
@@ -75,23 +84,30 @@ class Trackers(Callback):
         self.finish(min(self.wait_s, most_s))
 
     def finish(self, wait_s: float) -> None:
-        """Tell the process that the run is over, and wait for its end; after `wait_s` it is killed."""
+        """Tell the process that the run is over, and wait for its end; after `wait_s` kill it."""
         self._is_over = True
-        if (process := self._process) is None:
+        process = self._process
+        if process is None:
             return
         try:  # a line, as data-loader workers may keep the pipe open
             self._pass_on(process, process.communicate(b"\n", wait_s)[0])
         except subprocess.TimeoutExpired:
             process.kill()
+            output, _ = process.communicate()
             self._pass_on(
-                process, process.communicate()[0], f"sending took longer than {wait_s:g} s"
+                process,
+                output,
+                f"sending took longer than {wait_s:g} s",
             )
 
     def _pass_on(
-        self, process: _Process, said: bytes, why: str = "their process has ended"
+        self,
+        process: _Process,
+        output: bytes,
+        why: str = "their process has ended",
     ) -> None:
-        """Tell what the process `said`, and `why` trackers lack something once it has failed."""
-        for line in said.splitlines():
+        """Tell what the process wrote, and `why` trackers lack something once it has failed."""
+        for line in output.splitlines():
             self._tell(*json.loads(line))
         if process.returncode is not None:
             self._process = None

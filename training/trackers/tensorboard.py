@@ -23,10 +23,16 @@ class Session(Tracker):
         folder = run.folder / "tensorboard"
         self.notice = "notice", f"tensorboard --logdir {folder}"
         # `purge_step`: all earlier files are void.
-        self._writer = board.SummaryWriter(str(folder), purge_step=0, max_queue=0, flush_secs=5)
-        settings = {
-            k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in run.settings.items()
-        }
+        self._writer = board.SummaryWriter(
+            str(folder),
+            purge_step=0,
+            max_queue=0,
+            flush_secs=5,
+        )
+        settings = dict(run.settings)
+        for key, value in settings.items():
+            if isinstance(value, list | dict):
+                settings[key] = json.dumps(value)
         # add_hparams would write them as another run.
         _, start, self._end = board.summary.hparams(settings, {})
         self._writer.file_writer.add_summary(start)
@@ -39,7 +45,12 @@ class Session(Tracker):
         texts = [_table(samples["columns"], samples["rows"])]
         for picture in samples["pictures"]:
             image = np.asarray(Image.open(picture["path"]).convert("RGB"))
-            self._writer.add_image(f"samples/{picture['name']}", image, step, dataformats="HWC")
+            self._writer.add_image(
+                f"samples/{picture['name']}",
+                image,
+                step,
+                dataformats="HWC",
+            )
             texts.append(f"{picture['name']}: {_escape(picture['caption'])}")
         self._writer.add_text("samples/table", "\n\n".join(texts), step)
 
@@ -50,13 +61,21 @@ class Session(Tracker):
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    texts = [[c if isinstance(c, str) else f"{c:.4g}" for c in row] for row in rows]
-    lines = [columns, ["---"] * len(columns), *([*map(_escape, row)] for row in texts)]
+    lines = [columns, ["---"] * len(columns)]
+    for row in rows:
+        texts = [cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row]
+        lines.append([_escape(text) for text in texts])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _escape(text: str) -> str:
-    """`text` with every character that Markdown or HTML interprets as a character reference."""
-    return "".join(
-        "<br>" if c == "\n" else c if c.isalnum() or c in _PLAIN else f"&#{ord(c)};" for c in text
-    )
+    """`text` with a character reference for each character that Markdown or HTML interprets."""
+    characters = []
+    for c in text:
+        if c == "\n":
+            characters.append("<br>")
+        elif c.isalnum() or c in _PLAIN:
+            characters.append(c)
+        else:
+            characters.append(f"&#{ord(c)};")
+    return "".join(characters)

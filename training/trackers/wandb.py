@@ -17,18 +17,16 @@ from gearshift.training.trackers.follow import TAGS, Run, Tracker
 
 STEP = "global_step"
 """The x axis of all charts."""
-# Code, git, command line, host and user, packages and output, which must not leave the machine.
-_ON = (
-    "disable_code",
-    "disable_git",
-    "disable_job_creation",
-    "x_disable_meta",
-    "x_disable_machine_info",
-)
-_OFF = ("save_code", "symlink", "x_save_requirements")
+# Code, git, command line, host and user, packages and output must not leave the machine.
 _SETTINGS: Facts = {
-    **dict.fromkeys(_ON, True),
-    **dict.fromkeys(_OFF, False),
+    "disable_code": True,
+    "disable_git": True,
+    "disable_job_creation": True,
+    "x_disable_meta": True,
+    "x_disable_machine_info": True,
+    "save_code": False,
+    "symlink": False,
+    "x_save_requirements": False,
     "console": "off",
     "x_transaction_log_flush_interval": 1.0,
     "init_timeout": 30.0,  # seconds; later the server counts as unreachable
@@ -49,7 +47,12 @@ class Session(Tracker):
         kind = "notice"
         why = "W&B is set to offline"
         try:
-            self._run = self._open(run, project, id_, "online" if run.command is None else None)
+            self._run = self._open(
+                run,
+                project,
+                id_,
+                "online" if run.command is None else None,
+            )
         except wandb.errors.Error as error:
             if run.command is None:
                 raise
@@ -61,7 +64,8 @@ class Session(Tracker):
         if self._run.disabled:
             self.notice = "notice", "WANDB_MODE=disabled: W&B records nothing"
         # A file that is offline has the whole run: the earlier ones are void.
-        self.last_step = max(self._run.starting_step - 1, 0) if self._run.resumed else 0
+        if self._run.resumed:
+            self.last_step = max(self._run.starting_step - 1, 0)
         for path in run.folder.glob(f"wandb/*run-*-{id_}/run-{id_}.wandb"):
             if not self._run.offline or str(path.parent) not in self._run.dir:
                 path.with_name(f"{path.name}.synced").touch()  # `wandb sync` skips it
@@ -71,11 +75,16 @@ class Session(Tracker):
         self._run.log({STEP: step, **values}, step=step)
 
     def log_samples(self, step: int, samples: Facts) -> None:
-        table = self._wandb.Table(samples["columns"], samples["rows"], allow_mixed_types=True)
+        table = self._wandb.Table(
+            samples["columns"],
+            samples["rows"],
+            allow_mixed_types=True,
+        )
         values: dict[str, Any] = {"samples/predictions": table}
         for each in samples["pictures"]:
             values[f"samples/{each['name']}"] = self._wandb.Image(
-                each["path"], caption=each["caption"]
+                each["path"],
+                caption=each["caption"],
             )
         self.log(step, values)
 
@@ -86,17 +95,24 @@ class Session(Tracker):
         for path in files:
             os.link(path, staged / path.name)
         artifact.add_dir(str(staged), policy="immutable", skip_cache=True)
-        self._run.log_artifact(artifact, aliases=["latest", f"step-{step}", *["best"] * is_best])
+        aliases = ["latest", f"step-{step}"]
+        if is_best:
+            aliases.append("best")
+        self._run.log_artifact(artifact, aliases=aliases)
 
     def finish(self, summary: Facts, exit_code: int) -> None:
-        """Close the run and wait until all is sent; one that will be resumed is marked as preempted."""
+        """Close the run and wait until all is sent; one to be resumed is marked as preempted."""
         self._run.summary.update(dict(summary))
         if exit_code == RUN_AGAIN:
             self._run.mark_preempting()
         self._run.finish(exit_code=exit_code)
 
     def _open(
-        self, run: Run, project: str, id_: str, mode: Literal["online", "offline"] | None
+        self,
+        run: Run,
+        project: str,
+        id_: str,
+        mode: Literal["online", "offline"] | None,
     ) -> Any:
         self._wandb.run = None  # of an earlier attempt
         with suppress(Exception):
@@ -111,7 +127,11 @@ class Session(Tracker):
             tags=[run.facts[name] for name in TAGS if name in run.facts],
             mode=mode,
             resume="allow",
-            config={**nested(run.settings), "origins": nested(run.origins), "run": run.facts},
+            config={
+                **nested(run.settings),
+                "origins": nested(run.origins),
+                "run": run.facts,
+            },
             allow_val_change=True,
             settings=self._wandb.Settings(**settings, x_stats_pid=os.getppid()),
         )

@@ -11,8 +11,7 @@ from rich.console import Console
 from gearshift.launcher.report.watched_run import WatchedRun, plain, screen
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.training.callbacks.base import Outcome
-from gearshift.training.logging.events import EventsWriter
-from gearshift.training.logging.metrics import MetricsWriter
+from gearshift.training.logging.metrics import EventsWriter, MetricsWriter
 from gearshift.training.storage import Storage
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended

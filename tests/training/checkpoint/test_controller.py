@@ -1,6 +1,6 @@
 import pytest
 
-from gearshift.training.callbacks.callback_list import CallbackList
+from gearshift.training.callbacks.base import CallbackList
 from gearshift.training.checkpoint.controller import CheckpointController
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.settings import Save

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gearshift.engines.base import Piece, State
-from gearshift.training.data.fingerprint import add, fingerprint, weights_digest
-from gearshift.training.data.samples import Samples
+from gearshift.training.data.feature_cache import weights_digest
+from gearshift.training.data.samples import Samples, add, fingerprint
 from tests.training.tiny import TinySplit, TinyTask, one_rank
 
 

@@ -9,8 +9,7 @@ import torch
 
 from gearshift.models.base import DataError
 from gearshift.training.data.loader import Batches, EvaluationBatches
-from gearshift.training.data.order import DataOrder
-from gearshift.training.data.samples import Samples
+from gearshift.training.data.samples import DataOrder, Samples
 from gearshift.training.train_plan import TrainPlan
 from tests.training.tiny import TinySplit, TinyTask, make_settings
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gearshift.training.data.order import DataOrder, permute
+from gearshift.training.data.samples import DataOrder, permute
 
 KEYS = [1, 2, 3, 4, 5, 6, 7, 8]
 

@@ -8,9 +8,8 @@ import torch
 
 from gearshift.training.data.loader import EvaluationBatches
 from gearshift.training.data.samples import Samples
-from gearshift.training.evaluation.evaluate import evaluate
+from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart, evaluate, mean
 from gearshift.training.evaluation.evaluator import Evaluator
-from gearshift.training.evaluation.held_out import HeldOut, HeldOutPart, mean
 from gearshift.training.interruption import Interruption
 from tests.training.ranks import tiny_run
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny

@@ -4,7 +4,7 @@ import json
 import os
 from datetime import datetime, timezone
 
-from gearshift.training.logging.events import EventsWriter
+from gearshift.training.logging.metrics import EventsWriter
 from gearshift.training.storage import Storage
 from tests.training.facts import evaluation, outcome, step, train_plan
 

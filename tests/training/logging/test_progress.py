@@ -2,7 +2,7 @@
 
 import pytest
 
-from gearshift.training.logging.progress import Progress
+from gearshift.training.logging.console_reporter import Progress
 from tests.training.facts import train_plan
 from tests.training.logging.clock import Clock
 

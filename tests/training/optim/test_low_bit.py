@@ -199,7 +199,7 @@ def test_parts_may_be_written_in_any_order():
     for start in (2, 0, 4, 1, 5, 3):
         part = slice(cuts[start], cuts[start + 1])
         parts[part].copy_(decoded[part])
-    parts.blocks.begun.clear()  # as a step does
+    parts.blocks.incomplete.clear()  # as a step does
     assert torch.equal(values_of(parts), decoded)
     parts[5:300].copy_(torch.ones(295))
     parts.copy_(decoded)

@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from gearshift.training.data.order import DataOrder
+from gearshift.training.data.samples import DataOrder
 from tests.training.tiny import TinyTask, one_rank, run_tiny
 
 INDEX = 5

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from gearshift.training.resources.monitor import ResourceMonitor, cpu_celsius
+from gearshift.training.resources.limits import ResourceMonitor, cpu_celsius
 from tests.fake_nvml import FakeGpu, build_nvml, needs_c, use_nvml
 from tests.training.readings import CALM
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.run.samples import SamplesWriter
-from gearshift.training.callbacks.callback_list import CallbackList
+from gearshift.training.callbacks.base import CallbackList
 from gearshift.training.logging import metrics
-from gearshift.training.logging.events import EventsWriter
-from gearshift.training.logging.metrics import MetricsWriter, ResultWriter
+from gearshift.training.logging.metrics import EventsWriter, MetricsWriter, ResultWriter
 from gearshift.training.settings import Tracking
 from gearshift.training.storage import Storage
 from gearshift.training.trackers.follow import Run

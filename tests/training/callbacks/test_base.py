@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from gearshift.training.callbacks.base import Action, Callback
-from gearshift.training.callbacks.callback_list import CallbackList
+from gearshift.training.callbacks.base import Action, Callback, CallbackList
 from gearshift.training.storage import StorageError
 from tests.training.facts import outcome, step
 from tests.training.tiny import RecordingCallback
