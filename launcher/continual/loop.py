@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gearshift.launcher.base import exit_codes
+from gearshift.launcher.base import exit_codes, signals
 from gearshift.launcher.base.diagnostics import SettingsError, counted
-from gearshift.launcher.base.signals import Stopped, exception, handling
+from gearshift.launcher.base.signals import ProcessPhase, Stopped
 from gearshift.launcher.run import execute, run_end
 from gearshift.launcher.run.experience import record_settings, recorded_settings, spec_of
 from gearshift.launcher.run.run_end import RunEnd
@@ -33,7 +33,6 @@ from gearshift.launcher.run_folder.file_records import (
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.training.callbacks.base import Outcome
-from gearshift.training.callbacks.preemption import heeded
 from gearshift.training.logging.events import append_event
 from gearshift.training.logging.printable import printable
 from gearshift.training.logging.strict_json import encode_bytes
@@ -100,11 +99,11 @@ class Clock:
     def catching_signals(self) -> Iterator[None]:
         """Record stop signals to this process; only the main thread can."""
 
-        def record(number: int, frame: object) -> None:
+        def record(number: int) -> None:
             self.signals.add(number)
             self._stop.set()
 
-        with handling(heeded(), record):
+        with signals.phase(ProcessPhase.TRAINS, record):
             yield
 
 
@@ -277,7 +276,7 @@ class ContinualLoop:
         clock = self._clock
         while (files := self._arrivals.first_files(clock.now())) is None:
             if clock.signals:
-                raise exception(min(clock.signals))
+                raise signals.exception(min(clock.signals))
             clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
         if not files:
             message = f"data.path '{self._source}' contains no files to start with"

@@ -16,6 +16,7 @@ from gearshift.engines.base import World
 from gearshift.launcher.base import environment, signals
 from gearshift.launcher.base.diagnostics import PROGRAM
 from gearshift.launcher.base.redaction import redact, redact_variables
+from gearshift.launcher.base.signals import ProcessPhase
 from gearshift.launcher.config import machine
 from gearshift.launcher.config.schema import Settings, model_name
 from gearshift.launcher.run.samples import SamplesWriter
@@ -34,7 +35,6 @@ from gearshift.training.resources.limits import LimitEnforcer
 from gearshift.training.resources.memory import CacheClearing
 from gearshift.training.resources.monitor import RESOURCES, ResourceMonitor
 from gearshift.training.storage import Storage
-from gearshift.training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,8 +94,9 @@ def build(
     decided = job.resolved.keys.decided
     chosen = [name for name in RESOURCES if decided & {f"limits.{name}", f"limits.critical.{name}"}]
     callbacks += [
-        Preemption(emit, settings.save.on_signal),
-        _FinishStartup(),  # after Preemption, which handles signals from now on
+        Preemption(
+            emit, partial(signals.phase, ProcessPhase.TRAINS), saves=settings.save.on_signal
+        ),
         LimitEnforcer(limits, monitor, emit, chosen),
     ]
     if (every := settings.memory.empty_cache_every) is not None:
@@ -216,14 +217,3 @@ def _trackers(
         command=f"{PROGRAM} track {shlex.quote(str(folder))}",
     )
     return Trackers(run, tracking.wait_s, emit, report)
-
-
-class _FinishStartup(Callback):
-    """Ends the handling of startup signals when the training starts."""
-
-    def __init__(self) -> None:
-        self._startup = signals.installed()
-
-    def start(self, train_plan: TrainPlan) -> None:
-        if self._startup is not None:
-            self._startup.end_start()

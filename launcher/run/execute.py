@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shlex
 import shutil
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment, exit_codes, library_warnings, signals
 from gearshift.launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
-from gearshift.launcher.base.signals import Stopped, at_signal
+from gearshift.launcher.base.signals import ProcessPhase, Stopped, at_signal
 from gearshift.launcher.config import batching
 from gearshift.launcher.config.command_line import INPUT
 from gearshift.launcher.config.paths import EMBEDDED
@@ -118,8 +119,9 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
     elif (end := run_rank(plan, launched.rank)).text and (end.kind != "ended" or plan.is_rank_0):
         if end.kind == "peer lost":
             # The rank that failed reports first; srun or torchrun then ends this one while it waits.
-            signals.end_start(end.exit_code)
-            time.sleep(_LOST_PEER_WAIT_S)
+            code = end.exit_code
+            with signals.phase(ProcessPhase.TRAINS, lambda number: os._exit(code)):
+                time.sleep(_LOST_PEER_WAIT_S)
         show(end)
     signals.end_start()
     return end

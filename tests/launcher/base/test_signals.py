@@ -5,8 +5,15 @@ import signal
 
 import pytest
 
-from gearshift.launcher.base.signals import Signals, Stopped, deferred, handling, temporary_folder
-from gearshift.training.callbacks.preemption import ENDING, heeded
+from gearshift.launcher.base.signals import (
+    ENDING,
+    Signals,
+    Stopped,
+    deferred,
+    handling,
+    heeded,
+    temporary_folder,
+)
 
 
 def test_a_deferred_signal_is_handled_at_the_end():
