@@ -23,7 +23,6 @@ from gearshift.launcher.report.watched_run import WatchedRun
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
-from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.saved_runs import evaluate, export, predict, saved_model
 from gearshift.launcher.saved_runs.rerun import RerunFailed
 from gearshift.launcher.saved_runs.saved_model import find_saved
@@ -246,11 +245,11 @@ def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
             reset=_listed(given("reset")),
         )
         ready = run_command.prepare(args, None if out is None else Path(out), [])
-        stages = {} if isinstance(ready, RunPlan) else ready.folders
+        stages = ready.folders
         if (left := ready.nothing_left) is not None:
             return _run_of(left, Path(left["folder"]) if ready.is_rank_0 else None, stages)
-        if isinstance(ready, RunPlan) and ready.starts_processes:
-            custom_task.check_importable(ready.resolved.settings.model.family, f"{call}()")
+        if ready.plan.starts_processes:
+            custom_task.check_importable(ready.plan.resolved.settings.model.family, f"{call}()")
         console = bool(given("console"))
         if console and ready.is_rank_0 and ready.warnings:
             print(render(as_arguments(ready.warnings, "train")), file=sys.stderr, flush=True)

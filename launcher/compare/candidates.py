@@ -24,7 +24,7 @@ from gearshift.launcher.config.schema import AUTO, model_name
 from gearshift.launcher.run.prepare import least_room_bytes
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.stages import pipeline
-from gearshift.launcher.stages.pipeline import Pipeline, distinct
+from gearshift.launcher.stages.pipeline import distinct
 from gearshift.training.evaluation.early_stopping import Target, parse_target
 from gearshift.training.settings import TARGET_FORMS
 
@@ -205,17 +205,11 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
     """One mode under one engine. Raises SettingsError where that run is invalid."""
     arguments = replace(args, mode=mode, mode_option="--mode", engine=engine)
     ready = pipeline.prepare(arguments, None, [])
-    stages = {}
-    if isinstance(ready, Pipeline):
-        stages = {link.name: begun.resolved for link, begun in ready.left}
-        warnings = ready.warnings
-        resolved = list(stages.values())[-1]
-    elif ready.launched is not None:
+    if ready.launched is not None:
         what = f"compare starts its own processes, but {ready.launched.source} started this one"
         raise SettingsError.of(what, where="the environment", allowed="a plain shell")
-    else:
-        warnings = list(ready.resolved.warnings)
-        resolved = ready.resolved
+    stages = {stage.name: plan.resolved for stage, plan in ready.left if ready.is_staged}
+    resolved = ready.left[-1][1].resolved
     every = 1
     if resolved.device != "cpu":  # a GPU waits for each logged line
         every = 10 if steps is None else max(1, min(10, steps // 5))
@@ -226,4 +220,4 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
     arguments = replace(arguments, sets=[*args.sets, *sets], engine=name if is_auto else engine)
     path = arguments.mode_file
     label = mode if path is None or path.stem in presets.modes() else path.stem
-    return ModeCandidate(label.replace("/", "-"), name, arguments, resolved, stages, warnings)
+    return ModeCandidate(label.replace("/", "-"), name, arguments, resolved, stages, ready.warnings)

@@ -22,9 +22,9 @@ from gearshift.launcher.config.provenance import BATCH_SETTINGS, CLI_LAYER, STAG
 from gearshift.launcher.config.schema import PRETRAINED
 from gearshift.launcher.run.prepare import check_processes, least_room_bytes, prepare_run_at
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
-from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.run_folder.run_plan import Pipeline, RunPlan
 from gearshift.launcher.stages import execute
-from gearshift.launcher.stages.pipeline import Pipeline, distinct, prepare, selected, with_weights
+from gearshift.launcher.stages.pipeline import distinct, prepare, selected, with_weights
 from gearshift.launcher.submit.allocation import FOLDER, Allocation
 from gearshift.launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
 from gearshift.models.common.hub import HUB
@@ -113,9 +113,8 @@ def decide(
     args = command_line.args
     out = command_line.out
     argv = command_line.argv
-    begun = prepare(args, out, diagnostics, prepare_one)
-    if isinstance(begun, Pipeline):
-        stages = begun
+    stages = prepare(args, out, diagnostics, prepare_one)
+    if stages.is_staged:
         # A job for each remaining stage, which reads its settings from the folder of the stage.
         arguments = run_arguments(argv, ("--resume",)) if stages.is_resumed else _downloads(stages)
         jobs = []
@@ -128,6 +127,7 @@ def decide(
         made = None if stages.is_resumed else stages
         folder = stages.folder.absolute()
         return Submission(folder, jobs, stages.warnings, stages.line, made)
+    begun = stages.plan
     is_new = begun.out is None and begun.resume is None  # a default name gets a free folder
     folder = (run_folder.unused_path(begun.name) if is_new else begun.destination).absolute()
     resumes_newest = args.resume == checkpoint_search.AUTO and out is None  # the newest of now
