@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -38,7 +38,6 @@ from gearshift.training import seeds
 from gearshift.training.agreement import first_error
 from gearshift.training.callbacks.base import TEST, Outcome
 from gearshift.training.checkpoint import retention, room, tensor_file
-from gearshift.training.checkpoint.manifest import CheckpointDamaged, CheckpointSetAside
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
 from gearshift.training.data.fingerprint import fingerprint
@@ -48,12 +47,12 @@ from gearshift.training.data.samples import Samples
 from gearshift.training.data.workers import DataWatchdog
 from gearshift.training.evaluation.evaluate import SplitResult, evaluate_split, samples_of
 from gearshift.training.evaluation.held_out import HeldOut, HeldOutPart
-from gearshift.training.inspection import architecture
+from gearshift.training.inspection import Architecture, architecture
 from gearshift.training.loop import train
 from gearshift.training.optim import optimizer
 from gearshift.training.resources.memory import PeakMemory
 from gearshift.training.run_state import TrainingRun
-from gearshift.training.settings import SettingError
+from gearshift.training.settings import Loader, SettingError
 from gearshift.training.storage import Storage
 from gearshift.training.train_plan import TrainPlan, solve
 
@@ -65,6 +64,51 @@ if TYPE_CHECKING:
     from gearshift.training.checkpoint.resume_point import ResumePoint
 
 
+@dataclass(frozen=True)
+class Loading:
+    """What all data loaders of a rank share."""
+
+    world: World
+    settings: Loader
+    watchdog: DataWatchdog
+    unused: Sequence[torch.Tensor]
+    """Optimizer state, which no worker needs."""
+
+    def held_out(
+        self, samples: Samples, micro_batch: int, limit: int | None = None
+    ) -> EvaluationBatches:
+        """The batches of a split. Raises DataError if it is empty."""
+        return EvaluationBatches(
+            samples, micro_batch, self.world, self.settings, self.watchdog, self.unused, limit=limit
+        )
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What a rank has prepared, to train or to evaluate."""
+
+    job: RunPlan
+    settings: Settings
+    """Records those that are read: TrackedSettings."""
+    world: World
+    storage: Storage
+    tasks: Sequence[Task]
+    """One for each experience; the first builds the model."""
+    samples: Samples
+    """Of training."""
+    facts: Mapping[str, Any]
+    """Of each checkpoint, and what a resumed run is compared with."""
+    resumed: ResumePoint | None
+    peaks: PeakMemory
+    model: Module
+    built: Architecture
+    engine: Engine
+    module: Module
+    loading: Loading
+    test: EvaluationBatches | None
+    """The split to evaluate: that of the job, or the test split at the end of the training."""
+
+
 def work(job: RunPlan) -> Outcome | SplitResult:
     """Train one rank of `job`, or evaluate its split. Collective.
 
@@ -72,65 +116,56 @@ def work(job: RunPlan) -> Outcome | SplitResult:
     """
     with ExitStack() as cleanup:
         try:
-            return _work(job, cleanup)
+            rank = _prepare(job, cleanup)
+            if job.split is None:
+                return _train(rank)
+            assert rank.test is not None
+            metric = rank.settings.eval.metric
+            task = rank.tasks[0]
+            return evaluate_split(task, rank.module, job.split, rank.test, rank.world, metric)
         except SettingError as error:
             from gearshift.launcher.config.errors import about_setting
 
             raise SettingsError([about_setting(error, job.resolved)]) from error
 
 
-def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
-    given = _settings(job)
+def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
+    """What training and evaluating both need: data, model, engine, and the resumed state."""
+    trains = job.split is None
     number = job.number
-    resumed = None
-    tracked = TrackedSettings(given)
-    settings = cast(Settings, tracked)
+    settings = cast(Settings, TrackedSettings(_settings(job)))
     world = _open_world(job.resolved, settings, cleanup)
     storage = _open_storage(job, world, cleanup)
     watchdog = DataWatchdog(settings.engine.timeout_s, partial(run_end.exit_hung, job, world.rank))
     cleanup.callback(watchdog.close)
     peaks = PeakMemory()  # before the data and the model, so that they count
-    files = _file_digests(given, world)
+
+    # The data, and the checkpoint to resume from, which must be of the same data.
+    files = _file_digests(_settings(job), world)
+    resumed = None
     if job.resume is not None:
         from gearshift.launcher.run_folder.checkpoint_search import load_resume_point
 
-        known = {"experience": number, "data": {"files": files}}
-        resumed = load_resume_point(job.resume, known, world, storage.path)
+        resumed = load_resume_point(job.resume, number, files, world, storage.path)
     tasks, train_split = load_data(job, settings, storage.path, world, resumed)
     task = tasks[0]
     if settings.train.least_steps is not None:
         job = _fitted(job, len(task.data("train") if number else train_split), storage, world)
-        tracked = check.retracked(tracked, _settings(job))
-        settings = cast(Settings, tracked)
-    resolved = job.resolved
-    seed = settings.train.seed
-    micro_batch = job.resolved.batching.micro_batch
-    samples = Samples(task, train_split, seed)
-    split = TEST if settings.eval.test and job.split is None else job.split
-    evaluated = None if split is None else samples_of(task, split, seed)
-    check_fills(resolved, len(samples))
-    order = DataOrder(len(samples), resolved.batching.global_batch, seed)
-    facts: dict[str, Any] = {  # of a checkpoint, and what a resumed run is compared with
-        "settings": paths.kept_values(resolved.values),
-        "data": {
-            "samples": len(samples),
-            "fingerprint": fingerprint(samples, world),
-            "validation": fingerprint(Samples(task, task.data("val"), seed), world),
-            "files": files,
-            "global_batch": order.global_batch,
-            "seed": seed,
-        },
-        "experience": number,
-    }
+        tracked = cast(TrackedSettings, settings)
+        settings = cast(Settings, check.retracked(tracked, _settings(job)))
+    samples = Samples(task, train_split, settings.train.seed)
+    test_samples = _test_samples(job, settings, task)
+    check_fills(job.resolved, len(samples))
+    facts = _facts(job, settings, task, samples, files, world)
     if resumed is not None:
         resumed.check_data(facts["data"])
-        labels = resumed.fact("evaluator", {}).get("metrics", {})
-        if job.split is not None and labels and task.goal.metric not in labels:
-            allowed = "data with the labels of the run"
-            raise DataError(
-                f"the data lacks labels: {', '.join(labels)}", where="data.path", allowed=allowed
-            )
-    model, initial, base = _build_model(job, settings, storage, task, resumed, world)
+        if not trains:
+            _check_labels(task, resumed)
+
+    # The model and its engine.
+    model, initial, base = _build_model(job, settings, task, resumed, world)
+    if trains:
+        _check_room(job, storage, task, model, world)
     built = architecture(model)  # before the engine shards its parameters
     if task.channels_last:
         cleanup.callback(tune_convolutions())
@@ -140,68 +175,144 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         deferred_init.write(initial, engine)
     if base is not None:
         engine = base.left_out(engine)
-        facts = {**facts, **base.facts}
-    if resumed is not None:
-        _restore(job, storage, resumed, engine)
-    # Without the optimizer state, which no loader worker needs.
+        facts |= base.facts
+    if job.resume is not None and resumed is not None:
+        from gearshift.launcher.run_folder.checkpoint_search import restore_state
+
+        restore_state(job.resume, resumed, storage, engine, trains=trains)
+
     slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
-    loading = (world, settings.loader, watchdog, [part for slot in slots for part in stored(slot)])
-    test = None if evaluated is None else EvaluationBatches(evaluated, micro_batch, *loading)
-    if job.split is not None:
-        assert test is not None
-        return evaluate_split(task, module, job.split, test, world, settings.eval.metric)
-    is_cached = not number and isinstance(task, HasFrozenEncoder)
-    if is_cached and _caches_features(settings, task, model, module, engine):
-        samples = Samples(task, task.data("train"), seed)
+    unused = [part for slot in slots for part in stored(slot)]
+    loading = Loading(world, settings.loader, watchdog, unused)
+    test = None
+    if test_samples is not None:
+        test = loading.held_out(test_samples, job.resolved.batching.micro_batch)
+    return Rank(
+        job=job,
+        settings=settings,
+        world=world,
+        storage=storage,
+        tasks=tasks,
+        samples=samples,
+        facts=facts,
+        resumed=resumed,
+        peaks=peaks,
+        model=model,
+        built=built,
+        engine=engine,
+        module=module,
+        loading=loading,
+        test=test,
+    )
+
+
+def _train(rank: Rank) -> Outcome:
+    """Train on the prepared data. Collective."""
+    job = rank.job
+    settings = rank.settings
+    world = rank.world
+    resumed = rank.resumed
+    loading = rank.loading
+    task = rank.tasks[0]
+    samples = rank.samples
+    if not job.number and isinstance(task, HasFrozenEncoder) and _caches_features(rank, task):
+        samples = Samples(task, task.data("train"), settings.train.seed)
+    batching = job.resolved.batching
+    order = DataOrder(len(samples), batching.global_batch, settings.train.seed)
     train_plan = solve(
         settings,
         samples=order.length,
         global_batch=order.global_batch,
-        micro_batch=micro_batch,
+        micro_batch=batching.micro_batch,
         world_size=world.size,
         units=task.units,
-        flops_per_sample=task.flops_per_sample(model),
+        flops_per_sample=task.flops_per_sample(rank.model),
         first_step=resumed.step if resumed else 0,
         starts=resumed.starts if resumed else None,
         until=job.resume.until if job.resume else None,
-        experience=number,
+        experience=job.number,
     )
-    held_out = _held_out(tasks, number, settings, micro_batch, loading)
+    held_out = _held_out(rank)
     info = callbacks.run_info(
-        job, tasks, built, len(samples), held_out.counts(), storage.path, world.device
+        job,
+        rank.tasks,
+        rank.built,
+        len(samples),
+        held_out.counts(),
+        rank.storage.path,
+        world.device,
     )
-    called = callbacks.build(job, settings, storage, world, info)
     save = settings.save
-    keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at)
-    writer = CheckpointWriter(storage, world, resolved.settings.engine.name, keep, save.async_)
-    run = TrainingRun(settings, train_plan, called, held_out, writer, facts, resumed, peaks, test)
-    check.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
+    writer = CheckpointWriter(
+        rank.storage,
+        world,
+        job.resolved.settings.engine.name,
+        Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at),
+        save.async_,
+    )
+    run = TrainingRun(
+        settings,
+        train_plan,
+        callbacks.build(job, settings, rank.storage, world, info),
+        held_out,
+        writer,
+        rank.facts,
+        resumed,
+        rank.peaks,
+        rank.test,
+    )
+    # Everything that reads settings is built by now.
+    tracked = cast(TrackedSettings, settings)
+    check.check_before_training(job.resolved, train_plan, tracked, prints=world.rank == 0)
     if world.rank == 0:
-        _prepare_folder(job, storage, resumed, train_plan, world)
+        _prepare_folder(job, rank.storage, resumed, train_plan, world)
     world.wait_for_all()
-    return train(task, engine, module, Batches(samples, order, train_plan, *loading), run)
+    batches = Batches(
+        samples, order, train_plan, world, loading.settings, loading.watchdog, loading.unused
+    )
+    return train(task, rank.engine, rank.module, batches, run)
 
 
-def _restore(job: RunPlan, storage: Storage, resumed: ResumePoint, engine: Engine) -> None:
-    """Load the checkpoint. Collective. Raises CheckpointError, after which the engine is of no use."""
-    from gearshift.launcher.run_folder.checkpoint_search import set_damaged_aside
-    from gearshift.training.checkpoint.restore import restore
+def _test_samples(job: RunPlan, settings: Settings, task: Task) -> Samples | None:
+    """The samples of the split to evaluate: that of the job, or of the test at its end."""
+    split = TEST if settings.eval.test and job.split is None else job.split
+    return None if split is None else samples_of(task, split, settings.train.seed)
 
-    keeps_slots = job.split is None and "optimizer" not in resumed.reset
-    try:
-        restore(
-            resumed.checkpoint,
-            engine,
-            keeps_slots,
-            WEIGHT if job.split is None else tensor_file.EMA,
+
+def _facts(
+    job: RunPlan,
+    settings: Settings,
+    task: Task,
+    samples: Samples,
+    files: dict[str, str] | None,
+    world: World,
+) -> dict[str, Any]:
+    """What each checkpoint tells of its settings and data. Collective."""
+    seed = settings.train.seed
+    data = {
+        "samples": len(samples),
+        "fingerprint": fingerprint(samples, world),
+        "validation": fingerprint(Samples(task, task.data("val"), seed), world),
+        "files": files,
+        "global_batch": job.resolved.batching.global_batch,
+        "seed": seed,
+    }
+    return {
+        "settings": paths.kept_values(job.resolved.values),
+        "data": data,
+        "experience": job.number,
+    }
+
+
+def _check_labels(task: Task, resumed: ResumePoint) -> None:
+    """Raise DataError if the data to evaluate lacks the labels of the run."""
+    labels = resumed.fact("evaluator", {}).get("metrics", {})
+    if labels and task.goal.metric not in labels:
+        raise DataError(
+            f"the data lacks labels: {', '.join(labels)}",
+            where="data.path",
+            allowed="data with the labels of the run",
         )
-    except CheckpointDamaged as error:
-        assert job.resume is not None
-        if set_damaged_aside(job.resume, storage, resumed, engine.world):
-            raise CheckpointSetAside(
-                f"{error}; it was renamed, and the one before it is used"
-            ) from error
-        raise
 
 
 def load_data(
@@ -221,10 +332,10 @@ def load_data(
         reset_data=is_reset,
         earlier_splits=_earlier_splits(job.resolved, folder, world, resumed if is_reset else None),
     )
-    model, data = (getattr(settings, name) for name in ("model", "data"))  # of the family
+    sections: Any = settings  # of the family
     with signals.deferred():
-        build_task = task_class(model.family)
-    task = build_task(model, data, context)
+        build_task = task_class(sections.model.family)
+    task = build_task(sections.model, sections.data, context)
     world.rank_0_first(task.setup)
     check.check_splits(task, folder)
     if job.experience is None or not job.number:
@@ -248,55 +359,67 @@ def _earlier_splits(
     """
     from gearshift.models.common.split import SPLIT_FILE, load_sides
 
-    values = {key: setting.value for key, setting in resolved.values.items()}
     earlier: dict[str, SplitName] = {}
     if world.rank == 0:
+        values = {key: setting.value for key, setting in resolved.values.items()}
         earlier = load_sides(folder, only_earlier=True)
-        before = None if reset is None else reset.fact("settings", {})
-        if before is not None and all(before.get(k) == values.get(k) for k in _OF_SPLIT):
+        settings = None if reset is None else reset.fact("settings", {})
+        if settings is not None and all(settings.get(k) == values.get(k) for k in _OF_SPLIT):
             earlier |= load_sides(folder)
         start = values.get("model.start")
         is_new = not (folder / SPLIT_FILE).exists()
         if start is not None and is_new and values.get("data.fold") is None:
             path = Path(start).expanduser()
-            runs = (p for p in (path, *path.parents[:3]) if (p / SPLIT_FILE).is_file())
-            earlier = next(map(load_sides, runs), {})
+            for run in (path, *path.parents[:3]):
+                if (run / SPLIT_FILE).is_file():
+                    earlier = load_sides(run)
+                    break
+            else:
+                earlier = {}
     return json.loads(world.broadcast(json.dumps(earlier).encode())) or None
 
 
-def _held_out(
-    tasks: Sequence[Task], number: int, settings: Settings, micro_batch: int, loading: Sequence[Any]
-) -> HeldOut:
-    """The held-out data of all tasks in experience `number`.
+def _held_out(rank: Rank) -> HeldOut:
+    """The held-out data of all tasks.
 
     The chance of a noise control is that of the whole split. Raises DataError if a split is empty.
     """
+    settings = rank.settings
+    micro_batch = rank.job.resolved.batching.micro_batch
     parts = []
-    for task in tasks:
+    for task in rank.tasks:
         samples = Samples(task, task.data("val"), settings.train.seed)
         limit = None if task.facts().get("control") else settings.eval.samples
-        parts.append(
-            HeldOutPart(task, EvaluationBatches(samples, micro_batch, *loading, limit=limit))
-        )
-    return HeldOut(parts, number)
+        parts.append(HeldOutPart(task, rank.loading.held_out(samples, micro_batch, limit)))
+    return HeldOut(parts, rank.job.number)
 
 
-def _caches_features(
-    settings: Settings, task: Task, model: Module, module: Module, engine: Engine
-) -> bool:
+def _caches_features(rank: Rank, task: Task) -> bool:
     """Whether the samples of `task` are cached outputs of its frozen encoder from now on."""
     from gearshift.models.common.data_files import cache_folder  # for tasks with such an encoder
     from gearshift.training.data import feature_cache
 
-    computed = {key: getattr(settings, key) for key in ("precision", "compile")}
-    computed["attention"] = settings.memory.attention
+    settings = rank.settings
 
     def show(text: str) -> None:
-        if engine.world.rank == 0:
+        if rank.world.rank == 0:
             print(text, file=sys.stderr, flush=True)
 
-    given = settings.feature_cache, cache_folder(), computed, show
-    return feature_cache.use(task, model, module, engine, *given)
+    computed = {
+        "precision": settings.precision,
+        "compile": settings.compile,
+        "attention": settings.memory.attention,
+    }
+    return feature_cache.use(
+        task,
+        rank.model,
+        rank.module,
+        rank.engine,
+        settings.feature_cache,
+        cache_folder(),
+        computed,
+        show,
+    )
 
 
 def _file_digests(settings: Settings, world: World) -> dict[str, str] | None:
@@ -317,17 +440,9 @@ def _file_digests(settings: Settings, world: World) -> dict[str, str] | None:
 
 
 def _build_model(
-    job: RunPlan,
-    settings: Settings,
-    storage: Storage,
-    task: Task,
-    resumed: ResumePoint | None,
-    world: World,
+    job: RunPlan, settings: Settings, task: Task, resumed: ResumePoint | None, world: World
 ) -> tuple[Module, dict[str, torch.Tensor], BaseWeights | None]:
-    """The model, its initial weights, and its base, which checkpoints leave out. Collective.
-
-    Raises SettingsError on every rank if the disk of the run folder has no room for a checkpoint.
-    """
+    """The model, its initial weights, and its base, which checkpoints leave out. Collective."""
     seeds.seed_weights(settings.train.seed)
     model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
     engine_name = job.resolved.settings.engine.name
@@ -339,30 +454,31 @@ def _build_model(
         base = base_weights.find(task, model, world)
     if base is not None and resumed is not None:
         base.check(resumed.checkpoint)
-    save = job.resolved.settings.save
+    return model, initial, base
+
+
+def _check_room(job: RunPlan, storage: Storage, task: Task, model: Module, world: World) -> None:
+    """Raise SettingsError on every rank if the disk has no room for a checkpoint. Collective."""
+    settings = job.resolved.settings
+    save = settings.save
+    if not save.required or not (save.last or save.every or save.keep_best):
+        return
     lack = None
-    if (
-        job.split is not None
-        or not save.required
-        or not (save.last or save.every or save.keep_best)
-    ):
-        return model, initial, base
     if world.rank == 0:
-        is_there = (storage.path / retention.CHECKPOINTS).is_dir()
-        folder = storage.path / retention.CHECKPOINTS if is_there else storage.path
-        needed = room.checkpoint_bytes(
-            model, job.resolved.settings, only_trained=_has_adapters(task)
-        )
+        folder = storage.path / retention.CHECKPOINTS
+        if not folder.is_dir():
+            folder = storage.path
+        needed = room.checkpoint_bytes(model, settings, only_trained=_has_adapters(task))
         lack = room.lacking(folder, needed)
-    if text := first_error(world, lack):
+    lack = first_error(world, lack)
+    if lack:
         raise SettingsError.of(
-            f"there is no room for a checkpoint: {text}",
+            f"there is no room for a checkpoint: {lack}",
             value=str(storage.path),
             where=f"the run folder {storage.path}",
             allowed="a disk with room for one checkpoint at least",
             fix="free some space, or choose another folder with  --out DIR",
         )
-    return model, initial, base
 
 
 def _has_adapters(task: Task) -> bool:
@@ -383,10 +499,9 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
         before = torch.are_deterministic_algorithms_enabled()
         only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
         cleanup.callback(torch.use_deterministic_algorithms, before, warn_only=only_warns)
+        cudnn = torch.backends.cudnn
         for name in ("deterministic", "benchmark"):
-            cleanup.callback(
-                setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name)
-            )
+            cleanup.callback(setattr, cudnn, name, getattr(cudnn, name))
         seeds.make_deterministic(environment.variables())
     if settings.train.debug:
         cleanup.enter_context(torch.autograd.set_detect_anomaly(True))

@@ -28,13 +28,18 @@ from gearshift.launcher.run_folder.reader import InvalidRecord, RunReader
 from gearshift.launcher.run_folder.run_plan import ResumeRequest
 from gearshift.models.catalog import FAMILIES
 from gearshift.training.checkpoint import manifest, retention
-from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
+from gearshift.training.checkpoint.manifest import (
+    CheckpointDamaged,
+    CheckpointError,
+    CheckpointSetAside,
+    CheckpointUnreadable,
+)
 from gearshift.training.logging import metrics
 from gearshift.training.storage import Storage, is_file, storage_errors
 from gearshift.training.train_plan import StartSteps
 
 if TYPE_CHECKING:
-    from gearshift.engines.base import World
+    from gearshift.engines.base import Engine, World
     from gearshift.training.checkpoint.resume_point import ResumePoint
 
 AUTO = "auto"
@@ -243,14 +248,18 @@ def no_run(path: Path, where: str, command: str) -> SettingsError:
 
 
 def load_resume_point(
-    resume: ResumeRequest, facts: Mapping[str, Any], world: World, folder: Path
+    resume: ResumeRequest,
+    experience: int,
+    files: Mapping[str, str] | None,
+    world: World,
+    folder: Path,
 ) -> ResumePoint | None:
     """The checkpoint to resume from; None: there is none. Collective.
 
     Its tensors are not verified: `restore` does as it reads them. `folder` is the one that the run
     writes to. Imports torch. Raises SettingsError if the requested
     checkpoint is damaged or missing, all are damaged, or one cannot be read for lack of permission, and
-    DataError if the data in `facts` is not the data of the checkpoint.
+    DataError if `files`, the digests of the data, are not those of the checkpoint.
     """
     from gearshift.training.checkpoint.resume_point import ResumePoint
     from gearshift.training.checkpoint.resume_point import choose as choose_checkpoint
@@ -272,31 +281,42 @@ def load_resume_point(
     if checkpoint is None:
         return None
     reset = frozenset(resume.reset)
-    if checkpoint.facts.get("experience", 0) != facts["experience"]:
+    if checkpoint.facts.get("experience", 0) != experience:
         reset |= {"data", "schedule"}  # the checkpoint was saved before this experience
     is_fork = resume.until is None and resume.source.resolve() != folder.resolve()
     point = ResumePoint(checkpoint, reset, resume.changes, damaged, is_fork)
-    point.check_data(facts["data"])
+    point.check_data({"files": files})
     return point
 
 
-def set_damaged_aside(
-    resume: ResumeRequest, storage: Storage, point: ResumePoint, world: World
-) -> bool:
-    """Rename a checkpoint that was found damaged as it was loaded; whether that was done.
+def restore_state(
+    resume: ResumeRequest, point: ResumePoint, storage: Storage, engine: Engine, *, trains: bool
+) -> None:
+    """Load the checkpoint `point` into `engine`; to evaluate, its averaged weights. Collective.
 
-    The next start then takes the one before it. One that was named, is of another run or is the
-    only one stays. Collective; touches the disk.
+    Raises CheckpointError, after which the engine is of no use. A damaged checkpoint is renamed:
+    the next start then takes the one before it. One that was named, is of another run or is the
+    only one stays. Touches the disk.
     """
-    has_earlier = any(step < point.step for step in retention.steps(storage.path))
-    is_own = resume.source.resolve() == storage.path.resolve()
-    world.wait_for_all()  # all ranks have looked
-    if resume.step is not None or not is_own or not has_earlier:
-        return False
-    if world.rank == 0:
-        retention.set_aside(storage, point.step - 1, {point.step, *point.damaged})
-    world.wait_for_all()
-    return True
+    from gearshift.engines.state import WEIGHT
+    from gearshift.training.checkpoint.restore import restore
+    from gearshift.training.checkpoint.tensor_file import EMA
+
+    keeps_slots = trains and "optimizer" not in point.reset
+    try:
+        restore(point.checkpoint, engine, keeps_slots, WEIGHT if trains else EMA)
+    except CheckpointDamaged as error:
+        has_earlier = any(step < point.step for step in retention.steps(storage.path))
+        is_own = resume.source.resolve() == storage.path.resolve()
+        world = engine.world
+        world.wait_for_all()  # all ranks have looked
+        if resume.step is not None or not is_own or not has_earlier:
+            raise
+        if world.rank == 0:
+            retention.set_aside(storage, point.step - 1, {point.step, *point.damaged})
+        world.wait_for_all()
+        message = f"{error}; it was renamed, and the one before it is used"
+        raise CheckpointSetAside(message) from error
 
 
 def prepare_folder(
