@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from gearshift.launcher.base import environment, exit_codes, library_warnings, signals
+from gearshift.launcher.base import environment, exit_codes, signals
 from gearshift.launcher.base.signals import ProcessPhase, Stopped
 from gearshift.slurm.environment import JOB_VARIABLE, InvalidEnvironment, read_rank_environment
 
@@ -62,7 +62,7 @@ def _run(command_line: CommandLine) -> int:
     with environment.importing(), signals.phase(ProcessPhase.IMPORTS):
         command = importlib.import_module(command_line.command.module)
     # A command with a log, such as `run`, writes them to it.
-    with library_warnings.logged(lambda text: None):
+    with environment.logged(lambda text: None):
         code: int = command.main(command_line)
     return code
 

@@ -39,6 +39,8 @@ class ProcessPhase(Enum):
     """Something has to be removed or reported."""
     JOB_STARTS = "job starts"
     """A run of a Slurm job has not trained yet; imports and the command are parts of that."""
+    HOLDS = "holds"
+    """Code that catches all exceptions, as imports of large libraries do, would swallow one."""
     TRAINS = "trains"
     """A part of the program saves at a signal, or passes it on."""
     ENDS = "ends"
@@ -50,6 +52,7 @@ class Answer(Enum):
 
     EXIT = "the process ends at once; the script of a job that starts runs it again"
     RAISE = "KeyboardInterrupt or Stopped is raised, and the process ends if it continues"
+    HOLD = "it is raised when the phase ends, and the process ends if that lasts"
     TAKE = "the part of the program that saves takes it"
     IGNORE = "nothing"
 
@@ -59,6 +62,7 @@ _ANSWERS: Mapping[ProcessPhase, tuple[Answer, Answer]] = {
     ProcessPhase.IMPORTS: (Answer.EXIT, Answer.EXIT),
     ProcessPhase.COMMAND: (Answer.RAISE, Answer.RAISE),
     ProcessPhase.JOB_STARTS: (Answer.EXIT, Answer.EXIT),
+    ProcessPhase.HOLDS: (Answer.HOLD, Answer.HOLD),
     ProcessPhase.TRAINS: (Answer.TAKE, Answer.TAKE),
     ProcessPhase.ENDS: (Answer.RAISE, Answer.IGNORE),
 }
@@ -88,7 +92,8 @@ class Signals:
         self.arrived: signal.Signals | None = None
         """The signal that raised an exception."""
         self.report: Report | None = None
-        self.defers = False
+        self.held: list[int] = []
+        """Signals to raise when phase HOLDS ends."""
         self.is_answered = threading.Event()
         """An exception of a signal was caught: the program ends by itself."""
         self._take: Take | None = None
@@ -108,6 +113,9 @@ class Signals:
             return
         if os.getpid() != self._process:
             os._exit(_code(number))
+        if answer is Answer.HOLD:
+            self.held.append(number)
+            return
         self.arrived = signal.Signals(number)
         if answer is Answer.EXIT:
             self.end(self.arrived)
@@ -210,7 +218,7 @@ class Signals:
                 else:
                     kill_children()
                     self.clean_up()
-                    if self.report is not None:
+                    if self.report:
                         self.report(exception(number))
                     else:
                         os.write(2, f"{self.text}\n".encode())
@@ -220,11 +228,12 @@ class Signals:
     def read(self, number: signal.Signals) -> None:
         """Answer a signal in the thread that reads them."""
         answer = self.answer(number)
-        if answer is Answer.RAISE:
-            is_handled = self.defers or signal.getsignal(number) is self
+        may_end = answer is Answer.EXIT
+        if answer in (Answer.RAISE, Answer.HOLD):
+            is_handled = signal.getsignal(number) is self
             if not is_handled or self.is_answered.wait(_LIMIT_S):
                 return
-        may_end = answer in (Answer.RAISE, Answer.EXIT)
+            may_end = True
         with self._lock:
             answer = self.answer(number)  # a run may have begun to train meanwhile
             if answer is Answer.TAKE:
@@ -268,7 +277,10 @@ class _SignalReader:
         os.close(self._read_end)
 
     def _read(self, take: Take) -> None:
-        while numbers := os.read(self._read_end, 64):
+        while True:
+            numbers = os.read(self._read_end, 64)
+            if not numbers:
+                return
             for number in numbers:
                 if number in ENDING:
                     take(signal.Signals(number))
@@ -303,8 +315,7 @@ def installed() -> Signals | None:
 
 def end_start() -> None:
     """As Signals.end_start."""
-    if (handler := installed()) is not None:
-        handler.end_start()
+    (installed() or Signals()).end_start()
 
 
 @contextmanager
@@ -322,7 +333,7 @@ def phase(
         yield handler
         return
     with ExitStack() as cleanup:
-        if known is None:
+        if not known:
             handler.report = report
             cleanup.enter_context(handling(_unignored(), handler))
             cleanup.callback(_SignalReader(handler.read).close)
@@ -346,15 +357,13 @@ def stoppable(report: Report | None = None) -> Iterator[None]:
 
 def leave(text: str) -> None:
     """Say from now on that a signal leaves `text` behind; empty: the command says so itself."""
-    if (handler := installed()) is not None:
-        handler.left = text
+    (installed() or Signals()).left = text
 
 
 @contextmanager
 def at_signal(cleanup: Callable[[], object]) -> Iterator[None]:
     """Call `cleanup` where a signal ends the process within the block."""
-    handler = installed()
-    cleanups = [] if handler is None else handler.cleanups
+    cleanups = (installed() or Signals()).cleanups
     cleanups.append(cleanup)
     try:
         yield
@@ -372,7 +381,7 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
-    with at_signal(remove):  # first: handlers are not seen while their signals are deferred
+    with at_signal(remove):
         try:
             with deferred():  # a signal in between would leave the folder behind
                 folders.append(Path(mkdtemp(prefix=prefix, dir=parent)))
@@ -384,7 +393,9 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
 
 def exception(number: int) -> BaseException:
     """What the signal `number` raises."""
-    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(signal.Signals(number).name)
+    if number == signal.SIGINT:
+        return KeyboardInterrupt()
+    return Stopped(signal.Signals(number).name)
 
 
 def _code(number: int) -> int:
@@ -416,23 +427,10 @@ def handling(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> Ite
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Defer the signals that end a command. Does nothing outside of the main thread.
-
-    Code that catches all exceptions, such as imports of large libraries, could swallow the
-    exception of a handler.
-    """
-    if threading.current_thread() is not threading.main_thread():
+    """Raise the signals that end a command at the end of the block. See `phase`."""
+    with phase(ProcessPhase.HOLDS) as handler:
         yield
-        return
-    arrived: list[int] = []
-    handler = installed() or Signals()
-    before = handler.defers
-    handler.defers = True
-    try:
-        with handling(heeded(), lambda number, _: arrived.append(number)):
-            yield
-    finally:
-        handler.defers = before
-    for number in arrived:
-        if handler.answer(number) is Answer.RAISE:  # the thread has answered any other
-            signal.raise_signal(number)
+    held = [*handler.held]
+    handler.held.clear()
+    for number in held:
+        signal.raise_signal(number)

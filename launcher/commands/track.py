@@ -29,7 +29,7 @@ def main(command_line: CommandLine) -> int:
         raise SettingsError.of(f"--to {to} is no tracker", **parts)
     if not run_folder.is_run_folder(folder):
         raise checkpoint_search.no_run(folder, where, "track")
-    run_folder.check_existing(folder, where)
+    checkpoint_search.check_existing(folder, where)
     RunReader(folder).check()
     signals.leave("the same command uploads the rest")
     with lock.hold(folder):

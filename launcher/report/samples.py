@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.report.run_record import RunRecord
-from gearshift.launcher.run.samples import AFTER, BEFORE, FOLDER
 from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.run_folder.run_folder import AFTER, BEFORE, SAMPLES
 from gearshift.training.storage import read_regular
 
 PICTURE_BYTES = 600_000
@@ -27,10 +27,10 @@ def read(run: RunRecord, room: int) -> dict[str, Any] | None:
     `pictures` with `when`, `caption`, and `png` in base64. Raises InvalidRecord for a damaged file.
     """
     reader = RunReader(run.folder, redacts=True)
-    files = {when: reader.object(f"{FOLDER}/{when}.json") for when in (BEFORE, AFTER)}
+    files = {when: reader.object(f"{SAMPLES}/{when}.json") for when in (BEFORE, AFTER)}
     by_time = {when: content for when, content in files.items() if content}
     with suppress(*_INVALID):
-        return _samples(run.folder / FOLDER, by_time, room) if by_time else None
+        return _samples(run.folder / SAMPLES, by_time, room) if by_time else None
     return None
 
 

@@ -19,9 +19,9 @@ from gearshift.launcher.base.redaction import redact, redact_variables
 from gearshift.launcher.base.signals import ProcessPhase
 from gearshift.launcher.config import machine
 from gearshift.launcher.config.schema import Settings, model_name
-from gearshift.launcher.run.samples import SamplesWriter
+from gearshift.launcher.run_folder.run_folder import SAMPLES
 from gearshift.launcher.run_folder.run_plan import RunPlan
-from gearshift.models.base import TracksProgress
+from gearshift.models.base import DataError, TracksProgress
 from gearshift.training.callbacks.base import Callback, Emit, Facts, RunInfo
 from gearshift.training.callbacks.preemption import Deadline, Preemption
 from gearshift.training.health import Health
@@ -31,15 +31,23 @@ from gearshift.training.logging.console_text import render_row
 from gearshift.training.logging.events import EventsWriter
 from gearshift.training.logging.metrics import MetricsWriter, ResultWriter
 from gearshift.training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput, can_redraw
+from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.resources.limits import LimitEnforcer
 from gearshift.training.resources.memory import CacheClearing
 from gearshift.training.resources.monitor import RESOURCES, ResourceMonitor
 from gearshift.training.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from gearshift.models.base import Task
+    from gearshift.models.base import Predictions, Task
+
+_SIDE = 1000
+"""Pixels of the longer side of a small picture of a sample at most."""
+_PICTURE_BYTES = 50_000
+"""Of a picture at most, so that a report with the pictures of both times stays small."""
+_LONGEST = 4000
+"""Characters of a cell of a sample."""
 
 
 def build(
@@ -73,7 +81,7 @@ def build(
         elif job.console:
             outputs.append(PlainOutput(sys.stdout))
         job_summary: Callable[[], Facts] = dict
-        if job.generation is not None:
+        if job.generation:
             from gearshift.launcher.run_folder.generations import requeue_statistics
 
             job_summary = partial(requeue_statistics, folder, job.generation)
@@ -83,7 +91,7 @@ def build(
             ResultWriter(info, storage, lambda: monitor.highest, job_summary, world.size),
             _health(job, settings, folder, info, emit),
         ]
-        if job.resume is None or job.resume.until is None:  # not a replay of verify
+        if not job.resume or job.resume.until is None:  # not a replay of verify
             callbacks.append(SamplesWriter(storage, emit))
             if settings.track:
                 callbacks.append(_trackers(job, settings, folder, info, emit))
@@ -92,16 +100,19 @@ def build(
 
                 callbacks.append(Profiler(settings.log.profile, storage, device, emit))
     decided = job.resolved.keys.decided
-    chosen = [name for name in RESOURCES if decided & {f"limits.{name}", f"limits.critical.{name}"}]
+    chosen = []
+    for name in RESOURCES:
+        if f"limits.{name}" in decided or f"limits.critical.{name}" in decided:
+            chosen.append(name)
+    listen = partial(signals.phase, ProcessPhase.TRAINS)
     callbacks += [
-        Preemption(
-            emit, partial(signals.phase, ProcessPhase.TRAINS), saves=settings.save.on_signal
-        ),
+        Preemption(emit, listen, saves=settings.save.on_signal),
         LimitEnforcer(limits, monitor, emit, chosen),
     ]
-    if (every := settings.memory.empty_cache_every) is not None:
+    every = settings.memory.empty_cache_every
+    if every is not None:
         callbacks.append(CacheClearing(every, device))
-    if job.experience is not None and job.experience.deadline is not None:
+    if job.experience and job.experience.deadline is not None:
         callbacks.append(Deadline(job.experience.deadline, emit))
     return callbacks
 
@@ -119,14 +130,14 @@ def run_info(
     settings = job.resolved.settings
     chosen = job.resolved.chosen
     of_data = tasks[-1].facts()
-    name = device.type
-    notes = [*job.resolved.notes]
-    if job.experience is not None and "source" in of_data:
+    if job.experience and "source" in of_data:
         of_data = {**of_data, "source": settings.data.path}  # not the folder of links to its files
+    notes = [*job.resolved.notes]
     if job.number:
         new = len(tasks[-1].data("train"))
         counts = f"{new} new and {samples - new} replayed samples per epoch"
         notes.append(f"experience {job.number}: {counts}")
+    name = device.type
     if name == "cuda":
         name = torch.cuda.get_device_name(device)
     here = machine.detect_machine()
@@ -155,7 +166,7 @@ def run_info(
             "device": name,
             "libraries": environment.versions(),
         },
-        predicted_memory_bytes=None if chosen is None else chosen.predicted_memory_bytes,
+        predicted_memory_bytes=None if not chosen else chosen.predicted_memory_bytes,
     )
 
 
@@ -171,11 +182,12 @@ def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit:
         emit(*faults.advice(fault, values, faults.commands(job.resolved, folder)))
 
     reported: set[str] = set()
-    if job.resume is not None:
+    if job.resume:
         from gearshift.launcher.run_folder.reader import RunReader
 
-        events = RunReader(folder).events()
-        reported = {str(e["facts"]["fault"]) for e in events if "fault" in e["facts"]}
+        for event in RunReader(folder).events():
+            if "fault" in event["facts"]:
+                reported.add(str(event["facts"]["fault"]))
     return Health(state, reported, learns=learns, has_patience=settings.stop.patience is not None)
 
 
@@ -192,28 +204,87 @@ def _trackers(
 
     def report(kind: Literal["notice", "warning"], label: str, text: str) -> None:
         """Write a message after the outputs of the run were closed."""
-        text = (
-            render_row(label, text)
-            if kind == "notice"
-            else render_row("warning", f"{label}: {text}")
-        )
+        if kind == "warning":
+            label, text = "warning", f"{label}: {text}"
+        text = render_row(label, text)
         if job.console:
             PlainOutput(sys.stdout).write(kind, text)
         job.log(text)
 
-    values = job.resolved.values.items()
-    tracking = settings.tracking
-    resume = job.resume
+    values = {}
+    origins = {}
+    for key, setting in job.resolved.values.items():
+        values[key] = setting.value
+        origins[key] = f"{setting.origin.layer}: {setting.origin.where}"
     names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
-    may_repeat = resume is not None and (resume.step is not None or bool(resume.reset))
+    went_back = False
+    if job.resume and job.resume.source.resolve() == folder.resolve():
+        went_back = job.resume.step is not None or bool(job.resume.reset)
     run = Run(
         folder=folder.absolute(),
         track=settings.track,
-        settings=clean({key: item.value for key, item in values}),
-        origins=clean({key: f"{item.origin.layer}: {item.origin.where}" for key, item in values}),
+        settings=clean(values),
+        origins=clean(origins),
         facts={name: getattr(info, name) for name in names},
-        went_back=may_repeat and resume is not None and resume.source.resolve() == folder.resolve(),
-        checkpoints=tracking.checkpoints,
+        went_back=went_back,
+        checkpoints=settings.tracking.checkpoints,
         command=f"{PROGRAM} track {shlex.quote(str(folder))}",
     )
-    return Trackers(run, tracking.wait_s, emit, report)
+    return Trackers(run, settings.tracking.wait_s, emit, report)
+
+
+class SamplesWriter(Callback):
+    """Writes samples/before.json and samples/after.json with small pictures beside them.
+
+    With trackers also samples/step-N.json of evaluations. For rank 0. Touches the disk. A failure
+    is a warning event, since a run must not end for its report.
+    """
+
+    def __init__(self, storage: Storage, emit: Emit) -> None:
+        self._storage = storage
+        self._emit = emit
+
+    def sampled(self, predictions: Predictions, when: str, step: int) -> None:
+        """Replace the samples of that time."""
+        self._write(predictions, when, step, is_small=True)
+
+    def predicted(self, predictions: Predictions, step: int) -> None:
+        """Write those of an evaluation, and an event that names the file."""
+        name = f"step-{step:08}"
+        if self._write(predictions, name, step, is_small=False):
+            self._emit("predicted", {"file": f"{name}.json"})
+
+    def _write(self, predictions: Predictions, when: str, step: int, *, is_small: bool) -> bool:
+        """Write the samples, with small pictures or whole ones; whether it succeeded."""
+        storage = self._storage
+        pictures: list[Mapping[str, str]] = []
+        try:
+            (storage.path / SAMPLES).mkdir(exist_ok=True)
+            for number, picture in enumerate(predictions.pictures, start=1):
+                # a name of a custom task may be no file name
+                file = f"{when}-{number}.png"
+                png = picture.png
+                if is_small:
+                    from gearshift.models.common.pictures import small  # for tasks with pictures
+
+                    png = small(png, _SIDE, _PICTURE_BYTES)
+                storage.atomic_write(f"{SAMPLES}/{file}", png)
+                pictures.append({"name": picture.name, "caption": picture.caption, "file": file})
+            content = {
+                "step": step,
+                "columns": list(predictions.columns),
+                "rows": [[_cut(cell) for cell in row] for row in predictions.rows],
+                "pictures": pictures,
+            }
+            storage.atomic_write(f"{SAMPLES}/{when}.json", encode_bytes(content, indent=2) + b"\n")
+        except (OSError, DataError) as error:  # DataError: a custom task drew no PNG
+            text = f"samples were not written: {error}"
+            self._emit("warning", {"text": text, "subject": SAMPLES})
+            return False
+        return True
+
+
+def _cut(cell: str | float | None) -> str | float | None:
+    if isinstance(cell, str) and len(cell) > _LONGEST:
+        return f"{cell[:_LONGEST]}…"
+    return cell

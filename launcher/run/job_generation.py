@@ -82,15 +82,18 @@ class JobGeneration:
         """Publish how this rank ended, by RunEnd.kind; the exit code of this process.
 
         Rank 0 publishes for all, except after a lost peer, a killed rank or where it is fenced off:
-        without an outcome the job script assumes a crash. Another rank publishes its own failure. The
-        first outcome counts. The code is 0 for every end that all ranks agreed on: srun and torchrun
-        treat any other one as a failed rank, and the job script reads the outcome. Touches the disk.
+        without an outcome the job script assumes a crash. Another rank publishes its own failure.
+        The first outcome counts. The code is 0 for every end that all ranks agreed on: srun and
+        torchrun treat any other one as a failed rank, and the job script reads the outcome. Touches
+        the disk.
         """
         of_all = ("peer lost", "killed", "fenced")
         of_one = ("failed", "out of memory", "invalid input")
         if kind in of_one or (self.rank == 0 and kind not in of_all):
             publish_outcome(self.run, self.generation, code, text)
-        return exit_codes.DONE if kind == "ended" and code != exit_codes.FAILURE else code
+        if kind == "ended" and code != exit_codes.FAILURE:
+            return exit_codes.DONE
+        return code
 
 
 def read_job_generation(out: Path | None) -> JobGeneration | None:
@@ -102,17 +105,18 @@ def read_job_generation(out: Path | None) -> JobGeneration | None:
     with suppress(InvalidEnvironment):
         generation = read_generation(variables)
         rank = read_rank_environment(variables)
-        if generation is not None and out is not None:
+        if generation and out:
             return JobGeneration(generation, out, rank.rank if rank else 0)
     return None
 
 
 def start_publisher(argv: Sequence[str]) -> Publish:
-    """Publishes, while a run starts, that the job script is to run it again; see `publish_outcome`."""
+    """Publishes, while a run starts, that the job script runs it again; see `publish_outcome`."""
     words = [word for argument in argv for word in argument.split("=", 1)]
     place = words.index(_OUT) + 1 if _OUT in words else len(words)  # before arguments are parsed
     out = "".join(words[place : place + 1])
-    if (job := read_job_generation(Path(out) if out else None)) is None:
+    job = read_job_generation(Path(out) if out else None)
+    if job is None:
         return lambda code, text: True
     return partial(publish_outcome, job.run, job.generation)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import psutil
 from pydantic import TypeAdapter
 
-from gearshift.launcher.base import environment, exit_codes, library_warnings, signals
+from gearshift.launcher.base import environment, exit_codes, signals
 from gearshift.launcher.base.signals import ProcessPhase, Stopped, temporary_folder
 from gearshift.launcher.run import run_end
 from gearshift.launcher.run.faults import FAULTS, recognized
@@ -54,8 +54,9 @@ class RankProcesses:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.forwarded = set[int]()
-        self._starting = threading.Lock()
-        """A signal that arrives meanwhile is for all ranks: it waits."""
+        self._lock = threading.Lock()
+        self.has_started = False
+        """Signals that arrive before that are sent to all ranks when they have started."""
         self.interrupts = 0
         self.processes: list[subprocess.Popen[bytes]] = []
         self.ends: dict[int, RunEnd] = {}
@@ -94,14 +95,17 @@ class RankProcesses:
         # interrupted import may fail in other ways: it takes a Ctrl-C later.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with self._starting:
-                for rank in range(nproc):
-                    variables = dict(shared)
-                    if nproc > 1:
-                        variables["RANK"] = variables["LOCAL_RANK"] = str(rank)
-                    self.processes.append(self._process(rank, variables, console and rank == 0))
+            for rank in range(nproc):
+                variables = dict(shared)
+                if nproc > 1:
+                    variables["RANK"] = variables["LOCAL_RANK"] = str(rank)
+                self.processes.append(self._process(rank, variables, console and rank == 0))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        with self._lock:
+            self.has_started = True
+            for number in self.forwarded:
+                self._send(number)
 
     def _process(
         self, rank: int, variables: dict[str, str], is_shown: bool
@@ -121,14 +125,18 @@ class RankProcesses:
 
     def forward(self, number: int) -> None:
         """Forward a signal to the ranks, which save and end; a second Ctrl-C ends them at once."""
-        with self._starting:
+        with self._lock:
             self.interrupts += number == signal.SIGINT
             if self.interrupts > 1:
                 return
             self.forwarded.add(number)
-            for process in self.processes:
-                process.send_signal(number)  # not to its data-loader workers
-                process.send_signal(signal.SIGCONT)  # a stopped one would never take it
+            if self.has_started:
+                self._send(number)
+
+    def _send(self, number: int) -> None:
+        for process in self.processes:
+            process.send_signal(number)  # not to its data-loader workers
+            process.send_signal(signal.SIGCONT)  # a stopped one would never take it
 
     def have_ended(self) -> bool:
         """Whether all ranks have exited; takes the ends of those that have."""
@@ -139,7 +147,7 @@ class RankProcesses:
             if code is None:
                 continue
             end = run_end.load(self.folder, rank)
-            if end is None:
+            if not end:
                 end = without_report(rank, code, self.output(rank), self.forwarded)
             self.ends[rank] = end
         return len(self.ends) == len(self.processes)
@@ -189,7 +197,7 @@ def supervise(plan: RunPlan) -> RunEnd:
             save_plan(plan, folder)
             ranks = RankProcesses(folder)
             with (
-                library_warnings.logged(plan.log),
+                environment.logged(plan.log),
                 signals.phase(ProcessPhase.TRAINS, ranks.forward),
             ):
                 try:
@@ -285,12 +293,12 @@ def _log_other_ranks(ranks: RankProcesses, shown: RunEnd, run: Path | None) -> N
 
     Except for invalid input: then nothing is written, least of all to a resumed run.
     """
-    if run is None or not run.is_dir() or shown.kind == "invalid input":
+    if not run or not run.is_dir() or shown.kind == "invalid input":
         return
     for rank in range(len(ranks.processes)):
         end = ranks.ends.get(rank)
         texts = [ranks.output(rank)]
-        if end is not None and end.rank != shown.rank:
+        if end and end.rank != shown.rank:
             texts += [end.text.strip(), end.trace.strip()]
         for text in dict.fromkeys(filter(None, texts)):  # what a rank printed last may be its trace
             run_folder.append_log(run, f"[rank {rank}]\n{text}")

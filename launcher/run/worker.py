@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,7 +36,7 @@ from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
 from gearshift.training import seeds
 from gearshift.training.agreement import first_error
-from gearshift.training.callbacks.base import TEST, Outcome
+from gearshift.training.callbacks.base import TEST, Facts, Outcome
 from gearshift.training.checkpoint import retention, room, tensor_file
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
@@ -96,7 +96,7 @@ class Rank:
     """One for each experience; the first builds the model."""
     samples: Samples
     """Of training."""
-    facts: Mapping[str, Any]
+    facts: Facts
     """Of each checkpoint, and what a resumed run is compared with."""
     resumed: ResumePoint | None
     peaks: PeakMemory
@@ -132,7 +132,6 @@ def work(job: RunPlan) -> Outcome | SplitResult:
 def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
     """What training and evaluating both need: data, model, engine, and the resumed state."""
     trains = job.split is None
-    number = job.number
     settings = cast(Settings, TrackedSettings(_settings(job)))
     world = _open_world(job.resolved, settings, cleanup)
     storage = _open_storage(job, world, cleanup)
@@ -143,21 +142,20 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
     # The data, and the checkpoint to resume from, which must be of the same data.
     files = _file_digests(_settings(job), world)
     resumed = None
-    if job.resume is not None:
+    if job.resume:
         from gearshift.launcher.run_folder.checkpoint_search import load_resume_point
 
-        resumed = load_resume_point(job.resume, number, files, world, storage.path)
+        resumed = load_resume_point(job.resume, job.number, files, world, storage.path)
     tasks, train_split = load_data(job, settings, storage.path, world, resumed)
     task = tasks[0]
     if settings.train.least_steps is not None:
-        job = _fitted(job, len(task.data("train") if number else train_split), storage, world)
-        tracked = cast(TrackedSettings, settings)
-        settings = cast(Settings, check.retracked(tracked, _settings(job)))
+        job = _fitted(job, len(task.data("train") if job.number else train_split), storage, world)
+        settings = cast(Settings, check.retracked(_tracked(settings), _settings(job)))
     samples = Samples(task, train_split, settings.train.seed)
     test_samples = _test_samples(job, settings, task)
     check_fills(job.resolved, len(samples))
     facts = _facts(job, settings, task, samples, files, world)
-    if resumed is not None:
+    if resumed:
         resumed.check_data(facts["data"])
         if not trains:
             _check_labels(task, resumed)
@@ -171,19 +169,17 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         cleanup.callback(tune_convolutions())
     engine, module = _prepare_engine(job, settings, storage, task, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
-    if resumed is None or (base is not None and base.frozen):
+    if not resumed or (base and base.frozen):
         deferred_init.write(initial, engine)
-    if base is not None:
+    if base:
         engine = base.left_out(engine)
         facts |= base.facts
-    if job.resume is not None and resumed is not None:
+    if job.resume and resumed:
         from gearshift.launcher.run_folder.checkpoint_search import restore_state
 
         restore_state(job.resume, resumed, storage, engine, trains=trains)
 
-    slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
-    unused = [part for slot in slots for part in stored(slot)]
-    loading = Loading(world, settings.loader, watchdog, unused)
+    loading = Loading(world, settings.loader, watchdog, _slots(engine))
     test = None
     if test_samples is not None:
         test = loading.held_out(test_samples, job.resolved.batching.micro_batch)
@@ -262,10 +258,10 @@ def _train(rank: Rank) -> Outcome:
         rank.test,
     )
     # Everything that reads settings is built by now.
-    tracked = cast(TrackedSettings, settings)
-    check.check_before_training(job.resolved, train_plan, tracked, prints=world.rank == 0)
+    prints = world.rank == 0
+    check.check_before_training(job.resolved, train_plan, _tracked(settings), prints)
     if world.rank == 0:
-        _prepare_folder(job, rank.storage, resumed, train_plan, world)
+        _prepare_folder(rank, train_plan)
     world.wait_for_all()
     batches = Batches(
         samples, order, train_plan, world, loading.settings, loading.watchdog, loading.unused
@@ -275,7 +271,9 @@ def _train(rank: Rank) -> Outcome:
 
 def _test_samples(job: RunPlan, settings: Settings, task: Task) -> Samples | None:
     """The samples of the split to evaluate: that of the job, or of the test at its end."""
-    split = TEST if settings.eval.test and job.split is None else job.split
+    split = job.split
+    if split is None and settings.eval.test:
+        split = TEST
     return None if split is None else samples_of(task, split, settings.train.seed)
 
 
@@ -318,9 +316,10 @@ def _check_labels(task: Task, resumed: ResumePoint) -> None:
 def load_data(
     job: RunPlan, settings: Settings, folder: Path, world: World, resumed: ResumePoint | None
 ) -> tuple[Sequence[Task], Split]:
-    """A task for each experience, the newest last, of which the first builds the model; training data.
+    """A task for each experience, the newest last, and the training data.
 
-    Of a run that does not learn continually it is one task. Collective.
+    The first task builds the model. Of a run that does not learn continually it is one task.
+    Collective.
     """
     is_reset = job.resume is not None and "data" in job.resume.reset
     context = Context(
@@ -338,7 +337,7 @@ def load_data(
     task = build_task(sections.model, sections.data, context)
     world.rank_0_first(task.setup)
     check.check_splits(task, folder)
-    if job.experience is None or not job.number:
+    if not job.experience or not job.number:
         return [task], task.data("train")
     from gearshift.launcher.run.experience import load_experience
 
@@ -363,9 +362,10 @@ def _earlier_splits(
     if world.rank == 0:
         values = {key: setting.value for key, setting in resolved.values.items()}
         earlier = load_sides(folder, only_earlier=True)
-        settings = None if reset is None else reset.fact("settings", {})
-        if settings is not None and all(settings.get(k) == values.get(k) for k in _OF_SPLIT):
-            earlier |= load_sides(folder)
+        if reset:
+            settings = reset.fact("settings", {})
+            if all(settings.get(key) == values.get(key) for key in _OF_SPLIT):
+                earlier |= load_sides(folder)
         start = values.get("model.start")
         is_new = not (folder / SPLIT_FILE).exists()
         if start is not None and is_new and values.get("data.fold") is None:
@@ -424,18 +424,20 @@ def _caches_features(rank: Rank, task: Task) -> bool:
 
 def _file_digests(settings: Settings, world: World) -> dict[str, str] | None:
     """The digests of the data files, which rank 0 reads; None: built-in data. Collective."""
-    named = paths.data_paths(settings)
+    files = paths.data_paths(settings)
+    if not files:
+        return None
     digests: dict[str, str] | None = None
 
     def read() -> None:
         from gearshift.launcher.run_folder.file_records import data_digests  # for runs on files
 
         nonlocal digests
-        digests = data_digests(named) if world.rank == 0 else None
+        if world.rank == 0:
+            digests = data_digests(files)
 
-    if named:
-        world.rank_0_first(read)
-        digests = json.loads(world.broadcast(json.dumps(digests).encode()))
+    world.rank_0_first(read)
+    digests = json.loads(world.broadcast(json.dumps(digests).encode()))
     return digests
 
 
@@ -452,7 +454,7 @@ def _build_model(
         from gearshift.training.checkpoint import base_weights
 
         base = base_weights.find(task, model, world)
-    if base is not None and resumed is not None:
+    if base and resumed:
         base.check(resumed.checkpoint)
     return model, initial, base
 
@@ -481,13 +483,26 @@ def _check_room(job: RunPlan, storage: Storage, task: Task, model: Module, world
         )
 
 
+def _slots(engine: Engine) -> list[torch.Tensor]:
+    """The optimizer state that this rank holds."""
+    tensors: list[torch.Tensor] = []
+    for piece in engine.state().pieces:
+        if piece.kind != WEIGHT:
+            tensors += stored(piece.data)
+    return tensors
+
+
+def _tracked(settings: Settings) -> TrackedSettings:
+    return cast(TrackedSettings, settings)
+
+
 def _has_adapters(task: Task) -> bool:
     return isinstance(task, HasBaseWeights) and task.has_adapters
 
 
 def _settings(job: RunPlan) -> Settings:
     """The settings of the ranks: those of the run, or of its experience."""
-    if job.experience is None:
+    if not job.experience:
         return cast(Settings, job.resolved.settings)
     from gearshift.launcher.run.experience import resolve_experience
 
@@ -508,10 +523,13 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
     if settings.memory.return_freed:
         return_freed()
     always_group = find(resolved.settings.engine.name).always_group
-    device = settings.device if settings.device != "auto" else resolved.device
+    device: str = settings.device
+    if device == "auto":
+        device = resolved.device
     world = open_world(device, settings.engine.timeout_s, always_group, consistency_facts(resolved))
     cleanup.push(partial(_unless_failed, world, world.close))
-    if (threads := settings.engine.threads) is not None:
+    threads = settings.engine.threads
+    if threads is not None:
         cleanup.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(threads)
     return world
@@ -522,9 +540,9 @@ def _fitted(job: RunPlan, samples: int, storage: Storage, world: World) -> RunPl
     from gearshift.launcher.config.batching import fitted
 
     job = replace(job, resolved=fitted(job.resolved, samples))
-    if world.rank == 0 and job.resume is None:  # a resumed run records its settings as it begins
+    if world.rank == 0 and not job.resume:  # a resumed run records its settings as it begins
         run_folder.rewrite_settings(storage, job.resolved)
-    if world.rank == 0 and job.experience is not None and job.number:
+    if world.rank == 0 and job.experience and job.number:
         from gearshift.launcher.run.experience import record_settings
 
         record_settings(job.resolved, job.experience)
@@ -538,7 +556,7 @@ def _unless_failed(
 
     A rank that failed saves its report and ends at once instead, which they notice.
     """
-    if error is None or world.size == 1:
+    if not error or world.size == 1:
         close()
 
 
@@ -552,7 +570,7 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     generation = job.generation
     if world.rank == 0:
         cleanup.enter_context(lock.hold(path, generation=generation))
-    if generation is not None:
+    if generation:
         from gearshift.launcher.run_folder import generations
 
         if world.rank == 0:
@@ -567,27 +585,28 @@ def _prepare_engine(
 ) -> tuple[Engine, Module]:
     blocks = task.blocks(model)
     spec = optimizer.spec(settings, model, world, blocks, task)
-    frozen_folder = None if _has_adapters(task) or job.split is not None else storage.path
     options = engine_options(settings, job.resolved, task.channels_last)
-    options = replace(options, frozen_folder=frozen_folder)
+    if job.split is None and not _has_adapters(task):
+        options = replace(options, frozen_folder=storage.path)
     with signals.deferred():  # imports DeepSpeed or FairScale
         engine = build_engine(job.resolved.settings.engine.name, world, options)
     return engine, engine.prepare(model, spec, blocks)
 
 
-def _prepare_folder(
-    job: RunPlan, storage: Storage, resumed: ResumePoint | None, train_plan: TrainPlan, world: World
-) -> None:
+def _prepare_folder(rank: Rank, train_plan: TrainPlan) -> None:
     """Record the start of a job, and make the folder of a resumed run as it was. For rank 0."""
-    if job.generation is not None:
+    job = rank.job
+    storage = rank.storage
+    if job.generation:
         from gearshift.launcher.run_folder.generations import record_start
 
-        record_start(storage, job.generation, resumed.step if resumed else 0, world.size)
-    if job.resume is not None:
+        step = rank.resumed.step if rank.resumed else 0
+        record_start(storage, job.generation, step, rank.world.size)
+    if job.resume:
         from gearshift.launcher.run_folder.checkpoint_search import prepare_folder
 
         is_end = train_plan.first_step >= train_plan.end_step
-        prepare_folder(job.resume, job.resolved, storage, resumed, is_end=is_end)
+        prepare_folder(job.resume, job.resolved, storage, rank.resumed, is_end=is_end)
 
 
 _PER_MACHINE = ("engine.nproc", "engine.threads", "engine.bind_cores", "loader.", "limits.")

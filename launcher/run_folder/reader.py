@@ -25,6 +25,7 @@ from gearshift.launcher.run_folder.run_folder import (
     STAGES,
     check_regular,
 )
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.metrics import OF_PART, OF_USAGE
 from gearshift.training.storage import lines_of, open_to_read, parse_json, read_regular
 
@@ -32,6 +33,8 @@ _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]
 _STEP = itemgetter("step")
 _LARGEST = 1e18
+Json = dict[str, Any]
+"""A JSON object."""
 _Amount = Annotated[float, Field(ge=0, le=_LARGEST)]
 _Number = float | Literal["NaN", "Infinity", "-Infinity"]
 
@@ -184,7 +187,7 @@ class RunReader:
         self._folder = folder
         self._redacts = redacts
 
-    def check(self) -> Mapping[str, Any] | None:
+    def check(self) -> Facts | None:
         """Check result.json, metrics.jsonl and the kinds of all files; gives the result.
 
         Raises SettingsError for a link.
@@ -195,12 +198,12 @@ class RunReader:
             pass
         return result
 
-    def result(self) -> Mapping[str, Any] | None:
+    def result(self) -> Facts | None:
         """result.json; None: the run has not ended."""
         return self.object(RESULT)
 
-    def object(self, name: str, adapter: TypeAdapter[Any] | None = None) -> dict[str, Any] | None:
-        """The JSON object in the file `name`, by default as the run writes it; None: there is no file."""
+    def object(self, name: str, adapter: TypeAdapter[Any] | None = None) -> Json | None:
+        """The JSON object in the file `name`, as the run writes it; None: there is no file."""
         path = self._folder / name
         with suppress(FileNotFoundError, NotADirectoryError), _reading(path):
             content = read_regular(path)
@@ -210,7 +213,7 @@ class RunReader:
             return _parsed(content, adapter or _OF_FILES.get(name, _ANY))
         return None
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
+    def metrics(self) -> Iterator[Json]:
         """The lines of metrics.jsonl, without half a line at its end, which a kill left, and
         without lines of other programs. Raises InvalidRecord at the first damaged line.
         """
@@ -219,21 +222,21 @@ class RunReader:
             for number, content in enumerate(lines_of(file), start=1):
                 try:
                     line = parse_json(content)
-                    if isinstance(line, dict) and not {"kind", "step"} & set(line):
+                    if isinstance(line, dict) and line.keys().isdisjoint(("kind", "step")):
                         continue
                     _METRICS.validate_python(line)
                 except ValueError as error:
                     raise _damaged(path, error, number) from error
                 yield line
 
-    def lines(self, name: str, adapter: TypeAdapter[Any] = _ANY) -> Iterator[dict[str, Any]]:
+    def lines(self, name: str, adapter: TypeAdapter[Any] = _ANY) -> Iterator[Json]:
         """The lines of another file that are as the run writes them; the others are skipped."""
         with suppress(OSError), open_to_read(self._folder / name) as file:
             for line in lines_of(file):
                 with suppress(ValueError):
                     yield _parsed(line.decode(errors="replace"), adapter)
 
-    def events(self, name: str = EVENTS) -> Iterator[dict[str, Any]]:
+    def events(self, name: str = EVENTS) -> Iterator[Json]:
         """The lines of events.jsonl, or of that of another rank: time, kind, step, facts."""
         return self.lines(name, _EVENT)
 
@@ -264,16 +267,21 @@ class FollowedLines:
             self._read.clear()
         return is_cut
 
-    def new(self) -> Iterator[dict[str, Any]]:
+    def new(self) -> Iterator[Json]:
         """The lines since the last call. Reads the disk."""
-        events = list(self._lines(EVENTS, _EVENT))
+        earlier: list[Json] = []
+        events: list[Json] = []
+        for event in self._lines(EVENTS, _EVENT):
+            events.append(event)
+            if event["kind"] == "started":
+                earlier += events
+                events.clear()
         # The metrics of a step precede its events; two generations are not mixed.
-        start = max((n for n, e in enumerate(events) if e["kind"] == "started"), default=-1) + 1
         train = (line for line in self._lines(METRICS, _METRICS) if line["kind"] == "train")
-        yield from events[:start]
-        yield from heapq.merge(train, sorted(events[start:], key=_STEP), key=_STEP)
+        yield from earlier
+        yield from heapq.merge(train, sorted(events, key=_STEP), key=_STEP)
 
-    def _lines(self, name: str, adapter: TypeAdapter[Any]) -> Iterator[dict[str, Any]]:
+    def _lines(self, name: str, adapter: TypeAdapter[Any]) -> Iterator[Json]:
         """Each complete and valid line since the last call."""
         with suppress(OSError), open_to_read(self._folder / name) as file:
             stat = os.fstat(file.fileno())
@@ -288,28 +296,28 @@ class FollowedLines:
                     yield _parsed(line, adapter)
 
 
-def _parsed(content: str | bytes, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+def _parsed(content: str | bytes, adapter: TypeAdapter[Any]) -> Json:
     """The JSON in `content`, as `adapter` describes it. Raises ValueError."""
-    value: dict[str, Any] = parse_json(content)
+    value: Json = parse_json(content)
     adapter.validate_python(value)
     return value
 
 
 def _damaged(path: Path, error: ValueError, line: int | None = None) -> InvalidRecord:
+    file = shlex.quote(str(path))
     where = str(path)
-    fix = f"rm {shlex.quote(str(path))}"
+    fix = f"rm {file}"
     if line is not None:
         where = f"{path}:{line}"
-        fix = f"sed -i {line}d {shlex.quote(str(path))}"
+        fix = f"sed -i {line}d {file}"
     key = None
     reason = f"not JSON: {error}"
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or None
         reason = first["msg"]
-    return InvalidRecord.of(
-        f"{where} is damaged: {reason}", value=str(path), key=key, where=where, fix=fix
-    )
+    message = f"{where} is damaged: {reason}"
+    return InvalidRecord.of(message, value=str(path), key=key, where=where, fix=fix)
 
 
 @contextmanager

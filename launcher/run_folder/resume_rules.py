@@ -19,6 +19,7 @@ from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.training import train_plan
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.optim.schedule import warmup_steps
 
 Rule = Literal["free", "never"] | ResetPart
@@ -81,7 +82,7 @@ def decide(
     else:
         try:
             run = checkpoint_search.find(args, out)
-            if run is not None:
+            if run:
                 base = _settings_of(run, args)
         except SettingsError as error:
             diagnostics += error.diagnostics
@@ -89,12 +90,12 @@ def decide(
         resolved = resolve(args, machine, world_size, base, chosen)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from None
-    if run is not None and base is not None:
+    if run and base:
         return _resumed(args, out, resolved, run, base.settings, diagnostics)
     if diagnostics:
         raise SettingsError(diagnostics)
     option = f"{args.resume_option} {args.resume}"
-    if out is not None:
+    if out:
         # The same for all ranks: under torchrun some check before rank 0 created the folder.
         line = f"{option}: {out} has no checkpoint yet; starting a new run there"
         return RunPlan(resolved, ResumeRequest(out), line)
@@ -127,18 +128,18 @@ def _resumed(
     out: Path | None,
     resolved: Resolved,
     run: ResumableRun,
-    settings: Mapping[str, Any],
+    settings: Facts,
     diagnostics: list[Diagnostic],
 ) -> RunPlan:
     checkpoint = run.checkpoint
     folder = run.folder
-    if checkpoint is not None:
+    if checkpoint:
         settings = checkpoint.settings
     changes = differences(settings, resolved, checkpoint)
     is_left = _is_left(args, run, resolved, changes)
     if not is_left:  # the new length changes nothing: it needs no --reset
         changes = [change for change in changes if change.key not in LENGTH]
-    if checkpoint is not None:
+    if checkpoint:
         name = f"{folder} until step {checkpoint.step}"
         diagnostics += errors_of(changes, args.reset, resolved, name)
     elif run.is_completed and (args.reset or is_left):
@@ -150,22 +151,22 @@ def _resumed(
         raise SettingsError(diagnostics)
     reset = [part for part in PARTS if part in args.reset]
     lines = []
-    if checkpoint is not None or run.is_completed:
+    if checkpoint or run.is_completed:
         lines = [change.line for change in changes]
     request = ResumeRequest(folder, run.requested_step, reset, lines)
     if not is_left:
         result = run.result or {}
         steps = result.get("steps") or 0
         line = f"nothing to do: {folder} was completed at step {steps}"
-        if checkpoint is not None:
+        if checkpoint:
             line += f"; to train longer: {_longer(folder, steps, resolved)}"
         left = {"folder": str(folder), **result, "reason": "nothing to do"}
         return RunPlan(resolved, request, line, left)
-    if checkpoint is None:
+    if not checkpoint:
         line = f"{folder} has no checkpoint yet; restarting from the beginning"
         return RunPlan(resolved, request, line)
     line = f"resuming {folder} from step {checkpoint.step}"
-    if out is not None and out.resolve() != folder.resolve():
+    if out and out.resolve() != folder.resolve():
         line = f"forking {folder} at step {checkpoint.step} into {out}"
     line = "; ".join([line, *(RESET_EFFECTS[part] for part in reset)])
     return RunPlan(resolved, request, line)
@@ -174,7 +175,7 @@ def _resumed(
 def _is_left(
     args: CliArgs, run: ResumableRun, resolved: Resolved, changes: Sequence[SettingChange]
 ) -> bool:
-    """Whether the run has steps to take: it was not completed, or is to be longer. Reads the disk."""
+    """Whether the run has steps to take: not completed, or to be longer. Reads the disk."""
     if not run.is_completed or "data" in args.reset:
         return True
     if run.requested_step not in (None, checkpoint_search.newest_step(run.folder)):
@@ -212,7 +213,7 @@ def rule_of(key: str) -> Rule:
 
 
 def differences(
-    before: Mapping[str, Any], resolved: Resolved, checkpoint: SavedCheckpoint | None = None
+    before: Facts, resolved: Resolved, checkpoint: SavedCheckpoint | None = None
 ) -> list[SettingChange]:
     """The settings that differ from `before`, in the order of declaration.
 
@@ -225,7 +226,7 @@ def differences(
     free = set()
     if now["mode"] == provenance.STAGED_MODE:  # the checkpoint has the weights of earlier stages
         free = {stage.loads for stage in selection.declared_stages(now["model.family"])}
-    if checkpoint is not None and checkpoint.base is not None:
+    if checkpoint and checkpoint.base:
         free.add(PRETRAINED)
     changes = []
     for key, leaf in setting_infos(resolved.settings.model.family).items():
@@ -238,22 +239,16 @@ def differences(
             continue
         if new == old or paths.is_same(key, old, new, values):
             continue
-        rule = rule_of(key)
-        if (
-            key in free
-            or (rule == "data" and paths.has_moved(key, old, new, values))
-            or (
-                key in _RATES and _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, {}))
-            )
-        ):
+        rule = "free" if key in free else rule_of(key)
+        if rule == "data" and paths.has_moved(key, old, new, values):
+            rule = "free"
+        if key in _RATES and _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, {})):
             rule = "free"
         changes.append(SettingChange(key, old, new, rule))
     return changes
 
 
-def _has_same_rates(
-    before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: SavedCheckpoint
-) -> bool:
+def _has_same_rates(before: Facts, now: Facts, checkpoint: SavedCheckpoint) -> bool:
     """Whether the steps up to the checkpoint have the same learning rates by both settings.
 
     They do if both keep the peak after as many steps of warm-up, as wsd does until its decay.

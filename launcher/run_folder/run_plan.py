@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base.diagnostics import Diagnostic
 from gearshift.launcher.config.check import why_ineffective
 from gearshift.launcher.config.provenance import ResetPart, Resolved
 from gearshift.launcher.run_folder import run_folder
 from gearshift.slurm.environment import Generation, RankEnvironment
+from gearshift.training.callbacks.base import Facts
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ExperienceSpec:
     """The run folder with the data of its experiences."""
     numbers: Sequence[int]
     """The first data (0), then the experiences to replay, then the one to train on."""
-    settings: Mapping[str, Any]
+    settings: Facts
     """See `experience.recorded_settings`; empty for the first data."""
     deadline: float | None = None
     """When to save and stop, in seconds since the epoch; None: at its end."""
@@ -58,8 +58,8 @@ class RunPlan:
     """What to resume from; None: a new run."""
     line: str | None = None
     """Message about the resumed run; None: without --resume."""
-    nothing_left: Mapping[str, Any] | None = None
-    """The result of a run that was completed before, as the new settings do not extend it; `line` says so."""
+    nothing_left: Facts | None = None
+    """The result of a run that was completed before; None: it is not, or is to be longer."""
     launched: RankEnvironment | None = None
     """Set by torchrun or srun: this process is one of their ranks."""
     generation: Generation | None = None
@@ -88,13 +88,13 @@ class RunPlan:
 
     @property
     def number(self) -> int:
-        """The experience to train on; 0: the first data, and in a run that does not learn continually."""
-        return 0 if self.experience is None else self.experience.number
+        """The experience to train on; 0: the first data, as in a run that is not continual."""
+        return 0 if not self.experience else self.experience.number
 
     @property
     def destination(self) -> Path:
         """The run folder to be; a number may be appended to a default name."""
-        if self.out is not None:
+        if self.out:
             return self.out
         return self.resume.source if self.resume else run_folder.PARENT / self.name
 
@@ -112,7 +112,7 @@ class RunPlan:
 
     def log(self, text: str) -> None:
         """Append to the log of the run, if this process knows its folder. Touches the disk."""
-        if self.folder is not None:
+        if self.folder:
             run_folder.append_log(self.folder, text)
 
 
@@ -138,7 +138,7 @@ class Pipeline:
     """A staged run that started earlier: its folder exists."""
     line: str | None = None
     """Message about resuming; None: --resume was not given."""
-    nothing_left: Mapping[str, Any] | None = None
+    nothing_left: Facts | None = None
     """The result of runs that were all completed before; None: some are left."""
 
     @classmethod

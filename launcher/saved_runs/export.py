@@ -10,9 +10,9 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gearshift.launcher.base import disk, library_warnings, signals
+from gearshift.launcher.base import disk, environment, signals
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, unknown
-from gearshift.launcher.run_folder import lock, run_folder
+from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.saved_runs import saved_model
 from gearshift.launcher.saved_runs.saved_model import SavedModel, SavedRun
@@ -201,7 +201,7 @@ def write(
     """
     folder = out or (run.folder or run.chosen(name).parent) / f"{run_folder.EXPORT}{format_name}"
     run_folder.check_free(folder, out)
-    run_folder.remove_exports_left(folder.parent)
+    checkpoint_search.remove_exports_left(folder.parent)
     model, checkpoint = saved_model.open_checkpoint(run, name)
     task = None if format_name == "safetensors" else _task(model, format_name)
     # Adapters need less; merged into their base, weights need more.
@@ -214,7 +214,7 @@ def write(
         disk.new_parents(folder),
         signals.temporary_folder(f".{folder.name}{run_folder.UNFINISHED}", folder.parent) as hidden,
         lock.hold(hidden),  # a later export removes it where none holds it
-        library_warnings.logged(lambda text: None),  # of torch about its own functions
+        environment.logged(lambda text: None),  # of torch about its own functions
     ):
         made = hidden / folder.name
         made.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from gearshift.launcher.run_folder.checkpoint_search import AUTO
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import Pipeline, PipelineStage, ResumeRequest, RunPlan
 from gearshift.models.catalog import Stage
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint import retention
 from gearshift.training.checkpoint.manifest import MODEL, NAME
 from gearshift.training.logging.strict_json import encode, encode_bytes
@@ -51,7 +53,7 @@ def prepare(
     preparation = _Preparation(args, out, list(diagnostics), prepare_one)
     if args.resume is not None:
         folder = _find(args, out)
-        if folder is not None:
+        if folder:
             return preparation.resumed(folder)
     if args.resume in (None, AUTO):
         stages = selected(args)
@@ -64,11 +66,9 @@ def prepare(
 
 def runs_of(ready: Pipeline) -> list[tuple[str, str, RunPlan]]:
     """Name and title of each run that is left, and its plan; a single run has no name."""
-    runs = []
-    for entry, plan in ready.left:
-        title = f"{ready.title(entry)}\n\n" if ready.is_staged else ""
-        runs.append((entry.name, title, plan))
-    return runs
+    if not ready.is_staged:
+        return [("", "", ready.plan)]
+    return [(entry.name, f"{ready.title(entry)}\n\n", plan) for entry, plan in ready.left]
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ class _Preparation:
             if not entries:  # --from is for the first one
                 filled = {**args.filled, **filled}
             plan = self._prepared(replace(args, sets=sets, filled=filled))
-            if self.out is None and not entries and plan is not None:
+            if not self.out and not entries and plan:
                 folder = run_folder.unused_path(plan.name)
             inner = folder / f"{number}-{stage.name}"
-            if plan is not None:
+            if plan:
                 plan = replace(plan, out=inner, resume=ResumeRequest(inner), separate=True)
             entries.append(PipelineStage(stage.name, stage.sentence, inner, plan))
         where = f"--out {folder}" if self.out else "no --out was given"
@@ -113,11 +113,12 @@ class _Preparation:
         """The runs of the folder `pipeline`, without the completed ones. Raises SettingsError."""
         folders = RunReader(pipeline).stages()
         self._refuse_useless(pipeline, folders)
-        try:
-            family = _settings(folders).get("model.family")
-            declared = {stage.name: stage for stage in declared_stages(family)} if family else {}
-        except SettingsError:  # such as a custom task that was moved; preparing its run reports it
-            declared = {}
+        declared: dict[str, Stage] = {}
+        family = _settings(folders).get("model.family")
+        if family:
+            # Such as a custom task that was moved; preparing its run reports it.
+            with suppress(SettingsError):
+                declared = {stage.name: stage for stage in declared_stages(family)}
         entries: list[PipelineStage] = []
         for name, folder in folders.items():
             stage = declared.get(name, Stage(name, ""))
@@ -127,9 +128,9 @@ class _Preparation:
             entries.append(PipelineStage(name, stage.sentence, folder, plan))
         if self.invalid:
             raise SettingsError(distinct(self.invalid))
-        left = [entry.name for entry in entries if entry.start is not None]
+        left = ", ".join(entry.name for entry in entries if entry.start is not None)
         if left:
-            return Pipeline(pipeline, entries, True, f"resuming {pipeline}: {', '.join(left)}")
+            return Pipeline(pipeline, entries, True, f"resuming {pipeline}: {left}")
         last = shlex.quote(str(entries[-1].folder))
         longer = f"{PROGRAM} resume {last} --epochs N --reset schedule"
         line = f"nothing to do: all stages of {pipeline} are completed"
@@ -147,7 +148,7 @@ class _Preparation:
             useless[setting.origin.where.partition(" ")[0]] = setting.origin.where
         if self.args.weights is not None:
             useless[FROM.flag] = f"{FROM.flag} {self.args.weights}"
-        if self.out is not None and self.out.resolve() != pipeline.resolve():
+        if self.out and self.out.resolve() != pipeline.resolve():
             useless["--out"] = f"--out {self.out}"
         stages = ", ".join(map(str, folders.values()))
         for option, where in useless.items():
@@ -165,10 +166,11 @@ class _Preparation:
         if checkpoint_search.newest_step(folder) is None:
             args = replace(args, reset=())
         plan = self._prepared(args)
-        if plan is None:
+        if not plan:
             return None
-        line = plan.line if (folder / run_folder.METRICS).exists() else None
-        return replace(plan, separate=True, line=line)
+        if not (folder / run_folder.METRICS).exists():
+            plan = replace(plan, line=None)
+        return replace(plan, separate=True)
 
     def _prepared(self, args: CliArgs) -> RunPlan | None:
         """One stage; None: it has errors, which are added to `invalid`."""
@@ -177,13 +179,14 @@ class _Preparation:
         except SettingsError as error:
             self.invalid.extend(error.diagnostics)
             return None
-        if plan.launched is not None:  # ranks of torchrun or srun cannot end between stages
+        if plan.launched:  # ranks of torchrun or srun cannot end between stages
             source = plan.launched.source
+            where = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
             fix = f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage"
             self.invalid.append(
                 Diagnostic(
                     f"each stage runs in its own processes, but {source} started this one",
-                    where=f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}",
+                    where=where,
                     allowed=f"one stage at a time under {source}",
                     fix=fix,
                 )
@@ -211,8 +214,10 @@ def _find(args: CliArgs, out: Path | None) -> Path | None:
     With `auto` that in `out`, or the newest of the same model and stages below runs/ that was not
     completed. Reads the disk.
     """
-    folder = out if args.resume == AUTO else Path(args.resume or "")
-    if folder is not None:
+    folder = out
+    if args.resume != AUTO:
+        folder = Path(args.resume or "")
+    if folder:
         return folder if RunReader(folder).stages() else None
     names = [stage.name for stage in selected(args)]
     if not names:
@@ -229,13 +234,12 @@ def _find(args: CliArgs, out: Path | None) -> Path | None:
     return None
 
 
-def _settings(folders: Mapping[str, Path]) -> Mapping[str, Any]:
+def _settings(folders: Mapping[str, Path]) -> Facts:
     """The settings of the first stage; none: they cannot be read, which preparing it reports."""
-    try:
+    with suppress(SettingsError):
         first = next(iter(folders.values()))
         return read_values(first / run_folder.SETTINGS)
-    except SettingsError:
-        return {}
+    return {}
 
 
 def selected(args: CliArgs) -> tuple[Stage, ...]:
@@ -253,13 +257,13 @@ def selected(args: CliArgs) -> tuple[Stage, ...]:
 
 
 def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, list[Diagnostic]]:
-    """The arguments with --from as a setting of `stage`, by default of the selected one; its errors.
+    """The arguments with --from as a setting of `stage`, by default the selected one; its errors.
 
     Reads settings files, and looks at names.
     """
     if args.weights is None:
         return args, []
-    if stage is None:
+    if not stage:
         choice = choose(args)
         stages = {each.name: each for each in declared_stages(choice.family)}
         stage = stages.get(choice.stage or "")
@@ -270,7 +274,7 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
     if args.resume not in (None, AUTO):
         problem = "a resumed run loads weights from its own checkpoint"
         allowed = f"{FROM.flag}  with a new run"
-    elif stage is None:
+    elif not stage:
         problem = "no stage is selected"
         allowed = "with  --mode staged --stage NAME"
         fix = f"--set model.start={shlex.quote(args.weights)}"
@@ -285,8 +289,8 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
             diagnostics = error.diagnostics
         filled = {**args.filled, stage.loads: Setting(value, Origin(CLI_LAYER, option))}
         return replace(rest, filled=filled), diagnostics
-    error = Diagnostic(f"{option}: {problem}", FROM.flag, where=option, allowed=allowed, fix=fix)
-    return rest, [error]
+    refusal = Diagnostic(f"{option}: {problem}", FROM.flag, where=option, allowed=allowed, fix=fix)
+    return rest, [refusal]
 
 
 def weights_in(word: str, stage: Stage) -> Path:
@@ -331,7 +335,7 @@ def _is_completed(folder: Path) -> bool:
 def save_result(
     folder: Path, stages: Mapping[str, Path], codes: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Write and give the result of the pipeline in `folder`, as `summarize`. Raises StorageError."""
+    """Write and give the result of the pipeline in `folder`, of `summarize`. Raises StorageError."""
     result = summarize(stages, codes)
     path = folder / run_folder.RESULT
     with storage_errors(path):
@@ -363,14 +367,21 @@ def summarize(
             {"name": name, "folder": folder.name, **facts, "status": status, "exit_code": code}
         )
     statuses = {stage["status"] for stage in stages}
-    status = "failed" if "failed" in statuses else "stopped"
-    last: Mapping[str, Any] = results[-1] if results else {}
-    peaks = _known(results, "peak_memory_bytes")
+    status = "stopped"
+    if statuses == {"completed"}:
+        status = "completed"
+    elif "failed" in statuses:
+        status = "failed"
     # The largest peak of each kind of memory over stages; None: not measured.
-    kinds = dict.fromkeys(kind for peak in peaks for kind in peak)
-    highest = {kind: max(_known(peaks, kind), default=None) for kind in kinds}
+    highest: dict[str, int | None] = {}
+    for peaks in _known(results, "peak_memory_bytes"):
+        for kind, peak in peaks.items():
+            highest.setdefault(kind, None)
+            if peak is not None:
+                highest[kind] = max(peak, highest[kind] or 0)
+    last: Facts = results[-1] if results else {}
     return {
-        "status": "completed" if statuses == {"completed"} else status,
+        "status": status,
         "steps": sum(_known(results, "steps")),
         "epochs": sum(_known(results, "epochs")),
         "wall_s": sum(_known(results, "wall_s")),
@@ -386,5 +397,5 @@ def summarize(
     }
 
 
-def _known(results: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+def _known(results: Sequence[Facts], key: str) -> list[Any]:
     return [result[key] for result in results if result.get(key) is not None]
