@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import platform
-import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
 from gearshift.engines.base import World
 from gearshift.launcher.base import environment, signals
-from gearshift.launcher.base.diagnostics import PROGRAM
-from gearshift.launcher.base.redaction import redact, redact_variables
 from gearshift.launcher.base.signals import ProcessPhase
 from gearshift.launcher.config import machine
 from gearshift.launcher.config.schema import Settings, model_name
@@ -27,7 +23,6 @@ from gearshift.training.callbacks.preemption import Deadline, Preemption
 from gearshift.training.health import Health
 from gearshift.training.inspection import Architecture
 from gearshift.training.logging.console_reporter import ConsoleReporter
-from gearshift.training.logging.console_text import render_row
 from gearshift.training.logging.events import EventsWriter
 from gearshift.training.logging.metrics import MetricsWriter, ResultWriter
 from gearshift.training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput, can_redraw
@@ -94,7 +89,9 @@ def build(
         if not job.resume or job.resume.until is None:  # not a replay of verify
             callbacks.append(SamplesWriter(storage, emit))
             if settings.track:
-                callbacks.append(_trackers(job, settings, folder, info, emit))
+                from gearshift.launcher.run import tracking
+
+                callbacks.append(tracking.build(job, settings, folder, info, emit))
             if settings.log.profile is not None:
                 from gearshift.training.callbacks.profiler import Profiler
 
@@ -189,48 +186,6 @@ def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit:
             if "fault" in event["facts"]:
                 reported.add(str(event["facts"]["fault"]))
     return Health(state, reported, learns=learns, has_patience=settings.stop.patience is not None)
-
-
-def _trackers(
-    job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: Emit
-) -> Callback:
-    """The trackers of rank 0."""
-    from gearshift.training.trackers.follow import Run
-    from gearshift.training.trackers.process import Trackers
-
-    def clean(values: Facts) -> Any:
-        """`values` without secrets."""
-        return json.loads(redact_variables(redact(json.dumps(values)), environment.variables()))
-
-    def report(kind: Literal["notice", "warning"], label: str, text: str) -> None:
-        """Write a message after the outputs of the run were closed."""
-        if kind == "warning":
-            label, text = "warning", f"{label}: {text}"
-        text = render_row(label, text)
-        if job.console:
-            PlainOutput(sys.stdout).write(kind, text)
-        job.log(text)
-
-    values = {}
-    origins = {}
-    for key, setting in job.resolved.values.items():
-        values[key] = setting.value
-        origins[key] = f"{setting.origin.layer}: {setting.origin.where}"
-    names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
-    went_back = False
-    if job.resume and job.resume.source.resolve() == folder.resolve():
-        went_back = job.resume.step is not None or bool(job.resume.reset)
-    run = Run(
-        folder=folder.absolute(),
-        track=settings.track,
-        settings=clean(values),
-        origins=clean(origins),
-        facts={name: getattr(info, name) for name in names},
-        went_back=went_back,
-        checkpoints=settings.tracking.checkpoints,
-        command=f"{PROGRAM} track {shlex.quote(str(folder))}",
-    )
-    return Trackers(run, settings.tracking.wait_s, emit, report)
 
 
 class SamplesWriter(Callback):

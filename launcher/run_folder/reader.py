@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +28,6 @@ from gearshift.training.storage import lines_of, open_to_read, parse_json, read_
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]
-_STEP = itemgetter("step")
 _LARGEST = 1e18
 Json = dict[str, Any]
 """A JSON object."""
@@ -163,15 +159,15 @@ class _Event(_Record):
 
 
 _ANY: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
-_EVENT = TypeAdapter(_Event)
+EVENT = TypeAdapter(_Event)
 _OF_FILES: Mapping[str, TypeAdapter[Any]] = {
     RESULT: TypeAdapter(_Result),
     STAGES: TypeAdapter(_Stages),
     PROFILE: TypeAdapter(_Profile),
     ORIGINS: TypeAdapter(dict[str, _Origin]),
-    EVENTS: _EVENT,
+    EVENTS: EVENT,
 }
-_METRICS: TypeAdapter[Any] = TypeAdapter(
+METRICS_LINE: TypeAdapter[Any] = TypeAdapter(
     Annotated[_TrainLine | _EvalLine, Field(discriminator="kind")]
 )
 
@@ -210,7 +206,7 @@ class RunReader:
             if self._redacts:
                 text = content.decode(errors="replace")
                 content = redact_variables(text, environment.variables()).encode()
-            return _parsed(content, adapter or _OF_FILES.get(name, _ANY))
+            return parsed(content, adapter or _OF_FILES.get(name, _ANY))
         return None
 
     def metrics(self) -> Iterator[Json]:
@@ -224,7 +220,7 @@ class RunReader:
                     line = parse_json(content)
                     if isinstance(line, dict) and line.keys().isdisjoint(("kind", "step")):
                         continue
-                    _METRICS.validate_python(line)
+                    METRICS_LINE.validate_python(line)
                 except ValueError as error:
                     raise _damaged(path, error, number) from error
                 yield line
@@ -234,11 +230,11 @@ class RunReader:
         with suppress(OSError), open_to_read(self._folder / name) as file:
             for line in lines_of(file):
                 with suppress(ValueError):
-                    yield _parsed(line.decode(errors="replace"), adapter)
+                    yield parsed(line.decode(errors="replace"), adapter)
 
     def events(self, name: str = EVENTS) -> Iterator[Json]:
         """The lines of events.jsonl, or of that of another rank: time, kind, step, facts."""
-        return self.lines(name, _EVENT)
+        return self.lines(name, EVENT)
 
     def stages(self) -> dict[str, Path]:
         """The run folder of each stage of a staged run, by name; empty: it is none."""
@@ -248,55 +244,7 @@ class RunReader:
         return {}
 
 
-class FollowedLines:
-    """The new "train" lines and events of a run."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._read: dict[str, tuple[int, int]] = {}
-        """Of each file the inode, and the end of the lines that were returned."""
-
-    def restarted(self) -> bool:
-        """Whether a file was cut or replaced, as a resume does: all lines then count as new."""
-        is_cut = False
-        for name, (inode, end) in self._read.items():
-            with suppress(OSError):
-                stat = (self._folder / name).stat()
-                is_cut |= stat.st_ino != inode or stat.st_size < end
-        if is_cut:
-            self._read.clear()
-        return is_cut
-
-    def new(self) -> Iterator[Json]:
-        """The lines since the last call. Reads the disk."""
-        earlier: list[Json] = []
-        events: list[Json] = []
-        for event in self._lines(EVENTS, _EVENT):
-            events.append(event)
-            if event["kind"] == "started":
-                earlier += events
-                events.clear()
-        # The metrics of a step precede its events; two generations are not mixed.
-        train = (line for line in self._lines(METRICS, _METRICS) if line["kind"] == "train")
-        yield from earlier
-        yield from heapq.merge(train, sorted(events, key=_STEP), key=_STEP)
-
-    def _lines(self, name: str, adapter: TypeAdapter[Any]) -> Iterator[Json]:
-        """Each complete and valid line since the last call."""
-        with suppress(OSError), open_to_read(self._folder / name) as file:
-            stat = os.fstat(file.fileno())
-            inode, end = self._read.get(name, (stat.st_ino, 0))
-            if inode != stat.st_ino or stat.st_size < end:
-                return
-            file.seek(end)
-            for line in lines_of(file):
-                end += len(line)
-                self._read[name] = inode, end
-                with suppress(ValueError):
-                    yield _parsed(line, adapter)
-
-
-def _parsed(content: str | bytes, adapter: TypeAdapter[Any]) -> Json:
+def parsed(content: str | bytes, adapter: TypeAdapter[Any]) -> Json:
     """The JSON in `content`, as `adapter` describes it. Raises ValueError."""
     value: Json = parse_json(content)
     adapter.validate_python(value)

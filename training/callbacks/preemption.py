@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gearshift.training.callbacks.base import Action, Callback, Emit, Outcome, Step
-from gearshift.training.stop_reason import INTERRUPTED
 
 if TYPE_CHECKING:
     from gearshift.training.train_plan import TrainPlan
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 _SENT_TO_ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Signals that a terminal or a scheduler sends to each process of a run."""
 _SAME_PRESS_S = 0.5
+_EXIT_AT_ONCE = 130
+"""As stop_reason.INTERRUPTED."""
 Listen = Callable[[Callable[[signal.Signals], None]], AbstractContextManager[object]]
 """Lets a function take each signal that ends a run, in a thread, within a block."""
 
@@ -61,7 +62,7 @@ class Preemption(Callback):
             if self._interrupted_at is None:
                 self._interrupted_at = now
             elif now - self._interrupted_at > _SAME_PRESS_S:
-                os._exit(INTERRUPTED)
+                os._exit(_EXIT_AT_ONCE)
         if arrived.name not in self._names:
             self._names.append(arrived.name)
         self._actions |= action | Action.SAVE
