@@ -428,6 +428,10 @@ def handling(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> Ite
 @contextmanager
 def deferred() -> Iterator[None]:
     """Raise the signals that end a command at the end of the block. See `phase`."""
+    known = installed()
+    if known and known.phase is ProcessPhase.TRAINS:
+        yield  # no signal raises an exception here
+        return
     with phase(ProcessPhase.HOLDS) as handler:
         yield
     held = [*handler.held]
