@@ -22,6 +22,8 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """The signals that end a command, and a run after it has saved."""
 _LIMIT_S = 3.0
 """Seconds from a signal to the end of the process; a library may hold the main thread longer."""
+_END = b"\0"
+"""No signal: the one that waits for all before has written it to the pipe."""
 Report = Callable[[BaseException], object]
 """Tells a supervisor of the exception of a signal."""
 Take = Callable[[signal.Signals], object]
@@ -96,6 +98,7 @@ class Signals:
         """Signals to raise when phase HOLDS ends."""
         self.is_answered = threading.Event()
         """An exception of a signal was caught: the program ends by itself."""
+        self.reader: _SignalReader | None = None
         self._take: Take | None = None
         """Of phase TRAINS."""
         self._job: ProcessPhase | None = None
@@ -131,7 +134,7 @@ class Signals:
 
     def listen(self) -> None:
         """Handle the signals that end a command, except those that the shell ignores."""
-        _SignalReader(self.read)
+        self.reader = _SignalReader(self.read)
         for number in _unignored():
             signal.signal(number, self)
 
@@ -168,6 +171,8 @@ class Signals:
         try:
             yield
         finally:
+            if self.reader and phase is ProcessPhase.TRAINS:
+                self.reader.wait()  # what has arrived until now is for `take`
             with self._lock:
                 self.phase = phase_before
                 self._take = take_before
@@ -261,6 +266,7 @@ class _SignalReader:
     def __init__(self, take: Take) -> None:
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
+        self._has_read = threading.Event()
         self._before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         # A forked data-loader worker shares the pipe: without this its signals would count as ours.
         os.register_at_fork(after_in_child=_forget_pipe)
@@ -268,6 +274,12 @@ class _SignalReader:
             target=self._read, args=(take,), name="signals", daemon=True
         )
         self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the signals that have arrived are taken."""
+        self._has_read.clear()
+        os.write(self._write_end, _END)
+        self._has_read.wait()
 
     def close(self) -> None:
         """Give the signals to the reader before, and wait until `take` has returned."""
@@ -284,6 +296,8 @@ class _SignalReader:
             for number in numbers:
                 if number in ENDING:
                     take(signal.Signals(number))
+                elif number == _END[0]:
+                    self._has_read.set()
 
 
 def _forget_pipe() -> None:
@@ -336,7 +350,8 @@ def phase(
         if not known:
             handler.report = report
             cleanup.enter_context(handling(_unignored(), handler))
-            cleanup.callback(_SignalReader(handler.read).close)
+            handler.reader = _SignalReader(handler.read)
+            cleanup.callback(handler.reader.close)
             cleanup.callback(handler.is_answered.set)  # the reader may wait for it
         if name is ProcessPhase.TRAINS:  # also the Ctrl-C that a shell ignores in the background
             cleanup.enter_context(handling(heeded(), handler))
