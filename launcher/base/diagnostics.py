@@ -48,9 +48,19 @@ class SettingsError(Exception):
         super().__init__(render(self.diagnostics))
 
     @classmethod
-    def of(cls: type[Error], message: str, **parts: Any) -> Error:
-        """The error of a single diagnostic; `parts` are its fields besides the message."""
-        return cls([Diagnostic(message, **parts)])
+    def of(
+        cls: type[Error],
+        message: str,
+        *,
+        key: str | None = None,
+        value: Any = None,
+        where: str | None = None,
+        allowed: str | None = None,
+        did_you_mean: str | None = None,
+        fix: str | None = None,
+    ) -> Error:
+        """The error of a single diagnostic."""
+        return cls([Diagnostic(message, key, value, where, None, allowed, did_you_mean, fix)])
 
 
 class FetchError(Exception):

@@ -234,6 +234,7 @@ class Signals:
         """Answer a signal in the thread that reads them."""
         answer = self.answer(number)
         may_end = answer is Answer.EXIT
+        # The main thread raises the exception; this one sees that it has an effect.
         if answer in (Answer.RAISE, Answer.HOLD):
             is_handled = signal.getsignal(number) is self
             if not is_handled or self.is_answered.wait(_LIMIT_S):
@@ -451,5 +452,6 @@ def deferred() -> Iterator[None]:
         yield
     held = [*handler.held]
     handler.held.clear()
+    # As if they came now: the handler raises here, or another program's does.
     for number in held:
         signal.raise_signal(number)

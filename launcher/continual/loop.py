@@ -182,6 +182,7 @@ class Arrivals:
                 growing[name] = stamp
             else:
                 complete[name] = stamp
+        # A file that only disappeared is no arrival.
         if new.items() - self._last_scan.items():
             self.changed_at = now
         self._last_scan = new
@@ -194,6 +195,7 @@ class Arrivals:
             return False
         if self._ready_since is None:
             self._ready_since = now
+        # Files of one delivery arrive one after the other, but a slow one holds up no experience.
         if growing and now - self._ready_since < _MAX_SETTLE_TIMES * self._settle_s:
             return False
         self._ready_since = None
@@ -257,6 +259,7 @@ class ContinualLoop:
         """The ledger at the resume point; of a run that starts, its complete first data."""
         resume = self._plan.resume
         restarts_data = resume is not None and "data" in resume.reset
+        # A checkpoint before the newest one knows nothing of the experiences after it.
         ledger = None if restarts_data else experiences.load(self._folder)
         if ledger:
             if resume and resume.step is not None:
@@ -311,6 +314,7 @@ class ContinualLoop:
             self._postpone(experience, f"{missing} changed or is gone")
             return None
 
+        # The ranks get the data and the settings of the experience, and resume the step before it.
         spec = spec_of(self._folder, experience, self._deadline)
         if experience.number:
             record_settings(self._plan.resolved, spec)
@@ -318,6 +322,7 @@ class ContinualLoop:
         if not resume and self._step is not None:
             resume = ResumeRequest(self._folder)
         end = self._train(replace(self._plan, experience=spec, resume=resume))
+        # The supervisor took these signals, not the clock: they end the loop, too.
         self._clock.signals |= end.signals
         if experience.number and end.kind == "invalid input":
             self._postpone(experience, end.text.removeprefix("error: "))
@@ -328,8 +333,10 @@ class ContinualLoop:
             forgetting = outcome.get("experience")
             trained = replace(experience, state="trained", end_step=step, forgetting=forgetting)
             self._save(self._ledger.updated(trained))
+            # What was asked to be resumed is done: from here on the newest checkpoint is.
             self._resume = None
             return None
+        # The ranks stop at the deadline as at a signal; without one it is the end of the run.
         if end.exit_code == exit_codes.RUN_AGAIN and not end.signals and self._is_late():
             return self._stopped(self._time_limit)
         self._update_result({})
@@ -373,6 +380,7 @@ class ContinualLoop:
         """Wait for new files and plan the next experience; or the end of the run."""
         clock = self._clock
         quiet_s = self._settings.quiet_s
+        # The ranks hold the lock while they train; nobody else may resume the run in between.
         with lock.hold(self._folder):
             source = str(self._source)
             since = clock.now()
@@ -381,6 +389,7 @@ class ContinualLoop:
                 quiet_at = math.inf
                 if quiet_s is not None:
                     quiet_at = max(since, self._arrivals.changed_at or since) + quiet_s
+                # Signals first: they must be answered within seconds, whatever has arrived.
                 if signal.SIGINT in clock.signals:
                     return self._stopped("Ctrl-C", exit_codes.INTERRUPTED)
                 if clock.signals:

@@ -106,7 +106,7 @@ def fetch(
     return files
 
 
-def _error(message: str, target: DownloadTarget, **parts: object) -> SettingsError:
+def _error(message: str, target: DownloadTarget, **parts: str | None) -> SettingsError:
     """An error that the user can fix: wrong URL, file or archive; `parts`: allowed, fix."""
     return SettingsError.of(message, value=target.file.url, where=str(target.file.url), **parts)
 

@@ -202,6 +202,7 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
         end = run_end.out_of_memory(end, kills, again.resolved.batching)
         if end.text:
             show(end)
+        # Whoever sent a signal wants the run to end, whatever the ranks made of it.
         if end.kind == "ended" or end.signals or not folder.is_dir():
             return end
 

@@ -113,6 +113,7 @@ def prepare_run_at(
     except SettingsError as error:
         diagnostics += error.diagnostics
 
+    # Other ranks may look when rank 0 has created the folder already.
     is_rank_0 = launched is None or launched.rank == 0
     if out and is_rank_0 and (decision or args.resume is None):
         resume = decision.resume if decision else None

@@ -126,10 +126,13 @@ def build(
     text: str,
     trace: str = "",
     exit_code: int | None = None,
+    fault: str | None = None,
+    outcome: Facts | None = None,
+    micro_batch: int | None = None,
     diagnostics: Sequence[Diagnostic] = (),
-    **more: Any,
+    cause: BaseException | None = None,
 ) -> RunEnd:
-    """The end of `rank` on this host, now, without secrets of the environment; `more` as RunEnd."""
+    """The end of `rank` on this host, now, without secrets of the environment."""
 
     def clean(text: str) -> str:
         return redact_variables(text, environment.variables())
@@ -144,7 +147,16 @@ def build(
     if exit_code is None:
         exit_code = _CODES.get(kind, exit_codes.FAILURE)
     return RunEnd(
-        kind, exit_code, rank, text=clean(text), trace=clean(trace), diagnostics=cleaned, **more
+        kind,
+        exit_code,
+        rank,
+        text=clean(text),
+        trace=clean(trace),
+        fault=fault,
+        outcome=outcome,
+        micro_batch=micro_batch,
+        diagnostics=cleaned,
+        cause=cause,
     )
 
 

@@ -135,6 +135,7 @@ def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
                 return None
             run = _run_in(out, None, where)
             return run if run.checkpoint or run.is_completed else None
+        # A step is one of the run in --out, or of the newest run.
         if argument.isdigit():
             path = out or next(iter(newest(SETTINGS)), PARENT)
             step = int(argument)
@@ -232,6 +233,7 @@ def _newest_intact(saved: dict[int, Path]) -> SavedCheckpoint | None:
     Raises CheckpointError about the newest if all are damaged, and CheckpointUnreadable.
     """
     damage: CheckpointError | None = None
+    # The tensors are verified by the ranks, which read them anyway.
     for step, folder in reversed(saved.items()):
         try:
             files = manifest.read(folder).files
@@ -416,6 +418,7 @@ def prepare_folder(
     disk.
     """
     step = point.step if point else 0
+    # A fork has no lines of its own yet.
     logged = resume.source / METRICS
     if logged.exists() and not (storage.path / METRICS).exists():
         with storage_errors(logged):

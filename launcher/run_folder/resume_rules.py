@@ -68,6 +68,7 @@ def decide(
     """
     if args.resume is None and not args.reset:
         return RunPlan(resolve(args, machine, world_size, None, chosen))
+    # All errors of one start come together: none of them ends the search for others.
     diagnostics: list[Diagnostic] = []
     for part in args.reset:
         if part not in PARTS:
@@ -178,10 +179,12 @@ def _is_left(
     """Whether the run has steps to take: not completed, or to be longer. Reads the disk."""
     if not run.is_completed or "data" in args.reset:
         return True
+    # An earlier step has steps after it that can be taken again.
     if run.requested_step not in (None, checkpoint_search.newest_step(run.folder)):
         return True
     if not any(change.key in LENGTH or change.key.startswith("stop.") for change in changes):
         return False
+    # The length of a continual run is that of its first data: new data may still come.
     if (run.folder / run_folder.EXPERIENCES).exists():
         return True
     settings = resolved.settings
@@ -236,7 +239,7 @@ def differences(
         if key == "train.epochs" and new is None and setting.replaced:
             continue  # follows from train.max_steps
         if key not in before and key not in resolved.keys.decided:
-            continue
+            continue  # a setting that is newer than the run
         if new == old or paths.is_same(key, old, new, values):
             continue
         rule = "free" if key in free else rule_of(key)

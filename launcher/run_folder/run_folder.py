@@ -91,6 +91,7 @@ class RunFolder:
         """
         if self.is_resumed or has_trained(self.path):
             return False
+        # A folder that was there before has the files of a job, which stay.
         if self.created:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
@@ -197,6 +198,7 @@ def create(
     """
 
     def write(folder: Path) -> None:
+        # origins.json last: with both files the folder is a run, see `is_run_folder`.
         with _staged(folder / ORIGINS, render.render_origins(resolved)) as origins:
             write_new(folder / SETTINGS, render.render_settings(resolved))
             origins.replace(folder / ORIGINS)

@@ -49,6 +49,7 @@ def train_stages(
                 is_done = end.exit_code == exit_codes.DONE
                 if is_done and end.signals:  # they came too late for this stage to stop
                     raise signals.exception(min(end.signals))
+                # After each stage, so that a kill between two leaves a true result.
                 codes[stage.name] = end.exit_code
                 save_result(pipeline.folder, pipeline.folders, codes)
                 if not is_done:
@@ -57,6 +58,7 @@ def train_stages(
         end = replace(run_end.of_error(error, 0), text="stopped between two stages")
         show(end)
     assert end is not None, "a pipeline with nothing left is not trained"
+    # From here on it is the end of the pipeline, not of its last stage.
     end = replace(end, folder=None, wants_report=False)
     has_trained = any(run_folder.has_trained(stage.folder) for stage in pipeline.entries)
     if new_folder and end.did_nothing and not has_trained:

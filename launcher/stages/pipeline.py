@@ -88,6 +88,7 @@ class _Preparation:
         if args.resume is not None:
             line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
             args = replace(args, resume=None)
+        # Each run gets its own stage: the list of all is for this function only.
         sets = [text for text in args.sets if text.partition("=")[0].strip() != STAGES]
         folder = self.out or run_folder.PARENT / STAGED_MODE
         entries: list[PipelineStage] = []
@@ -101,6 +102,7 @@ class _Preparation:
                 folder = run_folder.unused_path(plan.name)
             inner = folder / f"{number}-{stage.name}"
             if plan:
+                # All folders are made before the first stage starts: each resumes in its own.
                 plan = replace(plan, out=inner, resume=ResumeRequest(inner), separate=True)
             entries.append(PipelineStage(stage.name, stage.sentence, inner, plan))
         where = f"--out {folder}" if self.out else "no --out was given"
@@ -163,11 +165,13 @@ class _Preparation:
 
     def _resumed_stage(self, folder: Path, weights: dict[str, Setting]) -> RunPlan | None:
         args = replace(self.args, resume=str(folder), weights=None, filled=weights)
+        # A stage that saved nothing yet has nothing to reset.
         if checkpoint_search.newest_step(folder) is None:
             args = replace(args, reset=())
         plan = self._prepared(args)
         if not plan:
             return None
+        # A stage that never trained is not resumed in the eyes of the user.
         if not (folder / run_folder.METRICS).exists():
             plan = replace(plan, line=None)
         return replace(plan, separate=True)
@@ -335,7 +339,10 @@ def _is_completed(folder: Path) -> bool:
 def save_result(
     folder: Path, stages: Mapping[str, Path], codes: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Write and give the result of the pipeline in `folder`, of `summarize`. Raises StorageError."""
+    """Write and give the result of the pipeline in `folder`; see `summarize`.
+
+    Raises StorageError.
+    """
     result = summarize(stages, codes)
     path = folder / run_folder.RESULT
     with storage_errors(path):
@@ -356,6 +363,7 @@ def summarize(
         result = RunReader(folder).result() or {}
         if result:
             results.append(result)
+        # The exit code of this start decides: result.json may be that of an earlier one.
         code = (codes or {}).get(name)
         status = result.get("status", "waiting")
         if code is not None:
