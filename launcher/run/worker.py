@@ -83,7 +83,7 @@ class Loading:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rank:
     """What a rank has prepared, to train or to evaluate."""
 
@@ -210,9 +210,9 @@ def _train(rank: Rank) -> Outcome:
     resumed = rank.resumed
     loading = rank.loading
     task = rank.tasks[0]
-    samples = rank.samples
     if not job.number and isinstance(task, HasFrozenEncoder) and _caches_features(rank, task):
-        samples = Samples(task, task.data("train"), settings.train.seed)
+        rank.samples = Samples(task, task.data("train"), settings.train.seed)
+    samples = rank.samples
     batching = job.resolved.batching
     order = DataOrder(len(samples), batching.global_batch, settings.train.seed)
     train_plan = solve(
