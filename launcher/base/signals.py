@@ -351,9 +351,10 @@ def phase(
         if not known:
             handler.report = report
             cleanup.enter_context(handling(_unignored(), handler))
-            handler.reader = _SignalReader(handler.read)
-            cleanup.callback(handler.reader.close)
-            cleanup.callback(handler.is_answered.set)  # the reader may wait for it
+            if name is not ProcessPhase.HOLDS:  # the program that imported us may take its time
+                handler.reader = _SignalReader(handler.read)
+                cleanup.callback(handler.reader.close)
+                cleanup.callback(handler.is_answered.set)  # the reader may wait for it
         if name is ProcessPhase.TRAINS:  # also the Ctrl-C that a shell ignores in the background
             cleanup.enter_context(handling(heeded(), handler))
         cleanup.enter_context(handler.during(name, take))
