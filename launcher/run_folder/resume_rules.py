@@ -229,7 +229,7 @@ def differences(
     free = set()
     if now["mode"] == provenance.STAGED_MODE:  # the checkpoint has the weights of earlier stages
         free = {stage.loads for stage in selection.declared_stages(now["model.family"])}
-    if checkpoint and checkpoint.base:
+    if checkpoint and checkpoint.base is not None:
         free.add(PRETRAINED)
     changes = []
     for key, leaf in setting_infos(resolved.settings.model.family).items():

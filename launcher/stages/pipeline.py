@@ -122,17 +122,18 @@ class _Preparation:
             with suppress(SettingsError):
                 declared = {stage.name: stage for stage in declared_stages(family)}
         entries: list[PipelineStage] = []
+        left = []
         for name, folder in folders.items():
             stage = declared.get(name, Stage(name, ""))
             plan = None
             if not _is_completed(folder):
+                left.append(name)
                 plan = self._resumed_stage(folder, _weights(stage, entries))
             entries.append(PipelineStage(name, stage.sentence, folder, plan))
         if self.invalid:
             raise SettingsError(distinct(self.invalid))
-        left = ", ".join(entry.name for entry in entries if entry.start is not None)
         if left:
-            return Pipeline(pipeline, entries, True, f"resuming {pipeline}: {left}")
+            return Pipeline(pipeline, entries, True, f"resuming {pipeline}: {', '.join(left)}")
         last = shlex.quote(str(entries[-1].folder))
         longer = f"{PROGRAM} resume {last} --epochs N --reset schedule"
         line = f"nothing to do: all stages of {pipeline} are completed"
@@ -200,11 +201,11 @@ class _Preparation:
 
 def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> dict[str, Setting]:
     """The setting that loads the weights of the latest matching stage before this one."""
-    before = [entry for entry in entries if entry.name in stage.of]
-    if stage.loads is None or not before:
-        return {}
-    origin = Origin(CLI_LAYER, f"stage {before[-1].name} of this run")
-    return {stage.loads: Setting(str(before[-1].folder), origin)}
+    for entry in reversed(entries):
+        if stage.loads and entry.name in stage.of:
+            origin = Origin(CLI_LAYER, f"stage {entry.name} of this run")
+            return {stage.loads: Setting(str(entry.folder), origin)}
+    return {}
 
 
 def distinct(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
@@ -269,8 +270,9 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
         return args, []
     if not stage:
         choice = choose(args)
-        stages = {each.name: each for each in declared_stages(choice.family)}
-        stage = stages.get(choice.stage or "")
+        for declared in declared_stages(choice.family):
+            if declared.name == choice.stage:
+                stage = declared
     option = f"{FROM.flag} {args.weights}"
     rest = replace(args, weights=None)
     allowed = "with a later stage"
