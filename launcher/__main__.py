@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from gearshift.launcher.base import environment, exit_codes, library_warnings, signals
-from gearshift.launcher.base.signals import Stopped
+from gearshift.launcher.base import environment, exit_codes, signals
+from gearshift.launcher.base.signals import ProcessPhase, Stopped
 from gearshift.slurm.environment import JOB_VARIABLE, InvalidEnvironment, read_rank_environment
 
 if TYPE_CHECKING:
@@ -25,26 +25,21 @@ _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EI
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Prints errors to stderr."""
     # Imported here, after `program` has installed the signal handlers: imports take time.
-    with signals.imports():
+    with signals.phase(ProcessPhase.IMPORTS):
         from gearshift.launcher.cli import parser
 
         command_line = parser.read(sys.argv[1:] if argv is None else argv)
-    handler = signals.installed() or signals.Signals()
-    ends_at_once = handler.ends_at_once
     try:
-        handler.ends_at_once = False
-        code = _run(command_line)
-        sys.stdout.flush()
-        return code
+        with signals.phase(ProcessPhase.COMMAND) as handler:
+            code = _run(command_line)
+            sys.stdout.flush()
+            return code
     except (Exception, KeyboardInterrupt, Stopped) as error:
-        handler.ends_at_once = ends_at_once
         if handler.caused(error):
             handler.clean_up()
             _print(handler.text, sys.stderr)
             return handler.code
         return _report(error, command_line.as_json)
-    finally:
-        handler.ends_at_once = ends_at_once
 
 
 def _run(command_line: CommandLine) -> int:
@@ -64,10 +59,10 @@ def _run(command_line: CommandLine) -> int:
         return exit_codes.DONE
     if diagnostics and not command_line.command.adds_errors:
         raise SettingsError(diagnostics)
-    with environment.importing(), signals.imports():
+    with environment.importing(), signals.phase(ProcessPhase.IMPORTS):
         command = importlib.import_module(command_line.command.module)
     # A command with a log, such as `run`, writes them to it.
-    with library_warnings.logged(lambda text: None):
+    with environment.logged(lambda text: None):
         code: int = command.main(command_line)
     return code
 
@@ -134,7 +129,7 @@ def program() -> NoReturn:
     """Run the command line of this process and exit with its code."""
     _open_streams()
     handler = signals.Signals()
-    handler.ends_at_once = True
+    handler.phase = ProcessPhase.IMPORTS
     handler.listen()
     if environment.variables().get(JOB_VARIABLE):
         from gearshift.launcher.run.job_generation import start_publisher

@@ -23,7 +23,6 @@ from gearshift.launcher.report.watched_run import WatchedRun
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
-from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.saved_runs import evaluate, export, predict, saved_model
 from gearshift.launcher.saved_runs.rerun import RerunFailed
 from gearshift.launcher.saved_runs.saved_model import find_saved
@@ -262,14 +261,14 @@ def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
             reset=_listed(arguments["reset"]),
         )
         ready = run_command.prepare(args, _path(arguments["out"]), [])
-        stages = {} if isinstance(ready, RunPlan) else ready.folders
+        stages = ready.folders
         result = ready.nothing_left
         if result is not None:
             folder = Path(result["folder"]) if ready.is_rank_0 else None
             return _run_of(result, folder, stages)
 
-        if isinstance(ready, RunPlan) and ready.starts_processes:
-            custom_task.check_importable(ready.resolved.settings.model.family, f"{call}()")
+        if ready.plan.starts_processes:
+            custom_task.check_importable(ready.plan.resolved.settings.model.family, f"{call}()")
         if console and ready.is_rank_0 and ready.warnings:
             print(render(as_arguments(ready.warnings, "train")), file=sys.stderr, flush=True)
         end = run_command.train(ready, console, show=lambda end: None)

@@ -71,9 +71,14 @@ class Interruption:
 
         Collective.
         """
-        agreed = self.world.agree(int(self.requested()) | (WORKER_DIED if error else 0))
+        flags = int(self.requested())
+        text = None
+        if error is not None:
+            flags |= WORKER_DIED
+            text = str(error)
+        agreed = self.world.agree(flags)
         if agreed & WORKER_DIED:
-            raise WorkerDied(first_error(self.world, str(error) if error else None))
+            raise WorkerDied(first_error(self.world, text))
         if agreed:
             raise Interrupted(Action(agreed))
 
@@ -81,7 +86,8 @@ class Interruption:
         """`batches`, with a check before each. Collective."""
         arriving = iter(batches)
         while True:
-            error = batch = None
+            error = None
+            batch = None
             try:
                 batch = next(arriving, None)
             except WorkerDied as died:
@@ -104,7 +110,10 @@ class Interruption:
         hooked = module if is_eager else Module()
 
         def check() -> bool:
-            agreed = self.world.agree(int(self.requested()) | (_FAILED if failures else 0))
+            flags = int(self.requested())
+            if failures:
+                flags |= _FAILED
+            agreed = self.world.agree(flags)
             if agreed & ENDING:
                 raise Interrupted(Action(agreed & ENDING))
             return bool(agreed & _FAILED)

@@ -48,9 +48,19 @@ class SettingsError(Exception):
         super().__init__(render(self.diagnostics))
 
     @classmethod
-    def of(cls: type[Error], message: str, **parts: Any) -> Error:
-        """The error of a single diagnostic; `parts` are its fields besides the message."""
-        return cls([Diagnostic(message, **parts)])
+    def of(
+        cls: type[Error],
+        message: str,
+        *,
+        key: str | None = None,
+        value: Any = None,
+        where: str | None = None,
+        allowed: str | None = None,
+        did_you_mean: str | None = None,
+        fix: str | None = None,
+    ) -> Error:
+        """The error of a single diagnostic."""
+        return cls([Diagnostic(message, key, value, where, None, allowed, did_you_mean, fix)])
 
 
 class FetchError(Exception):
@@ -63,47 +73,57 @@ class FetchError(Exception):
 
 def render(diagnostics: Sequence[Diagnostic]) -> str:
     """The diagnostics as printed lines, one block each."""
-    lines = list[str]()
-    for one in diagnostics:
-        lines.append(f"{one.severity}: {one.message}")
-        where = one.where
-        if where is not None and one.overrides is not None:
-            where += f" (overrides {plain(one.overrides[0])} from {one.overrides[1]})"
+    lines = []
+    for diagnostic in diagnostics:
+        lines.append(f"{diagnostic.severity}: {diagnostic.message}")
+        where = diagnostic.where
+        if where is not None and diagnostic.overrides is not None:
+            value, origin = diagnostic.overrides
+            where += f" (overrides {plain(value)} from {origin})"
         parts = {
             "where": where,
-            "allowed": one.allowed,
-            "did you mean": one.did_you_mean,
-            "fix": one.fix,
+            "allowed": diagnostic.allowed,
+            "did you mean": diagnostic.did_you_mean,
+            "fix": diagnostic.fix,
         }
-        lines += [f"  {label:<12}  {text}" for label, text in parts.items() if text is not None]
+        for label, text in parts.items():
+            if text is not None:
+                lines.append(f"  {label:<12}  {text}")
     return printable(redact("\n".join(lines)))
 
 
-def unknown(flag: str, name: str, names: Iterable[str], **parts: Any) -> Diagnostic:
-    """The error about the argument `name` of an option, which is none of `names`; `parts` replace fields."""
+def unknown(
+    flag: str,
+    name: str,
+    names: Iterable[str],
+    message: str = "",
+    key: str | None = None,
+    where: str = "",
+) -> Diagnostic:
+    """The error about the argument `name` of an option, which is none of `names`."""
     options = [*names]
-    near = nearest_match(name, options)
-    fields: dict[str, Any] = {
-        "message": f"unknown {flag} '{name}'",
-        "where": f"command line: {flag} {name}",
-    }
-    fields |= {
-        "allowed": ", ".join(options),
-        "did_you_mean": near,
-        "fix": near and f"{flag} {near}",
-    }
-    return Diagnostic(value=name, **{**fields, **parts})
+    similar = nearest_match(name, options)
+    return Diagnostic(
+        message or f"unknown {flag} '{name}'",
+        key=key,
+        value=name,
+        where=where or f"command line: {flag} {name}",
+        allowed=", ".join(options),
+        did_you_mean=similar,
+        fix=similar and f"{flag} {similar}",
+    )
 
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
     """The diagnostics for JSON: one object each, with all fields but the order."""
-    names = ("value", "where")
-    return [
-        _redacted(
-            {**asdict(d), "overrides": d.overrides and dict(zip(names, d.overrides, strict=True))}
-        )
-        for d in diagnostics
-    ]
+    objects = []
+    for diagnostic in diagnostics:
+        fields = asdict(diagnostic)
+        if diagnostic.overrides is not None:
+            value, where = diagnostic.overrides
+            fields["overrides"] = {"value": value, "where": where}
+        objects.append(_redacted(fields))
+    return objects
 
 
 def shown(value: Any) -> str:
@@ -124,32 +144,38 @@ def plain(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value and abs(value) <= 1e-3:
-        from decimal import Decimal  # slow to import
-
-        return f"{Decimal(repr(value)):e}"  # 1e-4
+        return str(value).lower()
     if isinstance(value, float):
+        if 0 < abs(value) <= 1e-3:
+            from decimal import Decimal  # slow to import
+
+            return f"{Decimal(repr(value)):e}"  # 1e-4
         return repr(value).removesuffix(".0")
-    return shown(value) if isinstance(value, list | tuple | dict) else str(value)
+    if isinstance(value, list | tuple | dict):
+        return shown(value)
+    return str(value)
 
 
 def from_here(path: Path) -> str:
     """A path as one would type it in the working directory."""
     here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    if path.is_relative_to(here):
+        path = path.relative_to(here)
+    return str(path)
 
 
 def nearest_match(word: str, options: Iterable[str]) -> str | None:
     """The option that is very like `word`, or None; ignores case, `-` and `_`."""
     import difflib  # slow to import, and only needed for errors
 
-    folded = {fold(option): option for option in options}
-    typed = fold(word)
-    close = difflib.get_close_matches(typed, folded, n=5, cutoff=0.65)
+    names = {fold(option): option for option in options}
+    folded = fold(word)
+    similar = difflib.get_close_matches(folded, names, n=5, cutoff=0.65)
     # Two swapped letters are the most frequent typo, and difflib ranks it low.
-    swapped = [option for option in close if sorted(option) == sorted(typed)]
-    return next((folded[option] for option in (*swapped, *close)), None)
+    for option in similar:
+        if sorted(option) == sorted(folded):
+            return names[option]
+    return names[similar[0]] if similar else None
 
 
 def fold(word: str) -> str:
@@ -166,8 +192,9 @@ def listed(options: Sequence[str], command: str) -> str:
 
 def counted(number: int, noun: str) -> str:
     """`1 step`, `2 steps`, `3 processes`."""
-    plural = "es" if noun.endswith("s") else "s"
-    return f"{number} {noun}" + ("" if number == 1 else plural)
+    if number != 1:
+        noun += "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}"
 
 
 def _redacted(value: Any) -> Any:
@@ -176,4 +203,6 @@ def _redacted(value: Any) -> Any:
         return [_redacted(item) for item in value]
     if isinstance(value, dict):
         return {key: _redacted(item) for key, item in value.items() if key != "order"}
-    return redact(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return redact(value)
+    return value

@@ -27,7 +27,8 @@ def problem_of(text: str) -> str | None:
     except ValueError:
         return "has a character that no file name has"
     except OSError as error:
-        return "is too long for a path" if error.errno == errno.ENAMETOOLONG else None
+        if error.errno == errno.ENAMETOOLONG:
+            return "is too long for a path"
     return None
 
 
@@ -38,30 +39,32 @@ def check_writable(
     allowed: str = "a folder on a disk that you may write to",
     needed_bytes: int = 0,
 ) -> None:
-    """Check that `folder`, given at `where`, can be written to, or made if it is missing; creates nothing.
+    """Check that `folder`, given at `where`, can be written to, or made if it is missing.
 
-    Its disk must have `needed_bytes` free. Reads the disk. Raises SettingsError.
+    Creates nothing. Its disk must have `needed_bytes` free. Reads the disk. Raises SettingsError.
     """
-    problem = ""
+    problem = None
     fix = None
     try:
-        is_there = folder.exists()
+        mode = os.W_OK | os.X_OK
+        if folder.exists():
+            mode |= os.R_OK
         above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(above).free
         if redact(str(folder)) != str(folder):  # files in it would name the password
             problem = "it is a URL"
         elif not above.is_dir():
             problem = f"{above} is a file"
-        elif not os.access(above, os.W_OK | os.X_OK | (os.R_OK if is_there else 0)):
+        elif not os.access(above, mode):
             problem = f"{above} is not writable"
-        elif (free := shutil.disk_usage(above).free) < needed_bytes:
+        elif free < needed_bytes:
             problem = f"it needs {size(needed_bytes)}, and its disk has {size(free)} free"
             fix = "free some space, or choose another folder with  --out DIR"
     except OSError as error:  # no permission, or the name is too long
         problem = error.strerror or str(error)
-    if problem:
+    if problem is not None:
         message = f"cannot write to {folder}: {problem}"
-        parts = {"allowed": allowed, "fix": fix}
-        raise SettingsError.of(message, value=str(folder), where=where, **parts)
+        raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed, fix=fix)
 
 
 @contextmanager

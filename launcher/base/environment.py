@@ -1,18 +1,22 @@
-"""Environment variables of this process, and how Python finds and imports this program."""
+"""This process: its environment variables, how it imports, and the warnings of its libraries."""
 
 from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import os
 import platform
 import shutil
 import signal
 import site
 import sys
-from collections.abc import Iterator, MutableMapping
+import sysconfig
+import warnings
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).absolute().parents[3]
 """The folder that holds the package `gearshift`: that of installed packages, or src/ of a clone."""
@@ -26,9 +30,12 @@ def variables() -> MutableMapping[str, str]:
 
 
 def compiler(variable: str, *names: str) -> str | None:
-    """The command in `variable`, $CXX or $CC, or else the first of `names`; None: it cannot be run."""
-    given = os.environ.get(variable)
-    return next((name for name in ([given] if given else names) if shutil.which(name)), None)
+    """The command in `variable`, $CXX or $CC, or the first of `names`; None: none can be run."""
+    command = os.environ.get(variable)
+    for name in [command] if command else names:
+        if shutil.which(name):
+            return name
+    return None
 
 
 def versions() -> dict[str, str]:
@@ -46,21 +53,21 @@ def versions() -> dict[str, str]:
 
 def python_path() -> str:
     """PYTHONPATH with which a new interpreter finds this copy of `gearshift`."""
-    given = os.environ.get("PYTHONPATH", "")
+    path = os.environ.get("PYTHONPATH", "")
     root = str(ROOT)
-    installed = [*site.getsitepackages(), site.getusersitepackages()]
-    if root in installed:
+    if root in (*site.getsitepackages(), site.getusersitepackages()):
         # In front of the standard library, old packages there would shadow its modules.
-        return given
-    return os.pathsep.join(filter(None, (root, given)))
+        return path
+    return f"{root}{os.pathsep}{path}" if path else root
 
 
 @contextmanager
 def importing() -> Iterator[None]:
     """Collect no garbage during the imports within, if this process is our own.
 
-    Most objects of a module live as long as the process: searching them for garbage takes a third of the time
-    to import torch, and as long again at exit. Those that exist at the end are never searched.
+    Most objects of a module live as long as the process: searching them for garbage takes a third
+    of the time to import torch, and as long again at exit. Those that exist at the end are never
+    searched.
     """
     if not is_own_process:
         yield
@@ -74,6 +81,56 @@ def importing() -> Iterator[None]:
         version = getattr(sys.modules.get("triton"), "__version__", "0.0")
         if tuple(map(int, version.split(".")[:2])) >= (3, 9):
             atexit.register(gc.unfreeze)  # else it prints at exit what was never collected
+
+
+@contextmanager
+def logged(write: Callable[[str], None]) -> Iterator[None]:
+    """Give each warning of a library to `write`, once; `write` must not warn.
+
+    Those of other code, such as a custom task, are shown as they would be. So are log records; of
+    libraries, which print them with handlers of their own, those below a warning are dropped.
+    """
+    shown = warnings.showwarning
+    handled = logging.Logger.callHandlers
+    texts: set[str] = set()
+
+    def once(text: str) -> None:
+        if text not in texts:
+            texts.add(text)
+            write(f"warning of a library: {text}")
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, line: int, *rest: Any
+    ) -> None:
+        if any(rest) or not (_is_installed(filename) or _is_of_program(filename)):
+            shown(message, category, filename, line, *rest)
+        else:
+            once(f"{filename}:{line}: {category.__name__}: {message}")
+
+    def handle(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if not _is_installed(record.pathname) or _is_of_program(record.pathname):
+            handled(logger, record)
+        elif record.levelno >= logging.WARNING:
+            once(f"{record.name}: {record.getMessage()}")
+
+    warnings.showwarning = show  # type: ignore[assignment]
+    logging.Logger.callHandlers = handle  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
+        logging.Logger.callHandlers = handled  # type: ignore[method-assign]
+
+
+def _is_installed(filename: str) -> bool:
+    """Whether a file belongs to an installed library or to Python."""
+    path = Path(filename).absolute()
+    folders = map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))
+    return filename.startswith("<") or any(map(path.is_relative_to, folders))
+
+
+def _is_of_program(filename: str) -> bool:
+    return Path(filename).absolute().is_relative_to(ROOT / "gearshift")
 
 
 def begin() -> None:

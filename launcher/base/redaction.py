@@ -41,8 +41,19 @@ def redact(text: str) -> str:
     Replaces user and password before the host, and the values of query parameters named like
     token, key or signature. A variable, ${NAME}, is not a secret and stays.
     """
-    text = _USER.sub(lambda m: m[0] if _is_variable(m[2]) else f"{m[1]}{MASK}@", text)
-    return _PARAMETER.sub(lambda m: m[0] if _is_variable(m[0][len(m[1]) :]) else m[1] + MASK, text)
+
+    def without_user(match: re.Match[str]) -> str:
+        if _is_variable(match[2]):
+            return match[0]
+        return f"{match[1]}{MASK}@"
+
+    def without_value(match: re.Match[str]) -> str:
+        name = match[1]
+        if _is_variable(match[0].removeprefix(name)):
+            return match[0]
+        return name + MASK
+
+    return _PARAMETER.sub(without_value, _USER.sub(without_user, text))
 
 
 def redact_variables(text: str, variables: Mapping[str, str]) -> str:
@@ -94,11 +105,14 @@ def url_problem(url: str) -> str | None:
         return "has a backslash"
     if parts.scheme not in SCHEMES:
         return f"has the scheme '{parts.scheme}'" if parts.scheme else "has no scheme"
-    if parts.scheme == "file":
-        if parts.netloc not in ("", "localhost"):
-            return "names a host"
-        return None if parts.path.startswith("/") else "has no absolute path"
-    return None if parts.hostname else "names no host"
+    if parts.scheme != "file":
+        if not parts.hostname:
+            return "names no host"
+    elif parts.netloc not in ("", "localhost"):
+        return "names a host"
+    elif not parts.path.startswith("/"):
+        return "has no absolute path"
+    return None
 
 
 def _is_variable(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Signals of a command: its end by one, what is removed or completed then, and their deferral."""
+"""Signals of a command: what each does in each phase, what is removed then, and their deferral."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 from tempfile import mkdtemp
 from types import FrameType
@@ -16,12 +17,57 @@ from typing import Any, NoReturn
 import psutil
 
 from gearshift.launcher.base import exit_codes
-from gearshift.training.callbacks.preemption import SignalReader, heeded
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""The signals that end a command, and a run after it has saved."""
 _LIMIT_S = 3.0
 """Seconds from a signal to the end of the process; a library may hold the main thread longer."""
+_END = b"\0"
+"""No signal: the one that waits for all before has written it to the pipe."""
 Report = Callable[[BaseException], object]
 """Tells a supervisor of the exception of a signal."""
+Take = Callable[[signal.Signals], object]
+"""Takes a signal, in the thread that reads signals."""
+Publish = Callable[[int, str], bool]
+"""Tells the job script an exit code and why; whether this process prints that."""
+
+
+class ProcessPhase(Enum):
+    """What a process does as a signal arrives."""
+
+    IMPORTS = "imports"
+    """Nothing was begun, and an interrupted import may fail in any way."""
+    COMMAND = "command"
+    """Something has to be removed or reported."""
+    JOB_STARTS = "job starts"
+    """A run of a Slurm job has not trained yet; imports and the command are parts of that."""
+    HOLDS = "holds"
+    """Code that catches all exceptions, as imports of large libraries do, would swallow one."""
+    TRAINS = "trains"
+    """A part of the program saves at a signal, or passes it on."""
+    ENDS = "ends"
+    """A run of a Slurm job has trained, or failed: it tells the job script how it ended."""
+
+
+class Answer(Enum):
+    """What a signal does."""
+
+    EXIT = "the process ends at once; the script of a job that starts runs it again"
+    RAISE = "KeyboardInterrupt or Stopped is raised, and the process ends if it continues"
+    HOLD = "it is raised when the phase ends, and the process ends if that lasts"
+    TAKE = "the part of the program that saves takes it"
+    IGNORE = "nothing"
+
+
+_ANSWERS: Mapping[ProcessPhase, tuple[Answer, Answer]] = {
+    # at Ctrl-C, and at any other signal
+    ProcessPhase.IMPORTS: (Answer.EXIT, Answer.EXIT),
+    ProcessPhase.COMMAND: (Answer.RAISE, Answer.RAISE),
+    ProcessPhase.JOB_STARTS: (Answer.EXIT, Answer.EXIT),
+    ProcessPhase.HOLDS: (Answer.HOLD, Answer.HOLD),
+    ProcessPhase.TRAINS: (Answer.TAKE, Answer.TAKE),
+    ProcessPhase.ENDS: (Answer.RAISE, Answer.IGNORE),
+}
 
 
 class Stopped(BaseException):
@@ -33,68 +79,69 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """What this process does at a signal that ends it, in three phases.
+    """What this process does at a signal that ends it, by its phase.
 
-    command     KeyboardInterrupt or Stopped is raised, and the process ends if it continues
-    job starts  of a run in a job of Slurm: the process ends at once, and publishes that for the job
-                script; a Ctrl-C is as above, batch jobs get none
-    job trains  nothing: the training saves, or has ended; `end_start`
-
-    It is the handler in the signal table of the process, where `installed` finds it. A part of a
-    command that handles signals in its own way replaces it there for that time. Handlers of Python
-    run between its lines only, and a library may compute for minutes without any, or catch the
-    exception: a thread reads each signal, too.
+    It is the handler in the signal table of the process, where `installed` finds it. Handlers of
+    Python run between its lines only, and a library may compute for minutes without any, or catch
+    the exception: a thread reads each signal, too.
     """
 
     def __init__(self, left: str = "nothing was written") -> None:
         self.left = left
         """What the command leaves behind, for the user; empty: it says so itself."""
+        self.phase = ProcessPhase.COMMAND
         self.cleanups: list[Callable[[], object]] = []
         self.arrived: signal.Signals | None = None
         """The signal that raised an exception."""
         self.report: Report | None = None
-        self.ends_at_once = False
-        """No exception is raised: nothing would catch it, or an import would make it another one."""
-        self.defers = False
+        self.held: list[int] = []
+        """Signals to raise when phase HOLDS ends."""
         self.is_answered = threading.Event()
         """An exception of a signal was caught: the program ends by itself."""
-        self._in_job: Callable[[signal.Signals], None] | None = None
-        """Of a run in a job: what a signal does, in the thread that reads it."""
-        self._lock = threading.Lock()
+        self.reader: _SignalReader | None = None
+        self._take: Take | None = None
+        """Of phase TRAINS."""
+        self._job: ProcessPhase | None = None
+        """Of a run in a job: whether it starts or ends, when it does not train."""
+        self._publish: Publish = lambda code, text: True
+        # A phase begins, and a signal is answered, one after the other; and a handler may
+        # interrupt either.
+        self._lock = threading.RLock()
         self._process = os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Raise the exception. A forked worker exits."""
+        """Answer a signal in the main thread. A forked worker exits."""
+        answer = self.answer(number)
+        if answer in (Answer.TAKE, Answer.IGNORE):
+            return
         if os.getpid() != self._process:
             os._exit(_code(number))
-        if self.in_job and number != signal.SIGINT:
+        if answer is Answer.HOLD:
+            self.held.append(number)
             return
         self.arrived = signal.Signals(number)
-        if self.ends_at_once:
+        if answer is Answer.EXIT:
             self.end(self.arrived)
-        raise exception(self.arrived)
+        raise exception(number)
 
-    def listen(self) -> SignalReader:
+    def answer(self, number: int) -> Answer:
+        """What the signal `number` does now."""
+        phase = self.phase
+        if self._job is not None and phase is not ProcessPhase.TRAINS:
+            phase = self._job
+        at_key, at_other = _ANSWERS[phase]
+        return at_key if number == signal.SIGINT else at_other
+
+    def listen(self) -> None:
         """Handle the signals that end a command, except those that the shell ignores."""
-        reader = SignalReader(self._take)
-        for number in heeded():
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self)
-        return reader
+        self.reader = _SignalReader(self.read)
+        for number in _unignored():
+            signal.signal(number, self)
 
-    def start_job(self, publish: Callable[[str], bool]) -> None:
-        """A run in a job starts; signals blocked since the start of the process come now.
-
-        `publish` tells the job script that its job is to run again; whether this process prints that.
-        """
-
-        def stop(number: signal.Signals) -> None:
-            text = f"stopped by {number.name} before anything was saved; run again"
-            if publish(text):
-                os.write(2, f"{text}\n".encode())
-            os._exit(exit_codes.RUN_AGAIN)
-
-        self._in_job = stop
+    def start_job(self, publish: Publish) -> None:
+        """A run in a job starts; signals blocked since the start of the process come now."""
+        self._publish = publish
+        self._job = ProcessPhase.JOB_STARTS
         numbers = {*heeded()} - {signal.SIGINT}
         for number in numbers:
             signal.signal(number, self)
@@ -103,17 +150,32 @@ class Signals:
     @property
     def in_job(self) -> bool:
         """Whether a run in a job starts, or has started, in this process."""
-        return self._in_job is not None
+        return self._job is not None
 
-    def end_start(self, code: int | None = None) -> None:
-        """The start of a run in a job is over: the training handles signals, or has ended.
-
-        With a `code`, a signal ends this process at once with that code: it only waits for others
-        to report first.
-        """
+    def end_start(self) -> None:
+        """The start of a run in a job is over: it trains, or has ended."""
         with self._lock:
             if self.in_job:
-                self._in_job = lambda number: None if code is None else os._exit(code)
+                self._job = ProcessPhase.ENDS
+
+    @contextmanager
+    def during(self, phase: ProcessPhase, take: Take | None) -> Iterator[None]:
+        """Answer signals as in `phase` within."""
+        phase_before = self.phase
+        take_before = self._take
+        with self._lock:
+            if phase is ProcessPhase.TRAINS:
+                self.end_start()
+            self.phase = phase
+            self._take = take
+        try:
+            yield
+        finally:
+            if self.reader and phase is ProcessPhase.TRAINS:
+                self.reader.wait()  # what has arrived until now is for `take`
+            with self._lock:
+                self.phase = phase_before
+                self._take = take_before
 
     def caused(self, error: BaseException) -> bool:
         """Whether a signal caused `error`; a library may turn its exception into another one."""
@@ -126,10 +188,7 @@ class Signals:
     @property
     def text(self) -> str:
         """`interrupted; nothing was written`."""
-        assert self.arrived is not None
-        is_key = self.arrived is signal.SIGINT
-        what = "interrupted" if is_key else f"stopped by {self.arrived.name}"
-        return "; ".join(filter(None, (what, self.left)))
+        return "; ".join(filter(None, (self._what, self.left)))
 
     @property
     def code(self) -> int:
@@ -151,92 +210,177 @@ class Signals:
         self.is_answered.set()
         self.clean_up()
 
-    def _take(self, number: signal.Signals) -> None:
-        if self._in_job is None:
-            is_handled = self.defers or signal.getsignal(number) is self
-            if is_handled and not self.is_answered.wait(_LIMIT_S):
-                self.end(number)
-        elif number is not signal.SIGINT:
-            with self._lock:
-                self._in_job(number)
-
     def end(self, number: signal.Signals) -> NoReturn:
-        """End the process at once, with its children. Imports nothing: an import may be interrupted."""
-        self.arrived = number
-        try:
-            kill_children()
-            self.clean_up()
-            if self.report is not None:
-                self.report(exception(number))
-            else:
-                os.write(2, f"{self.text}\n".encode())
-        finally:
-            os._exit(self.code)
+        """End the process at once. Imports nothing: an import may be interrupted."""
+        with self._lock:  # of the main thread and the one that reads, the first ends it
+            self.arrived = number
+            try:
+                if self._job is ProcessPhase.JOB_STARTS:
+                    text = f"{self._what} before anything was saved; run again"
+                    # What it has begun stays: the next generation of the job continues it.
+                    if self._publish(self.code, text):
+                        os.write(2, f"{text}\n".encode())
+                else:
+                    kill_children()
+                    self.clean_up()
+                    if self.report:
+                        self.report(exception(number))
+                    else:
+                        os.write(2, f"{self.text}\n".encode())
+            finally:
+                os._exit(self.code)
+
+    def read(self, number: signal.Signals) -> None:
+        """Answer a signal in the thread that reads them."""
+        answer = self.answer(number)
+        may_end = answer is Answer.EXIT
+        # The main thread raises the exception; this one sees that it has an effect.
+        if answer in (Answer.RAISE, Answer.HOLD):
+            is_handled = signal.getsignal(number) is self
+            if not is_handled or self.is_answered.wait(_LIMIT_S):
+                return
+            may_end = True
+        with self._lock:
+            answer = self.answer(number)  # a run may have begun to train meanwhile
+            if answer is Answer.TAKE:
+                assert self._take is not None
+                self._take(number)
+            elif may_end and answer is not Answer.IGNORE:
+                self.end(number)
+
+    @property
+    def _what(self) -> str:
+        assert self.arrived is not None
+        is_key = self.arrived is signal.SIGINT
+        return "interrupted" if is_key else f"stopped by {self.arrived.name}"
+
+
+class _SignalReader:
+    """Calls `take` with each signal that ends a command, in a thread, until it is closed.
+
+    The interpreter writes each signal to a pipe, and the thread reads it: a Python handler would
+    have to wait for the main thread, which may be in a long backward pass, in an import or stuck
+    in a collective. For the main thread: only it may set the pipe. The newest reader gets the
+    signals.
+    """
+
+    def __init__(self, take: Take) -> None:
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._has_read = threading.Event()
+        self._before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        # A forked data-loader worker shares the pipe: without this its signals would count as ours.
+        os.register_at_fork(after_in_child=_forget_pipe)
+        self._thread = threading.Thread(
+            target=self._read, args=(take,), name="signals", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the signals that have arrived are taken."""
+        self._has_read.clear()
+        os.write(self._write_end, _END)
+        self._has_read.wait()
+
+    def close(self) -> None:
+        """Give the signals to the reader before, and wait until `take` has returned."""
+        signal.set_wakeup_fd(self._before)
+        os.close(self._write_end)
+        self._thread.join()
+        os.close(self._read_end)
+
+    def _read(self, take: Take) -> None:
+        while True:
+            numbers = os.read(self._read_end, 64)
+            if not numbers:
+                return
+            for number in numbers:
+                if number in ENDING:
+                    take(signal.Signals(number))
+                elif number == _END[0]:
+                    self._has_read.set()
+
+
+def _forget_pipe() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.set_wakeup_fd(-1)
+
+
+def heeded() -> list[signal.Signals]:
+    """The signals of ENDING, without a SIGHUP that nohup ignores."""
+    numbers = [*ENDING]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)
+    return numbers
+
+
+def _unignored() -> list[signal.Signals]:
+    """The signals of ENDING, without those that the shell ignores, as for background programs."""
+    return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def installed() -> Signals | None:
     """The Signals that handles Ctrl-C or SIGTERM now; None: another program imported us."""
-    handlers = (signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM))
-    return next((handler for handler in handlers if isinstance(handler, Signals)), None)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        if isinstance(handler, Signals):
+            return handler
+    return None
 
 
-def end_start(code: int | None = None) -> None:
+def end_start() -> None:
     """As Signals.end_start."""
-    if (handler := installed()) is not None:
-        handler.end_start(code)
+    (installed() or Signals()).end_start()
 
 
 @contextmanager
-def imports() -> Iterator[None]:
-    """Imports of a command, which a signal ends at once: an interrupted import fails in any way.
+def phase(
+    name: ProcessPhase, take: Take | None = None, report: Report | None = None
+) -> Iterator[Signals]:
+    """Answer signals as in the phase `name` within, also in a process without Signals.
 
-    For those before anything was begun.
+    `take` is for phase TRAINS. `report` gets the exception where the process has to be ended, if
+    another program imported us. Outside of the main thread nothing changes: only it can.
     """
-    handler = installed() or Signals()
-    before = handler.ends_at_once
-    handler.ends_at_once = True
-    try:
-        yield
-    finally:
-        handler.ends_at_once = before
+    known = installed()
+    handler = known or Signals("nothing was saved")
+    if threading.current_thread() is not threading.main_thread():
+        yield handler
+        return
+    with ExitStack() as cleanup:
+        if not known:
+            handler.report = report
+            cleanup.enter_context(handling(_unignored(), handler))
+            if name is not ProcessPhase.HOLDS:  # the program that imported us may take its time
+                handler.reader = _SignalReader(handler.read)
+                cleanup.callback(handler.reader.close)
+                cleanup.callback(handler.is_answered.set)  # the reader may wait for it
+        if name is ProcessPhase.TRAINS:  # also the Ctrl-C that a shell ignores in the background
+            cleanup.enter_context(handling(heeded(), handler))
+        cleanup.enter_context(handler.during(name, take))
+        yield handler
 
 
 @contextmanager
 def stoppable(report: Report | None = None) -> Iterator[None]:
-    """Raise KeyboardInterrupt or Stopped at a signal, also in a process without Signals.
-
-    `report` gets the exception where the process has to be ended there. Only the main thread can.
-    """
-    known = installed()
-    handler = known or Signals("nothing was saved")
-    reader = None
-    before = {}
-    if known is None and threading.current_thread() is threading.main_thread():
-        handler.report = report
-        before = {number: signal.getsignal(number) for number in heeded()}
-        reader = handler.listen()
-    try:
-        yield
-    finally:
-        if handler.arrived is not None or known is None:
-            handler.is_answered.set()
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
-        if reader is not None:
-            reader.close()
+    """Raise KeyboardInterrupt or Stopped at a signal, and end by itself after that; as `phase`."""
+    with phase(ProcessPhase.COMMAND, report=report) as handler:
+        try:
+            yield
+        finally:
+            if handler.arrived is not None:
+                handler.is_answered.set()
 
 
 def leave(text: str) -> None:
     """Say from now on that a signal leaves `text` behind; empty: the command says so itself."""
-    if (handler := installed()) is not None:
-        handler.left = text
+    (installed() or Signals()).left = text
 
 
 @contextmanager
 def at_signal(cleanup: Callable[[], object]) -> Iterator[None]:
     """Call `cleanup` where a signal ends the process within the block."""
-    handler = installed()
-    cleanups = [] if handler is None else handler.cleanups
+    cleanups = (installed() or Signals()).cleanups
     cleanups.append(cleanup)
     try:
         yield
@@ -254,7 +398,7 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
-    with at_signal(remove):  # first: handlers are not seen while their signals are deferred
+    with at_signal(remove):
         try:
             with deferred():  # a signal in between would leave the folder behind
                 folders.append(Path(mkdtemp(prefix=prefix, dir=parent)))
@@ -266,7 +410,9 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
 
 def exception(number: int) -> BaseException:
     """What the signal `number` raises."""
-    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(signal.Signals(number).name)
+    if number == signal.SIGINT:
+        return KeyboardInterrupt()
+    return Stopped(signal.Signals(number).name)
 
 
 def _code(number: int) -> int:
@@ -286,8 +432,9 @@ def handling(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> Ite
 
     Does nothing outside of the main thread: only it may set handlers.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, handler) for number in numbers if is_main}
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
@@ -297,22 +444,15 @@ def handling(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> Ite
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Defer the signals that end a command. Does nothing outside of the main thread.
-
-    Code that catches all exceptions, such as imports of large libraries, could swallow the
-    exception of a handler.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
+    """Raise the signals that end a command at the end of the block. See `phase`."""
+    known = installed()
+    if known and known.phase is ProcessPhase.TRAINS:
+        yield  # no signal raises an exception here
         return
-    arrived: list[int] = []
-    handler = installed() or Signals()
-    before = handler.defers
-    handler.defers = True
-    try:
-        with handling(heeded(), lambda number, _: arrived.append(number)):
-            yield
-    finally:
-        handler.defers = before
-    for number in arrived:
+    with phase(ProcessPhase.HOLDS) as handler:
+        yield
+    held = [*handler.held]
+    handler.held.clear()
+    # As if they came now: the handler raises here, or another program's does.
+    for number in held:
         signal.raise_signal(number)

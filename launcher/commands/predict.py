@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gearshift.launcher.base import environment, exit_codes, library_warnings
+from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted
 from gearshift.launcher.config.command_line import INPUT, JSON, CommandLine
 from gearshift.launcher.config.errors import about_data
@@ -37,7 +37,7 @@ def main(command_line: CommandLine) -> int:
             run_folder.append_log(run, text)
 
     try:
-        with library_warnings.logged(log):
+        with environment.logged(log):
             predictor = predict.open_predictor(
                 str(run),
                 command_line.values.get("--checkpoint"),

@@ -17,7 +17,7 @@ from gearshift.launcher.run import execute, run_end
 from gearshift.launcher.run.execute import Show
 from gearshift.launcher.run.prepare import collected, first_line, prepare_run
 from gearshift.launcher.run.run_end import RunEnd
-from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.run_folder.run_plan import Pipeline
 from gearshift.slurm.environment import JOB_VARIABLE
 from gearshift.training.logging.outputs import discarding
 from gearshift.training.logging.printable import printable
@@ -25,7 +25,6 @@ from gearshift.training.logging.strict_json import encode
 
 if TYPE_CHECKING:
     from gearshift.launcher.run.job_generation import JobGeneration
-    from gearshift.launcher.stages.pipeline import Pipeline
 
 
 def main(command_line: CommandLine) -> int:
@@ -49,18 +48,16 @@ def main(command_line: CommandLine) -> int:
         raise
 
 
-def prepare(
-    args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]
-) -> RunPlan | Pipeline:
+def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> Pipeline:
     """The run, or all runs of a pipeline of stages; starts nothing. Raises SettingsError."""
     if args.resume is None and args.weights is None and choose(args).mode != STAGED_MODE:
-        return collected(diagnostics, partial(prepare_run, args, out))
+        return Pipeline.of(collected(diagnostics, partial(prepare_run, args, out)))
     from gearshift.launcher.stages import pipeline
 
     return pipeline.prepare(args, out, diagnostics)
 
 
-def train(ready: RunPlan | Pipeline, console: bool, show: Show) -> RunEnd:
+def train(ready: Pipeline, console: bool, show: Show) -> RunEnd:
     """Train one run, its stages, or on data as it arrives; and write the report of the run.
 
     `show` gets each failure. Raises SettingsError.
@@ -70,17 +67,18 @@ def train(ready: RunPlan | Pipeline, console: bool, show: Show) -> RunEnd:
         if console and ready.is_rank_0:
             _print(text)
 
-    if not isinstance(ready, RunPlan):
+    if ready.is_staged:
         from gearshift.launcher.stages.execute import train_stages
 
         return train_stages(ready, console, show, announce)
-    announce(first_line(ready))
-    if ready.is_continual:
+    plan = ready.plan
+    announce(first_line(plan))
+    if plan.is_continual:
         from gearshift.launcher.continual.loop import train_continually
 
-        end = execute.execute_run(ready, console, show, train_continually)
+        end = execute.execute_run(plan, console, show, train_continually)
     else:
-        end = execute.execute_run(ready, console, show)
+        end = execute.execute_run(plan, console, show)
     if end.wants_report and end.folder is not None:
         from gearshift.launcher.report.report import write_at_end
 
@@ -91,14 +89,15 @@ def train(ready: RunPlan | Pipeline, console: bool, show: Show) -> RunEnd:
 def _dry_run(command_line: CommandLine) -> int:
     ready = _prepared(command_line, command_line.args)
     as_json = command_line.as_json
-    if not isinstance(ready, RunPlan):
+    if ready.is_staged:
         from gearshift.launcher.stages import execute as stages
 
         text = stages.dry_run(ready, as_json)
     else:
         from gearshift.launcher.run.dry_run import plan_as_json, render_plan
 
-        text = f"{encode(plan_as_json(ready), indent=2)}\n" if as_json else render_plan(ready)
+        plan = ready.plan
+        text = f"{encode(plan_as_json(plan), indent=2)}\n" if as_json else render_plan(plan)
     print(printable(text), end="")
     return exit_codes.DONE
 
@@ -125,22 +124,22 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
         facts = {"exit_code": code, "folder": end.folder, "error": end.text or None, **end.result}
         _print(encode(facts, indent=2))
     else:
-        if isinstance(ready, RunPlan):
-            line = execute.last_line(end)
-        else:
+        if ready.is_staged:
             from gearshift.launcher.stages import execute as stages
 
             line = stages.summary(end)
+        else:
+            line = execute.last_line(end)
         if line:
             _print(line)
     if generation is not None:
         code = generation.end(end.kind, code, end.text)
-    if isinstance(ready, RunPlan) and ready.launched is not None and end.kind != "ended":
+    if ready.launched is not None and end.kind != "ended":
         run_end.exit_now(code)
     return code
 
 
-def _prepared(command_line: CommandLine, args: CliArgs) -> RunPlan | Pipeline:
+def _prepared(command_line: CommandLine, args: CliArgs) -> Pipeline:
     """What `prepare` gives, after its warnings."""
     ready = prepare(args, command_line.out, command_line.diagnostics)
     if ready.warnings and ready.is_rank_0:

@@ -35,7 +35,7 @@ def main(command_line: CommandLine) -> int:
         )
     if not run_folder.is_run_folder(folder):
         raise checkpoint_search.no_run(folder, where, "track")
-    run_folder.check_existing(folder, where)
+    checkpoint_search.check_existing(folder, where)
     RunReader(folder).check()
     signals.leave("the same command uploads the rest")
     # A run that trains sends its metrics itself.

@@ -24,7 +24,7 @@ from gearshift.launcher.config.schema import AUTO, model_name
 from gearshift.launcher.run.prepare import least_room_bytes
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.stages import pipeline
-from gearshift.launcher.stages.pipeline import Pipeline, distinct
+from gearshift.launcher.stages.pipeline import distinct
 from gearshift.training.evaluation.early_stopping import Target, parse_target
 from gearshift.training.settings import TARGET_FORMS
 
@@ -265,17 +265,14 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
     """One mode under one engine. Raises SettingsError where that run is invalid."""
     arguments = replace(args, mode=mode, mode_option="--mode", engine=engine)
     ready = pipeline.prepare(arguments, None, [])
-    stages = {}
-    if isinstance(ready, Pipeline):
-        stages = {link.name: plan.resolved for link, plan in ready.left}
-        warnings = ready.warnings
-        resolved = list(stages.values())[-1]
-    elif ready.launched is not None:
+    if ready.launched is not None:
         what = f"compare starts its own processes, but {ready.launched.source} started this one"
         raise SettingsError.of(what, where="the environment", allowed="a plain shell")
-    else:
-        resolved = ready.resolved
-        warnings = list(resolved.warnings)
+    stages = {}
+    if ready.is_staged:
+        stages = {stage.name: plan.resolved for stage, plan in ready.left}
+    _, last = ready.left[-1]
+    resolved = last.resolved
 
     every = 1
     if resolved.device != "cpu":  # a GPU waits for each logged line
@@ -294,4 +291,4 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
     label = mode
     if path is not None and path.stem not in presets.modes():
         label = path.stem
-    return ModeCandidate(label.replace("/", "-"), name, arguments, resolved, stages, warnings)
+    return ModeCandidate(label.replace("/", "-"), name, arguments, resolved, stages, ready.warnings)

@@ -16,7 +16,7 @@ from typing import Any
 
 from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import SettingsError
-from gearshift.launcher.base.signals import handling, kill_children
+from gearshift.launcher.base.signals import handling, heeded, kill_children
 from gearshift.launcher.compare import rows
 from gearshift.launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from gearshift.launcher.compare.promises import BYTES, CARD, GPU_MEMORY, check
@@ -27,7 +27,6 @@ from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import JOB_VARIABLES
-from gearshift.training.callbacks.preemption import heeded
 
 Ended = dict[str, Path | str]
 """The folders of the ended runs of one candidate by round, or their errors."""

@@ -13,11 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from gearshift.launcher.base import exit_codes
+from gearshift.launcher.base import exit_codes, signals
 from gearshift.launcher.base.diagnostics import SettingsError, counted
-from gearshift.launcher.base.signals import Stopped, exception, handling
+from gearshift.launcher.base.signals import ProcessPhase, Stopped
 from gearshift.launcher.run import execute, run_end
 from gearshift.launcher.run.experience import record_settings, recorded_settings, spec_of
 from gearshift.launcher.run.run_end import RunEnd
@@ -32,8 +31,7 @@ from gearshift.launcher.run_folder.file_records import (
 )
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
-from gearshift.training.callbacks.base import Outcome
-from gearshift.training.callbacks.preemption import heeded
+from gearshift.training.callbacks.base import Facts, Outcome
 from gearshift.training.logging.metrics import append_event
 from gearshift.training.logging.printable import printable
 from gearshift.training.logging.strict_json import encode_bytes
@@ -100,20 +98,20 @@ class Clock:
     def catching_signals(self) -> Iterator[None]:
         """Record stop signals to this process; only the main thread can."""
 
-        def record(number: int, frame: object) -> None:
+        def record(number: int) -> None:
             self.signals.add(number)
             self._stop.set()
 
-        with handling(heeded(), record):
+        with signals.phase(ProcessPhase.TRAINS, record):
             yield
 
 
 class Arrivals:
     """Finds the files of a folder that the run has not trained on.
 
-    A file is complete when it is unchanged for `settle_s`, by its change time: no program sets that.
-    Hidden files and files with an ending of unfinished ones are ignored; `note` gets a line for the
-    user about any other ignored file. `now` is in seconds since the epoch.
+    A file is complete when it is unchanged for `settle_s`, by its change time: no program sets
+    that. Hidden files and files with an ending of unfinished ones are ignored; `note` gets a line
+    for the user about any other ignored file. `now` is in seconds since the epoch.
     """
 
     def __init__(
@@ -134,29 +132,32 @@ class Arrivals:
         complete, growing = self._scan({}, now)
         if not growing and not complete:
             return {}
-        return (
-            record_files(self._folder, complete)
-            if self._is_ready(growing, complete, now, 1)
-            else None
-        )
+        if not self._is_ready(growing, complete, now, 1):
+            return None
+        return record_files(self._folder, complete)
 
     def new_files(self, ledger: Ledger, now: float) -> Files:
         """The files of the next experience; empty if it cannot start yet."""
         known = ledger.known_files()
-        postponed = ledger.postponed
         complete, growing = self._scan(known, now)
         for name in sorted(known.keys() & complete.keys()):
             self._ignored[name] = complete.pop(name)
             if any(changed_files(self._folder, {name: known[name]})):
                 self._note(f"{name} changed after it was trained on: ignored")
-        tried = postponed.files if postponed is not None else {}
-        fresh = {n: s for n, s in complete.items() if n not in tried or tried[n].stamp != s}
+
+        # Files of a postponed experience are tried again, but not without any other.
+        fresh = dict(complete)
+        if ledger.postponed:
+            for name, file in ledger.postponed.files.items():
+                if fresh.get(name) == file.stamp:
+                    del fresh[name]
         if not self._is_ready(growing, fresh, now, self._min_files):
             return {}
         files: dict[str, FileRecord] = {}
         names = {file.digest: name for name, file in known.items()}
         for name, file in record_files(self._folder, complete).items():
-            if (other := names.setdefault(file.digest, name)) == name:
+            other = names.setdefault(file.digest, name)
+            if other == name:
                 files[name] = file
             else:
                 self._ignored[name] = file.stamp
@@ -167,18 +168,25 @@ class Arrivals:
         self, known: Files, now: float
     ) -> tuple[dict[str, FileRecord], dict[str, FileRecord]]:
         """The complete files and the growing ones, without `known` and ignored ones."""
-        stamps = {
-            name: stamp
-            for name, stamp in list_files(self._folder).items()
-            if self._ignored.get(name) != stamp
-            and not (name in known and known[name].stamp == stamp)
-        }
-        new = {name: stamp for name, stamp in stamps.items() if name not in known}
+        complete = {}
+        growing = {}
+        new = {}
+        for name, stamp in list_files(self._folder).items():
+            if stamp == self._ignored.get(name):
+                continue
+            if name not in known:
+                new[name] = stamp
+            elif stamp == known[name].stamp:
+                continue
+            if now - stamp.ctime_ns / 1e9 < self._settle_s:
+                growing[name] = stamp
+            else:
+                complete[name] = stamp
+        # A file that only disappeared is no arrival.
         if new.items() - self._last_scan.items():
             self.changed_at = now
         self._last_scan = new
-        growing = {name: s for name, s in stamps.items() if now - s.ctime_ns / 1e9 < self._settle_s}
-        return {name: stamp for name, stamp in stamps.items() if name not in growing}, growing
+        return complete, growing
 
     def _is_ready(self, growing: Sized, fresh: Sized, now: float, least: int) -> bool:
         """Whether enough files are complete, and no other file is expected soon."""
@@ -187,6 +195,7 @@ class Arrivals:
             return False
         if self._ready_since is None:
             self._ready_since = now
+        # Files of one delivery arrive one after the other, but a slow one holds up no experience.
         if growing and now - self._ready_since < _MAX_SETTLE_TIMES * self._settle_s:
             return False
         self._ready_since = None
@@ -202,7 +211,8 @@ def list_files(folder: Path) -> dict[str, FileRecord]:
             if name.startswith(".") or name.lower().endswith(_UNFINISHED):
                 continue
             path = Path(root, name)
-            if (stamp := stamp_of(path)) is not None:
+            stamp = stamp_of(path)
+            if stamp is not None:
                 stamps[path.relative_to(folder).as_posix()] = stamp
     return stamps
 
@@ -220,11 +230,13 @@ class ContinualLoop:
         self._settings = plan.resolved.settings.continual
         self._resume = plan.resume
         self._source = Path(plan.resolved.settings.data.path).expanduser()
-        waits = self._settings.settle_s, self._settings.min_files
-        self._arrivals = Arrivals(self._source, *waits, self._note)
+        self._arrivals = Arrivals(
+            self._source, self._settings.settle_s, self._settings.min_files, self._note
+        )
         self._ledger = Ledger()
-        hours = self._settings.max_hours
-        self._deadline = None if hours is None else clock.now() + 3600 * hours
+        self._deadline: float | None = None
+        if self._settings.max_hours is not None:
+            self._deadline = clock.now() + 3600 * self._settings.max_hours
 
     def run(self) -> RunEnd:
         """Train on all experiences until a stop condition; gives the end."""
@@ -232,85 +244,85 @@ class ContinualLoop:
             try:
                 self._save(self._first_ledger())
                 while True:
-                    while (experience := self._ledger.unfinished) is not None:
-                        if (end := self._train_experience(experience)) is not None:
+                    while self._ledger.unfinished is not None:
+                        end = self._train_experience(self._ledger.unfinished)
+                        if end:
                             return end
                     self._update_result({})
-                    stop = self._wait() if self._settings.enabled else ("finished", exit_codes.DONE)
-                    if stop is not None:
-                        return self._stopped(*stop)
+                    end = self._wait() if self._settings.enabled else self._stopped("finished")
+                    if end:
+                        return end
             except (SettingsError, StorageError, KeyboardInterrupt, Stopped) as error:
                 return run_end.of_error(error, 0)
 
     def _first_ledger(self) -> Ledger:
-        """The ledger at the resume point; of a run that starts, its first data, once it is complete."""
+        """The ledger at the resume point; of a run that starts, its complete first data."""
         resume = self._plan.resume
         restarts_data = resume is not None and "data" in resume.reset
-        if not restarts_data and (ledger := experiences.load(self._folder)) is not None:
-            step = None if resume is None else resume.step
-            return ledger if step is None else ledger.rewound_to(step)
-        if restarts_data or resume is None or self._step is None:
+        # A checkpoint before the newest one knows nothing of the experiences after it.
+        ledger = None if restarts_data else experiences.load(self._folder)
+        if ledger:
+            if resume and resume.step is not None:
+                return ledger.rewound_to(resume.step)
+            return ledger
+        step = self._step
+        if restarts_data or not resume or step is None:
             return Ledger([Experience(0, self._first_files())])
+
         # The run was not continual until now: files newer than it are new.
-        started = math.inf
+        started_at = math.inf
         with suppress(StopIteration, ValueError):
             text = next(RunReader(self._folder).events()).get("time", "")
-            started = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-        there = {
-            n: stamp
-            for n, stamp in list_files(self._source).items()
-            if stamp.mtime_ns / 1e9 <= started
-        }
-        files = record_files(self._source, there)
+            started_at = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+        earlier = {}
+        for name, stamp in list_files(self._source).items():
+            if stamp.mtime_ns / 1e9 <= started_at:
+                earlier[name] = stamp
+        files = record_files(self._source, earlier)
         make_folder(self._folder, 0, self._source, files)
-        is_trained = self._plan.is_trained
-        step = self._step
-        first = (
-            Experience(0, files, "trained", end_step=step)
-            if is_trained
-            else Experience(0, files, "training")
-        )
-        return Ledger([first])
+        if self._plan.is_trained:
+            return Ledger([Experience(0, files, "trained", end_step=step)])
+        return Ledger([Experience(0, files, "training")])
 
     def _first_files(self) -> Files:
         """The records of the files of the first data. Raises SettingsError."""
         clock = self._clock
-        while (files := self._arrivals.first_files(clock.now())) is None:
+        files = self._arrivals.first_files(clock.now())
+        while files is None:
             if clock.signals:
-                raise exception(min(clock.signals))
+                raise signals.exception(min(clock.signals))
             clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
+            files = self._arrivals.first_files(clock.now())
         if not files:
-            message = f"data.path '{self._source}' contains no files to start with"
-            key = "data.path"
-            allowed = "a folder with files; more may arrive later"
-            raise SettingsError.of(message, key=key, value=str(self._source), allowed=allowed)
+            raise SettingsError.of(
+                f"data.path '{self._source}' contains no files to start with",
+                key="data.path",
+                value=str(self._source),
+                allowed="a folder with files; more may arrive later",
+            )
         return files
 
     def _train_experience(self, experience: Experience) -> RunEnd | None:
         """Train on an experience; an end if that ends the run."""
         if experience.state == "planned":
             make_folder(self._folder, experience.number, self._source, experience.files)
-            replayed = []  # the earlier ones that are whole
-            for old in self._ledger.trained:
-                if old.number and (missing := experiences.missing_file(self._folder, old)):
-                    self._note(
-                        f"experience {old.number} is not replayed: {missing} changed or is gone"
-                    )
-                else:
-                    replayed.append(old.number)
-            experience = replace(experience, state="training", replayed=tuple(replayed))
+            replayed = tuple(self._replayable())
+            experience = replace(experience, state="training", replayed=replayed)
             self._save(self._ledger.updated(experience))
-        numbers = (*experience.replayed, experience.number) if experience.number else ()
-        for needed in (e for e in self._ledger.experiences if e.number in numbers):
-            if missing := experiences.missing_file(self._folder, needed):
-                of = "" if needed.number == experience.number else f" of experience {needed.number}"
-                self._postpone(experience, f"{missing}{of} changed or is gone")
-                return None
+        missing = self._missing(experience)
+        if missing is not None:
+            self._postpone(experience, f"{missing} changed or is gone")
+            return None
+
+        # The ranks get the data and the settings of the experience, and resume the step before it.
         spec = spec_of(self._folder, experience, self._deadline)
         if experience.number:
             record_settings(self._plan.resolved, spec)
-        resume = self._resume or (ResumeRequest(self._folder) if self._step is not None else None)
+        resume = self._resume
+        if not resume and self._step is not None:
+            resume = ResumeRequest(self._folder)
         end = self._train(replace(self._plan, experience=spec, resume=resume))
+        # The supervisor took these signals, not the clock: they end the loop, too.
         self._clock.signals |= end.signals
         if experience.number and end.kind == "invalid input":
             self._postpone(experience, end.text.removeprefix("error: "))
@@ -319,18 +331,40 @@ class ContinualLoop:
         if outcome.get("status") == "completed":
             step = int(outcome["steps"])
             forgetting = outcome.get("experience")
-            done = replace(experience, state="trained", end_step=step, forgetting=forgetting)
-            self._save(self._ledger.updated(done))
+            trained = replace(experience, state="trained", end_step=step, forgetting=forgetting)
+            self._save(self._ledger.updated(trained))
+            # What was asked to be resumed is done: from here on the newest checkpoint is.
             self._resume = None
             return None
-        if (
-            end.exit_code == exit_codes.RUN_AGAIN
-            and not end.signals
-            and (late := self._time_limit())
-        ):
-            return self._stopped(*late)
+        # The ranks stop at the deadline as at a signal; without one it is the end of the run.
+        if end.exit_code == exit_codes.RUN_AGAIN and not end.signals and self._is_late():
+            return self._stopped(self._time_limit)
         self._update_result({})
         return end
+
+    def _replayable(self) -> Iterator[int]:
+        """The numbers of the earlier experiences whose files are whole."""
+        for old in self._ledger.trained:
+            missing = experiences.missing_file(self._folder, old) if old.number else None
+            if missing is None:
+                yield old.number
+            else:
+                text = f"experience {old.number} is not replayed: {missing} changed or is gone"
+                self._note(text)
+
+    def _missing(self, experience: Experience) -> str | None:
+        """A file that is needed to train on an experience, but changed or is gone."""
+        if not experience.number:
+            return None
+        numbers = (*experience.replayed, experience.number)
+        for needed in self._ledger.experiences:
+            if needed.number not in numbers:
+                continue
+            missing = experiences.missing_file(self._folder, needed)
+            if missing is not None:
+                is_own = needed.number == experience.number
+                return missing if is_own else f"{missing} of experience {needed.number}"
+        return None
 
     def _postpone(self, experience: Experience, reason: str) -> None:
         """Postpone an experience; its files are tried again with the next new ones."""
@@ -342,59 +376,64 @@ class ContinualLoop:
         facts = {"number": experience.number, "files": list(experience.files), "reason": reason}
         self._note(f"{line}: {reason.splitlines()[0]}", "experience_postponed", facts)
 
-    def _wait(self) -> tuple[str, int] | None:
-        """Wait for new files and plan the next experience; or the reason and the exit code of a stop."""
+    def _wait(self) -> RunEnd | None:
+        """Wait for new files and plan the next experience; or the end of the run."""
         clock = self._clock
         quiet_s = self._settings.quiet_s
-        arrivals = self._arrivals
+        # The ranks hold the lock while they train; nobody else may resume the run in between.
         with lock.hold(self._folder):
             source = str(self._source)
             since = clock.now()
             self._note(f"waiting for new files in {source}", "waiting_for_data", {"folder": source})
             while True:
-                quiet_at = (
-                    None if quiet_s is None else max(since, arrivals.changed_at or since) + quiet_s
-                )
+                quiet_at = math.inf
+                if quiet_s is not None:
+                    quiet_at = max(since, self._arrivals.changed_at or since) + quiet_s
+                # Signals first: they must be answered within seconds, whatever has arrived.
                 if signal.SIGINT in clock.signals:
-                    return "Ctrl-C", exit_codes.INTERRUPTED
+                    return self._stopped("Ctrl-C", exit_codes.INTERRUPTED)
                 if clock.signals:
-                    names = ", ".join(signal.Signals(n).name for n in sorted(clock.signals))
-                    return f"received {names}", exit_codes.RUN_AGAIN
-                if late := self._time_limit():
-                    return late
-                if quiet_at is not None and clock.now() >= quiet_at:
-                    return f"no new files for {quiet_s:g} s", exit_codes.DONE
-                if files := arrivals.new_files(self._ledger, clock.now()):
-                    break
-                ends = (at - clock.now() for at in (quiet_at, self._deadline) if at is not None)
-                clock.wait(max(0.0, min([self._settings.check_every_s, *ends])))
-            number = len(self._ledger.experiences)
-            settings = recorded_settings(self._settings)
-            new = Experience(number, files, start_step=self._step or 0, settings=settings)
-            self._save(self._ledger.updated(new))
-            names = ", ".join(list(files)[:3]) + (", …" if len(files) > 3 else "")
-            facts = {"number": number, "files": list(files)}
-            line = f"experience {number}: {counted(len(files), 'new file')}: {names}"
-            self._note(line, "experience_planned", facts)
-            return None
+                    names = [signal.Signals(number).name for number in sorted(clock.signals)]
+                    return self._stopped(f"received {', '.join(names)}", exit_codes.RUN_AGAIN)
+                if self._is_late():
+                    return self._stopped(self._time_limit)
+                if clock.now() >= quiet_at:
+                    return self._stopped(f"no new files for {quiet_s:g} s")
+                files = self._arrivals.new_files(self._ledger, clock.now())
+                if files:
+                    self._plan_experience(files)
+                    return None
+                end_at = min(quiet_at, self._deadline or math.inf)
+                clock.wait(max(0.0, min(self._settings.check_every_s, end_at - clock.now())))
 
-    def _time_limit(self) -> tuple[str, int] | None:
-        """The reason and the exit code of a stop, if `max_hours` are over."""
-        if self._deadline is None or self._clock.now() < self._deadline:
-            return None
-        return (
-            f"reached the time limit of {self._settings.max_hours:g} h: --max-hours",
-            exit_codes.DONE,
-        )
+    def _plan_experience(self, files: Files) -> None:
+        number = len(self._ledger.experiences)
+        settings = recorded_settings(self._settings)
+        new = Experience(number, files, start_step=self._step or 0, settings=settings)
+        self._save(self._ledger.updated(new))
+        names = ", ".join([*files][:3])
+        if len(files) > 3:
+            names += ", …"
+        line = f"experience {number}: {counted(len(files), 'new file')}: {names}"
+        self._note(line, "experience_planned", {"number": number, "files": list(files)})
 
-    def _stopped(self, reason: str, code: int) -> RunEnd:
+    @property
+    def _time_limit(self) -> str:
+        return f"reached the time limit of {self._settings.max_hours:g} h: --max-hours"
+
+    def _is_late(self) -> bool:
+        """Whether `max_hours` are over."""
+        return self._deadline is not None and self._clock.now() >= self._deadline
+
+    def _stopped(self, reason: str, code: int = exit_codes.DONE) -> RunEnd:
         """The end of a run outside of its ranks; also in result.json and the events."""
         status = "stopped" if code or self._ledger.unfinished is not None else "completed"
         facts = {"status": status, "reason": reason, "exit_code": code}
         self._note(f"stopped: {reason}", "stopped", facts)
         self._update_result({"status": status})
         result = RunReader(self._folder).result() or {}
-        return run_end.agreed({**{f.name: result.get(f.name) for f in fields(Outcome)}, **facts}, 0)
+        outcome = {field.name: result.get(field.name) for field in fields(Outcome)}
+        return run_end.agreed({**outcome, **facts}, 0)
 
     @property
     def _step(self) -> int | None:
@@ -410,9 +449,7 @@ class ContinualLoop:
         ledger.save(self._folder)
         self._ledger = ledger
 
-    def _note(
-        self, text: str, kind: str | None = None, facts: Mapping[str, Any] | None = None
-    ) -> None:
+    def _note(self, text: str, kind: str | None = None, facts: Facts | None = None) -> None:
         """Print a line and add it to the log, as an event of a `kind` too. Raises StorageError."""
         if self._plan.console:
             print(printable(text), flush=True)
@@ -420,26 +457,32 @@ class ContinualLoop:
         if kind is not None:
             append_event(Storage(self._folder), kind, self._step or 0, facts or {})
 
-    def _update_result(self, changes: Mapping[str, Any]) -> None:
+    def _update_result(self, changes: Facts) -> None:
         """Put the experiences and `changes` into result.json. Raises StorageError."""
-        if (result := RunReader(self._folder).result()) is None:
+        result = RunReader(self._folder).result()
+        if result is None:
             return
-        listed = [
-            {
-                "number": e.number,
-                "state": e.state,
-                "files": len(e.files),
-                "start_step": e.start_step,
-                "end_step": e.end_step,
-                **{name: (e.forgetting or {}).get(name) for name in ("metric", "old", "new")},
-                "reason": e.reason,
-            }
-            for e in self._ledger.experiences
-            if e.number
-        ]
+        rows = []
+        for experience in self._ledger.experiences:
+            if not experience.number:
+                continue
+            forgetting = experience.forgetting or {}
+            rows.append(
+                {
+                    "number": experience.number,
+                    "state": experience.state,
+                    "files": len(experience.files),
+                    "start_step": experience.start_step,
+                    "end_step": experience.end_step,
+                    "metric": forgetting.get("metric"),
+                    "old": forgetting.get("old"),
+                    "new": forgetting.get("new"),
+                    "reason": experience.reason,
+                }
+            )
         path = self._folder / run_folder.RESULT
         with storage_errors(path):
-            atomic_write(path, encode_bytes({**result, **changes, "experiences": listed}, indent=2))
+            atomic_write(path, encode_bytes({**result, **changes, "experiences": rows}, indent=2))
 
 
 def make_folder(run: Path, number: int, source: Path, names: Iterable[str]) -> None:
@@ -459,7 +502,8 @@ def make_folder(run: Path, number: int, source: Path, names: Iterable[str]) -> N
         from gearshift.models.common.split import SPLIT_FILE  # imports numpy
 
         # What the first task fitted, such as a tokenizer: every experience uses it.
-        (home := experiences.task_folder(run, number)).mkdir(parents=True)
+        home = experiences.task_folder(run, number)
+        home.mkdir(parents=True)
         for file in run_folder.task_files(run):
             if not file.is_symlink() and file.name not in (SPLIT_FILE, run_folder.EXPERIENCES):
                 shutil.copyfile(file, home / file.name)

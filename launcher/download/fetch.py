@@ -119,7 +119,7 @@ def _fetch_alone(
             lock_file.unlink(missing_ok=True)
 
 
-def _error(message: str, target: DownloadTarget, **parts: object) -> SettingsError:
+def _error(message: str, target: DownloadTarget, **parts: str | None) -> SettingsError:
     """An error that the user can fix: wrong URL, file or archive; `parts`: allowed, fix."""
     return SettingsError.of(message, value=target.file.url, where=str(target.file.url), **parts)
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.report.page import BUCKETS, Point, halved
-from gearshift.launcher.run.samples import AFTER, BEFORE, FOLDER
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.run_folder.run_folder import AFTER, BEFORE, SAMPLES
 from gearshift.training.checkpoint import manifest
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest
 from gearshift.training.logging.quantities import size
@@ -227,12 +227,12 @@ def samples(run: RunRecord, room: int) -> dict[str, Any] | None:
     reader = RunReader(run.folder, redacts=True)
     by_time = {}
     for when in (BEFORE, AFTER):
-        content = reader.object(f"{FOLDER}/{when}.json")
+        content = reader.object(f"{SAMPLES}/{when}.json")
         if content:
             by_time[when] = content
     if by_time:
         with suppress(*OF_ANOTHER_VERSION):
-            return _samples(run.folder / FOLDER, by_time, room)
+            return _samples(run.folder / SAMPLES, by_time, room)
     return None
 
 

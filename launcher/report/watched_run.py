@@ -17,7 +17,8 @@ from rich.text import Text
 
 from gearshift.launcher.report import run_record
 from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
-from gearshift.launcher.run_folder.reader import FollowedLines, RunReader
+from gearshift.launcher.run_folder.followed_lines import FollowedLines
+from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import SLURM_FOLDER
 from gearshift.training.callbacks.base import StepMetrics
 from gearshift.training.logging.console_reporter import Progress

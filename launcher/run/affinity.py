@@ -23,18 +23,19 @@ _OPENBLAS_SPINS = "OPENBLAS_THREAD_TIMEOUT"
 def threads(
     engine: Any, cores: int, ranks: int, environ: Mapping[str, str], is_continual: bool
 ) -> int | None:
-    """Threads of each of `ranks` ranks on `cores`: engine.threads, OMP_NUM_THREADS, or an even share.
+    """Threads of each of `ranks` ranks on `cores`.
 
-    OMP_NUM_THREADS=1 is ignored: torchrun sets it by default, and an optimizer on the CPU is then
-    about ten times slower. None: the default of torch, for a run in the launcher's own process.
+    They are engine.threads, OMP_NUM_THREADS, or an even share. OMP_NUM_THREADS=1 is ignored:
+    torchrun sets it by default, and an optimizer on the CPU is then about ten times slower. None:
+    the default of torch, for a run in the launcher's own process.
     """
     if engine.threads is not None:
         return int(engine.threads)
     if ranks == 1 and not engine.max_restarts and not is_continual:
         return None
-    given = environ.get(VARIABLE, "")
-    if given.isdigit() and int(given) > 1:
-        return int(given)
+    count = environ.get(VARIABLE, "")
+    if count.isdigit() and int(count) > 1:
+        return int(count)
     return max(1, cores // ranks)
 
 
@@ -69,7 +70,7 @@ def pin_to_cores(settings: Settings, environ: Mapping[str, str]) -> None:
 
 
 def share(processors: Sequence[int], rank: int, ranks: int) -> list[int]:
-    """The processors of local rank `rank` of `ranks`: neighbours, as many for each, one at least."""
+    """The processors of local rank `rank` of `ranks`: neighbours, as many each, at least one."""
     count = max(1, len(processors) // ranks)
     first = rank * count % len(processors)
     return [*processors[first : first + count]]
@@ -78,5 +79,6 @@ def share(processors: Sequence[int], rank: int, ranks: int) -> list[int]:
 def _siblings(number: int) -> int:
     """The first processor of the same core, from a list of Linux such as 0-1 or 0,8."""
     with suppress(OSError, ValueError):
-        return int(re.split("[-,]", Path(_SIBLINGS.format(number)).read_text().strip())[0])
+        siblings = Path(_SIBLINGS.format(number)).read_text()
+        return int(re.split("[-,]", siblings.strip())[0])
     return number

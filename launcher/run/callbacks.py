@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import platform
-import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
 from gearshift.engines.base import World
 from gearshift.launcher.base import environment, signals
-from gearshift.launcher.base.diagnostics import PROGRAM
-from gearshift.launcher.base.redaction import redact, redact_variables
+from gearshift.launcher.base.signals import ProcessPhase
 from gearshift.launcher.config import machine
 from gearshift.launcher.config.schema import Settings, model_name
-from gearshift.launcher.run.samples import SamplesWriter
+from gearshift.launcher.run_folder.run_folder import SAMPLES
 from gearshift.launcher.run_folder.run_plan import RunPlan
-from gearshift.models.base import TracksProgress
+from gearshift.models.base import DataError, TracksProgress
 from gearshift.training.callbacks.base import Callback, Emit, Facts, RunInfo
 from gearshift.training.callbacks.preemption import Deadline, Preemption
 from gearshift.training.health import Health
 from gearshift.training.inspection import Architecture
 from gearshift.training.logging.console_reporter import ConsoleReporter
-from gearshift.training.logging.console_text import render_row
 from gearshift.training.logging.metrics import EventsWriter, MetricsWriter, ResultWriter
 from gearshift.training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput, can_redraw
+from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.resources.limits import RESOURCES, LimitEnforcer, ResourceMonitor
 from gearshift.training.resources.memory import CacheClearing
 from gearshift.training.storage import Storage
-from gearshift.training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from gearshift.models.base import Task
+    from gearshift.models.base import Predictions, Task
+
+_SIDE = 1000
+"""Pixels of the longer side of a small picture of a sample at most."""
+_PICTURE_BYTES = 50_000
+"""Of a picture at most, so that a report with the pictures of both times stays small."""
+_LONGEST = 4000
+"""Characters of a cell of a sample."""
 
 
 def build(
@@ -71,7 +74,7 @@ def build(
         elif job.console:
             outputs.append(PlainOutput(sys.stdout))
         job_summary: Callable[[], Facts] = dict
-        if job.generation is not None:
+        if job.generation:
             from gearshift.launcher.run_folder.generations import requeue_statistics
 
             job_summary = partial(requeue_statistics, folder, job.generation)
@@ -81,24 +84,30 @@ def build(
             ResultWriter(info, storage, lambda: monitor.highest, job_summary, world.size),
             _health(job, settings, folder, info, emit),
         ]
-        if job.resume is None or job.resume.until is None:  # not a replay of verify
+        if not job.resume or job.resume.until is None:  # not a replay of verify
             callbacks.append(SamplesWriter(storage, emit))
             if settings.track:
-                callbacks.append(_trackers(job, settings, folder, info, emit))
+                from gearshift.launcher.run import tracking
+
+                callbacks.append(tracking.build(job, settings, folder, info, emit))
             if settings.log.profile is not None:
                 from gearshift.training.callbacks.profiler import Profiler
 
                 callbacks.append(Profiler(settings.log.profile, storage, device, emit))
     decided = job.resolved.keys.decided
-    chosen = [name for name in RESOURCES if decided & {f"limits.{name}", f"limits.critical.{name}"}]
+    chosen = []
+    for name in RESOURCES:
+        if f"limits.{name}" in decided or f"limits.critical.{name}" in decided:
+            chosen.append(name)
+    listen = partial(signals.phase, ProcessPhase.TRAINS)
     callbacks += [
-        Preemption(emit, settings.save.on_signal),
-        _FinishStartup(),  # after Preemption, which handles signals from now on
+        Preemption(emit, listen, saves=settings.save.on_signal),
         LimitEnforcer(limits, monitor, emit, chosen),
     ]
-    if (every := settings.memory.empty_cache_every) is not None:
+    every = settings.memory.empty_cache_every
+    if every is not None:
         callbacks.append(CacheClearing(every, device))
-    if job.experience is not None and job.experience.deadline is not None:
+    if job.experience and job.experience.deadline is not None:
         callbacks.append(Deadline(job.experience.deadline, emit))
     return callbacks
 
@@ -116,14 +125,14 @@ def run_info(
     settings = job.resolved.settings
     chosen = job.resolved.chosen
     of_data = tasks[-1].facts()
-    name = device.type
-    notes = [*job.resolved.notes]
-    if job.experience is not None and "source" in of_data:
+    if job.experience and "source" in of_data:
         of_data = {**of_data, "source": settings.data.path}  # not the folder of links to its files
+    notes = [*job.resolved.notes]
     if job.number:
         new = len(tasks[-1].data("train"))
         counts = f"{new} new and {samples - new} replayed samples per epoch"
         notes.append(f"experience {job.number}: {counts}")
+    name = device.type
     if name == "cuda":
         name = torch.cuda.get_device_name(device)
     here = machine.detect_machine()
@@ -152,7 +161,7 @@ def run_info(
             "device": name,
             "libraries": environment.versions(),
         },
-        predicted_memory_bytes=None if chosen is None else chosen.predicted_memory_bytes,
+        predicted_memory_bytes=None if not chosen else chosen.predicted_memory_bytes,
     )
 
 
@@ -168,60 +177,67 @@ def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit:
         emit(*faults.advice(fault, values, faults.commands(job.resolved, folder)))
 
     reported: set[str] = set()
-    if job.resume is not None:
+    if job.resume:
         from gearshift.launcher.run_folder.reader import RunReader
 
-        events = RunReader(folder).events()
-        reported = {str(e["facts"]["fault"]) for e in events if "fault" in e["facts"]}
+        for event in RunReader(folder).events():
+            if "fault" in event["facts"]:
+                reported.add(str(event["facts"]["fault"]))
     return Health(state, reported, learns=learns, has_patience=settings.stop.patience is not None)
 
 
-def _trackers(
-    job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: Emit
-) -> Callback:
-    """The trackers of rank 0."""
-    from gearshift.training.trackers.follow import Run
-    from gearshift.training.trackers.process import Trackers
+class SamplesWriter(Callback):
+    """Writes samples/before.json and samples/after.json with small pictures beside them.
 
-    def clean(values: Facts) -> Any:
-        """`values` without secrets."""
-        return json.loads(redact_variables(redact(json.dumps(values)), environment.variables()))
+    With trackers also samples/step-N.json of evaluations. For rank 0. Touches the disk. A failure
+    is a warning event, since a run must not end for its report.
+    """
 
-    def report(kind: Literal["notice", "warning"], label: str, text: str) -> None:
-        """Write a message after the outputs of the run were closed."""
-        text = (
-            render_row(label, text)
-            if kind == "notice"
-            else render_row("warning", f"{label}: {text}")
-        )
-        if job.console:
-            PlainOutput(sys.stdout).write(kind, text)
-        job.log(text)
+    def __init__(self, storage: Storage, emit: Emit) -> None:
+        self._storage = storage
+        self._emit = emit
 
-    values = job.resolved.values.items()
-    tracking = settings.tracking
-    resume = job.resume
-    names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
-    may_repeat = resume is not None and (resume.step is not None or bool(resume.reset))
-    run = Run(
-        folder=folder.absolute(),
-        track=settings.track,
-        settings=clean({key: item.value for key, item in values}),
-        origins=clean({key: f"{item.origin.layer}: {item.origin.where}" for key, item in values}),
-        facts={name: getattr(info, name) for name in names},
-        went_back=may_repeat and resume is not None and resume.source.resolve() == folder.resolve(),
-        checkpoints=tracking.checkpoints,
-        command=f"{PROGRAM} track {shlex.quote(str(folder))}",
-    )
-    return Trackers(run, tracking.wait_s, emit, report)
+    def sampled(self, predictions: Predictions, when: str, step: int) -> None:
+        """Replace the samples of that time."""
+        self._write(predictions, when, step, is_small=True)
+
+    def predicted(self, predictions: Predictions, step: int) -> None:
+        """Write those of an evaluation, and an event that names the file."""
+        name = f"step-{step:08}"
+        if self._write(predictions, name, step, is_small=False):
+            self._emit("predicted", {"file": f"{name}.json"})
+
+    def _write(self, predictions: Predictions, when: str, step: int, *, is_small: bool) -> bool:
+        """Write the samples, with small pictures or whole ones; whether it succeeded."""
+        storage = self._storage
+        pictures: list[Mapping[str, str]] = []
+        try:
+            (storage.path / SAMPLES).mkdir(exist_ok=True)
+            for number, picture in enumerate(predictions.pictures, start=1):
+                # a name of a custom task may be no file name
+                file = f"{when}-{number}.png"
+                png = picture.png
+                if is_small:
+                    from gearshift.models.common.pictures import small  # for tasks with pictures
+
+                    png = small(png, _SIDE, _PICTURE_BYTES)
+                storage.atomic_write(f"{SAMPLES}/{file}", png)
+                pictures.append({"name": picture.name, "caption": picture.caption, "file": file})
+            content = {
+                "step": step,
+                "columns": list(predictions.columns),
+                "rows": [[_cut(cell) for cell in row] for row in predictions.rows],
+                "pictures": pictures,
+            }
+            storage.atomic_write(f"{SAMPLES}/{when}.json", encode_bytes(content, indent=2) + b"\n")
+        except (OSError, DataError) as error:  # DataError: a custom task drew no PNG
+            text = f"samples were not written: {error}"
+            self._emit("warning", {"text": text, "subject": SAMPLES})
+            return False
+        return True
 
 
-class _FinishStartup(Callback):
-    """Ends the handling of startup signals when the training starts."""
-
-    def __init__(self) -> None:
-        self._startup = signals.installed()
-
-    def start(self, train_plan: TrainPlan) -> None:
-        if self._startup is not None:
-            self._startup.end_start()
+def _cut(cell: str | float | None) -> str | float | None:
+    if isinstance(cell, str) and len(cell) > _LONGEST:
+        return f"{cell[:_LONGEST]}…"
+    return cell

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import PROGRAM, as_json, counted
 from gearshift.launcher.config import render
 from gearshift.launcher.config.batching import expected
+from gearshift.launcher.config.provenance import Batching, Resolved
 from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.run.prepare import parameters, processes_of
 from gearshift.launcher.run_folder.run_plan import RunPlan
@@ -18,67 +20,90 @@ def render_plan(ready: RunPlan) -> str:
     """The text of --dry-run."""
     facts = plan_as_json(ready)
     settings = ready.resolved.settings
-    solved = ready.resolved.batching
-    count = facts["parameters"]
-    limits = {"steps": settings.train.max_steps, "epochs": settings.train.epochs}
-    product = f"micro-batch {solved.micro_batch} × accumulation {solved.accumulation}"
-    product += f" × {counted(solved.world_size, 'process')}"
     rows = [
-        (
-            "model",
-            model_name(settings.model) + ("" if count is None else f", {count:,} parameters"),
-        ),
+        ("model", _model(settings, facts["parameters"])),
         ("mode", settings.mode),
         ("engine", f"{settings.engine.name} on {processes_of(ready)}"),
         ("data", getattr(settings.data, "path", None)),
-        *(("fetch", f"{file['url']} as {file['path']}") for file in facts["fetch"]),
-        ("step", f"{solved.global_batch} samples = {product}"),
-        (
-            "length",
-            ", at most ".join(f"{n:g} {unit}" for unit, n in limits.items() if n is not None),
-        ),
+    ]
+    for file in facts["fetch"]:
+        rows.append(("fetch", f"{file['url']} as {file['path']}"))
+    rows += [
+        ("step", _step(ready.resolved.batching)),
+        ("length", _length(settings)),
         ("folder", facts["folder"]),
         ("resume", ready.line or None),
-        *(("changed", change) for change in (ready.resume.changes if ready.resume else ())),
-        *(("note", note) for note in facts["notes"]),
     ]
-    changed = {
-        key: value
-        for key, value in ready.resolved.values.items()
-        if value.replaced and value.value != value.replaced[-1][0]
-    }
-    head = [f"{title:<7}  {text}" for title, text in rows if text is not None]
+    if ready.resume:
+        rows += [("changed", change) for change in ready.resume.changes]
+    rows += [("note", note) for note in facts["notes"]]
+    lines = [f"{title:<7}  {text}" for title, text in rows if text is not None]
+    changed = {}
+    for key, setting in ready.resolved.values.items():
+        if setting.replaced and setting.value != setting.replaced[-1][0]:
+            changed[key] = setting
     title = f"settings that differ from the defaults; all settings: {PROGRAM} explain"
-    return "\n".join([*head, "", title, render.render_tree(changed, history=False)])
+    return "\n".join([*lines, "", title, render.render_tree(changed, history=False)])
+
+
+def _model(settings: Any, parameters: int | None) -> str:
+    name = model_name(settings.model)
+    return name if parameters is None else f"{name}, {parameters:,} parameters"
+
+
+def _step(batching: Batching) -> str:
+    product = f"micro-batch {batching.micro_batch} × accumulation {batching.accumulation}"
+    processes = counted(batching.world_size, "process")
+    return f"{batching.global_batch} samples = {product} × {processes}"
+
+
+def _length(settings: Any) -> str:
+    limits = []
+    if settings.train.max_steps is not None:
+        limits.append(f"{settings.train.max_steps:g} steps")
+    if settings.train.epochs is not None:
+        limits.append(f"{settings.train.epochs:g} epochs")
+    return ", at most ".join(limits)
 
 
 def plan_as_json(ready: RunPlan) -> dict[str, Any]:
     """The JSON of --dry-run."""
     resolved = ready.resolved
-    facts = {"started": ready.starts_processes, "threads": ready.threads}
-    # The ranks that this program would start: none under torchrun or srun.
-    ranks = range(resolved.nproc if ready.launched is None else 0)
-    fetched: list[dict[str, Any]] = []
-    if resolved.settings.download.fetch:
-        from gearshift.launcher.config import (
-            feature_checks,
-        )  # for the runs that download their data
-
-        is_requested = feature_checks.is_requested(resolved.values)
-        for target in feature_checks.targets(resolved.settings.download) if is_requested else ():
-            url = str(target.file.url)
-            path = target.path
-            fetched.append({"url": url, "path": str(path), "is_there": path.exists()})
+    processes = []
+    if not ready.launched:  # else torchrun or srun has started them
+        for rank in range(resolved.nproc):
+            process = {"rank": rank, "started": ready.starts_processes, "threads": ready.threads}
+            processes.append(process)
+    resume = None
+    if ready.resume:
+        resume = {**asdict(ready.resume), "source": str(ready.resume.source)}
+    notes = [*resolved.notes]
     later = expected(resolved)  # what may change once its data is read
+    if later:
+        notes.append(later)
     return {
-        "settings": nested({key: value.value for key, value in resolved.values.items()}),
+        "settings": nested({key: setting.value for key, setting in resolved.values.items()}),
         "batching": asdict(resolved.batching),
         "device": resolved.device,
         "parameters": parameters(resolved),
         "folder": str(ready.destination),
-        "resume": ready.resume and {**asdict(ready.resume), "source": str(ready.resume.source)},
-        "processes": [{"rank": rank, **facts} for rank in ranks],
-        "fetch": fetched,
-        "notes": [*resolved.notes, *([later] if later else [])],
+        "resume": resume,
+        "processes": processes,
+        "fetch": list(_fetched(resolved)),
+        "notes": notes,
         "warnings": as_json(resolved.warnings),
     }
+
+
+def _fetched(resolved: Resolved) -> Iterator[dict[str, Any]]:
+    """The files that the run fetches."""
+    download = resolved.settings.download
+    if not download.fetch:
+        return
+    from gearshift.launcher.config import feature_checks  # for the runs that download their data
+
+    if feature_checks.is_requested(resolved.values):
+        for target in feature_checks.targets(download):
+            path = target.path
+            url = str(target.file.url)
+            yield {"url": url, "path": str(path), "is_there": path.exists()}

@@ -1,10 +1,10 @@
-"""Execution of a prepared run: run folder, ranks with their restarts, and the last line for the user."""
+"""Execution of a prepared run: its folder, its ranks with their restarts, and the last line."""
 
 from __future__ import annotations
 
 import gc
+import os
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -13,19 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gearshift.launcher.base import environment, exit_codes, library_warnings, signals
+from gearshift.launcher.base import environment, exit_codes, signals
 from gearshift.launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
-from gearshift.launcher.base.signals import Stopped, at_signal
+from gearshift.launcher.base.signals import ProcessPhase, Stopped, at_signal
 from gearshift.launcher.config import batching
 from gearshift.launcher.config.command_line import INPUT
 from gearshift.launcher.config.paths import EMBEDDED
+from gearshift.launcher.config.provenance import Batching
 from gearshift.launcher.config.resolve import fetch_weights
 from gearshift.launcher.config.schema import is_of_hub
 from gearshift.launcher.config.settings_file import read_values
 from gearshift.launcher.run import affinity, run_end
 from gearshift.launcher.run.run_end import RunEnd
-from gearshift.launcher.run_folder import lock, run_folder
-from gearshift.launcher.run_folder.run_folder import RunFolder
+from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.run_folder import EXPERIENCES, LOG, REPORT, SETTINGS, RunFolder
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.models.catalog import FAMILIES
 from gearshift.training.logging.metrics import append_event
@@ -54,75 +55,92 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
     """
     train = train or train_ranks
     folder = None
-    settings = plan.resolved.settings
     try:
         with signals.stoppable():
-            if is_of_hub(settings.model):
-                fetch_weights(settings.model)
-            if settings.download.fetch:
-                from gearshift.launcher.config.feature_checks import is_requested
-
-                if is_requested(plan.resolved.values):
-                    from gearshift.launcher.download.fetch import fetch
-
-                    fetch(settings.download, console and plan.is_rank_0, plan.launched)
+            _fetch(plan, shows_progress=console and plan.is_rank_0)
             affinity.limit_spinning(environment.variables())
             if not plan.is_rank_0:
                 return train(plan, show)
             with signals.deferred():
-                source = None if plan.resume is None else plan.resume.source
-                if source is None or not run_folder.is_run_folder(source):
-                    folder = run_folder.create(plan.resolved, plan.out, plan.name)
-                elif source.resolve() == plan.destination.resolve():
-                    run_folder.check_existing(source, f"the run in {source}")
-                    folder = RunFolder(plan.destination, is_resumed=True)
-                    run_folder.remove_exports_left(folder.path)
-                else:
-                    folder = run_folder.create(
-                        plan.resolved, plan.out, plan.name, partial(copy_run, source)
-                    )
+                folder = _run_folder(plan)
             explain = partial(run_end.explained, resolved=plan.resolved, folder=folder.path)
             with at_signal(folder.discard):
                 plan = replace(plan, folder=folder.path, console=console)
                 end = explain(train(plan, lambda end: show(explain(end))))
-    except (
-        FetchError,
-        Stopped,
-        KeyboardInterrupt,
-    ) as error:  # between the parts that handle signals
+    except (FetchError, Stopped, KeyboardInterrupt) as error:
+        # Signals come here between the parts that handle them.
         end = run_end.of_error(error, plan.launched.rank if plan.launched else 0)
         show(end)
-    if folder is None:
+    if not folder:
         return end
     with signals.deferred():
         return _finish(plan, folder, end)
+
+
+def _fetch(plan: RunPlan, shows_progress: bool) -> None:
+    """Fetch the pretrained weights and the files that the run asks for. Raises FetchError."""
+    settings = plan.resolved.settings
+    if is_of_hub(settings.model):
+        fetch_weights(settings.model)
+    if settings.download.fetch:
+        from gearshift.launcher.config.feature_checks import is_requested
+
+        if is_requested(plan.resolved.values):
+            from gearshift.launcher.download.fetch import fetch
+
+            fetch(settings.download, shows_progress, plan.launched)
+
+
+def _run_folder(plan: RunPlan) -> RunFolder:
+    """The run folder of a new run, of the one that is resumed, or of its fork. Touches the disk."""
+    source = None if not plan.resume else plan.resume.source
+    if not source or not run_folder.is_run_folder(source):
+        return run_folder.create(plan.resolved, plan.out, plan.name)
+    from gearshift.launcher.run_folder import checkpoint_search
+
+    if source.resolve() == plan.destination.resolve():
+        checkpoint_search.check_existing(source, f"the run in {source}")
+        checkpoint_search.remove_exports_left(plan.destination)
+        return RunFolder(plan.destination, is_resumed=True)
+    copy = partial(checkpoint_search.copy_run, source)
+    return run_folder.create(plan.resolved, plan.out, plan.name, copy)
 
 
 def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
     """Train the ranks of `plan` to their end, in this process or in supervised ones."""
     variables = environment.variables()
     launched = plan.launched
-    # In a control group that limits memory the kernel then kills a rank instead of this process.
-    handler = signals.installed()
-    may_start = environment.is_own_process and (handler is None or not handler.in_job)
-    if launched is None and (plan.starts_processes or (may_start and cgroup.memory() is not None)):
+    if not launched and (plan.starts_processes or _may_be_killed()):
         from gearshift.launcher.run.supervisor import supervise
 
         return repeat(plan, supervise, show)
-    if launched is not None:
+    if launched:
         variables.update(launched.variables())
     if plan.threads is not None:
         variables[affinity.VARIABLE] = str(plan.threads)
-    if launched is None:
+    if not launched:
         end = repeat(plan, run_rank, show)
-    elif (end := run_rank(plan, launched.rank)).text and (end.kind != "ended" or plan.is_rank_0):
+    else:
+        end = run_rank(plan, launched.rank)
         if end.kind == "peer lost":
-            # The rank that failed reports first; srun or torchrun then ends this one while it waits.
-            signals.end_start(end.exit_code)
-            time.sleep(_LOST_PEER_WAIT_S)
-        show(end)
+            # The rank that failed reports first; srun or torchrun then ends this one as it waits.
+            code = end.exit_code
+            with signals.phase(ProcessPhase.TRAINS, lambda number: os._exit(code)):
+                time.sleep(_LOST_PEER_WAIT_S)
+        if end.text and (end.kind != "ended" or plan.is_rank_0):
+            show(end)
     signals.end_start()
     return end
+
+
+def _may_be_killed() -> bool:
+    """Whether the ranks run in a process of their own, which the kernel kills instead of this one.
+
+    It does where a control group limits memory. Only a program that this process is may start one.
+    """
+    handler = signals.installed()
+    is_job = handler is not None and handler.in_job
+    return environment.is_own_process and not is_job and cgroup.memory() is not None
 
 
 def worker() -> Callable[[RunPlan], Outcome | SplitResult]:
@@ -143,7 +161,7 @@ def run_rank(plan: RunPlan, rank: int = 0) -> RunEnd:
             run_end.save_and_exit(run_end.of_error(error, rank), plan.reports)
 
     try:
-        with signals.stoppable(report), library_warnings.logged(plan.log):
+        with signals.stoppable(report), environment.logged(plan.log):
             signals.leave("nothing was saved")
             affinity.pin_to_cores(plan.resolved.settings, environment.variables())
             return run_end.agreed(asdict(worker()(plan)), rank)
@@ -155,57 +173,68 @@ def run_rank(plan: RunPlan, rank: int = 0) -> RunEnd:
 
 
 def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> RunEnd:
-    """Run the ranks to their end by `attempt`, with up to engine.max_restarts restarts after failures.
+    """Run the ranks by `attempt` to their end, with engine.max_restarts restarts after failures.
 
     After out of memory they restart with half the micro-batch and the same global batch, three
     times at most: a rank cannot retry a step while its peers wait in a collective, and not at all
     if the kernel killed it. After a damaged checkpoint they restart from the one before it. Each
-    restart resumes from the newest checkpoint and is printed and
-    logged. `show` gets each failure; the last end is returned. Touches the disk.
+    restart resumes from the newest checkpoint, and is printed and logged. `show` gets each
+    failure; the last end is returned. Touches the disk.
     """
     folder = plan.folder
     resumed = plan.resume
     assert folder is not None, "these ranks have a run folder"
-    newest = begun = None  # the newest step in the run folder, and the step to resume from
-    if resumed is not None:  # a new run has no checkpoints to look for
+    newest = None  # step in the run folder
+    first = None  # step to resume from
+    if resumed:  # a new run has no checkpoints to look for
         newest = _newest_step(folder)
-        begun = _newest_step(resumed.source) if resumed.step is None else resumed.step
+        first = resumed.step
+        if first is None:
+            first = _newest_step(resumed.source)
     max_restarts = plan.resolved.settings.engine.max_restarts
     again = plan
     restarts = 0
     reductions = 0
     while True:
-        kills = cgroup.oom_kills() or 0
+        kills_before = cgroup.oom_kills() or 0
         end = attempt(again)
-        kills = (cgroup.oom_kills() or 0) - kills
+        kills = (cgroup.oom_kills() or 0) - kills_before
         end = run_end.out_of_memory(end, kills, again.resolved.batching)
         if end.text:
             show(end)
+        # Whoever sent a signal wants the run to end, whatever the ranks made of it.
         if end.kind == "ended" or end.signals or not folder.is_dir():
             return end
-        step = _newest_step(folder)
+
         # --reset applies again unless a checkpoint was saved since, which has its effect.
-        if resumed is None or (step is not None and step != newest and step > (begun or 0)):
+        step = _newest_step(folder)
+        if not resumed or (step is not None and step != newest and step > (first or 0)):
             again = replace(again, resume=ResumeRequest(folder))
         else:
             again = replace(again, resume=resumed)
-            step = begun
-        numbers = again.resolved.batching
-        used = end.micro_batch or numbers.micro_batch  # a run may have reduced it itself
-        accumulation = numbers.micro_batch * numbers.accumulation // used
-        failed = replace(numbers, micro_batch=used, accumulation=accumulation)
-        less = next(batching.halvings(failed), None) if end.kind == "out of memory" else None
-        if less is not None and reductions < MAX_HALVINGS:
+            step = first
+
+        smaller = None
+        if end.kind == "out of memory" and reductions < MAX_HALVINGS:
+            smaller = _halved(again, end)
+        if smaller is not None:
             # settings.yaml and origins.json then show the new numbers and their origin.
-            smaller = again.resolved.with_batching(less, "reduced after out of memory")
-            again = replace(again, resolved=smaller)
-            reductions = reductions + 1
-            line = f"restart with micro-batches of {less.micro_batch}"
-            facts = {"rank": end.rank, "text": end.text, "from_step": step}
-            facts |= {"micro_batch": less.micro_batch, "accumulation": less.accumulation}
+            resolved = again.resolved.with_batching(smaller, "reduced after out of memory")
+            again = replace(again, resolved=resolved)
+            reductions += 1
+            line = f"restart with micro-batches of {smaller.micro_batch}"
+            facts = {
+                "rank": end.rank,
+                "text": end.text,
+                "from_step": step,
+                "micro_batch": smaller.micro_batch,
+                "accumulation": smaller.accumulation,
+            }
             append_event(Storage(folder), "out_of_memory", step or 0, facts)
         elif end.kind == "set aside":
-            newest = begun = step = _newest_step(folder)
+            step = _newest_step(folder)
+            newest = step
+            first = step
             line = "restart"
         elif end.kind in _RESTARTED and restarts < max_restarts:
             restarts += 1
@@ -220,17 +249,24 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
         gc.collect()
 
 
-def _newest_step(folder: Path) -> int | None:
-    from gearshift.launcher.run_folder.checkpoint_search import (
-        newest_step,  # a new run without a failure needs none
-    )
+def _halved(plan: RunPlan, end: RunEnd) -> Batching | None:
+    """Half the micro-batch that ran out of memory; None: it cannot be halved."""
+    numbers = plan.resolved.batching
+    micro_batch = end.micro_batch or numbers.micro_batch  # a run may have reduced it itself
+    accumulation = numbers.micro_batch * numbers.accumulation // micro_batch
+    failed = replace(numbers, micro_batch=micro_batch, accumulation=accumulation)
+    return next(batching.halvings(failed), None)
 
-    return newest_step(folder)
+
+def _newest_step(folder: Path) -> int | None:
+    from gearshift.launcher.run_folder import checkpoint_search  # a new run needs none
+
+    return checkpoint_search.newest_step(folder)
 
 
 def _finish(plan: RunPlan, folder: RunFolder, end: RunEnd) -> RunEnd:
     """Remove the folder of a run that did nothing, or log its last message."""
-    if plan.generation is not None:
+    if plan.generation:
         from gearshift.launcher.run_folder import generations
 
         if not generations.is_latest(folder.path, plan.generation):
@@ -247,47 +283,37 @@ def _finish(plan: RunPlan, folder: RunFolder, end: RunEnd) -> RunEnd:
     return replace(end, folder=folder.path, wants_report=plan.resolved.settings.report.enabled)
 
 
-def copy_run(source: Path, folder: Path) -> None:
-    """Fork: copy the files of the run in `source` to `folder`, without checkpoints, metrics and result.
-
-    Touches the disk. Raises OSError.
-    """
-    created = {  # by the new run itself
-        *(run_folder.CHECKPOINTS, *run_folder.LINKS, run_folder.RESULT, run_folder.REPORT),
-        *(run_folder.PREDICTIONS, run_folder.EVALUATIONS, run_folder.SETTINGS, run_folder.ORIGINS),
-        *(run_folder.METRICS, lock.NAME, run_folder.SLURM_FOLDER),
-    }
-    for entry in source.iterdir():
-        if entry.name in created or entry.name.removeprefix(".").startswith(run_folder.EXPORT):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, folder / entry.name, symlinks=True)
-        else:
-            shutil.copy2(entry, folder / entry.name, follow_symlinks=False)
-
-
 def last_line(end: RunEnd) -> str:
     """The run folder and the next command; empty: there is no folder. Reads the folder."""
-    if (folder := end.folder) is None:
+    folder = end.folder
+    if not folder:
         return ""
     parts = [f"run folder {folder}"]
-    resume = f"{PROGRAM} resume {shlex.quote(str(folder))}"
-    is_done = end.exit_code == exit_codes.DONE
-    has_failed = end.exit_code == exit_codes.FAILURE
-    if (folder / run_folder.REPORT).is_file():
-        parts.append(f"report: {folder / run_folder.REPORT}")
-    if has_failed:
-        parts.append(f"details: {folder / run_folder.LOG}")
-    if is_done and (folder / run_folder.EXPERIENCES).exists():
-        parts.append(f"continue: {resume}")
-    elif following := next_command(folder) if is_done else None:
+    if (folder / REPORT).is_file():
+        parts.append(f"report: {folder / REPORT}")
+    if end.exit_code == exit_codes.FAILURE:
+        parts.append(f"details: {folder / LOG}")
+    following = _following(folder, end.exit_code)
+    if following is not None:
         parts.append(following)
-    elif not is_done and run_folder.checkpoints(folder):
-        parts.append(f"resume: {resume}")
-    elif not has_failed:
-        settings = shlex.quote(str(folder / run_folder.SETTINGS))
-        parts.append(f"run again: {PROGRAM} --config {settings}")
     return "; ".join(parts)
+
+
+def _following(folder: Path, code: int) -> str | None:
+    """What to do after a run that ended with exit code `code`. Reads the folder."""
+    resume = f"{PROGRAM} resume {shlex.quote(str(folder))}"
+    if code == exit_codes.DONE:
+        if (folder / EXPERIENCES).exists():
+            return f"continue: {resume}"
+        command = next_command(folder)
+        if command is not None:
+            return command
+    elif run_folder.checkpoints(folder):
+        return f"resume: {resume}"
+    if code == exit_codes.FAILURE:
+        return None
+    settings = shlex.quote(str(folder / SETTINGS))
+    return f"run again: {PROGRAM} --config {settings}"
 
 
 def next_command(folder: Path, shown: Path | None = None) -> str | None:
@@ -297,15 +323,16 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
     custom or cannot predict, or nothing was saved. Reads the folder.
     """
     try:
-        values = read_values(folder / run_folder.SETTINGS)
+        values = read_values(folder / SETTINGS)
     except SettingsError:
         return None
-    path = str(values.get("data.path", ""))
     family = FAMILIES.get(str(values.get("model.family")))
-    if family is None or not run_folder.checkpoints(folder):
+    if not family or not run_folder.checkpoints(folder):
         return None
-    if values.get("model.stage") in [stage.name for stage in family.stages if not stage.predicts]:
-        return None
+    for stage in family.stages:
+        if stage.name == values.get("model.stage") and not stage.predicts:
+            return None
+    path = str(values.get("data.path", ""))
     if path.startswith(EMBEDDED) and path not in family.prompts:
         return f"train on your own data: {PROGRAM} --model {family.name} --data FOLDER"
     if not family.predicts:

@@ -43,15 +43,19 @@ def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
 
     Raises StorageError, and SettingsError if the steps belong to more than one experience.
     """
-    taken = (e for e in (experiences.load(run) or Ledger()).experiences if e.state != "postponed")
-    begun = [experience for experience in taken if experience.start_step < upto]
-    if not begun:
+    ledger = experiences.load(run) or Ledger()
+    earlier = []
+    for experience in ledger.experiences:
+        if experience.state != "postponed" and experience.start_step < upto:
+            earlier.append(experience)
+    if not earlier:
         return None
-    if (first := begun[-1].start_step) > after:
+    first = earlier[-1].start_step
+    if first > after:
         message = f"steps {after} to {upto} of {run} belong to more than one experience"
         allowed = f"a checkpoint of step {first} or later, and one after it; see save.every"
         raise SettingsError.of(message, value=str(run), allowed=allowed)
-    return spec_of(run, begun[-1])
+    return spec_of(run, earlier[-1])
 
 
 def resolve_experience(resolved: Resolved, spec: ExperienceSpec) -> Resolved:
@@ -62,19 +66,19 @@ def resolve_experience(resolved: Resolved, spec: ExperienceSpec) -> Resolved:
     from, and keeps the value that it overrides.
     """
     # Each changed setting, its value, the setting it follows from, and how.
-    changes: list[tuple[str, Any, str, str]] = [
-        ("data.path", str(experiences.data_folder(spec.run, spec.numbers[0])), "enabled", "")
-    ]
+    data = str(experiences.data_folder(spec.run, spec.numbers[0]))
+    changes: list[tuple[str, Any, str, str]] = [("data.path", data, "enabled", "")]
     if spec.number:
-        lr, schedule = (resolved.values[key].value for key in ("optim.lr", "schedule.name"))
-        given = spec.settings
-        scale = spec.settings["lr_scale"]
+        lr = resolved.values["optim.lr"].value
+        schedule = resolved.values["schedule.name"].value
+        settings = spec.settings
+        scale = settings["lr_scale"]
         changes += [
-            ("train.epochs", given["epochs"], "epochs", ""),
-            ("train.max_steps", given["max_steps"], "max_steps", ""),
+            ("train.epochs", settings["epochs"], "epochs", ""),
+            ("train.max_steps", settings["max_steps"], "max_steps", ""),
             ("optim.lr", lr * scale, "lr_scale", f"{lr:g} × {scale:g}"),
             ("schedule.name", schedule if schedule in _SCHEDULES else "cosine", "enabled", ""),
-            ("schedule.warmup", given["warmup"], "warmup", ""),
+            ("schedule.warmup", settings["warmup"], "warmup", ""),
             ("schedule.warmup_cap", None, "warmup", ""),
             # stop.after is a step of the first data.
             ("stop.after", None, "enabled", ""),
@@ -105,7 +109,7 @@ def is_left(resume: ResumeRequest) -> bool:
 def load_experience(
     spec: ExperienceSpec, first: Task, context: Context, settings: Any, world: World
 ) -> tuple[list[Task], ReplayMixture]:
-    """A task for the first data, for each experience that is replayed, and its own; its training data.
+    """A task for the first data, for each replayed experience, and for its own; its training data.
 
     Collective. `first` is the task of the first data, set up.
 
@@ -142,10 +146,11 @@ def load_experience(
 
 def data_settings(settings: Any, folder: Path) -> Any:
     """`settings` with the data in `folder`; unreadable files are skipped, if they can be."""
-    changes: dict[str, Any] = {"path": str(folder)}
+    changes = {"path": str(folder)}
     if hasattr(settings.data, "on_bad"):
         changes["on_bad"] = "skip"  # the run is unattended
-    return settings.model_copy(update={"data": settings.data.model_copy(update=changes)})
+    data = settings.data.model_copy(update=changes)
+    return settings.model_copy(update={"data": data})
 
 
 def _read(read: Callable[[], None], is_new: bool) -> None:

@@ -86,7 +86,8 @@ FAULTS: Mapping[str, Fault] = {
     "dead_worker": Fault(
         "a loader worker died",
         "data-loader worker {pid} died by signal {signal}; {free} GB of memory is free now",
-        "the kernel killed it as memory ran out, or a library in it crashed; what was trained is saved",
+        "the kernel killed it as memory ran out, or a library in it crashed; what was trained is "
+        "saved",
         "{retry} --num-workers 0",
     ),
     "dead_rank": Fault(
@@ -100,7 +101,8 @@ FAULTS: Mapping[str, Fault] = {
         "rank {rank} on {host} does not answer the other ranks: its process {process} is {state}",
         "a rank hangs in its data, a disk or the network, or needs longer than engine.timeout_s",
         "{retry} --set engine.timeout_s={timeout_s}",
-        message=r"collective operation timeout|DistBackendError.*[Tt]ime|for training data; see engine",
+        message=r"collective operation timeout|DistBackendError.*[Tt]ime"
+        r"|for training data; see engine",
     ),
     "permission": Fault(
         "no permission",
@@ -141,18 +143,28 @@ def advice(
     `values` fill what was seen; or they have the text `seen`, and `is_end` where it ends the run.
     """
     fault = FAULTS[name]
-    seen = str(values.get("seen") or fault.seen.format(**values))
+    symptom = str(values.get("seen") or fault.seen.format(**values))
     fix = fault.fix.format(**{**values, **commands})
-    facts = {"fault": name, "seen": seen, "cause": fault.cause, "fix": fix}
+    facts: dict[str, object] = {
+        "fault": name,
+        "seen": symptom,
+        "cause": fault.cause,
+        "fix": fix,
+    }
     if fault.warns:
-        text = f"{seen}: {fault.cause}; fix:  {fix}"
+        text = f"{symptom}: {fault.cause}; fix:  {fix}"
         return "warning", {"text": text, "names": values["names"], **facts}
-    return "advice", facts | ({"is_end": True} if values.get("is_end") else {})
+    if values.get("is_end"):
+        facts["is_end"] = True
+    return "advice", facts
 
 
 def recognized(message: str) -> str | None:
     """The name of the fault that `message` of a library or the system is about."""
-    return next((n for n, f in FAULTS.items() if f.message and re.search(f.message, message)), None)
+    for name, fault in FAULTS.items():
+        if fault.message and re.search(fault.message, message):
+            return name
+    return None
 
 
 def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
@@ -160,7 +172,8 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     settings = resolved.settings
     again = f"{PROGRAM} --config {shlex.quote(from_here(folder / run_folder.SETTINGS))}"
     resume = f"{PROGRAM} resume {shlex.quote(from_here(folder))}"
-    lower, higher = (plain(float(f"{settings.optim.lr * by:.3g}")) for by in (1 / 10, 10))
+    lower = plain(float(f"{settings.optim.lr / 10:.3g}"))
+    higher = plain(float(f"{settings.optim.lr * 10:.3g}"))
     nonfinite = f"{again} --lr {lower}"
     if settings.train.on_nonfinite == "stop":  # take more of them
         nonfinite = f'{resume if settings.save.last else again} --set "train.on_nonfinite=skip 9"'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment, exit_codes
+from gearshift.launcher.base.signals import Publish
 from gearshift.slurm.environment import (
     SLURM_FOLDER,
     Generation,
@@ -23,7 +24,13 @@ from gearshift.training.storage import open_staged, publish_new
 if TYPE_CHECKING:
     from gearshift.launcher.config.provenance import CliArgs
 
-OUTCOMES = {0: "done", 1: "failed", 2: "invalid", 75: "again", 130: "again"}
+OUTCOMES = {
+    exit_codes.DONE: "done",
+    exit_codes.FAILURE: "failed",
+    exit_codes.INVALID_INPUT: "invalid",
+    exit_codes.RUN_AGAIN: "again",
+    exit_codes.INTERRUPTED: "again",
+}
 """First word of an outcome file, which slurm/job.sh reads, by exit code."""
 _OUT = "--out"
 
@@ -75,15 +82,18 @@ class JobGeneration:
         """Publish how this rank ended, by RunEnd.kind; the exit code of this process.
 
         Rank 0 publishes for all, except after a lost peer, a killed rank or where it is fenced off:
-        without an outcome the job script assumes a crash. Another rank publishes its own failure. The
-        first outcome counts. The code is 0 for every end that all ranks agreed on: srun and torchrun
-        treat any other one as a failed rank, and the job script reads the outcome. Touches the disk.
+        without an outcome the job script assumes a crash. Another rank publishes its own failure.
+        The first outcome counts. The code is 0 for every end that all ranks agreed on: srun and
+        torchrun treat any other one as a failed rank, and the job script reads the outcome. Touches
+        the disk.
         """
         of_all = ("peer lost", "killed", "fenced")
         of_one = ("failed", "out of memory", "invalid input")
         if kind in of_one or (self.rank == 0 and kind not in of_all):
             publish_outcome(self.run, self.generation, code, text)
-        return exit_codes.DONE if kind == "ended" and code != exit_codes.FAILURE else code
+        if kind == "ended" and code != exit_codes.FAILURE:
+            return exit_codes.DONE
+        return code
 
 
 def read_job_generation(out: Path | None) -> JobGeneration | None:
@@ -95,19 +105,20 @@ def read_job_generation(out: Path | None) -> JobGeneration | None:
     with suppress(InvalidEnvironment):
         generation = read_generation(variables)
         rank = read_rank_environment(variables)
-        if generation is not None and out is not None:
+        if generation and out:
             return JobGeneration(generation, out, rank.rank if rank else 0)
     return None
 
 
-def start_publisher(argv: Sequence[str]) -> Callable[[str], bool]:
-    """Publishes, while a run starts, that the job script is to run it again; see `publish_outcome`."""
+def start_publisher(argv: Sequence[str]) -> Publish:
+    """Publishes, while a run starts, that the job script runs it again; see `publish_outcome`."""
     words = [word for argument in argv for word in argument.split("=", 1)]
     place = words.index(_OUT) + 1 if _OUT in words else len(words)  # before arguments are parsed
     out = "".join(words[place : place + 1])
-    if (job := read_job_generation(Path(out) if out else None)) is None:
-        return lambda text: True
-    return partial(publish_outcome, job.run, job.generation, exit_codes.RUN_AGAIN)
+    job = read_job_generation(Path(out) if out else None)
+    if job is None:
+        return lambda code, text: True
+    return partial(publish_outcome, job.run, job.generation)
 
 
 def outcome_path(run: Path, generation: Generation) -> Path:

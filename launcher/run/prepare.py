@@ -45,7 +45,7 @@ class MemoryLack(Diagnostic):
 
 
 def most_certain(errors: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """The errors without those of memory, which others may cause or hide; those, if there are no others."""
+    """The errors without those of memory, which others may cause or hide; or all of memory."""
     errors = list(errors)
     return [error for error in errors if not isinstance(error, MemoryLack)] or errors
 
@@ -66,25 +66,27 @@ def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
 
     Raises SettingsError with all errors.
     """
-    invalid = list[Diagnostic]()
+    invalid: list[Diagnostic] = []
     variables = environment.variables()
-    launched = generation = None
+    launched = None
+    generation = None
     try:
         generation = read_generation(variables)
         launched = read_rank_environment(variables)
-        if launched is not None:
+        if launched:
             from gearshift.slurm.address import reachable
 
             launched = reachable(launched, variables)
     except InvalidEnvironment as error:
         invalid = [Diagnostic(error.message, where="the environment", allowed=error.allowed)]
     here = machine.detect_machine()
-    if launched is not None:
+    if launched:
         here = here.for_ranks(launched.local_size, launched.cpus)
     plan = collected(invalid, partial(prepare_run_at, args, out, here, launched, is_here=True))
     if plan.nothing_left is None and not args.force:
         ranks = launched.local_size if launched else plan.resolved.nproc
-        if lacking := list(check_memory(plan.resolved, here, parameters(plan.resolved), ranks)):
+        lacking = list(check_memory(plan.resolved, here, parameters(plan.resolved), ranks))
+        if lacking:
             raise SettingsError(lacking)
     return replace(plan, generation=generation)
 
@@ -101,69 +103,36 @@ def prepare_run_at(
 
     `is_here`: engine auto plans for this machine. Otherwise the number of processes decides.
     """
-    diagnostics = list[Diagnostic]()
+    diagnostics: list[Diagnostic] = []
     decision = None
-    world_size = launched.world_size if launched else None
     try:
-        if args.resume is None and not args.reset:
-            decision = RunPlan(resolve(args, here, world_size))
-        else:
-            from gearshift.launcher.run_folder.resume_rules import (
-                decide,  # an ordinary start does not need it
-            )
-
-            decision = decide(args, out, here, world_size)
+        decision = _decide(args, out, here, launched)
         if is_here and _ENGINE in decision.resolved.keys.auto:
-            from gearshift.launcher.plan import auto
-            from gearshift.launcher.plan.target import Described
-
-            described = Described(
-                here, launched.world_size // launched.local_size if launched else 1
-            )
-            decision = auto.decide_engine(args, out, described, world_size)
+            decision = _with_fastest_engine(args, out, here, launched)
         engine_options.deepspeed_layout(decision.resolved, decision.resolved.settings.engine)
     except SettingsError as error:
         diagnostics += error.diagnostics
+
+    # Other ranks may look when rank 0 has created the folder already.
     is_rank_0 = launched is None or launched.rank == 0
-    if out is not None and is_rank_0 and (decision is not None or args.resume is None):
+    if out and is_rank_0 and (decision or args.resume is None):
         resume = decision.resume if decision else None
         is_own = resume is not None and resume.source.resolve() == out.resolve()
         if not is_own or not run_folder.is_run_folder(out):  # else it contains the resumed run
             diagnostics += run_folder.writing_errors(out, f"--out {out}")
-    if launched is not None and decision is not None:
-        values = decision.resolved.values
-        key = "engine.max_restarts"
-        source = launched.source
-        diagnostics += check_processes(values, launched.local_size, source)
-        if value := values[key].value:
-            from gearshift.launcher.config import errors
-
-            message = (
-                f"{key} {value}, but only {source}, which started the processes, can restart them"
-            )
-            allowed = f"0 under {source}; a second start with  --resume auto  resumes"
-            diagnostics.append(errors.about(values, key, message, allowed=allowed))
-        if decision.resolved.settings.continual.enabled:
-            from gearshift.launcher.config import (
-                feature_checks,
-            )  # for the runs that learn continually
-
-            diagnostics += feature_checks.check_launcher(source, values)
-    if diagnostics or decision is None:
+    if launched and decision:
+        diagnostics += _check_launched(decision.resolved, launched)
+    if diagnostics or not decision:
         raise SettingsError(diagnostics)
+
     resolved = decision.resolved
-    settings = decision.resolved.settings
-    resume = decision.resume
+    settings = resolved.settings
     is_continual = launched is None and settings.continual.enabled
-    if launched is None and resume is not None and not is_continual:
+    if not launched and decision.resume and not is_continual:
         from gearshift.launcher.run import experience
 
-        is_continual = experience.is_left(resume)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = _FILES + _FILES_PER_WORKER * settings.loader.workers
-    needed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        is_continual = experience.is_left(decision.resume)
+    _allow_open_files(_FILES + _FILES_PER_WORKER * settings.loader.workers)
     ranks = launched.local_size if launched else resolved.nproc
     plan = replace(
         decision,
@@ -182,6 +151,61 @@ def prepare_run_at(
 
         feature_checks.check_run_folder(plan.destination, resolved.values)
     return plan
+
+
+def _decide(
+    args: CliArgs, out: Path | None, here: Machine, launched: RankEnvironment | None
+) -> RunPlan:
+    """A new run, or one from a checkpoint. Raises SettingsError."""
+    world_size = launched.world_size if launched else None
+    if args.resume is None and not args.reset:  # an ordinary start does not need the other rules
+        return RunPlan(resolve(args, here, world_size))
+    from gearshift.launcher.run_folder.resume_rules import decide
+
+    return decide(args, out, here, world_size)
+
+
+def _with_fastest_engine(
+    args: CliArgs, out: Path | None, here: Machine, launched: RankEnvironment | None
+) -> RunPlan:
+    """As `_decide`, with the fastest engine that fits. Raises SettingsError."""
+    from gearshift.launcher.plan import auto
+    from gearshift.launcher.plan.target import Described
+
+    if not launched:
+        return auto.decide_engine(args, out, Described(here, 1), None)
+    nodes = launched.world_size // launched.local_size
+    return auto.decide_engine(args, out, Described(here, nodes), launched.world_size)
+
+
+def _check_launched(resolved: Resolved, launched: RankEnvironment) -> Iterator[Diagnostic]:
+    """Errors of settings that a run under torchrun or srun cannot have."""
+    values = resolved.values
+    source = launched.source
+    yield from check_processes(values, launched.local_size, source)
+    key = "engine.max_restarts"
+    restarts = values[key].value
+    if restarts:
+        from gearshift.launcher.config import errors
+
+        message = (
+            f"{key} {restarts}, but only {source}, which started the processes, can restart them"
+        )
+        allowed = f"0 under {source}; a second start with  --resume auto  resumes"
+        yield errors.about(values, key, message, allowed=allowed)
+    if resolved.settings.continual.enabled:
+        from gearshift.launcher.config import feature_checks  # for the runs that learn continually
+
+        yield from feature_checks.check_launcher(source, values)
+
+
+def _allow_open_files(needed: int) -> None:
+    """Raise the soft limit of this process to `needed` open files, or as far as it can be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def name_of(settings: Any) -> str:
@@ -204,10 +228,12 @@ def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnos
 
 def parameters(resolved: Resolved) -> int | None:
     """Number of parameters with these settings; None: unknown before the model is built."""
-    model = resolved.settings.model
-    if getattr(model, "pretrained", None) is not None or resolved.settings.stages:
+    settings = resolved.settings
+    model = settings.model
+    if getattr(model, "pretrained", None) is not None or settings.stages:
         return None  # a stage builds only its part
-    if (size := config_of(model.family).SIZES.get(getattr(model, "size", None))) is None:
+    size = config_of(model.family).SIZES.get(getattr(model, "size", None))
+    if size is None:
         return None
     if is_custom(model.family):
         return int(size.parameters)
@@ -229,19 +255,23 @@ def first_line(ready: RunPlan) -> str:
     """The first line for the user, before torch is imported."""
     settings = ready.resolved.settings
     chosen = ready.resolved.chosen
-    what = f"{model_name(settings.model)}, mode {settings.mode}, engine {settings.engine.name}"
-    line = f"{what} on {processes_of(ready)}; run folder {ready.destination}"
-    return "\n".join(text for text in (ready.line, chosen and chosen.line, line) if text)
+    run = f"{model_name(settings.model)}, mode {settings.mode}, engine {settings.engine.name}"
+    lines = [
+        ready.line,
+        chosen.line if chosen else None,
+        f"{run} on {processes_of(ready)}; run folder {ready.destination}",
+    ]
+    return "\n".join(filter(None, lines))
 
 
 def processes_of(ready: RunPlan) -> str:
     """`cuda, 2 processes, 4 threads each`."""
     resolved = ready.resolved
     launched = ready.launched
-    if launched is None and not ready.starts_processes:
+    if not launched and not ready.starts_processes:
         return f"{resolved.device}, in this process"
     text = counted(resolved.batching.world_size if launched else resolved.nproc, "process")
-    if launched is not None:
+    if launched:
         text = f"one of {text} started by {launched.source}"
     threads = f", {counted(ready.threads, 'thread')} each" if ready.threads else ""
     return f"{resolved.device}, {text}{threads}"
@@ -258,23 +288,23 @@ def check_memory(
     if parameters is None:
         return
     settings = resolved.settings
-    device = resolved.device
+    on_cpu = resolved.device == "cpu"
     world_size = resolved.world_size
     is_16_bit = settings.precision not in ("fp32", "tf32")
-    state_bytes = settings.optim.least_bytes
-    limit = (
-        here.tensor_bytes(ranks_per_node, world_size // ranks_per_node)
-        if device == "cuda"
-        else None
-    )
+    limit = None
+    if resolved.device == "cuda":
+        limit = here.tensor_bytes(ranks_per_node, world_size // ranks_per_node)
 
     def lacks(engine: Entry) -> list[str]:
         """Each kind of memory of which there is too little: what is needed, and what there is."""
         weight_bytes = 2 if is_16_bit and engine.shards_parameters else 4
+        needed = engine.placed(settings.engine.offload).state_bytes(
+            parameters, world_size, weight_bytes, settings.optim.least_bytes
+        )
+        host = ranks_per_node * needed.host
+        if on_cpu:
+            host += ranks_per_node * needed.device
         lacking = []
-        placement = engine.placed(settings.engine.offload)
-        needed = placement.state_bytes(parameters, world_size, weight_bytes, state_bytes)
-        host = ranks_per_node * (needed.host + (needed.device if device == "cpu" else 0))
         if limit is not None and needed.device > limit:
             lacking.append(f"{size(needed.device)} of {size(limit)} on a GPU")
         if here.ram_bytes is not None and host > here.ram_bytes * (1 - _FREE):
@@ -283,16 +313,21 @@ def check_memory(
         return lacking
 
     name = settings.engine.name
-    if not (lacking := lacks(ENGINES[name])):
+    lacking = lacks(ENGINES[name])
+    if not lacking:
         return
-    others = (e for e in ENGINES.values() if e.processes is None and not missing(e))
-    fitting = next((other.name for other in others if not lacks(other)), None)
+    fix = None
+    for other in ENGINES.values():
+        if other.processes is None and not missing(other) and not lacks(other):
+            fix = f"--engine {other.name}"
+            break
     yield MemoryLack(
         f"{model_name(settings.model)} does not fit under engine {name}: weights, gradients and "
         f"optimizer state take {'; '.join(lacking)}",
         key=_ENGINE,
         value=name,
         where=resolved.values[_ENGINE].origin.where,
-        allowed=f"an engine and a size that fit, see  {PROGRAM} plan; to start anyway: {FORCE.flag}",
-        fix=None if fitting is None else f"--engine {fitting}",
+        allowed=f"an engine and a size that fit, see  {PROGRAM} plan; "
+        f"to start anyway: {FORCE.flag}",
+        fix=fix,
     )

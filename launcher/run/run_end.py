@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from gearshift.launcher.base.redaction import redact_variables
 from gearshift.launcher.base.signals import Stopped
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.storage import StorageError, atomic_write
 
@@ -75,9 +76,9 @@ class RunEnd:
     """The traceback, or what the rank printed last."""
     fault: str | None = None
     """The name of the fault that ended it, of launcher.run.faults; None: its text may tell."""
-    outcome: Mapping[str, Any] | None = None
-    """The fields of training.callbacks.base.Outcome, or of SplitResult; once saved, numbers that are
-    not finite are texts, as in result.json."""
+    outcome: Facts | None = None
+    """The fields of training.callbacks.base.Outcome, or of SplitResult; once saved, numbers that
+    are not finite are texts, as in result.json."""
     micro_batch: int | None = None
     """The micro-batch that ran out of memory; None: that of the settings, or it did not."""
     diagnostics: Sequence[Diagnostic] = ()
@@ -88,13 +89,13 @@ class RunEnd:
     """The run folder; None: it was removed, or this process has none."""
     wants_report: bool = False
     """Whether the page about the run is to be written into its folder."""
-    pipeline: Mapping[str, Any] | None = None
+    pipeline: Facts | None = None
     """The result of all stages; None: a single run."""
     cause: BaseException | None = field(default=None, compare=False)
     """The exception that ended a rank of this process; not saved."""
 
     @property
-    def result(self) -> Mapping[str, Any]:
+    def result(self) -> Facts:
         """What the end is as JSON; empty: nothing was trained."""
         return self.pipeline or self.outcome or {}
 
@@ -120,27 +121,51 @@ def load(folder: Path, rank: int) -> RunEnd | None:
 
 
 def build(
-    kind: Kind, rank: int, text: str, trace: str = "", exit_code: int | None = None, **parts: Any
+    kind: Kind,
+    rank: int,
+    text: str,
+    trace: str = "",
+    exit_code: int | None = None,
+    fault: str | None = None,
+    outcome: Facts | None = None,
+    micro_batch: int | None = None,
+    diagnostics: Sequence[Diagnostic] = (),
+    cause: BaseException | None = None,
 ) -> RunEnd:
     """The end of `rank` on this host, now, without secrets of the environment."""
 
     def clean(text: str) -> str:
         return redact_variables(text, environment.variables())
 
-    parts["diagnostics"] = [
-        replace(
-            one, **{name: clean(value) for name, value in vars(one).items() if type(value) is str}
-        )
-        for one in parts.get("diagnostics", ())
-    ]
-    code = _CODES.get(kind, exit_codes.FAILURE) if exit_code is None else exit_code
-    return RunEnd(kind, code, rank, text=clean(text), trace=clean(trace), **parts)
+    cleaned = []
+    for diagnostic in diagnostics:
+        texts: dict[str, Any] = {}
+        for name, value in vars(diagnostic).items():
+            if isinstance(value, str):
+                texts[name] = clean(value)
+        cleaned.append(replace(diagnostic, **texts))
+    if exit_code is None:
+        exit_code = _CODES.get(kind, exit_codes.FAILURE)
+    return RunEnd(
+        kind,
+        exit_code,
+        rank,
+        text=clean(text),
+        trace=clean(trace),
+        fault=fault,
+        outcome=outcome,
+        micro_batch=micro_batch,
+        diagnostics=cleaned,
+        cause=cause,
+    )
 
 
-def agreed(outcome: Mapping[str, Any], rank: int) -> RunEnd:
+def agreed(outcome: Facts, rank: int) -> RunEnd:
     """The end of a rank as all ranks agreed; the run has shown the outcome itself."""
     code = int(outcome["exit_code"])
-    text = f"error: {outcome['reason']}" if code == exit_codes.FAILURE else ""
+    text = ""
+    if code == exit_codes.FAILURE:
+        text = f"error: {outcome['reason']}"
     return build("ended", rank, text, exit_code=code, outcome=outcome, fault=outcome.get("fault"))
 
 
@@ -165,18 +190,22 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
 
     where = f"rank {rank} on {socket.gethostname()}"
     cause = error
-    kind: Kind = "failed"
+    if isinstance(error, EngineError):
+        error = SettingsError.of(str(error))
+    elif isinstance(error, DataError):
+        error = about_data(error)
     text = str(error)
-    trace = ""
-    parts: dict[str, Any] = {}
-    if isinstance(error, EngineError | DataError):
-        error = SettingsError.of(text) if isinstance(error, EngineError) else about_data(error)
     if isinstance(error, SettingsError):
-        return build("invalid input", rank, str(error), diagnostics=error.diagnostics, cause=cause)
+        return build("invalid input", rank, text, diagnostics=error.diagnostics, cause=cause)
+    kind: Kind = "failed"
+    trace = ""
+    fault = None
+    micro_batch = None
     if isinstance(error, WorkerDied):
-        text = text if text.startswith("rank ") else f"{where}: {text}"
+        if not text.startswith("rank "):
+            text = f"{where}: {text}"
         # A bus error is one of /dev/shm.
-        parts["fault"] = "shared_memory" if " by signal 7;" in text else "dead_worker"
+        fault = "shared_memory" if " by signal 7;" in text else "dead_worker"
     elif isinstance(error, FencedOff):
         kind = "fenced"
     elif isinstance(error, CheckpointSetAside):
@@ -184,7 +213,7 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
     elif isinstance(error, OutOfMemory):
         kind = "out of memory"
         text = f"{where} {text}"
-        parts["micro_batch"] = error.micro_batch
+        micro_batch = error.micro_batch
     elif not isinstance(error, StorageError | CheckpointError | FetchError):
         trace = "".join(traceback.format_exception(error))
         message = "".join(traceback.format_exception_only(error)).strip()
@@ -195,7 +224,9 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
             text = f"{where} lost another rank"
         else:
             text = f"{where} failed: {message}"
-    return build(kind, rank, f"error: {text}", trace, cause=cause, **parts)
+    return build(
+        kind, rank, f"error: {text}", trace, fault=fault, micro_batch=micro_batch, cause=cause
+    )
 
 
 def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:
@@ -232,8 +263,8 @@ def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
 def save_and_exit(end: RunEnd, folder: Path) -> NoReturn:
     """Save `end` for the supervisor, if its `folder` is still there, and exit.
 
-    Also after a normal end: gloo threads sometimes abort the interpreter at shutdown. The code is 0 for
-    every end that all ranks agreed on: the supervisor reads the agreed one.
+    Also after a normal end: gloo threads sometimes abort the interpreter at shutdown. The code is 0
+    for every end that all ranks agreed on: the supervisor reads the agreed one.
     """
     with suppress(FileNotFoundError):
         end.save(folder)
@@ -253,9 +284,8 @@ def exit_hung(plan: RunPlan, rank: int, reason: str) -> NoReturn:
     `reason` follows `rank 1 on HOST`, for example `waited 600 s for its data`. The supervisor shows
     it before reports of other ranks; without a supervisor it is printed here.
     """
-    stack = "".join(
-        traceback.format_stack(sys._current_frames()[threading.main_thread().ident or 0])
-    )
+    main_thread = threading.main_thread().ident or 0
+    stack = "".join(traceback.format_stack(sys._current_frames()[main_thread]))
     text = f"error: rank {rank} on {socket.gethostname()} {reason}"
     end = build("failed", rank, text, f"stack of the main thread:\n{stack}")
     if plan.reports is not None:

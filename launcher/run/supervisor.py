@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +19,13 @@ from typing import TYPE_CHECKING
 import psutil
 from pydantic import TypeAdapter
 
-from gearshift.launcher.base import environment, exit_codes, library_warnings
-from gearshift.launcher.base.signals import Stopped, deferred, handling, temporary_folder
+from gearshift.launcher.base import environment, exit_codes, signals
+from gearshift.launcher.base.signals import ProcessPhase, Stopped, temporary_folder
 from gearshift.launcher.run import run_end
 from gearshift.launcher.run.faults import FAULTS, recognized
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
-from gearshift.training.callbacks.preemption import heeded
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -54,6 +54,9 @@ class RankProcesses:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.forwarded = set[int]()
+        self._lock = threading.Lock()
+        self.has_started = False
+        """Signals that arrive before that are sent to all ranks when they have started."""
         self.interrupts = 0
         self.processes: list[subprocess.Popen[bytes]] = []
         self.ends: dict[int, RunEnd] = {}
@@ -66,60 +69,87 @@ class RankProcesses:
 
         `console`: rank 0 prints to the terminal.
         """
-        shared = {**environment.variables(), "PYTHONPATH": environment.python_path()}
-        shared[SUPERVISOR] = str(os.getpid())
+        shared = {
+            **environment.variables(),
+            "PYTHONPATH": environment.python_path(),
+            SUPERVISOR: str(os.getpid()),
+        }
         if threads is not None:
             shared["OMP_NUM_THREADS"] = str(threads)
         if nproc > 1:
             from gearshift.engines.rendezvous import LOOPBACK, TOKEN, tcp_store
 
             self.store = tcp_store(LOOPBACK, 0, is_master=True, wait_for_workers=False)
-            shared |= {"WORLD_SIZE": str(nproc), "LOCAL_WORLD_SIZE": str(nproc), "GROUP_RANK": "0"}
-            shared |= {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(self.store.port)}
-            # The agent of torch sets this when it owns the store, as this process does.
-            shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
-            shared[TOKEN] = secrets.token_hex()
+            shared |= {
+                "WORLD_SIZE": str(nproc),
+                "LOCAL_WORLD_SIZE": str(nproc),
+                "GROUP_RANK": "0",
+                "MASTER_ADDR": LOOPBACK,
+                "MASTER_PORT": str(self.store.port),
+                # The agent of torch sets this when it owns the store, as this process does.
+                "TORCHELASTIC_USE_AGENT_STORE": "True",
+                "TORCHELASTIC_RESTART_COUNT": "0",
+                TOKEN: secrets.token_hex(),
+            }
         # A rank that is interrupted while it imports this program would print a traceback, and an
         # interrupted import may fail in other ways: it takes a Ctrl-C later.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for rank in range(nproc):
-                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
-                is_shown = console and not rank
-                with (
-                    nullcontext()
-                    if is_shown
-                    else (self.folder / f"rank-{rank}.out").open("wb") as output
-                ):
-                    command = [sys.executable, "-m", MODULE, str(self.folder)]
-                    process = subprocess.Popen(
-                        command,
-                        env=shared | own,
-                        start_new_session=True,
-                        stdout=output,
-                        stderr=output,
-                    )
-                    self.processes.append(process)
+                variables = dict(shared)
+                if nproc > 1:
+                    variables["RANK"] = variables["LOCAL_RANK"] = str(rank)
+                self.processes.append(self._process(rank, variables, console and rank == 0))
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        with self._lock:
+            self.has_started = True
+            for number in self.forwarded:
+                self._send(number)
 
-    def forward(self, number: int, frame: object) -> None:
+    def _process(
+        self, rank: int, variables: dict[str, str], is_shown: bool
+    ) -> subprocess.Popen[bytes]:
+        """Start one rank; its output is shown, or written to a file."""
+        with ExitStack() as files:
+            output = None
+            if not is_shown:
+                output = files.enter_context(self._output_file(rank).open("wb"))
+            return subprocess.Popen(
+                [sys.executable, "-m", MODULE, str(self.folder)],
+                env=variables,
+                start_new_session=True,
+                stdout=output,
+                stderr=output,
+            )
+
+    def forward(self, number: int) -> None:
         """Forward a signal to the ranks, which save and end; a second Ctrl-C ends them at once."""
-        self.interrupts += number == signal.SIGINT
-        if self.interrupts < 2:
+        with self._lock:
+            self.interrupts += number == signal.SIGINT
+            if self.interrupts > 1:
+                return
             self.forwarded.add(number)
-            for process in self.processes:
-                process.send_signal(number)  # not to its data-loader workers
-                process.send_signal(signal.SIGCONT)  # a stopped one would never take it
+            if self.has_started:
+                self._send(number)
+
+    def _send(self, number: int) -> None:
+        for process in self.processes:
+            process.send_signal(number)  # not to its data-loader workers
+            process.send_signal(signal.SIGCONT)  # a stopped one would never take it
 
     def have_ended(self) -> bool:
         """Whether all ranks have exited; takes the ends of those that have."""
         for rank, process in enumerate(self.processes):
-            if rank not in self.ends and (code := process.poll()) is not None:
-                end = run_end.load(self.folder, rank)
-                self.ends[rank] = end or without_report(
-                    rank, code, self.output(rank), self.forwarded
-                )
+            if rank in self.ends:
+                continue
+            code = process.poll()
+            if code is None:
+                continue
+            end = run_end.load(self.folder, rank)
+            if not end:
+                end = without_report(rank, code, self.output(rank), self.forwarded)
+            self.ends[rank] = end
         return len(self.ends) == len(self.processes)
 
     def first_failure(self) -> RunEnd | None:
@@ -130,22 +160,23 @@ class RankProcesses:
         """
 
         def urgency(end: RunEnd) -> tuple[int, float]:
-            is_killed = end.kind == "killed"
+            if end.kind != "killed":
+                return _PRIORITY.get(end.kind, 1), end.at
             # Communication libraries abort when another rank is gone.
-            is_abort = is_killed and self.processes[end.rank].returncode == -signal.SIGABRT
-            return _PRIORITY.get(
-                "peer lost" if is_abort else end.kind, 1
-            ), 0.0 if is_killed else end.at
+            is_abort = self.processes[end.rank].returncode == -signal.SIGABRT
+            return _PRIORITY["peer lost" if is_abort else "killed"], 0.0
 
-        return min(
-            (end for end in self.ends.values() if end.kind != "ended"), key=urgency, default=None
-        )
+        failures = [end for end in self.ends.values() if end.kind != "ended"]
+        return min(failures, key=urgency, default=None)
 
     def output(self, rank: int) -> str:
         """The last output of a rank that does not print to the terminal."""
-        path = self.folder / f"rank-{rank}.out"
+        path = self._output_file(rank)
         written = path.read_bytes() if path.exists() else b""
         return written[-_OUTPUT_BYTES:].decode(errors="replace").strip()
+
+    def _output_file(self, rank: int) -> Path:
+        return self.folder / f"rank-{rank}.out"
 
     def end(self) -> None:
         """Kill the remaining ranks and their child processes."""
@@ -165,10 +196,12 @@ def supervise(plan: RunPlan) -> RunEnd:
         with temporary_folder("gearshift-") as folder:
             save_plan(plan, folder)
             ranks = RankProcesses(folder)
-            with library_warnings.logged(plan.log), handling(heeded(), ranks.forward):
+            with (
+                environment.logged(plan.log),
+                signals.phase(ProcessPhase.TRAINS, ranks.forward),
+            ):
                 try:
-                    with deferred():
-                        ranks.start(plan.resolved.nproc, plan.threads, plan.console)
+                    ranks.start(plan.resolved.nproc, plan.threads, plan.console)
                     end = _watch(ranks)
                     limit = time.monotonic() + _GRACE_S
                     while not ranks.have_ended() and time.monotonic() < limit:
@@ -199,17 +232,14 @@ def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> Ru
     if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
         stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
         return run_end.of_error(stop, rank)
-    status = (
-        f"killed by {signal.Signals(-code).name}"
-        if code < 0
-        else f"exit code {code} without a report"
-    )
+    status = f"exit code {code} without a report"
+    if code < 0:
+        status = f"killed by {signal.Signals(-code).name}"
     if code == -signal.SIGKILL:
         status += " (often because the machine was out of memory)"
     text = FAULTS["dead_rank"].seen.format(rank=rank, host=socket.gethostname(), status=status)
-    return run_end.build(
-        "killed", rank, f"error: {text}", output, fault=recognized(output) or "dead_rank"
-    )
+    fault = recognized(output) or "dead_rank"
+    return run_end.build("killed", rank, f"error: {text}", output, fault=fault)
 
 
 def stacks_file(folder: Path, rank: int) -> Path:
@@ -243,16 +273,18 @@ def _frozen(ranks: RankProcesses) -> RunEnd | None:
     The rank is asked for its stacks with SIGABRT, which ends it.
     """
     for rank, process in enumerate(ranks.processes):
-        if rank not in ranks.ends:
-            status = psutil.Process(process.pid).status()
-            process.send_signal(signal.SIGABRT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_STACK_S)
-            values = {"rank": rank, "host": socket.gethostname(), "process": process.pid}
-            text = FAULTS["timeout"].seen.format(**values, state=status)
-            file = stacks_file(ranks.folder, rank)
-            stacks = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-            return run_end.build("failed", rank, f"error: {text}", stacks, fault="timeout")
+        if rank in ranks.ends:
+            continue
+        state = psutil.Process(process.pid).status()
+        process.send_signal(signal.SIGABRT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STACK_S)
+        text = FAULTS["timeout"].seen.format(
+            rank=rank, host=socket.gethostname(), process=process.pid, state=state
+        )
+        file = stacks_file(ranks.folder, rank)
+        stacks = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+        return run_end.build("failed", rank, f"error: {text}", stacks, fault="timeout")
     return None
 
 
@@ -261,12 +293,12 @@ def _log_other_ranks(ranks: RankProcesses, shown: RunEnd, run: Path | None) -> N
 
     Except for invalid input: then nothing is written, least of all to a resumed run.
     """
-    if run is None or not run.is_dir() or shown.kind == "invalid input":
+    if not run or not run.is_dir() or shown.kind == "invalid input":
         return
     for rank in range(len(ranks.processes)):
         end = ranks.ends.get(rank)
         texts = [ranks.output(rank)]
-        if end is not None and end.rank != shown.rank:
+        if end and end.rank != shown.rank:
             texts += [end.text.strip(), end.trace.strip()]
         for text in dict.fromkeys(filter(None, texts)):  # what a rank printed last may be its trace
             run_folder.append_log(run, f"[rank {rank}]\n{text}")

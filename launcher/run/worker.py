@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -36,9 +36,8 @@ from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
 from gearshift.training import seeds
 from gearshift.training.agreement import first_error
-from gearshift.training.callbacks.base import TEST, Outcome
+from gearshift.training.callbacks.base import TEST, Facts, Outcome
 from gearshift.training.checkpoint import retention, room, tensor_file
-from gearshift.training.checkpoint.manifest import CheckpointDamaged, CheckpointSetAside
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
 from gearshift.training.data.loader import Batches, EvaluationBatches
@@ -51,12 +50,12 @@ from gearshift.training.evaluation.evaluate import (
     evaluate_split,
     samples_of,
 )
-from gearshift.training.inspection import architecture
+from gearshift.training.inspection import Architecture, architecture
 from gearshift.training.loop import train
 from gearshift.training.optim import optimizer
 from gearshift.training.resources.memory import PeakMemory
 from gearshift.training.run_state import TrainingRun
-from gearshift.training.settings import SettingError
+from gearshift.training.settings import Loader, SettingError
 from gearshift.training.storage import Storage
 from gearshift.training.train_plan import TrainPlan, solve
 
@@ -68,6 +67,51 @@ if TYPE_CHECKING:
     from gearshift.training.checkpoint.resume_point import ResumePoint
 
 
+@dataclass(frozen=True)
+class Loading:
+    """What all data loaders of a rank share."""
+
+    world: World
+    settings: Loader
+    watchdog: DataWatchdog
+    unused: Sequence[torch.Tensor]
+    """Optimizer state, which no worker needs."""
+
+    def held_out(
+        self, samples: Samples, micro_batch: int, limit: int | None = None
+    ) -> EvaluationBatches:
+        """The batches of a split. Raises DataError if it is empty."""
+        return EvaluationBatches(
+            samples, micro_batch, self.world, self.settings, self.watchdog, self.unused, limit=limit
+        )
+
+
+@dataclass
+class Rank:
+    """What a rank has prepared, to train or to evaluate."""
+
+    job: RunPlan
+    settings: Settings
+    """Records those that are read: TrackedSettings."""
+    world: World
+    storage: Storage
+    tasks: Sequence[Task]
+    """One for each experience; the first builds the model."""
+    samples: Samples
+    """Of training."""
+    facts: Facts
+    """Of each checkpoint, and what a resumed run is compared with."""
+    resumed: ResumePoint | None
+    peaks: PeakMemory
+    model: Module
+    built: Architecture
+    engine: Engine
+    module: Module
+    loading: Loading
+    test: EvaluationBatches | None
+    """The split to evaluate: that of the job, or the test split at the end of the training."""
+
+
 def work(job: RunPlan) -> Outcome | SplitResult:
     """Train one rank of `job`, or evaluate its split. Collective.
 
@@ -75,144 +119,210 @@ def work(job: RunPlan) -> Outcome | SplitResult:
     """
     with ExitStack() as cleanup:
         try:
-            return _work(job, cleanup)
+            rank = _prepare(job, cleanup)
+            if job.split is None:
+                return _train(rank)
+            assert rank.test is not None
+            metric = rank.settings.eval.metric
+            task = rank.tasks[0]
+            return evaluate_split(task, rank.module, job.split, rank.test, rank.world, metric)
         except SettingError as error:
             from gearshift.launcher.config.errors import about_setting
 
             raise SettingsError([about_setting(error, job.resolved)]) from error
 
 
-def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
-    given = _settings(job)
-    number = job.number
-    resumed = None
-    tracked = TrackedSettings(given)
-    settings = cast(Settings, tracked)
+def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
+    """What training and evaluating both need: data, model, engine, and the resumed state."""
+    trains = job.split is None
+    settings = cast(Settings, TrackedSettings(_settings(job)))
     world = _open_world(job.resolved, settings, cleanup)
     storage = _open_storage(job, world, cleanup)
     watchdog = DataWatchdog(settings.engine.timeout_s, partial(run_end.exit_hung, job, world.rank))
     cleanup.callback(watchdog.close)
     peaks = PeakMemory()  # before the data and the model, so that they count
-    files = _file_digests(given, world)
-    if job.resume is not None:
+
+    # The data, and the checkpoint to resume from, which must be of the same data.
+    files = _file_digests(_settings(job), world)
+    resumed = None
+    if job.resume:
         from gearshift.launcher.run_folder.checkpoint_search import load_resume_point
 
-        known = {"experience": number, "data": {"files": files}}
-        resumed = load_resume_point(job.resume, known, world, storage.path)
+        resumed = load_resume_point(job.resume, job.number, files, world, storage.path)
     tasks, train_split = load_data(job, settings, storage.path, world, resumed)
     task = tasks[0]
     if settings.train.least_steps is not None:
-        job = _fitted(job, len(task.data("train") if number else train_split), storage, world)
-        tracked = check.retracked(tracked, _settings(job))
-        settings = cast(Settings, tracked)
-    resolved = job.resolved
-    seed = settings.train.seed
-    micro_batch = job.resolved.batching.micro_batch
-    samples = Samples(task, train_split, seed)
-    split = TEST if settings.eval.test and job.split is None else job.split
-    evaluated = None if split is None else samples_of(task, split, seed)
-    check_fills(resolved, len(samples))
-    order = DataOrder(len(samples), resolved.batching.global_batch, seed)
-    facts: dict[str, Any] = {  # of a checkpoint, and what a resumed run is compared with
-        "settings": paths.kept_values(resolved.values),
-        "data": {
-            "samples": len(samples),
-            "fingerprint": fingerprint(samples, world),
-            "validation": fingerprint(Samples(task, task.data("val"), seed), world),
-            "files": files,
-            "global_batch": order.global_batch,
-            "seed": seed,
-        },
-        "experience": number,
-    }
-    if resumed is not None:
+        job = _fitted(job, len(task.data("train") if job.number else train_split), storage, world)
+        settings = cast(Settings, check.retracked(_tracked(settings), _settings(job)))
+    samples = Samples(task, train_split, settings.train.seed)
+    test_samples = _test_samples(job, settings, task)
+    check_fills(job.resolved, len(samples))
+    facts = _facts(job, settings, task, samples, files, world)
+    if resumed:
         resumed.check_data(facts["data"])
-        labels = resumed.fact("evaluator", {}).get("metrics", {})
-        if job.split is not None and labels and task.goal.metric not in labels:
-            allowed = "data with the labels of the run"
-            raise DataError(
-                f"the data lacks labels: {', '.join(labels)}", where="data.path", allowed=allowed
-            )
-    model, initial, base = _build_model(job, settings, storage, task, resumed, world)
+        if not trains:
+            _check_labels(task, resumed)
+
+    # The model and its engine.
+    model, initial, base = _build_model(job, settings, task, resumed, world)
+    if trains:
+        _check_room(job, storage, task, model, world)
     built = architecture(model)  # before the engine shards its parameters
     if task.channels_last:
         cleanup.callback(tune_convolutions())
     engine, module = _prepare_engine(job, settings, storage, task, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
-    if resumed is None or (base is not None and base.frozen):
+    if not resumed or (base and base.frozen):
         deferred_init.write(initial, engine)
-    if base is not None:
+    if base:
         engine = base.left_out(engine)
-        facts = {**facts, **base.facts}
-    if resumed is not None:
-        _restore(job, storage, resumed, engine)
-    # Without the optimizer state, which no loader worker needs.
-    slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
-    loading = (world, settings.loader, watchdog, [part for slot in slots for part in stored(slot)])
-    test = None if evaluated is None else EvaluationBatches(evaluated, micro_batch, *loading)
-    if job.split is not None:
-        assert test is not None
-        return evaluate_split(task, module, job.split, test, world, settings.eval.metric)
-    is_cached = not number and isinstance(task, HasFrozenEncoder)
-    if is_cached and _caches_features(settings, task, model, module, engine):
-        samples = Samples(task, task.data("train"), seed)
+        facts |= base.facts
+    if job.resume and resumed:
+        from gearshift.launcher.run_folder.checkpoint_search import restore_state
+
+        restore_state(job.resume, resumed, storage, engine, trains=trains)
+
+    loading = Loading(world, settings.loader, watchdog, _slots(engine))
+    test = None
+    if test_samples is not None:
+        test = loading.held_out(test_samples, job.resolved.batching.micro_batch)
+    return Rank(
+        job=job,
+        settings=settings,
+        world=world,
+        storage=storage,
+        tasks=tasks,
+        samples=samples,
+        facts=facts,
+        resumed=resumed,
+        peaks=peaks,
+        model=model,
+        built=built,
+        engine=engine,
+        module=module,
+        loading=loading,
+        test=test,
+    )
+
+
+def _train(rank: Rank) -> Outcome:
+    """Train on the prepared data. Collective."""
+    job = rank.job
+    settings = rank.settings
+    world = rank.world
+    resumed = rank.resumed
+    loading = rank.loading
+    task = rank.tasks[0]
+    if not job.number and isinstance(task, HasFrozenEncoder) and _caches_features(rank, task):
+        rank.samples = Samples(task, task.data("train"), settings.train.seed)
+    samples = rank.samples
+    batching = job.resolved.batching
+    order = DataOrder(len(samples), batching.global_batch, settings.train.seed)
     train_plan = solve(
         settings,
         samples=order.length,
         global_batch=order.global_batch,
-        micro_batch=micro_batch,
+        micro_batch=batching.micro_batch,
         world_size=world.size,
         units=task.units,
-        flops_per_sample=task.flops_per_sample(model),
+        flops_per_sample=task.flops_per_sample(rank.model),
         first_step=resumed.step if resumed else 0,
         starts=resumed.starts if resumed else None,
         until=job.resume.until if job.resume else None,
-        experience=number,
+        experience=job.number,
     )
-    held_out = _held_out(tasks, number, settings, micro_batch, loading)
+    held_out = _held_out(rank)
     info = callbacks.run_info(
-        job, tasks, built, len(samples), held_out.counts(), storage.path, world.device
+        job,
+        rank.tasks,
+        rank.built,
+        len(samples),
+        held_out.counts(),
+        rank.storage.path,
+        world.device,
     )
-    called = callbacks.build(job, settings, storage, world, info)
     save = settings.save
-    keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at)
-    writer = CheckpointWriter(storage, world, resolved.settings.engine.name, keep, save.async_)
-    run = TrainingRun(settings, train_plan, called, held_out, writer, facts, resumed, peaks, test)
-    check.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
+    writer = CheckpointWriter(
+        rank.storage,
+        world,
+        job.resolved.settings.engine.name,
+        Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at),
+        save.async_,
+    )
+    run = TrainingRun(
+        settings,
+        train_plan,
+        callbacks.build(job, settings, rank.storage, world, info),
+        held_out,
+        writer,
+        rank.facts,
+        resumed,
+        rank.peaks,
+        rank.test,
+    )
+    # Everything that reads settings is built by now.
+    prints = world.rank == 0
+    check.check_before_training(job.resolved, train_plan, _tracked(settings), prints)
     if world.rank == 0:
-        _prepare_folder(job, storage, resumed, train_plan, world)
+        _prepare_folder(rank, train_plan)
     world.wait_for_all()
-    return train(task, engine, module, Batches(samples, order, train_plan, *loading), run)
+    batches = Batches(
+        samples, order, train_plan, world, loading.settings, loading.watchdog, loading.unused
+    )
+    return train(task, rank.engine, rank.module, batches, run)
 
 
-def _restore(job: RunPlan, storage: Storage, resumed: ResumePoint, engine: Engine) -> None:
-    """Load the checkpoint. Collective. Raises CheckpointError, after which the engine is of no use."""
-    from gearshift.launcher.run_folder.checkpoint_search import set_damaged_aside
-    from gearshift.training.checkpoint.restore import restore
+def _test_samples(job: RunPlan, settings: Settings, task: Task) -> Samples | None:
+    """The samples of the split to evaluate: that of the job, or of the test at its end."""
+    split = job.split
+    if split is None and settings.eval.test:
+        split = TEST
+    return None if split is None else samples_of(task, split, settings.train.seed)
 
-    keeps_slots = job.split is None and "optimizer" not in resumed.reset
-    try:
-        restore(
-            resumed.checkpoint,
-            engine,
-            keeps_slots,
-            WEIGHT if job.split is None else tensor_file.EMA,
+
+def _facts(
+    job: RunPlan,
+    settings: Settings,
+    task: Task,
+    samples: Samples,
+    files: dict[str, str] | None,
+    world: World,
+) -> dict[str, Any]:
+    """What each checkpoint tells of its settings and data. Collective."""
+    seed = settings.train.seed
+    data = {
+        "samples": len(samples),
+        "fingerprint": fingerprint(samples, world),
+        "validation": fingerprint(Samples(task, task.data("val"), seed), world),
+        "files": files,
+        "global_batch": job.resolved.batching.global_batch,
+        "seed": seed,
+    }
+    return {
+        "settings": paths.kept_values(job.resolved.values),
+        "data": data,
+        "experience": job.number,
+    }
+
+
+def _check_labels(task: Task, resumed: ResumePoint) -> None:
+    """Raise DataError if the data to evaluate lacks the labels of the run."""
+    labels = resumed.fact("evaluator", {}).get("metrics", {})
+    if labels and task.goal.metric not in labels:
+        raise DataError(
+            f"the data lacks labels: {', '.join(labels)}",
+            where="data.path",
+            allowed="data with the labels of the run",
         )
-    except CheckpointDamaged as error:
-        assert job.resume is not None
-        if set_damaged_aside(job.resume, storage, resumed, engine.world):
-            raise CheckpointSetAside(
-                f"{error}; it was renamed, and the one before it is used"
-            ) from error
-        raise
 
 
 def load_data(
     job: RunPlan, settings: Settings, folder: Path, world: World, resumed: ResumePoint | None
 ) -> tuple[Sequence[Task], Split]:
-    """A task for each experience, the newest last, of which the first builds the model; training data.
+    """A task for each experience, the newest last, and the training data.
 
-    Of a run that does not learn continually it is one task. Collective.
+    The first task builds the model. Of a run that does not learn continually it is one task.
+    Collective.
     """
     is_reset = job.resume is not None and "data" in job.resume.reset
     context = Context(
@@ -224,13 +334,13 @@ def load_data(
         reset_data=is_reset,
         earlier_splits=_earlier_splits(job.resolved, folder, world, resumed if is_reset else None),
     )
-    model, data = (getattr(settings, name) for name in ("model", "data"))  # of the family
+    sections: Any = settings  # of the family
     with signals.deferred():
-        build_task = task_class(model.family)
-    task = build_task(model, data, context)
+        build_task = task_class(sections.model.family)
+    task = build_task(sections.model, sections.data, context)
     world.rank_0_first(task.setup)
     check.check_splits(task, folder)
-    if job.experience is None or not job.number:
+    if not job.experience or not job.number:
         return [task], task.data("train")
     from gearshift.launcher.run.experience import load_experience
 
@@ -251,86 +361,93 @@ def _earlier_splits(
     """
     from gearshift.models.common.split import SPLIT_FILE, load_sides
 
-    values = {key: setting.value for key, setting in resolved.values.items()}
     earlier: dict[str, SplitName] = {}
     if world.rank == 0:
+        values = {key: setting.value for key, setting in resolved.values.items()}
         earlier = load_sides(folder, only_earlier=True)
-        before = None if reset is None else reset.fact("settings", {})
-        if before is not None and all(before.get(k) == values.get(k) for k in _OF_SPLIT):
-            earlier |= load_sides(folder)
+        if reset:
+            settings = reset.fact("settings", {})
+            if all(settings.get(key) == values.get(key) for key in _OF_SPLIT):
+                earlier |= load_sides(folder)
         start = values.get("model.start")
         is_new = not (folder / SPLIT_FILE).exists()
         if start is not None and is_new and values.get("data.fold") is None:
             path = Path(start).expanduser()
-            runs = (p for p in (path, *path.parents[:3]) if (p / SPLIT_FILE).is_file())
-            earlier = next(map(load_sides, runs), {})
+            for run in (path, *path.parents[:3]):
+                if (run / SPLIT_FILE).is_file():
+                    earlier = load_sides(run)
+                    break
+            else:
+                earlier = {}
     return json.loads(world.broadcast(json.dumps(earlier).encode())) or None
 
 
-def _held_out(
-    tasks: Sequence[Task], number: int, settings: Settings, micro_batch: int, loading: Sequence[Any]
-) -> HeldOut:
-    """The held-out data of all tasks in experience `number`.
+def _held_out(rank: Rank) -> HeldOut:
+    """The held-out data of all tasks.
 
     The chance of a noise control is that of the whole split. Raises DataError if a split is empty.
     """
+    settings = rank.settings
+    micro_batch = rank.job.resolved.batching.micro_batch
     parts = []
-    for task in tasks:
+    for task in rank.tasks:
         samples = Samples(task, task.data("val"), settings.train.seed)
         limit = None if task.facts().get("control") else settings.eval.samples
-        parts.append(
-            HeldOutPart(task, EvaluationBatches(samples, micro_batch, *loading, limit=limit))
-        )
-    return HeldOut(parts, number)
+        parts.append(HeldOutPart(task, rank.loading.held_out(samples, micro_batch, limit)))
+    return HeldOut(parts, rank.job.number)
 
 
-def _caches_features(
-    settings: Settings, task: Task, model: Module, module: Module, engine: Engine
-) -> bool:
+def _caches_features(rank: Rank, task: Task) -> bool:
     """Whether the samples of `task` are cached outputs of its frozen encoder from now on."""
     from gearshift.models.common.data_files import cache_folder  # for tasks with such an encoder
     from gearshift.training.data import feature_cache
 
-    computed = {key: getattr(settings, key) for key in ("precision", "compile")}
-    computed["attention"] = settings.memory.attention
+    settings = rank.settings
 
     def show(text: str) -> None:
-        if engine.world.rank == 0:
+        if rank.world.rank == 0:
             print(text, file=sys.stderr, flush=True)
 
-    given = settings.feature_cache, cache_folder(), computed, show
-    return feature_cache.use(task, model, module, engine, *given)
+    computed = {
+        "precision": settings.precision,
+        "compile": settings.compile,
+        "attention": settings.memory.attention,
+    }
+    return feature_cache.use(
+        task,
+        rank.model,
+        rank.module,
+        rank.engine,
+        settings.feature_cache,
+        cache_folder(),
+        computed,
+        show,
+    )
 
 
 def _file_digests(settings: Settings, world: World) -> dict[str, str] | None:
     """The digests of the data files, which rank 0 reads; None: built-in data. Collective."""
-    named = paths.data_paths(settings)
+    files = paths.data_paths(settings)
+    if not files:
+        return None
     digests: dict[str, str] | None = None
 
     def read() -> None:
         from gearshift.launcher.run_folder.file_records import data_digests  # for runs on files
 
         nonlocal digests
-        digests = data_digests(named) if world.rank == 0 else None
+        if world.rank == 0:
+            digests = data_digests(files)
 
-    if named:
-        world.rank_0_first(read)
-        digests = json.loads(world.broadcast(json.dumps(digests).encode()))
+    world.rank_0_first(read)
+    digests = json.loads(world.broadcast(json.dumps(digests).encode()))
     return digests
 
 
 def _build_model(
-    job: RunPlan,
-    settings: Settings,
-    storage: Storage,
-    task: Task,
-    resumed: ResumePoint | None,
-    world: World,
+    job: RunPlan, settings: Settings, task: Task, resumed: ResumePoint | None, world: World
 ) -> tuple[Module, dict[str, torch.Tensor], BaseWeights | None]:
-    """The model, its initial weights, and its base, which checkpoints leave out. Collective.
-
-    Raises SettingsError on every rank if the disk of the run folder has no room for a checkpoint.
-    """
+    """The model, its initial weights, and its base, which checkpoints leave out. Collective."""
     seeds.seed_weights(settings.train.seed)
     model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
     engine_name = job.resolved.settings.engine.name
@@ -340,32 +457,46 @@ def _build_model(
         from gearshift.training.checkpoint import base_weights
 
         base = base_weights.find(task, model, world)
-    if base is not None and resumed is not None:
+    if base and resumed:
         base.check(resumed.checkpoint)
-    save = job.resolved.settings.save
+    return model, initial, base
+
+
+def _check_room(job: RunPlan, storage: Storage, task: Task, model: Module, world: World) -> None:
+    """Raise SettingsError on every rank if the disk has no room for a checkpoint. Collective."""
+    settings = job.resolved.settings
+    save = settings.save
+    if not save.required or not (save.last or save.every or save.keep_best):
+        return
     lack = None
-    if (
-        job.split is not None
-        or not save.required
-        or not (save.last or save.every or save.keep_best)
-    ):
-        return model, initial, base
     if world.rank == 0:
-        is_there = (storage.path / retention.CHECKPOINTS).is_dir()
-        folder = storage.path / retention.CHECKPOINTS if is_there else storage.path
-        needed = room.checkpoint_bytes(
-            model, job.resolved.settings, only_trained=_has_adapters(task)
-        )
+        folder = storage.path / retention.CHECKPOINTS
+        if not folder.is_dir():
+            folder = storage.path
+        needed = room.checkpoint_bytes(model, settings, only_trained=_has_adapters(task))
         lack = room.lacking(folder, needed)
-    if text := first_error(world, lack):
+    lack = first_error(world, lack)
+    if lack:
         raise SettingsError.of(
-            f"there is no room for a checkpoint: {text}",
+            f"there is no room for a checkpoint: {lack}",
             value=str(storage.path),
             where=f"the run folder {storage.path}",
             allowed="a disk with room for one checkpoint at least",
             fix="free some space, or choose another folder with  --out DIR",
         )
-    return model, initial, base
+
+
+def _slots(engine: Engine) -> list[torch.Tensor]:
+    """The optimizer state that this rank holds."""
+    tensors: list[torch.Tensor] = []
+    for piece in engine.state().pieces:
+        if piece.kind != WEIGHT:
+            tensors += stored(piece.data)
+    return tensors
+
+
+def _tracked(settings: Settings) -> TrackedSettings:
+    return cast(TrackedSettings, settings)
 
 
 def _has_adapters(task: Task) -> bool:
@@ -374,7 +505,7 @@ def _has_adapters(task: Task) -> bool:
 
 def _settings(job: RunPlan) -> Settings:
     """The settings of the ranks: those of the run, or of its experience."""
-    if job.experience is None:
+    if not job.experience:
         return cast(Settings, job.resolved.settings)
     from gearshift.launcher.run.experience import resolve_experience
 
@@ -386,20 +517,22 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
         before = torch.are_deterministic_algorithms_enabled()
         only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
         cleanup.callback(torch.use_deterministic_algorithms, before, warn_only=only_warns)
+        cudnn = torch.backends.cudnn
         for name in ("deterministic", "benchmark"):
-            cleanup.callback(
-                setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name)
-            )
+            cleanup.callback(setattr, cudnn, name, getattr(cudnn, name))
         seeds.make_deterministic(environment.variables())
     if settings.train.debug:
         cleanup.enter_context(torch.autograd.set_detect_anomaly(True))
     if settings.memory.return_freed:
         return_freed()
     always_group = find(resolved.settings.engine.name).always_group
-    device = settings.device if settings.device != "auto" else resolved.device
+    device: str = settings.device
+    if device == "auto":
+        device = resolved.device
     world = open_world(device, settings.engine.timeout_s, always_group, consistency_facts(resolved))
     cleanup.push(partial(_unless_failed, world, world.close))
-    if (threads := settings.engine.threads) is not None:
+    threads = settings.engine.threads
+    if threads is not None:
         cleanup.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(threads)
     return world
@@ -410,9 +543,9 @@ def _fitted(job: RunPlan, samples: int, storage: Storage, world: World) -> RunPl
     from gearshift.launcher.config.batching import fitted
 
     job = replace(job, resolved=fitted(job.resolved, samples))
-    if world.rank == 0 and job.resume is None:  # a resumed run records its settings as it begins
+    if world.rank == 0 and not job.resume:  # a resumed run records its settings as it begins
         run_folder.rewrite_settings(storage, job.resolved)
-    if world.rank == 0 and job.experience is not None and job.number:
+    if world.rank == 0 and job.experience and job.number:
         from gearshift.launcher.run.experience import record_settings
 
         record_settings(job.resolved, job.experience)
@@ -426,7 +559,7 @@ def _unless_failed(
 
     A rank that failed saves its report and ends at once instead, which they notice.
     """
-    if error is None or world.size == 1:
+    if not error or world.size == 1:
         close()
 
 
@@ -440,7 +573,7 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     generation = job.generation
     if world.rank == 0:
         cleanup.enter_context(lock.hold(path, generation=generation))
-    if generation is not None:
+    if generation:
         from gearshift.launcher.run_folder import generations
 
         if world.rank == 0:
@@ -455,27 +588,28 @@ def _prepare_engine(
 ) -> tuple[Engine, Module]:
     blocks = task.blocks(model)
     spec = optimizer.spec(settings, model, world, blocks, task)
-    frozen_folder = None if _has_adapters(task) or job.split is not None else storage.path
     options = engine_options(settings, job.resolved, task.channels_last)
-    options = replace(options, frozen_folder=frozen_folder)
+    if job.split is None and not _has_adapters(task):
+        options = replace(options, frozen_folder=storage.path)
     with signals.deferred():  # imports DeepSpeed or FairScale
         engine = build_engine(job.resolved.settings.engine.name, world, options)
     return engine, engine.prepare(model, spec, blocks)
 
 
-def _prepare_folder(
-    job: RunPlan, storage: Storage, resumed: ResumePoint | None, train_plan: TrainPlan, world: World
-) -> None:
+def _prepare_folder(rank: Rank, train_plan: TrainPlan) -> None:
     """Record the start of a job, and make the folder of a resumed run as it was. For rank 0."""
-    if job.generation is not None:
+    job = rank.job
+    storage = rank.storage
+    if job.generation:
         from gearshift.launcher.run_folder.generations import record_start
 
-        record_start(storage, job.generation, resumed.step if resumed else 0, world.size)
-    if job.resume is not None:
+        step = rank.resumed.step if rank.resumed else 0
+        record_start(storage, job.generation, step, rank.world.size)
+    if job.resume:
         from gearshift.launcher.run_folder.checkpoint_search import prepare_folder
 
         is_end = train_plan.first_step >= train_plan.end_step
-        prepare_folder(job.resume, job.resolved, storage, resumed, is_end=is_end)
+        prepare_folder(job.resume, job.resolved, storage, rank.resumed, is_end=is_end)
 
 
 _PER_MACHINE = ("engine.nproc", "engine.threads", "engine.bind_cores", "loader.", "limits.")

@@ -1,13 +1,15 @@
-"""The run and the checkpoint that --resume or a command names: found by their JSON, loaded by ranks."""
+"""The run and the checkpoint that --resume or a command names, by their JSON; loaded by ranks."""
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
@@ -23,18 +25,41 @@ from gearshift.launcher.config.provenance import CliArgs, Resolved
 from gearshift.launcher.config.schema import PRETRAINED, model_part
 from gearshift.launcher.config.selection import choose
 from gearshift.launcher.config.settings_file import read_values
-from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.reader import InvalidRecord, RunReader
+from gearshift.launcher.run_folder.run_folder import (
+    CHECKPOINTS,
+    EVALUATIONS,
+    EVENTS,
+    EXPORT,
+    LINKS,
+    LOG,
+    METRICS,
+    ORIGINS,
+    PARENT,
+    PREDICTIONS,
+    REPORT,
+    RESULT,
+    SETTINGS,
+    SLURM_FOLDER,
+    UNFINISHED,
+)
 from gearshift.launcher.run_folder.run_plan import ResumeRequest
 from gearshift.models.catalog import FAMILIES
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint import manifest, retention
-from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
+from gearshift.training.checkpoint.manifest import (
+    CheckpointDamaged,
+    CheckpointError,
+    CheckpointSetAside,
+    CheckpointUnreadable,
+)
 from gearshift.training.logging import metrics
 from gearshift.training.storage import Storage, is_file, storage_errors
 from gearshift.training.train_plan import StartSteps
 
 if TYPE_CHECKING:
-    from gearshift.engines.base import World
+    from gearshift.engines.base import Engine, World
     from gearshift.training.checkpoint.resume_point import ResumePoint
 
 AUTO = "auto"
@@ -45,7 +70,7 @@ class SavedCheckpoint:
     """What state.json tells of a checkpoint; its tensors are not read."""
 
     step: int
-    settings: Mapping[str, Any]
+    settings: Facts
     """By dotted key."""
     starts: StartSteps = field(default_factory=StartSteps)
     """The steps at which its data order and its schedule began."""
@@ -72,7 +97,7 @@ class ResumableRun:
     """The requested step; None: the newest intact checkpoint."""
     checkpoint: SavedCheckpoint | None
     """The checkpoint it will probably resume from; None: there is none."""
-    result: Mapping[str, Any] | None
+    result: Facts | None
     """Its result.json; None: it has not ended."""
 
     @property
@@ -104,21 +129,22 @@ def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
     step = None
     with reading(where):
         if argument == AUTO:
-            if out is None:
+            if not out:
                 return _latest(args, where)
-            run = _found(out, None, where) if run_folder.is_run_folder(out) else None
-            return run if run and (run.checkpoint or run.is_completed) else None
+            if not run_folder.is_run_folder(out):
+                return None
+            run = _run_in(out, None, where)
+            return run if run.checkpoint or run.is_completed else None
+        # A step is one of the run in --out, or of the newest run.
         if argument.isdigit():
-            path = out or next(iter(newest(run_folder.SETTINGS)), run_folder.PARENT)
+            path = out or next(iter(newest(SETTINGS)), PARENT)
             step = int(argument)
         folder, checkpoint = around(path)
-        if folder is None:
+        if not folder:
             raise no_run(path, where, "resume")
-        return _found(
-            folder,
-            step if checkpoint is None else manifest.step_of(checkpoint.resolve().name),
-            where,
-        )
+        if checkpoint:
+            step = manifest.step_of(checkpoint.resolve().name)
+        return _run_in(folder, step, where)
 
 
 def around(path: Path) -> tuple[Path | None, Path | None]:
@@ -126,11 +152,10 @@ def around(path: Path) -> tuple[Path | None, Path | None]:
     folder = path
     checkpoint = None
     if manifest.step_of(path.resolve().name) is not None or is_file(path / manifest.NAME):
-        # The links last and best are in the run folder itself.
-        folder = (
-            path.parent if path.is_symlink() else Path(from_here(path.absolute().parent.parent))
-        )
         checkpoint = path
+        folder = Path(from_here(path.absolute().parent.parent))
+        if path.is_symlink():  # last and best are in the run folder itself
+            folder = path.parent
     return folder if run_folder.is_run_folder(folder) else None, checkpoint
 
 
@@ -146,54 +171,59 @@ def newest_step(folder: Path) -> int | None:
 def _latest(args: CliArgs, where: str) -> ResumableRun | None:
     """The newest incomplete run of the same model and mode with a checkpoint."""
     choice = choose(args)
-    for folder in [] if choice.diagnostics else newest(run_folder.SETTINGS):
+    if choice.diagnostics:
+        return None
+    for folder in newest(SETTINGS):
         try:
-            values = read_values(folder / run_folder.SETTINGS)
-            if (*model_of(values), values.get("mode")) != (
-                choice.family,
-                choice.model,
-                choice.mode,
-            ):
+            values = read_values(folder / SETTINGS)
+            model = (*model_of(values), values.get("mode"))
+            if model != (choice.family, choice.model, choice.mode):
                 continue
-            run = _found(folder, None, where)
+            run = _run_in(folder, None, where)
         except InvalidRecord:
             raise
         except SettingsError:
             continue
-        if run.checkpoint is not None and not run.is_completed:
+        if run.checkpoint and not run.is_completed:
             return run
     return None
 
 
-def model_of(values: Mapping[str, Any]) -> tuple[object, object]:
+def model_of(values: Facts) -> tuple[object, object]:
     """The family in settings.yaml, and the name of its model."""
-    family, size, pretrained = map(values.get, ("model.family", "model.size", PRETRAINED))
-    return family, model_part(family, size, pretrained) if family in FAMILIES else size
+    family = values.get("model.family")
+    size = values.get("model.size")
+    if family not in FAMILIES:
+        return family, size
+    return family, model_part(family, size, values.get(PRETRAINED))
 
 
-def newest(*files: str, parent: Path = run_folder.PARENT) -> list[Path]:
+def newest(*files: str, parent: Path = PARENT) -> list[Path]:
     """The folders in runs/ that contain one of `files`, the last started or resumed first."""
-    files_found = (path for file in files for path in parent.glob(f"*/{file}"))
-    times = sorted(((path.stat().st_mtime_ns, path.parent) for path in files_found), reverse=True)
-    return [folder for _, folder in times]
+    times = []
+    for file in files:
+        for path in parent.glob(f"*/{file}"):
+            times.append((path.stat().st_mtime_ns, path.parent))
+    return [folder for _, folder in sorted(times, reverse=True)]
 
 
-def _found(folder: Path, step: int | None, where: str) -> ResumableRun:
+def _run_in(folder: Path, step: int | None, where: str) -> ResumableRun:
     saved = run_folder.checkpoints(folder)
-    if step is not None and step not in saved:
-        message = f"{folder} has no checkpoint of step {step}"
-        allowed = "a run with a checkpoint"
-        if saved:
-            allowed = listed([*map(str, saved)], "resume RUN")
-        raise SettingsError.of(message, value=step, where=where, allowed=allowed)
+    if step is not None:
+        if step not in saved:
+            message = f"{folder} has no checkpoint of step {step}"
+            allowed = "a run with a checkpoint"
+            if saved:
+                allowed = listed([*map(str, saved)], "resume RUN")
+            raise SettingsError.of(message, value=step, where=where, allowed=allowed)
+        saved = {step: saved[step]}
     try:
-        checkpoint = _newest_intact(saved if step is None else {step: saved[step]})
+        checkpoint = _newest_intact(saved)
     except CheckpointUnreadable:
         raise
     except CheckpointError as error:
-        raise SettingsError.of(
-            str(error), value=step, where=where, allowed=RUN_ARGUMENTS["resume"]
-        ) from error
+        allowed = RUN_ARGUMENTS["resume"]
+        raise SettingsError.of(str(error), value=step, where=where, allowed=allowed) from error
     return ResumableRun(folder, step, checkpoint, RunReader(folder).check())
 
 
@@ -203,54 +233,62 @@ def _newest_intact(saved: dict[int, Path]) -> SavedCheckpoint | None:
     Raises CheckpointError about the newest if all are damaged, and CheckpointUnreadable.
     """
     damage: CheckpointError | None = None
+    # The tensors are verified by the ranks, which read them anyway.
     for step, folder in reversed(saved.items()):
         try:
-            files = (file for file in manifest.read(folder).files if file.name == manifest.STATE)
-            manifest.check_files(folder, files)
+            files = manifest.read(folder).files
+            manifest.check_files(folder, [file for file in files if file.name == manifest.STATE])
             facts = manifest.read_state(folder / manifest.STATE).facts
             return _SAVED.validate_python({**facts, "step": step})
         except (CheckpointUnreadable, PermissionError):
             raise
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            CheckpointError,
-        ) as error:  # ranks report it
+        except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
             text = f"cannot use the checkpoint of step {step}: {folder}: {error}"
             damage = damage or CheckpointError(text)
-    if damage is not None:
+    if damage:
         raise damage
     return None
 
 
 def no_run(path: Path, where: str, command: str) -> SettingsError:
     """The error for a `path`, typed for `command`, that is no run folder. Reads the disk."""
-    allowed = RUN_ARGUMENTS.get(command, "a run folder")
     message = f"run folder '{path}' does not exist ({path.absolute()})"
-    parts: dict[str, Any] = {}
     if path.exists():
-        message = f"'{path}' is not a run folder: it has no {run_folder.ORIGINS} beside {run_folder.SETTINGS}"
-    if stages := RunReader(path).stages():
+        files = f"{ORIGINS} beside {SETTINGS}"
+        message = f"'{path}' is not a run folder: it has no {files}"
+    fix = None
+    similar = None
+    stages = [*RunReader(path).stages().values()]
+    if stages:
         message = f"'{path}' contains several runs, one per stage"
-        parts["fix"] = f"{PROGRAM} {command} {shlex.quote(str(list(stages.values())[-1]))}"
+        fix = f"{PROGRAM} {command} {shlex.quote(str(stages[-1]))}"
     else:
         with suppress(OSError):
             beside = sorted(p.name for p in path.parent.iterdir() if run_folder.is_run_folder(p))
-            parts["did_you_mean"] = nearest_match(path.name, beside)
-    return SettingsError.of(message, value=str(path), where=where, allowed=allowed, **parts)
+            similar = nearest_match(path.name, beside)
+    return SettingsError.of(
+        message,
+        value=str(path),
+        where=where,
+        allowed=RUN_ARGUMENTS.get(command, "a run folder"),
+        did_you_mean=similar,
+        fix=fix,
+    )
 
 
 def load_resume_point(
-    resume: ResumeRequest, facts: Mapping[str, Any], world: World, folder: Path
+    resume: ResumeRequest,
+    experience: int,
+    files: Mapping[str, str] | None,
+    world: World,
+    folder: Path,
 ) -> ResumePoint | None:
     """The checkpoint to resume from; None: there is none. Collective.
 
     Its tensors are not verified: `restore` does as it reads them. `folder` is the one that the run
-    writes to. Imports torch. Raises SettingsError if the requested
-    checkpoint is damaged or missing, all are damaged, or one cannot be read for lack of permission, and
-    DataError if the data in `facts` is not the data of the checkpoint.
+    writes to. Imports torch. Raises SettingsError if the requested checkpoint is damaged or
+    missing, all are damaged, or one cannot be read for lack of permission; and DataError if
+    `files`, the digests of the data, are not those of the checkpoint.
     """
     from gearshift.training.checkpoint.resume_point import ResumePoint
     from gearshift.training.checkpoint.resume_point import choose as choose_checkpoint
@@ -258,45 +296,112 @@ def load_resume_point(
     try:
         with reading(f"--resume {resume.source}"):
             checkpoint, damaged = choose_checkpoint(resume.source, world, resume.step, verify=False)
-        if checkpoint is None and damaged:
+        if not checkpoint and damaged:
             reasons = "; ".join(damaged.values())
             raise CheckpointError(f"all checkpoints of {resume.source} are damaged: {reasons}")
     except CheckpointError as error:
-        where = f"--resume {resume.source if resume.step is None else resume.step}"
-        allowed = (
-            "another step, auto for the newest intact checkpoint, or a new run with another --out"
-        )
         raise SettingsError.of(
-            str(error), value=str(resume.source), where=where, allowed=allowed
+            str(error),
+            value=str(resume.source),
+            where=f"--resume {resume.source if resume.step is None else resume.step}",
+            allowed="another step, auto for the newest intact checkpoint, "
+            "or a new run with another --out",
         ) from error
-    if checkpoint is None:
+    if not checkpoint:
         return None
     reset = frozenset(resume.reset)
-    if checkpoint.facts.get("experience", 0) != facts["experience"]:
+    if checkpoint.facts.get("experience", 0) != experience:
         reset |= {"data", "schedule"}  # the checkpoint was saved before this experience
     is_fork = resume.until is None and resume.source.resolve() != folder.resolve()
     point = ResumePoint(checkpoint, reset, resume.changes, damaged, is_fork)
-    point.check_data(facts["data"])
+    point.check_data({"files": files})
     return point
 
 
-def set_damaged_aside(
-    resume: ResumeRequest, storage: Storage, point: ResumePoint, world: World
-) -> bool:
-    """Rename a checkpoint that was found damaged as it was loaded; whether that was done.
+def restore_state(
+    resume: ResumeRequest, point: ResumePoint, storage: Storage, engine: Engine, *, trains: bool
+) -> None:
+    """Load the checkpoint `point` into `engine`; to evaluate, its averaged weights. Collective.
 
-    The next start then takes the one before it. One that was named, is of another run or is the
-    only one stays. Collective; touches the disk.
+    Raises CheckpointError, after which the engine is of no use. A damaged checkpoint is renamed:
+    the next start then takes the one before it. One that was named, is of another run or is the
+    only one stays. Touches the disk.
     """
-    has_earlier = any(step < point.step for step in retention.steps(storage.path))
-    is_own = resume.source.resolve() == storage.path.resolve()
-    world.wait_for_all()  # all ranks have looked
-    if resume.step is not None or not is_own or not has_earlier:
-        return False
-    if world.rank == 0:
-        retention.set_aside(storage, point.step - 1, {point.step, *point.damaged})
-    world.wait_for_all()
-    return True
+    from gearshift.engines.state import WEIGHT
+    from gearshift.training.checkpoint.restore import restore
+    from gearshift.training.checkpoint.tensor_file import EMA
+
+    keeps_slots = trains and "optimizer" not in point.reset
+    try:
+        restore(point.checkpoint, engine, keeps_slots, WEIGHT if trains else EMA)
+    except CheckpointDamaged as error:
+        has_earlier = any(step < point.step for step in retention.steps(storage.path))
+        is_own = resume.source.resolve() == storage.path.resolve()
+        world = engine.world
+        world.wait_for_all()  # all ranks have looked
+        if resume.step is not None or not is_own or not has_earlier:
+            raise
+        if world.rank == 0:
+            retention.set_aside(storage, point.step - 1, {point.step, *point.damaged})
+        world.wait_for_all()
+        message = f"{error}; it was renamed, and the one before it is used"
+        raise CheckpointSetAside(message) from error
+
+
+def check_existing(folder: Path, where: str) -> None:
+    """Check that the run in `folder` can be written to, with its checkpoints and logs.
+
+    Reads the disk. Raises SettingsError.
+    """
+    for name in ("", CHECKPOINTS, METRICS, EVENTS, LOG):
+        path = folder / name
+        mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+        if path.exists() and not os.access(path, mode):
+            raise SettingsError.of(
+                f"{path} is not writable",
+                value=str(path),
+                where=where,
+                allowed="a run that this user may write to; or  --out DIR , which forks it",
+            )
+
+
+def remove_exports_left(folder: Path) -> None:
+    """Remove what killed exports left in `folder`; running ones hold a lock. Touches the disk."""
+    for export in folder.glob(f".*{UNFINISHED}*"):
+        is_export = (export / lock.NAME).is_file() and not export.is_symlink()
+        if is_export and lock.is_held(export) is False:
+            shutil.rmtree(export, ignore_errors=True)
+
+
+_CREATED = (
+    CHECKPOINTS,
+    *LINKS,
+    RESULT,
+    REPORT,
+    PREDICTIONS,
+    EVALUATIONS,
+    SETTINGS,
+    ORIGINS,
+    METRICS,
+    SLURM_FOLDER,
+    lock.NAME,
+)
+"""What a fork creates itself."""
+
+
+def copy_run(source: Path, folder: Path) -> None:
+    """Fork: copy the files of the run in `source` to `folder`.
+
+    Checkpoints, metrics and the result are not copied. Touches the disk. Raises OSError.
+    """
+    for entry in source.iterdir():
+        is_export = entry.name.removeprefix(".").startswith(EXPORT)
+        if entry.name in _CREATED or is_export:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, folder / entry.name, symlinks=True)
+        else:
+            shutil.copy2(entry, folder / entry.name, follow_symlinks=False)
 
 
 def prepare_folder(
@@ -309,13 +414,15 @@ def prepare_folder(
 ) -> None:
     """Rewrite the settings, remove metrics after the resume point, set later checkpoints aside.
 
-    A fork gets the metrics before that point. `is_end`: no step is left. For rank 0. Touches the disk.
+    A fork gets the metrics before that point. `is_end`: no step is left. For rank 0. Touches the
+    disk.
     """
     step = point.step if point else 0
-    logged = resume.source / run_folder.METRICS
-    if logged.exists() and not (storage.path / run_folder.METRICS).exists():
+    # A fork has no lines of its own yet.
+    logged = resume.source / METRICS
+    if logged.exists() and not (storage.path / METRICS).exists():
         with storage_errors(logged):
-            storage.atomic_write(run_folder.METRICS, logged.read_bytes())
+            storage.atomic_write(METRICS, logged.read_bytes())
     run_folder.rewrite_settings(storage, resolved)
     metrics.truncate(storage, step, point.fact("evaluated_at") if point else None, is_end=is_end)
     if resume.source.resolve() == storage.path.resolve():

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter
 
 from gearshift.launcher.run_folder.file_records import FileRecord, changed_files
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_folder import EXPERIENCES
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.storage import atomic_write, storage_errors
 
@@ -32,11 +33,11 @@ class Experience:
     start_step: int = 0
     """Training of it starts after this step."""
     end_step: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Facts = field(default_factory=dict)
     """The settings of section `continual` at its start; a resumed experience keeps them."""
     replayed: tuple[int, ...] = ()
     """Numbers of the earlier experiences that samples are replayed from."""
-    forgetting: Mapping[str, Any] | None = None
+    forgetting: Facts | None = None
     """Metrics of old and new data, before and after."""
     reason: str | None = None
     """Why it was postponed; its files are tried again together with the next ones."""
@@ -51,7 +52,10 @@ class Ledger:
     @property
     def unfinished(self) -> Experience | None:
         """The experience to train next."""
-        return next((e for e in self.experiences if e.state in ("planned", "training")), None)
+        for experience in self.experiences:
+            if experience.state in ("planned", "training"):
+                return experience
+        return None
 
     @property
     def trained(self) -> list[Experience]:
@@ -61,12 +65,16 @@ class Ledger:
     @property
     def postponed(self) -> Experience | None:
         """The newest experience, if it was postponed."""
-        return next((e for e in self.experiences[-1:] if e.state == "postponed"), None)
+        newest = self.experiences[-1] if self.experiences else None
+        return newest if newest and newest.state == "postponed" else None
 
     def known_files(self) -> dict[str, FileRecord]:
         """The files of all experiences that are not postponed."""
-        taken = (e.files for e in self.experiences if e.state != "postponed")
-        return {name: file for files in taken for name, file in files.items()}
+        files: dict[str, FileRecord] = {}
+        for experience in self.experiences:
+            if experience.state != "postponed":
+                files |= experience.files
+        return files
 
     def updated(self, experience: Experience) -> Ledger:
         """The ledger with `experience` added, or replaced if its number exists."""
@@ -108,7 +116,7 @@ def data_folder(run: Path, number: int) -> Path:
 
 
 def task_folder(run: Path, number: int) -> Path:
-    """The files of its task: the split, and what was fitted on the first data, which has the run folder."""
+    """The files of its task, such as the split; the task of the first data has the run folder."""
     return run / FOLDER / f"{number:04d}" / "task" if number else run
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import companions, files, identity
+from gearshift.models.common import data_files
+from gearshift.models.common.data_files import companions, identity
 
 _PIECES = 16
 _PIECE_BYTES = 2**20
@@ -84,48 +85,59 @@ def changed_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str
     """The files that changed since they were recorded, or are gone. Reads the disk."""
     for name, file in files.items():
         stamp = stamp_of(folder / name)
-        if stamp != file.stamp and (
-            stamp is None or _digest(folder / name, stamp.size) != file.digest
-        ):
+        if stamp == file.stamp:
+            continue
+        if stamp is None or _digest(folder / name, stamp.size) != file.digest:
             yield name
 
 
 def data_digests(paths: Mapping[str, Path]) -> dict[str, str] | None:
     """A digest of each file of the data at `paths`, by the key of its setting and its name in it.
 
-    Up to 4 GiB all content counts; of more, an equal share of each file. Times and absolute paths do not
-    count, nor do hidden files and run folders. A file has those of its name beside it. Above 1000 files, one
-    digest for each key. None: no files, or some that cannot be listed. Reads the disk.
+    Up to 4 GiB all content counts; of more, an equal share of each file. Times and absolute paths
+    do not count, nor do hidden files and run folders. A file has those of its name beside it. Above
+    1000 files, one digest for each key. None: no files, or some that cannot be listed. Reads the
+    disk.
     """
+    files: dict[str, Path] = {}
     try:
-        named = {name: file for key, path in paths.items() for name, file in _files(key, path)}
+        for key, path in paths.items():
+            files |= _files(key, path)
     except (DataError, OSError):  # what reads the data reports it
         return None
-    sizes = {name: stamp.size for name, file in named.items() if (stamp := stamp_of(file))}
+    sizes = {}
+    for name, file in files.items():
+        stamp = stamp_of(file)
+        if stamp is not None:
+            sizes[name] = stamp.size
     most = _BUDGET_BYTES
     if sum(sizes.values()) > most:  # a power of two, so that one file more seldom changes it
         most = 2 ** max(13, (most // len(sizes)).bit_length() - 1)
+
+    def digest(name: str) -> str:
+        return _digest(files[name], sizes[name], most)
+
     with ThreadPoolExecutor(_THREADS, "digest") as pool:
-        found = pool.map(lambda name: _digest(named[name], sizes[name], most), sizes)
-        digests = dict(zip(sizes, found, strict=True))
+        digests = dict(zip(sizes, pool.map(digest, sizes), strict=True))
     if len(digests) <= _MOST_NAMES:
         return digests or None
     merged: defaultdict[str, Any] = defaultdict(hashlib.sha256)
     for name in sorted(digests):
         merged[name.partition("/")[0]].update(f"{name}\0{digests[name]}\0".encode())
-    return {key: digest.hexdigest()[:32] for key, digest in merged.items()}
+    return {key: value.hexdigest()[:32] for key, value in merged.items()}
 
 
 def _files(key: str, path: Path) -> Iterator[tuple[str, Path]]:
     """The files of the data at `path`, with names that a copy of it has, too."""
     if not path.is_dir():
         yield key, path
-        yield from ((f"{key}{rest}", other) for rest, other in companions(path))
+        for rest, other in companions(path):
+            yield f"{key}{rest}", other
         return
-    inside = files(path)
-    runs = {file.parent for file in inside if file.name == _RUN and file.parent != path}
+    inside = data_files.files(path)
+    runs = {file.parent for file in inside if file.name == _RUN} - {path}
     for file in inside:
-        if not runs.intersection(file.parents):
+        if runs.isdisjoint(file.parents):
             yield f"{key}/{file.relative_to(path).as_posix()}", file
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from gearshift.launcher.base import environment
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import SLURM_FOLDER, Generation
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.metrics import append_event
 from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.storage import Storage, storage_errors
@@ -29,12 +30,15 @@ def record_start(storage: Storage, generation: Generation, step: int, world_size
     StorageError.
     """
     run = storage.path
-    trained = [line["step"] for line in RunReader(run).metrics() if line["kind"] == "train"]
+    lost_steps = 0
+    if starts(run, generation):
+        steps = [line["step"] for line in RunReader(run).metrics() if line["kind"] == "train"]
+        lost_steps = max(0, max(steps, default=0) - step)
     facts = {
         "hosts": environment.variables().get("SLURM_JOB_NODELIST") or socket.gethostname(),
         "ranks": world_size,
         "from_step": step,
-        "lost_steps": max(0, max(trained, default=0) - step) if starts(run, generation) else 0,
+        "lost_steps": lost_steps,
     }
     _append(run, _STARTED, generation, facts)
     if generation.number or generation.restart:
@@ -42,7 +46,7 @@ def record_start(storage: Storage, generation: Generation, step: int, world_size
         append_event(storage, "requeued", step, {**job, **facts})
 
 
-def requeue_statistics(run: Path, generation: Generation) -> Mapping[str, Any]:
+def requeue_statistics(run: Path, generation: Generation) -> Facts:
     """Fields of result.json about the job: requeues and lost steps. Reads the disk."""
     lost = sum(line["lost_steps"] for line in starts(run, generation))
     return {"requeues": generation.number, "lost_steps": lost}
@@ -54,19 +58,22 @@ def has_predecessor(run: Path, generation: Generation) -> bool:
     Its own claim does not count: some ranks check before rank 0 has claimed the run, and all must
     come to the same result. Reads the disk.
     """
-    known = claimed(run)
-    is_owner = bool(known) and known[-1].job == generation.job
-    return is_owner and any(generation.follows(claim) for claim in known)
+    claims = claimed(run)
+    if not claims or claims[-1].job != generation.job:
+        return False
+    return any(generation.follows(claim) for claim in claims)
 
 
 def owner(run: Path, generation: Generation) -> Generation:
-    """The latest generation of the job that claimed `run` last; if `generation` has not, it will next.
+    """The latest generation of the job that claimed `run` last.
 
-    The claim of a delayed generation comes behind those of its successors. Reads the disk.
+    If `generation` has not claimed it, it will next. The claim of a delayed generation comes behind
+    those of its successors. Reads the disk.
     """
-    known = claimed(run)
-    known += [] if generation in known else [generation]
-    return max(claim for claim in known if claim.job == known[-1].job)
+    claims = claimed(run)
+    if generation not in claims:
+        claims.append(generation)
+    return max(claim for claim in claims if claim.job == claims[-1].job)
 
 
 def is_latest(run: Path, generation: Generation) -> bool:
@@ -84,9 +91,8 @@ def claim(run: Path, generation: Generation) -> None:
     for _ in range(2):  # the first line may only complete one that a kill cut off
         if generation in claimed(run):
             return
-        _append(
-            run, _CLAIMED, generation, {"slurm_job": environment.variables().get("SLURM_JOB_ID")}
-        )
+        job = environment.variables().get("SLURM_JOB_ID")
+        _append(run, _CLAIMED, generation, {"slurm_job": job})
 
 
 class FencedOff(OSError):
@@ -141,14 +147,16 @@ def fencing(run: Path, generation: Generation) -> Iterator[Storage]:
         raise
 
 
-def starts(run: Path, generation: Generation) -> list[Mapping[str, Any]]:
+def starts(run: Path, generation: Generation) -> list[Facts]:
     """The recorded starts of the job of `generation`, in their order. Reads the disk."""
-    return [
-        line for line in lines(run) if line["kind"] == _STARTED and line["job"] == generation.job
-    ]
+    started = []
+    for line in lines(run):
+        if line["kind"] == _STARTED and line["job"] == generation.job:
+            started.append(line)
+    return started
 
 
-def lines(run: Path) -> Sequence[Mapping[str, Any]]:
+def lines(run: Path) -> Sequence[Facts]:
     """All complete lines of generations.jsonl, the earliest first. Reads the disk."""
     valid = []
     for line in RunReader(run).lines(f"{SLURM_FOLDER}/{NAME}"):
@@ -158,7 +166,7 @@ def lines(run: Path) -> Sequence[Mapping[str, Any]]:
     return valid
 
 
-def _append(run: Path, kind: str, generation: Generation, facts: Mapping[str, Any]) -> None:
+def _append(run: Path, kind: str, generation: Generation, facts: Facts) -> None:
     folder = run / SLURM_FOLDER
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,5 +178,5 @@ def _fields(generation: Generation) -> dict[str, Any]:
     return {"job": generation.job, "generation": generation.number, "restart": generation.restart}
 
 
-def _generation(line: Mapping[str, Any]) -> Generation:
+def _generation(line: Facts) -> Generation:
     return Generation(str(line["job"]), int(line["generation"]), int(line["restart"]))

@@ -31,10 +31,11 @@ def hold(
 ) -> Iterator[None]:
     """Hold the lock `name` of a folder; in a run folder rank 0 holds it before it reads or writes.
 
-    Waits up to `wait_s` seconds for another process, and prints that once on stderr; but does not wait for an
-    earlier generation than `generation` of the same job, whose node may be lost. The kernel releases the lock
-    however the process ends. Without support by the file system no lock is held. Raises SettingsError if the
-    folder stays locked, and StorageError if the lock file cannot be created. Touches the disk.
+    Waits up to `wait_s` seconds for another process, and prints that once on stderr; but does not
+    wait for an earlier generation than `generation` of the same job, whose node may be lost. The
+    kernel releases the lock however the process ends. Without support by the file system no lock is
+    held. Raises SettingsError if the folder stays locked, and StorageError if the lock file cannot
+    be created. Touches the disk.
     """
     held = [_acquire(folder / name, wait_s, generation)]
 
@@ -81,18 +82,8 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
             with ExitStack() as cleanup:
                 file = open_regular(path, os.O_RDWR | os.O_CREAT)
                 cleanup.callback(os.close, file)
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    is_free = True
-                except OSError as error:  # for example a network file system without locks
-                    is_free = not isinstance(error, BlockingIOError)
-                if is_free and path.exists() and os.path.samestat(os.fstat(file), path.stat()):
-                    with suppress(OSError):  # a full disk: the content is only for a message
-                        suffix = "" if generation is None else f" {generation}"
-                        os.ftruncate(file, 0)
-                        os.pwrite(
-                            file, f"{os.getpid()}@{socket.gethostname()}{suffix}\n".encode(), 0
-                        )
+                if _is_locked(file) and _is_at(path, file):
+                    _write_holder(file, generation)
                     cleanup.pop_all()
                     return file
                 holder, is_lost = _holder(file, generation)
@@ -102,14 +93,40 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
                 staged.replace(path)
                 continue
             if time.monotonic() > end:
-                message = f"the run folder {path.parent} is in use by {holder}"
-                value = str(path.parent)
-                fix = "wait for that run or stop it; or choose another folder with  --out DIR"
-                raise SettingsError.of(message, value=value, fix=fix)
+                raise SettingsError.of(
+                    f"the run folder {path.parent} is in use by {holder}",
+                    value=str(path.parent),
+                    fix="wait for that run or stop it; or choose another folder with  --out DIR",
+                )
             if not is_reported:
                 print(f"{path.parent} is in use by {holder}; waiting", file=sys.stderr)
                 is_reported = True
             time.sleep(_POLL_S)
+
+
+def _is_locked(file: int) -> bool:
+    """Lock an open file; False: another process holds the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # for example a network file system without locks
+        return True
+    return True
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether the open file is that at `path`, which another process may have replaced."""
+    return path.exists() and os.path.samestat(os.fstat(file), path.stat())
+
+
+def _write_holder(file: int, generation: Generation | None) -> None:
+    holder = f"{os.getpid()}@{socket.gethostname()}"
+    if generation:
+        holder += f" {generation}"
+    with suppress(OSError):  # a full disk: the content is only for a message
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{holder}\n".encode(), 0)
 
 
 def _holder(file: int, generation: Generation | None) -> tuple[str, bool]:
@@ -120,8 +137,8 @@ def _holder(file: int, generation: Generation | None) -> tuple[str, bool]:
         return content or "another process", False
     from gearshift.slurm.environment import parse_generation  # only jobs have generations
 
-    theirs = parse_generation(suffix)
-    if theirs is None:
+    earlier = parse_generation(suffix)
+    if earlier is None:
         return content, False
-    is_lost = generation is not None and generation.follows(theirs)
-    return f"{theirs.description}, {process}", is_lost
+    is_lost = generation is not None and generation.follows(earlier)
+    return f"{earlier.description}, {process}", is_lost

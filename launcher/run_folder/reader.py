@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,13 +22,15 @@ from gearshift.launcher.run_folder.run_folder import (
     STAGES,
     check_regular,
 )
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.metrics import OF_PART, OF_USAGE
 from gearshift.training.storage import lines_of, open_to_read, parse_json, read_regular
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]
-_STEP = itemgetter("step")
 _LARGEST = 1e18
+Json = dict[str, Any]
+"""A JSON object."""
 _Amount = Annotated[float, Field(ge=0, le=_LARGEST)]
 _Number = float | Literal["NaN", "Infinity", "-Infinity"]
 
@@ -160,15 +159,15 @@ class _Event(_Record):
 
 
 _ANY: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
-_EVENT = TypeAdapter(_Event)
+EVENT = TypeAdapter(_Event)
 _OF_FILES: Mapping[str, TypeAdapter[Any]] = {
     RESULT: TypeAdapter(_Result),
     STAGES: TypeAdapter(_Stages),
     PROFILE: TypeAdapter(_Profile),
     ORIGINS: TypeAdapter(dict[str, _Origin]),
-    EVENTS: _EVENT,
+    EVENTS: EVENT,
 }
-_METRICS: TypeAdapter[Any] = TypeAdapter(
+METRICS_LINE: TypeAdapter[Any] = TypeAdapter(
     Annotated[_TrainLine | _EvalLine, Field(discriminator="kind")]
 )
 
@@ -184,7 +183,7 @@ class RunReader:
         self._folder = folder
         self._redacts = redacts
 
-    def check(self) -> Mapping[str, Any] | None:
+    def check(self) -> Facts | None:
         """Check result.json, metrics.jsonl and the kinds of all files; gives the result.
 
         Raises SettingsError for a link.
@@ -195,22 +194,22 @@ class RunReader:
             pass
         return result
 
-    def result(self) -> Mapping[str, Any] | None:
+    def result(self) -> Facts | None:
         """result.json; None: the run has not ended."""
         return self.object(RESULT)
 
-    def object(self, name: str, adapter: TypeAdapter[Any] | None = None) -> dict[str, Any] | None:
-        """The JSON object in the file `name`, by default as the run writes it; None: there is no file."""
+    def object(self, name: str, adapter: TypeAdapter[Any] | None = None) -> Json | None:
+        """The JSON object in the file `name`, as the run writes it; None: there is no file."""
         path = self._folder / name
         with suppress(FileNotFoundError, NotADirectoryError), _reading(path):
             content = read_regular(path)
             if self._redacts:
                 text = content.decode(errors="replace")
                 content = redact_variables(text, environment.variables()).encode()
-            return _parsed(content, adapter or _OF_FILES.get(name, _ANY))
+            return parsed(content, adapter or _OF_FILES.get(name, _ANY))
         return None
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
+    def metrics(self) -> Iterator[Json]:
         """The lines of metrics.jsonl, without half a line at its end, which a kill left, and
         without lines of other programs. Raises InvalidRecord at the first damaged line.
         """
@@ -219,23 +218,23 @@ class RunReader:
             for number, content in enumerate(lines_of(file), start=1):
                 try:
                     line = parse_json(content)
-                    if isinstance(line, dict) and not {"kind", "step"} & set(line):
+                    if isinstance(line, dict) and line.keys().isdisjoint(("kind", "step")):
                         continue
-                    _METRICS.validate_python(line)
+                    METRICS_LINE.validate_python(line)
                 except ValueError as error:
                     raise _damaged(path, error, number) from error
                 yield line
 
-    def lines(self, name: str, adapter: TypeAdapter[Any] = _ANY) -> Iterator[dict[str, Any]]:
+    def lines(self, name: str, adapter: TypeAdapter[Any] = _ANY) -> Iterator[Json]:
         """The lines of another file that are as the run writes them; the others are skipped."""
         with suppress(OSError), open_to_read(self._folder / name) as file:
             for line in lines_of(file):
                 with suppress(ValueError):
-                    yield _parsed(line.decode(errors="replace"), adapter)
+                    yield parsed(line.decode(errors="replace"), adapter)
 
-    def events(self, name: str = EVENTS) -> Iterator[dict[str, Any]]:
+    def events(self, name: str = EVENTS) -> Iterator[Json]:
         """The lines of events.jsonl, or of that of another rank: time, kind, step, facts."""
-        return self.lines(name, _EVENT)
+        return self.lines(name, EVENT)
 
     def stages(self) -> dict[str, Path]:
         """The run folder of each stage of a staged run, by name; empty: it is none."""
@@ -245,71 +244,28 @@ class RunReader:
         return {}
 
 
-class FollowedLines:
-    """The new "train" lines and events of a run."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._read: dict[str, tuple[int, int]] = {}
-        """Of each file the inode, and the end of the lines that were returned."""
-
-    def restarted(self) -> bool:
-        """Whether a file was cut or replaced, as a resume does: all lines then count as new."""
-        is_cut = False
-        for name, (inode, end) in self._read.items():
-            with suppress(OSError):
-                stat = (self._folder / name).stat()
-                is_cut |= stat.st_ino != inode or stat.st_size < end
-        if is_cut:
-            self._read.clear()
-        return is_cut
-
-    def new(self) -> Iterator[dict[str, Any]]:
-        """The lines since the last call. Reads the disk."""
-        events = list(self._lines(EVENTS, _EVENT))
-        # The metrics of a step precede its events; two generations are not mixed.
-        start = max((n for n, e in enumerate(events) if e["kind"] == "started"), default=-1) + 1
-        train = (line for line in self._lines(METRICS, _METRICS) if line["kind"] == "train")
-        yield from events[:start]
-        yield from heapq.merge(train, sorted(events[start:], key=_STEP), key=_STEP)
-
-    def _lines(self, name: str, adapter: TypeAdapter[Any]) -> Iterator[dict[str, Any]]:
-        """Each complete and valid line since the last call."""
-        with suppress(OSError), open_to_read(self._folder / name) as file:
-            stat = os.fstat(file.fileno())
-            inode, end = self._read.get(name, (stat.st_ino, 0))
-            if inode != stat.st_ino or stat.st_size < end:
-                return
-            file.seek(end)
-            for line in lines_of(file):
-                end += len(line)
-                self._read[name] = inode, end
-                with suppress(ValueError):
-                    yield _parsed(line, adapter)
-
-
-def _parsed(content: str | bytes, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+def parsed(content: str | bytes, adapter: TypeAdapter[Any]) -> Json:
     """The JSON in `content`, as `adapter` describes it. Raises ValueError."""
-    value: dict[str, Any] = parse_json(content)
+    value: Json = parse_json(content)
     adapter.validate_python(value)
     return value
 
 
 def _damaged(path: Path, error: ValueError, line: int | None = None) -> InvalidRecord:
+    file = shlex.quote(str(path))
     where = str(path)
-    fix = f"rm {shlex.quote(str(path))}"
+    fix = f"rm {file}"
     if line is not None:
         where = f"{path}:{line}"
-        fix = f"sed -i {line}d {shlex.quote(str(path))}"
+        fix = f"sed -i {line}d {file}"
     key = None
     reason = f"not JSON: {error}"
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or None
         reason = first["msg"]
-    return InvalidRecord.of(
-        f"{where} is damaged: {reason}", value=str(path), key=key, where=where, fix=fix
-    )
+    message = f"{where} is damaged: {reason}"
+    return InvalidRecord.of(message, value=str(path), key=key, where=where, fix=fix)
 
 
 @contextmanager

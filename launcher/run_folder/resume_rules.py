@@ -19,6 +19,7 @@ from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.training import train_plan
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.optim.schedule import warmup_steps
 
 Rule = Literal["free", "never"] | ResetPart
@@ -67,50 +68,60 @@ def decide(
     """
     if args.resume is None and not args.reset:
         return RunPlan(resolve(args, machine, world_size, None, chosen))
+    # All errors of one start come together: none of them ends the search for others.
+    diagnostics: list[Diagnostic] = []
+    for part in args.reset:
+        if part not in PARTS:
+            diagnostics.append(unknown("--reset", part, PARTS, where=f"--reset {part}"))
     run = None
     base = None
-    wrong = [part for part in args.reset if part not in PARTS]
-    diagnostics = [unknown("--reset", part, PARTS, where=f"--reset {part}") for part in wrong]
     if args.resume is None:
         part = args.reset[0]
         diagnostics.append(
             Diagnostic("--reset requires --resume", value=part, where=f"--reset {part}")
         )
-    try:
-        if args.resume is not None and (run := checkpoint_search.find(args, out)) is not None:
-            layers, _ = selection.read_user(args)  # as given now, not those of the run
-            known = resumed_settings.read(run.folder)
-            key = "model.family"
-            family = known.entries["model.family"].value
-            given = selection.highest(layers).get(key)
-            if given is not None and given.value != family:
-                message = f"model {given.value} differs from {family}, used by {run.folder}"
-                parts = {
-                    "where": given.origin.where,
-                    "allowed": f"{family}; or a new run, without --resume",
-                }
-                raise SettingsError.of(message, key=key, value=given.value, **parts)
-            base = known
-    except SettingsError as error:
-        diagnostics += error.diagnostics
+    else:
+        try:
+            run = checkpoint_search.find(args, out)
+            if run:
+                base = _settings_of(run, args)
+        except SettingsError as error:
+            diagnostics += error.diagnostics
     try:
         resolved = resolve(args, machine, world_size, base, chosen)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from None
-    if run is not None and base is not None:
+    if run and base:
         return _resumed(args, out, resolved, run, base.settings, diagnostics)
     if diagnostics:
         raise SettingsError(diagnostics)
     option = f"{args.resume_option} {args.resume}"
-    if out is not None:
+    if out:
         # The same for all ranks: under torchrun some check before rank 0 created the folder.
         line = f"{option}: {out} has no checkpoint yet; starting a new run there"
         return RunPlan(resolved, ResumeRequest(out), line)
     model = model_name(resolved.settings.model)
     mode = resolved.settings.mode
-    return RunPlan(
-        resolved, line=f"{option}: no run of {model}, mode {mode}, to resume; starting a new run"
-    )
+    line = f"{option}: no run of {model}, mode {mode}, to resume; starting a new run"
+    return RunPlan(resolved, line=line)
+
+
+def _settings_of(run: ResumableRun, args: CliArgs) -> resumed_settings.Base:
+    """The settings of a run to resume. Raises SettingsError, also if `args` name another family."""
+    settings = resumed_settings.read(run.folder)
+    key = "model.family"
+    family = settings.entries[key].value
+    layers, _ = selection.read_user(args)  # as given now, not those of the run
+    user = selection.highest(layers).get(key)
+    if user is not None and user.value != family:
+        raise SettingsError.of(
+            f"model {user.value} differs from {family}, used by {run.folder}",
+            key=key,
+            value=user.value,
+            where=user.origin.where,
+            allowed=f"{family}; or a new run, without --resume",
+        )
+    return settings
 
 
 def _resumed(
@@ -118,32 +129,20 @@ def _resumed(
     out: Path | None,
     resolved: Resolved,
     run: ResumableRun,
-    settings: Mapping[str, Any],
+    settings: Facts,
     diagnostics: list[Diagnostic],
 ) -> RunPlan:
     checkpoint = run.checkpoint
     folder = run.folder
-    result = run.result or {}
-    changed = differences(
-        settings if checkpoint is None else checkpoint.settings, resolved, checkpoint
-    )
-    is_left = not run.is_completed or "data" in args.reset
-    is_left |= run.requested_step not in (None, checkpoint_search.newest_step(folder))
-    if not is_left and any(
-        change.key in LENGTH or change.key.startswith("stop.") for change in changed
-    ):
-        train = resolved.settings.train
-        stop = resolved.settings.stop.after
-        limits = [(train.epochs, "epochs"), (train.max_steps, "steps")]
-        limits += [(stop, "steps")] if isinstance(stop, int) else []
-        is_left = all(limit is None or limit > (result.get(unit) or 0) for limit, unit in limits)
-        is_left |= (folder / run_folder.EXPERIENCES).exists()
+    if checkpoint:
+        settings = checkpoint.settings
+    changes = differences(settings, resolved, checkpoint)
+    is_left = _is_left(args, run, resolved, changes)
     if not is_left:  # the new length changes nothing: it needs no --reset
-        changed = [change for change in changed if change.key not in LENGTH]
-    if checkpoint is not None:
-        diagnostics += errors_of(
-            changed, args.reset, resolved, f"{folder} until step {checkpoint.step}"
-        )
+        changes = [change for change in changes if change.key not in LENGTH]
+    if checkpoint:
+        name = f"{folder} until step {checkpoint.step}"
+        diagnostics += errors_of(changes, args.reset, resolved, name)
     elif run.is_completed and (args.reset or is_left):
         message = f"{folder} was completed, and has no checkpoint left to train on from"
         where = f"{args.resume_option} {args.resume}"
@@ -152,99 +151,129 @@ def _resumed(
     if diagnostics:
         raise SettingsError(diagnostics)
     reset = [part for part in PARTS if part in args.reset]
-    lines = (
-        [] if checkpoint is None and not run.is_completed else [change.line for change in changed]
-    )
+    lines = []
+    if checkpoint or run.is_completed:
+        lines = [change.line for change in changes]
     request = ResumeRequest(folder, run.requested_step, reset, lines)
     if not is_left:
+        result = run.result or {}
         steps = result.get("steps") or 0
         line = f"nothing to do: {folder} was completed at step {steps}"
-        if checkpoint is not None:
-            words = f"{PROGRAM} resume {shlex.quote(str(folder))} --max-steps {2 * steps} --reset schedule"
-            stops = [
-                key for key in ("stop.after", "stop.at") if resolved.values[key].value is not None
-            ]
-            line += "; to train longer: " + " ".join(
-                [words, *(f"--set {key}=null" for key in stops)]
-            )
+        if checkpoint:
+            line += f"; to train longer: {_longer(folder, steps, resolved)}"
         left = {"folder": str(folder), **result, "reason": "nothing to do"}
         return RunPlan(resolved, request, line, left)
-    line = f"{folder} has no checkpoint yet; restarting from the beginning"
-    if checkpoint is not None:
-        line = f"resuming {folder} from step {checkpoint.step}"
-        if out is not None and out.resolve() != folder.resolve():
-            line = f"forking {folder} at step {checkpoint.step} into {out}"
-        line = "; ".join([line, *(RESET_EFFECTS[part] for part in reset)])
+    if not checkpoint:
+        line = f"{folder} has no checkpoint yet; restarting from the beginning"
+        return RunPlan(resolved, request, line)
+    line = f"resuming {folder} from step {checkpoint.step}"
+    if out and out.resolve() != folder.resolve():
+        line = f"forking {folder} at step {checkpoint.step} into {out}"
+    line = "; ".join([line, *(RESET_EFFECTS[part] for part in reset)])
     return RunPlan(resolved, request, line)
+
+
+def _is_left(
+    args: CliArgs, run: ResumableRun, resolved: Resolved, changes: Sequence[SettingChange]
+) -> bool:
+    """Whether the run has steps to take: not completed, or to be longer. Reads the disk."""
+    if not run.is_completed or "data" in args.reset:
+        return True
+    # An earlier step has steps after it that can be taken again.
+    if run.requested_step not in (None, checkpoint_search.newest_step(run.folder)):
+        return True
+    if not any(change.key in LENGTH or change.key.startswith("stop.") for change in changes):
+        return False
+    # The length of a continual run is that of its first data: new data may still come.
+    if (run.folder / run_folder.EXPERIENCES).exists():
+        return True
+    settings = resolved.settings
+    result = run.result or {}
+    limits = [(settings.train.epochs, "epochs"), (settings.train.max_steps, "steps")]
+    if isinstance(settings.stop.after, int):
+        limits.append((settings.stop.after, "steps"))
+    return all(limit is None or limit > (result.get(unit) or 0) for limit, unit in limits)
+
+
+def _longer(folder: Path, steps: int, resolved: Resolved) -> str:
+    """The command that trains a completed run twice as long."""
+    command = f"{PROGRAM} resume {shlex.quote(str(folder))}"
+    command += f" --max-steps {2 * steps} --reset schedule"
+    for key in ("stop.after", "stop.at"):
+        if resolved.values[key].value is not None:
+            command += f" --set {key}=null"
+    return command
 
 
 def rule_of(key: str) -> Rule:
     """The rule for a change of the setting `key`. Raises ValueError without a rule."""
-    pairs = ((start, rule) for rule, starts in RULES.items() for start in starts)
-    return max((len(s), rule) for s, rule in pairs if key == s or key.startswith(f"{s}."))[1]
+    matches = []
+    for rule, starts in RULES.items():
+        for start in starts:
+            if key == start or key.startswith(f"{start}."):
+                matches.append((len(start), rule))
+    return max(matches)[1]
 
 
 def differences(
-    before: Mapping[str, Any], resolved: Resolved, checkpoint: SavedCheckpoint | None = None
+    before: Facts, resolved: Resolved, checkpoint: SavedCheckpoint | None = None
 ) -> list[SettingChange]:
     """The settings that differ from `before`, in the order of declaration.
 
-    A setting missing in `before` counts only if the user set it; another path of the same file or folder
-    is no difference. A change is free, whatever its rule, if what it decides stays, or the ranks compare it:
-    the weights of the checkpoint's base, and moved data. Reads the disk.
+    A setting missing in `before` counts only if the user set it; another path of the same file or
+    folder is no difference. A change is free, whatever its rule, if what it decides stays, or the
+    ranks compare it: the weights of the checkpoint's base, and moved data. Reads the disk.
     """
-    changes = []
     values = resolved.values
     now = {key: setting.value for key, setting in values.items()}
-    free = {
-        stage.loads for stage in selection.declared_stages(now["model.family"])
-    }  # it has these weights
-    free = free if now["mode"] == provenance.STAGED_MODE else set()
-    if checkpoint is not None and checkpoint.base is not None:
+    free = set()
+    if now["mode"] == provenance.STAGED_MODE:  # the checkpoint has the weights of earlier stages
+        free = {stage.loads for stage in selection.declared_stages(now["model.family"])}
+    if checkpoint and checkpoint.base is not None:
         free.add(PRETRAINED)
+    changes = []
     for key, leaf in setting_infos(resolved.settings.model.family).items():
         setting = values[key]
+        new = setting.value
         old = before.get(key, leaf.default)
-        if key == "train.epochs" and setting.value is None and setting.replaced:
+        if key == "train.epochs" and new is None and setting.replaced:
             continue  # follows from train.max_steps
         if key not in before and key not in resolved.keys.decided:
+            continue  # a setting that is newer than the run
+        if new == old or paths.is_same(key, old, new, values):
             continue
-        if setting.value != old and not paths.is_same(key, old, setting.value, values):
-            rule = rule_of(key)
-            is_free = key in free or (
-                rule == "data" and paths.has_moved(key, old, setting.value, values)
-            )
-            if key in _RATES and not is_free:
-                is_free = _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, {}))
-            changes.append(SettingChange(key, old, setting.value, "free" if is_free else rule))
+        rule = "free" if key in free else rule_of(key)
+        if rule == "data" and paths.has_moved(key, old, new, values):
+            rule = "free"
+        if key in _RATES and _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, {})):
+            rule = "free"
+        changes.append(SettingChange(key, old, new, rule))
     return changes
 
 
-def _has_same_rates(
-    before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: SavedCheckpoint
-) -> bool:
+def _has_same_rates(before: Facts, now: Facts, checkpoint: SavedCheckpoint) -> bool:
     """Whether the steps up to the checkpoint have the same learning rates by both settings.
 
     They do if both keep the peak after as many steps of warm-up, as wsd does until its decay.
     """
     warmups = set()
     names = set()
-    per_epoch = checkpoint.steps_per_epoch
+    is_known = checkpoint.steps_per_epoch is not None
+    per_epoch = checkpoint.steps_per_epoch or 1
     starts = checkpoint.starts
     for settings in (before, now):
-        name, epochs, max_steps, cap = map(
-            settings.get, ("schedule.name", *LENGTH, "schedule.warmup_cap")
-        )
+        name = settings.get("schedule.name")
         warmup = settings.get("schedule.warmup", 0)
+        cap = settings.get("schedule.warmup_cap")
         is_fixed = name != "wsd" and isinstance(warmup, int) and not isinstance(cap, str)
-        if name not in ("constant", "plateau", "wsd") or (per_epoch is None and not is_fixed):
+        if name not in ("constant", "plateau", "wsd") or not (is_known or is_fixed):
             return False
-        total = train_plan.total_steps(epochs, max_steps, per_epoch or 1, starts.data)
-        steps = warmup_steps(warmup, cap, per_epoch or 1, max(1, total - starts.schedule))
+        epochs, max_steps = map(settings.get, LENGTH)
+        total = train_plan.total_steps(epochs, max_steps, per_epoch, starts.data)
+        steps = warmup_steps(warmup, cap, per_epoch, max(1, total - starts.schedule))
         if name == "wsd":
-            decay = train_plan.decay_start(
-                settings["schedule.decay"], total, per_epoch or 1, starts.schedule
-            )
+            share = settings["schedule.decay"]
+            decay = train_plan.decay_start(share, total, per_epoch, starts.schedule)
             if checkpoint.step > max(starts.schedule + steps, decay):
                 return False
         warmups.add(steps)
@@ -259,13 +288,12 @@ def errors_of(
     for change in changes:
         if change.rule == "free" or change.rule in reset:
             continue
-        name = errors.display_name(change.key)
-        new = plain(change.new)
         old = plain(change.old)
         allowed = f"{old}; or a new run, without --resume"
         fix = None
         if change.rule != "never":
             fix = f"--reset {change.rule}  ({RESET_EFFECTS[change.rule]})"
             allowed = f"{old}; or another value with  --reset {change.rule}"
-        message = f"{name} {new} differs from {old}, used by {run}"
+        name = errors.display_name(change.key)
+        message = f"{name} {plain(change.new)} differs from {old}, used by {run}"
         yield errors.about(resolved.values, change.key, message, allowed=allowed, fix=fix)

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
 
 from gearshift.launcher.base import disk
@@ -47,6 +46,10 @@ EVALUATIONS = "evaluations.jsonl"
 """The results of the command `evaluate`."""
 PREDICTIONS = "predictions"
 """The folder with predictions of files."""
+SAMPLES = "samples"
+BEFORE = "before"
+AFTER = "after"
+"""In the folder of samples: the names of the files, and facts of the event "preview"."""
 CHECKPOINTS = "checkpoints"
 LINKS = ("best", "last")
 PROFILE = "profile/summary.json"
@@ -76,7 +79,7 @@ class RunFolder:
 
     path: Path
     created: tuple[Path, ...] = ()
-    """Folders made for the run, its own first, then parents; empty: it was there, with the files of a job."""
+    """Folders made for the run, its own first, then parents; empty: it was there, for a job."""
     is_resumed: bool = False
     """The run in it started earlier: nothing may be removed."""
 
@@ -87,6 +90,7 @@ class RunFolder:
         """
         if self.is_resumed or has_trained(self.path):
             return False
+        # A folder that was there before has the files of a job, which stay.
         if self.created:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
@@ -100,17 +104,22 @@ class RunFolder:
 
 def unused_path(name: str) -> Path:
     """`runs/NAME`, with a number appended if that exists. Reads the disk."""
-    names = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(path for path in map(PARENT.joinpath, names) if not path.exists())
+    path = PARENT / name
+    number = 1
+    while path.exists():
+        number += 1
+        path = PARENT / f"{name}-{number}"
+    return path
 
 
 def writing_errors(out: Path, where: str) -> list[Diagnostic]:
-    """Why no run may write to `out`, which the user gave at `where`; creates nothing. Reads the disk."""
+    """Why no run may write to `out`, given at `where`; creates nothing. Reads the disk."""
     try:
         disk.check_writable(out, where, allowed=_ALLOWED)
     except SettingsError as error:
         return error.diagnostics
-    if (name := foreign_name(out)) is None:
+    name = foreign_name(out)
+    if name is None:
         return []
     if is_run_folder(out) or (out / STAGES).is_file():
         return [_in_use(out, where)]
@@ -145,31 +154,27 @@ def foreign_name(folder: Path) -> str | None:
 def has_only_jobs(folder: Path) -> bool:
     """Whether a subfolder slurm/ has only files of jobs. Reads the disk. Raises OSError."""
     names = os.listdir(folder) if folder.is_dir() else ["a file"]
-    is_ours = JOB_SCRIPT not in names or b"gearshift_" in (folder / JOB_SCRIPT).read_bytes()
-    return is_ours and all(map(_JOB_FILES.fullmatch, names))
+    if JOB_SCRIPT in names and b"gearshift_" not in (folder / JOB_SCRIPT).read_bytes():
+        return False
+    return all(map(_JOB_FILES.fullmatch, names))
 
 
 def check_free(folder: Path, out: Path | None) -> None:
     """Check that `folder` is new or empty; `out`: the folder of --out. Raises SettingsError."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    message = f"{folder} is not empty" if folder.is_dir() else f"{folder} is a file"
-    where = f"command line: --out {out}" if out else "the default of --out"
-    allowed = "a new or empty folder"
-    raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)
-
-
-def remove_exports_left(folder: Path) -> None:
-    """Remove from `folder` what killed exports left; a running one holds its lock. Touches the disk."""
-    for left in folder.glob(f".*{UNFINISHED}*"):
-        is_export = (left / lock.NAME).is_file() and not left.is_symlink()
-        if is_export and lock.is_held(left) is False:
-            shutil.rmtree(left, ignore_errors=True)
+    raise SettingsError.of(
+        f"{folder} is not empty" if folder.is_dir() else f"{folder} is a file",
+        value=str(folder),
+        where=f"command line: --out {out}" if out else "the default of --out",
+        allowed="a new or empty folder",
+    )
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run has written to its folder, but not the files of its job, nor the lock, which another
-    process may hold. Touches the disk.
+    """Remove what a run has written to its folder. Touches the disk.
+
+    The files of its job stay, and the lock, which another process may hold.
     """
     for entry in folder.iterdir():
         if entry.name in (SLURM_FOLDER, lock.NAME):
@@ -186,12 +191,13 @@ def create(
     name: str,
     fill: Callable[[Path], object] = lambda folder: None,
 ) -> RunFolder:
-    """Create the run folder and write settings.yaml and origins.json to it; `fill` writes other files.
+    """Create the run folder with settings.yaml and origins.json; `fill` writes other files.
 
     Else as `create_with`.
     """
 
     def write(folder: Path) -> None:
+        # origins.json last: with both files the folder is a run, see `is_run_folder`.
         with _staged(folder / ORIGINS, render.render_origins(resolved)) as origins:
             write_new(folder / SETTINGS, render.render_settings(resolved))
             origins.replace(folder / ORIGINS)
@@ -204,29 +210,23 @@ def create(
 def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> RunFolder:
     """Create the folder that the user asked for, and let `write` write its initial files.
 
-    `out` None: `runs/NAME`, with a number appended if that exists. Raises SettingsError, and leaves nothing
-    behind then. Touches the disk.
+    `out` None: `runs/NAME`, with a number appended if that exists. Raises SettingsError, and leaves
+    nothing behind then. Touches the disk.
     """
-    where = f"--out {out}" if out is not None else "no --out was given"
-    path = unused_path(name) if out is None else out
-    if out is not None:
-        if errors := writing_errors(out, where):
-            raise SettingsError(errors)
-    else:  # only the parent: another run may take the name now, and we use the next
+    where = f"--out {out}" if out else "no --out was given"
+    path = out or unused_path(name)
+    if not out:  # only the parent: another run may take the name now, and we use the next
         disk.check_writable(PARENT, where, allowed=_ALLOWED)
+    else:
+        errors = writing_errors(out, where)
+        if errors:
+            raise SettingsError(errors)
     folder = RunFolder(path)
     try:
-        if out is None or not out.exists():
-            missing = tuple(parent for parent in path.absolute().parents if not parent.exists())
+        if not out or not out.exists():
+            missing = [parent for parent in path.absolute().parents if not parent.exists()]
             path.absolute().parent.mkdir(parents=True, exist_ok=True)
-            while True:
-                try:
-                    path.mkdir()
-                    break
-                except FileExistsError:
-                    if out is not None:
-                        raise
-                    path = unused_path(name)
+            path = _make(path, name if not out else None)
             folder = RunFolder(path, (path, *missing))
         write(path)
     except FileExistsError as error:
@@ -240,6 +240,18 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     return folder
 
 
+def _make(path: Path, name: str | None) -> Path:
+    """Make the folder `path`, or, for a default `name`, the next one that is not used."""
+    while True:
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            if name is None:
+                raise
+            path = unused_path(name)
+
+
 def check_regular(folder: Path) -> None:
     """Check that a run folder has only files and folders of its own, two levels down.
 
@@ -247,36 +259,22 @@ def check_regular(folder: Path) -> None:
     device could block. Reads the disk. Raises SettingsError.
     """
     for entry in os.scandir(folder) if folder.is_dir() else ():
-        inner: list[os.DirEntry[str]] = []
+        entries = [entry]
         if entry.is_dir(follow_symlinks=False) and entry.name not in TRACKERS:
             with suppress(OSError):  # a running process has removed it; or it cannot be listed
-                inner = [*os.scandir(entry)]
-        for file in (entry, *inner):
+                entries += os.scandir(entry)
+        for file in entries:
             if file.is_file(follow_symlinks=False) or file.is_dir(follow_symlinks=False):
                 continue
-            if (
-                _LINK.fullmatch(file.name)
-                and file.is_symlink()
-                and _TARGET.fullmatch(os.readlink(file.path))
-            ):
+            is_link = file.is_symlink()
+            if is_link and _LINK.fullmatch(file.name) and _TARGET.fullmatch(os.readlink(file.path)):
                 continue
-            problem = "a link" if file.is_symlink() else "not a regular file"
-            allowed = "the files and folders of the run itself; best and last, which lead to its checkpoints"
-            message = f"{file.path} is {problem}"
-            raise SettingsError.of(message, value=file.path, where=str(folder), allowed=allowed)
-
-
-def check_existing(folder: Path, where: str) -> None:
-    """Check that the run in `folder` can be written to, with its checkpoints and logs.
-
-    Reads the disk. Raises SettingsError.
-    """
-    for path in (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG))):
-        mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
-        if path.exists() and not os.access(path, mode):
-            allowed = "a run that this user may write to; or  --out DIR , which forks it"
             raise SettingsError.of(
-                f"{path} is not writable", value=str(path), where=where, allowed=allowed
+                f"{file.path} is {'a link' if is_link else 'not a regular file'}",
+                value=file.path,
+                where=str(folder),
+                allowed="the files and folders of the run itself; "
+                "best and last, which lead to its checkpoints",
             )
 
 
@@ -317,22 +315,28 @@ def has_trained(folder: Path) -> bool:
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
-    """The checkpoint folders by step, the earliest first; incomplete and superseded ones have other names.
+    """The checkpoint folders by step, the earliest first.
 
-    Reads the disk. Raises PermissionError.
+    Incomplete and superseded ones have other names. Reads the disk. Raises PermissionError.
     """
     home = folder / CHECKPOINTS
-    named = (
-        (manifest.step_of(path.name), path) for path in (home.iterdir() if home.is_dir() else ())
-    )
-    return dict(sorted((step, path) for step, path in named if step is not None and path.is_dir()))
+    steps = {}
+    for path in home.iterdir() if home.is_dir() else ():
+        step = manifest.step_of(path.name)
+        if step is not None and path.is_dir():
+            steps[step] = path
+    return dict(sorted(steps.items()))
 
 
 def task_files(folder: Path) -> list[Path]:
     """The files of the task in a run folder, such as a tokenizer or the split. Reads the disk."""
-    ours = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, LOG, EVALUATIONS)
-    others = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith((".", "events"))]
-    return [path for path in others if path.name not in ours]
+    of_run = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, LOG, EVALUATIONS)
+    paths = []
+    for path in folder.iterdir():
+        is_of_run = path.name in of_run or path.name.startswith((".", "events"))
+        if path.is_file() and not is_of_run:
+            paths.append(path)
+    return paths
 
 
 def append_log(folder: Path, text: str) -> None:

@@ -1,16 +1,17 @@
-"""The plan of a run: its settings, what it resumes, and where its ranks run."""
+"""The plan of a run: its settings, what it resumes, and where its ranks run; and runs in a row."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base.diagnostics import Diagnostic
+from gearshift.launcher.config.check import why_ineffective
 from gearshift.launcher.config.provenance import ResetPart, Resolved
 from gearshift.launcher.run_folder import run_folder
 from gearshift.slurm.environment import Generation, RankEnvironment
+from gearshift.training.callbacks.base import Facts
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ExperienceSpec:
     """The run folder with the data of its experiences."""
     numbers: Sequence[int]
     """The first data (0), then the experiences to replay, then the one to train on."""
-    settings: Mapping[str, Any]
+    settings: Facts
     """See `experience.recorded_settings`; empty for the first data."""
     deadline: float | None = None
     """When to save and stop, in seconds since the epoch; None: at its end."""
@@ -57,8 +58,8 @@ class RunPlan:
     """What to resume from; None: a new run."""
     line: str | None = None
     """Message about the resumed run; None: without --resume."""
-    nothing_left: Mapping[str, Any] | None = None
-    """The result of a run that was completed before, as the new settings do not extend it; `line` says so."""
+    nothing_left: Facts | None = None
+    """The result of a run that was completed before; None: it is not, or is to be longer."""
     launched: RankEnvironment | None = None
     """Set by torchrun or srun: this process is one of their ranks."""
     generation: Generation | None = None
@@ -87,20 +88,15 @@ class RunPlan:
 
     @property
     def number(self) -> int:
-        """The experience to train on; 0: the first data, and in a run that does not learn continually."""
-        return 0 if self.experience is None else self.experience.number
+        """The experience to train on; 0: the first data, as in a run that is not continual."""
+        return 0 if not self.experience else self.experience.number
 
     @property
     def destination(self) -> Path:
         """The run folder to be; a number may be appended to a default name."""
-        if self.out is not None:
+        if self.out:
             return self.out
         return self.resume.source if self.resume else run_folder.PARENT / self.name
-
-    @property
-    def warnings(self) -> Sequence[Diagnostic]:
-        """Warnings about the settings."""
-        return self.resolved.warnings
 
     @property
     def starts_processes(self) -> bool:
@@ -116,5 +112,91 @@ class RunPlan:
 
     def log(self, text: str) -> None:
         """Append to the log of the run, if this process knows its folder. Touches the disk."""
-        if self.folder is not None:
+        if self.folder:
             run_folder.append_log(self.folder, text)
+
+
+@dataclass(frozen=True)
+class PipelineStage:
+    """One run of a pipeline."""
+
+    name: str
+    """Empty: the only run."""
+    sentence: str
+    folder: Path
+    start: RunPlan | None
+    """What it does; None: a stage that is completed."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Runs to make one after the other: the stages of a staged run, or a single run."""
+
+    folder: Path
+    entries: Sequence[PipelineStage]
+    is_resumed: bool = False
+    """A staged run that started earlier: its folder exists."""
+    line: str | None = None
+    """Message about resuming; None: --resume was not given."""
+    nothing_left: Facts | None = None
+    """The result of runs that were all completed before; None: some are left."""
+
+    @classmethod
+    def of(cls, plan: RunPlan) -> Pipeline:
+        """The pipeline of a single run."""
+        folder = plan.destination
+        entry = PipelineStage("", "", folder, plan)
+        return cls(folder, [entry], line=plan.line, nothing_left=plan.nothing_left)
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether its runs are stages."""
+        return self.entries[0].name != ""
+
+    @property
+    def left(self) -> list[tuple[PipelineStage, RunPlan]]:
+        """The runs still to make."""
+        return [(entry, entry.start) for entry in self.entries if entry.start is not None]
+
+    @property
+    def plan(self) -> RunPlan:
+        """The plan of the next run: of a single run, the only one."""
+        return self.left[0][1]
+
+    @property
+    def launched(self) -> RankEnvironment | None:
+        """As RunPlan.launched; each stage runs in its own processes."""
+        return None if self.is_staged else self.plan.launched
+
+    @property
+    def is_rank_0(self) -> bool:
+        """Whether this process reports to the user."""
+        return self.launched is None or self.launched.rank == 0
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The run folder of each stage; empty: a single run."""
+        return {entry.name: entry.folder for entry in self.entries if entry.name}
+
+    def title(self, stage: PipelineStage) -> str:
+        """`stage 1 of 2: encoder, what is trained there`."""
+        position = self.entries.index(stage) + 1
+        title = f"stage {position} of {len(self.entries)}: {stage.name}"
+        return f"{title}, {stage.sentence}" if stage.sentence else title
+
+    @property
+    def warnings(self) -> list[Diagnostic]:
+        """Warnings of all runs, each once, without settings that another run uses."""
+        runs = [plan.resolved for _, plan in self.left]
+        warnings = {}
+        for run in runs:
+            for warning in run.warnings:
+                key = warning.key or ""
+                is_unused_here = key in run.values and not _uses(run, key)
+                if not is_unused_here or not any(_uses(other, key) for other in runs):
+                    warnings[warning.message, warning.where] = warning
+        return list(warnings.values())
+
+
+def _uses(run: Resolved, key: str) -> bool:
+    return key in run.values and why_ineffective(run.values, key) is None

@@ -10,9 +10,9 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gearshift.launcher.base import disk, library_warnings, signals
+from gearshift.launcher.base import disk, environment, signals
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, unknown
-from gearshift.launcher.run_folder import lock, run_folder
+from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.saved_runs import saved_model
 from gearshift.launcher.saved_runs.saved_model import SavedModel, SavedRun
@@ -220,7 +220,7 @@ def write(
     parent = run.folder or run.chosen(name).parent
     folder = out or parent / f"{run_folder.EXPORT}{format_name}"
     run_folder.check_free(folder, out)
-    run_folder.remove_exports_left(folder.parent)
+    checkpoint_search.remove_exports_left(folder.parent)
     model, checkpoint = saved_model.open_checkpoint(run, name)
     task = None
     if format_name != "safetensors":
@@ -235,7 +235,7 @@ def write(
         disk.new_parents(folder),
         signals.temporary_folder(f".{folder.name}{run_folder.UNFINISHED}", folder.parent) as hidden,
         lock.hold(hidden),  # a later export removes it where none holds it
-        library_warnings.logged(lambda text: None),  # of torch about its own functions
+        environment.logged(lambda text: None),  # of torch about its own functions
     ):
         unfinished = hidden / folder.name
         unfinished.mkdir()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from gearshift.launcher.base import exit_codes, signals
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
@@ -18,7 +19,9 @@ from gearshift.launcher.run.prepare import first_line
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.run_folder import RunFolder
-from gearshift.launcher.stages.pipeline import Pipeline, save_result, save_stages
+from gearshift.launcher.run_folder.run_plan import Pipeline
+from gearshift.launcher.stages.pipeline import save_result, save_stages
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.quantities import duration, real, size
 
 
@@ -38,14 +41,15 @@ def train_stages(
         announce(pipeline.line)
     try:
         with signals.stoppable():
-            for stage, ready in pipeline.left:
-                announce(f"{pipeline.title(stage)}\n{first_line(ready)}")
-                end = execute_run(ready, console, show)
-                if end.wants_report and end.folder is not None:
+            for stage, plan in pipeline.left:
+                announce(f"{pipeline.title(stage)}\n{first_line(plan)}")
+                end = execute_run(plan, console, show)
+                if end.wants_report and end.folder:
                     write_at_end(end.folder)
                 is_done = end.exit_code == exit_codes.DONE
                 if is_done and end.signals:  # they came too late for this stage to stop
                     raise signals.exception(min(end.signals))
+                # After each stage, so that a kill between two leaves a true result.
                 codes[stage.name] = end.exit_code
                 save_result(pipeline.folder, pipeline.folders, codes)
                 if not is_done:
@@ -54,13 +58,14 @@ def train_stages(
         end = replace(run_end.of_error(error, 0), text="stopped between two stages")
         show(end)
     assert end is not None, "a pipeline with nothing left is not trained"
+    # From here on it is the end of the pipeline, not of its last stage.
     end = replace(end, folder=None, wants_report=False)
     has_trained = any(run_folder.has_trained(stage.folder) for stage in pipeline.entries)
-    if new_folder is not None and end.did_nothing and not has_trained:
+    if new_folder and end.did_nothing and not has_trained:
         new_folder.discard()
         return end
     result = save_result(pipeline.folder, pipeline.folders, codes)
-    if all(ready.resolved.settings.report.enabled for _, ready in pipeline.left):
+    if all(plan.resolved.settings.report.enabled for _, plan in pipeline.left):
         write_at_end(pipeline.folder)
     return replace(end, folder=pipeline.folder, pipeline=result)
 
@@ -70,58 +75,70 @@ def make(pipeline: Pipeline) -> RunFolder:
 
     Touches the disk. Raises SettingsError, and has left nothing behind then.
     """
-    made = run_folder.create_with(
-        pipeline.folder, "", lambda folder: save_stages(folder, pipeline.entries)
-    )
+
+    def write(folder: Path) -> None:
+        save_stages(folder, pipeline.entries)
+
+    folder = run_folder.create_with(pipeline.folder, "", write)
     try:
-        for entry, ready in pipeline.left:
-            run_folder.create(ready.resolved, entry.folder, "")
+        for entry, plan in pipeline.left:
+            run_folder.create(plan.resolved, entry.folder, "")
     except SettingsError:
-        made.discard()
+        folder.discard()
         raise
-    return made
+    return folder
 
 
 def dry_run(pipeline: Pipeline, for_machines: bool) -> str:
     """The plan of each stage that is left, for --dry-run."""
     if for_machines:
-        stages = [{"name": entry.name, **plan_as_json(ready)} for entry, ready in pipeline.left]
+        stages = [{"name": entry.name, **plan_as_json(plan)} for entry, plan in pipeline.left]
         return json.dumps({"folder": str(pipeline.folder), "stages": stages}, indent=2) + "\n"
-    parts = [f"{pipeline.title(stage)}\n\n{render_plan(ready)}" for stage, ready in pipeline.left]
-    return "\n".join([f"{pipeline.line}\n", *parts] if pipeline.line else parts)
+    parts = [f"{pipeline.line}\n"] if pipeline.line else []
+    for stage, plan in pipeline.left:
+        parts.append(f"{pipeline.title(stage)}\n\n{render_plan(plan)}")
+    return "\n".join(parts)
 
 
 def summary(end: RunEnd) -> str:
     """One line per stage, then the run folder and the next command."""
-    if end.folder is None:
+    if not end.folder:
         return ""
     stages = end.result["stages"]
     lines = []
     width = max(len(stage["name"]) for stage in stages)
     for stage in stages:
-        facts = [stage["status"]]
-        if stage["parameters"] is not None:
-            facts.append(f"{stage['parameters']:,} parameters")
-            peak = stage["peak_memory_bytes"]
-            best = stage["best"]
-            kind = "device" if peak.get("device") is not None else "host"
-            facts += (
-                [f"peak {size(peak[kind])} on the {kind}"] if peak.get(kind) is not None else []
-            )
-            facts += (
-                [f"{best['metric']} {real(best['value'])} at step {best['step']}"] if best else []
-            )
-            facts.append(duration(stage["wall_s"]))
-        lines.append(f"  {stage['name']:<{width}}  {', '.join(facts)}")
-    where = f"run folder {end.folder}"
+        lines.append(f"  {stage['name']:<{width}}  {', '.join(_facts(stage))}")
+    parts = [f"run folder {end.folder}"]
     last = end.folder / stages[-1]["folder"]
-    if end.exit_code != exit_codes.DONE:
-        failed = [stage["folder"] for stage in stages if stage["status"] == "failed"]
-        where += f"; log: {end.folder / failed[0] / run_folder.LOG}" if failed else ""
-        where += f"; resume: {PROGRAM} resume {shlex.quote(str(end.folder))}"
-    elif following := next_command(last, end.folder):
-        where += f"; {following}"
-    elif checkpoint_search.newest_step(last) is not None:
-        command = f"{PROGRAM} export {shlex.quote(str(last))} --format safetensors"
-        where += f"; export the model: {command}"
-    return "\n".join([*lines, where])
+    if end.exit_code == exit_codes.DONE:
+        following = next_command(last, end.folder)
+        if following is None and checkpoint_search.newest_step(last) is not None:
+            command = f"{PROGRAM} export {shlex.quote(str(last))} --format safetensors"
+            following = f"export the model: {command}"
+        if following is not None:
+            parts.append(following)
+    else:
+        for stage in stages:
+            if stage["status"] == "failed":
+                parts.append(f"log: {end.folder / stage['folder'] / run_folder.LOG}")
+                break
+        parts.append(f"resume: {PROGRAM} resume {shlex.quote(str(end.folder))}")
+    return "\n".join([*lines, "; ".join(parts)])
+
+
+def _facts(stage: Facts) -> Iterator[str]:
+    """What the line of a stage tells."""
+    yield stage["status"]
+    if stage["parameters"] is None:
+        return
+    yield f"{stage['parameters']:,} parameters"
+    peak = stage["peak_memory_bytes"]
+    for kind in ("device", "host"):
+        if peak.get(kind) is not None:
+            yield f"peak {size(peak[kind])} on the {kind}"
+            break
+    best = stage["best"]
+    if best:
+        yield f"{best['metric']} {real(best['value'])} at step {best['step']}"
+    yield duration(stage["wall_s"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,24 +12,17 @@ from typing import Any
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from gearshift.launcher.config.check import why_ineffective
 from gearshift.launcher.config.command_line import FROM, STAGE
-from gearshift.launcher.config.provenance import (
-    CLI_LAYER,
-    STAGED_MODE,
-    CliArgs,
-    Origin,
-    Resolved,
-    Setting,
-)
+from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
 from gearshift.launcher.config.selection import STAGES, choose, declared_stages, select_stages
 from gearshift.launcher.config.settings_file import read_values
 from gearshift.launcher.run.prepare import collected, most_certain, prepare_run
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.checkpoint_search import AUTO
 from gearshift.launcher.run_folder.reader import RunReader
-from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from gearshift.launcher.run_folder.run_plan import Pipeline, PipelineStage, ResumeRequest, RunPlan
 from gearshift.models.catalog import Stage
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint import retention
 from gearshift.training.checkpoint.manifest import MODEL, NAME
 from gearshift.training.logging.strict_json import encode, encode_bytes
@@ -45,210 +39,178 @@ Prepare = Callable[[CliArgs, Path | None], RunPlan]
 """Prepares one run, as `launcher.run.prepare` does."""
 
 
-@dataclass(frozen=True)
-class PipelineStage:
-    """One stage of a pipeline."""
-
-    name: str
-    sentence: str
-    folder: Path
-    start: RunPlan | None
-    """Its run; None: already completed."""
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """Stages to train one after the other."""
-
-    folder: Path
-    entries: Sequence[PipelineStage]
-    is_resumed: bool = False
-    """Its folder exists: it started earlier."""
-    line: str | None = None
-    """Message about resuming; None: --resume was not given."""
-
-    is_rank_0 = True
-    """Each stage runs in its own processes: this one reports to the user."""
-
-    @property
-    def nothing_left(self) -> Mapping[str, Any] | None:
-        """The result of stages that were all completed before; None: some are left. Reads the disk."""
-        if self.left:
-            return None
-        return {
-            "folder": str(self.folder),
-            **summarize(self.folders),
-            "reason": "nothing is left to do",
-        }
-
-    def title(self, stage: PipelineStage) -> str:
-        """`stage 1 of 2: encoder, what is trained there`."""
-        position = f"stage {self.entries.index(stage) + 1} of {len(self.entries)}"
-        return f"{position}: {stage.name}" + (f", {stage.sentence}" if stage.sentence else "")
-
-    @property
-    def folders(self) -> dict[str, Path]:
-        """The run folder of each stage."""
-        return {entry.name: entry.folder for entry in self.entries}
-
-    @property
-    def left(self) -> list[tuple[PipelineStage, RunPlan]]:
-        """The stages still to train."""
-        return [(entry, entry.start) for entry in self.entries if entry.start is not None]
-
-    @property
-    def warnings(self) -> list[Diagnostic]:
-        """Warnings of all stages, each once, without settings that another stage uses."""
-        runs = [ready.resolved for _, ready in self.left]
-
-        def is_used(key: str, run: Resolved) -> bool:
-            return key in run.values and why_ineffective(run.values, key) is None
-
-        def is_shown(key: str, run: Resolved) -> bool:
-            return (
-                key not in run.values or is_used(key, run) or not any(is_used(key, r) for r in runs)
-            )
-
-        return distinct(w for run in runs for w in run.warnings if is_shown(w.key or "", run))
-
-
 def prepare(
     args: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
     prepare_one: Prepare = prepare_run,
-) -> RunPlan | Pipeline:
+) -> Pipeline:
     """Resolve one run, or all runs of a pipeline, each by `prepare_one`; start nothing.
 
     Reads settings files and the JSON of resumed runs. Raises SettingsError with `diagnostics` and
     all other errors.
     """
-    if args.resume is not None and (folder := _find(args, out)) is not None:
-        return _resumed(folder, args, out, list(diagnostics), prepare_one)
-    if args.resume in (None, AUTO) and (stages := selected(args)):
-        return _new(stages, args, out, list(diagnostics), prepare_one)
+    preparation = _Preparation(args, out, list(diagnostics), prepare_one)
+    if args.resume is not None:
+        folder = _find(args, out)
+        if folder:
+            return preparation.resumed(folder)
+    if args.resume in (None, AUTO):
+        stages = selected(args)
+        if stages:
+            return preparation.new(stages)
     args, wrong = with_weights(args)
-    return collected([*diagnostics, *wrong], partial(prepare_one, args, out))
+    plan = collected([*diagnostics, *wrong], partial(prepare_one, args, out))
+    return Pipeline.of(plan)
 
 
-def runs_of(ready: RunPlan | Pipeline) -> list[tuple[str, str, RunPlan]]:
+def runs_of(ready: Pipeline) -> list[tuple[str, str, RunPlan]]:
     """Name and title of each run that is left, and its plan; a single run has no name."""
-    if isinstance(ready, RunPlan):
-        return [("", "", ready)]
+    if not ready.is_staged:
+        return [("", "", ready.plan)]
     return [(entry.name, f"{ready.title(entry)}\n\n", plan) for entry, plan in ready.left]
 
 
-def _new(
-    stages: Sequence[Stage],
-    args: CliArgs,
-    out: Path | None,
-    invalid: list[Diagnostic],
-    prepare_one: Prepare,
-) -> Pipeline:
-    args, wrong = with_weights(args, stages[0])
-    invalid += wrong
-    line = None
-    if args.resume is not None:
-        line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
-        args = replace(args, resume=None)
-    sets = [text for text in args.sets if text.partition("=")[0].strip() != STAGES]
-    folder = out or run_folder.PARENT / STAGED_MODE
-    entries: list[PipelineStage] = []
-    for number, stage in enumerate(stages, start=1):
-        turn = Setting([stage.name], Origin(CLI_LAYER, f"stage {number} of {len(stages)}"))
-        filled = {**({} if entries else args.filled), STAGES: turn, **_weights(stage, entries)}
-        made = _prepared(replace(args, sets=sets, filled=filled), invalid, prepare_one)
-        if out is None and not entries and made is not None:
-            folder = run_folder.unused_path(made.name)
-        inner = folder / f"{number}-{stage.name}"
-        if made is not None:
-            made = replace(made, out=inner, resume=ResumeRequest(inner), separate=True)
-        entries.append(PipelineStage(stage.name, stage.sentence, inner, made))
-    invalid += run_folder.writing_errors(folder, f"--out {folder}" if out else "no --out was given")
-    if invalid:
-        raise SettingsError(distinct(invalid))
-    return Pipeline(folder, entries, line=line)
+@dataclass(frozen=True)
+class _Preparation:
+    """The stages of a command line, prepared as a whole: their errors come together."""
+
+    args: CliArgs
+    out: Path | None
+    invalid: list[Diagnostic]
+    prepare_one: Prepare
+
+    def new(self, stages: Sequence[Stage]) -> Pipeline:
+        """The runs of `stages` in a new folder. Raises SettingsError."""
+        args, wrong = with_weights(self.args, stages[0])
+        self.invalid.extend(wrong)
+        line = None
+        if args.resume is not None:
+            line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
+            args = replace(args, resume=None)
+        # Each run gets its own stage: the list of all is for this function only.
+        sets = [text for text in args.sets if text.partition("=")[0].strip() != STAGES]
+        folder = self.out or run_folder.PARENT / STAGED_MODE
+        entries: list[PipelineStage] = []
+        for number, stage in enumerate(stages, start=1):
+            turn = Setting([stage.name], Origin(CLI_LAYER, f"stage {number} of {len(stages)}"))
+            filled = {STAGES: turn, **_weights(stage, entries)}
+            if not entries:  # --from is for the first one
+                filled = {**args.filled, **filled}
+            plan = self._prepared(replace(args, sets=sets, filled=filled))
+            if not self.out and not entries and plan:
+                folder = run_folder.unused_path(plan.name)
+            inner = folder / f"{number}-{stage.name}"
+            if plan:
+                # All folders are made before the first stage starts: each resumes in its own.
+                plan = replace(plan, out=inner, resume=ResumeRequest(inner), separate=True)
+            entries.append(PipelineStage(stage.name, stage.sentence, inner, plan))
+        where = f"--out {folder}" if self.out else "no --out was given"
+        self.invalid.extend(run_folder.writing_errors(folder, where))
+        if self.invalid:
+            raise SettingsError(distinct(self.invalid))
+        return Pipeline(folder, entries, line=line)
+
+    def resumed(self, pipeline: Path) -> Pipeline:
+        """The runs of the folder `pipeline`, without the completed ones. Raises SettingsError."""
+        folders = RunReader(pipeline).stages()
+        self._refuse_useless(pipeline, folders)
+        declared: dict[str, Stage] = {}
+        family = _settings(folders).get("model.family")
+        if family:
+            # Such as a custom task that was moved; preparing its run reports it.
+            with suppress(SettingsError):
+                declared = {stage.name: stage for stage in declared_stages(family)}
+        entries: list[PipelineStage] = []
+        left = []
+        for name, folder in folders.items():
+            stage = declared.get(name, Stage(name, ""))
+            plan = None
+            if not _is_completed(folder):
+                left.append(name)
+                plan = self._resumed_stage(folder, _weights(stage, entries))
+            entries.append(PipelineStage(name, stage.sentence, folder, plan))
+        if self.invalid:
+            raise SettingsError(distinct(self.invalid))
+        if left:
+            return Pipeline(pipeline, entries, True, f"resuming {pipeline}: {', '.join(left)}")
+        last = shlex.quote(str(entries[-1].folder))
+        longer = f"{PROGRAM} resume {last} --epochs N --reset schedule"
+        line = f"nothing to do: all stages of {pipeline} are completed"
+        result = {
+            "folder": str(pipeline),
+            **summarize(folders),
+            "reason": "nothing is left to do",
+        }
+        return Pipeline(pipeline, entries, True, f"{line}; to train one longer: {longer}", result)
+
+    def _refuse_useless(self, pipeline: Path, folders: Mapping[str, Path]) -> None:
+        """Errors of arguments that do nothing on the resumed stages in `folders`."""
+        useless = {}
+        for setting in self.args.filled.values():
+            useless[setting.origin.where.partition(" ")[0]] = setting.origin.where
+        if self.args.weights is not None:
+            useless[FROM.flag] = f"{FROM.flag} {self.args.weights}"
+        if self.out and self.out.resolve() != pipeline.resolve():
+            useless["--out"] = f"--out {self.out}"
+        stages = ", ".join(map(str, folders.values()))
+        for option, where in useless.items():
+            self.invalid.append(
+                Diagnostic(
+                    f"{option} has no effect on the resumed stages of {pipeline}",
+                    key=option,
+                    where=where,
+                    fix=f"leave out {option}  or resume the folder of one stage: {stages}",
+                )
+            )
+
+    def _resumed_stage(self, folder: Path, weights: dict[str, Setting]) -> RunPlan | None:
+        args = replace(self.args, resume=str(folder), weights=None, filled=weights)
+        # A stage that saved nothing yet has nothing to reset.
+        if checkpoint_search.newest_step(folder) is None:
+            args = replace(args, reset=())
+        plan = self._prepared(args)
+        if not plan:
+            return None
+        # A stage that never trained is not resumed in the eyes of the user.
+        if not (folder / run_folder.METRICS).exists():
+            plan = replace(plan, line=None)
+        return replace(plan, separate=True)
+
+    def _prepared(self, args: CliArgs) -> RunPlan | None:
+        """One stage; None: it has errors, which are added to `invalid`."""
+        try:
+            plan = self.prepare_one(args, None)
+        except SettingsError as error:
+            self.invalid.extend(error.diagnostics)
+            return None
+        if plan.launched:  # ranks of torchrun or srun cannot end between stages
+            source = plan.launched.source
+            where = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
+            fix = f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage"
+            self.invalid.append(
+                Diagnostic(
+                    f"each stage runs in its own processes, but {source} started this one",
+                    where=where,
+                    allowed=f"one stage at a time under {source}",
+                    fix=fix,
+                )
+            )
+        return plan
 
 
 def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> dict[str, Setting]:
     """The setting that loads the weights of the latest matching stage before this one."""
-    before = [entry for entry in entries if entry.name in stage.of]
-    if stage.loads is None or not before:
-        return {}
-    origin = Origin(CLI_LAYER, f"stage {before[-1].name} of this run")
-    return {stage.loads: Setting(str(before[-1].folder), origin)}
-
-
-def _prepared(args: CliArgs, invalid: list[Diagnostic], prepare_one: Prepare) -> RunPlan | None:
-    """One stage; None: it has errors, which are added to `invalid`."""
-    try:
-        made = prepare_one(args, None)
-    except SettingsError as error:
-        invalid += error.diagnostics
-        return None
-    if made.launched is not None:  # ranks of torchrun or srun cannot end between stages
-        source = made.launched.source
-        message = f"each stage runs in its own processes, but {source} started this one"
-        where = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
-        allowed = f"one stage at a time under {source}"
-        fix = f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage"
-        invalid.append(Diagnostic(message, where=where, allowed=allowed, fix=fix))
-    return made
+    for entry in reversed(entries):
+        if stage.loads and entry.name in stage.of:
+            origin = Origin(CLI_LAYER, f"stage {entry.name} of this run")
+            return {stage.loads: Setting(str(entry.folder), origin)}
+    return {}
 
 
 def distinct(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
     """Each once: several runs share most settings. Of errors, see `most_certain`."""
     return most_certain({(each.message, each.where): each for each in diagnostics}.values())
-
-
-def _resumed(
-    pipeline: Path, args: CliArgs, out: Path | None, invalid: list[Diagnostic], prepare_one: Prepare
-) -> Pipeline:
-    folders = RunReader(pipeline).stages()
-    useless = {
-        each.origin.where.partition(" ")[0]: each.origin.where for each in args.filled.values()
-    }
-    if args.weights is not None:
-        useless[FROM.flag] = f"{FROM.flag} {args.weights}"
-    if out is not None and out.resolve() != pipeline.resolve():
-        useless["--out"] = f"--out {out}"
-    single = f"leave out {{}}  or resume the folder of one stage: {', '.join(map(str, folders.values()))}"
-    for option, where in useless.items():
-        message = f"{option} has no effect on the resumed stages of {pipeline}"
-        invalid.append(Diagnostic(message, key=option, where=where, fix=single.format(option)))
-    try:
-        family = _settings(folders).get("model.family")
-        declared = {stage.name: stage for stage in declared_stages(family)} if family else {}
-    except SettingsError:  # such as a custom task that was moved; preparing its run reports that
-        declared = {}
-    entries: list[PipelineStage] = []
-    for name, folder in folders.items():
-        stage = declared.get(name, Stage(name, ""))
-        made = None
-        if not _is_completed(folder):
-            is_new = checkpoint_search.newest_step(folder) is None
-            content = replace(
-                args, resume=str(folder), weights=None, filled=_weights(stage, entries)
-            )
-            made = _prepared(
-                replace(content, reset=()) if is_new else content, invalid, prepare_one
-            )
-        if made is not None:
-            line = made.line if (folder / run_folder.METRICS).exists() else None
-            made = replace(made, separate=True, line=line)
-        entries.append(PipelineStage(name, stage.sentence, folder, made))
-    if invalid:
-        raise SettingsError(distinct(invalid))
-    left = [entry.name for entry in entries if entry.start is not None]
-    line = f"resuming {pipeline}: {', '.join(left)}"
-    if not left:
-        longer = (
-            f"{PROGRAM} resume {shlex.quote(str(entries[-1].folder))} --epochs N --reset schedule"
-        )
-        line = (
-            f"nothing to do: all stages of {pipeline} are completed; to train one longer: {longer}"
-        )
-    return Pipeline(pipeline, entries, True, line)
 
 
 def _find(args: CliArgs, out: Path | None) -> Path | None:
@@ -257,28 +219,32 @@ def _find(args: CliArgs, out: Path | None) -> Path | None:
     With `auto` that in `out`, or the newest of the same model and stages below runs/ that was not
     completed. Reads the disk.
     """
-    folder = out if args.resume == AUTO else Path(args.resume or "")
-    if folder is not None:
+    folder = out
+    if args.resume != AUTO:
+        folder = Path(args.resume or "")
+    if folder:
         return folder if RunReader(folder).stages() else None
     names = [stage.name for stage in selected(args)]
+    if not names:
+        return None
     choice = choose(args)
-    for folder in checkpoint_search.newest(run_folder.STAGES) if names else ():
+    for folder in checkpoint_search.newest(run_folder.STAGES):
         stages = RunReader(folder).stages()
-        is_of_model = list(stages) == names and (
-            checkpoint_search.model_of(_settings(stages)) == (choice.family, choice.model)
-        )
-        if is_of_model and not all(map(_is_completed, stages.values())):
+        if list(stages) != names:
+            continue
+        model = checkpoint_search.model_of(_settings(stages))
+        is_completed = all(map(_is_completed, stages.values()))
+        if model == (choice.family, choice.model) and not is_completed:
             return folder
     return None
 
 
-def _settings(folders: Mapping[str, Path]) -> Mapping[str, Any]:
+def _settings(folders: Mapping[str, Path]) -> Facts:
     """The settings of the first stage; none: they cannot be read, which preparing it reports."""
-    try:
+    with suppress(SettingsError):
         first = next(iter(folders.values()))
         return read_values(first / run_folder.SETTINGS)
-    except SettingsError:
-        return {}
+    return {}
 
 
 def selected(args: CliArgs) -> tuple[Stage, ...]:
@@ -289,46 +255,48 @@ def selected(args: CliArgs) -> tuple[Stage, ...]:
     choice = choose(args)
     if choice.mode != STAGED_MODE or choice.diagnostics:
         return ()
-    chosen = select_stages(choice.stages, declared_stages(choice.family))
-    is_legal = not choice.stages or [stage.name for stage in chosen] == list(choice.stages)
-    return chosen if is_legal and len(chosen) > 1 else ()
+    stages = select_stages(choice.stages, declared_stages(choice.family))
+    if choice.stages and [stage.name for stage in stages] != list(choice.stages):
+        return ()
+    return stages if len(stages) > 1 else ()
 
 
 def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, list[Diagnostic]]:
-    """The arguments with --from as a setting of `stage`, by default of the selected one; its errors.
+    """The arguments with --from as a setting of `stage`, by default the selected one; its errors.
 
     Reads settings files, and looks at names.
     """
     if args.weights is None:
         return args, []
-    if stage is None:
+    if not stage:
         choice = choose(args)
-        stage = next((s for s in declared_stages(choice.family) if s.name == choice.stage), None)
+        for declared in declared_stages(choice.family):
+            if declared.name == choice.stage:
+                stage = declared
     option = f"{FROM.flag} {args.weights}"
     rest = replace(args, weights=None)
     allowed = "with a later stage"
     fix = "leave it out"
     if args.resume not in (None, AUTO):
-        what = "a resumed run loads weights from its own checkpoint"
+        problem = "a resumed run loads weights from its own checkpoint"
         allowed = f"{FROM.flag}  with a new run"
-    elif stage is None:
-        what = "no stage is selected"
+    elif not stage:
+        problem = "no stage is selected"
         allowed = "with  --mode staged --stage NAME"
         fix = f"--set model.start={shlex.quote(args.weights)}"
     elif stage.loads is None:
-        what = f"stage {stage.name} starts from random weights"
+        problem = f"stage {stage.name} starts from random weights"
     else:
         value = args.weights
-        diagnostics = list[Diagnostic]()
+        diagnostics: list[Diagnostic] = []
         try:
             value = str(weights_in(args.weights, stage))
         except SettingsError as error:
-            diagnostics += error.diagnostics
+            diagnostics = error.diagnostics
         filled = {**args.filled, stage.loads: Setting(value, Origin(CLI_LAYER, option))}
         return replace(rest, filled=filled), diagnostics
-    return rest, [
-        Diagnostic(f"{option}: {what}", FROM.flag, where=option, allowed=allowed, fix=fix)
-    ]
+    refusal = Diagnostic(f"{option}: {problem}", FROM.flag, where=option, allowed=allowed, fix=fix)
+    return rest, [refusal]
 
 
 def weights_in(word: str, stage: Stage) -> Path:
@@ -337,22 +305,26 @@ def weights_in(word: str, stage: Stage) -> Path:
     Of a run the best checkpoint, or else the last, or else the newest one.
     """
     path = Path(word)
-    what = f"'{word}' does not exist"
     if path.is_file():
         return path
+    problem = f"'{word}' does not exist"
     if path.is_dir():
-        what = f"'{path}' holds no weights for stage {stage.name}"
-        if folders := RunReader(path).stages():
-            path = next(
-                (f for name, f in reversed(list(folders.items())) if name in stage.of), path
-            )
+        problem = f"'{path}' holds no weights for stage {stage.name}"
+        for name, folder in RunReader(path).stages().items():
+            if name in stage.of:  # the last of them
+                path = folder
         steps = sorted((path / retention.CHECKPOINTS).glob("step-*"), reverse=True)
         for folder in (path, path / retention.BEST, path / retention.LAST, *steps):
             # A complete checkpoint, or an export; the best one is found by the folder of the run.
-            if any((folder / name).is_file() for name in (MODEL, NAME)):
+            if (folder / MODEL).is_file() or (folder / NAME).is_file():
                 return path if folder.name == retention.BEST else folder
-    allowed = "a run folder, one of its checkpoints, an export or a safetensors file"
-    raise SettingsError.of(what, key=FROM.flag, value=word, where=f"--from {word}", allowed=allowed)
+    raise SettingsError.of(
+        problem,
+        key=FROM.flag,
+        value=word,
+        where=f"--from {word}",
+        allowed="a run folder, one of its checkpoints, an export or a safetensors file",
+    )
 
 
 def save_stages(folder: Path, stages: Sequence[PipelineStage]) -> None:
@@ -369,7 +341,10 @@ def _is_completed(folder: Path) -> bool:
 def save_result(
     folder: Path, stages: Mapping[str, Path], codes: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Write and give the result of the pipeline in `folder`, as `summarize`. Raises StorageError."""
+    """Write and give the result of the pipeline in `folder`; see `summarize`.
+
+    Raises StorageError.
+    """
     result = summarize(stages, codes)
     path = folder / run_folder.RESULT
     with storage_errors(path):
@@ -388,34 +363,49 @@ def summarize(
     results = []
     for name, folder in folders.items():
         result = RunReader(folder).result() or {}
+        if result:
+            results.append(result)
+        # The exit code of this start decides: result.json may be that of an earlier one.
         code = (codes or {}).get(name)
-        status = (
-            _STATUSES.get(code, "stopped") if code is not None else result.get("status", "waiting")
-        )
+        status = result.get("status", "waiting")
+        if code is not None:
+            status = _STATUSES.get(code, "stopped")
         if status == "completed":
             code = exit_codes.DONE
         facts = {key: result.get(key) for key in _KEPT}
         stages.append(
             {"name": name, "folder": folder.name, **facts, "status": status, "exit_code": code}
         )
-        results += [result] if result else []
-    last: Mapping[str, Any] = results[-1] if results else {}
-    peaks = _known(results, "peak_memory_bytes")
-    kinds = list(dict.fromkeys(kind for peak in peaks for kind in peak))
     statuses = {stage["status"] for stage in stages}
-    status = "failed" if "failed" in statuses else "stopped"
+    status = "stopped"
+    if statuses == {"completed"}:
+        status = "completed"
+    elif "failed" in statuses:
+        status = "failed"
+    # The largest peak of each kind of memory over stages; None: not measured.
+    highest: dict[str, int | None] = {}
+    for peaks in _known(results, "peak_memory_bytes"):
+        for kind, peak in peaks.items():
+            highest.setdefault(kind, None)
+            if peak is not None:
+                highest[kind] = max(peak, highest[kind] or 0)
+    last: Facts = results[-1] if results else {}
     return {
-        "status": "completed" if statuses == {"completed"} else status,
-        **{key: sum(_known(results, key)) for key in ("steps", "epochs", "wall_s")},
-        **{key: last.get(key) for key in ("model", "mode", "engine", "world_size")},
+        "status": status,
+        "steps": sum(_known(results, "steps")),
+        "epochs": sum(_known(results, "epochs")),
+        "wall_s": sum(_known(results, "wall_s")),
+        "model": last.get("model"),
+        "mode": last.get("mode"),
+        "engine": last.get("engine"),
+        "world_size": last.get("world_size"),
         "parameters": max(_known(results, "parameters"), default=None),
         "best": last.get("best"),
-        # The largest peak of each kind of memory over stages; None: not measured.
-        "peak_memory_bytes": {kind: max(_known(peaks, kind), default=None) for kind in kinds},
+        "peak_memory_bytes": highest,
         "samples_per_s": last.get("samples_per_s"),
         "stages": stages,
     }
 
 
-def _known(results: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+def _known(results: Sequence[Facts], key: str) -> list[Any]:
     return [result[key] for result in results if result.get(key) is not None]

@@ -22,9 +22,9 @@ from gearshift.launcher.config.provenance import BATCH_SETTINGS, CLI_LAYER, STAG
 from gearshift.launcher.config.schema import PRETRAINED
 from gearshift.launcher.run.prepare import check_processes, least_room_bytes, prepare_run_at
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
-from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.run_folder.run_plan import Pipeline, RunPlan
 from gearshift.launcher.stages import execute
-from gearshift.launcher.stages.pipeline import Pipeline, distinct, prepare, selected, with_weights
+from gearshift.launcher.stages.pipeline import distinct, prepare, selected, with_weights
 from gearshift.launcher.submit.allocation import FOLDER, Allocation
 from gearshift.launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
 from gearshift.models.catalog import HUB
@@ -107,9 +107,9 @@ def decide(
         return replace(_prepare(args, out, [], requested), launched=None)
 
     ready = prepare(command_line.args, command_line.out, diagnostics, prepare_one)
-    if isinstance(ready, Pipeline):
+    if ready.is_staged:
         return _stages(command_line, requested, ready)
-    return _single(command_line, requested, ready)
+    return _single(command_line, requested, ready.plan)
 
 
 def _stages(command_line: CommandLine, requested: Allocation, stages: Pipeline) -> Submission:

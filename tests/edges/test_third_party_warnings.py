@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gearshift.launcher.base import library_warnings
+from gearshift.launcher.base import environment
 
 LIBRARY = str(Path(sysconfig.get_path("purelib")) / "torch" / "nn" / "x.py")
-HERE = str(Path(library_warnings.__file__).parents[2])
+HERE = str(Path(environment.__file__).parents[2])
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_log_records_of_a_library_are_written_once_and_not_printed(capsys, tmp_p
     handler = logging.StreamHandler(sys.stderr)  # as transformers and DeepSpeed have
     logging.getLogger("library").addHandler(handler)
     try:
-        with library_warnings.logged(written.append):
+        with environment.logged(written.append):
             for _ in range(2):
                 log("library", LIBRARY, logging.WARNING, "too long")
             log("library", LIBRARY, logging.INFO, "loading")

@@ -6,7 +6,10 @@ import select
 import signal
 import sys
 import threading
+from functools import partial
 
+from gearshift.launcher.base import signals
+from gearshift.launcher.base.signals import ProcessPhase
 from gearshift.training.callbacks.preemption import Preemption
 from tests.training.facts import outcome, step, train_plan
 
@@ -17,7 +20,7 @@ def main(where):
     def record_event(kind, facts):
         events.append(f"{kind} {facts['names']}")
 
-    preempt = Preemption(record_event)
+    preempt = Preemption(record_event, partial(signals.phase, ProcessPhase.TRAINS))
     preempt.start(train_plan())
     child, reader = fork_a_worker() if where == "forked" else (0, 0)
     print("ready", child, flush=True)

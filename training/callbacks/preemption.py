@@ -4,89 +4,42 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gearshift.training.callbacks.base import Action, Callback, Emit, Outcome, Step
 
 if TYPE_CHECKING:
     from gearshift.training.train_plan import TrainPlan
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
-ENDING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
-"""The signals that end a command, and a run after it has saved; Windows lacks the last two."""
+_SENT_TO_ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Signals that a terminal or a scheduler sends to each process of a run."""
 _SAME_PRESS_S = 0.5
 _EXIT_AT_ONCE = 130
-
-
-def heeded() -> list[signal.Signals]:
-    """The signals of ENDING, without a SIGHUP that nohup ignores."""
-    return [s for s in ENDING if s.name != "SIGHUP" or signal.getsignal(s) is not signal.SIG_IGN]
-
-
-class SignalReader:
-    """Calls `take` with each signal that ends a command, in a thread, until it is closed.
-
-    The interpreter writes each signal to a pipe, and the thread reads it: a Python handler would have
-    to wait for the main thread, which may be in a long backward pass, in an import or stuck in a
-    collective. For the main thread: only it may set the pipe. The newest reader gets the signals.
-    """
-
-    def __init__(self, take: Callable[[signal.Signals], None]) -> None:
-        self._read_end, self._write_end = os.pipe()
-        os.set_blocking(self._write_end, False)
-        self._before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-        # A forked data-loader worker shares the pipe: without this its signals would count as ours.
-        os.register_at_fork(after_in_child=_forget_pipe)
-        self._thread = threading.Thread(
-            target=self._read, args=(take,), name="signals", daemon=True
-        )
-        self._thread.start()
-
-    def close(self) -> None:
-        """Give the signals to the reader before, and wait until `take` has returned."""
-        signal.set_wakeup_fd(self._before)
-        os.close(self._write_end)
-        self._thread.join()
-        os.close(self._read_end)
-
-    def _read(self, take: Callable[[signal.Signals], None]) -> None:
-        while numbers := os.read(self._read_end, 64):
-            for number in numbers:
-                if number in ENDING:
-                    take(signal.Signals(number))
-
-
-def _forget_pipe() -> None:
-    if threading.current_thread() is threading.main_thread():
-        signal.set_wakeup_fd(-1)
+"""As stop_reason.INTERRUPTED."""
+Listen = Callable[[Callable[[signal.Signals], None]], AbstractContextManager[object]]
+"""Lets a function take each signal that ends a run, in a thread, within a block."""
 
 
 class Preemption(Callback):
-    """Turns the signals that end a run into actions; a second Ctrl-C ends it at once.
+    """Turns the signals that end a run into actions; a second Ctrl-C ends it at once."""
 
-    Does nothing outside the main thread, as Python installs handlers only there.
-    """
-
-    def __init__(self, emit: Emit, saves: bool = True) -> None:
+    def __init__(self, emit: Emit, listen: Listen, saves: bool = True) -> None:
         """`emit` takes a "signal" event from the training thread; `saves` is one of its facts."""
         self._emit = emit
+        self._listen = listen
         self._saves = saves
-        self._actions = self._emitted = Action.NOTHING
+        self._actions = Action.NOTHING
+        self._emitted = Action.NOTHING
         self._names: list[str] = []
         self._interrupted_at: float | None = None
-        self._old_handlers: dict[signal.Signals, Any] = {}
-        self._reader: SignalReader | None = None
+        self._listening = ExitStack()
 
     def start(self, train_plan: TrainPlan) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        self._reader = SignalReader(self._add)
-        for number in heeded():
-            self._old_handlers[number] = signal.signal(number, _nothing)
+        self._listening.enter_context(self._listen(self._take))
 
     def step(self, step: Step) -> Action:
         return self.requested()
@@ -98,15 +51,12 @@ class Preemption(Callback):
         return self._actions
 
     def end(self, outcome: Outcome) -> None:
-        if self._reader is None:
-            return
-        for number, handler in self._old_handlers.items():
-            signal.signal(number, handler)
-        self._reader.close()
-        self._reader = None
+        self._listening.close()
 
-    def _add(self, arrived: signal.Signals) -> None:
+    def _take(self, arrived: signal.Signals) -> None:
+        action = Action.SIGNAL
         if arrived is signal.SIGINT:
+            action = Action.INTERRUPT
             now = time.monotonic()
             # One press reaches a process twice if its parent forwards signals too.
             if self._interrupted_at is None:
@@ -115,7 +65,6 @@ class Preemption(Callback):
                 os._exit(_EXIT_AT_ONCE)
         if arrived.name not in self._names:
             self._names.append(arrived.name)
-        action = Action.INTERRUPT if arrived is signal.SIGINT else Action.SIGNAL
         self._actions |= action | Action.SAVE
 
 
@@ -144,12 +93,8 @@ class Deadline(Callback):
 def ignore_ending() -> None:
     """Let a data-loader worker or the process of a tracker ignore the signals that end a run.
 
-    A terminal and a scheduler send them to every process. A worker that dies of one would end the
-    run before it can save; workers end with their loader or its process.
+    A worker that dies of one would end the run before it can save; workers end with their loader
+    or its process.
     """
-    for number in ENDING:
+    for number in _SENT_TO_ALL:
         signal.signal(number, signal.SIG_IGN)
-
-
-def _nothing(number: int, frame: object) -> None:
-    """Replaces the default action, which would end the process; the pipe has the signal."""

@@ -1,12 +1,24 @@
 """Signal handlers: deferred, and restored; what a signal that ends a command removes."""
 
 import os
+import queue
 import signal
 
 import pytest
 
-from gearshift.launcher.base.signals import Signals, Stopped, deferred, handling, temporary_folder
-from gearshift.training.callbacks.preemption import ENDING, heeded
+from gearshift.launcher.base.signals import (
+    ENDING,
+    Answer,
+    ProcessPhase,
+    Signals,
+    Stopped,
+    deferred,
+    handling,
+    heeded,
+    phase,
+    temporary_folder,
+)
+from tests.waiting import LIMIT_S
 
 
 def test_a_deferred_signal_is_handled_at_the_end():
@@ -25,6 +37,26 @@ def test_a_hangup_that_nohup_ignores_is_left_ignored(hangups, handler):
     assert heeded() == [n for n in ENDING if is_heeded or n is not signal.SIGHUP]
     with deferred():
         assert (signal.getsignal(signal.SIGHUP) is handler) != is_heeded
+
+
+def test_the_part_that_trains_takes_a_signal_also_while_others_are_deferred():
+    signals = queue.Queue()
+    with phase(ProcessPhase.TRAINS, signals.put), deferred():
+        signal.raise_signal(signal.SIGTERM)
+    assert signals.get(timeout=LIMIT_S) is signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_job_starts_until_it_trains_and_ends_after_that():
+    handler = Signals()
+    with handling(heeded(), handler):
+        handler.start_job(lambda code, text: True)
+        with phase(ProcessPhase.COMMAND):
+            assert handler.answer(signal.SIGTERM) is Answer.EXIT
+            with phase(ProcessPhase.TRAINS, print):
+                assert handler.answer(signal.SIGTERM) is Answer.TAKE
+            assert handler.answer(signal.SIGTERM) is Answer.IGNORE
+    assert handler.answer(signal.SIGTERM) is Answer.IGNORE
 
 
 def test_a_forced_end_removes_a_temporary_folder(tmp_path):

@@ -10,9 +10,10 @@ import pytest
 from gearshift.launcher.base.diagnostics import Diagnostic
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.run import execute
-from gearshift.launcher.run.execute import copy_run, execute_run, last_line
+from gearshift.launcher.run.execute import execute_run, last_line
 from gearshift.launcher.run.prepare import collected, prepare_run
 from gearshift.launcher.run_folder import run_folder
+from gearshift.launcher.run_folder.checkpoint_search import copy_run
 from gearshift.models.base import DataError
 from gearshift.training.callbacks.base import Outcome
 from tests.launcher.given import errors_of, resolved, set_torchrun

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from gearshift.launcher.run_folder.reader import FollowedLines, RunReader
+from gearshift.launcher.run_folder.followed_lines import FollowedLines
+from gearshift.launcher.run_folder.reader import RunReader
 from tests.launcher.given import errors_of, resolved
 from tests.launcher.runs import ended, trained
 

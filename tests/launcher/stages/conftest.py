@@ -6,8 +6,9 @@ import pytest
 
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Setting
+from gearshift.launcher.run_folder.run_plan import PipelineStage
 from gearshift.launcher.stages import pipeline
-from gearshift.launcher.stages.pipeline import PipelineStage, save_stages
+from gearshift.launcher.stages.pipeline import save_stages
 from tests.launcher.stages.halves import halves
 
 EEG = "eeg_text:tiny"

@@ -2,7 +2,6 @@
 
 import os
 
-from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.stages.pipeline import save_stages
 from tests.launcher.given import set_torchrun
 from tests.launcher.runs import ended, trained
@@ -44,14 +43,14 @@ def test_errors_of_a_later_stage_come_first_and_settings_of_one_stage_give_no_wa
 
 def test_one_stage_is_an_ordinary_run_and_all_that_ranks_of_torchrun_train(prepared, monkeypatch):
     alone = prepared(stage="encoder")
-    assert isinstance(alone, RunPlan)
-    assert alone.resolved.settings.model.stage == "encoder"
-    assert isinstance(prepared(sets=["stages=[encoder]"]), RunPlan)
+    assert not alone.is_staged
+    assert alone.plan.resolved.settings.model.stage == "encoder"
+    assert not prepared(sets=["stages=[encoder]"]).is_staged
     set_torchrun(monkeypatch, rank=0, size=1)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     [content] = prepared()
     assert content.startswith("each stage runs in its own processes, but torchrun")
-    assert isinstance(prepared(stage="encoder"), RunPlan)
+    assert not prepared(stage="encoder").is_staged
 
 
 def ready(pipeline, *completed):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gearshift.launcher.run.samples import SamplesWriter
+from gearshift.launcher.run.callbacks import SamplesWriter
 from gearshift.training.callbacks.base import CallbackList
 from gearshift.training.logging import metrics
 from gearshift.training.logging.metrics import EventsWriter, MetricsWriter, ResultWriter

@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from gearshift.launcher.run.samples import SamplesWriter
+from gearshift.launcher.run.callbacks import SamplesWriter
 from gearshift.models.base import Picture, Predictions
 from gearshift.training.storage import Storage
 
