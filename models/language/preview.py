@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,8 +15,11 @@ from gearshift.models.base import Predictions, SamplePart, Sampling
 from gearshift.models.common.family import padded
 from gearshift.models.common.predictions import evaluating, printable, spread_positions
 from gearshift.models.language.model import IGNORE
-from gearshift.models.language.rows import Row, Samples
+from gearshift.models.language.rows import Row
 from gearshift.models.language.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from gearshift.models.language.dialogues import Samples
 
 END = "[end]"
 """The end token in a sample as text."""
