@@ -10,7 +10,7 @@ from gearshift.models.common.family import of_other_groups
 from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, text_of
-from gearshift.models.language.rows import Row, Rules
+from gearshift.models.language.rows import Row, Rules, TokenWindows
 
 
 class Dialogues:
@@ -162,6 +162,10 @@ class Dialogues:
             "exact_match": {"max": 2 / len(np.unique(self._labels))},
             "matched_gap": {"max": 0.02},
         }
+
+
+Samples = TokenWindows | Dialogues
+"""The samples of a split."""
 
 
 def _num_skipped(

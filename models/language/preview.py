@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,8 +14,11 @@ from torch.nn import Module
 from gearshift.models.base import Predictions, SamplePart, Sampling
 from gearshift.models.common.family import evaluating, padded, printable, spread_positions
 from gearshift.models.language.model import IGNORE
-from gearshift.models.language.rows import Row, Samples
+from gearshift.models.language.rows import Row
 from gearshift.models.language.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from gearshift.models.language.dialogues import Samples
 
 END = "[end]"
 """The end token in a sample as text."""

@@ -1,27 +1,22 @@
-"""Samples of a run: its data, rows of packed text, and their collation into batches."""
+"""Samples: rows of packed text, and the collation of all rows into batches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import lgamma
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from gearshift.models.base import DataError, Draws, Groups, SplitName
-from gearshift.models.common.data_files import OnBad, listed, unknown_embedded
+from gearshift.models.base import Draws
+from gearshift.models.common.data_files import OnBad
 from gearshift.models.common.family import padded, spread_positions
-from gearshift.models.language.encoded import Encoded, encode
+from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE
-from gearshift.models.language.readers.corpus import Corpus, from_records, text_of
-from gearshift.models.language.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from gearshift.models.language.dialogues import Dialogues
+from gearshift.models.language.readers.corpus import Corpus, text_of
 
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""
@@ -185,86 +180,3 @@ class TokenWindows:
             repeats = counts[counts > 1]
             orders += lgamma(counts.sum() + 1) - sum(map(lgamma, repeats + 1))
         return {"val_loss": {"min": orders / self.tokens, "chance": chance / self.tokens}}
-
-
-Samples: TypeAlias = "TokenWindows | Dialogues"
-"""The samples of a split."""
-_BY_POSITION = "the end of each text is held out (fewer than 3 documents)"
-
-
-def read(
-    path: str, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] | None = None
-) -> Corpus:
-    """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
-    if not path.startswith("embedded:"):
-        from gearshift.models.language.readers.file_corpus import read_corpus  # with all formats
-
-        return read_corpus(Path(path).expanduser(), answers, on_bad, columns)
-    if path == "embedded:python":
-        from gearshift.models.language.embedded import read_documents
-
-        return from_records(path, read_documents())
-    if path == "embedded:commands":
-        from gearshift.models.language.commands import read_conversations
-
-        return from_records(path, read_conversations())
-    from gearshift.models.language.formats import EMBEDDED
-
-    raise unknown_embedded(path, EMBEDDED)
-
-
-def build_splits(
-    corpus: Corpus, groups: Groups, tokenizer: Tokenizer, rules: Rules
-) -> tuple[dict[SplitName, Samples], dict[str, Any]]:
-    """The samples of each split, whose `groups` are given, and facts of the data.
-
-    Neither text nor, for a large corpus, tokens are in memory. Raises DataError.
-    """
-    encoded = encode(corpus, tokenizer)
-    kind: type[Samples] = TokenWindows
-    if not corpus.is_text:
-        from gearshift.models.language.dialogues import Dialogues
-
-        kind = Dialogues
-    splits: dict[SplitName, Samples] = {}
-    for side, (name, numbers) in enumerate(corpus.members(groups).items()):
-        splits[name] = kind(encoded, corpus, numbers, rules, side)
-
-    tokens = splits["train"].tokens
-    if corpus.is_text and tokens < rules.length:
-        raise DataError(
-            f"the training split has {tokens} tokens, less than one sample of {rules.length}",
-            where="data.path, data.seq_len",
-            allowed="at least one sample",
-            fix=f"--set data.seq_len={max(8, tokens // 16)}  or add data",
-        )
-
-    source = corpus.source
-    facts: dict[str, Any] = {
-        "source": source.name,
-        "kind": "text" if corpus.is_text else "conversations",
-        "format": source.format,
-    }
-    if corpus.encodings:
-        assumed = (f"{name}: {listed(files, 1)}" for name, files in corpus.encodings.items())
-        facts["encoding"] = "; ".join(assumed)
-    facts["bytes"] = source.size or int(encoded.text_bytes.sum())
-    if source.is_cut:
-        facts["split"] = _BY_POSITION
-    facts["documents" if corpus.is_text else "exchanges"] = len(corpus)
-    samples = splits.values()
-    truncated = sum(split.truncated for split in samples)
-    facts |= {
-        "mean_tokens": round(len(encoded) / len(corpus), 1),
-        "tokenizer": tokenizer.name,
-        "seq_len": rules.length,
-        "tokens": {name: split.tokens for name, split in splits.items()},
-        "truncated_prompts": truncated,
-        **corpus.left_out,
-        "skipped_rows": corpus.skipped + sum(split.skipped for split in samples),
-    }
-    if truncated:
-        longest = max(split.whole_length for split in samples)
-        advice = f", or set  --seq-len {longest}" if longest > rules.length else ""
-        facts["warning"] = f"{truncated} prompts lose their start: shorten them{advice}"
-    return splits, facts

@@ -27,6 +27,7 @@ from gearshift.models.base import (
 from gearshift.models.catalog import folder_of
 from gearshift.models.common import layers
 from gearshift.models.common.config import declared_columns
+from gearshift.models.common.data_files import OnBad, listed, unknown_embedded
 from gearshift.models.common.family import (
     FACTS_FILE,
     FamilyTask,
@@ -38,16 +39,20 @@ from gearshift.models.common.family import (
 )
 from gearshift.models.language import preview
 from gearshift.models.language.config import Data, Model
+from gearshift.models.language.encoded import encode
 from gearshift.models.language.model import IGNORE, BuiltIn, decoder_layers
-from gearshift.models.language.rows import Row, Rules, TokenWindows, build_splits, collate, read
+from gearshift.models.language.readers.corpus import Corpus, from_records
+from gearshift.models.language.rows import Row, Rules, TokenWindows, collate
 from gearshift.models.language.tokenizer import ByteTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     import tokenizers
 
+    from gearshift.models.language.dialogues import Samples
     from gearshift.models.language.model import Transformer
     from gearshift.models.language.pretrained import FromFolder, Pretrained
 
+_BY_POSITION = "the end of each text is held out (fewer than 3 documents)"
 _START = "a run folder of  --set model.stage=lower , or a safetensors file of its model"
 
 
@@ -132,8 +137,63 @@ class LanguageTask(FamilyTask):
             self.source.single_document,
             self.source.longest,
         )
-        splits, self._facts = build_splits(corpus, self.groups, self.tokenizer, rules)
-        self.splits.update(splits)
+        self._facts = self._build_splits(corpus, rules)
+
+    def _build_splits(self, corpus: Corpus, rules: Rules) -> dict[str, Any]:
+        """Build the samples of each split; the facts of the data. Raises DataError.
+
+        Neither text nor, for a large corpus, tokens are in memory.
+        """
+        kind: type[Samples] = TokenWindows
+        if self.is_chat:
+            from gearshift.models.language.dialogues import Dialogues
+
+            kind = Dialogues
+        encoded = encode(corpus, self.tokenizer)
+        samples = []
+        tokens = {}
+        for side, (name, numbers) in enumerate(corpus.members(self.groups).items()):
+            split = kind(encoded, corpus, numbers, rules, side)
+            self.splits[name] = split
+            samples.append(split)
+            tokens[name] = split.tokens
+        if corpus.is_text and tokens["train"] < rules.length:
+            raise DataError(
+                f"the training split has {tokens['train']} tokens, "
+                f"less than one sample of {rules.length}",
+                where="data.path, data.seq_len",
+                allowed="at least one sample",
+                fix=f"--set data.seq_len={max(8, tokens['train'] // 16)}  or add data",
+            )
+
+        source = corpus.source
+        facts: dict[str, Any] = {
+            "source": source.name,
+            "kind": "conversations" if self.is_chat else "text",
+            "format": source.format,
+        }
+        if corpus.encodings:
+            assumed = (f"{name}: {listed(files, 1)}" for name, files in corpus.encodings.items())
+            facts["encoding"] = "; ".join(assumed)
+        facts["bytes"] = source.size or int(encoded.text_bytes.sum())
+        if source.is_cut:
+            facts["split"] = _BY_POSITION
+        facts["exchanges" if self.is_chat else "documents"] = len(corpus)
+        truncated = sum(split.truncated for split in samples)
+        facts |= {
+            "mean_tokens": round(len(encoded) / len(corpus), 1),
+            "tokenizer": self.tokenizer.name,
+            "seq_len": rules.length,
+            "tokens": tokens,
+            "truncated_prompts": truncated,
+            **corpus.left_out,
+            "skipped_rows": corpus.skipped + sum(split.skipped for split in samples),
+        }
+        if truncated:
+            longest = max(split.whole_length for split in samples)
+            advice = f", or set  --seq-len {longest}" if longest > rules.length else ""
+            facts["warning"] = f"{truncated} prompts lose their start: shorten them{advice}"
+        return facts
 
     def setup_without_data(self) -> None:
         self.tokenizer = self._load_tokenizer()
@@ -389,6 +449,27 @@ class LanguageTask(FamilyTask):
 
     def hugging_face_name(self, name: str) -> str:
         return name.removeprefix("inner.")
+
+
+def read(
+    path: str, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] | None = None
+) -> Corpus:
+    """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
+    if not path.startswith("embedded:"):
+        from gearshift.models.language.readers.file_corpus import read_corpus  # with all formats
+
+        return read_corpus(Path(path).expanduser(), answers, on_bad, columns)
+    if path == "embedded:python":
+        from gearshift.models.language.embedded import read_documents
+
+        return from_records(path, read_documents())
+    if path == "embedded:commands":
+        from gearshift.models.language.commands import read_conversations
+
+        return from_records(path, read_conversations())
+    from gearshift.models.language.formats import EMBEDDED
+
+    raise unknown_embedded(path, EMBEDDED)
 
 
 def counts(nats: Tensor, correct: Tensor, batch: Batch) -> dict[str, Tensor]:

@@ -6,8 +6,7 @@ import torch
 from gearshift.models.base import Sampling
 from gearshift.models.common.split import SplitRule, split_groups
 from gearshift.models.language.preview import continue_tokens
-from gearshift.models.language.rows import read
-from gearshift.models.language.task import counts
+from gearshift.models.language.task import counts, read
 
 PROSE = "\n\n".join(
     f"Paragraph {i} tells of grün and {'blue ' * (i % 7)}things." for i in range(300)
