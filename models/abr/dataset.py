@@ -74,25 +74,21 @@ def scaled_facts(facts: Signal, statistics: Statistics) -> Signal:
 def collate(samples: Sequence[Sample]) -> Batch:
     """One batch; unknown labels are 0 and masked.
 
-    signal [batch, 1, 200], static [batch, 4], peak and peak_mask [batch, 2]: latency and
-    amplitude; exists, threshold, their masks, and target [batch].
+    signal [batch, 1, 200], static [batch, 4], target [batch]; of each name in LABELS its values
+    and its mask [batch].
     """
     columns = {name: [sample[name] for sample in samples] for name in samples[0]}
-    # Unknown labels are NaN, which a mask alone would not hide: NaN times 0 is NaN.
-    exists = torch.tensor(columns["exists"])
-    threshold = torch.tensor(columns["threshold"])
-    peak = torch.tensor([columns["latency"], columns["amplitude"]]).T.contiguous()
-    return {
+    batch = {
         "signal": torch.from_numpy(np.stack(columns["signal"])),
         "static": torch.from_numpy(np.stack(columns["static"])),
-        "peak": peak.nan_to_num(),
-        "peak_mask": peak.isfinite(),
-        "exists": exists.nan_to_num(),
-        "exists_mask": exists.isfinite(),
         "target": torch.tensor(columns["target"]),
-        "threshold": threshold.nan_to_num(),
-        "threshold_mask": threshold.isfinite(),
     }
+    for name in LABELS:
+        values = torch.tensor(columns[name])
+        # Unknown labels are NaN, which a mask alone would not hide: NaN times 0 is NaN.
+        batch[name] = values.nan_to_num()
+        batch[f"{name}_mask"] = values.isfinite()
+    return batch
 
 
 def known_terms(responses: Responses, train: Numbers) -> tuple[str, ...]:

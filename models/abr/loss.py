@@ -18,9 +18,6 @@ TERMS = ("signal", "exists", "latency", "amplitude", "class", "threshold")
 
 def labels(batch: Batch, term: str) -> tuple[Tensor, Tensor]:
     """The true values of a term, and which of them are known; unknown ones are 0 and finite."""
-    if term in ("latency", "amplitude"):
-        column = int(term == "amplitude")
-        return batch["peak"][:, column], batch["peak_mask"][:, column]
     if term == "class":
         return batch["target"], batch["target"] >= 0
     return batch[term], batch[f"{term}_mask"]

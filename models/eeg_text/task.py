@@ -94,14 +94,14 @@ class EegTask(FamilyTask):
     """What both uses of the encoder have in common; EegTask(…) is the task of the stage.
 
     Each has `use`, what recordings are read for; `fit_texts`, which checks and fits what depends on
-    texts, and gives what TrainedOnEeg tells of them; `samples_of`, the samples of the items of a
-    split, by number; and `answer`, what the model makes of a recording in dataset.
+    texts, and completes what TrainedOnEeg tells of them; `samples_of`, the samples of the items of
+    a split, by number; and `answer`, what the model makes of a recording.
     """
 
     saved_files = (FACTS_FILE, TOKENIZER_FILE)
     """In stage encoder no tokenizer."""
     use: Use
-    fit_texts: Callable[[], dict[str, Any]]
+    fit_texts: Callable[[TrainedOnEeg], TrainedOnEeg]
     samples_of: Callable[[SplitName, Sequence[int]], Any]
     answer: Callable[..., Prediction]
     recordings: Recordings
@@ -134,26 +134,18 @@ class EegTask(FamilyTask):
         items = self.recordings.items
         self.groups, numbers, names_by_split = split_items(items, data.split, self.rule)
         self.save_split(names_by_split)
-        rules = SampleRules(
-            self.samples,
-            data.windows,
-            self.rule.seed,
-            self.control == "noise",
-        )
         # Not more windows than the longest segment has.
-        most = rules.count(max(item.samples for item in items))
-        self.rules = replace(rules, windows=most)
+        longest = max(item.samples for item in items)
+        windows = min(data.windows, math.ceil(longest / self.samples))
+        is_noise = self.control == "noise"
+        self.rules = SampleRules(self.samples, windows, self.rule.seed, is_noise)
 
-        of_text = self.fit_texts()
         recorded: set[int] = set()
         for channels in {item.channels for item in items}:
             recorded.update(channels)
-        self.trained = TrainedOnEeg(
-            self.size,
-            tuple(SLOTS[channel] for channel in sorted(recorded)),
-            self.recordings.channel_map,
-            **of_text,
-        )
+        names = tuple(SLOTS[channel] for channel in sorted(recorded))
+        trained = TrainedOnEeg(self.size, names, self.recordings.channel_map)
+        self.trained = self.fit_texts(trained)
         save_facts(self.trained, self.context.folder)
         self.splits = {name: self.samples_of(name, numbers[name]) for name in SPLITS}
 
@@ -206,11 +198,11 @@ class MaskedEegTask(EegTask):
     units = "values"
     use = "encoder"
 
-    def fit_texts(self) -> dict[str, Any]:
+    def fit_texts(self, trained: TrainedOnEeg) -> TrainedOnEeg:
         longest = max(item.samples for item in self.recordings.items)
         tokens = dataset.num_tokens(min(self.samples, longest))
         check_share(self.model_settings.mask_share, tokens, SHORTEST)
-        return {}
+        return trained
 
     def samples_of(self, split: SplitName, numbers: Sequence[int]) -> MaskedSamples:
         return MaskedSamples(
@@ -286,7 +278,7 @@ class EegTextTask(EegTask):
                 allowed="one of them: the weights of model.start include an encoder",
             )
 
-    def fit_texts(self) -> dict[str, Any]:
+    def fit_texts(self, trained: TrainedOnEeg) -> TrainedOnEeg:
         folder = self.context.folder
         # Reversed, so that of several spellings of a sentence the first counts.
         by_group = {item.group: item.text or "" for item in reversed(self.recordings.items)}
@@ -309,11 +301,13 @@ class EegTextTask(EegTask):
             min(self.data_settings.text_len, self.size.text_context),
             self.rule.seed,
         )
-        return {
-            "steps": self.texts.steps,
-            "is_bytes": self.tokenizer.name == "bytes",
-            "is_pretrained": self.folder is not None,
-        }
+        return replace(
+            trained,
+            size=self.size,
+            steps=self.texts.steps,
+            is_bytes=self.tokenizer.name == "bytes",
+            is_pretrained=self.folder is not None,
+        )
 
     def samples_of(self, split: SplitName, numbers: Sequence[int]) -> TextSamples:
         # The setting is read only where it has an effect.

@@ -9,12 +9,13 @@ WEIGHTS = (0.5, 1.0, 2.0, 1.0, 1.0)
 
 
 def batch():
-    mask = torch.tensor([[True, False], [True, True], [False, False]])
     return {
         "signal": torch.randn(3, 1, 200),
         "static": torch.randn(3, 4),
-        "peak": torch.tensor([[5.6, 0.0], [6.1, 0.4], [0.0, 0.0]]),
-        "peak_mask": mask,
+        "latency": torch.tensor([5.6, 6.1, 0.0]),
+        "latency_mask": torch.tensor([True, True, False]),
+        "amplitude": torch.tensor([0.0, 0.4, 0.0]),
+        "amplitude_mask": torch.tensor([False, True, False]),
         "exists": torch.tensor([1.0, 1.0, 0.0]),
         "exists_mask": torch.tensor([True, True, False]),
         "target": torch.tensor([0, 2, -100]),
@@ -58,7 +59,7 @@ def test_sums_match_explicit_formulas():
 
 def test_a_term_without_known_labels_is_0_with_gradients():
     given, predicted = batch(), outputs()
-    for mask in ("peak_mask", "exists_mask", "threshold_mask"):
+    for mask in ("latency_mask", "amplitude_mask", "exists_mask", "threshold_mask"):
         given[mask] = torch.zeros_like(given[mask])
     given["target"] = torch.full((3,), -100)
     sums = TermSums("mse", 0.05, WEIGHTS)(predicted, given)

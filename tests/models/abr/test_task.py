@@ -90,8 +90,8 @@ def test_files_marked_for_other_peaks_are_masked(tmp_path, ready_task, series, a
         number = int(patient[samples.numbers[index]].split("-")[1])
         rows[number % 2].append(samples.sample(index, None))
     without, having = task.collate(rows[0]), task.collate(rows[1])
-    assert not without["peak_mask"].any() and not without["exists_mask"].any()
-    assert having["peak_mask"].any() and having["exists_mask"].all()
+    assert not without["latency_mask"].any() and not without["exists_mask"].any()
+    assert having["latency_mask"].any() and having["exists_mask"].all()
     peaks = ("exists", "latency", "amplitude")
     alone, both = task.loss(model, having).sum, task.loss(model, task.collate(rows[0] + rows[1]))
     for term in peaks:
