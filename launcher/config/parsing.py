@@ -33,7 +33,7 @@ _EMPTY = re.compile(r"(--[^=]*=)?")
 
 
 @dataclass
-class _Typed:
+class _Arguments:
     """The arguments of a command, sorted by what they are."""
 
     values: dict[str, list[str]] = field(default_factory=dict)
@@ -57,8 +57,8 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     words = argv[:end]
     if "-h" in words or HELP.flag in words:
         return CommandLine(command, flags=frozenset({HELP.flag}))
-    typed = _collect(command, words)
-    flags = frozenset(typed.values)
+    arguments = _collect(command, words)
+    flags = frozenset(arguments.values)
     undecoded = [word for word in argv if _UNDECODED.search(word)]
     if undecoded:  # a file that is written could not name it
         diagnostic = command_line_error(
@@ -68,22 +68,22 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         )
         command = replace(command, adds_errors=False)
         return CommandLine(command, flags=flags, diagnostics=[diagnostic])
-    argument, *more = typed.positionals[: command.most_positionals] or [""]
-    if not _check(command, typed, [argument, *more]):
+    argument, *more = arguments.positionals[: command.most_positionals] or [""]
+    if not _check(command, arguments, [argument, *more]):
         command = replace(command, adds_errors=False)
     # Options that only this command has.
     values = {}
     for option in command.options:
-        if option.flag in typed.values and option.metavar and option not in OPTIONS:
-            values[option.flag] = typed.values[option.flag][-1]
-    out = typed.last("--out")
+        if option.flag in arguments.values and option.metavar and option not in OPTIONS:
+            values[option.flag] = arguments.values[option.flag][-1]
+    out = arguments.last("--out")
     return CommandLine(
         command=command,
         argument=argument,
-        args=_run_arguments(command, typed, argument),
+        args=_run_arguments(command, arguments, argument),
         flags=flags,
         out=Path(out) if out else None,
-        diagnostics=typed.diagnostics,
+        diagnostics=arguments.diagnostics,
         values=values,
         more=more,
         passthrough=argv[end + 1 :],
@@ -91,53 +91,53 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     )
 
 
-def _collect(command: Command, words: Sequence[str]) -> _Typed:
+def _collect(command: Command, words: Sequence[str]) -> _Arguments:
     """Sort `words`, and note what is no argument of the command."""
-    typed = _Typed()
+    arguments = _Arguments()
     before = ""
     for word in words:
         if _EMPTY.fullmatch(word):  # most likely a variable of the shell that is not set
             where = word or f'{before} ""'.strip()
             message = f"an empty value after '{word or before}'"
-            typed.diagnostics.append(command_line_error(message, where, value=""))
+            arguments.diagnostics.append(command_line_error(message, where, value=""))
         before = word
     by_flag = {option.flag: option for option in (*command.options, HELP)}
     for position, parts, is_known in split_options(command, words):
         flag, equals, value = parts[0].partition("=")
         option = by_flag.get(flag)
         if option is None and is_known:
-            typed.positionals.append(parts[0])
+            arguments.positionals.append(parts[0])
             continue
         if option is None:
             from gearshift.launcher.config import input_errors  # with its suggestions
 
-            typed.diagnostics.append(input_errors.unknown_option(command, parts, position))
+            arguments.diagnostics.append(input_errors.unknown_option(command, parts, position))
             continue
         has_value = bool(equals) or len(parts) > 1
         if has_value != (option.metavar is not None):
             needs = "needs a" if option.metavar else "takes no"
             message = f"option '{flag}' {needs} value"
-            typed.diagnostics.append(command_line_error(message, flag, allowed=option.form))
+            arguments.diagnostics.append(command_line_error(message, flag, allowed=option.form))
             continue
         if option.metavar is None:
             value = "true"
         elif not equals:
             value = parts[1]
-        typed.values.setdefault(flag, []).append(value)
+        arguments.values.setdefault(flag, []).append(value)
         if option.mode or option.key == "mode":
-            typed.modes.pop(flag, None)  # of one option, the last value counts
-            typed.modes[flag] = option.mode or value
-    return typed
+            arguments.modes.pop(flag, None)  # of one option, the last value counts
+            arguments.modes[flag] = option.mode or value
+    return arguments
 
 
-def _check(command: Command, typed: _Typed, positionals: Sequence[str]) -> bool:
+def _check(command: Command, arguments: _Arguments, positionals: Sequence[str]) -> bool:
     """Note what is wrong in arguments that are known; whether further checks make sense."""
-    modes = dict.fromkeys(typed.modes.values())
+    modes = dict.fromkeys(arguments.modes.values())
     if len(modes) > 1:
         options = []
-        for flag, mode in typed.modes.items():
+        for flag, mode in arguments.modes.items():
             options.append(f"--mode {mode}" if flag == "--mode" else flag)
-        typed.diagnostics.append(
+        arguments.diagnostics.append(
             command_line_error(
                 f"mode is set twice, to {' and to '.join(modes)}",
                 ", and ".join(options),
@@ -145,16 +145,16 @@ def _check(command: Command, typed: _Typed, positionals: Sequence[str]) -> bool:
                 fix="remove one of them",
             )
         )
-    if typed.positionals or command.argument:
+    if arguments.positionals or command.argument:
         from gearshift.launcher.config import input_errors
 
-        typed.diagnostics += input_errors.wrong_positionals(command, typed.positionals)
+        arguments.diagnostics += input_errors.wrong_positionals(command, arguments.positionals)
     # Paths that no file can have: further checks would open them. Settings are checked by key.
     texts = [(command.name, text) for text in positionals]
     for option in command.options:
         if option.key is None and option.values in PATH_VALUES and option.flag != INPUT:
-            texts += [(option.flag, text) for text in typed.values.get(option.flag, ())]
-    can_go_on = not typed.positionals or command.reader is None
+            texts += [(option.flag, text) for text in arguments.values.get(option.flag, ())]
+    can_go_on = not arguments.positionals or command.reader is None
     for name, text in texts:
         key = None
         path = text
@@ -165,45 +165,45 @@ def _check(command: Command, typed: _Typed, positionals: Sequence[str]) -> bool:
             can_go_on = False
             message = f"{name} {shown(text[:SHOWN])} {problem}"
             where = f"command line: {name} {text}"
-            typed.diagnostics.append(Diagnostic(message, key=key, value=text, where=where))
+            arguments.diagnostics.append(Diagnostic(message, key=key, value=text, where=where))
     return can_go_on
 
 
-def _run_arguments(command: Command, typed: _Typed, argument: str) -> CliArgs:
+def _run_arguments(command: Command, arguments: _Arguments, argument: str) -> CliArgs:
     """The arguments of a run; of other commands those of the run that they name."""
     mode = None
     mode_option = "--mode"
     filled: dict[str, Setting] = {}
-    stage = typed.last(STAGE.flag)
+    stage = arguments.last(STAGE.flag)
     if stage is not None:
         mode = STAGED_MODE
         mode_option = f"{STAGE.flag} {stage}"
         filled["stages"] = Setting([stage], Origin(CLI_LAYER, mode_option))
-    if typed.modes:
-        mode_option, mode = list(typed.modes.items())[-1]
+    if arguments.modes:
+        mode_option, mode = list(arguments.modes.items())[-1]
     options = {}
     for option in command.options:
-        texts = typed.values.get(option.flag)
+        texts = arguments.values.get(option.flag)
         if texts and option.key not in (None, "mode", "engine.name"):
             text = ",".join(texts) if option.repeats else texts[-1]
             options[option.key] = (option.flag, text)
-    resume = typed.last(RESUME.flag)
+    resume = arguments.last(RESUME.flag)
     resume_option = RESUME.flag
     if command.name == "resume":
         resume = argument or None
         resume_option = command.name
     return CliArgs(
-        model=typed.last("--model"),
+        model=arguments.last("--model"),
         mode=mode,
         mode_option=mode_option,
-        engine=typed.last("--engine"),
-        configs=[Path(path) for path in typed.values.get("--config", ())],
-        sets=typed.values.get("--set", []),
+        engine=arguments.last("--engine"),
+        configs=[Path(path) for path in arguments.values.get("--config", ())],
+        sets=arguments.values.get("--set", []),
         options=options,
         resume=resume,
         resume_option=resume_option,
-        reset=typed.values.get("--reset", []),
+        reset=arguments.values.get("--reset", []),
         filled=filled,
-        weights=typed.last(FROM.flag),
-        force=FORCE.flag in typed.values,
+        weights=arguments.last(FROM.flag),
+        force=FORCE.flag in arguments.values,
     )
