@@ -316,7 +316,7 @@ def _declared(cls: type, name: str) -> Declared:
 
 @contextmanager
 def _understood(cls: type, name: str) -> Iterator[None]:
-    """Raise SettingsError for what the block, or pydantic in it, rejects in an attribute of a task."""
+    """Raise SettingsError for what Python or pydantic rejects in an attribute of a task."""
     try:
         yield
     except (AttributeError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What the user typed, the layers of settings, and what these choose: the model, mode and engine."""
+"""What the user typed, the layers of settings, and the model, mode and engine that they choose."""
 
 from __future__ import annotations
 
