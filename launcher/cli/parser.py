@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
-from gearshift.launcher.config.command_line import DEFAULT, HELP, RUN, CommandLine, parse
+from gearshift.launcher.config.command_line import DEFAULT, HELP, RUN, CommandLine
+from gearshift.launcher.config.parsing import parse
 
 _HELP = "help"
 """`help COMMAND` is `COMMAND --help`."""

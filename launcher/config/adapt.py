@@ -472,7 +472,7 @@ def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | Non
 
 
 def _check_processes(run: Adaptation, nproc: int, gpus: int) -> None:
-    """Report more processes than GPUs or cores: an error, or a warning where they share the cores."""
+    """Report more processes than GPUs or cores; that they share the cores is a warning."""
     if run.device == "mps":
         limit = 1
         what = "GPU"

@@ -57,13 +57,13 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
         if ACCUMULATION in users:
             micro = total // accumulation
     if total % world_size:
-        near = max(world_size, round(total / world_size) * world_size)
+        nearest = max(world_size, round(total / world_size) * world_size)
         raise _error(
             values,
             f"a global batch of {total} cannot be split among {world_size} processes",
             users or (MICRO, ACCUMULATION),
             f"a multiple of {world_size}; or {largest_divisor(total, world_size)} processes",
-            fix=batch_line(values, keys, micro, near),
+            fix=batch_line(values, keys, micro, nearest),
         )
     share = total // world_size
     micro = largest_divisor(share, micro)

@@ -301,7 +301,7 @@ def _trackers(values: Values) -> Iterator[Diagnostic]:
 
 
 def _path(values: Values, key: str) -> Iterator[Diagnostic]:
-    """Errors of files that do not exist; of pipes and devices, which may be read for ever; of URLs."""
+    """Errors of files that do not exist, of pipes and devices, which have no end, and of URLs."""
     text = values[key].value
     if text is None or text.startswith((paths.EMBEDDED, HUB)):
         return
@@ -343,7 +343,7 @@ def _watched_folder(values: Values) -> Iterator[Diagnostic]:
 
 
 def _global_batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
-    """A micro-batch or accumulation that change the global batch; and a mode that promises to keep it."""
+    """Micro-batch or accumulation that change the global batch; a mode that promises to keep it."""
 
     def product(numbers: Mapping[str, Any]) -> int:
         return (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1)
@@ -416,7 +416,7 @@ def _without_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
 def check_lengths(
     values: Values, keys: KeySets, total: int, per_epoch: int | None = None
 ) -> Iterator[Diagnostic]:
-    """Intervals and a warm-up beyond the `total` steps; `per_epoch` is None before the data is read."""
+    """Intervals and a warm-up beyond the `total` steps; `per_epoch` is None before data is read."""
 
     def steps(key: str) -> int:
         length = values[key].value
@@ -562,12 +562,14 @@ class TrackedSettings:
     Sections share one record. Nothing can be written.
     """
 
-    __slots__ = ("_prefix", "_seen", "_settings")
+    __slots__ = ("_prefix", "_record", "_settings")
 
-    def __init__(self, settings: BaseModel, prefix: str = "", seen: set[str] | None = None) -> None:
+    def __init__(
+        self, settings: BaseModel, prefix: str = "", record: set[str] | None = None
+    ) -> None:
         self._settings = settings
         self._prefix = prefix
-        self._seen = set() if seen is None else seen
+        self._record = set() if record is None else record
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # copying and pickling look up names that settings never have
@@ -575,23 +577,23 @@ class TrackedSettings:
         value = getattr(self._settings, name)
         key = self._prefix + name.rstrip("_")  # `async_`, for `async` is a Python keyword
         if isinstance(value, BaseModel):
-            return TrackedSettings(value, f"{key}.", self._seen)
-        self._seen.add(key)
+            return TrackedSettings(value, f"{key}.", self._record)
+        self._record.add(key)
         return value
 
 
 def retracked(view: TrackedSettings, settings: BaseModel) -> TrackedSettings:
     """A view of other settings with the record of `view`."""
-    return TrackedSettings(settings, seen=view._seen)
+    return TrackedSettings(settings, record=view._record)
 
 
 def settings_read(view: TrackedSettings) -> frozenset[str]:
     """The keys that were read through a view or any of its sections."""
-    return frozenset(view._seen)
+    return frozenset(view._record)
 
 
 def unused_keys(values: Values, read: Collection[str]) -> list[str]:
-    """The settings that a layer above built-in changed, that have an effect, and that nothing read."""
+    """The settings above the built-in layer that have an effect, and that nothing read."""
     infos = setting_infos(values["model.family"].value)
     unused = []
     for key, setting in values.items():

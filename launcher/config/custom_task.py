@@ -151,10 +151,10 @@ def name_of(cls: type) -> str:
 def folder_for(name: object, recorded: object, file: Path, where: str) -> str | None:
     """The folder of the module of the task `name`, by the `recorded` one; None: not recorded.
 
-    `file`, of a run or of another person, has recorded it at `where`, and is data, whoever made it: a
-    module of the working directory comes first, and the folder counts if it is the very path it was,
-    and outside of the folder of `file`. Else the module is that of the Python path. Another one than
-    recorded is said once. Reads the disk. Raises SettingsError if there is none.
+    `file`, of a run or of another person, has recorded it at `where`, and is data, whoever made it:
+    a module of the working directory comes first, and the folder counts if it is the very path it
+    was, and outside of the folder of `file`. Else the module is that of the Python path. Another
+    one than recorded is said once. Reads the disk. Raises SettingsError if there is none.
     """
     if not isinstance(name, str) or not isinstance(recorded, str):
         return None
@@ -273,7 +273,7 @@ _ALLOWED = {
 
 @dataclass(frozen=True, eq=False)
 class Declared:
-    """What the config module of a family holds, see models.catalog.Family, and its file and stages."""
+    """What the config module of a family holds (models.catalog.Family), its file and stages."""
 
     Model: type[BaseModel]
     Data: type[BaseModel]
@@ -316,7 +316,7 @@ def _declared(cls: type, name: str) -> Declared:
 
 @contextmanager
 def _understood(cls: type, name: str) -> Iterator[None]:
-    """Raise SettingsError for what Python, pydantic or the block rejects in an attribute of a task."""
+    """Raise SettingsError for what Python or pydantic rejects in an attribute of a task."""
     try:
         yield
     except (AttributeError, TypeError, ValueError) as error:

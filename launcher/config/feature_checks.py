@@ -49,7 +49,7 @@ def check_run_folder(folder: Path, values: Values) -> None:
 
 
 def is_requested(values: Values) -> bool:
-    """Whether the user's own command line asks for the download; a file may be from somebody else."""
+    """Whether the command line asks for the download; a file may be from somebody else."""
     fetch = values["download.fetch"]
     return bool(fetch.value) and fetch.origin.layer == CLI_LAYER
 
@@ -161,7 +161,7 @@ class DownloadTarget:
     """Of the downloaded file, before it is unpacked; empty if neither URL nor user gives one."""
     folder: Path
     kind: str | None
-    """zip and tar are unpacked to a folder; gz, bz2 and xz to a file; None: the file stays as it is."""
+    """zip and tar are unpacked to a folder; gz, bz2 and xz to a file; None: the file stays."""
     path: Path
     """The file, or the folder that its archive is unpacked to."""
 

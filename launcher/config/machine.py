@@ -197,7 +197,7 @@ def _ram_bytes(group: Path) -> int:
 
 
 def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
-    """The fastest device of torch as in `build`, how many there are, and why other GPUs are not used."""
+    """The fastest device of torch as in `build`, how many there are, and why others are idle."""
     variables = environment.variables()
     cuda = build.get("cuda")
     hip = build.get("hip")

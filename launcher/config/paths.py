@@ -67,7 +67,7 @@ def has_moved(key: str, old: object, new: object, values: Values) -> bool:
 
 
 def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> None:
-    """Name files as the resumed run has `recorded` them, if the user names the same by another path.
+    """Name files as the resumed run has `recorded` them, if the user names the same ones.
 
     The names of groups of samples contain those of files. Reads the disk.
     """

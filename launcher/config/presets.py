@@ -50,7 +50,7 @@ class Preset:
 
 @cache
 def modes(folder: str = "modes") -> tuple[str, ...]:
-    """The names of all modes, `default` first; of the folder `profiles`, those of limits profiles."""
+    """The names of all modes, `default` first; or of the limits profiles, in `profiles`."""
     names = sorted(path.stem for path in (FOLDER / folder).glob("*.yaml"))
     return tuple(sorted(names, key=lambda name: name != "default"))
 

@@ -81,7 +81,7 @@ class Setting:
 
 
 Values = Mapping[str, Setting]
-"""Every setting by its dotted key; or those of a layer, all with the same layer in their origins."""
+"""Every setting by its dotted key; or those of a layer, which all their origins name."""
 
 
 def layer_of(layer: str, lines: Iterable[Line], position: int = -1) -> dict[str, Setting]:
@@ -186,7 +186,10 @@ def keys_of(sets: Sequence[str]) -> set[str]:
 
 @dataclass(frozen=True, eq=False)
 class CliArgs:
-    """The arguments of a run, as typed. Compared by identity: `selection.read_user` reads each once."""
+    """The arguments of a run, as typed.
+
+    Compared by identity: `selection.read_user` reads each once.
+    """
 
     model: str | None = None
     """FAMILY[:SIZE]"""
@@ -285,7 +288,7 @@ class Resolved:
         return Batching(**numbers, world_size=self.world_size)
 
     def changed(self, changes: Mapping[str, Any], origin: Origin, **fields: Any) -> Resolved:
-        """The same run with other values, of which those that differ are of `origin`, and `fields`."""
+        """The same run with `fields` and other values; those that differ are of `origin`."""
         differing = {
             key: value for key, value in changes.items() if value != self.values[key].value
         }

@@ -1,4 +1,4 @@
-"""Resolves settings: stacks the layers that were chosen, adapts them to the machine and checks them."""
+"""Resolves settings: stacks the chosen layers, adapts them to the machine and checks them."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def fetch_weights(model: Any) -> None:
 
 
 def _notes_of_model(choice: Choice, values: Values, keys: KeySets, device: str) -> Iterator[str]:
-    """What was chosen for a user who named no model or no size, and where a mode finds no smaller one."""
+    """What was chosen for a user who named no model or size; that a mode finds no smaller one."""
     family = choice.family
     size = values.get(_SIZE)
     if choice.size is None:  # a pretrained model has its own

@@ -164,8 +164,8 @@ class Download(Section):
     variables: list[str] = Field(default_factory=list)
     """Environment variables that URLs may use, as ${NAME}; only the command line can set it."""
     folder: str | None = None
-    """Folder for the files; default: downloads/, several files in a subfolder of it. Only the command
-    line can set one elsewhere."""
+    """Folder for the files; default: downloads/, several files in a subfolder of it. Only the
+    command line can set one elsewhere."""
     max_gb: float = Field(default=100.0, gt=0, le=10**6, json_schema_extra={"unit": "10^9 bytes"})
     """Maximum size of a file, downloaded and unpacked."""
     retries: int = Field(default=5, ge=0, le=1000)
@@ -372,7 +372,7 @@ class SettingInfo:
 
 
 def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
-    """What the types accept, and the value should be: a name of a table, finite, at most 64 bits."""
+    """What the types accept, and should be another value: one of a table, finite, of 64 bits."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What the user typed, the layers of settings, and the family, size, mode and engine that they choose."""
+"""What the user typed, the layers of settings, and the model, mode and engine that they choose."""
 
 from __future__ import annotations
 
@@ -97,21 +97,21 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
     for position, path in enumerate(args.configs):
         layers.append(_read_file(FILES_LAYER, path, position, "--config", wrong))
 
-    typed = _typed(args)
+    entries = _options(args)
     for text in args.sets:
         key, equals, value = text.partition("=")
         if equals and key.strip():
-            typed.append((key.strip(), value, f"--set {text}"))
+            entries.append((key.strip(), value, f"--set {text}"))
         else:
             diagnostic = Diagnostic(
                 f"--set {text} has no value",
                 where=f"--set {text}",
                 allowed="--set KEY=VALUE; for example  --set optim.lr=1e-3",
-                order=(COMMAND_LINE, len(typed)),
+                order=(COMMAND_LINE, len(entries)),
             )
             wrong.append(diagnostic)
     arguments = {}  # for one key the later argument counts
-    for number, (key, text, argument) in enumerate(typed, 1):
+    for number, (key, text, argument) in enumerate(entries, 1):
         origin = Origin(CLI_LAYER, redact(argument), order=(COMMAND_LINE, number))
         arguments[key] = Setting(text, origin)
     layers.append({**arguments, **args.filled})
@@ -129,25 +129,25 @@ def _read_file(
         return {}
 
 
-def _typed(args: CliArgs) -> list[tuple[str, str, str]]:
+def _options(args: CliArgs) -> list[tuple[str, str, str]]:
     """Key, text and argument of each option that stands for a setting, but for --set."""
-    typed = []
+    entries = []
     if args.model is not None:
         argument = f"--model {args.model}"
         family, size = split_model_name(args.model)
-        typed.append((_FAMILY, family, argument))
+        entries.append((_FAMILY, family, argument))
         if size or args.model.endswith(":"):
-            typed.append((_SIZE, size, argument))
+            entries.append((_SIZE, size, argument))
     if args.mode is not None and args.mode_file is None:  # --mode NAME, --fast, --stage NAME
         argument = args.mode_option
         if argument == "--mode":
             argument = f"--mode {args.mode}"
-        typed.append(("mode", args.mode, argument))
+        entries.append(("mode", args.mode, argument))
     if args.engine is not None:
-        typed.append((_ENGINE, args.engine, f"--engine {args.engine}"))
+        entries.append((_ENGINE, args.engine, f"--engine {args.engine}"))
     for key, (option, text) in args.options.items():
-        typed.append((key, text, option if text == "true" else f"{option} {text}"))
-    return typed
+        entries.append((key, text, option if text == "true" else f"{option} {text}"))
+    return entries
 
 
 def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
@@ -228,12 +228,12 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     invalid = list(unreadable)
 
     # The family, which decides what settings there are.
-    typed = highest(_counting(layers, base))
+    highest_settings = highest(_counting(layers, base))
     family = FIRST_RUN[0]
     diagnostics: list[Diagnostic] = []
-    name = typed[_FAMILY].value if _FAMILY in typed else family
+    name = highest_settings[_FAMILY].value if _FAMILY in highest_settings else family
     if isinstance(name, str) and is_custom(name):
-        diagnostics = _custom_task(name, typed)
+        diagnostics = _custom_task(name, highest_settings)
     if isinstance(name, str) and not diagnostics and (name in FAMILIES or is_custom(name)):
         family = name
     infos = setting_infos(family)
@@ -252,13 +252,13 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     file = config_of(family).file if is_custom(family) else presets.family(family)
     given = _given(file, infos, users, base)
     counting = _counting(users, base)
-    typed = highest(counting)
+    highest_settings = highest(counting)
     choice = Choice(
         users=users,
         family=family,
         file=file,
-        model_named=_FAMILY in typed
-        or _SIZE in typed
+        model_named=_FAMILY in highest_settings
+        or _SIZE in highest_settings
         or replaces_size(family, given.get(PRETRAINED)),
         invalid=invalid,
         diagnostics=diagnostics,
@@ -343,11 +343,11 @@ def _given(
     }
 
 
-def _custom_task(name: str, typed: dict[str, Setting]) -> list[Diagnostic]:
+def _custom_task(name: str, settings: dict[str, Setting]) -> list[Diagnostic]:
     """Why the class of the task `name` cannot be used; empty: it can. Loads it."""
     from gearshift.launcher.config import custom_task, errors  # for the runs that train one
 
-    folder = typed.get(TASK_FOLDER)
+    folder = settings.get(TASK_FOLDER)
     try:
         # A file of the user and of a run are data: they do not decide what is imported.
         if folder is not None and folder.origin.layer in (FILES_LAYER, RESUMED_LAYER):
@@ -358,12 +358,12 @@ def _custom_task(name: str, typed: dict[str, Setting]) -> list[Diagnostic]:
         custom_task.add_search_folder(folder and folder.value)
         config_of(name)
     except SettingsError as error:
-        return errors.custom_task_errors(error, typed)
+        return errors.custom_task_errors(error, settings)
     home = custom_task.task_folder(name)
     if folder is None or folder.value is None or os.path.realpath(folder.value) == home:
         return []
     message = f"{name} is loaded from {home or 'an installed package'}, not from {folder.value}"
-    return [errors.about(typed, TASK_FOLDER, message, allowed="the folder of the module")]
+    return [errors.about(settings, TASK_FOLDER, message, allowed="the folder of the module")]
 
 
 def declared_stages(family: str) -> tuple[Stage, ...]:
@@ -426,7 +426,7 @@ def shipped_layers(choice: Choice) -> Iterator[Values]:
 
 
 def _general(layer: str, folder: str, name: str | None, family: str) -> Values:
-    """The settings of a file for all families, but those of `model` and `data` that this one lacks."""
+    """The settings of a file for all families, but those that this one does not have."""
     if name is None:
         return {}
     infos = setting_infos(family)
@@ -473,7 +473,10 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
 def _read(
     family: str, key: str, setting: Setting, below: Setting
 ) -> tuple[Any, Collection[Diagnostic]]:
-    """The value of a setting as the schema reads it, and the errors in it; `below`: what it overrides."""
+    """The value of a setting as the schema reads it, and the errors in it.
+
+    `below` is what it overrides.
+    """
     info = setting_infos(family)[key]
     message = unseen_by_schema(info, setting.value)
     if message:
