@@ -7,11 +7,14 @@ from typing import Any
 
 ORDER = 4
 SIZE = 2 * ORDER + 2
-"""Counts: matches and n-grams of each order, and the lengths of what was written and of references."""
+"""Counts: matches and n-grams of each order, and lengths of what was written and of references."""
 
 
 class Bleu:
-    """Corpus BLEU. Papineni et al., BLEU, 2002; Post, A Call for Clarity in Reporting BLEU Scores, 2018."""
+    """Corpus BLEU.
+
+    Sources: Papineni et al., BLEU, 2002; Post, A Call for Clarity in Reporting BLEU Scores, 2018.
+    """
 
     def __init__(self, tokenize: str, smoothing: str = "exp") -> None:
         """The tokenizer and the smoothing of sacrebleu."""

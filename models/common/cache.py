@@ -121,6 +121,7 @@ def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> Arrays:
             with suppress(OSError):  # a network file system may have no locks for folders
                 opened.enter_context(_locked(partial))
             write(lambda key: opened.enter_context((partial / f"{key}.npy").open("wb")))
+        # The facts come last: an entry without them is incomplete.
         (partial / _FACTS).write_text(facts, encoding="utf-8")
         if _read(entry, facts) is None:
             shutil.rmtree(entry, ignore_errors=True)

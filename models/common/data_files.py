@@ -291,16 +291,22 @@ def unknown_embedded(path: str, names: Collection[str]) -> DataError:
 
 
 _CONVERSIONS = {
-    r"\.aedat4$": "faery converts AEDAT4 to Prophesee DAT:  faery input file IN.aedat4 output file OUT.dat",
-    r"\.es$": "faery converts Event Stream to Prophesee DAT:  faery input file IN.es output file OUT.dat",
+    r"\.aedat4$": "faery converts AEDAT4 to Prophesee DAT:  "
+    "faery input file IN.aedat4 output file OUT.dat",
+    r"\.es$": "faery converts Event Stream to Prophesee DAT:  "
+    "faery input file IN.es output file OUT.dat",
     r"\.arf$": "export the traces of BioSigRZ as text, and write them into a table of docs/abr.md",
-    r"openbci.*\.(txt|csv)$": "record as BDF+ in the OpenBCI GUI, or write EDF from the text with MNE",
+    r"openbci.*\.(txt|csv)$": "record as BDF+ in the OpenBCI GUI, "
+    "or write EDF from the text with MNE",
 }
 """By a pattern of the name, what makes a format of the families out of one that none reads."""
 
 
 def conversion(path: Path) -> str:
-    """What converts a file, or the first file of a folder that can be; empty: unknown. Reads the disk."""
+    """What converts a file, or the first file of a folder that can be; empty: unknown.
+
+    Reads the disk.
+    """
     for file in first_files(path):
         for pattern, fix in _CONVERSIONS.items():
             if re.search(pattern, file.name, re.IGNORECASE):
@@ -340,7 +346,10 @@ MAX_NOTES = 8
 
 
 def few(notes: Sequence[str], most: int = MAX_NOTES, of: int = 0) -> list[str]:
-    """The first notes, and the number of the others; `of`: how many there are, if not all are given."""
+    """The first notes, and the number of the others.
+
+    `of`: how many there are, if `notes` does not hold all.
+    """
     shown = list(notes[:most])
     num_more = max(of, len(notes)) - most
     if num_more > 0:

@@ -129,6 +129,7 @@ class FamilyTask:
         for name in SPLITS:
             is_in_split = np.isin(groups, list(self.groups[name]))
             numbers[name] = np.flatnonzero(is_in_split)
+        # Before samples are repeated: each record counts once in statistics.
         self.fit(numbers["train"])
         numbers["train"] = np.tile(numbers["train"], self.repeats)
         for place, name in enumerate(SPLITS):
@@ -291,7 +292,8 @@ def of_other_groups(groups: NDArray[Any], seed: int | Sequence[int]) -> Numbers:
     _, owner, counts = np.unique(groups, return_inverse=True, return_counts=True)
     if 2 * counts.max() > len(owner):
         raise DataError(
-            f"the noise control cannot permute {len(owner)} samples: one group has {counts.max()} of them",
+            f"the noise control cannot permute {len(owner)} samples: "
+            f"one group has {counts.max()} of them",
             where="data.control=noise",
             allowed="no group, or kind of request, with more than half of the samples of a split",
         )

@@ -20,7 +20,8 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 def is_hdf5(path: Path) -> bool:
     """Whether a file is HDF5, also behind a block of another format, as of MATLAB. Reads the disk.
 
-    Source: The HDF Group, HDF5 File Format Specification 3.0: the signature is at 0, 512, 1024, 2048 ...
+    Source: The HDF Group, HDF5 File Format Specification 3.0: the signature is at 0, 512, 1024,
+    2048 ...
     """
     size = path.stat().st_size
     offset = 0
@@ -76,9 +77,9 @@ def problem(array: h5py.Dataset) -> str | None:
 
 
 def check(path: Path) -> None:
-    """Raise ValueError if a link or an array of an HDF5 file is not read. Others pass. Reads the disk.
+    """Raise ValueError if a link or an array of an HDF5 file is not read.
 
-    Raises DataError without h5py.
+    Other files pass. Reads the disk. Raises DataError without h5py.
     """
     if not is_hdf5(path):
         return

@@ -6,6 +6,7 @@ import json
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
@@ -85,17 +86,19 @@ class InitialWeights:
             raise DataError(f"{setting} '{path}' has no weights", where=setting, allowed=ALLOWED)
         self.path = source
         self._what = f"{setting} '{source}'"
-        self._message = f"{self._what} cannot be read"
         self.tensors: Mapping[str, StoredTensor | JoinedTensor]
-        with library_errors(self._message, str(source), allowed=ALLOWED):
+        with self._errors():
             self.tensors = stored_tensors(source) if source.is_file() else _joined(source)
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return library_errors(f"{self._what} cannot be read", str(self.path), allowed=ALLOWED)
 
     def check(self) -> None:
         """Compare the files of a checkpoint with its checksums; other files have none.
 
         Reads each byte. Raises DataError.
         """
-        with library_errors(self._message, str(self.path), allowed=ALLOWED):
+        with self._errors():
             _check_files(self.path)
 
     def read_into(self, name: str, tensor: Tensor) -> None:
@@ -103,7 +106,7 @@ class InitialWeights:
 
         Raises DataError, also for a weight that is NaN, or infinite though it was trained.
         """
-        with library_errors(self._message, str(self.path), allowed=ALLOWED):
+        with self._errors():
             self.tensors[name].read_into(tensor)
         is_weight = isinstance(tensor, Parameter) and tensor.is_floating_point()
         if is_weight and _has_values(tensor) and not _is_usable(tensor):
@@ -115,7 +118,7 @@ class InitialWeights:
 
 
 def _has_values(tensor: Tensor) -> bool:
-    """Whether `tensor` has memory of its own: not of a plan, nor of a rank that gets it from another."""
+    """Whether `tensor` has memory: not of a plan, nor of a rank that gets it from another one."""
     return type(tensor) in (Tensor, Parameter) and not tensor.is_meta
 
 
@@ -195,8 +198,9 @@ def load(
 
     `setting` is the key that names `path`, and `allowed` its values, as text. Only names that
     begin with one of `parts` count, of the model and of what is stored. One tensor at a time is in
-    memory. Reads the disk. Raises DataError unless these names and shapes match exactly, and for a file
-    that is damaged or a weight that is not finite. `is_verified`: the checksums have been compared.
+    memory. Reads the disk. Raises DataError unless these names and shapes match exactly, and for a
+    file that is damaged or a weight that is not finite. `is_verified`: the checksums have been
+    compared.
     """
     weights = InitialWeights(path, setting)
     tensors = _of_parts(weights_of(model), parts)
@@ -210,6 +214,7 @@ def load(
             where=listed(differences, 1),
             allowed=f"{allowed}, of the same model.size",
         )
+    # Checksums cost a pass over the files: not where nothing is loaded.
     if not is_verified and any(map(_has_values, tensors.values())):
         weights.check()
     for name, tensor in tensors.items():

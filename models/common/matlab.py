@@ -1,4 +1,4 @@
-"""MATLAB 5 files: what scipy makes of them is summed, and tried in another process, before it reads."""
+"""MATLAB 5 files: what scipy makes of one is summed, and tried in another process, before."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _TRY = (
 
 
 def check(path: Path) -> None:
-    """Raise an error if scipy would end this process for the MATLAB 5 file at `path`, or fill its memory.
+    """Raise an error if scipy would end this process for a MATLAB 5 file, or fill its memory.
 
-    Files of other formats pass. Reads the disk, in part in another process, once for a file as it is.
-    Raises ValueError, and DataError as `check_expansion`.
+    Files of other formats pass. Reads the disk, in part in another process, once for a file as it
+    is. Raises ValueError, and DataError as `check_expansion`.
     """
     with path.open("rb") as file:
         if file.read(len(_SIGNATURE)) != _SIGNATURE:
@@ -138,7 +138,7 @@ def _variables(path: Path) -> Iterator[int]:
         if kind != _MATRIX:
             raise ValueError(f"it has a variable of the unknown type {kind}")
         yield from _array(variable, 0)
-        elements.at = end
+        elements.at = end  # as scipy does, wherever its elements end
 
 
 def _unpacked(path: Path, data: memoryview) -> memoryview:

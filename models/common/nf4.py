@@ -35,7 +35,11 @@ class Nf4Linear(nn.Module):
         codes, largest = _ops.quantize_4bit(weight, _BLOCK, "nf4", torch.uint8)
         mean = largest.mean()
         table = table.to(weight.device)
-        scales, of_scales = _ops.quantize_blockwise(largest - mean, table, _SCALES)
+        scales, of_scales = _ops.quantize_blockwise(
+            largest - mean,
+            table,
+            _SCALES,
+        )
         # As bytes: a cast of the whole model to another dtype leaves them alone.
         constants = torch.cat([table, mean[None], of_scales]).view(torch.uint8)
         self.register_buffer("codes", codes.cpu(), persistent=False)
@@ -61,7 +65,14 @@ def weight_of(shape: Any, dtype: torch.dtype, *bits: Tensor) -> Tensor:
         torch.float32,
     )
     largest += mean
-    weight: Tensor = _ops.dequantize_4bit(codes, largest, _BLOCK, "nf4", shape, dtype)
+    weight: Tensor = _ops.dequantize_4bit(
+        codes,
+        largest,
+        _BLOCK,
+        "nf4",
+        shape,
+        dtype,
+    )
     return weight
 
 

@@ -38,9 +38,9 @@ def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Imag
     `fix`: of the error; `page`: of a TIFF file. 1 and 8 bits, palettes and colors keep their
     meaning; CMYK becomes RGB. Grey of 16 bits is scaled by the smallest depth of 8, 10, 12, 14 or
     16 bits that holds its brightest pixel, since scanners of 12 bits store 4095 for white; grey of
-    32 bits above that, by its brightest pixel. Of an animation, the first frame. Disk access; raises
-    DataError, also for Lab, for grey of signed or floating-point numbers, and for CMYK in a JPEG
-    that does not say whether 0 is ink or paper.
+    32 bits above that, by its brightest pixel. Of an animation, the first frame. Disk access;
+    raises DataError, also for Lab, for grey of signed or floating-point numbers, and for CMYK in a
+    JPEG that does not say whether 0 is ink or paper.
     """
     with _errors(file, fix), Image.open(file, formats=FORMATS) as image:
         problem = too_large(*image.size)

@@ -130,7 +130,8 @@ def _extend(
     empty = [name for name in SPLITS if not splits[name]]
     if empty:
         raise DataError(
-            f"{' and '.join(empty)} would be empty: {len(fresh)} of {len(selection)} {noun} are new",
+            f"{' and '.join(empty)} would be empty: "
+            f"{len(fresh)} of {len(selection)} {noun} are new",
             where="data.path",
             allowed="at least one new group each for train, val and test",
             fix="add more data",

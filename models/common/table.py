@@ -91,11 +91,12 @@ class Table:
             raise DataError(f"'{self.name}' has an empty first sheet", where=str(file.path))
 
     def _read_header(self) -> tuple[int, Sequence[Any]]:
-        """The first row that is not blank, and its line. Raises DataError for a stray quote in it."""
+        """The first row that is not blank, and its line. Raises DataError for a stray quote."""
         for line, cells in self._rows:
             if isinstance(cells, csv.Error):
                 raise DataError(
-                    f"the header of '{self.name}' has a quote that is not closed or not doubled: {cells}",
+                    f"the header of '{self.name}' has a quote that is not closed or not doubled: "
+                    f"{cells}",
                     where=f"{self.file.path}:{line}",
                     allowed='a name in quotes, in which each quote is doubled: "6"" nails"',
                     fix=f"close or double the quote of line {line}",
@@ -107,8 +108,8 @@ class Table:
     def _rows_of_text(self) -> Iterator[tuple[int, Sequence[Any] | csv.Error]]:
         """Rows, each with the number of its first line, and the errors of those that do not parse.
 
-        After an error the next line begins a row: a stray quote may have taken in many. A line with an
-        odd number of quotes is then still the rest of the damaged row.
+        After an error the next line begins a row: a stray quote may have taken in many. A line with
+        an odd number of quotes is then still the rest of the damaged row.
         """
         self.file.first_line()  # raises DataError if the file is empty
         head = next(self.file.chunks())[:_HEAD]
@@ -144,6 +145,7 @@ class Table:
             except csv.Error as raised:
                 error = raised
                 yield line, error
+                # A quote that is not closed took in all that follows: parse that again.
                 again.extendleft(reversed(row_lines[1:]))
                 line += 1
                 row_lines.clear()

@@ -1,4 +1,4 @@
-"""Text of a file in chunks and lines; its encoding is that of its mark, UTF-8, or named in a note."""
+"""Text of a file in chunks and lines; its encoding is its mark's, UTF-8, or named in a note."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class TextFile:
             raise unreadable_file(self.path, error) from None
 
     def _encoding(self, raw: bytes, is_whole: bool, before: bytes) -> str:
-        """That of `raw` after ASCII: UTF-8, also where it is damaged, or what charset-normalizer finds.
+        """That of `raw` after ASCII: UTF-8, also if damaged, or what charset-normalizer finds.
 
         Windows-1252 comes first where it is possible: for French charset-normalizer prefers CP1257.
         """

@@ -68,7 +68,11 @@ def draw_traces(
             if np.isfinite(share):
                 x = LEFT + share * _SPAN
                 top = middle - half
-                pen.line((x, top, x, middle + half), fill=color, width=2)
+                pen.line(
+                    (x, top, x, middle + half),
+                    fill=color,
+                    width=2,
+                )
                 pen.text((x + 3, top), text, fill=color)
     return png(image)
 

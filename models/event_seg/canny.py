@@ -44,6 +44,7 @@ def canny(frame: ndarray, low: int, high: int) -> ndarray:
     dy = ndimage.sobel(values, axis=0, mode="nearest")
     strength = np.abs(dx) + np.abs(dy)
 
+    # A weak edge counts where it is connected to a strong one.
     weak = strength > low
     weak[weak] = _is_peak(strength, weak, dx[weak], dy[weak])
     parts, count = ndimage.label(weak, np.ones((3, 3)))

@@ -73,6 +73,7 @@ def find_recordings(
     known = known_files(path, recognize, FORMATS)
     formats = {name: form for name, (_, form) in known.items()}
     names, facts = _choose(formats, settings)
+    # A copy under another name would be trained on and validate.
     copies = data_files.copies({name: known[name][0] for name in names})
     names = [name for name in names if name not in copies]
     facts |= data_files.told_copies(copies)

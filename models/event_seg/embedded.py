@@ -68,6 +68,7 @@ class Camera:
             share = np.clip((level - before) / change, 0, 1)
             t = start + share * (stop - start)
 
+            # A pixel that has just fired is blind for a while.
             is_rested = t - self._fired_at[at] >= REFRACTORY_S
             t = t[is_rested]
             at = at[is_rested]
@@ -368,6 +369,7 @@ def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[Events, ndarray, 
     times = np.arange(WINDOWS * steps + 1) / (FRAMES_PER_SECOND * steps)
     picture = scene.draw(times[0])
     camera = Camera(rng, picture)
+    # The camera sees `steps` pictures for each frame: events between two are interpolated.
     frames = [picture]
     parts = [camera.noise(times[-1])]
     for i in range(1, len(times)):

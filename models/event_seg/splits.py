@@ -26,8 +26,9 @@ def choose(
 ) -> tuple[list[str], dict[str, Any]]:
     """The recordings among `paths` that `names` lists, in the order of `paths`, and why, as facts.
 
-    A name is that of a sequence, a file or a path. Without names the one of the `preferred` sequence,
-    or else the first; without that, too, all. Raises DataError if a name has no recording or several.
+    A name is that of a sequence, a file or a path. Without names the one of the `preferred`
+    sequence, or else the first; without that, too, all. Raises DataError if a name has no recording
+    or several.
     """
     if names:
         chosen = sorted({_find(paths, name) for name in names}, key=paths.index)
@@ -89,6 +90,7 @@ def split_recordings(
     groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
     windows: dict[SplitName, list[ndarray]] = {name: [] for name in SPLITS}
     count = max(1, round(rule.fraction * len(recordings)))
+    # Each split needs a recording of its own.
     if count < 3:
         rule.refuse_fold("fewer than 3 recordings are split by time", "use more recordings")
         order = np.random.default_rng(rule.seed).permutation(len(recordings))

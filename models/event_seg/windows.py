@@ -83,6 +83,7 @@ class Windows:
         recording, window = self._at(index)
         start, stop = recording.windows[window]
         events = self._events(index)
+        # The order of draws is fixed: another one would change every sample of a seed.
         corner = self._corner(events, rng)
         labels = self._labels(index, corner, rng)
         if self.rules.control == "noise":
@@ -145,6 +146,7 @@ class Windows:
 
     def _other_window(self, index: int, rng: Generator) -> int:
         """A window of another recording, or of another time if there is one recording."""
+        # Labels of a neighbouring window would be nearly the right ones.
         numbers, windows = self.windows.T
         is_far = numbers != numbers[index]
         if not is_far.any():

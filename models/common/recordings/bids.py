@@ -57,11 +57,11 @@ def read_events(
 ) -> list[Event]:
     """The events in a table, by onset, which is in seconds after the first sample of the recording.
 
-    `names`: the columns that may name them, of which the first does that is columns, or has one of the
-    names that are `known`; the name is empty where the table has `n/a`, and the duration 0. `needed`:
-    columns of onset, duration and others. `declared`: the meaning of a column by its name in lower
-    case. A row without an onset is a bad record; adds to `notes` how the table was read. Reads the
-    disk. Raises DataError.
+    `names`: the columns that may name them, of which the first does that is filled, or has one of
+    the names that are `known`; the name is empty where the table has `n/a`, and the duration 0.
+    `needed`: columns of onset, duration and others. `declared`: the meaning of a column by its name
+    in lower case. A row without an onset is a bad record; adds to `notes` how the table was read.
+    Reads the disk. Raises DataError.
     """
     table = Table(TextFile(path))
     header = renamed(table.header, declared)
@@ -117,7 +117,7 @@ def _text(cell: Any) -> str:
 def _name_column(
     rows: Sequence[Mapping[str, str]], names: Sequence[str], known: Collection[str]
 ) -> str:
-    """The first column that has a name that is known, or else one that is columns; empty: none."""
+    """The first column that has a name that is known, or else one that is filled; empty: none."""
     columns = [name for name in names if any(row[name] for row in rows)]
     for name in columns:
         if any(row[name] in known for row in rows):

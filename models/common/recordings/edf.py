@@ -1,4 +1,4 @@
-"""What MNE does not tell of an EDF or BDF file: its gaps, its length, and rates and units of channels."""
+"""What MNE does not tell of an EDF or BDF file: gaps, length, and rates and units of channels."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def read_file(path: Path, unit: str | None) -> tuple[list[Channel], Sequence[flo
             f"'{path.name}' cannot be read: {error}",
             where=str(path),
             allowed="a complete EDF or BDF recording without gaps",
-            fix="copy it again, or export it again, without gaps, from the program that recorded it",
+            fix="copy it again, or export it again, without gaps, from the program that recorded "
+            "it",
         ) from None
 
 
@@ -74,7 +75,7 @@ def _read(path: Path, unit: str | None) -> tuple[list[Channel], Sequence[float]]
         raise ValueError("it has no signal, only annotations")
 
     nothing = content[:, :0]
-    if header.has_gaps:
+    if header.has_gaps:  # MNE would join its records without a look at their times
         notes = parts.get("BDF ANNOTATIONS" if is_bdf else "EDF ANNOTATIONS", nothing)
         _check_starts(notes, header.seconds, fastest_hz)
     status = parts.get(_STATUS, nothing)
@@ -166,9 +167,9 @@ def _check_starts(notes: ndarray, record_s: float, rate_hz: float) -> None:
 
 
 def _epoch_starts(status: ndarray, record_s: float) -> list[float]:
-    """When, after the first sample, bit 16 of `status` [record, byte] rises: a new epoch, in seconds.
+    """When, in seconds after the first sample, a new epoch begins: bit 16 of `status` rises.
 
-    Source: the page of BioSemi about the channel Status.
+    `status` [record, byte]. Source: the page of BioSemi about the channel Status.
     """
     is_epoch = (status[:, 2::3] & 1).astype(np.int8)
     rises = np.flatnonzero(np.diff(is_epoch.ravel()) == 1) + 1

@@ -139,7 +139,10 @@ _NO_RECORDING = {
 
 
 def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
-    """The recording of MNE, without channels to exclude, and a note. Raises DataError for epochs."""
+    """The recording of MNE, without channels to exclude, and a note.
+
+    Raises DataError for epochs.
+    """
     import mne
 
     suffix = path.suffix.lower()
@@ -175,8 +178,8 @@ def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
 def _check_tags(path: Path) -> None:
     """Raise ValueError if the tags of a FIF file name each other in a circle.
 
-    MNE then reads until the memory is full; one of 20 random damages did that. Source: the header of
-    a tag in Functional image file format, Elekta Neuromag, 2009.
+    MNE then reads until the memory is full; one of 20 random damages did that. Source: the header
+    of a tag in Functional image file format, Elekta Neuromag, 2009.
     """
     at = 0
     visited: set[int] = set()

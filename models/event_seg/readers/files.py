@@ -66,6 +66,7 @@ def open_recording(
             )
         ends, size_of_labels = hdf5.read_mask_times(masks)
 
+    # The reader of events is pickled with the recording: a partial, no closure.
     read = partial(cached, path, pieces, np.float64 if is_mvsec else np.int64)
     events = read()
     height, width = events["extent"].tolist()

@@ -105,8 +105,8 @@ class EventRecording:
     read: Callable[[], Mapping[str, ndarray]]
     """Reads the arrays t, x, y and p of all events; see `cached`."""
     label: Callable[[int, int], ndarray]
-    """Gives the label at the end of a window by its number and the factor of downsampling: uint8, 0,
-    1 or 255 (ignored). Raises DataError."""
+    """Gives the label at the end of a window by its number and the factor of downsampling: uint8,
+    0, 1 or 255 (ignored). Raises DataError."""
 
     @cached_property
     def all_events(self) -> Events:
