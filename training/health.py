@@ -144,7 +144,7 @@ class Health(Callback):
         if kind == "nonfinite":
             self._state(str(facts["fault"]), {"seen": facts["text"], "is_end": True})
 
-    def _find(self, name: str, /, **seen: object) -> None:
+    def _find(self, name: str, /, **facts: object) -> None:
         if name not in self._said:
             self._said.add(name)
-            self._state(name, seen)
+            self._state(name, facts)

@@ -104,12 +104,12 @@ class RunMetrics:
         means = self._timer.means(steps)
         line_s = self._timer.steps_s - self._line_end_s
         times = torch.zeros(3, world.size, dtype=sums.dtype)
-        own_times = [
+        rank_times = [
             means.get(FORWARD, 0.0),
             self._data_s / steps,
             line_s / steps,
         ]
-        times[:, world.rank] = torch.tensor(own_times)
+        times[:, world.rank] = torch.tensor(rank_times)
         # One collective for all: ranks wait for each other in it.
         total = world.sum(torch.cat([sums, times.flatten()]))
         loss, *part_sums = total[: len(sums)].tolist()

@@ -87,7 +87,7 @@ def settle(storage: Storage, newest: Path, keep: Keep) -> None:
     best = _by_score(complete)
     if best:
         storage.atomic_link(BEST, f"{CHECKPOINTS}/{best[0]}")
-    remaining = _kept(complete, keep)
+    remaining = _remaining(complete, keep)
     # Whatever the links point to stays, also a best one without a score.
     for link in (LAST, BEST):
         remaining.add((storage.path / link).resolve().name)
@@ -152,7 +152,7 @@ def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) 
         sync(folder.parent)
 
 
-def _kept(complete: list[Manifest], keep: Keep) -> set[str]:
+def _remaining(complete: list[Manifest], keep: Keep) -> set[str]:
     periodic = [checkpoint for checkpoint in complete if checkpoint.periodic]
     stays = [*complete[-1:], *periodic[-keep.last :]]
     for checkpoint in periodic:

@@ -179,16 +179,16 @@ class EvaluationBatches:
             raise DataError(
                 "the validation split is empty", allowed="a larger eval.share, or more data"
             )
-        chosen = samples.spread(limit)
-        self.samples = len(chosen)
+        indices = samples.spread(limit)
+        self.samples = len(indices)
         self.split_samples = len(samples)
         """Samples of an evaluation, and of the whole split."""
-        batches = -(-len(chosen) // micro_batch)
+        batches = -(-len(indices) // micro_batch)
         self._counted = len(range(world.rank, batches, world.size))
         self._device = world.device
         rounds = range(0, batches, world.size)
         starts = [(first + world.rank) % batches * micro_batch for first in rounds]
-        self._requests = [(0, list(chosen[start : start + micro_batch])) for start in starts]
+        self._requests = [(0, list(indices[start : start + micro_batch])) for start in starts]
         self._source = RequestLoader(samples, world, loader, watch, unused)
         self.use_workers(self.workers)
 

@@ -73,12 +73,12 @@ class Samples:
         length = len(self)
         if limit is None or limit >= length:
             return range(length)
-        chosen = []
+        indices = []
         for part in range(limit):
             begin = part * length // limit
             end = (part + 1) * length // limit
-            chosen.append(begin + derive(self.seed, "evaluated", part) % (end - begin))
-        return chosen
+            indices.append(begin + derive(self.seed, "evaluated", part) % (end - begin))
+        return indices
 
     def __getitem__(self, request: Request) -> MicroBatch | DataError:
         """The micro-batch of `request` on the CPU, or the DataError of one of its samples.
@@ -130,9 +130,9 @@ class ReplayMixture:
             return self._new.sample(index, draws)
         begin = interval * self._old_samples // self.replayed
         end = (interval + 1) * self._old_samples // self.replayed
-        chosen = int(draws.rng().integers(begin, end))
-        part = bisect_right(self._starts, chosen) - 1
-        return self._old[part].sample(chosen - self._starts[part], _Later(draws))
+        number = int(draws.rng().integers(begin, end))
+        part = bisect_right(self._starts, number) - 1
+        return self._old[part].sample(number - self._starts[part], _Later(draws))
 
 
 @dataclass(frozen=True)

@@ -95,13 +95,13 @@ def describe(kind: str, facts: Facts) -> tuple[str, str] | None:
 def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None) -> list[str]:
     """The end of a run, with its best evaluation, speed and memory, beside the predicted peaks."""
     length = f"{counted(outcome.steps, 'step')}, {counted(outcome.epochs, 'epoch')}"
-    done = f"{length} in {duration(outcome.wall_s)}"
+    text = f"{length} in {duration(outcome.wall_s)}"
     if outcome.reason not in ("", stop_reason.FINISHED.reason):  # which the steps tell
-        done += f"; {outcome.reason}"
+        text += f"; {outcome.reason}"
     label: str = outcome.status
     if label == "completed":
         label = "finished"
-    rows = [(label, done)]
+    rows = [(label, text)]
     best = outcome.best
     if best is not None:
         rows.append(("best", render_best(best)))
