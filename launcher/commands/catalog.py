@@ -23,6 +23,7 @@ from gearshift.launcher.config.command_line import (
 )
 from gearshift.launcher.submit.options import INSTEAD, SUBMIT
 from gearshift.models.base import Sampling
+from gearshift.training.trackers.catalog import TRACKER_FORMS
 
 ONCE = Option("--once", "Print the state once, as plain lines, and exit.")
 SCHEMA = Option("--schema", "Print the JSON schema of the settings and exit.")
@@ -272,8 +273,7 @@ _ALL = (
         (
             Option(
                 "--to TRACKER",
-                "wandb, mlflow (a project after a colon) or tensorboard. Default: the trackers "
-                "of the run, else wandb.",
+                f"{TRACKER_FORMS}. Default: the trackers of the run, else wandb.",
             ),
         ),
         argument="RUN",

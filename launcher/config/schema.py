@@ -235,7 +235,7 @@ class Root(engines.EngineSection):
     track: list[Track] = Field(
         default_factory=list, json_schema_extra={"allowed": f"some of {TRACKERS}"}
     )
-    """Experiment trackers: wandb, tensorboard, mlflow."""
+    """Experiment trackers."""
 
 
 class Settings(Root):
