@@ -210,25 +210,32 @@ def edit_config(folder, **values):
     (folder / "config.json").write_text(json.dumps({**config, **values}))
 
 
+def loaded(folder, **options):
+    """The model in `folder` with all weights, and what its files have."""
+    inner, coverage, unread = pretrained.open_inner(folder, **options)
+    pretrained.read_weights(inner, unread, folder)
+    return inner, coverage
+
+
 def test_weights_that_do_not_cover_the_configuration_are_refused(llama):
     edit_config(llama, num_hidden_layers=4)
-    error = error_of(pretrained.load_inner, llama)
+    error = error_of(loaded, llama)
     assert error.where == str(llama / "config.json") and "model.allow_missing=true" in error.fix
     assert "missing: model.layers.3.input_layernorm.weight" in error.message
-    inner, coverage = pretrained.load_inner(llama, allow_missing=True)
+    inner, coverage = loaded(llama, allow_missing=True)
     assert len(inner.model.layers) == 4 and len(coverage.random) == 9
     edit_config(llama, num_hidden_layers=3, intermediate_size=48)
     shape = r"another shape: model\.layers\.0\.mlp\.down_proj\.weight"
     with pytest.raises(DataError, match=rf"{shape}, .* and 6 more"):
-        pretrained.load_inner(llama)
-    assert len(pretrained.load_inner(llama, allow_missing=True)[1].wrong_shape) == 9
+        loaded(llama)
+    assert len(loaded(llama, allow_missing=True)[1].wrong_shape) == 9
     edit_config(llama, intermediate_size=64)
     path = llama / "model.safetensors"
     tensors = load_file(path)
     tensors["model.other.weight"] = tensors.pop("model.norm.weight")
     save_file(tensors, path, {"format": "pt"})
     with pytest.raises(DataError, match=r"missing: model\.norm\.weight; unexpected: model\.other"):
-        pretrained.load_inner(llama)
+        loaded(llama)
 
 
 def test_tied_weights_and_buffers_of_older_versions_are_expected(tmp_path):
@@ -238,7 +245,7 @@ def test_tied_weights_and_buffers_of_older_versions_are_expected(tmp_path):
     tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
     tensors["transformer.h.0.attn.bias"] = torch.ones(1, 1, 64, 64)
     save_file(tensors, path, {"format": "pt"})
-    assert pretrained.load_inner(folder)[1].render() == ""
+    assert loaded(folder)[1].render() == ""
 
 
 def test_adapters_need_all_weights(llama, make_task):
@@ -259,10 +266,10 @@ def test_a_model_that_is_not_causal_is_refused(tmp_path, kind):
     with pytest.raises(
         DataError, match=r"is no causal language model: its model_type is (bert|t5)"
     ):
-        pretrained.load_inner(tmp_path)
+        loaded(tmp_path)
     if kind == "BertLMHeadModel":
         edit_config(tmp_path, is_decoder=True)
-        assert pretrained.load_inner(tmp_path)[1].random == ()
+        assert loaded(tmp_path)[1].random == ()
 
 
 @tied_and_untied
