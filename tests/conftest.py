@@ -45,13 +45,15 @@ SHARED = "tests/slurm/lifecycle/"
 """Tests that share one cluster."""
 WORLDS = (
     "tests/engines/",
+    "tests/training/",
     "tests/edges/test_odd_parameters.py",
+    "tests/launcher/plan/test_placement.py",
     "tests/runs/test_crossing.py",
-    "tests/training/optim/test_ema.py",
-    "tests/training/optim/test_muon.py",
-    "tests/training/test_under_each_engine.py",
 )
-"""Tests that share the worlds of one process: starting them imports torch and DeepSpeed again."""
+"""Tests in worlds, for whose first one a process imports torch and DeepSpeed again.
+
+They take less than half of the time: one of two processes runs them all.
+"""
 FIRST = (
     SHARED,
     *WORLDS,
@@ -93,10 +95,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            if nodeid.startswith(SHARED):
-                return SHARED
-            return "worlds" if nodeid.startswith(WORLDS) else nodeid.partition("::")[0]
+            for shared in (SHARED, worlds):
+                if nodeid.startswith(shared):
+                    return str(shared)
+            return nodeid.partition("::")[0]
 
+    worlds = WORLDS if len(config.getoption("tx")) == 2 else ()
     return ByFile(config, log)
 
 
