@@ -93,6 +93,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Give the tests of a file, and those that share a cluster or worlds, to one process."""
     from xdist.scheduler import LoadScopeScheduling
 
+    worlds = WORLDS if len(config.getoption("tx")) == 2 else ()
+
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             for shared in (SHARED, worlds):
@@ -100,7 +102,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
                     return str(shared)
             return nodeid.partition("::")[0]
 
-    worlds = WORLDS if len(config.getoption("tx")) == 2 else ()
     return ByFile(config, log)
 
 
