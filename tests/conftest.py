@@ -27,6 +27,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _cache = TemporaryDirectory(prefix="gearshift-tests-")
     os.environ["GEARSHIFT_CACHE"] = _cache.name
 
+# Else each of the many processes would compile our modules anew, and rewrite the asserts of all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Before anything imports torch: tests share the cores with the processes they start. With a test
 # process on each core, two threads take longer than one.
 affinity.limit_spinning(os.environ)
@@ -39,8 +43,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = "tests/slurm/lifecycle/"
 """Tests that share one cluster."""
+WORLDS = (
+    "tests/engines/",
+    "tests/training/",
+    "tests/edges/test_odd_parameters.py",
+    "tests/launcher/plan/test_placement.py",
+    "tests/runs/test_crossing.py",
+)
+"""Tests in worlds, for whose first one a process imports torch and DeepSpeed again.
+
+They take less than half of the time: one of two processes runs them all.
+"""
 FIRST = (
     SHARED,
+    *WORLDS,
     "tests/runs/test_ends.py",
     "tests/models/doc_translation/test_learning.py",
     "tests/models/eeg_text/test_learning.py",
@@ -74,12 +90,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Give the tests of a file, and those that share a cluster, to one process."""
+    """Give the tests of a file, and those that share a cluster or worlds, to one process."""
     from xdist.scheduler import LoadScopeScheduling
+
+    worlds = WORLDS if len(config.getoption("tx")) == 2 else ()
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return SHARED if nodeid.startswith(SHARED) else nodeid.partition("::")[0]
+            for shared in (SHARED, worlds):
+                if nodeid.startswith(shared):
+                    return str(shared)
+            return nodeid.partition("::")[0]
 
     return ByFile(config, log)
 

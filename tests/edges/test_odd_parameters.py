@@ -75,9 +75,14 @@ def one_step(world, engine, module, step):
 TOLERANCE = 1e-4
 
 
+@pytest.fixture(scope="module")
+def plain(worlds):
+    return worlds[1].run(train, "local")
+
+
 @all_engines
-def test_every_odd_parameter_trains_as_under_local(worlds, engine):
-    plain, outcomes = worlds[1].run(train, "local"), worlds[2].run(train, engine)
+def test_every_odd_parameter_trains_as_under_local(worlds, plain, engine):
+    outcomes = worlds[2].run(train, engine)
     assert outcomes[0].losses == pytest.approx(plain[0].losses, rel=TOLERANCE)
     assert outcomes[0].norms == pytest.approx(plain[0].norms, rel=TOLERANCE)
     mine, theirs = joined(outcomes), joined(plain)

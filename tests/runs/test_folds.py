@@ -20,32 +20,33 @@ STAGE_ENCODER = ("eeg_text",)
 
 
 def fold_of(family, folder, *sets):
-    """The split of a tiny model's data, as its run folder records it, and a validation batch."""
+    """The split of a tiny model's data, as its run folder records it, and the task."""
     folder.mkdir()
     task = task_with_data(resolved(*sets, model=f"{family}:tiny").settings, folder)
-    return json.loads((folder / "split.json").read_text()), batch_of(task, 4, "val")
+    return json.loads((folder / "split.json").read_text()), task
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_folds_of_a_family_validate_on_each_group_once_whatever_the_seed(family, tmp_path):
     sets = ["data.split_seed=5", *(["model.stage=encoder"] if family in STAGE_ENCODER else [])]
     ordinary, _ = fold_of(family, tmp_path / "ordinary", "train.seed=5", *sets)
-    folds, batches = [], []
+    folds, tasks = [], []
     for number in (1, 2, 3, 3):
         seed = f"train.seed={len(folds)}"
         folder = tmp_path / str(len(folds))
-        split, batch = fold_of(family, folder, seed, f"data.fold={number}/3", *sets)
+        split, task = fold_of(family, folder, seed, f"data.fold={number}/3", *sets)
         assert split["fold"] == f"{number}/3" and split["test"] == ordinary["test"]
         assert not set(split["train"]) & {*split["val"], *split["test"]}
         folds.append(split)
-        batches.append(batch)
+        tasks.append(task)
     validated = [group for split in folds[:3] for group in split["val"]]
     assert sorted(validated) == sorted((*ordinary["train"], *ordinary["val"]))
     # Another train.seed: the same groups, and the same samples with the same hidden parts.
     assert folds[2] == folds[3]
-    for name, value in batches[2].items():
+    first, second = (batch_of(task, 4, "val") for task in tasks[2:])
+    for name, value in first.items():
         same = torch.equal if isinstance(value, torch.Tensor) else lambda a, b: a == b
-        assert same(value, batches[3][name]), name
+        assert same(value, second[name]), name
 
 
 def test_the_number_of_folds_of_one_group_is_that_of_the_groups_that_do_not_test(tmp_path):

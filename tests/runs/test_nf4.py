@@ -2,7 +2,6 @@
 
 import json
 
-import peft
 import pytest
 import torch
 import transformers
@@ -31,6 +30,8 @@ def difference(program, run, other):
 
 @pytest.mark.slow
 def test_a_run_whose_base_has_4_bits_resumes_verifies_predicts_and_exports(program, inside, given):
+    import peft  # imports the compiler of torch, for seconds
+
     whole = inside(*given, "--out", "whole")
     assert whole.returncode == 0, whole.stderr
     point = "whole/checkpoints/step-00000003"

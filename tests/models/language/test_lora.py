@@ -1,4 +1,3 @@
-import peft
 import pytest
 import torch
 import transformers
@@ -67,6 +66,8 @@ def test_a_layer_that_shares_its_weight_is_refused():
 
 
 def test_exported_adapters_and_the_merged_model_give_equal_logits(make, folder, tmp_path):
+    import peft  # imports the compiler of torch, for seconds
+
     ids, expected = exported(make(), tmp_path)
     plain = transformers.AutoModelForCausalLM.from_pretrained(folder).float().eval()
     assert not torch.allclose(plain(ids).logits, expected, atol=0.01)

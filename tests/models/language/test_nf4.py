@@ -1,7 +1,5 @@
 import sys
 
-import bitsandbytes
-import peft
 import pytest
 import torch
 import transformers
@@ -22,6 +20,8 @@ one_kind = pytest.mark.parametrize("folder", ["llama"], indirect=True)
 
 def theirs_in_4_bits(folder):
     """The model of transformers with the layers of bitsandbytes, which compute in fp32."""
+    import bitsandbytes  # imports the compiler of torch, for seconds
+
     load = transformers.AutoModelForCausalLM.from_pretrained
     model = load(folder, dtype=torch.float32, quantization_config=THEIRS, device_map="cpu").eval()
     for layer in model.modules():
@@ -52,6 +52,8 @@ def test_only_adapters_are_trained_and_all_weights_are_counted(make):
 
 
 def test_exported_adapters_and_the_merged_model_give_the_trained_logits(make, folder, tmp_path):
+    import peft  # imports the compiler of torch, for seconds
+
     ids, expected = exported(make("nf4"), tmp_path)
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").float().eval()
     torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-4, atol=1e-4)

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -13,7 +14,8 @@ from gearshift.models.base import Picture, Predictions
 from tests.training.trackers.conftest import PNG
 from tests.training.trackers.tracked_run import Generation
 
-pytest.importorskip("mlflow")
+if find_spec("mlflow") is None:  # imported where it is used, since that takes seconds
+    pytest.skip("needs MLflow", allow_module_level=True)
 
 
 def generation(folder, **changes):
