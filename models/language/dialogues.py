@@ -54,7 +54,8 @@ class Dialogues:
             is_true = requests == answers
         else:
             begins = self._begins(first[numbers], numbers)
-            requests = answers = numbers[begins]
+            requests = numbers[begins]
+            answers = requests
             next_begins = np.append(begins[1:], len(numbers))
             ends = numbers[next_begins - 1] + 1
             is_true = np.zeros_like(requests, dtype=bool)
@@ -98,7 +99,8 @@ class Dialogues:
         """
         begins = np.flatnonzero(np.diff(first, prepend=-1))
         stops = np.append(begins[1:], len(numbers))
-        sizes = np.diff(self._encoded.offsets[::2])[numbers]
+        sizes_of_all = np.diff(self._encoded.offsets[::2])
+        sizes = sizes_of_all[numbers]
         ends = np.cumsum(sizes)
         whole_row = self.length + 1
         cuts: list[int] = []

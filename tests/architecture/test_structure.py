@@ -32,6 +32,17 @@ from scripts.structure import (
 from scripts.write_docs import _read as read_once
 from scripts.write_docs import written
 
+MOST_NODES = 414_000
+"""Of the product; more syntax has to replace other syntax."""
+DENSEST = 9.0
+"""Nodes a code line, of each package and of the product."""
+MOST_PER_1000 = {
+    "several values in one statement": 2.5,
+    "comprehensions": 35,
+    "conditional expressions": 20,
+    "walrus": 2,
+}
+"""In 1,000 code lines of the product."""
 LARGEST_FILE = 4_500
 """In syntax nodes; lines are free."""
 MOST_BROAD_EXCEPTS, MOST_CRUMBS = 5, 20
@@ -320,6 +331,9 @@ def test_cycles_through_lazy_imports_and_of_folders_are_found(built):
 CHECKS = [
     *(long_files, vague_names, long_docstrings, code_in_init, wrong_directions, foreign_imports),
     bare_imports,
+    dense_files,
+    large_functions,
+    functions_of_many_names,
     *(
         collectives_in_models,
         file_cycles,
@@ -341,6 +355,16 @@ def test_the_checkout_has_few_broad_excepts_and_short_files_and_packages_everywh
     assert len(crumbs(checkout)) <= MOST_CRUMBS
     folders = {m.path.parent for m in checkout.ours}
     assert [f for f in folders if not (checkout.root / f / "__init__.py").exists()] == []
+
+
+def test_the_product_reads_at_first_sight(checkout):
+    product = reading(checkout.ours)
+    assert product.nodes <= MOST_NODES
+    too_many = {name: n for name, n in product.per_1000.items() if n > MOST_PER_1000[name]}
+    assert too_many == {}
+    for package in PACKAGES:
+        modules = [m for m in checkout.ours if m.package == package]
+        assert reading(modules).density <= DENSEST, package
 
 
 def test_every_package_that_may_be_imported_is_a_declared_dependency(checkout):
