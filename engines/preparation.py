@@ -72,8 +72,8 @@ def change_forward(
         from gearshift.engines.activation_offload import ActivationOffload
 
         offload = ActivationOffload(model, blocks, device)
-    kept = _keep_products if options.keep_products else None
-    checkpoint_blocks(blocks, options.activation_checkpointing, kept)
+    contexts = _keep_products if options.keep_products else None
+    checkpoint_blocks(blocks, options.activation_checkpointing, contexts)
     if options.channels_last:
         model.forward = partial(_channels_last, model.forward)
     autocast_inside(model, options.precision, device)
@@ -195,22 +195,22 @@ def move_to_device(model: Module, world: World) -> None:
 
 
 def checkpoint_blocks(
-    blocks: Blocks, every: int, kept: Callable[[], _Contexts] | None = None
+    blocks: Blocks, every: int, contexts: Callable[[], _Contexts] | None = None
 ) -> None:
     """Activation checkpointing of each `every`-th block; 0: of none.
 
-    `kept`: contexts that keep the outputs of some operators. Only the instances' `forward` is
+    `contexts` keep the outputs of some operators. Only the instances' `forward` is
     replaced: no module is added, no name changes.
     """
     if every == 0:
         return
     for block in blocks[every - 1 :: every]:
-        block.forward = partial(_checkpointed, block, kept, block.forward)
+        block.forward = partial(_checkpointed, block, contexts, block.forward)
 
 
 def _checkpointed(
     block: Module,
-    kept: Callable[[], _Contexts] | None,
+    contexts: Callable[[], _Contexts] | None,
     forward: Callable[..., Any],
     *args: Any,
     **kwargs: Any,
@@ -220,28 +220,29 @@ def _checkpointed(
     # The compiler supports no contexts around the recomputation except its own.
     has_buffers = not torch.compiler.is_compiling() and any(True for _ in block.buffers())
     if has_buffers:
-        kwargs["context_fn"] = partial(_keep_buffers, block, kept or noop_context_fn)
-    elif kept is not None:
-        kwargs["context_fn"] = kept
+        kwargs["context_fn"] = partial(_keep_buffers, block, contexts or noop_context_fn)
+    elif contexts is not None:
+        kwargs["context_fn"] = contexts
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def _keep_products() -> _Contexts:
-    return create_selective_checkpoint_contexts(_kept_product)
+    return create_selective_checkpoint_contexts(_product_policy)
 
 
-def _kept_product(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    kept = operator in _PRODUCTS or operator.name() == _PACKED_ATTENTION
-    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+def _product_policy(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    if operator in _PRODUCTS or operator.name() == _PACKED_ATTENTION:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _keep_buffers(block: Module, kept: Callable[[], _Contexts]) -> _Contexts:
-    forward, recomputation = kept()
-    return forward, _buffers_kept(block, recomputation)
+def _keep_buffers(block: Module, contexts: Callable[[], _Contexts]) -> _Contexts:
+    forward, recomputation = contexts()
+    return forward, _with_buffers(block, recomputation)
 
 
 @contextmanager
-def _buffers_kept(block: Module, inner: AbstractContextManager[Any]) -> Iterator[None]:
+def _with_buffers(block: Module, inner: AbstractContextManager[Any]) -> Iterator[None]:
     """Restore statistics and counters: the recomputation is not a second forward pass."""
     before = [(buffer, buffer.clone()) for buffer in block.buffers()]
     try:
