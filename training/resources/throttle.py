@@ -22,7 +22,7 @@ T = TypeVar("T")
 MAX_HALVINGS = 3
 """How often a run halves its micro-batch because memory ran out.
 
-Where ranks have ended, launcher/run/restart.py starts them again with smaller ones.
+Where ranks have ended, launcher/run/execute.py starts them again with smaller ones.
 """
 _MESSAGES = re.compile(
     r"can't allocate memory|cannot allocate memory|std::bad_alloc|\bMemoryError\b"
