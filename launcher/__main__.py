@@ -74,7 +74,7 @@ def _report(error: BaseException, as_json: bool) -> int:
     from gearshift.launcher.config.errors import about_data
     from gearshift.models.base import DataError
     from gearshift.training.checkpoint.manifest import CheckpointError
-    from gearshift.training.logging.outputs import discarding
+    from gearshift.training.logging.console_reporter import discarding
     from gearshift.training.storage import StorageError
 
     if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_ERRORS:
@@ -111,7 +111,7 @@ def _report(error: BaseException, as_json: bool) -> int:
 
 def _print(text: str, stream: TextIO) -> None:
     """Print a line; a `stream` that is full or closed changes no exit code."""
-    from gearshift.training.logging.outputs import discarding
+    from gearshift.training.logging.console_reporter import discarding
 
     with discarding(stream):
         print(text, file=stream, flush=True)

@@ -14,7 +14,7 @@ import torch
 from torch.nn import Module
 
 from gearshift.models.base import HasPredictions
-from gearshift.training.logging.printable import caught
+from gearshift.training.logging.encoding import caught
 
 if TYPE_CHECKING:
     from gearshift.engines.base import Engine

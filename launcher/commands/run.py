@@ -19,9 +19,8 @@ from gearshift.launcher.run.prepare import collected, first_line, prepare_run
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder.run_plan import Pipeline
 from gearshift.slurm.environment import JOB_VARIABLE
-from gearshift.training.logging.outputs import discarding
-from gearshift.training.logging.printable import printable
-from gearshift.training.logging.strict_json import encode
+from gearshift.training.logging.console_reporter import discarding
+from gearshift.training.logging.encoding import encode, printable
 
 if TYPE_CHECKING:
     from gearshift.launcher.run.job_generation import JobGeneration

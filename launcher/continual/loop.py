@@ -32,9 +32,8 @@ from gearshift.launcher.run_folder.file_records import (
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.training.callbacks.base import Facts, Outcome
+from gearshift.training.logging.encoding import encode_bytes, printable
 from gearshift.training.logging.metrics import append_event
-from gearshift.training.logging.printable import printable
-from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
 
 _UNFINISHED = (

@@ -55,9 +55,9 @@ from gearshift.launcher.plan.target import (
 )
 from gearshift.launcher.plan.time import UNKNOWN, Seconds
 from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
-from gearshift.training.checkpoint import base_weights, room
+from gearshift.training.checkpoint import base_weights, retention
 from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
-from gearshift.training.logging.quantities import size
+from gearshift.training.logging.encoding import size
 from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings
 from gearshift.training.throughput import Gpu
 from gearshift.training.train_plan import TrainPlan, solve
@@ -381,7 +381,7 @@ class Planner:
         def change(model: Module) -> None:
             self._process_bytes = self._process_bytes or psutil.Process().memory_info().rss
             only_trained = base_weights.has_adapters(subject.task)
-            bytes_ = room.checkpoint_bytes(model, subject.settings, only_trained=only_trained)
+            bytes_ = retention.checkpoint_bytes(model, subject.settings, only_trained=only_trained)
             checkpoints.append(bytes_)
             if rounds:
                 norms_in_fp32(model)

@@ -23,9 +23,8 @@ from gearshift.slurm.environment import SLURM_FOLDER
 from gearshift.training.callbacks.base import StepMetrics
 from gearshift.training.logging.console_reporter import Progress
 from gearshift.training.logging.console_text import WARNING, describe, render_best, render_row
+from gearshift.training.logging.encoding import printable, real
 from gearshift.training.logging.metrics import step_metrics, usage_of
-from gearshift.training.logging.printable import printable
-from gearshift.training.logging.quantities import real
 from gearshift.training.train_plan import TrainPlan
 
 _TRAIN_PLAN = TypeAdapter(TrainPlan)

@@ -22,10 +22,15 @@ from gearshift.training.callbacks.base import Callback, Emit, Facts, RunInfo
 from gearshift.training.callbacks.preemption import Deadline, Preemption
 from gearshift.training.health import Health
 from gearshift.training.inspection import Architecture
-from gearshift.training.logging.console_reporter import ConsoleReporter
+from gearshift.training.logging.console_reporter import (
+    ConsoleOutput,
+    ConsoleReporter,
+    LogFileOutput,
+    PlainOutput,
+    can_redraw,
+)
+from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.logging.metrics import EventsWriter, MetricsWriter, ResultWriter
-from gearshift.training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput, can_redraw
-from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.resources.limits import RESOURCES, LimitEnforcer, ResourceMonitor
 from gearshift.training.resources.memory import CacheClearing
 from gearshift.training.storage import Storage

@@ -30,7 +30,7 @@ from gearshift.launcher.run_folder.run_folder import EXPERIENCES, LOG, REPORT, S
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.models.catalog import FAMILIES
 from gearshift.training.logging.metrics import append_event
-from gearshift.training.resources import cgroup
+from gearshift.training.resources import memory
 from gearshift.training.resources.throttle import MAX_HALVINGS
 from gearshift.training.storage import Storage
 
@@ -140,7 +140,7 @@ def _may_be_killed() -> bool:
     """
     handler = signals.installed()
     is_job = handler is not None and handler.in_job
-    return environment.is_own_process and not is_job and cgroup.memory() is not None
+    return environment.is_own_process and not is_job and memory.container_memory() is not None
 
 
 def worker() -> Callable[[RunPlan], Outcome | SplitResult]:
@@ -196,9 +196,9 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
     restarts = 0
     reductions = 0
     while True:
-        kills_before = cgroup.oom_kills() or 0
+        kills_before = memory.oom_kills() or 0
         end = attempt(again)
-        kills = (cgroup.oom_kills() or 0) - kills_before
+        kills = (memory.oom_kills() or 0) - kills_before
         end = run_end.out_of_memory(end, kills, again.resolved.batching)
         if end.text:
             show(end)

@@ -29,7 +29,7 @@ from gearshift.slurm.environment import (
     read_generation,
     read_rank_environment,
 )
-from gearshift.training.logging.quantities import size
+from gearshift.training.logging.encoding import size
 
 _FREE = 0.03
 """The share of main memory that a run leaves free, or it is refused."""
@@ -244,11 +244,11 @@ def parameters(resolved: Resolved) -> int | None:
 
 def least_room_bytes(resolved: Resolved) -> int:
     """The room that the run needs at least; the run itself knows more, and checks that again."""
-    from gearshift.training.checkpoint import room
+    from gearshift.training.checkpoint import retention
 
     save = resolved.settings.save
     saves = save.required and (save.last or save.every or save.keep_best)
-    return room.least_bytes(parameters(resolved)) if saves else 0
+    return retention.least_bytes(parameters(resolved)) if saves else 0
 
 
 def first_line(ready: RunPlan) -> str:

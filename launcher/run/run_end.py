@@ -24,7 +24,7 @@ from gearshift.launcher.base.signals import Stopped
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.storage import StorageError, atomic_write
 
 if TYPE_CHECKING:

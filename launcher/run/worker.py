@@ -37,7 +37,7 @@ from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenE
 from gearshift.training import seeds
 from gearshift.training.agreement import first_error
 from gearshift.training.callbacks.base import TEST, Facts, Outcome
-from gearshift.training.checkpoint import retention, room, tensor_file
+from gearshift.training.checkpoint import retention, tensor_file
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
 from gearshift.training.data.loader import Batches, EvaluationBatches
@@ -473,8 +473,8 @@ def _check_room(job: RunPlan, storage: Storage, task: Task, model: Module, world
         folder = storage.path / retention.CHECKPOINTS
         if not folder.is_dir():
             folder = storage.path
-        needed = room.checkpoint_bytes(model, settings, only_trained=_has_adapters(task))
-        lack = room.lacking(folder, needed)
+        needed = retention.checkpoint_bytes(model, settings, only_trained=_has_adapters(task))
+        lack = retention.lacking(folder, needed)
     lack = first_error(world, lack)
     if lack:
         raise SettingsError.of(

@@ -19,7 +19,7 @@ from gearshift.launcher.saved_runs.saved_model import SavedModel, SavedRun
 from gearshift.models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
 from gearshift.models.common.data_files import install_command
 from gearshift.training.checkpoint.base_weights import has_adapters
-from gearshift.training.logging.strict_json import encode
+from gearshift.training.logging.encoding import encode
 from gearshift.training.storage import storage_errors
 
 if TYPE_CHECKING:

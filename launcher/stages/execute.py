@@ -22,7 +22,7 @@ from gearshift.launcher.run_folder.run_folder import RunFolder
 from gearshift.launcher.run_folder.run_plan import Pipeline
 from gearshift.launcher.stages.pipeline import save_result, save_stages
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.logging.quantities import duration, real, size
+from gearshift.training.logging.encoding import duration, real, size
 
 
 def train_stages(

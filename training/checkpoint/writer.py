@@ -21,11 +21,11 @@ import torch
 from gearshift.engines.base import Piece, State, World
 from gearshift.training.agreement import attempt, first_error
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.checkpoint import manifest, reader, retention, room, tensor_file
+from gearshift.training.checkpoint import manifest, reader, retention, tensor_file
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest, Score
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, file_bytes, file_dtype
-from gearshift.training.resources import cgroup
+from gearshift.training.resources import memory
 from gearshift.training.storage import Storage, StorageError, storage_errors, sync
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class HostCopy:
 def _available_bytes() -> int:
     """Memory that this process may still allocate, minus a reserve; may be negative."""
     free = psutil.virtual_memory().available
-    share = cgroup.memory()
+    share = memory.container_memory()
     if share is not None:
         free = min(free, share.limit - share.used)
     return free - _SPARE_BYTES
@@ -293,7 +293,7 @@ class CheckpointWriter:
         folder = retention.unfinished(self._storage, self._step)
         with storage_errors(folder):
             self._folder.mkdir(exist_ok=True)
-            lack = room.lacking(self._folder, needed)
+            lack = retention.lacking(self._folder, needed)
             if lack is not None:
                 raise CheckpointError(lack)
             shutil.rmtree(folder, ignore_errors=True)

@@ -27,7 +27,7 @@ from gearshift.training.evaluation.evaluate import (
     metric_names,
 )
 from gearshift.training.interruption import Interrupted
-from gearshift.training.logging.quantities import counted
+from gearshift.training.logging.encoding import counted
 from gearshift.training.settings import SettingError
 from gearshift.training.stop_reason import StopReason, failed
 

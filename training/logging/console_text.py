@@ -9,7 +9,7 @@ from typing import Any
 
 from gearshift.training import stop_reason
 from gearshift.training.callbacks.base import Facts, Outcome, RunInfo
-from gearshift.training.logging.quantities import amount, counted, duration, real, size
+from gearshift.training.logging.encoding import amount, counted, duration, real, size
 from gearshift.training.train_plan import TrainPlan
 
 _LABEL = 9

@@ -23,7 +23,7 @@ from gearshift.training.callbacks.base import (
     Step,
     StepMetrics,
 )
-from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.storage import LineFile, Storage, storage_errors
 from gearshift.training.train_plan import TrainPlan
 
@@ -145,7 +145,7 @@ def step_metrics(line: Facts) -> StepMetrics:
     values: dict[str, Any] = {}
     for field in fields(StepMetrics):
         values[field.name] = line.get(_NAMES.get(field.name, field.name))
-    # NaN and infinities are strings in metrics.jsonl: training/logging/strict_json.py.
+    # NaN and infinities are strings in metrics.jsonl: training/logging/encoding.py.
     values["loss"] = float(line["loss"])
     values["grad_norm"] = float(line["grad_norm"])
     values["parts"] = {name: float(value) for name, value in line.get("parts", {}).items()}

@@ -10,7 +10,7 @@ import torch
 
 from gearshift.engines.base import EngineError, OptimizerSpec
 from gearshift.models.base import HasOptimizer
-from gearshift.training.optim.nonfinite import guarded
+from gearshift.training.optim.updater import guarded
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter

@@ -22,7 +22,7 @@ from typing import Any
 
 from gearshift.training.callbacks.base import Facts, Numbers
 from gearshift.training.callbacks.preemption import ignore_ending
-from gearshift.training.logging.printable import caught
+from gearshift.training.logging.encoding import caught
 from gearshift.training.storage import atomic_write, lines_of, open_to_read, read_json
 from gearshift.training.trackers.catalog import TRACKERS
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.logging.printable import describe
+from gearshift.training.logging.encoding import describe
 from gearshift.training.settings import nested
 from gearshift.training.stop_reason import RUN_AGAIN
 from gearshift.training.trackers.follow import TAGS, Run, Tracker
