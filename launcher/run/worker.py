@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from gearshift.engines import deferred_init
 from gearshift.engines.base import Engine, World
 from gearshift.engines.catalog import build_engine, find
 from gearshift.engines.device import return_freed
@@ -172,7 +171,9 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         cleanup.callback(tune_convolutions())
     engine, module = _prepare_engine(job, settings, storage, task, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
-    if not resumed or (base and base.frozen):
+    if initial and (not resumed or (base and base.frozen)):
+        from gearshift.engines import deferred_init
+
         deferred_init.write(initial, engine)
     if base:
         engine = base.left_out(engine)
@@ -449,7 +450,14 @@ def _build_model(
 ) -> tuple[Module, dict[str, torch.Tensor], BaseWeights | None]:
     """The model, its initial weights, and its base, which checkpoints leave out. Collective."""
     seeds.seed_weights(settings.train.seed)
-    model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
+    make = partial(with_dense_tensors, task.build)
+    initial: dict[str, torch.Tensor] = {}
+    if world.size == 1:
+        model = make()
+    else:
+        from gearshift.engines import deferred_init
+
+        model, initial = deferred_init.build(make, world)
     engine_name = job.resolved.settings.engine.name
     check_parameters(model, task.blocks(model), engine_name, world.size, tensor_file.DTYPES)
     base = None

@@ -17,7 +17,7 @@ from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.saved_runs import saved_model
 from gearshift.launcher.saved_runs.saved_model import SavedModel, SavedRun
 from gearshift.models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
-from gearshift.models.common.data_files import install_command
+from gearshift.models.common.data_reports import install_command
 from gearshift.training.checkpoint.base_weights import has_adapters
 from gearshift.training.logging.encoding import encode
 from gearshift.training.storage import storage_errors

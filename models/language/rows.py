@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gearshift.models.base import DataError, Draws, Groups, SplitName
-from gearshift.models.common.data_files import OnBad, listed, unknown_embedded
+from gearshift.models.common.data_reports import OnBad, listed, unknown_embedded
 from gearshift.models.common.family import padded, spread_positions
 from gearshift.models.language.encoded import Encoded, encode
 from gearshift.models.language.model import IGNORE
