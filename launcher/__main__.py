@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from gearshift.launcher.base import environment, exit_codes, signals
 from gearshift.launcher.base.signals import ProcessPhase, Stopped
-from gearshift.slurm.environment import JOB_VARIABLE, InvalidEnvironment, read_rank_environment
+from gearshift.slurm.environment import JOB_VARIABLE, InvalidEnvironment
 
 if TYPE_CHECKING:
     from gearshift.launcher.config.command_line import CommandLine
@@ -98,6 +98,8 @@ def _report(error: BaseException, as_json: bool) -> int:
         entries = [error.diagnostic]
     else:
         entries = [diagnostics.Diagnostic(str(error))]
+    from gearshift.slurm.variables import read_rank_environment
+
     with suppress(InvalidEnvironment):
         ranks = read_rank_environment(environment.variables())
         if ranks is not None and ranks.local_rank > 0:

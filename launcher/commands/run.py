@@ -42,7 +42,9 @@ def main(command_line: CommandLine) -> int:
             raise
         # The job script needs an outcome for every end.
         signals.end_start()
-        end = run_end.of_error(error, generation.rank)
+        from gearshift.launcher.run.run_error import of_error
+
+        end = of_error(error, generation.rank)
         generation.end(end.kind, end.exit_code, end.text)
         raise
 

@@ -69,7 +69,9 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
                 end = explain(train(plan, lambda end: show(explain(end))))
     except (FetchError, Stopped, KeyboardInterrupt) as error:
         # Signals come here between the parts that handle them.
-        end = run_end.of_error(error, plan.launched.rank if plan.launched else 0)
+        from gearshift.launcher.run.run_error import of_error
+
+        end = of_error(error, plan.launched.rank if plan.launched else 0)
         show(end)
     if not folder:
         return end
@@ -158,7 +160,9 @@ def run_rank(plan: RunPlan, rank: int = 0) -> RunEnd:
 
     def report(error: BaseException) -> None:
         if plan.reports is not None:
-            run_end.save_and_exit(run_end.of_error(error, rank), plan.reports)
+            from gearshift.launcher.run.run_error import of_error, save_and_exit
+
+            save_and_exit(of_error(error, rank), plan.reports)
 
     try:
         with signals.stoppable(report), environment.logged(plan.log):
@@ -167,7 +171,9 @@ def run_rank(plan: RunPlan, rank: int = 0) -> RunEnd:
             return run_end.agreed(asdict(worker()(plan)), rank)
     # The outermost frame of a rank: every end, also Ctrl-C, is handed back.
     except BaseException as error:
-        return run_end.of_error(error, rank)
+        from gearshift.launcher.run.run_error import of_error
+
+        return of_error(error, rank)
     finally:
         signals.leave("")
 

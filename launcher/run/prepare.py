@@ -23,12 +23,7 @@ from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.catalog import is_custom
-from gearshift.slurm.environment import (
-    InvalidEnvironment,
-    RankEnvironment,
-    read_generation,
-    read_rank_environment,
-)
+from gearshift.slurm.environment import InvalidEnvironment, RankEnvironment, is_launched
 from gearshift.training.logging.encoding import size
 
 _FREE = 0.03
@@ -70,15 +65,17 @@ def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
     variables = environment.variables()
     launched = None
     generation = None
-    try:
-        generation = read_generation(variables)
-        launched = read_rank_environment(variables)
-        if launched:
-            from gearshift.slurm.address import reachable
+    if is_launched(variables):
+        from gearshift.slurm.address import reachable
+        from gearshift.slurm.variables import read_generation, read_rank_environment
 
-            launched = reachable(launched, variables)
-    except InvalidEnvironment as error:
-        invalid = [Diagnostic(error.message, where="the environment", allowed=error.allowed)]
+        try:
+            generation = read_generation(variables)
+            launched = read_rank_environment(variables)
+            if launched:
+                launched = reachable(launched, variables)
+        except InvalidEnvironment as error:
+            invalid = [Diagnostic(error.message, where="the environment", allowed=error.allowed)]
     here = machine.detect_machine()
     if launched:
         here = here.for_ranks(launched.local_size, launched.cpus)
