@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Prints errors to stderr."""
     # Imported here, after `program` has installed the signal handlers: imports take time.
     with signals.phase(ProcessPhase.IMPORTS):
-        from gearshift.launcher.cli import parser
+        from gearshift.launcher.commands import parser
 
         command_line = parser.read(sys.argv[1:] if argv is None else argv)
     try:

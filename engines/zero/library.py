@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from gearshift.engines import environment
 from gearshift.engines.base import EngineError, World
-from gearshift.engines.pinned import pinned
+from gearshift.engines.device import pinned
 from gearshift.engines.special_parameters import is_deferred
 from gearshift.engines.state import broadcast
 

@@ -26,7 +26,7 @@ from gearshift.engines.world import ProcessWorld
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.base.signals import temporary_folder
 from gearshift.launcher.config import batching
-from gearshift.launcher.config.engine_options import engine_options
+from gearshift.launcher.config.adapt import engine_options
 from gearshift.launcher.config.errors import about_data, about_setting
 from gearshift.launcher.config.provenance import Batching, Resolved
 from gearshift.launcher.config.resolve import fetch_weights

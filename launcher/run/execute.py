@@ -31,8 +31,8 @@ from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.models.catalog import FAMILIES
 from gearshift.training.logging.metrics import append_event
 from gearshift.training.resources import memory
-from gearshift.training.resources.throttle import MAX_HALVINGS
 from gearshift.training.storage import Storage
+from gearshift.training.throttle import MAX_HALVINGS
 
 if TYPE_CHECKING:
     from gearshift.training.callbacks.base import Outcome

@@ -13,7 +13,7 @@ from typing import Any
 from gearshift.engines.catalog import ENGINES, Entry, missing
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
-from gearshift.launcher.config import engine_options, machine
+from gearshift.launcher.config import adapt, machine
 from gearshift.launcher.config.command_line import FORCE
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
@@ -106,7 +106,7 @@ def prepare_run_at(
         decision = _decide(args, out, here, launched)
         if is_here and _ENGINE in decision.resolved.keys.auto:
             decision = _with_fastest_engine(args, out, here, launched)
-        engine_options.deepspeed_layout(decision.resolved, decision.resolved.settings.engine)
+        adapt.deepspeed_layout(decision.resolved, decision.resolved.settings.engine)
     except SettingsError as error:
         diagnostics += error.diagnostics
 

@@ -25,12 +25,12 @@ from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.storage import atomic_write
 
 if TYPE_CHECKING:
-    from gearshift.training.resources.throttle import BatchSizes
+    from gearshift.training.throttle import BatchSizes
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gearshift.training.resources.throttle import BatchSizes
+    from gearshift.training.throttle import BatchSizes
 
 Kind = Literal[
     "ended",
@@ -212,7 +212,7 @@ def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:
     """
     if kills <= 0 or end.kind not in ("killed", "failed", "peer lost"):
         return end
-    from gearshift.training.resources.throttle import OutOfMemory
+    from gearshift.training.throttle import OutOfMemory
 
     cause = f"the kernel killed {counted(kills, 'process')}"
     if end.fault == "dead_worker":

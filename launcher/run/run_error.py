@@ -41,9 +41,9 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
     from gearshift.launcher.config.errors import about_data
     from gearshift.launcher.run_folder.generations import FencedOff
     from gearshift.models.base import DataError
+    from gearshift.training.callbacks.base import WorkerDied
     from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointSetAside
-    from gearshift.training.resources.throttle import OutOfMemory
-    from gearshift.training.stop_reason import WorkerDied
+    from gearshift.training.throttle import OutOfMemory
 
     where = f"rank {rank} on {socket.gethostname()}"
     cause = error

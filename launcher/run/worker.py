@@ -24,9 +24,9 @@ from gearshift.engines.world import open_world
 from gearshift.launcher.base import environment, signals
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.config import check, paths
+from gearshift.launcher.config.adapt import engine_options
 from gearshift.launcher.config.batching import check_fills
 from gearshift.launcher.config.check import TrackedSettings
-from gearshift.launcher.config.engine_options import engine_options
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.schema import Settings, task_class
 from gearshift.launcher.run import callbacks, run_end

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 import torch
 
 from gearshift.models.base import ChecksMeasures, DataError, HasFinalMetric, SplitName
+from gearshift.training.agreement import Interruption
 from gearshift.training.callbacks.base import Numbers
 from gearshift.training.data.loader import EvaluationBatches, on_device
 from gearshift.training.data.samples import SampleDraws, Samples
 from gearshift.training.inspection import preview_text
-from gearshift.training.interruption import Interruption
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from gearshift.models.base import Goal
-from gearshift.training.callbacks.base import Emit, EvalResult, Facts, Numbers
+from gearshift.training.agreement import Interrupted
+from gearshift.training.callbacks.base import Emit, EvalResult, Facts, Numbers, StopReason, failed
 from gearshift.training.checkpoint.manifest import Score
 from gearshift.training.evaluation.early_stopping import (
     Direction,
@@ -26,15 +27,13 @@ from gearshift.training.evaluation.evaluate import (
     evaluate_final,
     metric_names,
 )
-from gearshift.training.interruption import Interrupted
 from gearshift.training.logging.encoding import counted
 from gearshift.training.settings import SettingError
-from gearshift.training.stop_reason import StopReason, failed
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from gearshift.training.interruption import Interruption
+    from gearshift.training.agreement import Interruption
     from gearshift.training.settings import TrainingSettings
 
 _DIRECTIONS = ("min", "max")
