@@ -25,7 +25,7 @@ from gearshift.engines.precision import DTYPES, norms_in_fp32
 from gearshift.engines.world import ProcessWorld
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.base.signals import temporary_folder
-from gearshift.launcher.config import batching
+from gearshift.launcher.config import batching, fitted_batch
 from gearshift.launcher.config.adapt import engine_options
 from gearshift.launcher.config.errors import about_data, about_setting
 from gearshift.launcher.config.provenance import Batching, Resolved
@@ -283,7 +283,7 @@ class Planner:
 
     def fitted(self, resolved: Resolved) -> Resolved:
         """The run with the batch that it would use for its data."""
-        return batching.fitted(resolved, len(self._samples))
+        return fitted_batch.fitted(resolved, len(self._samples))
 
     def subject(self, resolved: Resolved) -> Subject:
         """The training of the task with the batch numbers of `resolved`. Raises DataError."""

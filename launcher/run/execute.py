@@ -36,7 +36,7 @@ from gearshift.training.throttle import MAX_HALVINGS
 
 if TYPE_CHECKING:
     from gearshift.training.callbacks.base import Outcome
-    from gearshift.training.evaluation.evaluate import SplitResult
+    from gearshift.training.evaluation.evaluate_split import SplitResult
 
 _LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""

@@ -42,13 +42,7 @@ from gearshift.training.checkpoint.writer import CheckpointWriter
 from gearshift.training.data.loader import Batches, EvaluationBatches
 from gearshift.training.data.samples import DataOrder, Samples, fingerprint
 from gearshift.training.data.workers import DataWatchdog
-from gearshift.training.evaluation.evaluate import (
-    HeldOut,
-    HeldOutPart,
-    SplitResult,
-    evaluate_split,
-    samples_of,
-)
+from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart
 from gearshift.training.inspection import Architecture, architecture
 from gearshift.training.loop import train
 from gearshift.training.optim import optimizer
@@ -64,6 +58,7 @@ if TYPE_CHECKING:
     from gearshift.models.base import Split, SplitName
     from gearshift.training.checkpoint.base_weights import BaseWeights
     from gearshift.training.checkpoint.resume_point import ResumePoint
+    from gearshift.training.evaluation.evaluate_split import SplitResult
 
 
 @dataclass(frozen=True)
@@ -124,6 +119,8 @@ def work(job: RunPlan) -> Outcome | SplitResult:
             assert rank.test is not None
             metric = rank.settings.eval.metric
             task = rank.tasks[0]
+            from gearshift.training.evaluation.evaluate_split import evaluate_split
+
             return evaluate_split(task, rank.module, job.split, rank.test, rank.world, metric)
         except SettingError as error:
             from gearshift.launcher.config.errors import about_setting
@@ -278,7 +275,11 @@ def _test_samples(job: RunPlan, settings: Settings, task: Task) -> Samples | Non
     split = job.split
     if split is None and settings.eval.test:
         split = TEST
-    return None if split is None else samples_of(task, split, settings.train.seed)
+    if split is None:
+        return None
+    from gearshift.training.evaluation.evaluate_split import samples_of
+
+    return samples_of(task, split, settings.train.seed)
 
 
 def _facts(
@@ -548,7 +549,7 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
 
 def _fitted(job: RunPlan, samples: int, storage: Storage, world: World) -> RunPlan:
     """`job` with the batch for the first data of its run; rank 0 records it in the run folder."""
-    from gearshift.launcher.config.batching import fitted
+    from gearshift.launcher.config.fitted_batch import fitted
 
     job = replace(job, resolved=fitted(job.resolved, samples))
     if world.rank == 0 and not job.resume:  # a resumed run records its settings as it begins

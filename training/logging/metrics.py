@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ OF_PART = "lr."
 """Before the name of a part in the key of its learning rate."""
 OF_USAGE = "_percent"
 """After the name of a resource in the key of its use."""
-_NAMES = {  # Fields of StepMetrics whose key differs
+KEYS = {  # Fields of StepMetrics whose key differs
     "units": "tokens",
     "units_per_s": "tokens_per_s",
     "labelled": "labelled_tokens",
@@ -82,7 +82,7 @@ class MetricsWriter(Callback):
         values: dict[str, Any] = {"kind": "train"}
         for name, value in vars(line).items():
             if value not in (None, {}):
-                values[_NAMES.get(name, name)] = value
+                values[KEYS.get(name, name)] = value
         values["device_memory_bytes"] = line.device_memory_bytes  # null on a CPU
         for part, lr in values.pop("lrs", {}).items():
             values[f"{OF_PART}{part}"] = lr
@@ -138,22 +138,6 @@ def truncate(
                 break  # steps only grow from line to line
             end += len(line)
         os.truncate(path, end)  # in place: another process may be following it
-
-
-def step_metrics(line: Facts) -> StepMetrics:
-    """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
-    values: dict[str, Any] = {}
-    for field in fields(StepMetrics):
-        values[field.name] = line.get(_NAMES.get(field.name, field.name))
-    # NaN and infinities are strings in metrics.jsonl: training/logging/encoding.py.
-    values["loss"] = float(line["loss"])
-    values["grad_norm"] = float(line["grad_norm"])
-    values["parts"] = {name: float(value) for name, value in line.get("parts", {}).items()}
-    values["lrs"] = {}
-    for key in line:
-        if key.startswith(OF_PART):
-            values["lrs"][key.removeprefix(OF_PART)] = line[key]
-    return StepMetrics(**values)
 
 
 def usage_of(line: Facts) -> dict[str, float]:

@@ -6,7 +6,8 @@ from gearshift.training.agreement import Interruption
 from gearshift.training.data.loader import EvaluationBatches
 from gearshift.training.data.samples import Samples
 from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart
-from gearshift.training.evaluation.evaluator import Evaluator, goal_of
+from gearshift.training.evaluation.evaluator import Evaluator
+from gearshift.training.evaluation.goals import goal_of
 from gearshift.training.settings import SettingError
 from tests.training.tiny import TinyMetric, TinyTask, make_settings, one_rank, run_tiny
 
