@@ -24,7 +24,7 @@ from gearshift.engines.frozen_weights import round_weights
 from gearshift.engines.precision import DTYPES, norms_in_fp32
 from gearshift.engines.world import ProcessWorld
 from gearshift.launcher.base.diagnostics import SettingsError
-from gearshift.launcher.base.signals import temporary_folder
+from gearshift.launcher.base.temporary import temporary_folder
 from gearshift.launcher.config import batching, fitted_batch
 from gearshift.launcher.config.adapt import engine_options
 from gearshift.launcher.config.errors import about_data, about_setting

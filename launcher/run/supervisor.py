@@ -20,7 +20,8 @@ import psutil
 from pydantic import TypeAdapter
 
 from gearshift.launcher.base import environment, exit_codes, signals
-from gearshift.launcher.base.signals import ProcessPhase, Stopped, temporary_folder
+from gearshift.launcher.base.signals import ProcessPhase, Stopped
+from gearshift.launcher.base.temporary import temporary_folder
 from gearshift.launcher.run import run_end, run_error
 from gearshift.launcher.run.faults import FAULTS, recognized
 from gearshift.launcher.run.run_end import RunEnd

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gearshift.launcher.base import disk, environment, signals
+from gearshift.launcher.base import disk, environment, temporary
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, unknown
 from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
@@ -233,7 +233,9 @@ def write(
     with (
         storage_errors(folder),
         disk.new_parents(folder),
-        signals.temporary_folder(f".{folder.name}{run_folder.UNFINISHED}", folder.parent) as hidden,
+        temporary.temporary_folder(
+            f".{folder.name}{run_folder.UNFINISHED}", folder.parent
+        ) as hidden,
         lock.hold(hidden),  # a later export removes it where none holds it
         environment.logged(lambda text: None),  # of torch about its own functions
     ):

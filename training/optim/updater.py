@@ -20,9 +20,8 @@ from gearshift.training.seeds import seed_step
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.optim import Optimizer
 
-    from gearshift.engines.base import Engine, OptimizerSpec, World
+    from gearshift.engines.base import Engine, World
     from gearshift.models.base import Task
     from gearshift.training.accumulate import Accumulated
     from gearshift.training.checkpoint.reader import Checkpoint
@@ -148,7 +147,7 @@ class Nonfinite:
             return update
         self._skipped("gradient", step)
         weights = [piece.data for piece in engine.state().pieces if piece.kind == "weight"]
-        if world.agree(int(not _are_finite(weights))):
+        if world.agree(int(not are_finite(weights))):
             self._error = f"a NaN or infinite gradient reached the weights at step {step}"
         # Without the scale of fp16, which did not cause it: it is reported as any other such step.
         return replace(update, skipped=True, loss_scale=None)
@@ -177,29 +176,6 @@ class Nonfinite:
         return f"no update was taken: {why}", _FIRST
 
 
-def guarded(spec: OptimizerSpec, world: World) -> OptimizerSpec:
-    """`spec` with an optimizer that skips updates with a NaN or infinite gradient.
-
-    All ranks skip together. Engines clip and update in one call, so only a hook of the optimizer
-    sees the gradients in between. Every update waits for the device.
-    """
-    from gearshift.training.optim.shards import shard  # where updates may be skipped
-
-    def build(groups: list[dict[str, Any]]) -> Optimizer:
-        optimizer = spec.build(groups)
-        optimizer.register_step_pre_hook(drop_nonfinite)
-        return optimizer
-
-    def drop_nonfinite(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = [shard(p.grad) for p in parameters if p.grad is not None]
-        if world.agree(int(not _are_finite(gradients))):
-            for parameter in parameters:
-                parameter.grad = None
-
-    return replace(spec, build=build)
-
-
 def _numbers(scalars: Sequence[Tensor]) -> list[float]:
     """The values of `scalars`, copied to the host in one transfer."""
     if len(scalars) == 1:
@@ -212,7 +188,8 @@ def _is_sound(loss: float, norm: float) -> bool:
     return math.isfinite(loss) and 0 <= norm < math.inf
 
 
-def _are_finite(tensors: list[Tensor]) -> bool:
+def are_finite(tensors: list[Tensor]) -> bool:
+    """Whether no element is a NaN or an infinity; waits for the device."""
     norms = torch._foreach_norm([t for t in tensors if t.numel()], ord=math.inf)
     return not norms or bool(torch.isfinite(torch.stack(norms)).all())
 

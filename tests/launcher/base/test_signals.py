@@ -16,8 +16,8 @@ from gearshift.launcher.base.signals import (
     handling,
     heeded,
     phase,
-    temporary_folder,
 )
+from gearshift.launcher.base.temporary import temporary_folder
 from tests.waiting import LIMIT_S
 
 
