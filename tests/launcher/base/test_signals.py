@@ -74,7 +74,7 @@ def test_a_signal_removes_a_temporary_folder_that_is_being_made(tmp_path, monkey
         signal.raise_signal(signal.SIGTERM)
         return folder
 
-    monkeypatch.setattr("gearshift.launcher.base.signals.mkdtemp", make)
+    monkeypatch.setattr("gearshift.launcher.base.temporary.mkdtemp", make)
     handler = handling([signal.SIGTERM], Signals())
     with handler, pytest.raises(Stopped), temporary_folder("run-", tmp_path):
         raise AssertionError("the signal comes before")
