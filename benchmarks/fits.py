@@ -35,7 +35,7 @@ from gearshift.launcher.plan import target
 from gearshift.launcher.plan.ladder import RUNGS, TRAINED, Change, Rung, Step, climb
 from gearshift.launcher.plan.plan import Plan, open_planner
 from gearshift.launcher.plan.target import MARGIN
-from gearshift.training.logging.quantities import size
+from gearshift.training.logging.encoding import size
 
 GPUS_GIB = (4, 6, 8, 12, 16, 24, 48, 80)
 RAMS_GIB = (16, 32, 64)

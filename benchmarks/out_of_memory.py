@@ -31,7 +31,7 @@ from typing import Any
 from benchmarks import ballast
 from benchmarks.figures import command, listed, machine, markdown, save_rows
 from gearshift.engines.catalog import ENGINES
-from gearshift.training.resources.cgroup import MOUNT
+from gearshift.training.resources.memory import MOUNT
 
 LIMIT_BYTES = 2 * 2**30
 ROUNDING = 1e-5

@@ -194,11 +194,11 @@ def train(report: isolated.Report, folder: str) -> None:
             raise Done
         return update
 
-    original_build = worker.deferred_init.build
+    original_build = worker._build_model
     original_accumulate, original_take = loop.accumulate, Updater.take
     original_ahead, original_use = Batches.ahead, feature_cache.use
     with ExitStack() as patches:
-        patches.enter_context(patch.object(worker.deferred_init, "build", build))
+        patches.enter_context(patch.object(worker, "_build_model", build))
         patches.enter_context(patch.object(loop, "accumulate", accumulate))
         patches.enter_context(patch.object(feature_cache, "use", use_features))
         patches.enter_context(patch.object(Batches, "ahead", take_ahead))

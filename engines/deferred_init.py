@@ -14,17 +14,11 @@ from torch.utils import swap_tensors
 
 from gearshift.engines.base import Engine, World
 from gearshift.engines.device import trim_heap
-from gearshift.engines.special_parameters import gradient_hooks
+from gearshift.engines.special_parameters import DEFERRED, gradient_hooks
 from gearshift.engines.state import WEIGHT, broadcast
 
-_MARK = "_gearshift_deferred"
 # What a model raises that needs a value; a fault of its own is raised again with values.
 _READS_VALUES = (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AssertionError)
-
-
-def is_deferred(tensor: Tensor) -> bool:
-    """Whether `tensor` is a parameter whose values `write` will write."""
-    return hasattr(tensor, _MARK)
 
 
 def build(make: Callable[[], Module], world: World) -> tuple[Module, dict[str, Tensor]]:
@@ -55,7 +49,7 @@ def build(make: Callable[[], Module], world: World) -> tuple[Module, dict[str, T
         if buffer.numel():
             broadcast(buffer.detach())
     for parameter in model.parameters():
-        setattr(parameter, _MARK, True)
+        setattr(parameter, DEFERRED, True)
     return model, {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 

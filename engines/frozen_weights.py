@@ -25,8 +25,8 @@ from gearshift.engines.base import (
     Piece,
     State,
 )
-from gearshift.engines.deferred_init import is_deferred
 from gearshift.engines.precision import DTYPES, norms_in_fp32
+from gearshift.engines.special_parameters import is_deferred
 
 
 class FrozenWeights:

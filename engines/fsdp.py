@@ -24,7 +24,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 
-from gearshift.engines import pinned
+from gearshift.engines import device
 from gearshift.engines.base import (
     Blocks,
     Engine,
@@ -114,7 +114,7 @@ class FSDP(EngineWithOptimizerStep):
                 halves = {n: p for n, p in model.named_parameters() if p.dtype in DTYPES.values()}
                 round_weights(halves, torch.float32, keeps=False)
         change_forward(model, blocks, self._options, self.world.device)
-        with pinned.exact(self.world.device):
+        with device.pinned_exactly(self.world.device):
             self._shard(model, blocks, whole)
         self._model = model
         # Read once: after an evaluation the modules may hold full tensors instead.

@@ -23,8 +23,8 @@ from torch.utils.checkpoint import (
 )
 
 from gearshift.engines.base import Blocks, EngineError, OptimizerSpec, Options, World
-from gearshift.engines.deferred_init import is_deferred
 from gearshift.engines.precision import autocast_inside
+from gearshift.engines.special_parameters import is_deferred
 from gearshift.engines.state import broadcast
 
 if TYPE_CHECKING:

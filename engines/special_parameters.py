@@ -48,3 +48,11 @@ class UnchangedWeights:
     def end(self) -> None:
         """Look at no further pass."""
         self._versions = None
+
+
+DEFERRED = "_gearshift_deferred"
+
+
+def is_deferred(tensor: Tensor) -> bool:
+    """Whether `tensor` is a parameter whose values `write` will write."""
+    return hasattr(tensor, DEFERRED)

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from gearshift.engines import environment
 from gearshift.engines.base import EngineError, PeersMissing
-from gearshift.engines.device import hardware_id, pick_device, use
+from gearshift.engines.device import allocate_pinned, hardware_id, pick_device, use
 from gearshift.engines.environment import RankInfo, read_ranks
-from gearshift.engines.pinned import allocate
 
 FLAG_BITS = 16
 _BACKENDS = {
@@ -175,7 +174,7 @@ class ProcessWorld:
             self._wait_until(self.size)
 
     def host_memory(self, size: int) -> Tensor:
-        return allocate(size, self.device)
+        return allocate_pinned(size, self.device)
 
     def close(self) -> None:
         if self._owns_group and dist.is_initialized():

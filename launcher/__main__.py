@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from gearshift.launcher.base import environment, exit_codes, signals
 from gearshift.launcher.base.signals import ProcessPhase, Stopped
-from gearshift.slurm.environment import JOB_VARIABLE, InvalidEnvironment, read_rank_environment
+from gearshift.slurm.environment import JOB_VARIABLE, InvalidEnvironment
 
 if TYPE_CHECKING:
     from gearshift.launcher.config.command_line import CommandLine
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Prints errors to stderr."""
     # Imported here, after `program` has installed the signal handlers: imports take time.
     with signals.phase(ProcessPhase.IMPORTS):
-        from gearshift.launcher.cli import parser
+        from gearshift.launcher.commands import parser
 
         command_line = parser.read(sys.argv[1:] if argv is None else argv)
     try:
@@ -74,7 +74,7 @@ def _report(error: BaseException, as_json: bool) -> int:
     from gearshift.launcher.config.errors import about_data
     from gearshift.models.base import DataError
     from gearshift.training.checkpoint.manifest import CheckpointError
-    from gearshift.training.logging.outputs import discarding
+    from gearshift.training.logging.console_reporter import discarding
     from gearshift.training.storage import StorageError
 
     if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_ERRORS:
@@ -98,6 +98,8 @@ def _report(error: BaseException, as_json: bool) -> int:
         entries = [error.diagnostic]
     else:
         entries = [diagnostics.Diagnostic(str(error))]
+    from gearshift.slurm.variables import read_rank_environment
+
     with suppress(InvalidEnvironment):
         ranks = read_rank_environment(environment.variables())
         if ranks is not None and ranks.local_rank > 0:
@@ -111,7 +113,7 @@ def _report(error: BaseException, as_json: bool) -> int:
 
 def _print(text: str, stream: TextIO) -> None:
     """Print a line; a `stream` that is full or closed changes no exit code."""
-    from gearshift.training.logging.outputs import discarding
+    from gearshift.training.logging.console_reporter import discarding
 
     with discarding(stream):
         print(text, file=stream, flush=True)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from gearshift.slurm import queue
-from gearshift.slurm.environment import InvalidEnvironment, RankEnvironment, first_host
+from gearshift.slurm.environment import InvalidEnvironment, RankEnvironment
+from gearshift.slurm.variables import first_host
 
 _SCONTROL_S = 20.0
 _LOOPBACK = "127.0.0.1"

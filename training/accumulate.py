@@ -9,7 +9,7 @@ from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
 from gearshift.models.base import NumUnits
-from gearshift.training.step_timer import BACKWARD, FORWARD
+from gearshift.training.step_metrics import BACKWARD, FORWARD
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gearshift.training.callbacks.base import Callback, Emit, EvalResult, Facts, StepMetrics
-from gearshift.training.logging.quantities import real
+from gearshift.training.logging.encoding import real
 
 if TYPE_CHECKING:
     from gearshift.training.train_plan import TrainPlan

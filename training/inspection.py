@@ -14,13 +14,13 @@ import torch
 from torch.nn import Module
 
 from gearshift.models.base import HasPredictions
-from gearshift.training.logging.printable import caught
+from gearshift.training.logging.encoding import caught
 
 if TYPE_CHECKING:
     from gearshift.engines.base import Engine
     from gearshift.models.base import Predictions, Task
+    from gearshift.training.agreement import Interruption
     from gearshift.training.callbacks.base import CallbackList
-    from gearshift.training.interruption import Interruption
     from gearshift.training.optim.updater import Updater
     from gearshift.training.settings import TrainingSettings
 

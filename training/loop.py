@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from gearshift.training.accumulate import accumulate
 from gearshift.training.callbacks.base import THROTTLING, Action, Outcome
-from gearshift.training.resources.throttle import OutOfMemory, is_out_of_memory
-from gearshift.training.step_timer import DATA, OPTIMIZER, OTHER
+from gearshift.training.step_metrics import DATA, OPTIMIZER, OTHER
+from gearshift.training.throttle import OutOfMemory, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch.nn import Module

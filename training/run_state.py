@@ -7,10 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from gearshift.training import stop_reason
 from gearshift.training.accumulate import TOKENS, total_units
-from gearshift.training.agreement import WORKER_DIED, Agreed, agree_later, first_error
+from gearshift.training.agreement import (
+    WORKER_DIED,
+    Agreed,
+    Interrupted,
+    Interruption,
+    agree_later,
+    first_error,
+)
 from gearshift.training.callbacks.base import (
+    FINISHED,
+    REPLAYED,
     TEST,
     THROTTLING,
     Action,
@@ -20,18 +28,28 @@ from gearshift.training.callbacks.base import (
     Facts,
     Outcome,
     Step,
+    WorkerDied,
+    completed,
+    failed,
+    requested,
 )
-from gearshift.training.checkpoint.controller import CheckpointController
 from gearshift.training.checkpoint.manifest import CheckpointError
+from gearshift.training.checkpoint.writer import CheckpointController
 from gearshift.training.evaluation.evaluate import check_measures, measure
 from gearshift.training.evaluation.evaluator import Evaluator
 from gearshift.training.inspection import Preview, shapes, untrained
-from gearshift.training.interruption import Interrupted, Interruption
 from gearshift.training.optim.updater import Updater
 from gearshift.training.resources.memory import synchronize
-from gearshift.training.resources.throttle import Throttle
-from gearshift.training.step_metrics import RunMetrics, timing
-from gearshift.training.step_timer import DATA, EVALUATION, OTHER, SAVING, StepTimer
+from gearshift.training.step_metrics import (
+    DATA,
+    EVALUATION,
+    OTHER,
+    SAVING,
+    RunMetrics,
+    StepTimer,
+    timing,
+)
+from gearshift.training.throttle import Throttle
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -39,6 +57,7 @@ if TYPE_CHECKING:
     from gearshift.engines.base import Engine, Update
     from gearshift.models.base import Task
     from gearshift.training.accumulate import Accumulated, Units
+    from gearshift.training.callbacks.base import StopReason
     from gearshift.training.checkpoint.manifest import Score
     from gearshift.training.checkpoint.resume_point import ResumePoint
     from gearshift.training.checkpoint.writer import CheckpointWriter
@@ -47,7 +66,6 @@ if TYPE_CHECKING:
     from gearshift.training.evaluation.evaluate import HeldOut
     from gearshift.training.resources.memory import PeakMemory
     from gearshift.training.settings import TrainingSettings
-    from gearshift.training.stop_reason import StopReason
     from gearshift.training.stragglers import Stragglers
     from gearshift.training.train_plan import TrainPlan
 
@@ -157,7 +175,7 @@ class TrainingRun:
             self.evaluate()
         reason = self._evaluator.reason_to_stop
         if reason:  # the checkpoint was the last one
-            self._stop = stop_reason.completed(reason)
+            self._stop = completed(reason)
         if self._straggler_ratio is not None and engine.world.size > 1:
             from gearshift.training.stragglers import Stragglers  # of several ranks only
 
@@ -170,7 +188,7 @@ class TrainingRun:
         try:
             yield
         except Interrupted as interrupted:
-            self._stop = stop_reason.requested(interrupted.actions)
+            self._stop = requested(interrupted.actions)
 
     @property
     def _is_stopped(self) -> bool:
@@ -207,7 +225,7 @@ class TrainingRun:
             return units, Action.NOTHING
         if agreed & WORKER_DIED:
             text = str(error) if error else None
-            raise stop_reason.WorkerDied(first_error(world, text))
+            raise WorkerDied(first_error(world, text))
         if agreed & _NONFINITE:
             self._fail(*self.updater.nonfinite.describe(world))
             return units, Action.NOTHING
@@ -215,7 +233,7 @@ class TrainingRun:
             with self.timer.paused(SAVING):
                 self._checkpoints.wait()
         actions = Action(agreed & ~_SAVED)
-        self._stop = self._stop or stop_reason.requested(actions)
+        self._stop = self._stop or requested(actions)
         if self._is_stopped and not self._checkpoints.saves_on_signal:
             actions &= ~Action.SAVE
         return units, actions
@@ -322,14 +340,14 @@ class TrainingRun:
             return
         reason = self._evaluator.reason_to_stop
         if reason and not self.is_over:
-            self._stop = stop_reason.completed(reason)
+            self._stop = completed(reason)
         error = self.updater.nonfinite.error_of_evaluation(self._evaluator.deciding, self.step)
         if self._evaluator.score is not None:
             self._save(self._evaluator.score)
         if error is not None:
             if self._checkpoints.saves_last:
                 self.save()  # its weights are finite
-            self._stop = stop_reason.failed(*error)
+            self._stop = failed(*error)
 
     def save(self) -> None:
         """Save a checkpoint, unless this step has one."""
@@ -388,14 +406,14 @@ class TrainingRun:
     def _fail(self, text: str, fault: str | None) -> None:
         if fault is not None:
             self._callbacks.event("nonfinite", {"text": text, "fault": fault})
-        self._stop = stop_reason.failed(text, fault)
+        self._stop = failed(text, fault)
 
     # The end
 
     def finish(self) -> Outcome:
         """Log, evaluate and save what is due at the end, and call the callbacks."""
         if self._stop is None and self.step < self._plan.end_step:
-            self._stop = stop_reason.REPLAYED
+            self._stop = REPLAYED
             self.save()
         elif not self._is_stopped:
             with self._interruptible():
@@ -406,9 +424,9 @@ class TrainingRun:
         with self.timer.paused(SAVING):
             self._checkpoints.wait()
         synchronize(self._engine.world.device)  # the timer then knows all parts
-        reason = self._stop or stop_reason.FINISHED
+        reason = self._stop or FINISHED
         if self._stop is None and self.step < self._plan.total_steps:
-            reason = stop_reason.completed(f"stop.after: reached step {self.step}")
+            reason = completed(f"stop.after: reached step {self.step}")
         return self._end(reason, self._metrics.peaks.maximum(self._engine.world))
 
     def _complete(self) -> None:
@@ -461,7 +479,7 @@ class TrainingRun:
 
         Except for WorkerDied, which all ranks raise, between two steps: what was trained is saved.
         """
-        if isinstance(error, stop_reason.WorkerDied) and self._checkpoints.saves_on_signal:
+        if isinstance(error, WorkerDied) and self._checkpoints.saves_on_signal:
             try:
                 if not self._has_other_weights:
                     self.save()
@@ -469,7 +487,7 @@ class TrainingRun:
             except CheckpointError as unsaved:
                 self._callbacks.event("warning", {"text": str(unsaved)})
         self._checkpoints.writer.abandon()
-        reason = stop_reason.failed(f"{type(error).__name__}: {error}")
+        reason = failed(f"{type(error).__name__}: {error}")
         self._end(reason, self._metrics.peaks.local(self._engine.world.device))
 
     def _end(self, reason: StopReason, peaks: Mapping[str, int | None]) -> Outcome:

@@ -24,7 +24,6 @@ from gearshift.engines.base import (
     Update,
     World,
 )
-from gearshift.engines.deferred_init import is_deferred
 from gearshift.engines.device import use_threads
 from gearshift.engines.frozen_weights import round_weights
 from gearshift.engines.precision import (
@@ -35,7 +34,7 @@ from gearshift.engines.precision import (
     set_matmul_precision,
 )
 from gearshift.engines.preparation import build_optimizer, change_forward, move_to_device
-from gearshift.engines.special_parameters import UnchangedWeights
+from gearshift.engines.special_parameters import UnchangedWeights, is_deferred
 from gearshift.engines.state import (
     broadcast_buffers,
     check_cover,

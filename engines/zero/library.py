@@ -21,8 +21,8 @@ from torch.optim import Optimizer
 
 from gearshift.engines import environment
 from gearshift.engines.base import EngineError, World
-from gearshift.engines.deferred_init import is_deferred
-from gearshift.engines.pinned import pinned
+from gearshift.engines.device import pinned
+from gearshift.engines.special_parameters import is_deferred
 from gearshift.engines.state import broadcast
 
 OLDEST = "0.19.8"

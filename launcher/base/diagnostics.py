@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from gearshift.launcher.base.redaction import redact
-from gearshift.training.logging.printable import printable
+from gearshift.training.logging.encoding import printable
 
 Error = TypeVar("Error", bound="SettingsError")
 PROGRAM = "python -m launcher"

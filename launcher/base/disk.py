@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.base.redaction import redact
-from gearshift.training.logging.quantities import size
+from gearshift.training.logging.encoding import size
 
 SHOWN = 40
 """Characters of an impossible path in a message."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
-from pathlib import Path
-from tempfile import mkdtemp
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -387,25 +384,6 @@ def at_signal(cleanup: Callable[[], object]) -> Iterator[None]:
     finally:
         if cleanup in cleanups:  # not where another thread has ended the process
             cleanups.remove(cleanup)
-
-
-@contextmanager
-def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
-    """A new folder, removed at the end, also where a signal ends the process. Touches the disk."""
-    folders: list[Path] = []
-
-    def remove() -> None:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    with at_signal(remove):
-        try:
-            with deferred():  # a signal in between would leave the folder behind
-                folders.append(Path(mkdtemp(prefix=prefix, dir=parent)))
-            yield folders[0]
-        finally:
-            with deferred():
-                remove()
 
 
 def exception(number: int) -> BaseException:

@@ -12,7 +12,7 @@ from gearshift.launcher.commands import output
 from gearshift.launcher.compare import candidates, report, runner
 from gearshift.launcher.compare.candidates import PlannedComparison
 from gearshift.launcher.config.command_line import CommandLine, arguments
-from gearshift.training.logging.printable import printable
+from gearshift.training.logging.encoding import printable
 
 
 def main(command_line: CommandLine) -> int:

@@ -32,10 +32,9 @@ from gearshift.launcher.config.machine import Machine, amd_gpus, detect_machine,
 from gearshift.launcher.config.schema import AUTO
 from gearshift.launcher.run import affinity
 from gearshift.slurm import queue
-from gearshift.training.logging.printable import printable
-from gearshift.training.logging.quantities import size
-from gearshift.training.resources import cgroup
-from gearshift.training.resources.cgroup import Share
+from gearshift.training.logging.encoding import printable, size
+from gearshift.training.resources import memory
+from gearshift.training.resources.memory import Share
 
 MIB = 2**20
 GIB = 2**30
@@ -101,8 +100,8 @@ def _checks() -> Iterator[Check]:
     yield check_python(platform.python_version())
     yield check_others()
     yield check_compiler()
-    yield check_memory(here, cgroup.memory())
-    yield check_swap(cgroup.swap())
+    yield check_memory(here, memory.container_memory())
+    yield check_swap(memory.container_swap())
     # Containers have 64 MiB by default, which one large batch of the loader workers fills.
     fix = "docker run --shm-size=8g  or  mount -o remount,size=8G /dev/shm  or  --num-workers 0"
     if sys.platform == "linux":

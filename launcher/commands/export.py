@@ -7,7 +7,7 @@ from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.saved_runs import export
 from gearshift.launcher.saved_runs.saved_model import find_saved
-from gearshift.training.logging.quantities import real, size
+from gearshift.training.logging.encoding import real, size
 
 
 def main(command_line: CommandLine) -> int:

@@ -8,8 +8,7 @@ from typing import Any
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.config.command_line import CommandLine
-from gearshift.training.logging.printable import printable
-from gearshift.training.logging.strict_json import encode
+from gearshift.training.logging.encoding import encode, printable
 
 
 def show(command_line: CommandLine, content: Any, text: str) -> int:

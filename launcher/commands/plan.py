@@ -22,7 +22,7 @@ from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder.resume_rules import decide
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.stages import pipeline
-from gearshift.training.logging.quantities import amount, duration, size
+from gearshift.training.logging.encoding import amount, duration, size
 
 if TYPE_CHECKING:
     from gearshift.launcher.plan.plan import Plan

@@ -17,7 +17,7 @@ from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.saved_runs import predict
 from gearshift.launcher.saved_runs.predict import Predictor, Result
 from gearshift.models.base import DataError, GeneratesText, Prompt, Sampling
-from gearshift.training.logging.strict_json import encode
+from gearshift.training.logging.encoding import encode
 
 if TYPE_CHECKING:
     from torch.nn import Module

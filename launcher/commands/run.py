@@ -19,9 +19,8 @@ from gearshift.launcher.run.prepare import collected, first_line, prepare_run
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder.run_plan import Pipeline
 from gearshift.slurm.environment import JOB_VARIABLE
-from gearshift.training.logging.outputs import discarding
-from gearshift.training.logging.printable import printable
-from gearshift.training.logging.strict_json import encode
+from gearshift.training.logging.console_reporter import discarding
+from gearshift.training.logging.encoding import encode, printable
 
 if TYPE_CHECKING:
     from gearshift.launcher.run.job_generation import JobGeneration
@@ -43,7 +42,9 @@ def main(command_line: CommandLine) -> int:
             raise
         # The job script needs an outcome for every end.
         signals.end_start()
-        end = run_end.of_error(error, generation.rank)
+        from gearshift.launcher.run.run_error import of_error
+
+        end = of_error(error, generation.rank)
         generation.end(end.kind, end.exit_code, end.text)
         raise
 

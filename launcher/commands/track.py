@@ -14,7 +14,7 @@ from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
-from gearshift.training.trackers.catalog import TRACK_PATTERN, TRACKER_FORMS
+from gearshift.training.settings import TRACK_PATTERN, TRACKER_FORMS
 from gearshift.training.trackers.follow import Run
 from gearshift.training.trackers.process import Trackers
 

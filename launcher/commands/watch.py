@@ -16,9 +16,8 @@ from gearshift.launcher.commands.catalog import ONCE
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.checkpoint_search import newest
-from gearshift.training.logging.outputs import can_redraw
-from gearshift.training.logging.printable import printable
-from gearshift.training.logging.strict_json import encode
+from gearshift.training.logging.console_reporter import can_redraw
+from gearshift.training.logging.encoding import encode, printable
 
 if TYPE_CHECKING:
     from gearshift.launcher.report.watched_run import WatchedRun

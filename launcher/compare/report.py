@@ -17,8 +17,7 @@ from gearshift.launcher.report import page
 from gearshift.launcher.report.page import PlotLine, as_json, plot, thinned
 from gearshift.training.evaluation.early_stopping import Target
 from gearshift.training.logging.console_text import render_part
-from gearshift.training.logging.quantities import amount, counted, duration, real, size
-from gearshift.training.logging.strict_json import encode
+from gearshift.training.logging.encoding import amount, counted, duration, encode, real, size
 from gearshift.training.storage import atomic_write, storage_errors
 
 Table = tuple[str, Sequence[Sequence[str]]]

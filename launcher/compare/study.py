@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError, counted, plain
-from gearshift.launcher.base.signals import temporary_folder
+from gearshift.launcher.base.temporary import temporary_folder
 from gearshift.launcher.config.check import SPLIT_FIX
 from gearshift.launcher.config.errors import about_data
 from gearshift.launcher.config.provenance import Resolved

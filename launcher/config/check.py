@@ -42,9 +42,8 @@ from gearshift.launcher.config.selection import STAGES, declared_stages, errors,
 from gearshift.launcher.config.settings_file import nearest_file
 from gearshift.models.base import DataError
 from gearshift.models.catalog import FAMILIES, HUB, is_custom
-from gearshift.models.common.data_files import install_command
-from gearshift.training.settings import PROFILE_WARMUP, duration_steps
-from gearshift.training.trackers.catalog import TRACKERS
+from gearshift.models.common.data_reports import install_command
+from gearshift.training.settings import PROFILE_WARMUP, TRACKERS, duration_steps
 
 if TYPE_CHECKING:
     from gearshift.models.base import Task

@@ -16,7 +16,7 @@ from gearshift.launcher.config.provenance import CliArgs, ResetPart
 from gearshift.launcher.config.schema import AUTO, config_of, setting_infos
 from gearshift.models.base import SplitName
 from gearshift.models.catalog import FAMILIES, stages_of
-from gearshift.training.trackers.catalog import TRACKERS
+from gearshift.training.settings import TRACKERS
 
 Values = Literal[
     "models", "modes", "engines", "stages", "keys", "parts", "trackers", "files", "folders", "paths"

@@ -10,7 +10,8 @@ from pathlib import Path
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
 from gearshift.models.catalog import HUB, folder_of
-from gearshift.slurm.environment import InvalidEnvironment, read_rank_environment
+from gearshift.slurm.environment import InvalidEnvironment
+from gearshift.slurm.variables import read_rank_environment
 
 FORM = f"{HUB}OWNER/NAME, or with a branch, tag or commit {HUB}OWNER/NAME@REVISION"
 _NAME = re.compile(r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?")

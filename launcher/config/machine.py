@@ -17,7 +17,7 @@ import psutil
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import counted
-from gearshift.training.resources import cgroup
+from gearshift.training.resources import memory
 
 if TYPE_CHECKING:
     from gearshift.training.resources.nvml import GpuState
@@ -192,7 +192,7 @@ def _cores(group: Path) -> int:
 def _ram_bytes(group: Path) -> int:
     """Main memory that this process may use."""
     total = psutil.virtual_memory().total
-    limit = cgroup.memory(group)
+    limit = memory.container_memory(group)
     return total if limit is None else min(total, limit.limit)
 
 

@@ -45,10 +45,10 @@ from gearshift.training.settings import (
     Save,
     Section,
     Steps,
+    Track,
     Tracking,
 )
-from gearshift.training.trackers.catalog import TRACKER_FORMS as TRACKERS
-from gearshift.training.trackers.catalog import Track
+from gearshift.training.settings import TRACKER_FORMS as TRACKERS
 
 FIRST_RUN = ("language", "small")
 """The family and size of a run without --model."""

@@ -458,7 +458,9 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
                     invalid.append(input_errors().unknown_key(family, layer, key))
                 continue
             if name in (MODE_LAYER, PROFILE_LAYER):
-                value, how = presets.apply_change(setting.value, below[key].value, sizes)
+                from gearshift.launcher.config.scaled_change import apply_change
+
+                value, how = apply_change(setting.value, below[key].value, sizes)
                 setting = Setting(value, replace(setting.origin, how=how))
             value, wrong = _read(family, key, setting, values[key])
             invalid += wrong

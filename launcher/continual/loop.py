@@ -17,7 +17,7 @@ from pathlib import Path
 from gearshift.launcher.base import exit_codes, signals
 from gearshift.launcher.base.diagnostics import SettingsError, counted
 from gearshift.launcher.base.signals import ProcessPhase, Stopped
-from gearshift.launcher.run import execute, run_end
+from gearshift.launcher.run import execute, run_end, run_error
 from gearshift.launcher.run.experience import record_settings, recorded_settings, spec_of
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run.supervisor import supervise
@@ -32,9 +32,8 @@ from gearshift.launcher.run_folder.file_records import (
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.training.callbacks.base import Facts, Outcome
+from gearshift.training.logging.encoding import encode_bytes, printable
 from gearshift.training.logging.metrics import append_event
-from gearshift.training.logging.printable import printable
-from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
 
 _UNFINISHED = (
@@ -253,7 +252,7 @@ class ContinualLoop:
                     if end:
                         return end
             except (SettingsError, StorageError, KeyboardInterrupt, Stopped) as error:
-                return run_end.of_error(error, 0)
+                return run_error.of_error(error, 0)
 
     def _first_ledger(self) -> Ledger:
         """The ledger at the resume point; of a run that starts, its complete first data."""

@@ -33,10 +33,10 @@ from gearshift.launcher.base.diagnostics import PROGRAM, FetchError, SettingsErr
 from gearshift.launcher.config.feature_checks import VARIABLES, DownloadTarget, targets
 from gearshift.launcher.config.schema import Download
 from gearshift.launcher.run_folder import lock
-from gearshift.models.common.data_files import progress
+from gearshift.models.common.data_reports import progress
 from gearshift.slurm.environment import RankEnvironment
-from gearshift.training.logging.outputs import PlainOutput
-from gearshift.training.logging.quantities import size
+from gearshift.training.logging.console_reporter import PlainOutput
+from gearshift.training.logging.encoding import size
 from gearshift.training.storage import StorageError, atomic_write, read_regular
 
 if not hasattr(tarfile, "data_filter"):  # before Python 3.10.12 and 3.11.4

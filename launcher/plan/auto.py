@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gearshift.engines.catalog import ENGINES, Entry, missing
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import SettingsError, plain
-from gearshift.launcher.config.batching import MICRO, larger, may_grow
+from gearshift.launcher.config.batching import ACCUMULATION, MICRO
 from gearshift.launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs, Resolved
 from gearshift.launcher.config.schema import AUTO
 from gearshift.launcher.plan.ladder import ENGINE, EXACT, Change, PlanWith, choose_step, climb
@@ -209,3 +209,17 @@ def _candidates(
             fits = True
             fits_unchanged = fits_unchanged or not change
         yield {ENGINE: engine.name, **change}, planned
+
+
+def larger(numbers: Batching) -> Iterator[Batching]:
+    """The same global batch with larger micro-batches, the largest first."""
+    share = numbers.micro_batch * numbers.accumulation
+    for micro in range(share, numbers.micro_batch, -1):
+        if share % micro == 0:
+            yield replace(numbers, micro_batch=micro, accumulation=share // micro)
+
+
+def may_grow(resolved: Resolved) -> bool:
+    """Whether the memory of a GPU may decide the micro-batch: neither user nor mode has set it."""
+    is_set = not {MICRO, ACCUMULATION}.isdisjoint(resolved.keys.user | resolved.keys.mode)
+    return resolved.device != "cpu" and resolved.batching.accumulation > 1 and not is_set

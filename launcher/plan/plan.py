@@ -24,9 +24,9 @@ from gearshift.engines.frozen_weights import round_weights
 from gearshift.engines.precision import DTYPES, norms_in_fp32
 from gearshift.engines.world import ProcessWorld
 from gearshift.launcher.base.diagnostics import SettingsError
-from gearshift.launcher.base.signals import temporary_folder
-from gearshift.launcher.config import batching
-from gearshift.launcher.config.engine_options import engine_options
+from gearshift.launcher.base.temporary import temporary_folder
+from gearshift.launcher.config import batching, fitted_batch
+from gearshift.launcher.config.adapt import engine_options
 from gearshift.launcher.config.errors import about_data, about_setting
 from gearshift.launcher.config.provenance import Batching, Resolved
 from gearshift.launcher.config.resolve import fetch_weights
@@ -55,9 +55,9 @@ from gearshift.launcher.plan.target import (
 )
 from gearshift.launcher.plan.time import UNKNOWN, Seconds
 from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
-from gearshift.training.checkpoint import base_weights, room
+from gearshift.training.checkpoint import base_weights, retention
 from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
-from gearshift.training.logging.quantities import size
+from gearshift.training.logging.encoding import size
 from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings
 from gearshift.training.throughput import Gpu
 from gearshift.training.train_plan import TrainPlan, solve
@@ -283,7 +283,7 @@ class Planner:
 
     def fitted(self, resolved: Resolved) -> Resolved:
         """The run with the batch that it would use for its data."""
-        return batching.fitted(resolved, len(self._samples))
+        return fitted_batch.fitted(resolved, len(self._samples))
 
     def subject(self, resolved: Resolved) -> Subject:
         """The training of the task with the batch numbers of `resolved`. Raises DataError."""
@@ -381,7 +381,7 @@ class Planner:
         def change(model: Module) -> None:
             self._process_bytes = self._process_bytes or psutil.Process().memory_info().rss
             only_trained = base_weights.has_adapters(subject.task)
-            bytes_ = room.checkpoint_bytes(model, subject.settings, only_trained=only_trained)
+            bytes_ = retention.checkpoint_bytes(model, subject.settings, only_trained=only_trained)
             checkpoints.append(bytes_)
             if rounds:
                 norms_in_fp32(model)

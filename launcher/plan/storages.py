@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from gearshift.engines.state import stored
-from gearshift.training.step_timer import BACKWARD
+from gearshift.training.step_metrics import BACKWARD
 
 _COUNTED = (Tensor, Parameter, FakeTensor)
 _DEVICE = torch.ops.prim.device.default

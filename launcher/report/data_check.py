@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from gearshift.launcher.base import disk, environment, signals
+from gearshift.launcher.base import disk, environment, temporary
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted, nearest_match
 from gearshift.launcher.config.command_line import OPTIONS, TRAINING
 from gearshift.launcher.config.errors import about_data
@@ -64,7 +64,7 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
     from gearshift.training.inspection import shapes
 
     settings = resolved.settings
-    with signals.temporary_folder("gearshift-data-") as folder:
+    with temporary.temporary_folder("gearshift-data-") as folder:
         try:
             task = task_with_data(settings, folder)
             first = Samples(task, task.data("train"), settings.train.seed)[0, [0]]

@@ -16,7 +16,7 @@ from gearshift.launcher.report.run_record import OF_ANOTHER_VERSION, RunRecord
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.training.logging import console_text
-from gearshift.training.logging.quantities import amount, counted, duration, real, size
+from gearshift.training.logging.encoding import amount, counted, duration, real, size
 
 Row = tuple[str, ...]
 _ABOVE_MODE = (*FITTED_LAYERS, *USER_LAYERS)

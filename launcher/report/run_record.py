@@ -20,7 +20,7 @@ from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_folder import AFTER, BEFORE, SAMPLES
 from gearshift.training.checkpoint import manifest
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest
-from gearshift.training.logging.quantities import size
+from gearshift.training.logging.encoding import size
 from gearshift.training.storage import read_regular
 
 Columns = Mapping[str, list[Point]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,11 @@ from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.followed_lines import FollowedLines
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import SLURM_FOLDER
-from gearshift.training.callbacks.base import StepMetrics
+from gearshift.training.callbacks.base import Facts, StepMetrics
 from gearshift.training.logging.console_reporter import Progress
 from gearshift.training.logging.console_text import WARNING, describe, render_best, render_row
-from gearshift.training.logging.metrics import step_metrics, usage_of
-from gearshift.training.logging.printable import printable
-from gearshift.training.logging.quantities import real
+from gearshift.training.logging.encoding import printable, real
+from gearshift.training.logging.metrics import KEYS, OF_PART, usage_of
 from gearshift.training.train_plan import TrainPlan
 
 _TRAIN_PLAN = TypeAdapter(TrainPlan)
@@ -248,3 +247,19 @@ def as_json(snapshot: Snapshot) -> Mapping[str, Any]:
         "usage_percent": progress.usage,
         "last_event": progress.event,
     }
+
+
+def step_metrics(line: Facts) -> StepMetrics:
+    """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
+    values: dict[str, Any] = {}
+    for field in fields(StepMetrics):
+        values[field.name] = line.get(KEYS.get(field.name, field.name))
+    # NaN and infinities are strings in metrics.jsonl: training/logging/encoding.py.
+    values["loss"] = float(line["loss"])
+    values["grad_norm"] = float(line["grad_norm"])
+    values["parts"] = {name: float(value) for name, value in line.get("parts", {}).items()}
+    values["lrs"] = {}
+    for key in line:
+        if key.startswith(OF_PART):
+            values["lrs"][key.removeprefix(OF_PART)] = line[key]
+    return StepMetrics(**values)

@@ -18,14 +18,18 @@ from gearshift.launcher.config.schema import Settings, model_name
 from gearshift.launcher.run_folder.run_folder import SAMPLES
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import DataError, TracksProgress
-from gearshift.training.callbacks.base import Callback, Emit, Facts, RunInfo
-from gearshift.training.callbacks.preemption import Deadline, Preemption
+from gearshift.training.callbacks.base import Callback, Deadline, Emit, Facts, Preemption, RunInfo
 from gearshift.training.health import Health
 from gearshift.training.inspection import Architecture
-from gearshift.training.logging.console_reporter import ConsoleReporter
+from gearshift.training.logging.console_reporter import (
+    ConsoleOutput,
+    ConsoleReporter,
+    LogFileOutput,
+    PlainOutput,
+    can_redraw,
+)
+from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.logging.metrics import EventsWriter, MetricsWriter, ResultWriter
-from gearshift.training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput, can_redraw
-from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.resources.limits import RESOURCES, LimitEnforcer, ResourceMonitor
 from gearshift.training.resources.memory import CacheClearing
 from gearshift.training.storage import Storage

@@ -8,7 +8,7 @@ from typing import Any
 
 from gearshift.launcher.base.diagnostics import PROGRAM, as_json, counted
 from gearshift.launcher.config import render
-from gearshift.launcher.config.batching import expected
+from gearshift.launcher.config.fitted_batch import expected
 from gearshift.launcher.config.provenance import Batching, Resolved
 from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.run.prepare import parameters, processes_of

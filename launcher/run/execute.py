@@ -30,13 +30,13 @@ from gearshift.launcher.run_folder.run_folder import EXPERIENCES, LOG, REPORT, S
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.models.catalog import FAMILIES
 from gearshift.training.logging.metrics import append_event
-from gearshift.training.resources import cgroup
-from gearshift.training.resources.throttle import MAX_HALVINGS
+from gearshift.training.resources import memory
 from gearshift.training.storage import Storage
+from gearshift.training.throttle import MAX_HALVINGS
 
 if TYPE_CHECKING:
     from gearshift.training.callbacks.base import Outcome
-    from gearshift.training.evaluation.evaluate import SplitResult
+    from gearshift.training.evaluation.evaluate_split import SplitResult
 
 _LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
@@ -69,7 +69,9 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
                 end = explain(train(plan, lambda end: show(explain(end))))
     except (FetchError, Stopped, KeyboardInterrupt) as error:
         # Signals come here between the parts that handle them.
-        end = run_end.of_error(error, plan.launched.rank if plan.launched else 0)
+        from gearshift.launcher.run.run_error import of_error
+
+        end = of_error(error, plan.launched.rank if plan.launched else 0)
         show(end)
     if not folder:
         return end
@@ -140,7 +142,7 @@ def _may_be_killed() -> bool:
     """
     handler = signals.installed()
     is_job = handler is not None and handler.in_job
-    return environment.is_own_process and not is_job and cgroup.memory() is not None
+    return environment.is_own_process and not is_job and memory.container_memory() is not None
 
 
 def worker() -> Callable[[RunPlan], Outcome | SplitResult]:
@@ -158,7 +160,9 @@ def run_rank(plan: RunPlan, rank: int = 0) -> RunEnd:
 
     def report(error: BaseException) -> None:
         if plan.reports is not None:
-            run_end.save_and_exit(run_end.of_error(error, rank), plan.reports)
+            from gearshift.launcher.run.run_error import of_error, save_and_exit
+
+            save_and_exit(of_error(error, rank), plan.reports)
 
     try:
         with signals.stoppable(report), environment.logged(plan.log):
@@ -167,7 +171,9 @@ def run_rank(plan: RunPlan, rank: int = 0) -> RunEnd:
             return run_end.agreed(asdict(worker()(plan)), rank)
     # The outermost frame of a rank: every end, also Ctrl-C, is handed back.
     except BaseException as error:
-        return run_end.of_error(error, rank)
+        from gearshift.launcher.run.run_error import of_error
+
+        return of_error(error, rank)
     finally:
         signals.leave("")
 
@@ -196,9 +202,9 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
     restarts = 0
     reductions = 0
     while True:
-        kills_before = cgroup.oom_kills() or 0
+        kills_before = memory.oom_kills() or 0
         end = attempt(again)
-        kills = (cgroup.oom_kills() or 0) - kills_before
+        kills = (memory.oom_kills() or 0) - kills_before
         end = run_end.out_of_memory(end, kills, again.resolved.batching)
         if end.text:
             show(end)

@@ -12,13 +12,8 @@ from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.signals import Publish
-from gearshift.slurm.environment import (
-    SLURM_FOLDER,
-    Generation,
-    InvalidEnvironment,
-    read_generation,
-    read_rank_environment,
-)
+from gearshift.slurm.environment import SLURM_FOLDER, Generation, InvalidEnvironment
+from gearshift.slurm.variables import read_generation, read_rank_environment
 from gearshift.training.storage import open_staged, publish_new
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 from gearshift.engines.catalog import ENGINES, Entry, missing
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
-from gearshift.launcher.config import engine_options, machine
+from gearshift.launcher.config import adapt, machine
 from gearshift.launcher.config.command_line import FORCE
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
@@ -23,13 +23,8 @@ from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.catalog import is_custom
-from gearshift.slurm.environment import (
-    InvalidEnvironment,
-    RankEnvironment,
-    read_generation,
-    read_rank_environment,
-)
-from gearshift.training.logging.quantities import size
+from gearshift.slurm.environment import InvalidEnvironment, RankEnvironment, is_launched
+from gearshift.training.logging.encoding import size
 
 _FREE = 0.03
 """The share of main memory that a run leaves free, or it is refused."""
@@ -70,15 +65,17 @@ def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
     variables = environment.variables()
     launched = None
     generation = None
-    try:
-        generation = read_generation(variables)
-        launched = read_rank_environment(variables)
-        if launched:
-            from gearshift.slurm.address import reachable
+    if is_launched(variables):
+        from gearshift.slurm.address import reachable
+        from gearshift.slurm.variables import read_generation, read_rank_environment
 
-            launched = reachable(launched, variables)
-    except InvalidEnvironment as error:
-        invalid = [Diagnostic(error.message, where="the environment", allowed=error.allowed)]
+        try:
+            generation = read_generation(variables)
+            launched = read_rank_environment(variables)
+            if launched:
+                launched = reachable(launched, variables)
+        except InvalidEnvironment as error:
+            invalid = [Diagnostic(error.message, where="the environment", allowed=error.allowed)]
     here = machine.detect_machine()
     if launched:
         here = here.for_ranks(launched.local_size, launched.cpus)
@@ -109,7 +106,7 @@ def prepare_run_at(
         decision = _decide(args, out, here, launched)
         if is_here and _ENGINE in decision.resolved.keys.auto:
             decision = _with_fastest_engine(args, out, here, launched)
-        engine_options.deepspeed_layout(decision.resolved, decision.resolved.settings.engine)
+        adapt.deepspeed_layout(decision.resolved, decision.resolved.settings.engine)
     except SettingsError as error:
         diagnostics += error.diagnostics
 
@@ -244,11 +241,11 @@ def parameters(resolved: Resolved) -> int | None:
 
 def least_room_bytes(resolved: Resolved) -> int:
     """The room that the run needs at least; the run itself knows more, and checks that again."""
-    from gearshift.training.checkpoint import room
+    from gearshift.training.checkpoint import retention
 
     save = resolved.settings.save
     saves = save.required and (save.last or save.every or save.keep_best)
-    return room.least_bytes(parameters(resolved)) if saves else 0
+    return retention.least_bytes(parameters(resolved)) if saves else 0
 
 
 def first_line(ready: RunPlan) -> str:

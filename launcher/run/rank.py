@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.config.presets import TASK_FOLDER
-from gearshift.launcher.run import run_end
+from gearshift.launcher.run import run_end, run_error
 from gearshift.launcher.run.execute import run_rank
 from gearshift.launcher.run.supervisor import PLAN, SUPERVISOR, stacks_file
 from gearshift.launcher.run_folder.run_plan import RunPlan
@@ -59,10 +59,10 @@ def serve(folder: Path) -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             plan = load_plan(folder)
         except BaseException as error:  # as in `run_rank`
-            end = run_end.of_error(error, rank)
+            end = run_error.of_error(error, rank)
         else:
             end = run_rank(replace(plan, console=plan.console and rank == 0), rank)
-        run_end.save_and_exit(end, folder)
+        run_error.save_and_exit(end, folder)
 
 
 def _end_with_parent(parent: int) -> None:

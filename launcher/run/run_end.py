@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -18,17 +16,21 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from pydantic import ConfigDict, TypeAdapter
 
 from gearshift.launcher.base import environment, exit_codes
-from gearshift.launcher.base.diagnostics import Diagnostic, FetchError, SettingsError, counted
+from gearshift.launcher.base.diagnostics import Diagnostic, counted
 from gearshift.launcher.base.redaction import redact_variables
-from gearshift.launcher.base.signals import Stopped
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.logging.strict_json import encode_bytes
-from gearshift.training.storage import StorageError, atomic_write
+from gearshift.training.logging.encoding import encode_bytes
+from gearshift.training.storage import atomic_write
 
 if TYPE_CHECKING:
-    from gearshift.training.resources.throttle import BatchSizes
+    from gearshift.training.throttle import BatchSizes
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gearshift.training.throttle import BatchSizes
 
 Kind = Literal[
     "ended",
@@ -51,12 +53,6 @@ _CODES = {
     "stopped": exit_codes.RUN_AGAIN,
     "set aside": exit_codes.RUN_AGAIN,
 }
-_LOST_PEER = re.compile(
-    r"connection (was )?(closed|reset|refused)|broken pipe|remote process|socket ?timeout"
-    r"|timed out waiting|timeout caused pair closure"
-    r"|nccl.*(abort|remote error)|store.*(closed|timed? ?out)",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -169,82 +165,6 @@ def agreed(outcome: Facts, rank: int) -> RunEnd:
     return build("ended", rank, text, exit_code=code, outcome=outcome, fault=outcome.get("fault"))
 
 
-def of_error(error: BaseException, rank: int) -> RunEnd:
-    """The end of a rank by `error`, without secrets of the environment."""
-    if isinstance(error, KeyboardInterrupt):
-        text = "interrupted before anything was saved"
-        code = exit_codes.INTERRUPTED
-        return build("stopped", rank, text, exit_code=code, cause=error)
-    if isinstance(error, Stopped):
-        text = f"stopped by {error.signal_name} before anything was saved; run again"
-        return build("stopped", rank, text, cause=error)
-    # Imported for an error only: a run that works needs none of them, and a thread that ends one
-    # at a signal would wait for an import of the main thread.
-    from gearshift.engines.base import EngineError, PeersMissing
-    from gearshift.launcher.config.errors import about_data
-    from gearshift.launcher.run_folder.generations import FencedOff
-    from gearshift.models.base import DataError
-    from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointSetAside
-    from gearshift.training.resources.throttle import OutOfMemory
-    from gearshift.training.stop_reason import WorkerDied
-
-    where = f"rank {rank} on {socket.gethostname()}"
-    cause = error
-    if isinstance(error, EngineError):
-        error = SettingsError.of(str(error))
-    elif isinstance(error, DataError):
-        error = about_data(error)
-    text = str(error)
-    if isinstance(error, SettingsError):
-        return build("invalid input", rank, text, diagnostics=error.diagnostics, cause=cause)
-    kind: Kind = "failed"
-    trace = ""
-    fault = None
-    micro_batch = None
-    if isinstance(error, WorkerDied):
-        if not text.startswith("rank "):
-            text = f"{where}: {text}"
-        # A bus error is one of /dev/shm.
-        fault = "shared_memory" if " by signal 7;" in text else "dead_worker"
-    elif isinstance(error, FencedOff):
-        kind = "fenced"
-    elif isinstance(error, CheckpointSetAside):
-        kind = "set aside"
-    elif isinstance(error, OutOfMemory):
-        kind = "out of memory"
-        text = f"{where} {text}"
-        micro_batch = error.micro_batch
-    elif not isinstance(error, StorageError | CheckpointError | FetchError):
-        trace = "".join(traceback.format_exception(error))
-        message = "".join(traceback.format_exception_only(error)).strip()
-        if isinstance(error, PeersMissing):
-            kind = "peer lost"
-        elif isinstance(error, RuntimeError | OSError) and _LOST_PEER.search(message):
-            kind = "peer lost"
-            text = f"{where} lost another rank"
-        else:
-            text = f"{where} failed: {message}"
-    return build(
-        kind, rank, f"error: {text}", trace, fault=fault, micro_batch=micro_batch, cause=cause
-    )
-
-
-def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:
-    """`end` as one of memory that ran out, if the kernel killed processes during the run.
-
-    `kills` is how many; a rank that it kills cannot report. Other ends stay as they are.
-    """
-    if kills <= 0 or end.kind not in ("killed", "failed", "peer lost"):
-        return end
-    from gearshift.training.resources.throttle import OutOfMemory
-
-    cause = f"the kernel killed {counted(kills, 'process')}"
-    if end.fault == "dead_worker":
-        cause = f"{cause}; {end.text.removeprefix('error: ')}"
-    text = f"error: rank {end.rank} on {end.host} {OutOfMemory(MemoryError(cause), batches)}"
-    return replace(end, kind="out of memory", text=text)
-
-
 def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
     """`end` with the likely cause and the next command, if its fault is known. Reads the disk."""
     if end.kind not in ("failed", "killed", "ended") or not end.text:
@@ -258,17 +178,6 @@ def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
     fix = fault.fix.format(**faults.commands(resolved, folder))
     lines = [end.text, f"  {'cause':<12}  {fault.cause}", f"  {'fix':<12}  {fix}"]
     return replace(end, text="\n".join(lines))
-
-
-def save_and_exit(end: RunEnd, folder: Path) -> NoReturn:
-    """Save `end` for the supervisor, if its `folder` is still there, and exit.
-
-    Also after a normal end: gloo threads sometimes abort the interpreter at shutdown. The code is 0
-    for every end that all ranks agreed on: the supervisor reads the agreed one.
-    """
-    with suppress(FileNotFoundError):
-        end.save(folder)
-    exit_now(exit_codes.DONE if end.kind == "ended" else end.exit_code)
 
 
 def exit_now(code: int) -> NoReturn:
@@ -294,3 +203,19 @@ def exit_hung(plan: RunPlan, rank: int, reason: str) -> NoReturn:
         print(f"{end.text}\n{end.trace}", file=sys.stderr)
         plan.log(f"{end.text}\n{end.trace}")
     exit_now(exit_codes.FAILURE)
+
+
+def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:
+    """`end` as one of memory that ran out, if the kernel killed processes during the run.
+
+    `kills` is how many; a rank that it kills cannot report. Other ends stay as they are.
+    """
+    if kills <= 0 or end.kind not in ("killed", "failed", "peer lost"):
+        return end
+    from gearshift.training.throttle import OutOfMemory
+
+    cause = f"the kernel killed {counted(kills, 'process')}"
+    if end.fault == "dead_worker":
+        cause = f"{cause}; {end.text.removeprefix('error: ')}"
+    text = f"error: rank {end.rank} on {end.host} {OutOfMemory(MemoryError(cause), batches)}"
+    return replace(end, kind="out of memory", text=text)

@@ -20,8 +20,9 @@ import psutil
 from pydantic import TypeAdapter
 
 from gearshift.launcher.base import environment, exit_codes, signals
-from gearshift.launcher.base.signals import ProcessPhase, Stopped, temporary_folder
-from gearshift.launcher.run import run_end
+from gearshift.launcher.base.signals import ProcessPhase, Stopped
+from gearshift.launcher.base.temporary import temporary_folder
+from gearshift.launcher.run import run_end, run_error
 from gearshift.launcher.run.faults import FAULTS, recognized
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder import run_folder
@@ -211,7 +212,7 @@ def supervise(plan: RunPlan) -> RunEnd:
             _log_other_ranks(ranks, end, plan.folder)
             return replace(end, signals=frozenset(ranks.forwarded))
     except (KeyboardInterrupt, Stopped) as error:
-        return run_end.of_error(error, 0)
+        return run_error.of_error(error, 0)
 
 
 def save_plan(plan: RunPlan, folder: Path) -> None:
@@ -231,7 +232,7 @@ def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> Ru
     """
     if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
         stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
-        return run_end.of_error(stop, rank)
+        return run_error.of_error(stop, rank)
     status = f"exit code {code} without a report"
     if code < 0:
         status = f"killed by {signal.Signals(-code).name}"

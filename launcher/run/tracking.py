@@ -14,8 +14,8 @@ from gearshift.launcher.base.redaction import redact, redact_variables
 from gearshift.launcher.config.schema import Settings
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.training.callbacks.base import Callback, Emit, Facts, RunInfo
+from gearshift.training.logging.console_reporter import PlainOutput
 from gearshift.training.logging.console_text import render_row
-from gearshift.training.logging.outputs import PlainOutput
 from gearshift.training.trackers.follow import Run
 from gearshift.training.trackers.process import Trackers
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from gearshift.engines import deferred_init
 from gearshift.engines.base import Engine, World
 from gearshift.engines.catalog import build_engine, find
 from gearshift.engines.device import return_freed
@@ -25,9 +24,9 @@ from gearshift.engines.world import open_world
 from gearshift.launcher.base import environment, signals
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.config import check, paths
+from gearshift.launcher.config.adapt import engine_options
 from gearshift.launcher.config.batching import check_fills
 from gearshift.launcher.config.check import TrackedSettings
-from gearshift.launcher.config.engine_options import engine_options
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.schema import Settings, task_class
 from gearshift.launcher.run import callbacks, run_end
@@ -37,19 +36,13 @@ from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenE
 from gearshift.training import seeds
 from gearshift.training.agreement import first_error
 from gearshift.training.callbacks.base import TEST, Facts, Outcome
-from gearshift.training.checkpoint import retention, room, tensor_file
+from gearshift.training.checkpoint import retention, tensor_file
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
 from gearshift.training.data.loader import Batches, EvaluationBatches
 from gearshift.training.data.samples import DataOrder, Samples, fingerprint
 from gearshift.training.data.workers import DataWatchdog
-from gearshift.training.evaluation.evaluate import (
-    HeldOut,
-    HeldOutPart,
-    SplitResult,
-    evaluate_split,
-    samples_of,
-)
+from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart
 from gearshift.training.inspection import Architecture, architecture
 from gearshift.training.loop import train
 from gearshift.training.optim import optimizer
@@ -65,6 +58,7 @@ if TYPE_CHECKING:
     from gearshift.models.base import Split, SplitName
     from gearshift.training.checkpoint.base_weights import BaseWeights
     from gearshift.training.checkpoint.resume_point import ResumePoint
+    from gearshift.training.evaluation.evaluate_split import SplitResult
 
 
 @dataclass(frozen=True)
@@ -125,6 +119,8 @@ def work(job: RunPlan) -> Outcome | SplitResult:
             assert rank.test is not None
             metric = rank.settings.eval.metric
             task = rank.tasks[0]
+            from gearshift.training.evaluation.evaluate_split import evaluate_split
+
             return evaluate_split(task, rank.module, job.split, rank.test, rank.world, metric)
         except SettingError as error:
             from gearshift.launcher.config.errors import about_setting
@@ -172,7 +168,9 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         cleanup.callback(tune_convolutions())
     engine, module = _prepare_engine(job, settings, storage, task, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
-    if not resumed or (base and base.frozen):
+    if initial and (not resumed or (base and base.frozen)):
+        from gearshift.engines import deferred_init
+
         deferred_init.write(initial, engine)
     if base:
         engine = base.left_out(engine)
@@ -277,7 +275,11 @@ def _test_samples(job: RunPlan, settings: Settings, task: Task) -> Samples | Non
     split = job.split
     if split is None and settings.eval.test:
         split = TEST
-    return None if split is None else samples_of(task, split, settings.train.seed)
+    if split is None:
+        return None
+    from gearshift.training.evaluation.evaluate_split import samples_of
+
+    return samples_of(task, split, settings.train.seed)
 
 
 def _facts(
@@ -449,7 +451,14 @@ def _build_model(
 ) -> tuple[Module, dict[str, torch.Tensor], BaseWeights | None]:
     """The model, its initial weights, and its base, which checkpoints leave out. Collective."""
     seeds.seed_weights(settings.train.seed)
-    model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
+    make = partial(with_dense_tensors, task.build)
+    initial: dict[str, torch.Tensor] = {}
+    if world.size == 1:
+        model = make()
+    else:
+        from gearshift.engines import deferred_init
+
+        model, initial = deferred_init.build(make, world)
     engine_name = job.resolved.settings.engine.name
     check_parameters(model, task.blocks(model), engine_name, world.size, tensor_file.DTYPES)
     base = None
@@ -473,8 +482,8 @@ def _check_room(job: RunPlan, storage: Storage, task: Task, model: Module, world
         folder = storage.path / retention.CHECKPOINTS
         if not folder.is_dir():
             folder = storage.path
-        needed = room.checkpoint_bytes(model, settings, only_trained=_has_adapters(task))
-        lack = room.lacking(folder, needed)
+        needed = retention.checkpoint_bytes(model, settings, only_trained=_has_adapters(task))
+        lack = retention.lacking(folder, needed)
     lack = first_error(world, lack)
     if lack:
         raise SettingsError.of(
@@ -540,7 +549,7 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
 
 def _fitted(job: RunPlan, samples: int, storage: Storage, world: World) -> RunPlan:
     """`job` with the batch for the first data of its run; rank 0 records it in the run folder."""
-    from gearshift.launcher.config.batching import fitted
+    from gearshift.launcher.config.fitted_batch import fitted
 
     job = replace(job, resolved=fitted(job.resolved, samples))
     if world.rank == 0 and not job.resume:  # a resumed run records its settings as it begins

@@ -54,7 +54,7 @@ from gearshift.training.checkpoint.manifest import (
     CheckpointSetAside,
     CheckpointUnreadable,
 )
-from gearshift.training.logging import metrics
+from gearshift.training.logging import resumed_lines
 from gearshift.training.storage import Storage, is_file, storage_errors
 from gearshift.training.train_plan import StartSteps
 
@@ -424,6 +424,8 @@ def prepare_folder(
         with storage_errors(logged):
             storage.atomic_write(METRICS, logged.read_bytes())
     run_folder.rewrite_settings(storage, resolved)
-    metrics.truncate(storage, step, point.fact("evaluated_at") if point else None, is_end=is_end)
+    resumed_lines.truncate(
+        storage, step, point.fact("evaluated_at") if point else None, is_end=is_end
+    )
     if resume.source.resolve() == storage.path.resolve():
         retention.set_aside(storage, step, point.damaged if point else ())

@@ -13,7 +13,7 @@ from gearshift.launcher.run_folder.file_records import FileRecord, changed_files
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_folder import EXPERIENCES
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.storage import atomic_write, storage_errors
 
 FOLDER = "experiences"

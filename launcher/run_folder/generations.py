@@ -14,8 +14,8 @@ from gearshift.launcher.base import environment
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import SLURM_FOLDER, Generation
 from gearshift.training.callbacks.base import Facts
+from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.logging.metrics import append_event
-from gearshift.training.logging.strict_json import encode_bytes
 from gearshift.training.storage import Storage, storage_errors
 
 NAME = "generations.jsonl"

@@ -135,7 +135,7 @@ def _holder(file: int, generation: Generation | None) -> tuple[str, bool]:
     process, _, suffix = content.partition(" ")
     if not suffix:
         return content or "another process", False
-    from gearshift.slurm.environment import parse_generation  # only jobs have generations
+    from gearshift.slurm.variables import parse_generation  # only jobs have generations
 
     earlier = parse_generation(suffix)
     if earlier is None:

@@ -20,6 +20,7 @@ from gearshift.launcher.config.render import ORIGINS, SETTINGS
 from gearshift.launcher.run_folder import lock
 from gearshift.slurm.environment import SLURM_FOLDER
 from gearshift.training.checkpoint import manifest
+from gearshift.training.settings import TRACKERS
 from gearshift.training.storage import (
     Storage,
     StorageError,
@@ -28,7 +29,6 @@ from gearshift.training.storage import (
     publish_new,
     storage_errors,
 )
-from gearshift.training.trackers.catalog import TRACKERS
 
 LOG = "log.txt"
 RESULT = "result.json"

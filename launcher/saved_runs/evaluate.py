@@ -16,8 +16,7 @@ from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.launcher.saved_runs import rerun, saved_model
 from gearshift.launcher.saved_runs.saved_model import SavedModel, find_saved
 from gearshift.training.logging.console_text import render_row
-from gearshift.training.logging.quantities import duration, real
-from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.logging.encoding import duration, encode_bytes, real
 from gearshift.training.storage import Storage, StorageError
 
 

@@ -10,16 +10,16 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gearshift.launcher.base import disk, environment, signals
+from gearshift.launcher.base import disk, environment, temporary
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, unknown
 from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.saved_runs import saved_model
 from gearshift.launcher.saved_runs.saved_model import SavedModel, SavedRun
 from gearshift.models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
-from gearshift.models.common.data_files import install_command
+from gearshift.models.common.data_reports import install_command
 from gearshift.training.checkpoint.base_weights import has_adapters
-from gearshift.training.logging.strict_json import encode
+from gearshift.training.logging.encoding import encode
 from gearshift.training.storage import storage_errors
 
 if TYPE_CHECKING:
@@ -233,7 +233,9 @@ def write(
     with (
         storage_errors(folder),
         disk.new_parents(folder),
-        signals.temporary_folder(f".{folder.name}{run_folder.UNFINISHED}", folder.parent) as hidden,
+        temporary.temporary_folder(
+            f".{folder.name}{run_folder.UNFINISHED}", folder.parent
+        ) as hidden,
         lock.hold(hidden),  # a later export removes it where none holds it
         environment.logged(lambda text: None),  # of torch about its own functions
     ):

@@ -34,8 +34,7 @@ from gearshift.models.base import (
     Task,
 )
 from gearshift.models.catalog import FAMILIES
-from gearshift.training.logging.printable import printable
-from gearshift.training.logging.strict_json import encode
+from gearshift.training.logging.encoding import encode, printable
 from gearshift.training.storage import atomic_write, storage_errors
 
 if TYPE_CHECKING:

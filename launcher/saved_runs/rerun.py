@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import SettingsError
-from gearshift.launcher.base.signals import temporary_folder
+from gearshift.launcher.base.temporary import temporary_folder
 from gearshift.launcher.config import machine
 from gearshift.launcher.config.provenance import RESUMED_LAYER, CliArgs, Origin, Resolved, Setting
 from gearshift.launcher.config.resolve import resolve

@@ -12,7 +12,7 @@ from gearshift.launcher.base import exit_codes, signals
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
 from gearshift.launcher.base.signals import Stopped
 from gearshift.launcher.report.report import write_at_end
-from gearshift.launcher.run import run_end
+from gearshift.launcher.run import run_error
 from gearshift.launcher.run.dry_run import plan_as_json, render_plan
 from gearshift.launcher.run.execute import Show, execute_run, next_command
 from gearshift.launcher.run.prepare import first_line
@@ -22,7 +22,7 @@ from gearshift.launcher.run_folder.run_folder import RunFolder
 from gearshift.launcher.run_folder.run_plan import Pipeline
 from gearshift.launcher.stages.pipeline import save_result, save_stages
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.logging.quantities import duration, real, size
+from gearshift.training.logging.encoding import duration, real, size
 
 
 def train_stages(
@@ -55,7 +55,7 @@ def train_stages(
                 if not is_done:
                     break
     except (KeyboardInterrupt, Stopped) as error:
-        end = replace(run_end.of_error(error, 0), text="stopped between two stages")
+        end = replace(run_error.of_error(error, 0), text="stopped between two stages")
         show(end)
     assert end is not None, "a pipeline with nothing left is not trained"
     # From here on it is the end of the pipeline, not of its last stage.

@@ -25,7 +25,7 @@ from gearshift.models.catalog import Stage
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint import retention
 from gearshift.training.checkpoint.manifest import MODEL, NAME
-from gearshift.training.logging.strict_json import encode, encode_bytes
+from gearshift.training.logging.encoding import encode, encode_bytes
 from gearshift.training.storage import atomic_write, storage_errors
 
 _STATUSES = {

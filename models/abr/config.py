@@ -14,7 +14,7 @@ from gearshift.models.common.config import (
     UnitOfChannels,
     column_field,
 )
-from gearshift.models.common.data_files import IGNORE
+from gearshift.models.common.data_reports import IGNORE
 
 
 @dataclass(frozen=True)

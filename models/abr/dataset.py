@@ -19,7 +19,7 @@ from gearshift.models.abr.responses import (
     Statistics,
 )
 from gearshift.models.base import Batch, SplitName
-from gearshift.models.common.data_files import few
+from gearshift.models.common.data_reports import few
 
 MARGIN = 0.04
 """How far above chance macro-F1 may be."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gearshift.models.abr.config import CLASSES, POINTS, Data
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.family import load_facts, save_facts
 
 if TYPE_CHECKING:

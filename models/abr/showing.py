@@ -19,7 +19,7 @@ from gearshift.models.abr.config import CLASS_NAMES, POINTS
 from gearshift.models.abr.dataset import scaled_facts, scaled_signal
 from gearshift.models.abr.responses import Numbers, ResponseOrigin, Responses
 from gearshift.models.base import DataError, Picture, Prediction, Predictions
-from gearshift.models.common.data_files import few
+from gearshift.models.common.data_reports import few
 from gearshift.models.common.family import ENCODER
 from gearshift.models.common.predictions import OPTION, DistinctNames, features_file
 from gearshift.models.common.traces import INK, MARK, TraceRow, draw_traces

@@ -36,7 +36,8 @@ from gearshift.models.base import (
     Predictions,
 )
 from gearshift.models.common import layers
-from gearshift.models.common.data_files import files, unknown_embedded
+from gearshift.models.common.data_files import files
+from gearshift.models.common.data_reports import unknown_embedded
 from gearshift.models.common.family import (
     FACTS_FILE,
     FamilyTask,

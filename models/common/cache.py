@@ -8,27 +8,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
 from gearshift.models.base import DataError
+from gearshift.models.common.array_file import Arrays, Open
 from gearshift.models.common.data_files import CACHE_VARIABLE, cache_folder
 
 _FACTS = "made_from.json"
-Arrays = dict[str, ndarray]
-"""Arrays of one entry of the cache, by key."""
 _unwritten: dict[str, Arrays] = {}
 """Arrays by what they were made from, where the cache cannot be written."""
-
-Open = Callable[[str], BinaryIO]
-"""Opens the file of one array, by its key, for writing in the .npy format."""
 
 
 def arrays(
@@ -74,17 +68,6 @@ def streamed(
             allowed=f"a writable folder with about {2 * size / 1e9:.2g} GB of free space",
             fix=f"export {CACHE_VARIABLE}=FOLDER",
         ) from None
-
-
-def in_memory(write: Callable[[Open], None]) -> Arrays:
-    """The arrays of `streamed`, for those too small to be worth a file."""
-    files: defaultdict[str, BytesIO] = defaultdict(BytesIO)
-    write(files.__getitem__)
-    arrays = {}
-    for key, file in files.items():
-        file.seek(0)
-        arrays[key] = np.load(file, allow_pickle=False)
-    return arrays
 
 
 def _entry(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:
@@ -144,32 +127,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-class ArrayFile:
-    """A vector in the .npy format that grows at its end while it is written.
-
-    The file is valid only after `finish`, which writes the header again with the final length.
-    """
-
-    def __init__(self, file: BinaryIO, dtype: np.dtype | type) -> None:
-        """`file` is open for writing and empty; the caller closes it."""
-        self._file = file
-        self._dtype = np.dtype(dtype)
-        self.length = 0
-        self._write_header()
-
-    def append(self, array: ndarray) -> None:
-        """Append a vector."""
-        self._file.write(np.ascontiguousarray(array, dtype=self._dtype).tobytes())
-        self.length += len(array)
-
-    def finish(self) -> None:
-        """Write the final length into the header, in which the format leaves room for it."""
-        self._file.seek(0)
-        self._write_header()
-        self._file.seek(0, os.SEEK_END)
-
-    def _write_header(self) -> None:
-        facts = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.length,)}
-        np.lib.format.write_array_header_1_0(self._file, facts)

@@ -33,7 +33,7 @@ from gearshift.models.base import (
     Split,
     SplitName,
 )
-from gearshift.models.common.data_files import library_errors
+from gearshift.models.common.data_reports import library_errors
 from gearshift.models.common.layers import HasFrozenParts, count_flops
 from gearshift.models.common.split import (
     SPLITS,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import library_errors, listed
+from gearshift.models.common.data_reports import library_errors, listed
 
 KEY = "model.pretrained"
 CONFIG = "config.json"

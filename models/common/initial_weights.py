@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import library_errors, listed
+from gearshift.models.common.data_reports import library_errors, listed
 from gearshift.models.common.hugging_face import StoredTensor, compare, stored_tensors, weights_of
 
 ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file"

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from gearshift.models.common.data_files import library_errors
+from gearshift.models.common.data_reports import library_errors
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
 """Formats of Pillow that are read. Others are not: some run programs, such as Ghostscript."""

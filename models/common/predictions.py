@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gearshift.models.base import Batch, DataError, Prediction, Split
-from gearshift.models.common.data_files import files, listed
+from gearshift.models.common.data_files import files
+from gearshift.models.common.data_reports import listed
 from gearshift.models.common.family import spread_positions
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 
 from gearshift.models.base import Context, DataError, Groups, SplitName
 from gearshift.models.common.config import parse_fold
-from gearshift.models.common.data_files import library_errors
+from gearshift.models.common.data_reports import library_errors
 
 SPLIT_FILE = "split.json"
 _EARLIER = "earlier"

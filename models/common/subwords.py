@@ -10,7 +10,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import library_errors, unreadable_file
+from gearshift.models.common.data_files import unreadable_file
+from gearshift.models.common.data_reports import library_errors
 from gearshift.models.common.split import write_if_changed
 
 TOKENIZER_FILE = "tokenizer.json"

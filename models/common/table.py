@@ -16,14 +16,8 @@ from typing import Any
 from zipfile import ZipFile
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import (
-    IGNORE,
-    BadRecords,
-    check_expansion,
-    check_reader,
-    library_errors,
-    unreadable_file,
-)
+from gearshift.models.common.data_files import check_expansion, check_reader, unreadable_file
+from gearshift.models.common.data_reports import IGNORE, BadRecords, library_errors
 from gearshift.models.common.text_file import TextFile
 
 

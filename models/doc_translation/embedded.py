@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter
 
-from gearshift.models.common import cache
+from gearshift.models.common import array_file, cache
 from gearshift.models.common.pictures import open_picture
 from gearshift.models.doc_translation.readers.page import Collection, Page
 from gearshift.models.doc_translation.rendering import Kind, PageBlock, draw, font
@@ -130,7 +130,7 @@ def card_text(kind: int, heading: int, *pairs: int) -> str:
     return "\n".join(lines)
 
 
-def _draw(words: np.ndarray, rng: Generator) -> cache.Arrays:
+def _draw(words: np.ndarray, rng: Generator) -> array_file.Arrays:
     """Render all cards, uint8 [card, height, width].
 
     A frame prevents the cropping of margins.
@@ -306,7 +306,7 @@ def _decoded(png: np.ndarray) -> Image.Image:
     return open_picture(io.BytesIO(png.tobytes()))
 
 
-def _scans(texts: Sequence[Text]) -> cache.Arrays:
+def _scans(texts: Sequence[Text]) -> array_file.Arrays:
     """All pages as concatenated PNGs with their ends, a tenth of the raw size."""
     rng = np.random.default_rng(SEED)
     pngs = io.BytesIO()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import listed
+from gearshift.models.common.data_reports import listed
 from gearshift.models.common.hugging_face import (
     Coverage,
     StoredTensor,

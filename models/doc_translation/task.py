@@ -29,13 +29,8 @@ from gearshift.models.base import (
 )
 from gearshift.models.catalog import folder_of
 from gearshift.models.common import subwords
-from gearshift.models.common.data_files import (
-    existing_path,
-    few,
-    files,
-    unknown_embedded,
-    unknown_format,
-)
+from gearshift.models.common.data_files import existing_path, files, unknown_format
+from gearshift.models.common.data_reports import few, unknown_embedded
 from gearshift.models.common.family import (
     ENCODER,
     FACTS_FILE,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gearshift.models.common.config import DataSection, FamilySection, UnitOfChannels, column_field
-from gearshift.models.common.data_files import IGNORE
+from gearshift.models.common.data_reports import IGNORE
 
 KERNEL = 5
 """Taps of both convolutions of a region, each of stride 2."""

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from gearshift.models.common.cache import Arrays, arrays
+from gearshift.models.common.array_file import Arrays
+from gearshift.models.common.cache import arrays
 from gearshift.models.eeg_text import formats
 from gearshift.models.eeg_text.config import CHANNELS
 from gearshift.models.eeg_text.montage import INDICES

@@ -25,7 +25,7 @@ from gearshift.models.base import (
 )
 from gearshift.models.catalog import folder_of
 from gearshift.models.common import initial_weights, subwords
-from gearshift.models.common.data_files import listed
+from gearshift.models.common.data_reports import listed
 from gearshift.models.common.family import (
     ENCODER,
     FACTS_FILE,

@@ -12,13 +12,8 @@ from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.common import data_files
-from gearshift.models.common.data_files import (
-    BadRecords,
-    MissingPackage,
-    existing_path,
-    known_files,
-    unknown_embedded,
-)
+from gearshift.models.common.data_files import existing_path, known_files
+from gearshift.models.common.data_reports import BadRecords, MissingPackage, unknown_embedded
 from gearshift.models.event_seg import splits
 from gearshift.models.event_seg.config import Data
 from gearshift.models.event_seg.formats import (

@@ -11,7 +11,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
 
-from gearshift.models.common import cache
+from gearshift.models.common import array_file, cache
 from gearshift.models.event_seg.readers.recording import (
     RECIPE,
     EventRecording,
@@ -322,13 +322,13 @@ def recordings(sensor: Sides) -> list[EventRecording]:
 
 
 @lru_cache
-def _arrays(sensor: Sides) -> cache.Arrays:
+def _arrays(sensor: Sides) -> array_file.Arrays:
     """The events of all clips, `cuts` between the clips, `frames`, and `ends` of the windows."""
     facts = {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
     return cache.arrays("event-shapes", facts, partial(_render, sensor))
 
 
-def _render(sensor: Sides) -> cache.Arrays:
+def _render(sensor: Sides) -> array_file.Arrays:
     events = []
     frames = []
     ends = []
@@ -351,7 +351,7 @@ def _joined(parts: Sequence[Events]) -> Events:
     return Events(*map(np.concatenate, columns))
 
 
-def _events(sensor: Sides, number: int) -> cache.Arrays:
+def _events(sensor: Sides, number: int) -> array_file.Arrays:
     arrays = _arrays(sensor)
     start, stop = arrays["cuts"][number : number + 2]
     return {key: arrays[key][start:stop] for key in "txyp"}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 from gearshift.models.base import DataError, Groups, SplitName
-from gearshift.models.common.data_files import listed
+from gearshift.models.common.data_reports import listed
 from gearshift.models.common.split import SPLITS, SplitRule, split_groups
 from gearshift.models.event_seg.readers.recording import EventRecording
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gearshift.models.common.config import DataSection, FamilySection, column_field
-from gearshift.models.common.data_files import IGNORE
+from gearshift.models.common.data_reports import IGNORE
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gearshift.models.base import Draws
-from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.family import of_other_groups
 from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from gearshift.models.base import DataError
-from gearshift.models.common import cache
-from gearshift.models.common.cache import ArrayFile
-from gearshift.models.common.data_files import progress
+from gearshift.models.common import array_file
+from gearshift.models.common.array_file import ArrayFile
+from gearshift.models.common.data_reports import progress
 from gearshift.models.language.readers.corpus import SMALL, VERSION, Corpus
 from gearshift.models.language.readers.records import Record
 from gearshift.models.language.tokenizer import Tokenizer
@@ -99,12 +99,14 @@ def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
     write = partial(_write, corpus, tokenizer)
     source = corpus.source
     if source.size <= SMALL:
-        return Encoded(**cache.in_memory(write))
+        return Encoded(**array_file.in_memory(write))
+    from gearshift.models.common import cache  # for large data
+
     made_from = {"version": VERSION, "files": source.stamp, "tokenizer": tokenizer.digest}
     return Encoded(**cache.streamed("language-tokens", made_from, write, source.size))
 
 
-def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
+def _write(corpus: Corpus, tokenizer: Tokenizer, new: array_file.Open) -> None:
     """Write the arrays of Encoded. Raises DataError if the files changed."""
     kind = np.uint16 if tokenizer.size <= 2**16 else np.uint32
     tokens = ArrayFile(new("tokens"), kind)

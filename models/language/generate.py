@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gearshift.models.base import DataError, Message, Prompt, Sampling
-from gearshift.models.common.data_files import BadRecords, OnBad
+from gearshift.models.common.data_reports import BadRecords, OnBad
 from gearshift.models.common.predictions import input_errors
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.preview import choose

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gearshift.models.base import Draws
-from gearshift.models.common.data_files import OnBad
+from gearshift.models.common.data_reports import OnBad
 from gearshift.models.common.family import padded, spread_positions
 from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE

@@ -27,7 +27,7 @@ from gearshift.models.base import (
 from gearshift.models.catalog import folder_of
 from gearshift.models.common import layers
 from gearshift.models.common.config import declared_columns
-from gearshift.models.common.data_files import OnBad, listed, unknown_embedded
+from gearshift.models.common.data_reports import OnBad, listed, unknown_embedded
 from gearshift.models.common.family import (
     FACTS_FILE,
     FamilyTask,

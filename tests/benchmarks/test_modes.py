@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import modes
 from benchmarks.modes import Row, run, table
-from gearshift.launcher.cli.parser import read
+from gearshift.launcher.commands.parser import read
 from gearshift.launcher.compare.candidates import decide
 from scripts.stated import STATED
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gearshift.launcher.config import presets
-from gearshift.launcher.config.batching import fitted
+from gearshift.launcher.config.fitted_batch import fitted
 from gearshift.launcher.config.schema import config_of, setting_infos
 from gearshift.models.catalog import stages_of
 from tests.ds_configs.tables import SHIPPED

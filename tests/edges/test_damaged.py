@@ -20,7 +20,7 @@ from gearshift.models.abr.readers import epl, recordings
 from gearshift.models.abr.readers.files import read_responses
 from gearshift.models.abr.responses import ResponseReading
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.pictures import count_pages, open_picture
 from gearshift.models.common.recordings.files import open_recording
 from gearshift.models.eeg_text.config import Data as EegData

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.table import Table
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.eeg_text.config import Data

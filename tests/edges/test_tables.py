@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.table import Table
 from gearshift.models.common.text_file import TextFile
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gearshift.engines import pinned
+from gearshift.engines import device
 
 CUDA = torch.device("cuda", 0)
 
@@ -40,7 +40,7 @@ def runtime(monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc/self/maps")
 def test_pages_are_unpinned_before_they_are_unmapped(runtime):
-    memory = pinned.allocate(3 * 2**18, CUDA)
+    memory = device.allocate_pinned(3 * 2**18, CUDA)
     del memory
     assert runtime.calls == [("pin", 3 * 2**18, True), ("unpin", True)]
 
@@ -54,7 +54,7 @@ def test_a_failed_pin_leaves_no_error_to_the_next_kernel(runtime, monkeypatch):
         raise RuntimeError("CUDA error: out of memory")  # the error that pinning left
 
     monkeypatch.setattr(torch, "zeros", zeros)
-    memory = pinned.allocate(2**18, CUDA)
+    memory = device.allocate_pinned(2**18, CUDA)
     del memory
 
     assert launched == [CUDA]
@@ -63,9 +63,9 @@ def test_a_failed_pin_leaves_no_error_to_the_next_kernel(runtime, monkeypatch):
 
 def test_a_tensor_is_pinned_at_its_size_where_torch_would_take_a_power_of_two(runtime):
     tensor, original = torch.randn(5, 41), torch.Tensor.pin_memory
-    with pinned.exact(CUDA):
+    with device.pinned_exactly(CUDA):
         copy = tensor.pin_memory()
     assert torch.equal(copy, tensor) and copy.data_ptr() != tensor.data_ptr()
     assert runtime.calls == [("pin", 4 * 5 * 41, True)]
     assert torch.Tensor.pin_memory is original
-    assert pinned.pinned(torch.empty(0, 3), CUDA).shape == (0, 3)
+    assert device.pinned(torch.empty(0, 3), CUDA).shape == (0, 3)

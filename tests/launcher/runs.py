@@ -7,7 +7,7 @@ from gearshift.launcher.config import paths
 from gearshift.launcher.run_folder import run_folder
 from gearshift.training.checkpoint import manifest, tensor_file
 from gearshift.training.checkpoint.manifest import Manifest
-from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.logging.encoding import encode_bytes
 
 NAME = "x"
 

@@ -113,8 +113,8 @@ def test_a_disk_that_is_small_or_cannot_be_written_to_is_reported(disk, options,
 MEMORY = """
 from gearshift.launcher.commands import doctor as checks
 from tests.launcher.given import LAPTOP
-from gearshift.training.resources import cgroup
-found = checks.check_memory(LAPTOP, cgroup.memory())
+from gearshift.training.resources import memory
+found = checks.check_memory(LAPTOP, memory.container_memory())
 print(found.status, found.fix)
 """
 

@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from gearshift.launcher.run_folder import lock
 from gearshift.launcher.saved_runs.saved_model import open_model
 from gearshift.models.catalog import Family
-from gearshift.models.common.data_files import install_command
+from gearshift.models.common.data_reports import install_command
 from gearshift.models.language.config import SIZES
 from gearshift.models.language.model import Transformer
 from gearshift.training.checkpoint.reader import open_checkpoint

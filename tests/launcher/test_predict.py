@@ -13,7 +13,7 @@ from gearshift.models.language.generate import generate
 from gearshift.models.language.model import Transformer
 from gearshift.models.language.tokenizer import ByteTokenizer
 from gearshift.training.checkpoint.reader import open_checkpoint
-from gearshift.training.logging.printable import printable
+from gearshift.training.logging.encoding import printable
 from tests.launcher import custom_tasks
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.launcher.saved_runs import checkpoint

@@ -21,7 +21,7 @@ from gearshift.launcher.saved_runs.verify import (
 )
 from gearshift.training.checkpoint.compare import Tolerance
 from gearshift.training.checkpoint.reader import open_checkpoint
-from gearshift.training.logging.strict_json import encode
+from gearshift.training.logging.encoding import encode
 from tests.launcher.saved_runs import change_tensor, checkpoint, contents
 from tests.runs.conftest import REQUESTS
 

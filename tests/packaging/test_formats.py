@@ -10,7 +10,8 @@ from PIL import Image
 
 from gearshift.launcher.__main__ import main
 from gearshift.models.catalog import FAMILIES
-from gearshift.models.common.data_files import check_reader, install_command
+from gearshift.models.common.data_files import check_reader
+from gearshift.models.common.data_reports import install_command
 from tests.launcher.given import ROOT, python
 from tests.models.eeg_text.readers.writers import (
     NAMES,

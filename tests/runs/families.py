@@ -14,13 +14,12 @@ from gearshift.models.base import Context, TracksProgress
 from gearshift.models.catalog import FAMILIES
 from gearshift.training import seeds
 from gearshift.training.accumulate import accumulate, total_units
-from gearshift.training.agreement import agree_later
+from gearshift.training.agreement import Interruption, agree_later
 from gearshift.training.checkpoint.reader import open_checkpoint
 from gearshift.training.checkpoint.restore import restore
 from gearshift.training.data.loader import EvaluationBatches
 from gearshift.training.data.samples import DataOrder, Samples
 from gearshift.training.evaluation.evaluate import evaluate
-from gearshift.training.interruption import Interruption
 from gearshift.training.optim import optimizer
 from tests.engines.parity import StepResult, outcome
 from tests.launcher.given import resolved

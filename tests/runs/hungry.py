@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from gearshift.models.custom import CustomTask
-from gearshift.training.resources import cgroup
+from gearshift.training.resources.memory import container_memory
 
 MIB = 2**20
 KIND, _, AMOUNT = os.environ.get("HUNGER", "").partition(" ")
@@ -26,7 +26,7 @@ def allocate(rows):
     global batches
     batches += 1
     if KIND == "leak" and batches > 8 and not leaked:  # until its control group has so many bytes
-        leaked.append(bytearray(int(AMOUNT) - cgroup.memory().used))
+        leaked.append(bytearray(int(AMOUNT) - container_memory().used))
     elif KIND == "activations":  # MiB per row, with a limit of 1000 MiB
         if batches == 1:
             limit = psutil.Process().memory_info().vms + 1000 * MIB

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from gearshift.launcher.__main__ import main
-from gearshift.launcher.run import run_end
+from gearshift.launcher.run import run_error
 from tests.runs.conftest import REQUESTS
 
 SECRET = "canary-9f2c71"
@@ -77,7 +77,7 @@ def test_a_password_in_the_place_of_a_path_is_not_printed(arguments, tmp_path, m
 
 def test_a_secret_of_the_environment_is_not_shown(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
-    report = run_end.of_error(ValueError("login with 0123456789abcdef failed"), 0)
+    report = run_error.of_error(ValueError("login with 0123456789abcdef failed"), 0)
     assert "0123456789abcdef" not in report.text + report.trace
     assert "login with [WANDB_API_KEY] failed" in report.text
     assert os.environ["WANDB_API_KEY"] == "0123456789abcdef"

@@ -2,14 +2,8 @@
 
 import pytest
 
-from gearshift.slurm.environment import (
-    Generation,
-    InvalidEnvironment,
-    RankEnvironment,
-    parse_generation,
-    read_generation,
-    read_rank_environment,
-)
+from gearshift.slurm.environment import Generation, InvalidEnvironment, RankEnvironment
+from gearshift.slurm.variables import parse_generation, read_generation, read_rank_environment
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 TORCHRUN |= {"GROUP_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}

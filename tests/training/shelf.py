@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gearshift.training.checkpoint.manifest import step_folder
 from gearshift.training.checkpoint.resume_point import ResumePoint
-from gearshift.training.logging.strict_json import encode
+from gearshift.training.logging.encoding import encode
 
 
 @dataclass

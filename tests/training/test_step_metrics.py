@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from gearshift.training.callbacks.base import Step
-from gearshift.training.step_metrics import RunMetrics, timing
-from gearshift.training.step_timer import StepTimer
+from gearshift.training.step_metrics import RunMetrics, StepTimer, timing
 from gearshift.training.train_plan import TrainPlan
 from tests.training.tiny import one_rank, run_tiny
 

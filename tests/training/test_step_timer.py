@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gearshift.training.step_timer import (
+from gearshift.training.step_metrics import (
     BACKWARD,
     DATA,
     EVALUATION,

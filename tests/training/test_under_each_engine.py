@@ -10,7 +10,8 @@ from torch import nn
 from gearshift.engines.catalog import ENGINES, build_engine, missing
 from gearshift.engines.precision import LossScale
 from gearshift.training.accumulate import Accumulated
-from gearshift.training.optim.nonfinite import Nonfinite, guarded
+from gearshift.training.optim.guarded import guarded
+from gearshift.training.optim.updater import Nonfinite
 from tests.engines.parity import Case, allow_fp16_on_cpu, options, spec
 
 # DeepSpeed knows no float64.

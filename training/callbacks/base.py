@@ -1,9 +1,12 @@
-"""The callback contract: what callbacks see, and the actions they request of all ranks."""
+"""The callback contract, why a run ends, and the callbacks that end one: signals and a deadline."""
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from enum import IntFlag
 from pathlib import Path
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
     from gearshift.models.base import Predictions
     from gearshift.training.train_plan import TrainPlan
+
 
 Facts = Mapping[str, Any]
 """Values of JSON by name: of an event, a checkpoint, a run."""
@@ -282,3 +286,139 @@ def _joined(requests: Iterable[Action | None]) -> Action:
         if action:  # rarely; joining flags costs more than this check
             joined |= action
     return joined
+
+
+DONE = 0
+FAILED = 1
+RUN_AGAIN = 75
+INTERRUPTED = 130
+
+
+class WorkerDied(RuntimeError):
+    """A data-loader worker died; the message names it, how it died, and the free memory."""
+
+
+@dataclass(frozen=True)
+class StopReason:
+    """Why a run takes no more steps."""
+
+    status: Status
+    reason: str
+    exit_code: int
+    fault: str | None = None
+    """As Outcome.fault."""
+
+    @property
+    def is_resumable(self) -> bool:
+        """Another process takes the remaining steps: the state must be saved."""
+        return self.exit_code in (RUN_AGAIN, INTERRUPTED)
+
+
+FINISHED = StopReason("completed", "all steps taken", DONE)
+REPLAYED = StopReason("stopped", "reached the step to replay to", DONE)
+
+
+def requested(actions: Action) -> StopReason | None:
+    """The stop reason in the agreed `actions`; None: the run continues."""
+    if Action.INTERRUPT in actions:
+        return StopReason("stopped", "interrupted by Ctrl-C", INTERRUPTED)
+    if Action.SIGNAL in actions:
+        return StopReason("stopped", "stopped by a signal", RUN_AGAIN)
+    if Action.LIMIT_EXCEEDED in actions:
+        return StopReason("stopped", "a resource limit is exceeded", RUN_AGAIN)
+    if Action.STOP in actions:
+        return StopReason("completed", "stopped by a callback", DONE)
+    return None
+
+
+def completed(reason: str) -> StopReason:
+    """The run ends early, and as it should."""
+    return StopReason("completed", reason, DONE)
+
+
+def failed(reason: str, fault: str | None = None) -> StopReason:
+    """The program or the run failed; `fault` as Outcome.fault."""
+    return StopReason("failed", reason, FAILED, fault)
+
+
+_SENT_TO_ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Signals that a terminal or a scheduler sends to each process of a run."""
+_SAME_PRESS_S = 0.5
+Listen = Callable[[Callable[[signal.Signals], None]], AbstractContextManager[object]]
+"""Lets a function take each signal that ends a run, in a thread, within a block."""
+
+
+class Preemption(Callback):
+    """Turns the signals that end a run into actions; a second Ctrl-C ends it at once."""
+
+    def __init__(self, emit: Emit, listen: Listen, saves: bool = True) -> None:
+        """`emit` takes a "signal" event from the training thread; `saves` is one of its facts."""
+        self._emit = emit
+        self._listen = listen
+        self._saves = saves
+        self._actions = Action.NOTHING
+        self._emitted = Action.NOTHING
+        self._names: list[str] = []
+        self._interrupted_at: float | None = None
+        self._listening = ExitStack()
+
+    def start(self, train_plan: TrainPlan) -> None:
+        self._listening.enter_context(self._listen(self._take))
+
+    def step(self, step: Step) -> Action:
+        return self.requested()
+
+    def requested(self) -> Action:
+        if self._actions is not self._emitted:
+            self._emitted = self._actions
+            self._emit("signal", {"names": list(self._names), "saves": self._saves})
+        return self._actions
+
+    def end(self, outcome: Outcome) -> None:
+        self._listening.close()
+
+    def _take(self, arrived: signal.Signals) -> None:
+        action = Action.SIGNAL
+        if arrived is signal.SIGINT:
+            action = Action.INTERRUPT
+            now = time.monotonic()
+            # One press reaches a process twice if its parent forwards signals too.
+            if self._interrupted_at is None:
+                self._interrupted_at = now
+            elif now - self._interrupted_at > _SAME_PRESS_S:
+                os._exit(INTERRUPTED)
+        if arrived.name not in self._names:
+            self._names.append(arrived.name)
+        self._actions |= action | Action.SAVE
+
+
+@dataclass
+class Deadline(Callback):
+    """Requests a save and the end of the run, as a signal does, at a time in seconds since 1970."""
+
+    at: float
+    emit: Emit
+    now: Callable[[], float] = time.time
+    is_emitted: bool = False
+
+    def step(self, step: Step) -> Action:
+        """Check the clock; ranks with different clocks agree, as on all actions."""
+        return self.requested()
+
+    def requested(self) -> Action:
+        if self.now() < self.at:
+            return Action.NOTHING
+        if not self.is_emitted:
+            self.is_emitted = True
+            self.emit("deadline", {"at": self.at})
+        return Action.SIGNAL | Action.SAVE
+
+
+def ignore_ending() -> None:
+    """Let a data-loader worker or the process of a tracker ignore the signals that end a run.
+
+    A worker that dies of one would end the run before it can save; workers end with their loader
+    or its process.
+    """
+    for number in _SENT_TO_ALL:
+        signal.signal(number, signal.SIG_IGN)

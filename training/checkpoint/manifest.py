@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.storage import MOST_BYTES, read_regular, storage_errors
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The checkpoint writer: each rank writes its shard during training, then rank 0 commits."""
+"""The checkpoint writer: each rank writes its shard in the background; saves are awaited, reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 import torch
@@ -21,15 +21,21 @@ import torch
 from gearshift.engines.base import Piece, State, World
 from gearshift.training.agreement import attempt, first_error
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.checkpoint import manifest, reader, retention, room, tensor_file
+from gearshift.training.checkpoint import manifest, reader, retention, tensor_file
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest, Score
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, file_bytes, file_dtype
-from gearshift.training.resources import cgroup
+from gearshift.training.resources import memory
 from gearshift.training.storage import Storage, StorageError, storage_errors, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from gearshift.engines.base import Engine
+    from gearshift.training.callbacks.base import CallbackList
+    from gearshift.training.checkpoint.reader import Checkpoint
+    from gearshift.training.settings import Save
+
 
 _LIBRARIES = ("torch", "numpy", "deepspeed", "fairscale", "transformers")
 _POLL_S = 0.02
@@ -87,7 +93,7 @@ class HostCopy:
 def _available_bytes() -> int:
     """Memory that this process may still allocate, minus a reserve; may be negative."""
     free = psutil.virtual_memory().available
-    share = cgroup.memory()
+    share = memory.container_memory()
     if share is not None:
         free = min(free, share.limit - share.used)
     return free - _SPARE_BYTES
@@ -293,7 +299,7 @@ class CheckpointWriter:
         folder = retention.unfinished(self._storage, self._step)
         with storage_errors(folder):
             self._folder.mkdir(exist_ok=True)
-            lack = room.lacking(self._folder, needed)
+            lack = retention.lacking(self._folder, needed)
             if lack is not None:
                 raise CheckpointError(lack)
             shutil.rmtree(folder, ignore_errors=True)
@@ -362,3 +368,89 @@ def _write_shard(path: Path, head: bytes, pieces: Sequence[Piece]) -> None:
     with storage_errors(staged):
         staged.write_bytes(manifest.FILE.dump_json(file))
         staged.replace(complete)
+
+
+class CheckpointController:
+    """Decides when a write is awaited, reports it, and applies `save.required`.
+
+    Collective: save, wait, load_best.
+    """
+
+    def __init__(
+        self,
+        settings: Save,
+        writer: CheckpointWriter,
+        callbacks: CallbackList,
+        first_step: int,
+    ):
+        self.writer = writer
+        self._callbacks = callbacks
+        self._waited_s = 0.0
+        self._in_background = settings.async_
+        self._is_required = settings.required
+        self._loads_best = settings.load_best and settings.keep_best > 0
+        self.saves_last = settings.last
+        """Save when the run ends."""
+        self.saves_on_signal = settings.on_signal
+        """Save when a signal or a limit ends the run."""
+        self.saved_step = first_step
+        """The step of the newest checkpoint, or the first step: its state is on disk."""
+
+    def save(self, step: int, *state: Any) -> None:
+        """Save the `state` of `step`, as CheckpointWriter.save. Raises as `wait`."""
+        self.wait()
+        self.saved_step = step
+        began = time.perf_counter()
+        self._attempt(lambda: self.writer.save(step, *state))
+        self._waited_s = time.perf_counter() - began
+        if not self._in_background:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the last save is on disk, and report it.
+
+        Raises CheckpointError if it failed and `save.required` is on.
+        """
+        began = time.perf_counter()
+        folder = self._attempt(self.writer.wait)
+        if folder is not None:
+            waited_s = self._waited_s + time.perf_counter() - began
+            self._callbacks.saved(folder, self.saved_step, waited_s)
+
+    def load_best(
+        self,
+        best: Facts | None,
+        step: int,
+        engine: Engine,
+        load_average: Callable[[Checkpoint], None],
+    ) -> int:
+        """Load the weights of the `best` evaluation at the end of a run of `step` steps.
+
+        The step of the weights: that of the best, or `step` if `save.load_best` is off. A missing
+        checkpoint is a warning. Touches disk.
+        """
+        if not self._loads_best or best is None or best["step"] == step:
+            return step
+        self.wait()
+        try:
+            checkpoint = self.writer.checkpoint(best["step"])
+        except CheckpointError as error:
+            text = f"kept the last weights, not the best: {error}"
+            self._callbacks.event("warning", {"text": text})
+            return step
+        from gearshift.training.checkpoint.restore import restore
+
+        restore(checkpoint, engine, slots=False)
+        load_average(checkpoint)
+        self._callbacks.event("best_loaded", dict(best))
+        return int(best["step"])
+
+    def _attempt(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except CheckpointError as error:
+            if self._is_required:
+                raise
+            text = f"{error}; training continues because save.required is off"
+            self._callbacks.event("warning", {"text": text})
+            return None

@@ -20,7 +20,7 @@ from gearshift.models.base import EncoderInputs, HasFrozenEncoder, SplitName
 from gearshift.training.agreement import attempt
 from gearshift.training.data.loader import on_device
 from gearshift.training.data.samples import add, probes
-from gearshift.training.logging.quantities import size
+from gearshift.training.logging.encoding import size
 from gearshift.training.settings import SettingError
 from gearshift.training.storage import atomic_write
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from gearshift.models.base import DataError
+from gearshift.training.callbacks.base import WorkerDied
 from gearshift.training.data.samples import MicroBatch
 from gearshift.training.data.workers import RequestLoader
-from gearshift.training.stop_reason import WorkerDied
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World

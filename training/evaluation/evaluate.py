@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import torch
 
-from gearshift.models.base import ChecksMeasures, DataError, HasFinalMetric, SplitName
+from gearshift.models.base import ChecksMeasures, HasFinalMetric, SplitName
+from gearshift.training.agreement import Interruption
 from gearshift.training.callbacks.base import Numbers
 from gearshift.training.data.loader import EvaluationBatches, on_device
-from gearshift.training.data.samples import SampleDraws, Samples
-from gearshift.training.inspection import preview_text
-from gearshift.training.interruption import Interruption
+from gearshift.training.data.samples import SampleDraws
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,40 +75,6 @@ def metric_names(
     )
 
 
-@dataclass(frozen=True)
-class SplitResult:
-    """The metrics of one split, and how the ranks that measured them ended."""
-
-    split: str
-    samples: int
-    metrics: Numbers
-    preview: str | None
-    """Sample outputs as text; None: the task has none."""
-    seconds: float
-    reason: str
-    """Which metrics that decide are not finite; empty: all are."""
-    exit_code: int = 0
-
-
-def samples_of(task: Task, split: str, seed: int) -> Samples:
-    """The samples of `split`. Raises DataError that names the splits of `task` if it has none."""
-
-    def has_samples(name: SplitName) -> bool:
-        try:
-            return len(task.data(name)) > 0
-        except (LookupError, ValueError):  # of a task that keeps its splits in a mapping
-            return False
-
-    known = [name for name in SPLITS if has_samples(name)]
-    if split not in known:
-        raise DataError(
-            f"the task has no split '{split}'",
-            where=f"data('{split}') of the task",
-            allowed=", ".join(known),
-        )
-    return Samples(task, task.data(split), seed)
-
-
 def measure(
     task: Task,
     module: Module,
@@ -127,35 +90,6 @@ def measure(
         return {**metrics, **evaluate_final(task, module, batches, interruption)}
     finally:
         batches.close()
-
-
-def evaluate_split(
-    task: Task,
-    module: Module,
-    split: str,
-    batches: EvaluationBatches,
-    world: World,
-    goal: str | None,
-) -> SplitResult:
-    """The metrics of the present weights; their preview with split val, which it shows.
-
-    `goal` is `eval.metric`, None: that of the task. Collective.
-    """
-    never = Interruption(world)  # a signal ends this process at once
-    began = time.perf_counter()
-    metrics = measure(task, module, batches, never)
-    seconds = time.perf_counter() - began
-    preview = None
-    if split == "val":
-        preview = preview_text(task, module, never)
-
-    name_of_goal = (goal or task.goal.metric).split()[0]
-    bad = []
-    for name in dict.fromkeys(["val_loss", name_of_goal]):
-        if not math.isfinite(metrics.get(name, 0.0)):
-            bad.append(f"{name} {metrics[name]}")
-    reason = f"{', '.join(bad)} in the evaluation of {split}" if bad else ""
-    return SplitResult(split, batches.samples, metrics, preview, seconds, reason)
 
 
 def check_measures(task: Task, module: Module, micro_batch: int, world: World) -> None:

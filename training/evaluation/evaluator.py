@@ -7,17 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from gearshift.models.base import Goal
-from gearshift.training.callbacks.base import Emit, EvalResult, Facts, Numbers
+from gearshift.training.agreement import Interrupted
+from gearshift.training.callbacks.base import Emit, EvalResult, Facts, Numbers, StopReason
 from gearshift.training.checkpoint.manifest import Score
-from gearshift.training.evaluation.early_stopping import (
-    Direction,
-    EarlyStopping,
-    Target,
-    parse_target,
-)
+from gearshift.training.evaluation.early_stopping import EarlyStopping, Target, parse_target
 from gearshift.training.evaluation.evaluate import (
     ALL,
     NEW,
@@ -26,19 +21,13 @@ from gearshift.training.evaluation.evaluate import (
     evaluate_final,
     metric_names,
 )
-from gearshift.training.interruption import Interrupted
-from gearshift.training.logging.quantities import counted
-from gearshift.training.settings import SettingError
-from gearshift.training.stop_reason import StopReason, failed
+from gearshift.training.logging.encoding import counted
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from gearshift.training.interruption import Interruption
+    from gearshift.training.agreement import Interruption
     from gearshift.training.settings import TrainingSettings
-
-_DIRECTIONS = ("min", "max")
-_BOUNDS = {"min": "at least", "max": "at most"}
 
 
 class Evaluator:
@@ -74,8 +63,12 @@ class Evaluator:
             # One forward pass now: a typing error must not end the run at its first evaluation.
             names = metric_names(self._task, module, self._batches, interruption)
         if self._metric is not None:
+            from gearshift.training.evaluation.goals import goal_of
+
             self._goal = goal_of(self._metric, self._goal, names)
         if target is not None:
+            from gearshift.training.evaluation.goals import target_of
+
             self._target = target_of(target, self._goal, names)
 
     def evaluate_before(
@@ -218,6 +211,8 @@ class Evaluator:
         bands = self._task.facts().get("control")
         if not bands:
             return None
+        from gearshift.training.evaluation.goals import check_noise
+
         return check_noise(bands, self._metrics, report)
 
     def facts(self) -> dict[str, Any]:
@@ -253,81 +248,6 @@ class Evaluator:
             "old": {when: metrics[OLD] for when, metrics in self._compared.items()},
             "new": {when: metrics[NEW] for when, metrics in self._compared.items()},
         }
-
-
-def target_of(target: Target, goal: Goal, names: list[str]) -> Target:
-    """The target of `stop.at` with its direction, which `=` takes from the `goal`.
-
-    Raises SettingError if the metric is not one of `names`.
-    """
-    _check_name("stop.at", target.text(), target.metric, names)
-    directed = target.directed(goal)
-    if directed is None:
-        raise _undirected(
-            "stop.at",
-            target.text(),
-            [target.text(sign) for sign in ("<=", ">=")],
-        )
-    return directed
-
-
-def goal_of(written: str, family_goal: Goal, names: list[str]) -> Goal:
-    """The goal written as `NAME min` or `NAME max`; the family's own metric needs no direction.
-
-    Raises SettingError if NAME is not one of `names`.
-    """
-    name, _, direction = (text.strip() for text in written.strip().partition(" "))
-    _check_name("eval.metric", written, name, names)
-    if name == family_goal.metric and not direction:
-        return family_goal
-    if direction not in _DIRECTIONS:
-        raise _undirected(
-            "eval.metric",
-            written,
-            [f"{name} {each}" for each in _DIRECTIONS],
-        )
-    return Goal(name, cast(Direction, direction))
-
-
-def _check_name(key: str, written: str, name: str, names: list[str]) -> None:
-    if name not in names:
-        raise SettingError(
-            key,
-            written,
-            "names no metric of this task",
-            ", ".join(names),
-        )
-
-
-def _undirected(key: str, written: str, allowed: list[str]) -> SettingError:
-    text = " or ".join(f"'{each}'" for each in allowed)
-    return SettingError(key, written, "does not say which way is better", text)
-
-
-def check_noise(bands: Mapping[str, Numbers], metrics: Numbers, report: Emit) -> StopReason | None:
-    """A failure of the run if a metric is not at chance: the model found information elsewhere.
-
-    A band has "min", "max" and "chance", as far as they are known. Reports an event "control" for
-    each metric that has a bound, with a text such as `iou 0.31, not at most 0.13 (chance 0.1)`.
-    """
-    leaks = []
-    for name, band in bands.items():
-        bounds = [f"{text} {band[key]:.4g}" for key, text in _BOUNDS.items() if key in band]
-        if not bounds or name not in metrics:
-            continue
-        value = metrics[name]
-        # NaN is outside.
-        at_chance = band.get("min", -math.inf) <= value <= band.get("max", math.inf)
-        text = f"{name} {value:.4g}, {'' if at_chance else 'not '}{' and '.join(bounds)}"
-        if "chance" in band:
-            text += f" (chance {band['chance']:.4g})"
-        facts = {"text": text, "metric": name, "value": value, "at_chance": at_chance, **band}
-        report("control", facts)
-        if not at_chance:
-            leaks.append(text)
-    if not leaks:
-        return None
-    return failed(f"the noise control leaks: {'; '.join(leaks)}")
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -1,12 +1,15 @@
-"""The console reporter: turns the moments of a run, and its progress, into text for outputs."""
+"""The console reporter: the moments of a run as text, and its outputs: plain lines, and log.txt."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from gearshift.training.callbacks.base import (
     Callback,
@@ -20,13 +23,88 @@ from gearshift.training.callbacks.base import (
 )
 from gearshift.training.logging import console_text
 from gearshift.training.logging.console_text import render_row
-from gearshift.training.logging.outputs import ConsoleOutput, Kind
-from gearshift.training.logging.printable import printable
-from gearshift.training.logging.quantities import amount, duration, real, size
+from gearshift.training.logging.encoding import amount, duration, printable, real, size
+from gearshift.training.storage import Storage
 from gearshift.training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
+
+
+Kind = Literal["head", "train", "best", "saved", "notice", "warning", "summary", "preview", "log"]
+"""The subject of a text; "log" is for the log file only, "preview" for the others."""
+
+
+class ConsoleOutput:
+    def write(self, kind: Kind, text: str) -> None:
+        """Add `text`, one line or more."""
+
+    def draw(self, view: RenderableType) -> None:
+        """Show the progress instead of the last one, if this output can."""
+
+    def close(self) -> None:
+        """Restore the output as it was; nothing is written afterwards."""
+
+
+def can_redraw(stream: TextIO, term: str | None) -> bool:
+    """Whether `stream` is a terminal that can redraw a line; `term` is the variable TERM."""
+    return is_terminal(stream) and term not in (None, "", "dumb", "unknown")
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+@contextmanager
+def discarding(stream: TextIO) -> Iterator[None]:
+    """Discard the rest of `stream` once it fails: its reader (`| head`) or terminal has gone."""
+    try:
+        yield
+    except OSError:
+        discard(stream)
+
+
+def discard(stream: TextIO) -> None:
+    """Send the rest to nowhere.
+
+    Text in the stream's buffer would fail once more when the interpreter exits, and change its exit
+    code. Source: Python, library reference, "Note on SIGPIPE".
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+class PlainOutput(ConsoleOutput):
+    """Plain lines for files, pipes and schedulers."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, kind: Kind, text: str) -> None:
+        if kind != "log":
+            encoding = self._stream.encoding or "utf-8"
+            # A file may have an encoding without × or the model's characters.
+            text = printable(text).encode(encoding, "replace").decode(encoding)
+            with discarding(self._stream):
+                print(text, file=self._stream, flush=True)
+
+
+class LogFileOutput(ConsoleOutput):
+    """log.txt: all texts and events, in local time. Raises StorageError."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._file = storage.open_lines("log.txt")
+
+    def write(self, kind: Kind, text: str) -> None:
+        if kind != "preview":
+            time = datetime.now().isoformat(" ", timespec="seconds")
+            for line in printable(text).splitlines():
+                self._file.write(f"{time}  {line}".encode())
+
+    def close(self) -> None:
+        self._file.close()
+
 
 _REDRAW_S = 0.25
 PREVIEW_LINES = 5

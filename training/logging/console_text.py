@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from textwrap import wrap
 from typing import Any
 
-from gearshift.training import stop_reason
-from gearshift.training.callbacks.base import Facts, Outcome, RunInfo
-from gearshift.training.logging.quantities import amount, counted, duration, real, size
+from gearshift.training.callbacks.base import FINISHED, Facts, Outcome, RunInfo
+from gearshift.training.logging.encoding import amount, counted, duration, real, size
 from gearshift.training.train_plan import TrainPlan
 
 _LABEL = 9
@@ -96,7 +95,7 @@ def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None)
     """The end of a run, with its best evaluation, speed and memory, beside the predicted peaks."""
     length = f"{counted(outcome.steps, 'step')}, {counted(outcome.epochs, 'epoch')}"
     text = f"{length} in {duration(outcome.wall_s)}"
-    if outcome.reason not in ("", stop_reason.FINISHED.reason):  # which the steps tell
+    if outcome.reason not in ("", FINISHED.reason):  # which the steps tell
         text += f"; {outcome.reason}"
     label: str = outcome.status
     if label == "completed":

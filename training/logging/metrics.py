@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gearshift.training.callbacks.base import (
-    TEST,
     Callback,
     EvalResult,
     Facts,
@@ -23,7 +19,7 @@ from gearshift.training.callbacks.base import (
     Step,
     StepMetrics,
 )
-from gearshift.training.logging.strict_json import encode_bytes
+from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.storage import LineFile, Storage, storage_errors
 from gearshift.training.train_plan import TrainPlan
 
@@ -34,7 +30,7 @@ OF_PART = "lr."
 """Before the name of a part in the key of its learning rate."""
 OF_USAGE = "_percent"
 """After the name of a resource in the key of its use."""
-_NAMES = {  # Fields of StepMetrics whose key differs
+KEYS = {  # Fields of StepMetrics whose key differs
     "units": "tokens",
     "units_per_s": "tokens_per_s",
     "labelled": "labelled_tokens",
@@ -82,7 +78,7 @@ class MetricsWriter(Callback):
         values: dict[str, Any] = {"kind": "train"}
         for name, value in vars(line).items():
             if value not in (None, {}):
-                values[_NAMES.get(name, name)] = value
+                values[KEYS.get(name, name)] = value
         values["device_memory_bytes"] = line.device_memory_bytes  # null on a CPU
         for part, lr in values.pop("lrs", {}).items():
             values[f"{OF_PART}{part}"] = lr
@@ -108,52 +104,6 @@ class MetricsWriter(Callback):
     def _write(self, line: Facts) -> None:
         assert self._file is not None, "the run has started"
         self._file.write(encode_bytes(line))
-
-
-def truncate(
-    storage: Storage,
-    step: int,
-    evaluated_at: int | None,
-    *,
-    is_end: bool = False,
-) -> None:
-    """Remove the lines that a run resumed from `step` will write again. Touches disk.
-
-    These are the lines of later steps, an evaluation after `step` that its checkpoint does not know
-    (`evaluated_at` is the last one it knows), that of the test split if `step` `is_end`, and an
-    incomplete line. Raises StorageError.
-    """
-    path = storage.path / NAME
-    with storage_errors(path), suppress(FileNotFoundError):
-        end = 0
-        for line in path.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
-            written = json.loads(line)
-            at = written.get("step", step - 1)  # else of another program
-            stays = at <= step
-            if at == step and written["kind"] == "eval":
-                stays = evaluated_at == step and not (is_end and written.get("split") == TEST)
-            if not stays:
-                break  # steps only grow from line to line
-            end += len(line)
-        os.truncate(path, end)  # in place: another process may be following it
-
-
-def step_metrics(line: Facts) -> StepMetrics:
-    """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
-    values: dict[str, Any] = {}
-    for field in fields(StepMetrics):
-        values[field.name] = line.get(_NAMES.get(field.name, field.name))
-    # NaN and infinities are strings in metrics.jsonl: training/logging/strict_json.py.
-    values["loss"] = float(line["loss"])
-    values["grad_norm"] = float(line["grad_norm"])
-    values["parts"] = {name: float(value) for name, value in line.get("parts", {}).items()}
-    values["lrs"] = {}
-    for key in line:
-        if key.startswith(OF_PART):
-            values["lrs"][key.removeprefix(OF_PART)] = line[key]
-    return StepMetrics(**values)
 
 
 def usage_of(line: Facts) -> dict[str, float]:

@@ -9,8 +9,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from gearshift.training.logging.outputs import ConsoleOutput, Kind, discarding, is_terminal
-from gearshift.training.logging.printable import printable
+from gearshift.training.logging.console_reporter import ConsoleOutput, Kind, discarding, is_terminal
+from gearshift.training.logging.encoding import printable
 
 _STYLES = {"best": "bold green", "saved": "dim", "warning": "bold yellow"}
 

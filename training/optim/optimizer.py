@@ -10,7 +10,6 @@ import torch
 
 from gearshift.engines.base import EngineError, OptimizerSpec
 from gearshift.models.base import HasOptimizer
-from gearshift.training.optim.nonfinite import guarded
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -50,6 +49,8 @@ def spec(
         plain = _by_settings(settings.optim, model, blocks, task)
     if settings.train.on_nonfinite == "stop":
         return plain
+    from gearshift.training.optim.guarded import guarded
+
     return guarded(plain, world)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 
 from gearshift.training.callbacks.base import Action, Callback, Emit, Numbers, Outcome, Step
-from gearshift.training.resources import cgroup
+from gearshift.training.resources import memory
 from gearshift.training.resources.memory import host_bytes
 from gearshift.training.train_plan import TrainPlan
 
@@ -89,10 +89,10 @@ class ResourceMonitor(Thread):
         swap_use = None
         swap = psutil.swap_memory()
         if swap.total:
-            swap_use = _of_container(swap, cgroup.swap())
+            swap_use = _of_container(swap, memory.container_swap())
         temperatures = filter(None, (cpu_celsius(), gpu["temperature"]))
         reading = {
-            "ram": _of_container(psutil.virtual_memory(), cgroup.memory()),
+            "ram": _of_container(psutil.virtual_memory(), memory.container_memory()),
             "swap": swap_use,
             "host_bytes": host_bytes(),
             "cpu": cpu,
@@ -133,7 +133,7 @@ def _cpu_percent() -> float:
     return sum(cores) / len(cores)
 
 
-def _of_container(machine: Any, share: cgroup.Share | None) -> float:
+def _of_container(machine: Any, share: memory.Share | None) -> float:
     """The use in percent of psutil's record, or of a tighter limit."""
     if share is not None and share.limit < machine.total:
         return 100 * share.used / share.limit

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gearshift.training.callbacks.base import Facts, Numbers
+from gearshift.training.callbacks.base import RUN_AGAIN, Facts, Numbers
 from gearshift.training.settings import flat
-from gearshift.training.stop_reason import RUN_AGAIN
 from gearshift.training.trackers.follow import TAGS, Run, Tracker
 
 # Tags: the run folder that a run belongs to, and the newest step that it has.

@@ -9,10 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from gearshift.training.callbacks.base import Facts
-from gearshift.training.logging.printable import describe
+from gearshift.training.callbacks.base import RUN_AGAIN, Facts
+from gearshift.training.logging.encoding import describe
 from gearshift.training.settings import nested
-from gearshift.training.stop_reason import RUN_AGAIN
 from gearshift.training.trackers.follow import TAGS, Run, Tracker
 
 STEP = "global_step"

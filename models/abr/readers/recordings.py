@@ -18,7 +18,7 @@ from gearshift.models.abr.responses import (
     resample,
 )
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import MissingPackage
+from gearshift.models.common.data_reports import MissingPackage
 from gearshift.models.common.recordings import bids
 from gearshift.models.common.recordings.files import open_recording
 from gearshift.models.common.recordings.recording import Event, Recording

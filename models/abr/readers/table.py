@@ -19,7 +19,7 @@ from gearshift.models.abr.responses import (
 )
 from gearshift.models.base import DataError
 from gearshift.models.common.config import declared_columns
-from gearshift.models.common.data_files import IGNORE, listed
+from gearshift.models.common.data_reports import IGNORE, listed
 from gearshift.models.common.table import Table, columns_option
 from gearshift.models.common.text_file import TextFile
 

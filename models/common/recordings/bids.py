@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.recordings.recording import Event
 from gearshift.models.common.table import MISSING, Table, renamed
 from gearshift.models.common.text_file import TextFile

@@ -15,7 +15,8 @@ from typing import Any
 
 from gearshift.models.base import DataError
 from gearshift.models.common import hdf5, matlab
-from gearshift.models.common.data_files import check_reader, identity, listed, unreadable_file
+from gearshift.models.common.data_files import check_reader, identity, unreadable_file
+from gearshift.models.common.data_reports import listed
 from gearshift.models.common.recordings import edf
 from gearshift.models.common.recordings.recording import (
     NO_UNIT,

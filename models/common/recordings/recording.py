@@ -13,7 +13,7 @@ import numpy as np
 from numpy import ndarray
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import library_errors
+from gearshift.models.common.data_reports import library_errors
 
 NO_UNIT = "names no unit"
 STIM = "stim"

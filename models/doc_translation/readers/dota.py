@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gearshift.models.base import DataError, Groups, SplitName
-from gearshift.models.common.data_files import BadRecords, OnBad, copies, files
+from gearshift.models.common.data_files import copies, files
+from gearshift.models.common.data_reports import BadRecords, OnBad
 from gearshift.models.common.pictures import open_picture, too_large
 from gearshift.models.common.text_file import TextFile, parse_json
 from gearshift.models.doc_translation.readers.page import Collection, Page, without_number

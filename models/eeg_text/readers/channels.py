@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import BadRecords, listed
+from gearshift.models.common.data_reports import BadRecords, listed
 from gearshift.models.common.recordings.recording import Recording
 from gearshift.models.eeg_text.montage import INDICES, NAMES, SLOTS
 from gearshift.models.eeg_text.readers import tables

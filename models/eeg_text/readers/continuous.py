@@ -15,7 +15,7 @@ import numpy as np
 
 from gearshift.models.base import DataError
 from gearshift.models.common.config import declared_columns
-from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.recordings import bids, edf
 from gearshift.models.common.recordings.files import open_recording
 from gearshift.models.common.recordings.recording import Event, Recording

@@ -10,16 +10,8 @@ from typing import Any
 
 from gearshift.models.base import DataError
 from gearshift.models.common import data_files
-from gearshift.models.common.data_files import (
-    BadRecords,
-    MissingPackage,
-    copies,
-    existing_path,
-    few,
-    told_copies,
-    unknown_embedded,
-    unknown_format,
-)
+from gearshift.models.common.data_files import copies, existing_path, told_copies, unknown_format
+from gearshift.models.common.data_reports import BadRecords, MissingPackage, few, unknown_embedded
 from gearshift.models.common.recordings import bids
 from gearshift.models.common.recordings.files import open_recording
 from gearshift.models.eeg_text import embedded, formats

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import BadRecords, existing_path
+from gearshift.models.common.data_files import existing_path
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.table import Table, is_table, renamed
 from gearshift.models.common.text_file import TextFile, parse_json
 from gearshift.models.eeg_text.config import EVENT, TEXT

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from gearshift.models.common import cache, hdf5, matlab
-from gearshift.models.common.data_files import BadRecords, check_reader, identity, library_errors
+from gearshift.models.common import array_file, cache, hdf5, matlab
+from gearshift.models.common.data_files import check_reader, identity
+from gearshift.models.common.data_reports import BadRecords, library_errors
 from gearshift.models.eeg_text.config import CHANNELS
 from gearshift.models.eeg_text.recordings import MOST_UV, Item, Use, normalized
 
@@ -65,7 +66,7 @@ def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
     the disk. Raises DataError.
     """
 
-    def make() -> cache.Arrays:
+    def make() -> array_file.Arrays:
         texts = []
         eeg = [_NOTHING]
         with library_errors(

@@ -13,7 +13,8 @@ from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.common import hdf5
-from gearshift.models.common.data_files import check_kind, check_reader, library_errors
+from gearshift.models.common.data_files import check_kind, check_reader
+from gearshift.models.common.data_reports import library_errors
 from gearshift.models.event_seg.readers.recording import (
     IGNORED,
     MAX_SIDE,

@@ -12,7 +12,8 @@ import numpy as np
 from numpy import ndarray
 
 from gearshift.models.base import DataError
-from gearshift.models.common.cache import ArrayFile, Open, streamed
+from gearshift.models.common.array_file import ArrayFile, Open
+from gearshift.models.common.cache import streamed
 from gearshift.models.common.data_files import identity
 from gearshift.models.event_seg.canny import canny, dilated, shrunk, squares
 

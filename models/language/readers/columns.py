@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import IGNORE, BadRecords
+from gearshift.models.common.data_reports import IGNORE, BadRecords
 from gearshift.models.common.table import columns_option
 from gearshift.models.language.readers.records import Turn
 from gearshift.models.language.readers.rows import Row

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gearshift.models.base import DataError, Groups, SplitName
-from gearshift.models.common import cache
-from gearshift.models.common.data_files import BadRecords, MissingPackage, OnBad
+from gearshift.models.common import array_file
+from gearshift.models.common.data_reports import BadRecords, MissingPackage, OnBad
 from gearshift.models.common.split import SPLITS
 from gearshift.models.language.readers.records import Record, normalized
 
@@ -137,7 +137,7 @@ def from_records(name: str, records: Sequence[Record]) -> Corpus:
     return Corpus(source, scan(source, "stop"))
 
 
-def scan(source: FileSource | RecordSource, on_bad: OnBad) -> cache.Arrays:
+def scan(source: FileSource | RecordSource, on_bad: OnBad) -> array_file.Arrays:
     """Arrays of the index of all records. Raises DataError."""
     bad_records = BadRecords()
     bad_parts: list[int] = []

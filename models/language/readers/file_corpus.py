@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gearshift.models.base import DataError, Groups, SplitName
 from gearshift.models.common import cache
-from gearshift.models.common.data_files import OnBad
+from gearshift.models.common.data_reports import OnBad
 from gearshift.models.common.split import SPLITS, SplitRule, held_out
 from gearshift.models.language.readers.corpus import SMALL, VERSION, Corpus, scan
 from gearshift.models.language.readers.files import FileSource

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gearshift.models.base import DataError
 from gearshift.models.common import data_files
-from gearshift.models.common.data_files import BadRecords, identity, unreadable_file
+from gearshift.models.common.data_files import identity, unreadable_file
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.text_file import GZIP, TextFile
 from gearshift.models.language.readers import plain_text, rows
 from gearshift.models.language.readers.columns import RowReader

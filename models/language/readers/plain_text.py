@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, islice, zip_longest
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.readers.records import PIECE_MARK, Record, Turn, document, exchanges
 

@@ -8,12 +8,8 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import (
-    BadRecords,
-    check_expansion,
-    check_reader,
-    library_errors,
-)
+from gearshift.models.common.data_files import check_expansion, check_reader
+from gearshift.models.common.data_reports import BadRecords, library_errors
 from gearshift.models.common.table import Table
 from gearshift.models.common.text_file import TextFile, parse_json
 

@@ -16,8 +16,8 @@ from gearshift.launcher.base.signals import (
     handling,
     heeded,
     phase,
-    temporary_folder,
 )
+from gearshift.launcher.base.temporary import temporary_folder
 from tests.waiting import LIMIT_S
 
 
@@ -74,7 +74,7 @@ def test_a_signal_removes_a_temporary_folder_that_is_being_made(tmp_path, monkey
         signal.raise_signal(signal.SIGTERM)
         return folder
 
-    monkeypatch.setattr("gearshift.launcher.base.signals.mkdtemp", make)
+    monkeypatch.setattr("gearshift.launcher.base.temporary.mkdtemp", make)
     handler = handling([signal.SIGTERM], Signals())
     with handler, pytest.raises(Stopped), temporary_folder("run-", tmp_path):
         raise AssertionError("the signal comes before")

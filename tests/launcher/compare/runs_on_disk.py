@@ -4,7 +4,7 @@ import json
 
 from gearshift.launcher.compare.rows import read
 from gearshift.launcher.run_folder import run_folder
-from gearshift.training.logging.strict_json import encode
+from gearshift.training.logging.encoding import encode
 from gearshift.training.train_plan import TrainPlan
 
 GOAL = {"metric": "val_loss", "direction": "min"}

@@ -6,7 +6,7 @@ from itertools import cycle
 import pytest
 
 from gearshift.launcher.config import presets
-from gearshift.launcher.config.engine_options import engine_options
+from gearshift.launcher.config.adapt import engine_options
 from gearshift.launcher.config.schema import config_of
 from tests.ds_configs.tables import SHIPPED
 from tests.launcher.given import LAPTOP, NEW_CPU, ONE_GPU, SERVER, refused, resolved

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gearshift.launcher.config.batching import may_grow
+from gearshift.launcher.plan.auto import may_grow
 from tests.launcher.given import ONE_GPU, refused, resolved
 
 

@@ -14,7 +14,7 @@ from gearshift.launcher.config.check import TrackedSettings, check_lengths, chec
 from gearshift.launcher.config.provenance import KeySets, Origin, Setting
 from gearshift.launcher.config.schema import setting_infos
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import install_command
+from gearshift.models.common.data_reports import install_command
 from gearshift.training.train_plan import TrainPlan
 from tests.launcher.given import refused, resolved
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gearshift.launcher.config import presets
+from gearshift.launcher.config import scaled_change
 
 SIZES = ("tiny", "small", "lite", "full")
 
@@ -32,5 +32,5 @@ SMALLER = {"smaller_of": ["lite", "tiny"]}
     ],
 )
 def test_a_change_is_applied_to_the_value_and_says_how(change, default, value, how):
-    changed, said = presets.apply_change(change, default, SIZES)
+    changed, said = scaled_change.apply_change(change, default, SIZES)
     assert (changed, said) == (value, how) and type(changed) is type(value)

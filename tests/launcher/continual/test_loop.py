@@ -13,7 +13,7 @@ import yaml
 
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
 from gearshift.launcher.continual.loop import ContinualLoop
-from gearshift.launcher.run import run_end
+from gearshift.launcher.run import run_end, run_error
 from gearshift.launcher.run_folder import experiences
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.training.checkpoint import retention
@@ -173,7 +173,7 @@ def test_a_signal_ends_a_wait_or_the_exit_of_the_ranks(start):
 def test_an_experience_with_wrong_data_is_postponed_and_the_run_continues(start):
     ranks = Ranks(start.settings)
     error = SettingsError([Diagnostic("val would be empty")])
-    ranks.instead[2] = run_end.of_error(error, 0)
+    ranks.instead[2] = run_error.of_error(error, 0)
     ending, ranks, _ = start(
         "continual.quiet_s=30",
         scheduled={

@@ -12,7 +12,7 @@ import pytest
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.download.fetch import fetch
-from gearshift.launcher.run import run_end
+from gearshift.launcher.run import run_error
 from gearshift.launcher.run.execute import execute_run
 from gearshift.launcher.run.prepare import prepare_run
 from gearshift.slurm.environment import RankEnvironment
@@ -30,7 +30,7 @@ def begun(*files, retries=1):
     reports = []
 
     ready = prepare_run(arguments(*files).with_sets([f"download.retries={retries}"]), None)
-    ranks = Mock(return_value=run_end.of_error(SettingsError([]), 0))
+    ranks = Mock(return_value=run_error.of_error(SettingsError([]), 0))
     return execute_run(ready, False, reports.append, ranks), reports
 
 
@@ -45,7 +45,7 @@ def test_a_run_downloads_nothing_that_only_a_file_asks_for(server, here):
     (here / "downloads").mkdir()
     (here / "downloads" / "data.jsonl").write_bytes(BODY)
     ready = prepare_run(CliArgs("language:tiny", configs=[here / "mine.yaml"]), None)
-    execute_run(ready, False, str, Mock(return_value=run_end.of_error(SettingsError([]), 0)))
+    execute_run(ready, False, str, Mock(return_value=run_error.of_error(SettingsError([]), 0)))
     assert not server.requests and not (here / "downloads" / ".fetch").exists()
 
 

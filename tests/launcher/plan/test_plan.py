@@ -9,7 +9,7 @@ import torch
 from gearshift.engines.environment import RankInfo
 from gearshift.engines.local import local
 from gearshift.engines.world import ProcessWorld
-from gearshift.launcher.config.engine_options import engine_options
+from gearshift.launcher.config.adapt import engine_options
 from gearshift.launcher.plan.plan import open_planner, plan_run
 from gearshift.launcher.plan.step_trace import trace_step
 from gearshift.launcher.plan.storages import Kind

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gearshift.engines.catalog import ENGINES, build_engine
-from gearshift.launcher.config.engine_options import engine_options
+from gearshift.launcher.config.adapt import engine_options
 from gearshift.launcher.plan.plan import open_planner, plan_run
 from gearshift.launcher.plan.target import Described
 from gearshift.training.accumulate import accumulate, total_units

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gearshift.launcher.__main__ import main
-from gearshift.launcher.run import faults, run_end
+from gearshift.launcher.run import faults, run_end, run_error
 from gearshift.launcher.run.faults import FAULTS
 from gearshift.launcher.run.supervisor import without_report
 from gearshift.training.checkpoint.manifest import CheckpointError
@@ -58,19 +58,19 @@ def full(number):
 @pytest.mark.parametrize(
     ("report", "name"),
     [
-        (run_end.of_error(RuntimeError(BUS_ERROR), 0), "shared_memory"),
+        (run_error.of_error(RuntimeError(BUS_ERROR), 0), "shared_memory"),
         (
-            run_end.of_error(WorkerDied("data-loader worker 7 died by signal 9; x"), 0),
+            run_error.of_error(WorkerDied("data-loader worker 7 died by signal 9; x"), 0),
             "dead_worker",
         ),
         (
-            run_end.of_error(WorkerDied("data-loader worker 7 died by signal 7; x"), 0),
+            run_error.of_error(WorkerDied("data-loader worker 7 died by signal 7; x"), 0),
             "shared_memory",
         ),
-        (run_end.of_error(full(errno.ENOSPC), 0), "disk_full"),
-        (run_end.of_error(full(errno.EDQUOT), 0), "quota"),
-        (run_end.of_error(full(errno.EACCES), 0), "permission"),
-        (run_end.of_error(CheckpointError(f"step 4: {full(errno.ENOSPC)}"), 0), "disk_full"),
+        (run_error.of_error(full(errno.ENOSPC), 0), "disk_full"),
+        (run_error.of_error(full(errno.EDQUOT), 0), "quota"),
+        (run_error.of_error(full(errno.EACCES), 0), "permission"),
+        (run_error.of_error(CheckpointError(f"step 4: {full(errno.ENOSPC)}"), 0), "disk_full"),
         (without_report(1, -9, "its last output", set()), "dead_rank"),
         (without_report(1, -6, NCCL, set()), "timeout"),
         (

@@ -10,7 +10,7 @@ from gearshift.engines.base import EngineError, PeersMissing
 from gearshift.launcher.base import signals
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
 from gearshift.launcher.config.provenance import Batching
-from gearshift.launcher.run import run_end
+from gearshift.launcher.run import run_end, run_error
 from gearshift.launcher.run.supervisor import without_report
 from gearshift.models.base import DataError
 from gearshift.training.storage import StorageError
@@ -32,7 +32,7 @@ from gearshift.training.storage import StorageError
     ],
 )
 def test_each_kind_of_exit_has_its_code_and_its_cause(error, kind, code):
-    end = run_end.of_error(error, 3)
+    end = run_error.of_error(error, 3)
     assert (end.kind, end.exit_code) == (kind, code)
     cause = (
         "another rank" if isinstance(error, RuntimeError) else str(error).removeprefix("error: ")
@@ -42,7 +42,7 @@ def test_each_kind_of_exit_has_its_code_and_its_cause(error, kind, code):
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path):
-    written = run_end.of_error(ValueError("odd"), 3)
+    written = run_error.of_error(ValueError("odd"), 3)
     written.save(tmp_path)
     assert run_end.load(tmp_path, 3) == written
     assert run_end.load(tmp_path, 2) is None

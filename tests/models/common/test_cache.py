@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from gearshift.models.base import DataError
-from gearshift.models.common import cache
-from gearshift.models.common.cache import ArrayFile
+from gearshift.models.common import array_file, cache
+from gearshift.models.common.array_file import ArrayFile
 from gearshift.models.common.data_files import CACHE_VARIABLE, cache_folder
 
 SOURCE_KEY = {"version": 1, "seed": 0}
@@ -86,7 +86,7 @@ def test_streamed_arrays_are_mapped_the_second_time_and_equal_those_in_memory():
     first = cache.streamed("rows", SOURCE_KEY, write, 1)
     second = cache.streamed("rows", SOURCE_KEY, write, 1)
     assert write.calls == 1
-    for arrays in (first, second, cache.in_memory(write)):
+    for arrays in (first, second, array_file.in_memory(write)):
         assert arrays["counts"].tolist() == [1, 2, 2, 3, 3, 3, 4, 4, 4, 4]
         assert arrays["empty"].tolist() == []
     assert isinstance(second["counts"], np.memmap)

@@ -5,7 +5,7 @@ import pytest
 
 from gearshift.models.base import DataError
 from gearshift.models.common import data_files
-from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.data_reports import BadRecords
 from tests.models.errors import error_of
 
 

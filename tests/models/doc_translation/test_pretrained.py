@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gearshift.engines import deferred_init
+from gearshift.engines import deferred_init, special_parameters
 from gearshift.models.doc_translation import model as model_parts
 from gearshift.models.doc_translation.config import SIZES
 from gearshift.models.doc_translation.pretrained import PARTS
@@ -79,7 +79,9 @@ def test_only_rank_0_reads_the_weights(ready_task, saved, rank_alone):
         for name in ("local", "decoder"):
             for key, value in parts[name].named_parameters():
                 own = model.get_parameter(f"{PARTS[name]}.{key}")
-                assert deferred_init.is_deferred(own) and (rank or torch.equal(own, value)), key
+                assert special_parameters.is_deferred(own) and (rank or torch.equal(own, value)), (
+                    key
+                )
 
 
 def test_names_that_transformers_must_convert_are_left_to_it(make_task, saved):

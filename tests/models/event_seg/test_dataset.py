@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import BadRecords
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.event_seg import embedded
 from gearshift.models.event_seg.config import SIZES
 from gearshift.models.event_seg.dataset import find_recordings

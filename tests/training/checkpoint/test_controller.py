@@ -1,8 +1,8 @@
 import pytest
 
 from gearshift.training.callbacks.base import CallbackList
-from gearshift.training.checkpoint.controller import CheckpointController
 from gearshift.training.checkpoint.manifest import CheckpointError
+from gearshift.training.checkpoint.writer import CheckpointController
 from gearshift.training.settings import Save
 from tests.training.shelf import Shelf
 from tests.training.tiny import RecordingCallback, one_rank, run_tiny

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.utils.data import get_worker_info
 
+from gearshift.training.callbacks.base import WorkerDied
 from gearshift.training.data import workers
 from gearshift.training.data.workers import DataWatchdog, RequestLoader
 from gearshift.training.settings import Loader
-from gearshift.training.stop_reason import WorkerDied
 from tests.training.conftest import two_ranks  # noqa: F401
 from tests.training.shelf import Shelf
 from tests.training.tiny import RecordingCallback, TinySplit, TinyTask, one_rank, run_tiny

@@ -6,11 +6,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from gearshift.training.agreement import Interruption
 from gearshift.training.data.loader import EvaluationBatches
 from gearshift.training.data.samples import Samples
 from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart, evaluate, mean
 from gearshift.training.evaluation.evaluator import Evaluator
-from gearshift.training.interruption import Interruption
 from tests.training.ranks import tiny_run
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 

@@ -2,11 +2,12 @@ import pytest
 import torch
 
 from gearshift.models.base import Goal
+from gearshift.training.agreement import Interruption
 from gearshift.training.data.loader import EvaluationBatches
 from gearshift.training.data.samples import Samples
 from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart
-from gearshift.training.evaluation.evaluator import Evaluator, goal_of
-from gearshift.training.interruption import Interruption
+from gearshift.training.evaluation.evaluator import Evaluator
+from gearshift.training.evaluation.goals import goal_of
 from gearshift.training.settings import SettingError
 from tests.training.tiny import TinyMetric, TinyTask, make_settings, one_rank, run_tiny
 

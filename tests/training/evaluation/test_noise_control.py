@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from gearshift.training.evaluation.evaluator import check_noise
+from gearshift.training.evaluation.goals import check_noise
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 
 ALL = {"min": 0.1, "max": 0.3, "chance": 0.2}

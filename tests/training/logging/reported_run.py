@@ -4,8 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from gearshift.training.logging.console_reporter import ConsoleReporter
-from gearshift.training.logging.outputs import PlainOutput, can_redraw
+from gearshift.training.logging.console_reporter import ConsoleReporter, PlainOutput, can_redraw
 from gearshift.training.logging.terminal import TerminalOutput
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock

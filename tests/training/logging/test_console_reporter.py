@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gearshift.training.logging.console_reporter import ConsoleReporter
-from gearshift.training.logging.outputs import ConsoleOutput
+from gearshift.training.logging.console_reporter import ConsoleOutput, ConsoleReporter
 from gearshift.training.storage import StorageError
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from gearshift.training.logging.metrics import MetricsWriter, ResultWriter, truncate
+from gearshift.training.logging.metrics import MetricsWriter, ResultWriter
+from gearshift.training.logging.resumed_lines import truncate
 from gearshift.training.storage import Storage, StorageError
 from tests.training.facts import about, evaluation, logged, outcome, train_plan
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gearshift.training.logging.outputs import PlainOutput
+from gearshift.training.logging.console_reporter import PlainOutput
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = [sys.executable, "-m", "tests.training.logging.reported_run"]

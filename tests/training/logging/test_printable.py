@@ -2,7 +2,7 @@
 
 import io
 
-from gearshift.training.logging.outputs import LogFileOutput, PlainOutput
+from gearshift.training.logging.console_reporter import LogFileOutput, PlainOutput
 from gearshift.training.logging.terminal import TerminalOutput
 from gearshift.training.storage import Storage
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gearshift.training.logging.strict_json import encode, encode_bytes
+from gearshift.training.logging.encoding import encode, encode_bytes
 
 
 def strict(text):

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from gearshift.training.settings import TRACKERS
 from gearshift.training.trackers import follow
-from gearshift.training.trackers.catalog import TRACKERS
 from gearshift.training.trackers.follow import Following, Run, Tracker
 
 LINES = 7

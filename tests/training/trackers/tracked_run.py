@@ -7,7 +7,7 @@ from typing import Any
 
 from gearshift.launcher.run.callbacks import SamplesWriter
 from gearshift.training.callbacks.base import CallbackList
-from gearshift.training.logging import metrics
+from gearshift.training.logging import resumed_lines
 from gearshift.training.logging.metrics import EventsWriter, MetricsWriter, ResultWriter
 from gearshift.training.settings import Tracking
 from gearshift.training.storage import Storage
@@ -31,7 +31,7 @@ class Generation:
         """Start the callbacks after `first_step` updates; a resume removes later lines."""
         self.folder.mkdir(exist_ok=True)
         storage = Storage(self.folder)
-        metrics.truncate(storage, first_step, first_step)
+        resumed_lines.truncate(storage, first_step, first_step)
         events, about = EventsWriter(storage), facts.about(self.folder)
         tracking = Tracking(**{"wait_s": 120, **self.tracking})
         run = Run(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gearshift.training.resources.throttle import OutOfMemory
+from gearshift.training.throttle import OutOfMemory
 from tests.training.tiny import WIDTH, RecordingCallback, TinyTask, one_rank, run_tiny
 
 CHANGES = {"train": {"epochs": 2}, "eval": {"every": None}, "log": {"every": 1}}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import render
-from gearshift.launcher.cli.parser import read
 from gearshift.launcher.commands.catalog import COMMANDS
+from gearshift.launcher.commands.parser import read
 from gearshift.launcher.config.command_line import OPTIONS, names
 from gearshift.launcher.config.schema import setting_infos
 from gearshift.launcher.run_folder import run_folder

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gearshift.engines.base import Engine
     from gearshift.training.callbacks.base import CallbackList
     from gearshift.training.data.loader import Batches, EvaluationBatches
-    from gearshift.training.step_timer import StepTimer
+    from gearshift.training.step_metrics import StepTimer
 
 T = TypeVar("T")
 MAX_HALVINGS = 3

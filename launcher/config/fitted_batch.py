@@ -1,0 +1,90 @@
+"""A global batch fitted to little data, so that an epoch keeps its steps."""
+
+from __future__ import annotations
+
+import math
+
+from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO, largest_divisor
+from gearshift.launcher.config.provenance import (
+    BATCH_SETTINGS,
+    MODE_LAYER,
+    KeySets,
+    Origin,
+    Resolved,
+)
+
+_LR = "optim.lr"
+_LENGTH = "train.max_steps"
+
+
+def expected(resolved: Resolved) -> str | None:
+    """What `fitted` may change once the samples are counted; None: nothing."""
+    if not _may_shrink(resolved):
+        return None
+    smallest = _default_batch(resolved.keys)
+    least = resolved.values[LEAST].value
+    return (
+        f"{GLOBAL}: less than {resolved.batching.global_batch} on little data, down to {smallest}, "
+        f"so that an epoch keeps {least} steps ({LEAST})"
+    )
+
+
+def fitted(resolved: Resolved, samples: int) -> Resolved:
+    """The run with a global batch for `samples` of training data, and a note if that is another.
+
+    An epoch, or a run that is shorter than one, keeps train.least_steps: a mode's larger batch
+    shrinks to a multiple of the default's, at least to the default's. The learning rate follows the
+    square root of the batch, as far as the default's (Hoffer, Hubara and Soudry, Train longer,
+    generalize better, 2017, section 4). A limit of steps keeps its samples. What the user set
+    stays. The settings of the result have no least_steps: a resumed run keeps its batch.
+    """
+    values = resolved.values
+    keys = resolved.keys
+    least = values[LEAST].value
+    if least is None:
+        return resolved
+    old = resolved.batching.global_batch
+    steps = values[_LENGTH].value
+    is_limited = steps is not None and _LENGTH not in keys.user
+    used = samples
+    if is_limited:
+        used = min(samples, steps * old)
+    unit = math.lcm(_default_batch(keys), resolved.world_size)
+    new = max(unit, used // least // unit * unit)
+    notes = list(resolved.notes)
+    changes: dict[str, float | None] = {LEAST: None}
+    if _may_shrink(resolved) and new < old:
+        what = f"{used:,} samples of the run"
+        if used == samples:
+            what = f"{samples:,} training samples"
+        few = f"{what} are {used // old} steps of {old}, and {LEAST} is {least}"
+        note = f"{GLOBAL}: {new} instead of {old}: {few}"
+        if _LR not in keys.user:
+            lr = values[_LR].value
+            scaled = max(lr * math.sqrt(new / old), min(lr, keys.defaults[_LR]))
+            changes[_LR] = float(f"{scaled:.6g}")
+            note += f"; {_LR} {changes[_LR]:g}"
+        if is_limited:
+            changes[_LENGTH] = max(1, round(steps * old / new))
+            note += f"; {_LENGTH} {changes[_LENGTH]:g}"
+        notes.append(note)
+        share = new // resolved.world_size
+        micro = largest_divisor(share, resolved.batching.micro_batch)
+        changes[GLOBAL] = new
+        changes[MICRO] = micro
+        changes[ACCUMULATION] = share // micro
+    origin = Origin(MODE_LAYER, f"fitted to {samples:,} training samples")
+    return resolved.changed(changes, origin, notes=notes)
+
+
+def _may_shrink(resolved: Resolved) -> bool:
+    """Whether the batch is larger than the default's, and not of the user."""
+    is_set = not resolved.keys.user.isdisjoint(BATCH_SETTINGS)
+    is_larger = resolved.batching.global_batch > _default_batch(resolved.keys)
+    return resolved.values[LEAST].value is not None and not is_set and is_larger
+
+
+def _default_batch(keys: KeySets) -> int:
+    """The global batch of mode default."""
+    total, micro, accumulation = (keys.defaults[key] for key in BATCH_SETTINGS)
+    return int(total or (micro or 1) * (accumulation or 1))
