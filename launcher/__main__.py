@@ -6,9 +6,11 @@ import errno
 import importlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from gearshift.launcher.base import environment, exit_codes, signals
@@ -18,6 +20,8 @@ from gearshift.slurm.environment import JOB_VARIABLE, InvalidEnvironment
 if TYPE_CHECKING:
     from gearshift.launcher.config.command_line import CommandLine
 
+_HELP = "help"
+"""`help COMMAND` is `COMMAND --help`."""
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Of a stream that takes no more; an error of a file that cannot be opened has its name."""
 
@@ -26,9 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Prints errors to stderr."""
     # Imported here, after `program` has installed the signal handlers: imports take time.
     with signals.phase(ProcessPhase.IMPORTS):
-        from gearshift.launcher.commands import parser
-
-        command_line = parser.read(sys.argv[1:] if argv is None else argv)
+        command_line = read(sys.argv[1:] if argv is None else argv)
     try:
         with signals.phase(ProcessPhase.COMMAND) as handler:
             code = _run(command_line)
@@ -40,6 +42,47 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print(handler.text, sys.stderr)
             return handler.code
         return _report(error, command_line.as_json)
+
+
+def read(argv: Sequence[str]) -> CommandLine:
+    """Choose the command, and parse its arguments; all errors are in the result's `diagnostics`."""
+    from gearshift.launcher.config.command_line import HELP, RUN
+    from gearshift.launcher.config.parsing import parse
+
+    if argv and argv[0] == _HELP:
+        argv = [*argv[1:], HELP.flag]
+    if not argv or argv[0].startswith("-"):
+        return parse(RUN, argv)
+    # With the options of all other commands.
+    from gearshift.launcher.commands.catalog import ALIASES, COMMANDS
+
+    name, *words = argv
+    command = COMMANDS.get(ALIASES.get(name, name))
+    if command is not None:
+        return parse(command, words)
+    return _unknown_command(name, words, [*COMMANDS, *ALIASES, _HELP], ", ".join(COMMANDS))
+
+
+def _unknown_command(
+    name: str, words: Sequence[str], known: Sequence[str], commands: str
+) -> CommandLine:
+    from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
+    from gearshift.launcher.config.command_line import DEFAULT, RUN
+    from gearshift.launcher.config.parsing import parse
+
+    nearest = nearest_match(name, known)
+    error = Diagnostic(
+        f"unknown command '{name}'",
+        value=name,
+        where="command line, first argument",
+        allowed=f"{commands}; or options of {DEFAULT}",
+        did_you_mean=nearest,
+        fix=nearest and f"{PROGRAM} {shlex.join([nearest, *words])}",
+    )
+    # It is printed alone: what else is wrong depends on what is meant.
+    parsed = parse(RUN, words)
+    alone = replace(parsed.command, adds_errors=False)
+    return replace(parsed, command=alone, diagnostics=[error])
 
 
 def _run(command_line: CommandLine) -> int:

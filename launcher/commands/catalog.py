@@ -23,7 +23,7 @@ from gearshift.launcher.config.command_line import (
 )
 from gearshift.launcher.submit.options import INSTEAD, SUBMIT
 from gearshift.models.base import Sampling
-from gearshift.training.trackers.catalog import TRACKER_FORMS
+from gearshift.training.settings import TRACKER_FORMS
 
 ONCE = Option("--once", "Print the state once, as plain lines, and exit.")
 SCHEMA = Option("--schema", "Print the JSON schema of the settings and exit.")

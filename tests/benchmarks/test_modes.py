@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import modes
 from benchmarks.modes import Row, run, table
-from gearshift.launcher.commands.parser import read
+from gearshift.launcher.__main__ import read
 from gearshift.launcher.compare.candidates import decide
 from scripts.stated import STATED
 

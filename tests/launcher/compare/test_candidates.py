@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gearshift.launcher.commands.parser import read
+from gearshift.launcher.__main__ import read
 from gearshift.launcher.compare.candidates import decide
 from gearshift.launcher.config.command_line import arguments
 from tests.launcher.given import errors_of

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from gearshift.launcher.commands.parser import read
+from gearshift.launcher.__main__ import read
 from gearshift.launcher.compare.candidates import decide
 from gearshift.launcher.compare.promises import CARD, check
 from gearshift.launcher.compare.runner import plan_peaks
