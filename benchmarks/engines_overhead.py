@@ -30,7 +30,7 @@ ENGINES = ("ddp", "fsdp", "zero2")
 
 
 def run_contender(options: argparse.Namespace) -> None:
-    """Run one rank of a contender; rank 0 writes its seconds per step to a file. Does not return."""
+    """Run one rank of a contender; rank 0 writes its seconds per step to a file. Never returns."""
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(options.threads)
     if options.device == "cuda":

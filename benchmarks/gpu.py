@@ -202,7 +202,7 @@ def _language(case: Any) -> tuple[Callable[[], object], dict[str, Any]]:
 
 
 def _llama(case: Any) -> tuple[Callable[[], object], dict[str, Any]]:
-    """What trains adapters of a pretrained model, and the size of a step; its operations are unknown."""
+    """What trains adapters of a pretrained model, and the size of a step; operations are unknown."""
     base, (seq_len, micro_batch) = case.folder / "base", SIZES[case.size]
     with torch.device(case.device):
         lora.save_model(base, *LLAMAS[case.size])
@@ -256,8 +256,8 @@ def run(
 ) -> list[Part]:
     """Every part with its result; saved after each one.
 
-    `facts` of the machine; no part starts that ends after `until`, of time.monotonic. With --continue,
-    what an earlier call has measured is kept; exits if that was another machine.
+    `facts` of the machine; no part starts that ends after `until`, of time.monotonic. With
+    --continue, what an earlier call has measured is kept; exits if that was another machine.
     """
     rows, needed = {part.name: part for part in wanted}, needed_s(wanted, options.json)
     if options.resume and options.json.exists():

@@ -37,7 +37,7 @@ OUT_OF_TIME = "not run: out of time"
 
 @dataclass(frozen=True)
 class Part:
-    """One row: a function of benchmarks.gpu for benchmarks.isolated, its arguments and its result."""
+    """One row: a function of benchmarks.gpu for benchmarks.isolated, its arguments and result."""
 
     name: str
     function: str

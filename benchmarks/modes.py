@@ -138,7 +138,7 @@ def _summary(row: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """A row for each mode of a comparison, its promises by what was measured, as lines of Markdown."""
+    """A row for each mode of a comparison, its promises by what was measured, in Markdown."""
     found = []
     for (model, mode, _), group in groupby(rows, lambda row: (row.model, row.mode, row.command)):
         cells: dict[bool | str | None, list[str]] = {True: [], False: [], "planned": [], None: []}

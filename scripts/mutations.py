@@ -47,7 +47,7 @@ MUTATIONS = list(_parsed((ROOT / "scripts" / "mutations.txt").read_text()))
 
 
 def catching_test(mutation: Mutation, copy: Path) -> str | None:
-    """The test that fails with the mutation in the folder `copy`; None: all pass, or take too long."""
+    """The test that fails with the mutation in the folder `copy`; None: all pass, or too late."""
     file = copy / mutation.file
     text = file.read_text()
     file.write_text(text.replace(mutation.old, mutation.new))

@@ -60,7 +60,7 @@ LAYOUT = {
 
 @dataclass(frozen=True)
 class Module:
-    """One Python file of the tree, named by its `path` from the root; imports begin with gearshift."""
+    """One Python file of the tree, named by its `path` from the root, without gearshift."""
 
     name: str
     path: Path

@@ -1,4 +1,4 @@
-"""Adapts defaults to the machine, and settings to options of an engine; what cannot work is an error."""
+"""Adapts defaults to the machine, and settings to an engine; what cannot work is an error."""
 
 from __future__ import annotations
 

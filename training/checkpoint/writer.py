@@ -1,4 +1,4 @@
-"""The checkpoint writer: each rank writes its shard in the background; saves are awaited, reported."""
+"""The checkpoint writer: each rank writes its shard in the background, and reports it."""
 
 from __future__ import annotations
 
