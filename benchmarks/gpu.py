@@ -202,7 +202,7 @@ def _language(case: Any) -> tuple[Callable[[], object], dict[str, Any]]:
 
 
 def _llama(case: Any) -> tuple[Callable[[], object], dict[str, Any]]:
-    """What trains adapters of a pretrained model, and the size of a step; operations are unknown."""
+    """What trains adapters of a pretrained model, and the size of a step in unknown operations."""
     base, (seq_len, micro_batch) = case.folder / "base", SIZES[case.size]
     with torch.device(case.device):
         lora.save_model(base, *LLAMAS[case.size])
