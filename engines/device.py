@@ -18,7 +18,7 @@ from gearshift.engines import environment
 from gearshift.engines.base import EngineError
 
 # The variables that restrict the devices of a process.
-_VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}
+VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}
 # The variables that configure the allocator of device memory.
 _ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 _WSL_GPU = Path("/dev/dxg")  # The GPUs of the Windows Subsystem for Linux
@@ -51,7 +51,7 @@ def pick_device(setting: str, local_rank: int = 0, local_size: int = 1) -> torch
     if count == 0:
         present = ", ".join(_describe(kind, number) for kind, number in counts.items() if number)
         raise EngineError(f"device '{wanted}' does not exist; this machine has: {present}")
-    if 0 < count < local_size and environment.variables().get(_VISIBLE.get(wanted, ""), ""):
+    if 0 < count < local_size and environment.variables().get(VISIBLE.get(wanted, ""), ""):
         # Each process has devices of its own (srun --gpus-per-task, a wrapper script). Ranks check
         # during the rendezvous that this is true: engines/rendezvous.py.
         return torch.device(wanted, 0)
@@ -95,20 +95,6 @@ def use(device: torch.device) -> None:
             setter("expandable_segments:True")
     elif device.type == "xpu":
         torch.xpu.set_device(device)
-
-
-def hardware_id(device: torch.device) -> str:
-    """The id of the hardware of `device`, independent of its index; empty: unknown."""
-    if device.type != "cuda":
-        return ""
-    entries = environment.variables().get(_VISIBLE["cuda"], "").split(",")
-    index = device.index or 0
-    entry = ""
-    if index < len(entries):
-        entry = entries[index].strip()
-    if entry.startswith("MIG-"):  # several of them are parts of one GPU
-        return entry
-    return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
 
 
 def use_threads(count: int | None, local_size: int) -> Callable[[], None]:

@@ -25,7 +25,8 @@ from gearshift.engines.base import (
     Piece,
     State,
 )
-from gearshift.engines.precision import DTYPES, norms_in_fp32
+from gearshift.engines.norms import norms_in_fp32
+from gearshift.engines.precision import DTYPES
 from gearshift.engines.special_parameters import is_deferred
 
 

@@ -38,15 +38,17 @@ from gearshift.engines.base import (
 )
 from gearshift.engines.device import use_threads
 from gearshift.engines.frozen_weights import round_weights
+from gearshift.engines.norms import norms_in_fp32
 from gearshift.engines.optimizer_step import EngineWithOptimizerStep
-from gearshift.engines.precision import DTYPES, check_precision, norms_in_fp32, set_matmul_precision
+from gearshift.engines.precision import DTYPES, check_precision, set_matmul_precision
 from gearshift.engines.preparation import (
     build_optimizer,
     change_forward,
     freeze_empty,
     move_to_device,
 )
-from gearshift.engines.state import check_cover, full_interval, gather_state, load_steps, shapes_of
+from gearshift.engines.state import full_interval, gather_state, load_steps, shapes_of
+from gearshift.engines.state_cover import check_cover
 from gearshift.engines.used_parameters import UsedParameters
 
 if TYPE_CHECKING:

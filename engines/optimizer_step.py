@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -15,9 +15,11 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from gearshift.engines.base import Numbers, Update, World
-from gearshift.engines.precision import LossScale
 from gearshift.engines.special_parameters import UnchangedWeights
 from gearshift.engines.state import broadcast_buffers, stored_buffers
+
+if TYPE_CHECKING:
+    from gearshift.engines.loss_scale import LossScale
 
 
 class EngineWithOptimizerStep:
@@ -45,7 +47,11 @@ class EngineWithOptimizerStep:
         self._named = named
         self._optimizer = optimizer
         self._groups = optimizer.param_groups
-        self._loss_scale = LossScale() if fp16 else None
+        self._loss_scale: LossScale | None = None
+        if fp16:
+            from gearshift.engines.loss_scale import LossScale
+
+            self._loss_scale = LossScale()
         self._buffers = stored_buffers(model)
         self._clip_norm = clip_norm
         self._replicas = replicas

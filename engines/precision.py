@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import GroupNorm, LayerNorm, Module
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn import Module
 from torch.utils._pytree import tree_map
 
-from gearshift.engines.base import EngineError, Numbers, Precision
+from gearshift.engines.base import EngineError, Precision
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
 """The precisions that compute in 16 bits; fp8 has linear layers in 8 bits beside."""
@@ -21,7 +20,6 @@ _CAPABILITIES = {
     "bf16": (8, 0),
     "fp8": (8, 9),
 }  # The oldest NVIDIA GPUs with a format
-_NORMS = (_NormBase, GroupNorm, LayerNorm)
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:
@@ -86,74 +84,3 @@ def _widen(dtype: torch.dtype, value: Any) -> Any:
     if isinstance(value, Tensor) and value.dtype == dtype:
         return value.float()
     return value
-
-
-def norms_in_fp32(model: Module) -> None:
-    """Let normalization layers use their weights in fp32, as where all weights are fp32.
-
-    Running statistics are fp32, and their kernels refuse other mixtures of dtypes; RMSNorm accepts
-    any. Names and hooks stay.
-    """
-    for module in model.modules():
-        if isinstance(module, _NORMS):
-            module.__class__ = _with_fp32_weights(type(module))  # type: ignore
-
-
-@cache
-def _with_fp32_weights(kind: type[Module]) -> type[Module]:
-    def wide(name: str) -> property:
-        def read(module: Module) -> Tensor | None:
-            value = module._parameters[name]
-            return None if value is None else value.float()
-
-        return property(read)
-
-    return type(kind.__name__, (kind,), {"weight": wide("weight"), "bias": wide("bias")})
-
-
-class LossScale:
-    """The loss scale of fp16: halves on overflow, doubles after 2000 updates in a row without one.
-
-    Source: Micikevicius et al., Mixed Precision Training, 2018, section 3.2; the numbers are those
-    of torch.amp.GradScaler. The state is equal on all ranks if all make the same calls.
-    """
-
-    GROWTH = 2.0
-    BACKOFF = 0.5
-    INTERVAL = 2000
-    MINIMUM = 1.0
-
-    def __init__(self, value: float = 2.0**16):
-        self.value = value
-        self.good_updates = 0
-
-    def scale(self, loss: Tensor) -> Tensor:
-        """`loss` times the scale."""
-        return loss * self.value
-
-    def update(self, overflow: bool) -> bool:
-        """Adapt the scale after an update that was taken, or left out for an overflow.
-
-        Gives whether a smaller scale may prevent the overflow: at its minimum it cannot.
-        """
-        before = self.value
-        if overflow:
-            self.value = max(self.value * self.BACKOFF, self.MINIMUM)
-            self.good_updates = 0
-            return self.value < before
-        self.good_updates += 1
-        if self.good_updates == self.INTERVAL:
-            self.value *= self.GROWTH
-            self.good_updates = 0
-        return False
-
-    def state(self) -> dict[str, float]:
-        """The scale and the updates since the last overflow, for a checkpoint."""
-        return {"value": self.value, "good_updates": float(self.good_updates)}
-
-    def load(self, state: Numbers) -> None:
-        """Load the result of `state`; an empty one changes nothing."""
-        if not state:
-            return
-        self.value = state["value"]
-        self.good_updates = int(state["good_updates"])

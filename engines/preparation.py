@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from subprocess import SubprocessError
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.fx import GraphModule
 from torch.nn import Module, Parameter
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import (
@@ -39,16 +36,8 @@ _PRODUCTS = {
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
 }
-# A graph would be recorded again for each new shape.
-_REPLAYED = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
 # By name: its module imports the compiler, and exists since torch 2.11.
 _PACKED_ATTENTION = "torch_attn::_varlen_attn"
-# What torch's compiler, triton and a C compiler may raise.
-_COMPILATION_ERRORS = (
-    *(RuntimeError, OSError, ImportError, AttributeError, TypeError, ValueError),
-    *(LookupError, ArithmeticError, AssertionError, SubprocessError),
-)
-log = logging.getLogger(__name__)
 # Around the forward pass of a block, and around its recomputation.
 _Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 
@@ -78,53 +67,12 @@ def change_forward(
         model.forward = partial(_channels_last, model.forward)
     autocast_inside(model, options.precision, device)
     if options.compile:
-        # Its splits of a graph would only cut a block, and fail at recomputation.
-        torch._dynamo.config.optimize_ddp = False
-        modules = list(blocks) or [model]
-        parts = [m for m in model.modules() if getattr(m, "compiles_parts", False)]
-        how: dict[str, Any] = {}
-        if options.graphs:
-            how["options"] = _REPLAYED
-            # Without a first mark each block frees what the one before it returned, if no gradient
-            # is computed. Later marks: of accumulate, and of an evaluation at each micro-batch.
-            torch.compiler.cudagraph_mark_step_begin()
-        if options.eager_on_failure:
-            how = {"backend": partial(_compiled, modules, offload)}
-        for module in [*modules, *parts]:
-            module.compile(**how)
+        from gearshift.engines.compilation import compile_modules
+
+        compile_modules(model, blocks, options, offload)
     if offload is not None:
         offload.wrap()
     return offload
-
-
-def _compiled(
-    modules: Blocks, offload: ActivationOffload | None, graph: GraphModule, inputs: Sequence[Any]
-) -> Any:
-    """A backend of torch.compile that leaves `modules` as they are once a compilation failed.
-
-    Each rank decides alone: both take the same operations. The backward pass is compiled with the
-    forward pass, and not when gradients are already on their way (since torch 2.8).
-    """
-    from torch._dynamo.exc import SkipFrame
-    from torch._functorch import config
-    from torch._inductor.compile_fx import compile_fx
-
-    if modules[0]._compiled_call_impl is not None:
-        early = "force_non_lazy_backward_lowering"
-        changes = {early: True} if hasattr(config, early) else {}
-        with config.patch(changes):
-            try:
-                return compile_fx(graph, inputs)
-            except torch.OutOfMemoryError:
-                raise
-            except _COMPILATION_ERRORS as error:
-                reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        log.warning(f"torch.compile failed; the model runs without it: {reason}")
-        for module in modules:
-            module._compiled_call_impl = None
-        if offload is not None:
-            offload.wrap()
-    raise SkipFrame("runs as it is")
 
 
 def _channels_last(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

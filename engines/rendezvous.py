@@ -13,18 +13,85 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from gearshift.engines import environment
-from gearshift.engines.base import EngineError, PeersMissing
+from gearshift.engines.base import EngineError, PeersMissing, World
+from gearshift.engines.device import VISIBLE
+from gearshift.engines.network import select_interface, use_loopback
 
 TOKEN = "GEARSHIFT_RENDEZVOUS"
 """The variable with what only the ranks of one start share: no key without it counts."""
 LOOPBACK = "127.0.0.1"
+_BACKENDS = {
+    "cpu": "gloo",
+    # Both, so that tensors in host memory travel as well: offloaded shards, flags, sizes.
+    "cuda": "cpu:gloo,cuda:nccl",
+    "xpu": "cpu:gloo,xpu:xccl",
+}
 _RESULT_S = 5.0
 _MAX_SHOWN = 8
 # Of each rank its host, the digest of its facts, and the id of hardware that no two may share.
 _Peers = Mapping[int, tuple[str, str, str]]
+
+
+def join_group(
+    world: World, facts: Mapping[str, str], timeout_s: float
+) -> tuple[dist.Store, dist.ProcessGroup]:
+    """Join the process group, with ranks of the same `facts`. Collective.
+
+    Returns the store of the ranks, and the group through which hosts send to each other. Raises
+    EngineError if there is no group to join or ranks differ, and PeersMissing.
+    """
+    if dist.is_initialized():
+        raise EngineError(
+            "a process group is already open in this process; close it before a run starts"
+        )
+    kind = world.device.type
+    backend = _BACKENDS.get(kind)
+    if backend is None:
+        raise EngineError(
+            f"no process group backend for device {kind}; use engine local with one process, "
+            "or device cpu"
+        )
+    for name in ("gloo", "nccl", "xccl"):
+        if name in backend and not dist.is_backend_available(name):
+            raise EngineError(
+                f"torch {torch.__version__} was built without {name}, which processes on "
+                f"{kind} need; engine local with one process does not"
+            )
+
+    timeout = timedelta(seconds=timeout_s)
+    is_local = world.size == world.local_size
+    store = open_store(world.rank, world.size, timeout, is_local)
+    if is_local:
+        use_loopback()
+    else:
+        select_interface(environment.variables()["MASTER_ADDR"])
+    if world.size > 1:
+        versions = {"torch": torch.__version__.partition("+")[0], "device": kind}
+        device = _hardware_id(world.device)
+        check_ranks(store, world.rank, world.size, {**versions, **facts}, device, timeout_s)
+    try:
+        dist.init_process_group(
+            backend,
+            store=store,
+            rank=world.rank,
+            world_size=world.size,
+            timeout=timeout,
+            device_id=world.device if kind == "cuda" else None,
+        )
+    except (dist.DistError, RuntimeError) as error:
+        raise PeersMissing(
+            f"rank {world.rank} on {socket.gethostname()} could not join the other "
+            f"{world.size - 1}: {error}"
+        ) from error
+    # Flags and barriers go from host to host, so that no rank waits for its device.
+    hosts: Any = dist.group.WORLD
+    if backend != "gloo":
+        hosts = dist.new_group(backend="gloo", timeout=timeout)
+    return store, hosts
 
 
 def check_ranks(
@@ -175,3 +242,17 @@ def _ranks(ranks: Sequence[int]) -> str:
     noun = "rank" if len(ranks) == 1 else "ranks"
     more = " and more" if len(ranks) > most else ""
     return f"{noun} {', '.join(map(str, ranks[:most]))}{more}"
+
+
+def _hardware_id(device: torch.device) -> str:
+    """The id of the hardware of `device`, independent of its index; empty: unknown."""
+    if device.type != "cuda":
+        return ""
+    entries = environment.variables().get(VISIBLE["cuda"], "").split(",")
+    index = device.index or 0
+    entry = ""
+    if index < len(entries):
+        entry = entries[index].strip()
+    if entry.startswith("MIG-"):  # several of them are parts of one GPU
+        return entry
+    return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))

@@ -20,7 +20,7 @@ from gearshift.engines.preparation import (
     freeze_empty,
     move_to_device,
 )
-from gearshift.engines.state import check_cover, fill_slots, gather_state, load_steps, shapes_of
+from gearshift.engines.state import fill_slots, gather_state, load_steps, shapes_of
 
 
 class GradientAveraging(Protocol):
@@ -71,6 +71,8 @@ class Replicated(EngineWithOptimizerStep):
         fp16 = self._options.precision == "fp16"
         self.begin_updates(model, named, torch_optimizer, optimizer.clip_norm, fp16=fp16)
         if shard:
+            from gearshift.engines.state_cover import check_cover
+
             check_cover(self.state(), self.world)
         else:
             fill_slots(self._local_optimizer())  # a lack of memory shows now, not in the first step

@@ -1,11 +1,10 @@
-"""The state of a model by parameter name, and the check that every element is held once."""
+"""The state of a model by parameter name."""
 
 from __future__ import annotations
 
 from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
 from inspect import unwrap
-from math import prod
 from typing import Any
 
 import torch
@@ -267,34 +266,6 @@ def read_counts(counts: Mapping[str, Tensor | float]) -> dict[str, float]:
 
 def shapes_of(model: Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-
-
-def check_cover(state: State, world: World) -> None:
-    """Check that all ranks together hold each tensor exactly once. Collective.
-
-    Engines rely on internals of their libraries. This check runs at every start, so that another
-    version cannot write a checkpoint with holes. Raises EngineError on every rank.
-    """
-    if world.size > 1 and dist.get_backend() == "fake":
-        return  # the other ranks do not exist
-    others = {piece.kind for piece in state.pieces} - {WEIGHT, *SLOTS}
-    kinds = (WEIGHT, *SLOTS, *sorted(others))
-    names = list(state.shapes)
-    row = {name: index for index, name in enumerate(names)}
-    held = torch.zeros(len(names), len(kinds), dtype=torch.int64)
-    for piece in state.pieces:
-        if piece.replica[0] == 0:
-            held[row[piece.name], kinds.index(piece.kind)] += piece.data.numel()
-    counts = world.sum(held)
-    for name, of_kinds in zip(names, counts.tolist(), strict=True):
-        for kind, count in zip(kinds, of_kinds, strict=True):
-            size = prod(kind_shape(kind, state.shapes[name]))
-            is_whole = count == size or (count == 0 and kind != WEIGHT)
-            if not is_whole:
-                raise EngineError(
-                    f"the engine holds {count} of the {size} elements of {kind} of '{name}'; this "
-                    "version of its library is not supported; engine ddp does not need it"
-                )
 
 
 BufferOwner = tuple[Module, str]

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from gearshift.engines import environment
-from gearshift.engines.base import EngineError, PeersMissing
-from gearshift.engines.device import allocate_pinned, hardware_id, pick_device, use
+from gearshift.engines.device import allocate_pinned, pick_device, use
 from gearshift.engines.environment import RankInfo, read_ranks
 
 FLAG_BITS = 16
-_BACKENDS = {
-    "cpu": "gloo",
-    # Both, so that tensors in host memory travel as well: offloaded shards, flags, sizes.
-    "cuda": "cpu:gloo,cuda:nccl",
-    "xpu": "cpu:gloo,xpu:xccl",
-}
 
 
 class ProcessWorld:
@@ -47,59 +38,10 @@ class ProcessWorld:
 
         Raises EngineError if there is no group to join or ranks differ, and PeersMissing.
         """
-        if dist.is_initialized():
-            raise EngineError(
-                "a process group is already open in this process; close it before a run starts"
-            )
-        kind = self.device.type
-        backend = _BACKENDS.get(kind)
-        if backend is None:
-            raise EngineError(
-                f"no process group backend for device {kind}; use engine local with one process, "
-                "or device cpu"
-            )
-        for name in ("gloo", "nccl", "xccl"):
-            if name in backend and not dist.is_backend_available(name):
-                raise EngineError(
-                    f"torch {torch.__version__} was built without {name}, which processes on "
-                    f"{kind} need; engine local with one process does not"
-                )
-        from gearshift.engines.network import select_interface, use_loopback
-        from gearshift.engines.rendezvous import check_ranks, open_store
+        from gearshift.engines.rendezvous import join_group
 
-        timeout = timedelta(seconds=self._timeout_s)
-        is_local = self.size == self.local_size
-        store = open_store(self.rank, self.size, timeout, is_local)
-        if is_local:
-            use_loopback()
-        else:
-            select_interface(environment.variables()["MASTER_ADDR"])
-        if self.size > 1:
-            versions = {"torch": torch.__version__.partition("+")[0], "device": self.device.type}
-            facts = versions | dict(facts or {})
-            device = hardware_id(self.device)
-            check_ranks(store, self.rank, self.size, facts, device, self._timeout_s)
-        try:
-            dist.init_process_group(
-                backend,
-                store=store,
-                rank=self.rank,
-                world_size=self.size,
-                timeout=timeout,
-                device_id=self.device if self.device.type == "cuda" else None,
-            )
-        except (dist.DistError, RuntimeError) as error:
-            raise PeersMissing(
-                f"rank {self.rank} on {socket.gethostname()} could not join the other "
-                f"{self.size - 1}: {error}"
-            ) from error
+        self.store, self._hosts = join_group(self, facts or {}, self._timeout_s)
         self._owns_group = True
-        self.store = store
-        # Flags and barriers go from host to host, so that no rank waits for its device.
-        self._hosts = dist.group.WORLD
-        if backend != "gloo":
-            hosts: Any = dist.new_group(backend="gloo", timeout=timeout)
-            self._hosts = hosts
 
     def sum(self, value: Tensor) -> Tensor:
         return self._reduce(value, dist.ReduceOp.SUM)

@@ -6,7 +6,6 @@ import errno
 import importlib
 import json
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -60,28 +59,12 @@ def read(argv: Sequence[str]) -> CommandLine:
     command = COMMANDS.get(ALIASES.get(name, name))
     if command is not None:
         return parse(command, words)
-    return _unknown_command(name, words, [*COMMANDS, *ALIASES, _HELP], ", ".join(COMMANDS))
+    from gearshift.launcher.config.input_errors import unknown_command
 
-
-def _unknown_command(
-    name: str, words: Sequence[str], known: Sequence[str], commands: str
-) -> CommandLine:
-    from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
-    from gearshift.launcher.config.command_line import DEFAULT, RUN
-    from gearshift.launcher.config.parsing import parse
-
-    nearest = nearest_match(name, known)
-    error = Diagnostic(
-        f"unknown command '{name}'",
-        value=name,
-        where="command line, first argument",
-        allowed=f"{commands}; or options of {DEFAULT}",
-        did_you_mean=nearest,
-        fix=nearest and f"{PROGRAM} {shlex.join([nearest, *words])}",
-    )
     # It is printed alone: what else is wrong depends on what is meant.
     parsed = parse(RUN, words)
     alone = replace(parsed.command, adds_errors=False)
+    error = unknown_command(name, words, list(COMMANDS), [*COMMANDS, *ALIASES, _HELP])
     return replace(parsed, command=alone, diagnostics=[error])
 
 

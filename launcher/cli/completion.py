@@ -9,7 +9,8 @@ from pathlib import Path
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.cli.help import build
 from gearshift.launcher.commands.catalog import COMMANDS
-from gearshift.launcher.config.command_line import DEFAULT, Command, CommandLine, Option, names
+from gearshift.launcher.config.command_line import DEFAULT, Command, CommandLine, Option
+from gearshift.launcher.config.input_errors import names
 
 _TOOL = "gearshift"
 _ZSH_SPEC = re.compile(r"\]:([^\n]*?):\(([^()\n]*)\)")

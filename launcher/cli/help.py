@@ -10,7 +10,8 @@ from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM
 from gearshift.launcher.commands.catalog import COMMANDS
 from gearshift.launcher.config import presets
-from gearshift.launcher.config.command_line import DEFAULT, HELP, RUN, Command, Option, names
+from gearshift.launcher.config.command_line import DEFAULT, HELP, RUN, Command, Option
+from gearshift.launcher.config.input_errors import names
 from gearshift.launcher.config.provenance import LAYERS
 from gearshift.launcher.config.schema import FIRST_RUN, setting_infos
 

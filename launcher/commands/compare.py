@@ -11,7 +11,8 @@ from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.compare import candidates, report, runner
 from gearshift.launcher.compare.candidates import PlannedComparison
-from gearshift.launcher.config.command_line import CommandLine, arguments
+from gearshift.launcher.config.argument_list import arguments
+from gearshift.launcher.config.command_line import CommandLine
 from gearshift.training.logging.encoding import printable
 
 

@@ -13,8 +13,9 @@ from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config import errors, hub, machine
+from gearshift.launcher.config.argument_list import arguments
 from gearshift.launcher.config.check import why_ineffective
-from gearshift.launcher.config.command_line import CommandLine, arguments
+from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.paths import EMBEDDED
 from gearshift.launcher.config.provenance import CliArgs, Resolved
 from gearshift.launcher.config.resolve import resolve

@@ -12,7 +12,8 @@ from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import PROGRAM, counted, plain
 from gearshift.launcher.commands import output
 from gearshift.launcher.config import machine, selection
-from gearshift.launcher.config.command_line import CommandLine, arguments
+from gearshift.launcher.config.argument_list import arguments
+from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Setting
 from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.plan import auto, ladder, target

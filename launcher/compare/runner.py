@@ -21,7 +21,7 @@ from gearshift.launcher.compare import rows
 from gearshift.launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from gearshift.launcher.compare.promises import BYTES, CARD, GPU_MEMORY, check
 from gearshift.launcher.compare.rows import ComparisonRow
-from gearshift.launcher.config.command_line import arguments
+from gearshift.launcher.config.argument_list import arguments
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.run_folder import run_folder

@@ -9,13 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic
-from gearshift.launcher.config import presets
-from gearshift.launcher.config.provenance import CliArgs, ResetPart
-from gearshift.launcher.config.schema import AUTO, config_of, setting_infos
+from gearshift.launcher.config.provenance import CliArgs
 from gearshift.models.base import SplitName
-from gearshift.models.catalog import FAMILIES, stages_of
 from gearshift.training.settings import TRACKERS
 
 Values = Literal[
@@ -195,34 +191,6 @@ SPLITS: tuple[str, ...] = get_args(SplitName)
 DEFAULT_SPLIT = "test"
 
 
-def names(kind: str | None, key: str | None = None) -> list[str]:
-    """All names of a kind of values, see Values; without a kind, what the setting `key` may be."""
-    if kind == "models":
-        models = list(FAMILIES)
-        for family in FAMILIES:
-            models += [f"{family}:{size}" for size in config_of(family).SIZES]
-        return models
-    if kind == "stages":
-        stages = [stage.name for family in FAMILIES for stage in stages_of(family)]
-        return list(dict.fromkeys(stages))
-    if kind == "keys":
-        return sorted({key for family in FAMILIES for key in setting_infos(family)})
-    if kind == "modes":
-        return list(presets.modes())
-    if kind == "engines":
-        return [*ENGINES, AUTO]
-    if kind == "trackers":
-        return list(TRACKERS)
-    if kind == "parts":
-        return list(get_args(ResetPart))
-    if kind is None and key is not None:
-        for family in FAMILIES:
-            info = setting_infos(family).get(key)
-            if info is not None and isinstance(info.allowed, tuple):
-                return list(info.allowed)
-    return []
-
-
 RUN_ARGUMENTS = {
     "resume": "a run folder, a checkpoint, the number of a step, or auto",
     "verify": "a run folder or a checkpoint",
@@ -346,32 +314,6 @@ class CommandLine:
     def operand(self) -> str:
         """The PATH of data check, the hf:ID of data fetch; empty: none was typed."""
         return next(iter(self.more), "")
-
-
-def arguments(args: CliArgs) -> list[str]:
-    """The options of a new run with these arguments."""
-    pairs = [
-        ("--model", args.model),
-        ("--mode", args.mode),
-        ("--engine", args.engine),
-        (FROM.flag, args.weights),
-    ]
-    for setting in args.filled.values():
-        pairs += [(STAGE.flag, stage) for stage in setting.value]
-    pairs += [("--config", str(path)) for path in args.configs]
-    pairs += args.options.values()
-    pairs += [("--set", text) for text in args.sets]
-    words = []
-    for flag, text in pairs:
-        if text is None:
-            continue
-        if text.startswith("-"):
-            words.append(f"{flag}={text}")
-        elif BY_FLAG[flag].metavar is None:
-            words.append(flag)
-        else:
-            words += [flag, text]
-    return words
 
 
 def command_line_error(message: str, where: str, position: int = 0, **parts: Any) -> Diagnostic:

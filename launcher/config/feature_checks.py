@@ -1,4 +1,4 @@
-"""Checks of the settings of continual learning and downloads; the files declared for download."""
+"""Checks of continual learning, of launched ranks and of downloads, and the declared files."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gearshift.launcher.base import redaction
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted
 from gearshift.launcher.config import errors
 from gearshift.launcher.config.provenance import (
     CLI_LAYER,
+    FILES_LAYER,
     MACHINE_LAYER,
     KeySets,
     Origin,
+    Resolved,
     Setting,
     Values,
 )
 from gearshift.launcher.config.schema import ALLOWED_FILES, Download, File, safe_name
+from gearshift.slurm.environment import RankEnvironment
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"
@@ -194,3 +197,30 @@ def targets(download: Download) -> list[DownloadTarget]:
             path = folder / match[1]
         declared.append(DownloadTarget(file, name, folder, kind, path))
     return declared
+
+
+def check_launched(resolved: Resolved, launched: RankEnvironment) -> Iterator[Diagnostic]:
+    """Errors of settings that a run under torchrun or srun cannot have."""
+    values = resolved.values
+    source = launched.source
+    yield from check_processes(values, launched.local_size, source)
+    key = "engine.max_restarts"
+    restarts = values[key].value
+    if restarts:
+        message = (
+            f"{key} {restarts}, but only {source}, which started the processes, can restart them"
+        )
+        allowed = f"0 under {source}; a second start with  --resume auto  resumes"
+        yield errors.about(values, key, message, allowed=allowed)
+    if resolved.settings.continual.enabled:
+        yield from check_launcher(source, values)
+
+
+def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnostic]:
+    """An error if the user sets other processes than the `ranks` that `source` starts on a node."""
+    key = "engine.nproc"
+    nproc = values["engine.nproc"]
+    if nproc.origin.layer in (FILES_LAYER, CLI_LAYER) and nproc.value not in (None, ranks):
+        problem = f"differs from the {counted(ranks, 'rank')} that {source} starts on each node"
+        fix = errors.fix_line(key, nproc.origin, ranks)
+        yield errors.about_value(values, key, problem, allowed=f"{ranks}, or null", fix=fix)

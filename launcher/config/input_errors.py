@@ -8,8 +8,9 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import Any
+from typing import Any, get_args
 
+from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base.diagnostics import (
     OFF,
     ON,
@@ -21,10 +22,19 @@ from gearshift.launcher.base.diagnostics import (
     plain,
     shown,
 )
-from gearshift.launcher.config.command_line import BY_FLAG, HELP, Command, command_line_error, names
+from gearshift.launcher.config import presets
+from gearshift.launcher.config.command_line import (
+    BY_FLAG,
+    DEFAULT,
+    HELP,
+    Command,
+    command_line_error,
+)
 from gearshift.launcher.config.errors import about, allowed, display_name
-from gearshift.launcher.config.provenance import BUILT_IN_LAYER, Setting, Values
-from gearshift.launcher.config.schema import SettingInfo, sections, setting_infos
+from gearshift.launcher.config.provenance import BUILT_IN_LAYER, ResetPart, Setting, Values
+from gearshift.launcher.config.schema import AUTO, SettingInfo, config_of, sections, setting_infos
+from gearshift.models.catalog import FAMILIES, stages_of
+from gearshift.training.settings import TRACKERS
 
 # The command line.
 
@@ -325,3 +335,46 @@ def check_types(
         wrong.append(Diagnostic(message, value=value, where=f"{call}({name}={value!r})"))
     if wrong:
         raise SettingsError(wrong)
+
+
+def names(kind: str | None, key: str | None = None) -> list[str]:
+    """All names of a kind of values, see Values; without a kind, what the setting `key` may be."""
+    if kind == "models":
+        models = list(FAMILIES)
+        for family in FAMILIES:
+            models += [f"{family}:{size}" for size in config_of(family).SIZES]
+        return models
+    if kind == "stages":
+        stages = [stage.name for family in FAMILIES for stage in stages_of(family)]
+        return list(dict.fromkeys(stages))
+    if kind == "keys":
+        return sorted({key for family in FAMILIES for key in setting_infos(family)})
+    if kind == "modes":
+        return list(presets.modes())
+    if kind == "engines":
+        return [*ENGINES, AUTO]
+    if kind == "trackers":
+        return list(TRACKERS)
+    if kind == "parts":
+        return list(get_args(ResetPart))
+    if kind is None and key is not None:
+        for family in FAMILIES:
+            info = setting_infos(family).get(key)
+            if info is not None and isinstance(info.allowed, tuple):
+                return list(info.allowed)
+    return []
+
+
+def unknown_command(
+    name: str, words: Sequence[str], commands: Sequence[str], known: Sequence[str]
+) -> Diagnostic:
+    """The error of a command that does not exist; `known` has other words for `commands`, too."""
+    nearest = nearest_match(name, known)
+    return Diagnostic(
+        f"unknown command '{name}'",
+        value=name,
+        where="command line, first argument",
+        allowed=f"{', '.join(commands)}; or options of {DEFAULT}",
+        did_you_mean=nearest,
+        fix=nearest and f"{PROGRAM} {shlex.join([nearest, *words])}",
+    )

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gearshift import ds_configs
+import gearshift
 from gearshift.launcher.config.settings_file import CHANGES, Line, read_lines
 
-FOLDER = Path(ds_configs.__file__).parent
+FOLDER = Path(gearshift.__file__).parent / "ds_configs"
 TASK_FOLDER = "model.folder"
 """The setting with the folder of a custom task's module."""
 

@@ -21,7 +21,8 @@ from gearshift.engines.base import EngineError, Options
 from gearshift.engines.catalog import ENGINES, Entry, build_engine, by_processes
 from gearshift.engines.environment import RankInfo
 from gearshift.engines.frozen_weights import round_weights
-from gearshift.engines.precision import DTYPES, norms_in_fp32
+from gearshift.engines.norms import norms_in_fp32
+from gearshift.engines.precision import DTYPES
 from gearshift.engines.world import ProcessWorld
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.base.temporary import temporary_folder

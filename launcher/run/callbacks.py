@@ -18,7 +18,8 @@ from gearshift.launcher.config.schema import Settings, model_name
 from gearshift.launcher.run_folder.run_folder import SAMPLES
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import DataError, TracksProgress
-from gearshift.training.callbacks.base import Callback, Deadline, Emit, Facts, Preemption, RunInfo
+from gearshift.training.callbacks.base import Callback, Emit, Facts, RunInfo
+from gearshift.training.callbacks.preemption import Deadline, Preemption
 from gearshift.training.health import Health
 from gearshift.training.inspection import Architecture
 from gearshift.training.logging.console_reporter import (

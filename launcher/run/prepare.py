@@ -16,7 +16,7 @@ from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsErr
 from gearshift.launcher.config import adapt, machine
 from gearshift.launcher.config.command_line import FORCE
 from gearshift.launcher.config.machine import Machine
-from gearshift.launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
+from gearshift.launcher.config.provenance import CliArgs, Resolved
 from gearshift.launcher.config.resolve import resolve
 from gearshift.launcher.config.schema import config_of, model_name
 from gearshift.launcher.run import affinity
@@ -118,7 +118,9 @@ def prepare_run_at(
         if not is_own or not run_folder.is_run_folder(out):  # else it contains the resumed run
             diagnostics += run_folder.writing_errors(out, f"--out {out}")
     if launched and decision:
-        diagnostics += _check_launched(decision.resolved, launched)
+        from gearshift.launcher.config import feature_checks  # of ranks of torchrun and srun
+
+        diagnostics += feature_checks.check_launched(decision.resolved, launched)
     if diagnostics or not decision:
         raise SettingsError(diagnostics)
 
@@ -175,27 +177,6 @@ def _with_fastest_engine(
     return auto.decide_engine(args, out, Described(here, nodes), launched.world_size)
 
 
-def _check_launched(resolved: Resolved, launched: RankEnvironment) -> Iterator[Diagnostic]:
-    """Errors of settings that a run under torchrun or srun cannot have."""
-    values = resolved.values
-    source = launched.source
-    yield from check_processes(values, launched.local_size, source)
-    key = "engine.max_restarts"
-    restarts = values[key].value
-    if restarts:
-        from gearshift.launcher.config import errors
-
-        message = (
-            f"{key} {restarts}, but only {source}, which started the processes, can restart them"
-        )
-        allowed = f"0 under {source}; a second start with  --resume auto  resumes"
-        yield errors.about(values, key, message, allowed=allowed)
-    if resolved.settings.continual.enabled:
-        from gearshift.launcher.config import feature_checks  # for the runs that learn continually
-
-        yield from feature_checks.check_launcher(source, values)
-
-
 def _allow_open_files(needed: int) -> None:
     """Raise the soft limit of this process to `needed` open files, or as far as it can be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -209,18 +190,6 @@ def name_of(settings: Any) -> str:
     """`language-small-fast-zero2-20250131-142501`: the run folder without --out."""
     model = model_name(settings.model).replace(":", "-")
     return f"{model}-{settings.mode}-{settings.engine.name}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnostic]:
-    """An error if the user sets other processes than the `ranks` that `source` starts on a node."""
-    key = "engine.nproc"
-    nproc = values["engine.nproc"]
-    if nproc.origin.layer in (FILES_LAYER, CLI_LAYER) and nproc.value not in (None, ranks):
-        from gearshift.launcher.config import errors
-
-        problem = f"differs from the {counted(ranks, 'rank')} that {source} starts on each node"
-        fix = errors.fix_line(key, nproc.origin, ranks)
-        yield errors.about_value(values, key, problem, allowed=f"{ranks}, or null", fix=fix)
 
 
 def parameters(resolved: Resolved) -> int | None:

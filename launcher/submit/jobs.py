@@ -18,10 +18,11 @@ from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
 from gearshift.launcher.config import machine, presets
 from gearshift.launcher.config.command_line import RUN, CommandLine
 from gearshift.launcher.config.errors import about_value
+from gearshift.launcher.config.feature_checks import check_processes
 from gearshift.launcher.config.parsing import parse
 from gearshift.launcher.config.provenance import BATCH_SETTINGS, CLI_LAYER, STAGED_MODE, CliArgs
 from gearshift.launcher.config.schema import PRETRAINED
-from gearshift.launcher.run.prepare import check_processes, least_room_bytes, prepare_run_at
+from gearshift.launcher.run.prepare import least_room_bytes, prepare_run_at
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.run_plan import Pipeline, RunPlan
 from gearshift.launcher.stages import execute

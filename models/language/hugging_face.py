@@ -13,8 +13,13 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from gearshift.models.common.hugging_face import TOKENIZER, TOKENIZER_CONFIG
 from gearshift.models.common.split import atomic_write
-from gearshift.models.language.subword_tokenizers import SPECIALS, BpeTokenizer, ExternalTokenizer
-from gearshift.models.language.tokenizer import TAGS, ByteTokenizer, Tokenizer, chat_template
+from gearshift.models.language.subword_tokenizers import (
+    SPECIALS,
+    BpeTokenizer,
+    ExternalTokenizer,
+    chat_template,
+)
+from gearshift.models.language.tokenizer import TAGS, ByteTokenizer, Tokenizer
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat: bool) -> None:

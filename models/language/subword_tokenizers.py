@@ -11,6 +11,7 @@ from importlib.metadata import version
 from itertools import compress
 from os.path import commonprefix
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,14 @@ from gearshift.models.common.hugging_face import TOKENIZER_CONFIG, read_tokenize
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.language.readers.records import Record, Turn
 from gearshift.models.language.tokenizer import (
+    ANSWER,
+    FORMS,
     RESERVED,
     TAGS,
     Cuts,
     Exchange,
     Parts,
     Tokenizer,
-    chat_template,
 )
 
 TRAINED_ON = 64 * 2**20
@@ -312,4 +314,27 @@ def of_start(start: Path) -> BpeTokenizer:
         where="model.start, model.tokenizer",
         allowed=f"a run folder or an export with its {TOKENIZER_FILE}, since weights belong to one",
         fix="--set model.tokenizer=PATH  the tokenizer.json of these weights",
+    )
+
+
+_CHAT = Template(
+    "$start{% set forms = $forms %}"
+    "{% for message in messages %}{% set text = message['content'] | trim %}"
+    "{% if message['role'] == 'assistant' %}{{ $answer + ' ' + text + eos_token }}"
+    "{% if add_generation_prompt or not loop.last %}{{ '\\n' }}{% endif %}"
+    "{% elif message['role'] in forms %}{{ forms[message['role']] | replace('{}', text) }}"
+    "{% else %}{{ raise_exception('unknown role ' + message['role']) }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ $answer + '$space' }}{% endif %}"
+)
+
+
+def chat_template(tokenizer: Tokenizer) -> str:
+    """The text form of conversations as a chat template of transformers."""
+    start = "" if tokenizer.start is None else "{{ bos_token }}"
+    space = " " * (not tokenizer.leading_space)
+    return _CHAT.substitute(
+        start=start,
+        space=space,
+        forms=json.dumps(FORMS),
+        answer=json.dumps(ANSWER),
     )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from string import Template
 from typing import NamedTuple
 
 import numpy as np
@@ -144,29 +142,6 @@ class Tokenizer:
         answer = Record("", "", "", (*turns, Turn("assistant", "")), len(turns))
         [exchange] = self.encode_chats([[answer]])
         return exchange.before
-
-
-_CHAT = Template(
-    "$start{% set forms = $forms %}"
-    "{% for message in messages %}{% set text = message['content'] | trim %}"
-    "{% if message['role'] == 'assistant' %}{{ $answer + ' ' + text + eos_token }}"
-    "{% if add_generation_prompt or not loop.last %}{{ '\\n' }}{% endif %}"
-    "{% elif message['role'] in forms %}{{ forms[message['role']] | replace('{}', text) }}"
-    "{% else %}{{ raise_exception('unknown role ' + message['role']) }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ $answer + '$space' }}{% endif %}"
-)
-
-
-def chat_template(tokenizer: Tokenizer) -> str:
-    """The text form of conversations as a chat template of transformers."""
-    start = "" if tokenizer.start is None else "{{ bos_token }}"
-    space = " " * (not tokenizer.leading_space)
-    return _CHAT.substitute(
-        start=start,
-        space=space,
-        forms=json.dumps(FORMS),
-        answer=json.dumps(ANSWER),
-    )
 
 
 _TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + ")")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from gearshift.launcher.__main__ import main
-from gearshift.launcher.config.command_line import OPTIONS, names
+from gearshift.launcher.config.command_line import OPTIONS
+from gearshift.launcher.config.input_errors import names
 from tests.docs.pages import ROOT, read
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained

@@ -8,13 +8,9 @@ import torch
 from torch import nn
 
 from gearshift.engines.base import EngineError
-from gearshift.engines.precision import (
-    LossScale,
-    autocast_inside,
-    check_precision,
-    norms_in_fp32,
-    set_matmul_precision,
-)
+from gearshift.engines.loss_scale import LossScale
+from gearshift.engines.norms import norms_in_fp32
+from gearshift.engines.precision import autocast_inside, check_precision, set_matmul_precision
 
 CPU = torch.device("cpu")
 

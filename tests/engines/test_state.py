@@ -8,7 +8,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gearshift.engines.base import EngineError, Piece, State
-from gearshift.engines.state import check_cover, fill_slots, read_counts
+from gearshift.engines.state import fill_slots, read_counts
+from gearshift.engines.state_cover import check_cover
 from gearshift.engines.world import open_world
 from gearshift.training.optim.muon import Muon
 from tests.engines.parity import TIME, Case, Net, around, one_step, outcome, prepared, spec

@@ -10,7 +10,7 @@ from functools import partial
 
 from gearshift.launcher.base import signals
 from gearshift.launcher.base.signals import ProcessPhase
-from gearshift.training.callbacks.base import Preemption
+from gearshift.training.callbacks.preemption import Preemption
 from tests.training.facts import outcome, step, train_plan
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gearshift.engines.catalog import ENGINES, build_engine, missing
-from gearshift.engines.precision import LossScale
+from gearshift.engines.loss_scale import LossScale
 from gearshift.training.accumulate import Accumulated
 from gearshift.training.optim.guarded import guarded
 from gearshift.training.optim.updater import Nonfinite

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gearshift.models.base import DataError
-from gearshift.training.callbacks.base import WorkerDied, ignore_ending
+from gearshift.training.callbacks.base import WorkerDied
+from gearshift.training.callbacks.preemption import ignore_ending
 from gearshift.training.seeds import derive
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gearshift.training.callbacks.base import Facts, Numbers, ignore_ending
+from gearshift.training.callbacks.base import Facts, Numbers
+from gearshift.training.callbacks.preemption import ignore_ending
 from gearshift.training.logging.encoding import caught
 from gearshift.training.settings import TRACKERS
 from gearshift.training.storage import atomic_write, lines_of, open_to_read, read_json

@@ -6,7 +6,7 @@ import pytest
 
 from gearshift.launcher.__main__ import read
 from gearshift.launcher.compare.candidates import decide
-from gearshift.launcher.config.command_line import arguments
+from gearshift.launcher.config.argument_list import arguments
 from tests.launcher.given import errors_of
 from tests.runs.conftest import REQUESTS
 

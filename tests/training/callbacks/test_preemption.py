@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gearshift.training.callbacks.base import Action, Deadline
+from gearshift.training.callbacks.base import Action
+from gearshift.training.callbacks.preemption import Deadline
 from tests.training.facts import step
 from tests.waiting import LIMIT_S
 

@@ -1,0 +1,32 @@
+"""The command line of a run with given arguments, for another process or for the user to type."""
+
+from __future__ import annotations
+
+from gearshift.launcher.config.command_line import BY_FLAG, FROM, STAGE
+from gearshift.launcher.config.provenance import CliArgs
+
+
+def arguments(args: CliArgs) -> list[str]:
+    """The options of a new run with these arguments."""
+    pairs = [
+        ("--model", args.model),
+        ("--mode", args.mode),
+        ("--engine", args.engine),
+        (FROM.flag, args.weights),
+    ]
+    for setting in args.filled.values():
+        pairs += [(STAGE.flag, stage) for stage in setting.value]
+    pairs += [("--config", str(path)) for path in args.configs]
+    pairs += args.options.values()
+    pairs += [("--set", text) for text in args.sets]
+    words = []
+    for flag, text in pairs:
+        if text is None:
+            continue
+        if text.startswith("-"):
+            words.append(f"{flag}={text}")
+        elif BY_FLAG[flag].metavar is None:
+            words.append(flag)
+        else:
+            words += [flag, text]
+    return words
