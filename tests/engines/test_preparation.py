@@ -117,7 +117,7 @@ def test_a_model_whose_compilation_fails_runs_without_it(monkeypatch, caplog, fi
     for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
     (line,) = [
-        each.getMessage() for each in caplog.records if each.name == "gearshift.engines.preparation"
+        each.getMessage() for each in caplog.records if each.name == "gearshift.engines.compilation"
     ]
     assert line.endswith("Failed to find C compiler.")
     torch._dynamo.reset()
