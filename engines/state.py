@@ -251,14 +251,14 @@ def with_names(group: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]
 def read_counts(counts: Mapping[str, Tensor | float]) -> dict[str, float]:
     """The `counts` as numbers; those on one device are read at once, as each read waits for it."""
     numbers: dict[str, float] = {}
-    alike: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
+    by_device: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
     for name, count in counts.items():
         if isinstance(count, Tensor):
             numbers[name] = 0.0  # in the order of `counts`
-            alike.setdefault((count.device, count.dtype), {})[name] = count.reshape(())
+            by_device.setdefault((count.device, count.dtype), {})[name] = count.reshape(())
         else:
             numbers[name] = float(count)
-    for tensors in alike.values():
+    for tensors in by_device.values():
         values = torch.stack(list(tensors.values())).tolist()
         numbers.update(zip(tensors, map(float, values), strict=True))
     return numbers

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-_TOKEN = "GEARSHIFT_RENDEZVOUS"
+TOKEN = "GEARSHIFT_RENDEZVOUS"
 """A secret that job.sh makes; engines/rendezvous.py reads it."""
 JOB_VARIABLE = "GEARSHIFT_JOB"
 GENERATION_VARIABLE = "GEARSHIFT_GENERATION"
@@ -68,7 +68,7 @@ class RankEnvironment:
             "MASTER_PORT": str(self.master_port),
         }
         if self.rendezvous:
-            variables[_TOKEN] = self.rendezvous
+            variables[TOKEN] = self.rendezvous
         return variables
 
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 
 from gearshift.slurm.environment import (
-    _TOKEN,
     GENERATION_VARIABLE,
     JOB_VARIABLE,
+    TOKEN,
     Generation,
     InvalidEnvironment,
     RankEnvironment,
@@ -116,7 +116,7 @@ def _from_srun(environ: Mapping[str, str]) -> RankEnvironment | None:
         # Every rank of a step computes it, and two steps on a node seldom share it.
         job = _number(environ, _first_of(environ, "SLURM_JOB_ID"))
         port = _FIRST_PORT + (job + 977 * _number(environ, step)) % _PORTS
-    shared = ("SLURM_JOB_ID", step, "SLURM_RESTART_COUNT", _TOKEN)
+    shared = ("SLURM_JOB_ID", step, "SLURM_RESTART_COUNT", TOKEN)
     return RankEnvironment(
         rank=_number(environ, "SLURM_PROCID"),
         world_size=_number(environ, tasks),

@@ -27,11 +27,6 @@ from gearshift.training.storage import atomic_write
 if TYPE_CHECKING:
     from gearshift.training.throttle import BatchSizes
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from gearshift.training.throttle import BatchSizes
-
 Kind = Literal[
     "ended",
     "stopped",

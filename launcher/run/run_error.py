@@ -7,16 +7,13 @@ import socket
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import FetchError, SettingsError
 from gearshift.launcher.base.signals import Stopped
-from gearshift.training.storage import StorageError
-
-if TYPE_CHECKING:
-    pass
 from gearshift.launcher.run.run_end import Kind, RunEnd, build, exit_now
+from gearshift.training.storage import StorageError
 
 _LOST_PEER = re.compile(
     r"connection (was )?(closed|reset|refused)|broken pipe|remote process|socket ?timeout"

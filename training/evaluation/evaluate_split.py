@@ -12,6 +12,7 @@ from gearshift.training.agreement import Interruption
 from gearshift.training.callbacks.base import Numbers
 from gearshift.training.data.loader import EvaluationBatches
 from gearshift.training.data.samples import Samples
+from gearshift.training.evaluation.evaluate import SPLITS, measure
 from gearshift.training.inspection import preview_text
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from gearshift.engines.base import World
     from gearshift.models.base import Task
-from gearshift.training.evaluation.evaluate import SPLITS, measure
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from gearshift.models.base import Goal
 from gearshift.training.callbacks.base import Emit, Numbers, StopReason, failed
 from gearshift.training.evaluation.early_stopping import Direction, Target
 from gearshift.training.settings import SettingError
-
-if TYPE_CHECKING:
-    pass
 
 _DIRECTIONS = ("min", "max")
 _BOUNDS = {"min": "at least", "max": "at most"}

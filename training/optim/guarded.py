@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from gearshift.training.optim.updater import are_finite
+
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from gearshift.engines.base import OptimizerSpec, World
-from gearshift.training.optim.updater import are_finite
 
 
 def guarded(spec: OptimizerSpec, world: World) -> OptimizerSpec:
