@@ -114,7 +114,8 @@ _FAMILIES = (
         (
             _encoder("both image encoders are trained, query transformers and decoder are frozen"),
             _on_encoder(
-                "whole", "query transformers and decoder are trained on the frozen encoders"
+                "whole",
+                "query transformers and decoder are trained on the frozen encoders",
             ),
         ),
         predicts=True,
@@ -173,7 +174,9 @@ def is_custom(name: str) -> bool:
 
 def stages_of(name: str) -> tuple[Stage, ...]:
     """The stages that a family declares, in order; empty for other names."""
-    return FAMILIES[name].stages if name in FAMILIES else ()
+    if name in FAMILIES:
+        return FAMILIES[name].stages
+    return ()
 
 
 HUB = "hf:"
@@ -198,4 +201,9 @@ def folder_of(name: str) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     model, _, commit = name.removeprefix(HUB).partition("@")
-    return Path(HF_HUB_CACHE, f"models--{model.replace('/', '--')}", _COMMITS, commit)
+    return Path(
+        HF_HUB_CACHE,
+        f"models--{model.replace('/', '--')}",
+        _COMMITS,
+        commit,
+    )

@@ -94,7 +94,12 @@ class CustomTask(FamilyTask, ABC):
         sums_of_twice = self.measure(model, twice)
 
         def error(problem: str, allowed: str, **more: str) -> DataError:
-            return DataError(problem, where=self._place("measure"), allowed=allowed, **more)
+            return DataError(
+                problem,
+                where=self._place("measure"),
+                allowed=allowed,
+                **more,
+            )
 
         if not isinstance(sums, Mapping) or "loss" not in sums:
             raise error(
@@ -185,12 +190,19 @@ def _is_scalar(value: Any) -> bool:
 
 def _narrow(value: Any) -> Any:
     is_wide = isinstance(value, Tensor) and value.dtype == torch.float64
-    return value.to(torch.get_default_dtype()) if is_wide else value
+    if is_wide:
+        return value.to(torch.get_default_dtype())
+    return value
 
 
 def _length(value: Any) -> int:
     """Length of the first axis of the first tensor; texts are a list with one entry per sample."""
     if isinstance(value, Tensor):
         return value.shape[0]
-    inner = list(value.values()) if isinstance(value, Mapping) else value
-    return len(inner) if isinstance(inner[0], str | bytes) else _length(inner[0])
+    if isinstance(value, Mapping):
+        inner = list(value.values())
+    else:
+        inner = value
+    if isinstance(inner[0], str | bytes):
+        return len(inner)
+    return _length(inner[0])

@@ -45,7 +45,6 @@ MOST_NAMES = 25
 DENSEST_FILE = 11
 """In syntax nodes a code line."""
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 LAYOUT = {
     tokenize.COMMENT,
@@ -90,9 +89,11 @@ class Module:
             if token.type not in LAYOUT:
                 lines.update(range(token.start[0], token.end[0] + 1))
         for node in self.nodes:
-            if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-                docstring = node.body[0]
-                lines.difference_update(range(docstring.lineno, (docstring.end_lineno or 0) + 1))
+            # Also the text below a field, which documents it.
+            if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant):
+                continue
+            if isinstance(node.value.value, str):
+                lines.difference_update(range(node.lineno, (node.end_lineno or 0) + 1))
         return len(lines)
 
     @property

@@ -37,7 +37,11 @@ class Network(HasFrozenParts):
     static_scale: Tensor
 
     def __init__(
-        self, size: Size, statistics: Statistics, terms: Collection[str], kernel: str = "auto"
+        self,
+        size: Size,
+        statistics: Statistics,
+        terms: Collection[str],
+        kernel: str = "auto",
     ) -> None:
         """`terms`: the loss terms (loss.TERMS) with labels in the data."""
         super().__init__()

@@ -115,7 +115,9 @@ class Responses:
 
 
 def collect(
-    rows: Iterable[ResponseRow], origin: ResponseOrigin, reading: ResponseReading
+    rows: Iterable[ResponseRow],
+    origin: ResponseOrigin,
+    reading: ResponseReading,
 ) -> Responses:
     """The columns of `rows`.
 

@@ -185,7 +185,9 @@ def _cell(columns: Estimates, name: str, row: int) -> Any:
 
 def _level(responses: Responses, response: int) -> str:
     level = responses.static[response, 1]
-    return f"{level:g} dB" if np.isfinite(level) else ""
+    if np.isfinite(level):
+        return f"{level:g} dB"
+    return ""
 
 
 def level_series(responses: Responses, index: Numbers) -> list[Picture]:
@@ -198,7 +200,10 @@ def level_series(responses: Responses, index: Numbers) -> list[Picture]:
         # A second picture is worth it only for another class.
         if target in pictures or len(pictures) == 2:
             continue
-        kind = CLASS_NAMES[target] if target >= 0 else "hearing loss unknown"
+        if target >= 0:
+            kind = CLASS_NAMES[target]
+        else:
+            kind = "hearing loss unknown"
         pictures[target] = Picture(
             f"responses-{len(pictures) + 1}",
             f"{patient}, {kind}: responses by level, known waves V marked",
@@ -223,7 +228,10 @@ def _draw(
         text = "V"
         if predicted is not None:
             traces.append((predicted["signal"][n], MARK))
-            latency = predicted["latency"][n] if "latency" in predicted else nan
+            if "latency" in predicted:
+                latency = predicted["latency"][n]
+            else:
+                latency = nan
             text = "V?"
         mark = (float(latency) / window_ms, MARK, text)
         rows.append(TraceRow(_level(responses, response), traces, [mark]))
@@ -331,4 +339,6 @@ def _text(value: Any) -> str:
     """A cell of a table; empty for a number that is not finite."""
     if isinstance(value, str):
         return value
-    return f"{value:.6g}" if np.isfinite(value) else ""
+    if np.isfinite(value):
+        return f"{value:.6g}"
+    return ""

@@ -26,7 +26,9 @@ _unwritten: dict[str, Arrays] = {}
 
 
 def arrays(
-    name: str, made_from: Mapping[str, Any], make: Callable[[], Mapping[str, ndarray]]
+    name: str,
+    made_from: Mapping[str, Any],
+    make: Callable[[], Mapping[str, ndarray]],
 ) -> Arrays:
     """The arrays that `make` returns, read-only; mapped from disk if they were cached before.
 
@@ -51,7 +53,10 @@ def arrays(
 
 
 def streamed(
-    name: str, made_from: Mapping[str, Any], write: Callable[[Open], None], size: int
+    name: str,
+    made_from: Mapping[str, Any],
+    write: Callable[[Open], None],
+    size: int,
 ) -> Arrays:
     """As `arrays`, for arrays too large for memory: `write` writes them piece by piece.
 
@@ -60,7 +65,9 @@ def streamed(
     entry, facts = _entry(name, made_from)
     cached = _read(entry, facts)
     try:
-        return _write(entry, facts, write) if cached is None else cached
+        if cached is None:
+            return _write(entry, facts, write)
+        return cached
     except OSError as error:
         raise DataError(
             f"cannot write the cache: {error.strerror or error}",

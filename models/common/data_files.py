@@ -95,7 +95,8 @@ def files(path: Path) -> list[Path]:
 
 
 def walk(
-    path: Path, onerror: Callable[[OSError], None] | None = None
+    path: Path,
+    onerror: Callable[[OSError], None] | None = None,
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
     """As os.walk, sorted within each folder, without hidden entries and folders of the system.
 
@@ -265,7 +266,9 @@ def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
 
 
 def known_files(
-    source: Path, recognize: Callable[[Path], str | None], formats: Sequence[str]
+    source: Path,
+    recognize: Callable[[Path], str | None],
+    formats: Sequence[str],
 ) -> dict[str, tuple[Path, str]]:
     """The files of `source` in a format that a family reads, by their names in it, with the format.
 
@@ -275,7 +278,10 @@ def known_files(
     for file in files(source):
         form = recognize(file)
         if form:
-            name = file.name if file == source else file.relative_to(source).as_posix()
+            if file == source:
+                name = file.name
+            else:
+                name = file.relative_to(source).as_posix()
             known[name] = (file, form)
     if not known:
         raise unknown_format(source, formats)

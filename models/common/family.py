@@ -23,7 +23,6 @@ from torch.utils.data import default_collate
 from gearshift.models.base import (
     Batch,
     Context,
-    DataError,
     Draws,
     Goal,
     Groups,
@@ -136,6 +135,8 @@ class FamilyTask:
             targets = numbers[name]
             inputs = targets
             if self.data_settings.control != "real":
+                from gearshift.models.common.noise_control import of_other_groups
+
                 inputs = targets[of_other_groups(groups[targets], (self.rule.seed, place))]
             self.splits[name] = RecordSplit(self.sample, targets, inputs)
 
@@ -243,11 +244,15 @@ class FamilyTask:
     def flops_per_sample(self, model: Module) -> float | None:
         """As counted by torch for `example`; None: unknown. Collective if the model is sharded."""
         inputs = self.example()
-        return None if inputs is None else count_flops(model, inputs, self.frozen_parts())
+        if inputs is None:
+            return None
+        return count_flops(model, inputs, self.frozen_parts())
 
     def frozen_parts(self) -> Sequence[str]:
         """The modules that run for the example and have no backward pass."""
-        return self.parts[ENCODER] if self.is_frozen else ()
+        if self.is_frozen:
+            return self.parts[ENCODER]
+        return ()
 
     def facts(self) -> Mapping[str, Any]:
         """The numbers of groups and samples of each split, and the initial weights."""
@@ -261,7 +266,9 @@ class FamilyTask:
 def loss_of(sums: Measured) -> Tensor:
     """The sum of the loss, of what `FamilyTask.measure` gives."""
     loss = sums["loss"]
-    return loss[0] if isinstance(loss, tuple) else loss
+    if isinstance(loss, tuple):
+        return loss[0]
+    return loss
 
 
 @dataclass(frozen=True)
@@ -281,32 +288,6 @@ class RecordSplit:
     def sample(self, index: int, draws: Draws) -> Any:
         number = int(self.numbers[index])
         return self.make(number, int(self.given[index]), draws)
-
-
-def of_other_groups(groups: NDArray[Any], seed: int | Sequence[int]) -> Numbers:
-    """A random permutation of samples that gives each one of another group; `groups`: that of each.
-
-    Random, not shifted by a constant: a model could learn from that which group answers which.
-    Raises DataError if one group has more than half of the samples.
-    """
-    _, owner, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    if 2 * counts.max() > len(owner):
-        raise DataError(
-            f"the noise control cannot permute {len(owner)} samples: "
-            f"one group has {counts.max()} of them",
-            where="data.control=noise",
-            allowed="no group, or kind of request, with more than half of the samples of a split",
-        )
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(owner))
-    while True:
-        equal = np.flatnonzero(owner[order] == owner)
-        if not len(equal):
-            return order
-        # No swap adds to the equal ones, and since no group has more than half, some swap ends one.
-        for i, j in zip(equal, rng.integers(len(order), size=len(equal)), strict=True):
-            if owner[order[i]] == owner[i]:
-                order[[i, j]] = order[[j, i]]
 
 
 class Sums:
@@ -330,7 +311,10 @@ class Sums:
         """What `batch` adds: float64. Raises ValueError if names differ from those before."""
         vectors = {}
         for name, value in self._measure(model, batch).items():
-            parts = value if isinstance(value, tuple) else (value,)
+            if isinstance(value, tuple):
+                parts = value
+            else:
+                parts = (value,)
             vectors[name] = [_vector(part) for part in parts]
         lengths = {name: sum(map(len, parts)) for name, parts in vectors.items()}
         self._lengths = self._lengths or lengths
@@ -368,7 +352,10 @@ def means(pairs: Mapping[str, Tensor]) -> Scores:
 
 
 def padded(
-    arrays: Sequence[NDArray[Any]], fill: float = 0, length: int | None = None, multiple: int = 1
+    arrays: Sequence[NDArray[Any]],
+    fill: float = 0,
+    length: int | None = None,
+    multiple: int = 1,
 ) -> Tensor:
     """`arrays`, of any lengths, as one tensor [batch, time, ...], filled up at the end.
 
@@ -385,7 +372,9 @@ def padded(
 
 def path_of(text: str | None) -> Path | None:
     """The path of a setting."""
-    return None if text is None else Path(text).expanduser()
+    if text is None:
+        return None
+    return Path(text).expanduser()
 
 
 def spread_positions(count: int, limit: int) -> list[int]:
@@ -429,7 +418,10 @@ def save_facts(facts: Any, folder: Path | None, name: str = FACTS_FILE) -> None:
 
 def load_facts(folder: Path | None, kind: type[Facts], name: str = FACTS_FILE) -> Facts:
     """The saved facts, a dataclass `kind`. Reads the disk. Raises DataError."""
-    path = Path(name) if folder is None else folder / name
+    if folder is None:
+        path = Path(name)
+    else:
+        path = folder / name
     with library_errors(
         f"'{path}' cannot be read",
         str(path.parent.absolute()),

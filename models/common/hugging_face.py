@@ -55,7 +55,10 @@ def read_config(folder: Path, allowed: str) -> Any:
     from transformers import AutoConfig
 
     if not (folder / CONFIG).is_file():
-        problem = f"has no {CONFIG}" if folder.is_dir() else "is not a folder"
+        if folder.is_dir():
+            problem = f"has no {CONFIG}"
+        else:
+            problem = "is not a folder"
         raise DataError(
             f"{KEY} '{folder}' {problem}",
             where=str(folder.absolute()),
@@ -96,7 +99,11 @@ def without_values(kind: Any, config: Any) -> Any:
         from transformers.initialization import no_init_weights
     except ImportError:  # before transformers 5
         from transformers.modeling_utils import no_init_weights  # type: ignore
-    setattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", torch.float32)
+    setattr(
+        config,
+        "dtype" if hasattr(config, "dtype") else "torch_dtype",
+        torch.float32,
+    )
     with no_init_weights():
         inner = kind.from_config(config, trust_remote_code=False)
     inner.tie_weights()

@@ -91,7 +91,11 @@ class InitialWeights:
             self.tensors = stored_tensors(source) if source.is_file() else _joined(source)
 
     def _errors(self) -> AbstractContextManager[None]:
-        return library_errors(f"{self._what} cannot be read", str(self.path), allowed=ALLOWED)
+        return library_errors(
+            f"{self._what} cannot be read",
+            str(self.path),
+            allowed=ALLOWED,
+        )
 
     def check(self) -> None:
         """Compare the files of a checkpoint with its checksums; other files have none.
@@ -144,7 +148,10 @@ def _check_files(source: Path) -> None:
         raise ValueError(f"{path} is damaged: wrong checksum")
     for file in json.loads(content)["files"]:
         name = file["name"]
-        is_used = name == source.name if source.is_file() else name != _MODEL
+        if source.is_file():
+            is_used = name == source.name
+        else:
+            is_used = name != _MODEL
         if is_used:
             _check_blocks(folder / name, file["crc32"])
 

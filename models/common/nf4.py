@@ -49,7 +49,9 @@ class Nf4Linear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """`inputs` [..., in]; returns [..., out]."""
         output: Tensor = _Product.apply(inputs, self.shape, *self.buffers())
-        return output if self.bias is None else output + self.bias.to(output.dtype)
+        if self.bias is None:
+            return output
+        return output + self.bias.to(output.dtype)
 
 
 def weight_of(shape: Any, dtype: torch.dtype, *bits: Tensor) -> Tensor:

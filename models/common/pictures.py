@@ -62,7 +62,9 @@ def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Imag
 def count_pages(file: Path) -> int:
     """Pages of a TIFF file; 1 for all others. Reads heads; raises DataError."""
     with _errors(file, _FIX), Image.open(file, formats=FORMATS) as image:
-        return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        if image.format == "TIFF":
+            return getattr(image, "n_frames", 1)
+        return 1
 
 
 def too_large(width: int, height: int) -> str | None:

@@ -114,7 +114,10 @@ def held_out(count: int, share: float) -> int:
 
 
 def _extend(
-    selection: Sequence[str], share: float, noun: str, earlier: Mapping[str, SplitName]
+    selection: Sequence[str],
+    share: float,
+    noun: str,
+    earlier: Mapping[str, SplitName],
 ) -> Groups:
     """The split of an experience: few groups may arrive at a time, and none changes its split."""
     fresh = [group for group in selection if group not in earlier]
@@ -140,7 +143,10 @@ def _extend(
 
 
 def save_split(
-    splits: Groups, folder: Path, replace: bool = False, rule: SplitRule | None = None
+    splits: Groups,
+    folder: Path,
+    replace: bool = False,
+    rule: SplitRule | None = None,
 ) -> None:
     """Write the split, and what of `rule` a later start needs, or check that it is there.
 
@@ -234,4 +240,6 @@ def write_if_changed(path: Path, content: str | bytes) -> None:
 
 
 def _bytes_of(content: str | bytes) -> bytes:
-    return content.encode() if isinstance(content, str) else content
+    if isinstance(content, str):
+        return content.encode()
+    return content

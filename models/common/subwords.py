@@ -19,7 +19,9 @@ TOKENIZER_FILE = "tokenizer.json"
 
 
 def train_byte_bpe(
-    texts: Iterable[str], size: int, specials: Sequence[str]
+    texts: Iterable[str],
+    size: int,
+    specials: Sequence[str],
 ) -> tokenizers.Tokenizer:
     """Byte-level BPE of at most `size` entries; equal texts give an equal tokenizer.
 
@@ -73,7 +75,10 @@ class SubwordTokenizer:
     """Converts text to token ids and back; special tokens written in a text are plain text."""
 
     def __init__(
-        self, inner: tokenizers.Tokenizer, specials: Sequence[Sequence[str]], where: str
+        self,
+        inner: tokenizers.Tokenizer,
+        specials: Sequence[Sequence[str]],
+        where: str,
     ) -> None:
         """`specials`: the names that padding, start, end and others may have.
 
@@ -112,11 +117,14 @@ class SubwordTokenizer:
 def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
     """The `tokens` before the first `end`."""
     numbers = list(map(int, tokens))
-    return numbers[: numbers.index(end)] if end in numbers else numbers
+    if end in numbers:
+        return numbers[: numbers.index(end)]
+    return numbers
 
 
 def load_or_fit(
-    folder: Path | None, fit: Callable[[], tokenizers.Tokenizer]
+    folder: Path | None,
+    fit: Callable[[], tokenizers.Tokenizer],
 ) -> tokenizers.Tokenizer:
     """The tokenizer saved in the run folder; if there is none, it is fitted and saved there."""
     path = folder / TOKENIZER_FILE if folder else None

@@ -23,7 +23,9 @@ from gearshift.models.common.text_file import TextFile
 
 def text_of(cell: object) -> str:
     """The text in a cell, without space around it; empty for none."""
-    return "" if cell is None else str(cell).strip()
+    if cell is None:
+        return ""
+    return str(cell).strip()
 
 
 def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
@@ -119,7 +121,10 @@ class Table:
 
         def next_lines() -> Iterator[str]:
             while True:
-                text = again.popleft() if again else next(lines, "")
+                if again:
+                    text = again.popleft()
+                else:
+                    text = next(lines, "")
                 if not text:
                     return
                 row_lines.append(text)
@@ -127,7 +132,11 @@ class Table:
 
         while True:
             # Strict: otherwise a quote in the middle of a cell would join rows without a word.
-            reader = csv.reader(next_lines(), delimiter=self._delimiter, strict=True)
+            reader = csv.reader(
+                next_lines(),
+                delimiter=self._delimiter,
+                strict=True,
+            )
             try:
                 for row in reader:
                     if "".join(row_lines).count('"') % 2 == 0:
@@ -206,7 +215,10 @@ class Table:
         text = text_of(cell)
         if text.lower() in MISSING:
             return nan
-        number = text if self._delimiter == "," else text.replace(",", ".")
+        if self._delimiter == ",":
+            number = text
+        else:
+            number = text.replace(",", ".")
         if not _IS_NUMBER.fullmatch(number):
             raise ValueError(f"{name} '{cell}' is not a number")
         self._marks |= {*".,"} & {*text}

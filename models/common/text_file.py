@@ -114,7 +114,11 @@ class TextFile:
                     if "\0" in text and not mark:
                         name = encoding or "utf-8"
                         raise UnicodeDecodeError(
-                            name, raw, raw.index(b"\0"), len(raw), "a zero byte"
+                            name,
+                            raw,
+                            raw.index(b"\0"),
+                            len(raw),
+                            "a zero byte",
                         )
                     yield text
                     line += raw.count(b"\n")
@@ -187,7 +191,9 @@ class TextFile:
         """The bytes of the text, decompressed. Raises OSError."""
         with self.path.open("rb") as file:
             is_packed = file.read(2) == _GZIP_HEAD  # some programs unpack and keep the name
-        return cast(BinaryIO, Unpacked(self.path, "rb")) if is_packed else self.path.open("rb")
+        if is_packed:
+            return cast(BinaryIO, Unpacked(self.path, "rb"))
+        return self.path.open("rb")
 
     def lines(self) -> Iterator[str]:
         """Lines without line ends; a final line end gives an empty line, as in str.split."""

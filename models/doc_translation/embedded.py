@@ -108,7 +108,11 @@ def read_cards() -> Collection:
         "count": COUNT,
         "words": [word.read for word in _WORDS],
     }
-    arrays = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))
+    arrays = cache.arrays(
+        "doc-translation-cards",
+        made_from,
+        partial(_draw, words, rng),
+    )
     cards = []
     for i, pixels in enumerate(arrays["cards"]):
         card = Page(
@@ -159,7 +163,12 @@ def _draw(words: np.ndarray, rng: Generator) -> array_file.Arrays:
 def _word(text: str) -> np.ndarray:
     """Rendered word, uint8 [cell height, cell width]."""
     cell = Image.new("L", (_CELL_WIDTH, _CELL_HEIGHT), 255)
-    ImageDraw.Draw(cell).text((1, 2), text, font=font(_LETTERS), fill=0)
+    ImageDraw.Draw(cell).text(
+        (1, 2),
+        text,
+        font=font(_LETTERS),
+        fill=0,
+    )
     return np.asarray(cell)
 
 
@@ -218,7 +227,10 @@ class Author:
             texts.append(f"# {title[target]}")
         for section in range(1, self._number(2, 4) + 1):
             name = self._phrase()
-            heading = f"{section} {name[0]}" if style == "numbered" else name[0]
+            if style == "numbered":
+                heading = f"{section} {name[0]}"
+            else:
+                heading = name[0]
             blocks.append(PageBlock(style, heading))
             texts.append(f"## {name[target]}")
             sentences = [self._sentence() for _ in range(self._number(3, 8))]
@@ -255,7 +267,9 @@ class Author:
             texts.append(rf"\[{a}x+{b}={a * b}\]")
 
     def _sentence(self) -> Sentence:
-        return self._new() if self.rng.random() < OWN else _pick(self.rng, self.shared)
+        if self.rng.random() < OWN:
+            return self._new()
+        return _pick(self.rng, self.shared)
 
     def _new(self) -> Sentence:
         """New sentence: phrase, verb, phrase and sometimes a third phrase."""
@@ -288,7 +302,11 @@ def read_pages() -> Collection:
     for number in range(DOCUMENTS):
         texts += author.document(number)
     made_from = {"version": PAGES_VERSION, "seed": SEED, "documents": DOCUMENTS}
-    arrays = cache.arrays("doc-translation-pages", made_from, partial(_scans, texts))
+    arrays = cache.arrays(
+        "doc-translation-pages",
+        made_from,
+        partial(_scans, texts),
+    )
     scans = np.split(arrays["png"], arrays["ends"][:-1])
     pages = []
     for i, text in enumerate(texts):

@@ -20,7 +20,8 @@ from gearshift.models.doc_translation.images import blank
 from gearshift.models.doc_translation.vocabulary import Vocabulary
 
 _TABLE_OR_FORMULA = re.compile(
-    r"\\begin\{(table|tabular)(\*?)\}.*?\\end\{\1\2\}|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL
+    r"\\begin\{(table|tabular)(\*?)\}.*?\\end\{\1\2\}|\\\(.*?\\\)|\\\[.*?\\\]",
+    re.DOTALL,
 )
 
 
@@ -82,7 +83,11 @@ def tree(text: str) -> HeadingNode:
                     in_paragraph = True
                 continue
             in_paragraph = False
-            node = HeadingNode("heading", bool(heading[2].strip()), len(heading[1]))
+            node = HeadingNode(
+                "heading",
+                bool(heading[2].strip()),
+                len(heading[1]),
+            )
             # A heading ends those of its own level and below.
             while path[-1].level >= node.level:
                 path.pop()

@@ -112,7 +112,13 @@ reads them after 300.
 class ResidualAttention(nn.Module):
     """Attention of queries to keys with residual connection and post-norm."""
 
-    def __init__(self, width: int, key_width: int, heads: int, gain: float = 1.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        key_width: int,
+        heads: int,
+        gain: float = 1.0,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, width)
@@ -254,7 +260,12 @@ class DocTranslator(HasFrozenParts):
 
     def _chunk_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         logits = self.decoder.cls(hidden)
-        return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
+        return F.cross_entropy(
+            logits.float(),
+            labels,
+            ignore_index=IGNORE,
+            reduction="sum",
+        )
 
 
 def layers(model: nn.Module) -> list[nn.Module]:

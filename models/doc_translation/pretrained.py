@@ -96,7 +96,10 @@ def _tensors(folder: Path, is_decoder: bool) -> Tensors:
     tensors: dict[str, Any] = {}
     with load_errors(folder, _ALLOWED):
         with torch.device("meta"):  # only names and shapes are needed
-            inner = kind(config) if is_pair else kind.from_config(config)
+            if is_pair:
+                inner = kind(config)
+            else:
+                inner = kind.from_config(config)
         inner.tie_weights()
         stored = StoredWeights(inner, folder)
         for name, _ in inner.named_parameters():
@@ -151,5 +154,9 @@ def _select_layers(tensors: Tensors, layers: Sequence[int], folder: Path) -> Ten
             where=str(folder),
             allowed=", ".join(map(str, sorted(existing))),
         )
-    log.info("pretrained decoder: uses layers %s of %s", list(layers), sorted(existing))
+    log.info(
+        "pretrained decoder: uses layers %s of %s",
+        list(layers),
+        sorted(existing),
+    )
     return chosen

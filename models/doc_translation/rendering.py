@@ -66,7 +66,12 @@ def draw(blocks: Sequence[PageBlock], margin: int, columns: int) -> Image.Image:
     page = Image.new("L", (WIDTH, HEIGHT), 255)
     pen = ImageDraw.Draw(page)
     for line, (x, y) in zip(lines, positions, strict=True):
-        pen.text((x + line.left, y), line.text, font=font(line.size), fill=0)
+        pen.text(
+            (x + line.left, y),
+            line.text,
+            font=font(line.size),
+            fill=0,
+        )
         if line.is_ruled:
             rule = y + line.size * 1.2
             pen.line((x, rule, x + width, rule), fill=0, width=2)

@@ -150,7 +150,11 @@ def translations(task: Any, model: Module, pages: Sequence[Page]) -> Iterator[Pr
         memory = model(*_views(task, page))
         tokens = beam_search(model, memory, task.count, vocabulary, task.beams, stops_early=True)
         (text,) = texts(tokens, vocabulary)
-        yield Prediction(names.of(page.name), printable(text), {".md": f"{text}\n".encode()})
+        yield Prediction(
+            names.of(page.name),
+            printable(text),
+            {".md": f"{text}\n".encode()},
+        )
 
 
 def _views(task: Any, page: Page) -> list[torch.Tensor]:

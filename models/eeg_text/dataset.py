@@ -163,7 +163,12 @@ class SegmentSamples:
 class MaskedSamples(SegmentSamples):
     """Windows of EEG with masked spans, by index: all windows of all segments."""
 
-    def __init__(self, *segments: Any, share: float, is_training: bool) -> None:
+    def __init__(
+        self,
+        *segments: Any,
+        share: float,
+        is_training: bool,
+    ) -> None:
         """`segments` as SegmentSamples. If `is_training`, each epoch masks other spans."""
         super().__init__(*segments)
         self.share = share
@@ -225,7 +230,10 @@ class TextSamples(SegmentSamples):
         self.texts = texts
         self.word_dropout = word_dropout
         is_evaluated = self.items[0].group in texts.candidates
-        self.inputs = 2 * len(self) if is_evaluated else len(self)
+        if is_evaluated:
+            self.inputs = 2 * len(self)
+        else:
+            self.inputs = len(self)
         """The number of encoder inputs: EEG, and in evaluation also noise for each."""
 
     def encoder_input(self, number: int) -> np.ndarray:
@@ -371,7 +379,10 @@ def collate_text(
     batch["text_ids"] = padded(columns["inputs"], pad)
     batch["labels"] = padded(columns["labels"], IGNORE)
     batch["units"] = sum(map(len, columns["labels"]))
-    batch["meta"] = {"sentence": columns["sentence"], "subject": columns["subject"]}
+    batch["meta"] = {
+        "sentence": columns["sentence"],
+        "subject": columns["subject"],
+    }
     if "candidates" in columns:
         # The EEG of all samples, then the noise of all, then the other EEG.
         compared = chain.from_iterable(zip(*columns["compared"], strict=True))

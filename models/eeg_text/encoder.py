@@ -125,7 +125,12 @@ class Region(nn.Module):
     positions: Tensor
 
     def __init__(
-        self, channels: tuple[int, ...], size: Size, tokens: int, dropout: float, kernel: str
+        self,
+        channels: tuple[int, ...],
+        size: Size,
+        tokens: int,
+        dropout: float,
+        kernel: str,
     ) -> None:
         """`channels`: the indices of its channels among the 105."""
         super().__init__()

@@ -205,7 +205,11 @@ def encode_inputs(
 
 @torch.no_grad()
 def generate(
-    model: Module, memory: Tensor, valid: Tensor, steps: int, tokenizer: SentenceTokenizer
+    model: Module,
+    memory: Tensor,
+    valid: Tensor,
+    steps: int,
+    tokenizer: SentenceTokenizer,
 ) -> Tensor:
     """Greedy generation of `steps` tokens, [batch, steps].
 

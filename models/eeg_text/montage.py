@@ -26,7 +26,9 @@ UNASSIGNED = ("E43", "E120")
 
 
 def _number(name: str) -> int:
-    return 129 if name == "Cz" else int(name[1:])
+    if name == "Cz":
+        return 129
+    return int(name[1:])
 
 
 SLOTS: tuple[str, ...] = tuple(

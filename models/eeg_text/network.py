@@ -66,7 +66,10 @@ class TextDecoder(nn.Module):
         restrict_blocks(self.text.layers, kernel)
         self.output = nn.Linear(size.text_width, size.vocabulary, bias=False)
         self.output.weight = self.text.embed_tokens.weight
-        bias = torch.zeros(1, size.vocabulary) if is_pretrained else None
+        if is_pretrained:
+            bias = torch.zeros(1, size.vocabulary)
+        else:
+            bias = None
         self.register_buffer("bias", bias)
 
     def forward(self, memory: Tensor, valid: Tensor, ids: Tensor) -> Tensor:

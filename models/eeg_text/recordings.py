@@ -68,7 +68,9 @@ _READER = "reader "
 
 
 def split_items(
-    items: Sequence[Item], by: str, rule: SplitRule
+    items: Sequence[Item],
+    by: str,
+    rule: SplitRule,
 ) -> tuple[Groups, dict[SplitName, list[int]], Groups]:
     """Groups and items of each split, and what the run folder keeps: groups, and readers held out.
 

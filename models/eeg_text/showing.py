@@ -224,7 +224,10 @@ def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
             raise unknown_format(path, formats.FORMATS)
     names = DistinctNames()
     for file in paths:
-        name = file.relative_to(path) if file != path else Path(file.name)
+        if file != path:
+            name = file.relative_to(path)
+        else:
+            name = Path(file.name)
         title = name.with_suffix("").as_posix()
         with input_errors():
             recordings = files.read(

@@ -80,7 +80,10 @@ SentenceTokenizer = SentenceByteTokenizer | BartTokenizer
 
 
 def build_tokenizer(
-    name: str, texts: Iterable[str], limit: int, folder: Path | None
+    name: str,
+    texts: Iterable[str],
+    limit: int,
+    folder: Path | None,
 ) -> SentenceTokenizer:
     """The tokenizer that model.tokenizer names, with at most `limit` entries.
 

@@ -45,7 +45,11 @@ def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str,
 
     allowed = "; ".join(FORMATS)
     bad_records = BadRecords("recordings")
-    recordings, facts = find_recordings(existing_path(path, allowed), settings, bad_records)
+    recordings, facts = find_recordings(
+        existing_path(path, allowed),
+        settings,
+        bad_records,
+    )
     skipped = bad_records.finish(settings.on_bad, len(recordings))
     if not recordings:
         where = f"data.path, skipped: {skipped}"
@@ -58,7 +62,9 @@ def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str,
 
 
 def find_recordings(
-    path: Path, settings: Data, bad_records: BadRecords
+    path: Path,
+    settings: Data,
+    bad_records: BadRecords,
 ) -> tuple[list[EventRecording], dict[str, Any]]:
     """The chosen recordings of a file or folder, sorted by name, and facts of the other files.
 

@@ -175,7 +175,10 @@ class Scene:
 
     def draw(self, time: float) -> ndarray:
         """Brightness at `time` seconds, float32 [height, width], above 0 and below 256."""
-        picture = self._ground(time) if self._still is None else self._still.copy()
+        if self._still is None:
+            picture = self._ground(time)
+        else:
+            picture = self._still.copy()
         for shape in self.shapes:
             self._add(picture, shape, time)
         return np.clip(picture, 4.0, 251.0)
@@ -267,7 +270,10 @@ def _waves(rng: Generator, count: int, height: float, sensor: Sides) -> ndarray:
 def _shape(rng: Generator, sensor: Sides, ground: float) -> MovingShape:
     size = sensor[0] * sensor[1] * rng.uniform(*PERIMETER)
     is_ellipse = bool(rng.random() < 0.4)
-    sides = 2 if is_ellipse else int(rng.integers(3, 8))
+    if is_ellipse:
+        sides = 2
+    else:
+        sides = int(rng.integers(3, 8))
     step = rng.uniform(60, 110) * rng.choice([-1, 1])
     grey = ground + step
     if not 20 <= grey <= 235:

@@ -44,7 +44,9 @@ def recognize(path: Path) -> str | None:
     if path.suffix.lower() == ".dat":
         return DAT
     names = encodings(start.decode("latin-1"))
-    return BY_ENCODING.get(names[0], EVT2) if names else None
+    if names:
+        return BY_ENCODING.get(names[0], EVT2)
+    return None
 
 
 def encodings(header: str) -> list[str]:

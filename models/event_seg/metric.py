@@ -44,7 +44,9 @@ def scores(sums: Mapping[str, Tensor]) -> Scores:
     empty = float(predicted_only == 0 and label_only == 0)
 
     def ratio(numerator: float, denominator: float) -> float:
-        return numerator / denominator if denominator else empty
+        if denominator:
+            return numerator / denominator
+        return empty
 
     return {
         "val_loss": ratio(float(sums["loss"]), pixels),

@@ -101,7 +101,10 @@ class SegmentationNetwork(HasFrozenParts):
         return [*self.down, *self.up, self.head]
 
     def forward(
-        self, events: Tensor, labels: Tensor | None = None, measure: bool = False
+        self,
+        events: Tensor,
+        labels: Tensor | None = None,
+        measure: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Maps [batch, 2, height, width] of `events` [batch, bin, height, width].
 
@@ -125,7 +128,9 @@ class SegmentationNetwork(HasFrozenParts):
             reduction="none",
         )
         loss = losses.sum()
-        return (loss, maps) if measure else loss
+        if measure:
+            return (loss, maps)
+        return loss
 
 
 def _draw_weights(model: nn.Module, head: nn.Module) -> None:

@@ -163,7 +163,11 @@ def predict(task: Any, model: Module, path: Path) -> Iterator[Prediction]:
 
 
 def _predict_window(
-    task: Any, model: Module, recording: EventRecording, number: int, name: str
+    task: Any,
+    model: Module,
+    recording: EventRecording,
+    number: int,
+    name: str,
 ) -> Prediction:
     height, width = recording.sensor
     factor = task.downsample

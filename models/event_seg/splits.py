@@ -22,7 +22,9 @@ _LISTED = 30
 
 
 def choose(
-    paths: Sequence[str], names: Sequence[str], preferred: str | None = None
+    paths: Sequence[str],
+    names: Sequence[str],
+    preferred: str | None = None,
 ) -> tuple[list[str], dict[str, Any]]:
     """The recordings among `paths` that `names` lists, in the order of `paths`, and why, as facts.
 
@@ -79,7 +81,8 @@ _LONG = 20
 
 
 def split_recordings(
-    recordings: Sequence[EventRecording], rule: SplitRule
+    recordings: Sequence[EventRecording],
+    rule: SplitRule,
 ) -> tuple[Groups, dict[SplitName, ndarray], str]:
     """Split by recording; if fewer than three are used, split each by time. Raises DataError.
 

@@ -143,14 +143,20 @@ class EventSegTask(FamilyTask):
 
     def predictions(self, model: Module) -> Predictions:
         """Predictions for a few validation windows. Collective."""
-        return showing.build_predictions(model, self.data("val"), self.context.device)
+        return showing.build_predictions(
+            model,
+            self.data("val"),
+            self.context.device,
+        )
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         return showing.predict(self, model, path)
 
     def part(self, model: Any) -> Module:
         """What predicts: from voxel grids to maps; of an encoder, to its features."""
-        return nn.Sequential(*model.down) if self.stage == ENCODER else model
+        if self.stage == ENCODER:
+            return nn.Sequential(*model.down)
+        return model
 
     def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
         grid = [side // self.downsample for side in self.trained.sensor]

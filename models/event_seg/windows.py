@@ -109,7 +109,13 @@ class Windows:
         }
         return Sample(normalize(grid), labels, meta)
 
-    def _noise(self, start: Any, stop: Any, count: int, rng: Generator) -> Events:
+    def _noise(
+        self,
+        start: Any,
+        stop: Any,
+        count: int,
+        rng: Generator,
+    ) -> Events:
         """About `count` events at random pixels and times of [start, stop)."""
         height, width = self.grid
         since = np.sort(rng.uniform(0, float(stop - start), count))
@@ -230,7 +236,9 @@ def normalize(grid: ndarray) -> ndarray:
     if not cells.size:
         return grid
     deviation = cells.std()
-    return grid / deviation if deviation > 0 else grid
+    if deviation > 0:
+        return grid / deviation
+    return grid
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from gearshift.models.base import Draws
 from gearshift.models.common.data_reports import BadRecords
-from gearshift.models.common.family import of_other_groups
+from gearshift.models.common.noise_control import of_other_groups
 from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, text_of
@@ -28,7 +28,12 @@ class Dialogues:
     row_length = None
 
     def __init__(
-        self, encoded: Encoded, corpus: Corpus, numbers: np.ndarray, rules: Rules, side: int
+        self,
+        encoded: Encoded,
+        corpus: Corpus,
+        numbers: np.ndarray,
+        rules: Rules,
+        side: int,
     ) -> None:
         """`numbers` are the exchanges of a split, which is number `side`; training comes first.
 
@@ -40,7 +45,11 @@ class Dialogues:
         offsets = encoded.offsets
         answer_sizes = encoded.sizes[1::2]
         # The first exchange of the row that each exchange is in.
-        first = np.where(encoded.begins_row[::2], np.arange(len(answer_sizes)), 0)
+        first = np.where(
+            encoded.begins_row[::2],
+            np.arange(len(answer_sizes)),
+            0,
+        )
         first = np.maximum.accumulate(first)
 
         # Of each row: the exchange of its request, that of its first answer, the end of answers.

@@ -37,7 +37,10 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
             raise DataError(f"--input '{path}' has no prompt", allowed=ALLOWED)
     prompts = []
     for name, content in contents.items():
-        turns = [Turn("user", content)] if isinstance(content, str) else list(content)
+        if isinstance(content, str):
+            turns = [Turn("user", content)]
+        else:
+            turns = list(content)
         while turns and turns[-1].role == "assistant":  # after the last request
             turns.pop()
         prompts.append(Prompt(name, [Message(turn.role, turn.text) for turn in turns]))
@@ -45,7 +48,9 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
 
 
 def _contents(
-    path: Path, declared: Mapping[str, str], on_bad: OnBad
+    path: Path,
+    declared: Mapping[str, str],
+    on_bad: OnBad,
 ) -> dict[str, str | tuple[Turn, ...]]:
     """The texts and turns in a file by the names of their prompts. Raises DataError."""
     stem = re.sub(r"[^\w.-]+", "-", path.stem)
@@ -54,7 +59,9 @@ def _contents(
     rows = rows_of(file, path.name, bad_records)
     if rows is None:
         text = "\n".join(file.lines()).removesuffix("\n")
-        return {stem: text} if text else {}
+        if text:
+            return {stem: text}
+        return {}
     reader = RowReader(path.name, declared, bad_records, needed=("request",))
     contents = {}
     for row in rows:

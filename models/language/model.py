@@ -60,7 +60,12 @@ def document_mask(boundaries: Tensor, batch: int, time: int) -> Tensor:
 
 
 def causal_attention(
-    q: Tensor, k: Tensor, v: Tensor, documents: Tensor | None, kernel: str, is_last: bool = False
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    documents: Tensor | None,
+    kernel: str,
+    is_last: bool = False,
 ) -> Tensor:
     """Causal attention; `q`, `k`, `v` and the result are [batch, time, heads, width].
 
@@ -104,7 +109,13 @@ Cache = dict[nn.Module, tuple[Tensor, Tensor]]
 class Attention(nn.Module):
     """Causal self-attention; groups of query heads may share key and value heads."""
 
-    def __init__(self, width: int, heads: int, kv_heads: int, kernel: str) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kv_heads: int,
+        kernel: str,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.kv_heads = kv_heads
@@ -189,13 +200,19 @@ class Decoder(nn.Module):
         self.head_width = size.width // size.heads
         self.kernel = kernel
         self.embed_tokens = nn.utils.skip_init(
-            nn.Embedding, size.vocabulary, size.width, device=torch.get_default_device()
+            nn.Embedding,
+            size.vocabulary,
+            size.width,
+            device=torch.get_default_device(),
         )
         self.layers = nn.ModuleList(Block(size, kv_heads, kernel) for _ in range(size.layers))
         self.norm = nn.RMSNorm(size.width, eps=NORM_EPSILON)
 
     def forward(
-        self, input_ids: Tensor, boundaries: Tensor | None = None, cache: Cache | None = None
+        self,
+        input_ids: Tensor,
+        boundaries: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Hidden states [batch, time, width] of `input_ids` [batch, time].
 
@@ -245,7 +262,10 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def token_scores(
-    outputs: Tensor, labels: Tensor, rows: int, logits_of: Callable[[Tensor], Tensor]
+    outputs: Tensor,
+    labels: Tensor,
+    rows: int,
+    logits_of: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each token in nats (0 where ignored), and whether the argmax is correct.
 
@@ -374,13 +394,21 @@ class Head(nn.Module):
         self.chunk_loss = torch.compile(_chunk_loss, *args, **options)
 
     def forward(
-        self, hidden: Tensor, labels: Tensor | None = None, measure: bool = False
+        self,
+        hidden: Tensor,
+        labels: Tensor | None = None,
+        measure: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Output of Transformer.forward from `hidden` [batch, time, width]."""
         if labels is None:
             return F.linear(hidden, self.weight)
         if measure:
-            return token_scores(hidden, labels, self.rows, lambda x: F.linear(x, self.weight))
+            return token_scores(
+                hidden,
+                labels,
+                self.rows,
+                lambda x: F.linear(x, self.weight),
+            )
         return _ChunkedLoss.apply(
             hidden.flatten(0, 1),
             self.weight,
@@ -403,7 +431,11 @@ class Transformer(HasFrozenParts):
     """
 
     def __init__(
-        self, size: Size, kv_heads: int | None = None, smoothing: float = 0.0, kernel: str = "auto"
+        self,
+        size: Size,
+        kv_heads: int | None = None,
+        smoothing: float = 0.0,
+        kernel: str = "auto",
     ) -> None:
         super().__init__()
         self.model = Decoder(size, kv_heads or size.heads, kernel)

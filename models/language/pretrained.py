@@ -181,7 +181,10 @@ def read_config(folder: Path) -> Any:
 
 
 def read_weights(
-    inner: Any, unread: Unread, folder: Path, quantizer: Quantizer | None = None
+    inner: Any,
+    unread: Unread,
+    folder: Path,
+    quantizer: Quantizer | None = None,
 ) -> None:
     """Read the weights that are `unread`; `quantizer` puts frozen layers into 4 bits meanwhile.
 
@@ -320,7 +323,10 @@ class FromFolder:
             names = ("bos_token_id", "eos_token_id", "pad_token_id")
             generation = {name: config.get(name) for name in names}
         known = generation.get("eos_token_id")
-        ends = known if isinstance(known, list) else [known]
+        if isinstance(known, list):
+            ends = known
+        else:
+            ends = [known]
         new_ends = [token for token in tokenizer.stops if token not in ends]
         if new_ends:
             generation["eos_token_id"] = [token for token in ends if token is not None] + new_ends
@@ -346,7 +352,11 @@ class FromFolder:
             assert not result.unexpected_keys, result.unexpected_keys
             if merged:
                 file = folder / "model.safetensors"
-                save_model(model.merge_and_unload(), str(file), metadata={"format": "pt"})
+                save_model(
+                    model.merge_and_unload(),
+                    str(file),
+                    metadata={"format": "pt"},
+                )
                 return
             model.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # a form to describe the model

@@ -104,7 +104,12 @@ class TokenWindows:
     """See Dialogues."""
 
     def __init__(
-        self, encoded: Encoded, corpus: Corpus, numbers: np.ndarray, rules: Rules, side: int
+        self,
+        encoded: Encoded,
+        corpus: Corpus,
+        numbers: np.ndarray,
+        rules: Rules,
+        side: int,
     ) -> None:
         """`numbers` are the documents of a split, which is number `side`."""
         self.length = self.row_length = rules.length
@@ -119,7 +124,10 @@ class TokenWindows:
         self.tokens = int(self._starts[-1])
         text_bytes = encoded.text_bytes[numbers].sum()
         self._bytes_per_token = float(text_bytes / self.tokens)
-        self._blocks = self._starts if rules.single_document else self._starts[[0, -1]]
+        if rules.single_document:
+            self._blocks = self._starts
+        else:
+            self._blocks = self._starts[[0, -1]]
         """Where rows are cut anew."""
         # Rows are numbered through; the last one of a block may be short.
         rows = -(-np.diff(self._blocks) // self.length)

@@ -209,7 +209,9 @@ class ExternalTokenizer(Tokenizer):
         if self._closing is None:
             return rows
         keeps_turns = all(text.startswith(part[:end]) for part, (_, end) in rows)
-        return [(text, edges)] if keeps_turns else rows
+        if keeps_turns:
+            return [(text, edges)]
+        return rows
 
     def _answer(self, record: Record, text: str) -> list[int]:
         """Where the answer of `record` begins and ends in `text`, its conversation as rendered."""
@@ -263,7 +265,9 @@ _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 def _cut(
-    tokens: np.ndarray, offsets: Sequence[tuple[int, int]], cuts: Sequence[int]
+    tokens: np.ndarray,
+    offsets: Sequence[tuple[int, int]],
+    cuts: Sequence[int],
 ) -> list[np.ndarray]:
     """As Tokenizer.encode_parts, of one text.
 
@@ -282,7 +286,9 @@ def _vector(ids: Sequence[int], size: int) -> np.ndarray:
 
 def _no_end(name: str, where: str, allowed: str) -> DataError:
     return DataError(
-        f"the tokenizer '{name}' has no end-of-text token", where=where, allowed=allowed
+        f"the tokenizer '{name}' has no end-of-text token",
+        where=where,
+        allowed=allowed,
     )
 
 

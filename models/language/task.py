@@ -191,7 +191,10 @@ class LanguageTask(FamilyTask):
         }
         if truncated:
             longest = max(split.whole_length for split in samples)
-            advice = f", or set  --seq-len {longest}" if longest > rules.length else ""
+            if longest > rules.length:
+                advice = f", or set  --seq-len {longest}"
+            else:
+                advice = ""
             facts["warning"] = f"{truncated} prompts lose their start: shorten them{advice}"
         return facts
 
@@ -275,7 +278,11 @@ class LanguageTask(FamilyTask):
             if self.has_adapters:
                 names = [name for name, p in model.named_parameters() if p.requires_grad]
             self.loaded["start"] = initial_weights.load(
-                "model.start", model, self.start, _START, tuple(names)
+                "model.start",
+                model,
+                self.start,
+                _START,
+                tuple(names),
             )
         if count > len(blocks):
             raise DataError(
@@ -291,7 +298,11 @@ class LanguageTask(FamilyTask):
         return model
 
     def collate(self, samples: Sequence[Row]) -> Batch:
-        return collate(samples, self.tokenizer.pad, self.data("train").row_length)
+        return collate(
+            samples,
+            self.tokenizer.pad,
+            self.data("train").row_length,
+        )
 
     def num_tokens(self, batch: Batch) -> int:
         return int(batch["tokens"])
@@ -398,7 +409,11 @@ class LanguageTask(FamilyTask):
 
     def flops_per_sample(self, model: Module) -> float:
         """Of a sample of mean length; see count_flops."""
-        ids = torch.zeros(1, round(self.data("train").mean_length), dtype=torch.int64)
+        ids = torch.zeros(
+            1,
+            round(self.data("train").mean_length),
+            dtype=torch.int64,
+        )
         frozen = self.blocks(model)[: self.frozen_layers]
         names = [name for name, module in model.named_modules() if module in frozen]
         return layers.count_flops(model, (ids, ids, None, True), names)
@@ -452,13 +467,21 @@ class LanguageTask(FamilyTask):
 
 
 def read(
-    path: str, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] | None = None
+    path: str,
+    answers: Path | None,
+    on_bad: OnBad,
+    columns: Mapping[str, str] | None = None,
 ) -> Corpus:
     """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
     if not path.startswith("embedded:"):
         from gearshift.models.language.readers.file_corpus import read_corpus  # with all formats
 
-        return read_corpus(Path(path).expanduser(), answers, on_bad, columns)
+        return read_corpus(
+            Path(path).expanduser(),
+            answers,
+            on_bad,
+            columns,
+        )
     if path == "embedded:python":
         from gearshift.models.language.embedded import read_documents
 
@@ -491,7 +514,11 @@ def counts(nats: Tensor, correct: Tensor, batch: Batch) -> dict[str, Tensor]:
     number = begins.cumsum(1)
     answers = begins.sum(1)
     mistakes = (valid & ~correct).long()
-    wrong = torch.zeros_like(number).scatter_add(1, (number - 1).clamp(min=0), mistakes)
+    wrong = torch.zeros_like(number).scatter_add(
+        1,
+        (number - 1).clamp(min=0),
+        mistakes,
+    )
     rows = {
         "nats": row_nats,
         "tokens": tokens,

@@ -106,7 +106,10 @@ class Tokenizer:
         for records in chats:
             learned = {record.at for record in records}
             begins_row = True
-            before = [] if self.start is None else [np.array([self.start])]
+            if self.start is None:
+                before = []
+            else:
+                before = [np.array([self.start])]
             for at, turn in enumerate(records[-1].conversation):
                 if turn.role != "assistant":
                     continue
@@ -139,7 +142,13 @@ class Tokenizer:
 
     def prompt(self, turns: Sequence[Turn]) -> np.ndarray:
         """Tokens of a conversation up to its next answer. Raises DataError."""
-        answer = Record("", "", "", (*turns, Turn("assistant", "")), len(turns))
+        answer = Record(
+            "",
+            "",
+            "",
+            (*turns, Turn("assistant", "")),
+            len(turns),
+        )
         [exchange] = self.encode_chats([[answer]])
         return exchange.before
 

@@ -289,6 +289,7 @@ class A:
 
     x = """a text
     of two lines"""
+    """What the field is."""
 '''
     tree = built({"training/a.py": text})
     module = tree.modules["training.a"]

@@ -75,7 +75,9 @@ def _text(path: Path) -> str:
 def _field(pattern: str, text: str) -> str:
     """The first group of `pattern` in `text`; empty where it does not match."""
     match = re.search(pattern, text)
-    return match[1] if match else ""
+    if match:
+        return match[1]
+    return ""
 
 
 def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
@@ -117,7 +119,10 @@ def _labels(
     """
     text = _text(path)
     table = [line.split("\t") for line in text.split("\n") if "\t" in line]
-    heads = [cell.strip() for cell in table[0]] if table else []
+    if table:
+        heads = [cell.strip() for cell in table[0]]
+    else:
+        heads = []
     peaks = re.findall(_PEAK, "\n".join(heads))
     has_wave = "P5" in peaks
     try:

@@ -66,7 +66,10 @@ def read(
         every = np.unique(np.concatenate([*kinds.values(), []]))
         for kind, onsets in kinds.items():
             level = _LEVEL.search(kind)
-            level_db = float(level[1]) if level else np.nan
+            if level:
+                level_db = float(level[1])
+            else:
+                level_db = np.nan
             rate = _rate(onsets, every)
             count = 0
             for points, quality in _averages(recording, channel, onsets, reading):
@@ -93,7 +96,9 @@ def _rate(onsets: Values, every: Values) -> float:
     following = np.searchsorted(every, onsets, "right")
     inside = following < len(every)
     intervals = every[following[inside]] - onsets[inside]
-    return 1 / float(np.median(intervals)) if len(intervals) else np.nan
+    if len(intervals):
+        return 1 / float(np.median(intervals))
+    return np.nan
 
 
 def _averages(
@@ -227,4 +232,6 @@ def fmp(total: Values, squares: Values, sweeps: int) -> float:
     """
     mean = total / sweeps
     noise = (squares / sweeps - mean**2).mean() / max(1, sweeps - 1)
-    return float(mean.var() / noise) if noise > 0 else float("nan")
+    if noise > 0:
+        return float(mean.var() / noise)
+    return float("nan")

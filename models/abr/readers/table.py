@@ -168,7 +168,10 @@ def _response(
     patient = name_of(row["patient_id"])
     reading.left_out["without_patient"] += not patient
     # Without a patient each row is its own group, under a name that no patient has.
-    group = f"patient {patient}" if patient else f"no patient: {where}"
+    if patient:
+        group = f"patient {patient}"
+    else:
+        group = f"no patient: {where}"
     return ResponseRow(group, where, microvolts, known, target)
 
 

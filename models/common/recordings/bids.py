@@ -43,7 +43,9 @@ def subject(recording: Path) -> str:
     Empty for a name that is not of BIDS.
     """
     match = re.match(r"sub-[0-9A-Za-z]+(?=_)", recording.name)
-    return match[0] if match else ""
+    if match:
+        return match[0]
+    return ""
 
 
 def read_events(
@@ -83,7 +85,11 @@ def read_events(
         try:
             event = _event(table, row, needed, f"{path.name}:{line}")
         except ValueError as error:
-            bad_records.add(f"{path.name}:{line}", str(error), "write a number of seconds")
+            bad_records.add(
+                f"{path.name}:{line}",
+                str(error),
+                "write a number of seconds",
+            )
             continue
         events.append(event)
         rows.append({name: _text(row.get(name)) for name in names})
@@ -106,7 +112,12 @@ def _event(table: Table, row: Mapping[str, Any], needed: Sequence[str], where: s
     duration = table.number(row[needed[1]], needed[1])
     if isnan(onset):
         raise ValueError(f"{needed[0]} is '{row[needed[0]]}'")
-    return Event(onset, 0.0 if isnan(duration) else duration, "", where)
+    return Event(
+        onset,
+        0.0 if isnan(duration) else duration,
+        "",
+        where,
+    )
 
 
 def _text(cell: Any) -> str:
@@ -115,11 +126,15 @@ def _text(cell: Any) -> str:
 
 
 def _name_column(
-    rows: Sequence[Mapping[str, str]], names: Sequence[str], known: Collection[str]
+    rows: Sequence[Mapping[str, str]],
+    names: Sequence[str],
+    known: Collection[str],
 ) -> str:
     """The first column that has a name that is known, or else one that is filled; empty: none."""
     columns = [name for name in names if any(row[name] for row in rows)]
     for name in columns:
         if any(row[name] in known for row in rows):
             return name
-    return columns[0] if columns else ""
+    if columns:
+        return columns[0]
+    return ""

@@ -139,7 +139,10 @@ def _records(path: Path, begin: int, count: int, size: int) -> ndarray:
     """
     length = path.stat().st_size
     expected = begin + max(1, count) * size
-    is_complete = length == expected if count > 0 else length >= expected
+    if count > 0:
+        is_complete = length == expected
+    else:
+        is_complete = length >= expected
     if not size or not is_complete:
         raise ValueError(f"it has {length} bytes, and by its header {expected}")
     records = (length - begin) // size
@@ -196,7 +199,10 @@ def _channel(signal: _Signal, unit: str | None, rate_hz: float) -> Channel:
     if not has_scale:
         problem = f"has no scale: its range is {limits[0]} to {limits[1]}"
     elif factor is None:
-        problem = f"is in {named}, not in volts" if named else NO_UNIT
+        if named:
+            problem = f"is in {named}, not in volts"
+        else:
+            problem = NO_UNIT
     # MNE converts what the header names, not what the setting says of channels without a unit.
     scale = (factor or 1.0) / _VOLTS_OF_MNE.get(named, 1.0)
     return Channel(label, kind, rate_hz, scale, problem)

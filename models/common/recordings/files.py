@@ -57,7 +57,10 @@ def open_recording(path: Path, unit: str | None = None, channel: str | None = No
 
 @lru_cache(maxsize=8)
 def _open(
-    path: Path, as_it_is: tuple[int, ...], unit: str | None, name_of_rate: str | None
+    path: Path,
+    as_it_is: tuple[int, ...],
+    unit: str | None,
+    name_of_rate: str | None,
 ) -> Recording:
     """Cached by the identity of the file. Raises DataError, OSError."""
     is_edf = path.suffix.lower() in edf.SUFFIXES
@@ -72,7 +75,10 @@ def _open(
         for channel, name in zip(channels, raw.ch_names, strict=True):
             channel.name = name
         # Of GDF, MNE keeps the highest rate also without the channel that has it.
-        rate = _rate(channels, name_of_rate) if is_edf else float(raw.info["sfreq"])
+        if is_edf:
+            rate = _rate(channels, name_of_rate)
+        else:
+            rate = float(raw.info["sfreq"])
         faster = [c.name for c in channels if c.rate_hz > rate * (1 + _SAME_RATE)]
         if faster:  # of several rates, MNE gives all channels the highest one
             raw, note = _raw(path, exclude=faster)
@@ -219,7 +225,10 @@ def _events(raw: Any, path: Path) -> list[Event]:
 
 
 def _pieces(
-    events: Sequence[Event], pauses_s: Sequence[float], rate: float, end: int
+    events: Sequence[Event],
+    pauses_s: Sequence[float],
+    rate: float,
+    end: int,
 ) -> list[RecordingPiece]:
     """The parts between pauses; without samples that were not recorded.
 

@@ -101,7 +101,9 @@ def _missing(root: Path, image: Path, text: Path) -> str:
     for path in (image, text):
         if not path.is_file():
             return f"no {path.relative_to(root)}"
-    return f"{text.relative_to(root)} is empty" if text.stat().st_size < 2 else ""
+    if text.stat().st_size < 2:
+        return f"{text.relative_to(root)} is empty"
+    return ""
 
 
 def _documents(pages: Sequence[Page], names: Names) -> Groups:

@@ -25,7 +25,9 @@ class Page:
 
     def target(self) -> str:
         """The translation. Raises DataError."""
-        return self.text if isinstance(self.text, str) else self.text()
+        if isinstance(self.text, str):
+            return self.text
+        return self.text()
 
 
 @dataclass(frozen=True)
@@ -49,4 +51,6 @@ class Collection:
 def without_number(name: str) -> str:
     """The document of a page: its name without the number at the end."""
     match = re.fullmatch(r"(.+)[_-]\d+", name)
-    return match[1] if match else name
+    if match:
+        return match[1]
+    return name

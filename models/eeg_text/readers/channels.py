@@ -119,4 +119,8 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
             where=str(recording.path),
             allowed=f"at least {LOWEST_RATE_HZ} Hz, for EEG up to 50 Hz",
         )
-    return ChannelPicks(list(pick_of_slot.values()), tuple(pick_of_slot), dropped)
+    return ChannelPicks(
+        list(pick_of_slot.values()),
+        tuple(pick_of_slot),
+        dropped,
+    )

@@ -15,7 +15,10 @@ from gearshift.models.eeg_text.config import EVENT, TEXT
 
 
 def pairs(
-    path: Path, key: str, declared: Mapping[str, str], bad_records: BadRecords
+    path: Path,
+    key: str,
+    declared: Mapping[str, str],
+    bad_records: BadRecords,
 ) -> dict[str, str]:
     """A JSON object of texts, or two columns of a table.
 
@@ -53,6 +56,8 @@ def pairs(
             raise ValueError("it is empty")
     except (ValueError, TypeError) as error:  # a number is no object
         raise DataError(
-            f"{key} '{path}' cannot be used: {error}", where=key, allowed=allowed
+            f"{key} '{path}' cannot be used: {error}",
+            where=key,
+            allowed=allowed,
         ) from None
     return texts

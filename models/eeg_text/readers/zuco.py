@@ -56,7 +56,9 @@ def read(
 def subject(path: Path) -> str:
     """The reader of a file, YAC of resultsYAC_NR.mat; empty for another name."""
     match = re.match(r"results([0-9A-Za-z]+)_", path.name)
-    return match[1] if match else ""
+    if match:
+        return match[1]
+    return ""
 
 
 def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
@@ -126,7 +128,10 @@ def _hdf5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             raise ValueError(f"it has no {_GROUP}/rawData")
         for field in filter(None, (eeg, texts)):
             _check_array(field)
-        count = int(eeg.size) if eeg.dtype == object else 1
+        if eeg.dtype == object:
+            count = int(eeg.size)
+        else:
+            count = 1
         for number in range(count):
             text = ""
             if texts is not None:
@@ -144,7 +149,10 @@ def _numbers(file: Any, field: Any, number: int) -> np.ndarray:
     if field.dtype == object:  # references, in a column or a row; otherwise a single sentence
         index: Any = number
         if field.ndim == 2:
-            index = (number, 0) if field.shape[0] > 1 else (0, number)
+            if field.shape[0] > 1:
+                index = (number, 0)
+            else:
+                index = (0, number)
         entry = file[field[index]]
     is_empty = entry.attrs.get("MATLAB_empty", 0) or not hasattr(entry, "dtype")
     if is_empty or entry.dtype.kind not in "fiu":

@@ -138,7 +138,10 @@ def _equal_windows(path: Path, t: ndarray, window_ms: float | None) -> ndarray:
 
 
 def _windows_of_labels(
-    path: Path, t: ndarray, ends: ndarray, window_ms: float | None
+    path: Path,
+    t: ndarray,
+    ends: ndarray,
+    window_ms: float | None,
 ) -> tuple[ndarray, int]:
     """A window for each label, and the number of the mask at the end of the first one."""
     if ends[0] > t[-1] or ends[-1] <= t[0]:

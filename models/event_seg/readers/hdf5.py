@@ -76,10 +76,20 @@ def opened(path: Path) -> Iterator[h5py.File]:
 def _check(is_valid: Any, file: h5py.File, problem: str, allowed: str) -> None:
     if not is_valid:
         path = file.filename
-        raise DataError(f"'{Path(path).name}' {problem}", where=path, allowed=allowed)
+        raise DataError(
+            f"'{Path(path).name}' {problem}",
+            where=path,
+            allowed=allowed,
+        )
 
 
-def _array(file: h5py.File, name: str, allowed: str, axes: int, kinds: str) -> h5py.Dataset:
+def _array(
+    file: h5py.File,
+    name: str,
+    allowed: str,
+    axes: int,
+    kinds: str,
+) -> h5py.Dataset:
     """Array `name` of a dtype of `kinds`. Raises DataError if it is missing or incomplete."""
     import h5py
 
@@ -102,7 +112,11 @@ def _pictures(file: h5py.File, name: str, allowed: str) -> tuple[h5py.Dataset, S
 
 
 def _times(
-    file: h5py.File, name: str, times: str, kinds: str, allowed: str
+    file: h5py.File,
+    name: str,
+    times: str,
+    kinds: str,
+    allowed: str,
 ) -> tuple[ndarray, Sides]:
     """The `times` of the pictures `name` in uint8, and height and width. Raises DataError."""
     pictures, sides = _pictures(file, name, allowed)
@@ -185,7 +199,12 @@ def dsec_pieces(path: Path) -> Iterator[Events]:
     with opened(path) as file:
         arrays = {name: _array(file, f"events/{name}", DSEC, 1, "iub") for name in "txyp"}
         lengths = {len(array) for array in arrays.values()}
-        _check(len(lengths) == 1, file, f"has arrays of several lengths: {sorted(lengths)}", DSEC)
+        _check(
+            len(lengths) == 1,
+            file,
+            f"has arrays of several lengths: {sorted(lengths)}",
+            DSEC,
+        )
         offset = 0
         if hdf5.member(file, "t_offset") is not None:
             offset = int(_array(file, "t_offset", DSEC, 0, "iu")[()])
@@ -227,5 +246,10 @@ def read_mask(path: Path, first: int, index: int, factor: int) -> ndarray:
         mask = masks[number]
         values = set(np.unique(mask).tolist())
         is_valid = values <= {0, 1, IGNORED}
-        _check(is_valid, file, f"has {sorted(values)} in mask {number}", f"0, 1, {IGNORED}")
+        _check(
+            is_valid,
+            file,
+            f"has {sorted(values)} in mask {number}",
+            f"0, 1, {IGNORED}",
+        )
     return downsample_mask(mask, factor)

@@ -80,10 +80,18 @@ def _check_dat(path: Path, start: bytes, header: str, end: int) -> None:
 def _field(pattern: str, text: str) -> str:
     """The first match in a header; empty if there is none."""
     match = re.search(pattern, text, re.MULTILINE)
-    return match[1] if match else ""
+    if match:
+        return match[1]
+    return ""
 
 
-def invalid(path: Path, at: int, problem: str, allowed: str, fix: str = "") -> DataError:
+def invalid(
+    path: Path,
+    at: int,
+    problem: str,
+    allowed: str,
+    fix: str = "",
+) -> DataError:
     """The error for invalid content of a file at byte `at`, from 0."""
     return DataError(
         f"'{path.name}' {problem}",

@@ -83,7 +83,9 @@ class Events:
         y = events.y
         inside = (x >= 0) & (x < width)
         inside &= (y >= 0) & (y < height)
-        return events if inside.all() else events[inside]
+        if inside.all():
+            return events
+        return events[inside]
 
 
 @dataclass

@@ -16,7 +16,10 @@ from gearshift.models.language.readers.records import PIECE_MARK
 
 
 def read_corpus(
-    path: Path, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] | None = None
+    path: Path,
+    answers: Path | None,
+    on_bad: OnBad,
+    columns: Mapping[str, str] | None = None,
 ) -> Corpus:
     """Read the corpus under `path`; line N of `answers` answers line N of `path`.
 

@@ -59,7 +59,9 @@ def file_kind(file: Path) -> str:
 def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row] | None:
     """The rows of a file, as training and use read them; None: it is a text. Raises DataError."""
     read = _ROWS.get(file_kind(file.path))
-    return None if read is None else read(file, name, bad_records)
+    if read is None:
+        return None
+    return read(file, name, bad_records)
 
 
 class FileSource:
@@ -89,7 +91,9 @@ class FileSource:
     def part_name(self, part: int) -> str:
         """Name of a part for messages."""
         file = self._files[part]
-        return file.name if file == self._path else file.relative_to(self._path).as_posix()
+        if file == self._path:
+            return file.name
+        return file.relative_to(self._path).as_posix()
 
     def cut(self) -> None:
         """Cut texts into parts from now on; caches of whole texts do not fit any more."""
@@ -122,7 +126,10 @@ class FileSource:
         self.note = file.note
 
     def _records_of(
-        self, file_rows: Iterator[Row], name: str, bad_records: BadRecords
+        self,
+        file_rows: Iterator[Row],
+        name: str,
+        bad_records: BadRecords,
     ) -> Iterator[Record]:
         reader = RowReader(name, self._columns, bad_records)
         for row in file_rows:

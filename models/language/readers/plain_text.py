@@ -99,7 +99,9 @@ def pieces(texts: Iterable[Record], minimum: int) -> Iterator[Record]:
 
 
 def read_parallel(
-    requests: TextFile, answers: TextFile, bad_records: BadRecords
+    requests: TextFile,
+    answers: TextFile,
+    bad_records: BadRecords,
 ) -> Iterator[Record]:
     """Line N of `answers` answers line N of `requests`. Raises DataError if one has more lines."""
     for file in (requests, answers):

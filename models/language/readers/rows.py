@@ -66,7 +66,11 @@ def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
             fix=f"rename {uses - 1} of them in line {table.header_line}",
         )
     for line, cells in table.rows(bad_records):
-        yield Row(line, dict(zip(header[first:], cells[first:], strict=True)), table.header_line)
+        yield Row(
+            line,
+            dict(zip(header[first:], cells[first:], strict=True)),
+            table.header_line,
+        )
 
 
 def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:

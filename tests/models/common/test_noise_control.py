@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gearshift.models.common.family import of_other_groups
+from gearshift.models.common.noise_control import of_other_groups
 from tests.models.errors import error_of
 
 
