@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -181,6 +181,28 @@ class HasFinalMetric(Protocol):
 
     def final_metric(self) -> Metric | None:
         """A new metric for the end of a run, beside `Task.metric`, with other names; None: none."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A simple method beside the model, and what it reaches on held-out data."""
+
+    name: str
+    """Such as "a threshold on the number of events"."""
+    metrics: Mapping[str, float]
+    """Those of `Metric.result` that the method has; at least one."""
+
+
+@runtime_checkable
+class HasBaselines(Protocol):
+    """A task that knows simple methods which a model must beat to be worth its training."""
+
+    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> Sequence[Baseline]:
+        """Methods fitted to batches of the training data and measured on held-out ones.
+
+        On one process, in seconds; each is iterated at most once, and its tensors are on the CPU.
+        Empty: none for this data.
+        """
 
 
 @runtime_checkable
