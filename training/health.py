@@ -143,6 +143,16 @@ class Health(Callback):
     def event(self, kind: str, facts: Facts) -> None:
         if kind == "nonfinite":
             self._state(str(facts["fault"]), {"seen": facts["text"], "is_end": True})
+        if kind == "baselines" and facts["is_below"]:
+            best = facts["best"]
+            nearest = facts["baselines"][0]
+            self._find(
+                "below_baseline",
+                metric=best["metric"],
+                best=real(best["value"]),
+                name=nearest["name"],
+                baseline=real(float(nearest["metrics"][best["metric"]])),
+            )
 
     def _find(self, name: str, /, **facts: object) -> None:
         if name not in self._said:

@@ -115,6 +115,8 @@ class TrainingRun:
         self._held_out = held_out
         self._test = test
         self._test_result: Facts | None = None
+        self._seed = settings.train.seed
+        self._baselines: Sequence[Facts] = ()
         self._evaluated_at: int | None = None
         self._owes_evaluation = False
         self._has_other_weights = False
@@ -457,12 +459,29 @@ class TrainingRun:
                     "metrics": self._measure_test(self._test),
                 }
             self._preview.samples("after", weights_step)
+            self._compare_with_baselines()
         if self._stop is None or not self._stop.exit_code:
             leak = self._evaluator.check_noise_control(self._callbacks.event)
             self._stop = leak or self._stop
             idle = self.updater.idle
             if idle:
                 self._fail(*idle)
+
+    def _compare_with_baselines(self) -> None:
+        """Measure simple methods on the data of the best evaluation; of a whole run only."""
+        best = self._evaluator.best
+        if best is None or self._held_out.number or self._plan.until is not None:
+            return
+        from gearshift.training.evaluation.baselines import measure_baselines
+
+        with self.timer.paused(EVALUATION):
+            self._baselines = measure_baselines(
+                self._task,
+                self._seed,
+                best,
+                self._engine.world,
+                self._callbacks.event,
+            )
 
     def _measure_test(self, batches: EvaluationBatches) -> dict[str, float]:
         began = time.perf_counter()
@@ -492,6 +511,12 @@ class TrainingRun:
 
     def _end(self, reason: StopReason, peaks: Mapping[str, int | None]) -> Outcome:
         wall_s = self.timer.wall_s
+        best = self._evaluator.best
+        if best is not None and self._baselines:
+            nearest = self._baselines[0]
+            value = nearest["metrics"].get(best["metric"])
+            if value is not None:
+                best = {**best, "baseline": {"name": nearest["name"], "value": value}}
         outcome = Outcome(
             reason.status,
             reason.reason,
@@ -500,7 +525,8 @@ class TrainingRun:
             steps=self.step,
             epochs=self._plan.epoch(self.step),
             wall_s=wall_s,
-            best=self._evaluator.best,
+            best=best,
+            baselines=self._baselines,
             samples_per_s=self._metrics.samples_per_s,
             peak_memory_bytes=peaks,
             timing=timing(self.timer.step_ends, self._plan),

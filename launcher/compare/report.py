@@ -175,6 +175,7 @@ def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
         "host": _cell(size, row.host_peak_bytes),
         "growth": _cell(size, row.peak_memory_bytes),
         "best metric": best,
+        "baseline": _cell(real, row.baseline),
     }
     if until is not None:
         reached = _cell(duration, row.time_to_metric_s)

@@ -220,6 +220,8 @@ class ComparisonRow:
     """Device memory; on a CPU the growth of resident memory since before data and model."""
     metric: Mapping[str, Any] | None = None
     """The best evaluation: metric, value, step, direction."""
+    baseline: float | None = None
+    """What a simple method reaches of that metric: the mean over repeats, seeds and folds."""
     evaluated: tuple[int | None, int | None] = (None, None)
     """Samples of an evaluation, and of the split."""
     study: StudyFigures | None = None
@@ -277,6 +279,7 @@ def measured(
         units_per_s=median(run.units_per_s for run in runs),
         units=plan.units,
         metric=_median_best(runs),
+        baseline=_mean_baseline(runs),
         evaluated=(last.get("samples"), last.get("split_samples")),
         time_to_metric_s=median(reached) if len(reached) == len(runs) else None,
         never_reached=has_goal and len(reached) < len(runs),
@@ -337,6 +340,15 @@ def _median_best(runs: Sequence[RunMeasurements]) -> Mapping[str, Any] | None:
     return bests[len(bests) // 2]
 
 
+def _mean_baseline(runs: Sequence[RunMeasurements]) -> float | None:
+    values = []
+    for run in runs:
+        baseline = (run.result["best"] or {}).get("baseline")
+        if baseline:
+            values.append(float(baseline["value"]))
+    return fmean(values) if values else None
+
+
 def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow:
     """The `row` of staged training: total time of all stages, memory of the largest."""
     last = stages[-1]
@@ -362,6 +374,7 @@ def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow
         host_peak_bytes=_largest(parts, "host_peak_bytes"),
         peak_memory_bytes=_largest(parts, "peak_memory_bytes"),
         metric=last.metric,
+        baseline=last.baseline,
         evaluated=last.evaluated,
         never_reached=last.never_reached,
     )

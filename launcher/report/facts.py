@@ -285,6 +285,33 @@ def evaluations(run: RunRecord) -> Sequence[Row]:
     return rows
 
 
+def baselines(run: RunRecord) -> Sequence[Row]:
+    """The metrics of the best evaluation and of each simple method, after a row with their names.
+
+    Empty: no method was measured.
+    """
+    methods = run.result.get("baselines") or []
+    best = run.result.get("best")
+    metrics: dict[str, Any] = {}
+    for event in run.events:
+        facts = event["facts"]
+        if best and event["kind"] == "evaluated" and facts["step"] == best["step"]:
+            metrics = facts["metrics"]
+            break
+    with suppress(*OF_ANOTHER_VERSION):
+        names = [name for name in metrics if any(name in each["metrics"] for each in methods)]
+        if not names:
+            return ()
+        rows = [("", *names)]
+        model = {"name": "the model", "metrics": metrics}
+        for method in (model, *methods):
+            values = (method["metrics"].get(name) for name in names)
+            cells = [_text_if_known(value, lambda value: real(float(value))) for value in values]
+            rows.append((str(method["name"]), *cells))
+        return rows
+    return ()
+
+
 def _metrics(facts: Mapping[str, Any]) -> str:
     texts = []
     for name, value in facts["metrics"].items():

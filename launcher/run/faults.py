@@ -69,6 +69,12 @@ FAULTS: Mapping[str, Fault] = {
         "the model memorizes its few training data",
         "{again} --set stop.patience=3",
     ),
+    "below_baseline": Fault(
+        "no better than a simple method",
+        "{metric} {best} at best, and {baseline} without a model: {name}",
+        "too few steps, a learning rate that is too low, or too few data for a model of this size",
+        "{again} {longer}",
+    ),
     "starved": Fault(
         "the data loader is too slow",
         "{share} % of the time of a step is spent waiting for data",
@@ -174,6 +180,9 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     resume = f"{PROGRAM} resume {shlex.quote(from_here(folder))}"
     lower = plain(float(f"{settings.optim.lr / 10:.3g}"))
     higher = plain(float(f"{settings.optim.lr * 10:.3g}"))
+    longer = f"--set train.epochs={2 * settings.train.epochs}"
+    if settings.train.max_steps is not None:
+        longer = f"--max-steps {2 * settings.train.max_steps}"
     nonfinite = f"{again} --lr {lower}"
     if settings.train.on_nonfinite == "stop":  # take more of them
         nonfinite = f'{resume if settings.save.last else again} --set "train.on_nonfinite=skip 9"'
@@ -183,6 +192,7 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
         "nonfinite": nonfinite,
         "lower_lr": lower,
         "higher_lr": higher,
+        "longer": longer,
         "workers": str(max(2 * settings.loader.workers, 2)),
         "timeout_s": plain(4 * settings.engine.timeout_s),
     }

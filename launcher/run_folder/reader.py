@@ -45,12 +45,18 @@ class _Record(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
 
+class _Baseline(_Record):
+    name: str
+    value: _Number
+
+
 class _Best(_Record):
     metric: str
     value: _Number
     step: _Count
     samples: _Count | None = None
     split_samples: _Count | None = None
+    baseline: _Baseline | None = None
 
 
 class _Test(_Record):

@@ -29,6 +29,12 @@ class Line(CustomTask):
         return {"loss": error.square().sum()}
 """
 """Labels without a rule, different ones for validation."""
+COMPARED = """
+    def baselines(self, train, held_out):
+        from gearshift.models.base import Baseline
+        assert sum(map(self.num_units, held_out)) == len(self.data("val"))
+        return [Baseline("a guess", {"val_loss": 9.75}), Baseline("a rule", {"val_loss": 1e-30})]
+"""
 
 
 @pytest.fixture
@@ -78,6 +84,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(train, tmp_path, request, source
         pytest.param(PLAIN, "--lr 1e-12 --epochs 60", id="not_falling"),
         pytest.param(PLAIN, "--lr 100 --epochs 20", id="lr_too_high"),
         pytest.param(HEAD + MEMORIZE, "--lr 0.01 --epochs 80 --set eval.every=5", id="overfitting"),
+        pytest.param(PLAIN + COMPARED, "", id="below_baseline"),
     ],
 )
 def test_a_run_that_learns_badly_has_advice(train, tmp_path, request, source, args):
@@ -91,6 +98,17 @@ def test_a_run_that_learns_badly_has_advice(train, tmp_path, request, source, ar
     )
     line = f"advice     {facts['seen']}: {facts['cause']}; fix:  {facts['fix']}"
     assert out.splitlines().count(line) == 2  # when it is found, and at the end
+
+
+def test_a_baseline_stands_beside_the_best_value(train, tmp_path):
+    _, out, _, _ = train(write(tmp_path, PLAIN + COMPARED) + ":Line", *EACH)
+    result = json.loads((tmp_path / "run" / "result.json").read_bytes())
+    assert result["best"]["baseline"] == {"name": "a rule", "value": 1e-30}
+    assert [method["name"] for method in result["baselines"]] == ["a rule", "a guess"]
+    [best] = [line for line in out.splitlines() if line.startswith("best ")]
+    assert best.endswith("baseline 1.00e-30: a rule")
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert all(name in report for name in ("a guess", "9.7500", "baseline 1.00e-30: a rule"))
 
 
 def test_a_full_disk(train, tmp_path, disk):

@@ -142,7 +142,9 @@ class Outcome:
     steps: int
     epochs: float
     wall_s: float
-    best: Mapping[str, float | str | int] | None
+    best: Facts | None
+    """Metric, value, step; where a simple method has the metric, name and value of the `baseline`
+    that comes nearest."""
     samples_per_s: float | None
     peak_memory_bytes: Mapping[str, int | None] = field(default_factory=dict)
     experience: Facts | None = None
@@ -153,6 +155,8 @@ class Outcome:
     """The name of the fault that ended the run; None: another one, or none."""
     test: Facts | None = None
     """Metrics of the test split, and the step of the weights; None: `eval.test` is off."""
+    baselines: Sequence[Facts] = ()
+    """Name and metrics of each simple method on the validation split, the best first."""
     time_split: Numbers | None = None
     """Seconds of the run by part, as StepTimer.summary; None: not measured."""
 

@@ -67,11 +67,15 @@ def render_part(samples: int | None, split_samples: int | None) -> str:
 
 
 def render_best(best: Facts) -> str:
-    """The best value, its step, and what it was measured over, unless that is the whole split."""
+    """The best value, its step, what it was measured over, unless that is the whole split, and the
+    simple method that comes nearest."""
     text = f"{best['metric']} {real(float(best['value']))} at step {best['step']}"
     part = render_part(best.get("samples"), best.get("split_samples"))
     if part:
         text += f", over {part}"
+    baseline = best.get("baseline")
+    if baseline:
+        text += f"; baseline {real(float(baseline['value']))}: {baseline['name']}"
     return text
 
 
