@@ -1,8 +1,9 @@
-"""What does each family reach with the default command, on noise, and on a real recording?
+"""What does each family reach with the default command, beside baselines, noise and recordings?
 
     python -m benchmarks.families --samples FOLDER
 
-Every row is a command that anyone may type. FOLDER holds the recordings that the third kind of row
+Every row is a command that anyone may type. Runs on built-in data are repeated with other seeds, of
+data and model. FOLDER holds the recordings that the third kind of row
 reads, by the names below; without it those rows are left out. Exit code 1 where a run failed: a
 noise control outside its band is such a failure.
 """
@@ -22,7 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import command, machine, markdown, save_rows
+from benchmarks.figures import command, load_rows, machine, markdown, save_rows
+from gearshift.launcher.compare.study import estimate
+from gearshift.training.evaluation.early_stopping import parse_target
 
 PACKAGES = ("torch", "transformers")
 NOISE = ["--set", "data.control=noise"]
@@ -66,17 +69,38 @@ SAMPLES: dict[str, list[Arguments]] = {
 SHOWN: dict[str, list[str]] = {
     "event_seg": ["val_iou"],
     "language": ["val_loss", "bits_per_byte", "exact_match"],
-    "abr": ["val_macro_f1", "val_exists_auroc", "val_latency_mae_ms", "val_signal_mse"],
-    "doc_translation": ["val_bleu", "val_loss"],
-    "eeg_text": ["val_rouge1_gain", "val_retrieval", "val_masked_r2"],
+    "abr": [
+        "val_macro_f1",
+        "val_exists_auroc",
+        "val_latency_mae_ms",
+        "val_threshold_mae_db",
+        "val_signal_mse",
+    ],
+    "doc_translation": ["val_bleu", "val_steds"],
+    "eeg_text": ["val_rouge1_gain", "val_rouge1", "val_retrieval", "val_masked_r2"],
 }
-"""The metrics of a family that the table shows, if a run has them."""
+"""The metrics of a family that the tables show, if a run has them."""
+ABOVE = "above_baseline"
+"""How much the goal is larger than that of the best baseline."""
+TARGETS: dict[str, list[str]] = {
+    "event_seg": [f"{ABOVE} >= 0.03"],
+    "language": ["val_loss <= 1.80"],
+    "abr": [
+        "val_macro_f1 >= 0.65",
+        "val_exists_auroc >= 0.985",
+        "val_latency_mae_ms <= 0.044",
+        "val_threshold_mae_db <= 5.5",
+    ],
+    "doc_translation": ["val_bleu >= 99", "val_steds >= 95"],
+    "eeg_text": ["val_rouge1_gain >= 0.8"],
+}
+"""What the first run of a family is to reach on every seed."""
 _FILE = re.compile(r"\{(.+)\}")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One command and the results in its run folder."""
+    """One command and the results in its run folders."""
 
     family: str
     kind: str
@@ -85,32 +109,37 @@ class Row:
     parameters: int
     data: str
     """Description of the data."""
-    metrics: Mapping[str, float]
-    """Of the last evaluation, the goal first."""
+    metrics: Sequence[Mapping[str, float]]
+    """Of the best evaluation of each seed, the goal first."""
+    baselines: Sequence[Mapping[str, Mapping[str, float]]]
+    """The metrics of each simple method by its name, of each seed; the best method first."""
     control: Sequence[str]
     """Of a noise control: each metric with its band, as text."""
     exit_code: int
     seconds: float
+    """Of a run, on average."""
 
 
-def read(family: str, kind: str, command: str, run: Path, exit_code: int, seconds: float) -> Row:
-    """The row of a run that has ended. Reads its folder."""
+def read(run: Path) -> dict[str, Any]:
+    """The fields of a row that the folder of a run tells."""
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    lines = _lines(run / "metrics.jsonl")
-    last = [line for line in lines if line["kind"] == "eval"][-1]["metrics"]
-    goal = result["best"]["metric"]
-    reports = [e["facts"]["text"] for e in _lines(run / "events.jsonl") if e["kind"] == "control"]
-    return Row(
-        family,
-        kind,
-        command,
-        result["parameters"],
-        _data(result["data"]),
-        {goal: last[goal], **last},
-        reports,
-        exit_code,
-        seconds,
-    )
+    events = _lines(run / "events.jsonl")
+    best = result["best"]
+    goal = best["metric"]
+    metrics = {}
+    for event in events:
+        if event["kind"] == "evaluated" and event["step"] == best["step"]:
+            metrics = {goal: best["value"], **event["facts"]["metrics"]}
+    baselines = {method["name"]: method["metrics"] for method in result["baselines"]}
+    if "baseline" in best:
+        metrics[ABOVE] = best["value"] - best["baseline"]["value"]
+    return {
+        "parameters": result["parameters"],
+        "data": _data(result["data"]),
+        "metrics": metrics,
+        "baselines": baselines,
+        "control": [e["facts"]["text"] for e in events if e["kind"] == "control"],
+    }
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -123,6 +152,49 @@ def _data(facts: Mapping[str, Any]) -> str:
     parts = [Path(str(facts["source"])).name] + ([str(kind)] if kind else [])
     samples = " / ".join(f"{count:,}" for count in facts["samples"].values())
     return f"{', '.join(dict.fromkeys(parts))}; {samples} samples"
+
+
+def spread(values: Sequence[float]) -> str:
+    """The mean of one value per seed, with its 95 % interval: `0.738 [0.721, 0.755]`."""
+    mean = estimate(values)
+    if mean.interval is None:
+        return f"{mean.mean:.3g}"
+    low, high = mean.interval
+    return f"{mean.mean:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def baseline_table(rows: Sequence[Row]) -> list[str]:
+    """A row for each metric of each run, beside the simple methods that have it."""
+    cells = []
+    targets = {family: [parse_target(text) for text in TARGETS[family]] for family in TARGETS}
+    for row in rows:
+        if row.kind == "noise":
+            continue
+        open_targets = targets.pop(row.family, []) if row.kind == "real" else []
+        for name in _shown(row):
+            methods = []
+            for method in row.baselines[0]:
+                values = [seed[method][name] for seed in row.baselines if name in seed[method]]
+                if values:
+                    methods.append(f"{spread(values)}: {method}")
+            goals = []
+            for target in open_targets:
+                if target.metric in (name, ABOVE):
+                    reached = sum(map(target.is_reached, row.metrics))
+                    goals.append(f"{target.text()}: {reached} of {len(row.metrics)} seeds")
+            if methods or goals:
+                model = spread([seed[name] for seed in row.metrics])
+                beside = "; ".join(methods) or "–"
+                line = f"`{row.command}`"
+                cells.append([row.family, line, name, beside, model, "; ".join(goals) or "–"])
+    heads = ["family", "command", "metric", "baselines", "default", "target"]
+    return markdown(heads, cells)
+
+
+def _shown(row: Row) -> list[str]:
+    metrics = row.metrics[0]
+    names = [name for name in SHOWN.get(row.family, ()) if name in metrics]
+    return names or [next(iter(metrics))]
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -138,9 +210,10 @@ def table(rows: Sequence[Row]) -> list[str]:
     cells = []
     controls = {row.command: row for row in rows if row.kind == "noise"}
     for row in (row for row in rows if row.kind != "noise"):
-        names = [name for name in SHOWN.get(row.family, ()) if name in row.metrics]
-        names = names or [next(iter(row.metrics))]
-        found = ", ".join(f"{name} {row.metrics[name]:.3g}" for name in names)
+        texts = []
+        for name in _shown(row):
+            texts.append(f"{name} {spread([seed[name] for seed in row.metrics])}")
+        found = ", ".join(texts)
         noise = controls.get(f"{row.command} {shlex.join(NOISE)}")
         control = "; ".join(noise.control) if noise else "–"
         cells.append(
@@ -149,27 +222,45 @@ def table(rows: Sequence[Row]) -> list[str]:
     return markdown(heads, cells)
 
 
-def run(family: str, kind: str, arguments: Arguments, samples: Path | None) -> Row:
-    """Run the command line `arguments` and read its results."""
+def run(family: str, kind: str, arguments: Arguments, samples: Path | None, seeds: int) -> Row:
+    """Run the command line `arguments`, with each seed, and read the results."""
     shown = [_FILE.sub(lambda match: Path(match[1]).name, argument) for argument in arguments]
     given = [
         _FILE.sub(lambda match: str((samples or Path()) / match[1]), argument)
         for argument in arguments
     ]
     line = shlex.join(["python", "-m", "launcher", *shown])
-    with tempfile.TemporaryDirectory() as folder:
-        run_folder = Path(folder) / "run"
-        begin = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "launcher", *given, "--out", str(run_folder)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        seconds = time.perf_counter() - begin
-        if not (run_folder / "result.json").exists():
-            raise RuntimeError(f"{line} left no result:\n{done.stderr[-4000:]}")
-        return read(family, kind, line, run_folder, done.returncode, seconds)
+    fields: list[dict[str, Any]] = []
+    codes = []
+    begin = time.perf_counter()
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            run_folder = Path(folder) / "run"
+            options = ["--seed", str(seed), "--out", str(run_folder)]
+            done = subprocess.run(
+                [sys.executable, "-m", "launcher", *given, *options],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            if not (run_folder / "result.json").exists():
+                raise RuntimeError(f"{line} left no result:\n{done.stderr[-4000:]}")
+            codes.append(done.returncode)
+            fields.append(read(run_folder))
+    seconds = (time.perf_counter() - begin) / seeds
+    first = fields[0]
+    return Row(
+        family,
+        kind,
+        line,
+        first["parameters"],
+        first["data"],
+        [each["metrics"] for each in fields],
+        [each["baselines"] for each in fields],
+        first["control"],
+        max(codes),
+        seconds,
+    )
 
 
 def runs(samples: Path | None) -> list[tuple[str, str, Arguments]]:
@@ -187,18 +278,25 @@ def main() -> int:
     """Run everything, print the table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--samples", type=Path, help="the folder with recordings")
+    parser.add_argument("--seeds", type=int, default=3, help="runs on built-in data")
     parser.add_argument("--only", choices=RUNS, help="one family")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
 
     rows = []
+    if options.only and options.json and options.json.exists():
+        # The other families keep their rows.
+        _, _, saved = load_rows(options.json, Row)
+        rows = [row for row in saved if row.family != options.only]
     for family, kind, arguments in runs(options.samples):
         if options.only in (None, family):
-            rows.append(run(family, kind, arguments, options.samples))
+            seeds = options.seeds if kind == "real" else 1
+            rows.append(run(family, kind, arguments, options.samples, seeds))
             print(f"{rows[-1].command}: {rows[-1].seconds:.0f} s", file=sys.stderr, flush=True)
+    rows.sort(key=lambda row: [*RUNS].index(row.family))
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
-    print("\n".join(table(rows)))
+    print("\n".join([*baseline_table(rows), "", *table(rows)]))
     if options.json:
         arguments = ["--samples", "FOLDER"] if options.samples else []
         save_rows(options.json, command("families", arguments), facts, rows)

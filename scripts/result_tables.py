@@ -103,6 +103,7 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "saving": (saving, ("checkpoint",)),
     "out of memory": (partial(whole, out_of_memory), ("out_of_memory",)),
     "promises kept": (partial(whole, modes), ("modes",)),
+    "baselines": (lambda: families.baseline_table(_rows(families)), ("families",)),
     "outcomes": (partial(whole, families), ("families",)),
     "killed": (lambda: crash.table(crash.load(_path("crash"))[2]), ("crash",)),
     "plan host": (partial(errors, plan_host), ("plan_host",)),

@@ -50,6 +50,7 @@ FIXES = {
     "workers": "2",
     "lower_lr": "1e-4",
     "higher_lr": "0.01",
+    "longer": "--max-steps 300",
     "timeout_s": "2400",
 }
 """Values for the commands of the table of faults, as for a run in runs/mine."""
