@@ -35,7 +35,7 @@ from gearshift.training.callbacks.base import (
 )
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.checkpoint.writer import CheckpointController
-from gearshift.training.evaluation.evaluate import check_measures, measure
+from gearshift.training.evaluation.evaluate import check_measures, measure, measure_baselines
 from gearshift.training.evaluation.evaluator import Evaluator
 from gearshift.training.inspection import Preview, shapes, untrained
 from gearshift.training.optim.updater import Updater
@@ -472,8 +472,6 @@ class TrainingRun:
         best = self._evaluator.best
         if best is None or self._held_out.number or self._plan.until is not None:
             return
-        from gearshift.training.evaluation.baselines import measure_baselines
-
         with self.timer.paused(EVALUATION):
             self._baselines = measure_baselines(
                 self._task,

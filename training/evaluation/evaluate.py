@@ -1,26 +1,29 @@
-"""Exact evaluation of any split of a task, and of held-out data by experience."""
+"""Exact evaluation of any split of a task, of held-out data by experience, and of baselines."""
 
 from __future__ import annotations
 
+import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
 
-from gearshift.models.base import ChecksMeasures, HasFinalMetric, SplitName
+from gearshift.models.base import ChecksMeasures, DataError, HasBaselines, HasFinalMetric, SplitName
 from gearshift.training.agreement import Interruption
 from gearshift.training.callbacks.base import Numbers
 from gearshift.training.data.loader import EvaluationBatches, on_device
-from gearshift.training.data.samples import SampleDraws
+from gearshift.training.data.samples import SampleDraws, Samples
+from gearshift.training.logging.encoding import encode_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
     from gearshift.engines.base import World
-    from gearshift.models.base import Metric, Task
+    from gearshift.models.base import Batch, Metric, Task
+    from gearshift.training.callbacks.base import Emit, Facts
     from gearshift.training.data.samples import MicroBatch
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -28,6 +31,11 @@ ALL = "val"
 OLD = "val_old"
 NEW = "val_new"
 """Splits: all held-out data, and in an experience that of earlier ones and its own."""
+
+
+MOST_SAMPLES = 2048
+"""The most samples of a split that a baseline sees, which takes seconds."""
+_BASELINE_BATCH = 16
 
 
 def evaluate(
@@ -198,3 +206,50 @@ def mean(parts: Sequence[tuple[int, Numbers]]) -> dict[str, float]:
         if counts[name]:
             means[name] = total / counts[name]
     return means
+
+
+def measure_baselines(
+    task: Task, seed: int, best: Facts, world: World, report: Emit
+) -> Sequence[Facts]:
+    """Name and metrics of each simple method, the best first, as `best` says which way is better.
+
+    Rank 0 measures, and the others wait. Reports an event "baselines"; or a warning if a method
+    fails, on which the trained model does not depend. Empty: there are none. Collective.
+    """
+    if not isinstance(task, HasBaselines) or task.facts().get("control"):
+        return ()
+    content: Any = None
+    if world.rank == 0:
+        try:
+            methods = task.baselines(_batches(task, "train", seed), _batches(task, "val", seed))
+            content = [{"name": method.name, "metrics": method.metrics} for method in methods]
+        # The border of the task's code: the run is trained, whatever is wrong with a method.
+        except Exception as error:
+            content = f"no baseline: {type(error).__name__}: {error}"
+    content = json.loads(world.broadcast(encode_bytes(content)))
+    if isinstance(content, str):
+        report("warning", {"text": content})
+        return ()
+
+    name = best["metric"]
+    sign = -1 if best["direction"] == "min" else 1
+
+    def rank(method: Facts) -> float:
+        return sign * float(method["metrics"].get(name, -sign * math.inf))
+
+    content.sort(key=rank, reverse=True)
+    if content:
+        is_below = sign * best["value"] <= rank(content[0])
+        report("baselines", {"best": best, "baselines": content, "is_below": is_below})
+    return content
+
+
+def _batches(task: Task, split: SplitName, seed: int) -> Iterator[Batch]:
+    """At most MOST_SAMPLES of a split, as they are in evaluations. Raises DataError."""
+    samples = Samples(task, task.data(split), seed)
+    numbers = list(samples.spread(MOST_SAMPLES))
+    for start in range(0, len(numbers), _BASELINE_BATCH):
+        micro_batch = samples[0, numbers[start : start + _BASELINE_BATCH]]
+        if isinstance(micro_batch, DataError):
+            raise micro_batch
+        yield micro_batch.batch

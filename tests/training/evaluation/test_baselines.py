@@ -7,7 +7,7 @@ import pytest
 from gearshift.launcher.run.faults import FAULTS
 from gearshift.models.base import Baseline, Goal
 from gearshift.training.callbacks.base import Action
-from gearshift.training.evaluation import baselines
+from gearshift.training.evaluation import evaluate
 from gearshift.training.health import Health
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 
@@ -42,7 +42,7 @@ def test_methods_get_all_samples_once_and_stand_beside_the_best_value():
 
 
 def test_of_a_larger_split_they_get_an_even_part(monkeypatch):
-    monkeypatch.setattr(baselines, "LIMIT", 5)
+    monkeypatch.setattr(evaluate, "MOST_SAMPLES", 5)
     task = ComparedTask(errors=(1e9,))
     recorder = RecordingCallback()
     ended(task, recorder)
