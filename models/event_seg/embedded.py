@@ -376,7 +376,7 @@ def _labels(sensor: Sides, factor: int) -> ndarray:
     """The labels of all windows, [clip, window, height, width]: they take as long as training."""
     facts = {**_made_from(sensor), "factor": factor, "recipe": RECIPE}
     arrays = cache.arrays("event-shapes-labels", facts, partial(_find_edges, sensor, factor))
-    return arrays["labels"]
+    return np.asarray(arrays["labels"])
 
 
 def _find_edges(sensor: Sides, factor: int) -> array_file.Arrays:
