@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -330,8 +331,11 @@ def recordings(sensor: Sides) -> list[EventRecording]:
 @lru_cache
 def _arrays(sensor: Sides) -> array_file.Arrays:
     """The events of all clips, `cuts` between the clips, `frames`, and `ends` of the windows."""
-    facts = {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
-    return cache.arrays("event-shapes", facts, partial(_render, sensor))
+    return cache.arrays("event-shapes", _made_from(sensor), partial(_render, sensor))
+
+
+def _made_from(sensor: Sides) -> dict[str, Any]:
+    return {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
 
 
 def _render(sensor: Sides) -> array_file.Arrays:
@@ -364,8 +368,22 @@ def _events(sensor: Sides, number: int) -> array_file.Arrays:
 
 
 def _label(sensor: Sides, number: int, index: int, factor: int) -> ndarray:
+    return _labels(sensor, factor)[number, index]
+
+
+@lru_cache
+def _labels(sensor: Sides, factor: int) -> ndarray:
+    """The labels of all windows, [clip, window, height, width]: they take as long as training."""
+    facts = {**_made_from(sensor), "factor": factor, "recipe": RECIPE}
+    arrays = cache.arrays("event-shapes-labels", facts, partial(_find_edges, sensor, factor))
+    return np.asarray(arrays["labels"])
+
+
+def _find_edges(sensor: Sides, factor: int) -> array_file.Arrays:
     frames = _arrays(sensor)["frames"].reshape(CLIPS, WINDOWS + 1, *sensor)
-    return edges(frames[number, index + 1], factor)
+    ends = frames[:, 1:].reshape(-1, *sensor)
+    labels = np.stack([edges(frame, factor) for frame in ends])
+    return {"labels": labels.reshape(CLIPS, WINDOWS, *labels.shape[1:])}
 
 
 def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[Events, ndarray, ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import Module
 
 from gearshift.models.base import (
+    Baseline,
     Batch,
     Context,
     DataError,
@@ -115,7 +116,9 @@ class EventSegTask(FamilyTask):
 
     @property
     def foreground_weight(self) -> float:
-        """Weight of class 1 in the loss: background pixels per foreground pixel; 1 without data."""
+        """Weight of class 1 in the loss; 1 without data and setting."""
+        if self.model_settings.foreground_weight is not None:
+            return float(self.model_settings.foreground_weight)
         share = self.foreground.get("train", 0.5)
         return min(MAX_FOREGROUND_WEIGHT, (1 - share) / share)
 
@@ -130,6 +133,11 @@ class EventSegTask(FamilyTask):
 
     def metric(self) -> Sums:
         return Sums(metric.measure, metric.scores)
+
+    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> Sequence[Baseline]:
+        from gearshift.models.event_seg.baselines import threshold_on_events
+
+        return [threshold_on_events(train, held_out)]
 
     def blocks(self, model: Module) -> list[Module]:
         assert isinstance(model, SegmentationNetwork)

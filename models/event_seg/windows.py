@@ -146,8 +146,8 @@ class Windows:
             y = events.y[middle]
             x = events.x[middle]
         return (
-            int(np.clip(y - top, 0, height - rows)),
-            int(np.clip(x - left, 0, width - columns)),
+            int(min(max(y - top, 0), height - rows)),
+            int(min(max(x - left, 0), width - columns)),
         )
 
     def _other_window(self, index: int, rng: Generator) -> int:

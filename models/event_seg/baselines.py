@@ -1,0 +1,59 @@
+"""Baseline of the event_seg family: edges are where events have just been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gearshift.models.base import Baseline, Batch
+from gearshift.models.event_seg.metric import overlap, scores
+
+CHOICES = tuple(product((1, 2, 3), (3, 5, 7)))
+"""How many of the last time bins, and how many pixels of a square's side."""
+THRESHOLDS = torch.logspace(-2, 1, 200)
+
+
+def mass(events: Tensor, bins: int, side: int) -> Tensor:
+    """The mass of the last `bins`, a mean over `side`² pixels around each: [batch, height, width].
+
+    `events` [batch, bin, height, width] is the voxel grid; both signs count alike.
+    """
+    total = events[:, -bins:].abs().sum(1)
+    return F.avg_pool2d(total, side, 1, side // 2)
+
+
+def threshold_on_events(train: Iterable[Batch], held_out: Iterable[Batch]) -> Baseline:
+    """Foreground is where the mass exceeds a threshold, with the highest IoU on `train`."""
+    bins, side, threshold = _fitted(train)
+    sums: dict[str, Tensor] = {"loss": torch.zeros(())}
+    for batch in held_out:
+        value = mass(batch["events"], bins, side)
+        maps = torch.stack((torch.full_like(value, threshold), value), 1)
+        for key, count in overlap(maps, batch["mask"]).items():
+            sums[key] = sums.get(key, 0) + count
+    found = scores(sums)
+    metrics = {key: found[key] or 0.0 for key in ("val_iou", "precision", "recall", "f1")}
+    return Baseline("a threshold on recent events", metrics)
+
+
+def _fitted(batches: Iterable[Batch]) -> tuple[int, int, float]:
+    """The choice and the threshold with the highest IoU."""
+    counts = torch.zeros(len(CHOICES), 2, len(THRESHOLDS) + 1, dtype=torch.long)
+    for batch in batches:
+        for number, choice in enumerate(CHOICES):
+            ranks = torch.bucketize(mass(batch["events"], *choice), THRESHOLDS)
+            for kind in (0, 1):
+                of_kind = ranks[batch["mask"] == kind]
+                counts[number, kind] += torch.bincount(of_kind, minlength=counts.shape[2])
+
+    # Of each kind, the pixels above each threshold.
+    above = counts.flip(2).cumsum(2).flip(2)[..., 1:]
+    predicted_only, both = above.unbind(1)
+    foreground = counts[:, 1].sum(1, keepdim=True)
+    iou = both / (predicted_only + foreground).clamp(min=1)
+    number, rank = divmod(int(iou.argmax()), len(THRESHOLDS))
+    return (*CHOICES[number], float(THRESHOLDS[rank]))
