@@ -15,6 +15,7 @@ from torch.nn import Embedding, Module
 
 from gearshift.models.base import (
     LAYERS,
+    Baseline,
     Batch,
     Context,
     DataError,
@@ -337,6 +338,12 @@ class LanguageTask(FamilyTask):
             if self.control == "noise":
                 metrics["matched_gap"] = loss - n["true_nats"] / n["true_tokens"]
         return metrics
+
+    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
+        """As HasBaselines.baselines: token frequencies, alone and after the previous token."""
+        from gearshift.models.language.baselines import measure
+
+        return measure(train, held_out, self.tokenizer.size, self.metric())
 
     def _output(self, model: Module, batch: Batch, **options: bool) -> Any:
         extra = {name: batch[name] for name in self.source.inputs}
