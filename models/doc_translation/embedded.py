@@ -120,6 +120,7 @@ def read_cards() -> Collection:
             name=f"card {i:04}",
             image=partial(Image.fromarray, pixels),
             text=card_text(*words[i].tolist()),
+            source=card_source(*words[i].tolist()),
         )
         cards.append(card)
     return Collection("embedded:cards", cards)
@@ -131,6 +132,14 @@ def card_text(kind: int, heading: int, *pairs: int) -> str:
     for adjective, noun in zip(pairs[::2], pairs[1::2], strict=True):
         texts = phrase(NOUNS[noun], ADJECTIVES[adjective])
         lines.append(texts[1 + kind])
+    return "\n".join(lines)
+
+
+def card_source(kind: int, heading: int, *pairs: int) -> str:
+    """The text on a card, as `card_text`."""
+    lines = [f"# {NOUNS[heading].read}", ""]
+    for adjective, noun in zip(pairs[::2], pairs[1::2], strict=True):
+        lines.append(phrase(NOUNS[noun], ADJECTIVES[adjective])[0])
     return "\n".join(lines)
 
 
@@ -185,10 +194,11 @@ HEADINGS: tuple[Kind, ...] = ("centered", "ruled", "numbered")
 
 
 class Text(NamedTuple):
-    """A page as blocks, and its translation."""
+    """A page as blocks, and as Markdown in both languages."""
 
     document: int
     blocks: list[PageBlock]
+    source: str
     target: str
 
 
@@ -218,13 +228,12 @@ class Author:
 
     def _page(self, number: int, kind: int, is_first: bool) -> Text:
         blocks: list[PageBlock] = []
-        texts: list[str] = []
+        texts: list[Sentence] = []
         style = HEADINGS[kind]
-        target = 1 + kind
         if is_first:
             title = self._phrase()
             blocks.append(PageBlock("title", title[0].title()))
-            texts.append(f"# {title[target]}")
+            texts.append(_marked("# ", title))
         for section in range(1, self._number(2, 4) + 1):
             name = self._phrase()
             if style == "numbered":
@@ -232,15 +241,16 @@ class Author:
             else:
                 heading = name[0]
             blocks.append(PageBlock(style, heading))
-            texts.append(f"## {name[target]}")
+            texts.append(_marked("## ", name))
             sentences = [self._sentence() for _ in range(self._number(3, 8))]
-            paragraphs = list(map(" ".join, zip(*sentences, strict=True)))
+            paragraphs = _joined(" ", sentences)
             blocks.append(PageBlock("paragraph", paragraphs[0]))
-            texts.append(paragraphs[target])
-            self._extra(target, blocks, texts)
-        return Text(number, blocks, "\n\n".join(texts))
+            texts.append(paragraphs)
+            self._extra(blocks, texts)
+        markdown = _joined("\n\n", texts)
+        return Text(number, blocks, markdown[0], markdown[1 + kind])
 
-    def _extra(self, target: int, blocks: list[PageBlock], texts: list[str]) -> None:
+    def _extra(self, blocks: list[PageBlock], texts: list[Sentence]) -> None:
         """Add a list, a table, a formula, or nothing."""
         choice = self._number(0, 5)
         if choice == 0:
@@ -248,8 +258,8 @@ class Author:
             for _ in range(3):
                 item = self._phrase()
                 blocks.append(PageBlock("bullet", item[0]))
-                items.append(f"* {item[target]}")
-            texts.append("\n".join(items))
+                items.append(_marked("* ", item))
+            texts.append(_joined("\n", items))
         if choice == 1:
             read = []
             written = []
@@ -257,14 +267,14 @@ class Author:
                 left = self._phrase()
                 right = self._phrase()
                 read.append(f"{left[0]}|{right[0]}")
-                written.append(f"{left[target]} & {right[target]}")
+                written.append(_joined(" & ", [left, right]))
             blocks.append(PageBlock("table", "\n".join(read)))
-            body = r" \\ ".join(written)
-            texts.append(rf"\begin{{tabular}}{{ll}} {body} \end{{tabular}}")
+            bodies = _joined(r" \\ ", written)
+            texts.append(tuple(rf"\begin{{tabular}}{{ll}} {x} \end{{tabular}}" for x in bodies))
         if choice == 2:
             a, b = self.rng.integers(2, 50, 2).tolist()
             blocks.append(PageBlock("formula", f"{a} x + {b} = {a * b}"))
-            texts.append(rf"\[{a}x+{b}={a * b}\]")
+            texts.append((rf"\[{a}x+{b}={a * b}\]",) * (1 + len(SUFFIXES)))
 
     def _sentence(self) -> Sentence:
         if self.rng.random() < OWN:
@@ -278,7 +288,7 @@ class Author:
             parts = [self._phrase(), verb, self._phrase()]
             if self.rng.random() < 0.3:
                 parts += [self._in_all("joints"), self._phrase()]
-            texts = map(" ".join, zip(*parts, strict=True))
+            texts = _joined(" ", parts)
             sentence = tuple(f"{text[:1].upper()}{text[1:]}." for text in texts)
             if sentence[0] not in self.used:
                 self.used.add(sentence[0])
@@ -293,6 +303,14 @@ class Author:
         noun = _pick(self.rng, self.words["nouns"])
         adjective = _pick(self.rng, self.words["adjectives"])
         return phrase(noun, adjective)
+
+
+def _joined(separator: str, parts: Sequence[Sentence]) -> Sentence:
+    return tuple(map(separator.join, zip(*parts, strict=True)))
+
+
+def _marked(mark: str, text: Sentence) -> Sentence:
+    return tuple(mark + part for part in text)
 
 
 def read_pages() -> Collection:
@@ -315,6 +333,7 @@ def read_pages() -> Collection:
             name=f"page {i:03}",
             image=partial(_decoded, scans[i]),
             text=text.target,
+            source=text.source,
         )
         pages.append(page)
     return Collection("embedded:pages", pages)

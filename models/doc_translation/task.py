@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import Module
 
 from gearshift.models.base import (
+    Baseline,
     Batch,
     Context,
     DataError,
@@ -262,6 +263,13 @@ class DocTranslationTask(FamilyTask):
 
     def blocks(self, model: Module) -> list[Module]:
         return layers(model)
+
+    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> Sequence[Baseline]:
+        """As HasBaselines.baselines."""
+        from gearshift.models.doc_translation.baselines import baselines
+
+        pages = {page.name: page for page in self.records}
+        return baselines(train, held_out, pages, bleu_of(self.collection.language))
 
     def preview(self, model: Module) -> str | None:
         """The translation of the first validation page. Collective."""

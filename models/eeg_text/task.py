@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from gearshift.models.base import (
+    Baseline,
     Batch,
     CachedFeatures,
     Context,
@@ -235,6 +236,12 @@ class MaskedEegTask(EegTask):
             lambda sums: masked_scores(sums["masked"]),
         )
 
+    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> Sequence[Baseline]:
+        """As HasBaselines.baselines."""
+        from gearshift.models.eeg_text.baselines import interpolation
+
+        return interpolation(held_out)
+
     predictions = showing.masked_predictions
     answer = showing.features
 
@@ -400,6 +407,12 @@ class EegTextTask(EegTask):
 
     def metric(self) -> Sums:
         return text_metric(self.texts)
+
+    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> Sequence[Baseline]:
+        """As HasBaselines.baselines."""
+        from gearshift.models.eeg_text.baselines import constant_sentence
+
+        return constant_sentence(train, held_out)
 
     preview = showing.preview
     predictions = showing.text_predictions

@@ -22,6 +22,7 @@ LISTS: Mapping[str, SplitName] = {
     "test_name_list": "test",
 }
 IMAGES = "imgs"
+SOURCES = "en_mmd"
 _HEAD = b"\x89PNG\r\n\x1a\n"
 _TAIL = b"IEND\xaeB`\x82"
 _SIZE_AT = 16
@@ -71,7 +72,11 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
             continue
         picture = partial(open_picture, image, _FIX)
         target = partial(_text, text, notes)
-        pages.append(Page(without_number(name), name, picture, target))
+        english = root / SOURCES / f"{name}.mmd"
+        source = None
+        if text != english and english.is_file():
+            source = partial(_text, english, notes)
+        pages.append(Page(without_number(name), name, picture, target, source))
 
     # An image under two names would be trained on and validate.
     original_of = copies({page.name: root / IMAGES / f"{page.name}.png" for page in pages})
@@ -116,7 +121,7 @@ def _documents(pages: Sequence[Page], names: Names) -> Groups:
 
 
 def _text(path: Path, notes: list[str]) -> str:
-    """The translation; `notes`: encodings that were assumed so far, of all pages."""
+    """A text; `notes`: encodings that were assumed so far, of all pages."""
     file = TextFile(path)
     text = "".join(file.chunks()).strip()
     if file.note and not any(note.endswith(file.note) for note in notes):

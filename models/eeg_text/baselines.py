@@ -1,0 +1,85 @@
+"""Methods without a model: one sentence for all EEG, and interpolation across masked gaps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+import torch
+
+from gearshift.models.base import Baseline, Batch
+from gearshift.models.common.bleu import ORDER, Bleu
+from gearshift.models.common.family import spread_positions
+from gearshift.models.eeg_text.masked_series import masked_scores
+from gearshift.models.eeg_text.metric import masked_sums, rouge1, word_errors
+from gearshift.models.eeg_text.recordings import words
+
+Words = Sequence[str]
+CANDIDATES = 100
+"""Training sentences that are tried."""
+COMPARED = 300
+"""Training sentences they are compared with."""
+
+
+def constant_sentence(train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
+    """The words that share most with training sentences, for all EEG."""
+    training: list[Words] = []
+    for batch in train:
+        training += map(words, batch["meta"]["sentence"])
+    read: list[Words] = []
+    for batch in held_out:
+        read += map(words, batch["text"])
+
+    bleu = Bleu("none", "none")
+    best = _best(training)
+    counts = bleu.counts(
+        [" ".join(best)] * len(read),
+        list(map(" ".join, read)),
+    )
+    errors = sum(word_errors(best, sentence) for sentence in read)
+    metrics = {
+        "val_rouge1": _mean_rouge1(best, read),
+        "val_wer": errors / counts[-1],
+        "val_rouge1_gain": 0.0,  # what does not depend on the EEG gains nothing
+    }
+    for order in range(1, ORDER + 1):
+        metrics[f"val_bleu{order}"] = bleu.score(counts, order) / 100
+    return [Baseline(f'"{" ".join(best)}" for all EEG', metrics)]
+
+
+def _best(training: Sequence[Words]) -> Words:
+    """The candidate with the highest mean ROUGE-1 for training sentences."""
+    distinct = sorted(set(map(tuple, training)))
+    candidates: list[Words] = [distinct[i] for i in spread_positions(len(distinct), CANDIDATES)]
+
+    # The likeliest word at each position, and the few words that most sentences have.
+    by_position = [Counter(column) for column in zip_longest(*training)]
+    likeliest = [column.most_common(1)[0][0] for column in by_position]
+    candidates.append([word for word in likeliest if word is not None])
+    sentences_of_word: Counter[str] = Counter()
+    for sentence in training:
+        sentences_of_word.update(set(sentence))
+    common = [word for word, _ in sentences_of_word.most_common(len(likeliest))]
+    candidates += [common[:count] for count in range(1, 1 + len(common))]
+
+    some = [training[i] for i in spread_positions(len(training), COMPARED)]
+    return max(candidates, key=lambda candidate: _mean_rouge1(candidate, some))
+
+
+def _mean_rouge1(written: Words, read: Sequence[Words]) -> float:
+    return sum(rouge1(written, sentence) for sentence in read) / len(read)
+
+
+def interpolation(held_out: Iterable[Batch]) -> list[Baseline]:
+    """The mean of the masked values, and lines between the ends of their gaps."""
+    counts = torch.zeros(5, dtype=torch.float64)
+    for batch in held_out:
+        nothing = torch.zeros_like(batch["eeg"])
+        counts += masked_sums(nothing, batch)["masked"]
+    explained = masked_scores(counts)["val_interpolation_r2"]
+    assert explained is not None
+    return [
+        Baseline("the mean", {"val_masked_r2": 0.0}),
+        Baseline("linear interpolation across the gaps", {"val_masked_r2": explained}),
+    ]
