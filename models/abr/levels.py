@@ -224,7 +224,7 @@ class ClassHead(nn.Module):
 
 
 class ThresholdHead(nn.Module):
-    """The threshold in dB, never negative."""
+    """The threshold in standard deviations from its mean."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -237,4 +237,4 @@ class ThresholdHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; returns [batch]."""
         level = F.gelu(self.level(self.pooling(x)))
-        return F.softplus(self.last(level).float()).squeeze(-1)
+        return self.last(level).float().squeeze(-1)

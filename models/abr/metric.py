@@ -56,7 +56,7 @@ def scores(weights: Mapping[str, float], sums: Mapping[str, Tensor]) -> Scores:
             metrics["val_exists_auroc"] = auroc(counts[:BINS], counts[BINS:])
         else:
             error, count = counts.tolist()
-            metrics[_MEANS[term]] = error / count if count else None
+            metrics[MEANS[term]] = error / count if count else None
     return metrics
 
 
@@ -92,7 +92,7 @@ def auroc(without: Tensor, having: Tensor) -> float | None:
     return float((having * (below + without / 2)).sum() / pairs)
 
 
-_MEANS = {
+MEANS = {
     "signal": "val_signal_mse",
     "latency": "val_latency_mae_ms",
     "amplitude": "val_amplitude_mae_uv",

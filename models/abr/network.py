@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gearshift.models.abr.config import CONDITION, STATIC, Size
 from gearshift.models.abr.layers import ConvBlock, GeluFeedForward, SequenceAttention
@@ -100,7 +101,7 @@ class Network(HasFrozenParts):
         """The output of each term for `signal` [batch, 1, 200] with the facts `static` [batch, 4].
 
         signal [batch, 1, 200]; exists (a logit), latency in ms, amplitude in µV and threshold in
-        dB [batch]; class, logits [batch, 5].
+        dB, never negative, [batch]; class, logits [batch, 5].
         """
         # From the deepest level up: its features are the memory, those above it the skip.
         features, x, condition = self.encode(signal, static)
@@ -112,11 +113,13 @@ class Network(HasFrozenParts):
         if self._peak_outputs:
             columns = self.heads["peak_head"](x).float().unbind(-1)
             outputs |= dict(zip(self._peak_outputs, columns, strict=True))
-        # The head predicts standard deviations from the mean.
-        for name in ("latency", "amplitude"):
+        # The heads predict standard deviations from the mean.
+        for name in ("latency", "amplitude", "threshold"):
             if name in outputs:
                 center, scale = getattr(self, name)
                 outputs[name] = center + scale * outputs[name]
+        if "threshold" in outputs:
+            outputs["threshold"] = F.softplus(outputs["threshold"])
         return {term: outputs[term] for term in self.terms}
 
     def blocks(self) -> list[nn.Module]:
@@ -159,8 +162,6 @@ class UnscaledNetwork(nn.Module):
 
 RESIDUAL_SCALE = 0.1
 """Initial scale of residual branches."""
-INITIAL_THRESHOLD_DB = 20.0
-"""Initial output of the threshold head; at 0 the slope of softplus would slow training."""
 
 
 @torch.no_grad()
@@ -186,5 +187,3 @@ def initialize_weights(model: nn.Module, keep_bias: nn.Module) -> None:
             module.last.weight.mul_(RESIDUAL_SCALE)
         elif isinstance(module, DecoderLevel):
             module.skip_norm.weight.fill_(RESIDUAL_SCALE)
-        elif isinstance(module, ThresholdHead):
-            module.last.bias.fill_(INITIAL_THRESHOLD_DB)

@@ -209,6 +209,8 @@ class Statistics:
     """Mean and standard deviation, in ms."""
     amplitude: Pair = (0.0, 1.0)
     """Mean and standard deviation, in µV."""
+    threshold: Pair = (0.0, 1.0)
+    """Mean and standard deviation, in dB."""
     class_weight: tuple[float, ...] = (1.0,) * CLASSES
     """Inversely proportional to the class frequency, 1 on average; 1 for absent classes."""
 
@@ -231,6 +233,7 @@ def fit(responses: Responses, train: Numbers) -> Statistics:
         static_scale=scales,
         latency=_moments(responses.labels["latency"][train]),
         amplitude=_moments(responses.labels["amplitude"][train]),
+        threshold=_moments(responses.labels["threshold"][train]),
         class_weight=class_weights(counts),
     )
 

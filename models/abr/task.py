@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from gearshift.models.abr.readers.files import read_responses
 from gearshift.models.abr.responses import Responses, Statistics, load_or_fit
 from gearshift.models.abr.showing import TrainedOnResponses
 from gearshift.models.base import (
+    Baseline,
     Batch,
     Context,
     DataError,
@@ -186,6 +187,13 @@ class AbrTask(FamilyTask):
             partial(metric.measure, self._sums),
             partial(metric.scores, self.weights),
         )
+
+    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
+        """The mean, and small forests on the facts and on the points; none without labels."""
+        # Here: a run needs it once, at its end.
+        from gearshift.models.abr.baselines import baselines
+
+        return baselines(train, held_out)
 
     def blocks(self, model: Any) -> list[Module]:
         return list(model.blocks())
