@@ -15,6 +15,7 @@ from gearshift.models.event_seg.metric import overlap, scores
 CHOICES = tuple(product((1, 2, 3), (3, 5, 7)))
 """How many of the last time bins, and how many pixels of a square's side."""
 THRESHOLDS = torch.logspace(-2, 1, 200)
+METRICS = ("val_iou", "precision", "recall", "f1")
 
 
 def mass(events: Tensor, bins: int, side: int) -> Tensor:
@@ -22,8 +23,14 @@ def mass(events: Tensor, bins: int, side: int) -> Tensor:
 
     `events` [batch, bin, height, width] is the voxel grid; both signs count alike.
     """
-    total = events[:, -bins:].abs().sum(1)
-    return F.avg_pool2d(total, side, 1, side // 2)
+    recent = events[:, -bins:]
+    total = recent.abs().sum(1)
+    return F.avg_pool2d(
+        total,
+        side,
+        stride=1,
+        padding=side // 2,
+    )
 
 
 def threshold_on_events(train: Iterable[Batch], held_out: Iterable[Batch]) -> Baseline:
@@ -31,29 +38,42 @@ def threshold_on_events(train: Iterable[Batch], held_out: Iterable[Batch]) -> Ba
     bins, side, threshold = _fitted(train)
     sums: dict[str, Tensor] = {"loss": torch.zeros(())}
     for batch in held_out:
-        value = mass(batch["events"], bins, side)
-        maps = torch.stack((torch.full_like(value, threshold), value), 1)
-        for key, count in overlap(maps, batch["mask"]).items():
+        foreground = mass(batch["events"], bins, side)
+        background = torch.full_like(foreground, threshold)
+        maps = torch.stack((background, foreground), 1)
+        counts = overlap(maps, batch["mask"])
+        for key, count in counts.items():
             sums[key] = sums.get(key, 0) + count
     found = scores(sums)
-    metrics = {key: found[key] or 0.0 for key in ("val_iou", "precision", "recall", "f1")}
+    metrics = {}
+    for key in METRICS:
+        metrics[key] = found[key] or 0.0
     return Baseline("a threshold on recent events", metrics)
 
 
 def _fitted(batches: Iterable[Batch]) -> tuple[int, int, float]:
     """The choice and the threshold with the highest IoU."""
-    counts = torch.zeros(len(CHOICES), 2, len(THRESHOLDS) + 1, dtype=torch.long)
+    ranks = len(THRESHOLDS) + 1
+    shape = (len(CHOICES), 2, ranks)
+    counts = torch.zeros(shape, dtype=torch.long)
     for batch in batches:
+        label = batch["mask"]
         for number, choice in enumerate(CHOICES):
-            ranks = torch.bucketize(mass(batch["events"], *choice), THRESHOLDS)
+            values = mass(batch["events"], *choice)
+            rank = torch.bucketize(values, THRESHOLDS)
             for kind in (0, 1):
-                of_kind = ranks[batch["mask"] == kind]
-                counts[number, kind] += torch.bincount(of_kind, minlength=counts.shape[2])
+                of_kind = rank[label == kind]
+                counts[number, kind] += torch.bincount(of_kind, minlength=ranks)
 
     # Of each kind, the pixels above each threshold.
-    above = counts.flip(2).cumsum(2).flip(2)[..., 1:]
+    from_above = counts.flip(2).cumsum(2)
+    above = from_above.flip(2)[..., 1:]
     predicted_only, both = above.unbind(1)
     foreground = counts[:, 1].sum(1, keepdim=True)
-    iou = both / (predicted_only + foreground).clamp(min=1)
-    number, rank = divmod(int(iou.argmax()), len(THRESHOLDS))
-    return (*CHOICES[number], float(THRESHOLDS[rank]))
+    union = predicted_only + foreground
+    iou = both / union.clamp(min=1)
+    best = int(iou.argmax())
+    number, rank_of_best = divmod(best, len(THRESHOLDS))
+    bins, side = CHOICES[number]
+    threshold = float(THRESHOLDS[rank_of_best])
+    return bins, side, threshold

@@ -71,8 +71,8 @@ class Model(StagedModel):
     """Channels after each convolution of the encoder; the decoder mirrors them. Default: those of
     the size."""
     foreground_weight: float | None = Field(default=None, gt=0)
-    """Weight of the foreground in the loss. Default: background pixels per foreground pixel, at most
-    10, which prefers recall to IoU."""
+    """Weight of the foreground in the loss. Default: background pixels per foreground pixel, at
+    most 10, which prefers recall to IoU."""
 
     @property
     def parameters(self) -> int:

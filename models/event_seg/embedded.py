@@ -381,9 +381,11 @@ def _labels(sensor: Sides, factor: int) -> ndarray:
 
 def _find_edges(sensor: Sides, factor: int) -> array_file.Arrays:
     frames = _arrays(sensor)["frames"].reshape(CLIPS, WINDOWS + 1, *sensor)
-    ends = frames[:, 1:].reshape(-1, *sensor)
-    labels = np.stack([edges(frame, factor) for frame in ends])
-    return {"labels": labels.reshape(CLIPS, WINDOWS, *labels.shape[1:])}
+    labels = []
+    for clip in frames:
+        ends = clip[1:]
+        labels.append([edges(frame, factor) for frame in ends])
+    return {"labels": np.array(labels)}
 
 
 def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[Events, ndarray, ndarray]:

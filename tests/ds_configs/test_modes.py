@@ -13,8 +13,10 @@ SIZES = [f"{family}:{size}" for family in SHIPPED for size in config_of(family).
 RUN = [mode for mode in presets.modes() if mode != "staged"]
 
 # Most of the time of the language model are evaluations, and these modes leave out two of three;
+# of the event model it is a tenth, and they leave out all but the last;
 # the EEG model learns to read, and the translation model to copy, after half the steps only.
 SHARES = {
+    "event_seg:tiny": (0.55, 0.25),
     "language:tiny": (0.75, 0.55),
     "eeg_text:tiny": (0.64, 0.25),
     "doc_translation:tiny": (0.67, 0.25),
