@@ -64,7 +64,7 @@ error: unknown setting 'optm.lr'
   allowed       26 names; see  python -m launcher explain
   did you mean  optim.lr
 error: optim.lr 'fast' should be a valid number
-  where         mine.yaml:6 optim.lr (overrides 0.002 from ds_configs/models/language.yaml:N)
+  where         mine.yaml:6 optim.lr (overrides 0.008 from ds_configs/models/language.yaml:N)
   allowed       a number, above 0
 error: optim.eps inf should be finite
   where         mine.yaml:7 optim.eps
