@@ -93,7 +93,7 @@ error: train.preview 'off' should be a valid boolean
   did you mean  false
   fix           preview: false
 error: schedule.warmup '5 percent' is not understood
-  where         mine.yaml:15 schedule.warmup (overrides 5 from ds_configs/models/language.yaml:N)
+  where         mine.yaml:15 schedule.warmup (overrides 6 from ds_configs/models/language.yaml:N)
   allowed       a number of steps, a share such as '5%', or epochs such as '2 epochs'
 error: memory.activation_checkpointing 'every two' is not understood
   where         mine.yaml:16 memory.activation_checkpointing (overrides none from \
