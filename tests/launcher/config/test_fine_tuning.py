@@ -63,10 +63,10 @@ def test_modes_adapters_and_settings_of_the_user_override_fine_tuning(fine_tuned
     lr = fine_tuned().settings.optim.lr
     assert fine_tuned(mode="fast").settings.optim.lr == pytest.approx(2 * lr)
     assert fine_tuned(lr="1e-3").settings.optim.lr == 1e-3
-    assert resolved("model.pretrained=null", model=None).settings.optim.lr == 1e-2
+    assert resolved("model.pretrained=null", model=None).settings.optim.lr == 3e-3
     assert fine_tuned("model.lora.rank=4").settings.optim.lr > lr
     without_folder = resolved("model.lora.rank=4", model="language:small")
-    assert without_folder.settings.optim.lr == 1e-2
+    assert without_folder.settings.optim.lr == 3e-3
 
 
 def test_the_model_its_header_and_its_run_folder_are_named_for_the_folder(base, monkeypatch, said):
