@@ -140,6 +140,6 @@ def measure(
     baselines = []
     for name, counts in sums.items():
         scores = metric.result(counts)
-        known = {metric: score for metric, score in scores.items() if score is not None}
+        known = {key: score for key, score in scores.items() if score is not None}
         baselines.append(Baseline(name, known))
     return baselines

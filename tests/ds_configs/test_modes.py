@@ -17,7 +17,7 @@ RUN = [mode for mode in presets.modes() if mode != "staged"]
 # the EEG model learns to read, and the translation model to copy, after half the steps only.
 SHARES = {
     "event_seg:tiny": (0.55, 0.25),
-    "language:tiny": (0.75, 0.55),
+    "language:tiny": (0.85, 0.61),
     "eeg_text:tiny": (0.64, 0.25),
     "doc_translation:tiny": (0.67, 0.25),
 }

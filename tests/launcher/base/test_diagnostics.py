@@ -64,7 +64,7 @@ error: unknown setting 'optm.lr'
   allowed       26 names; see  python -m launcher explain
   did you mean  optim.lr
 error: optim.lr 'fast' should be a valid number
-  where         mine.yaml:6 optim.lr (overrides 0.002 from ds_configs/models/language.yaml:N)
+  where         mine.yaml:6 optim.lr (overrides 0.008 from ds_configs/models/language.yaml:N)
   allowed       a number, above 0
 error: optim.eps inf should be finite
   where         mine.yaml:7 optim.eps
@@ -93,7 +93,7 @@ error: train.preview 'off' should be a valid boolean
   did you mean  false
   fix           preview: false
 error: schedule.warmup '5 percent' is not understood
-  where         mine.yaml:15 schedule.warmup (overrides 5 from ds_configs/models/language.yaml:N)
+  where         mine.yaml:15 schedule.warmup (overrides 6 from ds_configs/models/language.yaml:N)
   allowed       a number of steps, a share such as '5%', or epochs such as '2 epochs'
 error: memory.activation_checkpointing 'every two' is not understood
   where         mine.yaml:16 memory.activation_checkpointing (overrides none from \

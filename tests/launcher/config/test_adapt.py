@@ -171,7 +171,7 @@ def test_compilation_left_open_is_decided_by_gpu_and_compiler():
 
 
 def test_epochs_set_by_the_user_lift_the_step_limit_of_the_size():
-    assert resolved().settings.train.max_steps == 60
+    assert resolved().settings.train.max_steps == 120
     run = resolved(epochs="3")
     assert run.settings.train.max_steps is None
     assert run.values["train.max_steps"].origin.where == "--epochs 3 sets the length"

@@ -49,7 +49,9 @@ def test_unigram_and_bigram_equal_those_by_hand(task):
 
 def test_probabilities_add_up_to_one_and_the_highest_is_the_likeliest():
     rng = np.random.default_rng(0)
-    inputs, labels = rng.integers(0, 9, 60), rng.integers(0, 9, 60) ** 2 // 9
+    # After 10 come eight tokens, each less likely there than 11, which never comes there.
+    inputs = np.r_[rng.integers(0, 9, 60), [10] * 8, [9] * 100]
+    labels = np.r_[rng.integers(0, 9, 60) ** 2 // 9, range(8), [11] * 100]
     unigram = Frequencies(inputs, labels, 12)
     for model in unigram, Frequencies(inputs, labels, 12, unigram):
         contexts, followers = (x.ravel() for x in np.mgrid[:12, :12])
@@ -58,6 +60,7 @@ def test_probabilities_add_up_to_one_and_the_highest_is_the_likeliest():
         np.testing.assert_allclose(rows.sum(1), 1)
         likeliest = model.likeliest(np.arange(12))
         np.testing.assert_array_equal(rows[np.arange(12), likeliest], rows.max(1))
+        assert likeliest[10] == 11
 
 
 def test_a_large_vocabulary_takes_memory_for_the_pairs_in_the_text_only(task):
