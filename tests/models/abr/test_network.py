@@ -42,6 +42,17 @@ def test_a_head_without_labels_is_frozen_and_has_no_output(terms, frozen):
     assert not any(model.heads[f"{name}_head"] in blocks for name in frozen)
 
 
+@pytest.mark.parametrize(("deviations", "expected"), [(0, 30), (2, 60), (-3, 0)])
+def test_a_threshold_is_standard_deviations_from_the_mean_and_never_negative(deviations, expected):
+    model = Network(SIZES["tiny"], Statistics(threshold=(30.0, 15.0)), TERMS)
+    last = model.heads["threshold_head"].last
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.constant_(last.bias, deviations)
+    found = model(*inputs())["threshold"]
+    assert (found > 0).all()
+    assert found.tolist() == pytest.approx([expected] * 3, abs=0.01)
+
+
 def test_relative_positions_differ_up_to_32():
     torch.manual_seed(0)
     attention = SequenceAttention(8, 2, "auto", bias=False)
