@@ -9,7 +9,7 @@ SHORT = {"data__max_new_tokens": 10, "data__beams": 1, "eval__every": 450}
 
 @pytest.mark.slow
 def test_tiny_translates_unseen_cards(tmp_path):
-    # Two thirds of the steps of the default.
+    # Three quarters of the steps of the default.
     result, metrics = train_tiny("doc_translation", tmp_path / "run", 450, **SHORT)
     assert advice(tmp_path / "run") == []  # a healthy run is told nothing
     assert result["parameters"] == 338_877
