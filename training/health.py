@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from gearshift.training.train_plan import TrainPlan
 
 
+_LEAST_STEPS = 50
+"""A shorter run only tries whether everything works: nothing is expected of its metrics."""
+
+
 class _Evaluation(NamedTuple):
     result: EvalResult
     val_loss: float
@@ -143,7 +147,8 @@ class Health(Callback):
     def event(self, kind: str, facts: Facts) -> None:
         if kind == "nonfinite":
             self._state(str(facts["fault"]), {"seen": facts["text"], "is_end": True})
-        if kind == "baselines" and facts["is_below"]:
+        is_whole = self._total_steps >= _LEAST_STEPS
+        if kind == "baselines" and facts["is_below"] and is_whole:
             best = facts["best"]
             nearest = facts["baselines"][0]
             self._find(

@@ -34,7 +34,10 @@ def baselines(train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baselin
     }
     found = []
     for name, guess in methods.items():
-        metrics = {key: value for key, value in _scores(guess, first, second) if value is not None}
+        metrics = {}
+        for key, value in _scores(guess, first, second):
+            if value is not None:
+                metrics[key] = value
         if metrics:
             found.append(Baseline(name, metrics))
     return found
@@ -42,7 +45,10 @@ def baselines(train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baselin
 
 def _columns(batches: Iterable[Batch]) -> Columns:
     parts = list(batches)
-    return {name: torch.cat([batch[name] for batch in parts]).numpy() for name in parts[0]}
+    columns = {}
+    for name in parts[0]:
+        columns[name] = torch.cat([batch[name] for batch in parts]).numpy()
+    return columns
 
 
 def _known(columns: Columns, term: str) -> tuple[Columns, NDArray]:
@@ -169,15 +175,18 @@ def _best_split(
     values = inputs[:, columns]
     low = values.min(0)
     span = values.max(0) - low
-    thresholds = low + span * rng.random(splits, np.float32)
+    shares = rng.random(splits, np.float32)
+    thresholds = low + span * shares
     above = (values > thresholds).astype(np.float32)
 
     # The sum over one side is minus that over the other.
     sums = above.T @ (labels - labels.mean(0))
     size = above.sum(0)
     rest = count - size
-    gain = np.square(sums).sum(1) * (1 / size.clip(1) + 1 / rest.clip(1))
-    gain[np.minimum(size, rest) < LEAF] = 0
+    gain = np.square(sums).sum(1)
+    gain *= 1 / size.clip(1) + 1 / rest.clip(1)
+    smaller = np.minimum(size, rest)
+    gain[smaller < LEAF] = 0
     best = int(gain.argmax())
     if gain[best] <= 0:
         return None

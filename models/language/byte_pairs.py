@@ -69,8 +69,9 @@ def byte_pairs(inner: tokenizers.Tokenizer) -> BytePairs | None:
 def _ranks(state: Mapping[str, Any], added: Mapping[str, bool]) -> dict[bytes, int] | None:
     """The token of each sequence of bytes; None: no byte-level BPE with its merges in order.
 
-    `state`: a tokenizer.json. tiktoken merges the pair with the lowest token first, tokenizers the
-    one that is first in its list.
+    `state`: a tokenizer.json. tiktoken merges any two tokens whose bytes are a token, the lowest
+    one first; tokenizers only the pairs of its list, the first of it first. Both do the same if the
+    list is in the order of tokens, and has the very pair that tiktoken merges to each of them.
     """
     model = state["model"]
     splits = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
@@ -81,14 +82,34 @@ def _ranks(state: Mapping[str, Any], added: Mapping[str, bool]) -> dict[bytes, i
     vocabulary = model["vocab"]
     merged = [vocabulary[left + right] for left, right in model["merges"]]
     letters = {letter: byte for byte, letter in enumerate(_letters())}
+
+    def to_bytes(word: str) -> bytes:
+        return bytes(letters[letter] for letter in word)
+
     ranks = {}
     for word, token in vocabulary.items():
         if word not in added:
-            ranks[bytes(letters[letter] for letter in word)] = token
+            ranks[to_bytes(word)] = token
     is_complete = len(ranks) == len(letters) + len(merged)
-    if is_complete and merged == sorted(set(merged)):
-        return ranks
-    return None
+    if not is_complete or merged != sorted(set(merged)):
+        return None
+    for pair in model["merges"]:
+        if _last_pair(to_bytes("".join(pair)), ranks) != list(map(to_bytes, pair)):
+            return None
+    return ranks
+
+
+def _last_pair(word: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
+    """What tiktoken merges `word` to, before its last merge; more than two parts: never a token."""
+    parts = [word[place : place + 1] for place in range(len(word))]
+    while len(parts) > 2:
+        pairs = list(map(bytes.__add__, parts, parts[1:]))
+        lowest = min(ranks.get(pair, ranks[word]) for pair in pairs)
+        if lowest >= ranks[word]:
+            break
+        place = next(i for i, pair in enumerate(pairs) if ranks.get(pair) == lowest)
+        parts[place : place + 2] = [pairs[place]]
+    return parts
 
 
 def _letters() -> str:

@@ -84,7 +84,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(train, tmp_path, request, source
         pytest.param(PLAIN, "--lr 1e-12 --epochs 60", id="not_falling"),
         pytest.param(PLAIN, "--lr 100 --epochs 20", id="lr_too_high"),
         pytest.param(HEAD + MEMORIZE, "--lr 0.01 --epochs 80 --set eval.every=5", id="overfitting"),
-        pytest.param(PLAIN + COMPARED, "", id="below_baseline"),
+        pytest.param(PLAIN + COMPARED, "--epochs 60", id="below_baseline"),
     ],
 )
 def test_a_run_that_learns_badly_has_advice(train, tmp_path, request, source, args):

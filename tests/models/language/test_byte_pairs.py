@@ -57,7 +57,21 @@ def changed(trained, change):
     return tokenizers.Tokenizer.from_str(json.dumps(state))
 
 
+def split_otherwise(state):
+    """Give the last token that has one another pair, which gives the same text."""
+    vocabulary, merges = state["model"]["vocab"], state["model"]["merges"]
+    for number in reversed(range(len(merges))):
+        word = "".join(merges[number])
+        for place in range(1, len(word)):
+            pair = [word[:place], word[place:]]
+            if pair != merges[number] and all(half in vocabulary for half in pair):
+                merges[number] = pair
+                return
+    raise AssertionError("no token has another pair")
+
+
 CHANGES = {
+    "another pair": split_otherwise,
     "normalizer": lambda state: state.update(normalizer={"type": "Lowercase"}),
     "prefix space": lambda state: state["pre_tokenizer"].update(add_prefix_space=True),
     "other words": lambda state: state["pre_tokenizer"].update(use_regex=False),

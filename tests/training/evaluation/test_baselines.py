@@ -9,6 +9,7 @@ from gearshift.models.base import Baseline, Goal
 from gearshift.training.callbacks.base import Action
 from gearshift.training.evaluation import evaluate
 from gearshift.training.health import Health
+from tests.training.facts import train_plan
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 
 
@@ -102,13 +103,16 @@ def test_a_method_that_fails_is_a_warning_and_the_run_completes():
     assert "KeyError" in warning
 
 
-@pytest.mark.parametrize("is_below", [True, False])
-def test_health_states_a_run_that_is_no_better(is_below):
+@pytest.mark.parametrize(
+    ("is_below", "steps", "count"), [(True, 50, 1), (False, 50, 0), (True, 49, 0)]
+)
+def test_health_states_a_run_that_is_no_better_unless_it_is_a_short_trial(is_below, steps, count):
     stated = []
     health = Health(lambda name, facts: stated.append((name, facts)))
+    health.start(train_plan(total_steps=steps))
     best = {"metric": "val_iou", "value": 0.6}
     nearest = {"name": "a threshold", "metrics": {"val_iou": 0.7}}
     health.event("baselines", {"best": best, "baselines": [nearest], "is_below": is_below})
-    assert [name for name, _ in stated] == ["below_baseline"] * is_below
+    assert [name for name, _ in stated] == ["below_baseline"] * count
     for name, facts in stated:
         assert FAULTS[name].seen.format(**facts).count("0.7") == 1
