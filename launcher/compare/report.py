@@ -121,7 +121,8 @@ def title(comparison: PlannedComparison) -> str:
 
 def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
     """What was measured, the paired differences of a study, and the promises; each with a head."""
-    cells = [_measured(row, until) for row in rows]
+    has_baseline = any(row.baseline is not None for row in rows)
+    cells = [_measured(row, until, has_baseline) for row in rows]
     measured = [list(cells[0]), *(list(row.values()) for row in cells)]
     compared = [("paired difference", "mean ± sd [95% interval]", "")]
     promised = [("mode", "promise", "promised", "measured", "")]
@@ -144,7 +145,7 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
     return [(caption, lines) for caption, lines in every if len(lines) > 1]
 
 
-def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
+def _measured(row: ComparisonRow, until: Target | None, has_baseline: bool) -> dict[str, str]:
     """The cells of a row by the head of their column."""
     mode = row.mode
     if row.stage is not None:
@@ -175,8 +176,9 @@ def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
         "host": _cell(size, row.host_peak_bytes),
         "growth": _cell(size, row.peak_memory_bytes),
         "best metric": best,
-        "baseline": _cell(real, row.baseline),
     }
+    if has_baseline:
+        cells["baseline"] = _cell(real, row.baseline)
     if until is not None:
         reached = _cell(duration, row.time_to_metric_s)
         cells[f"to {until.text()}"] = "never reached" if row.never_reached else reached

@@ -62,7 +62,11 @@ def _known(columns: Columns, term: str) -> tuple[Columns, NDArray]:
     return chosen, chosen[name]
 
 
-def _scores(guess: Guess, train: Columns, held_out: Columns) -> Iterable[tuple[str, float | None]]:
+def _scores(
+    guess: Guess,
+    train: Columns,
+    held_out: Columns,
+) -> Iterable[tuple[str, float | None]]:
     """The metrics of a method, by the names of `metric.scores`."""
     for term in ("class", *LABELS):
         first, labels = _known(train, term)
@@ -100,16 +104,31 @@ def _of_existence(guessed: Array, exists: NDArray) -> float | None:
     return auroc(torch.from_numpy(without), torch.from_numpy(having))
 
 
-def _mean(term: str, labels: Array, train: Columns, held_out: Columns) -> Array:
+def _mean(
+    term: str,
+    labels: Array,
+    train: Columns,
+    held_out: Columns,
+) -> Array:
     # The median has the smallest mean absolute error.
     return np.tile(np.median(labels, axis=0), (len(held_out["static"]), 1))
 
 
-def _forest_on_facts(term: str, labels: Array, train: Columns, held_out: Columns) -> Array:
+def _forest_on_facts(
+    term: str,
+    labels: Array,
+    train: Columns,
+    held_out: Columns,
+) -> Array:
     return forest(train["static"], labels, held_out["static"], _splits(term, STATIC))
 
 
-def _forest_on_all(term: str, labels: Array, train: Columns, held_out: Columns) -> Array:
+def _forest_on_all(
+    term: str,
+    labels: Array,
+    train: Columns,
+    held_out: Columns,
+) -> Array:
     inputs = _inputs(train)
     return forest(inputs, labels, _inputs(held_out), _splits(term, inputs.shape[1]))
 
@@ -148,7 +167,12 @@ def forest(
         nodes = [(np.arange(len(inputs)), np.arange(len(asked)))]
         while nodes:
             rows, others = nodes.pop()
-            split = _best_split(inputs[rows], labels[rows], splits, rng)
+            split = _best_split(
+                inputs[rows],
+                labels[rows],
+                splits,
+                rng,
+            )
             if split is None:
                 total[others] += labels[rows].mean(0)
                 continue

@@ -22,7 +22,10 @@ COMPARED = 300
 """Training sentences they are compared with."""
 
 
-def constant_sentence(train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
+def constant_sentence(
+    train: Iterable[Batch],
+    held_out: Iterable[Batch],
+) -> list[Baseline]:
     """The words that share most with training sentences, for all EEG."""
     training: list[Words] = []
     for batch in train:

@@ -33,7 +33,10 @@ def mass(events: Tensor, bins: int, side: int) -> Tensor:
     )
 
 
-def threshold_on_events(train: Iterable[Batch], held_out: Iterable[Batch]) -> Baseline:
+def threshold_on_events(
+    train: Iterable[Batch],
+    held_out: Iterable[Batch],
+) -> Baseline:
     """Foreground is where the mass exceeds a threshold, with the highest IoU on `train`."""
     bins, side, threshold = _fitted(train)
     sums: dict[str, Tensor] = {"loss": torch.zeros(())}

@@ -66,7 +66,11 @@ class Frequencies(Module):
         if prior is not None:
             frequent = np.full_like(self._likeliest, prior._likeliest[0])
             is_likelier = self.probabilities(self._contexts, frequent) > self._probabilities[best]
-            self._likeliest = np.where(is_likelier, frequent, self._likeliest)
+            self._likeliest = np.where(
+                is_likelier,
+                frequent,
+                self._likeliest,
+            )
 
     def _pairs(self, inputs: Tokens, labels: Tokens) -> Tokens:
         """A number for each pair of context and label."""
@@ -79,22 +83,39 @@ class Frequencies(Module):
             return np.full(labels.shape, 1 / self._size)
         return self._prior.probabilities(labels, labels)
 
-    def probabilities(self, inputs: Tokens, labels: Tokens) -> Numbers:
+    def probabilities(
+        self,
+        inputs: Tokens,
+        labels: Tokens,
+    ) -> Numbers:
         """The probability of each of `labels` after `inputs`."""
         pairs = self._pairs(inputs, labels)
         at, is_known = _find(self._known, pairs)
         context, has_context = _find(self._contexts, pairs // self._size)
         shares = np.where(has_context, self._shares[context], 1.0)
-        return np.where(is_known, self._probabilities[at], shares * self._priors(labels))
+        return np.where(
+            is_known,
+            self._probabilities[at],
+            shares * self._priors(labels),
+        )
 
     def likeliest(self, inputs: Tokens) -> Tokens:
         """The likeliest token after each of `inputs`."""
         context, has_context = _find(self._contexts, self._pairs(inputs, 0 * inputs) // self._size)
         if self._prior is None:
             return self._likeliest[context]
-        return np.where(has_context, self._likeliest[context], self._prior.likeliest(inputs))
+        return np.where(
+            has_context,
+            self._likeliest[context],
+            self._prior.likeliest(inputs),
+        )
 
-    def forward(self, input_ids: Tensor, labels: Tensor, **_: object) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        **_: object,
+    ) -> tuple[Tensor, Tensor]:
         """As Transformer.forward with `measure`."""
         inputs = input_ids.numpy()
         known_labels = labels.clamp(min=0).numpy()

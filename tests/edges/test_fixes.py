@@ -157,7 +157,7 @@ def test_a_first_guess_gets_the_command_that_was_meant(here, capsys, typed, fix)
             "submit --nodes 2-4 --gpus-per-node 8 --set train.global_batch=24",
             "--set train.global_batch=96",
         ),
-        ("submit --nodes 2-30 --gpus-per-node 8", "--nodes 2"),
+        ("submit --nodes 2-30 --gpus-per-node 4", "--nodes 2"),
         ("submit --nodes 3-30 --gpus-per-node 8", "--set train.global_batch=240"),
         (
             "submit --nodes 2-3 --batch-size 5 --set train.accumulation=7",
@@ -166,7 +166,7 @@ def test_a_first_guess_gets_the_command_that_was_meant(here, capsys, typed, fix)
         ("submit --nproc 4", "--ranks-per-node 4"),
         ("submit --gpus=4", "--gpus-per-node 4"),
         ("submit --set engine.nproc=3", "--set engine.nproc=1"),
-        ("--nproc 3", "--set train.global_batch=15"),
+        ("--nproc 3", "--set train.global_batch=9"),
         (
             "--nproc 3 --batch-size 5 --set train.accumulation=7 --set train.global_batch=96",
             "--batch-size 5",

@@ -52,7 +52,7 @@ def test_a_run_resumes_from_its_last_or_a_named_checkpoint_or_is_forked():
 def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_start():
     trained(X, resolved(), 10)
     path = X / "settings.yaml"
-    path.write_text(path.read_text().replace("warmup: 5\n", "warmup: 4\n"))
+    path.write_text(path.read_text().replace("warmup: 6\n", "warmup: 4\n"))
     assert refused()[1].startswith("  where         runs/x/settings.yaml:")
 
 
@@ -76,7 +76,7 @@ def test_a_completed_run_has_nothing_left_to_do(first, hint):
     assert (plan.nothing_left["status"], plan.nothing_left["steps"]) == ("completed", 60)
 
 
-@pytest.mark.parametrize("more", [{"max_steps": "120", "reset": ["schedule"]}, {"reset": ["data"]}])
+@pytest.mark.parametrize("more", [{"max_steps": "240", "reset": ["schedule"]}, {"reset": ["data"]}])
 def test_a_completed_run_resumes_if_it_is_extended(more):
     ended(trained(X, resolved(), 40, 60), "completed", 60)
     assert decided(**more).nothing_left is None

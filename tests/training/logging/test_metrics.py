@@ -103,6 +103,7 @@ def test_the_result_has_its_keys(tmp_path):
         **{"reason": "all steps taken", "status": "completed", "steps": 100, "epochs": 2.0},
         **{"model": "language:tiny", "mode": "lite", "engine": "ddp", "world_size": 2},
         "best": {"metric": "loss", "value": 2.25, "step": 50},
+        "baselines": [],
         "peak_memory_bytes": {"device": None, "host": 300 * 2**20},
         **{"wall_s": 12.5, "samples_per_s": 640.0, "parameters": 1_234_567, "requeues": 0},
         "trainable_parameters": 4_000,
