@@ -26,7 +26,7 @@ def test_tiny_ends_at_chance_on_noise(tmp_path):
 @pytest.mark.slow
 def test_tiny_fills_gaps_but_not_without_information(tmp_path):
     encoder = {"model__stage": "encoder"}
-    _, found = train_tiny("eeg_text", tmp_path / "run", 100, **encoder)
-    assert found["val_masked_r2"] > 0.03  # the mean gives 0; 240 steps give 0.13
+    _, found = train_tiny("eeg_text", tmp_path / "run", 150, **encoder)
+    assert found["val_masked_r2"] > 0.03  # the mean gives 0
     _, found = train_tiny("eeg_text", tmp_path / "noise", 40, **encoder, data__control="noise")
     assert found["val_masked_r2"] <= 0.02
