@@ -174,7 +174,9 @@ def baseline_table(rows: Sequence[Row]) -> list[str]:
         for name in _shown(row):
             methods = []
             for method in row.baselines[0]:
-                values = [seed[method][name] for seed in row.baselines if name in seed[method]]
+                values = [
+                    seed[method][name] for seed in row.baselines if name in seed.get(method, {})
+                ]
                 if values:
                     methods.append(f"{spread(values)}: {method}")
             goals = []
