@@ -31,7 +31,7 @@ def test_the_constant_sentence_is_that_of_training_and_gains_nothing():
 def test_frequent_words_may_share_more_than_any_sentence():
     train = trained_on("the a b", "the c d", "the e f", "the g h", "the i j", "the k l")
     (found,) = constant_sentence(train, [{"text": ["the sun shines"]}])
-    assert found.name.startswith('"the"') and found.metrics["val_rouge1"] == 0.5
+    assert found.metrics["val_rouge1"] == 0.5  # "the"; a sentence has a third
 
 
 def masked(eeg, channels=CHANNELS):
