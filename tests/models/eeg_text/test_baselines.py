@@ -16,7 +16,6 @@ def test_the_constant_sentence_is_that_of_training_and_gains_nothing():
     train = trained_on("the cat ran", "the cat sat", "a dog sat")
     held_out = [{"text": ["The cat sat."]}, {"text": ["A cat sat!"]}]
     (found,) = constant_sentence(train, held_out)
-    assert found.name.startswith('"the cat sat"')
     assert found.metrics == {
         "val_rouge1": pytest.approx((1 + 2 / 3) / 2),
         "val_rouge1_gain": 0.0,
