@@ -150,13 +150,13 @@ class Health(Callback):
         is_whole = self._total_steps >= _LEAST_STEPS
         if kind == "baselines" and facts["is_below"] and is_whole:
             best = facts["best"]
-            nearest = facts["baselines"][0]
+            nearest = best["baseline"]
             self._find(
                 "below_baseline",
                 metric=best["metric"],
                 best=real(best["value"]),
                 name=nearest["name"],
-                baseline=real(float(nearest["metrics"][best["metric"]])),
+                baseline=real(float(nearest["value"])),
             )
 
     def _find(self, name: str, /, **facts: object) -> None:

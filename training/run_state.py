@@ -35,7 +35,12 @@ from gearshift.training.callbacks.base import (
 )
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.checkpoint.writer import CheckpointController
-from gearshift.training.evaluation.evaluate import check_measures, measure, measure_baselines
+from gearshift.training.evaluation.evaluate import (
+    beside_baseline,
+    check_measures,
+    measure,
+    measure_baselines,
+)
 from gearshift.training.evaluation.evaluator import Evaluator
 from gearshift.training.inspection import Preview, shapes, untrained
 from gearshift.training.optim.updater import Updater
@@ -509,12 +514,9 @@ class TrainingRun:
 
     def _end(self, reason: StopReason, peaks: Mapping[str, int | None]) -> Outcome:
         wall_s = self.timer.wall_s
-        best = self._evaluator.best
-        if best is not None and self._baselines:
-            nearest = self._baselines[0]
-            value = nearest["metrics"].get(best["metric"])
-            if value is not None:
-                best = {**best, "baseline": {"name": nearest["name"], "value": value}}
+        best: Facts | None = self._evaluator.best
+        if best is not None:
+            best = beside_baseline(best, self._baselines)
         outcome = Outcome(
             reason.status,
             reason.reason,

@@ -290,26 +290,22 @@ def baselines(run: RunRecord) -> Sequence[Row]:
 
     Empty: no method was measured.
     """
-    methods = run.result.get("baselines") or []
+    methods = run.result.get("baselines")
     best = run.result.get("best")
-    metrics: dict[str, Any] = {}
-    for event in run.events:
-        facts = event["facts"]
-        if best and event["kind"] == "evaluated" and facts["step"] == best["step"]:
-            metrics = facts["metrics"]
-            break
-    with suppress(*OF_ANOTHER_VERSION):
-        names = [name for name in metrics if any(name in each["metrics"] for each in methods)]
-        if not names:
-            return ()
-        rows = [("", *names)]
-        model = {"name": "the model", "metrics": metrics}
-        for method in (model, *methods):
-            values = (method["metrics"].get(name) for name in names)
-            cells = [_text_if_known(value, lambda value: real(float(value))) for value in values]
-            rows.append((str(method["name"]), *cells))
-        return rows
-    return ()
+    if not methods or not best:
+        return ()
+    metrics: dict[str, Any] = {best["metric"]: best["value"]}
+    for name, points in run.evaluations.items():
+        metrics.setdefault(name, dict(points).get(best["step"]))
+    names = [name for name in metrics if any(name in each["metrics"] for each in methods)]
+    rows: list[Row] = [("", *names)]
+    for method in ({"name": "the model", "metrics": metrics}, *methods):
+        cells = []
+        for name in names:
+            value = method["metrics"].get(name)
+            cells.append(_text_if_known(value, lambda known: real(float(known))))
+        rows.append((method["name"], *cells))
+    return rows
 
 
 def _metrics(facts: Mapping[str, Any]) -> str:

@@ -180,9 +180,11 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     resume = f"{PROGRAM} resume {shlex.quote(from_here(folder))}"
     lower = plain(float(f"{settings.optim.lr / 10:.3g}"))
     higher = plain(float(f"{settings.optim.lr * 10:.3g}"))
-    longer = f"--max-steps {2 * (settings.train.max_steps or 0)}"
-    if settings.train.max_steps is None:
-        longer = f"--set train.epochs={2 * (settings.train.epochs or 0):g}"
+    longer = ""
+    if settings.train.max_steps is not None:
+        longer = f"--max-steps {2 * settings.train.max_steps}"
+    elif settings.train.epochs is not None:
+        longer = f"--set train.epochs={2 * settings.train.epochs:g}"
     nonfinite = f"{again} --lr {lower}"
     if settings.train.on_nonfinite == "stop":  # take more of them
         nonfinite = f'{resume if settings.save.last else again} --set "train.on_nonfinite=skip 9"'

@@ -59,6 +59,11 @@ class _Best(_Record):
     baseline: _Baseline | None = None
 
 
+class _Method(_Record):
+    name: str
+    metrics: dict[str, _Number]
+
+
 class _Test(_Record):
     metrics: dict[str, _Number]
     step: _Count
@@ -86,6 +91,7 @@ class _Result(_Record):
     wall_s: _Seconds | None = None
     time_split: dict[str, _Seconds] | None = None
     best: _Best | None = None
+    baselines: list[_Method] | None = None
     test: _Test | None = None
     peak_memory_bytes: dict[str, _Count | None] | None = None
     samples_per_s: _Number | None = None

@@ -32,15 +32,15 @@ def baselines(train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baselin
         "a forest on level and facts": _forest_on_facts,
         "a forest on points and facts": _forest_on_all,
     }
-    found = []
+    results = []
     for name, guess in methods.items():
         metrics = {}
         for key, value in _scores(guess, first, second):
             if value is not None:
                 metrics[key] = value
         if metrics:
-            found.append(Baseline(name, metrics))
-    return found
+            results.append(Baseline(name, metrics))
+    return results
 
 
 def _columns(batches: Iterable[Batch]) -> Columns:

@@ -47,10 +47,10 @@ def threshold_on_events(
         counts = overlap(maps, batch["mask"])
         for key, count in counts.items():
             sums[key] = sums.get(key, 0) + count
-    found = scores(sums)
+    all_scores = scores(sums)
     metrics = {}
     for key in METRICS:
-        metrics[key] = found[key] or 0.0
+        metrics[key] = all_scores[key] or 0.0
     return Baseline("a threshold on recent events", metrics)
 
 

@@ -240,8 +240,18 @@ def measure_baselines(
     content.sort(key=rank, reverse=True)
     if content:
         is_below = sign * best["value"] <= rank(content[0])
+        best = beside_baseline(best, content)
         report("baselines", {"best": best, "baselines": content, "is_below": is_below})
     return content
+
+
+def beside_baseline(best: Facts, baselines: Sequence[Facts]) -> Facts:
+    """The `best` evaluation with the first of `baselines`, if it has the metric."""
+    for nearest in baselines[:1]:
+        value = nearest["metrics"].get(best["metric"])
+        if value is not None:
+            return {**best, "baseline": {"name": nearest["name"], "value": value}}
+    return best
 
 
 def _batches(task: Task, split: SplitName, seed: int) -> Iterator[Batch]:

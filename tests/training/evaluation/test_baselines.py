@@ -8,6 +8,7 @@ from gearshift.launcher.run.faults import FAULTS
 from gearshift.models.base import Baseline, Goal
 from gearshift.training.callbacks.base import Action
 from gearshift.training.evaluation import evaluate
+from gearshift.training.evaluation.evaluate import beside_baseline
 from gearshift.training.health import Health
 from tests.training.facts import train_plan
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
@@ -110,8 +111,8 @@ def test_health_states_a_run_that_is_no_better_unless_it_is_a_short_trial(is_bel
     stated = []
     health = Health(lambda name, facts: stated.append((name, facts)))
     health.start(train_plan(total_steps=steps))
-    best = {"metric": "val_iou", "value": 0.6}
     nearest = {"name": "a threshold", "metrics": {"val_iou": 0.7}}
+    best = beside_baseline({"metric": "val_iou", "value": 0.6}, [nearest])
     health.event("baselines", {"best": best, "baselines": [nearest], "is_below": is_below})
     assert [name for name, _ in stated] == ["below_baseline"] * count
     for name, facts in stated:
