@@ -23,7 +23,10 @@ Groups = Mapping[SplitName, Sequence[str]]
 
 
 class DataError(Exception):
-    """The data or model settings cannot be used: message, where, allowed, did you mean, fix."""
+    """The data or model settings cannot be used: message, where, allowed, did you mean, fix.
+
+    `fix` is what to type; `hint` is advice where nothing that can be typed helps.
+    """
 
     def __init__(
         self,
@@ -33,6 +36,7 @@ class DataError(Exception):
         allowed: str = "",
         did_you_mean: str = "",
         fix: str = "",
+        hint: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -40,10 +44,11 @@ class DataError(Exception):
         self.allowed = allowed
         self.did_you_mean = did_you_mean
         self.fix = fix
+        self.hint = hint
 
     def __str__(self) -> str:
         lines = [self.message]
-        for key in ("where", "allowed", "did_you_mean", "fix"):
+        for key in ("where", "allowed", "did_you_mean", "fix", "hint"):
             text = getattr(self, key)
             if text:
                 lines.append(f"  {key.replace('_', ' '):<12}  {text}")

@@ -485,6 +485,7 @@ class SettingError(ValueError):
         allowed: str,
         fix: str | None = None,
         did_you_mean: str | None = None,
+        hint: str | None = None,
     ):
         self.key = key
         self.value = value
@@ -492,8 +493,9 @@ class SettingError(ValueError):
         self.allowed = allowed
         self.fix = fix
         self.did_you_mean = did_you_mean
-        hint = f"; fix: {fix}" if fix else ""
-        super().__init__(f"{key} {value!r} {problem}; allowed: {allowed}{hint}")
+        self.hint = hint
+        advice = f"; fix: {fix}" if fix else ""
+        super().__init__(f"{key} {value!r} {problem}; allowed: {allowed}{advice}")
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

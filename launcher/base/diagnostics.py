@@ -34,7 +34,9 @@ class Diagnostic:
     allowed: str | None = None
     did_you_mean: str | None = None
     fix: str | None = None
-    """What to do, with the very line to type: `precision: bf16`."""
+    """What to type: options of this command, or another command."""
+    hint: str | None = None
+    """What to do where no command does it."""
     severity: Literal["error", "warning"] = "error"
     order: tuple[int, int] | None = None
     """Position of the source, and line in it: the order in which diagnostics are shown."""
@@ -58,9 +60,20 @@ class SettingsError(Exception):
         allowed: str | None = None,
         did_you_mean: str | None = None,
         fix: str | None = None,
+        hint: str | None = None,
     ) -> Error:
         """The error of a single diagnostic."""
-        return cls([Diagnostic(message, key, value, where, None, allowed, did_you_mean, fix)])
+        diagnostic = Diagnostic(
+            message,
+            key=key,
+            value=value,
+            where=where,
+            allowed=allowed,
+            did_you_mean=did_you_mean,
+            fix=fix,
+            hint=hint,
+        )
+        return cls([diagnostic])
 
 
 class FetchError(Exception):
@@ -85,6 +98,7 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
             "allowed": diagnostic.allowed,
             "did you mean": diagnostic.did_you_mean,
             "fix": diagnostic.fix,
+            "hint": diagnostic.hint,
         }
         for label, text in parts.items():
             if text is not None:

@@ -77,6 +77,7 @@ def about_setting(error: SettingError, resolved: Resolved) -> Diagnostic:
         allowed=error.allowed,
         did_you_mean=error.did_you_mean,
         fix=error.fix,
+        hint=error.hint,
     )
 
 
@@ -88,6 +89,7 @@ def about_data(error: DataError, **fields: Any) -> SettingsError:
         allowed=error.allowed or None,
         did_you_mean=error.did_you_mean or None,
         fix=error.fix or None,
+        hint=error.hint or None,
     )
     return SettingsError([replace(diagnostic, **fields)])
 

@@ -224,7 +224,7 @@ def test_a_diagnostic_in_json_is_an_object_and_a_warning_begins_with_its_name():
     assert found == {
         **{"severity": "error", "message": "a 'b' is not known", "key": "a", "value": "b"},
         **{"where": "x.yaml:1 a", "overrides": {"value": 1, "where": "y"}},
-        **{"allowed": "c", "did_you_mean": "c", "fix": "d"},
+        **{"allowed": "c", "did_you_mean": "c", "fix": "d", "hint": None},
     }
     assert render([Diagnostic("careful", severity="warning")]) == "warning: careful"
     [found] = as_json([Diagnostic("m", value='https://h/?token=abc"', fix="'https://u:p@h' \\")])
