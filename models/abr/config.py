@@ -34,8 +34,8 @@ class Size:
 
 
 SIZES = {
-    # No dropout: eight channels are too few.
-    "tiny": Size(base=8, levels=2, layers=1, heads=2, states=8, parameters=44_769, dropout=0.0),
+    # No dropout: sixteen channels are too few.
+    "tiny": Size(base=16, levels=2, layers=1, heads=2, states=8, parameters=153_961, dropout=0.0),
     "lite": Size(base=32, levels=2, layers=3, heads=8, states=64, parameters=820_449),
     "full": Size(base=64, levels=4, layers=3, heads=8, states=64, parameters=46_720_259),
 }

@@ -17,6 +17,7 @@ from gearshift.models.abr.responses import (
     Responses,
     Signal,
     Statistics,
+    even_facts,
 )
 from gearshift.models.base import Batch, SplitName
 from gearshift.models.common.data_reports import few
@@ -67,7 +68,8 @@ def scaled_signal(signal: Signal, statistics: Statistics) -> Signal:
 
 def scaled_facts(facts: Signal, statistics: Statistics) -> Signal:
     """The input [..., 4] of the model for facts of STATIC_NAMES; the mean for an unknown one."""
-    scaled = (facts.astype(np.float64) - statistics.static_mean) / statistics.static_scale
+    even = even_facts(facts.astype(np.float64))
+    scaled = (even - statistics.facts_mean) / statistics.facts_scale
     return np.nan_to_num(scaled).astype(np.float32)
 
 

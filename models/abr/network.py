@@ -20,7 +20,7 @@ from gearshift.models.abr.levels import (
     SignalHead,
     ThresholdHead,
 )
-from gearshift.models.abr.responses import Statistics
+from gearshift.models.abr.responses import FMP, Statistics
 from gearshift.models.common.layers import HasFrozenParts
 
 ENCODER = ("static", "input", "encoder", "bottleneck")
@@ -34,8 +34,8 @@ class Network(HasFrozenParts):
     """
 
     signal_rms: Tensor
-    static_mean: Tensor
-    static_scale: Tensor
+    facts_mean: Tensor
+    facts_scale: Tensor
 
     def __init__(
         self,
@@ -152,7 +152,10 @@ class UnscaledNetwork(nn.Module):
         """
         model = self.model
         signal = signal / model.signal_rms
-        static = ((static - model.static_mean) / model.static_scale).nan_to_num()
+        # As responses.even_facts, in operations that ONNX has.
+        others, fmp = static.split((FMP, 1), dim=-1)
+        even = torch.cat((others, torch.log(1 + fmp)), dim=-1)
+        static = ((even - model.facts_mean) / model.facts_scale).nan_to_num()
         if self.is_encoder:
             return model.encode(signal, static)[1]
         outputs: dict[str, Tensor] = model(signal, static)

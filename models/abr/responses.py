@@ -28,6 +28,7 @@ UNKNOWN_CLASS = -100
 LABELS = ("exists", "latency", "amplitude", "threshold")
 """exists: 1 with a wave V, 0 without; its latency in ms and amplitude in µV; threshold in dB."""
 STATIC_NAMES = ("age", "level", "rate", "fmp")
+FMP = STATIC_NAMES.index("fmp")
 _POSSIBLE = {
     "age": (0, 150, "years"),
     "level": (-50, 200, "dB"),
@@ -203,8 +204,9 @@ class Statistics:
 
     signal_rms: float = 1.0
     """RMS over all points of all responses, in µV."""
-    static_mean: tuple[float, ...] = (0.0,) * 4
-    static_scale: tuple[float, ...] = (1.0,) * 4
+    facts_mean: tuple[float, ...] = (0.0,) * 4
+    """Of `even_facts`."""
+    facts_scale: tuple[float, ...] = (1.0,) * 4
     latency: Pair = (0.0, 1.0)
     """Mean and standard deviation, in ms."""
     amplitude: Pair = (0.0, 1.0)
@@ -224,18 +226,30 @@ class Statistics:
 def fit(responses: Responses, train: Numbers) -> Statistics:
     """The statistics of the responses with the indices `train`, in float64."""
     power = np.square(responses.signal[train], dtype=np.float64).mean()
-    means, scales = zip(*map(_moments, responses.static[train].T), strict=True)
+    facts = even_facts(responses.static[train])
+    means, scales = zip(*map(_moments, facts.T), strict=True)
     target = responses.target[train]
     counts = np.bincount(target[target >= 0], minlength=CLASSES)
     return Statistics(
         signal_rms=float(np.sqrt(power)) or 1.0,
-        static_mean=means,
-        static_scale=scales,
+        facts_mean=means,
+        facts_scale=scales,
         latency=_moments(responses.labels["latency"][train]),
         amplitude=_moments(responses.labels["amplitude"][train]),
         threshold=_moments(responses.labels["threshold"][train]),
         class_weight=class_weights(counts),
     )
+
+
+def even_facts(static: Signal) -> Signal:
+    """`static` [..., 4] with log(1 + Fmp) instead of Fmp.
+
+    Fmp is about 1 without a response and up to 60 with one: beside such a ratio, the difference
+    between 1 and 3, which decides, would be lost.
+    """
+    facts = static.copy()
+    facts[..., FMP] = np.log1p(facts[..., FMP])
+    return facts
 
 
 def class_weights(counts: Numbers) -> tuple[float, ...]:

@@ -239,7 +239,7 @@ class AbrTask(FamilyTask):
         """From signals in µV and facts to the outputs; of an encoder, to its features."""
         tensors = self.statistics.tensors()
         signal = tensors["signal_rms"] * torch.randn(8, 1, POINTS)
-        static = tensors["static_mean"] + tensors["static_scale"] * torch.randn(8, STATIC)
+        static = tensors["facts_mean"] + tensors["facts_scale"] * torch.rand(8, STATIC)
         whole = UnscaledNetwork(model, self.stage == "encoder")
         return whole, {"signal": signal, "static": static}
 

@@ -69,7 +69,8 @@ def test_a_table_without_labels_gives_those_of_each_response(without_data, few, 
     for sample, row in zip(given, index, strict=True):
         static = full.records.static[row].astype(np.float64)
         sample["signal"] = full.records.signal[row][None] / np.float32(rms)
-        sample["static"] = ((static - stats.static_mean) / stats.static_scale).astype(np.float32)
+        static[3] = np.log(1 + static[3])  # Fmp
+        sample["static"] = ((static - stats.facts_mean) / stats.facts_scale).astype(np.float32)
     batch = full.collate(given)
     with torch.no_grad():
         outputs = model(batch["signal"], batch["static"])

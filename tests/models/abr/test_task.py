@@ -123,7 +123,7 @@ def test_the_run_folder_gives_the_statistics_of_the_loaded_weights(tmp_path, mak
     second.setup()
     buffers = dict(second.build().named_buffers())
     assert second.statistics.signal_rms == buffers["signal_rms"].item() == 2.5
-    assert buffers["static_mean"].tolist() == pytest.approx(first.statistics.static_mean)
+    assert buffers["facts_mean"].tolist() == pytest.approx(first.statistics.facts_mean)
     assert set(buffers) == set(saved)
 
 
