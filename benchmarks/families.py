@@ -3,9 +3,9 @@
     python -m benchmarks.families --samples FOLDER
 
 Every row is a command that anyone may type. Runs on built-in data are repeated with other seeds, of
-data and model. FOLDER holds the recordings that the third kind of row
-reads, by the names below; without it those rows are left out. Exit code 1 where a run failed: a
-noise control outside its band is such a failure.
+data and model. FOLDER holds the recordings that the third kind of row reads, by the names below; a
+row whose file is not there is left out. Exit code 1 where a run failed: a noise control outside its
+band is such a failure.
 """
 
 from __future__ import annotations
@@ -53,7 +53,12 @@ SAMPLES: dict[str, list[Arguments]] = {
         [
             *("--model", "language:small", "--data", "{language/all.nl}"),
             *("--set", "data.answers={language/all.cm}", "--set", "data.on_bad=skip"),
-        ]
+        ],
+        [
+            *("--model", "language:small", "--data", "{language/tiny_shakespeare.txt}"),
+            *("--max-steps", "2000", "--batch-size", "12", "--seq-len", "64"),
+            *("--set", "optim.name=muon", "--lr", "1e-2"),
+        ],
     ],
     "abr": [["--model", "abr:tiny", "--data", "{abr/ABR-52-3}"]],
     "doc_translation": [],
@@ -64,7 +69,9 @@ SAMPLES: dict[str, list[Arguments]] = {
         ]
     ],
 }
-"""Runs on recordings; `{...}` is a file below FOLDER."""
+"""Runs on recordings; `{...}` is a file below FOLDER. tiny_shakespeare.txt is the text that
+github.com/karpathy/char-rnn has in data/tinyshakespeare.
+"""
 
 SHOWN: dict[str, list[str]] = {
     "event_seg": ["val_iou"],
@@ -265,14 +272,25 @@ def run(family: str, kind: str, arguments: Arguments, samples: Path | None, seed
     )
 
 
+def _files(arguments: Arguments) -> list[str]:
+    """The files below FOLDER that a run reads."""
+    return [match[1] for match in map(_FILE.search, arguments) if match]
+
+
 def runs(samples: Path | None) -> list[tuple[str, str, Arguments]]:
     """Family, kind and arguments of every run, by family."""
     found = []
     for family, real in RUNS.items():
         for arguments in real:
             found += [(family, "real", arguments), (family, "noise", [*arguments, *NOISE])]
-        if samples is not None:
-            found += [(family, "sample", arguments) for arguments in SAMPLES[family]]
+        if samples is None:
+            continue
+        for arguments in SAMPLES[family]:
+            missing = [name for name in _files(arguments) if not (samples / name).exists()]
+            if missing:
+                print(f"left out: {samples} has no {', '.join(missing)}", file=sys.stderr)
+            else:
+                found.append((family, "sample", arguments))
     return found
 
 
