@@ -57,6 +57,18 @@ def listed(*paths: str) -> set[str]:
     return {name for name in done.stdout.splitlines() if (ROOT / name).exists()}
 
 
+TOP = {
+    *(".ci", ".dockerignore", ".gitignore", ".pre-commit-config.yaml", "AGENTS.md", "CHANGELOG.md"),
+    *("CITATION.cff", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "README.md", "SECURITY.md"),
+    *("benchmarks", "docs", "ds_configs", "engines", "launcher", "mkdocs.yml", "models"),
+    *("pyproject.toml", "scripts", "slurm", "src", "tests", "training"),
+}
+
+
+def test_the_top_of_the_tree_has_nothing_that_was_left_there():
+    assert {name.split("/")[0] for name in listed()} == TOP
+
+
 def test_the_wheel_has_every_file_of_the_packages_the_console_script_and_the_licence(tmp_path):
     archive = zipfile.ZipFile(built("wheel", tmp_path))
     names = archive.namelist()
